@@ -1,1 +1,27 @@
-//! schemas
+//! What the two sides of agentgov agree on, and nothing else: no I/O, no clock, no thread.
+//!
+//! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: the records, one module a schema family,
+//!   borrowed from the bytes they are decoded from
+//! - [`catalogue`]: the types of events, and which of them are judged
+//! - [`subject`]: the schemas themselves, by subject, with their versions
+//! - [`wire`]: the Confluent wire format, and datum encoding and decoding
+//! - [`topology`]: the typed `topology.yaml`
+//! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
+
+pub mod alert;
+pub mod catalogue;
+pub mod digest;
+pub mod event;
+pub mod governance;
+pub mod key;
+pub mod reject;
+pub mod state;
+pub mod subject;
+pub mod timestamp;
+pub mod topology;
+pub mod verdict;
+pub mod wire;
+
+pub use digest::Digest;
+pub use key::SessionKey;
+pub use timestamp::{Micros, Millis};

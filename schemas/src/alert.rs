@@ -1,0 +1,59 @@
+//! Violations that someone must see: subject `alert`.
+//!
+//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::Origin;
+use crate::{Digest, Micros, Millis};
+
+/// A violation that someone must see. Violations of one policy in one session share an alert id within a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert<'a> {
+    /// Hash of tenant, session, policy and first origin, in hex.
+    pub alert_id: &'a str,
+    /// 0 for the first violation, then 1, 2 …
+    pub revision: i32,
+    /// The tenant. First half of every key.
+    pub tenant_id: &'a str,
+    /// Deployment environment, e.g. production. Names as in OpenTelemetry deployment.environment.name.
+    pub environment: &'a str,
+    /// The session: one conversation or run of one agent. Second half of every key.
+    pub session_id: &'a str,
+    /// A name of the session for people, e.g. task/trial of a recorded run.
+    #[serde(borrow, default)]
+    pub session_label: Option<&'a str>,
+    /// The acting agent.
+    pub agent_id: &'a str,
+    /// The action's event_id.
+    pub event_id: &'a str,
+    /// The violated policy's @id, or a name of the kind agentgov:… where no policy speaks.
+    pub policy: &'a str,
+    /// low, medium, high or critical.
+    pub severity: &'a str,
+    /// enforce or observe.
+    pub mode: &'a str,
+    /// The verdict's decision.
+    pub decision: &'a str,
+    /// Name of the tool that was called.
+    #[serde(borrow, default)]
+    pub tool: Option<&'a str>,
+    /// Index of the tool call in its session, from 0.
+    #[serde(default)]
+    pub call_index: Option<i32>,
+    /// What happened, in one line for a person.
+    pub message: &'a str,
+    /// The action's occurred_at.
+    pub occurred_at: Micros,
+    /// logged_at of the alert's first action.
+    pub opened_at: Millis,
+    /// The action of this revision.
+    #[serde(borrow)]
+    pub origin: Origin<'a>,
+    /// The action that opened the alert.
+    #[serde(borrow)]
+    pub first_origin: Origin<'a>,
+    /// Digest of the bundle that judged.
+    #[serde(default)]
+    pub bundle_digest: Option<Digest>,
+}

@@ -1,0 +1,58 @@
+//! The types of events: one catalogue that covers a session's life. A type that is not listed passes through and is logged.
+
+/// One line of the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventType {
+    /// The name, as in the event's `type`.
+    pub name: &'static str,
+    /// True if an agent acts by it: then exactly one verdict, or one reject of the evaluator, answers it.
+    pub judged: bool,
+    /// What it says, for people.
+    pub meaning: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal, judged: $judged:literal, $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub const $constant: &str = $name;)*
+        /// Every known type, in the order of a session's life.
+        pub const CATALOGUE: &[EventType] = &[$(EventType { name: $name, judged: $judged, meaning: $meaning }),*];
+    };
+}
+
+catalogue! {
+    SESSION_STARTED = "session.started", judged: false, "A session began.";
+    USER_INPUT = "user.input", judged: false, "A person said something to the agent.";
+    LLM_INPUT_SENT = "llm.input_sent", judged: false, "The platform sent a prompt to a model.";
+    LLM_RESPONSE_RECEIVED = "llm.response_received", judged: false, "The model answered.";
+    LLM_FAILED = "llm.failed", judged: false, "The model call failed.";
+    TOOL_INVOKED = "tool.invoked", judged: true, "The agent calls a tool.";
+    TOOL_RESPONSE_RECEIVED = "tool.response_received", judged: false, "The tool answered.";
+    TOOL_FAILED = "tool.failed", judged: false, "The tool call failed.";
+    TOOL_RETRIED = "tool.retried", judged: true, "The agent calls the tool once more, under the same call id.";
+    OUTPUT_DISPLAYED = "output.displayed", judged: false, "The agent said something to a person.";
+    DECISION_MADE = "decision.made", judged: false, "A policy decision point, a guardrail or a person decided.";
+    APPROVAL_ASKED = "approval.asked", judged: false, "A person's approval was asked for.";
+    APPROVAL_GIVEN = "approval.given", judged: false, "A person answered a request for approval.";
+    SESSION_ENDED = "session.ended", judged: false, "The session ended.";
+    SOURCE_CLOSED = "source.closed", judged: false, "A producer instance ended, and says how many events it wrote.";
+}
+
+/// True if events of this type are judged.
+pub fn is_judged(event_type: &str) -> bool {
+    CATALOGUE.iter().any(|known| known.judged && known.name == event_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_only_calls_are_judged() {
+        for (i, a) in CATALOGUE.iter().enumerate() {
+            assert!(CATALOGUE.iter().skip(i + 1).all(|b| a.name != b.name), "{} stands twice", a.name);
+        }
+        let judged: Vec<_> = CATALOGUE.iter().filter(|t| t.judged).map(|t| t.name).collect();
+        assert_eq!(judged, [TOOL_INVOKED, TOOL_RETRIED]);
+        assert!(!is_judged("made.up"));
+    }
+}

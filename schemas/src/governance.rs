@@ -1,0 +1,80 @@
+//! What the registry says: subjects `agent`, `tool` and `bundle`.
+//!
+//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// An agent as its owner registered it. The last entry of a key counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentEntry<'a> {
+    /// The tenant.
+    pub tenant_id: &'a str,
+    /// The agent.
+    pub agent_id: &'a str,
+    /// A name for people.
+    pub name: &'a str,
+    /// The team or person who answers for it.
+    pub owner: &'a str,
+    /// Its roles: Cedar groups that grants are given to.
+    #[serde(borrow)]
+    pub roles: Vec<&'a str>,
+    /// active, suspended or retired. Only an active agent has grants.
+    pub state: &'a str,
+    /// What it is for.
+    #[serde(default)]
+    pub description: &'a str,
+    /// Who pushed the entry.
+    #[serde(default)]
+    pub pushed_by: &'a str,
+}
+
+/// A tool as its owner registered it. The last entry of a key counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolEntry<'a> {
+    /// The tenant.
+    pub tenant_id: &'a str,
+    /// The tool, as calls name it.
+    pub name: &'a str,
+    /// The team or person who answers for it.
+    pub owner: &'a str,
+    /// read, write, destructive or external.
+    pub effect: &'a str,
+    /// What it does.
+    #[serde(default)]
+    pub description: &'a str,
+    /// Who pushed the entry.
+    #[serde(default)]
+    pub pushed_by: &'a str,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleFile<'a> {
+    /// Relative, with forward slashes.
+    pub path: &'a str,
+    /// Its bytes.
+    #[serde(with = "serde_bytes")]
+    pub content: &'a [u8],
+}
+
+/// One immutable set of policies, tool definitions and tests, named by its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// SHA-256 over its files, by the rule of docs/ARCHITECTURE.md.
+    pub digest: Digest,
+    /// Where it judges. The last bundle pushed for an environment is the active one.
+    #[serde(borrow)]
+    pub environments: Vec<&'a str>,
+    /// Its files, in order of their paths.
+    #[serde(borrow)]
+    pub files: Vec<BundleFile<'a>>,
+    /// Who pushed it.
+    #[serde(default)]
+    pub pushed_by: &'a str,
+}

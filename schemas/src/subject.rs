@@ -1,0 +1,57 @@
+//! The schemas, by subject: every version that was ever published, so that compatibility is a test and not a hope.
+//!
+//! The registry's subject of a topic is `<topic>-value` (Confluent's TopicNameStrategy); which schema a topic carries
+//! stands in topology.yaml.
+
+/// A schema family of `schemas/avro/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    /// Folder name, and the name that topology.yaml uses.
+    pub name: &'static str,
+    /// The `*.avsc` texts, version 1 first. The last one is what this build writes and reads.
+    pub versions: &'static [&'static str],
+}
+
+macro_rules! subjects {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal [$($version:literal),+];)*) => {
+        $($(#[$doc])* pub const $constant: Subject = Subject {
+            name: $name,
+            versions: &[$(include_str!(concat!("../avro/", $name, "/", $version, ".avsc"))),+],
+        };)*
+        /// Every schema family.
+        pub const SUBJECTS: &[Subject] = &[$($constant),*];
+    };
+}
+
+subjects! {
+    /// Actions: [`crate::event::ActionEvent`].
+    ACTION_EVENT = "action-event" [1];
+    /// Verdicts: [`crate::verdict::Verdict`].
+    VERDICT = "verdict" [1];
+    /// Alerts: [`crate::alert::Alert`].
+    ALERT = "alert" [1];
+    /// Rejects: [`crate::reject::Reject`].
+    REJECT = "reject" [1];
+    /// The evaluator's changelog: [`crate::state::SessionState`].
+    SESSION_STATE = "session-state" [1];
+    /// The alerter's changelog: [`crate::state::AlertState`].
+    ALERT_STATE = "alert-state" [1];
+    /// The agent registry: [`crate::governance::AgentEntry`].
+    AGENT = "agent" [1];
+    /// The tool registry: [`crate::governance::ToolEntry`].
+    TOOL = "tool" [1];
+    /// Policy bundles: [`crate::governance::Bundle`].
+    BUNDLE = "bundle" [1];
+}
+
+impl Subject {
+    /// The `*.avsc` text that this build writes and reads.
+    pub fn latest(&self) -> &'static str {
+        self.versions.last().copied().unwrap_or_default()
+    }
+
+    /// By the name that topology.yaml uses.
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        SUBJECTS.iter().find(|subject| subject.name == name)
+    }
+}

@@ -1,0 +1,139 @@
+//! What the policies say of an action: subject `verdict`.
+//!
+//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Micros, Millis};
+
+/// What the policies say of one action. It points at its action and repeats the few fields that analysts filter on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict<'a> {
+    /// The tenant. First half of every key.
+    pub tenant_id: &'a str,
+    /// Deployment environment, e.g. production. Names as in OpenTelemetry deployment.environment.name.
+    pub environment: &'a str,
+    /// The session: one conversation or run of one agent. Second half of every key.
+    pub session_id: &'a str,
+    /// A name of the session for people, e.g. task/trial of a recorded run.
+    #[serde(borrow, default)]
+    pub session_label: Option<&'a str>,
+    /// The acting agent.
+    pub agent_id: &'a str,
+    /// The action's event_id.
+    pub event_id: &'a str,
+    /// The action's type.
+    #[serde(rename = "type")]
+    pub r#type: &'a str,
+    /// The action's occurred_at.
+    pub occurred_at: Micros,
+    /// Where the action stands. Each judged action has one verdict, or one reject of the evaluator.
+    #[serde(borrow)]
+    pub origin: Origin<'a>,
+    /// Name of the tool that was called.
+    #[serde(borrow, default)]
+    pub tool: Option<&'a str>,
+    /// The call's id.
+    #[serde(borrow, default)]
+    pub call_id: Option<&'a str>,
+    /// Index of the tool call in its session, from 0.
+    #[serde(default)]
+    pub call_index: Option<i32>,
+    /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (told before: not judged again).
+    pub decision: &'a str,
+    /// Why: granted, policy, no_grant, error, no_bundle, state_limit or duplicate.
+    pub reason: &'a str,
+    /// Cedar's determining policies of the enforced set, in order of their ids.
+    #[serde(borrow)]
+    pub determining_policies: Vec<&'a str>,
+    /// Every forbid that applied, enforced and observed, in order of their ids.
+    #[serde(borrow)]
+    pub violations: Vec<Violation<'a>>,
+    /// The bundle; absent if none was active.
+    #[serde(borrow, default)]
+    pub bundle: Option<BundleRef<'a>>,
+    /// What was known of the registry.
+    #[serde(borrow)]
+    pub tables: Vec<TablePosition<'a>>,
+    /// SHA-256 over what was known: derived values, facts, counters and registry entry, in canonical form.
+    pub known_digest: Digest,
+    /// What was known, as JSON: derived values, facts referred to (kind, key, origin), counters.
+    pub known: &'a str,
+    /// Every error met while judging.
+    #[serde(borrow)]
+    pub errors: Vec<JudgeError<'a>>,
+    /// Present on a record that its source sent twice.
+    #[serde(borrow, default)]
+    pub duplicate_of: Option<DuplicateOf<'a>>,
+    /// True if the session had reached its limit, so that facts may be missing.
+    #[serde(default)]
+    pub state_limit: bool,
+}
+
+/// The sequence that the session had already seen from this source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicateOf<'a> {
+    /// The source.
+    pub source_id: &'a str,
+    /// This event's sequence.
+    pub sequence: i64,
+    /// The highest sequence seen before it.
+    pub last_sequence: i64,
+}
+
+/// Something that could not be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeError<'a> {
+    /// A name of docs/errors.
+    pub code: &'a str,
+    /// The derived value, policy or field concerned.
+    pub subject: &'a str,
+    /// What went wrong.
+    pub message: &'a str,
+}
+
+/// How far a governance topic had been folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePosition<'a> {
+    /// The governance topic.
+    pub topic: &'a str,
+    /// The first offset not yet folded.
+    pub next_offset: i64,
+}
+
+/// The bundle that judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleRef<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// A forbid policy that applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation<'a> {
+    /// The policy's @id.
+    pub policy: &'a str,
+    /// low, medium, high or critical.
+    pub severity: &'a str,
+    /// enforce or observe.
+    pub mode: &'a str,
+    /// deny or ask.
+    pub effect: &'a str,
+}
+
+/// Where a record stands in Kafka: the identity of a record of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The broker's append time, in milliseconds since the epoch.
+    pub logged_at: Millis,
+}
