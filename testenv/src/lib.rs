@@ -1,1 +1,4 @@
 //! testenv
+mod engine;
+mod helper;
+pub use helper::helper_main;

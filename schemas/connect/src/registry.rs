@@ -1,0 +1,188 @@
+//! Client of a Confluent-compatible schema registry: look up, fetch, register, set compatibility.
+//!
+//! Source: Confluent's Schema Registry API reference; tried against Apicurio Registry's ccompat API, version 7.
+
+use std::time::Duration;
+
+use agentgov_schemas::wire::{Schema, SchemaId};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::RegistryEndpoint;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A blocking client; never call it from async code.
+#[derive(Debug)]
+pub struct SchemaRegistry {
+    http: Client,
+    base: String,
+}
+
+/// Why the registry did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// It did not answer, or answered that it cannot now: try again later.
+    #[error("schema registry {url}: {message}; is it running and reachable?")]
+    Unavailable {
+        /// What was asked.
+        url: String,
+        /// What came back.
+        message: String,
+    },
+    /// It has no such schema.
+    #[error("schema registry {url}: no schema with id {id}")]
+    UnknownId {
+        /// What was asked.
+        url: String,
+        /// The id.
+        id: u32,
+    },
+    /// The schema would break a reader or a writer of an earlier version.
+    #[error("schema registry: subject {subject} refuses the schema as incompatible: {message}")]
+    Incompatible {
+        /// The subject.
+        subject: String,
+        /// The registry's reason.
+        message: String,
+    },
+    /// Anything else.
+    #[error("schema registry {url}: expected {expected}, found {found}")]
+    Unexpected {
+        /// What was asked.
+        url: String,
+        /// What the API promises.
+        expected: &'static str,
+        /// What came back.
+        found: String,
+    },
+}
+
+impl RegistryError {
+    /// True if the same call may go through later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+#[derive(Deserialize)]
+struct IdAnswer {
+    id: u32,
+}
+
+#[derive(Deserialize)]
+struct SchemaAnswer {
+    schema: String,
+}
+
+#[derive(Deserialize)]
+struct LevelAnswer {
+    #[serde(alias = "compatibility", rename = "compatibilityLevel")]
+    level: String,
+}
+
+impl SchemaRegistry {
+    /// A client for the registry at `endpoint`. Connects on first use.
+    pub fn new(endpoint: &RegistryEndpoint) -> Result<Self, RegistryError> {
+        let base = endpoint.url.trim_end_matches('/').to_owned();
+        let http = Client::builder()
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|e| RegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
+        Ok(Self { http, base })
+    }
+
+    /// The id of exactly this schema under `subject`, if it is registered.
+    pub fn id_of(&self, subject: &str, schema: &str) -> Result<Option<SchemaId>, RegistryError> {
+        let url = format!("{}/subjects/{subject}", self.base);
+        match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => {
+                parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| Some(SchemaId(answer.id)))
+            }
+        }
+    }
+
+    /// The schema that the registry gave `id` to.
+    pub fn schema(&self, id: SchemaId) -> Result<Schema, RegistryError> {
+        let url = format!("{}/schemas/ids/{}", self.base, id.0);
+        match self.send(&url, self.http.get(&url))? {
+            (StatusCode::NOT_FOUND, _) => Err(RegistryError::UnknownId { url, id: id.0 }),
+            (status, body) => {
+                let answer: SchemaAnswer = parse(&url, status, &body, "a schema")?;
+                Schema::parse(&answer.schema).map_err(|e| RegistryError::Unexpected {
+                    url,
+                    expected: "an Avro schema",
+                    found: e.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Registers a version of `subject`; one that is there already keeps its id.
+    pub fn register(&self, subject: &str, schema: &str) -> Result<SchemaId, RegistryError> {
+        let url = format!("{}/subjects/{subject}/versions", self.base);
+        match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
+            (StatusCode::CONFLICT, message) => {
+                Err(RegistryError::Incompatible { subject: subject.to_owned(), message })
+            }
+            (status, body) => parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id)),
+        }
+    }
+
+    /// Compatibility level set for `subject` itself, e.g. FULL_TRANSITIVE; `None`: none is set.
+    pub fn compatibility(&self, subject: &str) -> Result<Option<String>, RegistryError> {
+        let url = format!("{}/config/{subject}", self.base);
+        match self.send(&url, self.http.get(&url))? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => {
+                parse::<LevelAnswer>(&url, status, &body, "a compatibility level").map(|answer| Some(answer.level))
+            }
+        }
+    }
+
+    /// Sets the compatibility level of `subject`.
+    pub fn set_compatibility(&self, subject: &str, level: &str) -> Result<(), RegistryError> {
+        let url = format!("{}/config/{subject}", self.base);
+        let (status, body) = self.send(&url, self.http.put(&url).json(&json!({ "compatibility": level })))?;
+        parse::<Value>(&url, status, &body, "the level").map(drop)
+    }
+
+    fn send(&self, url: &str, request: RequestBuilder) -> Result<(StatusCode, String), RegistryError> {
+        let unavailable = |message| RegistryError::Unavailable { url: url.to_owned(), message };
+        let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
+        let status = answer.status();
+        let body = answer.text().map_err(|e| unavailable(describe(&e)))?;
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(unavailable(format!("{status} {body}")));
+        }
+        Ok((status, body))
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(
+    url: &str,
+    status: StatusCode,
+    body: &str,
+    expected: &'static str,
+) -> Result<T, RegistryError> {
+    let unexpected = |found| RegistryError::Unexpected { url: url.to_owned(), expected, found };
+    if !status.is_success() {
+        return Err(unexpected(format!("{status} {body}")));
+    }
+    serde_json::from_str(body).map_err(|e| unexpected(format!("{body} ({e})")))
+}
+
+/// The error with its causes: reqwest's own text leaves out what matters, e.g. "connection refused".
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
