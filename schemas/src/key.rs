@@ -45,7 +45,9 @@ mod tests {
 
     #[test]
     fn tenant_ids() {
-        for (id, ok) in [("acme", true), ("a.b_c-9", true), ("", false), ("a/b", false), ("ä", false), ("a b", false)] {
+        for (id, ok) in
+            [("acme", true), ("a.b_c-9", true), ("", false), ("a/b", false), ("ä", false), ("a b", false)]
+        {
             assert_eq!(check_tenant_id(id).is_ok(), ok, "{id:?}");
         }
         assert!(check_tenant_id(&"x".repeat(129)).is_err());

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::Origin;
 use crate::Digest;
+use crate::verdict::Origin;
 
 /// A record that a stage could not process, kept with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,6 +79,9 @@ pub struct Call<'a> {
 pub struct Progress {
     /// The input offset after the last applied record. Equals the committed offset, or the changelog is not complete.
     pub next_offset: i64,
+    /// Refused bundles before this offset of governance.bundles have been announced as alerts. Only partition 0 announces.
+    #[serde(default)]
+    pub bundles_announced: i64,
 }
 
 /// One entry of the evaluator's changelog: a session's header, one of its facts, one of its calls, or how far a partition was applied.
@@ -130,5 +133,12 @@ pub struct AlertState<'a> {
     pub window: Option<AlertWindow<'a>>,
     /// Progress of the partition.
     #[serde(default)]
-    pub progress: Option<Progress>,
+    pub progress: Option<AlertProgress>,
+}
+
+/// How far the alerter's changelog partition stands. Avro: `Progress` of `alert-state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertProgress {
+    /// The input offset after the last applied record. Equals the committed offset, or the changelog is not complete.
+    pub next_offset: i64,
 }

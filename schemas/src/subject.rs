@@ -3,6 +3,11 @@
 //! The registry's subject of a topic is `<topic>-value` (Confluent's TopicNameStrategy); which schema a topic carries
 //! stands in topology.yaml.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use crate::wire::{Schema, SchemaError};
+
 /// A schema family of `schemas/avro/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject {
@@ -50,8 +55,33 @@ impl Subject {
         self.versions.last().copied().unwrap_or_default()
     }
 
+    /// The schema that this build writes and reads, parsed once a process.
+    pub fn schema(&self) -> Result<&'static Schema, SchemaError> {
+        static PARSED: LazyLock<BTreeMap<&'static str, Result<Schema, SchemaError>>> =
+            LazyLock::new(|| SUBJECTS.iter().map(|s| (s.name, Schema::parse(s.latest()))).collect());
+        match PARSED.get(self.name) {
+            Some(parsed) => parsed.as_ref().map_err(Clone::clone),
+            None => Err(SchemaError::unknown_subject(self.name)),
+        }
+    }
+
     /// By the name that topology.yaml uses.
     pub fn by_name(name: &str) -> Option<&'static Self> {
         SUBJECTS.iter().find(|subject| subject.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_of_every_subject_parses() {
+        for subject in SUBJECTS {
+            assert!(subject.schema().is_ok(), "{}: {:?}", subject.name, subject.schema());
+            for version in subject.versions {
+                assert!(Schema::parse(version).is_ok(), "{}", subject.name);
+            }
+        }
     }
 }

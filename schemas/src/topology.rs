@@ -257,7 +257,9 @@ impl Topology {
     pub fn table_from(&self, topic: &str) -> Result<(&str, &str), MissingRole> {
         self.stores
             .iter()
-            .flat_map(|(store, s)| s.value.tables.iter().map(move |(table, t)| (store.as_str(), table.as_str(), t)))
+            .flat_map(|(store, s)| {
+                s.value.tables.iter().map(move |(table, t)| (store.as_str(), table.as_str(), t))
+            })
             .find(|(_, _, t)| t.value.from.as_ref().is_some_and(|from| from.value == topic))
             .map(|(store, table, _)| (store, table))
             .ok_or_else(|| MissingRole::Table(topic.to_owned()))
@@ -287,7 +289,9 @@ mod tests {
 
     #[test]
     fn lengths_of_time() {
-        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)] {
+        for (text, millis) in
+            [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
         }
         for text in ["", "10", "s", "-1s", "1w", "99999999999999999999s", "18446744073709551615d"] {

@@ -84,14 +84,21 @@ pub struct Schema {
 }
 
 /// A text that is no Avro schema.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("not an Avro schema: {0}")]
 pub struct SchemaError(String);
+
+impl SchemaError {
+    pub(crate) fn unknown_subject(name: &str) -> Self {
+        Self(format!("`{name}` is none of the subjects of this build"))
+    }
+}
 
 impl Schema {
     /// Parses the JSON of an `*.avsc`.
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
-        let canonical = apache_avro::Schema::parse_str(text).map_err(|e| SchemaError(e.to_string()))?.canonical_form();
+        let canonical =
+            apache_avro::Schema::parse_str(text).map_err(|e| SchemaError(e.to_string()))?.canonical_form();
         let fast = text.parse::<serde_avro_fast::Schema>().map_err(|e| SchemaError(e.to_string()))?;
         Ok(Self { fast, fingerprint: Fingerprint(Digest::of(canonical.as_bytes())), text: text.to_owned() })
     }
