@@ -1,1 +1,24 @@
-//! runtime
+//! What stages share. A stage is what is done to one record; everything around it is here.
+//!
+//! ```text
+//!   Kafka ──► fetch a batch ──► decode ──► stage's step ──► outputs, state and offsets in one transaction    processor
+//!   Kafka ──► fetch a batch ──► columns ─► claim, drain, look, insert ──► a store                          sink
+//! ```
+//!
+//! - [`processor`]: the loop of stages from Kafka to Kafka
+//! - [`schemas`]: writers' schemas by id, fetched once
+//! - [`health`]: live, ready and why not, progress
+//! - [`error`]: how a stage ends, and the exit code that says so
+//! - [`stop`], [`backoff`]: the small parts
+
+pub mod backoff;
+pub mod error;
+pub mod health;
+pub mod processor;
+pub mod schemas;
+pub mod stop;
+
+pub use error::{ExitCode, StageError};
+pub use health::Health;
+pub use schemas::{SchemaCache, SchemaLookup};
+pub use stop::Stop;

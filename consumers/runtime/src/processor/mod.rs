@@ -1,0 +1,1 @@
+//! The loop of stages from Kafka to Kafka.
