@@ -77,4 +77,7 @@ pub struct Bundle<'a> {
     /// Who pushed it.
     #[serde(default)]
     pub pushed_by: &'a str,
+    /// The @id of every policy in its files, in order of the ids, so that the log can tell which of them never apply.
+    #[serde(borrow, default)]
+    pub policies: Vec<&'a str>,
 }
