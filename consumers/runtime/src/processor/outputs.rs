@@ -1,0 +1,187 @@
+//! Where a step puts what it says. One buffer a batch, so that a record costs no allocation of its own.
+
+use agentgov_schemas::subject::Subject;
+use agentgov_schemas::topology::{Stage, Topology, registry_subject};
+use agentgov_schemas::wire::Encoder;
+use serde::Serialize;
+
+use crate::{SchemaCache, StageError};
+
+/// What the records of a batch led to, in order, not yet sent.
+pub struct Outputs {
+    emitters: Vec<Emitter>,
+    state: Option<usize>,
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    /// The partition of the record in work: outputs go to the same.
+    partition: i32,
+}
+
+struct Emitter {
+    subject: &'static str,
+    topic: String,
+    max_bytes: usize,
+    encoder: Encoder<'static>,
+}
+
+#[derive(Clone, Copy)]
+struct Record {
+    emitter: usize,
+    partition: i32,
+    key_start: usize,
+    value_start: usize,
+    end: usize,
+    tombstone: bool,
+}
+
+/// One record to send. `value` is `None` for a tombstone.
+pub(super) struct Outgoing<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub key: &'a [u8],
+    pub value: Option<&'a [u8]>,
+}
+
+/// An output that cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// The broker would refuse it.
+    #[error("{topic}: a record of {size} bytes is above the topic's max_message_bytes of {limit}")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// Key and value, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The stage is not one that writes this.
+    #[error("the stage emits no topic of schema `{0}` in topology.yaml")]
+    NotEmitted(&'static str),
+    /// A mistake of ours.
+    #[error("{0}")]
+    Encode(String),
+}
+
+/// Kafka's own bytes around a record in a batch: the broker's limit is on the batch.
+const BATCH_OVERHEAD: usize = 512;
+
+impl Outputs {
+    /// For the topics that `stage` emits, and its changelog; asks the registry for the ids of their schemas.
+    pub(super) fn new(topology: &Topology, stage: &Stage, schemas: &SchemaCache) -> Result<Self, StageError> {
+        let mut emitters = Vec::new();
+        let mut state = None;
+        for name in stage.emits.iter().chain(&stage.state) {
+            let topic = topology
+                .topics
+                .get(&name.value)
+                .ok_or_else(|| StageError::Config(format!("topology: no topic `{}`", name.value)))?;
+            let subject = Subject::by_name(&topic.value.schema.value).ok_or_else(|| {
+                StageError::Config(format!("topology: no schema `{}`", topic.value.schema.value))
+            })?;
+            let schema = subject.schema().map_err(|e| StageError::Internal(e.to_string()))?;
+            let id = schemas.id_for_writing(&registry_subject(&name.value), schema)?;
+            if stage.state.as_ref().is_some_and(|s| s.value == name.value) {
+                state = Some(emitters.len());
+            }
+            emitters.push(Emitter {
+                subject: subject.name,
+                topic: name.value.clone(),
+                max_bytes: usize::try_from(topic.value.max_message_bytes.value).unwrap_or(0),
+                encoder: Encoder::new(id, schema),
+            });
+        }
+        Ok(Self { emitters, state, bytes: Vec::new(), records: Vec::new(), partition: 0 })
+    }
+
+    /// Puts `value` onto the topic that carries `subject`, in the partition of the record in work.
+    ///
+    /// # Errors
+    /// If the stage does not emit it, or it is too large; then it is as if it had not been called.
+    pub fn emit<T: Serialize>(&mut self, subject: Subject, key: &[u8], value: &T) -> Result<(), OutputError> {
+        let emitter = self
+            .emitters
+            .iter()
+            .position(|e| e.subject == subject.name)
+            .ok_or(OutputError::NotEmitted(subject.name))?;
+        self.push(emitter, key, Some(value))
+    }
+
+    /// Writes an entry of the changelog; `None` is a tombstone.
+    ///
+    /// # Errors
+    /// If the stage has no changelog, or the entry is too large; then it is as if it had not been called.
+    pub fn state<T: Serialize>(&mut self, key: &[u8], value: Option<&T>) -> Result<(), OutputError> {
+        let emitter = self.state.ok_or(OutputError::NotEmitted("state"))?;
+        self.push(emitter, key, value)
+    }
+
+    fn push<T: Serialize>(&mut self, index: usize, key: &[u8], value: Option<&T>) -> Result<(), OutputError> {
+        let Some(emitter) = self.emitters.get_mut(index) else {
+            return Err(OutputError::NotEmitted("state"));
+        };
+        let key_start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        let value_start = self.bytes.len();
+        if let Some(value) = value
+            && let Err(e) = emitter.encoder.encode_into(value, &mut self.bytes)
+        {
+            self.bytes.truncate(key_start);
+            return Err(OutputError::Encode(e.to_string()));
+        }
+        let end = self.bytes.len();
+        let size = end - key_start;
+        if size + BATCH_OVERHEAD > emitter.max_bytes {
+            self.bytes.truncate(key_start);
+            return Err(OutputError::TooLarge {
+                topic: emitter.topic.clone(),
+                size,
+                limit: emitter.max_bytes,
+            });
+        }
+        let tombstone = value.is_none();
+        self.records.push(Record {
+            emitter: index,
+            partition: self.partition,
+            key_start,
+            value_start,
+            end,
+            tombstone,
+        });
+        Ok(())
+    }
+
+    pub(super) fn at_partition(&mut self, partition: i32) {
+        self.partition = partition;
+    }
+
+    /// Where the outputs stand now, for [`Self::take_back`].
+    pub(super) fn mark(&self) -> (usize, usize) {
+        (self.records.len(), self.bytes.len())
+    }
+
+    /// Forgets what came after `mark`.
+    pub(super) fn take_back(&mut self, (records, bytes): (usize, usize)) {
+        self.records.truncate(records);
+        self.bytes.truncate(bytes);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.take_back((0, 0));
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
+        self.records.iter().filter_map(|r| {
+            Some(Outgoing {
+                topic: &self.emitters.get(r.emitter)?.topic,
+                partition: r.partition,
+                key: self.bytes.get(r.key_start..r.value_start)?,
+                value: if r.tombstone { None } else { Some(self.bytes.get(r.value_start..r.end)?) },
+            })
+        })
+    }
+}

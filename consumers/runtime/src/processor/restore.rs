@@ -1,0 +1,258 @@
+//! Reading what a partition knows back from the changelog, and finding where to go on.
+//!
+//! The order is the contract: first the committed offsets, then the changelog to its end, then the first record. The
+//! changelog's own progress entry was written in the same transaction as the offsets, so the two must be equal. While
+//! the changelog is behind, its transaction's marker is still on its way: read on until it has come.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use agentgov_schemas::wire;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::stage::{Processor, RestoreValue};
+use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+
+/// How long the changelog may stay behind the committed offsets before that is an error: longer than any transaction.
+const MARKER_WAIT: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_secs(10);
+
+/// What is known of an assigned partition, and where to go on.
+pub(super) struct Restored<P: Processor> {
+    pub state: P::Partition,
+    pub next_offset: i64,
+}
+
+pub(super) struct Restorer<'a> {
+    pub stage: &'a str,
+    pub input: &'a str,
+    pub changelog: &'a str,
+    pub kafka: &'a agentgov_connect::KafkaEndpoint,
+    pub accept_gap: bool,
+    pub health: &'a Health,
+    pub stop: &'a Stop,
+}
+
+impl Restorer<'_> {
+    /// Restores `partitions`. `None` if asked to stop meanwhile.
+    ///
+    /// # Errors
+    /// If retention has overtaken the stage, if topic, offsets and changelog do not belong together, or if Kafka is away.
+    pub(super) fn restore<P: Processor, C: rdkafka::consumer::ConsumerContext>(
+        &self,
+        processor: &P,
+        group: &BaseConsumer<C>,
+        partitions: &[i32],
+        schemas: &mut SchemaCache,
+    ) -> Result<Option<BTreeMap<i32, Restored<P>>>, StageError> {
+        let committed = self.committed(group, partitions)?;
+        let Some(known) = self.changelog(processor, partitions, &committed, schemas)? else {
+            return Ok(None);
+        };
+        let mut restored = BTreeMap::new();
+        for (partition, (state, progress)) in known {
+            let next_offset = self.position(group, partition, progress)?;
+            tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
+            restored.insert(partition, Restored { state, next_offset });
+        }
+        Ok(Some(restored))
+    }
+
+    /// The group's committed offsets. read_committed, so they are stable: a transaction that hangs is waited for.
+    fn committed<C: rdkafka::consumer::ConsumerContext>(
+        &self,
+        group: &BaseConsumer<C>,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Option<i64>>, StageError> {
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            asked.add_partition(self.input, *partition);
+        }
+        let answer = group.committed_offsets(asked, CALL).map_err(|e| StageError::Unavailable {
+            what: "reading committed offsets".into(),
+            message: e.to_string(),
+        })?;
+        Ok(answer
+            .elements()
+            .iter()
+            .map(|e| {
+                (e.partition(), if let Offset::Offset(offset) = e.offset() { Some(offset) } else { None })
+            })
+            .collect())
+    }
+
+    #[expect(clippy::type_complexity, reason = "state and progress by partition, used once")]
+    fn changelog<P: Processor>(
+        &self,
+        processor: &P,
+        partitions: &[i32],
+        committed: &BTreeMap<i32, Option<i64>>,
+        schemas: &mut SchemaCache,
+    ) -> Result<Option<BTreeMap<i32, (P::Partition, Option<i64>)>>, StageError> {
+        let mut known: BTreeMap<i32, (P::Partition, Option<i64>)> =
+            partitions.iter().map(|p| (*p, (processor.partition(*p), None))).collect();
+        let mut behind = partitions.to_vec();
+        let reader = self.reader(partitions)?;
+        let mut deadline = Instant::now() + MARKER_WAIT;
+        while !behind.is_empty() {
+            if self.stop.is_asked() {
+                return Ok(None);
+            }
+            match reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    deadline = Instant::now() + MARKER_WAIT;
+                    let Some((state, progress)) = known.get_mut(&message.partition()) else { continue };
+                    let at =
+                        || format!("{}/{} offset {}", self.changelog, message.partition(), message.offset());
+                    let key = message.key().unwrap_or_default();
+                    let parsed;
+                    let value = match message.payload() {
+                        None => None,
+                        Some(bytes) => {
+                            let (id, datum) = wire::split(bytes)
+                                .map_err(|e| StageError::Internal(format!("{}: {e}", at())))?;
+                            parsed = match schemas.get(id, self.health, self.stop) {
+                                SchemaLookup::Known(schema) => schema,
+                                SchemaLookup::Unknown(why) => {
+                                    return Err(StageError::Internal(format!("{}: {why}", at())));
+                                }
+                                SchemaLookup::Stopped => return Ok(None),
+                            };
+                            Some(RestoreValue { id, schema: &parsed, datum })
+                        }
+                    };
+                    let applied = processor
+                        .restore(state, key, value)
+                        .map_err(|e| StageError::Internal(format!("{}: {e}", at())))?;
+                    if applied.is_some() {
+                        *progress = applied;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let progress = known.get(&partition).and_then(|(_, progress)| *progress);
+                    if self.is_complete(partition, committed.get(&partition).copied().flatten(), progress)? {
+                        behind.retain(|p| *p != partition);
+                    }
+                }
+                Some(Err(error)) => {
+                    self.health.not_ready("broker", format!("reading the changelog: {error}"))
+                }
+                None => {}
+            }
+            if Instant::now() > deadline {
+                return Err(StageError::OtherCluster {
+                    stage: self.stage.to_owned(),
+                    topic: self.changelog.to_owned(),
+                    partition: behind.first().copied().unwrap_or_default(),
+                    message: format!(
+                        "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}: \
+                         it was deleted, or belongs to another cluster"
+                    ),
+                });
+            }
+        }
+        self.health.clear("broker");
+        Ok(Some(known))
+    }
+
+    /// True if the changelog holds all that was committed. Behind: wait. Ahead: somebody moved the group's offsets back.
+    fn is_complete(
+        &self,
+        partition: i32,
+        committed: Option<i64>,
+        progress: Option<i64>,
+    ) -> Result<bool, StageError> {
+        match (committed, progress) {
+            // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
+            (None, _) => Ok(true),
+            (Some(_), None) => Ok(false),
+            (Some(committed), Some(progress)) if progress > committed => Err(StageError::OtherCluster {
+                stage: self.stage.to_owned(),
+                topic: self.input.to_owned(),
+                partition,
+                message: format!(
+                    "the changelog is applied through offset {progress}, but the group is committed at {committed}: \
+                     offsets were moved back, which would judge actions twice"
+                ),
+            }),
+            (Some(committed), Some(progress)) => Ok(progress == committed),
+        }
+    }
+
+    /// Where to go on, checked against what the topic still holds.
+    fn position<C: rdkafka::consumer::ConsumerContext>(
+        &self,
+        group: &BaseConsumer<C>,
+        partition: i32,
+        progress: Option<i64>,
+    ) -> Result<i64, StageError> {
+        let (low, high) = group.fetch_watermarks(self.input, partition, CALL).map_err(|e| {
+            StageError::Unavailable { what: "asking for watermarks".into(), message: e.to_string() }
+        })?;
+        let next = progress.unwrap_or(0);
+        if next > high {
+            return Err(StageError::OtherCluster {
+                stage: self.stage.to_owned(),
+                topic: self.input.to_owned(),
+                partition,
+                message: format!(
+                    "expected to go on at offset {next}, but the topic ends at {high}: it was created anew"
+                ),
+            });
+        }
+        if next >= low {
+            return Ok(next);
+        }
+        if self.accept_gap {
+            tracing::warn!(
+                stage = self.stage,
+                topic = self.input,
+                partition,
+                from = next,
+                to = low,
+                "gap accepted"
+            );
+            return Ok(low);
+        }
+        Err(StageError::Overtaken {
+            stage: self.stage.to_owned(),
+            topic: self.input.to_owned(),
+            partition,
+            expected: next,
+            found: low,
+        })
+    }
+
+    fn reader(&self, partitions: &[i32]) -> Result<BaseConsumer, StageError> {
+        let reader = reader(self.kafka, self.stage)?;
+        let mut from_start = TopicPartitionList::new();
+        for partition in partitions {
+            from_start
+                .add_partition_offset(self.changelog, *partition, Offset::Beginning)
+                .map_err(StageError::kafka("assigning the changelog"))?;
+        }
+        reader.assign(&from_start).map_err(StageError::kafka("assigning the changelog"))?;
+        Ok(reader)
+    }
+}
+
+/// A consumer outside any group's rebalancing, which reads partitions to their end and says when it is there.
+pub(super) fn reader(
+    kafka: &agentgov_connect::KafkaEndpoint,
+    stage: &str,
+) -> Result<BaseConsumer, StageError> {
+    kafka
+        .client_config()
+        // librdkafka wants a group even of a consumer that never joins or commits one.
+        .set("group.id", format!("{stage}.reader"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .map_err(StageError::kafka("creating a reader"))
+}

@@ -1,0 +1,417 @@
+//! The loop itself: fetch, step, commit. Every doubt leads to one place: forget, and restore.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agentgov_connect::{Endpoints, SchemaRegistry};
+use agentgov_schemas::reject;
+use agentgov_schemas::subject::{self, Subject};
+use agentgov_schemas::topology::{Stage, Topology};
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::wire;
+use agentgov_schemas::{Digest, Millis};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::assignment::{Change, GroupContext};
+use super::batch::{Fetched, fetch};
+use super::outputs::Outputs;
+use super::restore::{Restored, Restorer};
+use super::share::RejectWindow;
+use super::stage::{Processor, Reject};
+use super::tables::Tables;
+use super::transaction::{Outcome, Transactions};
+use crate::backoff::Backoff;
+use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+
+/// What a processor runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The stage's name in the topology.
+    pub stage: String,
+    /// Where the stack is.
+    pub endpoints: Endpoints,
+    /// The map.
+    pub topology: Arc<Topology>,
+    /// Asked to end the loop.
+    pub stop: Stop,
+    /// Told how it goes.
+    pub health: Health,
+    /// Go on behind records that retention deleted unread.
+    pub accept_gap: bool,
+}
+
+/// How much of a rejected record is kept.
+const REJECT_HEAD: usize = 4096;
+
+/// Runs a processor until asked to stop: then the batch in work is committed, the group is left, and `Ok` returned.
+///
+/// # Errors
+/// If the stage cannot go on; [`StageError::exit_code`] says what its process should end with.
+pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError> {
+    let topology = Arc::clone(&config.topology);
+    let stage = topology.stage(&config.stage)?;
+    match Loop::start(&config, stage, processor)? {
+        Some(mut running) => running.run(),
+        None => Ok(()),
+    }
+}
+
+struct Loop<'c, P: Processor> {
+    config: &'c Config,
+    input: String,
+    changelog: String,
+    processor: P,
+    consumer: BaseConsumer<GroupContext>,
+    transactions: Transactions,
+    tables: Tables,
+    schemas: SchemaCache,
+    outputs: Outputs,
+    rejects: RejectWindow,
+    /// Why nothing is consumed until the stage is started again.
+    tripped: Option<String>,
+    partitions: BTreeMap<i32, Restored<P>>,
+}
+
+impl<'c, P: Processor> Loop<'c, P> {
+    /// Everything that must be there before the first record. `None` if asked to stop meanwhile.
+    fn start(config: &'c Config, stage: &Stage, mut processor: P) -> Result<Option<Self>, StageError> {
+        let [input] = stage.reads.as_slice() else {
+            return Err(StageError::Config(format!(
+                "topology: stage `{}` must read exactly one topic",
+                config.stage
+            )));
+        };
+        let changelog = stage.state.as_ref().ok_or_else(|| {
+            StageError::Config(format!("topology: stage `{}` has no state topic", config.stage))
+        })?;
+        let kafka = &config.endpoints.kafka;
+        let registry = SchemaRegistry::new(&config.endpoints.registry).map_err(|e| {
+            StageError::Unavailable { what: "schema registry".into(), message: e.to_string() }
+        })?;
+        let mut schemas = SchemaCache::new(registry);
+        let Some(outputs) = wait_for(config, || Outputs::new(&config.topology, stage, &schemas))? else {
+            return Ok(None);
+        };
+        let timing = &config.topology.timing;
+        let started = Transactions::start(kafka, &config.stage, stage, timing, &config.health, &config.stop)?;
+        let Some(transactions) = started else { return Ok(None) };
+        let tables = Tables::new(kafka, &config.stage, stage.tables.iter().map(|t| t.value.clone()))?;
+        if !tables.fold_to_end(&mut processor, &config.topology, &mut schemas, &config.health, &config.stop) {
+            return Ok(None);
+        }
+        let consumer: BaseConsumer<GroupContext> = kafka
+            .client_config()
+            .set("group.id", &stage.group.value)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "roundrobin")
+            .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
+            .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
+            .set("fetch.wait.max.ms", "10")
+            .set("queued.max.messages.kbytes", "65536")
+            .create_with_context(GroupContext::default())
+            .map_err(StageError::kafka("creating the consumer"))?;
+        consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
+        let limit = stage.reject_share.as_ref().map(|share| share.value);
+        Ok(Some(Self {
+            config,
+            input: input.value.clone(),
+            changelog: changelog.value.clone(),
+            processor,
+            consumer,
+            transactions,
+            tables,
+            schemas,
+            outputs,
+            rejects: RejectWindow::new(limit),
+            tripped: None,
+            partitions: BTreeMap::new(),
+        }))
+    }
+
+    fn run(&mut self) -> Result<(), StageError> {
+        let mut backoff = Backoff::default();
+        while !self.config.stop.is_asked() {
+            self.tables.follow(
+                &mut self.processor,
+                &self.config.topology,
+                &mut self.schemas,
+                &self.config.health,
+                &self.config.stop,
+            );
+            // The consumer is shared with the records that borrow from it: taken apart so that `self` stays free.
+            let outcome = self.turn()?;
+            match outcome {
+                Turn::Done => backoff.reset(),
+                Turn::Trouble(why) => {
+                    self.config.health.not_ready("broker", why);
+                    self.config.stop.wait(backoff.pause());
+                    self.check_broker();
+                }
+                Turn::StartOver => self.start_over()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch.
+    fn turn(&mut self) -> Result<Turn, StageError> {
+        let fetched = fetch(&self.consumer);
+        let changes = self.consumer.context().take();
+        if !changes.is_empty() {
+            // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
+            drop(fetched);
+            return self.follow_group(changes).map(|()| Turn::Done);
+        }
+        let records = match fetched {
+            Fetched::Records(records) => records,
+            Fetched::Trouble(error) => return Ok(Turn::Trouble(error.to_string())),
+            Fetched::OffsetGone => return Ok(Turn::StartOver),
+            Fetched::Fatal(error) => {
+                return Err(StageError::Fenced {
+                    stage: self.config.stage.clone(),
+                    message: error.to_string(),
+                });
+            }
+        };
+        // Of the generation that these records were polled in; a later one would let a zombie commit.
+        let Some(group) = self.consumer.group_metadata() else {
+            return Err(StageError::Internal("the consumer has no group".into()));
+        };
+        let Some(offsets) = process(
+            self.config,
+            &self.input,
+            &records,
+            &mut self.processor,
+            &mut self.partitions,
+            &mut self.schemas,
+            &mut self.outputs,
+            &mut self.rejects,
+            &mut self.tripped,
+        )?
+        else {
+            return Ok(Turn::Done);
+        };
+        let count = records.len();
+        drop(records);
+        if offsets.count() == 0 {
+            self.config.health.progress(0, 0);
+            return Ok(Turn::Done);
+        }
+        let outcome = self.transactions.run(&self.outputs, &offsets, &group)?;
+        tracing::debug!(stage = self.config.stage, count, bytes = self.outputs.byte_len(), ?outcome, "batch");
+        self.outputs.clear();
+        if outcome == Outcome::Aborted {
+            return Ok(Turn::StartOver);
+        }
+        if let Some(why) = &self.tripped {
+            self.config.health.not_ready("reject_share", why.clone());
+            let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+            self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))?;
+        }
+        Ok(Turn::Done)
+    }
+
+    fn follow_group(&mut self, changes: Vec<Change>) -> Result<(), StageError> {
+        for change in changes {
+            self.partitions.clear();
+            self.outputs.clear();
+            match change {
+                Change::Revoked { lost } => {
+                    let why = if lost { "the group went on without this process" } else { "rebalancing" };
+                    self.config.health.not_ready("starting", why);
+                }
+                Change::Assigned(partitions) => self.claim(&partitions)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores what is known of `partitions`, and only then begins to fetch from them.
+    fn claim(&mut self, partitions: &[i32]) -> Result<(), StageError> {
+        let restorer = Restorer {
+            stage: &self.config.stage,
+            input: &self.input,
+            changelog: &self.changelog,
+            kafka: &self.config.endpoints.kafka,
+            accept_gap: self.config.accept_gap,
+            health: &self.config.health,
+            stop: &self.config.stop,
+        };
+        let Some(restored) = wait_for(self.config, || {
+            restorer.restore(&self.processor, &self.consumer, partitions, &mut self.schemas)
+        })?
+        .flatten() else {
+            return Ok(());
+        };
+        let mut from = TopicPartitionList::new();
+        for (partition, Restored { next_offset, .. }) in &restored {
+            from.add_partition_offset(&self.input, *partition, Offset::Offset(*next_offset))
+                .map_err(StageError::kafka("assigning"))?;
+        }
+        self.consumer.assign(&from).map_err(StageError::kafka("assigning"))?;
+        self.partitions = restored;
+        self.config.health.clear("starting");
+        if let Some(why) = &self.tripped {
+            self.config.health.not_ready("reject_share", why.clone());
+            self.consumer.pause(&from).map_err(StageError::kafka("pausing"))?;
+        }
+        Ok(())
+    }
+
+    /// After a doubt: memory may be ahead of what was committed, so it is dropped and read again.
+    fn start_over(&mut self) -> Result<(), StageError> {
+        let partitions: Vec<i32> = std::mem::take(&mut self.partitions).into_keys().collect();
+        self.outputs.clear();
+        self.consumer.unassign().map_err(StageError::kafka("unassigning"))?;
+        let changes = self.consumer.context().take();
+        if changes.is_empty() { self.claim(&partitions) } else { self.follow_group(changes) }
+    }
+
+    fn check_broker(&self) {
+        if self.consumer.fetch_metadata(Some(&self.input), Duration::from_secs(1)).is_ok() {
+            self.config.health.clear("broker");
+        }
+    }
+}
+
+/// How a turn ended.
+enum Turn {
+    Done,
+    Trouble(String),
+    StartOver,
+}
+
+/// Steps every record. Returns the offsets to commit, or `None` if asked to stop before the batch was complete.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the loop's parts, borrowed apart from the consumer that the records borrow"
+)]
+fn process<P: Processor>(
+    config: &Config,
+    input: &str,
+    records: &[BorrowedMessage<'_>],
+    processor: &mut P,
+    partitions: &mut BTreeMap<i32, Restored<P>>,
+    schemas: &mut SchemaCache,
+    outputs: &mut Outputs,
+    window: &mut RejectWindow,
+    tripped: &mut Option<String>,
+) -> Result<Option<TopicPartitionList>, StageError> {
+    let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut rejected: u64 = 0;
+    for message in records {
+        let Some(partition) = partitions.get_mut(&message.partition()) else { continue };
+        outputs.at_partition(message.partition());
+        let mark = outputs.mark();
+        let value = message.payload().unwrap_or_default();
+        let origin = Origin {
+            topic: input,
+            partition: message.partition(),
+            offset: message.offset(),
+            logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+        };
+        let step = match wire::split(value) {
+            Err(error) => Err(Reject { reason: error.reason(), detail: error.to_string() }),
+            Ok((id, datum)) => match schemas.get(id, &config.health, &config.stop) {
+                SchemaLookup::Stopped => return Ok(None),
+                SchemaLookup::Unknown(detail) => Err(Reject { reason: "unknown_schema_id", detail }),
+                SchemaLookup::Known(schema) => match schema.decode::<P::Input<'_>>(id, datum) {
+                    Err(error) => Err(Reject { reason: error.reason(), detail: error.to_string() }),
+                    Ok(decoded) => processor.step(&mut partition.state, &origin, &decoded, outputs),
+                },
+            },
+        };
+        if let Err(reject) = &step {
+            rejected += 1;
+            outputs.take_back(mark);
+            tracing::warn!(
+                stage = config.stage,
+                topic = input,
+                partition = origin.partition,
+                offset = origin.offset,
+                reason = reject.reason,
+                detail = reject.detail,
+                "rejected"
+            );
+            emit_reject(config, outputs, message, &origin, reject)?;
+        }
+        if let Some(why) = window.count(step.is_err()) {
+            *tripped = Some(why);
+        }
+        partition.next_offset = message.offset() + 1;
+        touched.insert(message.partition(), partition.next_offset);
+    }
+    for (id, partition) in partitions.iter_mut() {
+        if touched.contains_key(id) || processor.has_announcement(&partition.state) {
+            outputs.at_partition(*id);
+            processor
+                .finish(&mut partition.state, partition.next_offset, outputs)
+                .map_err(|e| StageError::Internal(format!("{}: writing progress: {e}", config.stage)))?;
+            touched.insert(*id, partition.next_offset);
+        }
+    }
+    let mut offsets = TopicPartitionList::new();
+    for (partition, next) in touched {
+        offsets
+            .add_partition_offset(input, partition, Offset::Offset(next))
+            .map_err(StageError::kafka("naming offsets"))?;
+    }
+    config.health.progress(records.len() as u64, rejected);
+    Ok(Some(offsets))
+}
+
+fn emit_reject(
+    config: &Config,
+    outputs: &mut Outputs,
+    message: &BorrowedMessage<'_>,
+    origin: &Origin<'_>,
+    reject: &Reject,
+) -> Result<(), StageError> {
+    const REJECT: Subject = subject::REJECT;
+    let value = message.payload().unwrap_or_default();
+    let key = message.key().unwrap_or_default();
+    let record = reject::Reject {
+        stage: &config.stage,
+        reason: reject.reason,
+        detail: &reject.detail,
+        origin: *origin,
+        key,
+        size: i64::try_from(value.len()).unwrap_or(i64::MAX),
+        sha256: Digest::of(value),
+        head: value.get(..REJECT_HEAD).unwrap_or(value),
+    };
+    outputs
+        .emit(REJECT, key, &record)
+        .map_err(|e| StageError::Internal(format!("{}: writing a reject: {e}", config.stage)))
+}
+
+/// Tries until it works, not ready meanwhile, as long as the trouble is one that passes. `None` if asked to stop.
+fn wait_for<T>(
+    config: &Config,
+    mut call: impl FnMut() -> Result<T, StageError>,
+) -> Result<Option<T>, StageError> {
+    let mut backoff = Backoff::default();
+    let began = Instant::now();
+    loop {
+        match call() {
+            Err(StageError::Unavailable { what, message }) => {
+                config
+                    .health
+                    .not_ready("dependency", format!("{what}: {message} (since {:.0?})", began.elapsed()));
+                if config.stop.wait(backoff.pause()) {
+                    return Ok(None);
+                }
+            }
+            other => {
+                config.health.clear("dependency");
+                return other.map(Some);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a stage must give.
+
+use agentgov_schemas::topology::Topology;
+use agentgov_schemas::verdict::Origin;
+use serde::Deserialize;
+
+use super::{OutputError, Outputs};
+use crate::Health;
+
+/// A stream processor: what it does to one record. Implementations read no clock and do no I/O, so that the same
+/// records at the same positions give the same outputs.
+pub trait Processor {
+    /// The record that the stage reads, borrowed from the bytes that came.
+    type Input<'a>: Deserialize<'a>;
+    /// What the stage knows of one partition. Rebuilt from the changelog on every assignment.
+    type Partition;
+
+    /// What is known of a partition before its changelog is read.
+    fn partition(&self, partition: i32) -> Self::Partition;
+
+    /// Applies one record of the changelog. `value` is `None` for a tombstone. Returns the input offset up to which the
+    /// partition is applied, if the record says so.
+    ///
+    /// # Errors
+    /// If the record is none that this stage wrote.
+    fn restore(
+        &self,
+        partition: &mut Self::Partition,
+        key: &[u8],
+        value: Option<RestoreValue<'_>>,
+    ) -> Result<Option<i64>, RestoreError>;
+
+    /// Does what the stage does to one record.
+    ///
+    /// # Errors
+    /// A reject, with its reason: then nothing of the record may be left in `partition`, and what it put into `out` is
+    /// taken back.
+    fn step(
+        &mut self,
+        partition: &mut Self::Partition,
+        origin: &Origin<'_>,
+        input: &Self::Input<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Reject>;
+
+    /// Called once per partition at the end of a batch, before its transaction: writes how far the partition is applied.
+    ///
+    /// # Errors
+    /// If the progress cannot be written: the stage cannot go on.
+    fn finish(
+        &mut self,
+        partition: &mut Self::Partition,
+        next_offset: i64,
+        out: &mut Outputs,
+    ) -> Result<(), OutputError>;
+
+    /// True if the stage has something to say that no record asked for; then [`Self::finish`] is called for the
+    /// partition although nothing came.
+    fn has_announcement(&self, _partition: &Self::Partition) -> bool {
+        false
+    }
+
+    /// Folds one record of a governance topic. Never fails: what cannot be used is the stage's to remember and say.
+    fn fold(&mut self, _topology: &Topology, _record: &TableRecord<'_>, _health: &Health) {}
+}
+
+/// The value of a changelog record, with the schema that wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoreValue<'a> {
+    pub(super) id: agentgov_schemas::wire::SchemaId,
+    pub(super) schema: &'a agentgov_schemas::wire::Schema,
+    pub(super) datum: &'a [u8],
+}
+
+impl<'a> RestoreValue<'a> {
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// If it is not what `T` says.
+    pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, RestoreError> {
+        self.schema.decode(self.id, self.datum).map_err(|e| RestoreError(e.to_string()))
+    }
+}
+
+/// A record of a governance topic.
+#[derive(Clone, Copy, Debug)]
+pub struct TableRecord<'a> {
+    /// The governance topic.
+    pub topic: &'a str,
+    /// The record's offset.
+    pub offset: i64,
+    /// Its value, or why it has none that can be read.
+    pub value: Result<RestoreValue<'a>, &'a str>,
+}
+
+/// Why a record is rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// A name of docs/errors.
+    pub reason: &'static str,
+    /// What was expected and what was found.
+    pub detail: String,
+}
+
+/// A changelog record that this stage did not write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RestoreError(pub String);
