@@ -1,4 +1,49 @@
-//! testenv
+//! A real stack for tests, the demo and development: a Kafka broker, a Confluent-compatible schema registry and
+//! ClickHouse's engine.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), agentgov_testenv::Error> {
+//! use agentgov_testenv::{Options, TestEnv};
+//!
+//! let stack = TestEnv::start(Options::for_tests()?)?;
+//! println!("{}", stack.addresses().kafka);
+//! stack.stop()
+//! # }
+//! ```
+//!
+//! The stack runs on the first backend that is available (`AGENTGOV_BACKEND` or [`Options::backend`] names one):
+//!
+//! | backend | what it is | when |
+//! | --- | --- | --- |
+//! | external | a stack that somebody else runs | `AGENTGOV_KAFKA`, `AGENTGOV_REGISTRY`, `AGENTGOV_CLICKHOUSE` are set |
+//! | docker | containers of the official images | a Docker engine answers |
+//! | native | processes of this machine, downloaded once from the package registries | otherwise |
+//!
+//! Whatever is started also ends: a small supervisor process watches its owner and cleans up even when that is
+//! killed. `docs/testenv.md` tells the rest.
+
+#![allow(dead_code, unused_imports)]
+mod addresses;
+mod backend;
+mod docker;
 mod engine;
+mod env;
+mod error;
+mod events;
+mod files;
 mod helper;
+mod native;
+mod options;
+mod part;
+mod probe;
+mod stack;
+mod supervisor;
+
+pub use addresses::Addresses;
+pub use env::TestEnv;
+pub use error::Error;
+pub use events::Event;
 pub use helper::helper_main;
+pub use options::{BackendKind, Options};
+pub use part::Part;
+pub use stack::{MissingTools, lock};

@@ -14,7 +14,7 @@ const LARGEST: u32 = 0x4000_0000;
 
 /// Why a framed body cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum FramingError {
+pub(crate) enum FramingError {
     #[error("frame {frame}: its checksum is {found:032x}, its bytes have {expected:032x}")]
     Checksum { frame: usize, expected: u128, found: u128 },
     #[error("frame {frame}: expected compression method 0x82 (LZ4) or 0x02 (none), found {found:#04x}")]

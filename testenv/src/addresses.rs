@@ -1,0 +1,62 @@
+//! Where the parts of a running stack answer.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the parts answer, and how to log in. Also the form of the file that `AGENTGOV_STACK` names.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Addresses {
+    /// The broker's bootstrap address, `host:port`.
+    pub kafka: String,
+    /// Base URL of the registry's Confluent-compatible API, as in `http://127.0.0.1:1234/apis/ccompat/v7`.
+    pub registry: String,
+    /// Base URL of ClickHouse's HTTP interface, as in `http://127.0.0.1:1234`.
+    pub clickhouse: String,
+    /// The ClickHouse user.
+    #[serde(default = "default_name")]
+    pub clickhouse_user: String,
+    /// The user's password; never printed by `Debug`.
+    #[serde(default)]
+    pub clickhouse_password: String,
+    /// The ClickHouse database.
+    #[serde(default = "default_name")]
+    pub clickhouse_database: String,
+}
+
+/// ClickHouse's own name of its first user and of its first database.
+pub(crate) fn default_name() -> String {
+    "default".to_owned()
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Addresses")
+            .field("kafka", &self.kafka)
+            .field("registry", &self.registry)
+            .field("clickhouse", &self.clickhouse)
+            .field("clickhouse_user", &self.clickhouse_user)
+            .field("clickhouse_password", &"***")
+            .field("clickhouse_database", &self.clickhouse_database)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_the_password() {
+        let addresses = Addresses {
+            kafka: "k:1".to_owned(),
+            registry: "http://r".to_owned(),
+            clickhouse: "http://c".to_owned(),
+            clickhouse_user: "u".to_owned(),
+            clickhouse_password: "hunter2".to_owned(),
+            clickhouse_database: "d".to_owned(),
+        };
+        assert!(!format!("{addresses:?}").contains("hunter2"));
+    }
+}

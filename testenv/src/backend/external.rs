@@ -1,0 +1,110 @@
+//! The external backend: a stack that somebody else runs.
+
+use std::path::PathBuf;
+
+use crate::Error;
+use crate::addresses::{Addresses, default_name};
+use crate::part::Part;
+use crate::probe;
+
+/// Reads a variable of the environment; the empty text counts as not set.
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The configured addresses; `None` when nothing is configured. Variables win over the file.
+pub(crate) fn configured(variable: Variables<'_>) -> Result<Option<Addresses>, Error> {
+    let file = variable("AGENTGOV_STACK").map(read).transpose()?;
+    let pick = |name: &str, field: fn(&Addresses) -> &String| {
+        variable(name).or_else(|| file.as_ref().map(|file| field(file).clone()))
+    };
+    let kafka = pick("AGENTGOV_KAFKA", |file| &file.kafka);
+    let registry = pick("AGENTGOV_REGISTRY", |file| &file.registry);
+    let clickhouse = pick("AGENTGOV_CLICKHOUSE", |file| &file.clickhouse);
+    let named = [("AGENTGOV_KAFKA", &kafka), ("AGENTGOV_REGISTRY", &registry), ("AGENTGOV_CLICKHOUSE", &clickhouse)];
+    let missing: Vec<&str> = named.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    if missing.len() == named.len() {
+        return Ok(None);
+    }
+    let (Some(kafka), Some(registry), Some(clickhouse)) = (kafka, registry, clickhouse) else {
+        return Err(Error::ExternalIncomplete { missing });
+    };
+    let name = |key, field| pick(key, field).unwrap_or_else(default_name);
+    Ok(Some(Addresses {
+        kafka,
+        registry: registry.trim_end_matches('/').to_owned(),
+        clickhouse: clickhouse.trim_end_matches('/').to_owned(),
+        clickhouse_user: name("AGENTGOV_CLICKHOUSE_USER", |file| &file.clickhouse_user),
+        clickhouse_password: pick("AGENTGOV_CLICKHOUSE_PASSWORD", |file| &file.clickhouse_password).unwrap_or_default(),
+        clickhouse_database: name("AGENTGOV_CLICKHOUSE_DATABASE", |file| &file.clickhouse_database),
+    }))
+}
+
+fn read(path: String) -> Result<Addresses, Error> {
+    let path = PathBuf::from(path);
+    let unusable = |reason| Error::ExternalFile { path: path.clone(), reason };
+    let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
+    serde_saphyr::from_str(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// Asks each part for a first answer.
+pub(crate) fn check(addresses: &Addresses) -> Result<(), Error> {
+    let registry = format!("{}/subjects", addresses.registry);
+    let clickhouse = format!("{}/ping", addresses.clickhouse);
+    let unreachable = |part, address: &str| {
+        let address = address.to_owned();
+        move |reason| Error::Unreachable { part, address, reason }
+    };
+    probe::kafka(&addresses.kafka).map_err(unreachable(Part::Broker, &addresses.kafka))?;
+    probe::http(&registry).map_err(unreachable(Part::Registry, &registry))?;
+    probe::http(&clickhouse).map_err(unreachable(Part::Engine, &clickhouse))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Option<Addresses>, Error> {
+        configured(&|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn nothing_configured_is_no_external_stack() {
+        assert_eq!(with(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn all_three_addresses_are_one() {
+        let addresses = with(&[
+            ("AGENTGOV_KAFKA", "k:9092"),
+            ("AGENTGOV_REGISTRY", "http://r/apis/ccompat/v7/"),
+            ("AGENTGOV_CLICKHOUSE", "http://c:8123"),
+        ]);
+        let addresses = addresses.unwrap().unwrap();
+        assert_eq!(addresses.registry, "http://r/apis/ccompat/v7");
+        assert_eq!((addresses.clickhouse_user.as_str(), addresses.clickhouse_password.as_str()), ("default", ""));
+    }
+
+    #[test]
+    fn a_partial_one_is_an_error_that_names_what_is_missing() {
+        let message = with(&[("AGENTGOV_KAFKA", "k:9092")]).unwrap_err().to_string();
+        assert!(message.starts_with("the external stack lacks AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"), "{message}");
+    }
+
+    #[test]
+    fn the_file_fills_what_the_environment_leaves_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stack.yaml");
+        std::fs::write(&path, "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nclickhouse_password: p\n").unwrap();
+        let path = path.to_str().unwrap();
+        let addresses = with(&[("AGENTGOV_STACK", path), ("AGENTGOV_KAFKA", "other:1")]).unwrap().unwrap();
+        assert_eq!((addresses.kafka.as_str(), addresses.clickhouse_password.as_str()), ("other:1", "p"));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stack.yaml");
+        std::fs::write(&path, "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nkafak: x\n").unwrap();
+        let message = with(&[("AGENTGOV_STACK", path.to_str().unwrap())]).unwrap_err().to_string();
+        assert!(message.contains("kafak"), "{message}");
+    }
+}

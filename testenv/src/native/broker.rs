@@ -1,0 +1,88 @@
+//! The broker: Apache Kafka as one node that is broker and controller.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::start::Context;
+use crate::Error;
+use crate::part::Part;
+use crate::supervisor::Launch;
+
+/// The broker's log goes to stdout, and from there into its log file.
+const LOGGING: &str = "\
+rootLogger.level = INFO
+rootLogger.appenderRef.out.ref = out
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %m (%c)%n
+";
+
+/// Quick to start and small, for one node on a busy machine; later flags win.
+const JVM: [&str; 4] = ["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+
+/// One replica of everything, no pause before a group's first assignment, and no topic that nobody asked for.
+pub(crate) const PROPERTIES: [(&str, &str); 8] = [
+    ("auto.create.topics.enable", "false"),
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("offsets.topic.num.partitions", "4"),
+    ("offsets.topic.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("transaction.state.log.num.partitions", "4"),
+    ("transaction.state.log.replication.factor", "1"),
+    ("share.coordinator.state.topic.replication.factor", "1"),
+];
+
+/// Writes the configuration, formats the storage if it is new, and says how to start the broker.
+pub(super) fn prepare(context: &Context<'_>, port: u16, controller: u16) -> Result<Launch, Error> {
+    let folder = context.layout.folder(Part::Broker);
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(Error::io("write", &path)).map(|()| path)
+    };
+    let logging = write("log4j2.properties", LOGGING)?;
+    let properties = write("server.properties", &properties(&folder, port, controller, context.broker_properties))?;
+    let java = |main: &str, args: &[&str]| launch(context, &folder, &logging, main, args);
+    let properties = properties.to_string_lossy();
+    if !folder.join("data/meta.properties").exists() {
+        let cluster = Uuid::now_v7().simple().to_string();
+        let format = java("kafka.tools.StorageTool", &["format", "-t", &cluster, "-c", &properties]);
+        context.run_to_end(Part::Broker, format)?;
+    }
+    Ok(java("kafka.Kafka", &[&properties]))
+}
+
+fn launch(context: &Context<'_>, folder: &Path, logging: &Path, main: &str, args: &[&str]) -> Launch {
+    let jars = context.installed.folder(Part::Broker).join("*");
+    let mut all: Vec<String> = JVM.iter().map(ToString::to_string).collect();
+    all.extend(context.broker_jvm.iter().cloned());
+    all.push(format!("-Dlog4j2.configurationFile={}", logging.display()));
+    all.extend(["-cp".to_owned(), jars.display().to_string(), main.to_owned()]);
+    all.extend(args.iter().map(ToString::to_string));
+    Launch {
+        program: context.installed.java.clone(),
+        args: all,
+        env: Vec::new(),
+        folder: folder.to_path_buf(),
+        log: context.layout.log(Part::Broker),
+    }
+}
+
+fn properties(folder: &Path, port: u16, controller: u16, extra: &[(String, String)]) -> String {
+    let data: PathBuf = folder.join("data");
+    let own = [
+        ("process.roles", "broker,controller".to_owned()),
+        ("node.id", "1".to_owned()),
+        ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+        ("log.dirs", data.display().to_string()),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let common = PROPERTIES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    // The last line of a name wins.
+    own.chain(common).chain(extra.iter().cloned()).map(|(name, value)| format!("{name}={value}\n")).collect()
+}

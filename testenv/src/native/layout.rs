@@ -1,0 +1,63 @@
+//! Where a native stack keeps what it writes.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::part::Part;
+
+/// The directory of one stack: a folder for each part, and the logs.
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+    /// The directory is removed at the end.
+    pub(super) temporary: bool,
+}
+
+impl Layout {
+    /// Makes the directory, or opens one that was used before.
+    pub(super) fn open(wanted: Option<&Path>) -> Result<Self, Error> {
+        let (root, temporary) = match wanted {
+            Some(root) => (root.to_path_buf(), false),
+            None => {
+                let parent = std::env::temp_dir();
+                let folder = tempfile::Builder::new().prefix("agentgov-stack-").tempdir_in(&parent);
+                (folder.map_err(Error::io("make a folder in", &parent))?.keep(), true)
+            }
+        };
+        let logs = root.join("logs");
+        std::fs::create_dir_all(&logs).map_err(Error::io("make", &logs))?;
+        for part in Part::ALL {
+            let folder = root.join(part.name());
+            std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+        }
+        // The engine knows its storage by the spelling of its path.
+        let root = root.canonicalize().map_err(Error::io("find", &root))?;
+        Ok(Self { root, temporary })
+    }
+
+    /// For a start that failed before the supervisor took over.
+    pub(super) fn discard(&self) {
+        if self.temporary {
+            // A leftover directory is all that can come of a failure.
+            let _ = std::fs::remove_dir_all(&self.root);
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The part's own folder.
+    pub(super) fn folder(&self, part: Part) -> PathBuf {
+        self.root.join(part.name())
+    }
+
+    pub(super) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The part's log.
+    pub(super) fn log(&self, part: Part) -> PathBuf {
+        self.logs().join(format!("{part}.log"))
+    }
+}

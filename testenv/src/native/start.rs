@@ -1,0 +1,113 @@
+//! Starting one part: free ports, a process, and a wait until it answers.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::layout::Layout;
+use super::{broker, engine, ports, registry};
+use crate::Error;
+use crate::events::Event;
+use crate::files::tail;
+use crate::part::Part;
+use crate::probe::{self, NotReady};
+use crate::stack::Installed;
+use crate::supervisor::{Launch, Supervisor};
+
+/// Generous: another start on the same cores may take most of them.
+const READY: Duration = Duration::from_secs(90);
+/// How often a part may lose its port to another process.
+const ATTEMPTS: usize = 4;
+
+/// What all parts need for their start.
+pub(super) struct Context<'a> {
+    pub(super) helper: &'a Path,
+    pub(super) installed: &'a Installed,
+    pub(super) layout: &'a Layout,
+    pub(super) supervisor: &'a Supervisor,
+    pub(super) broker_properties: &'a [(String, String)],
+    pub(super) broker_jvm: &'a [String],
+    pub(super) progress: &'a (dyn Fn(Event) + Send + Sync),
+}
+
+/// A part that answers.
+#[derive(Debug, Clone)]
+pub(super) struct Started {
+    /// To start it again on the same port and data.
+    pub(super) launch: Launch,
+    pub(super) pid: u32,
+    /// As [`crate::Addresses`] has it.
+    pub(super) address: String,
+}
+
+impl Context<'_> {
+    /// Starts the part on free ports; once more when another process was faster with one of them.
+    pub(super) fn start(&self, part: Part) -> Result<Started, Error> {
+        (self.progress)(Event::Starting { part });
+        let begin = Instant::now();
+        let mut attempt = 1;
+        let started = loop {
+            match self.start_once(part) {
+                Err(Error::PartDied { tail, .. }) if attempt < ATTEMPTS && lost_port(&tail) => attempt += 1,
+                outcome => break outcome?,
+            }
+        };
+        (self.progress)(Event::Ready { part, after: begin.elapsed() });
+        Ok(started)
+    }
+
+    fn start_once(&self, part: Part) -> Result<Started, Error> {
+        let free = || ports::free_port().map_err(Error::io("find a free port for", Path::new(part.name())));
+        let port = free()?;
+        let (launch, address) = match part {
+            Part::Broker => (broker::prepare(self, port, free()?)?, format!("127.0.0.1:{port}")),
+            Part::Registry => {
+                (registry::launch(self, port), format!("http://127.0.0.1:{port}{}", registry::PATH))
+            }
+            Part::Engine => (engine::launch(self, port), format!("http://127.0.0.1:{port}")),
+        };
+        let pid = self.supervisor.spawn(launch.clone())?;
+        wait_until_ready(self.supervisor, part, pid, &address, &launch.log)?;
+        Ok(Started { launch, pid, address })
+    }
+
+    /// Runs a program that prepares a part.
+    pub(super) fn run_to_end(&self, part: Part, launch: Launch) -> Result<(), Error> {
+        let log = launch.log.clone();
+        let pid = self.supervisor.spawn(launch)?;
+        match self.supervisor.wait_for_exit(pid, READY) {
+            Some(status) if status == "exit status: 0" => Ok(()),
+            Some(status) => Err(Error::PartDied { part, status, tail: tail(&log), log }),
+            None => {
+                let last = "its preparation did not end".to_owned();
+                Err(Error::PartLate { part, seconds: READY.as_secs(), last, tail: tail(&log), log })
+            }
+        }
+    }
+}
+
+/// Waits until the part answers a real request.
+pub(super) fn wait_until_ready(
+    supervisor: &Supervisor,
+    part: Part,
+    pid: u32,
+    address: &str,
+    log: &Path,
+) -> Result<(), Error> {
+    let attempt = || match part {
+        Part::Broker => probe::kafka(address),
+        Part::Registry => probe::http(&format!("{address}/subjects")),
+        Part::Engine => probe::http(&format!("{address}/?query=SELECT%201")),
+    };
+    probe::wait_until(READY, || supervisor.exit_of(pid), attempt).map_err(|outcome| {
+        let (log, tail) = (log.to_path_buf(), tail(log));
+        match outcome {
+            NotReady::Ended(status) => Error::PartDied { part, status, log, tail },
+            NotReady::Late(last) => Error::PartLate { part, seconds: READY.as_secs(), last, log, tail },
+        }
+    })
+}
+
+fn lost_port(log: &str) -> bool {
+    let log = log.to_lowercase();
+    ["address already in use", "failed to bind", "port already bound"].iter().any(|text| log.contains(text))
+}

@@ -1,0 +1,122 @@
+//! What a caller may choose about a stack.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::events::Event;
+
+/// Where the parts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Somebody else runs them; only their addresses are known.
+    External,
+    /// Containers, through testcontainers.
+    Docker,
+    /// Processes of this machine, from files in the user's cache.
+    Native,
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::External => "external",
+            Self::Docker => "docker",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// How to start a stack.
+#[derive(Clone)]
+pub struct Options {
+    /// An executable whose `testenv-supervisor` and `testenv-engine` subcommands call [`crate::helper_main`].
+    pub helper: PathBuf,
+    /// The backend; `None` leaves the choice to the environment (see the crate's documentation).
+    pub backend: Option<BackendKind>,
+    /// Where the parts keep their data and logs. `None`: a temporary directory, removed at the end. A directory
+    /// that was used before is opened again with its data (native backend).
+    pub data_dir: Option<PathBuf>,
+    /// Broker properties, on top of those for one small node, as in `("authorizer.class.name", …)`.
+    pub broker_properties: Vec<(String, String)>,
+    /// JVM flags of the native broker, on top of those for a quick start, as in `-XX:TieredStopAtLevel=4`.
+    pub broker_jvm: Vec<String>,
+    /// Told about downloads and starts, from several threads.
+    pub progress: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Options {
+    /// The defaults, with the given helper executable.
+    pub fn new(helper: impl Into<PathBuf>) -> Self {
+        Self {
+            helper: helper.into(),
+            backend: None,
+            data_dir: None,
+            broker_properties: Vec::new(),
+            broker_jvm: Vec::new(),
+            progress: Arc::new(|_| {}),
+        }
+    }
+
+    /// The defaults for a test of any crate: the helper is the one that `AGENTGOV_HELPER` names, or
+    /// `testenv-helper` or `agentgov` in the build directory of the running test.
+    pub fn for_tests() -> Result<Self, Error> {
+        if let Some(helper) = std::env::var_os("AGENTGOV_HELPER") {
+            return Ok(Self::new(helper));
+        }
+        let test = std::env::current_exe().unwrap_or_default();
+        let looked_for: Vec<PathBuf> = test
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .flat_map(|folder| ["testenv-helper", "agentgov"].map(|name| folder.join(name)))
+            .collect();
+        match looked_for.iter().find(|path| path.is_file()) {
+            Some(helper) => Ok(Self::new(helper)),
+            None => {
+                let looked_for: Vec<String> = looked_for.iter().map(|path| path.display().to_string()).collect();
+                Err(Error::Helper { looked_for: looked_for.join(", ") })
+            }
+        }
+    }
+
+    /// Chooses the backend.
+    pub fn backend(mut self, backend: BackendKind) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Keeps data and logs in `directory`.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(directory.into());
+        self
+    }
+
+    /// Adds a broker property.
+    pub fn broker_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.broker_properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Has `listener` told about downloads and starts.
+    pub fn progress(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.progress = Arc::new(listener);
+        self
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("helper", &self.helper)
+            .field("backend", &self.backend)
+            .field("data_dir", &self.data_dir)
+            .field("broker_properties", &self.broker_properties)
+            .field("broker_jvm", &self.broker_jvm)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! The user's cache of verified parts: `~/.cache/agentgov/stack/<part>-<digest of its lock entry>/`.
+//!
+//! A folder appears whole or not at all: it is filled beside its place and renamed. Starters that come at the same
+//! time wait for one another.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::fetch::fetch;
+use super::lock::{Lock, Locked, Source};
+use super::tools::{Needs, Tools};
+use super::unpack::unpack;
+use super::{MissingTools, digest};
+use crate::Error;
+use crate::events::Event;
+use crate::files::sizes_below;
+use crate::part::Part;
+
+/// Sizes of all files of a finished folder. Its presence says that the download was verified.
+const MARKER: &str = ".complete.json";
+
+/// The parts' folders, all verified.
+#[derive(Debug, Clone)]
+pub(crate) struct Installed {
+    /// The JVM to run the broker and the registry.
+    pub(crate) java: PathBuf,
+    folders: BTreeMap<Part, PathBuf>,
+}
+
+impl Installed {
+    /// Where the part's files are.
+    pub(crate) fn folder(&self, part: Part) -> PathBuf {
+        self.folders.get(&part).cloned().unwrap_or_default()
+    }
+}
+
+/// Makes sure that all parts are there, and downloads those that are not. Needs no network when they are.
+pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<Installed, Error> {
+    let root = root()?;
+    let folder = |part: Part| root.join(format!("{part}-{}", lock.part(part).digest()));
+    let absent: Vec<Part> = Part::ALL.into_iter().filter(|part| !is_complete(&folder(*part))).collect();
+    let tools = tools_for(lock, &absent)?;
+    // Two Mavens at once may trip over each other in the user's repository; npm can run beside them.
+    let (npm, maven): (Vec<Part>, Vec<Part>) =
+        absent.into_iter().partition(|part| matches!(lock.part(*part).source, Source::NpmArchive(_)));
+    let all = |parts: Vec<Part>| {
+        parts.into_iter().try_for_each(|part| install_part(part, lock.part(part), &tools, &folder(part), progress))
+    };
+    let (first, second) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| all(npm));
+        let maven = all(maven);
+        (beside.join(), maven)
+    });
+    second?;
+    first.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(Installed { java: tools.java, folders: Part::ALL.into_iter().map(|part| (part, folder(part))).collect() })
+}
+
+fn tools_for(lock: &Lock, absent: &[Part]) -> Result<Tools, MissingTools> {
+    let any = |wanted: fn(&Source) -> bool| absent.iter().any(|part| wanted(&lock.part(*part).source));
+    Tools::find(Needs {
+        maven: any(|source| matches!(source, Source::MavenTree(_) | Source::MavenArchive(_))),
+        npm: any(|source| matches!(source, Source::NpmArchive(_))),
+    })
+}
+
+/// XDG_CACHE_HOME/agentgov/stack, or ~/.cache/agentgov/stack.
+pub(crate) fn root() -> Result<PathBuf, Error> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let root = base.unwrap_or_else(std::env::temp_dir).join("agentgov/stack");
+    std::fs::create_dir_all(&root).map_err(Error::io("make the cache", &root))?;
+    Ok(root)
+}
+
+fn install_part(
+    part: Part,
+    locked: &Locked,
+    tools: &Tools,
+    folder: &Path,
+    progress: &(dyn Fn(Event) + Sync),
+) -> Result<(), Error> {
+    let guard = folder.with_extension("lock");
+    let file = File::create(&guard).map_err(Error::io("create", &guard))?;
+    file.lock().map_err(Error::io("lock", &guard))?;
+    if is_complete(folder) {
+        return Ok(());
+    }
+    progress(Event::Downloading { part, what: locked.source.describe(), bytes: Some(locked.size()) });
+    let parent = folder.parent().unwrap_or(folder);
+    let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(parent);
+    let staging = staging.map_err(Error::io("make a folder in", parent))?;
+    let content = download(part, &locked.source, tools, staging.path(), &|bytes| {
+        progress(Event::Downloaded { part, bytes });
+    })?;
+    digest::verify(part, &locked.file, &digest::describe(&content)?)?;
+    let content = unpack(&locked.source, &content, staging.path())?;
+    finish(&content)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(Error::io("remove the damaged", folder))?;
+    }
+    std::fs::rename(&content, folder).map_err(Error::io("put in place", folder))?;
+    progress(Event::Installed { part });
+    Ok(())
+}
+
+/// Downloads into a folder of its own below `staging`.
+pub(super) fn download(
+    part: Part,
+    source: &Source,
+    tools: &Tools,
+    staging: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<PathBuf, Error> {
+    let to = staging.join("download");
+    std::fs::create_dir(&to).map_err(Error::io("make", &to))?;
+    fetch(part, source, tools, staging, &to, progress)?;
+    Ok(to)
+}
+
+fn finish(content: &Path) -> Result<(), Error> {
+    let marker = content.join(MARKER);
+    let sizes = sizes_below(content).map_err(Error::io("list", content))?;
+    let text = serde_json::to_vec(&sizes).unwrap_or_default();
+    std::fs::write(&marker, text).map_err(Error::io("write", &marker))
+}
+
+/// Cheap: the marker is there, and every file has the size that it had when it was verified.
+fn is_complete(folder: &Path) -> bool {
+    let marker = std::fs::read(folder.join(MARKER)).unwrap_or_default();
+    let Ok(sizes) = serde_json::from_slice::<BTreeMap<PathBuf, u64>>(&marker) else { return false };
+    !sizes.is_empty()
+        && sizes.iter().all(|(path, size)| {
+            std::fs::metadata(folder.join(path)).is_ok_and(|found| found.is_file() && found.len() == *size)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_counts_only_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let jar = folder.path().join("lib/a.jar");
+        std::fs::create_dir(folder.path().join("lib")).unwrap();
+        std::fs::write(&jar, "abc").unwrap();
+        assert!(!is_complete(folder.path()), "no marker yet");
+        finish(folder.path()).unwrap();
+        assert!(is_complete(folder.path()));
+        std::fs::write(&jar, "ab").unwrap();
+        assert!(!is_complete(folder.path()), "a truncated file");
+        std::fs::remove_file(&jar).unwrap();
+        assert!(!is_complete(folder.path()), "a missing file");
+    }
+}

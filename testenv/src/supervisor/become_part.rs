@@ -1,0 +1,28 @@
+//! The step between the supervisor and a part: arms the parent-death signal, then turns into the part.
+
+use std::ffi::OsString;
+use std::io::{Error, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+/// Never returns when all goes well. The signal is the second line of defence, should the supervisor be killed.
+pub(crate) fn become_part(parent: u32, command: &[OsString]) {
+    let error = attempt(parent, command);
+    let _ = writeln!(std::io::stderr(), "cannot run {command:?}: {error}");
+}
+
+fn attempt(parent: u32, command: &[OsString]) -> Error {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return error.into();
+    }
+    // The supervisor may have ended before the signal was armed.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != i32::try_from(parent).ok() {
+        return Error::other("the supervisor is gone");
+    }
+    match command {
+        [] => Error::other("no program is named"),
+        [program, args @ ..] => Command::new(program).args(args).exec(),
+    }
+}

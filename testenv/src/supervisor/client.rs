@@ -1,0 +1,199 @@
+//! The owner's side: starts the supervisor and asks it for processes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::protocol::{Launch, Notice, Request, Signal};
+use crate::Error;
+use crate::files::tail;
+
+/// For answers that take no work.
+const PROMPT: Duration = Duration::from_secs(20);
+/// For the end of everything, beyond the parts' own grace: kills, containers, directories.
+const CLEANUP: Duration = Duration::from_secs(40);
+
+/// A running supervisor. Dropping it, or the end of this process, ends all that it started.
+pub(crate) struct Supervisor {
+    helper: PathBuf,
+    grace: Duration,
+    child: Mutex<Child>,
+    requests: Mutex<Option<ChildStdin>>,
+    known: Arc<Known>,
+    next_id: AtomicU64,
+}
+
+/// What the supervisor has told so far.
+#[derive(Default)]
+struct Known {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    answers: BTreeMap<u64, Result<u32, String>>,
+    exits: BTreeMap<u32, String>,
+    /// The first notice: whether the directory is ours.
+    ours: Option<bool>,
+    ended: bool,
+}
+
+impl Supervisor {
+    /// Starts one for the stack in `folder`. It gives parts `grace` to end, and may remove the folder at the end.
+    pub(crate) fn start(helper: &Path, folder: &Path, grace: Duration, remove: bool) -> Result<Self, Error> {
+        let failed = |what| Error::Supervisor { helper: helper.to_path_buf(), what };
+        let log = folder.join("logs/supervisor.log");
+        let errors = File::options().create(true).append(true).open(&log).map_err(Error::io("create", &log))?;
+        let mut command = Command::new(helper);
+        command.args(["testenv-supervisor", "run", "--grace-ms", &grace.as_millis().to_string()]);
+        command.arg("--lock").arg(folder.join("in-use.lock"));
+        if remove {
+            command.arg("--remove").arg(folder);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .map_err(|error| failed(format!("does not start: {error}")))?;
+        let requests = Mutex::new(child.stdin.take());
+        let known = Arc::new(Known::default());
+        if let Some(notices) = child.stdout.take() {
+            let known = Arc::clone(&known);
+            std::thread::spawn(move || known.listen(notices));
+        }
+        let (helper, child, next_id) = (helper.to_path_buf(), Mutex::new(child), AtomicU64::new(0));
+        let supervisor = Self { helper, grace, child, requests, known, next_id };
+        match supervisor.known.wait(PROMPT, |state| state.ours) {
+            Some(true) => Ok(supervisor),
+            Some(false) => Err(Error::InUse { path: folder.to_path_buf() }),
+            None => Err(supervisor.failed(format!("does not answer:\n{}", tail(&log)))),
+        }
+    }
+
+    /// Starts a process and returns its pid.
+    pub(crate) fn spawn(&self, launch: Launch) -> Result<u32, Error> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let program = launch.program.display().to_string();
+        self.request(&Request::Spawn { id, launch })?;
+        match self.known.wait(PROMPT, |state| state.answers.remove(&id)) {
+            Some(Ok(pid)) => Ok(pid),
+            Some(Err(reason)) => Err(self.failed(format!("cannot start {program}: {reason}"))),
+            None => Err(self.failed("does not answer".to_owned())),
+        }
+    }
+
+    /// Signals a process group that it started; nothing happens when that has ended.
+    pub(crate) fn signal(&self, pid: u32, signal: Signal) -> Result<(), Error> {
+        self.request(&Request::Signal { pid, signal })
+    }
+
+    /// Has containers with this label removed at the end.
+    pub(crate) fn own_containers(&self, label: String) -> Result<(), Error> {
+        self.request(&Request::Containers { label })
+    }
+
+    /// How a process ended, if it has.
+    pub(crate) fn exit_of(&self, pid: u32) -> Option<String> {
+        self.known.lock().exits.get(&pid).cloned()
+    }
+
+    /// Waits for a process to end; `None` when it has not by then.
+    pub(crate) fn wait_for_exit(&self, pid: u32, limit: Duration) -> Option<String> {
+        self.known.wait(limit, |state| state.exits.get(&pid).cloned())
+    }
+
+    /// Ends everything, and returns when all is gone. A second call does nothing.
+    pub(crate) fn stop(&self) -> Result<(), Error> {
+        let Some(requests) = lock(&self.requests).take() else { return Ok(()) };
+        // The end of the stream asks for the end.
+        drop(requests);
+        let ended = self.known.wait(self.grace + CLEANUP, |state| state.ended.then_some(()));
+        let mut child = lock(&self.child);
+        if ended.is_none() {
+            // The parts' parent-death signal does the rest.
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(|error| self.failed(format!("cannot be waited for: {error}")))?;
+        match (ended, status.success()) {
+            (Some(()), true) => Ok(()),
+            (Some(()), false) => Err(self.failed(format!("ended with {status}"))),
+            (None, _) => Err(self.failed("did not end in time and was killed".to_owned())),
+        }
+    }
+
+    fn request(&self, request: &Request) -> Result<(), Error> {
+        let line = serde_json::to_string(request).unwrap_or_default();
+        let mut requests = lock(&self.requests);
+        let Some(requests) = requests.as_mut() else { return Err(self.failed("was stopped".to_owned())) };
+        writeln!(requests, "{line}")
+            .and_then(|()| requests.flush())
+            .map_err(|error| self.failed(format!("is gone: {error}")))
+    }
+
+    fn failed(&self, what: String) -> Error {
+        Error::Supervisor { helper: self.helper.clone(), what }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = self.stop();
+    }
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn listen(&self, notices: ChildStdout) {
+        for line in BufReader::new(notices).lines().map_while(Result::ok) {
+            let mut state = self.lock();
+            match serde_json::from_str(&line) {
+                Ok(Notice::Started { id, pid }) => {
+                    // The system may give a number again.
+                    state.exits.remove(&pid);
+                    state.answers.insert(id, Ok(pid));
+                }
+                Ok(Notice::Ready) => state.ours = Some(true),
+                Ok(Notice::Busy) => state.ours = Some(false),
+                Ok(Notice::Refused { id, reason }) => drop(state.answers.insert(id, Err(reason))),
+                Ok(Notice::Exited { pid, status }) => drop(state.exits.insert(pid, status)),
+                // Not a supervisor at all: its end will be noticed.
+                Err(_) => {}
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `look` finds something; gives up at the limit, or when nothing can come any more.
+    fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = look(&mut state) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
+                return None;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
