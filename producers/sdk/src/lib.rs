@@ -1,1 +1,26 @@
-//! sdk
+#![doc = include_str!("../README.md")]
+//!
+//! - [`Recorder`]: start, record, flush, close; at each function what is durable when it returns
+//! - [`RecorderOptions`], [`WhenFull`]: where to, as whom, and what to do when the buffer is full
+//! - [`Event`] and its parts: what a caller says; ids, clock, numbers and digests are the SDK's
+//! - [`Redact`], [`RedactFields`]: what must not leave the process
+//! - [`Composer`]: the pure half of a recorder, checks to bytes
+//! - [`uuid_v8`]: ids that follow from what they name, for importers
+//! - [`RecordError`], [`FlushError`], [`StartError`], [`Sequences`]: what is not durable, by number
+
+mod compose;
+mod error;
+mod event;
+mod ledger;
+mod options;
+mod recorder;
+mod redact;
+mod sequences;
+
+pub use compose::{Composer, Prepared, uuid_v8};
+pub use error::{FlushError, RecordError, StartError};
+pub use event::{Content, Event, Message, ToolCall, ToolResult};
+pub use options::{RecorderOptions, WhenFull};
+pub use recorder::{Closed, Flushed, Receipt, Recorder, Stats};
+pub use redact::{InvalidPointer, Part, Payload, Redact, RedactFields};
+pub use sequences::Sequences;
