@@ -6,6 +6,7 @@
 //! - [`subject`]: the schemas themselves, by subject, with their versions
 //! - [`wire`]: the Confluent wire format, and datum encoding and decoding
 //! - [`topology`]: the typed `topology.yaml`
+//! - [`yaml`]: files that people write, with every mistake at its place
 //! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
 
 pub mod alert;
@@ -21,6 +22,7 @@ pub mod timestamp;
 pub mod topology;
 pub mod verdict;
 pub mod wire;
+pub mod yaml;
 
 pub use digest::Digest;
 pub use key::SessionKey;

@@ -1,0 +1,109 @@
+//! Rules about names and texts.
+
+use std::collections::BTreeMap;
+
+use super::Draft;
+use crate::yaml::{Location, Problems};
+
+/// Kafka's rule for topic names (Topic.validate): 1 to 249 of these characters, not `.` or `..`; and as metric names turn
+/// dots into underscores, brokers refuse a name that differs from another in nothing else.
+pub(super) fn topics(draft: &Draft, problems: &mut Problems) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for name in draft.topics.0.keys() {
+        let at = draft.root.place(&["topics", name]);
+        if !is_kafka_name(name) {
+            problems.add(
+                at,
+                format!(
+                    "topic `{name}`: expected a name of 1 to 249 of the characters a-z A-Z 0-9 . _ -, other than . and .."
+                ),
+            );
+        }
+        if let Some(other) = seen.insert(name.replace('.', "_"), name) {
+            problems.add(
+                at,
+                format!(
+                    "topic `{name}` differs from `{other}` only in . and _, which Kafka's metrics confuse"
+                ),
+            );
+        }
+    }
+}
+
+/// A stage's name is a command, a metric label and a part of client ids; a group is a prefix of transactional ids; a table
+/// is named in SQL without quotes.
+pub(super) fn others(draft: &Draft, problems: &mut Problems) {
+    for (kind, names) in [
+        (
+            "stage",
+            draft.stages.0.keys().map(|name| (name, draft.root.place(&["stages", name]))).collect::<Vec<_>>(),
+        ),
+        ("store", draft.stores.0.keys().map(|name| (name, draft.root.place(&["stores", name]))).collect()),
+    ] {
+        for (name, at) in names {
+            if !is_word(name, '-') {
+                problems.add(at, format!("{kind} `{name}`: expected a name of a-z 0-9 -, a letter first"));
+            }
+        }
+    }
+    for (name, stage) in draft.stages.good() {
+        let group = &stage.value.group;
+        if !is_kafka_name(&group.value) {
+            problems.add(
+                group.referenced,
+                format!("group of `{name}`: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -"),
+            );
+        }
+    }
+    for (_, store) in draft.stores.good() {
+        for (name, table) in &store.value.tables {
+            if !is_word(name, '_') {
+                problems.add(
+                    table.referenced,
+                    format!("table `{name}`: expected a name of a-z 0-9 _, a letter first"),
+                );
+            }
+        }
+    }
+}
+
+/// Who answers for a topic, and what a thing is for, are never left open.
+pub(super) fn texts(draft: &Draft, problems: &mut Problems) {
+    let mut filled = |text: &str, at: Location, what: String| {
+        if text.trim().is_empty() {
+            problems.add(at, format!("{what}: expected a text, found none"));
+        }
+    };
+    for (name, topic) in draft.topics.good() {
+        filled(&topic.value.owner.value, topic.value.owner.referenced, format!("owner of `{name}`"));
+        filled(
+            &topic.value.what,
+            draft.root.place(&["topics", name, "what"]),
+            format!("what `{name}` carries"),
+        );
+    }
+    for (name, stage) in draft.stages.good() {
+        filled(&stage.value.what, draft.root.place(&["stages", name, "what"]), format!("what `{name}` does"));
+    }
+    for (name, store) in draft.stores.good() {
+        filled(
+            &store.value.what,
+            draft.root.place(&["stores", name, "what"]),
+            format!("what `{name}` is for"),
+        );
+        for (table, entry) in &store.value.tables {
+            let at = draft.root.place(&["stores", name, "tables", table, "what"]);
+            filled(&entry.value.what, at, format!("what a row of `{table}` is"));
+        }
+    }
+}
+
+fn is_kafka_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(allowed)
+}
+
+fn is_word(name: &str, separator: char) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == separator)
+}

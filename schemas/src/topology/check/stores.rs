@@ -1,0 +1,74 @@
+//! Rules about stores.
+
+use std::collections::BTreeMap;
+
+use super::Draft;
+use crate::yaml::Problems;
+
+/// Claims make one writer safe; two would take turns for ever.
+pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
+    for (name, store) in draft.stores.good() {
+        let writer = &store.value.writer;
+        if !draft.stages.has(&writer.value) {
+            problems
+                .add(writer.referenced, format!("writer of `{name}`: no stage `{}` in stages", writer.value));
+        } else if draft
+            .stages
+            .get(&writer.value)
+            .is_some_and(|stage| stage.stores.iter().all(|s| s.value != name))
+        {
+            problems.add(
+                writer.referenced,
+                format!("`{}` writes `{name}`; expected `{name}` in its stores", writer.value),
+            );
+        }
+    }
+    for (stage, entry) in draft.stages.good() {
+        for store in &entry.value.stores {
+            let writer = draft.stores.get(&store.value).map(|store| &store.writer.value);
+            // A writer that is no stage has been reported above.
+            if let Some(writer) = writer.filter(|w| *w != stage && draft.stages.has(w)) {
+                problems.add(
+                    store.referenced,
+                    format!(
+                        "`{stage}` lists store `{}`, whose writer is `{writer}`; expected one writer",
+                        store.value
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// What the writer reads is in the store, and what is in the store was read: one table a topic.
+pub(super) fn feeds(draft: &Draft, problems: &mut Problems) {
+    for (name, store) in draft.stores.good() {
+        let writer = &store.value.writer.value;
+        let Some(stage) = draft.stages.get(writer) else { continue };
+        let mut fed: BTreeMap<&str, &str> = BTreeMap::new();
+        for (table, from) in store.value.tables.iter().filter_map(|(n, t)| Some((n, t.value.from.as_ref()?)))
+        {
+            if stage.reads.iter().all(|topic| topic.value != from.value) {
+                problems.add(
+                    from.referenced,
+                    format!(
+                        "table `{table}` is fed from `{}`; expected it in reads of `{writer}`",
+                        from.value
+                    ),
+                );
+            }
+            if let Some(other) = fed.insert(&from.value, table) {
+                problems.add(
+                    from.referenced,
+                    format!("`{}` feeds `{other}` already; expected one table a topic", from.value),
+                );
+            }
+        }
+        for topic in stage.reads.iter().filter(|topic| !fed.contains_key(topic.value.as_str())) {
+            problems.add(
+                topic.referenced,
+                format!("`{writer}` reads `{}`; expected a table of `{name}` with `from: {0}`", topic.value),
+            );
+        }
+    }
+}

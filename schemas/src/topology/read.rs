@@ -1,0 +1,65 @@
+//! From text to the map: what is malformed and what breaks a rule is found in one go.
+
+use serde_saphyr::Spanned;
+
+use super::model::{Stage, Store, Timing, Topic, Topology};
+use super::{EMBEDDED, check};
+use crate::yaml::{Fields, Named, Node, Problem, Problems};
+
+/// The map as far as it could be read, and the tree that knows where everything stands.
+pub(super) struct Draft {
+    pub(super) root: Node,
+    pub(super) version: Option<Spanned<u32>>,
+    pub(super) topics: Named<Topic>,
+    pub(super) stages: Named<Stage>,
+    pub(super) stores: Named<Store>,
+    pub(super) timing: Option<Timing>,
+}
+
+impl Topology {
+    /// Reads a map and holds it to every rule. `file_name` is what problems name; all are given at once.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::new(file_name);
+        let map = Node::parse(text, &mut problems)
+            .and_then(|root| Draft::read(root, &mut problems))
+            .and_then(|draft| {
+                check::check(&draft, &mut problems);
+                draft.complete()
+            });
+        problems.finish(map)
+    }
+
+    /// The map that this build was made with.
+    pub fn embedded() -> Result<Self, Vec<Problem>> {
+        Self::parse("topology.yaml", EMBEDDED)
+    }
+}
+
+impl Draft {
+    fn read(root: Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(&root, "the map", problems)?;
+        let version = fields.take("version");
+        let topics = fields.take("topics").unwrap_or_default();
+        let stages = fields.take("stages").unwrap_or_default();
+        let stores = fields.take("stores").unwrap_or_default();
+        let timing = fields.take("timing");
+        fields.end();
+        Some(Self { root, version, topics, stages, stores, timing })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_text(text: &str) -> Self {
+        let mut problems = Problems::new("t");
+        Self::read(Node::parse(text, &mut problems).unwrap(), &mut problems).unwrap()
+    }
+
+    fn complete(self) -> Option<Topology> {
+        Some(Topology {
+            version: self.version?,
+            topics: self.topics.complete()?,
+            stages: self.stages.complete()?,
+            stores: self.stores.complete()?,
+            timing: self.timing?,
+        })
+    }
+}

@@ -1,0 +1,175 @@
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+
+use super::Problems;
+
+/// A value of a YAML file, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins; of a mapping or list in block style, where its first entry begins.
+    pub at: Location,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing, `null` or `~`.
+    Null,
+    /// true or false.
+    Bool(bool),
+    /// A whole number.
+    Integer(i128),
+    /// A number with a fraction.
+    Number(f64),
+    /// Anything else that is one word or quoted.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping as written: with keys that stand twice.
+    Mapping(Vec<(Spanned<String>, Node)>),
+}
+
+impl Node {
+    /// Parses one YAML document. A text that is no YAML has one problem: nothing behind it can be judged.
+    pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
+        let options = serde_saphyr::options! {
+            // Kept, so that each is reported beside all other problems.
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            with_snippet: false,
+        };
+        serde_saphyr::from_str_with_options::<Self>(text, options)
+            .map_err(|error| {
+                let at = error.location().unwrap_or(Location::UNKNOWN);
+                problems.add(at, format!("not YAML: {}", one_line(&error)));
+            })
+            .ok()
+    }
+
+    /// Where the value under `path` begins: keys of mappings, texts of lists. Where the path leads nowhere, the deepest
+    /// key that is there, so that a value left out is reported at what it belongs to.
+    pub fn place(&self, path: &[&str]) -> Location {
+        let mut node = self;
+        let mut place = node.at;
+        for (i, segment) in path.iter().enumerate() {
+            let next = match &node.value {
+                Value::Mapping(entries) => {
+                    entries.iter().find(|(key, _)| key.value == *segment).map(|(key, value)| {
+                        let inner =
+                            matches!(value.value, Value::Mapping(_) | Value::List(_)) || i + 1 < path.len();
+                        (value, if inner { key.referenced } else { value.at })
+                    })
+                }
+                Value::List(items) => items
+                    .iter()
+                    .find(|item| matches!(&item.value, Value::Text(text) if text == segment))
+                    .map(|item| (item, item.at)),
+                _ => None,
+            };
+            let Some((value, at)) = next else { break };
+            node = value;
+            place = at;
+        }
+        place
+    }
+}
+
+/// The parser's message without its place, which the problem has already.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.lines().next().unwrap_or_default();
+    text.rsplit_once(" at line ").map_or(text, |(message, _)| message).to_owned()
+}
+
+impl fmt::Display for Value {
+    /// What was found, for a message.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("nothing"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "the number {value}"),
+            Self::Number(value) => write!(f, "the number {value:?}"),
+            Self::Text(text) => write!(f, "`{text}`"),
+            Self::List(_) => f.write_str("a list"),
+            Self::Mapping(_) => f.write_str("a mapping"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { at: spanned.referenced, value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Anything)
+    }
+}
+
+struct Anything;
+
+impl<'de> Visitor<'de> for Anything {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any YAML value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Value::Mapping(entries))
+    }
+}

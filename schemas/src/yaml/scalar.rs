@@ -1,0 +1,139 @@
+//! How the simple types are read.
+
+use serde_saphyr::Spanned;
+
+use super::{FromNode, Node, Problems, Value};
+
+impl FromNode for String {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            found @ (Value::Bool(_) | Value::Integer(_) | Value::Number(_)) => {
+                problems.add(
+                    node.at,
+                    format!("expected text, found {found}; put it in quotes if it is meant as text"),
+                );
+                None
+            }
+            found => wrong(node, problems, "text", found),
+        }
+    }
+}
+
+impl FromNode for bool {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            found => wrong(node, problems, "true or false", found),
+        }
+    }
+}
+
+impl FromNode for f64 {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::Number(value) => Some(*value),
+            // Exact up to 2^53; a share or weight is far below.
+            Value::Integer(value) => Some(*value as Self),
+            found => wrong(node, problems, "a number", found),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty),*) => {$(
+        impl FromNode for $type {
+            fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+                let value = match &node.value {
+                    Value::Integer(value) => Self::try_from(*value).ok(),
+                    _ => None,
+                };
+                if value.is_none() {
+                    let expected = format!("a whole number between {} and {}", Self::MIN, Self::MAX);
+                    return wrong(node, problems, &expected, &node.value);
+                }
+                value
+            }
+        }
+    )*};
+}
+integers!(i32, u32, i64, u64);
+
+impl<T: FromNode> FromNode for Option<T> {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        T::from_node(node, problems).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: FromNode> FromNode for Spanned<T> {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        T::from_node(node, problems).map(|value| Self::new(value, node.at, node.at))
+    }
+
+    fn absent() -> Option<Self> {
+        T::absent().map(|value| Self::new(value, super::Location::UNKNOWN, super::Location::UNKNOWN))
+    }
+}
+
+/// A list that is left out is empty.
+impl<T: FromNode> FromNode for Vec<T> {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::List(items) => {
+                // All are read before the first failure counts, so that each is reported.
+                let read: Vec<_> = items.iter().map(|item| T::from_node(item, problems)).collect();
+                read.into_iter().collect()
+            }
+            found => wrong(node, problems, "a list", found),
+        }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
+}
+
+/// Reports that a node is not what was expected.
+pub(super) fn wrong<T>(node: &Node, problems: &mut Problems, expected: &str, found: &Value) -> Option<T> {
+    problems.add(node.at, format!("expected {expected}, found {found}"));
+    None
+}
+
+/// Reads an enum from one of its words: `words!(Cleanup { "delete" => Delete, "compact" => Compact });`, after the
+/// braces the value of a key that is left out.
+#[macro_export]
+macro_rules! words {
+    ($type:ident { $($word:literal => $variant:ident),+ $(,)? } $(, absent: $absent:ident)?) => {
+        impl $crate::yaml::FromNode for $type {
+            fn from_node(
+                node: &$crate::yaml::Node,
+                problems: &mut $crate::yaml::Problems,
+            ) -> Option<Self> {
+                match &node.value {
+                    $($crate::yaml::Value::Text(text) if text == $word => Some(Self::$variant),)+
+                    found => {
+                        let words = $crate::yaml::one_of(&[$($word),+]);
+                        problems.add(node.at, format!("expected {words}, found {found}"));
+                        None
+                    }
+                }
+            }
+            $(fn absent() -> Option<Self> {
+                Some(Self::$absent)
+            })?
+        }
+    };
+}
+
+/// "a, b or c".
+pub fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => "nothing".to_owned(),
+        [word] => (*word).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
