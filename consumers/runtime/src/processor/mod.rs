@@ -23,6 +23,6 @@ mod stage;
 mod tables;
 mod transaction;
 
-pub use outputs::{OutputError, Outputs};
+pub use outputs::{Outgoing, OutputError, Outputs};
 pub use run::{Config, run};
-pub use stage::{Processor, Reject, RestoreError, TableRecord};
+pub use stage::{Processor, Reject, RestoreError, RestoreValue, TableRecord};

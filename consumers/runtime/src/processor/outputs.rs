@@ -2,10 +2,10 @@
 
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Stage, Topology, registry_subject};
-use agentgov_schemas::wire::Encoder;
+use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 use serde::Serialize;
 
-use crate::{SchemaCache, StageError};
+use crate::StageError;
 
 /// What the records of a batch led to, in order, not yet sent.
 pub struct Outputs {
@@ -34,11 +34,16 @@ struct Record {
     tombstone: bool,
 }
 
-/// One record to send. `value` is `None` for a tombstone.
-pub(super) struct Outgoing<'a> {
+/// One record to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    /// The topic.
     pub topic: &'a str,
+    /// The partition: that of the record which led to it.
     pub partition: i32,
+    /// The key.
     pub key: &'a [u8],
+    /// The value in the wire format; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
 }
 
@@ -67,8 +72,15 @@ pub enum OutputError {
 const BATCH_OVERHEAD: usize = 512;
 
 impl Outputs {
-    /// For the topics that `stage` emits, and its changelog; asks the registry for the ids of their schemas.
-    pub(super) fn new(topology: &Topology, stage: &Stage, schemas: &SchemaCache) -> Result<Self, StageError> {
+    /// For the topics that `stage` emits, and its changelog. `id_of` gives the id of a schema under a registry subject.
+    ///
+    /// # Errors
+    /// If the topology names what is not there, or `id_of` fails.
+    pub fn new(
+        topology: &Topology,
+        stage: &Stage,
+        id_of: impl Fn(&str, &Schema) -> Result<SchemaId, StageError>,
+    ) -> Result<Self, StageError> {
         let mut emitters = Vec::new();
         let mut state = None;
         for name in stage.emits.iter().chain(&stage.state) {
@@ -80,7 +92,7 @@ impl Outputs {
                 StageError::Config(format!("topology: no schema `{}`", topic.value.schema.value))
             })?;
             let schema = subject.schema().map_err(|e| StageError::Internal(e.to_string()))?;
-            let id = schemas.id_for_writing(&registry_subject(&name.value), schema)?;
+            let id = id_of(&registry_subject(&name.value), schema)?;
             if stage.state.as_ref().is_some_and(|s| s.value == name.value) {
                 state = Some(emitters.len());
             }
@@ -166,7 +178,8 @@ impl Outputs {
         self.bytes.truncate(bytes);
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
         self.take_back((0, 0));
     }
 
@@ -174,7 +187,8 @@ impl Outputs {
         self.bytes.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
+    /// What is to be sent, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         self.records.iter().filter_map(|r| {
             Some(Outgoing {
                 topic: &self.emitters.get(r.emitter)?.topic,

@@ -92,7 +92,10 @@ impl<'c, P: Processor> Loop<'c, P> {
             StageError::Unavailable { what: "schema registry".into(), message: e.to_string() }
         })?;
         let mut schemas = SchemaCache::new(registry);
-        let Some(outputs) = wait_for(config, || Outputs::new(&config.topology, stage, &schemas))? else {
+        let Some(outputs) = wait_for(config, || {
+            Outputs::new(&config.topology, stage, |subject, schema| schemas.id_for_writing(subject, schema))
+        })?
+        else {
             return Ok(None);
         };
         let timing = &config.topology.timing;

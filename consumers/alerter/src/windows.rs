@@ -1,0 +1,103 @@
+//! The open alerts of one partition.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use agentgov_schemas::Millis;
+
+/// What an alert is about: tenant, session, policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    pub tenant_id: String,
+    pub session_id: String,
+    pub policy: String,
+}
+
+/// An open alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub alert_id: String,
+    pub revision: i32,
+    pub opened_at: Millis,
+    /// Topic, partition, offset, logged_at of the action that opened it.
+    pub first: (String, i32, i64, Millis),
+}
+
+/// Open alerts, and when each closes.
+#[derive(Debug, Default)]
+pub struct Windows {
+    open: HashMap<Subject, Window>,
+    by_opening: BTreeSet<(Millis, Subject)>,
+}
+
+impl Windows {
+    pub fn get(&self, subject: &Subject) -> Option<&Window> {
+        self.open.get(subject)
+    }
+
+    /// Opens an alert, or puts its next revision in its place.
+    pub fn put(&mut self, subject: Subject, window: Window) {
+        self.by_opening.insert((window.opened_at, subject.clone()));
+        if let Some(before) = self.open.insert(subject.clone(), window)
+            && self.open.get(&subject).is_some_and(|now| now.opened_at != before.opened_at)
+        {
+            self.by_opening.remove(&(before.opened_at, subject));
+        }
+    }
+
+    pub fn remove(&mut self, subject: &Subject) {
+        if let Some(window) = self.open.remove(subject) {
+            self.by_opening.remove(&(window.opened_at, subject.clone()));
+        }
+    }
+
+    /// Closes and returns the alerts that were opened more than `length` before `now`. Called for each record, so that
+    /// what is open depends on the records alone, not on how they came in batches.
+    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<Subject> {
+        let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        let mut closed = Vec::new();
+        while let Some((opened_at, subject)) = self.by_opening.first().cloned() {
+            if now.0.saturating_sub(opened_at.0) <= length {
+                break;
+            }
+            self.remove(&subject);
+            closed.push(subject);
+        }
+        closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(policy: &str) -> Subject {
+        Subject { tenant_id: "t".into(), session_id: "s".into(), policy: policy.into() }
+    }
+
+    fn window(opened_at: i64, revision: i32) -> Window {
+        Window {
+            alert_id: "a".into(),
+            revision,
+            opened_at: Millis(opened_at),
+            first: ("v".into(), 0, 0, Millis(0)),
+        }
+    }
+
+    #[test]
+    fn closes_what_is_older_than_its_length_and_nothing_else() {
+        let mut windows = Windows::default();
+        windows.put(subject("a"), window(100, 0));
+        windows.put(subject("b"), window(200, 0));
+        windows.put(subject("a"), window(100, 1));
+        let length = Duration::from_millis(50);
+        assert!(windows.close_before(Millis(150), length).is_empty(), "exactly at its end it is open");
+        assert_eq!(windows.close_before(Millis(151), length), [subject("a")]);
+        assert!(windows.get(&subject("a")).is_none() && windows.get(&subject("b")).is_some());
+        windows.put(subject("b"), window(300, 0));
+        assert!(
+            windows.close_before(Millis(330), length).is_empty(),
+            "the new window counts, not the one it replaced"
+        );
+    }
+}
