@@ -44,15 +44,13 @@ macro_rules! integers {
     ($($type:ty),*) => {$(
         impl FromNode for $type {
             fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-                let value = match &node.value {
-                    Value::Integer(value) => Self::try_from(*value).ok(),
-                    _ => None,
-                };
-                if value.is_none() {
-                    let expected = format!("a whole number between {} and {}", Self::MIN, Self::MAX);
-                    return wrong(node, problems, &expected, &node.value);
+                match &node.value {
+                    found @ Value::Integer(value) => Self::try_from(*value).ok().or_else(|| {
+                        let range = format!("a whole number between {} and {}", Self::MIN, Self::MAX);
+                        wrong(node, problems, &range, found)
+                    }),
+                    found => wrong(node, problems, "a whole number", found),
                 }
-                value
             }
         }
     )*};

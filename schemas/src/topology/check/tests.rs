@@ -287,16 +287,31 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
         Edit("actions:", "key: session", "key: sessions"),
         Edit("alerts:", "partitions: 4", "partitions: 0"),
     ]);
-    assert_eq!(problems(&broken), ["x"]);
+    assert_eq!(
+        problems(&broken),
+        [
+            "t:4:60: expected session or entry, found `sessions`",
+            "t:5:102: expected a whole number, found `many`",
+            "t:5:119: expected `forever`, or a length of time such as 7d, found `7w`",
+            "t:6:98: expected 1 to 10000 partitions, found 0",
+            "t:11:10: a topic must have `owner`",
+            "t:12:3: `agents` stands twice; expected each key once",
+            "t:18:22: tables of `judge`: no topic `bundles` in topics",
+            "t:24:5: a stage must have `group`",
+            "t:25:5: unknown key `groop` of a stage; expected what, group, reads, tables, state, emits, stores, reject_share, session or alert_window",
+            "t:38:13: expected text, found the number 7; put it in quotes if it is meant as text",
+            "t:45:9: timing must have `heartbeat`",
+        ]
+    );
 }
 
 #[test]
 fn a_text_that_is_no_map() {
     for (text, expected) in [
-        ("", "t:1:1: x"),
-        ("- a", "t:1:1: x"),
-        ("a: [", "t:1:1: x"),
-        ("version: 1\n\ttopics: {}", "t:1:1: x"),
+        ("", "t:1:1: expected the map (a mapping), found nothing"),
+        ("- a", "t:1:1: expected the map (a mapping), found a list"),
+        ("a: [", "t:1:4: not YAML: unclosed bracket '['"),
+        ("version: 1\n\ttopics: {}", "t:1:10: not YAML: while scanning a plain scalar, found a tab"),
     ] {
         assert_eq!(problems(text), [expected], "{text:?}");
     }
