@@ -6,7 +6,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest. Avro: `fixed` of 32 bytes; to people: 64 hex digits.
+/// A SHA-256 digest. Avro, and any serialisation: 32 bytes; to people, by Display: 64 hex digits, which are read as well.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
@@ -71,11 +71,8 @@ impl std::str::FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_bytes(&self.0)
-        }
+        // Not by is_human_readable: serde_avro_fast leaves that at its default, true. To people: Display.
+        serializer.serialize_bytes(&self.0)
     }
 }
 
@@ -94,11 +91,7 @@ impl<'de> Deserialize<'de> for Digest {
                 text.parse().map_err(E::custom)
             }
         }
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Bytes)
-        } else {
-            deserializer.deserialize_bytes(Bytes)
-        }
+        deserializer.deserialize_any(Bytes)
     }
 }
 
@@ -112,6 +105,20 @@ mod tests {
         assert_eq!(Digest::of(b"").to_string(), empty);
         assert_eq!(empty.parse::<Digest>().unwrap(), Digest::of(b""));
         assert!("e3b0".parse::<Digest>().is_err());
+    }
+
+    /// In Avro a digest is 32 bytes; where people write one (YAML, JSON) it is hex.
+    #[test]
+    fn serde_forms() {
+        let schema =
+            crate::wire::Schema::parse(r#"{"type":"fixed","name":"Sha256","size":32}"#).expect("a schema");
+        let id = crate::wire::SchemaId(1);
+        let value = crate::wire::Encoder::new(id, &schema).encode(&Digest::of(b"x")).unwrap();
+        assert_eq!(&value[crate::wire::HEADER_LEN..], Digest::of(b"x").as_bytes());
+        let decoded: Digest = schema.decode(id, &value[crate::wire::HEADER_LEN..]).unwrap();
+        assert_eq!(decoded, Digest::of(b"x"));
+        let hex = format!("\"{}\"", Digest::of(b"x"));
+        assert_eq!(serde_json::from_str::<Digest>(&hex).unwrap(), Digest::of(b"x"));
     }
 
     #[test]
