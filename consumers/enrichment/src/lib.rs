@@ -1,1 +1,31 @@
-//! enrichment
+//! What is known of an action before the policies judge it. Pure: no I/O, no clock, no thread.
+//!
+//! ```text
+//!   event ──► Session::apply ──► facts, calls, counters ──► Change (what the changelog must say)
+//!                  ▲                     │
+//!      tools.yaml ─┴─ Tools::derive ◄────┘  the state before the event
+//!                          │
+//!                          ▼
+//!                        Known: derived values, facts referred to, errors
+//! ```
+//!
+//! - [`Session`]: what one session of one tenant knows; [`Change`]: which of its entries an event changed
+//! - [`AgentTable`]: the registered agents, folded from their topic
+//! - [`Tools`]: a bundle's `tools.yaml`, compiled: which results state facts, which facts a call refers to, which values
+//!   are derived from them
+//! - [`Known`]: the outcome for one call, with every [`Finding`] on the way
+//! - [`json`]: payloads as CEL values; [`expression`]: CEL, compiled, checked and bounded
+
+pub mod agents;
+pub mod expression;
+mod functions;
+pub mod json;
+pub mod known;
+mod scope;
+pub mod session;
+pub mod tools;
+
+pub use agents::{Agent, AgentState, AgentTable};
+pub use known::{Known, Referred, Scalar};
+pub use session::{Change, Session};
+pub use tools::{Effect, Finding, Tools, ValueType};

@@ -1,0 +1,179 @@
+//! What one session of one tenant knows: counters, facts, calls.
+
+mod apply;
+mod store;
+
+use std::time::Duration;
+
+use agentgov_schemas::event::Source;
+use agentgov_schemas::state::{Call, Fact, SessionHeader, SourceSequence};
+use agentgov_schemas::{Micros, Millis};
+
+use crate::json::NotJson;
+pub use apply::Applied;
+use store::Store;
+pub(crate) use store::{Facts, Kind, StoredCall};
+
+/// The state of one (tenant, session), in memory. The caller keeps it under that key, and writes to the changelog what
+/// each [`Change`] names.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    started_at: Micros,
+    last_logged_at: Millis,
+    applied_through: i64,
+    events: i64,
+    tool_calls: i32,
+    /// In the order in which they were first seen.
+    sources: Vec<(String, i64)>,
+    ended: bool,
+    limited: bool,
+    store: Store,
+}
+
+/// An entry of the session that the changelog must be told of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The header: see [`Session::header`].
+    Header,
+    /// A fact that is new or says something else: see [`Session::fact`].
+    Fact {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+    /// A call that is new, or was answered: see [`Session::call`].
+    Call {
+        /// Its id.
+        call_id: String,
+    },
+    /// A fact that is not known any more: a tombstone.
+    FactGone {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+    /// A call that is not known any more: a tombstone.
+    CallGone {
+        /// Its id.
+        call_id: String,
+    },
+}
+
+impl Session {
+    /// A session of which nothing was seen yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over the header from the changelog. What the session keeps is counted anew, as it is restored.
+    pub fn restore_header(&mut self, header: &SessionHeader<'_>) {
+        self.started_at = header.started_at;
+        self.last_logged_at = header.last_logged_at;
+        self.applied_through = header.applied_through;
+        self.events = header.events;
+        self.tool_calls = header.tool_calls;
+        self.sources = header.sources.iter().map(|source| (source.id.to_owned(), source.sequence)).collect();
+        self.ended = header.ended;
+        self.limited = header.limited;
+    }
+
+    /// Takes over a fact from the changelog.
+    ///
+    /// # Errors
+    /// Its value is no JSON: this is no changelog of ours.
+    pub fn restore_fact(&mut self, fact: &Fact<'_>) -> Result<(), NotJson> {
+        self.store.put_fact(fact.kind, fact.key, fact.value, fact.offset).map(drop)
+    }
+
+    /// Takes over a call from the changelog.
+    pub fn restore_call(&mut self, call: &Call<'_>) {
+        self.store.put_call(call);
+    }
+
+    /// Takes over the tombstone of a fact.
+    pub fn restore_fact_gone(&mut self, kind: &str, key: &str) {
+        self.store.remove_fact(kind, key);
+    }
+
+    /// Takes over the tombstone of a call.
+    pub fn restore_call_gone(&mut self, call_id: &str) {
+        self.store.remove_call(call_id);
+    }
+
+    /// The header as the changelog must say it.
+    pub fn header(&self) -> SessionHeader<'_> {
+        SessionHeader {
+            started_at: self.started_at,
+            last_logged_at: self.last_logged_at,
+            applied_through: self.applied_through,
+            events: self.events,
+            tool_calls: self.tool_calls,
+            sources: self
+                .sources
+                .iter()
+                .map(|(id, sequence)| SourceSequence { id, sequence: *sequence })
+                .collect(),
+            facts: i32::try_from(self.store.entries()).unwrap_or(i32::MAX),
+            bytes: i64::try_from(self.store.bytes()).unwrap_or(i64::MAX),
+            ended: self.ended,
+            limited: self.limited,
+        }
+    }
+
+    /// A fact as the changelog must say it.
+    pub fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {
+        self.store.fact(kind, key)
+    }
+
+    /// A call as the changelog must say it: the latest one of its id.
+    pub fn call(&self, call_id: &str) -> Option<Call<'_>> {
+        self.store.call(call_id).map(StoredCall::as_entry)
+    }
+
+    /// Every entry but the header as a tombstone: what the changelog must be told, beside the header's, when the session
+    /// is dropped.
+    pub fn all_gone(&self) -> Vec<Change> {
+        self.store.all_gone()
+    }
+
+    /// True if a record logged at `now` comes too late for this session: the caller then drops it, and begins anew.
+    pub fn is_expired(&self, now: Millis, ttl: Duration) -> bool {
+        let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
+    }
+
+    /// The last sequence seen from a source.
+    pub fn last_sequence(&self, source: &Source<'_>) -> Option<i64> {
+        self.sources.iter().find(|(id, _)| id == source.id).map(|(_, sequence)| *sequence)
+    }
+
+    /// When it began, as its producer says; `None` before the first event.
+    pub fn started_at(&self) -> Option<Micros> {
+        (self.events > 0).then_some(self.started_at)
+    }
+
+    /// How many events were applied, duplicates not counted.
+    pub const fn events(&self) -> i64 {
+        self.events
+    }
+
+    /// How many tool calls were applied.
+    pub const fn tool_calls(&self) -> i32 {
+        self.tool_calls
+    }
+
+    /// True once something was not kept because of the limits.
+    pub const fn limited(&self) -> bool {
+        self.limited
+    }
+
+    pub(crate) fn stored_call(&self, call_id: &str) -> Option<&StoredCall> {
+        self.store.call(call_id)
+    }
+
+    pub(crate) const fn facts(&self) -> &Facts {
+        self.store.facts()
+    }
+}

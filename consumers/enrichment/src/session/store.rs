@@ -1,0 +1,189 @@
+//! The facts and calls of a session, counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentgov_schemas::state::{Call, Fact};
+use cel::common::types::CelString;
+
+use super::Change;
+use crate::json::{Json, NotJson};
+
+/// Facts by kind.
+pub(crate) type Facts = BTreeMap<String, Kind>;
+
+/// The facts of one kind, by key. A copy is shallow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kind(BTreeMap<String, Arc<StoredFact>>);
+
+/// A fact, with its value converted once.
+#[derive(Debug)]
+pub(crate) struct StoredFact {
+    key: CelString<'static>,
+    bytes: Box<[u8]>,
+    json: Json,
+    offset: i64,
+}
+
+impl StoredFact {
+    pub(crate) const fn json(&self) -> &Json {
+        &self.json
+    }
+
+    /// Offset of the event that said it.
+    pub(crate) const fn offset(&self) -> i64 {
+        self.offset
+    }
+}
+
+impl Kind {
+    pub(crate) const fn empty() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    pub(crate) fn get_fact(&self, key: &str) -> Option<&StoredFact> {
+        self.0.get(key).map(Arc::as_ref)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &CelString<'static>> {
+        self.0.values().map(|fact| &fact.key)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A call: the latest one of its id.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredCall {
+    call_id: String,
+    pub(crate) tool: String,
+    pub(crate) call_index: i32,
+    pub(crate) arguments: Box<[u8]>,
+    offset: i64,
+    answered: bool,
+}
+
+impl StoredCall {
+    pub(super) fn as_entry(&self) -> Call<'_> {
+        Call {
+            call_id: &self.call_id,
+            tool: &self.tool,
+            call_index: self.call_index,
+            arguments: &self.arguments,
+            offset: self.offset,
+            answered: self.answered,
+        }
+    }
+}
+
+/// What a session keeps, and how much that is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Store {
+    facts: Facts,
+    calls: BTreeMap<String, StoredCall>,
+    entries: usize,
+    bytes: usize,
+}
+
+/// How many bytes a fact counts.
+pub(super) const fn fact_size(kind: &str, key: &str, value: &[u8]) -> usize {
+    kind.len() + key.len() + value.len()
+}
+
+/// How many bytes a call counts.
+pub(super) const fn call_size(call_id: &str, tool: &str, arguments: &[u8]) -> usize {
+    call_id.len() + tool.len() + arguments.len()
+}
+
+impl Store {
+    /// Keeps a fact in place of the one of its kind and key.
+    pub(super) fn put_fact(
+        &mut self,
+        kind: &str,
+        key: &str,
+        value: &[u8],
+        offset: i64,
+    ) -> Result<(), NotJson> {
+        let json = Json::parse(value)?;
+        self.remove_fact(kind, key);
+        self.entries += 1;
+        self.bytes += fact_size(kind, key, value);
+        let fact = StoredFact { key: CelString::from(key.to_owned()), bytes: value.into(), json, offset };
+        self.facts.entry(kind.to_owned()).or_default().0.insert(key.to_owned(), Arc::new(fact));
+        Ok(())
+    }
+
+    /// Keeps a call in place of the one of its id.
+    pub(super) fn put_call(&mut self, call: &Call<'_>) {
+        self.remove_call(call.call_id);
+        self.entries += 1;
+        self.bytes += call_size(call.call_id, call.tool, call.arguments);
+        let stored = StoredCall {
+            call_id: call.call_id.to_owned(),
+            tool: call.tool.to_owned(),
+            call_index: call.call_index,
+            arguments: call.arguments.into(),
+            offset: call.offset,
+            answered: call.answered,
+        };
+        self.calls.insert(call.call_id.to_owned(), stored);
+    }
+
+    /// True if there was one.
+    pub(super) fn remove_fact(&mut self, kind: &str, key: &str) -> bool {
+        let Some(facts) = self.facts.get_mut(kind) else { return false };
+        let Some(fact) = facts.0.remove(key) else { return false };
+        self.entries -= 1;
+        self.bytes -= fact_size(kind, key, &fact.bytes);
+        if facts.0.is_empty() {
+            self.facts.remove(kind);
+        }
+        true
+    }
+
+    /// True if there was one.
+    pub(super) fn remove_call(&mut self, call_id: &str) -> bool {
+        let Some(call) = self.calls.remove(call_id) else { return false };
+        self.entries -= 1;
+        self.bytes -= call_size(call_id, &call.tool, &call.arguments);
+        true
+    }
+
+    /// Marks a call as answered. True if it was not.
+    pub(super) fn answer(&mut self, call_id: &str) -> bool {
+        self.calls.get_mut(call_id).is_some_and(|call| !std::mem::replace(&mut call.answered, true))
+    }
+
+    pub(super) fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {
+        let (kind, facts) = self.facts.get_key_value(kind)?;
+        let (key, fact) = facts.0.get_key_value(key)?;
+        Some(Fact { kind, key, value: &fact.bytes, offset: fact.offset })
+    }
+
+    pub(super) fn call(&self, call_id: &str) -> Option<&StoredCall> {
+        self.calls.get(call_id)
+    }
+
+    pub(super) const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// How many facts and calls are kept.
+    pub(super) const fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// How many bytes they count.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn all_gone(&self) -> Vec<Change> {
+        let facts = self.facts.iter().flat_map(|(kind, facts)| {
+            facts.0.keys().map(|key| Change::FactGone { kind: kind.clone(), key: key.clone() })
+        });
+        facts.chain(self.calls.keys().map(|call_id| Change::CallGone { call_id: call_id.clone() })).collect()
+    }
+}

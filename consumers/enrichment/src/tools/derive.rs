@@ -1,0 +1,144 @@
+//! Evaluating the entries of a tool.
+
+use std::collections::BTreeSet;
+
+use agentgov_schemas::event::{ActionEvent, ToolResult};
+use cel::common::types::{CelBool, CelList, CelString};
+use cel::common::value::Val;
+
+use super::{Finding, States, Tools};
+use crate::expression::Failure;
+use crate::json::{Json, NotJson};
+use crate::known::{Known, Referred};
+use crate::scope::Scope;
+use crate::session::Session;
+
+/// Longest key of a fact, in bytes: verdicts repeat keys.
+const MAX_KEY: usize = 512;
+/// Most facts that a verdict lists.
+const MAX_REFERRED: usize = 1000;
+
+/// The facts that a result states, by kind and key.
+#[derive(Debug, Default)]
+pub(crate) struct Stated {
+    pub(crate) facts: BTreeSet<(String, String)>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Tools {
+    /// What is known of the call of `event`, in the state before it.
+    pub fn derive(&self, session: &Session, event: &ActionEvent<'_>) -> Known {
+        let mut known = Known::default();
+        let Some(call) = &event.tool else {
+            known.findings.push(Finding::new(
+                Finding::TOOL_MISSING,
+                "tool",
+                "expected the tool that is called, found an event without it",
+            ));
+            return known;
+        };
+        let input = match Json::parse(call.arguments.data) {
+            Ok(input) => Some(input),
+            Err(error) => {
+                let code = match error {
+                    NotJson::Syntax { .. } => Finding::ARGUMENTS_NOT_JSON,
+                    NotJson::TooLarge => Finding::ARGUMENTS_TOO_LARGE,
+                };
+                known.findings.push(Finding::new(code, "arguments", error.to_string()));
+                None
+            }
+        };
+        let scope = Scope::new(input.as_ref(), None, session, &self.kinds, event);
+        let tool = self.tool(call.name);
+        for (name, (declared, expression)) in &tool.derived {
+            let mut code = Finding::DERIVED_ERROR;
+            let value = expression.evaluate(&scope, |value| {
+                code = Finding::DERIVED_TYPE;
+                declared.take(value.as_ref()).map_err(Failure::Error)
+            });
+            match value {
+                Ok(value) => drop(known.derived.insert(name.clone(), value)),
+                Err(failure) => known.findings.extend(Finding::of(code, name, failure)),
+            }
+        }
+        for (kind, expression) in &tool.refers {
+            match expression.evaluate(&scope, |keys| strings(keys.as_ref())) {
+                Ok(keys) => known.facts.extend(referred(session, kind, keys)),
+                Err(failure) => known.findings.extend(Finding::of(Finding::REFERS_ERROR, kind, failure)),
+            }
+        }
+        known.facts.truncate(MAX_REFERRED);
+        known
+    }
+
+    /// What `result` states. It belongs to the latest call of its id; without one, only the default entry counts.
+    pub(crate) fn state(
+        &self,
+        session: &Session,
+        event: &ActionEvent<'_>,
+        result: &ToolResult<'_>,
+    ) -> Stated {
+        let mut stated = Stated::default();
+        let call = session.stored_call(result.call_id);
+        let tool = call.map_or(&self.default, |call| self.tool(&call.tool));
+        if tool.states.is_empty() {
+            return stated;
+        }
+        // A result that is no JSON says nothing.
+        let Ok(content) = Json::parse(result.content.data) else { return stated };
+        let input = call.and_then(|call| Json::parse(&call.arguments).ok());
+        let scope = Scope::new(input.as_ref(), Some(&content), session, &self.kinds, event);
+        for states in &tool.states {
+            match states.key_of(&scope) {
+                Ok(Some(key)) => drop(stated.facts.insert((states.kind.clone(), key))),
+                Ok(None) => {}
+                Err(failure) => {
+                    stated.findings.extend(Finding::of(Finding::STATES_ERROR, &states.kind, failure))
+                }
+            }
+        }
+        stated
+    }
+}
+
+impl States {
+    /// The key under which the result is a fact; `None` if it is none.
+    fn key_of(&self, scope: &Scope<'_>) -> Result<Option<String>, Failure> {
+        if let Some(when) = &self.when {
+            let holds = when.evaluate(scope, |value| {
+                value
+                    .downcast_ref::<CelBool>()
+                    .map(|b| *b.inner())
+                    .ok_or_else(|| Failure::Error("`when`: expected true or false".to_owned()))
+            })?;
+            if !holds {
+                return Ok(None);
+            }
+        }
+        // A key that is no text is none: nothing could refer to it.
+        self.key.evaluate(scope, |value| {
+            let key = value.downcast_ref::<CelString<'_>>().map(|key| key.inner());
+            Ok(key.filter(|key| key.len() <= MAX_KEY).map(str::to_owned))
+        })
+    }
+}
+
+/// One key, or a list of them. What is no text refers to nothing.
+fn strings(value: &dyn Val) -> Result<BTreeSet<String>, Failure> {
+    let one = |value: &dyn Val| value.downcast_ref::<CelString<'_>>().map(|text| text.inner().to_owned());
+    Ok(match value.downcast_ref::<CelList<'_>>() {
+        Some(list) => list.iter().filter_map(|item| one(item.as_ref())).collect(),
+        None => one(value).into_iter().collect(),
+    })
+}
+
+/// Those that are known.
+fn referred(session: &Session, kind: &str, keys: BTreeSet<String>) -> Vec<Referred> {
+    let Some(facts) = session.facts().get(kind) else { return Vec::new() };
+    keys.into_iter()
+        .filter_map(|key| {
+            let offset = facts.get_fact(&key)?.offset();
+            Some(Referred { key, kind: kind.to_owned(), offset })
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+//! A bundle's `tools.yaml`, compiled: what is to be known of a call, and what a result states.
+
+mod compile;
+mod derive;
+mod file;
+mod finding;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::expression::Expression;
+pub use file::Effect;
+pub use finding::Finding;
+pub use value::ValueType;
+
+/// The tool definitions of a bundle.
+#[derive(Debug)]
+pub struct Tools {
+    /// For tools that are not listed.
+    default: Tool,
+    tools: BTreeMap<String, Tool>,
+    /// Kinds of facts that some result states.
+    kinds: BTreeSet<String>,
+    /// Derived values by name.
+    types: BTreeMap<String, ValueType>,
+}
+
+/// One entry, with what it inherits from the default entry.
+#[derive(Debug)]
+struct Tool {
+    effect: Effect,
+    states: Vec<Arc<States>>,
+    /// By kind.
+    refers: BTreeMap<String, Arc<Expression>>,
+    /// By name.
+    derived: BTreeMap<String, (ValueType, Arc<Expression>)>,
+}
+
+/// When and under which key a result is a fact.
+#[derive(Debug)]
+struct States {
+    kind: String,
+    key: Expression,
+    when: Option<Expression>,
+}
+
+impl Tools {
+    /// Derived values by name, with their types. A value that a tool does not derive is absent.
+    pub const fn types(&self) -> &BTreeMap<String, ValueType> {
+        &self.types
+    }
+
+    /// What calling a tool does. Of a tool that is not listed: what the default entry says.
+    pub fn effect(&self, tool: &str) -> Effect {
+        self.tool(tool).effect
+    }
+
+    /// The tools that are listed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tools.keys().map(String::as_str)
+    }
+
+    fn tool(&self, name: &str) -> &Tool {
+        self.tools.get(name).unwrap_or(&self.default)
+    }
+}

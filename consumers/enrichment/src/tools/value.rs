@@ -1,0 +1,130 @@
+//! The types of derived values, and how a CEL value becomes one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelString, CelUInt};
+use cel::common::value::Val;
+
+use crate::known::Scalar;
+
+/// Most bytes of one derived value: verdicts carry them.
+const MAX_BYTES: usize = 8 * 1024;
+
+/// The declared type of a derived value: a type of Cedar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// One value.
+    One(ScalarType),
+    /// Values of one type, each once.
+    Set(ScalarType),
+}
+
+/// A type without parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScalarType {
+    /// true or false.
+    Bool,
+    /// A whole number of 64 bits. A CEL double that is whole counts as well.
+    Long,
+    /// Text.
+    String,
+}
+
+const ALL: [ValueType; 6] = [
+    ValueType::One(ScalarType::Bool),
+    ValueType::One(ScalarType::Long),
+    ValueType::One(ScalarType::String),
+    ValueType::Set(ScalarType::Bool),
+    ValueType::Set(ScalarType::Long),
+    ValueType::Set(ScalarType::String),
+];
+
+impl fmt::Display for ScalarType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bool => "Bool",
+            Self::Long => "Long",
+            Self::String => "String",
+        })
+    }
+}
+
+impl fmt::Display for ValueType {
+    /// As Cedar schemas write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(scalar) => write!(f, "{scalar}"),
+            Self::Set(scalar) => write!(f, "Set<{scalar}>"),
+        }
+    }
+}
+
+impl FromNode for ValueType {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let found = match &node.value {
+            Value::Text(text) => ALL.into_iter().find(|known| known.to_string() == *text),
+            _ => None,
+        };
+        if found.is_none() {
+            let known = ALL.map(|known| known.to_string()).join(", ");
+            problems.add(node.at, format!("expected a type of {known}, found {}", node.value));
+        }
+        found
+    }
+}
+
+impl ValueType {
+    /// The value, if it is of this type and not too long.
+    pub(super) fn take(self, value: &dyn Val) -> Result<Scalar, String> {
+        let mut bytes = 0;
+        let taken = match self {
+            Self::One(scalar) => scalar.take(value, &mut bytes),
+            Self::Set(scalar) => value
+                .downcast_ref::<CelList<'_>>()
+                .and_then(|list| {
+                    list.iter()
+                        .map(|item| scalar.take(item.as_ref(), &mut bytes))
+                        .collect::<Option<BTreeSet<_>>>()
+                })
+                .map(Scalar::Set),
+        };
+        match taken {
+            Some(_) if bytes > MAX_BYTES => Err(format!("expected at most {MAX_BYTES} bytes, found {bytes}")),
+            Some(value) => Ok(value),
+            None => {
+                Err(format!("expected a value of type {self}, found one of type {}", value.get_type().name()))
+            }
+        }
+    }
+}
+
+impl ScalarType {
+    fn take(self, value: &dyn Val, bytes: &mut usize) -> Option<Scalar> {
+        *bytes += 8;
+        match self {
+            Self::Bool => value.downcast_ref::<CelBool>().map(|b| Scalar::Bool(*b.inner())),
+            Self::Long => long(value).map(Scalar::Long),
+            Self::String => value.downcast_ref::<CelString<'_>>().map(|text| {
+                *bytes += text.inner().len();
+                Scalar::Text(text.inner().to_owned())
+            }),
+        }
+    }
+}
+
+fn long(value: &dyn Val) -> Option<i64> {
+    /// 2^53: up to here every whole number is a double of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if let Some(int) = value.downcast_ref::<CelInt>() {
+        return Some(*int.inner());
+    }
+    if let Some(uint) = value.downcast_ref::<CelUInt>() {
+        return i64::try_from(*uint.inner()).ok();
+    }
+    let double = *value.downcast_ref::<CelDouble>()?.inner();
+    // Whole and within the exact range: nothing is cut off.
+    #[expect(clippy::cast_possible_truncation)]
+    (double.fract() == 0.0 && double.abs() <= EXACT).then_some(double as i64)
+}
