@@ -18,6 +18,10 @@ pub fn parse_start_time(text: &str) -> Result<Micros, InvalidStartTime> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Ok(Micros(timestamp.as_microsecond()));
     }
+    // A civil time ignores the name of a zone in brackets (RFC 9557), and would be UTC.
+    if text.contains('[') {
+        return Err(invalid());
+    }
     let civil: DateTime = text.parse().map_err(|_| invalid())?;
     let zoned = civil.to_zoned(TimeZone::UTC).map_err(|_| invalid())?;
     Ok(Micros(zoned.timestamp().as_microsecond()))

@@ -1,15 +1,21 @@
 //! What recording an event costs its caller. The pure part always; against a real stack where the environment names one:
 //! AGENTGOV_KAFKA (host:port) and AGENTGOV_REGISTRY (URL), with the topology applied.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a measurement stops where it cannot go on")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a measurement stops where it cannot go on"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
+use agentgov_schemas::topology::Topology;
 use agentgov_schemas::wire::SchemaId;
-use agentgov_schemas::{catalogue, topology};
 use agentgov_sdk::{Composer, Content, Event, Message, Recorder, RecorderOptions, ToolCall};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -46,7 +52,7 @@ fn pure(c: &mut Criterion) {
 fn recorder() -> Option<Recorder> {
     let kafka = KafkaEndpoint { bootstrap: std::env::var("AGENTGOV_KAFKA").ok()? };
     let registry = RegistryEndpoint { url: std::env::var("AGENTGOV_REGISTRY").ok()? };
-    let topology = Arc::new(serde_saphyr::from_str(topology::EMBEDDED).unwrap());
+    let topology = Arc::new(Topology::embedded().unwrap());
     Some(Recorder::start(RecorderOptions::new(kafka, registry, topology, "bench", "bench")).unwrap())
 }
 

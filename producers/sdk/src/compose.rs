@@ -242,3 +242,125 @@ fn now() -> Micros {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::event::{ActionEvent, Agent};
+    use agentgov_schemas::wire;
+
+    use super::*;
+    use crate::{Message, RedactFields, ToolCall, ToolResult};
+
+    const AGENT: Agent<'static> = Agent { id: "agent", name: None, version: None };
+
+    fn composer(max_message_bytes: usize) -> Composer {
+        Composer::new("acme", "test", "source-1", SchemaId(1), max_message_bytes).unwrap()
+    }
+
+    fn content(data: &[u8]) -> Content<'_> {
+        Content { data, media_type: "application/json" }
+    }
+
+    fn encoded(composer: &Composer, event: &Event<'_>) -> Result<Vec<u8>, RecordError> {
+        let mut value = b"left over".to_vec();
+        composer.prepare(event)?.encode_into(3, &mut composer.encoder(), &mut value)?;
+        Ok(value)
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_read() {
+        let tool = ToolCall { name: "book", call_id: "c1", arguments: content(b"{\"a\": \xff 1}") };
+        let message = Message {
+            id: "m1",
+            role: "assistant",
+            has_text: true,
+            tool_calls: 1,
+            content: Some(content(b"hi")),
+        };
+        let result = ToolResult { call_id: "c1", name: None, is_error: Some(false), content: content(b"") };
+        let event = Event {
+            session_label: Some("1/0"),
+            occurred_at: Some(Micros(-5)),
+            event_id: Some(Uuid::nil()),
+            message: Some(message),
+            tool: Some(tool),
+            result: Some(result),
+            ..Event::new(catalogue::TOOL_INVOKED, "s/1", AGENT)
+        };
+        let composer = composer(10_000);
+        let value = encoded(&composer, &event).unwrap();
+        let (id, datum) = wire::split(&value).unwrap();
+        let read: ActionEvent<'_> = composer.schema.decode(id, datum).unwrap();
+        assert_eq!(read.source, Source { id: "source-1", sequence: 3 });
+        assert_eq!((read.tenant_id, read.environment, read.session_id), ("acme", "test", "s/1"));
+        assert_eq!(read.event_id, "00000000-0000-0000-0000-000000000000");
+        assert_eq!((read.occurred_at, read.session_label, read.closing), (Micros(-5), Some("1/0"), None));
+        let arguments = read.tool.unwrap().arguments;
+        assert_eq!((arguments.data, arguments.redacted), (tool.arguments.data, false));
+        assert_eq!(arguments.sha256, Digest::of(tool.arguments.data));
+        assert_eq!(read.message.unwrap().content.unwrap().data, b"hi");
+        assert_eq!(read.result.unwrap().content.sha256, Digest::of(b""));
+        assert_eq!(composer.prepare(&event).unwrap().key(), b"acme/s/1");
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_published() {
+        let rules = RedactFields::new([("pay", vec!["/cvv"])]).unwrap();
+        let composer = composer(10_000).redacting(Some(Arc::new(rules)));
+        let tool = ToolCall { name: "pay", call_id: "c", arguments: content(b"{\"cvv\": 999}") };
+        let event = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
+        let value = encoded(&composer, &event).unwrap();
+        let (id, datum) = wire::split(&value).unwrap();
+        let read: ActionEvent<'_> = composer.schema.decode(id, datum).unwrap();
+        let arguments = read.tool.unwrap().arguments;
+        assert_eq!(arguments.data, br#"{"cvv":"[redacted]"}"#);
+        assert_eq!(arguments.sha256, Digest::of(arguments.data));
+        assert!(arguments.redacted);
+    }
+
+    #[test]
+    fn size_limit() {
+        let plain = |data| {
+            let tool = ToolCall { name: "t", call_id: "c", arguments: content(data) };
+            Event {
+                tool: Some(tool),
+                event_id: Some(Uuid::nil()),
+                ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT)
+            }
+        };
+        let data = vec![b'x'; 5_000];
+        let event = plain(&data);
+        let size = b"acme/s".len() + encoded(&composer(1 << 20), &event).unwrap().len();
+        for (limit, fits) in [(size, true), (size + 1, true), (size - 1, false), (0, false)] {
+            let result = encoded(&composer(limit + FRAMING), &event);
+            match result {
+                Ok(_) => assert!(fits, "{limit}"),
+                Err(error) => {
+                    assert!(!fits, "{limit}");
+                    assert_eq!(error, RecordError::TooLarge { session_id: "s".into(), found: size, limit });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refused() {
+        let composer = composer(10_000);
+        let nobody = Agent { id: "", ..AGENT };
+        for (event, field) in [
+            (Event::new("", "s", AGENT), "type"),
+            (Event::new(catalogue::SOURCE_CLOSED, "s", AGENT), "type"),
+            (Event::new("made.up", "", AGENT), "session_id"),
+            (Event::new("made.up", "s", nobody), "agent.id"),
+        ] {
+            let error = encoded(&composer, &event).unwrap_err();
+            assert!(matches!(error, RecordError::Invalid { field: found, .. } if found == field), "{error}");
+        }
+        assert!(encoded(&composer, &Event::new("made.up", "s", AGENT)).is_ok(), "unknown types pass through");
+        for (tenant, environment, source) in
+            [("a/b", "e", "s"), ("", "e", "s"), ("a", "", "s"), ("a", "e", "")]
+        {
+            assert!(Composer::new(tenant, environment, source, SchemaId(1), 9_999).is_err());
+        }
+    }
+}

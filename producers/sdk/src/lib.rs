@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod ledger;
 mod options;
+mod queue;
 mod recorder;
 mod redact;
 mod sequences;

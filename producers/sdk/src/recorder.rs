@@ -1,29 +1,20 @@
 //! The recorder: one lock under which an event gets its number and its place in the queue.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, SchemaRegistry};
+use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::Agent;
 use agentgov_schemas::topology::registry_subject;
 use agentgov_schemas::wire::Encoder;
 use agentgov_schemas::{catalogue, subject};
-use rdkafka::client::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use uuid::Uuid;
 
 use crate::ledger::{Ledger, Load, Reserved, Settled};
+use crate::queue::{NotEnqueued, Queue};
 use crate::{Composer, Event, FlushError, Prepared, RecordError, RecorderOptions, StartError, WhenFull};
 
-/// How long the brokers may take to say that the topic is there.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the polling thread waits for an event of librdkafka: the longest that dropping an idle recorder takes.
-const POLL: Duration = Duration::from_millis(20);
 /// How long dropping a recorder that was not closed waits for what it holds.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -32,13 +23,10 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// but [`Recorder::start`] not from async code, since it blocks on the network.
 pub struct Recorder {
     composer: Composer,
-    topic: String,
     when_full: WhenFull,
     intake: Mutex<Intake>,
     ledger: Arc<Ledger>,
-    producer: Arc<BaseProducer<Deliveries>>,
-    polling: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
+    queue: Queue,
 }
 
 /// What the lock guards: numbering and enqueueing are one step, so that the order of numbers is the order in a partition.
@@ -112,79 +100,16 @@ impl Recorder {
         let composer =
             Composer::new(options.tenant_id, options.environment, source_id, schema_id, max_message_bytes)?
                 .redacting(options.redact);
-        let ledger = Ledger::new(options.buffer_events, options.buffer_bytes);
-        let recorder =
-            Self::launch(&options.kafka, topic, max_message_bytes, composer, ledger, options.when_full)?;
-        recorder.check_topic(&options.kafka)?;
-        Ok(recorder)
+        let ledger = Arc::new(Ledger::new(options.buffer_events, options.buffer_bytes));
+        let queue = Queue::open(&options.kafka, topic, max_message_bytes, Arc::clone(&ledger))?;
+        queue.check_topic(&options.kafka)?;
+        Ok(Self::over(queue, ledger, composer, options.when_full))
     }
 
-    fn launch(
-        kafka: &KafkaEndpoint,
-        topic: &str,
-        max_message_bytes: usize,
-        composer: Composer,
-        ledger: Ledger,
-        when_full: WhenFull,
-    ) -> Result<Self, StartError> {
-        let ledger = Arc::new(ledger);
-        let mut config = kafka.client_config();
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            // A numbered event is never given up.
-            .set("message.timeout.ms", "0")
-            // As Java's clients place keys.
-            .set("partitioner", "murmur2_random")
-            .set("compression.type", "lz4")
-            .set("message.max.bytes", max_message_bytes.to_string())
-            .set("batch.size", max_message_bytes.min(1_000_000).to_string())
-            // The ledger is the limit.
-            .set("queue.buffering.max.messages", "0")
-            .set("queue.buffering.max.kbytes", i32::MAX.to_string())
-            .set("allow.auto.create.topics", "false");
-        let producer: BaseProducer<Deliveries> =
-            config.create_with_context(Deliveries { ledger: Arc::clone(&ledger) }).map_err(|source| {
-                StartError::Kafka { bootstrap: kafka.bootstrap.clone(), doing: "creating a producer", source }
-            })?;
-        let producer = Arc::new(producer);
-        let stop = Arc::new(AtomicBool::new(false));
-        let polling = std::thread::Builder::new().name("agentgov-recorder".into()).spawn({
-            let (producer, stop) = (Arc::clone(&producer), Arc::clone(&stop));
-            move || {
-                while !stop.load(Ordering::Acquire) {
-                    producer.poll(POLL);
-                }
-            }
-        })?;
+    fn over(queue: Queue, ledger: Arc<Ledger>, composer: Composer, when_full: WhenFull) -> Self {
         let encoder = composer.encoder();
         let intake = Intake { next: 0, phase: Phase::Open, encoder, value: Vec::with_capacity(1024) };
-        Ok(Self {
-            composer,
-            topic: topic.to_owned(),
-            when_full,
-            intake: Mutex::new(intake),
-            ledger,
-            producer,
-            polling: Some(polling),
-            stop,
-        })
-    }
-
-    fn check_topic(&self, kafka: &KafkaEndpoint) -> Result<(), StartError> {
-        let metadata =
-            self.producer.client().fetch_metadata(Some(&self.topic), METADATA_TIMEOUT).map_err(|source| {
-                StartError::Kafka {
-                    bootstrap: kafka.bootstrap.clone(),
-                    doing: "looking for the topic",
-                    source,
-                }
-            })?;
-        let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-        match found.map(|topic| (topic.error(), topic.partitions().is_empty())) {
-            Some((None, false)) => Ok(()),
-            _ => Err(StartError::TopicMissing { topic: self.topic.clone() }),
-        }
+        Self { composer, when_full, intake: Mutex::new(intake), ledger, queue }
     }
 
     /// Takes an event: checks it, gives it the next number and enqueues it. Does no I/O; if the buffer is full it does as
@@ -266,25 +191,19 @@ impl Recorder {
             Reserved::Full => return Ok(Enqueued::Full { bytes }),
             Reserved::Stopped { reason } => return Err(self.stopped(reason)),
         }
-        // A number fits an opaque pointer on every 64-bit machine.
-        let opaque = sequence as usize;
-        let record = BaseRecord::with_opaque_to(&self.topic, opaque)
-            .key(prepared.key())
-            .payload(intake.value.as_slice());
-        match self.producer.send(record) {
+        match self.queue.send(sequence, prepared.key(), &intake.value) {
             Ok(()) => {
                 intake.next += 1;
                 Ok(Enqueued::As(sequence))
             }
-            Err((error, _)) => {
+            Err(NotEnqueued::Full) => {
                 self.ledger.release(bytes);
-                match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::QueueFull) => Ok(Enqueued::Full { bytes }),
-                    _ => {
-                        self.ledger.fail(describe(&error));
-                        Err(self.stopped(describe(&error)))
-                    }
-                }
+                Ok(Enqueued::Full { bytes })
+            }
+            Err(NotEnqueued::Failed(reason)) => {
+                self.ledger.release(bytes);
+                self.ledger.fail(reason.clone());
+                Err(self.stopped(reason))
             }
         }
     }
@@ -348,10 +267,7 @@ impl Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder")
-            .field("composer", &self.composer)
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        f.debug_struct("Recorder").field("composer", &self.composer).finish_non_exhaustive()
     }
 }
 
@@ -376,34 +292,6 @@ impl Drop for Recorder {
             }
             (_, Err(error)) => tracing::warn!(%error, "recorder dropped before everything was durable"),
         }
-        self.stop.store(true, Ordering::Release);
-        if let Some(polling) = self.polling.take() {
-            let _ = polling.join();
-        }
-    }
-}
-
-/// Receives the brokers' acknowledgements, in the polling thread.
-struct Deliveries {
-    ledger: Arc<Ledger>,
-}
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sequence: usize) {
-        let (message, outcome) = match result {
-            Ok(message) => (message, Ok(())),
-            Err((error, message)) => (message, Err(describe(error))),
-        };
-        let bytes = message.key_len() + message.payload_len();
-        self.ledger.delivered(sequence as i64, bytes, outcome);
     }
 }
 
@@ -423,6 +311,5 @@ fn deadline(within: Duration) -> Instant {
     now.checked_add(within).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
-fn describe(error: &KafkaError) -> String {
-    format!("Kafka did not take an event: {error}")
-}
+#[cfg(test)]
+mod tests;

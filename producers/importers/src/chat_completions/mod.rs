@@ -47,3 +47,6 @@ pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<
 pub(crate) fn reread(line: &[u8]) -> Option<Run> {
     line::read(line).ok()
 }
+
+#[cfg(test)]
+mod tests;

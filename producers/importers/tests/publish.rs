@@ -1,0 +1,110 @@
+//! An import through a recorder: all of it, once, or nothing; against librdkafka's own mock brokers.
+
+#[path = "../../sdk/tests/fake/mod.rs"]
+mod fake;
+
+use std::time::{Duration, Instant};
+
+use agentgov_connect::KafkaEndpoint;
+use agentgov_importers::{Import, ImportOptions, PublishError, chat_completions, publish};
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::subject::ACTION_EVENT;
+use agentgov_schemas::{Micros, catalogue, wire};
+use agentgov_sdk::{Recorder, RecorderOptions};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+fn run(text: &str) -> String {
+    format!(r#"{{"task_id":1,"trial":0,"messages":[{{"role":"user","content":"{text}"}}]}}"#)
+}
+
+fn import(bytes: &[u8]) -> Import<'_> {
+    let options = ImportOptions {
+        tenant_id: "acme".into(),
+        environment: "test".into(),
+        agent_id: "agent".into(),
+        agent_version: None,
+        start_time: None,
+        now: Micros(0),
+    };
+    chat_completions::parse("runs.jsonl", bytes, options).unwrap()
+}
+
+fn recorder(kafka: &KafkaEndpoint, source_id: String) -> Recorder {
+    let options = fake::options(kafka, fake::full_registry());
+    Recorder::start(RecorderOptions { source_id: Some(source_id), ..options }).unwrap()
+}
+
+/// Sequence, session, event id and type of all records, sorted.
+fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, String)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .set("group.id", "test")
+        .create()
+        .unwrap();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..3 {
+        assignment.add_partition_offset(&fake::topic(), partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut logged = Vec::new();
+    while logged.len() < count {
+        assert!(Instant::now() < until, "expected {count} records, found {}", logged.len());
+        let Some(record) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let record = record.unwrap();
+        let (id, datum) = wire::split(record.payload().unwrap()).unwrap();
+        let event: ActionEvent<'_> = ACTION_EVENT.schema().unwrap().decode(id, datum).unwrap();
+        let texts = [event.session_id, event.event_id, event.r#type].map(str::to_owned);
+        let [session_id, event_id, r#type] = texts;
+        logged.push((event.source.sequence, session_id, event_id, r#type));
+    }
+    logged.sort();
+    logged
+}
+
+#[test]
+fn run_again_it_writes_the_same_again() {
+    let (_cluster, kafka) = fake::brokers();
+    let file = format!("{}\n{}", run("a"), run("b"));
+    let import = import(file.as_bytes());
+    for _ in 0..2 {
+        let mut seen = Vec::new();
+        let summary =
+            publish(&import, &recorder(&kafka, import.source_id()), &mut |done, of| seen.push((done, of)))
+                .unwrap();
+        assert_eq!(summary, import.summary());
+        assert_eq!(seen, [(3, 6), (6, 6)]);
+    }
+    let logged = logged(&kafka, 14);
+    let (first, second): (Vec<_>, Vec<_>) = logged.chunks(2).map(|pair| (&pair[0], &pair[1])).unzip();
+    assert_eq!(first, second);
+    assert_eq!(first.iter().map(|event| event.0).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+    assert_eq!(first[6].3, catalogue::SOURCE_CLOSED);
+}
+
+#[test]
+fn what_the_topic_would_not_take_is_named_and_nothing_is_published() {
+    let (_cluster, kafka) = fake::brokers();
+    let file = format!("{}\n{}\n{}", run("a"), run(&"x".repeat(1 << 20)), run("b"));
+    let import = import(file.as_bytes());
+    let recorder = recorder(&kafka, import.source_id());
+    let error = publish(&import, &recorder, &mut |_, _| {}).unwrap_err();
+    let PublishError::Refused(problems) = &error else { panic!("{error:?}") };
+    assert_eq!(problems.len(), 1);
+    assert!(error.to_string().contains("runs.jsonl:2: event of session"), "{error}");
+    assert_eq!(recorder.stats().accepted, 0);
+}
+
+#[test]
+fn another_source_is_refused() {
+    let (_cluster, kafka) = fake::brokers();
+    let file = run("a");
+    let import = import(file.as_bytes());
+    let other = recorder(&kafka, "other".into());
+    assert!(matches!(publish(&import, &other, &mut |_, _| {}), Err(PublishError::OtherSource { .. })));
+    let used = recorder(&kafka, import.source_id());
+    publish(&import, &used, &mut |_, _| {}).unwrap();
+    assert!(matches!(publish(&import, &used, &mut |_, _| {}), Err(PublishError::OtherSource { .. })));
+}

@@ -1,0 +1,249 @@
+//! The recorder against librdkafka's own mock brokers: numbering, order, limits, and what is said when delivery fails.
+
+use std::collections::BTreeMap;
+
+use agentgov_connect::KafkaEndpoint;
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::subject::ACTION_EVENT;
+use agentgov_schemas::wire::{self, SchemaId};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::*;
+use crate::Content;
+
+const TOPIC: &str = "actions-of-a-test";
+const PARTITIONS: i32 = 4;
+const LARGEST: usize = 10_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGENT: Agent<'static> = Agent { id: "agent", name: None, version: None };
+
+fn brokers() -> (MockCluster<'static, DefaultProducerContext>, String) {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+    let bootstrap = cluster.bootstrap_servers();
+    (cluster, bootstrap)
+}
+
+fn recorder(bootstrap: &str, buffer_events: usize, when_full: WhenFull) -> Recorder {
+    let kafka = KafkaEndpoint { bootstrap: bootstrap.to_owned() };
+    let ledger = Arc::new(Ledger::new(buffer_events, 1 << 20));
+    let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
+    let composer = Composer::new("acme", "test", "source-1", SchemaId(7), LARGEST).unwrap();
+    Recorder::over(queue, ledger, composer, when_full)
+}
+
+/// A recorder whose brokers never answer.
+fn unconnected(buffer_events: usize, when_full: WhenFull) -> Recorder {
+    recorder("127.0.0.1:1", buffer_events, when_full)
+}
+
+fn started(session_id: &str) -> Event<'_> {
+    Event::new(catalogue::SESSION_STARTED, session_id, AGENT)
+}
+
+#[derive(Debug)]
+struct Logged {
+    partition: i32,
+    session_id: String,
+    r#type: String,
+    sequence: i64,
+    total: Option<i64>,
+}
+
+/// The first `count` records of the topic, each partition in its order.
+fn logged(bootstrap: &str, count: usize) -> Vec<Logged> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "test")
+        .set("check.crcs", "true")
+        .create()
+        .unwrap();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let mut logged = Vec::new();
+    while logged.len() < count {
+        assert!(Instant::now() < until, "expected {count} records, found {} in time", logged.len());
+        let Some(record) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let record = record.unwrap();
+        let (id, datum) = wire::split(record.payload().unwrap()).unwrap();
+        assert_eq!(id, SchemaId(7));
+        let event: ActionEvent<'_> = ACTION_EVENT.schema().unwrap().decode(id, datum).unwrap();
+        assert_eq!(record.key().unwrap(), format!("acme/{}", event.session_id).as_bytes());
+        logged.push(Logged {
+            partition: record.partition(),
+            session_id: event.session_id.to_owned(),
+            r#type: event.r#type.to_owned(),
+            sequence: event.source.sequence,
+            total: event.closing.map(|closing| closing.total),
+        });
+    }
+    assert!(consumer.poll(Duration::from_millis(200)).is_none(), "more than {count} records");
+    logged
+}
+
+fn assert_gapless_and_in_order(logged: &[Logged]) {
+    let mut sequences: Vec<i64> = logged.iter().map(|event| event.sequence).collect();
+    sequences.sort_unstable();
+    assert_eq!(sequences, (0..logged.len() as i64).collect::<Vec<_>>());
+    let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut home: BTreeMap<&str, i32> = BTreeMap::new();
+    for event in logged {
+        let before = last.insert(event.partition, event.sequence);
+        assert!(before.is_none_or(|before| before < event.sequence), "{before:?} before {event:?}");
+        assert_eq!(*home.entry(&event.session_id).or_insert(event.partition), event.partition);
+    }
+}
+
+#[test]
+fn many_threads_one_gapless_source() {
+    let (_cluster, bootstrap) = brokers();
+    // A small buffer, so that callers wait for room all the time.
+    let recorder = recorder(&bootstrap, 50, WhenFull::Wait);
+    let (threads, events) = (8, 400);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let recorder = &recorder;
+            scope.spawn(move || {
+                let session = format!("session-{thread}");
+                let mut last = -1;
+                for _ in 0..events {
+                    let receipt = recorder.record(&started(&session)).unwrap();
+                    assert!(receipt.sequence > last);
+                    last = receipt.sequence;
+                }
+            });
+        }
+    });
+    let total = threads * events;
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total }));
+    let stats = recorder.stats();
+    assert_eq!((stats.accepted, stats.durable_through), (total + 1, Some(total)));
+    assert_eq!((stats.waiting_events, stats.waiting_bytes), (0, 0));
+
+    let logged = logged(&bootstrap, total as usize + 1);
+    assert_gapless_and_in_order(&logged);
+    let closing: Vec<_> = logged.iter().filter(|event| event.total.is_some()).collect();
+    assert_eq!(closing.len(), 1);
+    assert_eq!(closing[0].total, Some(total));
+    assert_eq!(closing[0].session_id, "source/source-1");
+    assert_eq!(closing[0].r#type, catalogue::SOURCE_CLOSED);
+}
+
+#[test]
+fn brokers_that_falter_lose_and_double_nothing() {
+    use RDKafkaRespErr::*;
+    let (cluster, bootstrap) = brokers();
+    let errors = [
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RD_KAFKA_RESP_ERR__TRANSPORT,
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+    let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
+    for i in 0..500 {
+        recorder.record(&started(&format!("session-{}", i % 7))).unwrap();
+    }
+    assert_eq!(recorder.flush(PATIENCE), Ok(Flushed { durable: 500 }));
+    assert_gapless_and_in_order(&logged(&bootstrap, 500));
+    recorder.close(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_failure_that_is_final_names_what_is_not_durable() {
+    let (cluster, bootstrap) = brokers();
+    let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
+    for _ in 0..3 {
+        recorder.record(&started("s")).unwrap();
+    }
+    recorder.flush(PATIENCE).unwrap();
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20],
+    );
+    for _ in 0..2 {
+        recorder.record(&started("s")).unwrap();
+    }
+    let error = recorder.flush(PATIENCE).unwrap_err();
+    let FlushError::Stopped { missing, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(missing.ranges(), [3..=4]);
+    assert!(error.to_string().contains("sequences 3-4 were not acknowledged (2 events)"), "{error}");
+    assert!(matches!(recorder.record(&started("s")), Err(RecordError::Stopped { .. })));
+    assert!(matches!(recorder.close(PATIENCE), Err(FlushError::Stopped { .. })));
+    assert_eq!(recorder.stats().accepted, 5);
+}
+
+#[test]
+fn full_is_an_error_and_takes_no_number() {
+    for (when_full, least) in [
+        (WhenFull::Fail, Duration::ZERO),
+        (WhenFull::WaitFor(Duration::from_millis(60)), Duration::from_millis(60)),
+    ] {
+        let recorder = unconnected(2, when_full);
+        recorder.record(&started("s")).unwrap();
+        recorder.record(&started("s")).unwrap();
+        let start = Instant::now();
+        let error = recorder.record(&started("s")).unwrap_err();
+        assert!(matches!(error, RecordError::Full { events: 2, .. }), "{error:?}");
+        assert!(start.elapsed() >= least);
+        assert_eq!(recorder.stats().accepted, 2);
+        let error = recorder.flush(Duration::from_millis(10)).unwrap_err();
+        let FlushError::Unfinished { missing, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(missing.ranges(), [0..=1]);
+        // No room for the closing event either: it is named with the rest.
+        let error = recorder.close(Duration::from_millis(10)).unwrap_err();
+        let FlushError::Unfinished { missing, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(missing.ranges(), [0..=2]);
+        std::mem::forget(recorder); // would wait a while for brokers that are not there
+    }
+}
+
+#[test]
+fn a_refused_event_takes_no_number() {
+    let (_cluster, bootstrap) = brokers();
+    let recorder = recorder(&bootstrap, 10, WhenFull::Wait);
+    let data = vec![b'x'; LARGEST];
+    let content = Content { data: &data, media_type: "text/plain" };
+    let large = crate::ToolCall { name: "t", call_id: "c", arguments: content };
+    let large = Event { tool: Some(large), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
+    for _ in 0..3 {
+        assert!(matches!(recorder.record(&large), Err(RecordError::TooLarge { .. })));
+        assert!(matches!(recorder.check(&large), Err(RecordError::TooLarge { .. })));
+        assert!(matches!(recorder.record(&started("")), Err(RecordError::Invalid { .. })));
+        recorder.record(&started("s")).unwrap();
+    }
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 3 }));
+    assert_gapless_and_in_order(&logged(&bootstrap, 4));
+}
+
+#[test]
+fn closing_is_final_and_may_be_asked_again() {
+    let (_cluster, bootstrap) = brokers();
+    let recorder = recorder(&bootstrap, 10, WhenFull::Wait);
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 0 }));
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 0 }));
+    assert_eq!(recorder.record(&started("s")), Err(RecordError::Closed { source_id: "source-1".into() }));
+    let logged = logged(&bootstrap, 1);
+    assert_eq!((logged[0].sequence, logged[0].total), (0, Some(0)));
+}
+
+#[test]
+fn dropped_without_close_still_delivers() {
+    let (_cluster, bootstrap) = brokers();
+    let recorder = recorder(&bootstrap, 100, WhenFull::Wait);
+    for _ in 0..20 {
+        recorder.record(&started("s")).unwrap();
+    }
+    drop(recorder);
+    assert_gapless_and_in_order(&logged(&bootstrap, 20));
+}

@@ -1,0 +1,45 @@
+//! What a recorder needs to start, and what it says when that is missing.
+
+mod fake;
+
+use agentgov_connect::RegistryEndpoint;
+use agentgov_sdk::{Recorder, RecorderOptions, StartError};
+use rdkafka::types::RDKafkaRespErr;
+
+use fake::{brokers, full_registry, options, registry, topic};
+
+#[test]
+fn starts_as_a_new_source_each_time() {
+    let (_cluster, kafka) = brokers();
+    let ids: Vec<String> = (0..2)
+        .map(|_| Recorder::start(options(&kafka, full_registry())).unwrap())
+        .map(|recorder| recorder.source_id().to_owned())
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    let named = RecorderOptions { source_id: Some("mine".into()), ..options(&kafka, full_registry()) };
+    assert_eq!(Recorder::start(named).unwrap().source_id(), "mine");
+}
+
+#[test]
+fn says_what_to_do_when_something_is_missing() {
+    let (cluster, kafka) = brokers();
+    let nowhere = RegistryEndpoint { url: "http://127.0.0.1:1".into() };
+    let good = || options(&kafka, full_registry());
+    for (options, expected) in [
+        (options(&kafka, registry("404 Not Found", "{}")), "run `agentgov topology apply`"),
+        (options(&kafka, registry("500 Oops", "{}")), "500"),
+        (options(&kafka, nowhere), "is it running and reachable?"),
+        (RecorderOptions { tenant_id: "a/b".into(), ..good() }, "tenant id `a/b`"),
+        (RecorderOptions { environment: String::new(), ..good() }, "environment: expected a name"),
+        (RecorderOptions { buffer_events: 0, ..good() }, "buffer_events: expected at least 1, found 0"),
+        (RecorderOptions { buffer_bytes: 9, ..good() }, "buffer_bytes: expected at least 1048576, found 9"),
+    ] {
+        let error = Recorder::start(options).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    cluster.topic_error(&topic(), RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let error = Recorder::start(good()).unwrap_err();
+    assert!(matches!(&error, StartError::TopicMissing { .. }), "{error:?}");
+    assert!(error.to_string().contains("run `agentgov topology apply`"), "{error}");
+}
