@@ -1,1 +1,39 @@
-//! policy
+//! The pure kernel of agentgov: what a policy bundle says of each judged action. No I/O, no clock, no thread.
+//!
+//! ```text
+//!   governance.bundles ──► BundleTable ─┐
+//!   governance.agents ───► AgentTable ──┼──► Kernel::step(session, event, origin) ──► Step { verdict, changes }
+//!   agent.actions ──────► event ────────┘         1. sent before?   a duplicate: nothing changes
+//!                                                 2. judged?        known facts + policies ──► Judgement
+//!                                                 3. applied        the session knows what the event said
+//! ```
+//!
+//! [`Kernel::step`] is the one entry point: the evaluator, policy tests, replays and decision points call it. Same
+//! events and same positions of the tables give the same verdict, bit for bit.
+//!
+//! - [`BundleFiles`]: a bundle as files; [`Bundle`]: compiled, or every [`Problem`] of it at once
+//! - [`BundleTable`]: the bundles that were pushed, folded from their topic
+//! - [`Kernel`], [`Step`], [`Judgement`]: judging
+//! - [`testing`]: a bundle's own tests
+
+mod bundle;
+mod cedar;
+mod files;
+mod index;
+mod judgement;
+mod kernel;
+mod manifest;
+mod policy;
+mod schema;
+mod source;
+mod table;
+pub mod testing;
+
+pub use agentgov_schemas::yaml::Problem;
+pub use bundle::{Bundle, generated_schema};
+pub use files::BundleFiles;
+pub use judgement::{Decision, Judgement, Reason};
+pub use kernel::{Kernel, Step};
+pub use policy::{Kind, Mode, Policy, RuleEffect, Severity};
+pub use schema::SCHEMA_FILE;
+pub use table::{BundleTable, Folded, Refused};

@@ -1,0 +1,246 @@
+//! From files to something that judges: every mistake at once.
+
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use agentgov_enrichment::Tools;
+use agentgov_schemas::Digest;
+use agentgov_schemas::yaml::{self, Problem};
+use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+
+use crate::files::BundleFiles;
+use crate::index::Index;
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::policy::Policy;
+use crate::schema::{self, SCHEMA_FILE};
+use crate::source::{self, Statement};
+
+/// Its path in a bundle.
+const TOOLS_FILE: &str = "tools.yaml";
+/// Where its tests are.
+pub(crate) const TESTS_FOLDER: &str = "tests/";
+
+/// A bundle that judges.
+#[derive(Debug)]
+pub struct Bundle {
+    manifest: Manifest,
+    digest: Digest,
+    tools: Tools,
+    /// By id.
+    policies: BTreeMap<String, Arc<Policy>>,
+    index: Index,
+}
+
+impl Bundle {
+    /// Compiles the files of a bundle.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with file and line.
+    pub fn compile(files: &BundleFiles) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let manifest = read(files, MANIFEST_FILE, &mut problems).and_then(|text| {
+            yaml::parse::<Manifest>(MANIFEST_FILE, text).map_err(|found| problems.extend(found)).ok()
+        });
+        if let Some(manifest) = &manifest {
+            problems.extend(check_manifest(manifest));
+        }
+        let tools = tools(files, &mut problems);
+        let parsed = parse_policies(files, &mut problems);
+        if let Some(tools) = &tools {
+            check_schema(files, tools, &parsed, &mut problems);
+        }
+        problems.extend(unknown_files(files));
+        problems.sort();
+        problems.dedup();
+        match (manifest, tools) {
+            (Some(manifest), Some(tools)) if problems.is_empty() => Ok(Self {
+                manifest,
+                digest: files.digest(),
+                index: Index::new(parsed.iter().map(|p| &p.cedar), &tools),
+                tools,
+                policies: parsed.into_iter().map(|p| (p.policy.id.clone(), Arc::new(p.policy))).collect(),
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// SHA-256 over its files: its name for ever.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    /// Where it judges.
+    pub fn environments(&self) -> &[String] {
+        &self.manifest.environments
+    }
+
+    /// Its policies, in order of their ids.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The policy of an id.
+    pub fn policy(&self, id: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(id)
+    }
+
+    /// Its tool definitions.
+    pub const fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    pub(crate) const fn index(&self) -> &Index {
+        &self.index
+    }
+}
+
+/// What the file [`SCHEMA_FILE`] of a bundle must say: for `agentgov policy check --write`.
+///
+/// # Errors
+/// The mistakes of tools.yaml, from which it is generated.
+pub fn generated_schema(files: &BundleFiles) -> Result<String, Vec<Problem>> {
+    let mut problems = Vec::new();
+    tools(files, &mut problems).map(|tools| schema::generate(&tools)).ok_or(problems)
+}
+
+/// A policy that could be parsed.
+struct Parsed<'f> {
+    statement: Statement<'f>,
+    policy: Policy,
+    cedar: cedar_policy::Policy,
+}
+
+fn problem(file: &str, message: impl Into<String>) -> Problem {
+    Problem { file: file.to_owned(), line: 1, column: 1, message: message.into() }
+}
+
+fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> Option<&'f str> {
+    let Some(content) = files.0.get(path) else {
+        problems.push(problem(path, "expected this file in the bundle, found none"));
+        return None;
+    };
+    utf8(path, content, problems)
+}
+
+fn utf8<'f>(path: &str, content: &'f [u8], problems: &mut Vec<Problem>) -> Option<&'f str> {
+    std::str::from_utf8(content)
+        .map_err(|e| {
+            problems.push(problem(path, format!("expected UTF-8, found another byte at {}", e.valid_up_to())))
+        })
+        .ok()
+}
+
+fn tools(files: &BundleFiles, problems: &mut Vec<Problem>) -> Option<Tools> {
+    let text = read(files, TOOLS_FILE, problems)?;
+    Tools::compile(TOOLS_FILE, text, &schema::reserved()).map_err(|found| problems.extend(found)).ok()
+}
+
+fn check_manifest(manifest: &Manifest) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (key, value) in [("name", &manifest.name), ("version", &manifest.version)] {
+        if value.trim().is_empty() {
+            problems.push(problem(MANIFEST_FILE, format!("`{key}` must not be empty")));
+        }
+    }
+    if manifest.environments.is_empty() {
+        problems.push(problem(
+            MANIFEST_FILE,
+            "expected at least one of `environments`, found none: it would judge nowhere",
+        ));
+    }
+    problems
+}
+
+/// A file that nobody reads is a typing error.
+fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
+    let known = |path: &str| {
+        [MANIFEST_FILE, TOOLS_FILE, SCHEMA_FILE, "README.md"].contains(&path)
+            || (path.ends_with(".cedar") && !path.contains('/'))
+            || path
+                .strip_prefix(TESTS_FOLDER)
+                .is_some_and(|name| name.ends_with(".yaml") && !name.contains('/'))
+    };
+    let unknown = files.0.keys().filter(|path| !known(path));
+    let expected =
+        "expected bundle.yaml, tools.yaml, schema.cedarschema, README.md, *.cedar and tests/*.yaml only";
+    unknown.map(|path| problem(path, format!("no part of a bundle; {expected}"))).collect()
+}
+
+fn parse_policies<'f>(files: &'f BundleFiles, problems: &mut Vec<Problem>) -> Vec<Parsed<'f>> {
+    let mut parsed: Vec<Parsed<'f>> = Vec::new();
+    for (path, content) in files.matching("", ".cedar") {
+        let Some(text) = utf8(path, content, problems) else { continue };
+        for statement in source::split(path, text) {
+            let cedar = match cedar_policy::Policy::parse(None, statement.text) {
+                Ok(cedar) => cedar,
+                Err(errors) => {
+                    problems.extend(errors.iter().map(|error| statement.diagnosed(error)));
+                    continue;
+                }
+            };
+            let mut report =
+                |message: String| problems.push(statement.problem(statement.first_token(), message));
+            let Some(policy) = Policy::read(&statement, &cedar, &mut report) else { continue };
+            if let Some(first) = parsed.iter().find(|p| p.policy.id == policy.id) {
+                let message = format!(
+                    "`@id(\"{}\")` stands in {}:{} already",
+                    policy.id, first.policy.file, first.policy.line
+                );
+                report(message);
+                continue;
+            }
+            let cedar = cedar.new_id(PolicyId::new(&policy.id));
+            parsed.push(Parsed { statement, policy, cedar });
+        }
+    }
+    if parsed.is_empty() && problems.is_empty() {
+        problems.push(problem(
+            "*.cedar",
+            "expected at least one policy, found none: nobody would be allowed anything",
+        ));
+    }
+    parsed
+}
+
+/// Holds the schema file to tools.yaml, and the policies to the schema.
+fn check_schema(files: &BundleFiles, tools: &Tools, parsed: &[Parsed<'_>], problems: &mut Vec<Problem>) {
+    let generated = schema::generate(tools);
+    if let Some(written) = read(files, SCHEMA_FILE, problems)
+        && written != generated
+    {
+        let same = written.lines().zip(generated.lines()).take_while(|(a, b)| a == b).count();
+        problems.push(Problem {
+            line: same as u64 + 1,
+            ..problem(
+                SCHEMA_FILE,
+                "is not what tools.yaml says; write it anew with `agentgov policy check --write`",
+            )
+        });
+    }
+    let schema = match Schema::from_str(&generated) {
+        Ok(schema) => schema,
+        Err(e) => {
+            return problems.push(problem(SCHEMA_FILE, format!("the generated schema is not valid: {e}")));
+        }
+    };
+    let set = match PolicySet::from_policies(parsed.iter().map(|p| p.cedar.clone())) {
+        Ok(set) => set,
+        Err(e) => return problems.push(problem("*.cedar", e.to_string())),
+    };
+    let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
+    let statement = |id: &PolicyId| parsed.iter().find(|p| p.cedar.id() == id).map(|p| p.statement);
+    problems.extend(result.validation_errors().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
+    problems
+        .extend(result.validation_warnings().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
+}

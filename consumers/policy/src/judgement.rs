@@ -1,0 +1,208 @@
+//! What the policies say of one action.
+
+use std::sync::Arc;
+
+use agentgov_enrichment::{Agent, Finding, Known, Session};
+use agentgov_schemas::Digest;
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::verdict::{
+    BundleRef, DuplicateOf, JudgeError, Origin, TablePosition, Verdict, Violation,
+};
+use serde::Serialize;
+
+use crate::bundle::Bundle;
+use crate::policy::{Kind, Policy};
+
+/// What is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A grant applies, and no enforced rule.
+    Allow,
+    /// An enforced rule applies, or no grant does.
+    Deny,
+    /// Only rules apply that want a person's approval.
+    Ask,
+    /// An error kept the policies from deciding.
+    Indeterminate,
+    /// The event was told before: it is not judged again.
+    Duplicate,
+}
+
+impl Decision {
+    /// The word that verdicts use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Ask => "ask",
+            Self::Indeterminate => "indeterminate",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// Why it is decided so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A grant applies.
+    Granted,
+    /// An enforced rule applies.
+    Policy,
+    /// No grant applies, or the agent is not active.
+    NoGrant,
+    /// A policy could not be evaluated.
+    Error,
+    /// No bundle is active for the environment.
+    NoBundle,
+    /// The event was told before.
+    Duplicate,
+}
+
+impl Reason {
+    /// The word that verdicts use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Policy => "policy",
+            Self::NoGrant => "no_grant",
+            Self::Error => "error",
+            Self::NoBundle => "no_bundle",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// What the policies say of one action. [`Judgement::verdict`] gives the record.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// What is decided.
+    pub decision: Decision,
+    /// Why.
+    pub reason: Reason,
+    /// Index of the tool call in its session, from 0; `None` of a duplicate.
+    pub call_index: Option<i32>,
+    /// Cedar's determining policies, in order of their ids.
+    pub determining: Vec<Arc<Policy>>,
+    /// Every rule that applied, enforced and observed, in order of their ids.
+    pub violations: Vec<Arc<Policy>>,
+    /// The bundle that judged.
+    pub bundle: Option<Arc<Bundle>>,
+    /// Every error met while judging.
+    pub errors: Vec<Finding>,
+    /// Governance topics, and the first offset of each that was not yet folded.
+    pub tables: Vec<(String, i64)>,
+    /// What was known, as canonical JSON.
+    pub known: String,
+    /// Of a duplicate: the highest sequence of its source that was seen before it.
+    pub last_sequence: Option<i64>,
+    /// True if the session had reached its limit.
+    pub state_limit: bool,
+}
+
+impl Judgement {
+    /// The record of the judgement of `event`, which stands at `origin`.
+    pub fn verdict<'v>(&'v self, event: &'v ActionEvent<'v>, origin: &'v Origin<'v>) -> Verdict<'v> {
+        Verdict {
+            tenant_id: event.tenant_id,
+            environment: event.environment,
+            session_id: event.session_id,
+            session_label: event.session_label,
+            agent_id: event.agent.id,
+            event_id: event.event_id,
+            r#type: event.r#type,
+            occurred_at: event.occurred_at,
+            origin: *origin,
+            tool: event.tool.as_ref().map(|tool| tool.name),
+            call_id: event.tool.as_ref().map(|tool| tool.call_id),
+            call_index: self.call_index,
+            decision: self.decision.as_str(),
+            reason: self.reason.as_str(),
+            determining_policies: self.determining.iter().map(|policy| policy.id.as_str()).collect(),
+            violations: self.violations.iter().filter_map(|policy| violation(policy)).collect(),
+            bundle: self.bundle.as_ref().map(|bundle| BundleRef {
+                name: bundle.name(),
+                version: bundle.version(),
+                digest: bundle.digest(),
+            }),
+            tables: self
+                .tables
+                .iter()
+                .map(|(topic, next_offset)| TablePosition { topic, next_offset: *next_offset })
+                .collect(),
+            known_digest: Digest::of(self.known.as_bytes()),
+            known: &self.known,
+            errors: self
+                .errors
+                .iter()
+                .map(|found| JudgeError {
+                    code: found.code,
+                    subject: &found.subject,
+                    message: &found.message,
+                })
+                .collect(),
+            duplicate_of: self.last_sequence.map(|last_sequence| DuplicateOf {
+                source_id: event.source.id,
+                sequence: event.source.sequence,
+                last_sequence,
+            }),
+            state_limit: self.state_limit,
+        }
+    }
+}
+
+fn violation(policy: &Policy) -> Option<Violation<'_>> {
+    match policy.kind {
+        Kind::Rule { severity, mode, effect } => Some(Violation {
+            policy: &policy.id,
+            severity: severity.as_str(),
+            mode: mode.as_str(),
+            effect: effect.as_str(),
+        }),
+        Kind::Grant => None,
+    }
+}
+
+/// What was known, as verdicts carry it: no text of a payload but in derived values. The order of the fields is that of
+/// their names: this is the canonical form, over which `known_digest` goes.
+#[derive(Serialize)]
+struct KnownRecord<'k> {
+    agent: Option<KnownAgent<'k>>,
+    derived: &'k std::collections::BTreeMap<String, agentgov_enrichment::Scalar>,
+    facts: &'k [agentgov_enrichment::Referred],
+    session: KnownSession,
+}
+
+#[derive(Serialize)]
+struct KnownAgent<'k> {
+    owner: &'k str,
+    roles: &'k [String],
+    state: &'static str,
+}
+
+#[derive(Serialize)]
+struct KnownSession {
+    events: i64,
+    /// Microseconds since the epoch; null before the first event.
+    started_at: Option<i64>,
+    tool_calls: i32,
+}
+
+/// The canonical JSON of what was known.
+pub(crate) fn known_json(agent: Option<&Agent>, known: &Known, session: &Session) -> String {
+    let record = KnownRecord {
+        agent: agent.map(|agent| KnownAgent {
+            owner: &agent.owner,
+            roles: &agent.roles,
+            state: agent.state.as_str(),
+        }),
+        derived: &known.derived,
+        facts: &known.facts,
+        session: KnownSession {
+            events: session.events(),
+            started_at: session.started_at().map(|time| time.0),
+            tool_calls: session.tool_calls(),
+        },
+    };
+    // Keys are texts and numbers are whole: this cannot fail.
+    serde_json::to_string(&record).unwrap_or_default()
+}

@@ -1,0 +1,190 @@
+//! The one entry point: one event in, at most one verdict and the changed state out.
+
+use std::sync::Arc;
+
+use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known, Session};
+use agentgov_schemas::catalogue;
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::topology::SessionLimits;
+use agentgov_schemas::verdict::Origin;
+
+use crate::bundle::Bundle;
+use crate::cedar::{Act, Answer, Question};
+use crate::judgement::{Decision, Judgement, Reason, known_json};
+use crate::policy::{Kind, Mode, Policy, RuleEffect};
+use crate::table::BundleTable;
+
+/// What judging needs beside the event and its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<'a> {
+    /// The agents, as far as they were folded.
+    pub agents: &'a AgentTable,
+    /// The bundles, as far as they were folded.
+    pub bundles: &'a BundleTable,
+    /// What a session may keep.
+    pub limits: SessionLimits,
+    /// The topic that `agents` was folded from, for the verdict.
+    pub agents_topic: &'a str,
+    /// The topic that `bundles` was folded from, for the verdict.
+    pub bundles_topic: &'a str,
+}
+
+/// What became of one event.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The verdict of a judged type.
+    pub verdict: Option<Judgement>,
+    /// What the changelog must be told, in order. None of a duplicate.
+    pub changes: Vec<Change>,
+    /// Errors of tools.yaml's expressions about what a result states: no verdict tells them.
+    pub findings: Vec<Finding>,
+}
+
+impl Kernel<'_> {
+    /// Takes one event into its session, and judges it by what the session knew before. `origin` is where it stands. The
+    /// caller has replaced a session that is expired (see [`Session::is_expired`]).
+    pub fn step(&self, session: &mut Session, event: &ActionEvent<'_>, origin: &Origin<'_>) -> Step {
+        let judged = catalogue::is_judged(event.r#type);
+        if let Some(last) = session.last_sequence(&event.source).filter(|last| event.source.sequence <= *last)
+        {
+            let verdict = judged.then(|| self.duplicate(session, last));
+            return Step { verdict, changes: Vec::new(), findings: Vec::new() };
+        }
+        let bundle = self.bundles.active(event.environment);
+        let verdict = judged.then(|| self.judge(bundle, session, event));
+        let applied = session.apply(event, origin, bundle.map(|bundle| bundle.tools()), &self.limits);
+        Step { verdict, changes: applied.changes, findings: applied.findings }
+    }
+
+    fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement {
+        Judgement {
+            call_index: None,
+            known: "{}".to_owned(),
+            last_sequence: Some(last_sequence),
+            ..self.judgement(session, Decision::Duplicate, Reason::Duplicate)
+        }
+    }
+
+    fn judge(&self, bundle: Option<&Arc<Bundle>>, session: &Session, event: &ActionEvent<'_>) -> Judgement {
+        let agent = self.agents.get(event.tenant_id, event.agent.id);
+        let call_index = Some(session.index_of(event));
+        let Some(bundle) = bundle else {
+            let known = known_json(agent, &Known::default(), session);
+            return Judgement {
+                call_index,
+                known,
+                ..self.judgement(session, Decision::Indeterminate, Reason::NoBundle)
+            };
+        };
+        let known = bundle.tools().derive(session, event);
+        let outcome = evaluate(bundle, session, event, agent, &known);
+        let mut errors = known.findings.clone();
+        errors.extend(outcome.errors);
+        Judgement {
+            call_index,
+            determining: outcome.determining,
+            violations: outcome.violations,
+            bundle: Some(Arc::clone(bundle)),
+            errors,
+            known: known_json(agent, &known, session),
+            ..self.judgement(session, outcome.decision, outcome.reason)
+        }
+    }
+
+    fn judgement(&self, session: &Session, decision: Decision, reason: Reason) -> Judgement {
+        Judgement {
+            decision,
+            reason,
+            call_index: None,
+            determining: Vec::new(),
+            violations: Vec::new(),
+            bundle: None,
+            errors: Vec::new(),
+            tables: vec![
+                (self.agents_topic.to_owned(), self.agents.next_offset()),
+                (self.bundles_topic.to_owned(), self.bundles.next_offset()),
+            ],
+            known: String::new(),
+            last_sequence: None,
+            state_limit: session.limited(),
+        }
+    }
+}
+
+/// What the policies say.
+struct Outcome {
+    decision: Decision,
+    reason: Reason,
+    determining: Vec<Arc<Policy>>,
+    violations: Vec<Arc<Policy>>,
+    errors: Vec<Finding>,
+}
+
+fn evaluate(
+    bundle: &Bundle,
+    session: &Session,
+    event: &ActionEvent<'_>,
+    agent: Option<&Agent>,
+    known: &Known,
+) -> Outcome {
+    let tool = event.tool.as_ref().map_or("", |tool| tool.name);
+    let question = match Question::new(event, bundle.tools().effect(tool), agent, session, known) {
+        Ok(question) => question,
+        Err(message) => return Outcome::unasked(message),
+    };
+    let candidates = bundle.index().candidates(Act::of(event), tool);
+    let rules = question.ask(&candidates.rules);
+    // Only an active agent has grants.
+    let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
+    let grants = if active { question.ask(&candidates.grants) } else { Answer::default() };
+    let policies = |ids: &[String]| -> Vec<Arc<Policy>> {
+        ids.iter().filter_map(|id| bundle.policy(id)).map(Arc::clone).collect()
+    };
+    let violations = policies(&rules.satisfied);
+    let granted = policies(&grants.satisfied);
+    // Only an enforced rule that cannot be evaluated keeps the others from deciding.
+    let undecided = event.tool.is_none()
+        || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| is_enforced(p)));
+    let errors = rules
+        .errors
+        .iter()
+        .chain(&grants.errors)
+        .map(|(id, message)| Finding::new(Finding::POLICY_ERROR, id, message.clone()))
+        .collect();
+    let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
+    let (decision, reason) = if enforced.iter().any(|policy| denies(policy)) {
+        (Decision::Deny, Reason::Policy)
+    } else if granted.is_empty() {
+        (Decision::Deny, Reason::NoGrant)
+    } else if undecided {
+        (Decision::Indeterminate, Reason::Error)
+    } else if !enforced.is_empty() {
+        (Decision::Ask, Reason::Policy)
+    } else {
+        (Decision::Allow, Reason::Granted)
+    };
+    // As Cedar has it: rules that apply determine; without any, the grants do.
+    let determining = if enforced.is_empty() { granted } else { enforced };
+    Outcome { decision, reason, determining, violations, errors }
+}
+
+impl Outcome {
+    /// Nothing could be asked at all.
+    fn unasked(message: String) -> Self {
+        Self {
+            decision: Decision::Indeterminate,
+            reason: Reason::Error,
+            determining: Vec::new(),
+            violations: Vec::new(),
+            errors: vec![Finding::new(Finding::POLICY_ERROR, "request", message)],
+        }
+    }
+}
+
+fn is_enforced(policy: &Policy) -> bool {
+    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, .. })
+}
+
+fn denies(policy: &Policy) -> bool {
+    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, effect: RuleEffect::Deny, .. })
+}

@@ -1,0 +1,191 @@
+//! What is known of a policy beside its text: its annotations.
+
+use cedar_policy::Effect;
+
+use crate::source::Statement;
+
+/// A policy of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its `@id`: unique in the bundle.
+    pub id: String,
+    /// Its `@title`: what it says, in one line.
+    pub title: Option<String>,
+    /// What its violator should do: `@remediation`.
+    pub remediation: Option<String>,
+    /// The controls that it implements: `@controls`, separated by commas.
+    pub controls: Vec<String>,
+    /// A rule, or a grant.
+    pub kind: Kind,
+    /// The file that it stands in, within the bundle.
+    pub file: String,
+    /// The line that its text begins in, from 1.
+    pub line: u64,
+    /// Its text, as it was written.
+    pub source: String,
+}
+
+/// What a policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A `permit`: says which agents may use which tools.
+    Grant,
+    /// A `forbid`.
+    Rule {
+        /// `@severity`.
+        severity: Severity,
+        /// `@mode`, by default enforce.
+        mode: Mode,
+        /// `@effect`, by default deny.
+        effect: RuleEffect,
+    },
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            const WORDS: &[&str] = &[$($word),+];
+
+            /// The word that policies and verdicts use.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// How bad a violation is.
+    Severity {
+        /// Worth knowing.
+        Low = "low",
+        /// Worth a look.
+        Medium = "medium",
+        /// Worth an interruption.
+        High = "high",
+        /// Worth waking someone.
+        Critical = "critical",
+    }
+}
+
+words! {
+    /// Whether a rule decides.
+    Mode {
+        /// It decides.
+        Enforce = "enforce",
+        /// It is only noted.
+        Observe = "observe",
+    }
+}
+
+words! {
+    /// What an enforced rule decides.
+    RuleEffect {
+        /// The action is refused.
+        Deny = "deny",
+        /// A person must approve the action.
+        Ask = "ask",
+    }
+}
+
+const KNOWN: &[&str] = &["id", "title", "severity", "mode", "effect", "remediation", "controls"];
+
+impl Policy {
+    /// Reads the annotations of a parsed policy. Every mistake is reported; `None` if it cannot be used.
+    pub(crate) fn read(
+        statement: &Statement<'_>,
+        parsed: &cedar_policy::Policy,
+        report: &mut dyn FnMut(String),
+    ) -> Option<Self> {
+        let annotation = |name: &str| parsed.annotation(name).map(str::to_owned);
+        for (name, _) in parsed.annotations().filter(|(name, _)| !KNOWN.contains(name)) {
+            report(format!(
+                "unknown annotation `@{name}`; expected {}",
+                agentgov_schemas::yaml::one_of(KNOWN)
+            ));
+        }
+        let id = annotation("id").filter(|id| is_id(id));
+        if id.is_none() {
+            report("expected `@id(\"…\")` of letters, digits, `-`, `_` and `.`, which names the policy in verdicts".to_owned());
+        }
+        let kind = match parsed.effect() {
+            Effect::Permit => {
+                for name in
+                    ["severity", "mode", "effect"].into_iter().filter(|name| annotation(name).is_some())
+                {
+                    report(format!("`@{name}` is for forbid policies; a permit is a grant and has none"));
+                }
+                Some(Kind::Grant)
+            }
+            Effect::Forbid => {
+                let severity =
+                    word("severity", annotation("severity"), None, Severity::WORDS, Severity::parse, report);
+                let mode =
+                    word("mode", annotation("mode"), Some(Mode::Enforce), Mode::WORDS, Mode::parse, report);
+                let effect = word(
+                    "effect",
+                    annotation("effect"),
+                    Some(RuleEffect::Deny),
+                    RuleEffect::WORDS,
+                    RuleEffect::parse,
+                    report,
+                );
+                severity.zip(mode).zip(effect).map(|((severity, mode), effect)| Kind::Rule {
+                    severity,
+                    mode,
+                    effect,
+                })
+            }
+        };
+        let controls = annotation("controls").unwrap_or_default();
+        Some(Self {
+            id: id?,
+            title: annotation("title"),
+            remediation: annotation("remediation"),
+            controls: controls
+                .split(',')
+                .map(str::trim)
+                .filter(|c| !c.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            kind: kind?,
+            file: statement.file.to_owned(),
+            line: statement.line,
+            source: statement.text.to_owned(),
+        })
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=128).contains(&id.len()) && id.chars().all(allowed)
+}
+
+fn word<T: Copy>(
+    name: &str,
+    found: Option<String>,
+    default: Option<T>,
+    words: &[&str],
+    parse: fn(&str) -> Option<T>,
+    report: &mut dyn FnMut(String),
+) -> Option<T> {
+    let Some(found) = found else {
+        if default.is_none() {
+            report(format!("expected `@{name}` of {}", agentgov_schemas::yaml::one_of(words)));
+        }
+        return default;
+    };
+    let value = parse(&found);
+    if value.is_none() {
+        report(format!("`@{name}`: expected {}, found `{found}`", agentgov_schemas::yaml::one_of(words)));
+    }
+    value
+}
