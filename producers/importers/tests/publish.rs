@@ -1,4 +1,10 @@
 //! An import through a recorder: all of it, once, or nothing; against librdkafka's own mock brokers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy takes helpers of tests for product code"
+)]
 
 #[path = "../../sdk/tests/fake/mod.rs"]
 mod fake;

@@ -1,4 +1,10 @@
 //! What a recorder needs to start, and what it says when that is missing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy takes helpers of tests for product code"
+)]
 
 mod fake;
 
