@@ -64,7 +64,7 @@ impl Word<'_> {
     }
 }
 
-/// The bare words of a statement, outside quotes and comments, each with its depth in parentheses.
+/// The words and quoted texts of a statement, outside comments, each with its depth in parentheses.
 struct Words<'a> {
     text: &'a [u8],
     at: usize,
@@ -80,12 +80,9 @@ impl<'a> Iterator for Words<'a> {
             match *rest.first()? {
                 b'-' if rest.starts_with(b"--") => self.at += until(rest, b"\n", 2),
                 b'/' if rest.starts_with(b"/*") => self.at += until(rest, b"*/", 2),
-                quote @ (b'\'' | b'"' | b'`') => self.at += quoted(rest, quote),
+                quote @ (b'\'' | b'"' | b'`') => return self.word(quoted(rest, quote)),
                 byte if is_word(byte) => {
-                    let length = rest.iter().take_while(|byte| is_word(**byte)).count();
-                    let (start, end) = (self.at, self.at + length);
-                    self.at = end;
-                    return Some(Word { text: rest.get(..length)?, start, end, depth: self.depth });
+                    return self.word(rest.iter().take_while(|byte| is_word(**byte)).count());
                 }
                 byte => {
                     match byte {
@@ -97,6 +94,14 @@ impl<'a> Iterator for Words<'a> {
                 }
             }
         }
+    }
+}
+
+impl<'a> Words<'a> {
+    fn word(&mut self, length: usize) -> Option<Word<'a>> {
+        let (start, end) = (self.at, self.at + length);
+        self.at = end;
+        Some(Word { text: self.text.get(start..end)?, start, end, depth: self.depth })
     }
 }
 

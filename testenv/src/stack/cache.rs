@@ -91,9 +91,9 @@ fn install_part(
     let parent = folder.parent().unwrap_or(folder);
     let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(parent);
     let staging = staging.map_err(Error::io("make a folder in", parent))?;
-    let content = download(part, &locked.source, tools, staging.path(), &|bytes| {
-        progress(Event::Downloaded { part, bytes });
-    })?;
+    // The client's own copies count as well, hence the cap.
+    let arrived = |bytes: u64| progress(Event::Downloaded { part, bytes: bytes.min(locked.size()) });
+    let content = download(part, &locked.source, tools, staging.path(), &arrived)?;
     digest::verify(part, &locked.file, &digest::describe(&content)?)?;
     let content = unpack(&locked.source, &content, staging.path())?;
     finish(&content)?;

@@ -1,5 +1,6 @@
 //! Downloads a part's files with the registries' own clients.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +12,8 @@ use crate::Error;
 use crate::files::{size_below, tail};
 use crate::part::Part;
 
+/// Bytes between two reports. Maven fills the user's repository first, so that nothing shows before its end.
+const STEP: u64 = 1 << 20;
 /// How often the size of a running download is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -45,7 +48,14 @@ pub(super) fn fetch(
         }
     };
     command.current_dir(staging);
-    run(part, command, &staging.join("download.log"), &|| progress(size_below(staging)))
+    let told = Cell::new(0);
+    run(part, command, &staging.join("download.log"), &|| {
+        let bytes = size_below(staging);
+        if bytes >= told.get() + STEP {
+            told.set(bytes);
+            progress(bytes);
+        }
+    })
 }
 
 fn maven(tools: &Tools, goal: &str, property: &str, to: &Path) -> Command {

@@ -1,0 +1,160 @@
+//! How native stacks begin, lose parts, and end.
+//!
+//! Some tests need an owner that can be killed or that has another environment: they run this executable again,
+//! with only the ignored test `owner`, which starts a stack and waits.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agentgov_testenv::{BackendKind, Error, Options, Part, TestEnv};
+
+fn native() -> Options {
+    Options::new(env!("CARGO_BIN_EXE_testenv-helper")).backend(BackendKind::Native)
+}
+
+fn start(options: Options) -> TestEnv {
+    TestEnv::start(options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs the test `owner` in a process of its own.
+fn spawn_owner(environment: &[(&str, &str)]) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "owner", "--ignored", "--nocapture"])
+        .env("AGENTGOV_TEST_OWNER", "1")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "run by other tests as a process of its own"]
+fn owner() {
+    if std::env::var_os("AGENTGOV_TEST_OWNER").is_none() {
+        return;
+    }
+    match TestEnv::start(native()) {
+        Ok(stack) => {
+            let pids = Part::ALL.map(|part| stack.pid(part).unwrap().to_string());
+            println!("\nSTARTED {} {}", pids.join(" "), stack.logs().display());
+            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        }
+        Err(error) => println!("\nFAILED {error}"),
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    // A zombie is gone; it only waits to be counted.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z'))
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_owner() {
+    let mut child = spawn_owner(&[]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("STARTED ") || line.starts_with("FAILED "));
+    let line = line.expect("the owner tells how its start went");
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[0], "STARTED", "{line}");
+    let pids: Vec<u32> = words[1..4].iter().map(|pid| pid.parse().unwrap()).collect();
+    let folder = Path::new(words[4]).parent().unwrap();
+    assert!(pids.iter().all(|pid| runs(*pid)) && folder.is_dir());
+
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    eventually("the parts are gone", || pids.iter().all(|pid| !runs(*pid)));
+    eventually("their directory is gone", || !folder.exists());
+}
+
+#[test]
+fn missing_programs_are_told_at_once_and_with_the_ways_out() {
+    let cache = tempfile::tempdir().unwrap();
+    let child = spawn_owner(&[("PATH", ""), ("JAVA_HOME", ""), ("XDG_CACHE_HOME", cache.path().to_str().unwrap())]);
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    for part in ["FAILED the native backend needs programs", "java, 17", "mvn,", "npm,", "Docker engine", "AGENTGOV_KAFKA"] {
+        assert!(output.contains(part), "{part} is missing in:\n{output}");
+    }
+}
+
+#[test]
+fn a_part_that_dies_early_shows_the_end_of_its_log() {
+    let error = TestEnv::start(native().broker_property("process.roles", "nonsense")).err().expect("a broken broker");
+    assert!(matches!(error, Error::PartDied { part: Part::Broker, .. }), "{error}");
+    assert!(error.to_string().contains("nonsense"), "{error}");
+}
+
+#[test]
+fn parts_can_be_lost_and_come_back_with_their_data() {
+    let stack = start(native());
+    let engine = stack.addresses().clickhouse.clone();
+    let sql = |sql: &str| post(&engine, sql);
+    sql("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a").unwrap();
+    sql("INSERT INTO t VALUES (1)").unwrap();
+    for part in Part::ALL {
+        let before = stack.pid(part).unwrap();
+        stack.kill(part).unwrap();
+        assert!(!runs(before), "{part}");
+        stack.restart(part).unwrap();
+        assert_ne!(stack.pid(part).unwrap(), before, "{part}");
+    }
+    assert_eq!(sql("SELECT count() FROM t").unwrap(), "1\n");
+
+    stack.pause(Part::Engine).unwrap();
+    let asked = std::thread::spawn({
+        let engine = engine.clone();
+        move || post(&engine, "SELECT 2")
+    });
+    eventually("the engine is stopped", || state(stack.pid(Part::Engine).unwrap()) == 'T');
+    assert!(!asked.is_finished());
+    stack.resume(Part::Engine).unwrap();
+    assert_eq!(asked.join().unwrap().unwrap(), "2\n");
+
+    let pids = Part::ALL.map(|part| stack.pid(part).unwrap());
+    stack.stop().unwrap();
+    assert!(pids.iter().all(|pid| !runs(*pid)));
+}
+
+#[test]
+fn a_directory_keeps_its_data_and_serves_one_stack_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(native().data_dir(folder.path()));
+    post(&first.addresses().clickhouse, "CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a").unwrap();
+    let error = TestEnv::start(native().data_dir(folder.path())).err().expect("a second owner");
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    first.stop().unwrap();
+    let second = start(native().data_dir(folder.path()));
+    assert_eq!(post(&second.addresses().clickhouse, "EXISTS t").unwrap(), "1\n");
+    assert!(second.logs().join("broker.log").is_file());
+}
+
+fn state(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('?')
+}
+
+/// A statement over plain HTTP; the body of the answer.
+fn post(engine: &str, sql: &str) -> std::io::Result<String> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(engine.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(stream, "POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n{sql}", sql.len())?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+    assert!(head.contains(" 200 "), "{sql}: {reply}");
+    Ok(body.to_owned())
+}

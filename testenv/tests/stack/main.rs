@@ -1,0 +1,42 @@
+//! What the parts of a stack must be able to do, on whichever backend runs it. One stack serves all tests.
+
+mod broker;
+mod engine;
+mod fence;
+mod http;
+mod registry;
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use agentgov_testenv::{Addresses, Options, TestEnv};
+
+/// Ends with this process.
+static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
+    let options = Options::new(env!("CARGO_BIN_EXE_testenv-helper"));
+    TestEnv::start(options).unwrap_or_else(|error| panic!("{error}"))
+});
+
+fn addresses() -> &'static Addresses {
+    STACK.addresses()
+}
+
+/// A client in a database of its own, so that tests do not meet.
+async fn database(name: &str) -> clickhouse::Client {
+    let addresses = addresses();
+    let client = clickhouse::Client::default()
+        .with_url(&addresses.clickhouse)
+        .with_user(&addresses.clickhouse_user)
+        .with_password(&addresses.clickhouse_password);
+    client.query(&format!("CREATE DATABASE {name}")).execute().await.unwrap();
+    client.with_database(name)
+}
+
+/// Waits for a condition; the deadline is generous because other tests use the same cores.
+async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
