@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - [`processor`]: the loop of stages from Kafka to Kafka
+//! - [`sink`]: the loop of stages from Kafka to a store
 //! - [`schemas`]: writers' schemas by id, fetched once
 //! - [`health`]: live, ready and why not, progress
 //! - [`error`]: how a stage ends, and the exit code that says so
@@ -16,6 +17,7 @@ pub mod error;
 pub mod health;
 pub mod processor;
 pub mod schemas;
+pub mod sink;
 pub mod stop;
 
 pub use error::{ExitCode, StageError};

@@ -1,0 +1,199 @@
+//! What is gathered for one table: its partitions of this process, and the open blocks of their records.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::marker::Claims;
+use super::native::Block;
+use super::plan::{Month, Place, Plan};
+use super::{Pushed, Record, Route, TopicPartition, Writer, protocol};
+use super::{Store, StoreError};
+use crate::StageError;
+use crate::backoff::Backoff;
+
+/// A block goes out at this size, however little time has passed. Measured: bigger ones are not faster.
+const MOST_ROWS: usize = 50_000;
+const MOST_BYTES: usize = 32 << 20;
+/// A row waits no longer than this for others while more are coming.
+const LINGER: Duration = Duration::from_secs(1);
+/// Inserts of a table keep this distance, so that its parts stay few: 10 a second are merged without effort.
+const PACE: Duration = Duration::from_millis(100);
+/// How often the size in bytes is looked at.
+const ROWS_BETWEEN_LOOKS: usize = 64;
+
+/// One partition of this process.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) at: TopicPartition,
+    /// The claim under which its rows are inserted.
+    pub(super) claim: u64,
+    /// The offset at which fetching goes on.
+    pub(super) next: i64,
+    /// The table has all records before this offset.
+    pub(super) durable: i64,
+}
+
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    /// Per partition in it, the offset after its last record in it.
+    ends: BTreeMap<i32, i64>,
+}
+
+/// What becomes of a record that is handed to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is gathered.
+    Yes,
+    /// It is gathered, and it is time to insert.
+    Full,
+    /// Insert first, then hand it over again.
+    InsertFirst,
+    /// It belongs to what is no longer, or not yet, this process's.
+    NotOurs,
+    /// Asked to stop.
+    Stopped,
+}
+
+/// A table, and its share of the work.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) route: Route,
+    pub(super) shares: BTreeMap<i32, Share>,
+    /// When to claim (again); `None`: the claims hold, as far as is known.
+    pub(super) claim_at: Option<Instant>,
+    /// Inserts in a row that did not succeed.
+    pub(super) strikes: u32,
+    backoff: Backoff,
+    plan: Plan,
+    open: Vec<Open>,
+    rows: usize,
+    oldest: Option<Instant>,
+    inserted: Option<Instant>,
+}
+
+impl Lane {
+    pub(super) fn new(route: Route) -> Self {
+        Self {
+            route,
+            shares: BTreeMap::new(),
+            claim_at: None,
+            strikes: 0,
+            backoff: Backoff::default(),
+            plan: Plan::default(),
+            open: Vec::new(),
+            rows: 0,
+            oldest: None,
+            inserted: None,
+        }
+    }
+
+    /// New partitions, those of its topic among `all`: what was gathered for the old ones is dropped, their next owner
+    /// reads it again.
+    pub(super) fn assign(&mut self, all: &[TopicPartition]) {
+        self.drop_rows();
+        let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
+        self.shares = ours.map(|at| (at.partition, Share { at, claim: 0, next: 0, durable: 0 })).collect();
+        self.claim_at = (!self.shares.is_empty()).then(Instant::now);
+    }
+
+    /// Whether the last insert, or a claim, took effect is not known: drops what is gathered, and claims again later.
+    pub(super) fn doubt(&mut self) {
+        self.drop_rows();
+        self.claim_at = Some(Instant::now() + self.backoff.pause());
+    }
+
+    /// The claims hold.
+    pub(super) fn claimed(&mut self) {
+        self.claim_at = None;
+        if self.strikes == 0 {
+            self.backoff.reset();
+        }
+    }
+
+    /// Takes a record in.
+    pub(super) fn take<W: Writer>(
+        &mut self,
+        writer: &mut W,
+        record: &Record<'_>,
+    ) -> Result<Taken, StageError> {
+        let ready = self.claim_at.is_none();
+        let Some(share) =
+            self.shares.get_mut(&record.at.partition).filter(|share| ready && record.offset >= share.next)
+        else {
+            return Ok(Taken::NotOurs);
+        };
+        if self.route.gapless && record.offset != share.next {
+            return Err(StageError::Config(format!(
+                "{}: expected offset {}, found {}: the topic must be written by idempotent producers without \
+                 transactions, so that its offsets have no gaps; find who writes transactions to it",
+                share.at, share.next, record.offset
+            )));
+        }
+        let Place::Block(at) = self.plan.place(record.at.partition, Month::of(record.logged_at)) else {
+            return Ok(Taken::InsertFirst);
+        };
+        if at == self.open.len() {
+            self.open.push(Open { block: writer.block(&self.route.topic)?, ends: BTreeMap::new() });
+        }
+        let Some(open) = self.open.get_mut(at) else {
+            return Err(StageError::Internal(format!("{}: no block of number {at}", share.at)));
+        };
+        if writer.push(&mut open.block, record, share.claim)? == Pushed::Stopped {
+            return Ok(Taken::Stopped);
+        }
+        share.next = record.offset + 1;
+        open.ends.insert(record.at.partition, share.next);
+        self.rows += 1;
+        self.oldest.get_or_insert_with(Instant::now);
+        let large = self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS)
+            && self.open.iter().map(|open| open.block.bytes()).sum::<usize>() >= MOST_BYTES;
+        Ok(if large || self.rows >= MOST_ROWS { Taken::Full } else { Taken::Yes })
+    }
+
+    /// How long what is gathered should still wait, if anything is. `idle`: no more records are there at the moment.
+    pub(super) fn patience(&self, idle: bool) -> Option<Duration> {
+        let oldest = self.oldest?;
+        let linger = LINGER.saturating_sub(oldest.elapsed());
+        let pace = self.inserted.map_or(Duration::ZERO, |inserted| PACE.saturating_sub(inserted.elapsed()));
+        Some(if self.rows >= MOST_ROWS {
+            Duration::ZERO
+        } else if idle {
+            pace
+        } else {
+            linger
+        })
+    }
+
+    /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
+    pub(super) fn insert<W: Writer>(&mut self, writer: &mut W, store: &Store) -> Result<usize, StoreError> {
+        self.strikes += 1;
+        writer.before_insert(store)?;
+        for open in self.open.iter_mut().filter(|open| open.block.rows() > 0) {
+            let shares = open.ends.keys().filter_map(|partition| self.shares.get(partition));
+            let claims: Claims = shares.map(|share| (share.at.name().to_owned(), share.claim)).collect();
+            protocol::insert(store, &self.route.table, &claims, &open.block)?;
+            for (partition, end) in &open.ends {
+                if let Some(share) = self.shares.get_mut(partition) {
+                    share.durable = *end;
+                }
+            }
+        }
+        let rows = self.rows;
+        self.drop_rows();
+        self.inserted = Some(Instant::now());
+        self.strikes = 0;
+        self.backoff.reset();
+        Ok(rows)
+    }
+
+    fn drop_rows(&mut self) {
+        self.plan.clear();
+        self.rows = 0;
+        self.oldest = None;
+        for open in &mut self.open {
+            open.block.clear();
+            open.ends.clear();
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The loop of stages from Kafka to a store: every offset is one row, exactly once, with plain HTTP inserts.
+//!
+//! ```text
+//!   assigned, or in doubt ──► claim ──► drain ──► look ──► compare ──► fetch ──► insert ──► fetch …
+//!                               ▲                                                  │
+//!                               └────────── any answer but 200: a doubt ◄──────────┘
+//! ```
+//!
+//! The table, not Kafka, says where to go on: it always holds a prefix of what its topic-partition holds. The committed
+//! offsets only show the lag. Why this is exactly once stands in ADR 0005 (docs/adr); [`protocol`] has the steps.
+//!
+//! - [`run`]: the loop · [`Writer`]: what a stage adds to it, the columns of a record
+//! - [`native`]: ClickHouse's Native format, built by column · [`store`]: the HTTP client
+//! - [`protocol`]: claim, drain, look, insert · [`marker`]: how inserts name whose they are
+//! - `position`: where a partition goes on, as a pure rule · `plan`: which record goes into which insert
+//! - `group`: membership, and rebalances · `probe`: what Kafka holds · `lane`: what is gathered for one table
+
+pub mod marker;
+pub mod native;
+pub mod protocol;
+pub mod store;
+
+mod establish;
+mod group;
+mod lane;
+mod plan;
+mod position;
+mod probe;
+mod run;
+mod writer;
+
+pub use group::TopicPartition;
+pub use run::{Options, Route, run};
+pub use store::{Store, StoreError};
+pub use writer::{Pushed, Record, Writer};

@@ -1,0 +1,248 @@
+//! ClickHouse's Native format, built by column: what goes over the wire is what is gathered, without a row in between.
+//!
+//! Source: "Native" in ClickHouse's documentation of formats, and its NativeReader (client protocol version 0, as over
+//! HTTP): number of columns and of rows as VarUInt; then per column its name, its type, its data. All integers are
+//! little-endian. A nullable column has its null map first, an array column its cumulative lengths. `LowCardinality`
+//! columns are sent as what they hold: the server converts.
+
+use std::marker::PhantomData;
+
+use agentgov_schemas::{Digest, Micros, Millis};
+
+/// How values of one SQL type are laid out in a column.
+pub trait Kind {
+    /// What is put into the column.
+    type Value<'v>: 'v;
+    /// How many separate runs of bytes the column consists of.
+    const PARTS: usize;
+    /// The SQL type, as ClickHouse writes it.
+    fn sql_type() -> String;
+    /// Appends a value to the [`Self::PARTS`] runs.
+    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>);
+    /// Appends the value that stands for "not known".
+    fn push_default(parts: &mut [Vec<u8>]);
+}
+
+fn put_var_uint(mut value: usize, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap_or_default());
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_var_uint(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $sql:literal: $value:ty, default $default:expr, |$v:ident, $out:ident| $push:expr;)*) => {
+        $($(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+
+        impl Kind for $name {
+            type Value<'v> = $value;
+            const PARTS: usize = 1;
+            fn sql_type() -> String {
+                $sql.to_owned()
+            }
+            fn push(parts: &mut [Vec<u8>], $v: Self::Value<'_>) {
+                if let [$out, ..] = parts {
+                    $push;
+                }
+            }
+            fn push_default(parts: &mut [Vec<u8>]) {
+                Self::push(parts, $default);
+            }
+        })*
+    };
+}
+
+kinds! {
+    /// Text; not known: empty.
+    Text = "String": &'v str, default "", |v, out| put_bytes(v.as_bytes(), out);
+    /// Bytes, whatever they are; not known: empty.
+    Bytes = "String": &'v [u8], default b"", |v, out| put_bytes(v, out);
+    /// A SHA-256 digest; not known: 32 zeros.
+    Sha256 = "FixedString(32)": Digest, default Digest::from_bytes([0; 32]), |v, out| out.extend_from_slice(v.as_bytes());
+    /// True or false; not known: false.
+    Flag = "Bool": bool, default false, |v, out| out.push(u8::from(v));
+    /// A signed number of 32 bits.
+    Int32 = "Int32": i32, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
+    /// A signed number of 64 bits.
+    Int64 = "Int64": i64, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
+    /// An unsigned number of 32 bits.
+    UInt32 = "UInt32": u32, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
+    /// An unsigned number of 64 bits.
+    UInt64 = "UInt64": u64, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
+    /// The broker's clock.
+    LoggedAt = "DateTime64(3, 'UTC')": Millis, default Millis(0), |v, out| out.extend_from_slice(&v.0.to_le_bytes());
+    /// A producer's clock. DateTime64(6) shows the years 1900 to 2299: earlier and later claims are moved to the ends of
+    /// that range, so a table keeps the claim itself in a column beside.
+    OccurredAt = "DateTime64(6, 'UTC')": Micros, default Micros(0),
+        |v, out| out.extend_from_slice(&v.0.clamp(FIRST_MICROS, LAST_MICROS).to_le_bytes());
+}
+
+/// 1900-01-01 00:00:00 UTC, the first moment of a DateTime64.
+const FIRST_MICROS: i64 = -2_208_988_800_000_000;
+/// 2299-12-31 23:59:59.999999 UTC, the last moment of a DateTime64(6).
+const LAST_MICROS: i64 = 10_413_791_999_999_999;
+
+/// `K`, or NULL.
+#[derive(Debug)]
+pub struct Nullable<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Nullable<K> {
+    type Value<'v> = Option<K::Value<'v>>;
+    const PARTS: usize = 1 + K::PARTS;
+    fn sql_type() -> String {
+        format!("Nullable({})", K::sql_type())
+    }
+    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>) {
+        let Some((nulls, inner)) = parts.split_first_mut() else { return };
+        nulls.push(u8::from(value.is_none()));
+        match value {
+            Some(value) => K::push(inner, value),
+            None => K::push_default(inner),
+        }
+    }
+    fn push_default(parts: &mut [Vec<u8>]) {
+        Self::push(parts, None);
+    }
+}
+
+/// Any number of `K`.
+#[derive(Debug)]
+pub struct List<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for List<K> {
+    type Value<'v> = &'v mut dyn Iterator<Item = K::Value<'v>>;
+    const PARTS: usize = 1 + K::PARTS;
+    fn sql_type() -> String {
+        format!("Array({})", K::sql_type())
+    }
+    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>) {
+        let Some((ends, inner)) = parts.split_first_mut() else { return };
+        let mut end = ends.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+        for item in value {
+            K::push(inner, item);
+            end += 1;
+        }
+        ends.extend_from_slice(&end.to_le_bytes());
+    }
+    fn push_default(parts: &mut [Vec<u8>]) {
+        Self::push(parts, &mut std::iter::empty());
+    }
+}
+
+/// One column of a block.
+#[derive(Debug)]
+pub struct Column {
+    name: &'static str,
+    sql_type: String,
+    parts: Vec<Vec<u8>>,
+    rows: usize,
+}
+
+impl Column {
+    /// An empty column.
+    pub fn new<K: Kind>(name: &'static str) -> Self {
+        Self { name, sql_type: K::sql_type(), parts: vec![Vec::new(); K::PARTS], rows: 0 }
+    }
+}
+
+/// The cells of a row, in the order of the block's columns.
+#[derive(Debug)]
+pub struct Cells<'b>(std::slice::IterMut<'b, Column>);
+
+impl Cells<'_> {
+    /// Fills the next cell.
+    pub fn put<K: Kind>(&mut self, value: K::Value<'_>) {
+        if let Some(column) = self.0.next() {
+            K::push(&mut column.parts, value);
+            column.rows += 1;
+        }
+    }
+
+    /// Leaves the next cell at what stands for "not known".
+    pub fn skip<K: Kind>(&mut self) {
+        if let Some(column) = self.0.next() {
+            K::push_default(&mut column.parts);
+            column.rows += 1;
+        }
+    }
+}
+
+/// Rows of one table, by column. Keeps its buffers when it is cleared.
+#[derive(Debug)]
+pub struct Block {
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+/// A row that was not filled to its end: a mistake of ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {column}: expected {expected} rows, found {found}")]
+pub struct Ragged {
+    column: &'static str,
+    expected: usize,
+    found: usize,
+}
+
+impl Block {
+    /// An empty block of these columns.
+    pub const fn new(columns: Vec<Column>) -> Self {
+        Self { columns, rows: 0 }
+    }
+
+    /// Begins a row; every cell of it must be filled or skipped.
+    pub fn row(&mut self) -> Cells<'_> {
+        self.rows += 1;
+        Cells(self.columns.iter_mut())
+    }
+
+    /// Rows gathered.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes gathered: the size of the encoded block, but for its few hundred bytes of names.
+    pub fn bytes(&self) -> usize {
+        self.columns.iter().flat_map(|column| &column.parts).map(Vec::len).sum()
+    }
+
+    /// Names of the columns, for the INSERT's list.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.iter().map(|column| column.name)
+    }
+
+    /// The block as it goes over the wire.
+    pub fn encode(&self) -> Result<Vec<u8>, Ragged> {
+        let mut out = Vec::with_capacity(self.bytes() + 64 * self.columns.len());
+        put_var_uint(self.columns.len(), &mut out);
+        put_var_uint(self.rows, &mut out);
+        for column in &self.columns {
+            if column.rows != self.rows {
+                return Err(Ragged { column: column.name, expected: self.rows, found: column.rows });
+            }
+            put_bytes(column.name.as_bytes(), &mut out);
+            put_bytes(column.sql_type.as_bytes(), &mut out);
+            column.parts.iter().for_each(|part| out.extend_from_slice(part));
+        }
+        Ok(out)
+    }
+
+    /// Forgets the rows, keeps the memory.
+    pub fn clear(&mut self) {
+        self.rows = 0;
+        for column in &mut self.columns {
+            column.rows = 0;
+            column.parts.iter_mut().for_each(Vec::clear);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Where a topic-partition goes on, from what the table and the topic hold. Pure: a table of cases.
+
+use std::ops::Range;
+
+use super::protocol::Tail;
+
+/// What the topic holds: offsets from `low` up to, not including, `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watermarks {
+    pub(super) low: i64,
+    pub(super) high: i64,
+}
+
+/// What looking came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Go on at `next`; first the record at `compare` must be the one that the table holds, if the topic still has it.
+    GoOn { next: i64, compare: Option<i64> },
+    /// The topic has lost `from` to `to` (not included) before they were read. Accepted, it goes on at `to`.
+    Overtaken { from: i64, to: i64, compare: Option<i64> },
+    /// The topic ends before what the table has of it.
+    Shorter { expected: i64 },
+    /// The table should have `expected` rows between its first and its last offset.
+    Hole { expected: Range<u64> },
+}
+
+/// Decides. `gaps`: offsets that were accepted as lost. `gapless`: every offset of the topic is a record.
+pub(super) fn position(
+    tail: Option<&Tail>,
+    marks: Watermarks,
+    gaps: &[Range<i64>],
+    gapless: bool,
+) -> Position {
+    let mut next = tail.map_or(0, |tail| tail.last + 1);
+    if marks.high < next {
+        return Position::Shorter { expected: next };
+    }
+    if let (Some(tail), true) = (tail, gapless) {
+        let whole = tail.first..tail.last + 1;
+        let most = u64::try_from(whole.end - whole.start).unwrap_or_default();
+        let least = most.saturating_sub(covered(gaps, &whole));
+        if !(least..=most).contains(&tail.count) {
+            return Position::Hole { expected: least..most + 1 };
+        }
+    }
+    // A gap that was accepted, but nothing was written since.
+    next = gaps.iter().filter(|gap| gap.contains(&next)).map(|gap| gap.end).max().unwrap_or(next);
+    let compare = tail.map(|tail| tail.last).filter(|last| *last >= marks.low);
+    if marks.low > next {
+        return Position::Overtaken { from: next, to: marks.low, compare };
+    }
+    Position::GoOn { next, compare }
+}
+
+/// How many offsets of `whole` lie in any of `gaps`, which may overlap.
+fn covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
+    let mut gaps: Vec<_> = gaps.iter().map(|g| g.start.max(whole.start)..g.end.min(whole.end)).collect();
+    gaps.sort_by_key(|gap| gap.start);
+    let mut end = whole.start;
+    let mut sum = 0;
+    for gap in gaps {
+        sum += (gap.end - gap.start.max(end)).max(0);
+        end = end.max(gap.end);
+    }
+    u64::try_from(sum).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::Digest;
+
+    use super::*;
+
+    fn tail(first: i64, last: i64, count: u64) -> Option<Tail> {
+        Some(Tail { first, last, count, sha256: Digest::of(b"") })
+    }
+
+    fn go_on(next: i64, compare: Option<i64>) -> Position {
+        Position::GoOn { next, compare }
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of gaps that has one")]
+    fn cases() {
+        let marks = |low, high| Watermarks { low, high };
+        let overtaken = |from, to, compare| Position::Overtaken { from, to, compare };
+        for (what, tail, marks, gaps, gapless, expected) in [
+            ("nothing anywhere", None, marks(0, 0), vec![], true, go_on(0, None)),
+            ("nothing read yet", None, marks(0, 9), vec![], true, go_on(0, None)),
+            ("retention before the first look", None, marks(3, 9), vec![], true, overtaken(0, 3, None)),
+            ("that gap accepted, nothing written", None, marks(3, 9), vec![0..3], true, go_on(3, None)),
+            ("that gap has grown since", None, marks(5, 9), vec![0..3], true, overtaken(3, 5, None)),
+            ("all read", tail(0, 8, 9), marks(0, 9), vec![], true, go_on(9, Some(8))),
+            ("last record gone", tail(0, 8, 9), marks(9, 12), vec![], true, go_on(9, None)),
+            ("overtaken", tail(0, 8, 9), marks(10, 12), vec![], true, overtaken(9, 10, None)),
+            (
+                "gap accepted, nothing written since",
+                tail(0, 8, 9),
+                marks(10, 12),
+                vec![9..10],
+                true,
+                go_on(10, None),
+            ),
+            (
+                "gap accepted and passed",
+                tail(0, 12, 12),
+                marks(10, 13),
+                vec![9..10],
+                true,
+                go_on(13, Some(12)),
+            ),
+            ("topic re-created", tail(0, 8, 9), marks(0, 3), vec![], true, Position::Shorter { expected: 9 }),
+            ("topic one short", tail(0, 8, 9), marks(0, 8), vec![], false, Position::Shorter { expected: 9 }),
+            ("one row missing", tail(0, 8, 8), marks(0, 9), vec![], true, Position::Hole { expected: 9..10 }),
+            (
+                "one row doubled",
+                tail(0, 8, 10),
+                marks(0, 9),
+                vec![],
+                true,
+                Position::Hole { expected: 9..10 },
+            ),
+            ("transactions leave gaps", tail(0, 8, 7), marks(0, 9), vec![], false, go_on(9, Some(8))),
+            ("old months dropped", tail(4, 8, 5), marks(0, 9), vec![], true, go_on(9, Some(8))),
+            (
+                "gap and hole",
+                tail(0, 8, 6),
+                marks(0, 9),
+                vec![2..4],
+                true,
+                Position::Hole { expected: 7..10 },
+            ),
+            ("overlapping gaps", tail(0, 8, 6), marks(0, 9), vec![2..4, 3..5], true, go_on(9, Some(8))),
+        ] {
+            assert_eq!(position(tail.as_ref(), marks, &gaps, gapless), expected, "{what}");
+        }
+    }
+}

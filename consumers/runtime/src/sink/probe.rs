@@ -1,0 +1,83 @@
+//! What Kafka holds of a partition: its watermarks, and a record by its offset. A consumer of its own, outside the group,
+//! so that the group's consumer is never moved for it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use agentgov_schemas::Digest;
+use rdkafka::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+
+use super::TopicPartition;
+use super::group::list;
+use super::position::Watermarks;
+use crate::StageError;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A record that Kafka holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) offset: i64,
+    pub(super) sha256: Digest,
+}
+
+/// The consumer.
+pub(super) struct Probe(BaseConsumer);
+
+impl Probe {
+    /// `config` is the group's: assigning needs its name, but this consumer never joins.
+    pub(super) fn new(mut config: ClientConfig) -> Result<Self, StageError> {
+        let consumer = config
+            // What the table holds was committed when it was read: no need to wait for open transactions behind it.
+            .set("isolation.level", "read_uncommitted")
+            // It wants one record of each partition.
+            .set("queued.min.messages", "1")
+            .set("fetch.message.max.bytes", "65536")
+            .create()
+            .map_err(StageError::kafka("kafka consumer"))?;
+        Ok(Self(consumer))
+    }
+
+    /// Its watermarks.
+    pub(super) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, KafkaError> {
+        let (low, high) = self.0.fetch_watermarks(&at.topic, at.partition, TIMEOUT)?;
+        Ok(Watermarks { low, high })
+    }
+
+    /// The first records at or after these offsets, all of which must lie within the watermarks.
+    pub(super) fn records(
+        &self,
+        offsets: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<BTreeMap<TopicPartition, Held>, KafkaError> {
+        let mut held = BTreeMap::new();
+        if offsets.is_empty() {
+            return Ok(held);
+        }
+        self.0.assign(&list(offsets.iter().map(|(at, offset)| (at, Offset::Offset(*offset))))?)?;
+        let outcome = self.collect(offsets.len(), &mut held);
+        self.0.unassign()?;
+        outcome.map(|()| held)
+    }
+
+    fn collect(&self, wanted: usize, held: &mut BTreeMap<TopicPartition, Held>) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while held.len() < wanted {
+            if Instant::now() > deadline {
+                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+            }
+            let Some(message) = self.0.poll(POLL) else { continue };
+            let message = message?;
+            let at = TopicPartition::new(message.topic(), message.partition());
+            held.entry(at).or_insert_with(|| Held {
+                offset: message.offset(),
+                sha256: Digest::of(message.payload().unwrap_or_default()),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Claim, drain, look, insert: the four steps against the store by which every offset becomes exactly one row.
+//!
+//! What each step relies on:
+//! - a table refuses a row whose claim is not the latest one on its topic-partition (`CONSTRAINT fence`, error 469)
+//! - an insert shows in `system.processes`, with its marker, before the fence looks at it
+//! - so, once a claim is acknowledged, an older insert is either seen by the drain or refused by the fence
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use agentgov_schemas::Digest;
+use serde::Deserialize;
+
+use super::marker::{Claims, names_in};
+use super::native::Block;
+use super::store::{MARGIN, Store, StoreError, quote};
+use crate::Stop;
+
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a table holds of a topic-partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The lowest offset.
+    pub first: i64,
+    /// The highest offset.
+    pub last: i64,
+    /// How many rows.
+    pub count: u64,
+    /// SHA-256 of the value of the record at `last`.
+    pub sha256: Digest,
+}
+
+/// Claims `names`. When this returns the claims hold, and every insert under an older one that has not passed the fence
+/// yet will be refused. On an error they may hold or not: claim anew.
+pub fn claim(
+    store: &Store,
+    table: &str,
+    names: impl IntoIterator<Item = String>,
+) -> Result<Claims, StoreError> {
+    let claims = Claims::fresh(names);
+    let values: Vec<_> = claims.iter().map(|(name, claim)| format!("({},{claim})", quote(name))).collect();
+    if !values.is_empty() {
+        store
+            .execute(&format!("INSERT INTO {table} (topic_partition, claim) VALUES {}", values.join(",")))?;
+    }
+    Ok(claims)
+}
+
+/// Waits until no insert that names one of `claims` is under way: what is there then stays. `false`: asked to stop.
+pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<bool, StoreError> {
+    #[derive(Deserialize)]
+    struct Running {
+        query: String,
+    }
+    let deadline = Instant::now() + store.insert_timeout() + MARGIN;
+    loop {
+        let running: Vec<Running> =
+            store.select("SELECT query FROM system.processes WHERE position(query, 'sink:') > 0")?;
+        let Some(ours) = running.iter().find(|r| names_in(&r.query).any(|name| claims.get(name).is_some()))
+        else {
+            return Ok(true);
+        };
+        if Instant::now() > deadline {
+            let marker = ours.query.split_once("*/").map_or(ours.query.as_str(), |(marker, _)| marker);
+            let message = format!("an older insert ({marker}*/) is still under way, later than it may be");
+            return Err(StoreError::Refused { code: 0, message });
+        }
+        if stop.wait(DRAIN_PAUSE) {
+            return Ok(false);
+        }
+    }
+}
+
+/// What `table` holds of `names`; those of which it holds nothing are absent.
+pub fn look(
+    store: &Store,
+    table: &str,
+    names: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Tail>, StoreError> {
+    #[derive(Deserialize)]
+    struct Row {
+        topic_partition: String,
+        first: i64,
+        last: i64,
+        count: u64,
+        sha256: Digest,
+    }
+    let listed: Vec<_> = names.iter().map(|name| quote(name)).collect();
+    let rows: Vec<Row> = store.select(&format!(
+        "SELECT topic_partition, min(offset) AS first, max(offset) AS last, count() AS count, \
+         lower(hex(argMax(record_sha256, offset))) AS sha256 FROM {table} WHERE topic_partition IN ({}) \
+         GROUP BY topic_partition",
+        listed.join(",")
+    ))?;
+    let tail = |r: &Row| Tail { first: r.first, last: r.last, count: r.count, sha256: r.sha256 };
+    Ok(rows.into_iter().map(|row| (row.topic_partition.clone(), tail(&row))).collect())
+}
+
+/// Inserts `block` under `claims`, which name every topic-partition in it. When this returns, all its rows are durable
+/// at the server. On an error all of them are there, or none, or they will be: never send them again under these claims.
+pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), StoreError> {
+    let body =
+        block.encode().map_err(|e| StoreError::Refused { code: 0, message: format!("{table}: {e}") })?;
+    let names: Vec<_> = block.names().map(|name| format!("`{name}`")).collect();
+    let sql = format!("{} INSERT INTO {table} ({}) FORMAT Native", claims.marker(), names.join(","));
+    store.insert_native(&sql, body)
+}

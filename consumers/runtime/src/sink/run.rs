@@ -1,0 +1,257 @@
+//! The loop.
+
+use std::time::{Duration, Instant};
+
+use agentgov_connect::KafkaEndpoint;
+use agentgov_schemas::Millis;
+use agentgov_schemas::topology::Timing;
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::Offset;
+
+use super::Store;
+use super::group::{self, Notes, Rebalance};
+use super::lane::{Lane, Taken};
+use super::probe::Probe;
+use super::{Record, TopicPartition, Writer};
+use crate::{Health, StageError, Stop};
+
+/// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A topic, and the table that has its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The topic.
+    pub topic: String,
+    /// The table.
+    pub table: String,
+    /// True if every offset is a record: the topic's producers write no transactions. Then the table's rows are counted.
+    pub gapless: bool,
+}
+
+/// What the loop needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The stage's name, for messages.
+    pub stage: String,
+    /// Its consumer group.
+    pub group: String,
+    /// What it reads, and where that goes.
+    pub routes: Vec<Route>,
+    /// The table of claims.
+    pub claims: String,
+    /// The table of offsets that were accepted as lost.
+    pub gaps: String,
+    /// Where Kafka is.
+    pub kafka: KafkaEndpoint,
+    /// The timeouts that decide recovery.
+    pub timing: Timing,
+    /// True: go on where retention was faster, and record what was lost.
+    pub accept_gap: bool,
+    /// Asks it to end.
+    pub stop: Stop,
+    /// What it says of itself.
+    pub health: Health,
+}
+
+/// Runs until asked to stop, or until something that waiting does not mend. Blocks; never call it from async code.
+///
+/// Returns `Ok` after it has inserted what was under way, committed its offsets and left the group.
+pub fn run<W: Writer>(options: Options, store: Store, writer: W) -> Result<(), StageError> {
+    Sink::new(options, store, writer)?.run()
+}
+
+pub(super) struct Sink<W> {
+    pub(super) options: Options,
+    pub(super) store: Store,
+    pub(super) writer: W,
+    pub(super) consumer: BaseConsumer<Notes>,
+    pub(super) probe: Probe,
+    pub(super) lanes: Vec<Lane>,
+    /// Times in a row that a proven member found its claim taken by someone else.
+    pub(super) robbed: u32,
+}
+
+impl<W: Writer> Sink<W> {
+    fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
+        let mut config = group::config(&options.kafka, &options.group, &options.timing);
+        let probe = Probe::new(config.clone())?;
+        let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
+        let consumer = group::join(&mut config, &topics)?;
+        let lanes = options.routes.iter().cloned().map(Lane::new).collect();
+        Ok(Self { options, store, writer, consumer, probe, lanes, robbed: 0 })
+    }
+
+    fn run(mut self) -> Result<(), StageError> {
+        while !self.options.stop.is_asked() {
+            self.rebalance();
+            self.establish()?;
+            let idle = self.fetch()?;
+            self.flush(idle)?;
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Takes over, or gives up, what the group says.
+    fn rebalance(&mut self) {
+        for rebalance in self.consumer.context().take() {
+            let partitions = match rebalance {
+                Rebalance::Assigned(partitions) => partitions,
+                Rebalance::Revoked => Vec::new(),
+            };
+            tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
+            for lane in &mut self.lanes {
+                lane.assign(&partitions);
+            }
+            if partitions.is_empty() {
+                self.options.health.clear("starting");
+            }
+        }
+    }
+
+    /// Gathers records until there are none, or enough. Returns whether there are none.
+    fn fetch(&mut self) -> Result<bool, StageError> {
+        let started = Instant::now();
+        let mut wait = self.lanes.iter().filter_map(|lane| lane.patience(true)).fold(POLL, Duration::min);
+        let consumer = &self.consumer;
+        loop {
+            let message = match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => message,
+                Some(Err(error)) => {
+                    trouble(&self.options, &mut self.lanes, error)?;
+                    break;
+                }
+            };
+            if consumer.context().any() {
+                // Rebalanced: the message may be no longer ours. Whoever owns it reads it again.
+                return Ok(false);
+            }
+            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.route.topic == message.topic()) else {
+                continue;
+            };
+            match gather(lane, &mut self.writer, &message)? {
+                Taken::Yes | Taken::NotOurs => {}
+                Taken::Full | Taken::Stopped => return Ok(false),
+                Taken::InsertFirst => {
+                    insert(&self.options, &self.store, lane, &mut self.writer, consumer);
+                    if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
+                        return Err(StageError::Internal("a record found no place in empty blocks".into()));
+                    }
+                    return Ok(false);
+                }
+            }
+            if started.elapsed() > POLL {
+                return Ok(false);
+            }
+            wait = Duration::ZERO;
+        }
+        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
+            self.options.health.clear("kafka");
+            self.options.health.progress(0, 0);
+        }
+        Ok(true)
+    }
+
+    /// Inserts what has waited long enough.
+    fn flush(&mut self, idle: bool) -> Result<(), StageError> {
+        let mut doubts = false;
+        for lane in &mut self.lanes {
+            if lane.patience(idle).is_some_and(|patience| patience.is_zero()) {
+                match insert(&self.options, &self.store, lane, &mut self.writer, &self.consumer) {
+                    true => self.robbed = 0,
+                    false => doubts = true,
+                }
+            }
+        }
+        if doubts { self.resume() } else { Ok(()) }
+    }
+
+    /// Fetches the partitions whose claims hold, each from where it stands, and no others.
+    pub(super) fn resume(&self) -> Result<(), StageError> {
+        let ready = self.lanes.iter().filter(|lane| lane.claim_at.is_none());
+        let offsets = ready.flat_map(|lane| lane.shares.values()).map(|s| (&s.at, Offset::Offset(s.next)));
+        if self.consumer.context().any() {
+            // Rebalanced meanwhile: these may be no longer ours.
+            return Ok(());
+        }
+        group::list(offsets)
+            .and_then(|list| self.consumer.assign(&list))
+            .map_err(StageError::kafka("assign partitions"))
+    }
+
+    fn leave(&self) {
+        let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
+        let committed =
+            group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
+                if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, CommitMode::Sync) }
+            });
+        if let Err(error) = committed {
+            tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
+        }
+    }
+}
+
+fn gather<W: Writer>(
+    lane: &mut Lane,
+    writer: &mut W,
+    message: &BorrowedMessage<'_>,
+) -> Result<Taken, StageError> {
+    let Some(share) = lane.shares.get(&message.partition()) else { return Ok(Taken::NotOurs) };
+    let at: TopicPartition = share.at.clone();
+    let record = Record {
+        at: &at,
+        offset: message.offset(),
+        logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+        key: message.key(),
+        value: message.payload(),
+        headers: message.headers(),
+    };
+    lane.take(writer, &record)
+}
+
+/// Inserts what a lane has gathered, and commits for the lag. `false`: it is in doubt now.
+fn insert<W: Writer>(
+    options: &Options,
+    store: &Store,
+    lane: &mut Lane,
+    writer: &mut W,
+    consumer: &BaseConsumer<Notes>,
+) -> bool {
+    match lane.insert(writer, store) {
+        Ok(rows) => {
+            options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
+            tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
+            let durable = lane.shares.values().map(|share| (&share.at, Offset::Offset(share.durable)));
+            let committed = group::list(durable).and_then(|list| consumer.commit(&list, CommitMode::Async));
+            if let Err(error) = committed {
+                tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
+            }
+            true
+        }
+        Err(error) => {
+            options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
+            lane.doubt();
+            false
+        }
+    }
+}
+
+/// A consumer's error: some pass, some mean that a partition's position is gone, some end the stage.
+fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(), StageError> {
+    match error {
+        KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
+        error => {
+            options.health.not_ready("kafka", error.to_string());
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                // Which partition it was is not told: looking at all of them finds out.
+                lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);
+            }
+            Ok(())
+        }
+    }
+}

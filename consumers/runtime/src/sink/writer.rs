@@ -1,0 +1,48 @@
+//! What a stage adds to the loop: the columns of a record.
+
+use agentgov_schemas::Millis;
+use rdkafka::message::BorrowedHeaders;
+
+use super::TopicPartition;
+use super::native::Block;
+use super::store::{Store, StoreError};
+use crate::StageError;
+
+/// A record as Kafka holds it.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    /// Where.
+    pub at: &'a TopicPartition,
+    /// Its offset there.
+    pub offset: i64,
+    /// When the broker appended it.
+    pub logged_at: Millis,
+    /// Its key; absent: none.
+    pub key: Option<&'a [u8]>,
+    /// Its value; absent: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers, in order; absent: none.
+    pub headers: Option<&'a BorrowedHeaders>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is a row of the block.
+    Row,
+    /// The stage was asked to stop while it waited for what the row needs; the block is as it was.
+    Stopped,
+}
+
+/// Turns records into rows. Every record is a row: a writer has no way to leave one out.
+pub trait Writer {
+    /// An empty block of the table that the records of `topic` go to. Its columns include `topic_partition`, `offset`,
+    /// `claim`, `logged_at` and `record_sha256`, on which the protocol relies.
+    fn block(&self, topic: &str) -> Result<Block, StageError>;
+
+    /// Adds `record` to a block of its topic, under `claim`. An error ends the stage.
+    fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError>;
+
+    /// Makes durable what the rows pushed so far refer to. Called before each insert; may be called again for the same.
+    fn before_insert(&mut self, store: &Store) -> Result<(), StoreError>;
+}
