@@ -1,5 +1,6 @@
 //! What a stage must give.
 
+use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::Origin;
 use serde::Deserialize;
@@ -89,6 +90,8 @@ pub struct TableRecord<'a> {
     pub topic: &'a str,
     /// The record's offset.
     pub offset: i64,
+    /// When the broker appended it.
+    pub logged_at: Millis,
     /// Its value, or why it has none that can be read.
     pub value: Result<RestoreValue<'a>, &'a str>,
 }

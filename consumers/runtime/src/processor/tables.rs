@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -94,7 +95,8 @@ fn fold<P: Processor>(
     stop: &Stop,
 ) {
     let offset = message.offset();
-    let mut give = |value| processor.fold(topology, &TableRecord { topic, offset, value }, health);
+    let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
+    let mut give = |value| processor.fold(topology, &TableRecord { topic, offset, logged_at, value }, health);
     match wire::split(message.payload().unwrap_or_default()) {
         Err(error) => give(Err(&error.to_string())),
         Ok((id, datum)) => match schemas.get(id, health, stop) {

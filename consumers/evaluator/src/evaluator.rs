@@ -1,0 +1,270 @@
+//! The step, its changelog and its tables.
+
+use agentgov_enrichment::{AgentTable, Change, Session};
+use agentgov_policy::{BundleTable, Folded, Kernel};
+use agentgov_runtime::processor::{
+    OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord,
+};
+use agentgov_runtime::{Health, StageError};
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::{AgentEntry, Bundle};
+use agentgov_schemas::key::{SessionKey, check_tenant_id};
+use agentgov_schemas::state::{Progress, SessionState};
+use agentgov_schemas::topology::{SessionLimits, Stage, Topology};
+use agentgov_schemas::verdict::{Origin, Verdict};
+use agentgov_schemas::{catalogue, subject};
+
+use crate::keys::{self, Entry, Key};
+use crate::refusals::Refusals;
+use crate::sessions::Sessions;
+
+/// The stage that judges.
+#[derive(Debug)]
+pub struct Evaluator {
+    agents: AgentTable,
+    bundles: BundleTable,
+    refusals: Refusals,
+    limits: SessionLimits,
+    agents_topic: String,
+    bundles_topic: String,
+}
+
+impl Evaluator {
+    /// With empty tables.
+    ///
+    /// # Errors
+    /// If the topology does not say what a session may keep, or where agents and bundles are.
+    pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, StageError> {
+        let limits = stage.session.as_ref().ok_or_else(|| {
+            StageError::Config("topology: expected `session:` limits on the evaluator, found none".into())
+        })?;
+        let (bundles_topic, _) = topology.topic_of(subject::BUNDLE)?;
+        Ok(Self {
+            agents: AgentTable::default(),
+            bundles: BundleTable::default(),
+            refusals: Refusals::new(bundles_topic),
+            limits: limits.value,
+            agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
+            bundles_topic: bundles_topic.to_owned(),
+        })
+    }
+}
+
+impl Processor for Evaluator {
+    type Input<'a> = ActionEvent<'a>;
+    type Partition = Sessions;
+
+    fn partition(&self, partition: i32) -> Sessions {
+        Sessions::new(partition)
+    }
+
+    fn restore(
+        &self,
+        sessions: &mut Sessions,
+        key: &[u8],
+        value: Option<RestoreValue<'_>>,
+    ) -> Result<Option<i64>, RestoreError> {
+        let Some(value) = value else {
+            forget(sessions, &keys::parse(key)?);
+            return Ok(None);
+        };
+        let state: SessionState<'_> = value.decode()?;
+        if let Some(progress) = state.progress {
+            sessions.bundles_announced = progress.bundles_announced;
+            return Ok(Some(progress.next_offset));
+        }
+        let now = state.header.as_ref().map_or_else(Default::default, |header| header.last_logged_at);
+        sessions.ensure(state.tenant_id, state.session_id, now);
+        let Some(session) = sessions.get_mut(state.tenant_id, state.session_id) else { return Ok(None) };
+        if let Some(header) = &state.header {
+            session.restore_header(header);
+        }
+        if let Some(fact) = &state.fact {
+            session.restore_fact(fact).map_err(|e| RestoreError(e.to_string()))?;
+        }
+        if let Some(call) = &state.call {
+            session.restore_call(call);
+        }
+        Ok(None)
+    }
+
+    fn step(
+        &mut self,
+        sessions: &mut Sessions,
+        origin: &Origin<'_>,
+        event: &ActionEvent<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Reject> {
+        while let Some((name, session)) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
+            bury(&name.0, &name.1, &session, out).map_err(|e| refused(&e))?;
+        }
+        check_tenant_id(event.tenant_id)
+            .map_err(|e| Reject { reason: "invalid_tenant_id", detail: e.to_string() })?;
+        if event.r#type == catalogue::SOURCE_CLOSED {
+            // The last word of a source: it belongs to no session.
+            return Ok(());
+        }
+        sessions.ensure(event.tenant_id, event.session_id, origin.logged_at);
+        let Some(session) = sessions.get_mut(event.tenant_id, event.session_id) else { return Ok(()) };
+        let kernel = Kernel {
+            agents: &self.agents,
+            bundles: &self.bundles,
+            limits: self.limits,
+            agents_topic: &self.agents_topic,
+            bundles_topic: &self.bundles_topic,
+        };
+        let step = kernel.step(session, event, origin);
+        for finding in &step.findings {
+            tracing::warn!(
+                topic = origin.topic,
+                partition = origin.partition,
+                offset = origin.offset,
+                code = finding.code,
+                subject = finding.subject,
+                message = finding.message,
+                "a result states less than tools.yaml says"
+            );
+        }
+        for change in &step.changes {
+            write(event.tenant_id, event.session_id, session, change, out).map_err(|e| refused(&e))?;
+        }
+        if let Some(judgement) = &step.verdict {
+            let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
+            say(&key, judgement.verdict(event, origin), out).map_err(|e| refused(&e))?;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        sessions: &mut Sessions,
+        next_offset: i64,
+        out: &mut Outputs,
+    ) -> Result<(), OutputError> {
+        if self.has_announcement(sessions) {
+            self.refusals.announce(sessions.bundles_announced, out)?;
+            sessions.bundles_announced = self.bundles.next_offset();
+        }
+        let progress = Some(Progress { next_offset, bundles_announced: sessions.bundles_announced });
+        let entry =
+            SessionState { tenant_id: "", session_id: "", header: None, fact: None, call: None, progress };
+        out.state(keys::PROGRESS, Some(&entry))
+    }
+
+    /// One partition speaks for the stage, so that a refused bundle is told once.
+    fn has_announcement(&self, sessions: &Sessions) -> bool {
+        sessions.partition == 0 && self.refusals.any_from(sessions.bundles_announced)
+    }
+
+    fn fold(&mut self, topology: &Topology, record: &TableRecord<'_>, health: &Health) {
+        let value = record.value.map_err(|why| RestoreError(why.to_owned()));
+        if topology.topic_of(subject::AGENT).is_ok_and(|(topic, _)| topic == record.topic) {
+            match value.and_then(|value| value.decode::<AgentEntry<'_>>()) {
+                Ok(entry) => self.agents.fold(&entry, record.offset),
+                Err(error) => {
+                    self.agents.skip(record.offset);
+                    tracing::error!(topic = record.topic, offset = record.offset, %error, "an entry that cannot be read is passed over");
+                }
+            }
+            return;
+        }
+        match value.and_then(|value| value.decode::<Bundle<'_>>()) {
+            Ok(bundle) => {
+                if let Folded::Refused(refused) = self.bundles.fold(&bundle, record.offset) {
+                    self.refusals.add(&refused, record, bundle.pushed_by);
+                }
+            }
+            Err(error) => {
+                self.bundles.skip(record.offset);
+                self.refusals.add_unreadable(record, &error.to_string());
+            }
+        }
+        match self.bundles.refused().values().next() {
+            None => health.clear("bundle"),
+            Some(refused) => health.not_ready(
+                "bundle",
+                format!(
+                    "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
+                    record.topic,
+                    refused.offset,
+                    refused.name,
+                    refused.version,
+                    refused.problems.first().map(ToString::to_string).unwrap_or_default()
+                ),
+            ),
+        }
+    }
+}
+
+/// Takes away what a tombstone of the changelog names.
+fn forget(sessions: &mut Sessions, key: &Key) {
+    let Key::Session { tenant_id, session_id, entry } = key else { return };
+    match entry {
+        Entry::Header => {
+            sessions.remove(tenant_id, session_id);
+        }
+        Entry::Fact { kind, key } => {
+            if let Some(session) = sessions.get_mut(tenant_id, session_id) {
+                session.restore_fact_gone(kind, key);
+            }
+        }
+        Entry::Call { call_id } => {
+            if let Some(session) = sessions.get_mut(tenant_id, session_id) {
+                session.restore_call_gone(call_id);
+            }
+        }
+    }
+}
+
+/// Tombstones for all that the changelog holds of a session.
+fn bury(tenant_id: &str, session_id: &str, session: &Session, out: &mut Outputs) -> Result<(), OutputError> {
+    for gone in session.all_gone().iter().chain([&Change::Header]) {
+        out.state::<SessionState<'_>>(&keys::of_change(tenant_id, session_id, gone), None)?;
+    }
+    Ok(())
+}
+
+/// Writes one changed entry of a session.
+fn write(
+    tenant_id: &str,
+    session_id: &str,
+    session: &Session,
+    change: &Change,
+    out: &mut Outputs,
+) -> Result<(), OutputError> {
+    let mut entry =
+        SessionState { tenant_id, session_id, header: None, fact: None, call: None, progress: None };
+    match change {
+        Change::Header => entry.header = Some(session.header()),
+        Change::Fact { kind, key } => entry.fact = session.fact(kind, key),
+        Change::Call { call_id } => entry.call = session.call(call_id),
+        Change::FactGone { .. } | Change::CallGone { .. } => {}
+    }
+    let is_there = entry.header.is_some() || entry.fact.is_some() || entry.call.is_some();
+    out.state(&keys::of_change(tenant_id, session_id, change), is_there.then_some(&entry))
+}
+
+/// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:
+/// the decision stands, the digest still binds what was known, and an error says what is left out.
+fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), OutputError> {
+    match out.emit(subject::VERDICT, key, &verdict) {
+        Err(OutputError::TooLarge { size, limit, .. }) => {
+            let message = format!(
+                "what was known makes a record of {size} bytes, above the limit of {limit}; it is left out"
+            );
+            let mut shorter = Verdict { known: "{}", ..verdict };
+            shorter.errors.truncate(8);
+            shorter.errors.push(agentgov_schemas::verdict::JudgeError {
+                code: "known_too_large",
+                subject: "known",
+                message: &message,
+            });
+            out.emit(subject::VERDICT, key, &shorter)
+        }
+        other => other,
+    }
+}
+
+fn refused(error: &OutputError) -> Reject {
+    Reject { reason: "output_refused", detail: error.to_string() }
+}

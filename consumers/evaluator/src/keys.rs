@@ -1,0 +1,83 @@
+//! Keys of the changelog: JSON arrays, so that no id can be mistaken for two.
+
+use agentgov_enrichment::Change;
+use agentgov_runtime::processor::RestoreError;
+
+/// What an entry of the changelog is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// How far the partition is applied.
+    Progress,
+    /// An entry of a session: the header, a fact or a call.
+    Session { tenant_id: String, session_id: String, entry: Entry },
+}
+
+/// An entry of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Header,
+    Fact { kind: String, key: String },
+    Call { call_id: String },
+}
+
+/// Key of the progress entry.
+pub const PROGRESS: &[u8] = br#"["progress"]"#;
+
+/// Key of the entry that `change` is about.
+pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> Vec<u8> {
+    match change {
+        Change::Header => to_bytes(&[tenant_id, session_id, "header"]),
+        Change::Fact { kind, key } | Change::FactGone { kind, key } => {
+            to_bytes(&[tenant_id, session_id, "fact", kind, key])
+        }
+        Change::Call { call_id } | Change::CallGone { call_id } => {
+            to_bytes(&[tenant_id, session_id, "call", call_id])
+        }
+    }
+}
+
+fn to_bytes(parts: &[&str]) -> Vec<u8> {
+    serde_json::json!(parts).to_string().into_bytes()
+}
+
+/// Reads a key.
+pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
+    let wrong = || {
+        let found = String::from_utf8_lossy(bytes);
+        RestoreError(format!("expected a key of the evaluator's changelog, found `{found}`"))
+    };
+    let parts: Vec<String> = serde_json::from_slice(bytes).map_err(|_| wrong())?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (tenant_id, session_id, entry) = match parts.as_slice() {
+        ["progress"] => return Ok(Key::Progress),
+        [tenant, session, "header"] => (tenant, session, Entry::Header),
+        [tenant, session, "fact", kind, key] => {
+            (tenant, session, Entry::Fact { kind: (*kind).to_owned(), key: (*key).to_owned() })
+        }
+        [tenant, session, "call", call_id] => {
+            (tenant, session, Entry::Call { call_id: (*call_id).to_owned() })
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(Key::Session { tenant_id: (*tenant_id).to_owned(), session_id: (*session_id).to_owned(), entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_were_written() {
+        let fact = Change::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
+        let written = of_change("t", "s/1", &fact);
+        let entry = Entry::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
+        assert_eq!(
+            parse(&written).unwrap(),
+            Key::Session { tenant_id: "t".into(), session_id: "s/1".into(), entry }
+        );
+        assert_eq!(parse(PROGRESS).unwrap(), Key::Progress);
+        for wrong in [&b""[..], b"{}", b"[]", b"[\"a\",\"b\"]", b"[\"a\",\"b\",\"c\"]", b"[1]"] {
+            assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The sessions of one partition, and when each expires.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentgov_enrichment::Session;
+use agentgov_schemas::Millis;
+
+type Name = (Arc<str>, Arc<str>);
+
+/// What the evaluator knows of one partition.
+#[derive(Debug)]
+pub struct Sessions {
+    /// The partition.
+    pub partition: i32,
+    /// Refused bundles before this offset of governance.bundles have been announced.
+    pub bundles_announced: i64,
+    /// By tenant, then session: looked up without building a key.
+    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Session>>,
+    /// When each session was last seen, or earlier: looked at anew when its turn comes, so that a record costs nothing here.
+    by_age: BTreeSet<(Millis, Name)>,
+}
+
+impl Sessions {
+    pub fn new(partition: i32) -> Self {
+        Self { partition, bundles_announced: 0, by_tenant: HashMap::new(), by_age: BTreeSet::new() }
+    }
+
+    /// Makes the session if it is new.
+    pub fn ensure(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
+        if self.get_mut(tenant_id, session_id).is_none() {
+            let name: Name = (tenant_id.into(), session_id.into());
+            self.by_tenant
+                .entry(Arc::clone(&name.0))
+                .or_default()
+                .insert(Arc::clone(&name.1), Session::new());
+            self.by_age.insert((now, name));
+        }
+    }
+
+    pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
+        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)
+    }
+
+    pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
+        self.by_tenant.get_mut(tenant_id)?.remove(session_id)
+    }
+
+    /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
+    /// is known depends on the records alone, not on how they came in batches.
+    pub fn take_expired(&mut self, now: Millis, ttl: Duration) -> Option<(Name, Session)> {
+        let ttl_millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            let (seen, _) = self.by_age.first()?;
+            if now.0.saturating_sub(seen.0) <= ttl_millis {
+                return None;
+            }
+            let (seen, name) = self.by_age.pop_first()?;
+            let Some(session) = self.get_mut(&name.0, &name.1) else { continue };
+            let last = session.header().last_logged_at;
+            // A session that no event was applied to, restored from leftovers, has no time of its own.
+            if session.is_expired(now, ttl) || last <= seen && session.events() == 0 {
+                let session = self.remove(&name.0, &name.1)?;
+                return Some((name, session));
+            }
+            self.by_age.insert((last, name));
+        }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.by_tenant.values().map(HashMap::len).sum()
+    }
+}
