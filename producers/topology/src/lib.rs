@@ -1,1 +1,25 @@
-//! topology
+//! The map against the world. What the map itself must keep is checked in `agentgov_schemas::topology`; here it is
+//!
+//! - drawn: [`graph`](fn@graph), and [`splice`] into a document,
+//! - compared with a cluster and a schema registry: [`plan`](fn@plan),
+//! - applied: [`apply`](fn@apply) creates what is missing, and refuses whatever could lose a record.
+//!
+//! `plan` and `apply` block; never call them from async code.
+//!
+//! ```text
+//!  Topology ──► wanted ──┐
+//!                        ├──► compare ──► Plan ──► apply ──► look again
+//!  Kafka, registry ► look ┘
+//! ```
+
+mod apply;
+mod compare;
+mod graph;
+mod look;
+mod plan;
+mod settings;
+
+pub use apply::{Applied, ApplyError, apply};
+pub use graph::{MissingMarkers, graph, splice};
+pub use look::LookError;
+pub use plan::{Action, Aspect, Difference, Kind, Plan, plan};
