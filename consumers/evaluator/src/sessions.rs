@@ -23,6 +23,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// Of a partition of which nothing is known yet.
     pub fn new(partition: i32) -> Self {
         Self { partition, bundles_announced: 0, by_tenant: HashMap::new(), by_age: BTreeSet::new() }
     }
@@ -39,10 +40,12 @@ impl Sessions {
         }
     }
 
+    /// The session, if it is known.
     pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
         self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)
     }
 
+    /// Forgets the session.
     pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
         self.by_tenant.get_mut(tenant_id)?.remove(session_id)
     }
