@@ -22,7 +22,7 @@ pub fn graph(topology: &Topology) -> String {
     for (name, _) in &topology.stages {
         lines.push(format!("  {}[\"<b>{name}</b>\"]", stage_id(name)));
     }
-    group(&mut lines, "changelogs", "state", &groups.state);
+    lines.extend(groups.state.iter().map(|topic| format!("  {}([\"{topic}\"])", topic_id(topic))));
     group(&mut lines, "results", "what was found", &groups.results);
     for (name, store) in &topology.stores {
         let tables: Vec<_> = store.value.tables.keys().map(String::as_str).collect();
@@ -103,7 +103,8 @@ fn edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
         line(format!("{} -. table .-> {id}", topic_id(&table.value)));
     }
     if let Some(state) = &stage.state {
-        line(format!("{id} <-. state .-> {}", topic_id(&state.value)));
+        // Written this way round, the changelog is drawn in front of its stage and not at the far end.
+        line(format!("{} <-. state .-> {id}", topic_id(&state.value)));
     }
     for topic in &stage.emits {
         line(format!("{id} --> {}", topic_id(&topic.value)));
