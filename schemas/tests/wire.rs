@@ -1,0 +1,181 @@
+//! The wire codec on what producers may send: whatever the bytes, an error with a name or what was written; never a panic.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy takes helpers of tests for product code"
+)]
+
+mod natural;
+
+use agentgov_schemas::event::{
+    ActionEvent, Actor, Agent, Approval, Closing, Llm, Message, Payload, Source, ToolCall, ToolResult,
+};
+use agentgov_schemas::governance::Bundle;
+use agentgov_schemas::subject::{ACTION_EVENT, BUNDLE};
+use agentgov_schemas::verdict::Verdict;
+use agentgov_schemas::wire::{Encoder, HEADER_LEN, SchemaId, WireError, split};
+use agentgov_schemas::{Digest, Micros};
+use proptest::prelude::*;
+
+const ID: SchemaId = SchemaId(0x0102_0304);
+
+fn encode(event: &ActionEvent<'_>) -> Vec<u8> {
+    Encoder::new(ID, ACTION_EVENT.schema().unwrap()).encode(event).unwrap()
+}
+
+fn decode(value: &[u8]) -> Result<ActionEvent<'_>, WireError> {
+    let (id, datum) = split(value)?;
+    ACTION_EVENT.schema().unwrap().decode(id, datum)
+}
+
+/// The examples of actions, as records' values.
+fn values() -> Vec<Vec<u8>> {
+    let schema = apache_avro::Schema::parse_str(ACTION_EVENT.latest()).unwrap();
+    let header = [&[0][..], &ID.0.to_be_bytes()].concat();
+    natural::examples(ACTION_EVENT, ACTION_EVENT.versions.len())
+        .iter()
+        .map(|(_, example)| [header.clone(), natural::datum(&schema, example)].concat())
+        .collect()
+}
+
+#[test]
+fn headers() {
+    for (value, expected) in [
+        (&[][..], Err(WireError::Empty)),
+        (&[0], Err(WireError::TruncatedHeader(1))),
+        (&[0, 1, 2, 3], Err(WireError::TruncatedHeader(4))),
+        (&[1], Err(WireError::WrongMagic(1))),
+        (b"{\"type\":1}", Err(WireError::WrongMagic(b'{'))),
+        (&[0, 1, 2, 3, 4], Ok((ID, &[][..]))),
+        (&[0, 0xff, 0xff, 0xff, 0xff, 9], Ok((SchemaId(u32::MAX), &[9][..]))),
+    ] {
+        assert_eq!(split(value), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn every_error_has_a_reason_of_its_own() {
+    let message = String::new();
+    let errors = [
+        WireError::Empty,
+        WireError::WrongMagic(1),
+        WireError::TruncatedHeader(1),
+        WireError::Datum { id: 1, message },
+        WireError::TrailingBytes { id: 1, extra: 1 },
+    ];
+    let reasons: std::collections::BTreeSet<_> = errors.iter().map(WireError::reason).collect();
+    assert_eq!(reasons.len(), errors.len());
+}
+
+#[test]
+fn cut_anywhere_it_is_an_error() {
+    for value in values() {
+        assert!(decode(&value).is_ok());
+        for cut in 0..value.len() {
+            let error = decode(&value[..cut]).expect_err("a part passes for the whole");
+            let expected = match cut {
+                0 => "empty_value",
+                1..HEADER_LEN => "truncated_header",
+                _ => "undecodable_datum",
+            };
+            assert_eq!(error.reason(), expected, "cut at {cut} of {}", value.len());
+        }
+    }
+}
+
+#[test]
+fn what_is_left_over_is_an_error() {
+    for mut value in values() {
+        value.extend([0; 3]);
+        assert_eq!(decode(&value), Err(WireError::TrailingBytes { id: ID.0, extra: 3 }));
+    }
+}
+
+#[test]
+fn another_schemas_datum_is_an_error() {
+    for value in values() {
+        let (id, datum) = split(&value).unwrap();
+        assert!(BUNDLE.schema().unwrap().decode::<Bundle<'_>>(id, datum).is_err());
+    }
+}
+
+fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: data.len() % 2 == 1 }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(
+        texts in prop::array::uniform8(any::<String>()),
+        bytes in prop::array::uniform3(any::<Vec<u8>>()),
+        numbers in prop::array::uniform4(any::<i64>()),
+        calls: i32,
+        there in prop::array::uniform8(any::<bool>()),
+        granted: Option<bool>,
+    ) {
+        let [a, b, c, d, e, f, g, h] = texts.each_ref().map(String::as_str);
+        let optional = there[7].then_some(h);
+        let event = ActionEvent {
+            event_id: a,
+            r#type: b,
+            tenant_id: c,
+            environment: d,
+            session_id: e,
+            session_label: optional,
+            source: Source { id: f, sequence: numbers[0] },
+            occurred_at: Micros(numbers[1]),
+            agent: Agent { id: g, name: optional, version: optional },
+            actor: there[0].then_some(Actor { id: h, r#type: a }),
+            trace: None,
+            message: there[1].then(|| Message {
+                id: a,
+                role: b,
+                has_text: there[2],
+                tool_calls: calls,
+                content: there[2].then(|| payload(&bytes[0])),
+            }),
+            tool: there[3].then(|| ToolCall { name: c, call_id: d, arguments: payload(&bytes[1]) }),
+            result: there[4].then(|| ToolResult { call_id: e, name: optional, is_error: granted, content: payload(&bytes[2]) }),
+            llm: there[5].then_some(Llm {
+                provider_name: a,
+                request_model: b,
+                response_model: optional,
+                input_tokens: there[0].then_some(numbers[2]),
+                output_tokens: there[1].then_some(numbers[3]),
+                finish_reason: optional,
+                error_type: optional,
+            }),
+            decision: None,
+            approval: there[6].then_some(Approval { id: c, approver: optional, granted, comment: optional }),
+            closing: there[7].then_some(Closing { total: numbers[3] }),
+        };
+        let value = encode(&event);
+        prop_assert_eq!(split(&value).unwrap().0, ID);
+        prop_assert_eq!(decode(&value).unwrap(), event);
+    }
+
+    #[test]
+    fn any_bytes(value: Vec<u8>) {
+        let _ = decode(&value);
+        if let Ok((id, datum)) = split(&value) {
+            let _ = BUNDLE.schema().unwrap().decode::<Bundle<'_>>(id, datum);
+            let _ = agentgov_schemas::subject::VERDICT.schema().unwrap().decode::<Verdict<'_>>(id, datum);
+        }
+    }
+
+    /// What decodes after damage is a whole event: written again, it is read as the same.
+    #[test]
+    fn any_damage(which in 0..20_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut value = values().swap_remove(which);
+        for (at, byte) in changes {
+            let at = at.index(value.len());
+            value[at] = byte;
+        }
+        if let Ok(event) = decode(&value) {
+            let again = encode(&event);
+            prop_assert_eq!(decode(&again).unwrap(), event);
+        }
+    }
+}
