@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::{engine, supervisor};
+use crate::stack::{Lock, install};
+use crate::{Error, Part, engine, supervisor};
 
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true)]
@@ -29,6 +30,9 @@ enum Helper {
         /// The engine's library.
         #[arg(long)]
         library: PathBuf,
+        /// A database to make at the start, as the official image does.
+        #[arg(long, env = "CLICKHOUSE_DB")]
+        database: Option<String>,
         /// The address to listen on. Anything but the loopback is for the inside of a container.
         #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
         listen: IpAddr,
@@ -49,6 +53,8 @@ enum SupervisorCommand {
         #[arg(long)]
         remove: Option<PathBuf>,
     },
+    /// Installs the parts in the user's cache and prints their folders, for who builds images of them.
+    Parts,
     /// Turns into a part that ends with its supervisor.
     Become {
         /// The supervisor's pid.
@@ -77,12 +83,26 @@ pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             supervisor::become_part(parent, &command);
             ExitCode::FAILURE
         }
-        Helper::Engine { path, port, library, listen } => {
-            match engine::serve(&engine::Settings { library, path, listen, port }) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(1, &error),
-            }
+        Helper::Supervisor(SupervisorCommand::Parts) => ended(print_parts()),
+        Helper::Engine { path, port, library, database, listen } => {
+            ended(engine::serve(&engine::Settings { library, path, database, listen, port }))
         }
+    }
+}
+
+fn print_parts() -> Result<(), Error> {
+    let installed = install(&Lock::embedded()?, &|_| {})?;
+    for part in Part::ALL {
+        // Whoever does not listen any more needs no folder.
+        let _ = writeln!(std::io::stdout(), "{part} {}", installed.folder(part).display());
+    }
+    Ok(())
+}
+
+fn ended<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(1, &error),
     }
 }
 

@@ -22,7 +22,6 @@
 //! Whatever is started also ends: a small supervisor process watches its owner and cleans up even when that is
 //! killed. `docs/testenv.md` tells the rest.
 
-#![allow(dead_code, unused_imports)]
 mod addresses;
 mod backend;
 mod docker;
@@ -32,6 +31,7 @@ mod error;
 mod events;
 mod files;
 mod helper;
+mod layout;
 mod native;
 mod options;
 mod part;

@@ -97,7 +97,8 @@ fn seconds(key: &str, value: &str) -> Result<u64, EngineError> {
     value.parse().map_err(|_| EngineError::Request(format!("expected whole seconds in {key}, found '{value}'")))
 }
 
-fn quote(text: &str, mark: char) -> String {
+/// Text as a quoted name or value.
+pub(super) fn quote(text: &str, mark: char) -> String {
     let escaped = text.replace('\\', "\\\\").replace(mark, &format!("\\{mark}"));
     format!("{mark}{escaped}{mark}")
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::EngineError;
 use super::handle;
+use super::request::quote;
 use super::storage::Storage;
 
 /// How long statements in flight may go on after SIGTERM.
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) library: PathBuf,
     /// The storage's directory; made when it is missing.
     pub(crate) path: PathBuf,
+    /// A database to make when it is missing.
+    pub(crate) database: Option<String>,
     /// The address to listen on: loopback, except inside a container.
     pub(crate) listen: IpAddr,
     /// The port to listen on.
@@ -56,6 +59,10 @@ async fn run(settings: &Settings) -> Result<(), EngineError> {
         .await
         .map_err(failed("bind its port"))?;
     let storage = Storage::open(&settings.library, &path)?;
+    if let Some(database) = &settings.database {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", quote(database, '`'));
+        storage.run(move |session| session.query(sql.as_bytes(), "Null", &[])).await?;
+    }
 
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, routes(storage.clone())).with_graceful_shutdown(async move {

@@ -5,7 +5,7 @@ use crate::part::Part;
 use crate::supervisor::Launch;
 
 /// The library in the unpacked package.
-pub(crate) const LIBRARY: &str = "package/libchdb.so";
+const LIBRARY: &str = "package/libchdb.so";
 
 pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
     let folder = context.layout.folder(Part::Engine);

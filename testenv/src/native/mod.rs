@@ -8,7 +8,6 @@
 
 mod broker;
 mod engine;
-mod layout;
 mod ports;
 mod registry;
 mod start;
@@ -19,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::addresses::{Addresses, default_name};
+use crate::layout::Layout;
 use crate::options::Options;
 use crate::part::Part;
 use crate::stack::{self, Lock};
@@ -26,8 +26,6 @@ use crate::supervisor::{Signal, Supervisor};
 use crate::{Error, files};
 
 pub(crate) use broker::PROPERTIES as BROKER_PROPERTIES;
-pub(crate) use engine::LIBRARY;
-use layout::Layout;
 pub(crate) use registry::PATH as REGISTRY_PATH;
 use start::{Context, Started, wait_until_ready};
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::layout::Layout;
 use super::{broker, engine, ports, registry};
 use crate::Error;
 use crate::events::Event;
 use crate::files::tail;
+use crate::layout::Layout;
 use crate::part::Part;
 use crate::probe::{self, NotReady};
 use crate::stack::Installed;

@@ -1,4 +1,4 @@
-//! Where a native stack keeps what it writes.
+//! Where a stack keeps what it writes.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use crate::part::Part;
 
 /// The directory of one stack: a folder for each part, and the logs.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     root: PathBuf,
     /// The directory is removed at the end.
-    pub(super) temporary: bool,
+    pub(crate) temporary: bool,
 }
 
 impl Layout {
     /// Makes the directory, or opens one that was used before.
-    pub(super) fn open(wanted: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn open(wanted: Option<&Path>) -> Result<Self, Error> {
         let (root, temporary) = match wanted {
             Some(root) => (root.to_path_buf(), false),
             None => {
@@ -36,28 +36,28 @@ impl Layout {
     }
 
     /// For a start that failed before the supervisor took over.
-    pub(super) fn discard(&self) {
+    pub(crate) fn discard(&self) {
         if self.temporary {
             // A leftover directory is all that can come of a failure.
             let _ = std::fs::remove_dir_all(&self.root);
         }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The part's own folder.
-    pub(super) fn folder(&self, part: Part) -> PathBuf {
+    pub(crate) fn folder(&self, part: Part) -> PathBuf {
         self.root.join(part.name())
     }
 
-    pub(super) fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
     /// The part's log.
-    pub(super) fn log(&self, part: Part) -> PathBuf {
+    pub(crate) fn log(&self, part: Part) -> PathBuf {
         self.logs().join(format!("{part}.log"))
     }
 }
