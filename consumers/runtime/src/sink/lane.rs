@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use super::marker::Claims;
 use super::native::Block;
 use super::plan::{Month, Place, Plan};
-use super::{Pushed, Record, Route, TopicPartition, Writer, protocol};
-use super::{Store, StoreError};
+use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
 use crate::StageError;
 use crate::backoff::Backoff;
 
-/// A block goes out at this size, however little time has passed. Measured: bigger ones are not faster.
+/// What is gathered goes out at this size, however little time has passed.
 const MOST_ROWS: usize = 50_000;
 const MOST_BYTES: usize = 32 << 20;
 /// A row waits no longer than this for others while more are coming.
@@ -68,6 +67,7 @@ pub(super) struct Lane {
     plan: Plan,
     open: Vec<Open>,
     rows: usize,
+    full: bool,
     oldest: Option<Instant>,
     inserted: Option<Instant>,
 }
@@ -83,6 +83,7 @@ impl Lane {
             plan: Plan::default(),
             open: Vec::new(),
             rows: 0,
+            full: false,
             oldest: None,
             inserted: None,
         }
@@ -148,7 +149,8 @@ impl Lane {
         self.oldest.get_or_insert_with(Instant::now);
         let large = self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS)
             && self.open.iter().map(|open| open.block.bytes()).sum::<usize>() >= MOST_BYTES;
-        Ok(if large || self.rows >= MOST_ROWS { Taken::Full } else { Taken::Yes })
+        self.full = large || self.rows >= MOST_ROWS;
+        Ok(if self.full { Taken::Full } else { Taken::Yes })
     }
 
     /// How long what is gathered should still wait, if anything is. `idle`: no more records are there at the moment.
@@ -156,7 +158,7 @@ impl Lane {
         let oldest = self.oldest?;
         let linger = LINGER.saturating_sub(oldest.elapsed());
         let pace = self.inserted.map_or(Duration::ZERO, |inserted| PACE.saturating_sub(inserted.elapsed()));
-        Some(if self.rows >= MOST_ROWS {
+        Some(if self.full {
             Duration::ZERO
         } else if idle {
             pace
@@ -166,7 +168,7 @@ impl Lane {
     }
 
     /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
-    pub(super) fn insert<W: Writer>(&mut self, writer: &mut W, store: &Store) -> Result<usize, StoreError> {
+    pub(super) fn insert<W: Writer>(&mut self, writer: &mut W, store: &Store) -> Result<usize, NotReady> {
         self.strikes += 1;
         writer.before_insert(store)?;
         for open in self.open.iter_mut().filter(|open| open.block.rows() > 0) {
@@ -190,6 +192,7 @@ impl Lane {
     fn drop_rows(&mut self) {
         self.plan.clear();
         self.rows = 0;
+        self.full = false;
         self.oldest = None;
         for open in &mut self.open {
             open.block.clear();

@@ -32,4 +32,4 @@ mod writer;
 pub use group::TopicPartition;
 pub use run::{Options, Route, run};
 pub use store::{Store, StoreError};
-pub use writer::{Pushed, Record, Writer};
+pub use writer::{NotReady, Pushed, Record, Writer};

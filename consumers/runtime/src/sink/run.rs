@@ -11,11 +11,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 
-use super::Store;
 use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
-use super::{Record, TopicPartition, Writer};
+use super::{NotReady, Record, Store, TopicPartition, Writer};
 use crate::{Health, StageError, Stop};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
@@ -138,11 +137,12 @@ impl<W: Writer> Sink<W> {
                 Taken::Yes | Taken::NotOurs => {}
                 Taken::Full | Taken::Stopped => return Ok(false),
                 Taken::InsertFirst => {
-                    insert(&self.options, &self.store, lane, &mut self.writer, consumer);
+                    if !insert(&self.options, &self.store, lane, &mut self.writer, consumer)? {
+                        return self.resume().map(|()| false);
+                    }
                     if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
                         return Err(StageError::Internal("a record found no place in empty blocks".into()));
                     }
-                    return Ok(false);
                 }
             }
             if started.elapsed() > POLL {
@@ -162,7 +162,7 @@ impl<W: Writer> Sink<W> {
         let mut doubts = false;
         for lane in &mut self.lanes {
             if lane.patience(idle).is_some_and(|patience| patience.is_zero()) {
-                match insert(&self.options, &self.store, lane, &mut self.writer, &self.consumer) {
+                match insert(&self.options, &self.store, lane, &mut self.writer, &self.consumer)? {
                     true => self.robbed = 0,
                     false => doubts = true,
                 }
@@ -214,15 +214,15 @@ fn gather<W: Writer>(
     lane.take(writer, &record)
 }
 
-/// Inserts what a lane has gathered, and commits for the lag. `false`: it is in doubt now.
+/// Inserts what a lane has gathered, and commits for the lag. `false`: the lane is in doubt now.
 fn insert<W: Writer>(
     options: &Options,
     store: &Store,
     lane: &mut Lane,
     writer: &mut W,
     consumer: &BaseConsumer<Notes>,
-) -> bool {
-    match lane.insert(writer, store) {
+) -> Result<bool, StageError> {
+    let error = match lane.insert(writer, store) {
         Ok(rows) => {
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
@@ -231,14 +231,14 @@ fn insert<W: Writer>(
             if let Err(error) = committed {
                 tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
             }
-            true
+            return Ok(true);
         }
-        Err(error) => {
-            options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
-            lane.doubt();
-            false
-        }
-    }
+        Err(NotReady::Store(error)) => error,
+        Err(NotReady::Fatal(error)) => return Err(error),
+    };
+    options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
+    lane.doubt();
+    Ok(false)
 }
 
 /// A consumer's error: some pass, some mean that a partition's position is gone, some end the stage.

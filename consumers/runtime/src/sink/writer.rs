@@ -34,6 +34,21 @@ pub enum Pushed {
     Stopped,
 }
 
+/// Why what the rows refer to is not durable.
+#[derive(Debug)]
+pub enum NotReady {
+    /// The store did not do as asked: tried again after a while, like an insert.
+    Store(StoreError),
+    /// This ends the stage.
+    Fatal(StageError),
+}
+
+impl From<StoreError> for NotReady {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// Turns records into rows. Every record is a row: a writer has no way to leave one out.
 pub trait Writer {
     /// An empty block of the table that the records of `topic` go to. Its columns include `topic_partition`, `offset`,
@@ -44,5 +59,5 @@ pub trait Writer {
     fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError>;
 
     /// Makes durable what the rows pushed so far refer to. Called before each insert; may be called again for the same.
-    fn before_insert(&mut self, store: &Store) -> Result<(), StoreError>;
+    fn before_insert(&mut self, store: &Store) -> Result<(), NotReady>;
 }

@@ -46,11 +46,16 @@ fn block() -> Block {
     ])
 }
 
-type Row = (String, Option<i32>, Vec<Option<String>>);
+fn rows() -> impl Strategy<Value = Vec<(String, Option<i32>, Vec<Option<String>>)>> {
+    // A length takes a second byte from 128 on.
+    let text = || prop_oneof![".{0,4}", "x{126,130}"];
+    let list = prop::collection::vec(prop::option::of(text()), 0..4);
+    prop::collection::vec((text(), any::<Option<i32>>(), list), 0..6)
+}
 
 proptest! {
     #[test]
-    fn what_is_put_in_comes_out(rows: Vec<Row>) {
+    fn what_is_put_in_comes_out(rows in rows()) {
         let mut block = block();
         // A block that was used before is as good as a new one.
         for _ in 0..2 {

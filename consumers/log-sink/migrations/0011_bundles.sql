@@ -1,0 +1,38 @@
+-- Every bundle that was pushed. The last one of an environment is active there.
+CREATE TABLE IF NOT EXISTS bundles
+(
+    -- The record as it was, and where.
+    topic_partition LowCardinality(String),
+    topic LowCardinality(String),
+    partition Int32,
+    offset Int64 CODEC(Delta, ZSTD),
+    logged_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD),
+    key Nullable(String),
+    headers Nested(name LowCardinality(String), value Nullable(String)),
+    value Nullable(String) CODEC(ZSTD),
+    record_sha256 FixedString(32),
+    schema_id UInt32,
+    schema_fingerprint FixedString(32) CODEC(ZSTD),
+    decode_error String,
+    claim UInt64 CODEC(ZSTD),
+
+    -- What it says. Empty where it says nothing.
+    name String,
+    version String,
+    digest FixedString(32),
+    environments Array(LowCardinality(String)),
+    files Nested(path String, content String),
+    policies Array(String),
+    pushed_by LowCardinality(String),
+
+    CONSTRAINT fence CHECK claim != 0 AND claim = joinGet('sink_claims', 'claim', toString(topic_partition)),
+    PROJECTION tail
+    (
+        SELECT topic_partition, min(offset), max(offset), count(), argMax(record_sha256, offset)
+        GROUP BY topic_partition
+    )
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(logged_at)
+ORDER BY (name, version, logged_at, topic, partition, offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1

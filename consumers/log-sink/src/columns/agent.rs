@@ -1,0 +1,18 @@
+//! Table `agents`.
+
+use agentgov_runtime::sink::native::{List, Text};
+use agentgov_schemas::governance::AgentEntry;
+
+columns! {
+    /// Columns of an entry of the agent registry.
+    a: AgentEntry<'a> {
+        "tenant_id": Text = a.tenant_id,
+        "agent_id": Text = a.agent_id,
+        "name": Text = a.name,
+        "owner": Text = a.owner,
+        "roles": List<Text> = &mut a.roles.iter().copied(),
+        "state": Text = a.state,
+        "description": Text = a.description,
+        "pushed_by": Text = a.pushed_by,
+    }
+}

@@ -1,0 +1,49 @@
+//! The columns of each table, one module a table: name, type and value of a column stand on one line.
+
+use agentgov_runtime::sink::native::{Cells, Column};
+
+/// How one table lays out one type of record.
+pub(crate) trait Columns {
+    /// The record.
+    type Value<'a>;
+    /// Empty columns, in the order of filling.
+    fn columns() -> impl Iterator<Item = Column>;
+    /// Fills a row.
+    fn fill(cells: &mut Cells<'_>, value: &Self::Value<'_>);
+    /// Fills a row of which nothing is known.
+    fn absent(cells: &mut Cells<'_>);
+}
+
+macro_rules! columns {
+    ($(#[$doc:meta])* $value:ident: $type:ty { $($name:literal: $kind:ty = $expr:expr,)* }) => {
+        $(#[$doc])*
+        pub(crate) struct Columns;
+
+        impl crate::columns::Columns for Columns {
+            type Value<'a> = $type;
+            fn columns() -> impl Iterator<Item = agentgov_runtime::sink::native::Column> {
+                [$(agentgov_runtime::sink::native::Column::new::<$kind>($name)),*].into_iter()
+            }
+            fn fill(cells: &mut agentgov_runtime::sink::native::Cells<'_>, $value: &Self::Value<'_>) {
+                $(cells.put::<$kind>($expr);)*
+            }
+            fn absent(cells: &mut agentgov_runtime::sink::native::Cells<'_>) {
+                $(cells.skip::<$kind>();)*
+            }
+        }
+    };
+}
+
+pub(crate) mod action;
+pub(crate) mod agent;
+pub(crate) mod alert;
+pub(crate) mod bundle;
+pub(crate) mod raw;
+pub(crate) mod reject;
+pub(crate) mod tool;
+pub(crate) mod verdict;
+
+use agentgov_schemas::Digest;
+
+/// 32 zeros: no digest.
+const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);

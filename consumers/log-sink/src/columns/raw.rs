@@ -1,0 +1,62 @@
+//! What every table of the log has: the record as it was, and where.
+
+use agentgov_runtime::sink::Record;
+use agentgov_runtime::sink::native::{
+    Bytes, Int32, Int64, List, LoggedAt, Nullable, Sha256, Text, UInt32, UInt64,
+};
+use agentgov_schemas::Digest;
+use rdkafka::message::{BorrowedHeaders, Header, Headers as _};
+
+use super::NO_DIGEST;
+use crate::writer::record_digest;
+
+/// A record, with what is known of its decoding.
+pub(crate) struct Raw<'a> {
+    record: &'a Record<'a>,
+    sha256: Digest,
+    claim: u64,
+    /// The id that its value names; 0 where it names none, or one that the registry does not know.
+    pub(crate) schema_id: u32,
+    /// The schema that the id stands for; zeros where there is none.
+    pub(crate) schema_fingerprint: Digest,
+    /// `reason: detail`; empty: it decodes.
+    pub(crate) decode_error: String,
+}
+
+impl<'a> Raw<'a> {
+    pub(crate) fn new(record: &'a Record<'a>, claim: u64) -> Self {
+        let sha256 = record_digest(record);
+        Self {
+            record,
+            sha256,
+            claim,
+            schema_id: 0,
+            schema_fingerprint: NO_DIGEST,
+            decode_error: String::new(),
+        }
+    }
+}
+
+fn headers(headers: Option<&BorrowedHeaders>) -> impl Iterator<Item = Header<'_, &[u8]>> {
+    headers.into_iter().flat_map(|headers| headers.iter())
+}
+
+columns! {
+    /// Columns of the record itself.
+    raw: Raw<'a> {
+        "topic_partition": Text = raw.record.at.name(),
+        "topic": Text = &raw.record.at.topic,
+        "partition": Int32 = raw.record.at.partition,
+        "offset": Int64 = raw.record.offset,
+        "logged_at": LoggedAt = raw.record.logged_at,
+        "key": Nullable<Bytes> = raw.record.key,
+        "headers.name": List<Text> = &mut headers(raw.record.headers).map(|header| header.key),
+        "headers.value": List<Nullable<Bytes>> = &mut headers(raw.record.headers).map(|header| header.value),
+        "value": Nullable<Bytes> = raw.record.value,
+        "record_sha256": Sha256 = raw.sha256,
+        "schema_id": UInt32 = raw.schema_id,
+        "schema_fingerprint": Sha256 = raw.schema_fingerprint,
+        "decode_error": Text = &raw.decode_error,
+        "claim": UInt64 = raw.claim,
+    }
+}

@@ -1,0 +1,197 @@
+//! The tables. Each file of `migrations/` is one statement that may be run twice; they are applied in order by whoever
+//! holds the migration claim, by the same protocol as rows: claim, drain, look, apply.
+
+use agentgov_connect::ClickHouseEndpoint;
+use agentgov_runtime::sink::store::quote;
+use agentgov_runtime::sink::{Store, StoreError, protocol};
+use agentgov_runtime::{StageError, Stop};
+use agentgov_schemas::Digest;
+use agentgov_schemas::topology::Topology;
+use serde::Deserialize;
+
+use crate::tables::{self, CLAIMS, MIGRATIONS};
+
+macro_rules! migrations {
+    ($($name:literal),*) => {
+        /// In order. A file that was released never changes: what is to change comes in a new one.
+        const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../migrations/", $name, ".sql")))),*];
+    };
+}
+
+migrations!(
+    "0001_sink_claims",
+    "0002_schema_migrations",
+    "0003_sink_gaps",
+    "0004_schemas",
+    "0005_actions",
+    "0006_verdicts",
+    "0007_alerts",
+    "0008_rejects",
+    "0009_agents",
+    "0010_tools",
+    "0011_bundles"
+);
+
+/// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.
+const FOUNDATION: usize = 2;
+/// Times that another process may take the migration claim before this one gives up.
+const ATTEMPTS: usize = 20;
+
+/// What migrating came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The database.
+    pub database: String,
+    /// Files that were applied now.
+    pub applied: Vec<String>,
+    /// Files that had been applied before.
+    pub already: usize,
+}
+
+#[derive(Deserialize)]
+struct Applied {
+    version: usize,
+    name: String,
+    sha256: Digest,
+}
+
+/// Creates the database and its tables, or what of them is missing. Several processes may do so at the same time.
+///
+/// `Unavailable` if the server is away; `Config` if the tables were made from other files than this build has.
+pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Migrated, StageError> {
+    tables::feeds(topology)?;
+    let store = Store::new(endpoint, topology.timing.insert_timeout.0)?;
+    with(&store)
+}
+
+pub(crate) fn with(store: &Store) -> Result<Migrated, StageError> {
+    let database = store.database().to_owned();
+    store.execute_outside(&format!("CREATE DATABASE IF NOT EXISTS `{database}`")).map_err(unavailable)?;
+    for (_, statement) in FILES.iter().take(FOUNDATION) {
+        store.execute(statement).map_err(unavailable)?;
+    }
+    for _ in 0..ATTEMPTS {
+        match apply(store) {
+            Ok(Ok((applied, already))) => return Ok(Migrated { database, applied, already }),
+            Ok(Err(config)) => return Err(StageError::Config(config)),
+            Err(error) if error.is_fence() => {
+                tracing::info!("another process migrates as well; looking again")
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+    Err(StageError::Unavailable {
+        what: format!("clickhouse, database {database}"),
+        message: "other processes took the migration claim again and again".into(),
+    })
+}
+
+type Outcome = Result<(Vec<String>, usize), String>;
+
+fn apply(store: &Store) -> Result<Outcome, StoreError> {
+    let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
+    let claim = claims.get(MIGRATIONS).unwrap_or_default();
+    // A new Stop, never asked: creating tables is short, and is not left half way.
+    protocol::drain(store, &claims, &Stop::default())?;
+    let applied: Vec<Applied> = store.select(&format!(
+        "SELECT DISTINCT version, name, lower(hex(sha256)) AS sha256 FROM {MIGRATIONS} ORDER BY version"
+    ))?;
+    if let Err(why) = check(&applied) {
+        return Ok(Err(why));
+    }
+    let mut now = Vec::new();
+    for (at, (name, statement)) in FILES.iter().enumerate().skip(applied.len()) {
+        let marker = claims.marker();
+        store.execute(&format!("{marker} {statement}"))?;
+        store.execute(&format!(
+            "{marker} INSERT INTO {MIGRATIONS} (version, name, sha256, claim) VALUES ({}, {}, unhex('{}'), {claim})",
+            at + 1,
+            quote(name),
+            Digest::of(statement.as_bytes())
+        ))?;
+        tracing::info!(database = store.database(), migration = name, "applied");
+        now.push((*name).to_owned());
+    }
+    Ok(Ok((now, applied.len())))
+}
+
+/// What was applied must be a prefix of what this build has.
+fn check(applied: &[Applied]) -> Result<(), String> {
+    for (at, found) in applied.iter().enumerate() {
+        let Some((name, statement)) = FILES.get(at) else {
+            return Err(format!(
+                "table {MIGRATIONS}: expected at most {} migrations, which are all that this build knows, found {}: {}; run \
+                 the build that applied it, or a later one",
+                FILES.len(),
+                found.version,
+                found.name
+            ));
+        };
+        if found.version != at + 1 || found.name != *name || found.sha256 != Digest::of(statement.as_bytes())
+        {
+            return Err(format!(
+                "table {MIGRATIONS}: expected {} to be {name} with SHA-256 {}, found {} {} with SHA-256 {}: these tables were \
+                 made from other files",
+                at + 1,
+                Digest::of(statement.as_bytes()),
+                found.version,
+                found.name,
+                found.sha256
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn unavailable(error: StoreError) -> StageError {
+    match error {
+        StoreError::NoAnswer { url, message } => {
+            StageError::Unavailable { what: format!("clickhouse at {url}"), message }
+        }
+        StoreError::Refused { .. } => {
+            StageError::Unavailable { what: "migrations".into(), message: error.to_string() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(count: usize) -> Vec<Applied> {
+        let files = FILES.iter().enumerate().take(count);
+        files
+            .map(|(at, (name, text))| Applied {
+                version: at + 1,
+                name: (*name).to_owned(),
+                sha256: Digest::of(text.as_bytes()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn files_are_numbered_in_order_and_may_be_run_twice() {
+        for (at, (name, text)) in FILES.iter().enumerate() {
+            assert!(name.starts_with(&format!("{:04}_", at + 1)), "{name}");
+            assert!(
+                text.contains("IF NOT EXISTS") && !text.contains(';'),
+                "{name}: one statement, repeatable"
+            );
+        }
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+        assert_eq!(files.count(), FILES.len(), "a file that is not applied");
+    }
+
+    #[test]
+    fn only_a_prefix_of_the_own_files_is_accepted() {
+        for count in [0, 1, FILES.len()] {
+            assert_eq!(check(&applied(count)), Ok(()));
+        }
+        let mut changed = applied(3);
+        changed[1].sha256 = Digest::of(b"edited");
+        assert!(check(&changed).unwrap_err().contains("0002_schema_migrations"));
+        let mut newer = applied(FILES.len());
+        newer.push(Applied { version: 99, name: "0099_later".into(), sha256: Digest::of(b"") });
+        assert!(check(&newer).unwrap_err().contains("0099_later"));
+    }
+}

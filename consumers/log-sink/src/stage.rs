@@ -1,0 +1,78 @@
+//! The stage: its tables, its writer, the loop.
+
+use std::sync::Arc;
+
+use agentgov_connect::{Endpoints, SchemaRegistry};
+use agentgov_runtime::backoff::Backoff;
+use agentgov_runtime::sink::{self, Options, Store};
+use agentgov_runtime::{Health, SchemaCache, StageError, Stop};
+use agentgov_schemas::topology::Topology;
+
+use crate::ledger::Ledger;
+use crate::migrate;
+use crate::tables::{CLAIMS, GAPS, STAGE, feeds, stage};
+use crate::writer::LogWriter;
+
+/// What the stage needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the stack is.
+    pub endpoints: Endpoints,
+    /// The map.
+    pub topology: Arc<Topology>,
+    /// Asks it to end.
+    pub stop: Stop,
+    /// What it says of itself.
+    pub health: Health,
+    /// True: where retention was faster than the stage, go on behind the gap and record it.
+    pub accept_gap: bool,
+}
+
+/// Runs until asked to stop. Blocks; never call it from async code. Waits, not ready, while ClickHouse, Kafka or the
+/// registry is away.
+///
+/// Ends with `Overtaken`, `OtherCluster` or `Fenced` as their pages in docs/errors say, with `Config` if map, tables
+/// and topics do not fit together, and with `Internal` if rows are missing in a table.
+pub fn run(config: Config) -> Result<(), StageError> {
+    let feeds = feeds(&config.topology)?;
+    let timing = config.topology.timing;
+    let store = Store::new(&config.endpoints.clickhouse, timing.insert_timeout.0)?;
+    let Some(ledger) = start(&config, &store)? else { return Ok(()) };
+    let registry =
+        SchemaRegistry::new(&config.endpoints.registry).map_err(|e| StageError::Config(e.to_string()))?;
+    let writer = LogWriter::new(&feeds, SchemaCache::new(registry), ledger, &config.health, &config.stop);
+    let options = Options {
+        stage: STAGE.to_owned(),
+        group: stage(&config.topology)?.group.value.clone(),
+        routes: feeds.into_iter().map(|feed| feed.route).collect(),
+        claims: CLAIMS.to_owned(),
+        gaps: GAPS.to_owned(),
+        kafka: config.endpoints.kafka,
+        timing,
+        accept_gap: config.accept_gap,
+        stop: config.stop,
+        health: config.health,
+    };
+    sink::run(options, store, writer)
+}
+
+/// Makes the tables and reads which schemas are recorded. Waits while ClickHouse is away; `None`: asked to stop.
+fn start(config: &Config, store: &Store) -> Result<Option<Ledger>, StageError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let started = migrate::with(store).and_then(|_| Ledger::load(store));
+        match started {
+            Ok(ledger) => {
+                config.health.clear("clickhouse");
+                return Ok(Some(ledger));
+            }
+            Err(StageError::Unavailable { what, message }) => {
+                config.health.not_ready("clickhouse", format!("{what}: {message}"));
+            }
+            Err(fatal) => return Err(fatal),
+        }
+        if config.stop.wait(backoff.pause()) {
+            return Ok(None);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use std::collections::BTreeSet;
+
+use agentgov_connect::RegistryEndpoint;
+use agentgov_runtime::sink::TopicPartition;
+use agentgov_schemas::Millis;
+use agentgov_schemas::topology::Topology;
+
+use super::*;
+use crate::tables::feeds;
+
+/// A writer whose registry is never asked.
+fn writer() -> (LogWriter, Vec<Feed>) {
+    let feeds = feeds(&Topology::embedded().unwrap()).unwrap();
+    let registry =
+        agentgov_connect::SchemaRegistry::new(&RegistryEndpoint { url: "http://127.0.0.1:9".into() })
+            .unwrap();
+    let (health, stop) = (Health::new("log-sink"), Stop::default());
+    (LogWriter::new(&feeds, SchemaCache::new(registry), Ledger::default(), &health, &stop), feeds)
+}
+
+/// Names of a table's columns as its migration declares them; those of a nested one with a dot.
+fn declared(table: &str) -> BTreeSet<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    let file = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_str().unwrap().ends_with(&format!("_{table}.sql")))
+        .unwrap();
+    let sql = std::fs::read_to_string(file).unwrap();
+    let columns = sql
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(','));
+    columns
+        .flat_map(|line| {
+            let (name, kind) = line.split_once(' ').unwrap();
+            match kind.strip_prefix("Nested(") {
+                None => vec![name.to_owned()],
+                Some(nested) => {
+                    nested.split(", ").map(|n| format!("{name}.{}", n.split(' ').next().unwrap())).collect()
+                }
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn rows_have_the_columns_of_the_migrations() {
+    let (writer, feeds) = writer();
+    for feed in feeds {
+        let block = writer.block(&feed.route.topic).unwrap();
+        let names: BTreeSet<_> = block.names().map(str::to_owned).collect();
+        assert_eq!(names, declared(&feed.route.table), "{}", feed.route.table);
+    }
+}
+
+#[test]
+fn what_does_not_decode_is_a_row_all_the_same() {
+    let (mut writer, feeds) = writer();
+    for feed in feeds {
+        let at = TopicPartition::new(&feed.route.topic, 3);
+        let mut block = writer.block(&feed.route.topic).unwrap();
+        let bad: [(Option<&[u8]>, &str); 4] = [
+            (None, "empty_value"),
+            (Some(b""), "empty_value"),
+            (Some(b"{}"), "wrong_magic_byte"),
+            (Some(&[0, 0, 0]), "truncated_header"),
+        ];
+        for (value, reason) in bad {
+            let record = Record { at: &at, offset: 7, logged_at: Millis(0), key: None, value, headers: None };
+            block.clear();
+            assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Row);
+            let encoded = block.encode().unwrap();
+            let found = encoded.windows(reason.len()).any(|window| window == reason.as_bytes());
+            assert!(found, "{}: {reason}", feed.route.table);
+        }
+    }
+}
+
+#[test]
+fn asked_to_stop_while_the_registry_is_away_leaves_the_block_as_it_was() {
+    let (mut writer, feeds) = writer();
+    let topic = &feeds[0].route.topic;
+    let at = TopicPartition::new(topic, 0);
+    let mut block = writer.block(topic).unwrap();
+    let record = Record {
+        at: &at,
+        offset: 0,
+        logged_at: Millis(0),
+        key: None,
+        value: Some(&[0, 0, 0, 0, 1, 2]),
+        headers: None,
+    };
+    writer.stop.ask();
+    assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Stopped);
+    assert_eq!(block.rows(), 0);
+}
