@@ -1,1 +1,28 @@
-fn main() {}
+//! The one binary: parse, dispatch, print. What it does is in the crates.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line is for")]
+
+mod cli;
+mod commands;
+mod context;
+mod failure;
+mod local;
+mod progress;
+mod stages;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|first| first.to_string_lossy().starts_with("testenv-")) {
+        return agentgov_testenv::helper_main(args);
+    }
+    let cli = <cli::Cli as clap::Parser>::parse();
+    cli.trace();
+    match commands::dispatch(cli) {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(failure) => {
+            eprintln!("agentgov: {failure}");
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Typed reads of the log in ClickHouse, for the CLI's reports. Blocking: never call it from async code.
+//!
+//! - [`LogReader`]: the connection
+//! - [`imported`]: what became of one import: progress, counts, violations, latency
+//! - [`session`]: one session, event by event
+//!
+//! Analysts need none of this: docs/QUERIES.md has the same as plain SQL.
+
+pub mod imported;
+pub mod session;
+
+mod reader;
+
+pub use reader::{LogReader, ReadError};

@@ -1,0 +1,93 @@
+//! The connection.
+
+use agentgov_connect::ClickHouseEndpoint;
+use agentgov_schemas::subject::{self, Subject};
+use agentgov_schemas::topology::{MissingRole, Topology};
+use clickhouse::{Client, RowOwned, RowRead};
+
+/// Reads the log.
+pub struct LogReader {
+    client: Client,
+    url: String,
+    runtime: tokio::runtime::Runtime,
+    pub(crate) tables: Tables,
+}
+
+/// Names of the tables, from the topology.
+pub(crate) struct Tables {
+    pub actions: String,
+    pub verdicts: String,
+    pub alerts: String,
+    pub rejects: String,
+    pub bundles: String,
+}
+
+/// Why the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The server did not answer, or refused.
+    #[error("reading the log from ClickHouse at {url}: {source}")]
+    ClickHouse {
+        /// The server.
+        url: String,
+        /// What it said.
+        source: clickhouse::error::Error,
+    },
+    /// The topology names no such table.
+    #[error(transparent)]
+    Topology(#[from] MissingRole),
+    /// The system gave no thread or socket.
+    #[error("starting the reader: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl LogReader {
+    /// A reader of the log at `endpoint`. Connects on first use.
+    ///
+    /// # Errors
+    /// If the topology names no tables for the log.
+    pub fn new(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Self, ReadError> {
+        let table = |subject: Subject| -> Result<String, MissingRole> {
+            let (topic, _) = topology.topic_of(subject)?;
+            topology.table_from(topic).map(|(_, table)| table.to_owned())
+        };
+        let mut client = Client::default()
+            .with_url(&endpoint.url)
+            .with_database(&endpoint.database);
+        if !endpoint.user.is_empty() {
+            client = client.with_user(&endpoint.user).with_password(endpoint.password.expose());
+        }
+        Ok(Self {
+            client,
+            url: endpoint.url.clone(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            tables: Tables {
+                actions: table(subject::ACTION_EVENT)?,
+                verdicts: table(subject::VERDICT)?,
+                alerts: table(subject::ALERT)?,
+                rejects: table(subject::REJECT)?,
+                bundles: table(subject::BUNDLE)?,
+            },
+        })
+    }
+
+    /// Rows of `sql`, in which each `?` is replaced by the next of `values`, quoted.
+    pub(crate) fn rows<T: RowOwned + RowRead>(
+        &self,
+        sql: &str,
+        values: &[&str],
+    ) -> Result<Vec<T>, ReadError> {
+        let query = values.iter().fold(self.client.query(sql), |query, value| query.bind(value));
+        self.runtime.block_on(query.fetch_all()).map_err(|source| self.failed(source))
+    }
+
+    /// The one row of `sql`.
+    pub(crate) fn row<T: RowOwned + RowRead>(&self, sql: &str, values: &[&str]) -> Result<T, ReadError> {
+        let query = values.iter().fold(self.client.query(sql), |query, value| query.bind(value));
+        self.runtime.block_on(query.fetch_one()).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: clickhouse::error::Error) -> ReadError {
+        ReadError::ClickHouse { url: self.url.clone(), source }
+    }
+}

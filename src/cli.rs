@@ -1,0 +1,233 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Governance for AI agents: what each agent did, whether it was allowed, and the proof.
+#[derive(Debug, Parser)]
+#[command(name = "agentgov", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Where the stack is, and what the map says.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Kafka's brokers, host:port, comma separated.
+    #[arg(long, global = true, env = "AGENTGOV_KAFKA", value_name = "HOST:PORT", hide_env_values = true)]
+    pub kafka: Option<String>,
+    /// The schema registry's Confluent API.
+    #[arg(long, global = true, env = "AGENTGOV_REGISTRY", value_name = "URL", hide_env_values = true)]
+    pub registry: Option<String>,
+    /// ClickHouse's HTTP interface.
+    #[arg(long, global = true, env = "AGENTGOV_CLICKHOUSE", value_name = "URL", hide_env_values = true)]
+    pub clickhouse: Option<String>,
+    /// A topology file; default: the one that this build was made with.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+    /// Print for a program instead of a person.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to log to stderr, e.g. info or agentgov_runtime=debug.
+    #[arg(long, global = true, env = "AGENTGOV_LOG", default_value = "error", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See it work: a stack, recorded agent runs through everything, a report. Nothing is left running.
+    Demo(Demo),
+    /// Start a stack with every stage running, and stay up.
+    Up(Up),
+    /// Run stages until asked to stop.
+    Run(Run),
+    /// The map of topics, stages and stores: check it, draw it, compare it with a cluster, create what is missing.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    /// Publish recorded agent runs as events.
+    Import(Import),
+    /// Agents and tools: who they are, who answers for them, what they may be.
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Policy bundles: check, test and push them.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// One session's story.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// The local stack's parts.
+    #[command(subcommand)]
+    Testenv(TestenvCommand),
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Recorded runs instead of the samples: chat-completions JSONL.
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// The sessions' clock at their start; without a zone it is UTC.
+    #[arg(long, value_name = "TIME", default_value = "2024-05-15T15:00:00")]
+    pub start_time: String,
+    /// Leave everything up after the report, until interrupted.
+    #[arg(long)]
+    pub keep: bool,
+    /// Write one line a violation: session, call, tool, policy, tab separated.
+    #[arg(long, value_name = "FILE")]
+    pub violations: Option<PathBuf>,
+    /// Give up when the pipeline takes longer than this, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub within: u64,
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Keep the stack's data here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Stages by their names in the topology, or `all`.
+    #[arg(required = true, value_name = "STAGE")]
+    pub stages: Vec<String>,
+    /// Go on behind records that retention deleted before they were read.
+    #[arg(long)]
+    pub accept_gap: bool,
+}
+
+/// `topology …`.
+#[derive(Debug, Subcommand)]
+pub enum TopologyCommand {
+    /// Hold the map to its rules, offline. Every error at once, with its place.
+    Check {
+        /// The file; default: the one of --topology, or the one that this build was made with.
+        file: Option<PathBuf>,
+    },
+    /// Draw the map as Mermaid.
+    Graph {
+        /// Put the drawing between the markers of this Markdown file instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
+    /// Compare the map with the cluster. Exit code 3: they differ.
+    Plan,
+    /// Create what is missing. Deletes nothing, shrinks nothing.
+    Apply,
+}
+
+/// A format of recorded runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// One run a line, its messages as in OpenAI's chat completions.
+    ChatCompletions,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The format.
+    pub format: Format,
+    /// The file.
+    pub file: PathBuf,
+    /// The tenant that the runs belong to.
+    #[arg(long)]
+    pub tenant: String,
+    /// The agent that made the runs.
+    #[arg(long)]
+    pub agent: String,
+    /// The deployment environment.
+    #[arg(long, default_value = "production")]
+    pub environment: String,
+    /// The sessions' clock at their start, one second a message from there; default: now. Without a zone it is UTC.
+    #[arg(long, value_name = "TIME")]
+    pub start_time: Option<String>,
+}
+
+/// `registry …`.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Push the agents and tools of a file; what is there already is left alone.
+    Push {
+        /// A registry.yaml.
+        file: PathBuf,
+    },
+    /// List agents, tools and bundles.
+    List,
+}
+
+/// `policy …`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Compile a bundle: every error at once, with its place. Exit code 78 if it has any.
+    Check {
+        /// The bundle's folder.
+        bundle: PathBuf,
+        /// Write the generated Cedar schema into the bundle.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Run a bundle's tests. Exit code 3 if one fails.
+    Test {
+        /// The bundle's folder.
+        bundle: PathBuf,
+    },
+    /// Check and test a bundle, and push it: from then on it judges its environments.
+    Push {
+        /// The bundle's folder.
+        bundle: PathBuf,
+    },
+}
+
+/// `session …`.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Event by event: what happened, what was known then, the verdict, the policy's text.
+    Show {
+        /// The session's id, or its label.
+        session: String,
+        /// Its tenant; needed only if two tenants have such a session.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+/// `testenv …`.
+#[derive(Debug, Subcommand)]
+pub enum TestenvCommand {
+    /// Download the stack's parts anew and write their digests into the lock file.
+    Lock {
+        /// The folder of the lock file.
+        #[arg(long, value_name = "DIR", default_value = "testenv")]
+        folder: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Logs to stderr: stdout is for what was asked.
+    pub fn trace(&self) {
+        let filter = EnvFilter::try_new(&self.global.log).unwrap_or_else(|_| EnvFilter::new("error"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,107 @@
+//! `agentgov demo`: recorded agent runs through everything, and a report.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agentgov_importers::{ImportOptions, parse_start_time};
+use agentgov_log_reader::LogReader;
+use agentgov_log_reader::imported::Violation;
+use agentgov_runtime::ExitCode;
+
+use super::pipeline::{self, Pipeline};
+use super::report::Report;
+use super::{import, up};
+use crate::cli::{Demo, Global};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+use crate::progress::Progress;
+
+pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
+    // Everything that can be wrong with what was asked is found before anything starts.
+    let topology = context::topology(global)?;
+    let options = ImportOptions {
+        tenant_id: pipeline::TENANT.to_owned(),
+        environment: pipeline::ENVIRONMENT.to_owned(),
+        agent_id: pipeline::AGENT.to_owned(),
+        agent_version: None,
+        start_time: Some(parse_start_time(&args.start_time).or_exit(ExitCode::Usage)?),
+        now: import::now(),
+    };
+    let given = args.input.as_deref().map(context::read).transpose()?;
+    let (file, bytes) = match (&args.input, &given) {
+        (Some(file), Some(bytes)) => (file.display().to_string(), bytes.as_slice()),
+        _ => ("examples/airline/runs.jsonl".to_owned(), pipeline::sample_runs()?),
+    };
+    let import = import::parse(&file, bytes, options)?;
+
+    let began = Instant::now();
+    let progress = Arc::new(Progress::new(global.json));
+    let pipeline = Pipeline::start(topology, None, &progress)?;
+    let flowing = Instant::now();
+    let summary = import::publish(&import, &pipeline.endpoints, &pipeline.topology, &progress)?;
+
+    // The source's closing event is one more.
+    let events = summary.events + 1;
+    let source = import.source_id();
+    let reader =
+        LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
+    let step = progress.counted("logging, judging, alerting", events);
+    let mut failed = None;
+    pipeline
+        .wait("every event logged and judged", Duration::from_secs(args.within), |_| {
+            match reader.progress(&source) {
+                Ok(now) => {
+                    let (done, total) = now.steps(events);
+                    step.at(done, total);
+                    failed = None;
+                    now.is_complete(events)
+                }
+                Err(error) => {
+                    failed = Some(error.to_string());
+                    false
+                }
+            }
+        })
+        .map_err(|failure| match failed {
+            Some(reading) => Failure::all(failure.code, &failure.to_string(), [reading]),
+            None => failure,
+        })?;
+    let took = flowing.elapsed();
+    step.done(format!("all done {:.1} s after the first was published", took.as_secs_f64()));
+
+    let violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
+    if let Some(file) = &args.violations {
+        write_violations(file, &violations)?;
+    }
+    let report = Report {
+        input: file,
+        counts: reader.counts(&source).or_exit(ExitCode::Failed)?,
+        latency: reader.latency(&source).or_exit(ExitCode::Failed)?,
+        violations,
+        bundle: pipeline.bundle.name().to_owned(),
+        policies: pipeline.bundle.policies().filter_map(|policy| super::report::Rule::of(policy)).collect(),
+        pipeline_ms: took.as_millis(),
+        total_ms: began.elapsed().as_millis(),
+    };
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&report.to_json()).or_exit(ExitCode::Failed)?);
+    } else {
+        println!("{}", report.to_text(args.keep));
+    }
+    if args.keep {
+        up::stay(pipeline, global.json)?;
+    } else {
+        pipeline.stop()?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// One line a violation, sorted as the report has them: session, call, tool, policy.
+fn write_violations(file: &Path, violations: &[Violation]) -> Result<(), Failure> {
+    let mut text = String::from("session\tcall\ttool\tpolicy\n");
+    for Violation { session, call, tool, policy, .. } in violations {
+        text.push_str(&format!("{session}\t{call}\t{tool}\t{policy}\n"));
+    }
+    context::write(&file.to_path_buf(), &text)
+}

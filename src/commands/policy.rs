@@ -1,0 +1,111 @@
+//! `agentgov policy …`: bundles.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use agentgov_connect::Endpoints;
+use agentgov_policy::{Bundle, BundleFiles, SCHEMA_FILE, generated_schema, testing};
+use agentgov_registry::{BundleOutcome, BundleToPush, Source, push_bundle, read_bundle_folder};
+use agentgov_runtime::ExitCode;
+use agentgov_schemas::topology::Topology;
+use console::style;
+
+use crate::cli::{Global, PolicyCommand};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Failure> {
+    match command {
+        PolicyCommand::Check { bundle, write } => {
+            let mut files = read(bundle)?;
+            if *write {
+                let schema = generated_schema(&files).map_err(|problems| wrong(bundle, &problems))?;
+                context::write(&bundle.join(SCHEMA_FILE), &schema)?;
+                files.0.insert(SCHEMA_FILE.to_owned(), schema.into_bytes());
+            }
+            let compiled = compile(bundle, &files)?;
+            println!("ok: {}", describe(&compiled));
+            Ok(ExitCode::Done)
+        }
+        PolicyCommand::Test { bundle } => {
+            let files = read(bundle)?;
+            let compiled = compile(bundle, &files)?;
+            test(&compiled, &files)
+        }
+        PolicyCommand::Push { bundle } => {
+            let files = read(bundle)?;
+            let compiled = compile(bundle, &files)?;
+            let tested = test(&compiled, &files)?;
+            if tested != ExitCode::Done {
+                return Ok(tested);
+            }
+            match push(&compiled, &files, &context::endpoints(global)?, &*context::topology(global)?)? {
+                BundleOutcome::Pushed => println!("pushed: it judges from now on"),
+                BundleOutcome::AlreadyActive => println!("it is active already: nothing was pushed"),
+            }
+            Ok(ExitCode::Done)
+        }
+    }
+}
+
+/// Pushes a compiled bundle: from then on it judges its environments.
+pub fn push(
+    bundle: &Bundle,
+    files: &BundleFiles,
+    endpoints: &Endpoints,
+    topology: &Topology,
+) -> Result<BundleOutcome, Failure> {
+    let policies: Vec<String> = bundle.policies().map(|policy| policy.id.clone()).collect();
+    let push = BundleToPush {
+        files: &files.0,
+        name: bundle.name(),
+        version: bundle.version(),
+        environments: bundle.environments(),
+        digest: bundle.digest(),
+        policies: &policies,
+        pushed_by: &pusher(),
+    };
+    push_bundle(Source { endpoints, topology }, push).or_exit(ExitCode::Failed)
+}
+
+/// Who pushes, as the machine knows them: for the history, not for access.
+pub fn pusher() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
+}
+
+fn read(folder: &Path) -> Result<BundleFiles, Failure> {
+    let files: BTreeMap<String, Vec<u8>> = read_bundle_folder(folder).or_exit(ExitCode::Config)?.files;
+    Ok(BundleFiles(files))
+}
+
+fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
+    Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))
+}
+
+fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
+    let placed = problems.iter().map(|problem| format!("{}/{problem}", folder.display()));
+    Failure::all(ExitCode::Config, "the bundle has errors:", placed)
+}
+
+fn test(bundle: &Arc<Bundle>, files: &BundleFiles) -> Result<ExitCode, Failure> {
+    let report = testing::run(bundle, files);
+    print!("{report}");
+    if report.passed() {
+        println!("{} {}", style("ok:").green(), describe(bundle));
+        Ok(ExitCode::Done)
+    } else {
+        Ok(ExitCode::Findings)
+    }
+}
+
+fn describe(bundle: &Bundle) -> String {
+    format!(
+        "bundle {} {} ({} policies, sha256 {}), for {}",
+        bundle.name(),
+        bundle.version(),
+        bundle.policies().count(),
+        bundle.digest().short(),
+        bundle.environments().join(", ")
+    )
+}

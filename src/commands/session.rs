@@ -1,0 +1,148 @@
+//! `agentgov session show`: one session's story.
+
+use std::collections::BTreeMap;
+
+use agentgov_log_reader::LogReader;
+use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
+use agentgov_policy::{Bundle, BundleFiles};
+use agentgov_runtime::ExitCode;
+use console::style;
+use serde_json::{Value, json};
+
+use crate::cli::{Global, SessionCommand};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+/// How much of a payload is shown.
+const SHOWN: usize = 400;
+
+pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Failure> {
+    let SessionCommand::Show { session, tenant } = command;
+    let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    let reader = LogReader::new(&endpoints.clickhouse, &topology).or_exit(ExitCode::Config)?;
+    let found = reader.find_sessions(session, tenant.as_deref()).or_exit(ExitCode::TryAgain)?;
+    let chosen = match found.as_slice() {
+        [] => {
+            let message =
+                format!("expected a session with the id or label `{session}` in the log, found none");
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
+        [one] => one,
+        several => {
+            let lines = several.iter().map(|f| format!("--tenant {} {}", f.tenant_id, f.session_id));
+            return Err(Failure::all(
+                ExitCode::Usage,
+                &format!("`{session}` may mean several sessions:"),
+                lines,
+            ));
+        }
+    };
+    let entries = reader.session(&chosen.tenant_id, &chosen.session_id).or_exit(ExitCode::TryAgain)?;
+    let bundles = bundles(&reader, &entries)?;
+    if global.json {
+        let story = json!({ "session": chosen, "entries": entries });
+        println!("{}", serde_json::to_string_pretty(&story).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(chosen, &entries, &bundles);
+    }
+    Ok(ExitCode::Done)
+}
+
+/// The bundles that judged in the session, by digest, as the log keeps them.
+fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bundle>, Failure> {
+    let mut bundles = BTreeMap::new();
+    for verdict in entries.iter().filter_map(|entry| entry.verdict.as_ref()) {
+        let digest = &verdict.bundle_digest;
+        if digest.is_empty() || bundles.contains_key(digest) {
+            continue;
+        }
+        let files = reader.bundle_files(digest).or_exit(ExitCode::TryAgain)?;
+        // One that this build cannot compile any more: the story is told without its text.
+        if let Ok(bundle) = Bundle::compile(&BundleFiles(files)) {
+            bundles.insert(digest.clone(), bundle);
+        }
+    }
+    Ok(bundles)
+}
+
+fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
+    let name = if session.session_label.is_empty() { &session.session_id } else { &session.session_label };
+    println!("{} {}", style("session").cyan(), style(name).bold());
+    println!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
+    if !session.actor_id.is_empty() {
+        println!("  on behalf of {}", session.actor_id);
+    }
+    for Entry { event, verdict } in entries {
+        println!();
+        tell_event(event);
+        if let Some(verdict) = verdict {
+            tell_verdict(verdict, bundles.get(&verdict.bundle_digest));
+        }
+    }
+}
+
+fn tell_event(event: &Event) {
+    let at = jiff::Timestamp::from_microsecond(event.occurred_at)
+        .map_or_else(|_| format!("{} µs", event.occurred_at), |time| time.to_string());
+    let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
+    println!("{}  {}  {}", style(at).dim(), style(&event.event_type).bold(), style(place).dim());
+    let who = if event.role.is_empty() { String::new() } else { format!("{}: ", event.role) };
+    if !event.text.is_empty() {
+        println!("  {who}{}", shorten(&event.text));
+    }
+    if !event.arguments.is_empty() {
+        println!("  {}({})", style(&event.tool).cyan(), shorten(&event.arguments));
+    }
+    if !event.result.is_empty() {
+        println!("  → {}", shorten(&event.result));
+    }
+}
+
+fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
+    let decision = match verdict.decision.as_str() {
+        "allow" => style(&verdict.decision).green(),
+        "deny" => style(&verdict.decision).red(),
+        _ => style(&verdict.decision).yellow(),
+    };
+    println!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
+    tell_known(&verdict.known);
+    for error in &verdict.errors {
+        println!("    {} {error}", style("error").red());
+    }
+    for id in &verdict.violations {
+        println!("    {} {}", style("violates").red(), style(id).bold());
+        let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };
+        println!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
+        for line in policy.source.lines() {
+            println!("      {}", style(line).dim());
+        }
+    }
+}
+
+/// What was known, a line a thing.
+fn tell_known(known: &str) {
+    let Ok(Value::Object(known)) = serde_json::from_str::<Value>(known) else { return };
+    if let Some(Value::Object(derived)) = known.get("derived") {
+        for (name, value) in derived {
+            println!("    {} {name} = {value}", style("known").dim());
+        }
+    }
+    if let Some(Value::Array(facts)) = known.get("facts") {
+        for fact in facts {
+            let text = |field| fact.get(field).and_then(Value::as_str).unwrap_or_default();
+            let offset = fact.get("offset").map(ToString::to_string).unwrap_or_default();
+            println!(
+                "    {} {} {} (said at offset {offset})",
+                style("fact ").dim(),
+                text("kind"),
+                text("key")
+            );
+        }
+    }
+}
+
+/// One line, and not too long a one.
+fn shorten(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= SHOWN { line } else { line.chars().take(SHOWN).chain("…".chars()).collect() }
+}

@@ -1,0 +1,66 @@
+//! `agentgov topology …`: the map.
+
+use agentgov_runtime::ExitCode;
+use agentgov_topology::{apply, graph, plan, splice};
+
+use crate::cli::{Global, TopologyCommand};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, Failure> {
+    match command {
+        TopologyCommand::Check { file } => {
+            let file = file.or_else(|| global.topology.clone());
+            let topology = context::topology_from(file.as_deref())?;
+            let partitions: i32 = topology.topics.values().map(|topic| topic.value.partitions.value).sum();
+            println!(
+                "ok: {} topics with {partitions} partitions, {} stages, {} stores",
+                topology.topics.len(),
+                topology.stages.len(),
+                topology.stores.len()
+            );
+        }
+        TopologyCommand::Graph { write } => {
+            let drawing = graph(&*context::topology(global)?);
+            match write {
+                None => println!("{drawing}"),
+                Some(file) => {
+                    let spliced = splice(&context::read_text(&file)?, &drawing).or_exit(ExitCode::Failed)?;
+                    context::write(&file, &spliced)?;
+                    println!("wrote {}", file.display());
+                }
+            }
+        }
+        TopologyCommand::Plan => {
+            let plan = plan(&*context::topology(global)?, &context::endpoints(global)?)
+                .or_exit(ExitCode::TryAgain)?;
+            if global.json {
+                println!("{}", serde_json::to_string_pretty(&plan).or_exit(ExitCode::Failed)?);
+            } else {
+                println!("{plan}");
+            }
+            return Ok(if plan.is_empty() { ExitCode::Done } else { ExitCode::Findings });
+        }
+        TopologyCommand::Apply => {
+            let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+            let mut told = |difference: &agentgov_topology::Difference| {
+                if !global.json {
+                    println!("{difference}");
+                }
+            };
+            let applied = apply(&topology, &endpoints, &mut told).map_err(|error| {
+                let code = match &error {
+                    agentgov_topology::ApplyError::Refused(_) => ExitCode::Findings,
+                    _ => ExitCode::TryAgain,
+                };
+                Failure::new(code, error)
+            })?;
+            if global.json {
+                println!("{}", serde_json::to_string_pretty(&applied).or_exit(ExitCode::Failed)?);
+            } else if applied.removed.is_empty() {
+                println!("nothing to do: the cluster is as the map says");
+            }
+        }
+    }
+    Ok(ExitCode::Done)
+}

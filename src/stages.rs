@@ -1,0 +1,145 @@
+//! The stages by name, each running in a thread of this process.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use agentgov_alerter::Alerter;
+use agentgov_connect::Endpoints;
+use agentgov_evaluator::Evaluator;
+use agentgov_runtime::health::Snapshot;
+use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
+use agentgov_schemas::topology::Topology;
+
+use crate::failure::Failure;
+
+/// Stages that run.
+pub struct Running {
+    stop: Stop,
+    stages: Vec<(Health, JoinHandle<Result<(), StageError>>)>,
+}
+
+impl Running {
+    /// Starts stages; `all` is every stage of the map. Nothing is started if one name is wrong.
+    pub fn start(
+        names: &[String],
+        endpoints: &Endpoints,
+        topology: &Arc<Topology>,
+        accept_gap: bool,
+    ) -> Result<Self, Failure> {
+        let known: Vec<&String> = topology.stages.keys().collect();
+        let names: Vec<&String> =
+            if names.iter().any(|name| name == "all") { known.clone() } else { names.iter().collect() };
+        if let Some(wrong) = names.iter().find(|name| !known.contains(name)) {
+            let known: Vec<_> = known.iter().map(|name| name.as_str()).collect();
+            let message = format!("expected a stage of the topology ({}), found `{wrong}`", known.join(", "));
+            return Err(Failure::new(ExitCode::Usage, message));
+        }
+        let stop = Stop::default();
+        let mut stages = Vec::new();
+        for name in names {
+            let health = Health::new(name.as_str());
+            let config = processor::Config {
+                stage: name.clone(),
+                endpoints: endpoints.clone(),
+                topology: Arc::clone(topology),
+                stop: stop.clone(),
+                health: health.clone(),
+                accept_gap,
+            };
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn({
+                    let stop = stop.clone();
+                    move || {
+                        let ended = run(config);
+                        // One stage's end is the process's: half a pipeline that looks alive helps nobody.
+                        stop.ask();
+                        ended
+                    }
+                })
+                .map_err(|e| Failure::new(ExitCode::Failed, format!("starting a thread for {name}: {e}")))?;
+            stages.push((health, thread));
+        }
+        Ok(Self { stop, stages })
+    }
+
+    /// To ask the stages to end.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// How each stage is.
+    pub fn health(&self) -> Vec<Snapshot> {
+        self.stages.iter().map(|(health, _)| health.snapshot()).collect()
+    }
+
+    /// Waits for a condition, looking ten times a second. Fails at once if a stage has ended.
+    pub fn wait(
+        &self,
+        what: &str,
+        within: Duration,
+        mut met: impl FnMut(&Self) -> bool,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + within;
+        while !met(self) {
+            let trouble = || {
+                let told = self.health().into_iter().flat_map(|stage| {
+                    stage.not_ready.into_values().map(move |why| format!("{}: {why}", stage.stage))
+                });
+                told.collect::<Vec<_>>()
+            };
+            if self.stop.wait(Duration::from_millis(100)) {
+                return Err(Failure::all(
+                    ExitCode::Failed,
+                    &format!("stopped while waiting for {what}"),
+                    trouble(),
+                ));
+            }
+            if Instant::now() > deadline {
+                let what = format!("expected {what} within {within:?}; still not so. What the stages say:");
+                return Err(Failure::all(ExitCode::TryAgain, &what, trouble()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all have ended: the first error counts.
+    pub fn join(self) -> Result<(), Failure> {
+        let mut first = Ok(());
+        for (health, thread) in self.stages {
+            let ended = thread.join().unwrap_or_else(|_| {
+                Err(StageError::Internal(format!("{}: panicked", health.snapshot().stage)))
+            });
+            if first.is_ok() {
+                first = ended.map_err(Failure::from);
+            }
+        }
+        first
+    }
+}
+
+fn run(config: processor::Config) -> Result<(), StageError> {
+    let topology = Arc::clone(&config.topology);
+    match config.stage.as_str() {
+        "evaluator" => {
+            let evaluator = Evaluator::new(&topology, topology.stage(&config.stage)?)?;
+            processor::run(config, evaluator)
+        }
+        "alerter" => {
+            let window =
+                topology.stage(&config.stage)?.alert_window.as_ref().ok_or_else(|| {
+                    StageError::Config("topology: stage `alerter` has no alert_window".into())
+                })?;
+            processor::run(config, Alerter::new(window.value.0))
+        }
+        "log-sink" => agentgov_log_sink::run(agentgov_log_sink::Config {
+            endpoints: config.endpoints,
+            topology: config.topology,
+            stop: config.stop,
+            health: config.health,
+            accept_gap: config.accept_gap,
+        }),
+        other => Err(StageError::Config(format!("topology: `{other}` is no stage of this build"))),
+    }
+}
