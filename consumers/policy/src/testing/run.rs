@@ -1,0 +1,243 @@
+//! Running a bundle's tests: the kernel that the evaluator calls, fed by hand.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use agentgov_enrichment::{AgentTable, Session};
+use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::yaml::{self, Location, Problem};
+use agentgov_schemas::{Digest, Micros, Millis, catalogue, governance};
+use chrono::DateTime;
+use serde_saphyr::Spanned;
+
+use super::file::{AgentEntry, Step, TestEntry, TestFile};
+use super::{Case, Report};
+use crate::bundle::{Bundle, TESTS_FOLDER};
+use crate::files::BundleFiles;
+use crate::judgement::Judgement;
+use crate::kernel::Kernel;
+use crate::policy::Kind;
+use crate::table::BundleTable;
+
+const TENANT: &str = "tests";
+const AGENT: &str = "agent";
+/// 2024-01-01T00:00:00Z.
+const DEFAULT_START: Micros = Micros(1_704_067_200_000_000);
+
+/// Runs the tests of `files`, of which `bundle` was compiled.
+pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
+    let mut report = Report::default();
+    let mut violated = BTreeSet::new();
+    let bundles = BundleTable::of(Arc::clone(bundle));
+    for (path, content) in files.matching(TESTS_FOLDER, ".yaml") {
+        match read(path, content) {
+            Ok((file, start)) => {
+                for test in &file.tests {
+                    let agents = registry(test.value.agent.as_ref().unwrap_or(&file.agent));
+                    let mut runner = Runner::new(bundle, &bundles, &agents, path, start);
+                    runner.test(&test.value);
+                    violated.append(&mut runner.violated);
+                    report.cases.push(Case {
+                        file: path.to_owned(),
+                        line: test.referenced.line(),
+                        name: test.value.name.clone(),
+                        failures: runner.failures,
+                    });
+                }
+            }
+            Err(problems) => report.problems.extend(problems),
+        }
+    }
+    let rules = bundle.policies().filter(|policy| policy.kind != Kind::Grant).map(|policy| policy.id.clone());
+    report.never_violated = rules.filter(|id| !violated.contains(id)).collect();
+    report
+}
+
+fn read(path: &str, content: &[u8]) -> Result<(TestFile, Micros), Vec<Problem>> {
+    let text = std::str::from_utf8(content).map_err(|_| {
+        vec![Problem { file: path.to_owned(), line: 1, column: 1, message: "expected UTF-8".to_owned() }]
+    })?;
+    let file: TestFile = yaml::parse(path, text)?;
+    let Some(start) = &file.start else { return Ok((file, DEFAULT_START)) };
+    match DateTime::parse_from_rfc3339(&start.value) {
+        Ok(time) => {
+            let start = Micros(time.timestamp_micros());
+            Ok((file, start))
+        }
+        Err(_) => {
+            let message = format!("expected a time such as 2024-05-15T15:00:00Z, found `{}`", start.value);
+            Err(vec![at(path, start.referenced, message)])
+        }
+    }
+}
+
+fn at(path: &str, location: Location, message: String) -> Problem {
+    Problem { file: path.to_owned(), line: location.line().max(1), column: location.column().max(1), message }
+}
+
+fn registry(agent: &AgentEntry) -> AgentTable {
+    let mut agents = AgentTable::default();
+    let state = agent.state.as_deref().unwrap_or("active");
+    if state != "unregistered" {
+        let entry = governance::AgentEntry {
+            tenant_id: TENANT,
+            agent_id: AGENT,
+            name: AGENT,
+            owner: "tests",
+            roles: agent.roles.iter().map(String::as_str).collect(),
+            state,
+            description: "",
+            pushed_by: "",
+        };
+        agents.fold(&entry, 0);
+    }
+    agents
+}
+
+/// One session.
+struct Runner<'a> {
+    kernel: Kernel<'a>,
+    environment: &'a str,
+    path: &'a str,
+    start: Micros,
+    session: Session,
+    sequence: i64,
+    violated: BTreeSet<String>,
+    failures: Vec<Problem>,
+}
+
+/// What an event tells beside its envelope.
+#[derive(Default)]
+struct Told<'t> {
+    message: Option<Message<'t>>,
+    tool: Option<ToolCall<'t>>,
+    result: Option<ToolResult<'t>>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        bundle: &'a Bundle,
+        bundles: &'a BundleTable,
+        agents: &'a AgentTable,
+        path: &'a str,
+        start: Micros,
+    ) -> Self {
+        let ttl = Span(std::time::Duration::MAX);
+        let limits = SessionLimits { ttl, max_facts: u32::MAX, max_bytes: u64::MAX };
+        Self {
+            kernel: Kernel { agents, bundles, limits, agents_topic: "agents", bundles_topic: "bundles" },
+            environment: bundle.environments().first().map_or("", String::as_str),
+            path,
+            start,
+            session: Session::new(),
+            sequence: 0,
+            violated: BTreeSet::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn test(&mut self, test: &TestEntry) {
+        self.tell(catalogue::SESSION_STARTED, Told::default());
+        for step in &test.steps {
+            let default_id = format!("call-{}", self.sequence);
+            match (&step.value.call, &step.value.result, step.value.end) {
+                (Some(call), ..) => self.call(&step.value, call, step.value.id.as_ref().unwrap_or(&default_id)),
+                (None, Some(_), _) => self.result(&step.value, None, step.value.of.as_deref().unwrap_or_default()),
+                (None, None, Some(true)) => drop(self.tell(catalogue::SESSION_ENDED, Told::default())),
+                (None, None, _) => {
+                    let message = "expected a step with `call`, `result` or `end: true`".to_owned();
+                    self.failures.push(at(self.path, step.referenced, message));
+                }
+            }
+        }
+    }
+
+    /// A second later, from the one source of the test.
+    fn tell(&mut self, kind: &str, told: Told<'_>) -> Option<Judgement> {
+        let event = ActionEvent {
+            event_id: "",
+            r#type: kind,
+            tenant_id: TENANT,
+            environment: self.environment,
+            session_id: "session",
+            session_label: None,
+            source: Source { id: "tests", sequence: self.sequence },
+            occurred_at: Micros(self.start.0.saturating_add(self.sequence.saturating_mul(1_000_000))),
+            agent: Agent { id: AGENT, name: None, version: None },
+            actor: None,
+            trace: None,
+            message: told.message,
+            tool: told.tool,
+            result: told.result,
+            llm: None,
+            decision: None,
+            approval: None,
+            closing: None,
+        };
+        let origin =
+            Origin { topic: "actions", partition: 0, offset: self.sequence, logged_at: Millis(self.sequence) };
+        self.sequence += 1;
+        self.kernel.step(&mut self.session, &event, &origin).verdict
+    }
+
+    fn call(&mut self, step: &Step, tool: &Spanned<String>, call_id: &str) {
+        let arguments = match (&step.arguments, &step.input) {
+            (Some(text), _) => text.clone(),
+            (None, Some(input)) => input.json(),
+            (None, None) => "{}".to_owned(),
+        };
+        let message = Message {
+            id: "message",
+            role: "assistant",
+            has_text: step.message.as_ref().and_then(|message| message.has_text).unwrap_or(false),
+            tool_calls: step.message.as_ref().and_then(|message| message.tool_calls).unwrap_or(1),
+            content: None,
+        };
+        let called = ToolCall { name: &tool.value, call_id, arguments: payload(arguments.as_bytes()) };
+        let kind = if step.retry == Some(true) { catalogue::TOOL_RETRIED } else { catalogue::TOOL_INVOKED };
+        let verdict = self.tell(kind, Told { message: Some(message), tool: Some(called), result: None });
+        if let Some(verdict) = verdict {
+            self.compare(step, tool, &verdict);
+        }
+        self.result(step, Some(&tool.value), call_id);
+    }
+
+    fn result(&mut self, step: &Step, name: Option<&str>, call_id: &str) {
+        let Some(result) = &step.result else { return };
+        let content = result.answer();
+        let result = ToolResult { call_id, name, is_error: step.is_error, content: payload(content.as_bytes()) };
+        self.tell(catalogue::TOOL_RESPONSE_RECEIVED, Told { result: Some(result), ..Told::default() });
+    }
+
+    fn compare(&mut self, step: &Step, tool: &Spanned<String>, verdict: &Judgement) {
+        let found: BTreeSet<&str> = verdict.violations.iter().map(|policy| policy.id.as_str()).collect();
+        self.violated.extend(found.iter().map(|id| (*id).to_owned()));
+        let entries = step.expect.as_ref().map(|expect| expect.value.as_slice()).unwrap_or_default();
+        let expected: BTreeSet<&str> = entries.iter().map(|id| id.value.as_str()).collect();
+        let place = step.expect.as_ref().map_or(tool.referenced, |expect| expect.referenced);
+        let mut differ = |place: Location, what: &str, expected: String, found: String| {
+            if expected != found {
+                let message = format!("{}: expected {what} {expected}, found {found}", tool.value);
+                self.failures.push(at(self.path, place, message));
+            }
+        };
+        differ(place, "violations", list(&expected), list(&found));
+        let default = if expected.is_empty() { "allow" } else { "deny" };
+        let decision = step.decision.as_ref().map_or(default, |decision| decision.value.as_str());
+        let place = step.decision.as_ref().map_or(place, |decision| decision.referenced);
+        differ(place, "decision", decision.to_owned(), verdict.decision.as_str().to_owned());
+        let errors: BTreeSet<String> = verdict.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
+        let expected: BTreeSet<&str> = step.errors.iter().flatten().map(String::as_str).collect();
+        differ(tool.referenced, "errors", list(&expected), list(&errors.iter().map(String::as_str).collect()));
+    }
+}
+
+fn list(items: &BTreeSet<&str>) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.iter().copied().collect::<Vec<_>>().join(", ") }
+}
+
+fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
+}

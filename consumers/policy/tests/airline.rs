@@ -1,0 +1,57 @@
+//! The airline's bundle: its own tests, the sample runs, and the recorded runs where they are at hand.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use agentgov_policy::{BundleTable, Kind, testing};
+use serde_json::Value;
+use support::{airline, airline_files, kernel, replay_run, root, service_agent};
+
+#[test]
+fn its_tests_pass_and_violate_every_rule() {
+    let report = testing::run(&airline(), &airline_files());
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.never_violated, Vec::<String>::new());
+    assert!(report.cases.len() > 40, "{report}");
+}
+
+fn replay(path: &std::path::Path) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
+    let (agents, bundles) = (service_agent(), BundleTable::of(airline()));
+    let (mut lines, mut fired, mut errors) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for line in std::fs::read_to_string(path).unwrap().lines() {
+        let run: Value = serde_json::from_str(line).unwrap();
+        let label = format!("{}/{}", run["task_id"], run["trial"]);
+        let (violations, found) = replay_run(kernel(&agents, &bundles), &run);
+        for (call, tool, policy) in violations {
+            lines.push(format!("{label}\t{call}\t{tool}\t{policy}"));
+            fired.insert(policy);
+        }
+        errors.extend(found.iter().map(|(call, tool, what)| format!("{label}\t{call}\t{tool}\t{what}")));
+    }
+    lines.sort();
+    (lines, fired, errors)
+}
+
+#[test]
+fn every_rule_fires_on_the_sample_runs() {
+    let (lines, fired, errors) = replay(&root().join("examples/airline/runs.jsonl"));
+    let bundle = airline();
+    let rules = bundle.policies().filter(|policy| policy.kind != Kind::Grant).map(|policy| policy.id.clone());
+    assert_eq!(fired, rules.collect::<BTreeSet<_>>(), "{lines:#?}");
+    assert_eq!(errors, Vec::<String>::new());
+}
+
+#[test]
+fn the_recorded_runs_give_the_expected_violations() {
+    let data = root().join("../shared/data/airline-agent-runs");
+    let Ok(expected) = std::fs::read_to_string(data.join("expected-violations.tsv")) else {
+        eprintln!("skipped: no recorded runs beside the repository");
+        return;
+    };
+    let mut expected: Vec<&str> = expected.lines().skip(1).collect();
+    expected.sort_unstable();
+    let (lines, _, errors) = replay(&data.join("runs.jsonl"));
+    assert_eq!(lines, expected);
+    assert_eq!(errors, Vec::<String>::new());
+}
