@@ -19,13 +19,15 @@ pub fn graph(topology: &Topology) -> String {
     lines.push("  operators[/\"operators<br/>registry and policy push\"/]".to_owned());
     group(&mut lines, "actions", "what agents did", &groups.actions);
     group(&mut lines, "tables", "governance tables", &groups.tables);
-    for (name, _) in &topology.stages {
+    for name in topology.stages.keys() {
         lines.push(format!("  {}[\"<b>{name}</b>\"]", stage_id(name)));
     }
     lines.extend(groups.state.iter().map(|topic| format!("  {}([\"{topic}\"])", topic_id(topic))));
     group(&mut lines, "results", "what was found", &groups.results);
     for (name, store) in &topology.stores {
-        let tables: Vec<_> = store.value.tables.keys().map(String::as_str).collect();
+        // What the writer keeps for itself is no part of the flow.
+        let fed = store.value.tables.iter().filter(|(_, table)| table.value.from.is_some());
+        let tables: Vec<_> = fed.map(|(name, _)| name.as_str()).collect();
         lines.push(format!("  {}[(\"<b>{name}</b><br/>{}\")]", store_id(name), in_rows(&tables)));
     }
     lines.extend(groups.actions.iter().map(|topic| format!("  services --> {}", topic_id(topic))));

@@ -24,7 +24,7 @@ pub enum LookError {
         /// What was asked.
         what: String,
         /// What came back.
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// The runtime that drives Kafka's admin client did not start.
     #[error("cannot start a runtime for Kafka's admin client: {0}")]
@@ -42,8 +42,11 @@ pub(crate) struct LiveTopic {
     pub(crate) replication: usize,
     /// True if each partition has a leader, so that it can be written.
     pub(crate) led: bool,
-    pub(crate) settings: BTreeMap<String, LiveSetting>,
+    pub(crate) settings: Settings,
 }
+
+/// A topic's settings by Kafka's names.
+pub(crate) type Settings = BTreeMap<String, LiveSetting>;
 
 /// A setting as it is.
 #[derive(Clone, Debug)]
@@ -84,7 +87,7 @@ impl Kafka {
         let admin = endpoint.client_config().create().map_err(|source| LookError::Kafka {
             bootstrap: bootstrap.clone(),
             what: "creating the admin client".to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         Ok(Self { admin, runtime, bootstrap })
     }
@@ -103,7 +106,11 @@ impl Kafka {
     }
 
     pub(crate) fn error(&self, what: &str, source: KafkaError) -> LookError {
-        LookError::Kafka { bootstrap: self.bootstrap.clone(), what: what.to_owned(), source }
+        LookError::Kafka {
+            bootstrap: self.bootstrap.clone(),
+            what: what.to_owned(),
+            source: Box::new(source),
+        }
     }
 
     /// The map's topics that are there, and the names of all others.
@@ -129,7 +136,7 @@ impl Kafka {
                     partitions: partitions.len(),
                     replication: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or_default(),
                     led: partitions.iter().all(|p| p.leader() >= 0),
-                    settings: BTreeMap::new(),
+                    settings: Settings::new(),
                 };
                 (topic.name().to_owned(), live)
             })
@@ -149,7 +156,7 @@ impl Kafka {
     fn settings<'a>(
         &self,
         names: impl Iterator<Item = &'a String>,
-    ) -> Result<Vec<(String, BTreeMap<String, LiveSetting>)>, LookError> {
+    ) -> Result<Vec<(String, Settings)>, LookError> {
         let topics: Vec<_> = names.map(|name| ResourceSpecifier::Topic(name)).collect();
         if topics.is_empty() {
             return Ok(Vec::new());

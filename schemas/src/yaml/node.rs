@@ -39,6 +39,8 @@ impl Node {
         let options = serde_saphyr::options! {
             // Kept, so that each is reported beside all other problems.
             duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            // YAML 1.2: only true and false. An agent may be called `y`, and an owner `no`.
+            strict_booleans: true,
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options::<Self>(text, options)
@@ -171,5 +173,49 @@ impl<'de> Visitor<'de> for Anything {
             entries.push(entry);
         }
         Ok(Value::Mapping(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_words_are_what_yaml_1_2_says() {
+        let words = "[true, y, no, On, 7, -7, 0.5, 30d, ~, '7', a:b]";
+        let Value::List(items) = Node::parse(words, &mut Problems::new("t")).unwrap().value else {
+            panic!("{words}")
+        };
+        let found: Vec<_> = items.iter().map(|item| item.value.to_string()).collect();
+        let expected = [
+            "true",
+            "`y`",
+            "`no`",
+            "`On`",
+            "the number 7",
+            "the number -7",
+            "the number 0.5",
+            "`30d`",
+            "nothing",
+            "`7`",
+            "`a:b`",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_place_is_the_value_or_the_deepest_key_that_is_there() {
+        let node = Node::parse("a:\n  b: [x, y]\n  c: 1\n", &mut Problems::new("t")).unwrap();
+        for (path, line, column) in [
+            (&["a"][..], 1, 1),
+            (&["a", "b"], 2, 3),
+            (&["a", "b", "y"], 2, 10),
+            (&["a", "c"], 3, 6),
+            (&["a", "missing", "more"], 1, 1),
+            (&["missing"], 1, 1),
+        ] {
+            let at = node.place(path);
+            assert_eq!((at.line(), at.column()), (line, column), "{path:?}");
+        }
     }
 }

@@ -95,6 +95,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     "descriptions and owners": [("t:", "what: w", "what: ''")] => [
         "t:44:31: what a row of `t` is: expected a text, found none",
     ];
+    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:37:11: what `log` is for: expected a text, found none"];
     "topic numbers": [("tools:", "partitions: 1", "partitions: 0")] => [
         "t:11:91: expected 1 to 10000 partitions, found 0",
     ];

@@ -1,0 +1,233 @@
+//! Agents and tools, as their owners register them.
+
+use std::fmt;
+
+use agentgov_schemas::governance::{AgentEntry, ToolEntry};
+use agentgov_schemas::{mapping, words};
+use serde::Serialize;
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// The tenant.
+    pub tenant_id: String,
+    /// The agent.
+    pub agent_id: String,
+    /// A name for people.
+    pub name: String,
+    /// The team or person who answers for it.
+    pub owner: String,
+    /// Its roles: Cedar groups that grants are given to.
+    pub roles: Vec<String>,
+    /// Whether it may act.
+    pub state: AgentState,
+    /// What it is for.
+    pub description: Option<String>,
+}
+
+/// Whether an agent may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// Its roles have their grants.
+    Active,
+    /// No grants for now.
+    Suspended,
+    /// No grants for ever.
+    Retired,
+}
+
+/// A tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tool {
+    /// The tenant.
+    pub tenant_id: String,
+    /// The tool, as calls name it.
+    pub name: String,
+    /// The team or person who answers for it.
+    pub owner: String,
+    /// What a call of it may do.
+    pub effect: Effect,
+    /// What it does.
+    pub description: Option<String>,
+}
+
+/// What a call of a tool may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Looks, and changes nothing.
+    Read,
+    /// Changes something that can be changed back.
+    Write,
+    /// Changes something for good.
+    Destructive,
+    /// Reaches outside the organisation.
+    External,
+}
+
+mapping!(Agent, "an agent", { tenant_id, agent_id, name, owner, roles, state, description });
+mapping!(Tool, "a tool", { tenant_id, name, owner, effect, description });
+words!(AgentState { "active" => Active, "suspended" => Suspended, "retired" => Retired });
+words!(Effect { "read" => Read, "write" => Write, "destructive" => Destructive, "external" => External });
+
+impl AgentState {
+    /// As in events and files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Retired => "retired",
+        }
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Suspended, Self::Retired].into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+impl Effect {
+    /// As in events and files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+            Self::External => "external",
+        }
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Destructive, Self::External].into_iter().find(|e| e.as_str() == name)
+    }
+}
+
+impl fmt::Display for AgentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Agent {
+    /// The Kafka key: `tenant_id/agent_id`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.tenant_id, self.agent_id)
+    }
+
+    pub(crate) fn to_record<'a>(&'a self, pushed_by: &'a str) -> AgentEntry<'a> {
+        AgentEntry {
+            tenant_id: &self.tenant_id,
+            agent_id: &self.agent_id,
+            name: &self.name,
+            owner: &self.owner,
+            roles: self.roles.iter().map(String::as_str).collect(),
+            state: self.state.as_str(),
+            description: self.description.as_deref().unwrap_or_default(),
+            pushed_by,
+        }
+    }
+
+    pub(crate) fn from_record(record: &AgentEntry<'_>) -> Result<Self, String> {
+        let state = AgentState::by_name(record.state).ok_or_else(|| {
+            format!("expected active, suspended or retired, found state `{}`", record.state)
+        })?;
+        Ok(Self {
+            tenant_id: record.tenant_id.to_owned(),
+            agent_id: record.agent_id.to_owned(),
+            name: record.name.to_owned(),
+            owner: record.owner.to_owned(),
+            roles: record.roles.iter().map(|role| (*role).to_owned()).collect(),
+            state,
+            description: some(record.description),
+        })
+    }
+}
+
+impl Tool {
+    /// The Kafka key: `tenant_id/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.tenant_id, self.name)
+    }
+
+    pub(crate) fn to_record<'a>(&'a self, pushed_by: &'a str) -> ToolEntry<'a> {
+        ToolEntry {
+            tenant_id: &self.tenant_id,
+            name: &self.name,
+            owner: &self.owner,
+            effect: self.effect.as_str(),
+            description: self.description.as_deref().unwrap_or_default(),
+            pushed_by,
+        }
+    }
+
+    pub(crate) fn from_record(record: &ToolEntry<'_>) -> Result<Self, String> {
+        let effect = Effect::by_name(record.effect).ok_or_else(|| {
+            format!("expected read, write, destructive or external, found effect `{}`", record.effect)
+        })?;
+        Ok(Self {
+            tenant_id: record.tenant_id.to_owned(),
+            name: record.name.to_owned(),
+            owner: record.owner.to_owned(),
+            effect,
+            description: some(record.description),
+        })
+    }
+}
+
+/// An empty text says nothing.
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_and_back() {
+        for state in [AgentState::Active, AgentState::Suspended, AgentState::Retired] {
+            let agent = Agent {
+                tenant_id: "acme".into(),
+                agent_id: "clerk".into(),
+                name: "Clerk".into(),
+                owner: "desk".into(),
+                roles: vec!["clerk".into(), "night".into()],
+                state,
+                description: None,
+            };
+            assert_eq!(Agent::from_record(&agent.to_record("me")), Ok(agent));
+        }
+        for effect in [Effect::Read, Effect::Write, Effect::Destructive, Effect::External] {
+            let tool = Tool {
+                tenant_id: "acme".into(),
+                name: "book".into(),
+                owner: "desk".into(),
+                effect,
+                description: Some("books".into()),
+            };
+            assert_eq!(Tool::from_record(&tool.to_record("me")), Ok(tool));
+        }
+    }
+
+    #[test]
+    fn a_word_of_a_later_build_is_no_entry() {
+        let tool = ToolEntry {
+            tenant_id: "a",
+            name: "b",
+            owner: "c",
+            effect: "shrug",
+            description: "",
+            pushed_by: "",
+        };
+        assert_eq!(
+            Tool::from_record(&tool),
+            Err("expected read, write, destructive or external, found effect `shrug`".to_owned())
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! `registry.yaml`: agents and tools in one file, which belongs under review like code.
+
+use std::collections::BTreeMap;
+
+use agentgov_schemas::key::check_tenant_id;
+use agentgov_schemas::mapping;
+use agentgov_schemas::yaml::{self, Problem, Problems};
+use serde_saphyr::Spanned;
+
+use crate::{Agent, Tool};
+
+/// The entries of a registry file, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryFile {
+    /// Agents; no two with the same tenant and id.
+    pub agents: Vec<Agent>,
+    /// Tools; no two with the same tenant and name.
+    pub tools: Vec<Tool>,
+}
+
+struct Draft {
+    agents: Vec<Spanned<Agent>>,
+    tools: Vec<Spanned<Tool>>,
+}
+mapping!(Draft, "the registry", { agents, tools });
+
+impl RegistryFile {
+    /// Reads a registry file. `file_name` is what problems name; all are given at once.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let draft = yaml::parse::<Draft>(file_name, text)?;
+        let mut problems = Problems::new(file_name);
+        let mut seen = BTreeMap::new();
+        for Spanned { value: agent, referenced, .. } in &draft.agents {
+            let texts = [("agent_id", &agent.agent_id), ("name", &agent.name), ("owner", &agent.owner)];
+            check_entry(*referenced, &agent.tenant_id, &texts, &mut problems);
+            if agent.roles.iter().any(|role| role.trim().is_empty()) {
+                problems.add(*referenced, "roles: expected names, found an empty text");
+            }
+            if let Some(line) = seen.insert(("agent", agent.key()), referenced.line()) {
+                problems.add(*referenced, format!("agent `{}` stands in line {line} already", agent.key()));
+            }
+        }
+        for Spanned { value: tool, referenced, .. } in &draft.tools {
+            let texts = [("name", &tool.name), ("owner", &tool.owner)];
+            check_entry(*referenced, &tool.tenant_id, &texts, &mut problems);
+            if let Some(line) = seen.insert(("tool", tool.key()), referenced.line()) {
+                problems.add(*referenced, format!("tool `{}` stands in line {line} already", tool.key()));
+            }
+        }
+        problems.finish(Some(Self {
+            agents: draft.agents.into_iter().map(|agent| agent.value).collect(),
+            tools: draft.tools.into_iter().map(|tool| tool.value).collect(),
+        }))
+    }
+}
+
+fn check_entry(at: yaml::Location, tenant_id: &str, texts: &[(&str, &String)], problems: &mut Problems) {
+    if let Err(wrong) = check_tenant_id(tenant_id) {
+        problems.add(at, wrong.to_string());
+    }
+    for (key, _) in texts.iter().filter(|(_, text)| text.trim().is_empty()) {
+        problems.add(at, format!("{key}: expected a text, found none"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AgentState, Effect};
+
+    #[test]
+    fn a_good_file() {
+        let file = RegistryFile::parse(
+            "registry.yaml",
+            "agents:\n  - { tenant_id: acme, agent_id: clerk, name: Clerk, owner: desk, roles: [a], state: active }\n\
+             tools:\n  - { tenant_id: acme, name: book, owner: desk, effect: write, description: books }\n",
+        )
+        .unwrap();
+        assert_eq!(file.agents[0].state, AgentState::Active);
+        assert_eq!(
+            (file.tools[0].effect, file.tools[0].description.as_deref()),
+            (Effect::Write, Some("books"))
+        );
+        assert_eq!(RegistryFile::parse("registry.yaml", "agents: []\n").unwrap(), RegistryFile::default());
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        RegistryFile::parse("r", text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_mistake_at_once() {
+        assert_eq!(
+            problems(
+                "agents:\n\
+                 - { tenant_id: a/b, agent_id: x, name: X, owner: '', state: active }\n\
+                 - { tenant_id: acme, agent_id: y, name: Y, owner: o, roles: [''], state: active }\n\
+                 - { tenant_id: acme, agent_id: y, name: Y, owner: o, state: active }\n\
+                 tools:\n\
+                 - { tenant_id: acme, name: t, owner: ' ', effect: read }\n\
+                 - { tenant_id: acme, name: t, owner: o, effect: read }\n"
+            ),
+            [
+                "r:2:3: owner: expected a text, found none",
+                "r:2:3: tenant id `a/b`: expected 1 to 128 of the characters a-z A-Z 0-9 . _ -",
+                "r:3:3: roles: expected names, found an empty text",
+                "r:4:3: agent `acme/y` stands in line 3 already",
+                "r:6:3: owner: expected a text, found none",
+                "r:7:3: tool `acme/t` stands in line 6 already",
+            ]
+        );
+    }
+
+    #[test]
+    fn malformed() {
+        assert_eq!(
+            problems(
+                "agents:\n\
+                 - { tenant_id: acme, agent_id: x, name: X, owner: o, state: asleep, role: [a] }\n\
+                 - { tenant_id: acme, agent_id: 7, name: X, state: active }\n\
+                 tols: []\n"
+            ),
+            [
+                "r:2:61: expected active, suspended or retired, found `asleep`",
+                "r:2:69: unknown key `role` of an agent; expected tenant_id, agent_id, name, owner, roles, state or \
+                 description",
+                "r:3:3: an agent must have `owner`",
+                "r:3:32: expected text, found the number 7; put it in quotes if it is meant as text",
+                "r:4:1: unknown key `tols` of the registry; expected agents or tools",
+            ]
+        );
+    }
+}

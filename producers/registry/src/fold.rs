@@ -1,0 +1,139 @@
+//! Reads a governance topic from its first record to its end.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use agentgov_connect::SchemaRegistry;
+use agentgov_schemas::Millis;
+use agentgov_schemas::wire::{self, Schema, SchemaId};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::source::GovernanceTopic;
+
+/// How long reading may stand still.
+const STALL: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
+
+/// What a topic holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listing<T> {
+    /// The entries that count.
+    pub entries: Vec<T>,
+    /// Records that this build cannot read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A record of a governance topic that this build cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Where it stands.
+    pub offset: i64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A record's place, beside its value.
+pub(crate) struct At {
+    pub(crate) offset: i64,
+    pub(crate) logged_at: Millis,
+}
+
+/// Calls `each` with every record that decodes, in the order of the log. What does not decode, or what `each` refuses,
+/// is returned.
+pub(crate) fn fold(
+    topic: &GovernanceTopic<'_>,
+    mut each: impl FnMut(At, &Decoded<'_>) -> Result<(), String>,
+) -> Result<Vec<Unreadable>, Error> {
+    let consumer = consumer(topic)?;
+    topic.check(&consumer)?;
+    let mut from_start = TopicPartitionList::new();
+    from_start
+        .add_partition_offset(topic.name, 0, Offset::Beginning)
+        .and_then(|()| consumer.assign(&from_start))
+        .map_err(|source| topic.error("assigning its partition", source))?;
+    let mut schemas =
+        Schemas { registry: SchemaRegistry::new(&topic.endpoints.registry)?, known: HashMap::new() };
+    let mut unreadable = Vec::new();
+    let mut last = Instant::now();
+    loop {
+        match consumer.poll(POLL) {
+            Some(Ok(record)) => {
+                last = Instant::now();
+                let offset = record.offset();
+                if let Err(reason) = schemas.decode(&record, &mut each)? {
+                    unreadable.push(Unreadable { offset, reason });
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(unreadable),
+            // librdkafka reconnects by itself; only standing still for long is an error.
+            Some(Err(source)) if last.elapsed() > STALL => return Err(topic.error("reading", source)),
+            None if last.elapsed() > STALL => {
+                let bootstrap = topic.endpoints.kafka.bootstrap.clone();
+                return Err(Error::Stalled { bootstrap, topic: topic.name.to_owned(), waited: STALL });
+            }
+            Some(Err(_)) | None => (),
+        }
+    }
+}
+
+fn consumer(topic: &GovernanceTopic<'_>) -> Result<BaseConsumer, Error> {
+    topic
+        .endpoints
+        .kafka
+        .client_config()
+        // librdkafka assigns nothing without a group; this one is never joined, and nothing is committed to it.
+        .set("group.id", format!("{}.reader", topic.name))
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .create()
+        .map_err(|source| topic.error("creating a consumer", source))
+}
+
+/// A datum and the schema that wrote it.
+pub(crate) struct Decoded<'a> {
+    schema: &'a Schema,
+    id: SchemaId,
+    datum: &'a [u8],
+}
+
+impl<'a> Decoded<'a> {
+    pub(crate) fn read<T: Deserialize<'a>>(&self) -> Result<T, String> {
+        self.schema.decode(self.id, self.datum).map_err(|e| e.to_string())
+    }
+}
+
+struct Schemas {
+    registry: SchemaRegistry,
+    known: HashMap<SchemaId, Schema>,
+}
+
+impl Schemas {
+    fn decode(
+        &mut self,
+        record: &BorrowedMessage<'_>,
+        each: &mut impl FnMut(At, &Decoded<'_>) -> Result<(), String>,
+    ) -> Result<Result<(), String>, Error> {
+        let (id, datum) = match wire::split(record.payload().unwrap_or_default()) {
+            Ok(parts) => parts,
+            Err(wrong) => return Ok(Err(wrong.to_string())),
+        };
+        let schema = match self.known.entry(id) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(unknown) => match self.registry.schema(id) {
+                Ok(schema) => unknown.insert(schema),
+                // Unreadable for good, unlike a registry that is away.
+                Err(error) if !error.is_transient() => return Ok(Err(error.to_string())),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let at =
+            At { offset: record.offset(), logged_at: Millis(record.timestamp().to_millis().unwrap_or(-1)) };
+        Ok(each(at, &Decoded { schema, id, datum }))
+    }
+}
