@@ -13,7 +13,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let stack = TestEnv::start(options)?;
     let ready = begin.elapsed();
-    writeln!(std::io::stderr(), "{} stack, ready after {ready:.2?}, logs in {}", stack.backend(), stack.logs().display())?;
+    writeln!(
+        std::io::stderr(),
+        "{} stack, ready after {ready:.2?}, logs in {}",
+        stack.backend(),
+        stack.logs().display()
+    )?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(stack.addresses())?)?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     stack.stop()?;

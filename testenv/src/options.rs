@@ -78,7 +78,8 @@ impl Options {
         match looked_for.iter().find(|path| path.is_file()) {
             Some(helper) => Ok(Self::new(helper)),
             None => {
-                let looked_for: Vec<String> = looked_for.iter().map(|path| path.display().to_string()).collect();
+                let looked_for: Vec<String> =
+                    looked_for.iter().map(|path| path.display().to_string()).collect();
                 Err(Error::Helper { looked_for: looked_for.join(", ") })
             }
         }

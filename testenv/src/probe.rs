@@ -83,7 +83,8 @@ fn connect(address: &str) -> Result<TcpStream, String> {
     for address in address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))? {
         match TcpStream::connect_timeout(&address, ATTEMPT) {
             Ok(stream) => {
-                let timeouts = stream.set_read_timeout(Some(ATTEMPT)).and(stream.set_write_timeout(Some(ATTEMPT)));
+                let timeouts =
+                    stream.set_read_timeout(Some(ATTEMPT)).and(stream.set_write_timeout(Some(ATTEMPT)));
                 return timeouts.map(|()| stream).map_err(|error| error.to_string());
             }
             Err(error) => last = format!("{address}: {error}"),
@@ -98,7 +99,11 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_the_part() {
-        let outcome = wait_until(Duration::from_secs(60), || Some("exit status: 1".to_owned()), || Err("no".to_owned()));
+        let outcome = wait_until(
+            Duration::from_secs(60),
+            || Some("exit status: 1".to_owned()),
+            || Err("no".to_owned()),
+        );
         assert!(matches!(outcome, Err(NotReady::Ended(status)) if status == "exit status: 1"));
     }
 

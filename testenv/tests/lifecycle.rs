@@ -1,51 +1,29 @@
 //! How native stacks begin, lose parts, and end.
-//!
-//! Some tests need an owner that can be killed or that has another environment: they run this executable again,
-//! with only the ignored test `owner`, which starts a stack and waits.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "clippy takes helpers of tests for product code"
+)]
 
-use std::io::{BufRead, BufReader, Read};
+mod owner;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agentgov_testenv::{BackendKind, Error, Options, Part, TestEnv};
+use owner::eventually;
 
 fn native() -> Options {
-    Options::new(env!("CARGO_BIN_EXE_testenv-helper")).backend(BackendKind::Native)
+    owner::options().backend(BackendKind::Native)
 }
 
 fn start(options: Options) -> TestEnv {
     TestEnv::start(options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Runs the test `owner` in a process of its own.
-fn spawn_owner(environment: &[(&str, &str)]) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner", "--ignored", "--nocapture"])
-        .env("AGENTGOV_TEST_OWNER", "1")
-        .envs(environment.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-#[test]
-#[ignore = "run by other tests as a process of its own"]
-fn owner() {
-    if std::env::var_os("AGENTGOV_TEST_OWNER").is_none() {
-        return;
-    }
-    match TestEnv::start(native()) {
-        Ok(stack) => {
-            let pids = Part::ALL.map(|part| stack.pid(part).unwrap().to_string());
-            println!("\nSTARTED {} {}", pids.join(" "), stack.logs().display());
-            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-        }
-        Err(error) => println!("\nFAILED {error}"),
-    }
 }
 
 fn runs(pid: u32) -> bool {
@@ -54,24 +32,11 @@ fn runs(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z'))
 }
 
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn nothing_outlives_a_killed_owner() {
-    let mut child = spawn_owner(&[]);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.find(|line| line.starts_with("STARTED ") || line.starts_with("FAILED "));
-    let line = line.expect("the owner tells how its start went");
-    let words: Vec<&str> = line.split(' ').collect();
-    assert_eq!(words[0], "STARTED", "{line}");
-    let pids: Vec<u32> = words[1..4].iter().map(|pid| pid.parse().unwrap()).collect();
-    let folder = Path::new(words[4]).parent().unwrap();
+    let mut child = owner::spawn("native", &[]);
+    let (pids, folder) = owner::wait_for_start(&mut child);
+    assert_eq!(pids.len(), Part::ALL.len());
     assert!(pids.iter().all(|pid| runs(*pid)) && folder.is_dir());
 
     child.kill().unwrap();
@@ -83,16 +48,27 @@ fn nothing_outlives_a_killed_owner() {
 #[test]
 fn missing_programs_are_told_at_once_and_with_the_ways_out() {
     let cache = tempfile::tempdir().unwrap();
-    let child = spawn_owner(&[("PATH", ""), ("JAVA_HOME", ""), ("XDG_CACHE_HOME", cache.path().to_str().unwrap())]);
+    let child = owner::spawn(
+        "native",
+        &[("PATH", ""), ("JAVA_HOME", ""), ("XDG_CACHE_HOME", cache.path().to_str().unwrap())],
+    );
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    for part in ["FAILED the native backend needs programs", "java, 17", "mvn,", "npm,", "Docker engine", "AGENTGOV_KAFKA"] {
+    for part in [
+        "FAILED the native backend needs programs",
+        "java, 17",
+        "mvn,",
+        "npm,",
+        "Docker engine",
+        "AGENTGOV_KAFKA",
+    ] {
         assert!(output.contains(part), "{part} is missing in:\n{output}");
     }
 }
 
 #[test]
 fn a_part_that_dies_early_shows_the_end_of_its_log() {
-    let error = TestEnv::start(native().broker_property("process.roles", "nonsense")).err().expect("a broken broker");
+    let error =
+        TestEnv::start(native().broker_property("process.roles", "nonsense")).err().expect("a broken broker");
     assert!(matches!(error, Error::PartDied { part: Part::Broker, .. }), "{error}");
     assert!(error.to_string().contains("nonsense"), "{error}");
 }
@@ -148,8 +124,7 @@ fn state(pid: u32) -> char {
 
 /// A statement over plain HTTP; the body of the answer.
 fn post(engine: &str, sql: &str) -> std::io::Result<String> {
-    use std::io::Write;
-    let mut stream = std::net::TcpStream::connect(engine.trim_start_matches("http://"))?;
+    let mut stream = TcpStream::connect(engine.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(stream, "POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n{sql}", sql.len())?;
     let mut reply = String::new();

@@ -58,7 +58,8 @@ mod tests {
         [("AGENTGOV_KAFKA", "k:1"), ("AGENTGOV_REGISTRY", "http://r"), ("AGENTGOV_CLICKHOUSE", "http://c")];
 
     fn choice(asked: Option<BackendKind>, pairs: &[(&str, &str)], docker: bool) -> Result<String, Error> {
-        let variable = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let variable =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let name = |choice: &Choice| format!("{choice:?}").split('(').next().unwrap().to_lowercase();
         choose(asked, &variable, || docker).map(|choice| name(&choice))
     }
@@ -80,8 +81,14 @@ mod tests {
     #[test]
     fn external_without_addresses_is_an_error() {
         let message = choice(Some(BackendKind::External), &[], true).unwrap_err().to_string();
-        assert!(message.contains("AGENTGOV_KAFKA and AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"), "{message}");
-        assert!(choice(None, &ADDRESSES[..1], true).is_err(), "a partial one must not fall through to docker");
+        assert!(
+            message.contains("AGENTGOV_KAFKA and AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"),
+            "{message}"
+        );
+        assert!(
+            choice(None, &ADDRESSES[..1], true).is_err(),
+            "a partial one must not fall through to docker"
+        );
     }
 
     #[test]

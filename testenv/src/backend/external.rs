@@ -19,8 +19,10 @@ pub(crate) fn configured(variable: Variables<'_>) -> Result<Option<Addresses>, E
     let kafka = pick("AGENTGOV_KAFKA", |file| &file.kafka);
     let registry = pick("AGENTGOV_REGISTRY", |file| &file.registry);
     let clickhouse = pick("AGENTGOV_CLICKHOUSE", |file| &file.clickhouse);
-    let named = [("AGENTGOV_KAFKA", &kafka), ("AGENTGOV_REGISTRY", &registry), ("AGENTGOV_CLICKHOUSE", &clickhouse)];
-    let missing: Vec<&str> = named.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    let named =
+        [("AGENTGOV_KAFKA", &kafka), ("AGENTGOV_REGISTRY", &registry), ("AGENTGOV_CLICKHOUSE", &clickhouse)];
+    let missing: Vec<&str> =
+        named.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
     if missing.len() == named.len() {
         return Ok(None);
     }
@@ -33,7 +35,8 @@ pub(crate) fn configured(variable: Variables<'_>) -> Result<Option<Addresses>, E
         registry: registry.trim_end_matches('/').to_owned(),
         clickhouse: clickhouse.trim_end_matches('/').to_owned(),
         clickhouse_user: name("AGENTGOV_CLICKHOUSE_USER", |file| &file.clickhouse_user),
-        clickhouse_password: pick("AGENTGOV_CLICKHOUSE_PASSWORD", |file| &file.clickhouse_password).unwrap_or_default(),
+        clickhouse_password: pick("AGENTGOV_CLICKHOUSE_PASSWORD", |file| &file.clickhouse_password)
+            .unwrap_or_default(),
         clickhouse_database: name("AGENTGOV_CLICKHOUSE_DATABASE", |file| &file.clickhouse_database),
     }))
 }
@@ -80,20 +83,30 @@ mod tests {
         ]);
         let addresses = addresses.unwrap().unwrap();
         assert_eq!(addresses.registry, "http://r/apis/ccompat/v7");
-        assert_eq!((addresses.clickhouse_user.as_str(), addresses.clickhouse_password.as_str()), ("default", ""));
+        assert_eq!(
+            (addresses.clickhouse_user.as_str(), addresses.clickhouse_password.as_str()),
+            ("default", "")
+        );
     }
 
     #[test]
     fn a_partial_one_is_an_error_that_names_what_is_missing() {
         let message = with(&[("AGENTGOV_KAFKA", "k:9092")]).unwrap_err().to_string();
-        assert!(message.starts_with("the external stack lacks AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"), "{message}");
+        assert!(
+            message.starts_with("the external stack lacks AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"),
+            "{message}"
+        );
     }
 
     #[test]
     fn the_file_fills_what_the_environment_leaves_open() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
-        std::fs::write(&path, "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nclickhouse_password: p\n").unwrap();
+        std::fs::write(
+            &path,
+            "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nclickhouse_password: p\n",
+        )
+        .unwrap();
         let path = path.to_str().unwrap();
         let addresses = with(&[("AGENTGOV_STACK", path), ("AGENTGOV_KAFKA", "other:1")]).unwrap().unwrap();
         assert_eq!((addresses.kafka.as_str(), addresses.clickhouse_password.as_str()), ("other:1", "p"));

@@ -59,6 +59,11 @@ mod tests {
     fn the_environment_wins() {
         let image = ImageName::of(Part::Engine, &|_| Some("local/engine:1".to_owned())).unwrap();
         assert_eq!(image.full(), "local/engine:1");
-        assert!(ImageName::of(Part::Engine, &|_| None).unwrap().full().starts_with("clickhouse/clickhouse-server:"));
+        assert!(
+            ImageName::of(Part::Engine, &|_| None)
+                .unwrap()
+                .full()
+                .starts_with("clickhouse/clickhouse-server:")
+        );
     }
 }

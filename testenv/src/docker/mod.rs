@@ -17,13 +17,13 @@ use testcontainers::core::client::docker_client_instance;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::Error;
 use crate::addresses::Addresses;
 use crate::backend::external::Variables;
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::part::Part;
 use crate::supervisor::Supervisor;
-use crate::Error;
 
 use images::ImageName;
 pub(crate) use remove::remove_labelled;

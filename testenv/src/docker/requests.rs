@@ -52,7 +52,12 @@ pub(super) fn registry(common: &Common<'_>) -> ContainerRequest<GenericImage> {
     common.apply(image.with_exposed_port(REGISTRY_PORT.tcp()), REGISTRY_PORT)
 }
 
-pub(super) fn engine(common: &Common<'_>, user: &str, password: &str, database: &str) -> ContainerRequest<ClickHouse> {
+pub(super) fn engine(
+    common: &Common<'_>,
+    user: &str,
+    password: &str,
+    database: &str,
+) -> ContainerRequest<ClickHouse> {
     common
         .apply(ClickHouse::default(), CLICKHOUSE_PORT)
         .with_env_var("CLICKHOUSE_USER", user)

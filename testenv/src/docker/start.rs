@@ -55,7 +55,8 @@ pub(super) async fn start(plan: &Plan, layout: &Layout) -> Result<(Containers, A
     let broker = async {
         let common = common(broker_image, broker_log);
         let request = requests::broker(&common, &plan.options.broker_properties);
-        run(plan, &docker, Part::Broker, &common, request, KAFKA_PORT, |port| probe::kafka(&kafka(port))).await
+        run(plan, &docker, Part::Broker, &common, request, KAFKA_PORT, |port| probe::kafka(&kafka(port)))
+            .await
     };
     let registry = async {
         let common = common(registry_image, registry_log);
@@ -70,7 +71,8 @@ pub(super) async fn start(plan: &Plan, layout: &Layout) -> Result<(Containers, A
         run(plan, &docker, Part::Engine, &common, request, CLICKHOUSE_PORT, ask).await
     };
     let (broker, registry, engine) = tokio::join!(broker, registry, engine);
-    let ((broker, kafka_port), (registry, registry_port), (engine, engine_port)) = (broker?, registry?, engine?);
+    let ((broker, kafka_port), (registry, registry_port), (engine, engine_port)) =
+        (broker?, registry?, engine?);
     let addresses = Addresses {
         kafka: kafka(kafka_port),
         registry: registry_url(registry_port),

@@ -69,7 +69,8 @@ impl EngineError {
     /// ClickHouse's number of the error, from the text; 1002 (unknown) where it has none.
     fn code(&self) -> u32 {
         let text = self.to_string();
-        let digits = text.split("Code: ").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let digits =
+            text.split("Code: ").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or(1002)
     }
 }
@@ -79,8 +80,8 @@ fn status(code: u32) -> StatusCode {
     match code {
         194 | 516 => StatusCode::FORBIDDEN,
         46 | 47 | 50 | 56 | 60 | 63 | 81 | 83 | 84 | 115 => StatusCode::NOT_FOUND,
-        6 | 25 | 26 | 27 | 33 | 36 | 38 | 40 | 41 | 42 | 43 | 44 | 53 | 62 | 69 | 70 | 72 | 89 | 117 | 130 | 271
-        | 457 => StatusCode::BAD_REQUEST,
+        6 | 25 | 26 | 27 | 33 | 36 | 38 | 40 | 41 | 42 | 43 | 44 | 53 | 62 | 69 | 70 | 72 | 89 | 117
+        | 130 | 271 | 457 => StatusCode::BAD_REQUEST,
         48 => StatusCode::NOT_IMPLEMENTED,
         159 | 209 => StatusCode::REQUEST_TIMEOUT,
         210 => StatusCode::SERVICE_UNAVAILABLE,

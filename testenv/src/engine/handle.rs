@@ -131,7 +131,9 @@ fn prepare(session: &mut Session, request: &Request) -> Result<(), EngineError> 
 async fn collect(request: &Request, body: Body) -> Result<Vec<u8>, EngineError> {
     let (pieces, mut inbox) = mpsc::channel(PIECES);
     let receiving = async {
-        let outcome = insert::receive(body.into_data_stream(), request.framed, request.receive_timeout(), &pieces).await;
+        let outcome =
+            insert::receive(body.into_data_stream(), request.framed, request.receive_timeout(), &pieces)
+                .await;
         drop(pieces);
         outcome
     };
@@ -175,7 +177,8 @@ async fn take_form(request: &mut Request, body: Body, boundary: String) -> Resul
 }
 
 fn success(answer: Answer, format: &str) -> Response {
-    let summary = format!(r#"{{"read_rows":"{}","written_rows":"{}"}}"#, answer.rows_read, answer.rows_written);
+    let summary =
+        format!(r#"{{"read_rows":"{}","written_rows":"{}"}}"#, answer.rows_read, answer.rows_written);
     let mut headers = HeaderMap::new();
     for (name, value) in [("x-clickhouse-summary", summary.as_str()), ("x-clickhouse-format", format)] {
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -39,7 +39,8 @@ pub(super) async fn receive(
 ) -> Result<(), EngineError> {
     let mut decoder = Decoder::default();
     loop {
-        let next = timeout(patience, body.next()).await.map_err(|_| EngineError::Stalled(patience.as_secs()))?;
+        let next =
+            timeout(patience, body.next()).await.map_err(|_| EngineError::Stalled(patience.as_secs()))?;
         let Some(chunk) = next else { break };
         let chunk = chunk.map_err(|error| EngineError::Cut(error.to_string()))?;
         if pieces.is_closed() {

@@ -72,8 +72,10 @@ impl Library {
     /// Loads the library and leaves signals to this process. It stays loaded until the process ends: its
     /// background threads run in its code.
     pub(super) fn load(path: &Path) -> Result<&'static Self, EngineError> {
-        let unusable =
-            |source| EngineError::Library { path: path.to_path_buf(), reason: libloading::Error::to_string(&source) };
+        let unusable = |source| EngineError::Library {
+            path: path.to_path_buf(),
+            reason: libloading::Error::to_string(&source),
+        };
         // SAFETY: loading runs the library's initialisers. It is the file that stack.lock pins by digest.
         let library = unsafe { libloading::Library::new(path) }.map_err(unusable)?;
         let library: &'static libloading::Library = Box::leak(Box::new(library));

@@ -94,7 +94,9 @@ impl Request {
 }
 
 fn seconds(key: &str, value: &str) -> Result<u64, EngineError> {
-    value.parse().map_err(|_| EngineError::Request(format!("expected whole seconds in {key}, found '{value}'")))
+    value
+        .parse()
+        .map_err(|_| EngineError::Request(format!("expected whole seconds in {key}, found '{value}'")))
 }
 
 /// Text as a quoted name or value.
@@ -124,6 +126,9 @@ mod tests {
         request.read_only();
         assert!(request.framed);
         assert_eq!(request.parameters, [("x".to_owned(), "it's".to_owned())]);
-        assert_eq!(request.preparations(), [r"USE `d\`b`", "SET `max_threads` = '2'", "SET `readonly` = '1'"]);
+        assert_eq!(
+            request.preparations(),
+            [r"USE `d\`b`", "SET `max_threads` = '2'", "SET `readonly` = '1'"]
+        );
     }
 }

@@ -57,7 +57,12 @@ impl Session {
     }
 
     /// Runs a statement to its end and returns the whole result.
-    pub(super) fn query(&mut self, sql: &[u8], format: &str, parameters: &[Parameter]) -> Result<Answer, EngineError> {
+    pub(super) fn query(
+        &mut self,
+        sql: &[u8],
+        format: &str,
+        parameters: &[Parameter],
+    ) -> Result<Answer, EngineError> {
         let bound = Bound::new(parameters);
         // SAFETY: every pointer comes with the length of the memory behind it, which outlives the call.
         let result = unsafe {
@@ -152,7 +157,8 @@ impl Insert<'_> {
 
     fn error(&self) -> Option<EngineError> {
         // SAFETY: the stream handle is valid until `drop`; the text is copied at once.
-        unsafe { message((self.session.library.functions.insert_error)(self.stream)) }.map(EngineError::Statement)
+        unsafe { message((self.session.library.functions.insert_error)(self.stream)) }
+            .map(EngineError::Statement)
     }
 }
 

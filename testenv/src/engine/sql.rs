@@ -137,13 +137,33 @@ mod tests {
     fn an_insert_is_split_before_its_data() {
         let cases = [
             ("INSERT INTO t FORMAT Native", "INSERT INTO t ", Some("Native"), ""),
-            ("insert into t(a, b) format RowBinary\n\u{1}\u{2}", "insert into t(a, b) ", Some("RowBinary"), "\u{1}\u{2}"),
+            (
+                "insert into t(a, b) format RowBinary\n\u{1}\u{2}",
+                "insert into t(a, b) ",
+                Some("RowBinary"),
+                "\u{1}\u{2}",
+            ),
             ("INSERT INTO t FORMAT TSV\n\n1", "INSERT INTO t ", Some("TSV"), "\n1"),
             ("/* sink:x:1 */ INSERT INTO t FORMAT CSV", "/* sink:x:1 */ INSERT INTO t ", Some("CSV"), ""),
-            ("INSERT INTO t (a) SETTINGS x = 'FORMAT' FORMAT CSV", "INSERT INTO t (a) SETTINGS x = 'FORMAT' ", Some("CSV"), ""),
+            (
+                "INSERT INTO t (a) SETTINGS x = 'FORMAT' FORMAT CSV",
+                "INSERT INTO t (a) SETTINGS x = 'FORMAT' ",
+                Some("CSV"),
+                "",
+            ),
             ("INSERT INTO t VALUES (1), ('a')", "INSERT INTO t ", Some("Values"), " (1), ('a')"),
-            ("INSERT INTO format (values) VALUES (1)", "INSERT INTO format (values) ", Some("Values"), " (1)"),
-            ("-- values\nINSERT INTO `a\\`values` FORMAT CSV", "-- values\nINSERT INTO `a\\`values` ", Some("CSV"), ""),
+            (
+                "INSERT INTO format (values) VALUES (1)",
+                "INSERT INTO format (values) ",
+                Some("Values"),
+                " (1)",
+            ),
+            (
+                "-- values\nINSERT INTO `a\\`values` FORMAT CSV",
+                "-- values\nINSERT INTO `a\\`values` ",
+                Some("CSV"),
+                "",
+            ),
             ("INSERT INTO t (a) ", "INSERT INTO t (a)", None, ""),
         ];
         for (text, statement, format, data) in cases {

@@ -42,7 +42,8 @@ pub(super) fn prepare(context: &Context<'_>, port: u16, controller: u16) -> Resu
         std::fs::write(&path, text).map_err(Error::io("write", &path)).map(|()| path)
     };
     let logging = write("log4j2.properties", LOGGING)?;
-    let properties = write("server.properties", &properties(&folder, port, controller, context.broker_properties))?;
+    let properties =
+        write("server.properties", &properties(&folder, port, controller, context.broker_properties))?;
     let java = |main: &str, args: &[&str]| launch(context, &folder, &logging, main, args);
     let properties = properties.to_string_lossy();
     if !folder.join("data/meta.properties").exists() {

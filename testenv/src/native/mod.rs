@@ -66,7 +66,8 @@ impl Native {
             progress,
         };
         let parts = start_all(&context)?;
-        let address = |part| parts.get(&part).map(|started: &Started| started.address.clone()).unwrap_or_default();
+        let address =
+            |part| parts.get(&part).map(|started: &Started| started.address.clone()).unwrap_or_default();
         let addresses = Addresses {
             kafka: address(Part::Broker),
             registry: address(Part::Registry),
@@ -95,7 +96,13 @@ impl Native {
         let deadly = matches!(signal, Signal::Kill | Signal::Terminate);
         if deadly && self.supervisor.wait_for_exit(started.pid, GONE).is_none() {
             let (last, log) = ("it does not end".to_owned(), started.launch.log);
-            return Err(Error::PartLate { part, seconds: GONE.as_secs(), last, tail: files::tail(&log), log });
+            return Err(Error::PartLate {
+                part,
+                seconds: GONE.as_secs(),
+                last,
+                tail: files::tail(&log),
+                log,
+            });
         }
         Ok(())
     }

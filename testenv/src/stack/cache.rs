@@ -45,7 +45,9 @@ pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<
     let (npm, maven): (Vec<Part>, Vec<Part>) =
         absent.into_iter().partition(|part| matches!(lock.part(*part).source, Source::NpmArchive(_)));
     let all = |parts: Vec<Part>| {
-        parts.into_iter().try_for_each(|part| install_part(part, lock.part(part), &tools, &folder(part), progress))
+        parts
+            .into_iter()
+            .try_for_each(|part| install_part(part, lock.part(part), &tools, &folder(part), progress))
     };
     let (first, second) = std::thread::scope(|scope| {
         let beside = scope.spawn(|| all(npm));
@@ -54,7 +56,10 @@ pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<
     });
     second?;
     first.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(Installed { java: tools.java, folders: Part::ALL.into_iter().map(|part| (part, folder(part))).collect() })
+    Ok(Installed {
+        java: tools.java,
+        folders: Part::ALL.into_iter().map(|part| (part, folder(part))).collect(),
+    })
 }
 
 fn tools_for(lock: &Lock, absent: &[Part]) -> Result<Tools, MissingTools> {

@@ -86,7 +86,12 @@ fn run(part: Part, mut command: Command, log: &PathBuf, tick: &dyn Fn()) -> Resu
     if status.success() {
         return Ok(());
     }
-    Err(Error::Download { part, command: format!("{command:?}"), status: status.to_string(), tail: tail(log) })
+    Err(Error::Download {
+        part,
+        command: format!("{command:?}"),
+        status: status.to_string(),
+        tail: tail(log),
+    })
 }
 
 /// A project that depends on the artifacts and is nothing else.

@@ -140,7 +140,9 @@ mod tests {
     fn the_embedded_lock_is_what_stack_toml_wants() {
         let wish = Wish::parse(include_str!("../../stack.toml")).unwrap();
         let lock = Lock::embedded().unwrap();
-        for (wanted, part) in [(wish.broker, Part::Broker), (wish.registry, Part::Registry), (wish.engine, Part::Engine)] {
+        for (wanted, part) in
+            [(wish.broker, Part::Broker), (wish.registry, Part::Registry), (wish.engine, Part::Engine)]
+        {
             let locked = lock.part(part);
             let again = "run `agentgov testenv lock`";
             assert_eq!((&wanted.image, &wanted.source), (&locked.image, &locked.source), "{part}: {again}");

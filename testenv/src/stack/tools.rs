@@ -43,7 +43,10 @@ impl fmt::Display for MissingTools {
         writeln!(f, "There are three ways out:")?;
         writeln!(f, "  1. install them, on Debian: apt-get install openjdk-17-jre-headless maven npm")?;
         writeln!(f, "  2. have a Docker engine running; the stack then runs in containers")?;
-        write!(f, "  3. use a stack of your own: set AGENTGOV_KAFKA, AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE")
+        write!(
+            f,
+            "  3. use a stack of your own: set AGENTGOV_KAFKA, AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"
+        )
     }
 }
 
@@ -61,7 +64,9 @@ impl Tools {
         let too_old = match java.as_ref().map(|java| (java, major_version(java))) {
             None => Some("not found in PATH".to_owned()),
             Some((java, None)) => Some(format!("{} does not tell its version", java.display())),
-            Some((java, Some(found))) if found < JAVA => Some(format!("{} is version {found}", java.display())),
+            Some((java, Some(found))) if found < JAVA => {
+                Some(format!("{} is version {found}", java.display()))
+            }
             Some(_) => None,
         };
         if let Some(found) = too_old {
@@ -111,7 +116,8 @@ mod tests {
     fn an_empty_path_gives_one_message_about_everything() {
         let needs = Needs { maven: true, npm: true };
         let message = Tools::find_in(OsStr::new(""), None, needs).unwrap_err().to_string();
-        for part in ["java, 17 or newer", "mvn", "npm", "Docker engine", "apt-get install", "AGENTGOV_KAFKA"] {
+        for part in ["java, 17 or newer", "mvn", "npm", "Docker engine", "apt-get install", "AGENTGOV_KAFKA"]
+        {
             assert!(message.contains(part), "{part} is missing in:\n{message}");
         }
     }

@@ -49,7 +49,8 @@ impl Supervisor {
     pub(crate) fn start(helper: &Path, folder: &Path, grace: Duration, remove: bool) -> Result<Self, Error> {
         let failed = |what| Error::Supervisor { helper: helper.to_path_buf(), what };
         let log = folder.join("logs/supervisor.log");
-        let errors = File::options().create(true).append(true).open(&log).map_err(Error::io("create", &log))?;
+        let errors =
+            File::options().create(true).append(true).open(&log).map_err(Error::io("create", &log))?;
         let mut command = Command::new(helper);
         command.args(["testenv-supervisor", "run", "--grace-ms", &grace.as_millis().to_string()]);
         command.arg("--lock").arg(folder.join("in-use.lock"));

@@ -31,13 +31,18 @@ pub(crate) enum Signal {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Request {
     /// Answered by [`Notice::Started`] or [`Notice::Refused`] with the same id.
-    Spawn { id: u64, launch: Launch },
+    Spawn {
+        id: u64,
+        launch: Launch,
+    },
     Signal {
         pid: u32,
         signal: Signal,
     },
     /// At the end, remove the containers that carry this label.
-    Containers { label: String },
+    Containers {
+        label: String,
+    },
 }
 
 /// From the supervisor. The end of the stream means that it is done.
@@ -48,7 +53,16 @@ pub(crate) enum Notice {
     Ready,
     /// The first and last notice: somebody else holds the lock.
     Busy,
-    Started { id: u64, pid: u32 },
-    Refused { id: u64, reason: String },
-    Exited { pid: u32, status: String },
+    Started {
+        id: u64,
+        pid: u32,
+    },
+    Refused {
+        id: u64,
+        reason: String,
+    },
+    Exited {
+        pid: u32,
+        status: String,
+    },
 }

@@ -21,7 +21,7 @@ fn action(id: u64) -> Action {
     Action {
         id,
         tenant: "acme".to_owned(),
-        note: (id % 2 == 0).then(|| "it's\n\n\\x".to_owned()),
+        note: id.is_multiple_of(2).then(|| "it's\n\n\\x".to_owned()),
         tags: vec!["a".to_owned(), "b".to_owned()],
         at: 7_258_118_400_000,
     }
@@ -44,7 +44,8 @@ async fn typed_rows_come_back_as_they_went_in() {
     let client = database("typed").await;
     client.query(ACTIONS).execute().await.unwrap();
     insert(&client, 0..5000).await;
-    let rows: Vec<Action> = client.query("SELECT ?fields FROM actions ORDER BY id").fetch_all().await.unwrap();
+    let rows: Vec<Action> =
+        client.query("SELECT ?fields FROM actions ORDER BY id").fetch_all().await.unwrap();
     assert_eq!(rows, (0..5000).map(action).collect::<Vec<_>>());
 }
 
@@ -78,7 +79,8 @@ async fn settings_hold_for_one_statement() {
 async fn parameters_are_values_and_never_sql() {
     let client = database("parameters").await;
     let text = "it's \\ a\ttest'; DROP TABLE x --";
-    let query = client.query("SELECT {text:String}, {number:UInt32} + 1, arrayStringConcat({list:Array(String)})");
+    let query =
+        client.query("SELECT {text:String}, {number:UInt32} + 1, arrayStringConcat({list:Array(String)})");
     let row: (String, u64, String) = query
         .param("text", text)
         .param("number", 41)
@@ -100,7 +102,11 @@ async fn json_columns_travel_as_text() {
         .await
         .with_setting("input_format_binary_read_json_as_string", "1")
         .with_setting("output_format_binary_write_json_as_string", "1");
-    client.query("CREATE TABLE d (id UInt8, document JSON) ENGINE = MergeTree ORDER BY id").execute().await.unwrap();
+    client
+        .query("CREATE TABLE d (id UInt8, document JSON) ENGINE = MergeTree ORDER BY id")
+        .execute()
+        .await
+        .unwrap();
     let mut insert = client.insert::<Document>("d").await.unwrap();
     insert.write(&Document { id: 1, document: r#"{"a":{"b":"x"}}"#.to_owned() }).await.unwrap();
     insert.end().await.unwrap();
@@ -146,8 +152,13 @@ async fn many_clients_at_once_get_their_own_answers() {
             let client = client.clone();
             tokio::spawn(async move {
                 insert(&client, n * 10..n * 10 + 10).await;
-                let query = client.query("SELECT toUInt64(?), toUInt64(getSetting('max_block_size'))").bind(n);
-                query.with_setting("max_block_size", (1000 + n).to_string()).fetch_one::<(u64, u64)>().await.unwrap()
+                let query =
+                    client.query("SELECT toUInt64(?), toUInt64(getSetting('max_block_size'))").bind(n);
+                query
+                    .with_setting("max_block_size", (1000 + n).to_string())
+                    .fetch_one::<(u64, u64)>()
+                    .await
+                    .unwrap()
             })
         })
         .collect();

@@ -41,7 +41,10 @@ fn begin(database: &str, marker: &str) -> TcpStream {
     let one_block = "max_insert_block_size_rows=1000000&min_insert_block_size_rows=1000000&async_insert=0\
          &min_insert_block_size_bytes=0&input_format_parallel_parsing=0";
     let url = format!("{}/?database={database}&{one_block}&query={query}", a.clickhouse);
-    let login = format!("X-ClickHouse-User: {}\r\nX-ClickHouse-Key: {}\r\n", a.clickhouse_user, a.clickhouse_password);
+    let login = format!(
+        "X-ClickHouse-User: {}\r\nX-ClickHouse-Key: {}\r\n",
+        a.clickhouse_user, a.clickhouse_password
+    );
     open("POST", &url, &format!("{login}Transfer-Encoding: chunked\r\n"))
 }
 
@@ -64,7 +67,10 @@ async fn a_slow_insert_is_seen_and_commits_at_its_end() {
     let client = fenced("slow").await;
     claim(&client, 7).await;
     let mut stream = begin("slow", "sink:slow-0:7");
-    eventually("the insert shows before its first row", async || under_way(&client, "sink:slow-0:7").await == 1).await;
+    eventually("the insert shows before its first row", async || {
+        under_way(&client, "sink:slow-0:7").await == 1
+    })
+    .await;
     chunk(&mut stream, b"t-0\t7\t1\n");
     assert_eq!(rows(&client).await, 0, "nothing is visible before the end");
     chunk(&mut stream, b"t-0\t7\t2\n");
@@ -97,7 +103,12 @@ async fn a_claim_that_moves_while_rows_stream_in_refuses_the_block() {
     claim(&client, 10).await;
     chunk(&mut stream, b"");
     let answer = reply(stream);
-    assert!(answer.status >= 400 && answer.text().contains("Code: 469."), "{} {}", answer.status, answer.text());
+    assert!(
+        answer.status >= 400 && answer.text().contains("Code: 469."),
+        "{} {}",
+        answer.status,
+        answer.text()
+    );
     assert_eq!(rows(&client).await, 0);
 }
 
@@ -106,8 +117,12 @@ async fn a_body_cut_inside_a_compressed_frame_leaves_no_rows() {
     let client = fenced("framed").await;
     claim(&client, 3).await;
     let a = addresses();
-    let url = format!("{}/?database=framed&decompress=1&query=INSERT%20INTO%20rows%20FORMAT%20TSV", a.clickhouse);
-    let login = format!("X-ClickHouse-User: {}\r\nX-ClickHouse-Key: {}\r\n", a.clickhouse_user, a.clickhouse_password);
+    let url =
+        format!("{}/?database=framed&decompress=1&query=INSERT%20INTO%20rows%20FORMAT%20TSV", a.clickhouse);
+    let login = format!(
+        "X-ClickHouse-User: {}\r\nX-ClickHouse-Key: {}\r\n",
+        a.clickhouse_user, a.clickhouse_password
+    );
     let mut stream = open("POST", &url, &format!("{login}Transfer-Encoding: chunked\r\n"));
     chunk(&mut stream, &frame(b"t-0\t3\t1\n"));
     chunk(&mut stream, &frame(b"t-0\t3\t2\n")[..30]);

@@ -1,4 +1,12 @@
 //! What the parts of a stack must be able to do, on whichever backend runs it. One stack serves all tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "clippy takes helpers of tests for product code"
+)]
 
 mod broker;
 mod engine;
