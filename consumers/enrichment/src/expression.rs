@@ -16,7 +16,9 @@ use crate::scope::{self, Scope};
 
 /// Longest expression, in bytes.
 pub const MAX_LENGTH: usize = 4096;
-/// Deepest nesting of an expression's tree.
+/// Deepest nesting of brackets and conditionals: cel's parser needs some 20 KB of stack for each.
+const MAX_NESTING: usize = 24;
+/// Deepest tree: a chain of operators is as deep as it is long, and evaluating it needs stack as well.
 const MAX_DEPTH: usize = 64;
 
 /// The variables that an expression may use.
@@ -43,6 +45,12 @@ impl Expression {
     pub fn compile(source: &str, names: Names, kinds: &BTreeSet<String>) -> Result<Self, Vec<String>> {
         if source.len() > MAX_LENGTH {
             return Err(vec![format!("expected at most {MAX_LENGTH} bytes of CEL, found {}", source.len())]);
+        }
+        let nesting = nesting(source);
+        if nesting > MAX_NESTING {
+            return Err(vec![format!(
+                "expected brackets and conditionals nested at most {MAX_NESTING} deep, found {nesting}"
+            )]);
         }
         let env = functions::env().map_err(|e| vec![e.to_string()])?;
         let tree = env.parser().parse(source).map_err(|e| {
@@ -71,6 +79,20 @@ impl Expression {
         let value = Value::resolve_val(&self.0, &context).map_err(|e| failure(&e))?;
         then(value)
     }
+}
+
+/// At least as deep as the brackets and conditionals are: those in texts count as well.
+fn nesting(source: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for c in source.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest + source.replace(".?", "").replace("[?", "").matches('?').count()
 }
 
 /// What an error of cel means. Names types and functions; cel's own texts may quote values.

@@ -1,0 +1,301 @@
+//! What tools.yaml makes of results and calls: expressions, their values and their errors.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agentgov_enrichment::{Known, Scalar, Session, Tools};
+use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+
+fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
+}
+
+fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResult<'a>>) -> ActionEvent<'a> {
+    ActionEvent {
+        event_id: "e",
+        r#type: kind,
+        tenant_id: "acme",
+        environment: "test",
+        session_id: "s",
+        session_label: None,
+        source: Source { id: "p", sequence: 0 },
+        // 2024-05-15T15:00:00Z
+        occurred_at: Micros(1_715_785_200_000_000),
+        agent: Agent { id: "bot", name: None, version: None },
+        actor: None,
+        trace: None,
+        message: None,
+        tool,
+        result,
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: None,
+    }
+}
+
+fn apply(session: &mut Session, event: &ActionEvent<'_>, tools: &Tools) {
+    let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
+    let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
+    let applied = session.apply(event, &origin, Some(tools), &limits);
+    assert_eq!(applied.findings, []);
+}
+
+/// One derived value of each type, of a session that has been told of an order.
+fn derive(value_type: &str, cel: &str, arguments: &str) -> Known {
+    let quoted = serde_json::to_string(cel).unwrap();
+    let yaml = format!(
+        "default:\n  effect: read\n  states:\n    - {{ fact: order, key: result.id }}\n  derived:\n    v: {{ type: '{value_type}', value: {quoted} }}\n"
+    );
+    let tools = Tools::compile("tools.yaml", &yaml, &[]).unwrap_or_else(|p| panic!("{cel}: {p:?}"));
+    let mut session = Session::new();
+    apply(&mut session, &event(catalogue::SESSION_STARTED, None, None), &tools);
+    let order = br#"{"id":"A1","lines":[{"sku":"x","n":2},{"sku":"y","n":100.0}],"open":true,"when":"2024-05-14T15:00:00"}"#;
+    let result = ToolResult { call_id: "none", name: None, is_error: None, content: payload(order) };
+    apply(&mut session, &event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), &tools);
+    let call = ToolCall { name: "any", call_id: "c", arguments: payload(arguments.as_bytes()) };
+    tools.derive(&session, &event(catalogue::TOOL_INVOKED, Some(call), None))
+}
+
+#[test]
+fn values() {
+    let text = |text: &str| Scalar::Text(text.to_owned());
+    for (value_type, cel, expected) in [
+        ("Bool", "input.id in facts.order", Scalar::Bool(true)),
+        ("Bool", "'B2' in facts.order", Scalar::Bool(false)),
+        ("Bool", "null in facts.order", Scalar::Bool(false)),
+        ("Long", "count(facts.order[input.id].lines)", Scalar::Long(2)),
+        ("Long", "facts.order.size()", Scalar::Long(1)),
+        // A double that is whole is a Long, and numbers compare whatever their type.
+        ("Long", "facts.order['A1'].lines[1].n", Scalar::Long(100)),
+        (
+            "Bool",
+            "facts.order['A1'].lines[1].n == 100 && 100 == facts.order['A1'].lines[1].n",
+            Scalar::Bool(true),
+        ),
+        ("Bool", "facts.order['A1'].lines[1].n > 99 && 3 > 2.5", Scalar::Bool(true)),
+        ("Set<String>", "facts.order['A1'].lines.map(l, l.sku)", Scalar::Set([text("x"), text("y")].into())),
+        ("Set<Long>", "[3, 1, 3]", Scalar::Set([Scalar::Long(1), Scalar::Long(3)].into())),
+        // Sets, and objects, whichever side is written out.
+        (
+            "Bool",
+            "sets.equivalent(facts.order['A1'].lines.map(l, l.sku), ['y', 'x', 'x'])",
+            Scalar::Bool(true),
+        ),
+        (
+            "Bool",
+            "sets.equivalent(['x'], ['x', 'y']) || sets.equivalent(['x', 'y'], ['x'])",
+            Scalar::Bool(false),
+        ),
+        ("Bool", "{'sku': 'x', 'n': 2} == facts.order['A1'].lines[0]", Scalar::Bool(true)),
+        ("Bool", "facts.order['A1'].lines[0] == {'n': 2, 'sku': 'x'}", Scalar::Bool(true)),
+        (
+            "Bool",
+            "[{'sku': 'x', 'n': 2.0}] == facts.order['A1'].lines.filter(l, l.n == 2)",
+            Scalar::Bool(true),
+        ),
+        ("Bool", "facts.order['A1'].lines[0] == {'n': 2}", Scalar::Bool(false)),
+        // Keys come in their order.
+        ("Bool", "facts.order['A1'].map(k, k) == ['id', 'lines', 'open', 'when']", Scalar::Bool(true)),
+        // The clock: exactly a day.
+        ("Bool", "session.started_at - time(facts.order['A1'].when) > duration('24h')", Scalar::Bool(false)),
+        ("Bool", "session.started_at - time(facts.order['A1'].when) >= duration('24h')", Scalar::Bool(true)),
+        (
+            "Bool",
+            "time('2024-05-15') < event.time && event.time == timestamp('2024-05-15T15:00:00Z')",
+            Scalar::Bool(true),
+        ),
+        ("Bool", "time('2024-05-15T17:00:00+02:00') == time('2024-05-15 15:00:00.000')", Scalar::Bool(true)),
+        ("String", "cel.bind(o, facts.order['A1'], o.lines[0].sku + o.id)", text("xA1")),
+        ("String", "facts.order['A1'].?note.orValue('none')", text("none")),
+        (
+            "Bool",
+            "type(facts.order['A1']) == map && type(input.id) == string && type(input) != list",
+            Scalar::Bool(true),
+        ),
+        ("Long", "session.events + session.tool_calls", Scalar::Long(2)),
+    ] {
+        let known = derive(value_type, cel, r#"{"id":"A1"}"#);
+        assert_eq!(known.findings, [], "{cel}");
+        assert_eq!(known.derived.get("v"), Some(&expected), "{cel}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_absent_and_no_error() {
+    for cel in [
+        "input.nothing == 1",
+        "facts.order['B2'].open",
+        "facts.order[input.id].open",
+        "facts.order[7].open",
+        "facts.order['A1'].lines.exists(l, l.colour == 'red')",
+        "input.a.b.c == 1",
+    ] {
+        assert_eq!(derive("Bool", cel, r#"{"a":{}}"#), Known::default(), "{cel}");
+    }
+    // But what is decided without it is known.
+    let known = derive("Bool", "facts.order['A1'].lines.exists(l, l.n == 100 || l.colour == 'red')", "{}");
+    assert_eq!(known.derived.get("v"), Some(&Scalar::Bool(true)));
+}
+
+#[test]
+fn errors_are_named_and_never_quote_a_payload() {
+    let secret = r#"{"id":"S3CRET","list":["S3CRET"],"map":{"S3CRET":"S3CRET"},"n":1}"#;
+    for (value_type, cel, code) in [
+        ("Bool", "input.id < 3", "derived_error"),
+        ("Bool", "3 < input.id", "derived_error"),
+        ("Bool", "input.list < input.map", "derived_error"),
+        ("Bool", "input.list[5] == 1", "derived_error"),
+        ("Bool", "input.list[input.id] == 1", "derived_error"),
+        ("Bool", "input.id.x", "derived_error"),
+        ("Long", "count(input.id)", "derived_error"),
+        ("Long", "count(input.map)", "derived_error"),
+        ("Long", "int(input.id)", "derived_error"),
+        ("Bool", "time(input.id) == event.time", "derived_error"),
+        ("Bool", "timestamp(input.id) == event.time", "derived_error"),
+        ("Bool", "duration(input.id) == duration('1s')", "derived_error"),
+        ("Bool", "input.id.matches('(')", "derived_error"),
+        ("Bool", "input.id.matches(input.map)", "derived_error"),
+        ("Bool", "input.id && true", "derived_error"),
+        ("Bool", "!input.id", "derived_error"),
+        ("Long", "-input.id", "derived_error"),
+        ("Long", "input.id + 1", "derived_error"),
+        ("Long", "input.n / 0", "derived_error"),
+        ("Long", "9223372036854775807 + input.n", "derived_error"),
+        ("Bool", "input.id.all(x, true)", "derived_error"),
+        ("Bool", "input.id ? true : false", "derived_error"),
+        ("Bool", "{input.n: 1} == {}", "derived_error"),
+        ("Bool", "{input.id: 1, input.id: 2} == {}", "derived_error"),
+        ("Bool", "input.id", "derived_type"),
+        ("String", "input.list", "derived_type"),
+        ("Set<Long>", "input.list", "derived_type"),
+        ("Long", "1.5", "derived_type"),
+        ("Long", "18446744073709551615u", "derived_type"),
+    ] {
+        let known = derive(value_type, cel, secret);
+        assert_eq!(known.derived, BTreeMap::new(), "{cel}");
+        assert_eq!(known.findings.len(), 1, "{cel}: {known:?}");
+        assert_eq!((known.findings[0].code, known.findings[0].subject.as_str()), (code, "v"), "{cel}");
+        assert!(!known.findings[0].message.contains("S3CRET"), "{cel}: {}", known.findings[0].message);
+    }
+}
+
+#[test]
+fn arguments_that_are_no_json_or_too_large() {
+    let many = format!("[{}1]", "1,".repeat(60_000));
+    let deep = "[".repeat(100_000);
+    for (arguments, code) in [
+        ("", "arguments_not_json"),
+        ("{\"a\":", "arguments_not_json"),
+        ("{} x", "arguments_not_json"),
+        ("NaN", "arguments_not_json"),
+        ("\"\\ud800\"", "arguments_not_json"),
+        (deep.as_str(), "arguments_not_json"),
+        (many.as_str(), "arguments_too_large"),
+    ] {
+        let known = derive("Bool", "input == 1", arguments);
+        assert_eq!(known.derived, BTreeMap::new());
+        assert_eq!(known.findings[0].code, code, "{}", known.findings[0].message);
+        assert_eq!(known.findings.len(), 1);
+    }
+}
+
+#[test]
+fn an_expression_has_a_budget_of_steps() {
+    let list = format!("{{\"l\":[{}1]}}", "1,".repeat(999));
+    for cel in [
+        "input.l.all(a, input.l.all(b, a == b))",
+        "input.l.all(a, a in input.l)",
+        "sets.equivalent(input.l, input.l) && sets.equivalent(input.l, input.l)",
+    ] {
+        let known = derive("Bool", cel, &list);
+        assert!(known.findings[0].message.contains("takes more than"), "{cel}: {known:?}");
+    }
+    assert_eq!(derive("Bool", "input.l.all(a, a == 1)", &list).findings, []);
+}
+
+#[test]
+fn a_derived_value_must_not_be_long() {
+    let long = format!("{{\"t\":\"{}\"}}", "x".repeat(9_000));
+    let known = derive("String", "input.t", &long);
+    assert_eq!(known.findings[0].code, "derived_type");
+    assert!(known.findings[0].message.starts_with("expected at most"));
+}
+
+#[test]
+fn mistakes_of_the_file_come_all_at_once_with_their_lines() {
+    let yaml = "\
+default:
+  effect: reed
+tools:
+  get:
+    effect: read
+    states:
+      - { fact: order, key: resul.id }
+      - { fact: 'bad kind', key: result.id, when: 'size(' }
+    refers:
+      ordre: input.id
+  put:
+    effect: write
+    derived:
+      a: { type: Bool, value: 'facts.ordre.size() > 1 && inputs.x && sesion == 1' }
+      b: { type: Int, value: input.x }
+      message: { type: Bool, value: 'input.x' }
+  del:
+    effect: write
+    derived:
+      a: { type: Long, value: 'lenght(input.x) + session.call + count2(1)' }
+";
+    let first = Tools::compile("tools.yaml", yaml, &["message"]).unwrap_err();
+    let lines: Vec<u64> = first.iter().map(|p| p.line).collect();
+    assert_eq!(lines, [2, 15], "{first:#?}");
+    let yaml = yaml.replace("reed", "read").replace("type: Int", "type: Long");
+    let problems = Tools::compile("tools.yaml", &yaml, &["message"]).unwrap_err();
+    let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let expected = [
+        ":7:",
+        "unknown name `resul`",
+        ":8:",
+        "found `bad kind`",
+        ":8:",
+        "not CEL",
+        ":10:",
+        "no tool states a fact of kind `ordre`",
+        ":14:",
+        "unknown `facts.ordre`",
+        ":14:",
+        "unknown name `inputs`",
+        ":14:",
+        "unknown name `sesion`",
+        ":16:",
+        "`message` is a name that policies have already",
+        ":14:",
+        "declared as Bool here, and as Long in line 20",
+        ":20:",
+        "unknown function `count2`",
+        ":20:",
+        "unknown function `lenght`",
+        ":20:",
+        "unknown `session.call`",
+    ];
+    let all = found.join("\n");
+    for pair in expected.chunks(2) {
+        assert!(found.iter().any(|p| p.contains(pair[0]) && p.contains(pair[1])), "{pair:?}\n{all}");
+    }
+}
+
+#[test]
+fn an_expression_must_be_short_and_flat() {
+    let nested = format!("{}1{}", "(1 + ".repeat(100), ")".repeat(100));
+    let long = format!("[{}1]", "1, ".repeat(2_000));
+    let conditional = format!("{}1", "true ? 1 : ".repeat(100));
+    let chain = format!("1{}", " + 1".repeat(100));
+    for cel in [nested, long, conditional, chain] {
+        let yaml = format!("default:\n  effect: read\n  derived:\n    v: {{ type: Long, value: '{cel}' }}\n");
+        let problems = Tools::compile("tools.yaml", &yaml, &[]).unwrap_err();
+        assert!(problems[0].message.contains("at most"), "{problems:?}");
+    }
+}

@@ -1,0 +1,244 @@
+//! A session as its changelog tells it: what is kept, counted, limited and dropped.
+
+use std::time::Duration;
+
+use agentgov_enrichment::{Change, Session, Tools};
+use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use proptest::prelude::*;
+
+const TOOLS: &str = "
+default:
+  effect: read
+  states: [{ fact: order, key: result.id, when: '!has(result.error)' }]
+tools:
+  who:
+    effect: read
+    states: [{ fact: person, key: input.name }]
+";
+
+fn tools() -> Tools {
+    Tools::compile("tools.yaml", TOOLS, &[]).unwrap()
+}
+
+fn limits(max_facts: u32, max_bytes: u64) -> SessionLimits {
+    SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts, max_bytes }
+}
+
+fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
+}
+
+/// Feeds events, and keeps a changelog beside: the entries as they must be written.
+struct Fed {
+    session: Session,
+    tools: Tools,
+    limits: SessionLimits,
+    offset: i64,
+}
+
+impl Fed {
+    fn new(limits: SessionLimits) -> Self {
+        Self { session: Session::new(), tools: tools(), limits, offset: 0 }
+    }
+
+    fn event(
+        &mut self,
+        kind: &str,
+        tool: Option<ToolCall<'_>>,
+        result: Option<ToolResult<'_>>,
+    ) -> Vec<Change> {
+        let event = ActionEvent {
+            event_id: "e",
+            r#type: kind,
+            tenant_id: "acme",
+            environment: "test",
+            session_id: "s",
+            session_label: None,
+            source: Source { id: "p", sequence: self.offset },
+            occurred_at: Micros(self.offset * 10),
+            agent: Agent { id: "bot", name: None, version: None },
+            actor: None,
+            trace: None,
+            message: None,
+            tool,
+            result,
+            llm: None,
+            decision: None,
+            approval: None,
+            closing: None,
+        };
+        let origin = Origin { topic: "t", partition: 0, offset: self.offset, logged_at: Millis(self.offset) };
+        self.offset += 1;
+        self.session.apply(&event, &origin, Some(&self.tools), &self.limits).changes
+    }
+
+    fn call(&mut self, tool: &str, call_id: &str, arguments: &str) -> Vec<Change> {
+        let call = ToolCall { name: tool, call_id, arguments: payload(arguments.as_bytes()) };
+        self.event(catalogue::TOOL_INVOKED, Some(call), None)
+    }
+
+    fn result(&mut self, call_id: &str, content: &str) -> Vec<Change> {
+        let result = ToolResult { call_id, name: None, is_error: None, content: payload(content.as_bytes()) };
+        self.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result))
+    }
+}
+
+fn fact(kind: &str, key: &str) -> Change {
+    Change::Fact { kind: kind.to_owned(), key: key.to_owned() }
+}
+
+fn call(call_id: &str) -> Change {
+    Change::Call { call_id: call_id.to_owned() }
+}
+
+#[test]
+fn a_result_belongs_to_the_latest_call_of_its_id() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    fed.call("who", "x", r#"{"name":"ada"}"#);
+    fed.call("who", "x", r#"{"name":"bob"}"#);
+    assert_eq!(
+        fed.result("x", r#"{"id":"A1"}"#),
+        [call("x"), fact("order", "A1"), fact("person", "bob"), Change::Header]
+    );
+    // Answered already: only the facts are new.
+    assert_eq!(fed.result("x", "{}"), [fact("person", "bob"), Change::Header]);
+    assert_eq!(fed.session.fact("person", "bob").unwrap().value, b"{}", "the latest word counts, as a whole");
+    assert_eq!(fed.session.fact("person", "ada"), None);
+    assert_eq!(fed.session.call("x").unwrap().call_index, 1);
+}
+
+#[test]
+fn errors_and_failures_state_nothing() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    fed.call("who", "x", r#"{"name":"ada"}"#);
+    let mut result =
+        ToolResult { call_id: "x", name: None, is_error: Some(true), content: payload(br#"{"id":"A1"}"#) };
+    assert_eq!(fed.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), [call("x"), Change::Header]);
+    result.is_error = None;
+    assert_eq!(fed.event(catalogue::TOOL_FAILED, None, Some(result)), [Change::Header]);
+    for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[1]", r#"{"id":7}"#] {
+        fed.result("elsewhere", content);
+    }
+    assert_eq!(fed.session.header().facts, 1, "the call alone");
+}
+
+#[test]
+fn calls_are_numbered_and_a_retry_keeps_its_number() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    fed.call("a", "1", "{}");
+    fed.call("b", "2", "{}");
+    let again = ToolCall { name: "a", call_id: "1", arguments: payload(b"[]") };
+    fed.event(catalogue::TOOL_RETRIED, Some(again), None);
+    assert_eq!(fed.session.tool_calls(), 2);
+    assert_eq!(fed.session.call("1").unwrap().call_index, 0);
+    assert_eq!(fed.session.call("1").unwrap().arguments, b"[]");
+    let unknown = ToolCall { name: "a", call_id: "9", arguments: payload(b"{}") };
+    fed.event(catalogue::TOOL_RETRIED, Some(unknown), None);
+    assert_eq!(fed.session.call("9").unwrap().call_index, 2);
+    fed.event(catalogue::TOOL_INVOKED, None, None);
+    assert_eq!(fed.session.tool_calls(), 4, "a call that does not say what it calls is one as well");
+}
+
+#[test]
+fn beyond_the_limits_nothing_more_is_kept_and_nothing_outdated_stays() {
+    let mut fed = Fed::new(limits(2, 10_000));
+    fed.result("", r#"{"id":"A1"}"#);
+    fed.result("", r#"{"id":"A2"}"#);
+    assert!(!fed.session.limited());
+    assert_eq!(fed.result("", r#"{"id":"A3"}"#), [Change::Header]);
+    assert!(fed.session.limited());
+    assert_eq!(
+        fed.result("", r#"{"id":"A1","n":1}"#),
+        [fact("order", "A1"), Change::Header],
+        "in place of another"
+    );
+
+    let mut fed = Fed::new(limits(100, 40));
+    fed.result("", r#"{"id":"A1"}"#);
+    let gone = Change::FactGone { kind: "order".to_owned(), key: "A1".to_owned() };
+    assert_eq!(
+        fed.result("", r#"{"id":"A1","text":"much longer than there is room for"}"#),
+        [gone, Change::Header]
+    );
+    assert_eq!((fed.session.header().facts, fed.session.header().bytes), (0, 0));
+    fed.call("a", "1", "{}");
+    let gone = Change::CallGone { call_id: "1".to_owned() };
+    let long = r#"{"text":"much longer than there is room for"}"#;
+    assert_eq!(fed.call("a", "1", long), [gone, Change::Header], "a result is no answer to an older call");
+}
+
+#[test]
+fn the_end_drops_what_was_known_but_not_what_was_seen() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    fed.call("a", "1", "{}");
+    fed.result("1", r#"{"id":"A1"}"#);
+    let changes = fed.event(catalogue::SESSION_ENDED, None, None);
+    let fact_gone = Change::FactGone { kind: "order".to_owned(), key: "A1".to_owned() };
+    assert_eq!(changes, [fact_gone, Change::CallGone { call_id: "1".to_owned() }, Change::Header]);
+    let header = fed.session.header();
+    assert!(header.ended);
+    assert_eq!((header.facts, header.bytes, header.events, header.sources[0].sequence), (0, 0, 3, 2));
+}
+
+#[test]
+fn the_clock_starts_with_the_session_or_its_first_event() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    assert_eq!(fed.session.started_at(), None);
+    fed.offset = 5;
+    fed.event(catalogue::USER_INPUT, None, None);
+    fed.event(catalogue::USER_INPUT, None, None);
+    assert_eq!(fed.session.started_at(), Some(Micros(50)));
+    fed.event(catalogue::SESSION_STARTED, None, None);
+    assert_eq!(fed.session.started_at(), Some(Micros(70)));
+}
+
+#[test]
+fn a_session_expires_by_the_brokers_clock() {
+    let mut fed = Fed::new(limits(100, 10_000));
+    let ttl = Duration::from_millis(100);
+    assert!(!fed.session.is_expired(Millis(i64::MAX), ttl), "nothing was seen yet");
+    fed.event(catalogue::USER_INPUT, None, None);
+    for (now, expired) in [(0, false), (100, false), (101, true), (i64::MAX, true), (-5, false)] {
+        assert_eq!(fed.session.is_expired(Millis(now), ttl), expired, "{now}");
+    }
+}
+
+proptest! {
+    /// What is restored from the changelog is what was there, whatever happened before.
+    #[test]
+    fn a_restored_session_is_the_same(
+        steps in prop::collection::vec((0..6_u8, 0..4_u8, 0..4_u8), 0..60),
+        max_facts in 1..6_u32,
+        max_bytes in 20..200_u64,
+    ) {
+        let mut fed = Fed::new(limits(max_facts, max_bytes));
+        let mut restored = Session::new();
+        for (what, id, key) in steps {
+            let (id, content) = (id.to_string(), format!(r#"{{"id":"{key}","name":"{key}"}}"#));
+            let changes = match what {
+                0 | 1 => fed.call("who", &id, &content),
+                2 | 3 => fed.result(&id, &content),
+                4 => fed.event(catalogue::USER_INPUT, None, None),
+                _ if key == 0 => fed.event(catalogue::SESSION_ENDED, None, None),
+                _ => fed.event(catalogue::SESSION_STARTED, None, None),
+            };
+            for change in &changes {
+                match change {
+                    Change::Header => restored.restore_header(&fed.session.header()),
+                    Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()).unwrap(),
+                    Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
+                    Change::FactGone { kind, key } => restored.restore_fact_gone(kind, key),
+                    Change::CallGone { call_id } => restored.restore_call_gone(call_id),
+                }
+            }
+            prop_assert_eq!(restored.header(), fed.session.header());
+            prop_assert_eq!(restored.all_gone(), fed.session.all_gone());
+            let header = fed.session.header();
+            prop_assert!(u32::try_from(header.facts).unwrap() <= max_facts);
+            prop_assert!(u64::try_from(header.bytes).unwrap() <= max_bytes);
+        }
+    }
+}
