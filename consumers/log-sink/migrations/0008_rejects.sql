@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS rejects
     CONSTRAINT fence CHECK claim != 0 AND claim = joinGet('sink_claims', 'claim', toString(topic_partition)),
     PROJECTION tail
     (
-        SELECT topic_partition, min(offset), max(offset), count(), argMax(record_sha256, offset)
+        SELECT topic_partition, min(offset), max(offset), count(), argMax(record_sha256, offset), argMax(logged_at, offset)
         GROUP BY topic_partition
     )
 )

@@ -11,7 +11,7 @@ use super::StoreError;
 use super::group::{NotProven, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, Watermarks, position};
-use super::protocol::{self, Tail};
+use super::protocol::{self, Identity, Tail};
 use super::run::Sink;
 use super::store::quote;
 use super::{TopicPartition, Writer};
@@ -177,7 +177,7 @@ impl<W: Writer> Sink<W> {
                 Position::Hole { expected } => return Err(self.hole(&lane.route.table, at, tail, &expected)),
             };
             if let Some((tail, offset)) = tail.zip(to_compare) {
-                compare.insert(at.clone(), (offset, tail.sha256));
+                compare.insert(at.clone(), (offset, tail.identity));
             }
             established.push((place, at.clone(), claim, next));
         }
@@ -188,13 +188,13 @@ impl<W: Writer> Sink<W> {
     fn compare(
         &self,
         table: &str,
-        expected: &BTreeMap<TopicPartition, (i64, agentgov_schemas::Digest)>,
+        expected: &BTreeMap<TopicPartition, (i64, Identity)>,
     ) -> Result<(), NotYet> {
         let offsets = expected.iter().map(|(at, (offset, _))| (at.clone(), *offset)).collect();
         let held = self.probe.records(&offsets).map_err(NotYet::Kafka)?;
-        for (at, (offset, sha256)) in expected {
+        for (at, (offset, identity)) in expected {
             let Some(found) = held.get(at) else { continue };
-            if found.offset == *offset && found.sha256 == *sha256 {
+            if found.offset == *offset && found.identity == *identity {
                 continue;
             }
             // Retention may have taken it since the watermarks were read.
@@ -204,9 +204,9 @@ impl<W: Writer> Sink<W> {
             return Err(NotYet::Fatal(self.other_cluster(
                 at,
                 format!(
-                    "the last row of table {table} has offset {offset} and SHA-256 {sha256}, but the topic has at offset {} \
-                     a value with SHA-256 {}: it is another topic of the same name",
-                    found.offset, found.sha256
+                    "the last row of table {table} is the record at offset {offset}, {identity}, but the topic has at offset \
+                     {} a record {}: it is another topic of the same name",
+                    found.offset, found.identity
                 ),
             )));
         }

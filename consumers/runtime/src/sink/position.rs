@@ -67,12 +67,14 @@ fn covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_schemas::Digest;
+    use agentgov_schemas::{Digest, Millis};
 
+    use super::super::protocol::Identity;
     use super::*;
 
     fn tail(first: i64, last: i64, count: u64) -> Option<Tail> {
-        Some(Tail { first, last, count, sha256: Digest::of(b"") })
+        let identity = Identity { sha256: Digest::of(b""), logged_at: Millis(0) };
+        Some(Tail { first, last, count, identity })
     }
 
     fn go_on(next: i64, compare: Option<i64>) -> Position {

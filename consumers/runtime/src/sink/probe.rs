@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agentgov_schemas::Digest;
+use agentgov_schemas::{Digest, Millis};
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -14,6 +14,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::TopicPartition;
 use super::group::list;
 use super::position::Watermarks;
+use super::protocol::Identity;
 use crate::StageError;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) offset: i64,
-    pub(super) sha256: Digest,
+    pub(super) identity: Identity,
 }
 
 /// The consumer.
@@ -35,9 +36,9 @@ impl Probe {
         let consumer = config
             // What the table holds was committed when it was read: no need to wait for open transactions behind it.
             .set("isolation.level", "read_uncommitted")
-            // It wants one record of each partition.
-            .set("queued.min.messages", "1")
-            .set("fetch.message.max.bytes", "65536")
+            // It wants one record of each partition, however large its batch is: no limit below the defaults, under which a
+            // broker returns only the first partition's batch.
+            .set("fetch.queue.backoff.ms", "20")
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
         Ok(Self(consumer))
@@ -75,7 +76,10 @@ impl Probe {
             let at = TopicPartition::new(message.topic(), message.partition());
             held.entry(at).or_insert_with(|| Held {
                 offset: message.offset(),
-                sha256: Digest::of(message.payload().unwrap_or_default()),
+                identity: Identity {
+                    sha256: Digest::of(message.payload().unwrap_or_default()),
+                    logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+                },
             });
         }
         Ok(())

@@ -6,9 +6,10 @@
 //! - so, once a claim is acknowledged, an older insert is either seen by the drain or refused by the fence
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use agentgov_schemas::Digest;
+use agentgov_schemas::{Digest, Millis};
 use serde::Deserialize;
 
 use super::marker::{Claims, names_in};
@@ -27,8 +28,24 @@ pub struct Tail {
     pub last: i64,
     /// How many rows.
     pub count: u64,
-    /// SHA-256 of the value of the record at `last`.
+    /// What the record at `last` is known by.
+    pub identity: Identity,
+}
+
+/// What a record at a given offset is known by: a re-created topic may repeat a value there, hardly at the same
+/// millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// SHA-256 of its value.
     pub sha256: Digest,
+    /// When the broker appended it.
+    pub logged_at: Millis,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "logged at {} ms with SHA-256 {}", self.logged_at.0, self.sha256)
+    }
 }
 
 /// Claims `names`. When this returns the claims hold, and every insert under an older one that has not passed the fence
@@ -85,15 +102,20 @@ pub fn look(
         last: i64,
         count: u64,
         sha256: Digest,
+        logged_at: Millis,
     }
     let listed: Vec<_> = names.iter().map(|name| quote(name)).collect();
     let rows: Vec<Row> = store.select(&format!(
         "SELECT topic_partition, min(offset) AS first, max(offset) AS last, count() AS count, \
-         lower(hex(argMax(record_sha256, offset))) AS sha256 FROM {table} WHERE topic_partition IN ({}) \
+         lower(hex(argMax(record_sha256, offset))) AS sha256, \
+         toUnixTimestamp64Milli(argMax(logged_at, offset)) AS logged_at FROM {table} WHERE topic_partition IN ({}) \
          GROUP BY topic_partition",
         listed.join(",")
     ))?;
-    let tail = |r: &Row| Tail { first: r.first, last: r.last, count: r.count, sha256: r.sha256 };
+    let tail = |r: &Row| {
+        let identity = Identity { sha256: r.sha256, logged_at: r.logged_at };
+        Tail { first: r.first, last: r.last, count: r.count, identity }
+    };
     Ok(rows.into_iter().map(|row| (row.topic_partition.clone(), tail(&row))).collect())
 }
 
