@@ -110,8 +110,10 @@ fn json(value: &Value) -> String {
             format!("[{}]", items.join(","))
         }
         Value::Mapping(entries) => {
-            let entries: Vec<String> =
-                entries.iter().map(|(key, node)| format!("{}:{}", quoted(&key.value), json(&node.value))).collect();
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|(key, node)| format!("{}:{}", quoted(&key.value), json(&node.value)))
+                .collect();
             format!("{{{}}}", entries.join(","))
         }
     }

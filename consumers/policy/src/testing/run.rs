@@ -143,8 +143,12 @@ impl<'a> Runner<'a> {
         for step in &test.steps {
             let default_id = format!("call-{}", self.sequence);
             match (&step.value.call, &step.value.result, step.value.end) {
-                (Some(call), ..) => self.call(&step.value, call, step.value.id.as_ref().unwrap_or(&default_id)),
-                (None, Some(_), _) => self.result(&step.value, None, step.value.of.as_deref().unwrap_or_default()),
+                (Some(call), ..) => {
+                    self.call(&step.value, call, step.value.id.as_ref().unwrap_or(&default_id))
+                }
+                (None, Some(_), _) => {
+                    self.result(&step.value, None, step.value.of.as_deref().unwrap_or_default())
+                }
                 (None, None, Some(true)) => drop(self.tell(catalogue::SESSION_ENDED, Told::default())),
                 (None, None, _) => {
                     let message = "expected a step with `call`, `result` or `end: true`".to_owned();
@@ -176,8 +180,12 @@ impl<'a> Runner<'a> {
             approval: None,
             closing: None,
         };
-        let origin =
-            Origin { topic: "actions", partition: 0, offset: self.sequence, logged_at: Millis(self.sequence) };
+        let origin = Origin {
+            topic: "actions",
+            partition: 0,
+            offset: self.sequence,
+            logged_at: Millis(self.sequence),
+        };
         self.sequence += 1;
         self.kernel.step(&mut self.session, &event, &origin).verdict
     }
@@ -207,7 +215,8 @@ impl<'a> Runner<'a> {
     fn result(&mut self, step: &Step, name: Option<&str>, call_id: &str) {
         let Some(result) = &step.result else { return };
         let content = result.answer();
-        let result = ToolResult { call_id, name, is_error: step.is_error, content: payload(content.as_bytes()) };
+        let result =
+            ToolResult { call_id, name, is_error: step.is_error, content: payload(content.as_bytes()) };
         self.tell(catalogue::TOOL_RESPONSE_RECEIVED, Told { result: Some(result), ..Told::default() });
     }
 
@@ -228,9 +237,15 @@ impl<'a> Runner<'a> {
         let decision = step.decision.as_ref().map_or(default, |decision| decision.value.as_str());
         let place = step.decision.as_ref().map_or(place, |decision| decision.referenced);
         differ(place, "decision", decision.to_owned(), verdict.decision.as_str().to_owned());
-        let errors: BTreeSet<String> = verdict.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
+        let errors: BTreeSet<String> =
+            verdict.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
         let expected: BTreeSet<&str> = step.errors.iter().flatten().map(String::as_str).collect();
-        differ(tool.referenced, "errors", list(&expected), list(&errors.iter().map(String::as_str).collect()));
+        differ(
+            tool.referenced,
+            "errors",
+            list(&expected),
+            list(&errors.iter().map(String::as_str).collect()),
+        );
     }
 }
 

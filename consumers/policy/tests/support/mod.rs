@@ -1,4 +1,5 @@
 //! Recorded runs as events, and the airline's bundle: what the tests of this folder share.
+#![allow(dead_code, reason = "no test uses all of it")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,30 +104,41 @@ impl<'k> Replay<'k> {
 
     /// The next event of the session.
     pub fn tell(&mut self, told: Told<'_>) -> Option<Judgement> {
-        let event = ActionEvent {
-            event_id: "e",
-            r#type: told.kind,
-            tenant_id: "airline",
-            environment: "demo",
-            session_id: "s",
-            session_label: None,
-            source: Source { id: "test", sequence: self.sequence },
-            occurred_at: Micros(START + told.second * 1_000_000),
-            agent: Agent { id: "airline-service", name: None, version: None },
-            actor: None,
-            trace: None,
-            message: told.message,
-            tool: told.tool,
-            result: told.result,
-            llm: None,
-            decision: None,
-            approval: None,
-            closing: None,
-        };
-        let origin = Origin { topic: "actions", partition: 0, offset: self.sequence, logged_at: Millis(self.sequence) };
+        let (kernel, session) = (self.kernel, &mut self.session);
+        let verdict =
+            with_event(told, self.sequence, |event, origin| kernel.step(session, event, origin).verdict);
         self.sequence += 1;
-        self.kernel.step(&mut self.session, &event, &origin).verdict
+        verdict
     }
+}
+
+/// The event that its source sends as number `sequence`, and where it stands.
+pub fn with_event<T>(
+    told: Told<'_>,
+    sequence: i64,
+    then: impl FnOnce(&ActionEvent<'_>, &Origin<'_>) -> T,
+) -> T {
+    let event = ActionEvent {
+        event_id: "e",
+        r#type: told.kind,
+        tenant_id: "airline",
+        environment: "demo",
+        session_id: "s",
+        session_label: None,
+        source: Source { id: "test", sequence },
+        occurred_at: Micros(START + told.second * 1_000_000),
+        agent: Agent { id: "airline-service", name: None, version: None },
+        actor: None,
+        trace: None,
+        message: told.message,
+        tool: told.tool,
+        result: told.result,
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: None,
+    };
+    then(&event, &Origin { topic: "actions", partition: 0, offset: sequence, logged_at: Millis(sequence) })
 }
 
 /// A violation, or an error, of a recorded run: the call's index, its tool, and what it is.
@@ -155,12 +167,28 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
                 for call in &calls {
                     let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
                     let name = call["function"]["name"].as_str().unwrap();
-                    let tool = ToolCall { name, call_id: call["id"].as_str().unwrap(), arguments: payload(arguments.as_bytes()) };
-                    let told = Told { kind: "tool.invoked", message: Some(about), tool: Some(tool), second, ..Told::default() };
+                    let tool = ToolCall {
+                        name,
+                        call_id: call["id"].as_str().unwrap(),
+                        arguments: payload(arguments.as_bytes()),
+                    };
+                    let told = Told {
+                        kind: "tool.invoked",
+                        message: Some(about),
+                        tool: Some(tool),
+                        second,
+                        ..Told::default()
+                    };
                     let verdict = replay.tell(told).unwrap();
                     let index = verdict.call_index.unwrap();
-                    violations.extend(verdict.violations.iter().map(|p| (index, name.to_owned(), p.id.clone())));
-                    errors.extend(verdict.errors.iter().map(|e| (index, name.to_owned(), format!("{} {}", e.code, e.subject))));
+                    violations
+                        .extend(verdict.violations.iter().map(|p| (index, name.to_owned(), p.id.clone())));
+                    errors.extend(
+                        verdict
+                            .errors
+                            .iter()
+                            .map(|e| (index, name.to_owned(), format!("{} {}", e.code, e.subject))),
+                    );
                 }
             }
             "tool" => {
@@ -170,7 +198,12 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
                     is_error: None,
                     content: payload(text.as_bytes()),
                 };
-                replay.tell(Told { kind: "tool.response_received", result: Some(result), second, ..Told::default() });
+                replay.tell(Told {
+                    kind: "tool.response_received",
+                    result: Some(result),
+                    second,
+                    ..Told::default()
+                });
             }
             _ => drop(replay.tell(Told { kind: "user.input", second, ..Told::default() })),
         }

@@ -1,0 +1,429 @@
+//! The kernel: what is decided, why, and that nothing but the events and the tables decides it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentgov_enrichment::{AgentTable, Session};
+use agentgov_policy::{
+    Bundle, BundleFiles, BundleTable, Decision, Folded, Judgement, Kernel, Problem, Reason, generated_schema,
+};
+use agentgov_schemas::Digest;
+use agentgov_schemas::event::{Message, ToolCall, ToolResult};
+use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use support::{Replay, Told, kernel, no_limits, payload};
+
+const TOOLS: &str = "
+default:
+  effect: external
+  states: [{ fact: thing, key: result.id }]
+tools:
+  look: { effect: read }
+  change:
+    effect: write
+    refers: { thing: input.id }
+    derived:
+      n: { type: Long, value: input.n }
+      names: { type: Set<String>, value: input.names }
+      known: { type: Bool, value: input.id in facts.thing }
+";
+
+const GRANT: &str = "@id(\"all\") permit (principal in Role::\"clerk\", action, resource);";
+
+/// A bundle with these policies, and the schema that belongs to its tools.
+fn files(policies: &str) -> BundleFiles {
+    let mut files = BTreeMap::from([
+        ("bundle.yaml".to_owned(), b"name: b\nversion: '1'\nenvironments: [demo]\n".to_vec()),
+        ("tools.yaml".to_owned(), TOOLS.into()),
+        ("rules.cedar".to_owned(), policies.into()),
+    ]);
+    let schema = generated_schema(&BundleFiles(files.clone())).unwrap();
+    files.insert("schema.cedarschema".to_owned(), schema.into());
+    BundleFiles(files)
+}
+
+fn table(policies: &str) -> BundleTable {
+    match Bundle::compile(&files(policies)) {
+        Ok(bundle) => BundleTable::of(Arc::new(bundle)),
+        Err(problems) => panic!("{problems:#?}"),
+    }
+}
+
+fn agents(state: Option<&str>) -> AgentTable {
+    let mut agents = AgentTable::default();
+    if let Some(state) = state {
+        let entry = AgentEntry {
+            tenant_id: "airline",
+            agent_id: "airline-service",
+            name: "",
+            owner: "us",
+            roles: vec!["clerk"],
+            state,
+            description: "",
+            pushed_by: "",
+        };
+        agents.fold(&entry, 11);
+    }
+    agents
+}
+
+fn call<'a>(name: &'a str, arguments: &'a str) -> Told<'a> {
+    let tool = ToolCall { name, call_id: "c", arguments: payload(arguments.as_bytes()) };
+    Told { kind: "tool.invoked", tool: Some(tool), ..Told::default() }
+}
+
+fn judge(policies: &str, state: Option<&str>, told: Told<'_>) -> Judgement {
+    let (agents, bundles) = (agents(state), table(policies));
+    Replay::new(kernel(&agents, &bundles)).tell(told).unwrap()
+}
+
+fn ids(policies: &[Arc<agentgov_policy::Policy>]) -> Vec<&str> {
+    policies.iter().map(|policy| policy.id.as_str()).collect()
+}
+
+fn rule(id: &str, more: &str, when: &str) -> String {
+    format!(
+        "@id(\"{id}\") @severity(\"high\") {more} forbid (principal, action, resource) when {{ {when} }};\n"
+    )
+}
+
+#[test]
+fn decisions() {
+    use Decision::{Allow, Ask, Deny, Indeterminate};
+    use Reason::{Error, Granted, NoGrant, Policy};
+    let deny = rule("a-deny", "", "context has n && context.n > 1");
+    let ask = rule("b-ask", "@effect(\"ask\")", "context has n && context.n > 0");
+    let watch = rule("c-watch", "@mode(\"observe\")", "context has n");
+    let overflow = rule("d-error", "", "context has n && context.n + 9223372036854775807 > 0");
+    let watched_error =
+        rule("e-error", "@mode(\"observe\")", "context has n && context.n + 9223372036854775807 > 0");
+    let all = format!("{GRANT}{deny}{ask}{watch}");
+    let broken = format!("{GRANT}{deny}{ask}{watch}{overflow}");
+    let watched = format!("{GRANT}{watched_error}");
+    let ungranted = format!("{deny}{ask}{watch}");
+    for (policies, state, n, decision, reason, violations, determining, errors) in [
+        (&all, Some("active"), "{}", Allow, Granted, vec![], vec!["all"], vec![]),
+        (&all, Some("active"), r#"{"n":0}"#, Allow, Granted, vec!["c-watch"], vec!["all"], vec![]),
+        (&all, Some("active"), r#"{"n":1}"#, Ask, Policy, vec!["b-ask", "c-watch"], vec!["b-ask"], vec![]),
+        (
+            &all,
+            Some("active"),
+            r#"{"n":2}"#,
+            Deny,
+            Policy,
+            vec!["a-deny", "b-ask", "c-watch"],
+            vec!["a-deny", "b-ask"],
+            vec![],
+        ),
+        // Without a grant nothing is allowed, whatever else applies.
+        (&all, Some("suspended"), "{}", Deny, NoGrant, vec![], vec![], vec![]),
+        (&all, Some("retired"), r#"{"n":0}"#, Deny, NoGrant, vec!["c-watch"], vec![], vec![]),
+        (&all, None, "{}", Deny, NoGrant, vec![], vec![], vec![]),
+        (
+            &all,
+            None,
+            r#"{"n":2}"#,
+            Deny,
+            Policy,
+            vec!["a-deny", "b-ask", "c-watch"],
+            vec!["a-deny", "b-ask"],
+            vec![],
+        ),
+        (
+            &ungranted,
+            Some("active"),
+            r#"{"n":1}"#,
+            Deny,
+            NoGrant,
+            vec!["b-ask", "c-watch"],
+            vec!["b-ask"],
+            vec![],
+        ),
+        // A rule that errs is never a silent allow, and hides no other.
+        (&broken, Some("active"), "{}", Allow, Granted, vec![], vec!["all"], vec![]),
+        (
+            &broken,
+            Some("active"),
+            r#"{"n":0}"#,
+            Deny,
+            Policy,
+            vec!["c-watch", "d-error"],
+            vec!["d-error"],
+            vec![],
+        ),
+        (
+            &broken,
+            Some("active"),
+            r#"{"n":1}"#,
+            Indeterminate,
+            Error,
+            vec!["b-ask", "c-watch"],
+            vec!["b-ask"],
+            vec!["d-error"],
+        ),
+        (
+            &broken,
+            Some("active"),
+            r#"{"n":2}"#,
+            Deny,
+            Policy,
+            vec!["a-deny", "b-ask", "c-watch"],
+            vec!["a-deny", "b-ask"],
+            vec!["d-error"],
+        ),
+        // One that is only observed decides nothing.
+        (&watched, Some("active"), r#"{"n":1}"#, Allow, Granted, vec![], vec!["all"], vec!["e-error"]),
+    ] {
+        let judged = judge(policies, state, call("change", n));
+        assert_eq!((judged.decision, judged.reason), (decision, reason), "{state:?} {n}");
+        assert_eq!(ids(&judged.violations), violations, "{state:?} {n}");
+        assert_eq!(ids(&judged.determining), determining, "{state:?} {n}");
+        let found: Vec<&str> =
+            judged.errors.iter().filter(|e| e.code == "policy_error").map(|e| e.subject.as_str()).collect();
+        assert_eq!(found, errors, "{state:?} {n}");
+    }
+}
+
+#[test]
+fn no_bundle_no_tool_no_json() {
+    let (agents, bundles) = (agents(Some("active")), BundleTable::default());
+    let judged = Replay::new(kernel(&agents, &bundles)).tell(call("look", "{}")).unwrap();
+    assert_eq!((judged.decision, judged.reason), (Decision::Indeterminate, Reason::NoBundle));
+    assert_eq!(judged.call_index, Some(0));
+
+    let judged = judge(GRANT, Some("active"), Told { kind: "tool.invoked", ..Told::default() });
+    assert_eq!(judged.decision, Decision::Indeterminate);
+    assert_eq!(judged.errors[0].code, "tool_missing");
+
+    let judged = judge(GRANT, Some("active"), call("change", "{"));
+    assert_eq!(judged.decision, Decision::Allow);
+    assert_eq!(judged.errors[0].code, "arguments_not_json");
+
+    let (agents, bundles) = (agents, table(GRANT));
+    let mut replay = Replay::new(kernel(&agents, &bundles));
+    for kind in ["session.started", "user.input", "made.up", "tool.response_received"] {
+        assert!(replay.tell(Told { kind, ..Told::default() }).is_none(), "{kind}");
+    }
+}
+
+#[test]
+fn an_event_that_was_sent_before_changes_nothing() {
+    let (agents, bundles) = (agents(Some("active")), table(GRANT));
+    let kernel = kernel(&agents, &bundles);
+    let mut session = Session::new();
+    let mut told = Vec::new();
+    for sequence in [0, 1, 2, 1, 2, 5, 4, 6] {
+        support::with_event(call("look", "{}"), sequence, |event, origin| {
+            let before = session.header().events;
+            let step = kernel.step(&mut session, event, origin);
+            let judged = step.verdict.unwrap();
+            let verdict = judged.verdict(event, origin);
+            let duplicate =
+                verdict.duplicate_of.map(|d| (d.source_id.to_owned(), d.sequence, d.last_sequence));
+            assert_eq!(step.changes.is_empty(), duplicate.is_some());
+            assert_eq!(session.header().events - before, i64::from(duplicate.is_none()));
+            if duplicate.is_some() {
+                assert_eq!((verdict.decision, verdict.reason), ("duplicate", "duplicate"));
+                assert!(verdict.violations.is_empty() && verdict.call_index.is_none());
+            }
+            told.push(duplicate.map(|(_, sequence, last)| (sequence, last)));
+        });
+    }
+    assert_eq!(told, [None, None, None, Some((1, 2)), Some((2, 2)), None, Some((4, 5)), None]);
+    assert_eq!(session.tool_calls(), 5);
+}
+
+#[test]
+fn a_verdict_says_what_was_known_and_no_more() {
+    let (agents, bundles) = (agents(Some("active")), table(GRANT));
+    let mut replay = Replay::new(kernel(&agents, &bundles));
+    replay.tell(Told { kind: "session.started", ..Told::default() });
+    for id in ["A1", "A2"] {
+        let content = format!(r#"{{"id":"{id}","text":"secret"}}"#);
+        let result =
+            ToolResult { call_id: "", name: None, is_error: None, content: payload(content.as_bytes()) };
+        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+    }
+    let judged =
+        replay.tell(call("change", r#"{"id":"A2","n":7,"names":["b","a","b"],"more":"secret"}"#)).unwrap();
+    assert_eq!(
+        judged.known,
+        r#"{"agent":{"owner":"us","roles":["clerk"],"state":"active"},"derived":{"known":true,"n":7,"names":["a","b"]},"facts":[{"key":"A2","kind":"thing","offset":2}],"session":{"events":3,"started_at":1715785200000000,"tool_calls":0}}"#
+    );
+    assert_eq!(judged.tables, [("agents".to_owned(), 12), ("bundles".to_owned(), 0)]);
+    support::with_event(call("change", "{}"), 9, |event, origin| {
+        assert_eq!(judged.verdict(event, origin).known_digest, Digest::of(judged.known.as_bytes()));
+    });
+}
+
+#[test]
+fn a_session_at_its_limit_says_so() {
+    let (agents, bundles) = (agents(Some("active")), table(GRANT));
+    let limits = agentgov_schemas::topology::SessionLimits { max_facts: 1, ..no_limits() };
+    let mut replay = Replay::new(Kernel { limits, ..kernel(&agents, &bundles) });
+    assert!(!replay.tell(call("look", "{}")).unwrap().state_limit);
+    let result = ToolResult { call_id: "c", name: None, is_error: None, content: payload(br#"{"id":"A1"}"#) };
+    replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+    let judged = replay.tell(call("look", "{}")).unwrap();
+    assert!(judged.state_limit);
+    assert_eq!(judged.decision, Decision::Allow);
+}
+
+#[test]
+fn the_context_says_what_the_schema_says() {
+    // Every attribute of the context, in one rule that holds exactly if all have their values.
+    let when = "context.environment == \"demo\" && context.tenant == \"airline\" && context has message
+        && context.message.has_text && context.message.tool_calls == 3 && context.session.events == 0
+        && context.session.tool_calls == 0 && context has time && context.time == datetime(\"2024-05-15T15:00:01Z\")
+        && !(context has actor) && principal.state == \"active\" && principal has owner && principal.owner == \"us\"
+        && principal == Agent::\"airline/airline-service\" && resource in Effect::\"write\" && resource.effect == \"write\"
+        && action == Action::\"tool.invoked\" && context has names && context.names.containsAll([\"x\"])";
+    let message = Message { id: "m", role: "assistant", has_text: true, tool_calls: 3, content: None };
+    let told = Told { message: Some(message), second: 1, ..call("change", r#"{"names":["x"]}"#) };
+    let judged = judge(&format!("{GRANT}{}", rule("all-of-it", "", when)), Some("active"), told);
+    assert_eq!(ids(&judged.violations), ["all-of-it"], "{:?}", judged.errors);
+}
+
+fn problems(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Vec<String> {
+    let mut files = files(GRANT);
+    change(&mut files.0);
+    Bundle::compile(&files).err().unwrap_or_default().iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn mistakes_of_a_bundle_come_all_at_once_with_their_places() {
+    let policies = "\
+// Fine.
+@id(\"one\") @severity(\"high\")
+forbid (principal, action, resource) when { context has n && context.n > 1 };
+@id(\"one\") @severity(\"high\") forbid (principal, action, resource);
+@id(\"two\") @severty(\"high\") @mode(\"watch\")
+forbid (principal, action, resource);
+@id(\"three\") @severity(\"low\")
+forbid (principal, action, resource)
+when { context.n > 1 };
+@id(\"four\") @severity(\"low\") permit (principal, action, resource);
+@id(\"five\") @severity(\"low\") forbid (principal, action, resource) when { context has m && context.m };
+permit (principal, action, resource);
+@id(\"six\") permit (principal, action == Action::\"drink\", resource);
+@id(\"seven\") @severity(\"low\") forbid (principal, action, resource) when { context has n && context.n == \"1\" };
+@id(\"eight\") permit (principal, action, resource
+";
+    let found = problems(|files| {
+        files.insert("rules.cedar".to_owned(), policies.into());
+        files.insert("bundle.yaml".to_owned(), b"name: b\nversion: 1\n".to_vec());
+        files.insert("schema.cedarschema".to_owned(), b"entity Role;\n".to_vec());
+        files.insert("notes.txt".to_owned(), Vec::new());
+        files.insert("tests/x.json".to_owned(), Vec::new());
+    });
+    let all = found.join("\n");
+    for expected in [
+        "rules.cedar:4:1: `@id(\"one\")` stands in rules.cedar:1 already",
+        "rules.cedar:5:1: unknown annotation `@severty`",
+        "rules.cedar:5:1: expected `@severity` of low, medium, high or critical",
+        "rules.cedar:5:1: `@mode`: expected enforce or observe, found `watch`",
+        "rules.cedar:9:8: ",
+        "rules.cedar:10:1: `@severity` is for forbid policies",
+        "rules.cedar:11:",
+        "rules.cedar:12:1: expected `@id(",
+        "rules.cedar:13:",
+        "rules.cedar:14:",
+        "rules.cedar:15:",
+        "bundle.yaml:2:10: expected text, found the number 1",
+        "schema.cedarschema:1:1: is not what tools.yaml says",
+        "notes.txt:1:1: no part of a bundle",
+        "tests/x.json:1:1: no part of a bundle",
+    ] {
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{all}");
+    }
+    assert!(
+        problems(|files| drop(files.remove("tools.yaml")))[0]
+            .starts_with("tools.yaml:1:1: expected this file")
+    );
+    assert!(problems(|files| drop(files.remove("rules.cedar")))[0].contains("at least one policy"));
+    let bad = problems(|files| drop(files.insert("rules.cedar".to_owned(), vec![0xff])));
+    assert!(bad[0].starts_with("rules.cedar:1:1: expected UTF-8"), "{bad:?}");
+}
+
+fn record(files: &BundleFiles) -> governance::Bundle<'_> {
+    governance::Bundle {
+        name: "b",
+        version: "1",
+        digest: files.digest(),
+        environments: vec!["demo"],
+        files: files.0.iter().map(|(path, content)| BundleFile { path, content }).collect(),
+        pushed_by: "me",
+        policies: vec![],
+    }
+}
+
+#[test]
+fn the_last_bundle_that_loads_is_active() {
+    let (good, other) = (files(GRANT), files(&format!("{GRANT}{}", rule("r", "", "true"))));
+    let mut broken = files(GRANT);
+    broken.0.remove("tools.yaml");
+    let mut table = BundleTable::default();
+    assert!(matches!(table.fold(&record(&good), 0), Folded::Active(_)));
+    assert_eq!(table.active("demo").unwrap().digest(), good.digest());
+    assert!(table.active("production").is_none());
+    let Folded::Refused(refused) = table.fold(&record(&broken), 4) else {
+        panic!("a broken bundle was taken")
+    };
+    assert_eq!((refused.offset, refused.environments.as_slice()), (4, ["demo".to_owned()].as_slice()));
+    assert_eq!(table.active("demo").unwrap().digest(), good.digest(), "the last good one stays");
+    assert_eq!(table.refused().keys().collect::<Vec<_>>(), ["demo"]);
+    assert!(matches!(table.fold(&record(&other), 6), Folded::Active(_)));
+    assert_eq!(table.active("demo").unwrap().digest(), other.digest());
+    assert!(table.refused().is_empty());
+    assert_eq!((table.refusals().len(), table.next_offset()), (1, 7));
+    for wrong in [
+        governance::Bundle { digest: Digest::of(b""), ..record(&good) },
+        governance::Bundle { name: "c", ..record(&good) },
+        governance::Bundle { environments: vec!["demo", "production"], ..record(&good) },
+        governance::Bundle { policies: vec!["none"], ..record(&good) },
+    ] {
+        assert!(matches!(table.fold(&wrong, 8), Folded::Refused(_)), "{wrong:?}");
+    }
+    let right = governance::Bundle { policies: vec!["all"], ..record(&good) };
+    assert!(matches!(table.fold(&right, 9), Folded::Active(_)));
+}
+
+#[test]
+fn tests_of_a_bundle_fail_where_they_differ() {
+    let mut files = files(&format!("{GRANT}{}", rule("big", "", "context has n && context.n > 1")));
+    let tests = "\
+agent: { roles: [clerk] }
+tests:
+  - name: right
+    steps:
+      - { call: change, input: { n: 2 }, expect: [big] }
+  - name: wrong
+    steps:
+      - { call: change, input: { n: 2 } }
+      - call: change
+        input: { n: 1 }
+        expect: [big]
+      - { call: change, input: { n: x }, decision: ask }
+      - { of: nobody }
+";
+    files.0.insert("tests/a.yaml".to_owned(), tests.into());
+    files.0.insert("tests/b.yaml".to_owned(), b"tests: [{ nam: x }]\n".to_vec());
+    let report = agentgov_policy::testing::run(&Arc::new(Bundle::compile(&files).unwrap()), &files);
+    assert!(!report.passed());
+    let shown = report.to_string();
+    let expected = "\
+ok     tests/a.yaml:3 right
+FAILED tests/a.yaml:6 wrong
+       tests/a.yaml:8:17: change: expected violations none, found big
+       tests/a.yaml:8:17: change: expected decision allow, found deny
+       tests/a.yaml:11:17: change: expected violations big, found none
+       tests/a.yaml:11:17: change: expected decision deny, found allow
+       tests/a.yaml:12:52: change: expected decision ask, found allow
+       tests/a.yaml:12:17: change: expected errors none, found derived_type n
+       tests/a.yaml:13:9: expected a step with `call`, `result` or `end: true`
+";
+    assert!(shown.starts_with(expected), "{shown}");
+    assert!(shown.contains("FAILED tests/b.yaml:1:"), "{shown}");
+    assert_eq!(report.never_violated, Vec::<String>::new());
+}
