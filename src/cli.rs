@@ -217,7 +217,10 @@ pub enum TestenvCommand {
 impl Cli {
     /// Logs to stderr: stdout is for what was asked.
     pub fn trace(&self) {
-        let filter = EnvFilter::try_new(&self.global.log).unwrap_or_else(|_| EnvFilter::new("error"));
+        // librdkafka tells every end of a partition and every lost connection as an error; what matters it returns to its
+        // caller as well, and the stages say it in their own words.
+        let asked = format!("rdkafka::client=off,librdkafka=off,{}", self.global.log);
+        let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("error"));
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
 }

@@ -79,10 +79,10 @@ impl Running {
         &self,
         what: &str,
         within: Duration,
-        mut met: impl FnMut(&Self) -> bool,
+        mut met: impl FnMut(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + within;
-        while !met(self) {
+        while !met(self)? {
             let trouble = || {
                 let told = self.health().into_iter().flat_map(|stage| {
                     stage.not_ready.into_values().map(move |why| format!("{}: {why}", stage.stage))
@@ -105,9 +105,13 @@ impl Running {
     }
 
     /// Waits until all have ended: the first error counts.
-    pub fn join(self) -> Result<(), Failure> {
+    pub fn join(mut self) -> Result<(), Failure> {
+        self.join_all()
+    }
+
+    fn join_all(&mut self) -> Result<(), Failure> {
         let mut first = Ok(());
-        for (health, thread) in self.stages {
+        for (health, thread) in self.stages.drain(..) {
             let ended = thread.join().unwrap_or_else(|_| {
                 Err(StageError::Internal(format!("{}: panicked", health.snapshot().stage)))
             });
@@ -116,6 +120,15 @@ impl Running {
             }
         }
         first
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.ask();
+        if let Err(failure) = self.join_all() {
+            tracing::error!(%failure, "a stage failed");
+        }
     }
 }
 

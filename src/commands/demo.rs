@@ -47,30 +47,21 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     let reader =
         LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
     let step = progress.counted("logging, judging, alerting", events);
-    let mut failed = None;
-    pipeline
-        .wait("every event logged and judged", Duration::from_secs(args.within), |_| {
-            match reader.progress(&source) {
-                Ok(now) => {
-                    let (done, total) = now.steps(events);
-                    step.at(done, total);
-                    failed = None;
-                    now.is_complete(events)
-                }
-                Err(error) => {
-                    failed = Some(error.to_string());
-                    false
-                }
-            }
-        })
-        .map_err(|failure| match failed {
-            Some(reading) => Failure::all(failure.code, &failure.to_string(), [reading]),
-            None => failure,
-        })?;
+    pipeline.wait("every event logged and judged", Duration::from_secs(args.within), |_| {
+        let now = reader.progress(&source).or_exit(ExitCode::TryAgain)?;
+        let (done, total) = now.steps(events);
+        step.at(done, total);
+        Ok(now.is_complete(events))
+    })?;
     let took = flowing.elapsed();
     step.done(format!("all done {:.1} s after the first was published", took.as_secs_f64()));
 
-    let violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
+    let mut violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
+    // Of one call, in the order in which the bundle states its policies.
+    let place = |violation: &Violation| pipeline.bundle.policy(&violation.policy).map(|p| (p.file.clone(), p.line));
+    for same_call in violations.chunk_by_mut(|a, b| a.session_id == b.session_id && a.call == b.call) {
+        same_call.sort_by_key(place);
+    }
     if let Some(file) = &args.violations {
         write_violations(file, &violations)?;
     }

@@ -35,8 +35,9 @@ pub struct Pipeline {
     pub topology: Arc<Topology>,
     /// The bundle that judges.
     pub bundle: Bundle,
-    env: TestEnv,
+    // In the order in which they are to end: the stages before what they stand on.
     running: Running,
+    env: TestEnv,
 }
 
 impl Pipeline {
@@ -78,9 +79,9 @@ impl Pipeline {
 
         let step = progress.step("starting the stages");
         let running = Running::start(&["all".to_owned()], &endpoints, &topology, false)?;
-        let pipeline = Self { endpoints, topology, bundle, env, running };
+        let pipeline = Self { endpoints, topology, bundle, running, env };
         pipeline.wait("the stages to be ready", Duration::from_secs(60), |running| {
-            running.health().iter().all(|stage| stage.not_ready.is_empty())
+            Ok(running.health().iter().all(|stage| stage.not_ready.is_empty()))
         })?;
         let names: Vec<&str> = pipeline.topology.stages.keys().map(String::as_str).collect();
         step.done(names.join(", "));
@@ -102,7 +103,7 @@ impl Pipeline {
         &self,
         what: &str,
         within: Duration,
-        met: impl FnMut(&Running) -> bool,
+        met: impl FnMut(&Running) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         self.running.wait(what, within, met)
     }

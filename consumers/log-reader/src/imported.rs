@@ -99,15 +99,15 @@ impl LogReader {
         let t = &self.tables;
         let sql = format!(
             "WITH mine AS (SELECT DISTINCT tenant_id, session_id FROM {actions} WHERE source_id = ?),
-                  judged AS (SELECT topic, partition, offset FROM {actions}
+                  acts AS (SELECT topic, partition, offset FROM {actions}
                              WHERE (tenant_id, session_id) IN mine AND type IN ({judged}))
-             SELECT (SELECT uniqExact(source_sequence) FROM {actions} WHERE source_id = ?) AS logged,
-                    (SELECT count() FROM judged) AS judged,
-                    (SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN judged) AS verdicts,
-                    (SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN judged) AS rejects,
-                    (SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason = 'no_grant') + (decision = 'indeterminate'), 0))
-                     FROM {verdicts} WHERE (tenant_id, session_id) IN mine) AS findings,
-                    (SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine) AS alerts",
+             SELECT ifNull((SELECT uniqExact(source_sequence) FROM {actions} WHERE source_id = ?), 0) AS logged,
+                    ifNull((SELECT count() FROM acts), 0) AS judged,
+                    ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
+                    ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason = 'no_grant') + (decision = 'indeterminate'), 0))
+                     FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
+                    ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
         );
         self.row(&sql, &[source_id, source_id])
@@ -119,16 +119,16 @@ impl LogReader {
         let sql = format!(
             "WITH mine AS (SELECT DISTINCT tenant_id, session_id FROM {actions} WHERE source_id = ? AND type != 'source.closed'),
                   said AS (SELECT decision, reason FROM {verdicts} WHERE (tenant_id, session_id) IN mine)
-             SELECT (SELECT count() FROM mine) AS sessions,
-                    (SELECT uniqExact(source_sequence) FROM {actions} WHERE source_id = ?) AS events,
-                    (SELECT count() FROM {actions} WHERE source_id = ?) AS rows,
-                    (SELECT uniqExactIf(source_sequence, type = 'tool.invoked') FROM {actions} WHERE source_id = ?) AS tool_calls,
-                    (SELECT countIf(decode_error != '') FROM {actions} WHERE source_id = ?) AS undecodable,
-                    (SELECT countIf(decision = 'allow') FROM said) AS allowed,
-                    (SELECT countIf(decision = 'deny') FROM said) AS denied,
-                    (SELECT countIf(decision = 'ask') FROM said) AS asked,
-                    (SELECT countIf(decision = 'indeterminate') FROM said) AS indeterminate,
-                    (SELECT countIf(reason = 'no_grant') FROM said) AS without_grant",
+             SELECT ifNull((SELECT count() FROM mine), 0) AS sessions,
+                    ifNull((SELECT uniqExact(source_sequence) FROM {actions} WHERE source_id = ?), 0) AS events,
+                    ifNull((SELECT count() FROM {actions} WHERE source_id = ?), 0) AS rows,
+                    ifNull((SELECT uniqExactIf(source_sequence, type = 'tool.invoked') FROM {actions} WHERE source_id = ?), 0) AS tool_calls,
+                    ifNull((SELECT countIf(decode_error != '') FROM {actions} WHERE source_id = ?), 0) AS undecodable,
+                    ifNull((SELECT countIf(decision = 'allow') FROM said), 0) AS allowed,
+                    ifNull((SELECT countIf(decision = 'deny') FROM said), 0) AS denied,
+                    ifNull((SELECT countIf(decision = 'ask') FROM said), 0) AS asked,
+                    ifNull((SELECT countIf(decision = 'indeterminate') FROM said), 0) AS indeterminate,
+                    ifNull((SELECT countIf(reason = 'no_grant') FROM said), 0) AS without_grant",
             actions = t.actions, verdicts = t.verdicts,
         );
         self.row(&sql, &[source_id; 5])
@@ -171,8 +171,8 @@ impl LogReader {
         };
         let sql = format!(
             "WITH mine AS (SELECT DISTINCT tenant_id, session_id FROM {actions} WHERE source_id = ?),
-                  {verdicts} AS verdicts, {alerts} AS alerts
-             SELECT verdicts[1] AS verdict_p50, verdicts[2] AS verdict_p99, alerts[1] AS alert_p50, alerts[2] AS alert_p99",
+                  {verdicts} AS of_verdicts, {alerts} AS of_alerts
+             SELECT of_verdicts[1] AS verdict_p50, of_verdicts[2] AS verdict_p99, of_alerts[1] AS alert_p50, of_alerts[2] AS alert_p99",
             actions = t.actions, verdicts = quantiles(&t.verdicts), alerts = quantiles(&t.alerts),
         );
         self.row(&sql, &[source_id])

@@ -51,9 +51,7 @@ impl LogReader {
             let (topic, _) = topology.topic_of(subject)?;
             topology.table_from(topic).map(|(_, table)| table.to_owned())
         };
-        let mut client = Client::default()
-            .with_url(&endpoint.url)
-            .with_database(&endpoint.database);
+        let mut client = Client::default().with_url(&endpoint.url).with_database(&endpoint.database);
         if !endpoint.user.is_empty() {
             client = client.with_user(&endpoint.user).with_password(endpoint.password.expose());
         }

@@ -45,7 +45,6 @@ pub struct Event {
     /// When it happened, as its producer claims, in microseconds since the epoch.
     pub occurred_at: i64,
     /// Its type.
-    #[serde(rename(serialize = "type"))]
     pub event_type: String,
     /// Who spoke, if someone did.
     pub role: String,
@@ -98,10 +97,10 @@ impl LogReader {
     /// The sessions that `name` may mean: by id or by label, of one tenant or of any. The one seen last comes first.
     pub fn find_sessions(&self, name: &str, tenant: Option<&str>) -> Result<Vec<Found>, ReadError> {
         let sql = format!(
-            "SELECT toString(tenant_id) AS tenant_id, session_id, any(session_label) AS session_label,
-                    toString(any(agent_id)) AS agent_id, max(actor_id) AS actor_id
-             FROM {} WHERE (session_id = ? OR session_label = ?) AND (? = '' OR tenant_id = ?)
-             GROUP BY tenant_id, session_id ORDER BY max(logged_at) DESC",
+            "SELECT toString(a.tenant_id) AS tenant_id, a.session_id AS session_id, any(a.session_label) AS session_label,
+                    toString(any(a.agent_id)) AS agent_id, max(a.actor_id) AS actor_id
+             FROM {} AS a WHERE (a.session_id = ? OR a.session_label = ?) AND (? = '' OR a.tenant_id = ?)
+             GROUP BY a.tenant_id, a.session_id ORDER BY max(a.logged_at) DESC",
             self.tables.actions
         );
         let tenant = tenant.unwrap_or_default();
