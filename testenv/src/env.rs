@@ -97,7 +97,8 @@ impl TestEnv {
         self.native("terminating a part")?.signal(part, Signal::Terminate)
     }
 
-    /// Stops a part in its tracks (SIGSTOP): connections stay open, nothing answers.
+    /// Stops a part in its tracks (SIGSTOP) and returns when it stands still: connections stay open, nothing
+    /// answers.
     pub fn pause(&self, part: Part) -> Result<(), Error> {
         self.native("pausing a part")?.signal(part, Signal::Pause)
     }

@@ -22,9 +22,12 @@ appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %m (%c)%n
 /// Quick to start and small, for one node on a busy machine; later flags win.
 const JVM: [&str; 4] = ["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
-/// One replica of everything, no pause before a group's first assignment, and no topic that nobody asked for.
-pub(crate) const PROPERTIES: [(&str, &str); 8] = [
+/// One replica of everything, no pause before a group's first assignment, no topic that nobody asked for, and a quick
+/// return after a kill: the controller takes the broker back only when its former session is over.
+pub(crate) const PROPERTIES: [(&str, &str); 10] = [
     ("auto.create.topics.enable", "false"),
+    ("broker.heartbeat.interval.ms", "500"),
+    ("broker.session.timeout.ms", "3000"),
     ("group.initial.rebalance.delay.ms", "0"),
     ("offsets.topic.num.partitions", "4"),
     ("offsets.topic.replication.factor", "1"),

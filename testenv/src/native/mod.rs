@@ -9,6 +9,7 @@
 mod broker;
 mod engine;
 mod ports;
+mod process;
 mod registry;
 mod start;
 
@@ -21,6 +22,7 @@ use crate::addresses::{Addresses, default_name};
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::part::Part;
+use crate::probe::{self, NotReady};
 use crate::stack::{self, Lock};
 use crate::supervisor::{Signal, Supervisor};
 use crate::{Error, files};
@@ -32,7 +34,7 @@ use start::{Context, Started, wait_until_ready};
 /// Data that stays deserves an orderly end; data that goes does not.
 const GRACE_KEPT: Duration = Duration::from_secs(15);
 const GRACE_TEMPORARY: Duration = Duration::from_millis(100);
-/// After a kill, until the system says that the process is gone.
+/// After a signal, until the system says that the process is gone or stopped.
 const GONE: Duration = Duration::from_secs(20);
 
 /// A running native stack.
@@ -89,22 +91,31 @@ impl Native {
         self.known(part).map(|started| started.pid)
     }
 
-    /// Sends a signal and, where it is deadly, waits for the end.
+    /// Sends a signal and waits until it has its effect.
     pub(crate) fn signal(&self, part: Part, signal: Signal) -> Result<(), Error> {
         let started = self.known(part)?;
         self.supervisor.signal(started.pid, signal)?;
-        let deadly = matches!(signal, Signal::Kill | Signal::Terminate);
-        if deadly && self.supervisor.wait_for_exit(started.pid, GONE).is_none() {
-            let (last, log) = ("it does not end".to_owned(), started.launch.log);
-            return Err(Error::PartLate {
-                part,
-                seconds: GONE.as_secs(),
-                last,
-                tail: files::tail(&log),
-                log,
-            });
-        }
-        Ok(())
+        let ended = || self.supervisor.exit_of(started.pid);
+        let outcome = match signal {
+            Signal::Resume => Ok(()),
+            Signal::Kill | Signal::Terminate => {
+                self.supervisor.wait_for_exit(started.pid, GONE).map(drop).ok_or("it does not end".to_owned())
+            }
+            Signal::Pause => probe::wait_until(GONE, ended, || {
+                process::is_stopped(started.pid).then_some(()).ok_or_else(|| "it does not stop".to_owned())
+            })
+            .map_err(|outcome| match outcome {
+                NotReady::Ended(reason) | NotReady::Late(reason) => reason,
+            }),
+        };
+        let log = started.launch.log;
+        outcome.map_err(|last| Error::PartLate {
+            part,
+            seconds: GONE.as_secs(),
+            last,
+            tail: files::tail(&log),
+            log,
+        })
     }
 
     /// Ends the part if it still runs, and starts it on the same port and data.
