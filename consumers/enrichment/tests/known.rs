@@ -1,4 +1,10 @@
 //! What tools.yaml makes of results and calls: expressions, their values and their errors.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

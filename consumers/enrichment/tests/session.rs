@@ -1,4 +1,10 @@
 //! A session as its changelog tells it: what is kept, counted, limited and dropped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
 
 use std::time::Duration;
 

@@ -122,3 +122,188 @@ fn named_tool(constraint: &ResourceConstraint) -> Option<String> {
         ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use agentgov_enrichment::{Agent, AgentState, Known, Scalar, Session};
+    use agentgov_schemas::event::{ActionEvent, Agent as EventAgent, Payload, Source, ToolCall};
+    use agentgov_schemas::{Digest, Micros};
+    use cedar_policy::{Authorizer, Decision, PolicyId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cedar::{Answer, Question};
+
+    const TOOLS: &str = "
+default: { effect: external }
+tools:
+  look: { effect: read }
+  change: { effect: write }
+  drop: { effect: destructive }
+";
+    const PRINCIPALS: &[&str] = &[
+        "principal",
+        "principal == Agent::\"t/bot\"",
+        "principal == Agent::\"t/other\"",
+        "principal == Tool::\"look\"",
+        "principal in Role::\"clerk\"",
+        "principal in Role::\"boss\"",
+        "principal is Agent",
+        "principal is Role",
+        "principal is Agent in Role::\"clerk\"",
+        "principal is Agent in Role::\"boss\"",
+    ];
+    const ACTIONS: &[&str] = &[
+        "action",
+        "action == Action::\"tool.invoked\"",
+        "action == Action::\"tool.retried\"",
+        "action == Action::\"act\"",
+        "action in Action::\"act\"",
+        "action in [Action::\"tool.retried\", Action::\"drink\"]",
+        "action in [Action::\"tool.invoked\", Action::\"act\"]",
+        "action == Action::\"drink\"",
+        "action in []",
+    ];
+    const RESOURCES: &[&str] = &[
+        "resource",
+        "resource == Tool::\"look\"",
+        "resource == Tool::\"change\"",
+        "resource == Tool::\"unlisted\"",
+        "resource == Tool::\"\"",
+        "resource == Agent::\"t/bot\"",
+        "resource in Effect::\"read\"",
+        "resource in Effect::\"write\"",
+        "resource in Effect::\"external\"",
+        "resource in Effect::\"none\"",
+        "resource in Tool::\"drop\"",
+        "resource is Tool",
+        "resource is Effect",
+        "resource is Tool in Effect::\"destructive\"",
+        "resource is Tool in Tool::\"change\"",
+        "resource is Agent in Effect::\"read\"",
+    ];
+    const CONDITIONS: &[&str] = &[
+        "true",
+        "context.n > 1",
+        "context has n && context.n > 1",
+        "context has n && context.n == 2",
+        "context.n == 2 || true",
+        "true || context.n > 1",
+        "context has s && context.s like \"a*\"",
+        "context.s == \"a\"",
+        "principal.state == \"active\"",
+        "principal.owner == \"us\"",
+        "principal has owner && principal.owner like \"u*\"",
+        "resource.effect == \"read\"",
+        "resource.missing",
+        "context.session.tool_calls == 0",
+        "context.session.n",
+        "[Tool::\"look\", Tool::\"drop\"].contains(resource)",
+        "context has n && [1, 2].contains(context.n)",
+        "context has n && context.n + 9223372036854775807 > 0",
+    ];
+
+    fn policies() -> impl Strategy<Value = Vec<(bool, usize, usize, usize, usize)>> {
+        let one =
+            (any::<bool>(), 0..PRINCIPALS.len(), 0..ACTIONS.len(), 0..RESOURCES.len(), 0..CONDITIONS.len());
+        prop::collection::vec(one, 0..25)
+    }
+
+    /// Missing, of its type, or of another one.
+    fn value() -> impl Strategy<Value = Option<Scalar>> {
+        prop_oneof![
+            Just(None),
+            (0..4_i64).prop_map(|n| Some(Scalar::Long(n))),
+            "[ab]{0,2}".prop_map(|text| Some(Scalar::Text(text))),
+            any::<bool>().prop_map(|b| Some(Scalar::Bool(b))),
+            Just(Some(Scalar::Set([Scalar::Long(2)].into()))),
+        ]
+    }
+
+    fn union(answers: [Answer; 2]) -> (Vec<String>, Vec<(String, String)>) {
+        let [mut a, b] = answers;
+        a.satisfied.extend(b.satisfied);
+        a.errors.extend(b.errors);
+        a.satisfied.sort();
+        a.errors.sort();
+        (a.satisfied, a.errors)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        /// The candidates say what Cedar says of all policies in one set.
+        #[test]
+        fn nothing_that_matters_is_left_out(
+            policies in policies(),
+            tool in prop::sample::select(vec!["look", "change", "drop", "unlisted", "other", ""]),
+            retried in any::<bool>(),
+            registered in any::<bool>(),
+            role in prop::sample::select(vec!["clerk", "boss", "guest"]),
+            n in value(),
+            s in value(),
+        ) {
+            let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
+            let all: Vec<Policy> = policies
+                .iter()
+                .enumerate()
+                .map(|(i, (permit, p, a, r, c))| {
+                    let effect = if *permit { "permit" } else { "forbid" };
+                    let text = format!(
+                        "{effect} ({}, {}, {}) when {{ {} }};",
+                        PRINCIPALS[*p], ACTIONS[*a], RESOURCES[*r], CONDITIONS[*c]
+                    );
+                    Policy::parse(Some(PolicyId::new(format!("p{i:02}"))), text).unwrap()
+                })
+                .collect();
+            let index = Index::new(all.iter(), &tools);
+            let event = ActionEvent {
+                event_id: "",
+                r#type: if retried { "tool.retried" } else { "tool.invoked" },
+                tenant_id: "t",
+                environment: "e",
+                session_id: "",
+                session_label: None,
+                source: Source { id: "", sequence: 0 },
+                occurred_at: Micros(0),
+                agent: EventAgent { id: "bot", name: None, version: None },
+                actor: None,
+                trace: None,
+                message: None,
+                tool: Some(ToolCall {
+                    name: tool,
+                    call_id: "",
+                    arguments: Payload { data: b"", sha256: Digest::of(b""), media_type: "", redacted: false },
+                }),
+                result: None,
+                llm: None,
+                decision: None,
+                approval: None,
+                closing: None,
+            };
+            let agent = Agent { owner: "us".into(), roles: vec![role.into()], state: AgentState::Active };
+            let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            let known = Known { derived, ..Known::default() };
+            let agent = registered.then_some(&agent);
+            let question = Question::new(&event, tools.effect(tool), agent, &Session::new(), &known).unwrap();
+
+            let candidates = index.candidates(Act::of(&event), tool);
+            let rules = question.ask(&candidates.rules);
+            let grants = question.ask(&candidates.grants);
+            let plain = Authorizer::new().is_authorized(
+                &question.request,
+                &PolicySet::from_policies(all.clone()).unwrap(),
+                &question.entities,
+            );
+            let allowed = rules.satisfied.is_empty() && !grants.satisfied.is_empty();
+            prop_assert_eq!(plain.decision() == Decision::Allow, allowed);
+            let mut reason: Vec<String> = plain.diagnostics().reason().map(ToString::to_string).collect();
+            reason.sort();
+            prop_assert_eq!(&reason, if rules.satisfied.is_empty() { &grants.satisfied } else { &rules.satisfied });
+
+            // The same, policy by policy: also those that Cedar's one set does not name.
+            let of = |effect| PolicySet::from_policies(all.iter().filter(|p| p.effect() == effect).cloned()).unwrap();
+            let whole = [question.ask(&of(PolicyEffect::Forbid)), question.ask(&of(PolicyEffect::Permit))];
+            prop_assert_eq!(union([rules, grants]), union(whole));
+        }
+    }
+}

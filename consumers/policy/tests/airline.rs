@@ -1,4 +1,10 @@
 //! The airline's bundle: its own tests, the sample runs, and the recorded runs where they are at hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
 
 mod support;
 

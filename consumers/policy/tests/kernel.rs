@@ -1,4 +1,10 @@
 //! The kernel: what is decided, why, and that nothing but the events and the tables decides it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
 
 mod support;
 
