@@ -1,0 +1,313 @@
+//! The log-sink on a real stack: every offset is one row, whatever happens. Each test has topics, a group and a database of
+//! its own: the map with other names.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use agentgov_connect::{Endpoints, SchemaRegistry};
+use agentgov_log_sink::{Config, migrate};
+use agentgov_runtime::sink::Store;
+use agentgov_runtime::{ExitCode, Health, StageError, Stop};
+use agentgov_schemas::event::{ActionEvent, Agent, Source};
+use agentgov_schemas::subject;
+use agentgov_schemas::topology::{EMBEDDED, Topology, registry_subject};
+use agentgov_schemas::wire::Encoder;
+use agentgov_schemas::{Micros, SessionKey};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Deserialize;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A log of its own on the shared stack.
+struct Log {
+    endpoints: Endpoints,
+    topology: Arc<Topology>,
+    actions: String,
+    store: Store,
+}
+
+/// A sink in a thread.
+struct Running {
+    stop: Stop,
+    thread: JoinHandle<Result<(), StageError>>,
+}
+
+impl Running {
+    fn stop(self) {
+        self.stop.ask();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+#[derive(Deserialize)]
+struct Count {
+    n: u64,
+}
+
+impl Log {
+    fn new(name: &str) -> Self {
+        let text = EMBEDDED
+            .replace("agent.", &format!("{name}.agent."))
+            .replace("governance.", &format!("{name}.governance."))
+            .replace("agentgov.", &format!("{name}.agentgov."));
+        let topology = Topology::parse("topology.yaml", &text).unwrap();
+        let mut endpoints = crate::stack::stack().endpoints.clone();
+        endpoints.clickhouse.database = format!("sink_{name}");
+        let admin: AdminClient<DefaultClientContext> = endpoints.kafka.client_config().create().unwrap();
+        let topics: Vec<_> = topology
+            .topics
+            .iter()
+            .map(|(topic, _)| {
+                NewTopic::new(topic, 2, TopicReplication::Fixed(1)).set("message.timestamp.type", "LogAppendTime")
+            })
+            .collect();
+        for created in block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap() {
+            created.unwrap();
+        }
+        let actions = topology.topic_of(subject::ACTION_EVENT).unwrap().0.to_owned();
+        migrate(&endpoints.clickhouse, &topology).unwrap();
+        let store = Store::new(&endpoints.clickhouse, Duration::from_secs(10)).unwrap();
+        Self { endpoints, topology: Arc::new(topology), actions, store }
+    }
+
+    fn start(&self, accept_gap: bool) -> Running {
+        let stop = Stop::default();
+        let config = Config {
+            endpoints: self.endpoints.clone(),
+            topology: Arc::clone(&self.topology),
+            stop: stop.clone(),
+            health: Health::new("log-sink"),
+            accept_gap,
+        };
+        Running { stop, thread: std::thread::spawn(move || agentgov_log_sink::run(config)) }
+    }
+
+    /// Starts a sink that must end by itself.
+    fn end(&self) -> StageError {
+        self.start(false).thread.join().unwrap().unwrap_err()
+    }
+
+    fn producer(&self) -> BaseProducer {
+        self.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap()
+    }
+
+    /// Writes `count` good actions, then each of `values` as it is, over both partitions.
+    fn produce(&self, count: i64, values: &[Option<&[u8]>]) {
+        let schema = subject::ACTION_EVENT.schema().unwrap();
+        let registry = SchemaRegistry::new(&self.endpoints.registry).unwrap();
+        let id = registry.register(&registry_subject(&self.actions), schema.text()).unwrap();
+        let mut encoder = Encoder::new(id, schema);
+        let producer = self.producer();
+        let key = SessionKey { tenant_id: "acme", session_id: "s" }.to_bytes();
+        let send = |number: usize, value: Option<&[u8]>| {
+            let record = BaseRecord::to(&self.actions).key(&key).partition(i32::try_from(number % 2).unwrap());
+            let record = if let Some(value) = value { record.payload(value) } else { record };
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        };
+        for number in 0..count {
+            let event = ActionEvent {
+                event_id: &format!("e{number}"),
+                r#type: "session.started",
+                tenant_id: "acme",
+                environment: "test",
+                session_id: "s",
+                session_label: None,
+                source: Source { id: "source", sequence: number },
+                occurred_at: Micros(i64::MIN + number),
+                agent: Agent { id: "agent", name: None, version: None },
+                actor: None,
+                trace: None,
+                message: None,
+                tool: None,
+                result: None,
+                llm: None,
+                decision: None,
+                approval: None,
+                closing: None,
+            };
+            send(usize::try_from(number).unwrap(), Some(&encoder.encode(&event).unwrap()));
+        }
+        for (number, value) in values.iter().enumerate() {
+            send(number, *value);
+        }
+        producer.flush(DEADLINE).unwrap();
+    }
+
+    fn count(&self, what: &str) -> u64 {
+        self.store.select::<Count>(&format!("SELECT {what} AS n FROM actions")).unwrap()[0].n
+    }
+
+    /// Waits until there are `rows` rows, and checks that each is another offset, without a hole.
+    fn wait_for(&self, rows: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.count("count()") < rows {
+            assert!(Instant::now() < deadline, "expected {rows} rows, found {}", self.count("count()"));
+            std::thread::yield_now();
+        }
+        assert_eq!(self.count("count()"), rows);
+        assert_eq!(self.count("uniqExact(partition, offset)"), rows);
+        let by_arithmetic = "sum(n) AS n FROM (SELECT max(offset) + 1 AS n FROM actions GROUP BY partition) --";
+        assert_eq!(self.store.select::<Count>(&format!("SELECT {by_arithmetic}")).unwrap()[0].n, rows);
+    }
+
+    /// Rows that nobody produced, as an accident or an attacker would leave them.
+    fn forge(&self, offsets: &[i64]) {
+        let name = format!("{}/0", self.actions);
+        self.store.execute(&format!("INSERT INTO sink_claims VALUES ('{name}', 5)")).unwrap();
+        for offset in offsets {
+            let row = format!("('{name}', {offset}, 5)");
+            self.store.execute(&format!("INSERT INTO actions (topic_partition, offset, claim) VALUES {row}")).unwrap();
+        }
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn every_record_is_a_row_whether_it_decodes_or_not() {
+    let log = Log::new("rows");
+    let unknown_id = [0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
+    let cut: Vec<u8> = [0, 0, 0, 0].to_vec();
+    log.produce(100, &[None, Some(b""), Some(b"{}"), Some(&unknown_id), Some(&cut)]);
+    let sink = log.start(false);
+    log.wait_for(105);
+    sink.stop();
+    for (reason, expected) in
+        [("empty_value", 2), ("wrong_magic_byte", 1), ("unknown_schema_id", 1), ("truncated_header", 1)]
+    {
+        assert_eq!(log.count(&format!("countIf(startsWith(decode_error, '{reason}: '))")), expected, "{reason}");
+    }
+    assert_eq!(log.count("countIf(value IS NULL)"), 1);
+    assert_eq!(log.count("countIf(SHA256(ifNull(value, '')) = record_sha256)"), 105);
+    // What a producer claims as its time is kept, and shown as near as it can be.
+    let claimed = format!("countIf(occurred_at_micros < {} AND toYear(occurred_at) = 1900)", i64::MIN + 100);
+    assert_eq!(log.count(&claimed), 100);
+    let recorded = "countIf(schema_fingerprint IN (SELECT fingerprint FROM schemas))";
+    assert_eq!(log.count(recorded), 100);
+}
+
+#[test]
+fn sinks_that_come_and_go_neither_lose_nor_double() {
+    let log = Log::new("two");
+    let mut sinks = vec![log.start(false), log.start(false)];
+    for round in 1..=4_u64 {
+        log.produce(500, &[]);
+        sinks.remove(0).stop();
+        sinks.push(log.start(false));
+        log.produce(500, &[]);
+        log.wait_for(round * 1_000);
+    }
+    sinks.into_iter().for_each(Running::stop);
+}
+
+/// A request body that stalls until its sender is dropped, then sends one more row.
+struct Stalling {
+    row: Vec<u8>,
+    rows_left: u8,
+    release: std::sync::mpsc::Receiver<()>,
+}
+
+impl std::io::Read for Stalling {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.rows_left == 0 {
+            return Ok(0);
+        }
+        if self.rows_left == 1 {
+            // An error: the other end was dropped.
+            let _ = self.release.recv();
+        }
+        self.rows_left -= 1;
+        out[..self.row.len()].copy_from_slice(&self.row);
+        Ok(self.row.len())
+    }
+}
+
+#[test]
+fn a_zombies_insert_is_waited_for_and_refused() {
+    let log = Log::new("zombie");
+    log.produce(20, &[]);
+    let name = format!("{}/0", log.actions);
+    log.store.execute(&format!("INSERT INTO sink_claims VALUES ('{name}', 77)")).unwrap();
+    let (release, released) = std::sync::mpsc::channel();
+    let body = Stalling { row: format!("{name}\t0\t77\n").into_bytes(), rows_left: 2, release: released };
+    let mut url = reqwest::Url::parse(&log.endpoints.clickhouse.url).unwrap();
+    let insert =
+        format!("/* sink:{name}:77 */ INSERT INTO actions (topic_partition, offset, claim) FORMAT TabSeparated");
+    url.query_pairs_mut()
+        .append_pair("database", &log.endpoints.clickhouse.database)
+        .append_pair("async_insert", "0")
+        .append_pair("query", &insert);
+    let zombie = std::thread::spawn(move || {
+        let client = reqwest::blocking::Client::new();
+        client.post(url).body(reqwest::blocking::Body::new(body)).send().unwrap().text().unwrap()
+    });
+    let wait_until = |what: &str| {
+        let deadline = Instant::now() + DEADLINE;
+        while log.store.select::<Count>(&format!("SELECT count() AS n FROM {what}")).unwrap()[0].n == 0 {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    wait_until(&format!("system.processes WHERE startsWith(query, '/* sink:{name}:77 */')"));
+    let sink = log.start(false);
+    wait_until(&format!("sink_claims WHERE topic_partition = '{name}' AND claim != 77"));
+    // The sink has claimed; it does not look, let alone insert, while the zombie's insert is under way.
+    assert_eq!(log.count("count()"), 0);
+    drop(release);
+    let refused = zombie.join().unwrap();
+    assert!(refused.contains("469"), "{refused}");
+    log.wait_for(20);
+    sink.stop();
+}
+
+#[test]
+fn what_is_no_prefix_of_this_topic_ends_the_sink() {
+    let cases: [(&str, &[i64], ExitCode, &str); 3] = [
+        ("shorter", &[0, 1, 2, 3, 4, 5, 6], ExitCode::OtherCluster, "ends at 5"),
+        ("different", &[0, 1, 2], ExitCode::OtherCluster, "offset 2"),
+        ("hole", &[0, 1, 3], ExitCode::Failed, "the first missing offset is 2"),
+    ];
+    for (name, offsets, code, says) in cases {
+        let log = Log::new(name);
+        log.produce(10, &[]);
+        log.forge(offsets);
+        let error = log.end();
+        assert_eq!(error.exit_code(), code, "{name}: {error}");
+        assert!(error.to_string().contains(says), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
+    let log = Log::new("gap");
+    log.produce(20, &[]);
+    let admin: AdminClient<DefaultClientContext> = log.endpoints.kafka.client_config().create().unwrap();
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&log.actions, 0, Offset::Offset(4)).unwrap();
+    block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
+    let error = log.end();
+    assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
+    let sink = log.start(true);
+    let deadline = Instant::now() + DEADLINE;
+    while log.count("count()") < 16 {
+        assert!(Instant::now() < deadline, "found {} rows", log.count("count()"));
+        std::thread::yield_now();
+    }
+    sink.stop();
+    let gaps = "SELECT count() AS n FROM sink_gaps WHERE from_offset = 0 AND to_offset = 4";
+    assert_eq!(log.store.select::<Count>(gaps).unwrap()[0].n, 1);
+    // Once recorded it needs no accepting any more.
+    log.produce(2, &[]);
+    let sink = log.start(false);
+    while log.count("count()") < 18 {
+        assert!(Instant::now() < deadline, "found {} rows", log.count("count()"));
+        std::thread::yield_now();
+    }
+    sink.stop();
+}

@@ -1,0 +1,7 @@
+//! End to end, on a real stack: one broker, one registry, one ClickHouse engine and one set of stages for all tests of
+//! this binary. Tests keep apart by tenant. What is asynchronous is waited for by its condition, with a deadline.
+#![allow(missing_docs, reason = "tests")]
+
+mod stack;
+
+mod demo;

@@ -1,0 +1,196 @@
+//! The shared stack.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use agentgov_alerter::Alerter;
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_evaluator::Evaluator;
+use agentgov_registry::{Agent, AgentState, Source};
+use agentgov_runtime::{Health, StageError, Stop, processor};
+use agentgov_schemas::topology::Topology;
+use agentgov_testenv::{Options, TestEnv};
+
+/// Longer than anything here takes on a loaded machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A running pipeline.
+pub struct Stack {
+    pub endpoints: Endpoints,
+    pub topology: Arc<Topology>,
+    /// How each stage is, by name.
+    pub health: Vec<(String, Health)>,
+    /// Ends with the process: its supervisor sees to it.
+    pub env: TestEnv,
+}
+
+/// The pipeline that all tests share.
+pub fn stack() -> &'static Stack {
+    static STACK: LazyLock<Stack> = LazyLock::new(Stack::start);
+    &STACK
+}
+
+/// The binary under test.
+pub fn agentgov() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_agentgov"))
+}
+
+/// The workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the recorded runs that stand beside the project; `None` on a machine that does not have them.
+pub fn shared(file: &str) -> Option<PathBuf> {
+    let path = root().join("../shared/data/airline-agent-runs").join(file);
+    path.exists().then_some(path)
+}
+
+impl Stack {
+    fn start() -> Self {
+        let env = TestEnv::start(Options::new(agentgov())).unwrap_or_else(|e| panic!("{e}"));
+        let at = env.addresses();
+        let endpoints = Endpoints {
+            kafka: KafkaEndpoint { bootstrap: at.kafka.clone() },
+            registry: RegistryEndpoint { url: at.registry.clone() },
+            clickhouse: ClickHouseEndpoint {
+                url: at.clickhouse.clone(),
+                user: at.clickhouse_user.clone(),
+                password: Secret::new(at.clickhouse_password.clone()),
+                database: at.clickhouse_database.clone(),
+            },
+        };
+        let topology = Arc::new(Topology::embedded().unwrap());
+        agentgov_topology::apply(&topology, &endpoints, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        let mut stack = Self { endpoints, topology, health: Vec::new(), env };
+        stack.run(&["registry", "push", "examples/airline/registry.yaml"]);
+        stack.run(&["policy", "push", "examples/airline/bundle"]);
+        for name in stack.topology.stages.keys() {
+            let health = Health::new(name.as_str());
+            stack.health.push((name.clone(), health.clone()));
+            let (stage, endpoints, topology) =
+                (name.clone(), stack.endpoints.clone(), Arc::clone(&stack.topology));
+            let config = processor::Config {
+                stage,
+                endpoints,
+                topology,
+                stop: Stop::default(),
+                health,
+                accept_gap: false,
+            };
+            std::thread::spawn(move || {
+                let name = config.stage.clone();
+                if let Err(error) = run_stage(config) {
+                    eprintln!("stage {name} ended: {error}");
+                }
+            });
+        }
+        stack.eventually("every stage is ready", || {
+            stack.health.iter().all(|(_, health)| health.snapshot().not_ready.is_empty())
+        });
+        stack
+    }
+
+    /// `agentgov ARGS` on this stack, in the workspace's root.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(agentgov());
+        let clickhouse = &self.endpoints.clickhouse;
+        command
+            .args(args)
+            .current_dir(root())
+            .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
+            .env("AGENTGOV_REGISTRY", &self.endpoints.registry.url)
+            .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
+            .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
+            .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
+            .env("AGENTGOV_CLICKHOUSE_DATABASE", &clickhouse.database);
+        command
+    }
+
+    /// Runs `agentgov ARGS` on this stack. Panics unless it ends with 0. Returns what it printed.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "agentgov {args:?}: {}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Registers an agent with the airline's role, so that its actions have grants.
+    pub fn register(&self, tenant_id: &str, agent_id: &str) {
+        let agent = Agent {
+            tenant_id: tenant_id.into(),
+            agent_id: agent_id.into(),
+            name: agent_id.into(),
+            owner: "tests".into(),
+            roles: vec!["airline-agent".into()],
+            state: AgentState::Active,
+            description: None,
+        };
+        let source = Source { endpoints: &self.endpoints, topology: &self.topology };
+        agentgov_registry::push_agents(source, &[agent], "tests").unwrap();
+    }
+
+    /// The answer to `sql`: a line a row, tab separated.
+    pub fn sql(&self, sql: &str) -> String {
+        let clickhouse = &self.endpoints.clickhouse;
+        let mut request = reqwest::blocking::Client::new()
+            .post(&clickhouse.url)
+            .query(&[("database", clickhouse.database.as_str())])
+            .body(sql.to_owned());
+        if !clickhouse.user.is_empty() {
+            request = request.basic_auth(&clickhouse.user, Some(clickhouse.password.expose()));
+        }
+        let answer = request.send().unwrap();
+        let status = answer.status();
+        let text = answer.text().unwrap();
+        assert!(status.is_success(), "{sql}\n{status}: {text}");
+        text
+    }
+
+    /// The one number that `sql` answers.
+    pub fn number(&self, sql: &str) -> i64 {
+        let answer = self.sql(sql);
+        answer.trim().parse().unwrap_or_else(|e| panic!("{sql}\nexpected a number, found {answer:?}: {e}"))
+    }
+
+    /// Waits for a condition. Panics after [`DEADLINE`].
+    pub fn eventually(&self, what: &str, mut met: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !met() {
+            let stages: Vec<_> = self.health.iter().map(|(_, health)| health.snapshot()).collect();
+            assert!(
+                began.elapsed() < DEADLINE,
+                "expected: {what}; still not so after {DEADLINE:?}. Stages: {stages:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// What a command printed, for a message.
+pub fn told(output: &Output) -> String {
+    format!(
+        "{}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn run_stage(config: processor::Config) -> Result<(), StageError> {
+    let topology = Arc::clone(&config.topology);
+    let stage = topology.stage(&config.stage)?;
+    match config.stage.as_str() {
+        "evaluator" => processor::run(config, Evaluator::new(&topology, stage)?),
+        "alerter" => processor::run(config, Alerter::new(stage.alert_window.as_ref().unwrap().value.0)),
+        "log-sink" => agentgov_log_sink::run(agentgov_log_sink::Config {
+            endpoints: config.endpoints,
+            topology: config.topology,
+            stop: config.stop,
+            health: config.health,
+            accept_gap: config.accept_gap,
+        }),
+        other => panic!("{other} is no stage"),
+    }
+}
