@@ -22,8 +22,8 @@ pub struct Stack {
     pub topology: Arc<Topology>,
     /// How each stage is, by name.
     pub health: Vec<(String, Health)>,
-    /// Ends with the process: its supervisor sees to it.
-    pub env: TestEnv,
+    #[expect(dead_code, reason = "held: it ends with this process, whose end its supervisor sees")]
+    env: TestEnv,
 }
 
 /// The pipeline that all tests share.
