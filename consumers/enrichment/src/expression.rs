@@ -16,10 +16,10 @@ use crate::scope::{self, Scope};
 
 /// Longest expression, in bytes.
 pub const MAX_LENGTH: usize = 4096;
-/// Deepest nesting of brackets and conditionals: cel's parser needs some 20 KB of stack for each.
-const MAX_NESTING: usize = 24;
+/// Deepest nesting of brackets and conditionals: cel's parser needs up to 200 KB of stack for each, and threads have 2 MiB.
+const MAX_NESTING: usize = 8;
 /// Deepest tree: a chain of operators is as deep as it is long, and evaluating it needs stack as well.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 40;
 
 /// The variables that an expression may use.
 pub type Names = &'static [&'static str];

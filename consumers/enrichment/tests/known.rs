@@ -305,3 +305,16 @@ fn an_expression_must_be_short_and_flat() {
         assert!(problems[0].message.contains("at most"), "{problems:?}");
     }
 }
+
+#[test]
+fn an_expression_at_the_bounds_fits_a_small_stack() {
+    let nested = format!("{}1{}", "(1 + ".repeat(8), ")".repeat(8));
+    let chain = format!("1{}", " + 1".repeat(36));
+    for (cel, expected) in [(nested, 9), (chain, 37)] {
+        // A test has 2 MiB of stack, as a thread of a stage has.
+        assert_eq!(derive("Long", &cel, "{}").derived.get("v"), Some(&Scalar::Long(expected)), "{cel}");
+    }
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    let known = derive("Bool", "input == input && [input].map(x, x) == [input]", &deep);
+    assert_eq!(known.derived.get("v"), Some(&Scalar::Bool(true)), "{known:?}");
+}
