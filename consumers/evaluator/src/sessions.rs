@@ -70,9 +70,54 @@ impl Sessions {
             self.by_age.insert((last, name));
         }
     }
+}
 
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.by_tenant.values().map(HashMap::len).sum()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_millis(100);
+
+    fn seen(sessions: &mut Sessions, session: &str, at: i64) {
+        sessions.ensure("t", session, Millis(at));
+        let header = agentgov_schemas::state::SessionHeader {
+            started_at: Default::default(),
+            last_logged_at: Millis(at),
+            applied_through: 0,
+            events: 1,
+            tool_calls: 0,
+            sources: vec![],
+            facts: 0,
+            bytes: 0,
+            ended: false,
+            limited: false,
+        };
+        sessions.get_mut("t", session).unwrap().restore_header(&header);
+    }
+
+    fn expired(sessions: &mut Sessions, now: i64) -> Vec<String> {
+        std::iter::from_fn(|| sessions.take_expired(Millis(now), TTL))
+            .map(|(name, _)| name.1.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_session_expires_once_its_last_record_is_older_than_the_ttl() {
+        let mut sessions = Sessions::new(0);
+        seen(&mut sessions, "a", 0);
+        seen(&mut sessions, "b", 10);
+        seen(&mut sessions, "a", 50);
+        assert!(expired(&mut sessions, 100).is_empty());
+        assert_eq!(expired(&mut sessions, 111), ["b"], "a was seen since");
+        assert!(expired(&mut sessions, 150).is_empty(), "exactly the ttl is not later");
+        assert_eq!(expired(&mut sessions, 151), ["a"]);
+        assert!(sessions.get_mut("t", "a").is_none() && sessions.get_mut("t", "b").is_none());
+    }
+
+    #[test]
+    fn what_no_event_was_applied_to_does_not_stay_for_ever() {
+        let mut sessions = Sessions::new(0);
+        sessions.ensure("t", "left over", Millis(0));
+        assert_eq!(expired(&mut sessions, 1000), ["left over"]);
     }
 }

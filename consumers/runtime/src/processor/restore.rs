@@ -121,7 +121,7 @@ impl Restorer<'_> {
                                 }
                                 SchemaLookup::Stopped => return Ok(None),
                             };
-                            Some(RestoreValue { id, schema: &parsed, datum })
+                            Some(RestoreValue::new(id, &parsed, datum))
                         }
                     };
                     let applied = processor

@@ -68,12 +68,21 @@ pub trait Processor {
 /// The value of a changelog record, with the schema that wrote it.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreValue<'a> {
-    pub(super) id: agentgov_schemas::wire::SchemaId,
-    pub(super) schema: &'a agentgov_schemas::wire::Schema,
-    pub(super) datum: &'a [u8],
+    id: agentgov_schemas::wire::SchemaId,
+    schema: &'a agentgov_schemas::wire::Schema,
+    datum: &'a [u8],
 }
 
 impl<'a> RestoreValue<'a> {
+    /// A datum that `schema` wrote, known to the registry as `id`.
+    pub const fn new(
+        id: agentgov_schemas::wire::SchemaId,
+        schema: &'a agentgov_schemas::wire::Schema,
+        datum: &'a [u8],
+    ) -> Self {
+        Self { id, schema, datum }
+    }
+
     /// Decodes it.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ fn fold<P: Processor>(
     match wire::split(message.payload().unwrap_or_default()) {
         Err(error) => give(Err(&error.to_string())),
         Ok((id, datum)) => match schemas.get(id, health, stop) {
-            SchemaLookup::Known(schema) => give(Ok(RestoreValue { id, schema: &schema, datum })),
+            SchemaLookup::Known(schema) => give(Ok(RestoreValue::new(id, &schema, datum))),
             SchemaLookup::Unknown(why) => give(Err(&why)),
             SchemaLookup::Stopped => {}
         },

@@ -1,0 +1,293 @@
+//! What is read back from the changelog is what was known: a stage that was stopped anywhere goes on as if it had not been.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use agentgov_evaluator::{Evaluator, Sessions};
+use agentgov_policy::{Bundle, BundleFiles};
+use agentgov_runtime::Health;
+use agentgov_runtime::processor::{Outputs, Processor as _, RestoreValue, TableRecord};
+use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::subject::{self, Subject};
+use agentgov_schemas::topology::Topology;
+use agentgov_schemas::verdict::{Origin, Verdict};
+use agentgov_schemas::wire::{self, Encoder, SchemaId};
+use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use proptest::prelude::*;
+use serde::Serialize;
+
+const ID: SchemaId = SchemaId(1);
+
+/// A record of the changelog, or a verdict: key, and value in the wire format.
+type Said = (Vec<u8>, Option<Vec<u8>>);
+
+struct Bench {
+    topology: Topology,
+    evaluator: Evaluator,
+    outputs: Outputs,
+}
+
+impl Bench {
+    /// An evaluator that has folded the airline's agent and bundle.
+    fn new() -> Self {
+        let topology = Topology::embedded().unwrap();
+        let stage = topology.stage("evaluator").unwrap();
+        let evaluator = Evaluator::new(&topology, stage).unwrap();
+        let outputs = Outputs::new(&topology, stage, |_, _| Ok(ID)).unwrap();
+        let mut bench = Self { topology, evaluator, outputs };
+        let agent = AgentEntry {
+            tenant_id: "acme",
+            agent_id: "a",
+            name: "a",
+            owner: "o",
+            roles: vec!["airline-agent"],
+            state: "active",
+            description: "",
+            pushed_by: "",
+        };
+        bench.fold(subject::AGENT, &agent, 0);
+        bench.push_bundle(&airline(), 0);
+        bench
+    }
+
+    fn push_bundle(&mut self, files: &BundleFiles, offset: i64) -> Health {
+        let compiled = Bundle::compile(files);
+        let ids: Vec<String> =
+            compiled.iter().flat_map(|b| b.policies().map(|p| p.id.clone()).collect::<Vec<_>>()).collect();
+        let record = governance::Bundle {
+            name: "airline",
+            version: "1",
+            digest: files.digest(),
+            environments: vec!["demo", "production"],
+            files: files.0.iter().map(|(path, content)| BundleFile { path, content }).collect(),
+            pushed_by: "tests",
+            policies: ids.iter().map(String::as_str).collect(),
+        };
+        self.fold(subject::BUNDLE, &record, offset)
+    }
+
+    fn fold<T: Serialize>(&mut self, subject: Subject, record: &T, offset: i64) -> Health {
+        let schema = subject.schema().unwrap();
+        let bytes = Encoder::new(ID, schema).encode(record).unwrap();
+        let (id, datum) = wire::split(&bytes).unwrap();
+        let (topic, _) = self.topology.topic_of(subject).unwrap();
+        let value = Ok(RestoreValue::new(id, schema, datum));
+        let health = Health::new("evaluator");
+        let record = TableRecord { topic, offset, logged_at: Millis(5), value };
+        self.evaluator.fold(&self.topology, &record, &health);
+        health
+    }
+
+    /// Steps one event and says what came of it: verdicts and changelog.
+    fn step(
+        &mut self,
+        sessions: &mut Sessions,
+        event: &ActionEvent<'_>,
+        offset: i64,
+    ) -> (Vec<Said>, Vec<Said>) {
+        self.outputs.clear();
+        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000 + offset) };
+        self.evaluator.step(sessions, &origin, event, &mut self.outputs).unwrap();
+        self.evaluator.finish(sessions, offset + 1, &mut self.outputs).unwrap();
+        self.said()
+    }
+
+    fn said(&self) -> (Vec<Said>, Vec<Said>) {
+        let on = |subject: Subject| -> Vec<Said> {
+            let (topic, _) = self.topology.topic_of(subject).unwrap();
+            let records = self.outputs.iter().filter(|record| record.topic == topic);
+            records.map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect()
+        };
+        (on(subject::VERDICT), on(subject::SESSION_STATE))
+    }
+
+    /// Reads a changelog back, compacted: of each key the last record.
+    fn restore(&self, changelog: &[Said]) -> Sessions {
+        let mut sessions = self.evaluator.partition(0);
+        let last: BTreeMap<&[u8], usize> =
+            changelog.iter().enumerate().map(|(i, (key, _))| (key.as_slice(), i)).collect();
+        let schema = subject::SESSION_STATE.schema().unwrap();
+        for (i, (key, value)) in changelog.iter().enumerate() {
+            if last[key.as_slice()] != i {
+                continue;
+            }
+            let value = value.as_deref().map(|bytes| {
+                let (id, datum) = wire::split(bytes).unwrap();
+                RestoreValue::new(id, schema, datum)
+            });
+            self.evaluator.restore(&mut sessions, key, value).unwrap();
+        }
+        sessions
+    }
+}
+
+/// The example's bundle, from its folder.
+fn airline() -> BundleFiles {
+    fn read(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() {
+                read(&entry.path(), &format!("{name}/"), files);
+            } else {
+                files.insert(name, std::fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/airline/bundle"), "", &mut files);
+    BundleFiles(files)
+}
+
+/// What may happen in a session, by a number of a strategy.
+#[derive(Clone, Copy, Debug)]
+struct Happening {
+    session: u8,
+    kind: u8,
+    call: u8,
+    again: bool,
+}
+
+const RESERVATION: &str = r#"{"reservation_id":"R1","user_id":"u1","cabin":"basic_economy","insurance":"no",
+    "created_at":"2024-05-01T00:00:00","flights":[],"passengers":[{}],"total_baggages":2}"#;
+
+fn payload(text: &str) -> Payload<'_> {
+    Payload {
+        data: text.as_bytes(),
+        sha256: Digest::of(text.as_bytes()),
+        media_type: "application/json",
+        redacted: false,
+    }
+}
+
+fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
+    const SESSIONS: [&str; 3] = ["s0", "s1", "s2"];
+    const CALLS: [&str; 2] = ["c0", "c1"];
+    let call_id = CALLS[usize::from(happening.call) % 2];
+    let mut event = ActionEvent {
+        event_id: "e",
+        r#type: catalogue::USER_INPUT,
+        tenant_id: "acme",
+        environment: "demo",
+        session_id: SESSIONS[usize::from(happening.session) % 3],
+        session_label: None,
+        source: Source { id: "src", sequence },
+        occurred_at: Micros(1_715_785_200_000_000 + sequence),
+        agent: Agent { id: "a", name: None, version: None },
+        actor: None,
+        trace: None,
+        message: None,
+        tool: None,
+        result: None,
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: None,
+    };
+    let tool = |name, arguments| Some(ToolCall { name, call_id, arguments: payload(arguments) });
+    match happening.kind % 6 {
+        0 => event.r#type = catalogue::SESSION_STARTED,
+        1 => {
+            event.r#type = catalogue::TOOL_INVOKED;
+            event.tool = tool("get_reservation_details", r#"{"reservation_id":"R1"}"#);
+        }
+        2 => {
+            event.r#type = catalogue::TOOL_INVOKED;
+            event.tool = tool("cancel_reservation", r#"{"reservation_id":"R1"}"#);
+            event.message =
+                Some(Message { id: "m", role: "assistant", has_text: true, tool_calls: 1, content: None });
+        }
+        3 => {
+            event.r#type = catalogue::TOOL_RESPONSE_RECEIVED;
+            event.result =
+                Some(ToolResult { call_id, name: None, is_error: None, content: payload(RESERVATION) });
+        }
+        4 => event.r#type = catalogue::SESSION_ENDED,
+        _ => {}
+    }
+    event
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+    let one = (0..3u8, 0..6u8, 0..2u8, prop::bool::weighted(0.1));
+    prop::collection::vec(
+        one.prop_map(|(session, kind, call, again)| Happening { session, kind, call, again }),
+        1..40,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_stage_stopped_anywhere_goes_on_as_if_it_had_not_been(happenings in happenings(), cut in 0..40usize) {
+        let mut bench = Bench::new();
+        let mut through = bench.evaluator.partition(0);
+        let mut stopped = bench.evaluator.partition(0);
+        let mut changelog = Vec::new();
+        let mut sequence = -1;
+        for (offset, happening) in happenings.iter().enumerate() {
+            // Now and then a record that its source sends again.
+            sequence = if happening.again { sequence.max(0) } else { sequence + 1 };
+            let event = event(*happening, sequence);
+            let offset = i64::try_from(offset).unwrap();
+            let expected = bench.step(&mut through, &event, offset);
+            if usize::try_from(offset).unwrap() == cut {
+                stopped = bench.restore(&changelog);
+            }
+            let found = bench.step(&mut stopped, &event, offset);
+            prop_assert_eq!(&found, &expected, "at offset {}", offset);
+            changelog.extend(expected.1);
+        }
+    }
+}
+
+#[test]
+fn each_judged_event_has_one_verdict_and_a_repeated_one_is_a_duplicate() {
+    let mut bench = Bench::new();
+    let mut sessions = bench.evaluator.partition(0);
+    let cancel = Happening { session: 0, kind: 2, call: 0, again: false };
+    let schema = subject::VERDICT.schema().unwrap();
+    let mut decisions = Vec::new();
+    for (offset, (happening, sequence)) in
+        [(Happening { kind: 0, ..cancel }, 0), (cancel, 1), (cancel, 1), (Happening { kind: 3, ..cancel }, 2)]
+            .iter()
+            .enumerate()
+    {
+        let (verdicts, _) =
+            bench.step(&mut sessions, &event(*happening, *sequence), i64::try_from(offset).unwrap());
+        for (key, value) in verdicts {
+            assert_eq!(key, b"acme/s0");
+            let value = value.unwrap();
+            let (id, datum) = wire::split(&value).unwrap();
+            let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
+            let violated: Vec<_> = verdict.violations.iter().map(|v| v.policy.to_owned()).collect();
+            decisions.push((verdict.origin.offset, verdict.decision.to_owned(), violated));
+        }
+    }
+    let both = vec!["look-before-you-write".to_owned(), "one-thing-at-a-time".to_owned()];
+    assert_eq!(decisions, [(1, "deny".to_owned(), both), (2, "duplicate".to_owned(), vec![])]);
+}
+
+#[test]
+fn a_bundle_that_does_not_load_is_announced_once_and_the_last_good_one_judges() {
+    let mut bench = Bench::new();
+    let mut broken = airline();
+    broken.0.insert("broken.cedar".into(), b"forbid (".to_vec());
+    let health = bench.push_bundle(&broken, 1);
+    assert!(health.snapshot().not_ready.contains_key("bundle"));
+
+    let alerts = |bench: &Bench| {
+        let (topic, _) = bench.topology.topic_of(subject::ALERT).unwrap();
+        bench.outputs.iter().filter(|record| record.topic == topic).count()
+    };
+    let (mut first, other) = (bench.evaluator.partition(0), bench.evaluator.partition(1));
+    assert!(bench.evaluator.has_announcement(&first) && !bench.evaluator.has_announcement(&other));
+    let cancel = event(Happening { session: 0, kind: 2, call: 0, again: false }, 0);
+    let (verdicts, changelog) = bench.step(&mut first, &cancel, 0);
+    assert_eq!((verdicts.len(), alerts(&bench)), (1, 1));
+    bench.step(&mut first, &cancel, 1);
+    assert_eq!(alerts(&bench), 0, "announced already");
+    let restored = bench.restore(&changelog);
+    assert!(!bench.evaluator.has_announcement(&restored), "also after a restart");
+}
