@@ -63,6 +63,9 @@ pub enum Command {
     /// One session's story.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Records that a stage could not process.
+    #[command(subcommand)]
+    Rejects(RejectsCommand),
     /// The local stack's parts.
     #[command(subcommand)]
     Testenv(TestenvCommand),
@@ -200,6 +203,19 @@ pub enum SessionCommand {
         /// Its tenant; needed only if two tenants have such a session.
         #[arg(long)]
         tenant: Option<String>,
+    },
+}
+
+/// `rejects …`.
+#[derive(Debug, Subcommand)]
+pub enum RejectsCommand {
+    /// Tell a stage that stands still after a flood of rejects to consume again.
+    Resume {
+        /// The stage's name in the topology.
+        stage: String,
+        /// Why, for the record.
+        #[arg(long, default_value = "")]
+        reason: String,
     },
 }
 

@@ -81,3 +81,23 @@ pub struct Bundle<'a> {
     #[serde(borrow, default)]
     pub policies: Vec<&'a str>,
 }
+
+/// What an operator tells a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control<'a> {
+    /// The stage that is told.
+    pub stage: &'a str,
+    /// resume: consume again after the share of rejects was exceeded.
+    pub command: &'a str,
+    /// Why, in words.
+    #[serde(default)]
+    pub reason: &'a str,
+    /// Who told it.
+    #[serde(default)]
+    pub sent_by: &'a str,
+}
+
+impl Control<'_> {
+    /// The command that ends a stand-still by [`RejectShare`](crate::topology::RejectShare).
+    pub const RESUME: &'static str = "resume";
+}

@@ -47,6 +47,8 @@ subjects! {
     TOOL = "tool" [1];
     /// Policy bundles: [`crate::governance::Bundle`].
     BUNDLE = "bundle" [1];
+    /// What operators tell stages: [`crate::governance::Control`].
+    CONTROL = "control" [1];
 }
 
 impl Subject {

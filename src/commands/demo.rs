@@ -58,7 +58,8 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
     let mut violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
     // Of one call, in the order in which the bundle states its policies.
-    let place = |violation: &Violation| pipeline.bundle.policy(&violation.policy).map(|p| (p.file.clone(), p.line));
+    let place =
+        |violation: &Violation| pipeline.bundle.policy(&violation.policy).map(|p| (p.file.clone(), p.line));
     for same_call in violations.chunk_by_mut(|a, b| a.session_id == b.session_id && a.call == b.call) {
         same_call.sort_by_key(place);
     }

@@ -5,6 +5,7 @@ mod import;
 mod pipeline;
 mod policy;
 mod registry;
+mod rejects;
 mod report;
 mod run;
 mod session;
@@ -29,6 +30,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Registry(command) => registry::registry(&command, global),
         Command::Policy(command) => policy::policy(&command, global),
         Command::Session(command) => session::session(&command, global),
+        Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Testenv(command) => testenv::testenv(&command),
     }
 }

@@ -260,7 +260,7 @@ impl Report {
                 "  agentgov session show {session:<12} what happened there, what was known, and the policy's text"
             );
         }
-        let _ = writeln!(out, "  docs/QUERIES.md                    ten questions to the log, as SQL");
+        let _ = writeln!(out, "  docs/QUERIES.md                    questions to the log, as SQL");
         let _ = writeln!(
             out,
             "  examples/airline/bundle            the policies that judged; docs/policies.md explains them"

@@ -12,6 +12,7 @@
 //! Whether a bundle is right is judged before it is pushed, by the policy crate; here it is files with a digest.
 
 mod bundle;
+mod control;
 mod entry;
 mod error;
 mod file;
@@ -21,6 +22,7 @@ mod push;
 mod source;
 
 pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
+pub use control::resume;
 pub use entry::{Agent, AgentState, Effect, Tool};
 pub use error::Error;
 pub use file::RegistryFile;

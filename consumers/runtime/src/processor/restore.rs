@@ -24,6 +24,8 @@ const CALL: Duration = Duration::from_secs(10);
 pub(super) struct Restored<P: Processor> {
     pub state: P::Partition,
     pub next_offset: i64,
+    /// Offsets that were accepted as lost, from the first one to the first that is there; not yet recorded.
+    pub gap: Option<(i64, i64)>,
 }
 
 pub(super) struct Restorer<'a> {
@@ -54,9 +56,11 @@ impl Restorer<'_> {
         };
         let mut restored = BTreeMap::new();
         for (partition, (state, progress)) in known {
-            let next_offset = self.position(group, partition, progress)?;
+            let expected = progress.unwrap_or(0);
+            let next_offset = self.position(group, partition, expected)?;
+            let gap = (next_offset > expected).then_some((expected, next_offset));
             tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
-            restored.insert(partition, Restored { state, next_offset });
+            restored.insert(partition, Restored { state, next_offset, gap });
         }
         Ok(Some(restored))
     }
@@ -187,12 +191,11 @@ impl Restorer<'_> {
         &self,
         group: &BaseConsumer<C>,
         partition: i32,
-        progress: Option<i64>,
+        next: i64,
     ) -> Result<i64, StageError> {
         let (low, high) = group.fetch_watermarks(self.input, partition, CALL).map_err(|e| {
             StageError::Unavailable { what: "asking for watermarks".into(), message: e.to_string() }
         })?;
-        let next = progress.unwrap_or(0);
         if next > high {
             return Err(StageError::OtherCluster {
                 stage: self.stage.to_owned(),

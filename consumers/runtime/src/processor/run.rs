@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
 use agentgov_schemas::reject;
-use agentgov_schemas::subject::{self, Subject};
+use agentgov_schemas::subject;
 use agentgov_schemas::topology::{Stage, Topology};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::wire;
@@ -21,7 +21,7 @@ use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
 use super::share::RejectWindow;
 use super::stage::{Processor, Reject};
-use super::tables::Tables;
+use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use crate::backoff::Backoff;
 use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
@@ -101,8 +101,8 @@ impl<'c, P: Processor> Loop<'c, P> {
         let timing = &config.topology.timing;
         let started = Transactions::start(kafka, &config.stage, stage, timing, &config.health, &config.stop)?;
         let Some(transactions) = started else { return Ok(None) };
-        let tables = Tables::new(kafka, &config.stage, stage.tables.iter().map(|t| t.value.clone()))?;
-        if !tables.fold_to_end(&mut processor, &config.topology, &mut schemas, &config.health, &config.stop) {
+        let tables = Tables::new(kafka, &config.stage, stage, &config.topology)?;
+        if !tables.fold_to_end(folding(config, &mut processor, &mut schemas)) {
             return Ok(None);
         }
         let consumer: BaseConsumer<GroupContext> = kafka
@@ -140,16 +140,10 @@ impl<'c, P: Processor> Loop<'c, P> {
     fn run(&mut self) -> Result<(), StageError> {
         let mut backoff = Backoff::default();
         while !self.config.stop.is_asked() {
-            self.tables.follow(
-                &mut self.processor,
-                &self.config.topology,
-                &mut self.schemas,
-                &self.config.health,
-                &self.config.stop,
-            );
-            // The consumer is shared with the records that borrow from it: taken apart so that `self` stays free.
-            let outcome = self.turn()?;
-            match outcome {
+            if self.tables.follow(folding(self.config, &mut self.processor, &mut self.schemas)) {
+                self.resume()?;
+            }
+            match self.turn()? {
                 Turn::Done => backoff.reset(),
                 Turn::Trouble(why) => {
                     self.config.health.not_ready("broker", why);
@@ -276,11 +270,27 @@ impl<'c, P: Processor> Loop<'c, P> {
         if changes.is_empty() { self.claim(&partitions) } else { self.follow_group(changes) }
     }
 
+    /// Consumes again after a flood of rejects.
+    fn resume(&mut self) -> Result<(), StageError> {
+        if self.tripped.take().is_some() {
+            tracing::info!(stage = self.config.stage, "resumed by an operator");
+            self.config.health.clear("reject_share");
+            let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+            self.consumer.resume(&ours).map_err(StageError::kafka("resuming"))?;
+        }
+        Ok(())
+    }
+
     fn check_broker(&self) {
         if self.consumer.fetch_metadata(Some(&self.input), Duration::from_secs(1)).is_ok() {
             self.config.health.clear("broker");
         }
     }
+}
+
+fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut SchemaCache) -> Folding<'f, P> {
+    let Config { topology, health, stop, .. } = config;
+    Folding { processor, topology, schemas, health, stop }
 }
 
 /// How a turn ended.
@@ -351,8 +361,12 @@ fn process<P: Processor>(
         touched.insert(message.partition(), partition.next_offset);
     }
     for (id, partition) in partitions.iter_mut() {
-        if touched.contains_key(id) || processor.has_announcement(&partition.state) {
+        let gap = partition.gap.take();
+        if touched.contains_key(id) || processor.has_announcement(&partition.state) || gap.is_some() {
             outputs.at_partition(*id);
+            if let Some((from, to)) = gap {
+                emit_gap(config, outputs, input, *id, from, to)?;
+            }
             processor
                 .finish(&mut partition.state, partition.next_offset, outputs)
                 .map_err(|e| StageError::Internal(format!("{}: writing progress: {e}", config.stage)))?;
@@ -376,7 +390,6 @@ fn emit_reject(
     origin: &Origin<'_>,
     reject: &Reject,
 ) -> Result<(), StageError> {
-    const REJECT: Subject = subject::REJECT;
     let value = message.payload().unwrap_or_default();
     let key = message.key().unwrap_or_default();
     let record = reject::Reject {
@@ -390,8 +403,36 @@ fn emit_reject(
         head: value.get(..REJECT_HEAD).unwrap_or(value),
     };
     outputs
-        .emit(REJECT, key, &record)
+        .emit(subject::REJECT, key, &record)
         .map_err(|e| StageError::Internal(format!("{}: writing a reject: {e}", config.stage)))
+}
+
+/// Records that somebody accepted offsets `from` to `to` of a partition as lost: a gap is never silent.
+fn emit_gap(
+    config: &Config,
+    outputs: &mut Outputs,
+    input: &str,
+    partition: i32,
+    from: i64,
+    to: i64,
+) -> Result<(), StageError> {
+    let detail = format!(
+        "offsets {from} to {} were deleted by retention before they were read; an operator accepted the gap",
+        to - 1
+    );
+    let record = reject::Reject {
+        stage: &config.stage,
+        reason: "gap_accepted",
+        detail: &detail,
+        origin: Origin { topic: input, partition, offset: from, logged_at: Millis::default() },
+        key: b"",
+        size: 0,
+        sha256: Digest::of(b""),
+        head: b"",
+    };
+    outputs
+        .emit(subject::REJECT, b"", &record)
+        .map_err(|e| StageError::Internal(format!("{}: recording a gap: {e}", config.stage)))
 }
 
 /// Tries until it works, not ready meanwhile, as long as the trouble is one that passes. `None` if asked to stop.

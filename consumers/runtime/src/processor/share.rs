@@ -27,7 +27,7 @@ impl RejectWindow {
         let tripped = f64::from(self.rejects) > limit.above * f64::from(self.records);
         let found = format!(
             "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml; nothing is consumed \
-             until the cause is mended and the stage started again",
+             until `agentgov rejects resume` tells the stage that the cause is mended",
             self.rejects, self.records, limit.above
         );
         (self.records, self.rejects) = (0, 0);

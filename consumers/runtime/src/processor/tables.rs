@@ -1,13 +1,16 @@
-//! Governance topics, folded into tables: to their end before the first record, then followed.
+//! Governance topics, folded into tables: to their end before the first record, then followed. The topic of controls is
+//! among them: what operators tell the stage is for the loop, all else is for the stage.
 
 use std::time::Duration;
 
+use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::Millis;
-use agentgov_schemas::topology::Topology;
-use agentgov_schemas::wire;
+use agentgov_schemas::governance::Control;
+use agentgov_schemas::topology::{Stage, Topology};
+use agentgov_schemas::{subject, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::restore::reader;
@@ -17,17 +20,29 @@ use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct Tables {
     readers: Vec<(String, BaseConsumer)>,
+    stage: String,
+    controls: Option<String>,
+}
+
+/// What folding needs beside the readers.
+pub(super) struct Folding<'f, P> {
+    pub processor: &'f mut P,
+    pub topology: &'f Topology,
+    pub schemas: &'f mut SchemaCache,
+    pub health: &'f Health,
+    pub stop: &'f Stop,
 }
 
 impl Tables {
     pub(super) fn new(
-        kafka: &agentgov_connect::KafkaEndpoint,
-        stage: &str,
-        topics: impl Iterator<Item = String>,
+        kafka: &KafkaEndpoint,
+        name: &str,
+        stage: &Stage,
+        topology: &Topology,
     ) -> Result<Self, StageError> {
         let mut readers = Vec::new();
-        for topic in topics {
-            let reader = reader(kafka, stage)?;
+        for topic in stage.tables.iter().map(|topic| topic.value.clone()) {
+            let reader = reader(kafka, name)?;
             let mut from_start = TopicPartitionList::new();
             from_start
                 .add_partition_offset(&topic, 0, Offset::Beginning)
@@ -35,74 +50,91 @@ impl Tables {
                 .map_err(StageError::kafka(format!("reading {topic}")))?;
             readers.push((topic, reader));
         }
-        Ok(Self { readers })
+        let controls = topology.topic_of(subject::CONTROL).ok().map(|(topic, _)| topic.to_owned());
+        Ok(Self { readers, stage: name.to_owned(), controls })
     }
 
-    /// Folds every table to its end. False if asked to stop meanwhile.
-    pub(super) fn fold_to_end<P: Processor>(
-        &self,
-        processor: &mut P,
-        topology: &Topology,
-        schemas: &mut SchemaCache,
-        health: &Health,
-        stop: &Stop,
-    ) -> bool {
+    /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
+    pub(super) fn fold_to_end<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
         for (topic, reader) in &self.readers {
             loop {
-                if stop.is_asked() {
+                if folding.stop.is_asked() {
                     return false;
                 }
                 match reader.poll(Duration::from_millis(100)) {
-                    Some(Ok(message)) => fold(processor, topology, topic, &message, schemas, health, stop),
+                    Some(Ok(message)) => {
+                        self.fold(topic, &message, &mut folding);
+                    }
                     Some(Err(KafkaError::PartitionEOF(_))) => break,
-                    Some(Err(error)) => health.not_ready("tables", format!("reading {topic}: {error}")),
+                    Some(Err(error)) => {
+                        folding.health.not_ready("tables", format!("reading {topic}: {error}"))
+                    }
                     None => {}
                 }
             }
         }
-        health.clear("tables");
+        folding.health.clear("tables");
         true
     }
 
-    /// Folds what has come since, without waiting.
-    pub(super) fn follow<P: Processor>(
-        &self,
-        processor: &mut P,
-        topology: &Topology,
-        schemas: &mut SchemaCache,
-        health: &Health,
-        stop: &Stop,
-    ) {
+    /// Folds what has come since, without waiting. True if an operator told the stage to resume.
+    pub(super) fn follow<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
+        let mut resume = false;
         for (topic, reader) in &self.readers {
             while let Some(event) = reader.poll(Duration::ZERO) {
                 match event {
-                    Ok(message) => fold(processor, topology, topic, &message, schemas, health, stop),
-                    Err(KafkaError::PartitionEOF(_)) => health.clear("tables"),
-                    Err(error) => health.not_ready("tables", format!("reading {topic}: {error}")),
+                    Ok(message) => resume |= self.fold(topic, &message, &mut folding),
+                    Err(KafkaError::PartitionEOF(_)) => folding.health.clear("tables"),
+                    Err(error) => folding.health.not_ready("tables", format!("reading {topic}: {error}")),
                 }
             }
         }
+        resume
     }
-}
 
-fn fold<P: Processor>(
-    processor: &mut P,
-    topology: &Topology,
-    topic: &str,
-    message: &rdkafka::message::BorrowedMessage<'_>,
-    schemas: &mut SchemaCache,
-    health: &Health,
-    stop: &Stop,
-) {
-    let offset = message.offset();
-    let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
-    let mut give = |value| processor.fold(topology, &TableRecord { topic, offset, logged_at, value }, health);
-    match wire::split(message.payload().unwrap_or_default()) {
-        Err(error) => give(Err(&error.to_string())),
-        Ok((id, datum)) => match schemas.get(id, health, stop) {
-            SchemaLookup::Known(schema) => give(Ok(RestoreValue::new(id, &schema, datum))),
-            SchemaLookup::Unknown(why) => give(Err(&why)),
-            SchemaLookup::Stopped => {}
-        },
+    /// True if the record tells this stage to resume.
+    fn fold<P: Processor>(
+        &self,
+        topic: &str,
+        message: &BorrowedMessage<'_>,
+        folding: &mut Folding<'_, P>,
+    ) -> bool {
+        let offset = message.offset();
+        let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
+        let parsed;
+        let unreadable;
+        let value = match wire::split(message.payload().unwrap_or_default()) {
+            Err(error) => {
+                unreadable = error.to_string();
+                Err(unreadable.as_str())
+            }
+            Ok((id, datum)) => match folding.schemas.get(id, folding.health, folding.stop) {
+                SchemaLookup::Known(schema) => {
+                    parsed = schema;
+                    Ok(RestoreValue::new(id, &parsed, datum))
+                }
+                SchemaLookup::Unknown(why) => {
+                    unreadable = why;
+                    Err(unreadable.as_str())
+                }
+                SchemaLookup::Stopped => return false,
+            },
+        };
+        if self.controls.as_deref() != Some(topic) {
+            let record = TableRecord { topic, offset, logged_at, value };
+            folding.processor.fold(folding.topology, &record, folding.health);
+            return false;
+        }
+        let control = value
+            .map_err(str::to_owned)
+            .and_then(|value| value.decode::<Control<'_>>().map_err(|e| e.to_string()));
+        match control {
+            Ok(control) if control.stage == self.stage && control.command == Control::RESUME => true,
+            Ok(_) => false,
+            Err(error) => {
+                tracing::error!(topic, offset, error, "a control that cannot be read is passed over");
+                false
+            }
+        }
     }
 }

@@ -1,0 +1,19 @@
+//! `agentgov rejects …`: records that a stage could not process.
+
+use agentgov_registry::{Source, resume};
+use agentgov_runtime::ExitCode;
+
+use super::policy::pusher;
+use crate::cli::{Global, RejectsCommand};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Failure> {
+    let RejectsCommand::Resume { stage, reason } = command;
+    let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    topology.stage(stage).or_exit(ExitCode::Usage)?;
+    let source = Source { endpoints: &endpoints, topology: &topology };
+    resume(source, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
+    println!("told {stage} to resume");
+    Ok(ExitCode::Done)
+}
