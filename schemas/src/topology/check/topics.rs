@@ -6,7 +6,8 @@ use crate::topology::{Cleanup, KeyKind, ProducerKind, Retention};
 use crate::yaml::Problems;
 
 /// Topics that are written from outside the stages: what agents do, and what the registry says.
-const FROM_OUTSIDE: &[Subject] = &[subject::ACTION_EVENT, subject::AGENT, subject::TOOL, subject::BUNDLE];
+const FROM_OUTSIDE: &[Subject] =
+    &[subject::ACTION_EVENT, subject::AGENT, subject::TOOL, subject::BUNDLE, subject::CONTROL];
 
 /// A record of 64 KiB is the least that a reject with its first 4 KiB and an alert fit into with room to spare; a batch of
 /// 64 MiB is the most that a consumer can be asked to hold per partition.
