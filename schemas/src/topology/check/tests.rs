@@ -47,20 +47,20 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     ];
     "every schema has its topic": [("verdicts:", "schema: verdict", "schema: verdikt")] => [
         "t:3:1: expected a topic with schema `verdict`",
-        "t:5:32: unknown schema `verdikt`; expected action-event, verdict, alert, reject, session-state, alert-state, agent, tool or bundle",
+        "t:5:32: unknown schema `verdikt`; expected action-event, verdict, alert, reject, session-state, alert-state, agent, tool, bundle or control",
     ];
     "every schema has its topic": [("tools:", "schema: tool", "schema: agent")] => [
         "t:3:1: expected a topic with schema `tool`",
         "t:11:29: schema `agent` is carried by `agents` already; expected one topic a schema",
     ];
     "timing": [("timing", "heartbeat: 3s", "heartbeat: 5s")] => [
-        "t:45:44: expected a heartbeat below half of session_timeout",
+        "t:46:44: expected a heartbeat below half of session_timeout",
     ];
     "timing": [("timing", "insert_timeout: 30s", "insert_timeout: 0s")] => [
-        "t:45:90: insert_timeout: expected more than 0",
+        "t:46:90: insert_timeout: expected more than 0",
     ];
     "timing": [("timing", "transaction_timeout: 10s", "transaction_timeout: 16m")] => [
-        "t:45:69: expected at most 15m, which brokers allow",
+        "t:46:69: expected at most 15m, which brokers allow",
     ];
     "topic names": [("windows:", "windows:", "win$dows:"), ("state: windows", "windows", "win$dows")] => [
         "t:9:3: topic `win$dows`: expected a name of 1 to 249 of the characters a-z A-Z 0-9 . _ -, other than . and ..",
@@ -72,16 +72,16 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:8:3: topic `a_b` differs from `a.b` only in . and _, which Kafka's metrics confuse",
     ];
     "other names": [("ring:", "ring:", "Ring:")] => [
-        "t:23:3: stage `Ring`: expected a name of a-z 0-9 -, a letter first",
+        "t:24:3: stage `Ring`: expected a name of a-z 0-9 -, a letter first",
     ];
     "other names": [("log:", "log:", "9log:"), ("stores: [log]", "log", "9log")] => [
-        "t:36:3: store `9log`: expected a name of a-z 0-9 -, a letter first",
+        "t:37:3: store `9log`: expected a name of a-z 0-9 -, a letter first",
     ];
     "other names": [("group: g.ring", "g.ring", "g/ring")] => [
-        "t:25:12: group of `ring`: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+        "t:26:12: group of `ring`: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
     ];
     "other names": [("al:", "al:", "a-l:")] => [
-        "t:42:7: table `a-l`: expected a name of a-z 0-9 _, a letter first",
+        "t:43:7: table `a-l`: expected a name of a-z 0-9 _, a letter first",
     ];
     "descriptions and owners": [("tools:", "owner: o", "owner: ''")] => [
         "t:11:42: owner of `tools`: expected a text, found none",
@@ -90,12 +90,12 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:11:18: what `tools` carries: expected a text, found none",
     ];
     "descriptions and owners": [("what: w", "what: w", "what: ''")] => [
-        "t:15:11: what `judge` does: expected a text, found none",
+        "t:16:11: what `judge` does: expected a text, found none",
     ];
     "descriptions and owners": [("t:", "what: w", "what: ''")] => [
-        "t:44:31: what a row of `t` is: expected a text, found none",
+        "t:45:31: what a row of `t` is: expected a text, found none",
     ];
-    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:37:11: what `log` is for: expected a text, found none"];
+    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:38:11: what `log` is for: expected a text, found none"];
     "topic numbers": [("tools:", "partitions: 1", "partitions: 0")] => [
         "t:11:91: expected 1 to 10000 partitions, found 0",
     ];
@@ -141,25 +141,25 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:11:67: producer of `tools`: expected idempotent: it is written from outside the stages",
     ];
     "references": [("reads: [actions]", "actions", "action")] => [
-        "t:17:13: reads of `judge`: no topic `action` in topics",
+        "t:18:13: reads of `judge`: no topic `action` in topics",
     ];
     "references": [("stores: [log]", "log", "log, lag")] => [
-        "t:34:19: stores of `sink`: no store `lag` in stores",
+        "t:35:19: stores of `sink`: no store `lag` in stores",
     ];
     "references": [("state: windows", "windows", "nowhere")] => [
         "t:9:3: nobody reads `windows`; expected a stage that reads it, or no such topic",
         "t:9:3: nobody writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
-        "t:27:12: state of `ring`: no topic `nowhere` in topics",
+        "t:28:12: state of `ring`: no topic `nowhere` in topics",
     ];
     "lists": [("emits: [alerts]", "alerts", "alerts, verdicts")] => [
-        "t:28:21: `verdicts` stands in emits and in reads of `ring`; expected one of them",
+        "t:29:21: `verdicts` stands in emits and in reads of `ring`; expected one of them",
     ];
     "lists": [("stores: [log]", "log", "log, log")] => [
-        "t:34:19: store `log` stands twice in `sink`",
+        "t:35:19: store `log` stands twice in `sink`",
     ];
     "groups": [("group: g.ring", "g.ring", "g.judge")] => [
-        "t:25:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
+        "t:26:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
     ];
     "tables": [("agents:", "partitions: 1", "partitions: 2")] => [
         "t:10:93: `agents` is folded into a table; expected partitions: 1, so that its entries have one order",
@@ -184,48 +184,48 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:9:3: nobody reads `windows`; expected a stage that reads it, or no such topic",
         "t:9:3: nobody writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
-        "t:27:12: `sessions` is the state of `judge`; expected a changelog of its own",
+        "t:28:12: `sessions` is the state of `judge`; expected a changelog of its own",
     ];
     "state": [("reads: [actions, verdicts", "tools", "tools, windows")] => [
-        "t:33:56: `sink` reads `windows`; expected a table of `log` with `from: windows`",
-        "t:33:56: reads of `sink`: `windows` is the state of `ring`, which nobody else uses",
+        "t:34:56: `sink` reads `windows`; expected a table of `log` with `from: windows`",
+        "t:34:56: reads of `sink`: `windows` is the state of `ring`, which nobody else uses",
     ];
     "emits": [("emits: [verdicts", "verdicts, rejects", "verdicts"), ("emits: [alerts]", "alerts", "alerts, rejects")] => [
-        "t:21:5: `judge` has a reject_share; expected `rejects` in its emits",
-        "t:23:3: `ring` emits `rejects`; expected a reject_share that says when rejects stop it",
+        "t:22:5: `judge` has a reject_share; expected `rejects` in its emits",
+        "t:24:3: `ring` emits `rejects`; expected a reject_share that says when rejects stop it",
     ];
     "jobs": [("stores: [log]", "[log]", "[log]\n    emits: [alerts]")] => [
-        "t:30:3: `sink` has stores beside emits or state; expected one of the two, as no commit covers both",
-        "t:35:13: `alerts` stands in emits and in reads of `sink`; expected one of them",
+        "t:31:3: `sink` has stores beside emits or state; expected one of the two, as no commit covers both",
+        "t:36:13: `alerts` stands in emits and in reads of `sink`; expected one of them",
     ];
     "jobs": [("stores: [log]", "[log]", "[]")] => [
-        "t:30:3: `sink` writes nothing; expected emits, state or stores",
-        "t:38:13: `sink` writes `log`; expected `log` in its stores",
+        "t:31:3: `sink` writes nothing; expected emits, state or stores",
+        "t:39:13: `sink` writes `log`; expected `log` in its stores",
     ];
     "jobs": [("reads: [verdicts]", "[verdicts]", "[]")] => [
-        "t:23:3: `ring` reads nothing; expected a topic in its reads",
+        "t:24:3: `ring` reads nothing; expected a topic in its reads",
     ];
     "limits": [("reject_share", "above: 0.1", "above: 0")] => [
-        "t:21:28: expected a share above 0 and at most 1, found 0",
+        "t:22:28: expected a share above 0 and at most 1, found 0",
     ];
     "limits": [("reject_share", "above: 0.1", "above: 1.1")] => [
-        "t:21:28: expected a share above 0 and at most 1, found 1.1",
+        "t:22:28: expected a share above 0 and at most 1, found 1.1",
     ];
     "limits": [("reject_share", "window: 10", "window: 0")] => [
-        "t:21:41: expected a window of at least 1 record, found 0",
+        "t:22:41: expected a window of at least 1 record, found 0",
     ];
     "limits": [("session:", "ttl: 1d", "ttl: 0d")] => [
-        "t:22:21: ttl: expected more than 0",
+        "t:23:21: ttl: expected more than 0",
     ];
     "limits": [("session:", "max_facts: 10, max_bytes: 1000", "max_facts: 0, max_bytes: 0")] => [
-        "t:22:36: max_facts: expected more than 0",
-        "t:22:50: max_bytes: expected more than 0",
+        "t:23:36: max_facts: expected more than 0",
+        "t:23:50: max_bytes: expected more than 0",
     ];
     "limits": [("alert_window", "1h", "0h")] => [
-        "t:29:19: expected an alert_window above 0",
+        "t:30:19: expected an alert_window above 0",
     ];
     "limits": [("group: g.sink", "group", "session: { ttl: 1d, max_facts: 1, max_bytes: 1 }\n    group")] => [
-        "t:32:5: `sink` limits its sessions; expected a state that keeps them",
+        "t:33:5: `sink` limits its sessions; expected a state that keeps them",
     ];
     "partitions": [("verdicts:", "partitions: 4", "partitions: 6")] => [
         "t:5:102: `verdicts` has 6 partitions; expected 4 as `actions`, since `judge` keeps each session in its partition",
@@ -236,27 +236,27 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:8:106: `sessions` has 6 partitions; expected 4 as `actions`, since `judge` keeps each session in its partition",
     ];
     "writers": [("writer", "sink", "drain")] => [
-        "t:38:13: writer of `log`: no stage `drain` in stages",
+        "t:39:13: writer of `log`: no stage `drain` in stages",
     ];
     "writers": [("writer", "sink", "ring")] => [
-        "t:34:14: `sink` lists store `log`, whose writer is `ring`; expected one writer",
-        "t:38:13: `ring` writes `log`; expected `log` in its stores",
-        "t:40:18: table `a` is fed from `actions`; expected it in reads of `ring`",
-        "t:42:19: table `al` is fed from `alerts`; expected it in reads of `ring`",
-        "t:43:18: table `r` is fed from `rejects`; expected it in reads of `ring`",
-        "t:44:18: table `t` is fed from `tools`; expected it in reads of `ring`",
+        "t:35:14: `sink` lists store `log`, whose writer is `ring`; expected one writer",
+        "t:39:13: `ring` writes `log`; expected `log` in its stores",
+        "t:41:18: table `a` is fed from `actions`; expected it in reads of `ring`",
+        "t:43:19: table `al` is fed from `alerts`; expected it in reads of `ring`",
+        "t:44:18: table `r` is fed from `rejects`; expected it in reads of `ring`",
+        "t:45:18: table `t` is fed from `tools`; expected it in reads of `ring`",
     ];
     "writers": [("emits: [alerts]", "[alerts]", "[alerts]\n    stores: [log]")] => [
-        "t:23:3: `ring` has stores beside emits or state; expected one of the two, as no commit covers both",
-        "t:29:14: `ring` lists store `log`, whose writer is `sink`; expected one writer",
+        "t:24:3: `ring` has stores beside emits or state; expected one of the two, as no commit covers both",
+        "t:30:14: `ring` lists store `log`, whose writer is `sink`; expected one writer",
     ];
     "feeds": [("reads: [actions, verdicts", ", tools", "")] => [
         "t:11:3: nobody reads `tools`; expected a stage that reads it, or no such topic",
-        "t:44:18: table `t` is fed from `tools`; expected it in reads of `sink`",
+        "t:45:18: table `t` is fed from `tools`; expected it in reads of `sink`",
     ];
     "feeds": [("t:", "from: tools", "from: rejects")] => [
-        "t:33:49: `sink` reads `tools`; expected a table of `log` with `from: tools`",
-        "t:44:18: `rejects` feeds `r` already; expected one table a topic",
+        "t:34:49: `sink` reads `tools`; expected a table of `log` with `from: tools`",
+        "t:45:18: `rejects` feeds `r` already; expected one table a topic",
     ];
 };
 
@@ -297,11 +297,11 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
             "t:6:98: expected 1 to 10000 partitions, found 0",
             "t:11:10: a topic must have `owner`",
             "t:12:3: `agents` stands twice; expected each key once",
-            "t:18:22: tables of `judge`: no topic `bundles` in topics",
-            "t:24:5: a stage must have `group`",
-            "t:25:5: unknown key `groop` of a stage; expected what, group, reads, tables, state, emits, stores, reject_share, session or alert_window",
-            "t:38:13: expected text, found the number 7; put it in quotes if it is meant as text",
-            "t:45:9: timing must have `heartbeat`",
+            "t:19:22: tables of `judge`: no topic `bundles` in topics",
+            "t:25:5: a stage must have `group`",
+            "t:26:5: unknown key `groop` of a stage; expected what, group, reads, tables, state, emits, stores, reject_share, session or alert_window",
+            "t:39:13: expected text, found the number 7; put it in quotes if it is meant as text",
+            "t:46:9: timing must have `heartbeat`",
         ]
     );
 }
