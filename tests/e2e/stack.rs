@@ -11,10 +11,19 @@ use agentgov_evaluator::Evaluator;
 use agentgov_registry::{Agent, AgentState, Source};
 use agentgov_runtime::{Health, StageError, Stop, processor};
 use agentgov_schemas::topology::Topology;
+use agentgov_sdk::{Recorder, RecorderOptions};
 use agentgov_testenv::{Options, TestEnv};
 
 /// Longer than anything here takes on a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The agent that acts in the tests. What a tenant's policies grant it they grant once it is registered there.
+pub const AGENT: &str = "airline-service";
+/// Where the airline's bundle judges.
+pub const ENVIRONMENT: &str = "production";
+/// Tenants whose agent is registered before the stages start, so that no first verdict misses it. A test has one to itself.
+const TENANTS: [&str; 8] =
+    ["bad-input", "complete", "twice", "killed-1", "killed-2", "restarted", "told", "questions"];
 
 /// A running pipeline.
 pub struct Stack {
@@ -67,6 +76,7 @@ impl Stack {
         let mut stack = Self { endpoints, topology, health: Vec::new(), env };
         stack.run(&["registry", "push", "examples/airline/registry.yaml"]);
         stack.run(&["policy", "push", "examples/airline/bundle"]);
+        stack.register(&TENANTS);
         for name in stack.topology.stages.keys() {
             let health = Health::new(name.as_str());
             stack.health.push((name.clone(), health.clone()));
@@ -116,19 +126,30 @@ impl Stack {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Registers an agent with the airline's role, so that its actions have grants.
-    pub fn register(&self, tenant_id: &str, agent_id: &str) {
-        let agent = Agent {
-            tenant_id: tenant_id.into(),
-            agent_id: agent_id.into(),
-            name: agent_id.into(),
-            owner: "tests".into(),
-            roles: vec!["airline-agent".into()],
-            state: AgentState::Active,
-            description: None,
-        };
+    /// Registers [`AGENT`] with the airline's role in each tenant, so that its actions have grants.
+    pub fn register(&self, tenants: &[&str]) {
+        let agents: Vec<Agent> = tenants
+            .iter()
+            .map(|tenant_id| Agent {
+                tenant_id: (*tenant_id).into(),
+                agent_id: AGENT.into(),
+                name: AGENT.into(),
+                owner: "tests".into(),
+                roles: vec!["airline-agent".into()],
+                state: AgentState::Active,
+                description: None,
+            })
+            .collect();
         let source = Source { endpoints: &self.endpoints, topology: &self.topology };
-        agentgov_registry::push_agents(source, &[agent], "tests").unwrap();
+        agentgov_registry::push_agents(source, &agents, "tests").unwrap();
+    }
+
+    /// A recorder of a new source.
+    pub fn recorder(&self, tenant_id: &str, environment: &str) -> Recorder {
+        let Endpoints { kafka, registry, .. } = self.endpoints.clone();
+        let options =
+            RecorderOptions::new(kafka, registry, Arc::clone(&self.topology), tenant_id, environment);
+        Recorder::start(options).unwrap()
     }
 
     /// The answer to `sql`: a line a row, tab separated.
@@ -146,6 +167,11 @@ impl Stack {
         let text = answer.text().unwrap();
         assert!(status.is_success(), "{sql}\n{status}: {text}");
         text
+    }
+
+    /// The rows that `sql` answers, each a list of its columns.
+    pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        self.sql(sql).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
     }
 
     /// The one number that `sql` answers.

@@ -1,0 +1,156 @@
+//! What goes onto the log: events through the SDK, and records as no producer of ours would write them.
+
+use agentgov_connect::SchemaRegistry;
+use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::topology::registry_subject;
+use agentgov_schemas::wire::Encoder;
+use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
+use agentgov_sdk::{self as sdk, Content, Recorder};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack};
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// Writes values as they are onto a topic: idempotent, as every producer of actions must be.
+pub struct Writer {
+    topic: String,
+    producer: FutureProducer,
+    encoder: Encoder<'static>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Writer {
+    /// Onto the topic that carries `subject`.
+    pub fn new(stack: &Stack, subject: subject::Subject) -> Self {
+        let (topic, _) = stack.topology.topic_of(subject).unwrap();
+        let schema = subject.schema().unwrap();
+        let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+        let id = registry.id_of(&registry_subject(topic), schema.text()).unwrap().unwrap();
+        let mut config = stack.endpoints.kafka.client_config();
+        // Above what any topic takes: it is the broker that refuses, not this client.
+        config.set("enable.idempotence", "true").set("message.max.bytes", "16000000");
+        Self {
+            topic: topic.to_owned(),
+            producer: config.create().unwrap(),
+            encoder: Encoder::new(id, schema),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        }
+    }
+
+    pub fn encode<T: serde::Serialize>(&mut self, value: &T) -> Vec<u8> {
+        self.encoder.encode(value).unwrap()
+    }
+
+    /// Returns once the record is durable, or refused. All of a writer's records go to one partition, in order.
+    pub fn try_write(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<At, KafkaError> {
+        let record = FutureRecord::<[u8], [u8]> { key, payload: value, ..FutureRecord::to(&self.topic) };
+        let sent = self.runtime.block_on(self.producer.send(record.partition(0), DEADLINE));
+        sent.map(|sent| At { partition: sent.partition, offset: sent.offset }).map_err(|(error, _)| error)
+    }
+
+    pub fn write(&self, key: &[u8], value: Option<&[u8]>) -> At {
+        self.try_write(Some(key), value).unwrap()
+    }
+
+    /// Writes an event under the key that its producer has to choose.
+    pub fn write_event(&mut self, event: &ActionEvent<'_>) -> At {
+        let value = self.encode(event);
+        self.write(
+            &SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes(),
+            Some(&value),
+        )
+    }
+}
+
+/// An event that says nothing yet, the first of a source of its own.
+pub fn event<'a>(r#type: &'a str, tenant_id: &'a str, session_id: &'a str) -> ActionEvent<'a> {
+    ActionEvent {
+        event_id: "0192f0c1-0000-7000-8000-000000000000",
+        r#type,
+        tenant_id,
+        environment: ENVIRONMENT,
+        session_id,
+        session_label: None,
+        source: Source { id: session_id, sequence: 0 },
+        occurred_at: Micros(1_715_785_200_000_000),
+        agent: Agent { id: AGENT, name: None, version: None },
+        actor: None,
+        trace: None,
+        message: None,
+        tool: None,
+        result: None,
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: None,
+    }
+}
+
+/// `event` as number `sequence` of its source, a call.
+pub fn call<'a>(
+    event: ActionEvent<'a>,
+    sequence: i64,
+    name: &'a str,
+    call_id: &'a str,
+    arguments: &'a [u8],
+) -> ActionEvent<'a> {
+    ActionEvent {
+        r#type: catalogue::TOOL_INVOKED,
+        source: Source { sequence, ..event.source },
+        tool: Some(ToolCall { name, call_id, arguments: payload(arguments) }),
+        ..event
+    }
+}
+
+/// `event` as number `sequence` of its source, an answer.
+pub fn answer<'a>(
+    event: ActionEvent<'a>,
+    sequence: i64,
+    call_id: &'a str,
+    content: &'a [u8],
+) -> ActionEvent<'a> {
+    ActionEvent {
+        r#type: catalogue::TOOL_RESPONSE_RECEIVED,
+        source: Source { sequence, ..event.source },
+        result: Some(ToolResult { call_id, name: None, is_error: None, content: payload(content) }),
+        ..event
+    }
+}
+
+pub fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
+}
+
+/// Records a session: it starts, a person asks, `calls` harmless calls are made and answered, it ends. Every third call
+/// comes in a message with a text, which violates `one-thing-at-a-time`. Returns how many events that were.
+pub fn record_session(recorder: &Recorder, session_id: &str, calls: usize) -> usize {
+    let agent = Agent { id: AGENT, name: None, version: None };
+    let event = |r#type| sdk::Event::new(r#type, session_id, agent);
+    let content = |data| Content { data, media_type: "application/json" };
+    let record = |event: sdk::Event<'_>| {
+        recorder.record(&event).unwrap();
+    };
+    record(event(catalogue::SESSION_STARTED));
+    record(event(catalogue::USER_INPUT));
+    for number in 0..calls {
+        let call_id = number.to_string();
+        let has_text = number % 3 == 2;
+        let message =
+            sdk::Message { id: &call_id, role: "assistant", has_text, tool_calls: 1, content: None };
+        let tool =
+            sdk::ToolCall { name: "think", call_id: &call_id, arguments: content(b"{\"thought\":\"hm\"}") };
+        record(sdk::Event { message: Some(message), tool: Some(tool), ..event(catalogue::TOOL_INVOKED) });
+        let result =
+            sdk::ToolResult { call_id: &call_id, name: None, is_error: None, content: content(b"null") };
+        record(sdk::Event { result: Some(result), ..event(catalogue::TOOL_RESPONSE_RECEIVED) });
+    }
+    record(event(catalogue::SESSION_ENDED));
+    2 * calls + 3
+}

@@ -1,0 +1,401 @@
+//! What comes in and should not: docs/bad-input.md as tests. In every case the record is a row, byte for byte, and a good
+//! event behind it in the same partition gets its verdict: nothing stops.
+
+use agentgov_schemas::event::{ActionEvent, Source};
+use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
+use agentgov_sdk::{self as sdk, RecordError};
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::actions::{At, Writer, answer, call, event, payload};
+use crate::stack::{AGENT, ENVIRONMENT, Stack, root, stack};
+
+const TENANT: &str = "bad-input";
+const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
+
+/// A session of its own for a test.
+struct Case {
+    stack: &'static Stack,
+    writer: Writer,
+    session: &'static str,
+}
+
+impl Case {
+    fn new(session: &'static str) -> Self {
+        let stack = stack();
+        Self { stack, writer: Writer::new(stack, subject::ACTION_EVENT), session }
+    }
+
+    /// The first event of the session, to make others of.
+    fn event(&self) -> ActionEvent<'static> {
+        event(catalogue::SESSION_STARTED, TENANT, self.session)
+    }
+
+    fn key(&self) -> Vec<u8> {
+        SessionKey { tenant_id: TENANT, session_id: self.session }.to_bytes()
+    }
+
+    /// The columns `what` of the row of the action at `at`, once it is there.
+    fn row(&self, at: At, what: &str) -> Vec<String> {
+        self.one_row("actions", "partition", "offset", at, what)
+    }
+
+    /// The columns `what` of the one verdict on the action at `at`, once it is there.
+    fn verdict(&self, at: At, what: &str) -> Vec<String> {
+        self.one_row("verdicts", "origin_partition", "origin_offset", at, what)
+    }
+
+    fn one_row(&self, table: &str, partition: &str, offset: &str, at: At, what: &str) -> Vec<String> {
+        let At { partition: p, offset: o } = at;
+        let sql = format!("SELECT {what} FROM {table} WHERE {partition} = {p} AND {offset} = {o}");
+        let mut found = Vec::new();
+        self.stack.eventually(&format!("a row of {table} for {at:?}"), || {
+            found = self.stack.rows(&sql);
+            !found.is_empty()
+        });
+        assert_eq!(found.len(), 1, "{sql}");
+        found.remove(0)
+    }
+
+    fn count(&self, table: &str, at: At) -> i64 {
+        let At { partition, offset } = at;
+        let origin = format!("origin_partition = {partition} AND origin_offset = {offset}");
+        self.stack.number(&format!("SELECT count() FROM {table} WHERE {origin}"))
+    }
+
+    /// The record at `at` is a row with exactly these bytes, and so is every offset before it. Returns its decode_error.
+    fn is_kept(&self, at: At, value: Option<&[u8]>) -> String {
+        let row = self.row(at, "value IS NULL, lower(hex(value)), lower(hex(record_sha256)), decode_error");
+        assert_eq!(row[0], if value.is_none() { "1" } else { "0" }, "a tombstone is no empty value");
+        let bytes = value.unwrap_or_default();
+        if value.is_some() {
+            assert_eq!(row[1], bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+        assert_eq!(row[2], Digest::of(bytes).to_string());
+        let up_to = format!("partition = {} AND offset <= {}", at.partition, at.offset);
+        let rows = self.stack.number(&format!("SELECT count() FROM actions WHERE {up_to}"));
+        assert_eq!(rows, at.offset + 1, "every offset is a row");
+        row[3].clone()
+    }
+
+    /// The evaluator's one reject of the record at `at` says why, and which bytes; nobody judged it.
+    fn is_rejected(&self, at: At, value: &[u8], reason: &str) {
+        let what = "stage, reason, detail, rejected_size, lower(hex(rejected_sha256)), startsWith(unhex('{}'), rejected_head)";
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let row = self.one_row("rejects", "origin_partition", "origin_offset", at, &what.replace("{}", &hex));
+        assert_eq!((row[0].as_str(), row[1].as_str()), ("evaluator", reason));
+        assert!(!row[2].is_empty());
+        assert_eq!(row[3..], [value.len().to_string(), Digest::of(value).to_string(), "1".to_owned()]);
+        assert_eq!(self.count("verdicts", at), 0);
+    }
+
+    /// A good event that comes after everything else, in the same partition, is logged and judged.
+    fn goes_on(&mut self) {
+        let source = Source { id: "good", sequence: 0 };
+        let good = call(self.event(), 0, "think", "good", b"{}");
+        let at = self.writer.write_event(&ActionEvent { source, ..good });
+        let verdict = self.verdict(at, "decision, reason");
+        assert_eq!(verdict, ["allow", "granted"]);
+        assert_eq!(self.count("rejects", at), 0);
+    }
+}
+
+/// A value that no reader can decode.
+fn undecodable(session: &'static str, reason: &str, value: impl FnOnce(&mut Case) -> Option<Vec<u8>>) {
+    let mut case = Case::new(session);
+    let value = value(&mut case);
+    let at = case.writer.write(&case.key(), value.as_deref());
+    case.goes_on();
+    let decode_error = case.is_kept(at, value.as_deref());
+    assert!(decode_error.starts_with(&format!("{reason}: ")), "{decode_error}");
+    case.is_rejected(at, value.as_deref().unwrap_or_default(), reason);
+    let row = case.row(at, "key, tenant_id, type");
+    assert_eq!(
+        row,
+        [String::from_utf8(case.key()).unwrap(), String::new(), String::new()],
+        "only the key is known"
+    );
+}
+
+#[test]
+fn wrong_magic_byte() {
+    undecodable("magic", "wrong_magic_byte", |_| Some(br#"{"type": "tool.invoked"}"#.to_vec()));
+}
+
+#[test]
+fn truncated_header() {
+    undecodable("header", "truncated_header", |_| Some(vec![0, 0, 0]));
+}
+
+#[test]
+fn unknown_schema_id() {
+    undecodable("schema", "unknown_schema_id", |case| {
+        let event = case.event();
+        let mut value = case.writer.encode(&event);
+        value[1..5].copy_from_slice(&0x7fff_fff0_u32.to_be_bytes());
+        Some(value)
+    });
+}
+
+#[test]
+fn schema_of_another_topic() {
+    undecodable("other-schema", "undecodable_datum", |case| {
+        let id = Writer::new(case.stack, subject::AGENT).encode(&agentgov_schemas::governance::AgentEntry {
+            tenant_id: TENANT,
+            agent_id: AGENT,
+            name: AGENT,
+            owner: "tests",
+            roles: vec![],
+            state: "active",
+            description: "",
+            pushed_by: "",
+        });
+        Some(id)
+    });
+}
+
+#[test]
+fn truncated_avro() {
+    undecodable("truncated", "undecodable_datum", |case| {
+        let event = case.event();
+        let mut value = case.writer.encode(&event);
+        value.truncate(value.len() / 2);
+        Some(value)
+    });
+}
+
+#[test]
+fn bytes_after_the_event() {
+    undecodable("trailing", "trailing_bytes", |case| {
+        let event = case.event();
+        let mut value = case.writer.encode(&event);
+        value.extend_from_slice(b"more");
+        Some(value)
+    });
+}
+
+#[test]
+fn empty_value() {
+    undecodable("empty", "empty_value", |_| Some(Vec::new()));
+}
+
+#[test]
+fn tombstone() {
+    undecodable("tombstone", "empty_value", |_| None);
+}
+
+#[test]
+fn larger_than_the_topic_takes() {
+    let mut case = Case::new("too-large");
+    let limit = case.stack.topology.topic_of(subject::ACTION_EVENT).unwrap().1.max_message_bytes.value;
+    let value = vec![0; usize::try_from(limit).unwrap() + 1];
+    let refused = case.writer.try_write(Some(&case.key()), Some(&value)).unwrap_err();
+    assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge), "{refused}");
+    case.goes_on();
+}
+
+#[test]
+fn larger_than_the_sdk_takes() {
+    let mut case = Case::new("too-large-for-the-sdk");
+    let recorder = case.stack.recorder(TENANT, ENVIRONMENT);
+    let agent = agentgov_schemas::event::Agent { id: AGENT, name: None, version: None };
+    let record = |arguments: &[u8]| {
+        let arguments = sdk::Content { data: arguments, media_type: "application/json" };
+        let tool = sdk::ToolCall { name: "think", call_id: "c", arguments };
+        recorder.record(&sdk::Event {
+            tool: Some(tool),
+            ..sdk::Event::new(catalogue::TOOL_INVOKED, case.session, agent)
+        })
+    };
+    let mut arguments = vec![b' '; 2 << 20];
+    let Err(RecordError::TooLarge { found, limit, .. }) = record(&arguments) else { panic!("it was taken") };
+    assert_eq!(recorder.stats().accepted, 0, "it took no number");
+    // As large as can be: it is taken, delivered, logged and judged.
+    arguments.truncate(arguments.len() - (found - limit));
+    arguments[..2].copy_from_slice(b"{}");
+    assert_eq!(record(&arguments).unwrap().sequence, 0);
+    recorder.close(crate::stack::DEADLINE).unwrap();
+    let verdict = format!(
+        "SELECT decision FROM verdicts WHERE tenant_id = '{TENANT}' AND session_id = '{}'",
+        case.session
+    );
+    case.stack.eventually("a verdict on the largest event", || case.stack.rows(&verdict) == [["allow"]]);
+    let kept = format!(
+        "SELECT count() FROM actions WHERE session_id = '{}' AND length(arguments) = {} AND SHA256(arguments) = arguments_sha256",
+        case.session,
+        arguments.len()
+    );
+    assert_eq!(case.stack.number(&kept), 1);
+    case.goes_on();
+}
+
+#[test]
+fn arguments_that_are_no_json() {
+    let mut case = Case::new("no-json");
+    let arguments = b"{\"reservation_id\": \"QX1\"";
+    let event = call(case.event(), 0, "cancel_reservation", "c1", arguments);
+    let value = case.writer.encode(&event);
+    let at = case.writer.write_event(&event);
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.row(at, "arguments"), [String::from_utf8(arguments.to_vec()).unwrap()]);
+    let verdict = case.verdict(
+        at,
+        "has(errors.code, 'arguments_not_json'), decision, has(violations.policy, 'look-before-you-write')",
+    );
+    assert_eq!(verdict, ["1", "deny", "1"], "what cannot be read names nothing that is known");
+}
+
+#[test]
+fn payload_that_is_no_text() {
+    let mut case = Case::new("no-text");
+    let arguments = b"{\"thought\": \"\xff\xfe\"}";
+    let event = call(case.event(), 0, "think", "c1", arguments);
+    let answer = answer(case.event(), 1, "c1", b"\x00\xff\x80");
+    let value = case.writer.encode(&event);
+    let (at, answered_at) = (case.writer.write_event(&event), case.writer.write_event(&answer));
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    let row = case.row(at, "lower(hex(arguments)), lower(hex(arguments_sha256))");
+    let hex: String = arguments.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(row, [hex, Digest::of(arguments).to_string()]);
+    assert_eq!(case.row(answered_at, "lower(hex(result))"), ["00ff80"]);
+    assert_eq!(case.verdict(at, "errors.code"), ["['arguments_not_json']"]);
+}
+
+#[test]
+fn tool_call_id_used_twice() {
+    let mut case = Case::new("twice");
+    let first = case.event();
+    let calls = [
+        call(first, 0, "get_user_details", "c1", br#"{"user_id": "ada"}"#),
+        call(first, 1, "get_user_details", "c1", br#"{"user_id": "bob"}"#),
+        // Of the two, the later one is answered.
+        answer(first, 2, "c1", PROFILE),
+        call(first, 3, "send_certificate", "c2", br#"{"user_id": "ada", "amount": 50}"#),
+        call(first, 4, "send_certificate", "c3", br#"{"user_id": "bob", "amount": 50}"#),
+    ];
+    let at = calls.map(|event| case.writer.write_event(&event));
+    case.goes_on();
+    let unseen = "call_index, has(violations.policy, 'look-before-you-write')";
+    let expected = [(0, ["0", "0"]), (1, ["1", "0"]), (3, ["2", "1"]), (4, ["3", "0"])];
+    for (number, verdict) in expected {
+        assert_eq!(case.verdict(at[number], unseen), verdict, "event {number}");
+    }
+}
+
+#[test]
+fn result_without_a_call() {
+    let mut case = Case::new("no-call");
+    let event = answer(case.event(), 0, "never-called", PROFILE);
+    let after = call(case.event(), 1, "send_certificate", "c1", br#"{"user_id": "ada", "amount": 50}"#);
+    let value = case.writer.encode(&event);
+    let (at, after) = (case.writer.write_event(&event), case.writer.write_event(&after));
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.row(at, "call_id, result")[0], "never-called");
+    assert_eq!((case.count("verdicts", at), case.count("rejects", at)), (0, 0));
+    let verdict = case.verdict(after, "call_index, has(violations.policy, 'look-before-you-write')");
+    assert_eq!(verdict, ["0", "1"], "it has said nothing about a customer");
+}
+
+#[test]
+fn clocks_that_are_wrong() {
+    let mut case = Case::new("clocks");
+    // The first microsecond of 1900, the last of 2200, and what no calendar has.
+    let clocks = [
+        (-2_208_988_800_000_000, Some(1900)),
+        (7_289_654_399_999_999, Some(2200)),
+        (i64::MIN, None),
+        (i64::MAX, None),
+    ];
+    for (sequence, (micros, year)) in (0..).zip(clocks) {
+        let arguments = format!("{{\"at\": {micros}}}");
+        let event = ActionEvent {
+            occurred_at: Micros(micros),
+            ..call(case.event(), sequence, "think", "c", arguments.as_bytes())
+        };
+        let value = case.writer.encode(&event);
+        let at = case.writer.write_event(&event);
+        let verdict = case.verdict(at, "decision, occurred_at_micros");
+        assert_eq!(verdict, ["allow".to_owned(), micros.to_string()]);
+        assert_eq!(case.is_kept(at, Some(&value)), "");
+        let row = case
+            .row(at, "occurred_at_micros, toYear(occurred_at), abs(dateDiff('day', logged_at, now())) <= 1");
+        assert_eq!((row[0].as_str(), row[2].as_str()), (micros.to_string().as_str(), "1"));
+        if let Some(year) = year {
+            assert_eq!(row[1], year.to_string());
+        }
+    }
+    case.goes_on();
+}
+
+#[test]
+fn invalid_tenant_id() {
+    let mut case = Case::new("tenant");
+    let event = ActionEvent { tenant_id: "bad/input", ..call(case.event(), 0, "think", "c1", b"{}") };
+    let value = case.writer.encode(&event);
+    let at = case.writer.write_event(&event);
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.row(at, "tenant_id"), ["bad/input"]);
+    case.is_rejected(at, &value, "invalid_tenant_id");
+}
+
+#[test]
+fn unknown_event_type() {
+    let mut case = Case::new("type");
+    let event = ActionEvent {
+        tool: call(case.event(), 0, "think", "c1", b"{}").tool,
+        r#type: "made.up",
+        ..case.event()
+    };
+    let value = case.writer.encode(&event);
+    let at = case.writer.write_event(&event);
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.row(at, "type, tool_name"), ["made.up", "think"]);
+    assert_eq!((case.count("verdicts", at), case.count("rejects", at)), (0, 0));
+}
+
+#[test]
+fn record_without_a_key() {
+    let mut case = Case::new("keyless");
+    let event = call(case.event(), 0, "think", "c1", b"{}");
+    let value = case.writer.encode(&event);
+    let at = case.writer.try_write(None, Some(&value)).unwrap();
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.row(at, "key IS NULL, session_id"), ["1", case.session]);
+    assert_eq!(case.verdict(at, "decision"), ["allow"], "the event says whose it is");
+}
+
+#[test]
+fn digest_that_is_not_of_the_payload() {
+    let mut case = Case::new("digest");
+    let mut event = call(case.event(), 0, "think", "c1", b"{}");
+    let claimed = payload(b"something else").sha256;
+    event.tool.as_mut().unwrap().arguments.sha256 = claimed;
+    let value = case.writer.encode(&event);
+    let at = case.writer.write_event(&event);
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    let row = case.row(at, "lower(hex(arguments_sha256)), SHA256(arguments) = arguments_sha256");
+    assert_eq!(row, [claimed.to_string(), "0".to_owned()], "as it was claimed, so that the lie can be found");
+    assert_eq!(case.verdict(at, "decision"), ["allow"]);
+}
+
+/// Every row of the table names the test that shows it, and every test here stands in the table.
+#[test]
+fn the_table_names_these_tests() {
+    let table = std::fs::read_to_string(root().join("docs/bad-input.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    let mut named: Vec<&str> =
+        rows.map(|row| row.trim_end_matches('|').rsplit('|').next().unwrap().trim()).collect();
+    let source = include_str!("bad_input.rs");
+    let tests = source.split("\n#[test]\nfn ").skip(1).map(|test| test.split('(').next().unwrap());
+    let mut tests: Vec<String> =
+        tests.filter(|name| *name != "the_table_names_these_tests").map(|name| format!("`{name}`")).collect();
+    named.sort_unstable();
+    tests.sort_unstable();
+    assert_eq!(named, tests);
+}
