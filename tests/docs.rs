@@ -1,0 +1,251 @@
+//! The documents say what the code says: every code has its page and every page its code, links lead somewhere, and the
+//! tests that ARCHITECTURE.md names as holding an invariant are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agentgov_runtime::ExitCode;
+use agentgov_schemas::wire::WireError;
+
+/// Pages of docs/errors that explain one case of an exit code.
+const CASES: [&str; 1] = ["hole"];
+
+#[test]
+fn every_exit_code_has_its_page() {
+    let index = read("docs/errors/README.md");
+    for (code, page) in exit_codes() {
+        let title = read(&format!("docs/errors/{page}.md"));
+        assert!(title.starts_with(&format!("# Exit code {code}: ")), "docs/errors/{page}.md: {title:.60}");
+        assert!(index.contains(&format!("| {code} | [{page}]({page}.md)")), "index: {code} {page}");
+    }
+}
+
+#[test]
+fn every_code_in_a_record_has_its_page_and_every_page_its_code() {
+    let mut expected: BTreeSet<String> = codes();
+    expected.extend(exit_codes().into_values().map(str::to_owned));
+    expected.extend(CASES.map(str::to_owned));
+    let index = read("docs/errors/README.md");
+    let pages: BTreeSet<String> = files("docs/errors", "md")
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|stem| stem != "README")
+        .collect();
+    assert_eq!(pages, expected, "left: the pages of docs/errors; right: what the code says");
+    for page in &pages {
+        assert!(index.contains(&format!("({page}.md)")), "docs/errors/README.md does not list {page}");
+    }
+}
+
+#[test]
+fn the_index_names_our_own_alerts_and_why_a_stage_is_not_ready() {
+    let index = read("docs/errors/README.md");
+    let mut met = 0;
+    for (path, text) in sources() {
+        let alerts = after(&text, "\"agentgov:")
+            .map(word)
+            .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+        let reasons =
+            after(&text, "not_ready(").filter_map(|rest| rest.trim_start().strip_prefix('"')).map(word);
+        let alerts = alerts.map(|name| format!("agentgov:{name}"));
+        for name in alerts.chain(reasons.map(str::to_owned)) {
+            met += 1;
+            assert!(index.contains(&format!("`{name}`")), "{path}: docs/errors/README.md lacks `{name}`");
+        }
+    }
+    assert!(met > 10, "this test does not see the code any more: {met}");
+}
+
+#[test]
+fn pages_that_the_code_names_are_there() {
+    for (path, text) in sources() {
+        for rest in after(&text, "docs/") {
+            let named: String =
+                rest.chars().take_while(|c| c.is_alphanumeric() || "-_/.".contains(*c)).collect();
+            let page = named.trim_end_matches('.');
+            assert!(root().join("docs").join(page).exists(), "{path} names docs/{page}, which is not there");
+        }
+        for rest in after(&text, "ADR ") {
+            let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            let there = files("docs/adr", "md").iter().any(|adr| {
+                let name = adr.file_name().unwrap().to_string_lossy();
+                number.len() == 4 && name.starts_with(&format!("{number}-"))
+            });
+            assert!(number.is_empty() || there, "{path} names ADR {number}, which is not there");
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for (_, target) in links(&text) {
+            let file = target.split('#').next().unwrap_or_default();
+            if target.contains("://") || file.is_empty() {
+                continue;
+            }
+            seen += 1;
+            let path = document.parent().unwrap().join(file);
+            assert!(path.exists(), "{}: link to {target}, which is not there", document.display());
+        }
+    }
+    assert!(seen > 50, "this test does not see the links any more: {seen}");
+}
+
+#[test]
+fn every_adr_is_in_the_index() {
+    let index = read("docs/adr/README.md");
+    for adr in files("docs/adr", "md") {
+        let name = adr.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(
+            name == "README.md" || index.contains(&format!("({name})")),
+            "docs/adr/README.md lacks {name}"
+        );
+    }
+}
+
+/// In ARCHITECTURE.md a link from the name of a test to a file says that the test is in the file.
+#[test]
+fn the_tests_that_hold_invariants_are_there() {
+    let text = read("docs/ARCHITECTURE.md");
+    let tests: Vec<_> = links(&text)
+        .filter(|(name, file)| {
+            file.ends_with(".rs") && name.starts_with('`') && !name.contains(['.', '/', ':'])
+        })
+        .collect();
+    assert!(tests.len() > 20, "this test does not see the list of invariants any more: {}", tests.len());
+    for (name, file) in tests {
+        let source = fs::read_to_string(root().join("docs").join(file)).unwrap();
+        let function = format!("fn {}(", name.trim_matches('`'));
+        assert!(source.contains(&function), "docs/ARCHITECTURE.md: {file} has no test {name}");
+    }
+}
+
+/// The exit codes that have a page: by number, the page.
+fn exit_codes() -> BTreeMap<u8, &'static str> {
+    const fn page(code: ExitCode) -> Option<&'static str> {
+        // A new code does not compile until it is listed here and below.
+        match code {
+            ExitCode::Done => None,
+            ExitCode::Failed => Some("failed"),
+            ExitCode::Usage => Some("usage"),
+            ExitCode::Findings => Some("findings"),
+            ExitCode::TryAgain => Some("try-again"),
+            ExitCode::Config => Some("config"),
+            ExitCode::Fenced => Some("fenced"),
+            ExitCode::Overtaken => Some("overtaken"),
+            ExitCode::OtherCluster => Some("other-cluster"),
+        }
+    }
+    [
+        ExitCode::Done,
+        ExitCode::Failed,
+        ExitCode::Usage,
+        ExitCode::Findings,
+        ExitCode::TryAgain,
+        ExitCode::Config,
+        ExitCode::Fenced,
+        ExitCode::Overtaken,
+        ExitCode::OtherCluster,
+    ]
+    .into_iter()
+    .filter_map(|code| Some((code as u8, page(code)?)))
+    .collect()
+}
+
+/// Every code that a reject, a verdict or a row may carry: of the wire format, and as the stages and kernels spell them.
+fn codes() -> BTreeSet<String> {
+    let message = String::new;
+    let wire = [
+        WireError::Empty,
+        WireError::WrongMagic(1),
+        WireError::TruncatedHeader(1),
+        WireError::Datum { id: 1, message: message() },
+        WireError::TrailingBytes { id: 1, extra: 1 },
+    ];
+    let mut codes: BTreeSet<String> = wire.iter().map(|error| error.reason().to_owned()).collect();
+    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("consumers")) {
+        for before in ["reason: \"", "code: \"", "Err((\"", "Err(&(\""] {
+            codes.extend(after(&text, before).map(|rest| word(rest).to_owned()));
+        }
+        if path.ends_with("tools/finding.rs") {
+            codes.extend(after(&text, "'static str = \"").map(|rest| word(rest).to_owned()));
+        }
+    }
+    codes
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Product code by its path: of every file, what stands before its tests.
+fn sources() -> Vec<(String, String)> {
+    let folders = ["src", "schemas", "producers", "consumers", "testenv/src"];
+    let of = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let product = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        (path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), product)
+    };
+    folders
+        .iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .map(of)
+        .filter(|(path, _)| !path.contains("tests/") && !path.ends_with("tests.rs"))
+        .collect()
+}
+
+/// The files below a folder whose names end so.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut documents = vec![root().join("README.md")];
+    for folder in ["docs", "examples", "producers", "consumers"] {
+        documents.extend(files(folder, "md"));
+    }
+    documents
+}
+
+/// Text and target of every link and picture outside of code blocks.
+fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let prose = text.split("\n```").step_by(2);
+    prose.flat_map(|prose| {
+        prose.match_indices("](").filter_map(|(at, between)| {
+            let name = prose.get(..at)?.rsplit_once('[')?.1;
+            let target = prose.get(at + between.len()..)?.split_once(')')?.0;
+            Some((name, target))
+        })
+    })
+}
+
+/// What follows each place where `before` stands.
+fn after<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = &'t str> {
+    text.match_indices(before).filter_map(move |(at, _)| text.get(at + before.len()..))
+}
+
+/// What stands before the closing quote.
+fn word(rest: &str) -> &str {
+    rest.split('"').next().unwrap_or_default()
+}
