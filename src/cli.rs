@@ -108,6 +108,9 @@ pub struct Run {
     /// Go on behind records that retention deleted before they were read.
     #[arg(long)]
     pub accept_gap: bool,
+    /// Serve /livez, /readyz and /metrics here.
+    #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_LISTEN")]
+    pub listen: Option<std::net::SocketAddr>,
 }
 
 /// `topology …`.

@@ -69,6 +69,11 @@ impl Running {
         &self.stop
     }
 
+    /// What each stage says of itself, from now on.
+    pub fn healths(&self) -> Vec<Health> {
+        self.stages.iter().map(|(health, _)| health.clone()).collect()
+    }
+
     /// How each stage is.
     pub fn health(&self) -> Vec<Snapshot> {
         self.stages.iter().map(|(health, _)| health.snapshot()).collect()

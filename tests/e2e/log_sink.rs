@@ -60,8 +60,8 @@ impl Log {
         let admin: AdminClient<DefaultClientContext> = endpoints.kafka.client_config().create().unwrap();
         let topics: Vec<_> = topology
             .topics
-            .iter()
-            .map(|(topic, _)| {
+            .keys()
+            .map(|topic| {
                 NewTopic::new(topic, 2, TopicReplication::Fixed(1))
                     .set("message.timestamp.type", "LogAppendTime")
             })

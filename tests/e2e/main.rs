@@ -1,13 +1,26 @@
 //! End to end, on a real stack: one broker, one registry, one ClickHouse engine and one set of stages for all tests of
 //! this binary. Tests keep apart by tenant. What is asynchronous is waited for by its condition, with a deadline.
-#![allow(missing_docs, reason = "tests")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test says what it expects by failing loudly"
+)]
 
 mod actions;
 mod checks;
 mod stack;
 
 mod bad_input;
+mod bundles;
 mod completeness;
 mod demo;
 mod log_sink;
+mod no_stack;
+mod reject_share;
 mod rerun;
+mod restart;
+mod session_show;

@@ -1,4 +1,13 @@
 //! What is read back from the changelog is what was known: a stage that was stopped anywhere goes on as if it had not been.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test says what it expects by failing loudly"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -9,6 +9,7 @@
 //! - [`sink`]: the loop of stages from Kafka to a store
 //! - [`schemas`]: writers' schemas by id, fetched once
 //! - [`health`]: live, ready and why not, progress
+//! - [`serve`]: what the process says of itself over HTTP
 //! - [`error`]: how a stage ends, and the exit code that says so
 //! - [`stop`], [`backoff`]: the small parts
 
@@ -17,10 +18,12 @@ pub mod error;
 pub mod health;
 pub mod processor;
 pub mod schemas;
+pub mod serve;
 pub mod sink;
 pub mod stop;
 
 pub use error::{ExitCode, StageError};
 pub use health::Health;
 pub use schemas::{SchemaCache, SchemaLookup};
+pub use serve::Serving;
 pub use stop::Stop;

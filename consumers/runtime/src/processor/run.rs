@@ -180,6 +180,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         let Some(group) = self.consumer.group_metadata() else {
             return Err(StageError::Internal("the consumer has no group".into()));
         };
+        let began = Instant::now();
         let Some(offsets) = process(
             self.config,
             &self.input,
@@ -200,10 +201,15 @@ impl<'c, P: Processor> Loop<'c, P> {
             self.config.health.progress(0, 0);
             return Ok(Turn::Done);
         }
+        let stepped = began.elapsed();
         let outcome = self.transactions.run(&self.outputs, &offsets, &group)?;
+        let stage = || self.config.stage.clone();
+        metrics::histogram!("agentgov_step_seconds", "stage" => stage()).record(stepped);
+        metrics::histogram!("agentgov_commit_seconds", "stage" => stage()).record(began.elapsed() - stepped);
         tracing::debug!(stage = self.config.stage, count, bytes = self.outputs.byte_len(), ?outcome, "batch");
         self.outputs.clear();
         if outcome == Outcome::Aborted {
+            metrics::counter!("agentgov_transactions_aborted_total", "stage" => stage()).increment(1);
             return Ok(Turn::StartOver);
         }
         if let Some(why) = &self.tripped {
@@ -352,6 +358,8 @@ fn process<P: Processor>(
                 detail = reject.detail,
                 "rejected"
             );
+            metrics::counter!("agentgov_rejects_total", "stage" => config.stage.clone(), "reason" => reject.reason)
+                .increment(1);
             emit_reject(config, outputs, message, &origin, reject)?;
         }
         if let Some(why) = window.count(step.is_err()) {

@@ -222,8 +222,13 @@ fn insert<W: Writer>(
     writer: &mut W,
     consumer: &BaseConsumer<Notes>,
 ) -> Result<bool, StageError> {
+    let began = Instant::now();
+    let table = lane.route.table.clone();
     let error = match lane.insert(writer, store) {
         Ok(rows) => {
+            metrics::histogram!("agentgov_insert_seconds", "table" => table.clone()).record(began.elapsed());
+            metrics::counter!("agentgov_rows_inserted_total", "table" => table)
+                .increment(u64::try_from(rows).unwrap_or_default());
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
             let durable = lane.shares.values().map(|share| (&share.at, Offset::Offset(share.durable)));
@@ -236,6 +241,7 @@ fn insert<W: Writer>(
         Err(NotReady::Store(error)) => error,
         Err(NotReady::Fatal(error)) => return Err(error),
     };
+    metrics::counter!("agentgov_doubts_total", "table" => table).increment(1);
     options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
     lane.doubt();
     Ok(false)
