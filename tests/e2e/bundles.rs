@@ -13,10 +13,10 @@ use crate::checks;
 use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack, root, stack, told};
 
 /// A copy of the airline's bundle under another name, for environments of its own.
-struct Folder(tempfile::TempDir);
+pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new(name: &str, environment: &str) -> Self {
+    pub fn new(name: &str, environment: &str) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         let files = read_bundle_folder(&root().join("examples/airline/bundle")).unwrap().files;
         for (path, content) in files {
@@ -31,7 +31,7 @@ impl Folder {
         self.0.path()
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.path().to_str().unwrap()
     }
 
@@ -185,7 +185,11 @@ fn a_push_that_is_broken_is_refused_with_every_error_and_its_place() {
         // Of a policy's annotation, the place of the policy.
         for place in [
             format!("{}/bundle.yaml:{}:", folder.name(), folder.line("bundle.yaml", "extra")),
-            format!("{}/conduct.cedar:{}:", folder.name(), folder.line("conduct.cedar", "one-thing-at-a-time")),
+            format!(
+                "{}/conduct.cedar:{}:",
+                folder.name(),
+                folder.line("conduct.cedar", "one-thing-at-a-time")
+            ),
             format!("{}/payment.cedar:{}:", folder.name(), folder.line("payment.cedar", "forbidden")),
             format!("{}/tools.yaml:{}:", folder.name(), folder.line("tools.yaml", "Longer")),
         ] {

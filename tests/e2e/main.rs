@@ -20,6 +20,7 @@ mod completeness;
 mod demo;
 mod log_sink;
 mod no_stack;
+mod queries;
 mod reject_share;
 mod rerun;
 mod restart;

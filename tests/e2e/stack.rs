@@ -154,10 +154,18 @@ impl Stack {
 
     /// The answer to `sql`: a line a row, tab separated.
     pub fn sql(&self, sql: &str) -> String {
+        self.sql_with(sql, &[])
+    }
+
+    /// The answer to `sql` with values for its `{name:Type}`.
+    pub fn sql_with(&self, sql: &str, parameters: &[(&str, &str)]) -> String {
         let clickhouse = &self.endpoints.clickhouse;
         let mut request = reqwest::blocking::Client::new()
             .post(&clickhouse.url)
             .query(&[("database", clickhouse.database.as_str())])
+            .query(
+                &parameters.iter().map(|(name, value)| (format!("param_{name}"), *value)).collect::<Vec<_>>(),
+            )
             .body(sql.to_owned());
         if !clickhouse.user.is_empty() {
             request = request.basic_auth(&clickhouse.user, Some(clickhouse.password.expose()));

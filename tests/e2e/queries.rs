@@ -1,0 +1,105 @@
+//! The questions of docs/QUERIES.md, asked: with the values that the document gives, and of the sample runs, which answer.
+
+use std::collections::BTreeMap;
+
+use agentgov_schemas::subject;
+use serde_json::Value;
+
+use crate::actions::Writer;
+use crate::bundles::Folder;
+use crate::checks;
+use crate::stack::{AGENT, ENVIRONMENT, root, stack};
+
+const TENANT: &str = "questions";
+
+/// A question: its heading, its statement, and values to begin with.
+struct Question {
+    heading: String,
+    sql: String,
+    values: BTreeMap<String, String>,
+}
+
+fn questions() -> Vec<Question> {
+    let text = std::fs::read_to_string(root().join("docs/QUERIES.md")).unwrap();
+    let sections = text.split("\n## ").skip(1);
+    let questions: Vec<_> = sections
+        .map(|section| {
+            let heading = section.lines().next().unwrap().to_owned();
+            let (_, sql) =
+                section.split_once("```sql\n").unwrap_or_else(|| panic!("{heading}: no statement"));
+            let (sql, rest) = sql.split_once("```").unwrap();
+            assert!(!rest.contains("```sql"), "{heading}: one statement a question");
+            let values = section.lines().find_map(|line| line.strip_prefix("**Try with** ")).unwrap();
+            // `name=value`, between backticks.
+            let values = values.split('`').skip(1).step_by(2).map(|value| value.split_once('=').unwrap());
+            let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            Question { heading, sql: sql.to_owned(), values }
+        })
+        .collect();
+    assert_eq!(questions.len(), text.matches("```sql").count());
+    questions
+}
+
+#[test]
+fn every_question_can_be_asked_and_the_samples_answer() {
+    let stack = stack();
+    // Runs of an agent that is registered, the same of one that is not, a record that nobody can read, and a bundle whose
+    // policies never fire.
+    let import = |agent| {
+        let file = "examples/airline/runs.jsonl";
+        let import = ["--json", "import", "chat-completions", file, "--tenant", TENANT, "--agent", agent];
+        let told = stack.run(&[&import[..], &["--environment", ENVIRONMENT]].concat());
+        // The source's closing event is one more.
+        serde_json::from_str::<Value>(&told).unwrap()["events"].as_i64().unwrap() + 1
+    };
+    let events = import(AGENT) + import("stranger");
+    Writer::new(stack, subject::ACTION_EVENT).write(b"questions/unreadable", Some(b"no event"));
+    stack.run(&["policy", "push", Folder::new("idle", "idle").name()]);
+    checks::complete(stack, TENANT, events);
+    for there in ["bundles WHERE name = 'idle'", "rejects WHERE key = 'questions/unreadable'"] {
+        stack.eventually(there, || stack.number(&format!("SELECT count() FROM {there}")) > 0);
+    }
+    let one = |what: &str, of: &str| {
+        stack.rows(&format!("SELECT {what} FROM {of} AND tenant_id = '{TENANT}' LIMIT 1")).remove(0).remove(0)
+    };
+    let ours = BTreeMap::from([
+        ("tenant", TENANT.to_owned()),
+        ("environment", "idle".to_owned()),
+        ("days", "1".to_owned()),
+        ("session", one("session_label", "actions WHERE type = 'tool.invoked'")),
+        (
+            "reservation",
+            one(
+                "JSONExtractString(arguments, 'reservation_id')",
+                "actions WHERE JSONHas(arguments, 'reservation_id')",
+            ),
+        ),
+        ("event", one("event_id", "verdicts WHERE decision = 'allow'")),
+    ]);
+    for Question { heading, sql, values } in questions() {
+        let given: Vec<(&str, &str)> =
+            values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        stack.sql_with(&sql, &given);
+        let asked: Vec<(&str, &str)> =
+            values.keys().map(|name| (name.as_str(), ours[name.as_str()].as_str())).collect();
+        let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &asked);
+        let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(!rows.is_empty(), "{heading}\n{asked:?}");
+        // Offsets and counts of 64 bits may come as texts.
+        let zero = |value: &Value| value == "0" || value == 0;
+        for row in &rows {
+            match heading.split('.').next().unwrap() {
+                "3" => assert!(row["arguments"].as_str().unwrap().contains(&ours["reservation"]), "{row}"),
+                "5" => assert!([AGENT, "stranger"].contains(&row["agent_id"].as_str().unwrap()), "{row}"),
+                "8" => assert!(zero(&row["missing"]) && zero(&row["doubled"]), "{row}"),
+                "9" => assert!(zero(&row["missing"]) && zero(&row["sent_twice"]), "{row}"),
+                "11" => assert_eq!(row["bundle_name"], "airline", "{row}"),
+                "12" => assert_eq!(
+                    (&row["agent_id"], &row["registered_as"]),
+                    (&"stranger".into(), &"not registered".into())
+                ),
+                _ => {}
+            }
+        }
+    }
+}
