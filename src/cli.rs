@@ -66,6 +66,9 @@ pub enum Command {
     /// Records that a stage could not process.
     #[command(subcommand)]
     Rejects(RejectsCommand),
+    /// Is the log whole?
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// The local stack's parts.
     #[command(subcommand)]
     Testenv(TestenvCommand),
@@ -220,6 +223,14 @@ pub enum RejectsCommand {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+/// `audit …`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Compare topics, tables and what the events say of themselves. Exit code 3 if anything is missing, doubled or out of
+    /// order.
+    Completeness,
 }
 
 /// `testenv …`.

@@ -1,5 +1,6 @@
 //! One file a command: it fetches what it needs, calls the crate that does the work, and prints.
 
+mod audit;
 mod demo;
 mod import;
 mod pipeline;
@@ -31,6 +32,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(command) => policy::policy(&command, global),
         Command::Session(command) => session::session(&command, global),
         Command::Rejects(command) => rejects::rejects(&command, global),
+        Command::Audit(command) => audit::audit(&command, global),
         Command::Testenv(command) => testenv::testenv(&command),
     }
 }

@@ -1,0 +1,42 @@
+//! `agentgov audit …`: is the log whole?
+
+use agentgov_audit::{Kind, Report, completeness};
+use agentgov_runtime::ExitCode;
+use console::style;
+
+use crate::cli::{AuditCommand, Global};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failure> {
+    let AuditCommand::Completeness = command;
+    let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    let report = completeness(&topology, &endpoints).or_exit(ExitCode::TryAgain)?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(&report);
+    }
+    Ok(if report.findings.is_empty() { ExitCode::Done } else { ExitCode::Findings })
+}
+
+fn tell(report: &Report) {
+    println!(
+        "{} records in the topics, {} rows in the tables, {} records not yet reached by the sink",
+        report.records, report.rows, report.pending
+    );
+    println!(
+        "{} judged actions ({} sent again), {} sources ({} closed)",
+        report.judged, report.sent_again, report.sources, report.closed_sources
+    );
+    for kind in Kind::ALL {
+        let name = format!("{kind:?}");
+        match report.findings.iter().find(|finding| finding.kind == kind) {
+            None => println!("  {} {name:<14} 0", style("✓").green()),
+            Some(finding) => {
+                println!("  {} {name:<14} {}, first {}", style("✗").red(), finding.count, finding.first);
+                println!("      {}", kind.meaning());
+            }
+        }
+    }
+}
