@@ -79,9 +79,11 @@ impl Case {
 
     /// The evaluator's one reject of the record at `at` says why, and which bytes; nobody judged it.
     fn is_rejected(&self, at: At, value: &[u8], reason: &str) {
-        let what = "stage, reason, detail, rejected_size, lower(hex(rejected_sha256)), startsWith(unhex('{}'), rejected_head)";
-        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        let row = self.one_row("rejects", "origin_partition", "origin_offset", at, &what.replace("{}", &hex));
+        let hex: String = value.iter().take(4096).map(|byte| format!("{byte:02x}")).collect();
+        let what = format!(
+            "stage, reason, detail, rejected_size, lower(hex(rejected_sha256)), rejected_head = unhex('{hex}')"
+        );
+        let row = self.one_row("rejects", "origin_partition", "origin_offset", at, &what);
         assert_eq!((row[0].as_str(), row[1].as_str()), ("evaluator", reason));
         assert!(!row[2].is_empty());
         assert_eq!(row[3..], [value.len().to_string(), Digest::of(value).to_string(), "1".to_owned()]);
@@ -339,6 +341,25 @@ fn invalid_tenant_id() {
     assert_eq!(case.is_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "tenant_id"), ["bad/input"]);
     case.is_rejected(at, &value, "invalid_tenant_id");
+}
+
+#[test]
+fn id_too_large_to_be_a_key() {
+    let mut case = Case::new("large-id");
+    // Six bytes each, as they stand in a key of the changelog.
+    let call_id = "\u{1}".repeat(400_000);
+    let event = call(case.event(), 0, "think", &call_id, b"{}");
+    let value = case.writer.encode(&event);
+    let at = case.writer.write_event(&event);
+    let after = case.writer.write_event(&call(case.event(), 1, "think", "c2", b"{}"));
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.is_rejected(at, &value, "output_refused");
+    assert_eq!(
+        case.verdict(after, "decision, call_index"),
+        ["allow", "0"],
+        "of what is rejected nothing is left"
+    );
 }
 
 #[test]
