@@ -1,5 +1,21 @@
 //! The one binary: parse, dispatch, print. What it does is in the crates.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line is for")]
+#![allow(clippy::print_stderr, reason = "telling what went wrong is what stderr is for")]
+
+/// Prints a line to stdout. A reader that has gone away, as `head` does, is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Prints to stdout, without ending the line.
+macro_rules! say_part {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
 
 mod cli;
 mod commands;

@@ -41,7 +41,7 @@ pub struct Verdict<'a> {
     pub call_index: Option<i32>,
     /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (told before: not judged again).
     pub decision: &'a str,
-    /// Why: granted, policy, no_grant, error, no_bundle, state_limit or duplicate.
+    /// Why: granted, policy, no_grant, error, no_bundle or duplicate.
     pub reason: &'a str,
     /// Cedar's determining policies of the enforced set, in order of their ids.
     #[serde(borrow)]

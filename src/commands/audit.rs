@@ -13,7 +13,7 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let report = completeness(&topology, &endpoints).or_exit(ExitCode::TryAgain)?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
+        say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
     } else {
         tell(&report);
     }
@@ -21,21 +21,26 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
 }
 
 fn tell(report: &Report) {
-    println!(
+    say!(
         "{} records in the topics, {} rows in the tables, {} records not yet reached by the sink",
-        report.records, report.rows, report.pending
+        report.records,
+        report.rows,
+        report.pending
     );
-    println!(
+    say!(
         "{} judged actions ({} sent again), {} sources ({} closed)",
-        report.judged, report.sent_again, report.sources, report.closed_sources
+        report.judged,
+        report.sent_again,
+        report.sources,
+        report.closed_sources
     );
     for kind in Kind::ALL {
         let name = format!("{kind:?}");
         match report.findings.iter().find(|finding| finding.kind == kind) {
-            None => println!("  {} {name:<14} 0", style("✓").green()),
+            None => say!("  {} {name:<14} 0", style("✓").green()),
             Some(finding) => {
-                println!("  {} {name:<14} {}, first {}", style("✗").red(), finding.count, finding.first);
-                println!("      {}", kind.meaning());
+                say!("  {} {name:<14} {}, first {}", style("✗").red(), finding.count, finding.first);
+                say!("      {}", kind.meaning());
             }
         }
     }

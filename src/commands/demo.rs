@@ -77,9 +77,9 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         total_ms: began.elapsed().as_millis(),
     };
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&report.to_json()).or_exit(ExitCode::Failed)?);
+        say!("{}", serde_json::to_string_pretty(&report.to_json()).or_exit(ExitCode::Failed)?);
     } else {
-        println!("{}", report.to_text(args.keep));
+        say!("{}", report.to_text(args.keep));
     }
     if args.keep {
         up::stay(pipeline, global.json)?;

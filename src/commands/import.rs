@@ -36,9 +36,9 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
         let told = serde_json::json!({
             "sessions": sessions, "events": events, "tool_calls": tool_calls, "source_id": import.source_id(),
         });
-        println!("{told}");
+        say!("{told}");
     } else {
-        println!(
+        say!(
             "published {events} events of {sessions} sessions ({tool_calls} tool calls) as source {}",
             import.source_id()
         );

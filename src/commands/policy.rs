@@ -25,7 +25,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                 files.0.insert(SCHEMA_FILE.to_owned(), schema.into_bytes());
             }
             let compiled = compile(bundle, &files)?;
-            println!("ok: {}", describe(&compiled));
+            say!("ok: {}", describe(&compiled));
             Ok(ExitCode::Done)
         }
         PolicyCommand::Test { bundle } => {
@@ -41,8 +41,8 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                 return Ok(tested);
             }
             match push(&compiled, &files, &context::endpoints(global)?, &*context::topology(global)?)? {
-                BundleOutcome::Pushed => println!("pushed: it judges from now on"),
-                BundleOutcome::AlreadyActive => println!("it is active already: nothing was pushed"),
+                BundleOutcome::Pushed => say!("pushed: it judges from now on"),
+                BundleOutcome::AlreadyActive => say!("it is active already: nothing was pushed"),
             }
             Ok(ExitCode::Done)
         }
@@ -90,9 +90,9 @@ fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
 
 fn test(bundle: &Arc<Bundle>, files: &BundleFiles) -> Result<ExitCode, Failure> {
     let report = testing::run(bundle, files);
-    print!("{report}");
+    say_part!("{report}");
     if report.passed() {
-        println!("{} {}", style("ok:").green(), describe(bundle));
+        say!("{} {}", style("ok:").green(), describe(bundle));
         Ok(ExitCode::Done)
     } else {
         Ok(ExitCode::Findings)

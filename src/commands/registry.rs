@@ -20,7 +20,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
             for (what, Pushed { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
-                println!("{what}: {} pushed, {} unchanged", pushed.len(), unchanged.len());
+                say!("{what}: {} pushed, {} unchanged", pushed.len(), unchanged.len());
             }
         }
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
@@ -55,12 +55,12 @@ fn list(endpoints: &Endpoints, topology: &Topology, json: bool) -> Result<(), Fa
     let bundles = list_bundles(source).or_exit(ExitCode::TryAgain)?;
     if json {
         let all = json!({ "agents": agents.entries, "tools": tools.entries, "bundles": bundles.entries });
-        println!("{}", serde_json::to_string_pretty(&all).or_exit(ExitCode::Failed)?);
+        say!("{}", serde_json::to_string_pretty(&all).or_exit(ExitCode::Failed)?);
         return Ok(());
     }
-    println!("agents");
+    say!("agents");
     for agent in &agents.entries {
-        println!(
+        say!(
             "  {:<32} {:<10} {:<24} {}",
             agent.key(),
             agent.state.as_str(),
@@ -68,13 +68,13 @@ fn list(endpoints: &Endpoints, topology: &Topology, json: bool) -> Result<(), Fa
             agent.roles.join(", ")
         );
     }
-    println!("tools");
+    say!("tools");
     for tool in &tools.entries {
-        println!("  {:<44} {:<12} {}", tool.key(), tool.effect.as_str(), tool.owner);
+        say!("  {:<44} {:<12} {}", tool.key(), tool.effect.as_str(), tool.owner);
     }
-    println!("bundles");
+    say!("bundles");
     for bundle in &bundles.entries {
-        println!(
+        say!(
             "  {:<24} {:<10} {} at offset {} for {}",
             bundle.name,
             bundle.version,

@@ -14,6 +14,6 @@ pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Fa
     topology.stage(stage).or_exit(ExitCode::Usage)?;
     let source = Source { endpoints: &endpoints, topology: &topology };
     resume(source, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
-    println!("told {stage} to resume");
+    say!("told {stage} to resume");
     Ok(ExitCode::Done)
 }

@@ -19,7 +19,7 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     .or_exit(ExitCode::Failed)?;
     let serving = args.listen.map(|listen| Serving::start(listen, running.healths(), stop)).transpose()?;
     if let Some(serving) = &serving {
-        println!("health and metrics on http://{}", serving.address());
+        say!("health and metrics on http://{}", serving.address());
     }
     running.join()?;
     if let Some(serving) = serving {

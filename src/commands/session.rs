@@ -41,7 +41,7 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
     let bundles = bundles(&reader, &entries)?;
     if global.json {
         let story = json!({ "session": chosen, "entries": entries });
-        println!("{}", serde_json::to_string_pretty(&story).or_exit(ExitCode::Failed)?);
+        say!("{}", serde_json::to_string_pretty(&story).or_exit(ExitCode::Failed)?);
     } else {
         tell(chosen, &entries, &bundles);
     }
@@ -67,13 +67,13 @@ fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bun
 
 fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
     let name = if session.session_label.is_empty() { &session.session_id } else { &session.session_label };
-    println!("{} {}", style("session").cyan(), style(name).bold());
-    println!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
+    say!("{} {}", style("session").cyan(), style(name).bold());
+    say!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
     if !session.actor_id.is_empty() {
-        println!("  on behalf of {}", session.actor_id);
+        say!("  on behalf of {}", session.actor_id);
     }
     for Entry { event, verdict } in entries {
-        println!();
+        say!();
         tell_event(event);
         if let Some(verdict) = verdict {
             tell_verdict(verdict, bundles.get(&verdict.bundle_digest));
@@ -85,16 +85,16 @@ fn tell_event(event: &Event) {
     let at = jiff::Timestamp::from_microsecond(event.occurred_at)
         .map_or_else(|_| format!("{} µs", event.occurred_at), |time| time.to_string());
     let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
-    println!("{}  {}  {}", style(at).dim(), style(&event.event_type).bold(), style(place).dim());
+    say!("{}  {}  {}", style(at).dim(), style(&event.event_type).bold(), style(place).dim());
     let who = if event.role.is_empty() { String::new() } else { format!("{}: ", event.role) };
     if !event.text.is_empty() {
-        println!("  {who}{}", shorten(&event.text));
+        say!("  {who}{}", shorten(&event.text));
     }
     if !event.arguments.is_empty() {
-        println!("  {}({})", style(&event.tool).cyan(), shorten(&event.arguments));
+        say!("  {}({})", style(&event.tool).cyan(), shorten(&event.arguments));
     }
     if !event.result.is_empty() {
-        println!("  → {}", shorten(&event.result));
+        say!("  → {}", shorten(&event.result));
     }
 }
 
@@ -104,17 +104,17 @@ fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
         "deny" => style(&verdict.decision).red(),
         _ => style(&verdict.decision).yellow(),
     };
-    println!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
+    say!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
     tell_known(&verdict.known);
     for error in &verdict.errors {
-        println!("    {} {error}", style("error").red());
+        say!("    {} {error}", style("error").red());
     }
     for id in &verdict.violations {
-        println!("    {} {}", style("violates").red(), style(id).bold());
+        say!("    {} {}", style("violates").red(), style(id).bold());
         let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };
-        println!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
+        say!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
         for line in policy.source.lines() {
-            println!("      {}", style(line).dim());
+            say!("      {}", style(line).dim());
         }
     }
 }
@@ -124,19 +124,14 @@ fn tell_known(known: &str) {
     let Ok(Value::Object(known)) = serde_json::from_str::<Value>(known) else { return };
     if let Some(Value::Object(derived)) = known.get("derived") {
         for (name, value) in derived {
-            println!("    {} {name} = {value}", style("known").dim());
+            say!("    {} {name} = {value}", style("known").dim());
         }
     }
     if let Some(Value::Array(facts)) = known.get("facts") {
         for fact in facts {
             let text = |field| fact.get(field).and_then(Value::as_str).unwrap_or_default();
             let offset = fact.get("offset").map(ToString::to_string).unwrap_or_default();
-            println!(
-                "    {} {} {} (said at offset {offset})",
-                style("fact ").dim(),
-                text("kind"),
-                text("key")
-            );
+            say!("    {} {} {} (said at offset {offset})", style("fact ").dim(), text("kind"), text("key"));
         }
     }
 }

@@ -11,7 +11,7 @@ pub fn testenv(command: &TestenvCommand) -> Result<ExitCode, Failure> {
         TestenvCommand::Lock { folder } => {
             let progress = Progress::new(false);
             agentgov_testenv::lock(folder, &|event| progress.stack(&event)).or_exit(ExitCode::Failed)?;
-            println!("wrote {}", folder.join("stack.lock").display());
+            say!("wrote {}", folder.join("stack.lock").display());
         }
     }
     Ok(ExitCode::Done)

@@ -13,7 +13,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let file = file.or_else(|| global.topology.clone());
             let topology = context::topology_from(file.as_deref())?;
             let partitions: i32 = topology.topics.values().map(|topic| topic.value.partitions.value).sum();
-            println!(
+            say!(
                 "ok: {} topics with {partitions} partitions, {} stages, {} stores",
                 topology.topics.len(),
                 topology.stages.len(),
@@ -23,11 +23,11 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         TopologyCommand::Graph { write } => {
             let drawing = graph(&*context::topology(global)?);
             match write {
-                None => println!("{drawing}"),
+                None => say!("{drawing}"),
                 Some(file) => {
                     let spliced = splice(&context::read_text(&file)?, &drawing).or_exit(ExitCode::Failed)?;
                     context::write(&file, &spliced)?;
-                    println!("wrote {}", file.display());
+                    say!("wrote {}", file.display());
                 }
             }
         }
@@ -35,9 +35,9 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let plan = plan(&*context::topology(global)?, &context::endpoints(global)?)
                 .or_exit(ExitCode::TryAgain)?;
             if global.json {
-                println!("{}", serde_json::to_string_pretty(&plan).or_exit(ExitCode::Failed)?);
+                say!("{}", serde_json::to_string_pretty(&plan).or_exit(ExitCode::Failed)?);
             } else {
-                println!("{plan}");
+                say!("{plan}");
             }
             return Ok(if plan.is_empty() { ExitCode::Done } else { ExitCode::Findings });
         }
@@ -45,20 +45,20 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
             let mut told = |difference: &agentgov_topology::Difference| {
                 if !global.json {
-                    println!("{difference}");
+                    say!("{difference}");
                 }
             };
             let applied = apply(&topology, &endpoints, &mut told).map_err(|error| {
                 let code = match &error {
-                    agentgov_topology::ApplyError::Refused(_) => ExitCode::Findings,
+                    agentgov_topology::ApplyError::Refused(_) => ExitCode::Failed,
                     _ => ExitCode::TryAgain,
                 };
                 Failure::new(code, error)
             })?;
             if global.json {
-                println!("{}", serde_json::to_string_pretty(&applied).or_exit(ExitCode::Failed)?);
+                say!("{}", serde_json::to_string_pretty(&applied).or_exit(ExitCode::Failed)?);
             } else if applied.removed.is_empty() {
-                println!("nothing to do: the cluster is as the map says");
+                say!("nothing to do: the cluster is as the map says");
             }
         }
     }

@@ -23,13 +23,13 @@ pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
     let note = local::note(&pipeline.endpoints)?;
     if json {
-        println!("{}", serde_json::to_string(&pipeline.endpoints).or_exit(ExitCode::Failed)?);
+        say!("{}", serde_json::to_string(&pipeline.endpoints).or_exit(ExitCode::Failed)?);
     } else {
-        println!("\n{}", addresses(&pipeline));
+        say!("\n{}", addresses(&pipeline));
         if note.is_some() {
-            println!("Other `agentgov` commands of this user find this stack by themselves.");
+            say!("Other `agentgov` commands of this user find this stack by themselves.");
         }
-        println!("Ctrl-C ends everything.");
+        say!("Ctrl-C ends everything.");
     }
     pipeline.join()
 }

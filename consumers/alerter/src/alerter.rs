@@ -186,7 +186,7 @@ fn subject_of(key: &[u8]) -> Result<Subject, RestoreError> {
 }
 
 fn refused(error: &OutputError) -> Reject {
-    Reject { reason: "output_refused", detail: error.to_string() }
+    Reject::undo("output_refused", error.to_string())
 }
 
 #[cfg(test)]

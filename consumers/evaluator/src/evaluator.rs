@@ -95,11 +95,10 @@ impl Processor for Evaluator {
         event: &ActionEvent<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
+        check_tenant_id(event.tenant_id).map_err(|e| Reject::new("invalid_tenant_id", e.to_string()))?;
         while let Some((name, session)) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
             bury(&name.0, &name.1, &session, out).map_err(|e| refused(&e))?;
         }
-        check_tenant_id(event.tenant_id)
-            .map_err(|e| Reject { reason: "invalid_tenant_id", detail: e.to_string() })?;
         if event.r#type == catalogue::SOURCE_CLOSED {
             // The last word of a source: it belongs to no session.
             return Ok(());
@@ -266,5 +265,5 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
 }
 
 fn refused(error: &OutputError) -> Reject {
-    Reject { reason: "output_refused", detail: error.to_string() }
+    Reject::undo("output_refused", error.to_string())
 }

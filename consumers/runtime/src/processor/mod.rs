@@ -22,6 +22,7 @@ mod share;
 mod stage;
 mod tables;
 mod transaction;
+mod work;
 
 pub use outputs::{Outgoing, OutputError, Outputs};
 pub use run::{Config, run};

@@ -1,30 +1,23 @@
 //! The loop itself: fetch, step, commit. Every doubt leads to one place: forget, and restore.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
-use agentgov_schemas::reject;
-use agentgov_schemas::subject;
 use agentgov_schemas::topology::{Stage, Topology};
-use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::wire;
-use agentgov_schemas::{Digest, Millis};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
 use super::batch::{Fetched, fetch};
 use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
-use super::share::RejectWindow;
-use super::stage::{Processor, Reject};
+use super::stage::Processor;
 use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
+use super::work::{Stepped, Work};
 use crate::backoff::Backoff;
-use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+use crate::{Health, SchemaCache, StageError, Stop};
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -43,9 +36,6 @@ pub struct Config {
     pub accept_gap: bool,
 }
 
-/// How much of a rejected record is kept.
-const REJECT_HEAD: usize = 4096;
-
 /// Runs a processor until asked to stop: then the batch in work is committed, the group is left, and `Ok` returned.
 ///
 /// # Errors
@@ -61,18 +51,12 @@ pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError>
 
 struct Loop<'c, P: Processor> {
     config: &'c Config,
-    input: String,
     changelog: String,
-    processor: P,
     consumer: BaseConsumer<GroupContext>,
     transactions: Transactions,
     tables: Tables,
-    schemas: SchemaCache,
-    outputs: Outputs,
-    rejects: RejectWindow,
-    /// Why nothing is consumed until the stage is started again.
-    tripped: Option<String>,
-    partitions: BTreeMap<i32, Restored<P>>,
+    /// Apart from the consumer, which the records of a batch borrow.
+    work: Work<'c, P>,
 }
 
 impl<'c, P: Processor> Loop<'c, P> {
@@ -123,24 +107,18 @@ impl<'c, P: Processor> Loop<'c, P> {
         let limit = stage.reject_share.as_ref().map(|share| share.value);
         Ok(Some(Self {
             config,
-            input: input.value.clone(),
             changelog: changelog.value.clone(),
-            processor,
             consumer,
             transactions,
             tables,
-            schemas,
-            outputs,
-            rejects: RejectWindow::new(limit),
-            tripped: None,
-            partitions: BTreeMap::new(),
+            work: Work::new(config, &input.value, processor, schemas, outputs, limit),
         }))
     }
 
     fn run(&mut self) -> Result<(), StageError> {
         let mut backoff = Backoff::default();
         while !self.config.stop.is_asked() {
-            if self.tables.follow(folding(self.config, &mut self.processor, &mut self.schemas)) {
+            if self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas)) {
                 self.resume()?;
             }
             match self.turn()? {
@@ -181,19 +159,10 @@ impl<'c, P: Processor> Loop<'c, P> {
             return Err(StageError::Internal("the consumer has no group".into()));
         };
         let began = Instant::now();
-        let Some(offsets) = process(
-            self.config,
-            &self.input,
-            &records,
-            &mut self.processor,
-            &mut self.partitions,
-            &mut self.schemas,
-            &mut self.outputs,
-            &mut self.rejects,
-            &mut self.tripped,
-        )?
-        else {
-            return Ok(Turn::Done);
+        let offsets = match self.work.step_all(&records)? {
+            Stepped::Offsets(offsets) => offsets,
+            Stepped::Stopped => return Ok(Turn::Done),
+            Stepped::Undo => return Ok(Turn::StartOver),
         };
         let count = records.len();
         drop(records);
@@ -202,17 +171,23 @@ impl<'c, P: Processor> Loop<'c, P> {
             return Ok(Turn::Done);
         }
         let stepped = began.elapsed();
-        let outcome = self.transactions.run(&self.outputs, &offsets, &group)?;
+        let outcome = self.transactions.run(&self.work.outputs, &offsets, &group)?;
         let stage = || self.config.stage.clone();
         metrics::histogram!("agentgov_step_seconds", "stage" => stage()).record(stepped);
         metrics::histogram!("agentgov_commit_seconds", "stage" => stage()).record(began.elapsed() - stepped);
-        tracing::debug!(stage = self.config.stage, count, bytes = self.outputs.byte_len(), ?outcome, "batch");
-        self.outputs.clear();
+        tracing::debug!(
+            stage = self.config.stage,
+            count,
+            bytes = self.work.outputs.byte_len(),
+            ?outcome,
+            "batch"
+        );
+        self.work.outputs.clear();
         if outcome == Outcome::Aborted {
             metrics::counter!("agentgov_transactions_aborted_total", "stage" => stage()).increment(1);
             return Ok(Turn::StartOver);
         }
-        if let Some(why) = &self.tripped {
+        if let Some(why) = &self.work.tripped {
             self.config.health.not_ready("reject_share", why.clone());
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
             self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))?;
@@ -222,8 +197,8 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     fn follow_group(&mut self, changes: Vec<Change>) -> Result<(), StageError> {
         for change in changes {
-            self.partitions.clear();
-            self.outputs.clear();
+            self.work.partitions.clear();
+            self.work.outputs.clear();
             match change {
                 Change::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
@@ -239,7 +214,7 @@ impl<'c, P: Processor> Loop<'c, P> {
     fn claim(&mut self, partitions: &[i32]) -> Result<(), StageError> {
         let restorer = Restorer {
             stage: &self.config.stage,
-            input: &self.input,
+            input: &self.work.input,
             changelog: &self.changelog,
             kafka: &self.config.endpoints.kafka,
             accept_gap: self.config.accept_gap,
@@ -247,20 +222,20 @@ impl<'c, P: Processor> Loop<'c, P> {
             stop: &self.config.stop,
         };
         let Some(restored) = wait_for(self.config, || {
-            restorer.restore(&self.processor, &self.consumer, partitions, &mut self.schemas)
+            restorer.restore(&self.work.processor, &self.consumer, partitions, &mut self.work.schemas)
         })?
         .flatten() else {
             return Ok(());
         };
         let mut from = TopicPartitionList::new();
         for (partition, Restored { next_offset, .. }) in &restored {
-            from.add_partition_offset(&self.input, *partition, Offset::Offset(*next_offset))
+            from.add_partition_offset(&self.work.input, *partition, Offset::Offset(*next_offset))
                 .map_err(StageError::kafka("assigning"))?;
         }
         self.consumer.assign(&from).map_err(StageError::kafka("assigning"))?;
-        self.partitions = restored;
+        self.work.partitions = restored;
         self.config.health.clear("starting");
-        if let Some(why) = &self.tripped {
+        if let Some(why) = &self.work.tripped {
             self.config.health.not_ready("reject_share", why.clone());
             self.consumer.pause(&from).map_err(StageError::kafka("pausing"))?;
         }
@@ -269,8 +244,8 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// After a doubt: memory may be ahead of what was committed, so it is dropped and read again.
     fn start_over(&mut self) -> Result<(), StageError> {
-        let partitions: Vec<i32> = std::mem::take(&mut self.partitions).into_keys().collect();
-        self.outputs.clear();
+        let partitions: Vec<i32> = std::mem::take(&mut self.work.partitions).into_keys().collect();
+        self.work.outputs.clear();
         self.consumer.unassign().map_err(StageError::kafka("unassigning"))?;
         let changes = self.consumer.context().take();
         if changes.is_empty() { self.claim(&partitions) } else { self.follow_group(changes) }
@@ -278,7 +253,7 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// Consumes again after a flood of rejects.
     fn resume(&mut self) -> Result<(), StageError> {
-        if self.tripped.take().is_some() {
+        if self.work.tripped.take().is_some() {
             tracing::info!(stage = self.config.stage, "resumed by an operator");
             self.config.health.clear("reject_share");
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
@@ -288,7 +263,7 @@ impl<'c, P: Processor> Loop<'c, P> {
     }
 
     fn check_broker(&self) {
-        if self.consumer.fetch_metadata(Some(&self.input), Duration::from_secs(1)).is_ok() {
+        if self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)).is_ok() {
             self.config.health.clear("broker");
         }
     }
@@ -304,143 +279,6 @@ enum Turn {
     Done,
     Trouble(String),
     StartOver,
-}
-
-/// Steps every record. Returns the offsets to commit, or `None` if asked to stop before the batch was complete.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the loop's parts, borrowed apart from the consumer that the records borrow"
-)]
-fn process<P: Processor>(
-    config: &Config,
-    input: &str,
-    records: &[BorrowedMessage<'_>],
-    processor: &mut P,
-    partitions: &mut BTreeMap<i32, Restored<P>>,
-    schemas: &mut SchemaCache,
-    outputs: &mut Outputs,
-    window: &mut RejectWindow,
-    tripped: &mut Option<String>,
-) -> Result<Option<TopicPartitionList>, StageError> {
-    let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
-    let mut rejected: u64 = 0;
-    for message in records {
-        let Some(partition) = partitions.get_mut(&message.partition()) else { continue };
-        outputs.at_partition(message.partition());
-        let mark = outputs.mark();
-        let value = message.payload().unwrap_or_default();
-        let origin = Origin {
-            topic: input,
-            partition: message.partition(),
-            offset: message.offset(),
-            logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
-        };
-        let step = match wire::split(value) {
-            Err(error) => Err(Reject { reason: error.reason(), detail: error.to_string() }),
-            Ok((id, datum)) => match schemas.get(id, &config.health, &config.stop) {
-                SchemaLookup::Stopped => return Ok(None),
-                SchemaLookup::Unknown(detail) => Err(Reject { reason: "unknown_schema_id", detail }),
-                SchemaLookup::Known(schema) => match schema.decode::<P::Input<'_>>(id, datum) {
-                    Err(error) => Err(Reject { reason: error.reason(), detail: error.to_string() }),
-                    Ok(decoded) => processor.step(&mut partition.state, &origin, &decoded, outputs),
-                },
-            },
-        };
-        if let Err(reject) = &step {
-            rejected += 1;
-            outputs.take_back(mark);
-            tracing::warn!(
-                stage = config.stage,
-                topic = input,
-                partition = origin.partition,
-                offset = origin.offset,
-                reason = reject.reason,
-                detail = reject.detail,
-                "rejected"
-            );
-            metrics::counter!("agentgov_rejects_total", "stage" => config.stage.clone(), "reason" => reject.reason)
-                .increment(1);
-            emit_reject(config, outputs, message, &origin, reject)?;
-        }
-        if let Some(why) = window.count(step.is_err()) {
-            *tripped = Some(why);
-        }
-        partition.next_offset = message.offset() + 1;
-        touched.insert(message.partition(), partition.next_offset);
-    }
-    for (id, partition) in partitions.iter_mut() {
-        let gap = partition.gap.take();
-        if touched.contains_key(id) || processor.has_announcement(&partition.state) || gap.is_some() {
-            outputs.at_partition(*id);
-            if let Some((from, to)) = gap {
-                emit_gap(config, outputs, input, *id, from, to)?;
-            }
-            processor
-                .finish(&mut partition.state, partition.next_offset, outputs)
-                .map_err(|e| StageError::Internal(format!("{}: writing progress: {e}", config.stage)))?;
-            touched.insert(*id, partition.next_offset);
-        }
-    }
-    let mut offsets = TopicPartitionList::new();
-    for (partition, next) in touched {
-        offsets
-            .add_partition_offset(input, partition, Offset::Offset(next))
-            .map_err(StageError::kafka("naming offsets"))?;
-    }
-    config.health.progress(records.len() as u64, rejected);
-    Ok(Some(offsets))
-}
-
-fn emit_reject(
-    config: &Config,
-    outputs: &mut Outputs,
-    message: &BorrowedMessage<'_>,
-    origin: &Origin<'_>,
-    reject: &Reject,
-) -> Result<(), StageError> {
-    let value = message.payload().unwrap_or_default();
-    let key = message.key().unwrap_or_default();
-    let record = reject::Reject {
-        stage: &config.stage,
-        reason: reject.reason,
-        detail: &reject.detail,
-        origin: *origin,
-        key,
-        size: i64::try_from(value.len()).unwrap_or(i64::MAX),
-        sha256: Digest::of(value),
-        head: value.get(..REJECT_HEAD).unwrap_or(value),
-    };
-    outputs
-        .emit(subject::REJECT, key, &record)
-        .map_err(|e| StageError::Internal(format!("{}: writing a reject: {e}", config.stage)))
-}
-
-/// Records that somebody accepted offsets `from` to `to` of a partition as lost: a gap is never silent.
-fn emit_gap(
-    config: &Config,
-    outputs: &mut Outputs,
-    input: &str,
-    partition: i32,
-    from: i64,
-    to: i64,
-) -> Result<(), StageError> {
-    let detail = format!(
-        "offsets {from} to {} were deleted by retention before they were read; an operator accepted the gap",
-        to - 1
-    );
-    let record = reject::Reject {
-        stage: &config.stage,
-        reason: "gap_accepted",
-        detail: &detail,
-        origin: Origin { topic: input, partition, offset: from, logged_at: Millis::default() },
-        key: b"",
-        size: 0,
-        sha256: Digest::of(b""),
-        head: b"",
-    };
-    outputs
-        .emit(subject::REJECT, b"", &record)
-        .map_err(|e| StageError::Internal(format!("{}: recording a gap: {e}", config.stage)))
 }
 
 /// Tries until it works, not ready meanwhile, as long as the trouble is one that passes. `None` if asked to stop.

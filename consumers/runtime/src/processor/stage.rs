@@ -34,8 +34,8 @@ pub trait Processor {
     /// Does what the stage does to one record.
     ///
     /// # Errors
-    /// A reject, with its reason: then nothing of the record may be left in `partition`, and what it put into `out` is
-    /// taken back.
+    /// A reject, with its reason; what it put into `out` is taken back. If the record has left anything in `partition`,
+    /// the reject must say so ([`Reject::undo`]).
     fn step(
         &mut self,
         partition: &mut Self::Partition,
@@ -112,6 +112,21 @@ pub struct Reject {
     pub reason: &'static str,
     /// What was expected and what was found.
     pub detail: String,
+    /// True if the step had begun to change what is known. Then the batch is aborted, what is known is read again from the
+    /// changelog, and the record is rejected without being stepped.
+    pub undo: bool,
+}
+
+impl Reject {
+    /// Of a record that has changed nothing.
+    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), undo: false }
+    }
+
+    /// Of a record that may have changed what is known before it turned out that it cannot be processed.
+    pub fn undo(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { undo: true, ..Self::new(reason, detail) }
+    }
 }
 
 /// A changelog record that this stage did not write.

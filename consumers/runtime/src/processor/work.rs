@@ -1,0 +1,223 @@
+//! Stepping the records of a batch: what a stage knows, and what its records lead to. No I/O but the registry's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use agentgov_schemas::topology::RejectShare;
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::{Digest, Millis, reject, subject, wire};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::Config;
+use super::outputs::Outputs;
+use super::restore::Restored;
+use super::share::RejectWindow;
+use super::stage::{Processor, Reject};
+use crate::{SchemaCache, SchemaLookup, StageError};
+
+/// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
+const REJECT_HEAD: usize = 4096;
+
+pub(super) struct Work<'c, P: Processor> {
+    config: &'c Config,
+    pub(super) input: Arc<str>,
+    pub(super) processor: P,
+    pub(super) schemas: SchemaCache,
+    pub(super) outputs: Outputs,
+    pub(super) partitions: BTreeMap<i32, Restored<P>>,
+    /// Why nothing is consumed until an operator says so.
+    pub(super) tripped: Option<String>,
+    window: RejectWindow,
+    /// Records that are rejected without being stepped, since stepping them leaves something behind.
+    refused: HashMap<(i32, i64), Reject>,
+}
+
+/// What stepping a batch came to.
+pub(super) enum Stepped {
+    /// All of it: these offsets are to be committed with the outputs.
+    Offsets(TopicPartitionList),
+    /// Asked to stop before it was done.
+    Stopped,
+    /// A record left something behind that must not stay: start over, it is known now.
+    Undo,
+}
+
+impl<'c, P: Processor> Work<'c, P> {
+    pub(super) fn new(
+        config: &'c Config,
+        input: &str,
+        processor: P,
+        schemas: SchemaCache,
+        outputs: Outputs,
+        limit: Option<RejectShare>,
+    ) -> Self {
+        Self {
+            config,
+            input: input.into(),
+            processor,
+            schemas,
+            outputs,
+            partitions: BTreeMap::new(),
+            tripped: None,
+            window: RejectWindow::new(limit),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// Steps every record of an assigned partition, in order.
+    pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<Stepped, StageError> {
+        let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut rejected: u64 = 0;
+        let input = Arc::clone(&self.input);
+        for message in records {
+            if !self.partitions.contains_key(&message.partition()) {
+                continue;
+            }
+            self.outputs.at_partition(message.partition());
+            let mark = self.outputs.mark();
+            let origin = Origin {
+                topic: &input,
+                partition: message.partition(),
+                offset: message.offset(),
+                logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+            };
+            let Some(step) = self.step(message, &origin) else { return Ok(Stepped::Stopped) };
+            if let Err(reject) = &step {
+                self.outputs.take_back(mark);
+                if reject.undo {
+                    let refused = Reject { undo: false, ..reject.clone() };
+                    self.refused.insert((origin.partition, origin.offset), refused);
+                    return Ok(Stepped::Undo);
+                }
+                rejected += 1;
+                self.reject(message, &origin, reject)?;
+            }
+            if let Some(why) = self.window.count(step.is_err()) {
+                self.tripped = Some(why);
+            }
+            touched.insert(message.partition(), message.offset() + 1);
+        }
+        let offsets = self.finish(touched)?;
+        self.config.health.progress(records.len() as u64, rejected);
+        Ok(Stepped::Offsets(offsets))
+    }
+
+    /// Decodes and steps one record. `None` if asked to stop while the registry was away.
+    fn step(&mut self, message: &BorrowedMessage<'_>, origin: &Origin<'_>) -> Option<Result<(), Reject>> {
+        if let Some(refused) = self.refused.get(&(origin.partition, origin.offset)) {
+            return Some(Err(refused.clone()));
+        }
+        let decoded = |error: wire::WireError| Some(Err(Reject::new(error.reason(), error.to_string())));
+        let (id, datum) = match wire::split(message.payload().unwrap_or_default()) {
+            Ok(split) => split,
+            Err(error) => return decoded(error),
+        };
+        let schema = match self.schemas.get(id, &self.config.health, &self.config.stop) {
+            SchemaLookup::Known(schema) => schema,
+            SchemaLookup::Unknown(detail) => return Some(Err(Reject::new("unknown_schema_id", detail))),
+            SchemaLookup::Stopped => return None,
+        };
+        let input = match schema.decode::<P::Input<'_>>(id, datum) {
+            Ok(input) => input,
+            Err(error) => return decoded(error),
+        };
+        let partition = self.partitions.get_mut(&origin.partition)?;
+        Some(self.processor.step(&mut partition.state, origin, &input, &mut self.outputs))
+    }
+
+    /// Writes how far each partition is, and what no record asked for. Returns the offsets to commit.
+    fn finish(&mut self, mut touched: BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
+        let stage = &self.config.stage;
+        for (id, partition) in &mut self.partitions {
+            let gap = partition.gap.take();
+            let next = touched.get(id).copied();
+            if next.is_none() && gap.is_none() && !self.processor.has_announcement(&partition.state) {
+                continue;
+            }
+            partition.next_offset = next.unwrap_or(partition.next_offset);
+            self.outputs.at_partition(*id);
+            if let Some((from, to)) = gap {
+                emit_gap(stage, &self.input, *id, (from, to), &mut self.outputs)?;
+            }
+            self.processor
+                .finish(&mut partition.state, partition.next_offset, &mut self.outputs)
+                .map_err(|e| StageError::Internal(format!("{stage}: writing progress: {e}")))?;
+            touched.insert(*id, partition.next_offset);
+        }
+        let mut offsets = TopicPartitionList::new();
+        for (partition, next) in touched {
+            offsets
+                .add_partition_offset(&self.input, partition, Offset::Offset(next))
+                .map_err(StageError::kafka("naming offsets"))?;
+        }
+        Ok(offsets)
+    }
+
+    fn reject(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        origin: &Origin<'_>,
+        reject: &Reject,
+    ) -> Result<(), StageError> {
+        let stage = &self.config.stage;
+        tracing::warn!(
+            stage,
+            topic = origin.topic,
+            partition = origin.partition,
+            offset = origin.offset,
+            reason = reject.reason,
+            detail = reject.detail,
+            "rejected"
+        );
+        metrics::counter!("agentgov_rejects_total", "stage" => stage.clone(), "reason" => reject.reason)
+            .increment(1);
+        let value = message.payload().unwrap_or_default();
+        let key = head(message.key().unwrap_or_default());
+        let detail: String = reject.detail.chars().take(REJECT_HEAD / 4).collect();
+        let record = reject::Reject {
+            stage,
+            reason: reject.reason,
+            detail: &detail,
+            origin: *origin,
+            key,
+            size: i64::try_from(value.len()).unwrap_or(i64::MAX),
+            sha256: Digest::of(value),
+            head: head(value),
+        };
+        self.outputs
+            .emit(subject::REJECT, key, &record)
+            .map_err(|e| StageError::Internal(format!("{stage}: writing a reject: {e}")))
+    }
+}
+
+/// Records that somebody accepted offsets `from` to `to` of a partition as lost: a gap is never silent.
+fn emit_gap(
+    stage: &str,
+    input: &str,
+    partition: i32,
+    (from, to): (i64, i64),
+    outputs: &mut Outputs,
+) -> Result<(), StageError> {
+    let detail = format!(
+        "offsets {from} to {} were deleted by retention before they were read; an operator accepted the gap",
+        to - 1
+    );
+    let record = reject::Reject {
+        stage,
+        reason: "gap_accepted",
+        detail: &detail,
+        origin: Origin { topic: input, partition, offset: from, logged_at: Millis::default() },
+        key: b"",
+        size: 0,
+        sha256: Digest::of(b""),
+        head: b"",
+    };
+    outputs
+        .emit(subject::REJECT, b"", &record)
+        .map_err(|e| StageError::Internal(format!("{stage}: recording a gap: {e}")))
+}
+
+fn head(bytes: &[u8]) -> &[u8] {
+    bytes.get(..REJECT_HEAD).unwrap_or(bytes)
+}
