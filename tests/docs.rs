@@ -169,7 +169,7 @@ fn codes() -> BTreeSet<String> {
     ];
     let mut codes: BTreeSet<String> = wire.iter().map(|error| error.reason().to_owned()).collect();
     for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("consumers")) {
-        for before in ["reason: \"", "code: \"", "Err((\"", "Err(&(\""] {
+        for before in ["reason: \"", "code: \"", "Reject::new(\"", "Reject::undo(\"", "Err((\"", "Err(&(\""] {
             codes.extend(after(&text, before).map(|rest| word(rest).to_owned()));
         }
         if path.ends_with("tools/finding.rs") {
