@@ -1,0 +1,38 @@
+//! Prints what docs/reliability.md says of the models: how many states each has, and the shortest way to a wrong one
+//! with each of its flaws. `cargo run -p agentgov-model --example explore`; with `wide`, the wider bounds instead.
+#![allow(clippy::print_stdout, reason = "it is what this program is for")]
+
+use std::fmt::Debug;
+use std::time::Instant;
+
+use agentgov_model::{Explored, explore, find, processor, sink};
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("wide") {
+        for bounds in sink::Bounds::WIDE {
+            print("sink", bounds, || explore(sink::Sink { bounds, flaw: None }));
+        }
+        for bounds in processor::Bounds::WIDE {
+            print("processor", bounds, || explore(processor::Processor { bounds, flaw: None }));
+        }
+        return;
+    }
+    let bounds = sink::Bounds::TEST;
+    print("sink", bounds, || explore(sink::Sink { bounds, flaw: None }));
+    for flaw in sink::Flaw::HARMFUL {
+        print("sink", flaw, || find(sink::Sink { bounds, flaw: Some(flaw) }));
+    }
+    let flaw = sink::Flaw::NoProof;
+    print("sink", flaw, || explore(sink::Sink { bounds, flaw: Some(flaw) }));
+    let bounds = processor::Bounds::TEST;
+    print("processor", bounds, || explore(processor::Processor { bounds, flaw: None }));
+    for flaw in processor::Flaw::HARMFUL {
+        print("processor", flaw, || find(processor::Processor { bounds, flaw: Some(flaw) }));
+    }
+}
+
+fn print(model: &str, of: impl Debug, run: impl FnOnce() -> Explored) {
+    let began = Instant::now();
+    let explored = run();
+    println!("{model}, {of:?}: {:.1?}, {explored}", began.elapsed());
+}

@@ -1,0 +1,76 @@
+//! Running a model to its bounds.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+
+use stateright::{Checker as _, Expectation, HasDiscoveries, Model};
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Explored {
+    /// Different states that were reached.
+    pub states: usize,
+    /// Length of the longest of the shortest paths to them, in steps.
+    pub depth: usize,
+    /// Per property that must always hold and does not: the shortest way there, one action a line.
+    pub broken: BTreeMap<&'static str, Vec<String>>,
+    /// Properties that should sometimes hold, and never do: the model does not do what it is meant to.
+    pub never: Vec<&'static str>,
+}
+
+impl fmt::Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} states, {} steps deep", self.states, self.depth)?;
+        for (name, path) in &self.broken {
+            writeln!(f, "broken: {name}")?;
+            path.iter().enumerate().try_for_each(|(n, action)| writeln!(f, "{:4}. {action}", n + 1))?;
+        }
+        self.never.iter().try_for_each(|name| writeln!(f, "never: {name}"))
+    }
+}
+
+/// Explores every state of `model` within its bounds.
+pub fn explore<M>(model: M) -> Explored
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    run(model, HasDiscoveries::All)
+}
+
+/// Explores `model`, nearest states first, until a property is broken. What should sometimes hold may not have come yet.
+pub fn find<M>(model: M) -> Explored
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    run(model, HasDiscoveries::AnyFailures)
+}
+
+fn run<M>(model: M, until: HasDiscoveries) -> Explored
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let properties = model.properties();
+    // One thread: the order is that of distance, so that a counterexample is a shortest one, and always the same.
+    let checker = model.checker().threads(1).finish_when(until).spawn_bfs().join();
+    let mut found = checker.discoveries();
+    let mut broken = BTreeMap::new();
+    let mut never = Vec::new();
+    for property in properties {
+        match (property.expectation, found.remove(property.name)) {
+            (Expectation::Sometimes, None) => never.push(property.name),
+            (Expectation::Sometimes, Some(_)) | (_, None) => {}
+            (_, Some(path)) => {
+                let actions = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
+                broken.insert(property.name, actions);
+            }
+        }
+    }
+    Explored { states: checker.unique_state_count(), depth: checker.max_depth(), broken, never }
+}

@@ -1,0 +1,462 @@
+//! Claim, drain, look, insert: processes of the log-sink that write one topic-partition.
+//!
+//! A process goes through the steps in order, and starts over after every doubt:
+//!
+//! ```text
+//! Assigned ─prove─► Member ─claim─► Claiming ─(server)─► Claimed ─drain─► Drained ─look─► Ready ─insert─► Inserting ─(server)─► Ready
+//! ```
+//!
+//! What is drawn together, because nothing lies between that anyone could see:
+//! - an answer is read when the server sends it; a lost or late one is a [`Action::Doubt`] before the server acts
+//! - a killed process that is started again is a doubt as well: it remembers nothing, and its requests stay under way
+//! - a stopped process (SIGSTOP) is one that takes no action for long; a zombie, one that has not learnt of a rebalance
+
+use std::ops::Range;
+
+use stateright::{Model, Property};
+
+/// How far the model goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Processes of the group.
+    pub sinks: usize,
+    /// Records of the topic-partition.
+    pub records: u8,
+    /// Most records in an insert.
+    pub block: u8,
+    /// Claims that are taken, over all processes: bounds the doubts too.
+    pub claims: u8,
+    /// Times that the group gives the partition to another process.
+    pub rebalances: u8,
+    /// Times that the server is killed and comes back.
+    pub restarts: u8,
+}
+
+impl Bounds {
+    /// What every test run explores, in seconds.
+    pub const TEST: Self = Self { sinks: 2, records: 2, block: 1, claims: 3, rebalances: 1, restarts: 1 };
+
+    /// Wider, one at a time: minutes each.
+    pub const WIDE: [Self; 3] = [
+        Self { records: 3, block: 2, rebalances: 2, ..Self::TEST },
+        Self { claims: 4, ..Self::TEST },
+        Self { sinks: 3, rebalances: 2, restarts: 0, ..Self::TEST },
+    ];
+}
+
+/// A step left out, or done otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Claims without proving membership first.
+    NoProof,
+    /// Looks as soon as the claim is acknowledged.
+    NoDrain,
+    /// Goes on where the group's committed offset is, instead of where the table ends.
+    NoLook,
+    /// The table accepts a row under any claim.
+    NoFence,
+    /// A restarted server knows claims again: the last one, or one that it had replaced.
+    PersistentClaims,
+    /// Drains before it claims.
+    DrainFirst,
+    /// Uses a claim without waiting until it is acknowledged.
+    ClaimNotAwaited,
+    /// Claims with the same number each time.
+    ClaimReused,
+    /// After a doubt, sends the insert again under the same claim.
+    SentAgain,
+    /// Sends the next insert before the last one is answered.
+    Pipelined,
+}
+
+impl Flaw {
+    /// Those by which the table gets a row twice, or a hole.
+    pub const HARMFUL: [Self; 9] = [
+        Self::NoDrain,
+        Self::NoLook,
+        Self::NoFence,
+        Self::PersistentClaims,
+        Self::DrainFirst,
+        Self::ClaimNotAwaited,
+        Self::ClaimReused,
+        Self::SentAgain,
+        Self::Pipelined,
+    ];
+}
+
+/// The model.
+#[derive(Clone, Copy, Debug)]
+pub struct Sink {
+    /// How far it goes.
+    pub bounds: Bounds,
+    /// What is wrong with it, if anything.
+    pub flaw: Option<Flaw>,
+}
+
+/// Everything at a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The offsets of the table's rows, in order.
+    table: Vec<u8>,
+    /// The claim that the server holds; 0: none.
+    claim: u8,
+    /// The claim before it. Kept for [`Flaw::PersistentClaims`] only.
+    replaced: u8,
+    /// The next claim's number.
+    fresh: u8,
+    /// What was sent and has not ended, in order.
+    under_way: Vec<Request>,
+    /// The group's generation, the process that owns the partition in it, and the committed offset (which is kept for
+    /// [`Flaw::NoLook`] only).
+    generation: u8,
+    owner: usize,
+    committed: u8,
+    restarts: u8,
+    sinks: Vec<Process>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    /// The generation that it believes in; 0: it has not joined yet.
+    generation: u8,
+    step: Step,
+}
+
+/// Where a process stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Idle,
+    Assigned,
+    Member,
+    Claiming { claim: u8 },
+    Claimed { claim: u8 },
+    Drained { claim: u8 },
+    Ready { claim: u8, next: u8 },
+    Inserting { claim: u8, rows: Range<u8> },
+}
+
+/// A request, on its way or in the server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Sets the claim.
+    Claim {
+        /// The process that sent it.
+        sink: usize,
+        /// Its number.
+        claim: u8,
+    },
+    /// Inserts one block.
+    Insert {
+        /// The process that sent it.
+        sink: usize,
+        /// The claim that its rows carry.
+        claim: u8,
+        /// Their offsets.
+        rows: Range<u8>,
+        /// How far it is.
+        at: Progress,
+    },
+}
+
+/// How far an insert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Progress {
+    /// Not at the server yet.
+    Travelling,
+    /// Shows in the list of processes; the fence has not looked at it yet.
+    Running,
+    /// Has passed the fence; its rows are not there yet.
+    Passed,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The group gives the partition to a process.
+    Rebalance(usize),
+    /// A process learns of the group's generation, and drops what it had.
+    Learn(usize),
+    /// A process gives up waiting, or is killed and started again; what it has sent stays under way.
+    Doubt(usize),
+    /// A process proves to the group that it is a member of its generation.
+    Prove(usize),
+    /// A process sends a claim.
+    Claim(usize),
+    /// A process finds no insert in the server's list of processes.
+    Drain(usize),
+    /// A process looks where the table ends.
+    Look(usize),
+    /// A process sends an insert up to this offset, not included.
+    Insert(usize, u8),
+    /// The server takes the next step of a request: its claim holds; it starts; the fence looks; its rows are there.
+    Serve(Request),
+    /// The connection of a running insert is cut, and the server cancels it.
+    Cut(Request),
+    /// The server is killed and comes back: what ran there is gone. With a claim, if claims are persistent.
+    Restart(u8),
+}
+
+impl Sink {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    /// What a process may do by itself.
+    fn steps(&self, state: &State, sink: usize, actions: &mut Vec<Action>) {
+        let process = &state.sinks[sink];
+        if process.generation != state.generation {
+            actions.push(Action::Learn(sink));
+        }
+        let claims_left = state.fresh <= self.bounds.claims;
+        if claims_left && !matches!(process.step, Step::Idle | Step::Assigned | Step::Member) {
+            actions.push(Action::Doubt(sink));
+        }
+        let runs =
+            |r: &Request| matches!(r, Request::Insert { at: Progress::Running | Progress::Passed, .. });
+        let drained = !state.under_way.iter().any(runs);
+        match process.step {
+            Step::Idle | Step::Claiming { .. } | Step::Inserting { .. } => {}
+            Step::Assigned => {
+                let member = process.generation == state.generation && state.owner == sink;
+                if member || self.is(Flaw::NoProof) {
+                    actions.push(Action::Prove(sink));
+                }
+            }
+            Step::Member if self.is(Flaw::DrainFirst) => {
+                if drained {
+                    actions.push(Action::Drain(sink));
+                }
+            }
+            Step::Member | Step::Drained { claim: 0 } => {
+                if claims_left {
+                    actions.push(Action::Claim(sink));
+                }
+            }
+            Step::Claimed { .. } => {
+                if drained || self.is(Flaw::NoDrain) {
+                    actions.push(Action::Drain(sink));
+                }
+            }
+            Step::Drained { .. } => actions.push(Action::Look(sink)),
+            Step::Ready { next, .. } => {
+                let last = (next + self.bounds.block).min(self.bounds.records);
+                actions.extend((next + 1..=last).map(|to| Action::Insert(sink, to)));
+            }
+        }
+    }
+
+    fn claim(&self, state: &mut State, sink: usize) {
+        let number = u8::try_from(sink + 1).unwrap_or(u8::MAX);
+        let claim = if self.is(Flaw::ClaimReused) { number } else { state.fresh };
+        state.fresh += 1;
+        state.under_way.push(Request::Claim { sink, claim });
+        state.sinks[sink].step =
+            if self.is(Flaw::ClaimNotAwaited) { Step::Claimed { claim } } else { Step::Claiming { claim } };
+    }
+
+    fn look(&self, state: &mut State, sink: usize) {
+        let Step::Drained { claim } = state.sinks[sink].step else { return };
+        let end = state.table.last().map_or(0, |last| last + 1);
+        let next = if self.is(Flaw::NoLook) { state.committed } else { end };
+        state.sinks[sink].step = Step::Ready { claim, next };
+    }
+
+    fn insert(&self, state: &mut State, sink: usize, to: u8) {
+        let Step::Ready { claim, next } = state.sinks[sink].step else { return };
+        let rows = next..to;
+        state.under_way.push(Request::Insert { sink, claim, rows: rows.clone(), at: Progress::Travelling });
+        state.sinks[sink].step = match self.is(Flaw::Pipelined) {
+            true => Step::Ready { claim, next: to },
+            false => Step::Inserting { claim, rows },
+        };
+    }
+
+    fn doubt(&self, state: &mut State, sink: usize) {
+        let step = &mut state.sinks[sink].step;
+        *step = match step {
+            Step::Inserting { claim, rows } if self.is(Flaw::SentAgain) => {
+                Step::Ready { claim: *claim, next: rows.start }
+            }
+            _ => Step::Assigned,
+        };
+    }
+
+    /// The server takes the next step of `request`, and answers if that was the last one.
+    fn serve(&self, state: &mut State, request: Request) {
+        remove(state, &request);
+        match request {
+            Request::Claim { sink, claim } => {
+                if self.is(Flaw::PersistentClaims) {
+                    state.replaced = state.claim;
+                }
+                state.claim = claim;
+                let step = &mut state.sinks[sink].step;
+                if *step == (Step::Claiming { claim }) {
+                    *step = match self.is(Flaw::DrainFirst) {
+                        true => Step::Drained { claim },
+                        false => Step::Claimed { claim },
+                    };
+                }
+            }
+            Request::Insert { sink, claim, rows, at } => match at {
+                Progress::Travelling => {
+                    state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Running });
+                }
+                Progress::Running if state.claim == claim || self.is(Flaw::NoFence) => {
+                    state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Passed });
+                }
+                // Refused: 469.
+                Progress::Running => answer(state, sink, claim, &rows, Step::Assigned),
+                Progress::Passed => {
+                    state.table.extend(rows.clone());
+                    state.table.sort_unstable();
+                    let current = state.sinks[sink].generation == state.generation;
+                    if self.is(Flaw::NoLook) && current && waits(state, sink, claim, &rows) {
+                        state.committed = rows.end;
+                    }
+                    answer(state, sink, claim, &rows, Step::Ready { claim, next: rows.end });
+                }
+            },
+        }
+    }
+}
+
+fn remove(state: &mut State, request: &Request) {
+    if let Some(at) = state.under_way.iter().position(|r| r == request) {
+        state.under_way.remove(at);
+    }
+}
+
+/// Whether a process waits for the answer to this insert.
+fn waits(state: &State, sink: usize, claim: u8, rows: &Range<u8>) -> bool {
+    state.sinks[sink].step == Step::Inserting { claim, rows: rows.clone() }
+}
+
+/// Hands the answer to the process, if it still waits for it.
+fn answer(state: &mut State, sink: usize, claim: u8, rows: &Range<u8>, then: Step) {
+    if waits(state, sink, claim, rows) {
+        state.sinks[sink].step = then;
+    }
+}
+
+/// What orders requests, so that the same ones are the same state.
+fn rank(request: &Request) -> (usize, u8, Range<u8>, Option<Progress>) {
+    match request {
+        Request::Claim { sink, claim } => (*sink, *claim, 0..0, None),
+        Request::Insert { sink, claim, rows, at } => (*sink, *claim, rows.clone(), Some(*at)),
+    }
+}
+
+impl Model for Sink {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State {
+            table: Vec::new(),
+            claim: 0,
+            replaced: 0,
+            fresh: 1,
+            under_way: Vec::new(),
+            generation: 1,
+            owner: 0,
+            committed: 0,
+            restarts: 0,
+            sinks: vec![Process { generation: 0, step: Step::Idle }; self.bounds.sinks],
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for sink in 0..self.bounds.sinks {
+            self.steps(state, sink, actions);
+            if sink != state.owner && state.generation <= self.bounds.rebalances {
+                actions.push(Action::Rebalance(sink));
+            }
+        }
+        for request in &state.under_way {
+            actions.push(Action::Serve(request.clone()));
+            if matches!(request, Request::Insert { at: Progress::Running | Progress::Passed, .. }) {
+                actions.push(Action::Cut(request.clone()));
+            }
+        }
+        if state.restarts < self.bounds.restarts {
+            if self.is(Flaw::PersistentClaims) {
+                actions.extend([Action::Restart(state.claim), Action::Restart(state.replaced)]);
+            } else {
+                actions.push(Action::Restart(0));
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Rebalance(sink) => {
+                state.generation += 1;
+                state.owner = sink;
+            }
+            Action::Learn(sink) => {
+                let step = if state.owner == sink { Step::Assigned } else { Step::Idle };
+                state.sinks[sink] = Process { generation: state.generation, step };
+            }
+            Action::Doubt(sink) => self.doubt(&mut state, sink),
+            Action::Prove(sink) => state.sinks[sink].step = Step::Member,
+            Action::Claim(sink) => self.claim(&mut state, sink),
+            Action::Drain(sink) => {
+                let claim = if let Step::Claimed { claim } = state.sinks[sink].step { claim } else { 0 };
+                state.sinks[sink].step = Step::Drained { claim };
+            }
+            Action::Look(sink) => self.look(&mut state, sink),
+            Action::Insert(sink, to) => self.insert(&mut state, sink, to),
+            Action::Serve(request) => self.serve(&mut state, request),
+            Action::Cut(request) => remove(&mut state, &request),
+            Action::Restart(claim) => {
+                state.restarts += 1;
+                state.claim = claim;
+                let survives = |r: &Request| {
+                    !matches!(r, Request::Insert { at: Progress::Running | Progress::Passed, .. })
+                };
+                state.under_way.retain(survives);
+            }
+        }
+        state.under_way.sort_unstable_by_key(|request| {
+            let (sink, claim, rows, at) = rank(request);
+            (sink, claim, rows.start, rows.end, at)
+        });
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("the table is a prefix of the topic", |_, state: &State| {
+                state.table.iter().copied().eq(0..u8::try_from(state.table.len()).unwrap_or(u8::MAX))
+            }),
+            Property::sometimes("all records are there", |model: &Self, state: &State| {
+                state.table.last().is_some_and(|last| last + 1 == model.bounds.records)
+            }),
+            // Without these the model would hold for want of anything happening.
+            Property::sometimes("the fence meets an insert under an older claim", |_, state: &State| {
+                let older = |r: &Request| matches!(r, Request::Insert { claim, at: Progress::Running, .. } if *claim < state.claim);
+                state.under_way.iter().any(older)
+            }),
+            Property::sometimes(
+                "a drain waits for an insert that has passed the fence",
+                |_, state: &State| {
+                    let passed = |r: &Request| matches!(r, Request::Insert { at: Progress::Passed, .. });
+                    let waits = |p: &Process| matches!(p.step, Step::Claimed { .. });
+                    state.sinks.iter().any(waits) && state.under_way.iter().any(passed)
+                },
+            ),
+            Property::sometimes("the server restarts between a look and an insert", |_, state: &State| {
+                let ready = |p: &Process| matches!(p.step, Step::Ready { .. });
+                state.restarts > 0 && state.claim == 0 && state.sinks.iter().any(ready)
+            }),
+            Property::sometimes("a zombie is about to insert", |_, state: &State| {
+                let zombie =
+                    |p: &Process| p.generation != state.generation && matches!(p.step, Step::Ready { .. });
+                state.sinks.iter().any(zombie)
+            }),
+        ]
+    }
+}
