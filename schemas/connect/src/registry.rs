@@ -128,7 +128,9 @@ impl SchemaRegistry {
             (StatusCode::CONFLICT, message) => {
                 Err(RegistryError::Incompatible { subject: subject.to_owned(), message })
             }
-            (status, body) => parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id)),
+            (status, body) => {
+                parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id))
+            }
         }
     }
 
@@ -137,9 +139,8 @@ impl SchemaRegistry {
         let url = format!("{}/config/{subject}", self.base);
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
-            (status, body) => {
-                parse::<LevelAnswer>(&url, status, &body, "a compatibility level").map(|answer| Some(answer.level))
-            }
+            (status, body) => parse::<LevelAnswer>(&url, status, &body, "a compatibility level")
+                .map(|answer| Some(answer.level)),
         }
     }
 
