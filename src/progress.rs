@@ -131,7 +131,7 @@ impl Step<'_> {
             bar.finish_and_clear();
         }
         self.progress.line(&format!(
-            "{} {} {}",
+            "{} {}: {}",
             style("✓").green(),
             self.what,
             style(outcome.as_ref()).dim()

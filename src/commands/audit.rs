@@ -35,7 +35,7 @@ fn tell(report: &Report) {
         report.closed_sources
     );
     for kind in Kind::ALL {
-        let name = format!("{kind:?}");
+        let name = kind.as_str();
         match report.findings.iter().find(|finding| finding.kind == kind) {
             None => say!("  {} {name:<14} 0", style("✓").green()),
             Some(finding) => {

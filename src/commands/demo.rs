@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agentgov_audit::completeness;
 use agentgov_importers::{ImportOptions, parse_start_time};
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::imported::Violation;
@@ -66,7 +67,17 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(file) = &args.violations {
         write_violations(file, &violations)?;
     }
+    // The log of a stack that somebody else runs may be large: `audit completeness` is theirs to call.
+    let audit = if pipeline.is_ours() {
+        let step = progress.step("comparing topics and tables");
+        let audit = completeness(&pipeline.topology, &pipeline.endpoints).or_exit(ExitCode::TryAgain)?;
+        step.done(format!("{} records, {} findings", audit.records, audit.findings.len()));
+        Some(audit)
+    } else {
+        None
+    };
     let report = Report {
+        audit,
         input: file,
         counts: reader.counts(&source).or_exit(ExitCode::Failed)?,
         latency: reader.latency(&source).or_exit(ExitCode::Failed)?,

@@ -8,7 +8,7 @@ use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::{ExitCode, Stop};
 use agentgov_schemas::topology::Topology;
-use agentgov_testenv::{Options, TestEnv};
+use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
 use super::{policy, registry};
@@ -91,6 +91,11 @@ impl Pipeline {
     /// To ask the stages to end.
     pub fn stop_handle(&self) -> Stop {
         self.running.stop().clone()
+    }
+
+    /// True of a stack that this process started.
+    pub fn is_ours(&self) -> bool {
+        self.env.backend() != BackendKind::External
     }
 
     /// Where the parts' logs are; empty for a stack that somebody else runs.

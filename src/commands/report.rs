@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// What the demo found.
 pub struct Report {
+    /// What comparing topics and tables found; `None` if it was not asked.
+    pub audit: Option<agentgov_audit::Report>,
     /// The file of recorded runs.
     pub input: String,
     /// What is in the log.
@@ -68,6 +70,7 @@ impl Report {
             "alerted": self.violations.iter().filter(|v| v.alerted).count(),
             "by_policy": by_policy,
             "findings": self.violations,
+            "audit": self.audit,
             "latency_ms": self.latency,
             "bundle": self.bundle,
             "pipeline_ms": self.pipeline_ms,
@@ -82,6 +85,7 @@ impl Report {
         self.came_in(&mut text);
         self.found(&mut text);
         self.sessions(&mut text);
+        self.whole(&mut text);
         self.how_quickly(&mut text);
         self.next(&mut text, kept);
         text
@@ -134,6 +138,23 @@ impl Report {
         if c.without_grant > 0 {
             let _ = writeln!(out, "  {} of them denied since no grant allows them", number(c.without_grant));
         }
+    }
+
+    fn whole(&self, out: &mut String) {
+        let Some(audit) = &self.audit else { return };
+        heading(out, "Is the log whole?");
+        let _ = writeln!(
+            out,
+            "  {} records of the topics compared with {} rows of the tables, by a reader of its own",
+            number(audit.records),
+            number(audit.rows)
+        );
+        for kind in agentgov_audit::Kind::ALL {
+            let n = audit.count(kind);
+            let told = format!("{} {n}", kind.as_str());
+            let _ = write!(out, "  {}", if n == 0 { style(told).green() } else { style(told).red().bold() });
+        }
+        let _ = writeln!(out);
     }
 
     fn found(&self, out: &mut String) {

@@ -46,4 +46,10 @@ fn on_a_stack_of_its_own_every_rule_fires_and_nothing_is_left_running() {
     }
     assert_eq!(report["violations"], report["alerted"]);
     assert_eq!(report["counts"]["without_grant"], 0);
+    // The log is whole, says a reader that shares no code with the stages.
+    let audit = &report["audit"];
+    assert_eq!(audit["findings"], serde_json::json!([]));
+    assert_eq!((&audit["records"], &audit["pending"]), (&audit["rows"], &serde_json::json!(0)));
+    assert_eq!(audit["judged"], report["counts"]["tool_calls"]);
+    assert_eq!((&audit["sources"], &audit["closed_sources"]), (&serde_json::json!(1), &serde_json::json!(1)));
 }

@@ -18,24 +18,18 @@ use crate::rows::{Place, Tables};
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// Kafka did not answer, or refused.
-    #[error("audit: reading {topic}/{partition}: {source}")]
+    #[error("audit: reading {topic}: {source}")]
     Kafka {
         /// The topic.
         topic: String,
-        /// The partition.
-        partition: i32,
         /// What Kafka said.
         source: KafkaError,
     },
     /// Kafka answered nothing at all for a while.
-    #[error(
-        "audit: reading {topic}/{partition}: expected records or the end of the partition, found silence"
-    )]
+    #[error("audit: reading {topic}: expected records or the end of each partition, found silence")]
     Silent {
         /// The topic.
         topic: String,
-        /// The partition.
-        partition: i32,
     },
     /// The tables could not be read.
     #[error("audit: reading the tables: {0}")]
@@ -105,10 +99,10 @@ struct Audit<'a> {
     told: Told,
 }
 
-/// A topic that was read: its name, and the first offset that each partition still holds.
+/// A topic that was read: its name, and of each partition the offset after its last record, if it holds any.
 struct Topic {
     name: String,
-    low: BTreeMap<i32, i64>,
+    ends: BTreeMap<i32, Option<i64>>,
 }
 
 impl Audit<'_> {
@@ -120,22 +114,22 @@ impl Audit<'_> {
     ) -> Result<Topic, AuditError> {
         let (name, _) = self.topology.topic_of(subject)?;
         let (_, table) = self.topology.table_from(name)?;
-        let kafka = &self.endpoints.kafka;
-        let mut low = BTreeMap::new();
-        for partition in kafka::partitions(kafka, name)? {
-            let mut there = Vec::new();
-            let (decoder, told, report) = (&mut self.decoder, &mut self.told, &mut self.report);
-            let first = kafka::read(kafka, name, partition, |offset, value| {
-                there.push((offset, hex(&Sha256::digest(value))));
-                if let Some(fields) = decoder.decode(value) {
-                    tell(told, report, (partition, offset), name, &fields);
-                }
-            })?;
-            low.insert(partition, first);
+        let mut there: BTreeMap<i32, Vec<(i64, String)>> = BTreeMap::new();
+        let (decoder, told, report) = (&mut self.decoder, &mut self.told, &mut self.report);
+        let lows = kafka::read(&self.endpoints.kafka, name, |partition, offset, value| {
+            there.entry(partition).or_default().push((offset, hex(&Sha256::digest(value))));
+            if let Some(fields) = decoder.decode(value) {
+                tell(told, report, (partition, offset), name, &fields);
+            }
+        })?;
+        let mut ends = BTreeMap::new();
+        for (partition, low) in lows {
+            let there = there.remove(&partition).unwrap_or_default();
             let rows = self.tables.places(table, name, partition)?;
-            compare(&mut self.report, &format!("{name}/{partition}"), first, &there, &rows);
+            compare(&mut self.report, &format!("{name}/{partition}"), low, &there, &rows);
+            ends.insert(partition, there.last().map(|(offset, _)| offset + 1));
         }
-        Ok(Topic { name: name.to_owned(), low })
+        Ok(Topic { name: name.to_owned(), ends })
     }
 
     /// Each judged action that the evaluator has passed has one answer.
@@ -156,12 +150,10 @@ impl Audit<'_> {
     /// alerter has anything left to do at all: a verdict does not say where it stands itself.
     fn alerted(&mut self, stage: &str, verdicts: &Topic) -> Result<(), AuditError> {
         let passed = self.passed(stage, verdicts)?;
-        let mut behind = false;
-        for (partition, low) in &verdicts.low {
-            let mut last = *low - 1;
-            kafka::read(&self.endpoints.kafka, &verdicts.name, *partition, |offset, _| last = offset)?;
-            behind |= last >= *low && passed.get(partition).copied().unwrap_or(0) <= last;
-        }
+        let behind = verdicts
+            .ends
+            .iter()
+            .any(|(partition, end)| end.is_some_and(|end| passed.get(partition).copied().unwrap_or(0) < end));
         for (((partition, offset), policy), alerts) in &self.told.wanted {
             let place = || format!("{policy} at partition {partition} offset {offset}: {alerts} alerts");
             match alerts {
@@ -183,7 +175,7 @@ impl Audit<'_> {
 
     fn passed(&self, stage: &str, topic: &Topic) -> Result<BTreeMap<i32, i64>, AuditError> {
         let group = &self.topology.stage(stage)?.group.value;
-        let partitions: Vec<i32> = topic.low.keys().copied().collect();
+        let partitions: Vec<i32> = topic.ends.keys().copied().collect();
         kafka::committed(&self.endpoints.kafka, group, &topic.name, &partitions)
     }
 

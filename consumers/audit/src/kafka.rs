@@ -1,6 +1,6 @@
 //! Reading topics from their start to their end, and how far groups are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
@@ -13,43 +13,47 @@ use crate::AuditError;
 
 const CALL: Duration = Duration::from_secs(15);
 
-/// Calls `each` with the offset, logged_at is not needed, and value of every record of a partition, in order, up to what
-/// is its end now. Returns the first offset that the topic still holds.
+/// What reading a topic came to, by partition: the first offset that it still holds.
+pub type Lows = BTreeMap<i32, i64>;
+
+/// Calls `each` with partition, offset and value of every record of a topic, in order within each partition, up to what is
+/// its end now.
 pub fn read(
     kafka: &KafkaEndpoint,
     topic: &str,
-    partition: i32,
-    mut each: impl FnMut(i64, &[u8]),
-) -> Result<i64, AuditError> {
-    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), partition, source };
+    mut each: impl FnMut(i32, i64, &[u8]),
+) -> Result<Lows, AuditError> {
+    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
     let consumer = consumer(kafka, "agentgov.audit").map_err(failed)?;
-    let (low, _) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
-    let mut from = TopicPartitionList::new();
-    from.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
+    let (mut lows, mut from) = (Lows::new(), TopicPartitionList::new());
+    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()) {
+        let (low, _) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
+        from.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
+        lows.insert(partition, low);
+    }
     consumer.assign(&from).map_err(failed)?;
+    let mut open: BTreeSet<i32> = lows.keys().copied().collect();
     let mut heard = Instant::now();
-    loop {
+    while !open.is_empty() {
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
-                each(message.offset(), message.payload().unwrap_or_default());
+                // What came after its end was first seen belongs to the next audit.
+                if open.contains(&message.partition()) {
+                    each(message.partition(), message.offset(), message.payload().unwrap_or_default());
+                }
                 heard = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(low),
-            Some(Err(error)) if heard.elapsed() > CALL => return Err(failed(error)),
-            None if heard.elapsed() > CALL => {
-                return Err(AuditError::Silent { topic: topic.to_owned(), partition });
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+                heard = Instant::now();
             }
+            Some(Err(error)) if heard.elapsed() > CALL => return Err(failed(error)),
+            None if heard.elapsed() > CALL => return Err(AuditError::Silent { topic: topic.to_owned() }),
             Some(Err(_)) | None => {}
         }
     }
-}
-
-/// Partitions of a topic.
-pub fn partitions(kafka: &KafkaEndpoint, topic: &str) -> Result<Vec<i32>, AuditError> {
-    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), partition: 0, source };
-    let consumer = consumer(kafka, "agentgov.audit").map_err(failed)?;
-    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
-    Ok(metadata.topics().iter().flat_map(|t| t.partitions().iter().map(|p| p.id())).collect())
+    Ok(lows)
 }
 
 /// The offsets that a group has committed on a topic, by partition.
@@ -59,7 +63,7 @@ pub fn committed(
     topic: &str,
     partitions: &[i32],
 ) -> Result<BTreeMap<i32, i64>, AuditError> {
-    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), partition: 0, source };
+    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
     let consumer = consumer(kafka, group).map_err(failed)?;
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
@@ -82,5 +86,6 @@ fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, KafkaErr
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "20")
         .create()
 }

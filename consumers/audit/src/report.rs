@@ -37,6 +37,20 @@ impl Kind {
         Self::SequenceGap,
     ];
 
+    /// The kind in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Doubled => "doubled",
+            Self::Different => "different",
+            Self::Reordered => "reordered",
+            Self::Unjudged => "unjudged",
+            Self::AlertMissing => "alert missing",
+            Self::AlertDoubled => "alert doubled",
+            Self::SequenceGap => "sequence gap",
+        }
+    }
+
     /// What such a finding can mean, for who has to act on it.
     pub const fn meaning(self) -> &'static str {
         match self {
