@@ -9,14 +9,6 @@ macro_rules! say {
     }};
 }
 
-/// Prints to stdout, without ending the line.
-macro_rules! say_part {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = write!(std::io::stdout(), $($text)*);
-    }};
-}
-
 mod cli;
 mod commands;
 mod context;

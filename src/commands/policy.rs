@@ -90,7 +90,7 @@ fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
 
 fn test(bundle: &Arc<Bundle>, files: &BundleFiles) -> Result<ExitCode, Failure> {
     let report = testing::run(bundle, files);
-    say_part!("{report}");
+    say!("{report}");
     if report.passed() {
         say!("{} {}", style("ok:").green(), describe(bundle));
         Ok(ExitCode::Done)
