@@ -110,6 +110,8 @@ impl Stack {
         command
             .args(args)
             .current_dir(root())
+            // Whatever runs it, to the command it is a stack that somebody else runs.
+            .env("AGENTGOV_BACKEND", "external")
             .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
             .env("AGENTGOV_REGISTRY", &self.endpoints.registry.url)
             .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
