@@ -11,7 +11,7 @@ use stateright::{Checker as _, Expectation, HasDiscoveries, Model};
 pub struct Explored {
     /// Different states that were reached.
     pub states: usize,
-    /// Length of the longest of the shortest paths to them, in steps.
+    /// Steps to the farthest of them, by the shortest way.
     pub depth: usize,
     /// Per property that must always hold and does not: the shortest way there, one action a line.
     pub broken: BTreeMap<&'static str, Vec<String>>,
@@ -72,5 +72,7 @@ where
             }
         }
     }
-    Explored { states: checker.unique_state_count(), depth: checker.max_depth(), broken, never }
+    // The checker counts the first state as a step.
+    let depth = checker.max_depth().saturating_sub(1);
+    Explored { states: checker.unique_state_count(), depth, broken, never }
 }
