@@ -15,10 +15,17 @@ const GATHER: Duration = Duration::from_millis(5);
 const MOST_RECORDS: usize = 20_000;
 const MOST_BYTES: usize = 32 << 20;
 
-/// What fetching came to.
-pub(super) enum Fetched<'c> {
-    /// Records, in order within each partition; perhaps none.
-    Records(Vec<BorrowedMessage<'c>>),
+/// What fetching came to: records, in order within each partition, perhaps none; and why it ended there. Records that came
+/// before an error are not dropped with it: the consumer's position is already behind them.
+pub(super) struct Fetched<'c> {
+    pub records: Vec<BorrowedMessage<'c>>,
+    pub end: End,
+}
+
+/// Why fetching ended.
+pub(super) enum End {
+    /// There is nothing more, or enough.
+    Enough,
     /// Retention has overtaken a partition in work.
     OffsetGone,
     /// Kafka is away, or says something that may pass.
@@ -32,6 +39,7 @@ pub(super) fn fetch(consumer: &BaseConsumer<GroupContext>) -> Fetched<'_> {
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
+    let mut end = End::Enough;
     while records.len() < MOST_RECORDS && bytes < MOST_BYTES {
         let wait = gathering.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
         match consumer.poll(wait) {
@@ -40,16 +48,16 @@ pub(super) fn fetch(consumer: &BaseConsumer<GroupContext>) -> Fetched<'_> {
                 records.push(message);
                 gathering.get_or_insert_with(|| Instant::now() + GATHER);
             }
-            Some(Err(error)) => match error {
-                KafkaError::MessageConsumptionFatal(_) => return Fetched::Fatal(error),
-                KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => {
-                    return Fetched::OffsetGone;
-                }
-                // What was fetched so far is good, and is dropped with the error: it is fetched again after the reset.
-                _ => return Fetched::Trouble(error),
-            },
+            Some(Err(error)) => {
+                end = match error {
+                    KafkaError::MessageConsumptionFatal(_) => End::Fatal(error),
+                    KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => End::OffsetGone,
+                    _ => End::Trouble(error),
+                };
+                break;
+            }
             None => break,
         }
     }
-    Fetched::Records(records)
+    Fetched { records, end }
 }

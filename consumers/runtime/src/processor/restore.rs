@@ -51,7 +51,7 @@ impl Restorer<'_> {
         schemas: &mut SchemaCache,
     ) -> Result<Option<BTreeMap<i32, Restored<P>>>, StageError> {
         let committed = self.committed(group, partitions)?;
-        let Some(known) = self.changelog(processor, partitions, &committed, schemas)? else {
+        let Some(known) = self.changelog(processor, group, partitions, committed, schemas)? else {
             return Ok(None);
         };
         let mut restored = BTreeMap::new();
@@ -89,11 +89,12 @@ impl Restorer<'_> {
     }
 
     #[expect(clippy::type_complexity, reason = "state and progress by partition, used once")]
-    fn changelog<P: Processor>(
+    fn changelog<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         processor: &P,
+        group: &BaseConsumer<C>,
         partitions: &[i32],
-        committed: &BTreeMap<i32, Option<i64>>,
+        mut committed: BTreeMap<i32, Option<i64>>,
         schemas: &mut SchemaCache,
     ) -> Result<Option<BTreeMap<i32, (P::Partition, Option<i64>)>>, StageError> {
         let mut known: BTreeMap<i32, (P::Partition, Option<i64>)> =
@@ -137,7 +138,13 @@ impl Restorer<'_> {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     let progress = known.get(&partition).and_then(|(_, progress)| *progress);
-                    if self.is_complete(partition, committed.get(&partition).copied().flatten(), progress)? {
+                    let mut at = committed.get(&partition).copied().flatten();
+                    if is_ahead(at, progress) {
+                        // The group went on since it was asked: this process may have slept, and somebody else committed.
+                        committed.extend(self.committed(group, &[partition])?);
+                        at = committed.get(&partition).copied().flatten();
+                    }
+                    if self.is_complete(partition, at, progress)? {
                         behind.retain(|p| *p != partition);
                     }
                 }
@@ -162,7 +169,7 @@ impl Restorer<'_> {
         Ok(Some(known))
     }
 
-    /// True if the changelog holds all that was committed. Behind: wait. Ahead: somebody moved the group's offsets back.
+    /// True if the changelog holds all that was committed. Behind: wait. Still ahead: somebody moved the group's offsets back.
     fn is_complete(
         &self,
         partition: i32,
@@ -173,15 +180,17 @@ impl Restorer<'_> {
             // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
             (None, _) => Ok(true),
             (Some(_), None) => Ok(false),
-            (Some(committed), Some(progress)) if progress > committed => Err(StageError::OtherCluster {
-                stage: self.stage.to_owned(),
-                topic: self.input.to_owned(),
-                partition,
-                message: format!(
-                    "the changelog is applied through offset {progress}, but the group is committed at {committed}: \
+            (Some(committed), Some(progress)) if is_ahead(Some(committed), Some(progress)) => {
+                Err(StageError::OtherCluster {
+                    stage: self.stage.to_owned(),
+                    topic: self.input.to_owned(),
+                    partition,
+                    message: format!(
+                        "the changelog is applied through offset {progress}, but the group is committed at {committed}: \
                      offsets were moved back, which would judge actions twice"
-                ),
-            }),
+                    ),
+                })
+            }
             (Some(committed), Some(progress)) => Ok(progress == committed),
         }
     }
@@ -240,6 +249,11 @@ impl Restorer<'_> {
         reader.assign(&from_start).map_err(StageError::kafka("assigning the changelog"))?;
         Ok(reader)
     }
+}
+
+/// True if the changelog has been applied further than the group has committed.
+fn is_ahead(committed: Option<i64>, progress: Option<i64>) -> bool {
+    matches!((committed, progress), (Some(committed), Some(progress)) if progress > committed)
 }
 
 /// A consumer outside any group's rebalancing, which reads partitions to their end and says when it is there.

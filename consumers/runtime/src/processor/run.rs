@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
-use super::batch::{Fetched, fetch};
+use super::batch::{End, Fetched, fetch};
 use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
 use super::stage::Processor;
@@ -143,11 +143,13 @@ impl<'c, P: Processor> Loop<'c, P> {
             drop(fetched);
             return self.follow_group(changes).map(|()| Turn::Done);
         }
-        let records = match fetched {
-            Fetched::Records(records) => records,
-            Fetched::Trouble(error) => return Ok(Turn::Trouble(error.to_string())),
-            Fetched::OffsetGone => return Ok(Turn::StartOver),
-            Fetched::Fatal(error) => {
+        let Fetched { records, end } = fetched;
+        let after = match end {
+            End::Enough => Turn::Done,
+            // What is known of every partition is read again, and fetched from there.
+            End::OffsetGone => return Ok(Turn::StartOver),
+            End::Trouble(error) => Turn::Trouble(error.to_string()),
+            End::Fatal(error) => {
                 return Err(StageError::Fenced {
                     stage: self.config.stage.clone(),
                     message: error.to_string(),
@@ -168,7 +170,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         drop(records);
         if offsets.count() == 0 {
             self.config.health.progress(0, 0);
-            return Ok(Turn::Done);
+            return Ok(after);
         }
         let stepped = began.elapsed();
         let outcome = self.transactions.run(&self.work.outputs, &offsets, &group)?;
@@ -192,7 +194,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
             self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))?;
         }
-        Ok(Turn::Done)
+        Ok(after)
     }
 
     fn follow_group(&mut self, changes: Vec<Change>) -> Result<(), StageError> {
