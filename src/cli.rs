@@ -69,6 +69,9 @@ pub enum Command {
     /// Is the log whole?
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Try it hard, and measure.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// The local stack's parts.
     #[command(subcommand)]
     Testenv(TestenvCommand),
@@ -231,6 +234,28 @@ pub enum AuditCommand {
     /// Compare topics, tables and what the events say of themselves. Exit code 3 if anything is missing, doubled or out of
     /// order.
     Completeness,
+}
+
+/// `bench …`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Two processes of each stage on a stack of their own, under load, while stages, broker and engine are killed, stopped and
+    /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
+    Faults(Faults),
+}
+
+/// `bench faults`.
+#[derive(Debug, Args)]
+pub struct Faults {
+    /// How often a process is killed (SIGKILL).
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub kills: usize,
+    /// The same seed makes the same schedule.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 }
 
 /// `testenv …`.

@@ -20,7 +20,8 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
     Ok(if report.findings.is_empty() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-fn tell(report: &Report) {
+/// Prints what an audit looked at, and each kind of finding.
+pub fn tell(report: &Report) {
     say!(
         "{} records in the topics, {} rows in the tables, {} records not yet reached by the sink",
         report.records,
@@ -28,9 +29,10 @@ fn tell(report: &Report) {
         report.pending
     );
     say!(
-        "{} judged actions ({} sent again), {} sources ({} closed)",
+        "{} judged actions ({} sent again), {} answers not yet given by the stages, {} sources ({} closed)",
         report.judged,
         report.sent_again,
+        report.unanswered,
         report.sources,
         report.closed_sources
     );

@@ -1,6 +1,7 @@
 //! One file a command: it fetches what it needs, calls the crate that does the work, and prints.
 
 mod audit;
+mod bench;
 mod demo;
 mod import;
 mod pipeline;
@@ -33,6 +34,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Session(command) => session::session(&command, global),
         Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Audit(command) => audit::audit(&command, global),
+        Command::Bench(command) => bench::bench(&command, global),
         Command::Testenv(command) => testenv::testenv(&command),
     }
 }

@@ -27,30 +27,31 @@ pub const AGENT: &str = "airline-service";
 /// Where the example's bundle judges.
 pub const ENVIRONMENT: &str = "demo";
 
-/// A running pipeline.
-pub struct Pipeline {
-    /// Where its stack is.
+/// A stack on which stages can run: the map applied, the airline's registry and bundle pushed.
+pub struct Stack {
+    /// Where it is.
     pub endpoints: Endpoints,
     /// Its map.
     pub topology: Arc<Topology>,
     /// The bundle that judges.
     pub bundle: Bundle,
-    // In the order in which they are to end: the stages before what they stand on.
-    running: Running,
-    env: TestEnv,
+    /// What runs it.
+    pub env: TestEnv,
 }
 
-impl Pipeline {
-    /// Starts everything. `stop` is asked by a signal; the start itself ends early then.
+impl Stack {
+    /// Starts it. Without a `backend` the environment chooses.
     pub fn start(
         topology: Arc<Topology>,
         data: Option<PathBuf>,
+        backend: Option<BackendKind>,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
         let helper = std::env::current_exe().or_exit(ExitCode::Failed)?;
         let listener = Arc::clone(progress);
         let mut options = Options::new(helper).progress(move |event| listener.stack(&event));
         options.data_dir = data;
+        options.backend = backend;
         let env = TestEnv::start(options).or_exit(ExitCode::TryAgain)?;
         let endpoints = endpoints_of(env.addresses());
 
@@ -76,7 +77,31 @@ impl Pipeline {
             bundle.version(),
             bundle.policies().count()
         ));
+        Ok(Self { endpoints, topology, bundle, env })
+    }
+}
 
+/// A running pipeline.
+pub struct Pipeline {
+    /// Where its stack is.
+    pub endpoints: Endpoints,
+    /// Its map.
+    pub topology: Arc<Topology>,
+    /// The bundle that judges.
+    pub bundle: Bundle,
+    // In the order in which they are to end: the stages before what they stand on.
+    running: Running,
+    env: TestEnv,
+}
+
+impl Pipeline {
+    /// Starts everything. `stop` is asked by a signal; the start itself ends early then.
+    pub fn start(
+        topology: Arc<Topology>,
+        data: Option<PathBuf>,
+        progress: &Arc<Progress>,
+    ) -> Result<Self, Failure> {
+        let Stack { endpoints, topology, bundle, env } = Stack::start(topology, data, None, progress)?;
         let step = progress.step("starting the stages");
         let running = Running::start(&["all".to_owned()], &endpoints, &topology, false)?;
         let pipeline = Self { endpoints, topology, bundle, running, env };

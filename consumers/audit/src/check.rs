@@ -137,7 +137,11 @@ impl Audit<'_> {
         let passed = self.passed(stage, actions)?;
         self.report.judged = self.told.judged.len() as u64;
         for ((partition, offset), answers) in &self.told.judged {
-            if *answers != 1 && passed.get(partition).is_some_and(|next| offset < next) {
+            let is_passed = passed.get(partition).is_some_and(|next| offset < next);
+            if *answers == 0 && !is_passed {
+                self.report.unanswered += 1;
+            }
+            if *answers != 1 && is_passed {
                 self.report.add(Kind::Unjudged, || {
                     format!("{}/{partition}@{offset}: {answers} verdicts and rejects", actions.name)
                 });
@@ -158,7 +162,7 @@ impl Audit<'_> {
             let place = || format!("{policy} at partition {partition} offset {offset}: {alerts} alerts");
             match alerts {
                 1 => {}
-                0 if behind => {}
+                0 if behind => self.report.unanswered += 1,
                 0 => self.report.add(Kind::AlertMissing, place),
                 _ => self.report.add(Kind::AlertDoubled, place),
             }

@@ -92,6 +92,8 @@ pub struct Report {
     pub rows: u64,
     /// Records that no row can be expected of yet: the sink is behind them.
     pub pending: u64,
+    /// Judged actions and violations that no answer can be expected of yet: evaluator or alerter is behind them.
+    pub unanswered: u64,
     /// Judged actions among the records.
     pub judged: u64,
     /// Of those, sent again: their verdicts say `duplicate`.

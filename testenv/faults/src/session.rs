@@ -1,0 +1,87 @@
+//! One session of the airline's agent, event by event: it looks a customer and a reservation up, and acts on it, sometimes
+//! against the rules.
+
+use agentgov_schemas::catalogue;
+use agentgov_schemas::event::Agent;
+use agentgov_sdk::{Content, Event, RecordError, Recorder, ToolCall, ToolResult};
+use fastrand::Rng;
+
+/// Most acts of a session, after the two looks.
+const MOST_ACTS: usize = 25;
+
+/// A session that goes on.
+pub(crate) struct Session {
+    id: String,
+    /// What is still to be said, last first.
+    rest: Vec<Turn>,
+}
+
+enum Turn {
+    Plain(&'static str),
+    Call { id: usize, tool: &'static str, arguments: &'static str },
+    Answer { id: usize, content: &'static str },
+}
+
+const LOOKS: [(&str, &str, &str); 2] = [
+    ("get_user_details", r#"{"user_id":"ines_blum_1"}"#, r#"{"membership":"regular"}"#),
+    (
+        "get_reservation_details",
+        r#"{"reservation_id":"QX1"}"#,
+        r#"{"reservation_id":"QX1","user_id":"ines_blum_1","cabin":"basic_economy","insurance":"no","created_at":"2024-05-01T00:00:00","total_baggages":2,"flights":[{"flight_number":"ZQ10","date":"2024-06-01","price":120}],"passengers":[{"first_name":"Ines"}]}"#,
+    ),
+];
+/// The first two are allowed, the others violate a policy.
+const ACTS: [(&str, &str); 5] = [
+    ("think", r#"{"thought":"hm"}"#),
+    ("update_reservation_baggages", r#"{"reservation_id":"QX1","total_baggages":3}"#),
+    ("update_reservation_baggages", r#"{"reservation_id":"QX1","total_baggages":1}"#),
+    ("update_reservation_passengers", r#"{"reservation_id":"QX1","passengers":[]}"#),
+    ("cancel_reservation", r#"{"reservation_id":"QX1"}"#),
+];
+
+impl Session {
+    pub(crate) fn new(id: String, rng: &mut Rng) -> Self {
+        let mut turns = vec![Turn::Plain(catalogue::SESSION_STARTED), Turn::Plain(catalogue::USER_INPUT)];
+        let mut call = |tool, arguments, content| {
+            let id = turns.len();
+            turns.extend([Turn::Call { id, tool, arguments }, Turn::Answer { id, content }]);
+        };
+        for (tool, arguments, content) in LOOKS {
+            call(tool, arguments, content);
+        }
+        for _ in 0..rng.usize(1..=MOST_ACTS) {
+            // Every fourth act is against the rules, or so.
+            let among = if rng.u32(..4) == 0 { 2..ACTS.len() } else { 0..2 };
+            let (tool, arguments) = ACTS.get(rng.usize(among)).copied().unwrap_or_default();
+            call(tool, arguments, "null");
+        }
+        turns.push(Turn::Plain(catalogue::SESSION_ENDED));
+        turns.reverse();
+        Self { id, rest: turns }
+    }
+
+    /// Records the next event. True when that was the last.
+    pub(crate) fn go_on(&mut self, recorder: &Recorder, agent: &str) -> Result<bool, RecordError> {
+        let Some(turn) = self.rest.pop() else { return Ok(true) };
+        let agent = Agent { id: agent, name: None, version: None };
+        let event = |r#type| Event::new(r#type, &self.id, agent);
+        let json = |text: &'static str| Content { data: text.as_bytes(), media_type: "application/json" };
+        match turn {
+            Turn::Plain(r#type) => recorder.record(&event(r#type))?,
+            Turn::Call { id, tool, arguments } => recorder.record(&Event {
+                tool: Some(ToolCall { name: tool, call_id: &id.to_string(), arguments: json(arguments) }),
+                ..event(catalogue::TOOL_INVOKED)
+            })?,
+            Turn::Answer { id, content } => recorder.record(&Event {
+                result: Some(ToolResult {
+                    call_id: &id.to_string(),
+                    name: None,
+                    is_error: None,
+                    content: json(content),
+                }),
+                ..event(catalogue::TOOL_RESPONSE_RECEIVED)
+            })?,
+        };
+        Ok(self.rest.is_empty())
+    }
+}
