@@ -20,8 +20,8 @@ pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failur
 
 fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
-    // Not the topology's path alone: what decides about the stages' logs goes on to them as well.
-    let mut stage_args = vec!["--log".to_owned(), global.log.clone()];
+    // Into files beside the parts' logs: who looks there wants to know what the stages did.
+    let mut stage_args = vec!["--log".to_owned(), "info".to_owned()];
     if let Some(file) = &global.topology {
         stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{ScopedJoinHandle, scope, sleep};
 use std::time::{Duration, Instant};
 
-use agentgov_audit::{AuditError, Report, completeness};
+use agentgov_audit::{AuditError, Finding, Report, completeness};
 use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part, TestEnv};
@@ -174,13 +174,15 @@ fn audit(
     let audit = || completeness(setup.topology, setup.endpoints);
     let report = scope(|scope| tend_while(fleet, scope.spawn(audit)))?;
     match &report {
-        Ok(report) => tell(&format!(
-            "audit: {} records, {} without a row, {} without an answer, {} findings",
-            report.records,
-            report.pending,
-            report.unanswered,
-            report.findings.len()
-        )),
+        Ok(report) => {
+            let Report { records, pending, unanswered, .. } = report;
+            tell(&format!(
+                "audit: {records} records, {pending} without a row, {unanswered} without an answer"
+            ));
+            for Finding { kind, count, first } in &report.findings {
+                tell(&format!("audit: {} {count}, first {first}", kind.as_str()));
+            }
+        }
         Err(error) => tell(&error.to_string()),
     }
     Ok(report)
