@@ -125,8 +125,11 @@ impl<'c, P: Processor> Loop<'c, P> {
                 Turn::Done => backoff.reset(),
                 Turn::Trouble(why) => {
                     self.config.health.not_ready("broker", why);
-                    self.config.stop.wait(backoff.pause());
-                    self.check_broker();
+                    // Of an outage each broken connection left an error in the queue: once the broker answers, they are
+                    // only taken out, as waiting at each would make a recovery take minutes.
+                    if !self.broker_answers() {
+                        self.config.stop.wait(backoff.pause());
+                    }
                 }
                 Turn::StartOver => self.start_over()?,
             }
@@ -264,10 +267,12 @@ impl<'c, P: Processor> Loop<'c, P> {
         Ok(())
     }
 
-    fn check_broker(&self) {
-        if self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)).is_ok() {
+    fn broker_answers(&self) -> bool {
+        let answers = self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)).is_ok();
+        if answers {
             self.config.health.clear("broker");
         }
+        answers
     }
 }
 
