@@ -67,12 +67,24 @@ impl Probe {
 
     fn collect(&self, wanted: usize, held: &mut BTreeMap<TopicPartition, Held>) -> Result<(), KafkaError> {
         let deadline = Instant::now() + TIMEOUT;
+        let mut last = RDKafkaErrorCode::OperationTimedOut;
         while held.len() < wanted {
             if Instant::now() > deadline {
-                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+                return Err(KafkaError::MessageConsumption(last));
             }
-            let Some(message) = self.0.poll(POLL) else { continue };
-            let message = message?;
+            let message = match self.0.poll(POLL) {
+                None => continue,
+                Some(Ok(message)) => message,
+                // Nobody polls between two looks: of an outage that is over each broken connection has left one of these,
+                // and to give up at each would make a recovery take minutes.
+                Some(Err(KafkaError::MessageConsumption(
+                    code @ (RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown),
+                ))) => {
+                    last = code;
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+            };
             let at = TopicPartition::new(message.topic(), message.partition());
             held.entry(at).or_insert_with(|| Held {
                 offset: message.offset(),
