@@ -4,8 +4,10 @@
 //! The registry's client is ours because no crate does lookup, registration and compatibility over one blocking client
 //! (ADR 0002); the Kafka and ClickHouse clients are libraries.
 
+mod describe;
 mod endpoints;
 mod registry;
 
+pub use describe::describe;
 pub use endpoints::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
 pub use registry::{RegistryError, SchemaRegistry};

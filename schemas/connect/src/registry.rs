@@ -10,7 +10,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::RegistryEndpoint;
+use crate::{RegistryEndpoint, describe};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -174,16 +174,4 @@ fn parse<T: for<'de> Deserialize<'de>>(
         return Err(unexpected(format!("{status} {body}")));
     }
     serde_json::from_str(body).map_err(|e| unexpected(format!("{body} ({e})")))
-}
-
-/// The error with its causes: reqwest's own text leaves out what matters, e.g. "connection refused".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

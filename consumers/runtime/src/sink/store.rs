@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::ClickHouseEndpoint;
+use agentgov_connect::{ClickHouseEndpoint, describe};
 use reqwest::Url;
 use reqwest::blocking::{Body, Client};
 use serde::de::DeserializeOwned;
@@ -164,16 +164,4 @@ impl Store {
 /// `text` as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
-}
-
-/// The error with its causes: reqwest's own text leaves out what matters, e.g. "connection refused".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

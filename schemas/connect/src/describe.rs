@@ -1,0 +1,13 @@
+//! Errors with their causes.
+
+/// The error with its causes: reqwest's own text leaves out what matters, e.g. "connection refused".
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
