@@ -256,6 +256,9 @@ pub struct Faults {
     /// Keep data and logs here; default: a temporary folder that is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Plant a mistake in the stages, to see that it is found: sink::no-drain and others; needs a build with failpoints.
+    #[arg(long, value_name = "MISTAKE")]
+    pub plant: Vec<String>,
 }
 
 /// `testenv …`.

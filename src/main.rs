@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     }
     let cli = <cli::Cli as clap::Parser>::parse();
     cli.trace();
+    let _armed = agentgov_runtime::failpoint::arm();
     match commands::dispatch(cli) {
         Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {

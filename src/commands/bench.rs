@@ -1,9 +1,12 @@
 //! `agentgov bench …`: try it hard, and measure.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use agentgov_faults::{Outcome, Setup};
-use agentgov_runtime::ExitCode;
+use agentgov_faults::{Edge, Outcome, Scene, Setup, schedule};
+use agentgov_runtime::{ExitCode, failpoint};
+use agentgov_schemas::topology::Topology;
 use agentgov_testenv::BackendKind;
 
 use super::audit;
@@ -13,12 +16,16 @@ use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
+/// This executable, even if its file has been built anew since it was started.
+const OURSELVES: &str = "/proc/self/exe";
+
 pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failure> {
     let BenchCommand::Faults(args) = command;
     faults(args, global)
 }
 
 fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
+    let plants = plants(args)?;
     let topology = context::topology(global)?;
     // Into files beside the parts' logs: who looks there wants to know what the stages did.
     let mut stage_args = vec!["--log".to_owned(), "info".to_owned()];
@@ -35,7 +42,10 @@ fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         tenant: pipeline::TENANT,
         agent: pipeline::AGENT,
         environment: pipeline::ENVIRONMENT,
-        kills: args.kills,
+        program: PathBuf::from(OURSELVES),
+        edges: edges(&stack.topology),
+        plants,
+        steps: schedule(args.seed, args.kills, &scene(&stack.topology)),
         seed: args.seed,
     };
     let outcome = agentgov_faults::run(&setup, &|line| eprintln!("{line}")).or_exit(ExitCode::TryAgain)?;
@@ -48,6 +58,52 @@ fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     Ok(if outcome.is_clean() { ExitCode::Done } else { ExitCode::Findings })
 }
 
+/// The edges of each stage's protocol, in a build that has them.
+fn edges(topology: &Topology) -> BTreeMap<String, Vec<Edge>> {
+    if !failpoint::is_built_in() {
+        return BTreeMap::new();
+    }
+    let edges = topology.stages.iter().map(|(name, stage)| {
+        let names = if stage.value.stores.is_empty() {
+            failpoint::PROCESSOR_EDGES.as_slice()
+        } else {
+            failpoint::SINK_EDGES.as_slice()
+        };
+        let in_each_batch = |name| failpoint::BATCH_EDGES.contains(&name);
+        (name.clone(), names.iter().map(|&name| Edge { name, in_each_batch: in_each_batch(name) }).collect())
+    });
+    edges.collect()
+}
+
+fn scene(topology: &Topology) -> Scene {
+    Scene {
+        stages: topology.stages.len(),
+        producers: 0,
+        session_timeout: topology.timing.session_timeout.0,
+        insert_timeout: topology.timing.insert_timeout.0,
+        edges: failpoint::is_built_in(),
+    }
+}
+
+/// The mistakes of `--plant`, by their names.
+fn plants(args: &Faults) -> Result<Vec<&'static str>, Failure> {
+    let usage = |text: String| Failure::new(ExitCode::Usage, text);
+    let plants: Result<Vec<_>, _> = args
+        .plant
+        .iter()
+        .map(|asked| {
+            let known = failpoint::PLANTS.into_iter().find(|plant| plant == asked);
+            known.ok_or_else(|| usage(format!("expected one of {}, found `{asked}`", failpoint::PLANTS.join(", "))))
+        })
+        .collect();
+    match plants {
+        Ok(plants) if !plants.is_empty() && !failpoint::is_built_in() => {
+            Err(usage("--plant needs a build with failpoints: cargo build --features failpoints".to_owned()))
+        }
+        plants => plants,
+    }
+}
+
 fn tell(outcome: &Outcome) {
     let seconds = |ms: u128| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100);
     say!(
@@ -58,11 +114,11 @@ fn tell(outcome: &Outcome) {
         outcome.events,
         outcome.sources
     );
-    for (what, times) in &outcome.done {
-        say!("  {what:<20} {times}");
+    for (what, times) in outcome.done.iter().chain(&outcome.at_edges) {
+        say!("  {what:<34} {times}");
     }
     if outcome.missed > 0 {
-        say!("  {:<20} {}", "nothing there", outcome.missed);
+        say!("  {:<34} {}", "nothing there", outcome.missed);
     }
     for (how, times) in &outcome.ended {
         say!("  ended by itself: {how}, {times} times");

@@ -11,10 +11,12 @@
 //! - [`health`]: live, ready and why not, progress
 //! - [`serve`]: what the process says of itself over HTTP
 //! - [`error`]: how a stage ends, and the exit code that says so
+//! - [`failpoint`]: edges at which the fault harness interferes; empty in product builds
 //! - [`stop`], [`backoff`]: the small parts
 
 pub mod backoff;
 pub mod error;
+pub mod failpoint;
 pub mod health;
 pub mod processor;
 pub mod schemas;

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::outcome::FaultsError;
-use crate::run::Setup;
-use crate::schedule::USUAL;
+use crate::run::{Edge, Setup};
+use crate::schedule::{AtEdge, USUAL};
 
-/// This executable, even if its file has been built anew since it was started.
-const OURSELVES: &str = "/proc/self/exe";
 /// A process that ended sooner than this after its start is not started again before.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// How long a process may take to end after SIGTERM.
@@ -22,9 +20,12 @@ const DRAIN: Duration = Duration::from_secs(60);
 /// All processes of all stages. They end with it, and with this process: only one thread, which stays, may start them.
 pub(crate) struct Fleet<'a> {
     setup: &'a Setup<'a>,
+    /// Where the stages find ClickHouse: the proxy.
+    clickhouse: String,
     stages: Vec<Stage>,
     leaving: Vec<Leaving>,
     ended: BTreeMap<String, u64>,
+    at_edges: BTreeMap<String, u64>,
 }
 
 struct Stage {
@@ -37,6 +38,14 @@ struct Member {
     started: Instant,
     /// Stopped until then.
     resume: Option<Instant>,
+    /// The edge at which it ends or stops by itself.
+    sent_to: Option<SentTo>,
+}
+
+struct SentTo {
+    edge: &'static str,
+    /// How long it stands still there; `None`: it is killed there.
+    stop: Option<Duration>,
 }
 
 /// A process that was asked to end.
@@ -48,10 +57,10 @@ struct Leaving {
 
 impl<'a> Fleet<'a> {
     /// Starts the usual number of processes of each stage.
-    pub(crate) fn start(setup: &'a Setup<'a>) -> Result<Self, FaultsError> {
+    pub(crate) fn start(setup: &'a Setup<'a>, clickhouse: String) -> Result<Self, FaultsError> {
         let stages = setup.topology.stages.keys();
         let stages = stages.map(|name| Stage { name: name.clone(), members: Vec::new() }).collect();
-        let mut fleet = Self { setup, stages, leaving: Vec::new(), ended: BTreeMap::new() };
+        let mut fleet = Self { setup, clickhouse, stages, leaving: Vec::new(), ended: BTreeMap::new(), at_edges: BTreeMap::new() };
         for stage in 0..fleet.stages.len() {
             fleet.scale(stage, USUAL)?;
         }
@@ -68,8 +77,18 @@ impl<'a> Fleet<'a> {
         &self.ended
     }
 
-    /// SIGKILL, and a new process in its place. False if there is none to kill.
-    pub(crate) fn kill(&mut self, stage: usize, member: usize) -> Result<bool, FaultsError> {
+    /// Which edges processes reached that had been sent there, and how often: `killed at …`, `stopped at …`.
+    pub(crate) fn at_edges(&self) -> &BTreeMap<String, u64> {
+        &self.at_edges
+    }
+
+    /// SIGKILL, and a new process in its place, which may be sent to an edge. False if there is none to kill.
+    pub(crate) fn kill(
+        &mut self,
+        stage: usize,
+        member: usize,
+        then: Option<AtEdge>,
+    ) -> Result<bool, FaultsError> {
         self.tend()?;
         let Some(stage) = self.stages.get_mut(stage) else { return Ok(false) };
         let name = &stage.name;
@@ -77,7 +96,7 @@ impl<'a> Fleet<'a> {
         let Some(mut child) = member.child.take() else { return Ok(false) };
         signal(&child, Signal::KILL);
         let status = child.wait().map_err(process(name))?;
-        *member = spawn(self.setup, name)?;
+        *member = spawn(self.setup, &self.clickhouse, name, then)?;
         if status.signal() == Some(Signal::KILL.as_raw()) {
             return Ok(true);
         }
@@ -105,7 +124,7 @@ impl<'a> Fleet<'a> {
     pub(crate) fn scale(&mut self, stage: usize, to: usize) -> Result<(), FaultsError> {
         let Some(stage) = self.stages.get_mut(stage) else { return Ok(()) };
         while stage.members.len() < to {
-            stage.members.push(spawn(self.setup, &stage.name)?);
+            stage.members.push(spawn(self.setup, &self.clickhouse, &stage.name, None)?);
         }
         for Member { child, resume, .. } in stage.members.drain(to..) {
             let Some(child) = child else { continue };
@@ -128,14 +147,29 @@ impl<'a> Fleet<'a> {
                     signal(child, Signal::CONT);
                     member.resume = None;
                 }
+                if let (Some(child), None, Some(SentTo { edge, stop: Some(length) })) =
+                    (&member.child, member.resume, &member.sent_to)
+                    && is_stopped(child)
+                {
+                    *self.at_edges.entry(format!("stopped at {edge}")).or_default() += 1;
+                    member.resume = Some(Instant::now() + *length);
+                    member.sent_to = None;
+                }
                 if let Some(child) = &mut member.child
                     && let Some(status) = child.try_wait().map_err(process(&stage.name))?
                 {
-                    note(&mut self.ended, &stage.name, "", status);
                     member.child = None;
+                    match member.sent_to.take() {
+                        Some(SentTo { edge, stop: None })
+                            if status.signal() == Some(Signal::KILL.as_raw()) =>
+                        {
+                            *self.at_edges.entry(format!("killed at {edge}")).or_default() += 1;
+                        }
+                        _ => note(&mut self.ended, &stage.name, "", status),
+                    }
                 }
                 if member.child.is_none() && member.started.elapsed() >= SHORTEST_LIFE {
-                    *member = spawn(self.setup, &stage.name)?;
+                    *member = spawn(self.setup, &self.clickhouse, &stage.name, None)?;
                 }
             }
         }
@@ -169,7 +203,12 @@ impl Drop for Fleet<'_> {
 }
 
 /// Starts a process through testenv's helper, which has the kernel kill it when this process ends.
-fn spawn(setup: &Setup<'_>, stage: &str) -> Result<Member, FaultsError> {
+fn spawn(
+    setup: &Setup<'_>,
+    clickhouse_url: &str,
+    stage: &str,
+    then: Option<AtEdge>,
+) -> Result<Member, FaultsError> {
     let open = || {
         let path = setup.env.logs().join(format!("{stage}.log"));
         let log = OpenOptions::new().create(true).append(true).open(path)?;
@@ -177,25 +216,51 @@ fn spawn(setup: &Setup<'_>, stage: &str) -> Result<Member, FaultsError> {
     };
     let (log, errors) = open().map_err(process(stage))?;
     let clickhouse = &setup.endpoints.clickhouse;
-    let child = Command::new(OURSELVES)
+    let (sent_to, failpoints) = failpoints(setup, stage, then);
+    let child = Command::new(&setup.program)
         .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
-        .arg(OURSELVES)
+        .arg(&setup.program)
         .args(["run", stage])
         .args(&setup.stage_args)
         .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
         .env("AGENTGOV_REGISTRY", &setup.endpoints.registry.url)
-        .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
+        .env("AGENTGOV_CLICKHOUSE", clickhouse_url)
         .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
         .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
         .env("AGENTGOV_CLICKHOUSE_DATABASE", &clickhouse.database)
         .env_remove("AGENTGOV_LISTEN")
+        .env("FAILPOINTS", failpoints)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
         .process_group(0)
         .spawn()
         .map_err(process(stage))?;
-    Ok(Member { child: Some(child), started: Instant::now(), resume: None })
+    Ok(Member { child: Some(child), started: Instant::now(), resume: None, sent_to })
+}
+
+/// What is planted in every process of the stage, and the edge to which this one is sent.
+fn failpoints(setup: &Setup<'_>, stage: &str, then: Option<AtEdge>) -> (Option<SentTo>, String) {
+    let mut points: Vec<String> = setup.plants.iter().map(|plant| format!("{plant}=return")).collect();
+    let edges = setup.edges.get(stage).map_or(&[][..], Vec::as_slice);
+    let sent_to = then.and_then(|then| {
+        let Edge { name, in_each_batch } = edges.get(then.edge.checked_rem(edges.len())?)?;
+        let passes = if *in_each_batch { then.passes } else { 0 };
+        let action = if then.stop.is_some() { "1*return(stop)->off" } else { "return(kill)" };
+        points.push(match passes {
+            0 => format!("{name}={action}"),
+            passes => format!("{name}={passes}*off->{action}"),
+        });
+        Some(SentTo { edge: name, stop: then.stop })
+    });
+    (sent_to, points.join(";"))
+}
+
+/// True if the process stands still.
+fn is_stopped(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // The state follows the program's name, which is in parentheses and may contain anything.
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }
 
 /// Only of processes that were not waited for: their number is still theirs.

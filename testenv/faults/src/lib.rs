@@ -2,23 +2,28 @@
 //! audit when all is over.
 //!
 //! ```text
-//!   Schedule (seed) ──► main loop ──► Fleet: SIGKILL, SIGSTOP/SIGCONT, more and fewer processes of a stage
-//!                           └───────► broker, engine: SIGKILL and a start again, each in a thread of its own
+//!   Schedule (seed) ──► main loop ──► Fleet: SIGKILL, SIGSTOP/SIGCONT, at edges too; more and fewer processes of a stage
+//!                           ├───────► Proxy before ClickHouse: inserts cut, stalled, answers lost; Store: full for a while
+//!                           └───────► broker, engine, registry: SIGKILL and a start again, each in a thread of its own
 //!   Load: recorders that write sessions, close and are replaced ──► the log
 //!   afterwards: agentgov_audit, until nothing is left to be done ──► Outcome
 //! ```
 //!
 //! - [`run`], [`Setup`]: all of it
-//! - [`schedule`], [`Step`], [`Fault`]: what is done and when; the same seed makes the same schedule
+//! - [`schedule`], [`Scene`], [`Step`], [`Fault`]: what is done and when; the same seed makes the same schedule
+//! - [`Edge`], [`AtEdge`], [`Meddling`]: where a process ends or stops in the middle, and what happens to an insert on its way
 //! - [`Outcome`], [`FaultsError`]: what came of it, or why nothing did
 
 mod fleet;
+mod full;
 mod load;
 mod outcome;
+mod proxy;
 mod run;
 mod schedule;
 mod session;
 
 pub use outcome::{FaultsError, Outcome};
-pub use run::{Setup, run};
-pub use schedule::{Fault, Step, schedule};
+pub use proxy::Meddling;
+pub use run::{Edge, Setup, run};
+pub use schedule::{AtEdge, Fault, Scene, Step, schedule};

@@ -17,6 +17,18 @@ pub enum FaultsError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The proxy could not be started.
+    #[error("fault harness: proxy: {source}")]
+    Proxy {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store was to have room again, and said something else for too long.
+    #[error("fault harness: giving the store room again: {0}")]
+    Full(String),
+    /// There is no HTTP client.
+    #[error("fault harness: {0}")]
+    Http(#[from] reqwest::Error),
     /// A part of the stack did not come back after its kill.
     #[error(transparent)]
     Stack(#[from] agentgov_testenv::Error),
@@ -38,6 +50,8 @@ pub struct Outcome {
     pub missed: u64,
     /// How stages ended without being killed, by stage and status, and how often. They were started again.
     pub ended: BTreeMap<String, u64>,
+    /// Processes that ended or stopped where they had been sent to: `killed at …`, `stopped at …`.
+    pub at_edges: BTreeMap<String, u64>,
     /// Events that the sources wrote and that Kafka acknowledged, closing events included.
     pub events: u64,
     /// Sources that closed: everything of theirs is durable.

@@ -1,5 +1,7 @@
 //! A run: load and faults at once, then quiet, then the audit.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +14,11 @@ use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part, TestEnv};
 
 use crate::fleet::Fleet;
+use crate::full::Store;
 use crate::load;
 use crate::outcome::{FaultsError, Outcome};
-use crate::schedule::{Fault, Step, schedule};
+use crate::proxy::Proxy;
+use crate::schedule::{Fault, Step};
 
 /// How often the processes are looked after.
 const TICK: Duration = Duration::from_millis(20);
@@ -37,20 +41,37 @@ pub struct Setup<'a> {
     pub agent: &'a str,
     /// Where; the bundle judges there.
     pub environment: &'a str,
-    /// SIGKILLs in the schedule.
-    pub kills: usize,
-    /// What the schedule is made from.
+    /// The binary whose `run STAGE` the stages are, and whose `testenv-supervisor` is testenv's helper.
+    pub program: PathBuf,
+    /// The edges at which the processes of a stage can be ended and stopped, by its name; empty without failpoints.
+    pub edges: BTreeMap<String, Vec<Edge>>,
+    /// Mistakes that every process of every stage makes: names of failpoints.
+    pub plants: Vec<&'static str>,
+    /// What happens, and when.
+    pub steps: Vec<Step>,
+    /// What the steps were made from, and the load is.
     pub seed: u64,
 }
 
-/// Runs it; `tell` gets a line for each thing that happens. The stages are `run STAGE` of this very executable, whose
-/// `testenv-supervisor` is testenv's helper. Must be called from a thread that stays until the end, as the
+/// An edge of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The failpoint.
+    pub name: &'static str,
+    /// True if each batch passes it; else only a process that starts or recovers does.
+    pub in_each_batch: bool,
+}
+
+/// Runs it; `tell` gets a line for each thing that happens. Must be called from a thread that stays until the end, as the
 /// kernel kills the stages' processes when the thread that started them ends.
 pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, FaultsError> {
-    let session_timeout = setup.topology.timing.session_timeout.0;
-    let steps = schedule(setup.seed, setup.kills, setup.topology.stages.len(), session_timeout);
     let outcome = Mutex::new(Outcome { seed: setup.seed, ..Outcome::default() });
-    let mut fleet = Fleet::start(setup)?;
+    let upstream = setup.endpoints.clickhouse.url.trim_start_matches("http://");
+    let proxy = Proxy::start(upstream).map_err(|source| FaultsError::Proxy { source })?;
+    let tables = setup.topology.stores.values().flat_map(|store| store.value.tables.iter());
+    let tables = tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str());
+    let store = Store::new(&setup.endpoints.clickhouse, tables)?;
+    let mut fleet = Fleet::start(setup, proxy.url())?;
     let done = AtomicBool::new(false);
     scope(|scope| {
         let sources: Vec<_> = (0..load::SOURCES)
@@ -71,14 +92,24 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
-        let parts = [(Part::Broker, broker_kills), (Part::Engine, engine_kills)]
-            .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
-        for Step { after, fault } in steps {
+        let (registries, registry_kills) = channel();
+        let parts = [
+            (Part::Broker, broker_kills),
+            (Part::Engine, engine_kills),
+            (Part::Registry, registry_kills),
+        ]
+        .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
+        let (fillings, filled) = channel();
+        let filling = scope.spawn(|| fill(&store, filled, tell));
+        for Step { after, fault } in setup.steps.iter().copied() {
             tend_for(&mut fleet, after)?;
             let (what, was_done) = match fault {
-                Fault::KillStage { stage, member } => {
-                    (format!("kill {}", fleet.name(stage)), fleet.kill(stage, member)?)
+                Fault::KillStage { stage, member, then } => {
+                    (format!("kill {}", fleet.name(stage)), fleet.kill(stage, member, then)?)
                 }
+                Fault::KillProducer { .. } => ("kill producer".to_owned(), false),
+                Fault::Meddle(how) => (how.as_str().to_owned(), proxy.meddle(how)),
+                Fault::FillStore { length } => ("fill store".to_owned(), fillings.send(length).is_ok()),
                 Fault::PauseStage { stage, member, length } => {
                     (format!("pause {}", fleet.name(stage)), fleet.pause(stage, member, length)?)
                 }
@@ -87,7 +118,11 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
                     (format!("scale {}", fleet.name(stage)), true)
                 }
                 Fault::KillPart(part) => {
-                    let queue = if part == Part::Broker { &brokers } else { &engines };
+                    let queue = match part {
+                        Part::Broker => &brokers,
+                        Part::Engine => &engines,
+                        Part::Registry => &registries,
+                    };
                     (format!("kill {part}"), queue.send(()).is_ok())
                 }
             };
@@ -101,10 +136,11 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
                 outcome.missed += 1;
             }
         }
-        drop((brokers, engines));
+        drop((brokers, engines, registries, fillings));
         for part in parts {
             tend_while(&mut fleet, part)??;
         }
+        tend_while(&mut fleet, filling)??;
         lock(&outcome).faults_ms = began.elapsed().as_millis();
         let settling = Instant::now();
         drop(quiet);
@@ -133,6 +169,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
                 outcome.audit = report;
                 outcome.ended = fleet.ended().clone();
+                outcome.at_edges = fleet.at_edges().clone();
                 return Ok(outcome.clone());
             }
             last = Some(report);
@@ -161,6 +198,19 @@ fn restart(
         let began = Instant::now();
         env.restart(part)?;
         tell(&format!("           {part} is back after {:.1} s", began.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
+
+/// Fills the store for a while, once for each message.
+fn fill(
+    store: &Store<'_>,
+    lengths: Receiver<Duration>,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<(), FaultsError> {
+    for length in lengths {
+        let was_full = store.fill(length).map_err(FaultsError::Full)?;
+        tell(if was_full { "           the store has room again" } else { "           the store was away, not full" });
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::stage::{Processor, RestoreValue};
-use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop, failpoint};
 
 /// How long the changelog may stay behind the committed offsets before that is an error: longer than any transaction.
 const MARKER_WAIT: Duration = Duration::from_secs(60);
@@ -51,12 +51,16 @@ impl Restorer<'_> {
         schemas: &mut SchemaCache,
     ) -> Result<Option<BTreeMap<i32, Restored<P>>>, StageError> {
         let committed = self.committed(group, partitions)?;
+        let committed_at = committed.clone();
         let Some(known) = self.changelog(processor, group, partitions, committed, schemas)? else {
             return Ok(None);
         };
         let mut restored = BTreeMap::new();
         for (partition, (state, progress)) in known {
-            let expected = progress.unwrap_or(0);
+            let mut expected = progress.unwrap_or(0);
+            if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
+                expected = committed_at.get(&partition).copied().flatten().unwrap_or(expected);
+            }
             let next_offset = self.position(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
             tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
@@ -176,6 +180,9 @@ impl Restorer<'_> {
         committed: Option<i64>,
         progress: Option<i64>,
     ) -> Result<bool, StageError> {
+        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
+            return Ok(true);
+        }
         match (committed, progress) {
             // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
             (None, _) => Ok(true),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
 use agentgov_schemas::topology::{Stage, Topology};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
@@ -17,7 +17,7 @@ use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
 use crate::backoff::Backoff;
-use crate::{Health, SchemaCache, StageError, Stop};
+use crate::{Health, SchemaCache, StageError, Stop, failpoint};
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -176,6 +176,10 @@ impl<'c, P: Processor> Loop<'c, P> {
             return Ok(after);
         }
         let stepped = began.elapsed();
+        failpoint::edge("processor::stepped");
+        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
+            self.consumer.commit(&offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
+        }
         let outcome = self.transactions.run(&self.work.outputs, &offsets, &group)?;
         let stage = || self.config.stage.clone();
         metrics::histogram!("agentgov_step_seconds", "stage" => stage()).record(stepped);
@@ -188,6 +192,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             "batch"
         );
         self.work.outputs.clear();
+        failpoint::edge("processor::committed");
         if outcome == Outcome::Aborted {
             metrics::counter!("agentgov_transactions_aborted_total", "stage" => stage()).increment(1);
             return Ok(Turn::StartOver);
@@ -239,6 +244,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         self.consumer.assign(&from).map_err(StageError::kafka("assigning"))?;
         self.work.partitions = restored;
+        failpoint::edge("processor::restored");
         self.config.health.clear("starting");
         if let Some(why) = &self.work.tripped {
             self.config.health.not_ready("reject_share", why.clone());

@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::Outputs;
 use super::outputs::Outgoing;
 use crate::backoff::Backoff;
-use crate::{Health, StageError, Stop};
+use crate::{Health, StageError, Stop, failpoint};
 
 /// How long one call to the transaction coordinator may take before it is tried again.
 const CALL: Duration = Duration::from_secs(5);
@@ -107,6 +107,7 @@ impl Transactions {
     ) -> Result<Outcome, StageError> {
         self.producer.context().failed.store(false, Ordering::Release);
         self.producer.begin_transaction().map_err(|e| self.fatal("beginning a transaction", e))?;
+        failpoint::edge("processor::begun");
         for record in outputs.iter() {
             if let Err(error) = self.send(&record) {
                 tracing::warn!(%error, topic = record.topic, "output refused; aborting");
@@ -120,11 +121,13 @@ impl Transactions {
         if self.producer.context().failed.load(Ordering::Acquire) {
             return self.abort();
         }
+        failpoint::edge("processor::produced");
         let sent = self
             .retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL))?;
         if sent == Outcome::Aborted {
             return Ok(Outcome::Aborted);
         }
+        failpoint::edge("processor::offsets-sent");
         self.retry("committing a transaction", || self.producer.commit_transaction(CALL))
     }
 

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::Offset;
 use serde::Deserialize;
 
 use super::StoreError;
-use super::group::{NotProven, prove_membership};
+use super::group::{NotProven, list, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, Watermarks, position};
 use super::protocol::{self, Identity, Tail};
 use super::run::Sink;
 use super::store::quote;
 use super::{TopicPartition, Writer};
-use crate::StageError;
+use crate::{StageError, failpoint};
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
 /// membership proven in between, it is someone outside the group.
@@ -92,17 +94,36 @@ impl<W: Writer> Sink<W> {
             NotProven::NotMember(error) => NotYet::Group(error),
             NotProven::Unknown(error) => NotYet::Kafka(error),
         })?;
+        failpoint::edge("sink::proven");
         self.refuse_a_robber(due)?;
         let names = partitions.iter().map(|at| at.name().to_owned());
         let claims = protocol::claim(&self.store, &self.options.claims, names)?;
+        failpoint::edge("sink::claimed");
         if !protocol::drain(&self.store, &claims, &self.options.stop)? {
             return Err(NotYet::Stopped);
         }
+        failpoint::edge("sink::drained");
         let mut established = Vec::new();
         for (place, partitions) in due {
             self.look(*place, partitions, &claims, &mut established)?;
         }
+        failpoint::edge("sink::looked");
+        if failpoint::is_planted(failpoint::PLANT_NO_LOOK) {
+            self.go_on_as_committed(&mut established)?;
+        }
         Ok(established)
+    }
+
+    /// What [`failpoint::PLANT_NO_LOOK`] does.
+    fn go_on_as_committed(&self, established: &mut Established) -> Result<(), NotYet> {
+        let partitions = established.iter().map(|(_, at, ..)| (at, Offset::Invalid));
+        let asked = list(partitions).map_err(NotYet::Kafka)?;
+        let committed = self.consumer.committed_offsets(asked, Duration::from_secs(10)).map_err(NotYet::Kafka)?;
+        for (_, at, _, next) in established {
+            let found = committed.find_partition(&at.topic, at.partition).map(|found| found.offset());
+            *next = if let Some(Offset::Offset(offset)) = found { offset } else { 0 };
+        }
+        Ok(())
     }
 
     /// Someone who takes the claims of proven members again and again writes the same tables from another group.

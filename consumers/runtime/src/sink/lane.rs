@@ -7,7 +7,7 @@ use super::marker::Claims;
 use super::native::Block;
 use super::plan::{Month, Place, Plan};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
-use crate::StageError;
+use crate::{StageError, failpoint};
 use crate::backoff::Backoff;
 
 /// What is gathered goes out at this size, however little time has passed.
@@ -174,7 +174,9 @@ impl Lane {
         for open in self.open.iter_mut().filter(|open| open.block.rows() > 0) {
             let shares = open.ends.keys().filter_map(|partition| self.shares.get(partition));
             let claims: Claims = shares.map(|share| (share.at.name().to_owned(), share.claim)).collect();
+            failpoint::edge("sink::inserting");
             protocol::insert(store, &self.route.table, &claims, &open.block)?;
+            failpoint::edge("sink::inserted");
             for (partition, end) in &open.ends {
                 if let Some(share) = self.shares.get_mut(partition) {
                     share.durable = *end;

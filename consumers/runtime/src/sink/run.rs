@@ -15,7 +15,7 @@ use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
-use crate::{Health, StageError, Stop};
+use crate::{Health, StageError, Stop, failpoint};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
@@ -236,6 +236,7 @@ fn insert<W: Writer>(
             if let Err(error) = committed {
                 tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
             }
+            failpoint::edge("sink::committed");
             return Ok(true);
         }
         Err(NotReady::Store(error)) => error,
