@@ -9,6 +9,7 @@ use agentgov_schemas::topology::{MissingRole, Topology};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
+use crate::counters::{self, Events};
 use crate::kafka;
 use crate::record::{Decoder, Fields};
 use crate::report::{Kind, Report};
@@ -60,6 +61,8 @@ struct Told {
     sources: BTreeMap<String, Source>,
     /// Highest sequence seen, by tenant, session and source.
     order: HashMap<(String, String, String), (i64, HashSet<i64>)>,
+    /// What a session's events come to, by tenant and session.
+    sessions: HashMap<counters::Name, Events>,
 }
 
 #[derive(Default)]
@@ -90,6 +93,7 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
     audit.judged(&actions, &judged);
     audit.alerted(&verdicts, &alerted, &judged);
     audit.sequences();
+    audit.counters(&actions)?;
     Ok(audit.report)
 }
 
@@ -106,6 +110,7 @@ struct Audit<'a> {
 struct Topic {
     name: String,
     ends: BTreeMap<i32, Option<i64>>,
+    lows: kafka::Lows,
 }
 
 impl Audit<'_> {
@@ -119,20 +124,21 @@ impl Audit<'_> {
         let (_, table) = self.topology.table_from(name)?;
         let mut there: BTreeMap<i32, Vec<(i64, String)>> = BTreeMap::new();
         let (decoder, told, report) = (&mut self.decoder, &mut self.told, &mut self.report);
-        let lows = kafka::read(&self.endpoints.kafka, name, |partition, offset, value| {
+        let lows = kafka::read(&self.endpoints.kafka, name, |partition, offset, _key, value| {
+            let value = value.unwrap_or_default();
             there.entry(partition).or_default().push((offset, hex(&Sha256::digest(value))));
             if let Some(fields) = decoder.decode(value) {
                 tell(told, report, (partition, offset), name, &fields);
             }
         })?;
         let mut ends = BTreeMap::new();
-        for (partition, low) in lows {
+        for (partition, low) in lows.clone() {
             let there = there.remove(&partition).unwrap_or_default();
             let rows = self.tables.places(table, name, partition)?;
             compare(&mut self.report, &format!("{name}/{partition}"), low, &there, &rows);
             ends.insert(partition, there.last().map(|(offset, _)| offset + 1));
         }
-        Ok(Topic { name: name.to_owned(), ends })
+        Ok(Topic { name: name.to_owned(), ends, lows })
     }
 
     /// Each judged action that the evaluator has passed has one answer.
@@ -184,6 +190,30 @@ impl Audit<'_> {
         let group = &self.topology.stage(stage)?.group.value;
         let partitions: Vec<i32> = topic.ends.keys().copied().collect();
         kafka::committed(&self.endpoints.kafka, group, &topic.name, &partitions)
+    }
+
+    /// Each session's counters are those of its events.
+    fn counters(&mut self, actions: &Topic) -> Result<(), AuditError> {
+        let Some(changelog) = &self.topology.stage("evaluator")?.state else { return Ok(()) };
+        let counted = counters::read(&self.endpoints.kafka, &changelog.value, &mut self.decoder)?;
+        for (name, counted) in counted {
+            // Without its beginning, or with more than was read, there is nothing to compare with.
+            let Some(events) = self.told.sessions.get(&name) else { continue };
+            let partition = events.partition;
+            let whole = actions.lows.get(&partition) == Some(&0);
+            let end = actions.ends.get(&partition).copied().flatten().unwrap_or(0);
+            if !whole || counted.applied_through >= end {
+                continue;
+            }
+            self.report.sessions += 1;
+            let expected = events.through(counted.applied_through);
+            if !expected.equals(&counted) {
+                self.report.add(Kind::Miscounted, || {
+                    format!("tenant {}, session {}: expected {expected}, found {counted}", name.0, name.1)
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Each source's sequence is gapless, and ends at its total if it has closed.
@@ -243,9 +273,12 @@ impl Told {
             self.judged.insert(at, 0);
         }
         let key = (text("tenant_id"), text("session_id"), id.to_owned());
+        let session = (key.0.clone(), key.1.clone());
         let (highest, seen) = self.order.entry(key).or_insert((-1, HashSet::new()));
         if sequence > *highest {
             *highest = sequence;
+            let events = self.sessions.entry(session).or_insert_with(|| Events::new(at.0));
+            events.add(at.1, event.text("type").unwrap_or_default());
         } else if !seen.contains(&sequence) {
             // Below what came before, and for the first time: not sent again, but out of order.
             report.add(Kind::Reordered, || format!("{topic}/{}@{}", at.0, at.1));
@@ -277,6 +310,9 @@ impl Told {
         let Some(action) = origin(reject, "origin") else { return };
         // A reject of another stage points into another topic.
         let of_evaluator = reject.text("stage") == Some("evaluator");
+        if of_evaluator {
+            self.sessions.values_mut().for_each(|events| events.remove(action));
+        }
         if let (true, Some(answers)) = (of_evaluator, self.judged.get_mut(&action)) {
             *answers += 1;
         }

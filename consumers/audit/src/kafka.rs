@@ -16,12 +16,12 @@ const CALL: Duration = Duration::from_secs(15);
 /// What reading a topic came to, by partition: the first offset that it still holds.
 pub type Lows = BTreeMap<i32, i64>;
 
-/// Calls `each` with partition, offset and value of every record of a topic, in order within each partition, up to what is
+/// Calls `each` with partition, offset, key and value (of a tombstone: none) of every record of a topic, in order within each partition, up to what is
 /// its end now.
 pub fn read(
     kafka: &KafkaEndpoint,
     topic: &str,
-    mut each: impl FnMut(i32, i64, &[u8]),
+    mut each: impl FnMut(i32, i64, &[u8], Option<&[u8]>),
 ) -> Result<Lows, AuditError> {
     let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
     let consumer = consumer(kafka, "agentgov.audit").map_err(failed)?;
@@ -40,7 +40,8 @@ pub fn read(
             Some(Ok(message)) => {
                 // What came after its end was first seen belongs to the next audit.
                 if open.contains(&message.partition()) {
-                    each(message.partition(), message.offset(), message.payload().unwrap_or_default());
+                    let key = message.key().unwrap_or_default();
+                    each(message.partition(), message.offset(), key, message.payload());
                 }
                 heard = Instant::now();
             }

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! - [`completeness`]: the check
+//! - `counters`: what the evaluator counted in each session against its events
 //! - [`Report`], [`Finding`]: what it found, each with the first place
 
 mod check;
+mod counters;
 mod kafka;
 mod record;
 mod report;

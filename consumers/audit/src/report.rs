@@ -22,11 +22,13 @@ pub enum Kind {
     AlertDoubled,
     /// A source wrote a later sequence, or a total, but not this one.
     SequenceGap,
+    /// What the evaluator has counted in a session is not what its events are: a repeated one was counted, or one was not.
+    Miscounted,
 }
 
 impl Kind {
     /// Every kind, in the order in which reports have them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lost,
         Self::Doubled,
         Self::Different,
@@ -35,6 +37,7 @@ impl Kind {
         Self::AlertMissing,
         Self::AlertDoubled,
         Self::SequenceGap,
+        Self::Miscounted,
     ];
 
     /// The kind in words.
@@ -48,6 +51,7 @@ impl Kind {
             Self::AlertMissing => "alert missing",
             Self::AlertDoubled => "alert doubled",
             Self::SequenceGap => "sequence gap",
+            Self::Miscounted => "miscounted",
         }
     }
 
@@ -67,6 +71,7 @@ impl Kind {
             Self::Unjudged => "verdicts were deleted, or the evaluator's offsets were moved by hand",
             Self::AlertMissing => "alerts were deleted, or the alerter's offsets were moved by hand",
             Self::AlertDoubled => "the alerter's changelog was deleted, or its offsets were moved by hand",
+            Self::Miscounted => "the evaluator's changelog was changed, or its offsets were moved by hand",
             Self::SequenceGap => "the source lost events before they reached Kafka, or died before it closed",
         }
     }
@@ -98,6 +103,8 @@ pub struct Report {
     pub judged: u64,
     /// Of those, sent again: their verdicts say `duplicate`.
     pub sent_again: u64,
+    /// Sessions whose counters in the evaluator's changelog were compared with their events.
+    pub sessions: u64,
     /// Sources seen, and how many of them have closed.
     pub sources: u64,
     /// See [`Self::sources`].

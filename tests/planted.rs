@@ -1,0 +1,196 @@
+//! The fault harness finds a mistake when one is planted: else that it finds none would say nothing. Each mistake gets
+//! topics, groups and tables of its own on one stack, and just the faults under which it shows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test says what it expects by failing loudly"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use agentgov_audit::Kind;
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, Setup, Step};
+use agentgov_runtime::failpoint;
+use agentgov_schemas::topology::Topology;
+use agentgov_testenv::{BackendKind, Options, TestEnv};
+
+/// The binary under test, which these tests build with failpoints.
+const AGENTGOV: &str = env!("CARGO_BIN_EXE_agentgov");
+
+static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
+    let mut options = Options::new(PathBuf::from(AGENTGOV));
+    options.backend = Some(BackendKind::Native);
+    TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"))
+});
+
+/// A pipeline of its own on the stack.
+struct Place {
+    endpoints: Endpoints,
+    topology: Arc<Topology>,
+    file: tempfile::NamedTempFile,
+}
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let at = STACK.addresses();
+        let endpoints = Endpoints {
+            kafka: KafkaEndpoint { bootstrap: at.kafka.clone() },
+            registry: RegistryEndpoint { url: at.registry.clone() },
+            clickhouse: ClickHouseEndpoint {
+                url: at.clickhouse.clone(),
+                user: at.clickhouse_user.clone(),
+                password: Secret::new(at.clickhouse_password.clone()),
+                database: name.to_owned(),
+            },
+        };
+        let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
+        let map = map
+            .replace("agent.", &format!("{name}.agent."))
+            .replace("governance.", &format!("{name}.governance."))
+            .replace("group: agentgov.", &format!("group: {name}."))
+            .replace("partitions: 12", "partitions: 3")
+            // Dead processes are out of the way sooner: less to wait for.
+            .replace("_timeout: 10s", "_timeout: 6s")
+            .replace("heartbeat: 3s", "heartbeat: 1s");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &map).unwrap();
+        let topology =
+            Arc::new(Topology::parse(name, &map).unwrap_or_else(|problems| panic!("{problems:?}")));
+        let place = Self { endpoints, topology, file };
+        place.run(&["topology", "apply"]);
+        place.run(&["registry", "push", "examples/airline/registry.yaml"]);
+        place.run(&["policy", "push", "examples/airline/bundle"]);
+        place
+    }
+
+    fn topology_file(&self) -> String {
+        self.file.path().display().to_string()
+    }
+
+    fn run(&self, args: &[&str]) {
+        let output = Command::new(AGENTGOV)
+            .args(args)
+            .args(["--topology", &self.topology_file()])
+            .current_dir(root())
+            .env("AGENTGOV_BACKEND", "external")
+            .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
+            .env("AGENTGOV_REGISTRY", &self.endpoints.registry.url)
+            .env("AGENTGOV_CLICKHOUSE", &self.endpoints.clickhouse.url)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The stage's place among the map's.
+    fn stage(&self, name: &str) -> usize {
+        self.topology.stages.keys().position(|stage| stage == name).unwrap()
+    }
+
+    fn faults(&self, plant: Option<&'static str>, edge: &'static str, steps: Vec<Step>) -> Outcome {
+        let edge = vec![Edge { name: edge, in_each_batch: true }];
+        let setup = Setup {
+            env: &STACK,
+            endpoints: &self.endpoints,
+            topology: &self.topology,
+            stage_args: vec!["--topology".into(), self.topology_file()],
+            tenant: "airline",
+            agent: "airline-service",
+            environment: "demo",
+            program: AGENTGOV.into(),
+            edges: self.topology.stages.keys().map(|name| (name.clone(), edge.clone())).collect::<BTreeMap<_, _>>(),
+            plants: plant.into_iter().collect(),
+            steps,
+            seed: 1,
+        };
+        let name = self.endpoints.clickhouse.database.clone();
+        agentgov_faults::run(&setup, &|line| eprintln!("{name}: {line}")).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Lets every insert into the actions take a while after it has passed the fence.
+    fn slow_inserts(&self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let http = reqwest::blocking::Client::new();
+        // The sink makes the table.
+        loop {
+            let answer = http
+                .post(&self.endpoints.clickhouse.url)
+                .query(&[("database", &self.endpoints.clickhouse.database)])
+                .body("ALTER TABLE actions ADD CONSTRAINT slow CHECK sleep(0.5) = 0")
+                .send()
+                .unwrap();
+            if answer.status().is_success() {
+                return;
+            }
+            let why = answer.text().unwrap();
+            assert!(why.contains("UNKNOWN") && Instant::now() < deadline, "{why}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The same fault several times, far enough apart that the pipeline is at work each time.
+fn repeated(times: usize, fault: Fault) -> Vec<Step> {
+    std::iter::repeat_n(Step { after: Duration::from_secs(2), fault }, times).collect()
+}
+
+/// A process that is killed, and after it one that ends by itself at the edge, after some batches.
+fn killed_at_the_edge(stage: usize) -> Vec<Step> {
+    let then = Some(AtEdge { edge: 0, passes: 4, stop: None });
+    let mut steps = vec![
+        Step { after: Duration::ZERO, fault: Fault::KillStage { stage, member: 0, then } },
+        Step { after: Duration::ZERO, fault: Fault::KillStage { stage, member: 1, then } },
+    ];
+    // They take over from each other, and end again and again.
+    for _ in 0..2 {
+        for member in 0..2 {
+            let fault = Fault::KillStage { stage, member, then };
+            steps.push(Step { after: Duration::from_secs(5), fault });
+        }
+    }
+    steps
+}
+
+#[test]
+fn offsets_committed_before_outputs_are_found_as_loss() {
+    let place = Place::new("commit_first");
+    let steps = killed_at_the_edge(place.stage("evaluator"));
+    let outcome = place.faults(Some(failpoint::PLANT_COMMIT_FIRST), "processor::begun", steps);
+    assert!(outcome.at_edges.contains_key("killed at processor::begun"), "{outcome:#?}");
+    assert!(outcome.audit.count(Kind::Unjudged) > 0, "{outcome:#?}");
+}
+
+#[test]
+fn going_on_without_a_look_is_found_as_doubled_rows() {
+    let place = Place::new("no_look");
+    let steps = killed_at_the_edge(place.stage("log-sink"));
+    let outcome = place.faults(Some(failpoint::PLANT_NO_LOOK), "sink::inserted", steps);
+    assert!(outcome.at_edges.contains_key("killed at sink::inserted"), "{outcome:#?}");
+    assert!(outcome.audit.count(Kind::Doubled) > 0, "{outcome:#?}");
+}
+
+#[test]
+fn a_drain_left_out_is_found_as_doubled_rows_and_only_then() {
+    for (name, plant) in [("no_drain", Some(failpoint::PLANT_NO_DRAIN)), ("with_drain", None)] {
+        let place = Place::new(name);
+        let lost = Fault::Meddle(Meddling::LoseAnswer { answered: false });
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| place.slow_inserts());
+            place.faults(plant, "sink::drained", repeated(5, lost))
+        });
+        assert!(outcome.done.get("lose an answer").is_some_and(|times| *times > 2), "{outcome:#?}");
+        let doubled = outcome.audit.count(Kind::Doubled);
+        assert_eq!(doubled > 0, plant.is_some(), "{name}: {outcome:#?}");
+        assert!(plant.is_some() || outcome.is_clean(), "{outcome:#?}");
+    }
+}
