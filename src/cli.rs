@@ -29,6 +29,9 @@ pub struct Global {
     /// ClickHouse's HTTP interface.
     #[arg(long, global = true, env = "AGENTGOV_CLICKHOUSE", value_name = "URL", hide_env_values = true)]
     pub clickhouse: Option<String>,
+    /// A YAML file that says where the stack is and how to log in; single variables win over it.
+    #[arg(long, global = true, env = "AGENTGOV_STACK", value_name = "FILE", hide_env_values = true)]
+    pub stack: Option<PathBuf>,
     /// A topology file; default: the one that this build was made with.
     #[arg(long, global = true, value_name = "FILE")]
     pub topology: Option<PathBuf>,
@@ -133,10 +136,26 @@ pub enum TopologyCommand {
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
+    /// Who may do what, computed from the map: for Kafka or ClickHouse.
+    #[command(subcommand)]
+    Render(RenderCommand),
     /// Compare the map with the cluster. Exit code 3: they differ.
     Plan,
     /// Create what is missing. Deletes nothing, shrinks nothing.
     Apply,
+}
+
+/// `topology render …`.
+#[derive(Debug, Subcommand)]
+pub enum RenderCommand {
+    /// Each principal's rights in Kafka, as a script for kafka-acls.sh.
+    Acls,
+    /// Roles and grants for ClickHouse, as SQL.
+    Grants {
+        /// The database that holds the log.
+        #[arg(long, default_value = agentgov_connect::settings::DATABASE)]
+        database: String,
+    },
 }
 
 /// A format of recorded runs.

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::{Endpoints, Settings, SettingsError};
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::topology::Topology;
 
 use crate::cli::Global;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrExit as _};
 use crate::local;
 
-/// The database that holds the log, unless the environment names another.
-const DATABASE: &str = "agentgov";
+/// How long brokers may take to say whether they know us; away for longer, they are what every command waits for.
+const LOGIN: Duration = Duration::from_secs(5);
 
 /// The map of `--topology`, or the built-in one.
 pub fn topology(global: &Global) -> Result<Arc<Topology>, Failure> {
@@ -30,36 +31,39 @@ pub fn topology_from(file: Option<&Path>) -> Result<Arc<Topology>, Failure> {
         .map_err(|problems| Failure::all(ExitCode::Config, "the topology has errors:", problems))
 }
 
-/// The stack of the command line and environment; without one, the stack that a running `up` or `demo --keep` noted.
+/// The stack of the command line, environment and stack file; without one, the stack that a running `up` or `demo --keep`
+/// noted. Brokers that refuse the login are found here, before anything starts.
 pub fn endpoints(global: &Global) -> Result<Endpoints, Failure> {
-    let (kafka, registry, clickhouse) = (&global.kafka, &global.registry, &global.clickhouse);
-    if let (Some(kafka), Some(registry), Some(clickhouse)) = (kafka, registry, clickhouse) {
-        let variable = |name| std::env::var(name).ok();
-        return Ok(Endpoints {
-            kafka: KafkaEndpoint { bootstrap: kafka.clone() },
-            registry: RegistryEndpoint { url: registry.clone() },
-            clickhouse: ClickHouseEndpoint {
-                url: clickhouse.clone(),
-                user: variable("AGENTGOV_CLICKHOUSE_USER").unwrap_or_default(),
-                password: Secret::new(variable("AGENTGOV_CLICKHOUSE_PASSWORD").unwrap_or_default()),
-                database: variable("AGENTGOV_CLICKHOUSE_DATABASE").unwrap_or_else(|| DATABASE.into()),
-            },
-        });
-    }
-    let missing: Vec<&str> = [
-        (kafka, "AGENTGOV_KAFKA (--kafka)"),
-        (registry, "AGENTGOV_REGISTRY (--registry)"),
-        (clickhouse, "AGENTGOV_CLICKHOUSE (--clickhouse)"),
-    ]
-    .iter()
-    .filter(|(value, _)| value.is_none())
-    .map(|(_, name)| *name)
-    .collect();
+    let endpoints = configured(global)?;
+    endpoints.kafka.try_login(LOGIN).or_exit(ExitCode::Config)?;
+    Ok(endpoints)
+}
+
+fn configured(global: &Global) -> Result<Endpoints, Failure> {
+    let variable = |name: &str| match name {
+        "AGENTGOV_KAFKA" => global.kafka.clone(),
+        "AGENTGOV_REGISTRY" => global.registry.clone(),
+        "AGENTGOV_CLICKHOUSE" => global.clickhouse.clone(),
+        other => std::env::var(other).ok(),
+    };
+    let file = global.stack.as_deref().filter(|file| !file.as_os_str().is_empty());
+    let missing = match Settings::read(&variable, file).and_then(|settings| settings.endpoints()) {
+        Ok(endpoints) => return Ok(endpoints),
+        Err(SettingsError::Wrong(problems)) => {
+            return Err(Failure::all(ExitCode::Config, "the connection settings are wrong:", problems));
+        }
+        Err(SettingsError::Unset(missing)) => missing,
+    };
     if missing.len() == 3
         && let Some(noted) = local::noted()
     {
         return Ok(noted);
     }
+    let flag = |name: &String| match name.strip_prefix("AGENTGOV_") {
+        Some(part) => format!("{name} (--{})", part.to_ascii_lowercase()),
+        None => name.clone(),
+    };
+    let missing: Vec<_> = missing.iter().map(flag).collect();
     Err(Failure::new(
         ExitCode::Usage,
         format!("no stack: set {}, or start one with `agentgov up` in another terminal", missing.join(", ")),

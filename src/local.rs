@@ -6,7 +6,7 @@ use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use agentgov_connect::Endpoints;
+use agentgov_connect::{Endpoints, Settings};
 use agentgov_runtime::ExitCode;
 use agentgov_testenv::Addresses;
 
@@ -30,7 +30,7 @@ pub fn note(endpoints: &Endpoints) -> Result<Option<Note>, Failure> {
     if file.try_lock().is_err() {
         return Ok(None);
     }
-    let text = serde_json::to_string(endpoints).or_exit(ExitCode::Failed)?;
+    let text = serde_json::to_string(&endpoints.to_settings()).or_exit(ExitCode::Failed)?;
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(text.as_bytes()))
@@ -44,7 +44,7 @@ pub fn noted() -> Option<Endpoints> {
     if file.try_lock_shared().is_ok() {
         return None;
     }
-    serde_json::from_reader(file).ok()
+    Settings::read(&|_| None, Some(&path())).ok()?.endpoints().ok()
 }
 
 impl Drop for Note {
@@ -67,13 +67,14 @@ fn path() -> PathBuf {
 pub fn endpoints_of(addresses: &Addresses) -> Endpoints {
     use agentgov_connect::{ClickHouseEndpoint, KafkaEndpoint, RegistryEndpoint, Secret};
     Endpoints {
-        kafka: KafkaEndpoint { bootstrap: addresses.kafka.clone() },
-        registry: RegistryEndpoint { url: addresses.registry.clone() },
+        kafka: KafkaEndpoint::at(addresses.kafka.clone()),
+        registry: RegistryEndpoint::at(addresses.registry.clone()),
         clickhouse: ClickHouseEndpoint {
             url: addresses.clickhouse.clone(),
             user: addresses.clickhouse_user.clone(),
             password: Secret::new(addresses.clickhouse_password.clone()),
             database: addresses.clickhouse_database.clone(),
+            ..ClickHouseEndpoint::default()
         },
     }
 }

@@ -33,7 +33,7 @@ fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
     }
     let progress = Arc::new(Progress::new(global.json));
-    let stack = Stack::start(topology, args.data.clone(), Some(BackendKind::Native), &progress)?;
+    let stack = Stack::start(topology, args.data.clone(), Some(BackendKind::Native), global, &progress)?;
     let setup = Setup {
         env: &stack.env,
         endpoints: &stack.endpoints,

@@ -12,6 +12,8 @@ use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
 use super::{policy, registry};
+use crate::cli::Global;
+use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::local::endpoints_of;
 use crate::progress::Progress;
@@ -45,6 +47,7 @@ impl Stack {
         topology: Arc<Topology>,
         data: Option<PathBuf>,
         backend: Option<BackendKind>,
+        global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
         let helper = std::env::current_exe().or_exit(ExitCode::Failed)?;
@@ -53,7 +56,11 @@ impl Stack {
         options.data_dir = data;
         options.backend = backend;
         let env = TestEnv::start(options).or_exit(ExitCode::TryAgain)?;
-        let endpoints = endpoints_of(env.addresses());
+        let endpoints = match env.backend() {
+            // Only its owner knows how to log in.
+            BackendKind::External => context::endpoints(global)?,
+            BackendKind::Docker | BackendKind::Native => endpoints_of(env.addresses()),
+        };
 
         let step = progress.step("applying the topology");
         let applied =
@@ -99,9 +106,11 @@ impl Pipeline {
     pub fn start(
         topology: Arc<Topology>,
         data: Option<PathBuf>,
+        global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
-        let Stack { endpoints, topology, bundle, env } = Stack::start(topology, data, None, progress)?;
+        let Stack { endpoints, topology, bundle, env } =
+            Stack::start(topology, data, None, global, progress)?;
         let step = progress.step("starting the stages");
         let running = Running::start(&["all".to_owned()], &endpoints, &topology, false)?;
         let pipeline = Self { endpoints, topology, bundle, running, env };

@@ -1,9 +1,9 @@
 //! `agentgov topology …`: the map.
 
 use agentgov_runtime::ExitCode;
-use agentgov_topology::{apply, graph, plan, splice};
+use agentgov_topology::{acls, apply, grants, graph, plan, splice};
 
-use crate::cli::{Global, TopologyCommand};
+use crate::cli::{Global, RenderCommand, TopologyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 
@@ -29,6 +29,22 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
                     context::write(&file, &spliced)?;
                     say!("wrote {}", file.display());
                 }
+            }
+        }
+        TopologyCommand::Render(RenderCommand::Acls) => {
+            let acls = acls(&*context::topology(global)?).or_exit(ExitCode::Config)?;
+            if global.json {
+                say!("{}", serde_json::to_string_pretty(&acls).or_exit(ExitCode::Failed)?);
+            } else {
+                say!("{}", acls.to_string().trim_end());
+            }
+        }
+        TopologyCommand::Render(RenderCommand::Grants { database }) => {
+            let statements = grants(&*context::topology(global)?, &database);
+            if global.json {
+                say!("{}", serde_json::to_string_pretty(&statements).or_exit(ExitCode::Failed)?);
+            } else {
+                say!("{};", statements.join(";\n"));
             }
         }
         TopologyCommand::Plan => {

@@ -12,7 +12,7 @@ use crate::{context, local};
 
 pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
-    let pipeline = Pipeline::start(context::topology(global)?, args.data.clone(), &progress)?;
+    let pipeline = Pipeline::start(context::topology(global)?, args.data.clone(), global, &progress)?;
     stay(pipeline, global.json)?;
     Ok(ExitCode::Done)
 }

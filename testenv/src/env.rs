@@ -32,7 +32,7 @@ impl TestEnv {
         let (running, addresses) = match choice {
             Choice::External(addresses) => {
                 chosen(BackendKind::External);
-                external::check(&addresses)?;
+                external::check(&addresses, &variable)?;
                 (Running::External, addresses)
             }
             Choice::Docker => {
@@ -79,6 +79,14 @@ impl TestEnv {
             Running::External => Ok(()),
             Running::Docker(docker) => docker.stop(),
             Running::Native(native) => native.stop(),
+        }
+    }
+
+    /// Where a listener of [`Options::broker_listeners`] is, `host:port`. Native backend only.
+    pub fn listener(&self, name: &str) -> Option<String> {
+        match &self.running {
+            Running::Native(native) => native.listener(name),
+            _ => None,
         }
     }
 

@@ -43,6 +43,9 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Broker properties, on top of those for one small node, as in `("authorizer.class.name", …)`.
     pub broker_properties: Vec<(String, String)>,
+    /// Further listeners of the native broker, by name, as in `("SECURED", "SASL_SSL")`. Where they are
+    /// [`TestEnv::listener`](crate::TestEnv::listener) says; what they need beside the protocol are broker properties.
+    pub broker_listeners: Vec<(String, String)>,
     /// JVM flags of the native broker, on top of those for a quick start, as in `-XX:TieredStopAtLevel=4`.
     pub broker_jvm: Vec<String>,
     /// Told about downloads and starts, from several threads.
@@ -57,6 +60,7 @@ impl Options {
             backend: None,
             data_dir: None,
             broker_properties: Vec::new(),
+            broker_listeners: Vec::new(),
             broker_jvm: Vec::new(),
             progress: Arc::new(|_| {}),
         }
@@ -103,6 +107,12 @@ impl Options {
         self
     }
 
+    /// Adds a listener of the native broker.
+    pub fn broker_listener(mut self, name: impl Into<String>, protocol: impl Into<String>) -> Self {
+        self.broker_listeners.push((name.into(), protocol.into()));
+        self
+    }
+
     /// Has `listener` told about downloads and starts.
     pub fn progress(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(listener);
@@ -116,7 +126,12 @@ impl fmt::Debug for Options {
             .field("helper", &self.helper)
             .field("backend", &self.backend)
             .field("data_dir", &self.data_dir)
-            .field("broker_properties", &self.broker_properties)
+            // Their values may be passwords.
+            .field(
+                "broker_properties",
+                &self.broker_properties.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            )
+            .field("broker_listeners", &self.broker_listeners)
             .field("broker_jvm", &self.broker_jvm)
             .finish_non_exhaustive()
     }

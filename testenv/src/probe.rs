@@ -54,6 +54,13 @@ pub(crate) fn kafka(address: &str) -> Result<(), String> {
     if metadata.brokers().is_empty() { Err("the cluster has no broker yet".to_owned()) } else { Ok(()) }
 }
 
+/// Expects that somebody listens there: a list of brokers, or a URL.
+pub(crate) fn connects(address: &str) -> Result<(), String> {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let host = rest.split(['/', ',']).next().unwrap_or(rest);
+    connect(&with_port(host, if scheme == "https" { 443 } else { 80 })).map(drop)
+}
+
 /// Expects 200 for a GET. For `https` it only connects: the probe speaks no TLS.
 pub(crate) fn http(url: &str) -> Result<(), String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("expected a URL, found '{url}'"))?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry};
+use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
@@ -35,6 +35,9 @@ pub enum AuditError {
     /// The tables could not be read.
     #[error("audit: reading the tables: {0}")]
     ClickHouse(#[from] clickhouse::error::Error),
+    /// The TLS setting of the tables' server is wrong.
+    #[error("audit: clickhouse: {0}")]
+    Tls(#[from] TlsError),
     /// The registry did not answer.
     #[error(transparent)]
     Registry(#[from] RegistryError),

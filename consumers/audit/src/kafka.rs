@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
+use agentgov_schemas::topology::AUDIT_GROUP;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -24,7 +25,7 @@ pub fn read(
     mut each: impl FnMut(i32, i64, &[u8], Option<&[u8]>),
 ) -> Result<Lows, AuditError> {
     let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
-    let consumer = consumer(kafka, "agentgov.audit").map_err(failed)?;
+    let consumer = consumer(kafka, AUDIT_GROUP).map_err(failed)?;
     let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
     let (mut lows, mut from) = (Lows::new(), TopicPartitionList::new());
     for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()) {

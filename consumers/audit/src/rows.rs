@@ -1,6 +1,6 @@
 //! What the tables hold: place and digest of every row.
 
-use agentgov_connect::ClickHouseEndpoint;
+use agentgov_connect::{ClickHouseEndpoint, clickhouse_client};
 use clickhouse::{Client, Row};
 use serde::Deserialize;
 
@@ -20,10 +20,7 @@ pub struct Tables {
 
 impl Tables {
     pub fn new(endpoint: &ClickHouseEndpoint) -> Result<Self, AuditError> {
-        let mut client = Client::default().with_url(&endpoint.url).with_database(&endpoint.database);
-        if !endpoint.user.is_empty() {
-            client = client.with_user(&endpoint.user).with_password(endpoint.password.expose());
-        }
+        let client = clickhouse_client(endpoint)?;
         Ok(Self { client, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()? })
     }
 

@@ -1,6 +1,6 @@
 //! The connection.
 
-use agentgov_connect::ClickHouseEndpoint;
+use agentgov_connect::{ClickHouseEndpoint, TlsError, clickhouse_client};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use clickhouse::{Client, RowOwned, RowRead};
@@ -33,6 +33,9 @@ pub enum ReadError {
         /// What it said.
         source: clickhouse::error::Error,
     },
+    /// The TLS setting is wrong.
+    #[error("clickhouse: {0}")]
+    Tls(#[from] TlsError),
     /// The topology names no such table.
     #[error(transparent)]
     Topology(#[from] MissingRole),
@@ -45,18 +48,14 @@ impl LogReader {
     /// A reader of the log at `endpoint`. Connects on first use.
     ///
     /// # Errors
-    /// If the topology names no tables for the log.
+    /// If the topology names no tables for the log, or the TLS setting is wrong.
     pub fn new(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Self, ReadError> {
         let table = |subject: Subject| -> Result<String, MissingRole> {
             let (topic, _) = topology.topic_of(subject)?;
             topology.table_from(topic).map(|(_, table)| table.to_owned())
         };
-        let mut client = Client::default().with_url(&endpoint.url).with_database(&endpoint.database);
-        if !endpoint.user.is_empty() {
-            client = client.with_user(&endpoint.user).with_password(endpoint.password.expose());
-        }
         Ok(Self {
-            client,
+            client: clickhouse_client(endpoint)?,
             url: endpoint.url.clone(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             tables: Tables {

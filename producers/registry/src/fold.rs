@@ -87,7 +87,7 @@ fn consumer(topic: &GovernanceTopic<'_>) -> Result<BaseConsumer, Error> {
         .kafka
         .client_config()
         // librdkafka assigns nothing without a group; this one is never joined, and nothing is committed to it.
-        .set("group.id", format!("{}.reader", topic.name))
+        .set("group.id", agentgov_schemas::topology::reader_group(topic.name))
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")

@@ -50,8 +50,8 @@ fn pure(c: &mut Criterion) {
 }
 
 fn recorder() -> Option<Recorder> {
-    let kafka = KafkaEndpoint { bootstrap: std::env::var("AGENTGOV_KAFKA").ok()? };
-    let registry = RegistryEndpoint { url: std::env::var("AGENTGOV_REGISTRY").ok()? };
+    let kafka = KafkaEndpoint::at(std::env::var("AGENTGOV_KAFKA").ok()?);
+    let registry = RegistryEndpoint::at(std::env::var("AGENTGOV_REGISTRY").ok()?);
     let topology = Arc::new(Topology::embedded().unwrap());
     Some(Recorder::start(RecorderOptions::new(kafka, registry, topology, "bench", "bench")).unwrap())
 }

@@ -29,7 +29,7 @@ fn starts_as_a_new_source_each_time() {
 #[test]
 fn says_what_to_do_when_something_is_missing() {
     let (cluster, kafka) = brokers();
-    let nowhere = RegistryEndpoint { url: "http://127.0.0.1:1".into() };
+    let nowhere = RegistryEndpoint::at("http://127.0.0.1:1");
     let good = || options(&kafka, full_registry());
     for (options, expected) in [
         (options(&kafka, registry("404 Not Found", "{}")), "run `agentgov topology apply`"),

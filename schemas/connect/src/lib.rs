@@ -1,13 +1,29 @@
 //! How every process of both sides reaches the stack: [`Endpoints`] say where Kafka, the schema registry and ClickHouse
-//! are, and [`SchemaRegistry`] is the client of the second.
+//! are and how to get in, [`Settings`] read them from the environment and a file, and [`SchemaRegistry`] is the client of
+//! the second.
+//!
+//! Each kind of client is made in one place: [`KafkaEndpoint::client_config`], [`http_client`] and, with the feature
+//! `clickhouse`, `clickhouse_client`. docs/security.md says how to configure them.
 //!
 //! The registry's client is ours because no crate does lookup, registration and compatibility over one blocking client
 //! (ADR 0002); the Kafka and ClickHouse clients are libraries.
 
 mod describe;
 mod endpoints;
+mod http;
+mod kafka;
 mod registry;
+mod secret;
+pub mod settings;
+mod tls;
 
 pub use describe::describe;
-pub use endpoints::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, RegistryEndpoint};
+#[cfg(feature = "clickhouse")]
+pub use http::clickhouse_client;
+pub use http::http_client;
+pub use kafka::{KafkaEndpoint, LoginError, Mechanism, SaslLogin};
 pub use registry::{RegistryError, SchemaRegistry};
+pub use secret::Secret;
+pub use settings::{Settings, SettingsError};
+pub use tls::{ClientCertificate, Tls, TlsError};

@@ -10,7 +10,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{RegistryEndpoint, describe};
+use crate::{Login, RegistryEndpoint, TlsError, describe, http_client};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -19,6 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SchemaRegistry {
     http: Client,
     base: String,
+    login: Option<Login>,
 }
 
 /// Why the registry did not do as asked.
@@ -32,6 +33,19 @@ pub enum RegistryError {
         /// What came back.
         message: String,
     },
+    /// It answers, and not to us: what it holds is not known.
+    #[error("schema registry {url}: {message}; expected it to take {login}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// What came back.
+        message: String,
+        /// As whom.
+        login: String,
+    },
+    /// The TLS setting is wrong.
+    #[error("schema registry: {0}")]
+    Tls(#[from] TlsError),
     /// It has no such schema.
     #[error("schema registry {url}: no schema with id {id}")]
     UnknownId {
@@ -61,9 +75,10 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// True if the same call may go through later.
+    /// True if the same call may go through later: nothing is said of what was asked for. A login that is refused is so
+    /// until somebody mends it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Refused { .. })
     }
 }
 
@@ -87,11 +102,11 @@ impl SchemaRegistry {
     /// A client for the registry at `endpoint`. Connects on first use.
     pub fn new(endpoint: &RegistryEndpoint) -> Result<Self, RegistryError> {
         let base = endpoint.url.trim_end_matches('/').to_owned();
-        let http = Client::builder()
+        let http = http_client(&base, &endpoint.tls)?
             .timeout(TIMEOUT)
             .build()
             .map_err(|e| RegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, login: endpoint.login.clone() })
     }
 
     /// The id of exactly this schema under `subject`, if it is registered.
@@ -151,13 +166,22 @@ impl SchemaRegistry {
         parse::<Value>(&url, status, &body, "the level").map(drop)
     }
 
-    fn send(&self, url: &str, request: RequestBuilder) -> Result<(StatusCode, String), RegistryError> {
+    fn send(&self, url: &str, mut request: RequestBuilder) -> Result<(StatusCode, String), RegistryError> {
+        if let Some(login) = &self.login {
+            request = request.basic_auth(&login.user, Some(login.password.expose()));
+        }
         let unavailable = |message| RegistryError::Unavailable { url: url.to_owned(), message };
         let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
         let status = answer.status();
         let body = answer.text().map_err(|e| unavailable(describe(&e)))?;
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(unavailable(format!("{status} {body}")));
+        }
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let login = self.login.as_ref().map_or("a caller without a login".to_owned(), |login| {
+                format!("user `{}` with the password that is set", login.user)
+            });
+            return Err(RegistryError::Refused { url: url.to_owned(), message: status.to_string(), login });
         }
         Ok((status, body))
     }

@@ -17,6 +17,7 @@ mod roles;
 
 pub use duration::{Retention, Span};
 pub use model::{
-    Cleanup, KeyKind, ProducerKind, RejectShare, SessionLimits, Stage, Store, Table, Timing, Topic, Topology,
+    Cleanup, KeyKind, Principal, ProducerKind, RejectShare, SessionLimits, Stage, Store, Table, Task, Timing,
+    Topic, Topology,
 };
-pub use roles::{EMBEDDED, MissingRole, registry_subject};
+pub use roles::{AUDIT_GROUP, EMBEDDED, MissingRole, reader_group, registry_subject};

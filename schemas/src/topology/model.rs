@@ -19,6 +19,8 @@ pub struct Topology {
     pub stages: BTreeMap<String, Spanned<Stage>>,
     /// Stores by name.
     pub stores: BTreeMap<String, Spanned<Store>>,
+    /// Who logs in to Kafka beside the stages, by name.
+    pub principals: BTreeMap<String, Spanned<Principal>>,
     /// The timeouts that decide recovery.
     pub timing: Timing,
 }
@@ -83,6 +85,8 @@ pub struct Stage {
     pub what: String,
     /// Its consumer group, and the prefix of its transactional ids.
     pub group: Spanned<String>,
+    /// As whom it logs in to Kafka; absent: as its own name.
+    pub principal: Option<Spanned<String>>,
     /// The topics that it consumes.
     pub reads: Vec<Spanned<String>>,
     /// The governance topics that it folds into tables.
@@ -141,6 +145,32 @@ pub struct Table {
     pub what: String,
 }
 
+/// Who logs in to Kafka and is no stage. There may be several of a kind: each platform service can have its own.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// Who that is, for people.
+    pub what: String,
+    /// As whom it logs in; absent: as its name in the map.
+    pub principal: Option<Spanned<String>>,
+    /// What it may do.
+    pub may: Vec<Spanned<Task>>,
+}
+
+/// What somebody who is no stage may have to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Write actions: a platform service, an importer.
+    Record,
+    /// Write and list agents, tools and bundles: `registry push`, `policy push`.
+    Govern,
+    /// Tell stages to go on: `rejects resume`.
+    Operate,
+    /// Read what is found in the log, and how far the stages are: `audit completeness`.
+    Audit,
+    /// Create topics and change their settings: `topology plan`, `topology apply`.
+    Deploy,
+}
+
 /// The timeouts that decide recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -155,13 +185,15 @@ pub struct Timing {
 }
 
 mapping!(Topic, "a topic", { what, schema, owner, key, producer, partitions, replication, cleanup, retention, max_message_bytes });
-mapping!(Stage, "a stage", { what, group, reads, tables, state, emits, stores, reject_share, session, alert_window });
+mapping!(Stage, "a stage", { what, group, principal, reads, tables, state, emits, stores, reject_share, session, alert_window });
 mapping!(RejectShare, "a reject share", { above, window });
 mapping!(SessionLimits, "session limits", { ttl, max_facts, max_bytes });
 mapping!(Store, "a store", { what, writer, tables });
 mapping!(Table, "a table", { from, what });
+mapping!(Principal, "a principal", { what, principal, may });
 mapping!(Timing, "timing", { session_timeout, heartbeat, transaction_timeout, insert_timeout });
 
 words!(KeyKind { "session" => Session, "entry" => Entry });
 words!(ProducerKind { "idempotent" => Idempotent, "transactional" => Transactional });
+words!(Task { "record" => Record, "govern" => Govern, "operate" => Operate, "audit" => Audit, "deploy" => Deploy });
 words!(Cleanup { "delete" => Delete, "compact" => Compact }, absent: Delete);

@@ -2,7 +2,7 @@
 
 use serde_saphyr::Spanned;
 
-use super::model::{Stage, Store, Timing, Topic, Topology};
+use super::model::{Principal, Stage, Store, Timing, Topic, Topology};
 use super::{EMBEDDED, check};
 use crate::yaml::{Fields, Named, Node, Problem, Problems};
 
@@ -13,6 +13,7 @@ pub(super) struct Draft {
     pub(super) topics: Named<Topic>,
     pub(super) stages: Named<Stage>,
     pub(super) stores: Named<Store>,
+    pub(super) principals: Named<Principal>,
     pub(super) timing: Option<Timing>,
 }
 
@@ -42,9 +43,10 @@ impl Draft {
         let topics = fields.take("topics").unwrap_or_default();
         let stages = fields.take("stages").unwrap_or_default();
         let stores = fields.take("stores").unwrap_or_default();
+        let principals = fields.take::<Option<Named<Principal>>>("principals").flatten().unwrap_or_default();
         let timing = fields.take("timing");
         fields.end();
-        Some(Self { root, version, topics, stages, stores, timing })
+        Some(Self { root, version, topics, stages, stores, principals, timing })
     }
 
     #[cfg(test)]
@@ -59,6 +61,7 @@ impl Draft {
             topics: self.topics.complete()?,
             stages: self.stages.complete()?,
             stores: self.stores.complete()?,
+            principals: self.principals.complete()?,
             timing: self.timing?,
         })
     }

@@ -18,6 +18,11 @@ pub enum MissingRole {
 }
 
 impl Topology {
+    /// As whom a stage logs in to Kafka.
+    pub fn principal_of<'t>(&'t self, stage: &'t str) -> Result<&'t str, MissingRole> {
+        Ok(self.stage(stage)?.principal.as_ref().map_or(stage, |principal| principal.value.as_str()))
+    }
+
     /// The topic that carries `subject`, and its name.
     pub fn topic_of(&self, subject: Subject) -> Result<(&str, &Topic), MissingRole> {
         self.topics
@@ -49,6 +54,15 @@ impl Topology {
 pub fn registry_subject(topic: &str) -> String {
     format!("{topic}-value")
 }
+
+/// The group that a reader names who reads topics from their start to their end. It never joins it and commits nothing, but
+/// Kafka's client wants a name, and asks for the group's coordinator. `of` is a stage or a topic.
+pub fn reader_group(of: &str) -> String {
+    format!("{of}.reader")
+}
+
+/// [`reader_group`] of the audit.
+pub const AUDIT_GROUP: &str = "agentgov.audit";
 
 /// The map that this build was made with.
 pub const EMBEDDED: &str = include_str!("../../../topology.yaml");

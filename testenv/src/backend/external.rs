@@ -1,6 +1,9 @@
 //! The external backend: a stack that somebody else runs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use serde_json::Value;
 
 use crate::Error;
 use crate::addresses::{Addresses, default_name};
@@ -45,19 +48,38 @@ fn read(path: String) -> Result<Addresses, Error> {
     let path = PathBuf::from(path);
     let unusable = |reason| Error::ExternalFile { path: path.clone(), reason };
     let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
-    serde_saphyr::from_str(&text).map_err(|error| unusable(error.to_string()))
+    let mut all: BTreeMap<String, Value> =
+        serde_saphyr::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    all.retain(|name, _| !is_of_the_product(name));
+    let ours = Value::Object(all.into_iter().collect());
+    serde_json::from_value(ours).map_err(|error| unusable(error.to_string()))
 }
 
-/// Asks each part for a first answer.
-pub(crate) fn check(addresses: &Addresses) -> Result<(), Error> {
+/// How to log in, and whom to trust: the product's business, which reads the same file and checks it.
+fn is_of_the_product(name: &str) -> bool {
+    let security = ["kafka_", "registry_"].iter().any(|part| name.starts_with(part));
+    security || name == "clear_passwords" || (name.starts_with("clickhouse_") && name.ends_with("_file"))
+}
+
+/// Asks each part for a first answer. One that wants TLS or a login is only connected to: the probe speaks neither.
+pub(crate) fn check(addresses: &Addresses, variable: Variables<'_>) -> Result<(), Error> {
     let registry = format!("{}/subjects", addresses.registry);
     let clickhouse = format!("{}/ping", addresses.clickhouse);
+    let text = variable("AGENTGOV_STACK").and_then(|file| std::fs::read_to_string(file).ok());
+    let secured = |name: &str| {
+        let in_file = |text: &String| text.lines().any(|line| line.trim_start().starts_with(name));
+        variable(&format!("AGENTGOV_{}", name.to_uppercase())).is_some() || text.as_ref().is_some_and(in_file)
+    };
+    let ask = |plain: bool, address: &str, probe: fn(&str) -> Result<(), String>| {
+        if plain { probe(address) } else { probe::connects(address) }
+    };
     let unreachable = |part, address: &str| {
         let address = address.to_owned();
         move |reason| Error::Unreachable { part, address, reason }
     };
-    probe::kafka(&addresses.kafka).map_err(unreachable(Part::Broker, &addresses.kafka))?;
-    probe::http(&registry).map_err(unreachable(Part::Registry, &registry))?;
+    ask(!secured("kafka_security"), &addresses.kafka, probe::kafka)
+        .map_err(unreachable(Part::Broker, &addresses.kafka))?;
+    ask(!secured("registry_user"), &registry, probe::http).map_err(unreachable(Part::Registry, &registry))?;
     probe::http(&clickhouse).map_err(unreachable(Part::Engine, &clickhouse))
 }
 
@@ -110,6 +132,16 @@ mod tests {
         let path = path.to_str().unwrap();
         let addresses = with(&[("AGENTGOV_STACK", path), ("AGENTGOV_KAFKA", "other:1")]).unwrap().unwrap();
         assert_eq!((addresses.kafka.as_str(), addresses.clickhouse_password.as_str()), ("other:1", "p"));
+    }
+
+    #[test]
+    fn the_file_may_say_how_to_log_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stack.yaml");
+        let text = "kafka: k:1\nkafka_security: sasl_ssl\nregistry: http://r\nclickhouse: http://c\nclickhouse_ca_file: a\n";
+        std::fs::write(&path, text).unwrap();
+        let addresses = with(&[("AGENTGOV_STACK", path.to_str().unwrap())]).unwrap().unwrap();
+        assert_eq!(addresses.kafka, "k:1");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The broker: Apache Kafka as one node that is broker and controller.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -38,15 +39,21 @@ pub(crate) const PROPERTIES: [(&str, &str); 10] = [
 ];
 
 /// Writes the configuration, formats the storage if it is new, and says how to start the broker.
-pub(super) fn prepare(context: &Context<'_>, port: u16, controller: u16) -> Result<Launch, Error> {
+pub(super) fn prepare(
+    context: &Context<'_>,
+    port: u16,
+    controller: u16,
+    further: &BTreeMap<String, String>,
+) -> Result<Launch, Error> {
     let folder = context.layout.folder(Part::Broker);
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(Error::io("write", &path)).map(|()| path)
     };
     let logging = write("log4j2.properties", LOGGING)?;
+    let listeners = listeners(context, port, controller, further);
     let properties =
-        write("server.properties", &properties(&folder, port, controller, context.broker_properties))?;
+        write("server.properties", &properties(&folder, controller, listeners, context.broker_properties))?;
     let java = |main: &str, args: &[&str]| launch(context, &folder, &logging, main, args);
     let properties = properties.to_string_lossy();
     if !folder.join("data/meta.properties").exists() {
@@ -73,19 +80,43 @@ fn launch(context: &Context<'_>, folder: &Path, logging: &Path, main: &str, args
     }
 }
 
-fn properties(folder: &Path, port: u16, controller: u16, extra: &[(String, String)]) -> String {
+/// Its own listener, without TLS and login, and those that were asked for.
+fn listeners(
+    context: &Context<'_>,
+    port: u16,
+    controller: u16,
+    further: &BTreeMap<String, String>,
+) -> [(&'static str, String); 3] {
+    let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+    let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+    for (name, protocol) in context.broker_listeners {
+        if let Some(address) = further.get(name) {
+            advertised.push_str(&format!(",{name}://{address}"));
+            protocols.push_str(&format!(",{name}:{protocol}"));
+        }
+    }
+    [
+        ("listeners", format!("{advertised},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", advertised),
+        ("listener.security.protocol.map", protocols),
+    ]
+}
+
+fn properties(
+    folder: &Path,
+    controller: u16,
+    listeners: [(&'static str, String); 3],
+    extra: &[(String, String)],
+) -> String {
     let data: PathBuf = folder.join("data");
     let own = [
         ("process.roles", "broker,controller".to_owned()),
         ("node.id", "1".to_owned()),
         ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
         ("controller.listener.names", "CONTROLLER".to_owned()),
-        ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}")),
-        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
-        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
         ("log.dirs", data.display().to_string()),
     ];
-    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let own = own.into_iter().chain(listeners).map(|(name, value)| (name.to_owned(), value));
     let common = PROPERTIES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     // The last line of a name wins.
     own.chain(common).chain(extra.iter().cloned()).map(|(name, value)| format!("{name}={value}\n")).collect()

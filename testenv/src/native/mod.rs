@@ -64,6 +64,7 @@ impl Native {
             layout: &layout,
             supervisor: &supervisor,
             broker_properties: &options.broker_properties,
+            broker_listeners: &options.broker_listeners,
             broker_jvm: &options.broker_jvm,
             progress,
         };
@@ -84,6 +85,11 @@ impl Native {
     /// Where the parts' logs are.
     pub(crate) fn logs(&self) -> PathBuf {
         self.layout.logs()
+    }
+
+    /// Where a further listener of the broker is.
+    pub(crate) fn listener(&self, name: &str) -> Option<String> {
+        self.known(Part::Broker).ok()?.listeners.get(name).cloned()
     }
 
     /// The part's process.

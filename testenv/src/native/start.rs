@@ -1,5 +1,6 @@
 //! Starting one part: free ports, a process, and a wait until it answers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub(super) struct Context<'a> {
     pub(super) layout: &'a Layout,
     pub(super) supervisor: &'a Supervisor,
     pub(super) broker_properties: &'a [(String, String)],
+    pub(super) broker_listeners: &'a [(String, String)],
     pub(super) broker_jvm: &'a [String],
     pub(super) progress: &'a (dyn Fn(Event) + Send + Sync),
 }
@@ -37,6 +39,8 @@ pub(super) struct Started {
     pub(super) pid: u32,
     /// As [`crate::Addresses`] has it.
     pub(super) address: String,
+    /// The broker's further listeners, by name.
+    pub(super) listeners: BTreeMap<String, String>,
 }
 
 impl Context<'_> {
@@ -58,8 +62,14 @@ impl Context<'_> {
     fn start_once(&self, part: Part) -> Result<Started, Error> {
         let free = || ports::free_port().map_err(Error::io("find a free port for", Path::new(part.name())));
         let port = free()?;
+        let mut listeners = BTreeMap::new();
         let (launch, address) = match part {
-            Part::Broker => (broker::prepare(self, port, free()?)?, format!("127.0.0.1:{port}")),
+            Part::Broker => {
+                for (name, _) in self.broker_listeners {
+                    listeners.insert(name.clone(), format!("127.0.0.1:{}", free()?));
+                }
+                (broker::prepare(self, port, free()?, &listeners)?, format!("127.0.0.1:{port}"))
+            }
             Part::Registry => {
                 (registry::launch(self, port), format!("http://127.0.0.1:{port}{}", registry::PATH))
             }
@@ -67,7 +77,7 @@ impl Context<'_> {
         };
         let pid = self.supervisor.spawn(launch.clone())?;
         wait_until_ready(self.supervisor, part, pid, &address, &launch.log)?;
-        Ok(Started { launch, pid, address })
+        Ok(Started { launch, pid, address, listeners })
     }
 
     /// Runs a program that prepares a part.

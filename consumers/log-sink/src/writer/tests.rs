@@ -12,8 +12,7 @@ use crate::tables::feeds;
 fn writer() -> (LogWriter, Vec<Feed>) {
     let feeds = feeds(&Topology::embedded().unwrap()).unwrap();
     let registry =
-        agentgov_connect::SchemaRegistry::new(&RegistryEndpoint { url: "http://127.0.0.1:9".into() })
-            .unwrap();
+        agentgov_connect::SchemaRegistry::new(&RegistryEndpoint::at("http://127.0.0.1:9")).unwrap();
     let (health, stop) = (Health::new("log-sink"), Stop::default());
     (LogWriter::new(&feeds, SchemaCache::new(registry), Ledger::default(), &health, &stop), feeds)
 }

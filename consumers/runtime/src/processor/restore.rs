@@ -271,7 +271,7 @@ pub(super) fn reader(
     kafka
         .client_config()
         // librdkafka wants a group even of a consumer that never joins or commits one.
-        .set("group.id", format!("{stage}.reader"))
+        .set("group.id", agentgov_schemas::topology::reader_group(stage))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")

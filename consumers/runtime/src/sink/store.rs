@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, describe};
+use agentgov_connect::{ClickHouseEndpoint, describe, http_client};
 use reqwest::Url;
 use reqwest::blocking::{Body, Client};
 use serde::de::DeserializeOwned;
@@ -62,7 +62,8 @@ impl Store {
         let url = Url::parse(&endpoint.url).map_err(|e| {
             StageError::Config(format!("clickhouse: expected a URL, found `{}`: {e}", endpoint.url))
         })?;
-        let http = Client::builder()
+        let http = http_client(&endpoint.url, &endpoint.tls)
+            .map_err(|e| StageError::Config(format!("clickhouse: {e}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(insert_timeout + MARGIN)
             .pool_idle_timeout(IDLE_CONNECTION)

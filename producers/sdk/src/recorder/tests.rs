@@ -30,7 +30,7 @@ fn brokers() -> (MockCluster<'static, DefaultProducerContext>, String) {
 }
 
 fn recorder(bootstrap: &str, buffer_events: usize, when_full: WhenFull) -> Recorder {
-    let kafka = KafkaEndpoint { bootstrap: bootstrap.to_owned() };
+    let kafka = KafkaEndpoint::at(bootstrap);
     let ledger = Arc::new(Ledger::new(buffer_events, 1 << 20));
     let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
     let composer = Composer::new("acme", "test", "source-1", SchemaId(7), LARGEST).unwrap();

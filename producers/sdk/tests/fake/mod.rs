@@ -14,7 +14,7 @@ use rdkafka::producer::DefaultProducerContext;
 pub fn brokers() -> (MockCluster<'static, DefaultProducerContext>, KafkaEndpoint) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(&topic(), 3, 1).unwrap();
-    let kafka = KafkaEndpoint { bootstrap: cluster.bootstrap_servers() };
+    let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
     (cluster, kafka)
 }
 
@@ -47,7 +47,7 @@ pub fn registry(status: &'static str, body: &'static str) -> RegistryEndpoint {
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
-    RegistryEndpoint { url }
+    RegistryEndpoint::at(url)
 }
 
 /// A registry that has every schema, as id 7.

@@ -5,6 +5,7 @@
 mod general;
 mod names;
 mod partitions;
+mod principals;
 mod stages;
 mod stores;
 mod topics;
@@ -37,6 +38,9 @@ const RULES: &[(&str, Rule)] = &[
     ("jobs", stages::jobs),
     ("limits", stages::limits),
     ("partitions", partitions::equal),
+    ("principals", principals::principals),
+    ("tasks", principals::tasks),
+    ("transactional ids", principals::transactional_ids),
     ("writers", stores::writers),
     ("feeds", stores::feeds),
 ];

@@ -39,6 +39,10 @@ pub(super) fn others(draft: &Draft, problems: &mut Problems) {
             draft.stages.0.keys().map(|name| (name, draft.root.place(&["stages", name]))).collect::<Vec<_>>(),
         ),
         ("store", draft.stores.0.keys().map(|name| (name, draft.root.place(&["stores", name]))).collect()),
+        (
+            "principal",
+            draft.principals.0.keys().map(|name| (name, draft.root.place(&["principals", name]))).collect(),
+        ),
     ] {
         for (name, at) in names {
             if !is_word(name, '-') {

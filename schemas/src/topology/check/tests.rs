@@ -235,6 +235,28 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     "partitions": [("sessions:", "partitions: 4", "partitions: 6")] => [
         "t:8:106: `sessions` has 6 partitions; expected 4 as `actions`, since `judge` keeps each session in its partition",
     ];
+    "principals": [("service:", "what: w", "principal: judge, what: w")] => [
+        "t:48:25: `service` logs in as `judge`, as `judge` does; expected a principal of its own",
+    ];
+    "principals": [("group: g.ring", "g.ring", "g.ring\n    principal: '*'")] => [
+        "t:27:16: principal of `ring`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which Kafka takes for everyone",
+    ];
+    "principals": [("auditor:", "auditor: { what: w, principal: \"CN=auditor,O=bank\"", "sink: { what: w")] => [
+        "t:49:3: `sink` logs in as `sink`, as `sink` does; expected a principal of its own",
+    ];
+    "other names": [("service:", "service:", "Service:")] => [
+        "t:48:3: principal `Service`: expected a name of a-z 0-9 -, a letter first",
+    ];
+    "tasks": [("service:", "[record]", "[]")] => [
+        "t:48:23: `service` may do nothing; expected record, govern, operate, audit or deploy",
+    ];
+    "tasks": [("service:", "what: w, may: [record]", "what: ' ', may: [record, record]")] => [
+        "t:48:20: who `service` is: expected a text, found none",
+        "t:48:39: stands twice in what `service` may",
+    ];
+    "transactional ids": [("group: g.ring", "g.ring", "g.judge-2")] => [
+        "t:26:12: group of `ring`: begins with that of `judge` and a hyphen, so `judge` could fence its transactions; expected another name",
+    ];
     "writers": [("writer", "sink", "drain")] => [
         "t:39:13: writer of `log`: no stage `drain` in stages",
     ];
@@ -299,7 +321,7 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
             "t:12:3: `agents` stands twice; expected each key once",
             "t:19:22: tables of `judge`: no topic `bundles` in topics",
             "t:25:5: a stage must have `group`",
-            "t:26:5: unknown key `groop` of a stage; expected what, group, reads, tables, state, emits, stores, reject_share, session or alert_window",
+            "t:26:5: unknown key `groop` of a stage; expected what, group, principal, reads, tables, state, emits, stores, reject_share, session or alert_window",
             "t:39:13: expected text, found the number 7; put it in quotes if it is meant as text",
             "t:46:9: timing must have `heartbeat`",
         ]

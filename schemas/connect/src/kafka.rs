@@ -1,0 +1,191 @@
+//! How clients reach Kafka.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
+use serde::Serialize;
+
+use crate::{Secret, Tls};
+
+/// The brokers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KafkaEndpoint {
+    /// host:port, comma separated.
+    pub bootstrap: String,
+    /// TLS; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// SASL; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<SaslLogin>,
+}
+
+/// A principal and how it proves that it is that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SaslLogin {
+    /// How the password is proven.
+    pub mechanism: Mechanism,
+    /// The principal's name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// A SASL mechanism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Mechanism {
+    /// The password is sent.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// Both sides prove that they know it.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same with the longer digest.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl Mechanism {
+    /// All, as they are named in a configuration.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
+
+    /// Kafka's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl KafkaEndpoint {
+    /// Brokers that want neither TLS nor a login.
+    pub fn at(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into(), tls: None, login: None }
+    }
+
+    /// Kafka's security.protocol.
+    pub const fn protocol(&self) -> &'static str {
+        match (&self.tls, &self.login) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        }
+    }
+
+    /// A client configuration that reaches these brokers; the caller adds what its job needs.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config.set("client.id", "agentgov");
+        config.set("security.protocol", self.protocol());
+        if let Some(tls) = &self.tls {
+            // The defaults, said aloud: a broker is who its certificate says, or it is nobody.
+            config.set("enable.ssl.certificate.verification", "true");
+            config.set("ssl.endpoint.identification.algorithm", "https");
+            if let Some(file) = &tls.ca_file {
+                config.set("ssl.ca.location", file.to_string_lossy());
+            }
+            if let Some(client) = &tls.client {
+                config.set("ssl.certificate.location", client.certificate_file.to_string_lossy());
+                config.set("ssl.key.location", client.key_file.to_string_lossy());
+                if !client.key_password.is_empty() {
+                    config.set("ssl.key.password", client.key_password.expose());
+                }
+            }
+        }
+        if let Some(login) = &self.login {
+            config.set("sasl.mechanisms", login.mechanism.as_str());
+            config.set("sasl.username", &login.user);
+            config.set("sasl.password", login.password.expose());
+        }
+        config
+    }
+}
+
+/// Kafka lets us in no further.
+#[derive(Debug, thiserror::Error)]
+#[error("kafka {bootstrap}: {message}; expected it to take {who} over {protocol}")]
+pub struct LoginError {
+    /// Where.
+    pub bootstrap: String,
+    /// What was refused, by either side.
+    pub message: String,
+    /// As whom.
+    pub who: String,
+    /// Kafka's security.protocol.
+    pub protocol: &'static str,
+}
+
+impl KafkaEndpoint {
+    /// Finds out whether the brokers take this login, and we their certificate: a client that they refuse tries for ever,
+    /// and only says that nobody answers. Brokers that are away for `within` are no error.
+    ///
+    /// # Errors
+    /// If either side refuses the other.
+    pub fn try_login(&self, within: Duration) -> Result<(), LoginError> {
+        if self.tls.is_none() && self.login.is_none() {
+            return Ok(());
+        }
+        let refused = |message: String| LoginError {
+            bootstrap: self.bootstrap.clone(),
+            message,
+            who: match &self.login {
+                Some(login) => format!("user `{}` with the password that is set", login.user),
+                None => "a client without a login".to_owned(),
+            },
+            protocol: self.protocol(),
+        };
+        let client: BaseProducer<Refusals> = self
+            .client_config()
+            .create_with_context(Refusals::default())
+            .map_err(|error| refused(error.to_string()))?;
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            let answer = client.client().fetch_metadata(None, Duration::from_millis(500));
+            client.poll(Duration::ZERO);
+            if let Some(message) = client.context().take() {
+                return Err(refused(message));
+            }
+            if answer.is_ok() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes note of what was refused.
+#[derive(Default)]
+struct Refusals(Mutex<Option<String>>);
+
+impl Refusals {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Refusals {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) = error.rdkafka_error_code() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for Refusals {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}

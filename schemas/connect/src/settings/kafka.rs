@@ -1,0 +1,149 @@
+//! The brokers, from settings.
+
+use rdkafka::producer::{BaseProducer, DefaultProducerContext};
+
+use super::{Findings, Settings};
+use crate::{KafkaEndpoint, Mechanism, SaslLogin, Tls};
+
+const TLS: [&str; 4] = ["kafka_ca_file", "kafka_certificate_file", "kafka_key_file", "kafka_key_password"];
+const LOGIN: [&str; 3] = ["kafka_user", "kafka_password", "kafka_mechanism"];
+
+impl Settings {
+    pub(super) fn kafka_of(&self, findings: &mut Findings) -> Option<KafkaEndpoint> {
+        let before = findings.wrong.len();
+        let bootstrap =
+            self.address("kafka", &["kafka_security"], &[&TLS[..], &LOGIN[..]].concat(), findings);
+        let (with_tls, with_login) = self.protocol(findings)?;
+        let tls = if with_tls { Some(self.tls("kafka", findings)) } else { None };
+        let login = if with_login { self.sasl(findings) } else { None };
+        if !with_tls {
+            self.refuse(&TLS, "ssl or sasl_ssl", findings);
+        }
+        if !with_login {
+            self.refuse(&LOGIN, "sasl_ssl", findings);
+        }
+        let bootstrap = bootstrap?.to_owned();
+        if with_login && !with_tls {
+            let all_here = bootstrap.split(',').all(|broker| super::http::is_loopback(host(broker)));
+            self.clear_password("kafka", "kafka_security", "sasl_ssl", all_here, findings);
+        }
+        let endpoint = KafkaEndpoint { bootstrap, tls, login };
+        // librdkafka reads certificates and keys when a client is made, and connects later.
+        if with_tls
+            && findings.wrong.len() == before
+            && let Err(error) = endpoint.client_config().create::<BaseProducer<DefaultProducerContext>>()
+        {
+            findings.add(format!("{}: {error}", self.at("kafka_security")));
+        }
+        Some(endpoint)
+    }
+
+    /// Whether there is TLS, and a login.
+    fn protocol(&self, findings: &mut Findings) -> Option<(bool, bool)> {
+        let Some(setting) = self.get("kafka_security") else { return Some((false, false)) };
+        match setting.text().to_ascii_lowercase().as_str() {
+            "plaintext" => Some((false, false)),
+            "ssl" => Some((true, false)),
+            "sasl_plaintext" => Some((false, true)),
+            "sasl_ssl" => Some((true, true)),
+            found => {
+                findings.add(format!(
+                    "{}: expected plaintext, ssl, sasl_plaintext or sasl_ssl, found `{found}`",
+                    setting.at
+                ));
+                None
+            }
+        }
+    }
+
+    fn sasl(&self, findings: &mut Findings) -> Option<SaslLogin> {
+        let because = format!("since {} asks for a login", self.at("kafka_security"));
+        let mechanism = self.needed("kafka_mechanism", &because, findings).and_then(|found| {
+            let known = Mechanism::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(found));
+            if known.is_none() {
+                let at = self.at("kafka_mechanism");
+                findings
+                    .add(format!("{at}: expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, found `{found}`"));
+            }
+            known
+        });
+        let user = self.needed("kafka_user", &because, findings).map(str::to_owned);
+        self.needed("kafka_password", &because, findings);
+        let password = self.get("kafka_password").map(|setting| setting.value.clone());
+        Some(SaslLogin { mechanism: mechanism?, user: user?, password: password? })
+    }
+
+    /// A setting that has no effect would look as if it had one.
+    fn refuse(&self, names: &[&str], security: &str, findings: &mut Findings) {
+        if let Some((_, setting)) = self.first(names) {
+            let found = self.get("kafka_security").map_or("nothing", |setting| setting.text());
+            findings.add(format!(
+                "{}: has no effect; expected {} to be {security}, found {found}",
+                setting.at,
+                self.at("kafka_security")
+            ));
+        }
+    }
+
+    /// The TLS setting of `part`. What is wrong with its files has been reported.
+    pub(super) fn tls(&self, part: &str, findings: &mut Findings) -> Tls {
+        let name = |what: &str| format!("{part}_{what}");
+        let file = |what: &str| self.get(&name(what)).map(|setting| (setting.path(), setting.at.to_string()));
+        let ca = file("ca_file");
+        if let Some((path, at)) = &ca
+            && let Err(error) = crate::tls::authorities(path)
+        {
+            findings.add(format!("{at}: {error}"));
+        }
+        let (certificate, key) = (file("certificate_file"), file("key_file"));
+        for (path, at) in certificate.iter().chain(&key) {
+            if let Err(error) = crate::tls::read(path) {
+                findings.add(format!("{at}: {error}"));
+            }
+        }
+        let key_password = self.get(&name("key_password"));
+        let client = match (certificate, key) {
+            (Some((certificate_file, _)), Some((key_file, _))) => Some(crate::ClientCertificate {
+                certificate_file,
+                key_file,
+                key_password: key_password.map(|setting| setting.value.clone()).unwrap_or_default(),
+            }),
+            (Some((_, at)), None) => {
+                let other = super::names::variable(&name("key_file"));
+                findings.add(format!("{at}: a certificate without its key; expected {other} as well"));
+                None
+            }
+            (None, Some((_, at))) => {
+                let other = super::names::variable(&name("certificate_file"));
+                findings.add(format!("{at}: a key without its certificate; expected {other} as well"));
+                None
+            }
+            (None, None) => {
+                if let Some(setting) = key_password {
+                    let other = super::names::variable(&name("key_file"));
+                    findings
+                        .add(format!("{}: a password without a key; expected {other} as well", setting.at));
+                }
+                None
+            }
+        };
+        Tls { ca_file: ca.map(|(path, _)| path), client }
+    }
+
+    /// A setting that must be there.
+    pub(super) fn needed(&self, name: &str, because: &str, findings: &mut Findings) -> Option<&str> {
+        let found = self.get(name);
+        if found.is_none() {
+            findings
+                .add(format!("{}: expected a value, found none, {because}", super::names::variable(name)));
+        }
+        found.map(|setting| setting.text())
+    }
+}
+
+/// The host of a bootstrap address.
+fn host(broker: &str) -> &str {
+    let broker = broker.trim();
+    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+    broker.rsplit_once(':').map_or(broker, |(host, _)| host)
+}

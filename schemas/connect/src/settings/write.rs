@@ -1,0 +1,58 @@
+//! Endpoints as the settings that make them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::names::CLEAR_PASSWORDS;
+use crate::{Endpoints, Tls};
+
+impl Endpoints {
+    /// The settings that make these endpoints, secrets and all: for a file that only its owner can read.
+    pub fn to_settings(&self) -> BTreeMap<String, String> {
+        let Self { kafka, registry, clickhouse } = self;
+        let mut settings = BTreeMap::new();
+        let mut set = |name: &str, value: &str| {
+            if !value.is_empty() {
+                settings.insert(name.to_owned(), value.to_owned());
+            }
+        };
+        set("kafka", &kafka.bootstrap);
+        set("kafka_security", kafka.protocol());
+        if let Some(login) = &kafka.login {
+            set("kafka_mechanism", login.mechanism.as_str());
+            set("kafka_user", &login.user);
+            set("kafka_password", login.password.expose());
+        }
+        set("registry", &registry.url);
+        if let Some(login) = &registry.login {
+            set("registry_user", &login.user);
+            set("registry_password", login.password.expose());
+        }
+        set("clickhouse", &clickhouse.url);
+        set("clickhouse_user", &clickhouse.user);
+        set("clickhouse_password", clickhouse.password.expose());
+        set("clickhouse_database", &clickhouse.database);
+        // Whoever made these endpoints has been asked.
+        set(CLEAR_PASSWORDS, "allow");
+        let no_tls = Tls::default();
+        for (part, tls) in [
+            ("kafka", kafka.tls.as_ref().unwrap_or(&no_tls)),
+            ("registry", &registry.tls),
+            ("clickhouse", &clickhouse.tls),
+        ] {
+            let path = |file: &PathBuf| {
+                // Read again from wherever the reader is.
+                std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string()
+            };
+            if let Some(file) = &tls.ca_file {
+                set(&format!("{part}_ca_file"), &path(file));
+            }
+            if let Some(client) = &tls.client {
+                set(&format!("{part}_certificate_file"), &path(&client.certificate_file));
+                set(&format!("{part}_key_file"), &path(&client.key_file));
+                set(&format!("{part}_key_password"), client.key_password.expose());
+            }
+        }
+        settings
+    }
+}
