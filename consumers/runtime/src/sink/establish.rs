@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Instant;
 
+use rdkafka::consumer::CommitMode;
 use rdkafka::error::KafkaError;
 use serde::Deserialize;
 
@@ -16,6 +17,7 @@ use super::run::Sink;
 use super::store::quote;
 use super::{TopicPartition, Writer};
 use crate::StageError;
+use crate::metrics::timed;
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
 /// membership proven in between, it is someone outside the group.
@@ -63,13 +65,20 @@ impl<W: Writer> Sink<W> {
                         (share.claim, share.next, share.durable) = (claim, next, next);
                     }
                 }
-                self.lanes_of(&due).for_each(super::lane::Lane::claimed);
+                for place in due.keys() {
+                    let Some(lane) = self.lanes.get_mut(*place) else { continue };
+                    if let Some(present) = lane.doubt_resolved() {
+                        self.metrics.resolved(&lane.route.table, present);
+                    }
+                    lane.claimed();
+                }
                 health.clear("starting");
                 health.clear("group");
                 health.clear("kafka");
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
                     health.clear("clickhouse");
                 }
+                self.commit(CommitMode::Async);
                 return self.resume();
             }
             Err(NotYet::Fatal(error)) => return Err(error),
@@ -92,15 +101,22 @@ impl<W: Writer> Sink<W> {
             NotProven::NotMember(error) => NotYet::Group(error),
             NotProven::Unknown(error) => NotYet::Kafka(error),
         })?;
+        let health = self.options.health.clone();
+        health.alive();
         self.refuse_a_robber(due)?;
         let names = partitions.iter().map(|at| at.name().to_owned());
-        let claims = protocol::claim(&self.store, &self.options.claims, names)?;
-        if !protocol::drain(&self.store, &claims, &self.options.stop)? {
+        let claim = || protocol::claim(&self.store, &self.options.claims, names);
+        let claims = timed(&self.metrics.claim, claim)?;
+        health.alive();
+        if !timed(&self.metrics.drain, || protocol::drain(&self.store, &claims, &self.options.stop))? {
             return Err(NotYet::Stopped);
         }
         let mut established = Vec::new();
         for (place, partitions) in due {
-            self.look(*place, partitions, &claims, &mut established)?;
+            health.alive();
+            let Some(lane) = self.lanes.get(*place) else { continue };
+            let look = || self.look(*place, partitions, &claims, &mut established);
+            self.metrics.look(&lane.route.table, look)?;
         }
         Ok(established)
     }
