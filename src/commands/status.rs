@@ -137,7 +137,7 @@ fn part(part: &Part) {
     } else {
         style(format!("away: {}", part.said)).red().to_string()
     };
-    say!("  {} {} {} {said}", good(part.answers), left(&part.name, 11), left(&part.address, 28));
+    say!("  {} {} {} {said}", good(part.answers), left(&part.name, 11), left(&part.address, 39));
 }
 
 fn stage_line(name: &str, group: &Group) {

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LogReader, ReadError};
 
+/// How ClickHouse begins to say that a database is not there.
+const UNKNOWN_DATABASE: &str = "Code: 81.";
+
 /// A table's size.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct TableSize {
@@ -72,9 +75,17 @@ struct Version {
 }
 
 impl LogReader {
-    /// The server's version.
-    pub fn version(&self) -> Result<String, ReadError> {
-        self.row::<Version>("SELECT version() AS version", &[]).map(|row| row.version)
+    /// The server's version; `None` if it answers, but the log's database is not there yet.
+    pub fn version(&self) -> Result<Option<String>, ReadError> {
+        match self.row::<Version>("SELECT version() AS version", &[]) {
+            Ok(row) => Ok(Some(row.version)),
+            Err(ReadError::ClickHouse { source: clickhouse::error::Error::BadResponse(text), .. })
+                if text.contains(UNKNOWN_DATABASE) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How large a table is. Reads no rows: ClickHouse keeps both figures by part.

@@ -97,9 +97,6 @@ fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String
 
 fn clickhouse(endpoints: &Endpoints, topology: &Topology) -> Result<String, String> {
     let reader = LogReader::new(&endpoints.clickhouse, topology).map_err(|e| e.to_string())?;
-    reader
-        .with_patience(WITHIN)
-        .version()
-        .map(|version| format!("version {version}"))
-        .map_err(|e| e.to_string())
+    let version = reader.with_patience(WITHIN).version().map_err(|e| e.to_string())?;
+    Ok(version.map_or_else(|| "has no such database".to_owned(), |version| format!("version {version}")))
 }
