@@ -52,6 +52,8 @@ pub enum Command {
     Up(Up),
     /// Run stages until asked to stop.
     Run(Run),
+    /// The whole pipeline on one screen, and what is wrong with it. Exit code 3: something is; 75: a part is away.
+    Status(Status),
     /// The map of topics, stages and stores: check it, draw it, compare it with a cluster, create what is missing.
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -120,6 +122,17 @@ pub struct Run {
     /// Serve /livez, /readyz and /metrics here.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_LISTEN")]
     pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Ask a process how it is, at the address of its `run --listen`. May be repeated.
+    #[arg(long, value_name = "URL", env = "AGENTGOV_HEALTH", value_delimiter = ',')]
+    pub health: Vec<String>,
+    /// Look again so often, until interrupted.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub watch: Option<u64>,
 }
 
 /// `topology …`.

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agentgov_runtime::ExitCode;
+use agentgov_runtime::metrics::{ALL, Kind, Metric};
 use agentgov_schemas::wire::WireError;
 
 /// Pages of docs/errors that explain one case of an exit code.
@@ -123,6 +124,110 @@ fn the_tests_that_hold_invariants_are_there() {
         let function = format!("fn {}(", name.trim_matches('`'));
         assert!(source.contains(&function), "docs/ARCHITECTURE.md: {file} has no test {name}");
     }
+}
+
+/// A row of docs/operations/metrics.md is a metric of the code, word for word, and the other way round.
+#[test]
+fn every_metric_has_its_row_and_every_row_its_metric() {
+    let page = read("docs/operations/metrics.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> = ALL
+        .iter()
+        .map(|metric| {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let labels = match metric.labels.join(", ") {
+                none if none.is_empty() => " ".to_owned(),
+                labels => format!(" {labels} "),
+            };
+            format!("| `{}` | {kind} |{labels}| {} |", metric.name, metric.help)
+        })
+        .collect();
+    assert_eq!(rows, expected, "left: docs/operations/metrics.md; right: what the code says");
+}
+
+#[test]
+fn dashboard_and_alert_rules_use_metrics_that_exist() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read("docs/operations/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut expressions: Vec<String> =
+        targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(expressions.len() > 20 && dashboard["title"] == "agentgov");
+    let rules: serde_json::Value = serde_saphyr::from_str(&read("docs/operations/alert-rules.yaml")).unwrap();
+    let rules = rules["groups"][0]["rules"].as_array().unwrap();
+    let sections = headings(&read("docs/operations/runbook.md"));
+    for rule in rules {
+        let name = rule["alert"].as_str().unwrap();
+        expressions.push(rule["expr"].as_str().unwrap().to_owned());
+        assert!(
+            rule["labels"]["severity"].is_string() && rule["annotations"]["summary"].is_string(),
+            "{name}"
+        );
+        let (page, section) =
+            rule["annotations"]["runbook"].as_str().unwrap().split_once('#').unwrap_or_default();
+        assert!(
+            section.is_empty() || (root().join(page).exists() && sections.contains(section)),
+            "{name}: {section}"
+        );
+    }
+    let mut used = BTreeSet::new();
+    for expression in &expressions {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let names = words.filter(|word| word.starts_with("agentgov_") || word.starts_with("process_"));
+        let named: Vec<_> = names.map(|name| (name, metric(name))).collect();
+        assert!(!named.is_empty(), "no metric in {expression}");
+        for (name, metric) in named {
+            let metric = metric.unwrap_or_else(|| panic!("{name}, which is no metric, in {expression}"));
+            used.insert(metric.name);
+            let labels = labels_of(expression);
+            let mut unknown =
+                labels.iter().filter(|label| !ALL.iter().any(|m| m.labels.contains(&label.as_str())));
+            assert_eq!(unknown.next(), None, "a label that no metric has, in {expression}");
+        }
+    }
+    let unused: Vec<_> = ALL.iter().map(|metric| metric.name).filter(|name| !used.contains(name)).collect();
+    assert!(unused.is_empty(), "neither dashboard nor alert rules look at {unused:?}");
+}
+
+#[test]
+fn the_runbook_has_a_section_for_every_exit_code() {
+    let text = read("docs/operations/runbook.md");
+    for (code, page) in exit_codes() {
+        let (_, rest) =
+            text.split_once(&format!("\n### {code}: ")).unwrap_or_else(|| panic!("no section for {code}"));
+        let section = rest.split("\n### ").next().unwrap();
+        assert!(section.contains(&format!("(../errors/{page}.md)")), "section {code} does not link {page}");
+    }
+}
+
+/// The metric of a name in an expression: of a histogram, its buckets, sum and count as well.
+fn metric(name: &str) -> Option<&'static Metric> {
+    ALL.iter().find(|metric| {
+        let part = name.strip_prefix(metric.name);
+        part == Some("")
+            || (metric.kind == Kind::Histogram && matches!(part, Some("_bucket" | "_sum" | "_count")))
+    })
+}
+
+/// The labels that an expression groups by, besides those that Prometheus adds.
+fn labels_of(expression: &str) -> Vec<String> {
+    let groups = after(expression, "by (").chain(after(expression, "on ("));
+    let lists = groups.filter_map(|rest| rest.split(')').next());
+    let labels = lists.flat_map(|list| list.split(',')).map(|label| label.trim().to_owned());
+    labels.filter(|label| !["le", "instance", "job"].contains(&label.as_str())).collect()
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let titles = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    titles
+        .map(|title| {
+            let kept = title.to_lowercase().replace(' ', "-");
+            kept.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect()
+        })
+        .collect()
 }
 
 /// The exit codes that have a page: by number, the page.

@@ -11,6 +11,7 @@ mod rejects;
 mod report;
 mod run;
 mod session;
+mod status;
 mod testenv;
 mod topology;
 mod up;
@@ -27,6 +28,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => demo::demo(&args, global),
         Command::Up(args) => up::up(&args, global),
         Command::Run(args) => run::run(&args, global),
+        Command::Status(args) => status::status(&args, global),
         Command::Topology(command) => topology::topology(command, global),
         Command::Import(args) => import::import(&args, global),
         Command::Registry(command) => registry::registry(&command, global),

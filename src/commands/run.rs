@@ -1,6 +1,11 @@
 //! `agentgov run STAGE…`: stages until asked to stop.
 
-use agentgov_runtime::{ExitCode, Serving};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use agentgov_connect::Endpoints;
+use agentgov_runtime::{ExitCode, Metrics, Serving, lag};
+use agentgov_schemas::topology::Topology;
 
 use crate::cli::{Global, Run};
 use crate::context;
@@ -10,20 +15,39 @@ use crate::stages::Running;
 pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
     let endpoints = context::endpoints(global)?;
+    // Before the stages: what they tell earlier is not counted.
+    let metrics = args.listen.map(|_| Metrics::start()).transpose()?;
     let running = Running::start(&args.stages, &endpoints, &topology, args.accept_gap)?;
     let stop = running.stop().clone();
-    ctrlc::set_handler({
-        let stop = stop.clone();
-        move || stop.ask()
-    })
-    .or_exit(ExitCode::Failed)?;
-    let serving = args.listen.map(|listen| Serving::start(listen, running.healths(), stop)).transpose()?;
-    if let Some(serving) = &serving {
-        say!("health and metrics on http://{}", serving.address());
-    }
-    running.join()?;
+    ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
+    let serving = match args.listen.zip(metrics) {
+        Some((listen, metrics)) => Some(serve(listen, metrics, &running, &endpoints, &topology)?),
+        None => None,
+    };
+    let ended = running.join();
     if let Some(serving) = serving {
         serving.join();
     }
-    Ok(ExitCode::Done)
+    ended.map(|()| ExitCode::Done)
+}
+
+/// Health and metrics of the stages, and how far their groups are behind.
+fn serve(
+    listen: SocketAddr,
+    metrics: Metrics,
+    running: &Running,
+    endpoints: &Endpoints,
+    topology: &Arc<Topology>,
+) -> Result<Serving, Failure> {
+    let stop = running.stop();
+    let serving = Serving::start(listen, running.healths(), metrics, stop.clone())?;
+    for stage in running.health() {
+        let group = topology.stage(&stage.stage).or_exit(ExitCode::Config)?.group.value.clone();
+        let places = lag::places(topology, &stage.stage).or_exit(ExitCode::Config)?;
+        // It ends when the stages are asked to; nobody waits for it.
+        let _watch = lag::watch(endpoints.kafka.clone(), stage.stage, group, places, stop.clone())
+            .or_exit(ExitCode::Failed)?;
+    }
+    say!("health and metrics on http://{}", serving.address());
+    Ok(serving)
 }

@@ -25,3 +25,4 @@ mod reject_share;
 mod rerun;
 mod restart;
 mod session_show;
+mod status;

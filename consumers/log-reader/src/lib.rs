@@ -3,10 +3,12 @@
 //! - [`LogReader`]: the connection
 //! - [`imported`]: what became of one import: progress, counts, violations, latency
 //! - [`session`]: one session, event by event
+//! - [`overview`]: the log at a glance: how much is there, what happened of late, what judges
 //!
 //! Analysts need none of this: docs/QUERIES.md has the same as plain SQL.
 
 pub mod imported;
+pub mod overview;
 pub mod session;
 
 mod reader;

@@ -1,15 +1,21 @@
 //! The connection.
 
+use std::time::Duration;
+
 use agentgov_connect::{ClickHouseEndpoint, TlsError, clickhouse_client};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use clickhouse::{Client, RowOwned, RowRead};
+
+/// How long an answer may take, unless said otherwise: as long as a large report needs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Reads the log.
 pub struct LogReader {
     client: Client,
     url: String,
     runtime: tokio::runtime::Runtime,
+    patience: Duration,
     pub(crate) tables: Tables,
 }
 
@@ -36,6 +42,14 @@ pub enum ReadError {
     /// The TLS setting is wrong.
     #[error("clickhouse: {0}")]
     Tls(#[from] TlsError),
+    /// The server took too long.
+    #[error("reading the log from ClickHouse at {url}: no answer within {patience:?}")]
+    Silent {
+        /// The server.
+        url: String,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// The topology names no such table.
     #[error(transparent)]
     Topology(#[from] MissingRole),
@@ -58,6 +72,7 @@ impl LogReader {
             client: clickhouse_client(endpoint)?,
             url: endpoint.url.clone(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            patience: PATIENCE,
             tables: Tables {
                 actions: table(subject::ACTION_EVENT)?,
                 verdicts: table(subject::VERDICT)?,
@@ -68,6 +83,13 @@ impl LogReader {
         })
     }
 
+    /// The same, waiting no longer than `patience` for an answer.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Rows of `sql`, in which each `?` is replaced by the next of `values`, quoted.
     pub(crate) fn rows<T: RowOwned + RowRead>(
         &self,
@@ -75,16 +97,20 @@ impl LogReader {
         values: &[&str],
     ) -> Result<Vec<T>, ReadError> {
         let query = values.iter().fold(self.client.query(sql), |query, value| query.bind(value));
-        self.runtime.block_on(query.fetch_all()).map_err(|source| self.failed(source))
+        self.wait(query.fetch_all())
     }
 
     /// The one row of `sql`.
     pub(crate) fn row<T: RowOwned + RowRead>(&self, sql: &str, values: &[&str]) -> Result<T, ReadError> {
         let query = values.iter().fold(self.client.query(sql), |query, value| query.bind(value));
-        self.runtime.block_on(query.fetch_one()).map_err(|source| self.failed(source))
+        self.wait(query.fetch_one())
     }
 
-    fn failed(&self, source: clickhouse::error::Error) -> ReadError {
-        ReadError::ClickHouse { url: self.url.clone(), source }
+    fn wait<T>(&self, answer: impl Future<Output = clickhouse::error::Result<T>>) -> Result<T, ReadError> {
+        let (url, patience) = (|| self.url.clone(), self.patience);
+        match self.runtime.block_on(async { tokio::time::timeout(patience, answer).await }) {
+            Ok(answer) => answer.map_err(|source| ReadError::ClickHouse { url: url(), source }),
+            Err(_) => Err(ReadError::Silent { url: url(), patience }),
+        }
     }
 }

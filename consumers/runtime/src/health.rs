@@ -1,9 +1,19 @@
 //! Live, ready and lagging are three different things. A stage says each of them itself.
+//!
+//! - *ready*: it waits for nothing
+//! - *live*: its loop turns, also while it waits; and if it is ready, it makes progress
+//! - how far it is behind is seen from outside: [`crate::lag`]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// A stage that says it is ready looks around at least ten times a second. After this long without, it hangs.
+const STUCK: Duration = Duration::from_secs(60);
+/// A stage that waits tries again every few seconds, and no single call to what it waits for takes longer than a minute.
+/// After this long without a sign of life it hangs, whatever it says.
+const SILENT: Duration = Duration::from_secs(150);
 
 /// What a stage says of itself. Cheap to clone and to update.
 #[derive(Clone, Debug)]
@@ -17,6 +27,8 @@ struct Inner {
     reasons: Mutex<BTreeMap<&'static str, String>>,
     /// Milliseconds since `started` at which it last made progress.
     progress: AtomicU64,
+    /// Milliseconds since `started` of its last sign of life.
+    alive: AtomicU64,
     records: AtomicU64,
     rejects: AtomicU64,
 }
@@ -30,6 +42,8 @@ pub struct Snapshot {
     pub not_ready: BTreeMap<&'static str, String>,
     /// Since it last made progress: finished a batch, or looked and found nothing to do.
     pub since_progress: Duration,
+    /// Since its loop last turned, or it said anything else.
+    pub since_alive: Duration,
     /// Records processed by this process.
     pub records: u64,
     /// Records rejected by this process.
@@ -44,6 +58,7 @@ impl Health {
             started: Instant::now(),
             reasons: Mutex::default(),
             progress: AtomicU64::new(0),
+            alive: AtomicU64::new(0),
             records: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
         }));
@@ -53,6 +68,7 @@ impl Health {
 
     /// Says why the stage is not ready. `what` names the trouble, so that [`Self::clear`] ends just this one.
     pub fn not_ready(&self, what: &'static str, why: impl Into<String>) {
+        self.alive();
         let why = why.into();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.get(what) != Some(&why) {
@@ -61,8 +77,19 @@ impl Health {
         }
     }
 
+    /// True while that trouble lasts.
+    pub fn waits_for(&self, what: &str) -> bool {
+        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).contains_key(what)
+    }
+
+    /// A sign of life: the loop turns, although there may be nothing to say.
+    pub fn alive(&self) {
+        self.0.alive.store(self.now(), Ordering::Relaxed);
+    }
+
     /// Ends one trouble.
     pub fn clear(&self, what: &'static str) {
+        self.alive();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.remove(what).is_some() && reasons.is_empty() {
             tracing::info!(stage = self.0.stage, "ready");
@@ -72,21 +99,43 @@ impl Health {
     /// Says that the stage has made progress by so many records, of which so many were rejected. Call it with zeroes
     /// when it looked and there was nothing to do.
     pub fn progress(&self, records: u64, rejects: u64) {
-        let since_start = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.progress.store(since_start, Ordering::Relaxed);
+        self.alive();
+        self.0.progress.store(self.now(), Ordering::Relaxed);
         self.0.records.fetch_add(records, Ordering::Relaxed);
         self.0.rejects.fetch_add(rejects, Ordering::Relaxed);
     }
 
     /// This moment's view.
     pub fn snapshot(&self) -> Snapshot {
-        let progress = Duration::from_millis(self.0.progress.load(Ordering::Relaxed));
+        let since = |moment: &AtomicU64| {
+            self.0.started.elapsed().saturating_sub(Duration::from_millis(moment.load(Ordering::Relaxed)))
+        };
         Snapshot {
             stage: self.0.stage.clone(),
             not_ready: self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            since_progress: self.0.started.elapsed().saturating_sub(progress),
+            since_progress: since(&self.0.progress),
+            since_alive: since(&self.0.alive),
             records: self.0.records.load(Ordering::Relaxed),
             rejects: self.0.rejects.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Milliseconds since it started.
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Snapshot {
+    /// Why the stage is not live, if so. One that says why it is not ready waits for something, and restarting it helps
+    /// nobody; one that is ready without progress, or gives no sign of life at all, hangs.
+    pub fn hangs(&self) -> Option<String> {
+        if self.not_ready.is_empty() && self.since_progress > STUCK {
+            Some(format!("ready, but no progress for {:.0?}", self.since_progress))
+        } else if self.since_alive > SILENT {
+            Some(format!("no sign of life for {:.0?}", self.since_alive))
+        } else {
+            None
         }
     }
 }
@@ -106,5 +155,36 @@ mod tests {
         health.progress(10, 1);
         let now = health.snapshot();
         assert!(now.not_ready.is_empty() && (now.records, now.rejects) == (10, 1));
+    }
+
+    #[test]
+    fn waiting_is_not_hanging() {
+        let mut stage = Health::new("evaluator").snapshot();
+        stage.since_progress = STUCK * 2;
+        assert_eq!(stage.hangs(), None, "it says what it waits for");
+        stage.since_alive = SILENT + Duration::from_secs(1);
+        assert!(stage.hangs().is_some(), "it said so long ago, and nothing since");
+        stage.since_alive = Duration::ZERO;
+        stage.not_ready.clear();
+        assert!(stage.hangs().is_some(), "it waits for nothing");
+        stage.since_progress = STUCK;
+        assert_eq!(stage.hangs(), None);
+    }
+
+    #[test]
+    fn whatever_a_stage_says_is_a_sign_of_life() {
+        let says: [fn(&Health); 4] = [
+            |health| health.not_ready("registry", "away"),
+            |health| health.clear("registry"),
+            |health| health.progress(0, 0),
+            Health::alive,
+        ];
+        for say in says {
+            let health = Health::new("evaluator");
+            std::thread::sleep(Duration::from_millis(20));
+            let before = health.snapshot().since_alive;
+            say(&health);
+            assert!(health.snapshot().since_alive < before);
+        }
     }
 }

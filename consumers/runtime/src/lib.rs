@@ -9,6 +9,7 @@
 //! - [`sink`]: the loop of stages from Kafka to a store
 //! - [`schemas`]: writers' schemas by id, fetched once
 //! - [`health`]: live, ready and why not, progress
+//! - [`metrics`]: what a process counts and times, by name · [`lag`]: how far a group is behind, as an onlooker sees it
 //! - [`serve`]: what the process says of itself over HTTP
 //! - [`error`]: how a stage ends, and the exit code that says so
 //! - [`failpoint`]: edges at which the fault harness interferes; empty in product builds
@@ -18,6 +19,8 @@ pub mod backoff;
 pub mod error;
 pub mod failpoint;
 pub mod health;
+pub mod lag;
+pub mod metrics;
 pub mod processor;
 pub mod schemas;
 pub mod serve;
@@ -26,6 +29,7 @@ pub mod stop;
 
 pub use error::{ExitCode, StageError};
 pub use health::Health;
+pub use metrics::Metrics;
 pub use schemas::{SchemaCache, SchemaLookup};
 pub use serve::Serving;
 pub use stop::Stop;

@@ -1,72 +1,120 @@
 //! What a process says of itself over HTTP: /livez, /readyz with reasons, /metrics for Prometheus.
 //!
 //! Live, ready and lagging are three questions with three answers: a stage that waits for ClickHouse is live and not
-//! ready; one that has made no progress for [`STUCK`] although it is not waiting for anything is not live.
+//! ready; one whose loop does not turn is not live ([`Snapshot::hangs`]). It serves until the stages have ended: while they
+//! finish their batches they are live, and not ready.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use axum::{Json, Router};
+use metrics::gauge;
+use serde::{Deserialize, Serialize};
 
 use crate::health::Snapshot;
-use crate::{Health, StageError, Stop};
+use crate::metrics::{LIVE, NOT_READY, PROGRESS_AGE, READY};
+use crate::{Health, Metrics, StageError, Stop};
 
-/// A stage that says it is ready looks around at least ten times a second. After this long without, it hangs.
-const STUCK: Duration = Duration::from_secs(60);
 /// How often the server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often samples that nobody fetches are tidied.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// An HTTP server that is listening.
 #[derive(Debug)]
 pub struct Serving {
     address: SocketAddr,
+    ended: Stop,
     thread: std::thread::JoinHandle<()>,
 }
 
 #[derive(Clone)]
 struct Process {
-    stages: Vec<Health>,
-    metrics: PrometheusHandle,
+    stages: Arc<[Health]>,
+    stop: Stop,
+    metrics: Metrics,
+    /// Reasons that were told once: their gauges fall back to 0, they do not vanish.
+    told: Arc<Mutex<BTreeSet<(String, &'static str)>>>,
+}
+
+/// What a process says of its readiness, for programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// This build's version.
+    pub version: String,
+    /// True if every stage is ready.
+    pub ready: bool,
+    /// The process's stages.
+    pub stages: Vec<StageReadiness>,
+}
+
+/// What a stage says of its readiness, for programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageReadiness {
+    /// The stage.
+    pub stage: String,
+    /// Why it is not ready, by what is wrong; empty: ready.
+    pub not_ready: BTreeMap<String, String>,
+    /// Why it is not live, if so.
+    pub hangs: Option<String>,
+    /// Since it last finished a batch, or found nothing to do.
+    pub progress_age_seconds: f64,
 }
 
 impl Serving {
-    /// Serves until `stop` is asked. Port 0 takes a free one.
+    /// Serves until it is joined. Port 0 takes a free one. Once `stop` is asked, nothing is ready any more.
     ///
     /// # Errors
-    /// If the address is taken, or this process serves already.
-    pub fn start(listen: SocketAddr, stages: Vec<Health>, stop: Stop) -> Result<Self, StageError> {
+    /// If the address is taken.
+    pub fn start(
+        listen: SocketAddr,
+        stages: Vec<Health>,
+        metrics: Metrics,
+        stop: Stop,
+    ) -> Result<Self, StageError> {
         let failed =
             |e: &dyn std::fmt::Display| StageError::Config(format!("serving health on {listen}: {e}"));
         let listener = std::net::TcpListener::bind(listen).map_err(|e| failed(&e))?;
         listener.set_nonblocking(true).map_err(|e| failed(&e))?;
         let address = listener.local_addr().map_err(|e| failed(&e))?;
-        let metrics = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
-        describe();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
-        let app = router(Process { stages, metrics });
+        let app =
+            router(Process { stages: stages.into(), stop, metrics: metrics.clone(), told: Arc::default() });
+        let ended = Stop::default();
         let thread = std::thread::Builder::new()
             .name("health".into())
-            .spawn(move || {
-                let served = runtime.block_on(async {
-                    let listener = tokio::net::TcpListener::from_std(listener)?;
-                    let ended = async move {
-                        while !stop.is_asked() {
-                            tokio::time::sleep(LOOK).await;
-                        }
-                    };
-                    axum::serve(listener, app).with_graceful_shutdown(ended).await
-                });
-                if let Err(error) = served {
-                    tracing::error!(%error, "health is not served any more");
+            .spawn({
+                let ended = ended.clone();
+                move || {
+                    let served = runtime.block_on(async {
+                        let listener = tokio::net::TcpListener::from_std(listener)?;
+                        tokio::spawn(async move {
+                            loop {
+                                tokio::time::sleep(TIDY).await;
+                                metrics.tidy();
+                            }
+                        });
+                        let until = async move {
+                            while !ended.is_asked() {
+                                tokio::time::sleep(LOOK).await;
+                            }
+                        };
+                        axum::serve(listener, app).with_graceful_shutdown(until).await
+                    });
+                    if let Err(error) = served {
+                        tracing::error!(%error, "health is not served any more");
+                    }
                 }
             })
             .map_err(|e| failed(&e))?;
-        Ok(Self { address, thread })
+        Ok(Self { address, ended, thread })
     }
 
     /// Where it listens.
@@ -74,8 +122,9 @@ impl Serving {
         self.address
     }
 
-    /// Waits until it has ended; ask the stop first.
+    /// Ends it.
     pub fn join(self) {
+        self.ended.ask();
         if self.thread.join().is_err() {
             tracing::error!("the health server panicked");
         }
@@ -90,33 +139,73 @@ fn router(process: Process) -> Router {
         .with_state(process)
 }
 
-async fn livez(State(process): State<Process>) -> (StatusCode, String) {
-    let stuck = process
-        .stages
-        .iter()
-        .map(Health::snapshot)
-        .filter(is_stuck)
-        .map(|stage| format!("{}: no progress for {:.0?}\n", stage.stage, stage.since_progress));
-    answer("live", stuck.collect())
-}
-
-async fn readyz(State(process): State<Process>) -> (StatusCode, String) {
-    let reasons = process.stages.iter().map(Health::snapshot).flat_map(|stage| {
-        let name = stage.stage;
-        stage.not_ready.into_iter().map(move |(what, why)| format!("{name}: {what}: {why}\n"))
-    });
-    answer("ready", reasons.collect())
-}
-
-async fn metrics(State(process): State<Process>) -> String {
-    for stage in process.stages.iter().map(Health::snapshot) {
-        let ready = if stage.not_ready.is_empty() { 1.0 } else { 0.0 };
-        metrics::gauge!("agentgov_ready", "stage" => stage.stage.clone()).set(ready);
-        metrics::gauge!("agentgov_progress_age_seconds", "stage" => stage.stage.clone())
-            .set(stage.since_progress.as_secs_f64());
-        metrics::counter!("agentgov_records_total", "stage" => stage.stage.clone()).absolute(stage.records);
+impl Process {
+    /// Every stage, each not ready once the process is asked to end.
+    fn snapshots(&self) -> Vec<Snapshot> {
+        let mut stages: Vec<_> = self.stages.iter().map(Health::snapshot).collect();
+        if self.stop.is_asked() {
+            for stage in &mut stages {
+                stage.not_ready.insert("stopping", "asked to end; finishing the batch in work".into());
+            }
+        }
+        stages
     }
-    process.metrics.render()
+}
+
+async fn livez(State(process): State<Process>) -> (StatusCode, String) {
+    let stages = process.snapshots().into_iter();
+    answer("live", stages.filter_map(|s| s.hangs().map(|why| format!("{}: {why}\n", s.stage))).collect())
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    format: Option<String>,
+}
+
+async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let snapshots = process.snapshots();
+    if asked.format.as_deref() == Some("json") || accept.contains("application/json") {
+        let readiness = readiness(&snapshots);
+        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        return (status, Json(readiness)).into_response();
+    }
+    let reasons = snapshots.iter().flat_map(|stage| {
+        stage.not_ready.iter().map(|(what, why)| format!("{}: {what}: {why}\n", stage.stage))
+    });
+    answer("ready", reasons.collect()).into_response()
+}
+
+fn readiness(stages: &[Snapshot]) -> Readiness {
+    let told = |stage: &Snapshot| StageReadiness {
+        stage: stage.stage.clone(),
+        not_ready: stage.not_ready.iter().map(|(what, why)| ((*what).to_owned(), why.clone())).collect(),
+        hangs: stage.hangs(),
+        progress_age_seconds: stage.since_progress.as_secs_f64(),
+    };
+    Readiness {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: stages.iter().all(|stage| stage.not_ready.is_empty()),
+        stages: stages.iter().map(told).collect(),
+    }
+}
+
+async fn metrics(State(process): State<Process>) -> impl IntoResponse {
+    let mut told = process.told.lock().unwrap_or_else(PoisonError::into_inner);
+    for stage in process.snapshots() {
+        let yes = |yes: bool| if yes { 1.0 } else { 0.0 };
+        let name = &stage.stage;
+        gauge!(READY, "stage" => name.clone()).set(yes(stage.not_ready.is_empty()));
+        gauge!(LIVE, "stage" => name.clone()).set(yes(stage.hangs().is_none()));
+        gauge!(PROGRESS_AGE, "stage" => name.clone()).set(stage.since_progress.as_secs_f64());
+        told.insert((name.clone(), "starting"));
+        told.extend(stage.not_ready.keys().map(|reason| (name.clone(), *reason)));
+        for (_, reason) in told.iter().filter(|(stage, _)| stage == name) {
+            gauge!(NOT_READY, "stage" => name.clone(), "reason" => *reason)
+                .set(yes(stage.not_ready.contains_key(reason)));
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], process.metrics.render())
 }
 
 fn answer(fine: &str, troubles: Vec<String>) -> (StatusCode, String) {
@@ -127,58 +216,9 @@ fn answer(fine: &str, troubles: Vec<String>) -> (StatusCode, String) {
     }
 }
 
-/// One that says why it is not ready waits for something: it is alive, and restarting it helps nobody.
-fn is_stuck(stage: &Snapshot) -> bool {
-    stage.not_ready.is_empty() && stage.since_progress > STUCK
-}
-
-/// What each metric is, for those who read /metrics.
-fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_gauge!("agentgov_ready", "1 if the stage is ready, else 0; /readyz says why.");
-    describe_gauge!(
-        "agentgov_progress_age_seconds",
-        Unit::Seconds,
-        "Since the stage last finished a batch, or found nothing to do."
-    );
-    describe_counter!("agentgov_records_total", "Records processed by this process.");
-    describe_counter!("agentgov_rejects_total", "Records rejected by this process, by reason.");
-    describe_counter!(
-        "agentgov_transactions_aborted_total",
-        "Transactions that were aborted; their records were processed again."
-    );
-    describe_histogram!("agentgov_step_seconds", Unit::Seconds, "Decoding and stepping a batch.");
-    describe_histogram!(
-        "agentgov_commit_seconds",
-        Unit::Seconds,
-        "Producing a batch's outputs and committing its transaction."
-    );
-    describe_counter!("agentgov_rows_inserted_total", "Rows inserted by this process, by table.");
-    describe_histogram!(
-        "agentgov_insert_seconds",
-        Unit::Seconds,
-        "An insert, until it is durable, by table."
-    );
-    describe_counter!(
-        "agentgov_doubts_total",
-        "Inserts whose answer was not a plain yes, by table; each was looked after."
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waiting_is_not_hanging() {
-        let mut stage = Health::new("evaluator").snapshot();
-        stage.since_progress = STUCK * 2;
-        assert!(!is_stuck(&stage), "it says what it waits for");
-        stage.not_ready.clear();
-        assert!(is_stuck(&stage));
-        stage.since_progress = STUCK;
-        assert!(!is_stuck(&stage));
-    }
 
     #[test]
     fn troubles_are_told_with_503() {
@@ -188,5 +228,17 @@ mod tests {
             (status, text.as_str()),
             (StatusCode::SERVICE_UNAVAILABLE, "log-sink: clickhouse: away\n")
         );
+    }
+
+    #[test]
+    fn a_program_reads_which_stage_waits_for_what() {
+        let (ready, waits) = (Health::new("alerter"), Health::new("log-sink"));
+        ready.clear("starting");
+        waits.not_ready("clickhouse", "away");
+        let told = readiness(&[ready.snapshot(), waits.snapshot()]);
+        assert!(!told.ready && told.stages[0].not_ready.is_empty());
+        assert_eq!(told.stages[1].not_ready["clickhouse"], "away");
+        let text = serde_json::to_string(&told).unwrap();
+        assert_eq!(serde_json::from_str::<Readiness>(&text).unwrap(), told);
     }
 }

@@ -110,6 +110,7 @@ impl Restorer<'_> {
             if self.stop.is_asked() {
                 return Ok(None);
             }
+            self.health.alive();
             match reader.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     deadline = Instant::now() + MARKER_WAIT;

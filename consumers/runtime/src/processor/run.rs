@@ -17,6 +17,7 @@ use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
 use crate::backoff::Backoff;
+use crate::metrics::{ProcessorMetrics, timed};
 use crate::{Health, SchemaCache, StageError, Stop, failpoint};
 
 /// What a processor runs with.
@@ -55,6 +56,7 @@ struct Loop<'c, P: Processor> {
     consumer: BaseConsumer<GroupContext>,
     transactions: Transactions,
     tables: Tables,
+    metrics: ProcessorMetrics,
     /// Apart from the consumer, which the records of a batch borrow.
     work: Work<'c, P>,
 }
@@ -111,6 +113,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             consumer,
             transactions,
             tables,
+            metrics: ProcessorMetrics::new(&config.stage),
             work: Work::new(config, &input.value, processor, schemas, outputs, limit),
         }))
     }
@@ -118,6 +121,7 @@ impl<'c, P: Processor> Loop<'c, P> {
     fn run(&mut self) -> Result<(), StageError> {
         let mut backoff = Backoff::default();
         while !self.config.stop.is_asked() {
+            self.config.health.alive();
             if self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas)) {
                 self.resume()?;
             }
@@ -181,9 +185,6 @@ impl<'c, P: Processor> Loop<'c, P> {
             self.consumer.commit(&offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
         }
         let outcome = self.transactions.run(&self.work.outputs, &offsets, &group)?;
-        let stage = || self.config.stage.clone();
-        metrics::histogram!("agentgov_step_seconds", "stage" => stage()).record(stepped);
-        metrics::histogram!("agentgov_commit_seconds", "stage" => stage()).record(began.elapsed() - stepped);
         tracing::debug!(
             stage = self.config.stage,
             count,
@@ -194,9 +195,12 @@ impl<'c, P: Processor> Loop<'c, P> {
         self.work.outputs.clear();
         failpoint::edge("processor::committed");
         if outcome == Outcome::Aborted {
-            metrics::counter!("agentgov_transactions_aborted_total", "stage" => stage()).increment(1);
+            self.metrics.aborted();
             return Ok(Turn::StartOver);
         }
+        let rejected = self.work.rejected.values().sum();
+        self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
+        self.config.health.progress(count as u64, rejected);
         if let Some(why) = &self.work.tripped {
             self.config.health.not_ready("reject_share", why.clone());
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
@@ -209,6 +213,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         for change in changes {
             self.work.partitions.clear();
             self.work.outputs.clear();
+            self.metrics.partitions.set(0.0);
             match change {
                 Change::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
@@ -231,18 +236,21 @@ impl<'c, P: Processor> Loop<'c, P> {
             health: &self.config.health,
             stop: &self.config.stop,
         };
-        let Some(restored) = wait_for(self.config, || {
-            restorer.restore(&self.work.processor, &self.consumer, partitions, &mut self.work.schemas)
-        })?
-        .flatten() else {
-            return Ok(());
-        };
+        let why = format!("restoring {} partitions from {}", partitions.len(), self.changelog);
+        self.config.health.not_ready("starting", why);
+        let restored = timed(&self.metrics.restore, || {
+            wait_for(self.config, || {
+                restorer.restore(&self.work.processor, &self.consumer, partitions, &mut self.work.schemas)
+            })
+        })?;
+        let Some(restored) = restored.flatten() else { return Ok(()) };
         let mut from = TopicPartitionList::new();
         for (partition, Restored { next_offset, .. }) in &restored {
             from.add_partition_offset(&self.work.input, *partition, Offset::Offset(*next_offset))
                 .map_err(StageError::kafka("assigning"))?;
         }
         self.consumer.assign(&from).map_err(StageError::kafka("assigning"))?;
+        self.metrics.partitions.set(restored.len() as f64);
         self.work.partitions = restored;
         failpoint::edge("processor::restored");
         self.config.health.clear("starting");

@@ -61,6 +61,7 @@ impl Tables {
                 if folding.stop.is_asked() {
                     return false;
                 }
+                folding.health.alive();
                 match reader.poll(Duration::from_millis(100)) {
                     Some(Ok(message)) => {
                         self.fold(topic, &message, &mut folding);

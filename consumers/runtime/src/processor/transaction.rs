@@ -23,6 +23,7 @@ const CALL: Duration = Duration::from_secs(5);
 pub(super) struct Transactions {
     producer: BaseProducer<Deliveries>,
     stage: String,
+    health: Health,
 }
 
 /// How a transaction ended.
@@ -82,7 +83,7 @@ impl Transactions {
             match producer.init_transactions(CALL) {
                 Ok(()) => {
                     health.clear("broker");
-                    return Ok(Some(Self { producer, stage: name.to_owned() }));
+                    return Ok(Some(Self { producer, stage: name.to_owned(), health: health.clone() }));
                 }
                 Err(error) if is_retriable(&error) => {
                     health.not_ready("broker", format!("waiting for the transaction coordinator: {error}"));
@@ -155,13 +156,16 @@ impl Transactions {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match call() {
-                Ok(()) => return Ok(Outcome::Committed),
+                Ok(()) => {
+                    self.health.clear("broker");
+                    return Ok(Outcome::Committed);
+                }
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(error = %e, what, "transaction lost; aborting");
                     return self.abort();
                 }
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
-                    tracing::warn!(%error, what, "trying again");
+                    self.health.not_ready("broker", format!("{what}: {error}"));
                     std::thread::sleep(backoff.pause());
                 }
                 Err(error) => return Err(self.fatal(what, error)),
@@ -176,6 +180,7 @@ impl Transactions {
             match self.producer.abort_transaction(CALL) {
                 Ok(()) => return Ok(Outcome::Aborted),
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
+                    self.health.not_ready("broker", format!("aborting a transaction: {error}"));
                     std::thread::sleep(backoff.pause());
                 }
                 Err(error) => return Err(self.fatal("aborting a transaction", error)),

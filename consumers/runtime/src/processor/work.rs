@@ -29,6 +29,8 @@ pub(super) struct Work<'c, P: Processor> {
     /// Why nothing is consumed until an operator says so.
     pub(super) tripped: Option<String>,
     window: RejectWindow,
+    /// How many records of the batch in work were rejected, by reason.
+    pub(super) rejected: BTreeMap<&'static str, u64>,
     /// Records that are rejected without being stepped, since stepping them leaves something behind.
     refused: HashMap<(i32, i64), Reject>,
 }
@@ -61,6 +63,7 @@ impl<'c, P: Processor> Work<'c, P> {
             partitions: BTreeMap::new(),
             tripped: None,
             window: RejectWindow::new(limit),
+            rejected: BTreeMap::new(),
             refused: HashMap::new(),
         }
     }
@@ -68,7 +71,7 @@ impl<'c, P: Processor> Work<'c, P> {
     /// Steps every record of an assigned partition, in order.
     pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<Stepped, StageError> {
         let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
-        let mut rejected: u64 = 0;
+        self.rejected.clear();
         let input = Arc::clone(&self.input);
         for message in records {
             if !self.partitions.contains_key(&message.partition()) {
@@ -90,7 +93,7 @@ impl<'c, P: Processor> Work<'c, P> {
                     self.refused.insert((origin.partition, origin.offset), refused);
                     return Ok(Stepped::Undo);
                 }
-                rejected += 1;
+                *self.rejected.entry(reject.reason).or_default() += 1;
                 self.reject(message, &origin, reject)?;
             }
             if let Some(why) = self.window.count(step.is_err()) {
@@ -98,9 +101,7 @@ impl<'c, P: Processor> Work<'c, P> {
             }
             touched.insert(message.partition(), message.offset() + 1);
         }
-        let offsets = self.finish(touched)?;
-        self.config.health.progress(records.len() as u64, rejected);
-        Ok(Stepped::Offsets(offsets))
+        self.finish(touched).map(Stepped::Offsets)
     }
 
     /// Decodes and steps one record. `None` if asked to stop while the registry was away.
@@ -170,8 +171,6 @@ impl<'c, P: Processor> Work<'c, P> {
             detail = reject.detail,
             "rejected"
         );
-        metrics::counter!("agentgov_rejects_total", "stage" => stage.clone(), "reason" => reject.reason)
-            .increment(1);
         let value = message.payload().unwrap_or_default();
         let key = head(message.key().unwrap_or_default());
         let detail: String = reject.detail.chars().take(REJECT_HEAD / 4).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use super::protocol::{self, Identity, Tail};
 use super::run::Sink;
 use super::store::quote;
 use super::{TopicPartition, Writer};
+use crate::metrics::timed;
 use crate::{StageError, failpoint};
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
@@ -65,13 +66,20 @@ impl<W: Writer> Sink<W> {
                         (share.claim, share.next, share.durable) = (claim, next, next);
                     }
                 }
-                self.lanes_of(&due).for_each(super::lane::Lane::claimed);
+                for place in due.keys() {
+                    let Some(lane) = self.lanes.get_mut(*place) else { continue };
+                    if let Some(present) = lane.doubt_resolved() {
+                        self.metrics.resolved(&lane.route.table, present);
+                    }
+                    lane.claimed();
+                }
                 health.clear("starting");
                 health.clear("group");
                 health.clear("kafka");
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
                     health.clear("clickhouse");
                 }
+                self.commit(CommitMode::Async);
                 return self.resume();
             }
             Err(NotYet::Fatal(error)) => return Err(error),
@@ -95,17 +103,24 @@ impl<W: Writer> Sink<W> {
             NotProven::Unknown(error) => NotYet::Kafka(error),
         })?;
         failpoint::edge("sink::proven");
+        let health = self.options.health.clone();
+        health.alive();
         self.refuse_a_robber(due)?;
         let names = partitions.iter().map(|at| at.name().to_owned());
-        let claims = protocol::claim(&self.store, &self.options.claims, names)?;
+        let claim = || protocol::claim(&self.store, &self.options.claims, names);
+        let claims = timed(&self.metrics.claim, claim)?;
         failpoint::edge("sink::claimed");
-        if !protocol::drain(&self.store, &claims, &self.options.stop)? {
+        health.alive();
+        if !timed(&self.metrics.drain, || protocol::drain(&self.store, &claims, &self.options.stop))? {
             return Err(NotYet::Stopped);
         }
         failpoint::edge("sink::drained");
         let mut established = Vec::new();
         for (place, partitions) in due {
-            self.look(*place, partitions, &claims, &mut established)?;
+            health.alive();
+            let Some(lane) = self.lanes.get(*place) else { continue };
+            let look = || self.look(*place, partitions, &claims, &mut established);
+            self.metrics.look(&lane.route.table, look)?;
         }
         failpoint::edge("sink::looked");
         if failpoint::is_planted(failpoint::PLANT_NO_LOOK) {

@@ -63,6 +63,8 @@ pub(super) struct Lane {
     pub(super) claim_at: Option<Instant>,
     /// Inserts in a row that did not succeed.
     pub(super) strikes: u32,
+    /// Of an insert that was not answered with a plain yes: per partition in it, the offset after its last record.
+    pub(super) doubtful: BTreeMap<i32, i64>,
     backoff: Backoff,
     plan: Plan,
     open: Vec<Open>,
@@ -79,6 +81,7 @@ impl Lane {
             shares: BTreeMap::new(),
             claim_at: None,
             strikes: 0,
+            doubtful: BTreeMap::new(),
             backoff: Backoff::default(),
             plan: Plan::default(),
             open: Vec::new(),
@@ -93,6 +96,7 @@ impl Lane {
     /// reads it again.
     pub(super) fn assign(&mut self, all: &[TopicPartition]) {
         self.drop_rows();
+        self.doubtful.clear();
         let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
         self.shares = ours.map(|at| (at.partition, Share { at, claim: 0, next: 0, durable: 0 })).collect();
         self.claim_at = (!self.shares.is_empty()).then(Instant::now);
@@ -189,6 +193,24 @@ impl Lane {
         self.strikes = 0;
         self.backoff.reset();
         Ok(rows)
+    }
+
+    /// What went out last and is not known to be durable, as [`Self::doubtful`] says it.
+    pub(super) fn unanswered(&self) -> BTreeMap<i32, i64> {
+        let durable = |open: &&Open| {
+            open.ends
+                .iter()
+                .all(|(partition, end)| self.shares.get(partition).is_some_and(|s| s.durable >= *end))
+        };
+        self.open.iter().find(|open| !durable(open)).map(|open| open.ends.clone()).unwrap_or_default()
+    }
+
+    /// What the look found of the insert that was in doubt, if one was: all of its rows, or none.
+    pub(super) fn doubt_resolved(&mut self) -> Option<bool> {
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let there =
+            |(partition, end): (&i32, &i64)| self.shares.get(partition).is_some_and(|s| s.durable >= *end);
+        (!doubtful.is_empty()).then(|| doubtful.iter().any(there))
     }
 
     fn drop_rows(&mut self) {

@@ -39,6 +39,8 @@ impl Probe {
             // It wants one record of each partition, however large its batch is: no limit below the defaults, under which a
             // broker returns only the first partition's batch.
             .set("fetch.queue.backoff.ms", "20")
+            // A fetch that waits for records that nobody wants yet holds up the next question on the same connection.
+            .set("fetch.wait.max.ms", "20")
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
         Ok(Self(consumer))

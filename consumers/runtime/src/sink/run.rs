@@ -15,10 +15,13 @@ use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
+use crate::metrics::SinkMetrics;
 use crate::{Health, StageError, Stop, failpoint};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
+/// How long Kafka may take to say that it is back.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A topic, and the table that has its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +73,7 @@ pub(super) struct Sink<W> {
     pub(super) consumer: BaseConsumer<Notes>,
     pub(super) probe: Probe,
     pub(super) lanes: Vec<Lane>,
+    pub(super) metrics: SinkMetrics,
     /// Times in a row that a proven member found its claim taken by someone else.
     pub(super) robbed: u32,
 }
@@ -81,33 +85,45 @@ impl<W: Writer> Sink<W> {
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();
-        Ok(Self { options, store, writer, consumer, probe, lanes, robbed: 0 })
+        let tables = options.routes.iter().map(|route| route.table.as_str());
+        let metrics = SinkMetrics::new(&options.stage, tables);
+        Ok(Self { options, store, writer, consumer, probe, lanes, metrics, robbed: 0 })
     }
 
     fn run(mut self) -> Result<(), StageError> {
         while !self.options.stop.is_asked() {
+            self.options.health.alive();
             self.rebalance();
             self.establish()?;
             let idle = self.fetch()?;
             self.flush(idle)?;
         }
-        self.leave();
+        self.commit(CommitMode::Sync);
         Ok(())
     }
 
     /// Takes over, or gives up, what the group says.
     fn rebalance(&mut self) {
         for rebalance in self.consumer.context().take() {
+            let health = &self.options.health;
             let partitions = match rebalance {
-                Rebalance::Assigned(partitions) => partitions,
-                Rebalance::Revoked => Vec::new(),
+                Rebalance::Assigned(partitions) if partitions.is_empty() => {
+                    health.clear("starting");
+                    partitions
+                }
+                Rebalance::Assigned(partitions) => {
+                    health.not_ready("starting", format!("taking over {} partitions", partitions.len()));
+                    partitions
+                }
+                Rebalance::Revoked => {
+                    health.not_ready("starting", "rebalancing");
+                    Vec::new()
+                }
             };
+            self.metrics.partitions.set(partitions.len() as f64);
             tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
             for lane in &mut self.lanes {
                 lane.assign(&partitions);
-            }
-            if partitions.is_empty() {
-                self.options.health.clear("starting");
             }
         }
     }
@@ -123,7 +139,7 @@ impl<W: Writer> Sink<W> {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     trouble(&self.options, &mut self.lanes, error)?;
-                    break;
+                    return Ok(true);
                 }
             };
             if consumer.context().any() {
@@ -137,7 +153,7 @@ impl<W: Writer> Sink<W> {
                 Taken::Yes | Taken::NotOurs => {}
                 Taken::Full | Taken::Stopped => return Ok(false),
                 Taken::InsertFirst => {
-                    if !insert(&self.options, &self.store, lane, &mut self.writer, consumer)? {
+                    if !insert(&self.options, &self.store, lane, &mut self.writer, consumer, &self.metrics)? {
                         return self.resume().map(|()| false);
                     }
                     if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
@@ -146,12 +162,12 @@ impl<W: Writer> Sink<W> {
                 }
             }
             if started.elapsed() > POLL {
+                self.options.health.clear("kafka");
                 return Ok(false);
             }
             wait = Duration::ZERO;
         }
-        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
-            self.options.health.clear("kafka");
+        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) && self.kafka_answers() {
             self.options.health.progress(0, 0);
         }
         Ok(true)
@@ -162,7 +178,14 @@ impl<W: Writer> Sink<W> {
         let mut doubts = false;
         for lane in &mut self.lanes {
             if lane.patience(idle).is_some_and(|patience| patience.is_zero()) {
-                match insert(&self.options, &self.store, lane, &mut self.writer, &self.consumer)? {
+                match insert(
+                    &self.options,
+                    &self.store,
+                    lane,
+                    &mut self.writer,
+                    &self.consumer,
+                    &self.metrics,
+                )? {
                     true => self.robbed = 0,
                     false => doubts = true,
                 }
@@ -184,12 +207,24 @@ impl<W: Writer> Sink<W> {
             .map_err(StageError::kafka("assign partitions"))
     }
 
-    fn leave(&self) {
+    /// True unless Kafka was in trouble and still does not answer: that nothing comes proves nothing.
+    fn kafka_answers(&self) -> bool {
+        if !self.options.health.waits_for("kafka") {
+            return true;
+        }
+        let topic = self.options.routes.first().map(|route| route.topic.as_str());
+        let answers = self.consumer.fetch_metadata(topic, ANSWER).is_ok();
+        if answers {
+            self.options.health.clear("kafka");
+        }
+        answers
+    }
+
+    /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
+    pub(super) fn commit(&self, mode: CommitMode) {
         let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
-        let committed =
-            group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
-                if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, CommitMode::Sync) }
-            });
+        let committed = group::list(held.map(|share| (&share.at, Offset::Offset(share.durable))))
+            .and_then(|list| if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, mode) });
         if let Err(error) = committed {
             tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
         }
@@ -221,14 +256,12 @@ fn insert<W: Writer>(
     lane: &mut Lane,
     writer: &mut W,
     consumer: &BaseConsumer<Notes>,
+    metrics: &SinkMetrics,
 ) -> Result<bool, StageError> {
     let began = Instant::now();
-    let table = lane.route.table.clone();
     let error = match lane.insert(writer, store) {
         Ok(rows) => {
-            metrics::histogram!("agentgov_insert_seconds", "table" => table.clone()).record(began.elapsed());
-            metrics::counter!("agentgov_rows_inserted_total", "table" => table)
-                .increment(u64::try_from(rows).unwrap_or_default());
+            metrics.inserted(&lane.route.table, rows, began.elapsed());
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
             let durable = lane.shares.values().map(|share| (&share.at, Offset::Offset(share.durable)));
@@ -242,7 +275,8 @@ fn insert<W: Writer>(
         Err(NotReady::Store(error)) => error,
         Err(NotReady::Fatal(error)) => return Err(error),
     };
-    metrics::counter!("agentgov_doubts_total", "table" => table).increment(1);
+    metrics.doubt(&lane.route.table, error.is_fence());
+    lane.doubtful = lane.unanswered();
     options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
     lane.doubt();
     Ok(false)

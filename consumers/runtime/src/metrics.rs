@@ -1,0 +1,304 @@
+//! What a process counts and times, by name. Every name stands here and nowhere else, with what it is;
+//! docs/operations/metrics.md says the same to people.
+//!
+//! Handles are made once. What happens per record is added up by the loops and told per batch: nothing here is called for
+//! a single record. Without `run --listen` there is no recorder, and telling costs nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::StageError;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// How often a value fell below each of some bounds.
+    Histogram,
+}
+
+/// A metric's name, what it is, and its labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name. The unit is part of it, as Prometheus wants.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, for people.
+    pub help: &'static str,
+}
+
+macro_rules! all {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub(crate) const $id: &str = $name;)*
+        /// Every metric of a process, in the order of docs/operations/metrics.md.
+        pub const ALL: &[Metric] =
+            &[$(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }),*];
+    };
+}
+
+all! {
+    BUILD_INFO = Gauge "agentgov_build_info" ["version"] "1; the version is a label.";
+    START_TIME = Gauge "process_start_time_seconds" [] "When the process started, in seconds since the epoch.";
+    READY = Gauge "agentgov_ready" ["stage"] "1 if the stage is ready, else 0; /readyz says why.";
+    NOT_READY = Gauge "agentgov_not_ready" ["stage", "reason"] "1 while the stage is not ready for this reason.";
+    LIVE = Gauge "agentgov_live" ["stage"] "1 if the stage's loop turns, else 0: then it hangs.";
+    PROGRESS_AGE = Gauge "agentgov_progress_age_seconds" ["stage"] "Since the stage last finished a batch, or found nothing to do.";
+    PARTITIONS = Gauge "agentgov_partitions" ["stage"] "Partitions that this process works on now.";
+    LAG_RECORDS = Gauge "agentgov_lag_records" ["stage", "topic", "partition"] "Offsets of a partition that the stage's group has not committed.";
+    LAG_SECONDS = Gauge "agentgov_lag_seconds" ["stage", "topic", "partition"] "Age of the oldest record of a partition that the stage's group has not committed; 0 if there is none.";
+    LAG_SEEN = Gauge "agentgov_lag_seen_timestamp_seconds" ["stage"] "When the lag was last seen, in seconds since the epoch.";
+    RECORDS = Counter "agentgov_records_total" ["stage"] "Records that this process has finished: committed, or inserted.";
+    REJECTS = Counter "agentgov_rejects_total" ["stage", "reason"] "Records that this process has rejected.";
+    BATCH_RECORDS = Histogram "agentgov_batch_records" ["stage"] "Records of a batch of a processor.";
+    STEP = Histogram "agentgov_step_seconds" ["stage"] "Decoding and stepping a batch.";
+    COMMIT = Histogram "agentgov_commit_seconds" ["stage"] "Producing a batch's outputs and committing its transaction.";
+    ABORTED = Counter "agentgov_transactions_aborted_total" ["stage"] "Transactions that were aborted; their records were processed again.";
+    RESTORE = Histogram "agentgov_restore_seconds" ["stage"] "Reading back from the changelog what is known, for all partitions of an assignment.";
+    ROWS = Counter "agentgov_rows_inserted_total" ["stage", "table"] "Rows that this process has inserted.";
+    INSERT_ROWS = Histogram "agentgov_insert_rows" ["stage", "table"] "Rows that went out together.";
+    INSERT = Histogram "agentgov_insert_seconds" ["stage", "table"] "Inserting them, until they are durable.";
+    CLAIM = Histogram "agentgov_claim_seconds" ["stage"] "Claiming topic-partitions.";
+    DRAIN = Histogram "agentgov_drain_seconds" ["stage"] "Waiting until no older insert is under way.";
+    LOOK = Histogram "agentgov_look_seconds" ["stage", "table"] "Looking what a table holds, and comparing it with the topic.";
+    DOUBTS = Counter "agentgov_doubts_total" ["stage", "table"] "Inserts whose answer was not a plain yes; each was looked after.";
+    DOUBTS_RESOLVED = Counter "agentgov_doubts_resolved_total" ["stage", "table", "found"] "What the look found of doubtful inserts: present or absent.";
+    CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: somebody else has claimed, or the server has restarted.";
+}
+
+/// Bounds of durations, in seconds: from a look of a millisecond to an insert that runs into its timeout.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Bounds of counts, up to the largest batch.
+const COUNTS: [f64; 9] = [1.0, 10.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
+
+/// What the process has counted so far. Made before the stages start: what was told before is not counted.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// From here on the process counts. Once a process.
+    ///
+    /// # Errors
+    /// If it counts already.
+    pub fn start() -> Result<Self, StageError> {
+        let failed = |e: &dyn std::fmt::Display| StageError::Config(format!("counting metrics: {e}"));
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .and_then(|b| b.set_buckets(&COUNTS))
+            .map_err(|e| failed(&e))?
+            .install_recorder()
+            .map_err(|e| failed(&e))?;
+        for metric in ALL {
+            describe(metric);
+        }
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        gauge!(START_TIME).set(since_epoch());
+        Ok(Self(handle))
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub(crate) fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Samples wait until they are rendered: whoever serves calls this now and then, so that they do not pile up.
+    pub(crate) fn tidy(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+fn describe(metric: &Metric) {
+    let unit = if metric.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+    match metric.kind {
+        Kind::Counter => metrics::describe_counter!(metric.name, unit, metric.help),
+        Kind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help),
+        Kind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help),
+    }
+}
+
+/// Now, as Prometheus tells time.
+pub(crate) fn since_epoch() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Does `work`, and tells how long it took.
+pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    histogram.record(began.elapsed());
+    done
+}
+
+/// What a processor's loop tells.
+pub(crate) struct ProcessorMetrics {
+    stage: String,
+    records: Counter,
+    aborted: Counter,
+    batch_records: Histogram,
+    step: Histogram,
+    commit: Histogram,
+    pub(crate) restore: Histogram,
+    pub(crate) partitions: Gauge,
+}
+
+impl ProcessorMetrics {
+    pub(crate) fn new(stage: &str) -> Self {
+        let stage = stage.to_owned();
+        let metrics = Self {
+            records: counter!(RECORDS, "stage" => stage.clone()),
+            aborted: counter!(ABORTED, "stage" => stage.clone()),
+            batch_records: histogram!(BATCH_RECORDS, "stage" => stage.clone()),
+            step: histogram!(STEP, "stage" => stage.clone()),
+            commit: histogram!(COMMIT, "stage" => stage.clone()),
+            restore: histogram!(RESTORE, "stage" => stage.clone()),
+            partitions: gauge!(PARTITIONS, "stage" => stage.clone()),
+            stage,
+        };
+        // A counter that is there from the start shows its first step.
+        metrics.aborted.increment(0);
+        metrics.records.increment(0);
+        metrics
+    }
+
+    /// A batch is committed.
+    pub(crate) fn committed(
+        &self,
+        records: usize,
+        rejects: &BTreeMap<&'static str, u64>,
+        step: Duration,
+        commit: Duration,
+    ) {
+        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        self.records.increment(u64::from(records));
+        self.batch_records.record(records);
+        self.step.record(step);
+        self.commit.record(commit);
+        for (reason, count) in rejects {
+            counter!(REJECTS, "stage" => self.stage.clone(), "reason" => *reason).increment(*count);
+        }
+    }
+
+    /// A batch is aborted.
+    pub(crate) fn aborted(&self) {
+        self.aborted.increment(1);
+    }
+}
+
+/// What the sink's loop tells.
+pub(crate) struct SinkMetrics {
+    records: Counter,
+    pub(crate) claim: Histogram,
+    pub(crate) drain: Histogram,
+    pub(crate) partitions: Gauge,
+    tables: BTreeMap<String, TableMetrics>,
+}
+
+struct TableMetrics {
+    rows: Counter,
+    insert_rows: Histogram,
+    insert: Histogram,
+    look: Histogram,
+    doubts: Counter,
+    present: Counter,
+    absent: Counter,
+    claims_lost: Counter,
+}
+
+impl SinkMetrics {
+    pub(crate) fn new<'t>(stage: &str, tables: impl Iterator<Item = &'t str>) -> Self {
+        let tables = tables.map(|table| (table.to_owned(), TableMetrics::new(stage, table))).collect();
+        let stage = stage.to_owned();
+        Self {
+            records: counter!(RECORDS, "stage" => stage.clone()),
+            claim: histogram!(CLAIM, "stage" => stage.clone()),
+            drain: histogram!(DRAIN, "stage" => stage.clone()),
+            partitions: gauge!(PARTITIONS, "stage" => stage),
+            tables,
+        }
+    }
+
+    /// Rows are durable.
+    pub(crate) fn inserted(&self, table: &str, rows: usize, took: Duration) {
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        self.records.increment(u64::from(rows));
+        if let Some(metrics) = self.tables.get(table) {
+            metrics.rows.increment(u64::from(rows));
+            metrics.insert_rows.record(rows);
+            metrics.insert.record(took);
+        }
+    }
+
+    /// An insert was not answered with a plain yes.
+    pub(crate) fn doubt(&self, table: &str, refused_by_fence: bool) {
+        if let Some(metrics) = self.tables.get(table) {
+            metrics.doubts.increment(1);
+            metrics.claims_lost.increment(u64::from(refused_by_fence));
+        }
+    }
+
+    /// What the look found of a doubtful insert.
+    pub(crate) fn resolved(&self, table: &str, present: bool) {
+        if let Some(metrics) = self.tables.get(table) {
+            if present { &metrics.present } else { &metrics.absent }.increment(1);
+        }
+    }
+
+    /// Does `work`, a look at a table, and tells how long it took.
+    pub(crate) fn look<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
+        match self.tables.get(table) {
+            Some(metrics) => timed(&metrics.look, work),
+            None => work(),
+        }
+    }
+}
+
+impl TableMetrics {
+    fn new(stage: &str, table: &str) -> Self {
+        let labels = || [("stage", stage.to_owned()), ("table", table.to_owned())];
+        let found = |found: &str| {
+            let [stage, table] = labels();
+            counter!(DOUBTS_RESOLVED, &[stage, table, ("found", found.to_owned())])
+        };
+        let metrics = Self {
+            rows: counter!(ROWS, &labels()),
+            insert_rows: histogram!(INSERT_ROWS, &labels()),
+            insert: histogram!(INSERT, &labels()),
+            look: histogram!(LOOK, &labels()),
+            doubts: counter!(DOUBTS, &labels()),
+            present: found("present"),
+            absent: found("absent"),
+            claims_lost: counter!(CLAIMS_LOST, &labels()),
+        };
+        for counter in
+            [&metrics.rows, &metrics.doubts, &metrics.present, &metrics.absent, &metrics.claims_lost]
+        {
+            counter.increment(0);
+        }
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_the_conventions() {
+        for metric in ALL {
+            let name = metric.name;
+            assert!(name.starts_with("agentgov_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(metric.help.ends_with('.'), "{name}: help is a sentence");
+            assert_eq!(ALL.iter().filter(|other| other.name == name).count(), 1, "{name} stands twice");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The whole pipeline at a glance, for who has to say what is wrong with it.
+//!
+//! ```text
+//!   parts ──────► do they answer, how fast, which version ──┐
+//!   groups ─────► members, partitions, lag ─────────────────┤
+//!   tables ─────► rows, rejects, alerts, gaps, bundles ─────┼──► Status ──► wrong: what someone must see to
+//!   processes ──► ready, or why not ────────────────────────┤
+//!   the map ────► as the cluster is? (the caller compares) ─┘
+//! ```
+//!
+//! Every question has its own answer or its own reason why there is none: a part that is away is said so in its place.
+//!
+//! - [`look`]: asks everything, a few seconds at most · [`Status`]: the answers, and what is wrong
+
+mod groups;
+mod log;
+mod look;
+mod parts;
+mod process;
+mod status;
+
+pub use groups::{Group, GroupState, TopicLag};
+pub use log::Log;
+pub use look::{MapSeen, look};
+pub use parts::Part;
+pub use process::Process;
+pub use status::{Answer, Health, MapState, Stage, Status, Table, Wrong};

@@ -1,0 +1,73 @@
+//! What the tables say.
+
+use std::time::Duration;
+
+use agentgov_connect::Endpoints;
+use agentgov_log_reader::LogReader;
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
+use agentgov_schemas::topology::Topology;
+
+use crate::{Answer, Table};
+
+/// How long the tables may take to answer.
+const WITHIN: Duration = Duration::from_secs(10);
+const HOUR: u32 = 3600;
+
+/// What the tables say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The tables that are fed from topics.
+    pub tables: Vec<Table>,
+    /// Rejects of the last hour.
+    pub rejects: Answer<Vec<Rejected>>,
+    /// Alerts of the last hour.
+    pub alerts: Answer<Vec<Alerted>>,
+    /// Accepted gaps.
+    pub gaps: Answer<Vec<Gap>>,
+    /// What judges.
+    pub bundles: Answer<Vec<Active>>,
+}
+
+impl Log {
+    /// Of a log that nobody could ask.
+    pub(crate) fn unknown(topology: &Topology, why: &str) -> Self {
+        let tables = names(topology).map(|name| Table {
+            name: name.to_owned(),
+            rows: Answer::Unknown(why.to_owned()),
+            newest: None,
+        });
+        Self {
+            tables: tables.collect(),
+            rejects: Answer::Unknown(why.to_owned()),
+            alerts: Answer::Unknown(why.to_owned()),
+            gaps: Answer::Unknown(why.to_owned()),
+            bundles: Answer::Unknown(why.to_owned()),
+        }
+    }
+
+    /// Asks.
+    pub(crate) fn ask(endpoints: &Endpoints, topology: &Topology) -> Self {
+        let reader = match LogReader::new(&endpoints.clickhouse, topology) {
+            Ok(reader) => reader.with_patience(WITHIN),
+            Err(error) => return Self::unknown(topology, &error.to_string()),
+        };
+        let tables = names(topology).map(|name| {
+            let size = reader.table_size(name);
+            let newest = size.as_ref().ok().map(|size| size.newest).filter(|newest| *newest > 0);
+            Table { name: name.to_owned(), rows: size.map(|size| size.rows).into(), newest }
+        });
+        Self {
+            tables: tables.collect(),
+            rejects: reader.rejected_within(HOUR).into(),
+            alerts: reader.alerted_within(HOUR).into(),
+            gaps: reader.gaps("sink_gaps").into(),
+            bundles: reader.active_bundles().into(),
+        }
+    }
+}
+
+/// The tables whose rows are records.
+fn names(topology: &Topology) -> impl Iterator<Item = &str> {
+    let tables = topology.stores.values().flat_map(|store| &store.value.tables);
+    tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str())
+}

@@ -1,0 +1,56 @@
+//! What processes say of themselves.
+
+use std::time::Duration;
+
+use agentgov_connect::describe;
+use agentgov_runtime::serve::{Readiness, StageReadiness};
+use serde::Serialize;
+
+const WITHIN: Duration = Duration::from_secs(3);
+
+/// A process that serves health.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Process {
+    /// Where it was asked.
+    pub url: String,
+    /// Why it gave no answer, if so.
+    pub away: Option<String>,
+    /// Its build's version.
+    pub version: String,
+    /// Its stages.
+    pub stages: Vec<StageReadiness>,
+}
+
+/// Asks all of them at once. A URL is that of `run --listen`, with or without `http://`.
+pub(crate) fn processes(urls: &[String]) -> Vec<Process> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = urls.iter().map(|url| (url, scope.spawn(move || ask(url)))).collect();
+        let told = asked.into_iter().map(|(url, answer)| {
+            let answer = answer.join().unwrap_or_else(|_| Err("asking it panicked".to_owned()));
+            let (away, told) = match answer {
+                Ok(told) => (None, Some(told)),
+                Err(why) => (Some(why), None),
+            };
+            let (version, stages) = told.map(|told| (told.version, told.stages)).unwrap_or_default();
+            Process { url: url.clone(), away, version, stages }
+        });
+        told.collect()
+    })
+}
+
+fn ask(url: &str) -> Result<Readiness, String> {
+    let base = url.trim_end_matches('/');
+    let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+    let http =
+        reqwest::blocking::Client::builder().timeout(WITHIN).no_proxy().build().map_err(|e| describe(&e))?;
+    let answer =
+        http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
+    let status = answer.status();
+    let body = answer.text().map_err(|e| describe(&e.without_url()))?;
+    serde_json_of(&body)
+        .map_err(|e| format!("expected the answer of `agentgov run --listen`, found {status}: {e}"))
+}
+
+fn serde_json_of(body: &str) -> Result<Readiness, String> {
+    serde_json::from_str(body).map_err(|e| e.to_string())
+}

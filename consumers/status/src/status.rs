@@ -1,0 +1,283 @@
+//! The answers, and what is wrong.
+
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
+use serde::Serialize;
+
+use crate::{Group, GroupState, Part, Process};
+
+/// An answer, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer<T> {
+    /// The answer.
+    Known(T),
+    /// Why it is not known.
+    Unknown(String),
+}
+
+impl<T> Answer<T> {
+    /// The answer, if it is known.
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(answer) => Some(answer),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl<T, E: std::fmt::Display> From<Result<T, E>> for Answer<T> {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(answer) => Self::Known(answer),
+            Err(error) => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// The pipeline at a moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Healthy, or not.
+    pub health: Health,
+    /// When, in milliseconds since the epoch, by this machine's clock.
+    pub at: i64,
+    /// Kafka, the registry, ClickHouse.
+    pub parts: Vec<Part>,
+    /// Whether topics and subjects are as the map says.
+    pub map: Answer<MapState>,
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The processes that were asked.
+    pub processes: Vec<Process>,
+    /// The tables of the log.
+    pub tables: Vec<Table>,
+    /// Rejects of the last hour.
+    pub rejects_last_hour: Answer<Vec<Rejected>>,
+    /// Alerts of the last hour.
+    pub alerts_last_hour: Answer<Vec<Alerted>>,
+    /// Offsets that somebody accepted as lost, the latest first.
+    pub gaps: Answer<Vec<Gap>>,
+    /// What judges each environment.
+    pub bundles: Answer<Vec<Active>>,
+    /// What someone must see to, the first thing first. Empty: nothing.
+    pub wrong: Vec<Wrong>,
+}
+
+/// How it is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing is wrong.
+    Healthy,
+    /// Something is.
+    Unhealthy,
+    /// A part is away: what depends on it is not known.
+    PartAway,
+}
+
+/// The map against the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MapState {
+    /// Topics of the map.
+    pub topics: usize,
+    /// Subjects of the map.
+    pub subjects: usize,
+    /// Each difference, as `topology plan` words it.
+    pub differences: Vec<String>,
+}
+
+/// A stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// Its consumer group's name.
+    pub group: String,
+    /// How its group is.
+    pub state: Answer<Group>,
+}
+
+/// A table of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: Answer<u64>,
+    /// When its newest row was logged, in milliseconds since the epoch; `None`: it has none.
+    pub newest: Option<i64>,
+}
+
+/// Something that someone must see to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wrong {
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub to_do: String,
+}
+
+/// A record that has waited longer than this waits for more than its turn, in seconds.
+const WAITED: f64 = 60.0;
+
+impl Status {
+    /// Says what is wrong, from everything else.
+    pub(crate) fn judge(&mut self) {
+        let mut wrong = Vec::new();
+        let mut say = |what: String, to_do: &str| wrong.push(Wrong { what, to_do: to_do.to_owned() });
+        for part in self.parts.iter().filter(|part| !part.answers) {
+            let what = format!("{} at {} is away: {}", part.name, part.address, part.said);
+            say(what, "bring it back; the stages wait for it and lose nothing");
+        }
+        for process in &self.processes {
+            if let Some(why) = &process.away {
+                let what = format!("the process at {} does not answer: {why}", process.url);
+                say(what, "look how it ended: its exit code has a section in docs/operations/runbook.md");
+            }
+            for stage in &process.stages {
+                for (reason, why) in &stage.not_ready {
+                    let what = format!("{} at {} is not ready: {reason}: {why}", stage.stage, process.url);
+                    say(what, "docs/errors/README.md says what it waits for");
+                }
+                if let Some(why) = &stage.hangs {
+                    let what = format!("{} at {} hangs: {why}", stage.stage, process.url);
+                    say(what, "restart that process; nothing is lost");
+                }
+            }
+        }
+        for stage in &self.stages {
+            let Some(group) = stage.state.known() else { continue };
+            let name = &stage.name;
+            match group.state {
+                GroupState::Empty => {
+                    say(format!("{name} does not run: its group has no members"), "agentgov run");
+                }
+                GroupState::Rebalancing => {
+                    say(format!("{name} is rebalancing"), "look again in a few seconds");
+                }
+                GroupState::Stable if group.held < group.partitions => say(
+                    format!(
+                        "{name}: {} of {} partitions have no owner",
+                        group.partitions - group.held,
+                        group.partitions
+                    ),
+                    "look again in a few seconds; if it stays, compare the map: agentgov topology plan",
+                ),
+                GroupState::Stable => {}
+            }
+            if let Some(oldest) = group.oldest_seconds().filter(|oldest| *oldest > WAITED) {
+                say(
+                    format!("{name} is behind: a record has waited for {oldest:.0} s"),
+                    "see why under its process's /readyz; if it works and cannot keep up, start more processes",
+                );
+            }
+        }
+        if let Some(map) = self.map.known().filter(|map| !map.differences.is_empty()) {
+            say(
+                format!("the cluster is not as the map says: {} differences", map.differences.len()),
+                "agentgov topology plan",
+            );
+        }
+        if self.part_answers("clickhouse") {
+            for table in &self.tables {
+                if let Answer::Unknown(why) = &table.rows {
+                    say(
+                        format!("table {} cannot be read: {why}", table.name),
+                        "start the log-sink: it makes the tables",
+                    );
+                }
+            }
+        }
+        if self.bundles.known().is_some_and(Vec::is_empty) {
+            say("no bundle judges: every verdict is indeterminate".to_owned(), "agentgov policy push BUNDLE");
+        }
+        self.health = if self.parts.iter().any(|part| !part.answers) {
+            Health::PartAway
+        } else if wrong.is_empty() {
+            Health::Healthy
+        } else {
+            Health::Unhealthy
+        };
+        self.wrong = wrong;
+    }
+
+    /// True if that part answers.
+    pub(crate) fn part_answers(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| part.name == name && part.answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TopicLag;
+
+    fn healthy() -> Status {
+        let part = |name: &str| Part {
+            name: name.into(),
+            address: "here".into(),
+            answers: true,
+            said: String::new(),
+            answer_ms: 1,
+        };
+        let lag = TopicLag { topic: "t".into(), records: 0, oldest_seconds: Some(0.0) };
+        let group = Group { state: GroupState::Stable, members: 1, held: 12, partitions: 12, lag: vec![lag] };
+        Status {
+            health: Health::Unhealthy,
+            at: 0,
+            parts: vec![part("kafka"), part("registry"), part("clickhouse")],
+            map: Answer::Known(MapState { topics: 1, subjects: 1, differences: vec![] }),
+            stages: vec![Stage { name: "evaluator".into(), group: "g".into(), state: Answer::Known(group) }],
+            processes: vec![],
+            tables: vec![Table { name: "actions".into(), rows: Answer::Known(0), newest: None }],
+            rejects_last_hour: Answer::Known(vec![]),
+            alerts_last_hour: Answer::Known(vec![]),
+            gaps: Answer::Known(vec![]),
+            bundles: Answer::Unknown("not asked".into()),
+            wrong: vec![],
+        }
+    }
+
+    fn group(status: &mut Status) -> &mut Group {
+        match &mut status.stages[0].state {
+            Answer::Known(group) => group,
+            Answer::Unknown(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_what_is_not_is_not() {
+        let mut status = healthy();
+        status.judge();
+        assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
+        type Breaks = fn(&mut Status);
+        let cases: [(&str, Health, Breaks); 9] = [
+            ("is away", Health::PartAway, |s| s.parts[0].answers = false),
+            ("does not run", Health::Unhealthy, |s| group(s).state = GroupState::Empty),
+            ("rebalancing", Health::Unhealthy, |s| group(s).state = GroupState::Rebalancing),
+            ("2 of 12 partitions have no owner", Health::Unhealthy, |s| group(s).held = 10),
+            ("waited for 61 s", Health::Unhealthy, |s| group(s).lag[0].oldest_seconds = Some(61.0)),
+            ("1 differences", Health::Unhealthy, |s| {
+                let differences = vec!["+ create".into()];
+                s.map = Answer::Known(MapState { topics: 1, subjects: 1, differences });
+            }),
+            ("cannot be read", Health::Unhealthy, |s| s.tables[0].rows = Answer::Unknown("no".into())),
+            ("no bundle", Health::Unhealthy, |s| s.bundles = Answer::Known(vec![])),
+            ("does not answer: refused", Health::Unhealthy, |s| {
+                let away = Some("refused".into());
+                s.processes = vec![Process { url: "u".into(), away, version: String::new(), stages: vec![] }];
+            }),
+        ];
+        for (said, health, breaks) in cases {
+            let mut status = healthy();
+            breaks(&mut status);
+            status.judge();
+            assert_eq!(status.health, health, "{said}");
+            assert!(
+                status.wrong.len() == 1 && status.wrong[0].what.contains(said),
+                "{said}: {:?}",
+                status.wrong
+            );
+        }
+    }
+}

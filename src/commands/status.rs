@@ -1,0 +1,297 @@
+//! `agentgov status`: the whole pipeline on one screen.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use agentgov_connect::Endpoints;
+use agentgov_runtime::ExitCode;
+use agentgov_schemas::topology::Topology;
+use agentgov_status::{Answer, Group, GroupState, Health, MapState, Part, Process, Status, look};
+use console::{Alignment, Style, Term, pad_str, style};
+use jiff::Timestamp;
+
+use crate::cli::{self, Global};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
+    let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    loop {
+        let status = look(&topology, &endpoints, &args.health, &|| map(&topology, &endpoints));
+        if args.watch.is_some() && !global.json {
+            Term::stdout().clear_screen().or_exit(ExitCode::Failed)?;
+        }
+        if global.json {
+            say!("{}", serde_json::to_string_pretty(&status).or_exit(ExitCode::Failed)?);
+        } else {
+            tell(&status);
+        }
+        match args.watch {
+            Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+            None => {
+                return Ok(match status.health {
+                    Health::Healthy => ExitCode::Done,
+                    Health::Unhealthy => ExitCode::Findings,
+                    Health::PartAway => ExitCode::TryAgain,
+                });
+            }
+        }
+    }
+}
+
+fn map(topology: &Topology, endpoints: &Endpoints) -> Result<MapState, String> {
+    let plan = agentgov_topology::plan(topology, endpoints).map_err(|e| e.to_string())?;
+    let differences = plan.differences.iter().map(ToString::to_string).collect();
+    Ok(MapState { topics: plan.topics, subjects: plan.subjects, differences })
+}
+
+fn tell(status: &Status) {
+    let (word, colour) = match status.health {
+        Health::Healthy => ("healthy", Style::new().green().bold()),
+        Health::Unhealthy => ("not healthy", Style::new().red().bold()),
+        Health::PartAway => ("a part is away", Style::new().red().bold()),
+    };
+    let at = Timestamp::from_millisecond(status.at).unwrap_or_default();
+    say!("{}  {}", colour.apply_to(word), style(at.strftime("%Y-%m-%d %H:%M:%S UTC")).dim());
+    for wrong in &status.wrong {
+        say!("  {} {}", style("✗").red(), wrong.what);
+        say!("    {} {}", style("→").dim(), wrong.to_do);
+    }
+    head("Parts");
+    status.parts.iter().for_each(part);
+    match &status.map {
+        Answer::Known(map) if map.differences.is_empty() => {
+            say!(
+                "  {} {} as the map says: {} topics, {} subjects",
+                good(true),
+                left("map", 11),
+                map.topics,
+                map.subjects
+            );
+        }
+        Answer::Known(map) => {
+            for difference in &map.differences {
+                say!("  {} {} {difference}", good(false), left("map", 11));
+            }
+        }
+        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left("map", 11), not_known(why)),
+    }
+    head(&format!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
+    for stage in &status.stages {
+        match &stage.state {
+            Answer::Known(group) => stage_line(&stage.name, group),
+            Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(&stage.name, 11), not_known(why)),
+        }
+    }
+    if !status.processes.is_empty() {
+        head("Processes");
+        status.processes.iter().for_each(process);
+    }
+    head(&format!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
+    for table in &status.tables {
+        match &table.rows {
+            Answer::Known(rows) => {
+                let newest = table.newest.map_or_else(|| "–".to_owned(), |newest| ago(status.at, newest));
+                say!("    {} {}  {newest}", left(&table.name, 11), right(thousands(*rows), 12));
+            }
+            Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(&table.name, 11), not_known(why)),
+        }
+    }
+    head("Last hour");
+    list("alerts", &status.alerts_last_hour, |alerted| {
+        let again = alerted.violations.saturating_sub(alerted.opened);
+        format!(
+            "{} {} opened, {} further violations",
+            thousands(alerted.opened),
+            alerted.severity,
+            thousands(again)
+        )
+    });
+    list("rejects", &status.rejects_last_hour, |rejected| {
+        format!("{} {} of {}", thousands(rejected.count), rejected.reason, rejected.stage)
+    });
+    head("Standing");
+    list("bundles", &status.bundles, |active| {
+        let digest: String = active.digest.chars().take(12).collect();
+        let pushed = ago(status.at, active.pushed_at);
+        format!(
+            "{}: {} {} ({digest}), pushed {pushed} by {}",
+            active.environment, active.name, active.version, active.pushed_by
+        )
+    });
+    list("gaps", &status.gaps, |gap| {
+        let lost = gap.to - gap.from;
+        format!(
+            "{} {} to {}: {lost} offsets accepted as lost {}",
+            gap.topic_partition,
+            gap.from,
+            gap.to - 1,
+            ago(status.at, gap.accepted_at)
+        )
+    });
+}
+
+fn part(part: &Part) {
+    let said = if part.answers {
+        format!("{} {}", left(&part.said, 22), style(format!("{} ms", part.answer_ms)).dim())
+    } else {
+        style(format!("away: {}", part.said)).red().to_string()
+    };
+    say!("  {} {} {} {said}", good(part.answers), left(&part.name, 11), left(&part.address, 39));
+}
+
+fn stage_line(name: &str, group: &Group) {
+    let stable = group.state == GroupState::Stable && group.held == group.partitions;
+    let state = match group.state {
+        GroupState::Stable => group.members.to_string(),
+        GroupState::Rebalancing => format!("{} rebalancing", group.members),
+        GroupState::Empty => "none".to_owned(),
+    };
+    let held = format!("{}/{}", group.held, group.partitions);
+    let line = |mark: &dyn Display,
+                name: &dyn Display,
+                state: &str,
+                held: &str,
+                records: i64,
+                oldest: Option<f64>| {
+        let (records, oldest) =
+            (thousands(u64::try_from(records).unwrap_or_default()), waits(records, oldest));
+        say!(
+            "  {mark} {name} {} {} {} {}",
+            left(state, 10),
+            left(held, 11),
+            right(records, 9),
+            right(oldest, 13)
+        );
+    };
+    line(&good(stable), &left(name, 13), &state, &held, group.records(), group.oldest_seconds());
+    // One topic needs no line of its own.
+    for lag in group.lag.iter().filter(|lag| lag.records > 0 && group.lag.len() > 1) {
+        line(&" ", &style(left(&lag.topic, 13)).dim(), "", "", lag.records, lag.oldest_seconds);
+    }
+}
+
+fn process(process: &Process) {
+    if let Some(why) = &process.away {
+        say!("  {} {} {}", good(false), left(&process.url, 28), style(why).red());
+    }
+    for stage in &process.stages {
+        let well = stage.not_ready.is_empty() && stage.hangs.is_none();
+        let said = if well {
+            format!("ready, progress {} ago", short(stage.progress_age_seconds))
+        } else {
+            String::new()
+        };
+        say!("  {} {} {} {said}", good(well), left(&process.url, 28), left(&stage.stage, 10));
+        let waits = stage.not_ready.iter().map(|(reason, why)| format!("{reason}: {why}"));
+        for why in waits.chain(stage.hangs.iter().map(|why| format!("hangs: {why}"))) {
+            say!("      {}", style(why).red());
+        }
+    }
+}
+
+/// A line an entry, at most a handful.
+fn list<T>(name: &str, answer: &Answer<Vec<T>>, line: impl Fn(&T) -> String) {
+    const MOST: usize = 6;
+    match answer {
+        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(name, 11), not_known(why)),
+        Answer::Known(entries) if entries.is_empty() => say!("    {} none", left(name, 11)),
+        Answer::Known(entries) => {
+            for (at, entry) in entries.iter().take(MOST).enumerate() {
+                say!("    {} {}", left(if at == 0 { name } else { "" }, 11), line(entry));
+            }
+            if entries.len() > MOST {
+                say!("    {} and {} more", left("", 11), entries.len() - MOST);
+            }
+        }
+    }
+}
+
+fn head(text: &str) {
+    say!("\n{}", style(text.trim_end()).bold());
+}
+
+fn good(well: bool) -> impl Display {
+    if well { style("✓").green() } else { style("✗").red() }
+}
+
+fn unknown() -> impl Display {
+    style("?").yellow()
+}
+
+fn not_known(why: &str) -> impl Display {
+    style(format!("not known: {why}")).dim()
+}
+
+fn left(text: impl Display, width: usize) -> String {
+    pad_str(&text.to_string(), width, Alignment::Left, None).into_owned()
+}
+
+fn right(text: impl Display, width: usize) -> String {
+    pad_str(&text.to_string(), width, Alignment::Right, None).into_owned()
+}
+
+fn waits(records: i64, oldest: Option<f64>) -> String {
+    match oldest {
+        _ if records == 0 => "–".to_owned(),
+        Some(seconds) => short(seconds),
+        None => "not known".to_owned(),
+    }
+}
+
+fn ago(now: i64, then: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds, for people")]
+    let seconds = (now - then).max(0) as f64 / 1000.0;
+    format!("{} ago", short(seconds))
+}
+
+/// A duration in its two largest units.
+fn short(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds, for people")]
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3_600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        for (seconds, said) in [
+            (0.25, "0.2 s"),
+            (59.9, "59 s"),
+            (192.0, "3 min 12 s"),
+            (7_500.0, "2 h 05 min"),
+            (180_000.0, "2 d 02 h"),
+        ] {
+            assert_eq!(short(seconds), said);
+        }
+        assert_eq!(
+            (thousands(7), thousands(1_234), thousands(1_234_567)),
+            ("7".into(), "1,234".into(), "1,234,567".into())
+        );
+        assert_eq!(
+            (waits(0, None), waits(3, None), waits(3, Some(12.0))),
+            ("–".into(), "not known".into(), "12 s".into())
+        );
+    }
+}
