@@ -12,7 +12,7 @@ use super::group::{NotProven, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, Watermarks, position};
 use super::protocol::{self, Identity, Tail};
-use super::run::Sink;
+use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
 use crate::StageError;
@@ -67,6 +67,7 @@ impl<W: Writer> Sink<W> {
                 health.clear("starting");
                 health.clear("group");
                 health.clear("kafka");
+                self.trouble = None;
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
                     health.clear("clickhouse");
                 }
@@ -88,9 +89,11 @@ impl<W: Writer> Sink<W> {
 
     fn steps(&mut self, due: &Due) -> Result<Established, NotYet> {
         let partitions: Vec<_> = due.values().flatten().cloned().collect();
-        prove_membership(&self.consumer, &partitions).map_err(|not| match not {
+        let Options { stop, health, .. } = &self.options;
+        prove_membership(&self.consumer, &partitions, stop, health).map_err(|not| match not {
             NotProven::NotMember(error) => NotYet::Group(error),
             NotProven::Unknown(error) => NotYet::Kafka(error),
+            NotProven::Stopped => NotYet::Stopped,
         })?;
         self.refuse_a_robber(due)?;
         let names = partitions.iter().map(|at| at.name().to_owned());

@@ -15,6 +15,8 @@ use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
+use crate::backoff::Backoff;
+use crate::stop::Parting;
 use crate::{Health, StageError, Stop};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
@@ -67,9 +69,11 @@ pub(super) struct Sink<W> {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) writer: W,
-    pub(super) consumer: BaseConsumer<Notes>,
+    pub(super) consumer: Parting<BaseConsumer<Notes>>,
     pub(super) probe: Probe,
     pub(super) lanes: Vec<Lane>,
+    /// Since Kafka was in trouble: when to ask next whether it answers.
+    pub(super) trouble: Option<(Instant, Backoff)>,
     /// Times in a row that a proven member found its claim taken by someone else.
     pub(super) robbed: u32,
 }
@@ -77,11 +81,11 @@ pub(super) struct Sink<W> {
 impl<W: Writer> Sink<W> {
     fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
         let mut config = group::config(&options.kafka, &options.group, &options.timing);
-        let probe = Probe::new(config.clone())?;
+        let probe = Probe::new(config.clone(), options.stop.clone())?;
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();
-        Ok(Self { options, store, writer, consumer, probe, lanes, robbed: 0 })
+        Ok(Self { options, store, writer, consumer, probe, lanes, trouble: None, robbed: 0 })
     }
 
     fn run(mut self) -> Result<(), StageError> {
@@ -90,6 +94,7 @@ impl<W: Writer> Sink<W> {
             self.establish()?;
             let idle = self.fetch()?;
             self.flush(idle)?;
+            self.ask_kafka();
         }
         self.leave();
         Ok(())
@@ -98,16 +103,24 @@ impl<W: Writer> Sink<W> {
     /// Takes over, or gives up, what the group says.
     fn rebalance(&mut self) {
         for rebalance in self.consumer.context().take() {
+            let health = &self.options.health;
             let partitions = match rebalance {
                 Rebalance::Assigned(partitions) => partitions,
-                Rebalance::Revoked => Vec::new(),
+                Rebalance::Revoked => {
+                    health.not_ready("group", "rebalancing");
+                    // Or the broker does not answer any more, and the session has timed out.
+                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    self.lanes.iter_mut().for_each(|lane| lane.assign(&[]));
+                    continue;
+                }
             };
             tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
             for lane in &mut self.lanes {
                 lane.assign(&partitions);
             }
             if partitions.is_empty() {
-                self.options.health.clear("starting");
+                health.clear("starting");
+                health.clear("group");
             }
         }
     }
@@ -123,6 +136,7 @@ impl<W: Writer> Sink<W> {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     trouble(&self.options, &mut self.lanes, error)?;
+                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
                     break;
                 }
             };
@@ -151,10 +165,29 @@ impl<W: Writer> Sink<W> {
             wait = Duration::ZERO;
         }
         if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
-            self.options.health.clear("kafka");
             self.options.health.progress(0, 0);
         }
         Ok(true)
+    }
+
+    /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
+    /// connection leaves one error; one that hangs leaves none.
+    fn ask_kafka(&mut self) {
+        let Some((at, backoff)) = &mut self.trouble else { return };
+        let Some(topic) = self.options.routes.first().map(|route| &route.topic) else { return };
+        if Instant::now() < *at {
+            return;
+        }
+        match self.probe.answers(topic) {
+            Ok(()) => {
+                self.options.health.clear("kafka");
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.options.health.not_ready("kafka", format!("no answer from the broker: {error}"));
+                *at = Instant::now() + backoff.pause();
+            }
+        }
     }
 
     /// Inserts what has waited long enough.
@@ -167,6 +200,9 @@ impl<W: Writer> Sink<W> {
                     false => doubts = true,
                 }
             }
+        }
+        if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
+            self.options.health.clear("clickhouse");
         }
         if doubts { self.resume() } else { Ok(()) }
     }
@@ -184,11 +220,14 @@ impl<W: Writer> Sink<W> {
             .map_err(StageError::kafka("assign partitions"))
     }
 
+    /// Says how far it is, for the lag; the group is left when the consumer is dropped. Neither is waited for long.
     fn leave(&self) {
         let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
         let committed =
             group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
-                if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, CommitMode::Sync) }
+                let nothing = list.count() == 0;
+                if nothing { return Ok(()) }
+                group::commit(&self.consumer, list, &self.options.stop, || ()).unwrap_or(Err(KafkaError::Canceled))
             });
         if let Err(error) = committed {
             tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
@@ -253,8 +292,15 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
             options.health.not_ready("kafka", error.to_string());
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-                // Which partition it was is not told: looking at all of them finds out.
+            if let Some(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) = error.rdkafka_error_code()
+            {
+                // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
+                // looking at all of them finds out.
                 lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);
             }
             Ok(())
