@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long what is under way may still take once a stop is asked for: a commit or an insert that works takes less.
-pub const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(3);
 /// A call that takes longer is worth telling.
 pub const LATE: Duration = Duration::from_secs(3);
 /// How often one that waits for a call looks around.
@@ -102,7 +102,7 @@ struct Ended {
 impl<T: Send + Sync + 'static> Parting<T> {
     /// For a member of a group: worth waiting for, since a group that is not told waits for the session to time out.
     pub(crate) fn member(inner: T) -> Self {
-        Self { inner: Arc::new(inner), ended: Ended { limit: LATE, done: None } }
+        Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_secs(2), done: None } }
     }
 
     /// For all else.

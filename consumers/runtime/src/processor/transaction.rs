@@ -74,9 +74,11 @@ impl ClientContext for Deliveries {}
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        if let Err((error, _)) = result {
+        // The first says why; thousands may follow it.
+        if let Err((error, _)) = result
+            && !self.failed.swap(true, Ordering::AcqRel)
+        {
             tracing::warn!(%error, "an output was not delivered; its transaction is aborted");
-            self.failed.store(true, Ordering::Release);
         }
     }
 }
@@ -131,6 +133,9 @@ impl Transactions {
         let outcome = self.transaction(outputs, offsets, group);
         if outcome == Outcome::Committed {
             self.lost = 0;
+        }
+        if let Outcome::Committed | Outcome::Aborted = outcome {
+            // The coordinator has answered.
             self.health.clear("transaction");
         }
         outcome

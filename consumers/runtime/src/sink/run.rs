@@ -85,7 +85,9 @@ impl<W: Writer> Sink<W> {
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();
-        Ok(Self { options, store, writer, consumer, probe, lanes, trouble: None, robbed: 0 })
+        // Whether it is there is asked at once: until then nothing is known.
+        let trouble = Some((Instant::now(), Backoff::default()));
+        Ok(Self { options, store, writer, consumer, probe, lanes, trouble, robbed: 0 })
     }
 
     fn run(mut self) -> Result<(), StageError> {
