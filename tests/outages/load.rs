@@ -1,4 +1,4 @@
-//! Events that flow all the time: some 200 a second.
+//! Events that flow all the time: some 100 a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ impl Load {
                     let number = sessions.fetch_add(1, Ordering::AcqRel);
                     session(&recorder, &format!("{}-{number}", recorder.source_id()));
                     // A pace, not a wait for anything.
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::sleep(Duration::from_millis(100));
                 }
                 recorder.close(DEADLINE).unwrap();
             }

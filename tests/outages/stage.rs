@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::stack::{Stack, agentgov, eventually};
+use crate::stack::{DEADLINE, Stack, agentgov, eventually};
 
 /// From SIGTERM to the end, whatever is away, on a busy machine; on a quiet one it takes some three seconds at most.
 pub const WITHIN: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ pub fn all_ready(when: &str, stages: &[Stage]) {
     let began = Instant::now();
     for stage in stages {
         let mut last = String::new();
-        while began.elapsed() < Duration::from_secs(60) {
+        while began.elapsed() < DEADLINE {
             last = stage.troubles();
             if last.is_empty() {
                 break;

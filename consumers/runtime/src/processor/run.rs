@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
-use super::batch::{End, Fetched, fetch};
+use super::batch::{End, Fetched, Pace, fetch};
 use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
 use super::stage::Processor;
@@ -40,7 +40,8 @@ pub struct Config {
     pub accept_gap: bool,
 }
 
-/// Runs a processor until asked to stop: then the batch in work is committed, the group is left, and `Ok` returned.
+/// Runs a processor until asked to stop: then the group is left, and `Ok` returned. A transaction that is under way is ended if
+/// the broker answers soon; a batch that is still being stepped is dropped, and done by whoever goes on.
 ///
 /// # Errors
 /// If the stage cannot go on; [`StageError::exit_code`] says what its process should end with.
@@ -59,6 +60,7 @@ struct Loop<'c, P: Processor> {
     consumer: Parting<BaseConsumer<GroupContext>>,
     transactions: Transactions,
     tables: Tables,
+    pace: Pace,
     /// Since Kafka was in trouble: when to ask next whether it answers.
     trouble: Option<(Instant, Backoff)>,
     /// What this process has committed, per partition.
@@ -122,6 +124,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             consumer: Parting::member(consumer),
             transactions,
             tables,
+            pace: Pace::default(),
             trouble: None,
             reached: BTreeMap::new(),
             work: Work::new(config, &input.value, processor, schemas, outputs, limit),
@@ -176,7 +179,7 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// One batch.
     fn turn(&mut self) -> Result<Turn, StageError> {
-        let fetched = fetch(&self.consumer);
+        let fetched = fetch(&self.consumer, &self.pace);
         let changes = self.consumer.context().take();
         if !changes.is_empty() {
             // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
@@ -212,6 +215,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             Stepped::Undo => return Ok(Turn::StartOver),
         };
         let count = records.len();
+        self.pace.took(count, began.elapsed());
         drop(records);
         if offsets.count() == 0 {
             self.config.health.progress(0, 0);
