@@ -23,17 +23,17 @@ use serde::Deserialize;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A log of its own on the shared stack.
-struct Log {
+pub struct Log {
     endpoints: Endpoints,
     topology: Arc<Topology>,
-    actions: String,
+    pub actions: String,
     store: Store,
 }
 
 /// A sink in a thread.
-struct Running {
+pub struct Running {
     stop: Stop,
-    thread: JoinHandle<Result<(), StageError>>,
+    pub thread: JoinHandle<Result<(), StageError>>,
 }
 
 impl Running {
@@ -49,7 +49,7 @@ struct Count {
 }
 
 impl Log {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let text = EMBEDDED
             .replace("agent.", &format!("{name}.agent."))
             .replace("governance.", &format!("{name}.governance."))
@@ -75,7 +75,7 @@ impl Log {
         Self { endpoints, topology: Arc::new(topology), actions, store }
     }
 
-    fn start(&self, accept_gap: bool) -> Running {
+    pub fn start(&self, accept_gap: bool) -> Running {
         let stop = Stop::default();
         let config = Config {
             endpoints: self.endpoints.clone(),
@@ -97,7 +97,7 @@ impl Log {
     }
 
     /// Writes `count` good actions, then each of `values` as it is, over both partitions.
-    fn produce(&self, count: i64, values: &[Option<&[u8]>]) {
+    pub fn produce(&self, count: i64, values: &[Option<&[u8]>]) {
         let schema = subject::ACTION_EVENT.schema().unwrap();
         let registry = SchemaRegistry::new(&self.endpoints.registry).unwrap();
         let id = registry.register(&registry_subject(&self.actions), schema.text()).unwrap();
@@ -139,12 +139,12 @@ impl Log {
         producer.flush(DEADLINE).unwrap();
     }
 
-    fn count(&self, what: &str) -> u64 {
+    pub fn count(&self, what: &str) -> u64 {
         self.store.select::<Count>(&format!("SELECT {what} AS n FROM actions")).unwrap()[0].n
     }
 
     /// Waits until there are `rows` rows, and checks that each is another offset, without a hole.
-    fn wait_for(&self, rows: u64) {
+    pub fn wait_for(&self, rows: u64) {
         let deadline = Instant::now() + DEADLINE;
         while self.count("count()") < rows {
             assert!(Instant::now() < deadline, "expected {rows} rows, found {}", self.count("count()"));
@@ -170,7 +170,7 @@ impl Log {
     }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

@@ -18,6 +18,7 @@ mod bad_input;
 mod bundles;
 mod completeness;
 mod demo;
+mod gone;
 mod log_sink;
 mod no_stack;
 mod queries;

@@ -61,17 +61,17 @@ struct Applied {
 pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Migrated, StageError> {
     tables::feeds(topology)?;
     let store = Store::new(endpoint, topology.timing.insert_timeout.0)?;
-    with(&store)
+    with(&store, &Stop::default())
 }
 
-pub(crate) fn with(store: &Store) -> Result<Migrated, StageError> {
+pub(crate) fn with(store: &Store, stop: &Stop) -> Result<Migrated, StageError> {
     let database = store.database().to_owned();
     store.execute_outside(&format!("CREATE DATABASE IF NOT EXISTS `{database}`")).map_err(unavailable)?;
     for (_, statement) in FILES.iter().take(FOUNDATION) {
         store.execute(statement).map_err(unavailable)?;
     }
     for _ in 0..ATTEMPTS {
-        match apply(store) {
+        match apply(store, stop) {
             Ok(Ok((applied, already))) => return Ok(Migrated { database, applied, already }),
             Ok(Err(config)) => return Err(StageError::Config(config)),
             Err(error) if error.is_fence() => {
@@ -88,11 +88,12 @@ pub(crate) fn with(store: &Store) -> Result<Migrated, StageError> {
 
 type Outcome = Result<(Vec<String>, usize), String>;
 
-fn apply(store: &Store) -> Result<Outcome, StoreError> {
+fn apply(store: &Store, stop: &Stop) -> Result<Outcome, StoreError> {
     let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
     let claim = claims.get(MIGRATIONS).unwrap_or_default();
-    // A new Stop, never asked: creating tables is short, and is not left half way.
-    protocol::drain(store, &claims, &Stop::default())?;
+    if !protocol::drain(store, &claims, stop)? {
+        return Err(StoreError::Refused { code: 0, message: "asked to stop".into() });
+    }
     let applied: Vec<Applied> = store.select(&format!(
         "SELECT DISTINCT version, name, lower(hex(sha256)) AS sha256 FROM {MIGRATIONS} ORDER BY version"
     ))?;

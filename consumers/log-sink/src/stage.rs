@@ -36,7 +36,8 @@ pub struct Config {
 pub fn run(config: Config) -> Result<(), StageError> {
     let feeds = feeds(&config.topology)?;
     let timing = config.topology.timing;
-    let store = Store::new(&config.endpoints.clickhouse, timing.insert_timeout.0)?;
+    let store = Store::new(&config.endpoints.clickhouse, timing.insert_timeout.0)?
+        .heeding(config.stop.clone(), config.health.clone());
     let Some(ledger) = start(&config, &store)? else { return Ok(()) };
     let registry =
         SchemaRegistry::new(&config.endpoints.registry).map_err(|e| StageError::Config(e.to_string()))?;
@@ -60,7 +61,7 @@ pub fn run(config: Config) -> Result<(), StageError> {
 fn start(config: &Config, store: &Store) -> Result<Option<Ledger>, StageError> {
     let mut backoff = Backoff::default();
     loop {
-        let started = migrate::with(store).and_then(|_| Ledger::load(store));
+        let started = migrate::with(store, &config.stop).and_then(|_| Ledger::load(store));
         match started {
             Ok(ledger) => {
                 config.health.clear("clickhouse");

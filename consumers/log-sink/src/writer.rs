@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, tool, verdict};
 use crate::ledger::Ledger;
-use crate::tables::Feed;
+use crate::tables::{Feed, STAGE};
 
 /// How the records of one topic become rows.
 #[derive(Clone, Copy)]
@@ -130,6 +130,7 @@ impl Writer for LogWriter {
     }
 
     fn before_insert(&mut self, store: &Store) -> Result<(), NotReady> {
+        self.schemas.recheck(STAGE, &self.health).map_err(NotReady::Fatal)?;
         self.ledger.write(store)
     }
 }

@@ -1,5 +1,6 @@
 //! How a stage ends when it does not end well. Each kind has an exit code of its own and a page in docs/errors.
 
+use agentgov_schemas::Digest;
 use rdkafka::error::KafkaError;
 
 /// What a process says when it ends. Codes from 64 on follow sysexits(3) where it has one; 80 to 82 are ours.
@@ -80,6 +81,22 @@ pub enum StageError {
         /// What was expected and found.
         message: String,
     },
+    /// A schema id means something else than it did.
+    #[error(
+        "{stage}: schema id {id}: expected the schema with fingerprint {known}, which the registry gave when the id was first met, \
+         found one with fingerprint {found}: it is another registry, or has lost its data; records that were written since may have \
+         been misread; see docs/errors/other-cluster.md"
+    )]
+    OtherRegistry {
+        /// The stage.
+        stage: String,
+        /// The id.
+        id: u32,
+        /// The fingerprint of the schema that it meant.
+        known: Digest,
+        /// The fingerprint of the schema that it means now.
+        found: Digest,
+    },
     /// Kafka said something that retrying does not help.
     #[error("{what}: {source}")]
     Kafka {
@@ -101,7 +118,7 @@ impl StageError {
             Self::Config(_) => ExitCode::Config,
             Self::Fenced { .. } => ExitCode::Fenced,
             Self::Overtaken { .. } => ExitCode::Overtaken,
-            Self::OtherCluster { .. } => ExitCode::OtherCluster,
+            Self::OtherCluster { .. } | Self::OtherRegistry { .. } => ExitCode::OtherCluster,
             Self::Kafka { .. } | Self::Internal(_) => ExitCode::Failed,
         }
     }

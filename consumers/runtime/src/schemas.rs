@@ -1,19 +1,32 @@
-//! Writers' schemas by id: fetched once, then from memory. Errors are never cached.
+//! Writers' schemas by id: fetched once, then from memory. Errors are never cached. Whether an id still means what it meant
+//! is asked again every now and then: a registry that lost its data gives the ids anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use agentgov_connect::{RegistryError, SchemaRegistry};
 use agentgov_schemas::wire::{Schema, SchemaId};
 
 use crate::backoff::Backoff;
+use crate::stop::GRACE;
 use crate::{Health, StageError, Stop};
+
+/// How often an id is asked about again.
+const RECHECK: Duration = Duration::from_secs(10);
+/// What the client expects of a schema's text: what the registry holds under the id is no Avro schema.
+const NO_AVRO: &str = "an Avro schema";
 
 /// The schemas that this process has met. One a thread: it needs no lock.
 #[derive(Debug)]
 pub struct SchemaCache {
-    registry: SchemaRegistry,
+    registry: Arc<SchemaRegistry>,
     known: HashMap<SchemaId, Arc<Schema>>,
+    recheck: Instant,
+    answers: Option<Receiver<(SchemaId, Result<Schema, RegistryError>)>>,
+    /// What is asked now has an id that the registry does not have any more.
+    missing: bool,
 }
 
 /// What asking for a schema came to.
@@ -30,49 +43,118 @@ pub enum SchemaLookup {
 impl SchemaCache {
     /// An empty cache over `registry`.
     pub fn new(registry: SchemaRegistry) -> Self {
-        Self { registry, known: HashMap::new() }
+        let recheck = Instant::now() + RECHECK;
+        Self { registry: Arc::new(registry), known: HashMap::new(), recheck, answers: None, missing: false }
     }
 
-    /// The schema of `id`. While the registry is away it waits, not ready, until it is back or `stop` is asked: a
-    /// record is never rejected for an outage.
+    /// The schema of `id`. While the registry is away, or answers what it should not, it waits, not ready, until that is
+    /// over or `stop` is asked: a record is never rejected for an outage.
     pub fn get(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
         if let Some(schema) = self.known.get(&id) {
             return SchemaLookup::Known(Arc::clone(schema));
         }
         let mut backoff = Backoff::default();
         loop {
-            match self.registry.schema(id) {
-                Ok(schema) => {
+            let registry = Arc::clone(&self.registry);
+            let late = || health.not_ready("registry", "the schema registry takes a request, and does not answer");
+            match stop.race(GRACE, late, move || registry.schema(id)) {
+                None => return SchemaLookup::Stopped,
+                Some(Ok(schema)) => {
                     health.clear("registry");
                     let schema = Arc::new(schema);
                     self.known.insert(id, Arc::clone(&schema));
                     return SchemaLookup::Known(schema);
                 }
-                Err(error) if error.is_transient() => {
+                Some(Err(error)) if is_about_the_id(&error) => {
+                    health.clear("registry");
+                    return SchemaLookup::Unknown(error.to_string());
+                }
+                Some(Err(error)) => {
                     health.not_ready("registry", error.to_string());
                     if stop.wait(backoff.pause()) {
                         return SchemaLookup::Stopped;
                     }
                 }
-                Err(error) => {
-                    health.clear("registry");
-                    return SchemaLookup::Unknown(error.to_string());
-                }
             }
         }
     }
 
+    /// Asks the registry now and then, without waiting for it, whether the ids that were met still mean the same. To be
+    /// called often. A registry that is away, or has lost an id, is no error yet.
+    ///
+    /// # Errors
+    /// If an id means something else now: records that were written since may have been misread.
+    pub fn recheck(&mut self, stage: &str, health: &Health) -> Result<(), StageError> {
+        if let Some(answers) = &self.answers {
+            loop {
+                match answers.try_recv() {
+                    Ok((id, Ok(found))) => {
+                        let known = self.known.get(&id).map(|schema| schema.fingerprint().0);
+                        if let Some(known) = known.filter(|known| *known != found.fingerprint().0) {
+                            let found = found.fingerprint().0;
+                            return Err(StageError::OtherRegistry { stage: stage.to_owned(), id: id.0, known, found });
+                        }
+                    }
+                    Ok((_, Err(error))) if is_about_the_id(&error) => {
+                        self.missing = true;
+                        health.not_ready("schema_id", format!("{error}, which was there: has the registry lost its data?"));
+                    }
+                    Ok((id, Err(error))) => tracing::debug!(stage, id = id.0, %error, "not asked again"),
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            }
+            if !std::mem::take(&mut self.missing) {
+                health.clear("schema_id");
+            }
+            self.answers = None;
+            self.recheck = Instant::now() + RECHECK;
+        } else if Instant::now() >= self.recheck && !self.known.is_empty() {
+            let (send, answers) = channel();
+            let (registry, ids) = (Arc::clone(&self.registry), self.known.keys().copied().collect::<Vec<_>>());
+            // Ends with the first answer that nobody waits for, or that does not come.
+            let asking = move || {
+                ids.into_iter().map(|id| (id, registry.schema(id))).all(|answer| {
+                    let goes_on = answer.1.is_ok();
+                    send.send(answer).is_ok() && goes_on
+                })
+            };
+            self.recheck = Instant::now() + RECHECK;
+            let spawned = std::thread::Builder::new().name("schemas".into()).spawn(asking);
+            self.answers = spawned.is_ok().then_some(answers);
+        }
+        Ok(())
+    }
+
     /// The id under which `schema` is registered for `subject`, for a stage that writes it.
-    pub fn id_for_writing(&self, subject: &str, schema: &Schema) -> Result<SchemaId, StageError> {
-        match self.registry.id_of(subject, schema.text()) {
-            Ok(Some(id)) => Ok(id),
-            Ok(None) => Err(StageError::Config(format!(
+    pub fn id_for_writing(
+        &self,
+        subject: &str,
+        schema: &Schema,
+        health: &Health,
+        stop: &Stop,
+    ) -> Result<SchemaId, StageError> {
+        let (registry, named, text) = (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
+        let late = || health.not_ready("dependency", "the schema registry takes a request, and does not answer");
+        let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
+        match stop.race(GRACE, late, move || registry.id_of(&named, &text)) {
+            None => Err(unavailable("asked to stop before it answered".to_owned())),
+            Some(Ok(Some(id))) => Ok(id),
+            Some(Ok(None)) => Err(StageError::Config(format!(
                 "schema registry: subject {subject} does not hold the schema that this build writes; run `agentgov topology apply`"
             ))),
-            Err(error @ RegistryError::Unavailable { .. }) => {
-                Err(StageError::Unavailable { what: "schema registry".into(), message: error.to_string() })
-            }
-            Err(error) => Err(StageError::Config(error.to_string())),
+            Some(Err(error @ RegistryError::Unavailable { .. })) => Err(unavailable(error.to_string())),
+            Some(Err(error)) => Err(StageError::Config(error.to_string())),
         }
+    }
+}
+
+/// True if the registry did answer, and it is the id that is wrong. Whatever else a registry says, e.g. that a password has
+/// expired, is said of no record.
+fn is_about_the_id(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::UnknownId { .. } => true,
+        RegistryError::Unexpected { expected, .. } => *expected == NO_AVRO,
+        _ => false,
     }
 }

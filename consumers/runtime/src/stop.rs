@@ -1,8 +1,18 @@
-//! Asking a stage to end: it finishes its batch, commits, leaves its group and returns.
+//! Asking a stage to end: it finishes its batch, commits, leaves its group and returns. Whatever it waits for, it does so
+//! within seconds: a call that cannot be interrupted is left behind ([`Stop::race`], [`Parting`]), which loses nothing, as
+//! what was not committed is done again by whoever goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::ops::Deref;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long what is under way may still take once a stop is asked for: a commit or an insert that works takes less.
+pub const GRACE: Duration = Duration::from_secs(3);
+/// A call that takes longer is worth telling.
+pub const LATE: Duration = Duration::from_secs(3);
+/// How often one that waits for a call looks around.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A request to stop, shared by whoever may make it and whoever must heed it.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +20,7 @@ pub struct Stop(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    asked: AtomicBool,
+    asked: OnceLock<Instant>,
     gate: Mutex<()>,
     wake: Condvar,
 }
@@ -18,14 +28,19 @@ struct Inner {
 impl Stop {
     /// Asks. Wakes those who wait.
     pub fn ask(&self) {
-        self.0.asked.store(true, Ordering::Release);
+        self.0.asked.get_or_init(Instant::now);
         let _gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.wake.notify_all();
     }
 
     /// True once asked.
     pub fn is_asked(&self) -> bool {
-        self.0.asked.load(Ordering::Acquire)
+        self.0.asked.get().is_some()
+    }
+
+    /// True once it was asked so long ago that what is under way is to be given up.
+    pub fn is_due(&self) -> bool {
+        self.0.asked.get().is_some_and(|asked| asked.elapsed() >= GRACE)
     }
 
     /// Waits for `pause`, or less if asked to stop meanwhile. Returns [`Self::is_asked`].
@@ -33,5 +48,143 @@ impl Stop {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let _woken = self.0.wake.wait_timeout_while(gate, pause, |()| !self.is_asked());
         self.is_asked()
+    }
+
+    /// Makes a call that cannot be interrupted, in a thread of its own. `None` if a stop was asked for and `grace` has
+    /// passed since, or since the call began: then it is left behind, and what comes of it is not known. `late` is
+    /// called, again and again, while it takes longer than [`LATE`].
+    pub fn race<T: Send + 'static>(
+        &self,
+        grace: Duration,
+        late: impl Fn(),
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, answer) = sync_channel(1);
+        let began = Instant::now();
+        std::thread::Builder::new()
+            .name("call".into())
+            // Nobody listens any more: it was left behind.
+            .spawn(move || {
+                let _ = done.send(call());
+            })
+            .ok()?;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if began.elapsed() >= LATE {
+                late();
+            }
+            if let Some(asked) = self.0.asked.get()
+                && (*asked).max(began).elapsed() >= grace
+            {
+                return None;
+            }
+        }
+    }
+}
+
+/// What talks to a broker when it is dropped, as Kafka's clients do: that may take as long as the broker does not answer.
+/// Dropped through this, it is waited for so long and no longer, and ends by itself afterwards.
+pub(crate) struct Parting<T: Send + Sync + 'static> {
+    inner: Arc<T>,
+    /// After `inner`, since fields are dropped in this order: waits until the thread that has the last share is done.
+    ended: Ended,
+}
+
+struct Ended {
+    limit: Duration,
+    done: Option<Receiver<()>>,
+}
+
+impl<T: Send + Sync + 'static> Parting<T> {
+    /// For a member of a group: worth waiting for, since a group that is not told waits for the session to time out.
+    pub(crate) fn member(inner: T) -> Self {
+        Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_secs(2), done: None } }
+    }
+
+    /// For all else.
+    pub(crate) fn other(inner: T) -> Self {
+        Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_millis(500), done: None } }
+    }
+
+    /// For a call that is raced with a stop.
+    pub(crate) fn share(&self) -> Arc<T> {
+        Arc::clone(&self.inner)
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Parting<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Parting<T> {
+    fn drop(&mut self) {
+        let (done, ended) = sync_channel(1);
+        let mut shared = Arc::clone(&self.inner);
+        let dropping = move || {
+            while let Err(still) = Arc::try_unwrap(shared).map(drop) {
+                shared = still;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = done.send(());
+        };
+        // Without a thread it is dropped here, however long that takes.
+        if std::thread::Builder::new().name("parting".into()).spawn(dropping).is_ok() {
+            self.ended.done = Some(ended);
+        }
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(done) = &self.done
+            && done.recv_timeout(self.limit).is_err()
+        {
+            tracing::warn!(limit = ?self.limit, "a client of the broker has not ended yet; it is left behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_waited_for_until_a_stop_is_due() {
+        let stop = Stop::default();
+        assert_eq!(stop.race(GRACE, || (), || 5), Some(5));
+        stop.ask();
+        assert_eq!(stop.race(GRACE, || (), || 6), Some(6), "what works ends within the grace");
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        let began = Instant::now();
+        assert!(stop.race(Duration::from_millis(100), || (), move || held.recv()).is_none());
+        assert!(began.elapsed() < LATE, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_does_not_end_is_left_behind() {
+        struct Slow(Receiver<()>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                drop(self.0.recv());
+            }
+        }
+        // A receiver is not Sync; nobody shares it here.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let began = Instant::now();
+        drop(Parting::other(Mutex::new(Slow(held))));
+        assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < LATE);
+        drop(release);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        drop(release);
+        let began = Instant::now();
+        drop(Parting::member(Mutex::new(Slow(held))));
+        assert!(began.elapsed() < LATE, "it ended at once");
     }
 }

@@ -13,7 +13,31 @@ const IDLE: Duration = Duration::from_millis(50);
 /// How long to gather once something has come: a transaction costs some 20 ms whatever its size.
 const GATHER: Duration = Duration::from_millis(5);
 const MOST_RECORDS: usize = 20_000;
+/// What a batch begins with, and never falls below.
+const FEW_RECORDS: usize = 100;
+/// How long stepping a batch should take at most: so long a rebalance or a request to stop may go unheard.
+const STEPPING: Duration = Duration::from_secs(1);
 const MOST_BYTES: usize = 32 << 20;
+
+/// How many records a batch may have: as many as are stepped in a moment, on this machine and with these policies.
+pub(super) struct Pace(usize);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(FEW_RECORDS * 10)
+    }
+}
+
+impl Pace {
+    /// Stepping `records` took so long.
+    pub(super) fn took(&mut self, records: usize, time: Duration) {
+        if time > STEPPING {
+            self.0 = (records / 2).max(FEW_RECORDS);
+        } else if records >= self.0 && time < STEPPING / 2 {
+            self.0 = (self.0 * 2).min(MOST_RECORDS);
+        }
+    }
+}
 
 /// What fetching came to: records, in order within each partition, perhaps none; and why it ended there. Records that came
 /// before an error are not dropped with it: the consumer's position is already behind them.
@@ -35,12 +59,12 @@ pub(super) enum End {
 }
 
 /// Polls until there is nothing more, or enough. Rebalances are noted in the consumer's context meanwhile.
-pub(super) fn fetch(consumer: &BaseConsumer<GroupContext>) -> Fetched<'_> {
+pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<GroupContext>, pace: &Pace) -> Fetched<'c> {
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
     let mut end = End::Enough;
-    while records.len() < MOST_RECORDS && bytes < MOST_BYTES {
+    while records.len() < pace.0 && bytes < MOST_BYTES {
         let wait = gathering.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
         match consumer.poll(wait) {
             Some(Ok(message)) => {
@@ -60,4 +84,22 @@ pub(super) fn fetch(consumer: &BaseConsumer<GroupContext>) -> Fetched<'_> {
         }
     }
     Fetched { records, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_what_is_stepped_in_a_moment() {
+        let mut pace = Pace::default();
+        let slow = |pace: &mut Pace| pace.took(pace.0, STEPPING * 3);
+        let quick = |pace: &mut Pace| pace.took(pace.0, STEPPING / 10);
+        (0..20).for_each(|_| slow(&mut pace));
+        assert_eq!(pace.0, FEW_RECORDS);
+        pace.took(3, STEPPING / 10);
+        assert_eq!(pace.0, FEW_RECORDS, "a batch that was not full says nothing");
+        (0..20).for_each(|_| quick(&mut pace));
+        assert_eq!(pace.0, MOST_RECORDS);
+    }
 }

@@ -4,6 +4,7 @@
 //! changelog's own progress entry was written in the same transaction as the offsets, so the two must be equal. While
 //! the changelog is behind, its transaction's marker is still on its way: read on until it has come.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,14 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::stage::{Processor, RestoreValue};
+use crate::stop::Parting;
 use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop, failpoint};
 
-/// How long the changelog may stay behind the committed offsets before that is an error: longer than any transaction.
-const MARKER_WAIT: Duration = Duration::from_secs(60);
-const CALL: Duration = Duration::from_secs(10);
+/// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
+/// broker may have been away for a part of it; behind a second time, that is an error.
+const MARKER_WAIT: Duration = Duration::from_secs(30);
+/// How long a call may take before it is tried again; a stop goes unheard for so long.
+const CALL: Duration = Duration::from_secs(3);
 
 /// What is known of an assigned partition, and where to go on.
 pub(super) struct Restored<P: Processor> {
@@ -36,6 +40,10 @@ pub(super) struct Restorer<'a> {
     pub accept_gap: bool,
     pub health: &'a Health,
     pub stop: &'a Stop,
+    /// What this process has committed itself, per partition: from there it only goes on.
+    pub reached: &'a BTreeMap<i32, i64>,
+    /// True once the changelog was behind for too long.
+    pub behind: Cell<bool>,
 }
 
 impl Restorer<'_> {
@@ -52,6 +60,13 @@ impl Restorer<'_> {
     ) -> Result<Option<BTreeMap<i32, Restored<P>>>, StageError> {
         let committed = self.committed(group, partitions)?;
         let committed_at = committed.clone();
+        for (partition, reached) in self.reached {
+            if let Some(committed) = committed.get(partition)
+                && committed.is_none_or(|committed| committed < *reached)
+            {
+                return Err(self.went_back(*partition, *committed, *reached));
+            }
+        }
         let Some(known) = self.changelog(processor, group, partitions, committed, schemas)? else {
             return Ok(None);
         };
@@ -67,6 +82,20 @@ impl Restorer<'_> {
             restored.insert(partition, Restored { state, next_offset, gap });
         }
         Ok(Some(restored))
+    }
+
+    /// While this process runs, its group's offsets neither expire nor go back.
+    fn went_back(&self, partition: i32, committed: Option<i64>, reached: i64) -> StageError {
+        let found = committed.map_or_else(|| "none".to_owned(), |committed| committed.to_string());
+        StageError::OtherCluster {
+            stage: self.stage.to_owned(),
+            topic: self.input.to_owned(),
+            partition,
+            message: format!(
+                "expected the group's committed offset to be {reached} or above, as this process has committed it, found \
+                 {found}: the topic was deleted or created anew, the offsets were moved back, or it is another cluster"
+            ),
+        }
     }
 
     /// The group's committed offsets. read_committed, so they are stable: a transaction that hangs is waited for.
@@ -154,23 +183,30 @@ impl Restorer<'_> {
                     }
                 }
                 Some(Err(error)) => {
-                    self.health.not_ready("broker", format!("reading the changelog: {error}"))
+                    deadline = Instant::now() + MARKER_WAIT;
+                    self.health.not_ready("changelog", format!("reading the changelog: {error}"));
                 }
                 None => {}
             }
             if Instant::now() > deadline {
+                if !self.behind.replace(true) {
+                    return Err(StageError::Unavailable {
+                        what: "the changelog".into(),
+                        message: format!("behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"),
+                    });
+                }
                 return Err(StageError::OtherCluster {
                     stage: self.stage.to_owned(),
                     topic: self.changelog.to_owned(),
                     partition: behind.first().copied().unwrap_or_default(),
                     message: format!(
-                        "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}: \
+                        "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}, twice: \
                          it was deleted, or belongs to another cluster"
                     ),
                 });
             }
         }
-        self.health.clear("broker");
+        self.health.clear("changelog");
         Ok(Some(known))
     }
 
@@ -246,8 +282,8 @@ impl Restorer<'_> {
         })
     }
 
-    fn reader(&self, partitions: &[i32]) -> Result<BaseConsumer, StageError> {
-        let reader = reader(self.kafka, self.stage)?;
+    fn reader(&self, partitions: &[i32]) -> Result<Parting<BaseConsumer>, StageError> {
+        let reader = Parting::other(reader(self.kafka, self.stage)?);
         let mut from_start = TopicPartitionList::new();
         for partition in partitions {
             from_start
@@ -278,6 +314,7 @@ pub(super) fn reader(
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
+        .set("reconnect.backoff.max.ms", "2000")
         .create()
         .map_err(StageError::kafka("creating a reader"))
 }

@@ -1,15 +1,18 @@
 //! The loop itself: fetch, step, commit. Every doubt leads to one place: forget, and restore.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
 use agentgov_schemas::topology::{Stage, Topology};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
-use super::batch::{End, Fetched, fetch};
+use super::batch::{End, Fetched, Pace, fetch};
 use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
 use super::stage::Processor;
@@ -18,6 +21,7 @@ use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
 use crate::backoff::Backoff;
 use crate::metrics::{ProcessorMetrics, timed};
+use crate::stop::Parting;
 use crate::{Health, SchemaCache, StageError, Stop, failpoint};
 
 /// What a processor runs with.
@@ -37,7 +41,8 @@ pub struct Config {
     pub accept_gap: bool,
 }
 
-/// Runs a processor until asked to stop: then the batch in work is committed, the group is left, and `Ok` returned.
+/// Runs a processor until asked to stop: then the group is left, and `Ok` returned. A transaction that is under way is ended if
+/// the broker answers soon; a batch that is still being stepped is dropped, and done by whoever goes on.
 ///
 /// # Errors
 /// If the stage cannot go on; [`StageError::exit_code`] says what its process should end with.
@@ -53,10 +58,15 @@ pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError>
 struct Loop<'c, P: Processor> {
     config: &'c Config,
     changelog: String,
-    consumer: BaseConsumer<GroupContext>,
+    consumer: Parting<BaseConsumer<GroupContext>>,
     transactions: Transactions,
     tables: Tables,
     metrics: ProcessorMetrics,
+    pace: Pace,
+    /// Since Kafka was in trouble: when to ask next whether it answers.
+    trouble: Option<(Instant, Backoff)>,
+    /// What this process has committed, per partition.
+    reached: BTreeMap<i32, i64>,
     /// Apart from the consumer, which the records of a batch borrow.
     work: Work<'c, P>,
 }
@@ -79,7 +89,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         })?;
         let mut schemas = SchemaCache::new(registry);
         let Some(outputs) = wait_for(config, || {
-            Outputs::new(&config.topology, stage, |subject, schema| schemas.id_for_writing(subject, schema))
+            Outputs::new(&config.topology, stage, |subject, schema| {
+                schemas.id_for_writing(subject, schema, &config.health, &config.stop)
+            })
         })?
         else {
             return Ok(None);
@@ -101,6 +113,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("partition.assignment.strategy", "roundrobin")
             .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
             .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
+            .set("reconnect.backoff.max.ms", "2000")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "65536")
             .create_with_context(GroupContext::default())
@@ -110,40 +123,67 @@ impl<'c, P: Processor> Loop<'c, P> {
         Ok(Some(Self {
             config,
             changelog: changelog.value.clone(),
-            consumer,
+            consumer: Parting::member(consumer),
             transactions,
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
+            pace: Pace::default(),
+            trouble: None,
+            reached: BTreeMap::new(),
             work: Work::new(config, &input.value, processor, schemas, outputs, limit),
         }))
     }
 
     fn run(&mut self) -> Result<(), StageError> {
-        let mut backoff = Backoff::default();
         while !self.config.stop.is_asked() {
             self.config.health.alive();
-            if self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas)) {
+            let followed = self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
+            if followed.resume {
                 self.resume()?;
             }
+            if let Some(why) = followed.trouble {
+                self.trouble(why);
+            }
+            self.work.schemas.recheck(&self.config.stage, &self.config.health)?;
             match self.turn()? {
-                Turn::Done => backoff.reset(),
-                Turn::Trouble(why) => {
-                    self.config.health.not_ready("broker", why);
-                    // Of an outage each broken connection left an error in the queue: once the broker answers, they are
-                    // only taken out, as waiting at each would make a recovery take minutes.
-                    if !self.broker_answers() {
-                        self.config.stop.wait(backoff.pause());
-                    }
-                }
+                Turn::Done => {}
+                Turn::Trouble(why) => self.trouble(why),
                 Turn::StartOver => self.start_over()?,
             }
+            self.ask_broker();
         }
         Ok(())
     }
 
+    /// Kafka said that something is wrong with it.
+    fn trouble(&mut self, why: String) {
+        self.config.health.not_ready("broker", why);
+        self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+    }
+
+    /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
+    /// connection leaves an error in the queue, which are only taken out once it answers, as waiting at each would make
+    /// a recovery take minutes; a connection that hangs leaves none.
+    fn ask_broker(&mut self) {
+        let Some((at, backoff)) = &mut self.trouble else { return };
+        if Instant::now() < *at {
+            return;
+        }
+        match self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)) {
+            Ok(_) => {
+                self.config.health.clear("broker");
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.config.health.not_ready("broker", format!("no answer from the broker: {error}"));
+                *at = Instant::now() + backoff.pause();
+            }
+        }
+    }
+
     /// One batch.
     fn turn(&mut self) -> Result<Turn, StageError> {
-        let fetched = fetch(&self.consumer);
+        let fetched = fetch(&self.consumer, &self.pace);
         let changes = self.consumer.context().take();
         if !changes.is_empty() {
             // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
@@ -155,6 +195,11 @@ impl<'c, P: Processor> Loop<'c, P> {
             End::Enough => Turn::Done,
             // What is known of every partition is read again, and fetched from there.
             End::OffsetGone => return Ok(Turn::StartOver),
+            // It may come back as another.
+            End::Trouble(error) if is_deleted(&error) => {
+                self.trouble(error.to_string());
+                return Ok(Turn::StartOver);
+            }
             End::Trouble(error) => Turn::Trouble(error.to_string()),
             End::Fatal(error) => {
                 return Err(StageError::Fenced {
@@ -174,6 +219,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             Stepped::Undo => return Ok(Turn::StartOver),
         };
         let count = records.len();
+        self.pace.took(count, began.elapsed());
         drop(records);
         if offsets.count() == 0 {
             self.config.health.progress(0, 0);
@@ -184,7 +230,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
             self.consumer.commit(&offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
         }
-        let outcome = self.transactions.run(&self.work.outputs, &offsets, &group)?;
+        let outcome = self.transactions.run(&self.work.outputs, &offsets, &group);
         tracing::debug!(
             stage = self.config.stage,
             count,
@@ -194,9 +240,23 @@ impl<'c, P: Processor> Loop<'c, P> {
         );
         self.work.outputs.clear();
         failpoint::edge("processor::committed");
-        if outcome == Outcome::Aborted {
-            self.metrics.aborted();
-            return Ok(Turn::StartOver);
+        match outcome {
+            Outcome::Committed => {
+                for at in offsets.elements() {
+                    if let Offset::Offset(offset) = at.offset() {
+                        self.reached.insert(at.partition(), offset);
+                    }
+                }
+            }
+            Outcome::Aborted => {
+                self.metrics.aborted();
+                return Ok(Turn::StartOver);
+            }
+            Outcome::Lost(lost) => {
+                let replaced = self.transactions.replace(lost)?;
+                return Ok(if replaced { Turn::StartOver } else { Turn::Done });
+            }
+            Outcome::Left => return Ok(Turn::Done),
         }
         let rejected = self.work.rejected.values().sum();
         self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
@@ -218,6 +278,8 @@ impl<'c, P: Processor> Loop<'c, P> {
                 Change::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
                     self.config.health.not_ready("starting", why);
+                    // Or the broker does not answer any more, and the session has timed out.
+                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
                 }
                 Change::Assigned(partitions) => self.claim(&partitions)?,
             }
@@ -235,6 +297,8 @@ impl<'c, P: Processor> Loop<'c, P> {
             accept_gap: self.config.accept_gap,
             health: &self.config.health,
             stop: &self.config.stop,
+            reached: &self.reached,
+            behind: Cell::new(false),
         };
         let why = format!("restoring {} partitions from {}", partitions.len(), self.changelog);
         self.config.health.not_ready("starting", why);
@@ -280,19 +344,22 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         Ok(())
     }
-
-    fn broker_answers(&self) -> bool {
-        let answers = self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)).is_ok();
-        if answers {
-            self.config.health.clear("broker");
-        }
-        answers
-    }
 }
 
 fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut SchemaCache) -> Folding<'f, P> {
     let Config { topology, health, stop, .. } = config;
     Folding { processor, topology, schemas, health, stop }
+}
+
+fn is_deleted(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 /// How a turn ended.

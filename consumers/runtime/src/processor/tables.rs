@@ -15,11 +15,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::restore::reader;
 use super::stage::{Processor, RestoreValue, TableRecord};
+use crate::stop::Parting;
 use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct Tables {
-    readers: Vec<(String, BaseConsumer)>,
+    readers: Parting<Vec<(String, BaseConsumer)>>,
     stage: String,
     controls: Option<String>,
 }
@@ -31,6 +32,15 @@ pub(super) struct Folding<'f, P> {
     pub schemas: &'f mut SchemaCache,
     pub health: &'f Health,
     pub stop: &'f Stop,
+}
+
+/// What following came to.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// An operator told the stage to resume.
+    pub resume: bool,
+    /// Kafka is in trouble. It is read on by itself when Kafka is back.
+    pub trouble: Option<String>,
 }
 
 impl Tables {
@@ -51,12 +61,12 @@ impl Tables {
             readers.push((topic, reader));
         }
         let controls = topology.topic_of(subject::CONTROL).ok().map(|(topic, _)| topic.to_owned());
-        Ok(Self { readers, stage: name.to_owned(), controls })
+        Ok(Self { readers: Parting::other(readers), stage: name.to_owned(), controls })
     }
 
     /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
     pub(super) fn fold_to_end<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
-        for (topic, reader) in &self.readers {
+        for (topic, reader) in self.readers.iter() {
             loop {
                 if folding.stop.is_asked() {
                     return false;
@@ -78,19 +88,19 @@ impl Tables {
         true
     }
 
-    /// Folds what has come since, without waiting. True if an operator told the stage to resume.
-    pub(super) fn follow<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
-        let mut resume = false;
-        for (topic, reader) in &self.readers {
+    /// Folds what has come since, without waiting.
+    pub(super) fn follow<P: Processor>(&self, mut folding: Folding<'_, P>) -> Followed {
+        let mut followed = Followed::default();
+        for (topic, reader) in self.readers.iter() {
             while let Some(event) = reader.poll(Duration::ZERO) {
                 match event {
-                    Ok(message) => resume |= self.fold(topic, &message, &mut folding),
-                    Err(KafkaError::PartitionEOF(_)) => folding.health.clear("tables"),
-                    Err(error) => folding.health.not_ready("tables", format!("reading {topic}: {error}")),
+                    Ok(message) => followed.resume |= self.fold(topic, &message, &mut folding),
+                    Err(KafkaError::PartitionEOF(_)) => {}
+                    Err(error) => followed.trouble = Some(format!("reading {topic}: {error}")),
                 }
             }
         }
-        resume
+        followed
     }
 
     /// True if the record tells this stage to resume.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::topology::{Stage, Timing};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -15,23 +16,52 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::Outputs;
 use super::outputs::Outgoing;
 use crate::backoff::Backoff;
+use crate::stop::{LATE, Parting};
 use crate::{Health, StageError, Stop, failpoint};
 
-/// How long one call to the transaction coordinator may take before it is tried again.
-const CALL: Duration = Duration::from_secs(5);
+/// How long one call to the transaction coordinator may take before it is tried again; a stop goes unheard for so long.
+const CALL: Duration = Duration::from_secs(2);
+/// A transaction that has not ended after so long ends without this producer.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// Transactional ids are unique, so what fences one is the coordinator, after an outage or a pause that was longer than
+/// the transaction may take. So often in a row, without one commit, it is something that a new producer does not mend.
+const SURELY_LOST: u32 = 5;
 
 pub(super) struct Transactions {
-    producer: BaseProducer<Deliveries>,
+    producer: Parting<BaseProducer<Deliveries>>,
+    kafka: KafkaEndpoint,
+    group: String,
     stage: String,
+    transaction_timeout: Duration,
     health: Health,
+    stop: Stop,
+    /// Producers that were lost since a transaction was committed.
+    lost: u32,
 }
 
 /// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Committed,
     /// Nothing of it counts: what is in memory is ahead, and must be read again.
     Aborted,
+    /// This producer is of no more use, and how the transaction ends is the coordinator's: take a new one, and start over.
+    Lost(Lost),
+    /// Asked to stop, and the broker did not answer in time: whoever goes on finds out how it ended.
+    Left,
+}
+
+/// Why a producer is of no more use.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    what: &'static str,
+    error: KafkaError,
+}
+
+impl Lost {
+    const fn at(what: &'static str) -> impl FnOnce(KafkaError) -> Outcome {
+        move |error| Outcome::Lost(Self { what, error })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +74,11 @@ impl ClientContext for Deliveries {}
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        if let Err((error, _)) = result {
+        // The first says why; thousands may follow it.
+        if let Err((error, _)) = result
+            && !self.failed.swap(true, Ordering::AcqRel)
+        {
             tracing::warn!(%error, "an output was not delivered; its transaction is aborted");
-            self.failed.store(true, Ordering::Release);
         }
     }
 }
@@ -54,60 +86,71 @@ impl ProducerContext for Deliveries {
 impl Transactions {
     /// A producer with a transactional id of its own. Waits until the coordinator answers, or `stop` is asked (`None`).
     pub(super) fn start(
-        kafka: &agentgov_connect::KafkaEndpoint,
+        kafka: &KafkaEndpoint,
         name: &str,
         stage: &Stage,
         timing: &Timing,
         health: &Health,
         stop: &Stop,
     ) -> Result<Option<Self>, StageError> {
-        let unique = format!("{}-{}-{:016x}", stage.group.value, std::process::id(), fastrand::u64(..));
-        let config = kafka
-            .client_config()
-            .set("transactional.id", unique)
-            .set("transaction.timeout.ms", timing.transaction_timeout.0.as_millis().to_string())
-            .set("message.timeout.ms", timing.transaction_timeout.0.as_millis().to_string())
-            .set("acks", "all")
-            .set("compression.type", "zstd")
-            .set("linger.ms", "5")
-            .set("batch.num.messages", "100000")
-            .set("batch.size", "1000000")
-            .set("message.max.bytes", "16777216")
-            .set("queue.buffering.max.messages", "500000")
-            .set("queue.buffering.max.kbytes", "262144")
-            .clone();
-        let mut backoff = Backoff::default();
-        loop {
-            let producer = BaseProducer::from_config_and_context(&config, Deliveries::default())
-                .map_err(StageError::kafka("creating the producer"))?;
-            match producer.init_transactions(CALL) {
-                Ok(()) => {
-                    health.clear("broker");
-                    return Ok(Some(Self { producer, stage: name.to_owned(), health: health.clone() }));
-                }
-                Err(error) if is_retriable(&error) => {
-                    health.not_ready("broker", format!("waiting for the transaction coordinator: {error}"));
-                    if stop.wait(backoff.pause()) {
-                        return Ok(None);
-                    }
-                }
-                Err(source) => {
-                    return Err(StageError::Kafka { what: "preparing for transactions".into(), source });
-                }
-            }
+        let transaction_timeout = timing.transaction_timeout.0;
+        let group = stage.group.value.clone();
+        let producer = producer(kafka, &group, name, transaction_timeout, health, stop)?;
+        Ok(producer.map(|producer| Self {
+            producer,
+            kafka: kafka.clone(),
+            group,
+            stage: name.to_owned(),
+            transaction_timeout,
+            health: health.clone(),
+            stop: stop.clone(),
+            lost: 0,
+        }))
+    }
+
+    /// A new producer in place of one that is lost. Safe whatever became of the old one's transaction, as after a kill: start
+    /// over, and restoring waits until the coordinator has ended it (ADR 0006). `false`: asked to stop meanwhile.
+    pub(super) fn replace(&mut self, lost: Lost) -> Result<bool, StageError> {
+        self.lost += 1;
+        if self.lost >= SURELY_LOST {
+            return Err(self.fatal(lost));
         }
+        let Lost { what, error } = lost;
+        tracing::warn!(stage = self.stage, what, %error, "this producer is lost; taking a new one");
+        let Self { kafka, group, stage, health, stop, .. } = self;
+        let new = producer(kafka, group, stage, self.transaction_timeout, health, stop)?;
+        Ok(new.map(|new| self.producer = new).is_some())
     }
 
     /// Sends `outputs` and `offsets` in one transaction. `group` was taken when the batch was polled: if the group has
     /// gone on without us since, the coordinator refuses.
     pub(super) fn run(
+        &mut self,
+        outputs: &Outputs,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Outcome {
+        let outcome = self.transaction(outputs, offsets, group);
+        if outcome == Outcome::Committed {
+            self.lost = 0;
+        }
+        if let Outcome::Committed | Outcome::Aborted = outcome {
+            // The coordinator has answered.
+            self.health.clear("transaction");
+        }
+        outcome
+    }
+
+    fn transaction(
         &self,
         outputs: &Outputs,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
-    ) -> Result<Outcome, StageError> {
+    ) -> Outcome {
         self.producer.context().failed.store(false, Ordering::Release);
-        self.producer.begin_transaction().map_err(|e| self.fatal("beginning a transaction", e))?;
+        if let Err(error) = self.producer.begin_transaction() {
+            return Lost::at("beginning a transaction")(error);
+        }
         failpoint::edge("processor::begun");
         for record in outputs.iter() {
             if let Err(error) = self.send(&record) {
@@ -116,17 +159,24 @@ impl Transactions {
             }
         }
         // rust-rdkafka's commit flushes in steps of 100 ms: drained first, it has nothing to wait for.
+        let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(Duration::from_millis(1));
+            if self.stop.is_due() {
+                return Outcome::Left;
+            }
+            if began.elapsed() > LATE {
+                self.wait("the broker does not take the outputs of a transaction");
+            }
         }
         if self.producer.context().failed.load(Ordering::Acquire) {
             return self.abort();
         }
         failpoint::edge("processor::produced");
         let sent = self
-            .retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL))?;
-        if sent == Outcome::Aborted {
-            return Ok(Outcome::Aborted);
+            .retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
+        if sent != Outcome::Committed {
+            return sent;
         }
         failpoint::edge("processor::offsets-sent");
         self.retry("committing a transaction", || self.producer.commit_transaction(CALL))
@@ -141,7 +191,10 @@ impl Transactions {
         loop {
             match self.producer.send(outgoing) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                Err((full @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    if self.stop.is_due() {
+                        return Err(full);
+                    }
                     outgoing = back;
                     self.producer.poll(Duration::from_millis(1));
                 }
@@ -150,47 +203,61 @@ impl Transactions {
         }
     }
 
-    /// Repeats a call that may be repeated, aborts where the transaction is lost, and ends where the producer is.
-    fn retry(&self, what: &str, call: impl Fn() -> Result<(), KafkaError>) -> Result<Outcome, StageError> {
+    /// Repeats a call that may be repeated, aborts where the transaction is lost, and gives up where the producer is.
+    fn retry(&self, what: &'static str, call: impl Fn() -> Result<(), KafkaError>) -> Outcome {
         let mut backoff = Backoff::default();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + GIVE_UP;
         loop {
             match call() {
-                Ok(()) => {
-                    self.health.clear("broker");
-                    return Ok(Outcome::Committed);
-                }
+                Ok(()) => return Outcome::Committed,
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(error = %e, what, "transaction lost; aborting");
                     return self.abort();
                 }
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
-                    self.health.not_ready("broker", format!("{what}: {error}"));
-                    std::thread::sleep(backoff.pause());
+                    self.wait(format!("{what}: {error}"));
+                    if self.pause(&mut backoff) {
+                        return Outcome::Left;
+                    }
                 }
-                Err(error) => return Err(self.fatal(what, error)),
+                Err(error) => return Lost::at(what)(error),
             }
         }
     }
 
-    fn abort(&self) -> Result<Outcome, StageError> {
+    fn abort(&self) -> Outcome {
+        let what = "aborting a transaction";
         let mut backoff = Backoff::default();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + GIVE_UP;
         loop {
             match self.producer.abort_transaction(CALL) {
-                Ok(()) => return Ok(Outcome::Aborted),
+                Ok(()) => return Outcome::Aborted,
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
-                    self.health.not_ready("broker", format!("aborting a transaction: {error}"));
-                    std::thread::sleep(backoff.pause());
+                    self.wait(format!("{what}: {error}"));
+                    if self.pause(&mut backoff) {
+                        return Outcome::Left;
+                    }
                 }
-                Err(error) => return Err(self.fatal("aborting a transaction", error)),
+                Err(error) => return Lost::at(what)(error),
             }
         }
     }
 
-    fn fatal(&self, what: &str, source: KafkaError) -> StageError {
+    fn wait(&self, why: impl Into<String>) {
+        self.health.not_ready("transaction", why);
+    }
+
+    /// True if it was asked to stop, and the grace for what is under way is over.
+    fn pause(&self, backoff: &mut Backoff) -> bool {
+        if self.stop.wait(backoff.pause()) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.stop.is_due()
+    }
+
+    fn fatal(&self, Lost { what, error }: Lost) -> StageError {
         let fenced = matches!(
-            source.rdkafka_error_code(),
+            error.rdkafka_error_code(),
             Some(
                 RDKafkaErrorCode::Fenced
                     | RDKafkaErrorCode::ProducerFenced
@@ -199,9 +266,61 @@ impl Transactions {
             )
         );
         if fenced {
-            StageError::Fenced { stage: self.stage.clone(), message: format!("{what}: {source}") }
+            let message = format!("{what}: {error}, and so {SURELY_LOST} producers in a row");
+            StageError::Fenced { stage: self.stage.clone(), message }
         } else {
-            StageError::Kafka { what: format!("{}: {what}", self.stage), source }
+            StageError::Kafka { what: format!("{}: {what}", self.stage), source: error }
+        }
+    }
+}
+
+/// A producer with a transactional id that nobody else has, or had. `None`: asked to stop.
+fn producer(
+    kafka: &KafkaEndpoint,
+    group: &str,
+    stage: &str,
+    transaction_timeout: Duration,
+    health: &Health,
+    stop: &Stop,
+) -> Result<Option<Parting<BaseProducer<Deliveries>>>, StageError> {
+    let transactional_id = format!("{group}-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let timeout = transaction_timeout.as_millis().to_string();
+    let config = kafka
+        .client_config()
+        .set("transactional.id", &transactional_id)
+        .set("transaction.timeout.ms", &timeout)
+        .set("message.timeout.ms", &timeout)
+        .set("acks", "all")
+        .set("compression.type", "zstd")
+        .set("linger.ms", "5")
+        .set("batch.num.messages", "100000")
+        .set("batch.size", "1000000")
+        .set("message.max.bytes", "16777216")
+        .set("queue.buffering.max.messages", "500000")
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("reconnect.backoff.max.ms", "2000")
+        .clone();
+    let producer = BaseProducer::from_config_and_context(&config, Deliveries::default())
+        .map_err(StageError::kafka("creating the producer"))?;
+    let producer = Parting::other(producer);
+    let mut backoff = Backoff::default();
+    loop {
+        // Asked again, it goes on where it was.
+        match producer.init_transactions(CALL) {
+            Ok(()) => {
+                health.clear("transaction");
+                tracing::info!(stage, transactional_id, "producer");
+                return Ok(Some(producer));
+            }
+            Err(error) if is_retriable(&error) => {
+                health.not_ready("transaction", format!("waiting for the transaction coordinator: {error}"));
+                if stop.wait(backoff.pause()) {
+                    return Ok(None);
+                }
+            }
+            Err(source) => {
+                return Err(StageError::Kafka { what: "preparing for transactions".into(), source });
+            }
         }
     }
 }

@@ -77,6 +77,10 @@ impl<'c, P: Processor> Work<'c, P> {
             if !self.partitions.contains_key(&message.partition()) {
                 continue;
             }
+            if self.config.stop.is_asked() {
+                // Nothing of the batch is committed: whoever goes on does it again.
+                return Ok(Stepped::Stopped);
+            }
             self.outputs.at_partition(message.partition());
             let mark = self.outputs.mark();
             let origin = Origin {

@@ -14,7 +14,7 @@ use super::group::{NotProven, list, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, Watermarks, position};
 use super::protocol::{self, Identity, Tail};
-use super::run::Sink;
+use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
 use crate::metrics::timed;
@@ -76,6 +76,7 @@ impl<W: Writer> Sink<W> {
                 health.clear("starting");
                 health.clear("group");
                 health.clear("kafka");
+                self.trouble = None;
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
                     health.clear("clickhouse");
                 }
@@ -98,9 +99,11 @@ impl<W: Writer> Sink<W> {
 
     fn steps(&mut self, due: &Due) -> Result<Established, NotYet> {
         let partitions: Vec<_> = due.values().flatten().cloned().collect();
-        prove_membership(&self.consumer, &partitions).map_err(|not| match not {
+        let Options { stop, health, .. } = &self.options;
+        prove_membership(&self.consumer, &partitions, stop, health).map_err(|not| match not {
             NotProven::NotMember(error) => NotYet::Group(error),
             NotProven::Unknown(error) => NotYet::Kafka(error),
+            NotProven::Stopped => NotYet::Stopped,
         })?;
         failpoint::edge("sink::proven");
         let health = self.options.health.clone();

@@ -14,9 +14,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::StageError;
+use crate::stop::{GRACE, Parting};
+use crate::{Health, StageError, Stop};
 
-const GROUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stop goes unheard for so long.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A partition of a topic. Its name, `topic/partition`, is what claims and rows carry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,12 +138,17 @@ pub(super) fn config(kafka: &KafkaEndpoint, group: &str, timing: &Timing) -> Cli
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
         .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
+        // Tried again at least this often: what is back is used within seconds.
+        .set("reconnect.backoff.max.ms", "2000")
         .set("allow.auto.create.topics", "false");
     config
 }
 
 /// Joins the group, to read `topics`.
-pub(super) fn join(config: &mut ClientConfig, topics: &[&str]) -> Result<BaseConsumer<Notes>, StageError> {
+pub(super) fn join(
+    config: &mut ClientConfig,
+    topics: &[&str],
+) -> Result<Parting<BaseConsumer<Notes>>, StageError> {
     let consumer: BaseConsumer<Notes> = config
         .set("isolation.level", "read_committed")
         // Eager: all partitions are given up before any is taken. Round robin spreads the many topics of one partition.
@@ -151,7 +158,7 @@ pub(super) fn join(config: &mut ClientConfig, topics: &[&str]) -> Result<BaseCon
         .create_with_context(Notes::default())
         .map_err(StageError::kafka("kafka consumer"))?;
     consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;
-    Ok(consumer)
+    Ok(Parting::member(consumer))
 }
 
 /// Why membership is not proven.
@@ -161,13 +168,17 @@ pub(super) enum NotProven {
     NotMember(KafkaError),
     /// The brokers did not say.
     Unknown(KafkaError),
+    /// Asked to stop.
+    Stopped,
 }
 
 /// Proves that this process is a member of the group's present generation: only a member can commit. What it commits is
 /// what was committed before.
 pub(super) fn prove_membership(
-    consumer: &BaseConsumer<Notes>,
+    consumer: &Parting<BaseConsumer<Notes>>,
     partitions: &[TopicPartition],
+    stop: &Stop,
+    health: &Health,
 ) -> Result<(), NotProven> {
     let list =
         list(partitions.iter().map(|partition| (partition, Offset::Invalid))).map_err(NotProven::Unknown)?;
@@ -181,7 +192,22 @@ pub(super) fn prove_membership(
     for (topic, partition) in none_yet {
         committed.set_partition_offset(&topic, partition, Offset::Offset(0)).map_err(NotProven::Unknown)?;
     }
-    consumer.commit(&committed, CommitMode::Sync).map_err(proof)
+    commit(consumer, committed, stop, || {
+        health.not_ready("kafka", "the group's coordinator takes a commit, and does not answer");
+    })
+    .ok_or(NotProven::Stopped)?
+    .map_err(proof)
+}
+
+/// Commits, and waits for the answer. `None`: asked to stop.
+pub(super) fn commit(
+    consumer: &Parting<BaseConsumer<Notes>>,
+    offsets: TopicPartitionList,
+    stop: &Stop,
+    late: impl Fn(),
+) -> Option<KafkaResult<()>> {
+    let consumer = consumer.share();
+    stop.race(GRACE / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
 }
 
 fn proof(error: KafkaError) -> NotProven {

@@ -15,8 +15,11 @@ use super::TopicPartition;
 use super::group::list;
 use super::position::Watermarks;
 use super::protocol::Identity;
-use crate::StageError;
+use crate::stop::Parting;
+use crate::{StageError, Stop};
 
+/// A stop goes unheard for so long.
+const ASK: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -28,11 +31,14 @@ pub(super) struct Held {
 }
 
 /// The consumer.
-pub(super) struct Probe(BaseConsumer);
+pub(super) struct Probe {
+    consumer: Parting<BaseConsumer>,
+    stop: Stop,
+}
 
 impl Probe {
     /// `config` is the group's: assigning needs its name, but this consumer never joins.
-    pub(super) fn new(mut config: ClientConfig) -> Result<Self, StageError> {
+    pub(super) fn new(mut config: ClientConfig, stop: Stop) -> Result<Self, StageError> {
         let consumer = config
             // What the table holds was committed when it was read: no need to wait for open transactions behind it.
             .set("isolation.level", "read_uncommitted")
@@ -43,12 +49,17 @@ impl Probe {
             .set("fetch.wait.max.ms", "20")
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
-        Ok(Self(consumer))
+        Ok(Self { consumer: Parting::other(consumer), stop })
+    }
+
+    /// Whether the broker answers. Waits a second at most.
+    pub(super) fn answers(&self, topic: &str) -> Result<(), KafkaError> {
+        self.consumer.fetch_metadata(Some(topic), Duration::from_secs(1)).map(drop)
     }
 
     /// Its watermarks.
     pub(super) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, KafkaError> {
-        let (low, high) = self.0.fetch_watermarks(&at.topic, at.partition, TIMEOUT)?;
+        let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, ASK)?;
         Ok(Watermarks { low, high })
     }
 
@@ -61,9 +72,9 @@ impl Probe {
         if offsets.is_empty() {
             return Ok(held);
         }
-        self.0.assign(&list(offsets.iter().map(|(at, offset)| (at, Offset::Offset(*offset))))?)?;
+        self.consumer.assign(&list(offsets.iter().map(|(at, offset)| (at, Offset::Offset(*offset))))?)?;
         let outcome = self.collect(offsets.len(), &mut held);
-        self.0.unassign()?;
+        self.consumer.unassign()?;
         outcome.map(|()| held)
     }
 
@@ -71,10 +82,10 @@ impl Probe {
         let deadline = Instant::now() + TIMEOUT;
         let mut last = RDKafkaErrorCode::OperationTimedOut;
         while held.len() < wanted {
-            if Instant::now() > deadline {
+            if Instant::now() > deadline || self.stop.is_asked() {
                 return Err(KafkaError::MessageConsumption(last));
             }
-            let message = match self.0.poll(POLL) {
+            let message = match self.consumer.poll(POLL) {
                 None => continue,
                 Some(Ok(message)) => message,
                 // Nobody polls between two looks: of an outage that is over each broken connection has left one of these,

@@ -15,13 +15,13 @@ use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
+use crate::backoff::Backoff;
 use crate::metrics::SinkMetrics;
+use crate::stop::Parting;
 use crate::{Health, StageError, Stop, failpoint};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
-/// How long Kafka may take to say that it is back.
-const ANSWER: Duration = Duration::from_secs(1);
 
 /// A topic, and the table that has its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,10 +70,12 @@ pub(super) struct Sink<W> {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) writer: W,
-    pub(super) consumer: BaseConsumer<Notes>,
+    pub(super) consumer: Parting<BaseConsumer<Notes>>,
     pub(super) probe: Probe,
     pub(super) lanes: Vec<Lane>,
     pub(super) metrics: SinkMetrics,
+    /// Since Kafka was in trouble: when to ask next whether it answers.
+    pub(super) trouble: Option<(Instant, Backoff)>,
     /// Times in a row that a proven member found its claim taken by someone else.
     pub(super) robbed: u32,
 }
@@ -81,13 +83,15 @@ pub(super) struct Sink<W> {
 impl<W: Writer> Sink<W> {
     fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
         let mut config = group::config(&options.kafka, &options.group, &options.timing);
-        let probe = Probe::new(config.clone())?;
+        let probe = Probe::new(config.clone(), options.stop.clone())?;
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
-        Ok(Self { options, store, writer, consumer, probe, lanes, metrics, robbed: 0 })
+        // Whether it is there is asked at once: until then nothing is known.
+        let trouble = Some((Instant::now(), Backoff::default()));
+        Ok(Self { options, store, writer, consumer, probe, lanes, metrics, trouble, robbed: 0 })
     }
 
     fn run(mut self) -> Result<(), StageError> {
@@ -97,6 +101,7 @@ impl<W: Writer> Sink<W> {
             self.establish()?;
             let idle = self.fetch()?;
             self.flush(idle)?;
+            self.ask_kafka();
         }
         self.commit(CommitMode::Sync);
         Ok(())
@@ -107,23 +112,26 @@ impl<W: Writer> Sink<W> {
         for rebalance in self.consumer.context().take() {
             let health = &self.options.health;
             let partitions = match rebalance {
-                Rebalance::Assigned(partitions) if partitions.is_empty() => {
-                    health.clear("starting");
-                    partitions
-                }
-                Rebalance::Assigned(partitions) => {
-                    health.not_ready("starting", format!("taking over {} partitions", partitions.len()));
-                    partitions
-                }
+                Rebalance::Assigned(partitions) => partitions,
                 Rebalance::Revoked => {
-                    health.not_ready("starting", "rebalancing");
-                    Vec::new()
+                    health.not_ready("group", "rebalancing");
+                    // Or the broker does not answer any more, and the session has timed out.
+                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    self.lanes.iter_mut().for_each(|lane| lane.assign(&[]));
+                    self.metrics.partitions.set(0.0);
+                    continue;
                 }
             };
             self.metrics.partitions.set(partitions.len() as f64);
             tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
             for lane in &mut self.lanes {
                 lane.assign(&partitions);
+            }
+            if partitions.is_empty() {
+                health.clear("starting");
+                health.clear("group");
+            } else {
+                health.not_ready("starting", format!("taking over {} partitions", partitions.len()));
             }
         }
     }
@@ -139,7 +147,8 @@ impl<W: Writer> Sink<W> {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     trouble(&self.options, &mut self.lanes, error)?;
-                    return Ok(true);
+                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    break;
                 }
             };
             if consumer.context().any() {
@@ -167,10 +176,30 @@ impl<W: Writer> Sink<W> {
             }
             wait = Duration::ZERO;
         }
-        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) && self.kafka_answers() {
+        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
             self.options.health.progress(0, 0);
         }
         Ok(true)
+    }
+
+    /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
+    /// connection leaves one error; one that hangs leaves none.
+    fn ask_kafka(&mut self) {
+        let Some((at, backoff)) = &mut self.trouble else { return };
+        let Some(topic) = self.options.routes.first().map(|route| &route.topic) else { return };
+        if Instant::now() < *at {
+            return;
+        }
+        match self.probe.answers(topic) {
+            Ok(()) => {
+                self.options.health.clear("kafka");
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.options.health.not_ready("kafka", format!("no answer from the broker: {error}"));
+                *at = Instant::now() + backoff.pause();
+            }
+        }
     }
 
     /// Inserts what has waited long enough.
@@ -191,6 +220,9 @@ impl<W: Writer> Sink<W> {
                 }
             }
         }
+        if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
+            self.options.health.clear("clickhouse");
+        }
         if doubts { self.resume() } else { Ok(()) }
     }
 
@@ -207,24 +239,18 @@ impl<W: Writer> Sink<W> {
             .map_err(StageError::kafka("assign partitions"))
     }
 
-    /// True unless Kafka was in trouble and still does not answer: that nothing comes proves nothing.
-    fn kafka_answers(&self) -> bool {
-        if !self.options.health.waits_for("kafka") {
-            return true;
-        }
-        let topic = self.options.routes.first().map(|route| route.topic.as_str());
-        let answers = self.consumer.fetch_metadata(topic, ANSWER).is_ok();
-        if answers {
-            self.options.health.clear("kafka");
-        }
-        answers
-    }
-
     /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
     pub(super) fn commit(&self, mode: CommitMode) {
         let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
-        let committed = group::list(held.map(|share| (&share.at, Offset::Offset(share.durable))))
-            .and_then(|list| if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, mode) });
+        let committed = group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
+            match (list.count(), mode) {
+                (0, _) => Ok(()),
+                (_, CommitMode::Async) => self.consumer.commit(&list, mode),
+                // On leaving; it is not waited for long.
+                (_, CommitMode::Sync) => group::commit(&self.consumer, list, &self.options.stop, || ())
+                    .unwrap_or(Err(KafkaError::Canceled)),
+            }
+        });
         if let Err(error) = committed {
             tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
         }
@@ -288,8 +314,15 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
             options.health.not_ready("kafka", error.to_string());
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-                // Which partition it was is not told: looking at all of them finds out.
+            if let Some(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) = error.rdkafka_error_code()
+            {
+                // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
+                // looking at all of them finds out.
                 lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);
             }
             Ok(())

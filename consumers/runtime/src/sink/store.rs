@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use agentgov_connect::{ClickHouseEndpoint, describe, http_client};
 use reqwest::Url;
-use reqwest::blocking::{Body, Client};
+use reqwest::blocking::{Body, Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use crate::StageError;
+use crate::stop::GRACE;
+use crate::{Health, StageError, Stop};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than any server keeps an idle connection: one that the server has just closed would look like a doubt.
@@ -26,6 +27,7 @@ pub struct Store {
     url: Url,
     endpoint: ClickHouseEndpoint,
     insert_timeout: Duration,
+    heeds: Option<(Stop, Health)>,
 }
 
 /// Why a request cannot be relied on. Whether an insert took effect is not known after either.
@@ -72,7 +74,14 @@ impl Store {
             .no_proxy()
             .build()
             .map_err(|e| StageError::Config(format!("clickhouse: no HTTP client: {}", describe(&e))))?;
-        Ok(Self { http, url, endpoint: endpoint.clone(), insert_timeout })
+        Ok(Self { http, url, endpoint: endpoint.clone(), insert_timeout, heeds: None })
+    }
+
+    /// The same, for a stage: a request that is late is told as `clickhouse_answer`, and one that is under way when a stop is
+    /// asked for is given up after a moment. Nothing is lost by that: the table says where to go on.
+    pub fn heeding(mut self, stop: Stop, health: Health) -> Self {
+        self.heeds = Some((stop, health));
+        self
     }
 
     /// The database that holds the log.
@@ -146,20 +155,34 @@ impl Store {
                 .header("X-ClickHouse-User", &self.endpoint.user)
                 .header("X-ClickHouse-Key", self.endpoint.password.expose());
         }
-        let no_answer = |e: reqwest::Error| StoreError::NoAnswer {
-            url: self.endpoint.url.clone(),
-            message: describe(&e.without_url()),
+        let no_answer = |message| StoreError::NoAnswer { url: self.endpoint.url.clone(), message };
+        let answer = match &self.heeds {
+            None => exchange(request),
+            Some((stop, health)) => {
+                let late =
+                    || health.not_ready("clickhouse_answer", "ClickHouse takes a request, and does not answer");
+                let answer = stop.race(GRACE, late, move || exchange(request));
+                health.clear("clickhouse_answer");
+                answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
+            }
         };
-        let answer = request.send().map_err(no_answer)?;
-        let status = answer.status();
-        let code = answer.headers().get(EXCEPTION_CODE).and_then(|code| code.to_str().ok()?.parse().ok());
-        let body = answer.text().map_err(no_answer)?;
+        let (status, code, body) = answer.map_err(|e| no_answer(describe(&e.without_url())))?;
         if status == reqwest::StatusCode::OK && code.is_none() {
             return Ok(body);
         }
         let message = if body.is_empty() { status.to_string() } else { body.trim_end().to_owned() };
         Err(StoreError::Refused { code: code.unwrap_or(0), message })
     }
+}
+
+/// Status, the code of an exception if there is one, body.
+type Answer = (reqwest::StatusCode, Option<u32>, String);
+
+fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let answer = request.send()?;
+    let status = answer.status();
+    let code = answer.headers().get(EXCEPTION_CODE).and_then(|code| code.to_str().ok()?.parse().ok());
+    Ok((status, code, answer.text()?))
 }
 
 /// `text` as an SQL literal.

@@ -1,0 +1,13 @@
+//! Any text as registry.yaml: entries, or problems with places.
+
+use agentgov_registry::RegistryFile;
+
+pub fn check(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Err(problems) = RegistryFile::parse("registry.yaml", text) else { return };
+    assert!(!problems.is_empty());
+    let lines = text.lines().count() as u64 + 1;
+    for problem in problems {
+        assert!(problem.line >= 1 && problem.line <= lines && problem.column >= 1, "{problem} of {lines} lines");
+    }
+}

@@ -1,0 +1,178 @@
+//! What a stage stood on is not there any more: overtaken by retention, or the topic is another. Noticed, never passed
+//! over. On maps of their own, beside the shared one. What the sink does is in log_sink.rs.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use agentgov_connect::Endpoints;
+use agentgov_evaluator::Evaluator;
+use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
+use agentgov_schemas::subject;
+use agentgov_schemas::topology::Topology;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::log_sink::{Log, block_on};
+use crate::stack::{DEADLINE, root, stack};
+
+/// Topics of its own, and an evaluator.
+struct Own {
+    topology: Arc<Topology>,
+    actions: String,
+    endpoints: Endpoints,
+}
+
+struct Running {
+    health: Health,
+    stop: Stop,
+    thread: JoinHandle<Result<(), StageError>>,
+}
+
+impl Own {
+    fn new(name: &str) -> Self {
+        let stack = stack();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.yaml");
+        let text = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
+        let text = text
+            .replace("agent.", &format!("{name}."))
+            .replace("governance.", &format!("{name}-governance."))
+            .replace("agentgov.evaluator", &format!("{name}.evaluator"));
+        std::fs::write(&file, &text).unwrap();
+        let map = file.to_str().unwrap();
+        stack.run(&["topology", "apply", "--topology", map]);
+        let topology = Topology::parse(map, &text).unwrap();
+        let actions = topology.topic_of(subject::ACTION_EVENT).unwrap().0.to_owned();
+        Self { topology: Arc::new(topology), actions, endpoints: stack.endpoints.clone() }
+    }
+
+    fn start(&self, accept_gap: bool) -> Running {
+        let (health, stop) = (Health::new("evaluator"), Stop::default());
+        let config = processor::Config {
+            stage: "evaluator".into(),
+            endpoints: self.endpoints.clone(),
+            topology: Arc::clone(&self.topology),
+            stop: stop.clone(),
+            health: health.clone(),
+            accept_gap,
+        };
+        let evaluator = Evaluator::new(&self.topology, self.topology.stage("evaluator").unwrap()).unwrap();
+        let thread = std::thread::spawn(move || processor::run(config, evaluator));
+        Running { health, stop, thread }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.endpoints.kafka.client_config().create().unwrap()
+    }
+
+    /// Records that the evaluator rejects, which are as good as others here, onto partition 0.
+    fn produce(&self, count: usize) {
+        let producer: BaseProducer =
+            self.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap();
+        for _ in 0..count {
+            let record = BaseRecord::<[u8], [u8]>::to(&self.actions).partition(0).key(b"k").payload(b"x");
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(DEADLINE).unwrap();
+    }
+
+    /// True once the topic of rejects has this reason.
+    fn has_reject(&self, reason: &str) -> bool {
+        let (topic, _) = self.topology.topic_of(subject::REJECT).unwrap();
+        let mut config = self.endpoints.kafka.client_config();
+        config.set("group.id", "gone.test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        loop {
+            match consumer.poll(DEADLINE).unwrap() {
+                Ok(message) => {
+                    let value = message.payload().unwrap_or_default();
+                    if value.windows(reason.len()).any(|window| window == reason.as_bytes()) {
+                        return true;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl Running {
+    fn has_processed(&self, records: u64) {
+        stack().eventually("the records are processed", || {
+            assert!(!self.thread.is_finished(), "it ended: {:?}", self.health.snapshot());
+            self.health.snapshot().records >= records
+        });
+    }
+
+    fn stop(self) {
+        self.stop.ask();
+        self.thread.join().unwrap().unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    fn end(self) -> StageError {
+        stack().eventually(&format!("it ends: {:?}", self.health.snapshot()), || self.thread.is_finished());
+        self.thread.join().unwrap().unwrap_err()
+    }
+}
+
+#[test]
+fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
+    let own = Own::new("overtaken");
+    own.produce(10);
+    let evaluator = own.start(false);
+    evaluator.has_processed(10);
+    evaluator.stop();
+    own.produce(10);
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&own.actions, 0, Offset::Offset(15)).unwrap();
+    block_on(own.admin().delete_records(&before, &AdminOptions::new())).unwrap();
+    let error = own.start(false).end();
+    assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
+    assert!(error.to_string().contains("at offset 10, but the topic starts at 15"), "{error}");
+    assert!(!own.has_reject("gap_accepted"));
+    let evaluator = own.start(true);
+    evaluator.has_processed(5);
+    evaluator.stop();
+    assert!(own.has_reject("gap_accepted"));
+}
+
+/// Deletes a topic, and creates one of the same name.
+fn create_anew(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) {
+    for deleted in block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap() {
+        deleted.unwrap();
+    }
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+        .set("message.timestamp.type", "LogAppendTime");
+    stack().eventually("the topic is created anew", || {
+        block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap().into_iter().all(|created| created.is_ok())
+    });
+}
+
+#[test]
+fn a_topic_created_anew_ends_the_stages_that_read_it() {
+    let (own, log) = (Own::new("anew"), Log::new("anew"));
+    own.produce(10);
+    log.produce(10, &[]);
+    let (evaluator, sink) = (own.start(false), log.start(false));
+    evaluator.has_processed(10);
+    log.wait_for(10);
+    let partitions = i32::try_from(own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value).unwrap();
+    create_anew(&own.admin(), &own.actions, partitions);
+    create_anew(&own.admin(), &log.actions, 2);
+    // Longer than before: by their offsets alone they cannot be told apart.
+    own.produce(20);
+    log.produce(40, &[]);
+    let error = evaluator.end();
+    assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
+    let error = sink.thread.join().unwrap().unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
+    assert_eq!(log.count("count()"), 10);
+}

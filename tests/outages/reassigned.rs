@@ -1,0 +1,43 @@
+//! A registry that lost its data gives the ids anew: whoever knew what they meant must notice.
+
+use agentgov_connect::SchemaRegistry;
+use agentgov_testenv::Part;
+
+use crate::load::Load;
+use crate::stack::stack;
+use crate::stage::{all_ready, fleet};
+
+#[test]
+fn a_schema_id_that_means_something_else_ends_every_stage() {
+    let Some(stack) = stack() else { return };
+    let load = Load::start(&stack);
+    let stages = fleet(&stack);
+    all_ready("at the start", &stages);
+    load.flows(40);
+
+    let (now, kept) = (stack.data.path().join("registry"), stack.data.path().join("registry.kept"));
+    stack.env.kill(Part::Registry).unwrap();
+    std::fs::rename(&now, &kept).unwrap();
+    std::fs::create_dir(&now).unwrap();
+    stack.env.restart(Part::Registry).unwrap();
+    let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+    for id in 0..40 {
+        let schema = format!(r#"{{"type":"record","name":"Other{id}","fields":[]}}"#);
+        registry.register(&format!("other-{id}"), &schema).unwrap();
+    }
+    for stage in stages {
+        let name = stage.name;
+        let (code, told) = stage.end();
+        assert_eq!(code, Some(82), "{name}: {told}");
+        assert!(told.contains("expected the schema with fingerprint"), "{name}: {told}");
+    }
+
+    stack.env.kill(Part::Registry).unwrap();
+    std::fs::remove_dir_all(&now).unwrap();
+    std::fs::rename(&kept, &now).unwrap();
+    stack.env.restart(Part::Registry).unwrap();
+    let stages = fleet(&stack);
+    all_ready("with the registry as it was", &stages);
+    load.stop();
+    stack.is_whole();
+}

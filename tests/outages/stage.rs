@@ -1,0 +1,130 @@
+//! A stage as a process of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stack::{DEADLINE, Stack, agentgov, eventually};
+
+/// From SIGTERM to the end, whatever is away, on a busy machine; on a quiet one it takes some three seconds at most.
+pub const WITHIN: Duration = Duration::from_secs(10);
+/// What a stage may hold, in KiB: most of it are the queues of Kafka's client.
+const MOST_MEMORY: u64 = 500_000;
+
+pub struct Stage {
+    pub name: &'static str,
+    child: Child,
+    address: String,
+    log: PathBuf,
+    http: reqwest::blocking::Client,
+}
+
+/// One process of each stage.
+pub fn fleet(stack: &Stack) -> Vec<Stage> {
+    ["evaluator", "alerter", "log-sink"].map(|name| Stage::start(stack, name)).into()
+}
+
+impl Stage {
+    /// Starts it, through testenv's helper, which has the kernel kill it when the test ends.
+    pub fn start(stack: &Stack, name: &'static str) -> Self {
+        let (log, path) = tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
+        let mut child = stack
+            .command()
+            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+            .arg(agentgov())
+            .args(["--log", "info", "run", name, "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+        assert!(address.starts_with("127.0.0.1:"), "{name}: {line}{}", std::fs::read_to_string(&path).unwrap());
+        let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        Self { name, child, address, log: path, http }
+    }
+
+    /// Why it is not ready; empty: it is.
+    pub fn troubles(&self) -> String {
+        let answer = self.http.get(format!("http://{}/readyz", self.address)).send();
+        let answer = answer.unwrap_or_else(|e| panic!("{} does not answer: {e}\n{}", self.name, self.told()));
+        if answer.status().is_success() { String::new() } else { answer.text().unwrap() }
+    }
+
+    /// Resident memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(memory < MOST_MEMORY, "{} holds {memory} KiB", self.name);
+        memory
+    }
+
+    /// What it logged.
+    pub fn told(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it ends by itself. Its exit code.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let mut status = None;
+        eventually("the stage ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        (status.unwrap().code(), self.told())
+    }
+}
+
+/// SIGTERM: each must end with 0 within seconds.
+pub fn terminate(when: &str, stages: Vec<Stage>) {
+    let began = Instant::now();
+    for stage in &stages {
+        stage.signal(Signal::TERM);
+    }
+    for mut stage in stages {
+        let status = loop {
+            if let Some(status) = stage.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < WITHIN, "{when}: {} still runs after {WITHIN:?}\n{}", stage.name, stage.told());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        eprintln!("{when}: {} ended {:.1?} after SIGTERM", stage.name, began.elapsed());
+        assert_eq!(status.code(), Some(0), "{when}: {}: {status}\n{}", stage.name, stage.told());
+    }
+}
+
+/// Waits until all are ready.
+pub fn all_ready(when: &str, stages: &[Stage]) {
+    let began = Instant::now();
+    for stage in stages {
+        let mut last = String::new();
+        while began.elapsed() < DEADLINE {
+            last = stage.troubles();
+            if last.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(last.is_empty(), "{when}: {} is not ready: {last}\n{}", stage.name, stage.told());
+    }
+    eprintln!("{when}: all ready after {:.1?}", began.elapsed());
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Gone either way.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
