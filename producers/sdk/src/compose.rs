@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use agentgov_schemas::event::{self, ActionEvent, Closing, Source};
+use agentgov_schemas::event::{self, ActionEvent, Agent, Closing, Source};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, key, subject};
 use uuid::Uuid;
 
 use crate::redact::{Part, Payload};
+use crate::spool::Header;
 use crate::{Content, Event, RecordError, Redact, StartError};
 
 /// What the topic's limit has to leave free for Kafka's own framing: 61 bytes of record batch (Kafka protocol, "Record
@@ -109,6 +110,33 @@ impl Composer {
         Ok(self.seal(event, event.event_id.unwrap_or_else(Uuid::now_v7), false))
     }
 
+    /// The closing event of a source that has `total` events, as key and value.
+    pub(crate) fn closing(&self, total: i64) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+        let session_id = self.closing_session();
+        let event = closing_event(&session_id);
+        let prepared = self.prepare_closing(&event);
+        let mut value = Vec::new();
+        prepared.encode_into(total, &mut self.encoder(), &mut value)?;
+        Ok((prepared.key, value))
+    }
+
+    /// Whose events a spool's segment holds.
+    pub(crate) fn spool_header(&self, topic: &str) -> Header {
+        Header {
+            source_id: self.source_id.clone(),
+            tenant_id: self.tenant_id.clone(),
+            environment: self.environment.clone(),
+            topic: topic.to_owned(),
+            schema_id: self.schema_id.0,
+            first: 0,
+        }
+    }
+
+    /// The session of the closing event: it belongs to none of an agent's.
+    pub(crate) fn closing_session(&self) -> String {
+        format!("source/{}", self.source_id)
+    }
+
     /// The closing event. Its id follows from the source, so that it is the same if the source is recorded again.
     pub(crate) fn prepare_closing<'a>(&'a self, event: &'a Event<'a>) -> Prepared<'a> {
         let parts = [self.source_id.as_bytes(), catalogue::SOURCE_CLOSED.as_bytes()];
@@ -141,10 +169,21 @@ impl Composer {
     }
 }
 
+/// What a source says at its end.
+pub(crate) fn closing_event(session_id: &str) -> Event<'_> {
+    let agent = Agent { id: env!("CARGO_PKG_NAME"), name: None, version: Some(env!("CARGO_PKG_VERSION")) };
+    Event::new(catalogue::SOURCE_CLOSED, session_id, agent)
+}
+
 impl Prepared<'_> {
     /// The record's key.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// The event's session.
+    pub const fn session_id(&self) -> &str {
+        self.event.session_id
     }
 
     /// The event's id.
@@ -245,7 +284,7 @@ fn now() -> Micros {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_schemas::event::{ActionEvent, Agent};
+    use agentgov_schemas::event::ActionEvent;
     use agentgov_schemas::wire;
 
     use super::*;

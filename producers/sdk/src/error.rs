@@ -6,7 +6,7 @@ use agentgov_schemas::topology::MissingRole;
 use agentgov_schemas::wire::SchemaError;
 use rdkafka::error::KafkaError;
 
-use crate::Sequences;
+use crate::{Sequences, SpoolError};
 
 /// Why a recorder did not start. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,9 @@ pub enum StartError {
         /// What the client said.
         source: KafkaError,
     },
+    /// The spool cannot be used, or a dead source's is not whole.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The operating system gives no thread.
     #[error("recorder: cannot start its polling thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -105,6 +108,24 @@ pub enum RecordError {
         /// Their bytes.
         bytes: usize,
     },
+    /// The spool is full, and [`WhenFull`](crate::WhenFull) says not to wait, or not longer.
+    #[error(
+        "spool is full: {bytes} bytes wait for Kafka's acknowledgement, its bound is {limit}; try again later, or slow down"
+    )]
+    SpoolFull {
+        /// Bytes of its files.
+        bytes: u64,
+        /// Its bound.
+        limit: u64,
+    },
+    /// The spool did not take it, e.g. because the disk is full. The recorder goes on.
+    #[error("event of session {session_id} is not recorded: {error}")]
+    Spool {
+        /// Its session.
+        session_id: String,
+        /// Why not.
+        error: SpoolError,
+    },
     /// `close` was called.
     #[error("recorder is closed: source {source_id} has said how many events it wrote")]
     Closed {
@@ -134,8 +155,9 @@ pub enum FlushError {
         /// What is not known to be durable.
         missing: Sequences,
     },
-    /// Delivery failed for good. What is missing may or may not have reached the log; nothing more will be tried.
-    #[error("recorder of source {source_id} has stopped: {reason}; sequences {missing} were not acknowledged ({} events): record them again with a new recorder", missing.count())]
+    /// Delivery failed for good. What is missing may or may not have reached the log; this recorder tries nothing more. With a
+    /// spool, the next start on its folder publishes what is missing; without one, it is the caller's to record again.
+    #[error("recorder of source {source_id} has stopped: {reason}; sequences {missing} were not acknowledged ({} events): {}", missing.count(), what_then(*spooled))]
     Stopped {
         /// The source.
         source_id: String,
@@ -143,6 +165,8 @@ pub enum FlushError {
         reason: String,
         /// What is not known to be durable.
         missing: Sequences,
+        /// Whether it is in the spool.
+        spooled: bool,
     },
     /// `close` only: the closing event could not be composed.
     #[error("recorder of source {source_id}: closing event: {error}")]
@@ -152,4 +176,35 @@ pub enum FlushError {
         /// Why not.
         error: Box<RecordError>,
     },
+}
+
+/// Why dead sources are not all published and closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverError {
+    /// Time is up; still trying.
+    #[error(
+        "{left} dead sources of the spool are not published and closed yet; still trying: call again to go on waiting"
+    )]
+    Unfinished {
+        /// How many.
+        left: usize,
+    },
+    /// It will not be tried again before the next start. Nothing is lost: their files are still there.
+    #[error(
+        "{left} dead sources of the spool are not published and closed: {reason}; they are kept for the next start"
+    )]
+    Stopped {
+        /// How many.
+        left: usize,
+        /// What happened to the first.
+        reason: String,
+    },
+}
+
+const fn what_then(spooled: bool) -> &'static str {
+    if spooled {
+        "they are in the spool, and the next start on its folder publishes them"
+    } else {
+        "record them again with a new recorder"
+    }
 }

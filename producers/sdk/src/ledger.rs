@@ -57,8 +57,13 @@ pub(crate) enum Settled {
 
 impl Ledger {
     pub(crate) fn new(max_events: usize, max_bytes: usize) -> Self {
+        Self::starting_at(0, max_events, max_bytes)
+    }
+
+    /// A ledger of what comes from sequence `first` on; everything before is durable.
+    pub(crate) fn starting_at(first: i64, max_events: usize, max_bytes: usize) -> Self {
         let state = State {
-            watermark: Watermark::default(),
+            watermark: Watermark::starting_at(first),
             events: 0,
             bytes: 0,
             failure: None,
@@ -92,6 +97,11 @@ impl Ledger {
     pub(crate) fn release(&self, bytes: usize) {
         let mut state = self.lock();
         self.leave(&mut state, bytes);
+    }
+
+    /// Why the recorder has stopped, if it has.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.lock().failure.clone()
     }
 
     /// Stops the recorder, unless it has stopped before.

@@ -1,6 +1,7 @@
 //! Where a recorder writes, as whom, how much it may hold, and what it does when that is full.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,41 @@ pub enum WhenFull {
     WaitFor(Duration),
     /// [`RecordError::Full`](crate::RecordError::Full) at once.
     Fail,
+}
+
+/// When what is in the spool is on disk. Whatever the choice, an event that `record` returned `Ok` for outlives its process:
+/// it has been handed to the operating system. The choice is about what outlives the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before `record` returns, each event by itself. Nothing that was acknowledged is lost when power goes; callers pay
+    /// for one sync an event, one after the other.
+    EveryEvent,
+    /// By a thread of its own, at most so long after it was written, whatever has gathered meanwhile at once. When power goes,
+    /// what was recorded in that time may be lost.
+    Every(Duration),
+    /// When the operating system likes. When power goes, what was recorded in the last half minute or so may be lost.
+    Never,
+}
+
+/// A spool: a bounded file of what Kafka has not acknowledged yet, so that it outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolOptions {
+    /// The folder; made if it is not there. Several processes may share one: each of its sources has a folder of its own in it.
+    /// On a local disk: the locks of a network file system may not end with their process.
+    pub folder: PathBuf,
+    /// Most bytes of this source's files; at least some four times the largest event. When it is reached, `record` does as
+    /// [`WhenFull`] says.
+    pub max_bytes: u64,
+    /// When it is on disk.
+    pub fsync: Fsync,
+}
+
+impl SpoolOptions {
+    /// A spool of 256 MiB that is synced every 100 ms.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        let fsync = Fsync::Every(Duration::from_millis(100));
+        Self { folder: folder.into(), max_bytes: 256 << 20, fsync }
+    }
 }
 
 /// What a [`Recorder`](crate::Recorder) is started with.
@@ -43,12 +79,16 @@ pub struct RecorderOptions {
     pub buffer_events: usize,
     /// What to do when either is reached.
     pub when_full: WhenFull,
+    /// Where events are kept until Kafka has acknowledged them. `None`: in memory only, and lost with the process. Not together
+    /// with a `source_id`: a spooled source ends with its process, and what it left is closed by the next.
+    pub spool: Option<SpoolOptions>,
     /// What must not leave the process.
     pub redact: Option<Arc<dyn Redact>>,
 }
 
 impl RecorderOptions {
-    /// Options with a new source id, a buffer of 64 MiB and 100,000 events, waiting when full, redacting nothing.
+    /// Options with a new source id, a buffer of 64 MiB and 100,000 events, waiting when full, without a spool,
+    /// redacting nothing.
     pub fn new(
         kafka: KafkaEndpoint,
         registry: RegistryEndpoint,
@@ -66,6 +106,7 @@ impl RecorderOptions {
             buffer_bytes: 64 << 20,
             buffer_events: 100_000,
             when_full: WhenFull::Wait,
+            spool: None,
             redact: None,
         }
     }
@@ -79,6 +120,7 @@ impl fmt::Debug for RecorderOptions {
             .field("environment", &self.environment)
             .field("source_id", &self.source_id)
             .field("when_full", &self.when_full)
+            .field("spool", &self.spool)
             .finish_non_exhaustive()
     }
 }

@@ -61,6 +61,11 @@ pub(crate) struct Watermark {
 }
 
 impl Watermark {
+    /// Every sequence below `first` is durable, no other.
+    pub(crate) fn starting_at(first: i64) -> Self {
+        Self { below: first, ahead: VecDeque::new() }
+    }
+
     /// Every sequence below this one is durable.
     pub(crate) const fn below(&self) -> i64 {
         self.below

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use agentgov_connect::KafkaEndpoint;
-use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::catalogue;
+use agentgov_schemas::event::{ActionEvent, Agent};
 use agentgov_schemas::subject::ACTION_EVENT;
 use agentgov_schemas::wire::{self, SchemaId};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -15,6 +16,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
 use crate::Content;
+
+mod spooled;
 
 const TOPIC: &str = "actions-of-a-test";
 const PARTITIONS: i32 = 4;
@@ -51,12 +54,20 @@ struct Logged {
     partition: i32,
     session_id: String,
     r#type: String,
+    source_id: String,
     sequence: i64,
     total: Option<i64>,
 }
 
-/// The first `count` records of the topic, each partition in its order.
+/// The records of the topic, each partition in its order; they are `count`.
 fn logged(bootstrap: &str, count: usize) -> Vec<Logged> {
+    let logged = logged_until(bootstrap, |logged| logged.len() >= count);
+    assert_eq!(logged.len(), count);
+    logged
+}
+
+/// The records of the topic, each partition in its order, from when `enough` of them are there.
+fn logged_until(bootstrap: &str, enough: impl Fn(&[Logged]) -> bool) -> Vec<Logged> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "test")
@@ -70,9 +81,14 @@ fn logged(bootstrap: &str, count: usize) -> Vec<Logged> {
     consumer.assign(&assignment).unwrap();
     let until = Instant::now() + PATIENCE;
     let mut logged = Vec::new();
-    while logged.len() < count {
-        assert!(Instant::now() < until, "expected {count} records, found {} in time", logged.len());
-        let Some(record) = consumer.poll(Duration::from_millis(100)) else { continue };
+    loop {
+        assert!(Instant::now() < until, "found {} records in time, and expected others", logged.len());
+        let Some(record) = consumer.poll(Duration::from_millis(200)) else {
+            if enough(&logged) {
+                return logged;
+            }
+            continue;
+        };
         let record = record.unwrap();
         let (id, datum) = wire::split(record.payload().unwrap()).unwrap();
         assert_eq!(id, SchemaId(7));
@@ -82,12 +98,11 @@ fn logged(bootstrap: &str, count: usize) -> Vec<Logged> {
             partition: record.partition(),
             session_id: event.session_id.to_owned(),
             r#type: event.r#type.to_owned(),
+            source_id: event.source.id.to_owned(),
             sequence: event.source.sequence,
             total: event.closing.map(|closing| closing.total),
         });
     }
-    assert!(consumer.poll(Duration::from_millis(200)).is_none(), "more than {count} records");
-    logged
 }
 
 fn assert_gapless_and_in_order(logged: &[Logged]) {
@@ -181,6 +196,72 @@ fn a_failure_that_is_final_names_what_is_not_durable() {
     assert!(matches!(recorder.record(&started("s")), Err(RecordError::Stopped { .. })));
     assert!(matches!(recorder.close(PATIENCE), Err(FlushError::Stopped { .. })));
     assert_eq!(recorder.stats().accepted, 5);
+}
+
+/// Every number is there, and what a session saw for the first time came in order: sent twice is no harm.
+fn assert_whole_and_in_order(logged: &[Logged], source_id: &str, end: i64) {
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for event in logged.iter().filter(|event| event.source_id == source_id) {
+        let last = last.entry(&event.session_id).or_insert(-1);
+        assert!(event.sequence > *last || seen.contains(&event.sequence), "{event:?} after {last}");
+        *last = event.sequence.max(*last);
+        seen.insert(event.sequence);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), (0..end).collect::<Vec<_>>(), "{source_id}");
+}
+
+#[test]
+fn a_producer_that_kafka_ends_is_replaced_and_nothing_is_lost() {
+    let (cluster, bootstrap) = brokers();
+    let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
+    let record = |count| {
+        for i in 0..count {
+            recorder.record(&started(&format!("session-{}", i % 7))).unwrap();
+        }
+    };
+    record(50);
+    recorder.flush(PATIENCE).unwrap();
+    // With nothing, and with much in its hands.
+    recorder.queue.end_producer();
+    record(50);
+    cluster.broker_down(1).unwrap();
+    record(50);
+    recorder.queue.end_producer();
+    record(50);
+    cluster.broker_up(1).unwrap();
+    recorder.flush(PATIENCE).unwrap();
+    // As a broker would.
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
+    record(100);
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 300 }));
+    let all = |logged: &[Logged]| logged.iter().any(|event| event.total == Some(300));
+    assert_whole_and_in_order(&logged_until(&bootstrap, all), "source-1", 301);
+}
+
+#[test]
+fn an_end_that_another_producer_would_meet_as_well_stops_the_recorder() {
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+    ] {
+        let (cluster, bootstrap) = brokers();
+        let key = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED {
+            RDKafkaApiKey::InitProducerId
+        } else {
+            RDKafkaApiKey::Produce
+        };
+        cluster.request_errors(key, &[error; 50]);
+        let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
+        for _ in 0..3 {
+            recorder.record(&started("s")).unwrap();
+        }
+        let stopped = recorder.flush(PATIENCE).unwrap_err();
+        let FlushError::Stopped { missing, spooled: false, .. } = &stopped else { panic!("{stopped:?}") };
+        assert_eq!(missing.ranges(), [0..=2], "{stopped}");
+        assert!(matches!(recorder.record(&started("s")), Err(RecordError::Stopped { .. })));
+    }
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! The recorder with a spool: what is in it, and what the next start makes of it.
+
+use std::path::Path;
+
+use super::*;
+use crate::{Fsync, SpoolError};
+
+fn spooled(bootstrap: &str, folder: &Path, when_full: WhenFull) -> Recorder {
+    let kafka = KafkaEndpoint { bootstrap: bootstrap.to_owned() };
+    let ledger = Arc::new(Ledger::new(1_000, 1 << 20));
+    let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
+    let source_id = Uuid::now_v7().to_string();
+    let composer = Composer::new("acme", "test", source_id, SchemaId(7), LARGEST).unwrap();
+    let mut recorder = Recorder::over(queue, ledger, composer, when_full);
+    let options = SpoolOptions { folder: folder.to_owned(), max_bytes: 64 << 10, fsync: Fsync::EveryEvent };
+    let with =
+        Republish { kafka, topic: TOPIC.to_owned(), max_message_bytes: LARGEST, schema_id: SchemaId(7) };
+    recorder.spooling(&options, with).unwrap();
+    recorder
+}
+
+/// Ends a recorder as SIGKILL would: its locks are free, and it does nothing more.
+fn dies(mut recorder: Recorder) -> String {
+    let source_id = recorder.source_id().to_owned();
+    drop(recorder.recovery.take());
+    drop(recorder.intake().spool.take());
+    std::mem::forget(recorder);
+    source_id
+}
+
+fn sources(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
+}
+
+fn record(recorder: &Recorder, count: usize) {
+    for i in 0..count {
+        recorder.record(&started(&format!("session-{}", i % 7))).unwrap();
+    }
+}
+
+fn closed_with(logged: &[Logged], source_id: &str) -> Vec<i64> {
+    let of_source = logged.iter().filter(|event| event.source_id == source_id);
+    let mut totals: Vec<i64> = of_source.filter_map(|event| event.total).collect();
+    totals.dedup();
+    totals
+}
+
+#[test]
+fn what_dead_processes_left_is_published_in_order_and_closed() {
+    let (_cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    // All acknowledged, none, some of it with a death in the recovery; and one that recorded nothing.
+    let first = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    record(&first, 30);
+    first.flush(PATIENCE).unwrap();
+    let mut dead = vec![(dies(first), 30)];
+    let second = spooled("127.0.0.1:1", folder.path(), WhenFull::Wait);
+    record(&second, 40);
+    assert_eq!(second.stats().dead_sources, 1);
+    assert!(matches!(
+        second.wait_for_dead_sources(Duration::from_millis(10)),
+        Err(RecoverError::Unfinished { left: 1 })
+    ));
+    dead.push((dies(second), 40));
+    dies(spooled("127.0.0.1:1", folder.path(), WhenFull::Wait));
+    assert_eq!(sources(folder.path()), 3);
+
+    let last = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    record(&last, 5);
+    last.wait_for_dead_sources(PATIENCE).unwrap();
+    assert_eq!((last.stats().dead_sources, sources(folder.path())), (0, 1));
+    assert_eq!(last.close(PATIENCE), Ok(Closed { total: 5 }));
+    assert_eq!(sources(folder.path()), 0);
+
+    dead.push((last.source_id().to_owned(), 5));
+    let all = |logged: &[Logged]| dead.iter().all(|(id, total)| closed_with(logged, id) == [*total]);
+    let logged = logged_until(&bootstrap, all);
+    for (source_id, total) in &dead {
+        assert_whole_and_in_order(&logged, source_id, total + 1);
+    }
+}
+
+#[test]
+fn a_source_that_closed_but_died_before_that_was_durable_is_closed_once() {
+    let (_cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    let first = spooled("127.0.0.1:1", folder.path(), WhenFull::Wait);
+    record(&first, 3);
+    assert!(matches!(first.close(Duration::from_millis(10)), Err(FlushError::Unfinished { .. })));
+    let source_id = dies(first);
+    let next = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    next.wait_for_dead_sources(PATIENCE).unwrap();
+    let logged = logged(&bootstrap, 4);
+    assert_whole_and_in_order(&logged, &source_id, 4);
+    assert_eq!(closed_with(&logged, &source_id), [3]);
+}
+
+#[test]
+fn a_full_spool_is_an_error_until_kafka_has_it() {
+    let (cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    cluster.broker_down(1).unwrap();
+    let recorder = spooled(&bootstrap, folder.path(), WhenFull::Fail);
+    let data = [b'x'; 4_000];
+    let content = Content { data: &data, media_type: "text/plain" };
+    let tool = crate::ToolCall { name: "t", call_id: "c", arguments: content };
+    let large = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
+    let mut taken = 0;
+    let full = loop {
+        match recorder.record(&large) {
+            Ok(receipt) => taken = receipt.sequence + 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, RecordError::SpoolFull { limit: 65_536, .. }), "{full:?}");
+    assert!(taken > 5 && recorder.stats().accepted == taken, "{taken}");
+    cluster.broker_up(1).unwrap();
+    recorder.flush(PATIENCE).unwrap();
+    recorder.record(&large).unwrap();
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: taken + 1 }));
+    assert_gapless_and_in_order(&logged(&bootstrap, taken as usize + 2));
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_takes_no_number() {
+    let (_cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    record(&recorder, 2);
+    recorder.intake().spool.as_mut().unwrap().fill_disk(false);
+    let error = recorder.record(&started("s")).unwrap_err();
+    assert!(matches!(&error, RecordError::Spool { error: SpoolError::Io { .. }, .. }), "{error:?}");
+    recorder.intake().spool.as_mut().unwrap().free_disk();
+    record(&recorder, 2);
+    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 4 }));
+    assert_gapless_and_in_order(&logged(&bootstrap, 5));
+}
+
+#[test]
+fn a_file_in_doubt_stops_the_recorder_and_the_next_start_has_it_all() {
+    let (_cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    record(&recorder, 2);
+    recorder.intake().spool.as_mut().unwrap().fill_disk(true);
+    for _ in 0..2 {
+        let error = recorder.record(&started("s")).unwrap_err();
+        assert!(matches!(&error, RecordError::Stopped { .. }), "{error:?}");
+    }
+    assert_eq!(recorder.stats().accepted, 2);
+    let source_id = dies(recorder);
+    let next = spooled(&bootstrap, folder.path(), WhenFull::Wait);
+    next.wait_for_dead_sources(PATIENCE).unwrap();
+    let all = |logged: &[Logged]| closed_with(logged, &source_id) == [2];
+    assert_whole_and_in_order(&logged_until(&bootstrap, all), &source_id, 3);
+}
