@@ -158,3 +158,77 @@ fn is_about_the_id(error: &RegistryError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use agentgov_connect::RegistryEndpoint;
+
+    use super::*;
+
+    /// A server that gives these answers, one a connection.
+    fn registry(answers: Vec<(u16, String)>) -> SchemaRegistry {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        SchemaRegistry::new(&RegistryEndpoint { url }).unwrap()
+    }
+
+    fn schema(text: &str) -> String {
+        serde_json::json!({ "schema": text }).to_string()
+    }
+
+    #[test]
+    fn no_record_is_rejected_for_what_is_wrong_with_the_registry() {
+        let (health, stop) = (Health::new("test"), Stop::default());
+        let troubles = vec![
+            (503, "starting".to_owned()),
+            (401, "who are you?".to_owned()),
+            (200, "<html>a proxy</html>".to_owned()),
+            (200, schema(r#""string""#)),
+            (404, String::new()),
+            (200, schema("no avro")),
+        ];
+        let mut schemas = SchemaCache::new(registry(troubles));
+        assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)));
+        assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)), "from memory");
+        assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Unknown(_)));
+        assert!(matches!(schemas.get(SchemaId(3), &health, &stop), SchemaLookup::Unknown(_)));
+        assert!(!health.snapshot().not_ready.contains_key("registry"));
+    }
+
+    #[test]
+    fn an_id_that_means_something_else_is_noticed_and_one_that_is_gone_is_told() {
+        let (health, stop) = (Health::new("test"), Stop::default());
+        let answers = vec![
+            (200, schema(r#""string""#)),
+            (503, String::new()),
+            (404, String::new()),
+            (200, schema(r#""string""#)),
+            (200, schema(r#""long""#)),
+        ];
+        let mut schemas = SchemaCache::new(registry(answers));
+        assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)));
+        let mut rechecked = || {
+            schemas.recheck = Instant::now();
+            schemas.recheck("test", &health)?;
+            while schemas.answers.is_some() {
+                schemas.recheck("test", &health)?;
+            }
+            Ok::<_, StageError>(health.snapshot().not_ready.contains_key("schema_id"))
+        };
+        assert!(!rechecked().unwrap(), "a registry that is away says nothing of the id");
+        assert!(rechecked().unwrap(), "it is gone");
+        assert!(!rechecked().unwrap(), "it is back");
+        assert_eq!(rechecked().unwrap_err().exit_code(), crate::ExitCode::OtherCluster);
+    }
+}
