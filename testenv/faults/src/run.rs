@@ -1,6 +1,5 @@
 //! A run: load and faults at once, then quiet, then the audit.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{ScopedJoinHandle, scope, sleep};
@@ -12,8 +11,8 @@ use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part, TestEnv};
 
 use crate::fleet::Fleet;
-use crate::load;
 use crate::outcome::{FaultsError, Outcome};
+use crate::producers::Producers;
 use crate::schedule::{Fault, Step, schedule};
 
 /// How often the processes are looked after.
@@ -51,30 +50,31 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
     let steps = schedule(setup.seed, setup.kills, setup.topology.stages.len(), session_timeout);
     let outcome = Mutex::new(Outcome { seed: setup.seed, ..Outcome::default() });
     let mut fleet = Fleet::start(setup)?;
-    let done = AtomicBool::new(false);
+    let mut producers = Producers::start(setup)?;
     scope(|scope| {
-        let sources: Vec<_> = (0..load::SOURCES)
-            .map(|number| {
-                let (outcome, done) = (&outcome, &done);
-                scope.spawn(move || load::write(setup, number, done, |ended| lock(outcome).source(ended)))
-            })
-            .collect();
-        // Also when what follows fails: the sources would go on for ever.
-        let quiet = Quiet(&done);
         let starting = Instant::now();
         // Before the sink has made them there are no tables to audit.
         while !audit(setup, &mut fleet, tell)?.is_ok_and(|report| flows(&report))
             && starting.elapsed() < SETTLE
         {
             tend_for(&mut fleet, Duration::from_secs(1))?;
+            producers.tend()?;
         }
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
         let parts = [(Part::Broker, broker_kills), (Part::Engine, engine_kills)]
             .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
-        for Step { after, fault } in steps {
+        for (step, Step { after, fault }) in steps.into_iter().enumerate() {
             tend_for(&mut fleet, after)?;
+            producers.tend()?;
+            // Every third step a producer falls as well.
+            if step % 3 == 0 && producers.kill(step / 3 % producers.len().max(1))? {
+                let mut outcome = lock(&outcome);
+                outcome.kills += 1;
+                *outcome.done.entry("kill producer".to_owned()).or_default() += 1;
+                tell(&format!("{:7.1} s  kill producer", began.elapsed().as_secs_f64()));
+            }
             let (what, was_done) = match fault {
                 Fault::KillStage { stage, member } => {
                     (format!("kill {}", fleet.name(stage)), fleet.kill(stage, member)?)
@@ -107,10 +107,8 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         }
         lock(&outcome).faults_ms = began.elapsed().as_millis();
         let settling = Instant::now();
-        drop(quiet);
-        for source in sources {
-            tend_while(&mut fleet, source)?;
-        }
+        let (heard, producers_ended) = producers.close(|| fleet.tend())?;
+        lock(&outcome).heard(heard);
         tell("the faults are over, and the sources are closed");
         let mut last: Option<Report> = None;
         loop {
@@ -131,23 +129,15 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             if settled || settling.elapsed() > SETTLE {
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
-                outcome.audit = report;
+                outcome.audited(report);
                 outcome.ended = fleet.ended().clone();
+                outcome.ended.extend(producers_ended);
                 return Ok(outcome.clone());
             }
             last = Some(report);
             tend_for(&mut fleet, Duration::from_secs(1))?;
         }
     })
-}
-
-/// Ends the load.
-struct Quiet<'a>(&'a AtomicBool);
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// Kills a part and starts it again, once for each message.
