@@ -302,6 +302,29 @@ pub enum TestenvCommand {
         #[arg(long, value_name = "DIR", default_value = "testenv")]
         folder: PathBuf,
     },
+    /// A producer of the fault harness.
+    #[command(hide = true)]
+    Produce(Produce),
+}
+
+/// `testenv produce`.
+#[derive(Debug, Args)]
+pub struct Produce {
+    /// Whose sessions it writes.
+    #[arg(long)]
+    pub tenant: String,
+    /// Who acts in them.
+    #[arg(long)]
+    pub agent: String,
+    /// Where.
+    #[arg(long)]
+    pub environment: String,
+    /// The spool's folder.
+    #[arg(long, value_name = "DIR")]
+    pub spool: PathBuf,
+    /// What the sessions are made from.
+    #[arg(long, value_name = "S")]
+    pub seed: u64,
 }
 
 impl Cli {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agentgov_faults::{Edge, Outcome, Scene, Setup, schedule};
+use agentgov_faults::{Edge, Outcome, PRODUCERS, Scene, Setup, schedule};
 use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::BackendKind;
@@ -78,7 +78,7 @@ fn edges(topology: &Topology) -> BTreeMap<String, Vec<Edge>> {
 fn scene(topology: &Topology) -> Scene {
     Scene {
         stages: topology.stages.len(),
-        producers: 0,
+        producers: PRODUCERS,
         session_timeout: topology.timing.session_timeout.0,
         insert_timeout: topology.timing.insert_timeout.0,
         edges: failpoint::is_built_in(),

@@ -37,6 +37,6 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Audit(command) => audit::audit(&command, global),
         Command::Bench(command) => bench::bench(&command, global),
-        Command::Testenv(command) => testenv::testenv(&command),
+        Command::Testenv(command) => testenv::testenv(&command, global),
     }
 }

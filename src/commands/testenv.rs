@@ -1,17 +1,33 @@
 //! `agentgov testenv …`: the local stack's parts.
 
+use agentgov_faults::Produce;
 use agentgov_runtime::ExitCode;
 
-use crate::cli::TestenvCommand;
+use crate::cli::{Global, TestenvCommand};
+use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
-pub fn testenv(command: &TestenvCommand) -> Result<ExitCode, Failure> {
+pub fn testenv(command: &TestenvCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         TestenvCommand::Lock { folder } => {
             let progress = Progress::new(false);
             agentgov_testenv::lock(folder, &|event| progress.stack(&event)).or_exit(ExitCode::Failed)?;
             say!("wrote {}", folder.join("stack.lock").display());
+        }
+        TestenvCommand::Produce(args) => {
+            let endpoints = context::endpoints(global)?;
+            let produce = Produce {
+                kafka: endpoints.kafka,
+                registry: endpoints.registry,
+                topology: context::topology(global)?,
+                tenant: args.tenant.clone(),
+                agent: args.agent.clone(),
+                environment: args.environment.clone(),
+                spool: args.spool.clone(),
+                seed: args.seed,
+            };
+            agentgov_faults::produce(&produce).or_exit(ExitCode::Failed)?;
         }
     }
     Ok(ExitCode::Done)

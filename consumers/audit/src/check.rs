@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::counters::{self, Events};
 use crate::kafka;
 use crate::record::{Decoder, Fields};
-use crate::report::{Kind, Report};
+use crate::report::{Kind, Report, SourceSeen};
 use crate::rows::{Place, Tables};
 
 /// Why an audit could not be done. What it found until then is worth nothing.
@@ -228,6 +228,10 @@ impl Audit<'_> {
             for missing in (0..=end).filter(|sequence| !source.seen.contains(sequence)) {
                 self.report.add(Kind::SequenceGap, || format!("source {id}, sequence {missing}"));
             }
+            let end = source.seen.iter().max().map_or(0, |highest| highest + 1);
+            let gaps = u64::try_from(end).unwrap_or_default().saturating_sub(source.seen.len() as u64);
+            let seen = SourceSeen { end, gaps, total: source.total };
+            self.report.by_source.insert(id.clone(), seen);
         }
     }
 }

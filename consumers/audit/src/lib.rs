@@ -19,4 +19,4 @@ mod report;
 mod rows;
 
 pub use check::{AuditError, completeness};
-pub use report::{Finding, Kind, Report};
+pub use report::{Finding, Kind, Report, SourceSeen};

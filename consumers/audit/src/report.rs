@@ -1,5 +1,7 @@
 //! What an audit found.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// What is wrong.
@@ -88,6 +90,17 @@ pub struct Finding {
     pub first: String,
 }
 
+/// What the topic holds of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceSeen {
+    /// Sequence after the highest; 0: nothing.
+    pub end: i64,
+    /// How many below are not there.
+    pub gaps: u64,
+    /// What it closed with.
+    pub total: Option<i64>,
+}
+
 /// What an audit looked at, and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -109,6 +122,9 @@ pub struct Report {
     pub sources: u64,
     /// See [`Self::sources`].
     pub closed_sources: u64,
+    /// What the topic holds of each source.
+    #[serde(skip)]
+    pub by_source: BTreeMap<String, SourceSeen>,
     /// What is wrong, in the order of [`Kind::ALL`]; empty: nothing is.
     pub findings: Vec<Finding>,
 }

@@ -3,27 +3,32 @@
 //!
 //! ```text
 //!   Schedule (seed) ──► main loop ──► Fleet: SIGKILL, SIGSTOP/SIGCONT, at edges too; more and fewer processes of a stage
+//!                           ├───────► Producers: SIGKILL and a start again on the same spool
 //!                           ├───────► Proxy before ClickHouse: inserts cut, stalled, answers lost; Store: full for a while
 //!                           └───────► broker, engine, registry: SIGKILL and a start again, each in a thread of its own
-//!   Load: recorders that write sessions, close and are replaced ──► the log
+//!   producers: processes whose sources write sessions, close and are replaced ──► the log
 //!   afterwards: agentgov_audit, until nothing is left to be done ──► Outcome
 //! ```
 //!
 //! - [`run`], [`Setup`]: all of it
 //! - [`schedule`], [`Scene`], [`Step`], [`Fault`]: what is done and when; the same seed makes the same schedule
 //! - [`Edge`], [`AtEdge`], [`Meddling`]: where a process ends or stops in the middle, and what happens to an insert on its way
+//! - [`produce`], [`Produce`]: a producer's process, which the harness starts
 //! - [`Outcome`], [`FaultsError`]: what came of it, or why nothing did
 
 mod fleet;
 mod full;
-mod load;
 mod outcome;
+mod produce;
+mod producers;
 mod proxy;
 mod run;
 mod schedule;
 mod session;
 
 pub use outcome::{FaultsError, Outcome};
+pub use produce::{Produce, produce};
+pub use producers::PRODUCERS;
 pub use proxy::Meddling;
 pub use run::{Edge, Setup, run};
 pub use schedule::{AtEdge, Fault, Scene, Step, schedule};

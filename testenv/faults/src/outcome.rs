@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use agentgov_audit::{AuditError, Report};
-use agentgov_sdk::FlushError;
 use serde::Serialize;
+
+use crate::producers::Heard;
 
 /// Why a run came to nothing: the stack, not the pipeline, failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +53,19 @@ pub struct Outcome {
     pub ended: BTreeMap<String, u64>,
     /// Processes that ended or stopped where they had been sent to: `killed at …`, `stopped at …`.
     pub at_edges: BTreeMap<String, u64>,
-    /// Events that the sources wrote and that Kafka acknowledged, closing events included.
+    /// Events that `record` acknowledged.
     pub events: u64,
-    /// Sources that closed: everything of theirs is durable.
+    /// Of those, how many the topic does not hold.
+    pub missing: u64,
+    /// Sources that acknowledged an event.
     pub sources: u64,
-    /// Sources that could not: what they said.
-    pub stopped_sources: Vec<String>,
+    /// Of those, how many have said in the log that they ended, with a total that leaves no acknowledged event out.
+    pub closed: u64,
+    /// What producers could not do: what they said.
+    pub failed: Vec<String>,
+    /// Last sequence that was acknowledged, by source.
+    #[serde(skip)]
+    pub acknowledged: BTreeMap<String, i64>,
     /// From the first fault to the last, in milliseconds.
     pub faults_ms: u128,
     /// Records that had no row yet when the faults were over: how far behind the sink was.
@@ -71,17 +79,20 @@ pub struct Outcome {
 impl Outcome {
     /// What is wrong beyond the audit's findings, a line each.
     pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = self.stopped_sources.clone();
+        let mut complaints = self.failed.clone();
         if self.settled_ms.is_none() {
             complaints.push(format!(
                 "not settled in time: {} records without a row, {} actions and findings without an answer",
                 self.audit.pending, self.audit.unanswered
             ));
         }
-        if self.audit.closed_sources != self.sources {
+        if self.missing > 0 {
+            complaints.push(format!("{} events were acknowledged and are not in the log", self.missing));
+        }
+        if self.closed != self.sources || self.audit.closed_sources != self.audit.sources {
             complaints.push(format!(
-                "{} sources were closed, the log knows {}",
-                self.sources, self.audit.closed_sources
+                "{} sources acknowledged events, {} of them closed; the log knows {}, and {} closed",
+                self.sources, self.closed, self.audit.sources, self.audit.closed_sources
             ));
         }
         complaints
@@ -92,14 +103,52 @@ impl Outcome {
         self.audit.findings.is_empty() && self.complaints().is_empty()
     }
 
-    /// Notes how a source ended.
-    pub(crate) fn source(&mut self, ended: Result<i64, FlushError>) {
-        match ended {
-            Ok(total) => {
-                self.sources += 1;
-                self.events += u64::try_from(total).unwrap_or_default() + 1;
-            }
-            Err(error) => self.stopped_sources.push(error.to_string()),
+    /// Notes what the producers said.
+    pub(crate) fn heard(&mut self, heard: Heard) {
+        self.sources = heard.acknowledged.len() as u64;
+        self.events = heard.acknowledged.values().map(|last| last.unsigned_abs() + 1).sum();
+        self.failed = heard.failed;
+        self.acknowledged = heard.acknowledged;
+    }
+
+    /// Notes what the audit found, and holds what was acknowledged against it.
+    pub(crate) fn audited(&mut self, report: Report) {
+        (self.missing, self.closed) = (0, 0);
+        for (source, last) in &self.acknowledged {
+            let seen = report.by_source.get(source).copied().unwrap_or_default();
+            self.missing += u64::try_from(last + 1 - seen.end).unwrap_or_default() + seen.gaps;
+            // The closing event has the number after the last one.
+            self.closed += u64::from(seen.total.is_some_and(|total| total > *last && total + 1 == seen.end));
+        }
+        self.audit = report;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_audit::SourceSeen;
+
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_counted() {
+        let seen = |end, gaps, total| SourceSeen { end, gaps, total };
+        for (what, seen, missing, closed) in [
+            ("whole", Some(seen(11, 0, Some(10))), 0, 1),
+            ("more than was heard of", Some(seen(14, 0, Some(13))), 0, 1),
+            ("not closed", Some(seen(10, 0, None)), 0, 0),
+            ("the last two lost, and closed all the same", Some(seen(9, 0, Some(8))), 1, 0),
+            ("one lost in the middle", Some(seen(11, 1, Some(10))), 1, 1),
+            ("never heard of", None, 10, 0),
+            ("closed too early", Some(seen(12, 0, Some(8))), 0, 0),
+        ] {
+            let acknowledged = BTreeMap::from([("s".to_owned(), 9)]);
+            let mut outcome = Outcome { settled_ms: Some(0), ..Outcome::default() };
+            outcome.heard(Heard { acknowledged, failed: Vec::new() });
+            let by_source = seen.map(|seen| ("s".to_owned(), seen)).into_iter().collect();
+            outcome.audited(Report { by_source, ..Report::default() });
+            assert_eq!((outcome.events, outcome.missing, outcome.closed), (10, missing, closed), "{what}");
+            assert_eq!(outcome.is_clean(), missing == 0 && closed == 1, "{what}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{ScopedJoinHandle, scope, sleep};
@@ -15,8 +14,8 @@ use agentgov_testenv::{Part, TestEnv};
 
 use crate::fleet::Fleet;
 use crate::full::Store;
-use crate::load;
 use crate::outcome::{FaultsError, Outcome};
+use crate::producers::Producers;
 use crate::proxy::Proxy;
 use crate::schedule::{Fault, Step};
 
@@ -72,22 +71,15 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
     let tables = tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str());
     let store = Store::new(&setup.endpoints.clickhouse, tables)?;
     let mut fleet = Fleet::start(setup, proxy.url())?;
-    let done = AtomicBool::new(false);
+    let mut producers = Producers::start(setup)?;
     scope(|scope| {
-        let sources: Vec<_> = (0..load::SOURCES)
-            .map(|number| {
-                let (outcome, done) = (&outcome, &done);
-                scope.spawn(move || load::write(setup, number, done, |ended| lock(outcome).source(ended)))
-            })
-            .collect();
-        // Also when what follows fails: the sources would go on for ever.
-        let quiet = Quiet(&done);
         let starting = Instant::now();
         // Before the sink has made them there are no tables to audit.
         while !audit(setup, &mut fleet, tell)?.is_ok_and(|report| flows(&report))
             && starting.elapsed() < SETTLE
         {
             tend_for(&mut fleet, Duration::from_secs(1))?;
+            producers.tend()?;
         }
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
@@ -103,11 +95,12 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         let filling = scope.spawn(|| fill(&store, filled, tell));
         for Step { after, fault } in setup.steps.iter().copied() {
             tend_for(&mut fleet, after)?;
+            producers.tend()?;
             let (what, was_done) = match fault {
                 Fault::KillStage { stage, member, then } => {
                     (format!("kill {}", fleet.name(stage)), fleet.kill(stage, member, then)?)
                 }
-                Fault::KillProducer { .. } => ("kill producer".to_owned(), false),
+                Fault::KillProducer { member } => ("kill producer".to_owned(), producers.kill(member)?),
                 Fault::Meddle(how) => (how.as_str().to_owned(), proxy.meddle(how)),
                 Fault::FillStore { length } => ("fill store".to_owned(), fillings.send(length).is_ok()),
                 Fault::PauseStage { stage, member, length } => {
@@ -143,10 +136,8 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         tend_while(&mut fleet, filling)??;
         lock(&outcome).faults_ms = began.elapsed().as_millis();
         let settling = Instant::now();
-        drop(quiet);
-        for source in sources {
-            tend_while(&mut fleet, source)?;
-        }
+        let (heard, producers_ended) = producers.close(|| fleet.tend())?;
+        lock(&outcome).heard(heard);
         tell("the faults are over, and the sources are closed");
         let mut last: Option<Report> = None;
         loop {
@@ -167,24 +158,16 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             if settled || settling.elapsed() > SETTLE {
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
-                outcome.audit = report;
+                outcome.audited(report);
                 outcome.ended = fleet.ended().clone();
                 outcome.at_edges = fleet.at_edges().clone();
+                outcome.ended.extend(producers_ended);
                 return Ok(outcome.clone());
             }
             last = Some(report);
             tend_for(&mut fleet, Duration::from_secs(1))?;
         }
     })
-}
-
-/// Ends the load.
-struct Quiet<'a>(&'a AtomicBool);
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// Kills a part and starts it again, once for each message.

@@ -3,7 +3,7 @@
 
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
-use agentgov_sdk::{Content, Event, RecordError, Recorder, ToolCall, ToolResult};
+use agentgov_sdk::{Content, Event, Receipt, RecordError, Recorder, ToolCall, ToolResult};
 use fastrand::Rng;
 
 /// Most acts of a session, after the two looks.
@@ -60,18 +60,23 @@ impl Session {
         Self { id, rest: turns }
     }
 
-    /// Records the next event. True when that was the last.
-    pub(crate) fn go_on(&mut self, recorder: &Recorder, agent: &str) -> Result<bool, RecordError> {
-        let Some(turn) = self.rest.pop() else { return Ok(true) };
+    /// True if everything is said.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Records the next event; after the last, the last again.
+    pub(crate) fn go_on(&mut self, recorder: &Recorder, agent: &str) -> Result<Receipt, RecordError> {
+        let turn = self.rest.pop().unwrap_or(Turn::Plain(catalogue::SESSION_ENDED));
         let agent = Agent { id: agent, name: None, version: None };
         let event = |r#type| Event::new(r#type, &self.id, agent);
         let json = |text: &'static str| Content { data: text.as_bytes(), media_type: "application/json" };
         match turn {
-            Turn::Plain(r#type) => recorder.record(&event(r#type))?,
+            Turn::Plain(r#type) => recorder.record(&event(r#type)),
             Turn::Call { id, tool, arguments } => recorder.record(&Event {
                 tool: Some(ToolCall { name: tool, call_id: &id.to_string(), arguments: json(arguments) }),
                 ..event(catalogue::TOOL_INVOKED)
-            })?,
+            }),
             Turn::Answer { id, content } => recorder.record(&Event {
                 result: Some(ToolResult {
                     call_id: &id.to_string(),
@@ -80,8 +85,7 @@ impl Session {
                     content: json(content),
                 }),
                 ..event(catalogue::TOOL_RESPONSE_RECEIVED)
-            })?,
-        };
-        Ok(self.rest.is_empty())
+            }),
+        }
     }
 }
