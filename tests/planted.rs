@@ -41,13 +41,14 @@ impl Place {
     fn new(name: &str) -> Self {
         let at = STACK.addresses();
         let endpoints = Endpoints {
-            kafka: KafkaEndpoint { bootstrap: at.kafka.clone() },
-            registry: RegistryEndpoint { url: at.registry.clone() },
+            kafka: KafkaEndpoint::at(at.kafka.clone()),
+            registry: RegistryEndpoint::at(at.registry.clone()),
             clickhouse: ClickHouseEndpoint {
                 url: at.clickhouse.clone(),
                 user: at.clickhouse_user.clone(),
                 password: Secret::new(at.clickhouse_password.clone()),
                 database: name.to_owned(),
+                ..ClickHouseEndpoint::default()
             },
         };
         let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();

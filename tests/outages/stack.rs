@@ -55,13 +55,14 @@ impl Stack {
         let env = TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"));
         let at = env.addresses();
         let endpoints = Endpoints {
-            kafka: KafkaEndpoint { bootstrap: at.kafka.clone() },
-            registry: RegistryEndpoint { url: at.registry.clone() },
+            kafka: KafkaEndpoint::at(at.kafka.clone()),
+            registry: RegistryEndpoint::at(at.registry.clone()),
             clickhouse: ClickHouseEndpoint {
                 url: at.clickhouse.clone(),
                 user: at.clickhouse_user.clone(),
                 password: Secret::new(at.clickhouse_password.clone()),
                 database: at.clickhouse_database.clone(),
+                ..ClickHouseEndpoint::default()
             },
         };
         let topology = Arc::new(Topology::embedded().unwrap());

@@ -180,7 +180,7 @@ mod tests {
                 stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             }
         });
-        SchemaRegistry::new(&RegistryEndpoint { url }).unwrap()
+        SchemaRegistry::new(&RegistryEndpoint::at(url)).unwrap()
     }
 
     fn schema(text: &str) -> String {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{Fsync, SpoolError};
 
 fn spooled(bootstrap: &str, folder: &Path, when_full: WhenFull) -> Recorder {
-    let kafka = KafkaEndpoint { bootstrap: bootstrap.to_owned() };
+    let kafka = KafkaEndpoint::at(bootstrap.to_owned());
     let ledger = Arc::new(Ledger::new(1_000, 1 << 20));
     let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
     let source_id = Uuid::now_v7().to_string();
