@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError};
+use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError, describe};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
@@ -33,7 +33,7 @@ pub enum AuditError {
         topic: String,
     },
     /// The tables could not be read.
-    #[error("audit: reading the tables: {0}")]
+    #[error("audit: reading the tables: {}", describe(.0))]
     ClickHouse(#[from] clickhouse::error::Error),
     /// The TLS setting of the tables' server is wrong.
     #[error("audit: clickhouse: {0}")]

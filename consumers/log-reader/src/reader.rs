@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, TlsError, clickhouse_client};
+use agentgov_connect::{ClickHouseEndpoint, TlsError, clickhouse_client, describe};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use clickhouse::{Client, RowOwned, RowRead};
@@ -32,7 +32,7 @@ pub(crate) struct Tables {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The server did not answer, or refused.
-    #[error("reading the log from ClickHouse at {url}: {source}")]
+    #[error("reading the log from ClickHouse at {url}: {}", describe(source))]
     ClickHouse {
         /// The server.
         url: String,

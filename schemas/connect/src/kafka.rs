@@ -115,6 +115,8 @@ impl KafkaEndpoint {
     }
 }
 
+const EVENTS: Duration = Duration::from_millis(20);
+
 /// Kafka lets us in no further.
 #[derive(Debug, thiserror::Error)]
 #[error("kafka {bootstrap}: {message}; expected it to take {who} over {protocol}")]
@@ -155,7 +157,8 @@ impl KafkaEndpoint {
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
             let answer = client.client().fetch_metadata(None, Duration::from_millis(500));
-            client.poll(Duration::ZERO);
+            // Long enough for all that has come: what is logged comes first.
+            client.poll(EVENTS);
             if let Some(message) = client.context().take() {
                 return Err(refused(message));
             }
@@ -188,4 +191,34 @@ impl ClientContext for Refusals {
 impl ProducerContext for Refusals {
     type DeliveryOpaque = ();
     fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::certificate;
+
+    #[test]
+    fn a_broker_with_a_certificate_of_somebody_else_is_told_at_once() {
+        use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
+        let folder = tempfile::tempdir().unwrap();
+        let (theirs, key) = certificate(folder.path());
+        let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls()).unwrap();
+        acceptor.set_certificate_chain_file(&theirs).unwrap();
+        acceptor.set_private_key_file(&key, SslFiletype::PEM).unwrap();
+        let acceptor = acceptor.build();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bootstrap = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                acceptor.accept(stream.unwrap()).ok();
+            }
+        });
+        // Another, in the same place.
+        let (ours, _) = certificate(folder.path());
+        let tls = Tls { ca_file: Some(ours), client: None };
+        let kafka = KafkaEndpoint { bootstrap, tls: Some(tls), login: None };
+        let refused = kafka.try_login(Duration::from_secs(30)).unwrap_err().to_string();
+        assert!(refused.contains("certificate verify failed") && refused.contains("over ssl"), "{refused}");
+    }
 }

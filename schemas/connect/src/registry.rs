@@ -199,3 +199,35 @@ fn parse<T: for<'de> Deserialize<'de>>(
     }
     serde_json::from_str(body).map_err(|e| unexpected(format!("{body} ({e})")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+    use crate::Secret;
+
+    /// An id that is not known leads to a reject; a login that is refused must not.
+    #[test]
+    fn a_refused_login_says_nothing_of_what_was_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap();
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&head[..length]).to_ascii_lowercase()
+        });
+        let login = Some(Login { user: "evaluator".into(), password: Secret::new("hunter2") });
+        let registry = SchemaRegistry::new(&RegistryEndpoint { login, ..RegistryEndpoint::at(url) }).unwrap();
+        let refused = registry.schema(SchemaId(7)).unwrap_err();
+        // evaluator:hunter2
+        assert!(server.join().unwrap().contains("authorization: basic zxzhbhvhdg9yomh1bnrlcji="));
+        assert!(refused.is_transient());
+        let told = format!("{refused} {refused:?} {registry:?}");
+        assert!(told.contains("403") && told.contains("user `evaluator`"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}

@@ -43,7 +43,7 @@ fn wrong(result: Result<Endpoints, SettingsError>) -> Vec<String> {
 }
 
 /// A certificate and its key as files.
-fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+pub fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, rsa::Rsa, x509::X509};
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
     let mut certificate = X509::builder().unwrap();
