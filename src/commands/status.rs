@@ -240,14 +240,12 @@ fn waits(records: i64, oldest: Option<f64>) -> String {
 }
 
 fn ago(now: i64, then: i64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds, for people")]
     let seconds = (now - then).max(0) as f64 / 1000.0;
     format!("{} ago", short(seconds))
 }
 
 /// A duration in its two largest units.
 fn short(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds, for people")]
     let whole = seconds.max(0.0) as u64;
     match whole {
         0..10 => format!("{seconds:.1} s"),

@@ -133,7 +133,7 @@ fn assigned(bytes: &[u8]) -> Option<usize> {
         rest = after;
         Some(taken)
     };
-    let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
+    let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |number, byte| (number << 8) | usize::from(*byte));
     let mut partitions = 0;
     for _ in 0..number(take(4)?) {
         let name = number(take(2)?);

@@ -47,10 +47,6 @@ fn ask(url: &str) -> Result<Readiness, String> {
         http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
     let body = answer.text().map_err(|e| describe(&e.without_url()))?;
-    serde_json_of(&body)
+    serde_json::from_str(&body)
         .map_err(|e| format!("expected the answer of `agentgov run --listen`, found {status}: {e}"))
-}
-
-fn serde_json_of(body: &str) -> Result<Readiness, String> {
-    serde_json::from_str(body).map_err(|e| e.to_string())
 }
