@@ -28,7 +28,7 @@ fn the_corpus_holds() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     /// A byte changed, a cut, or a piece that is there twice.
     #[test]
     fn a_mistake_has_its_place(

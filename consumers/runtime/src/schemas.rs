@@ -10,7 +10,6 @@ use agentgov_connect::{RegistryError, SchemaRegistry};
 use agentgov_schemas::wire::{Schema, SchemaId};
 
 use crate::backoff::Backoff;
-use crate::stop::GRACE;
 use crate::{Health, StageError, Stop};
 
 /// How often an id is asked about again.
@@ -57,7 +56,7 @@ impl SchemaCache {
         loop {
             let registry = Arc::clone(&self.registry);
             let late = || health.not_ready("registry", "the schema registry takes a request, and does not answer");
-            match stop.race(GRACE, late, move || registry.schema(id)) {
+            match stop.race(late, move || registry.schema(id)) {
                 None => return SchemaLookup::Stopped,
                 Some(Ok(schema)) => {
                     health.clear("registry");
@@ -137,7 +136,7 @@ impl SchemaCache {
         let (registry, named, text) = (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
         let late = || health.not_ready("dependency", "the schema registry takes a request, and does not answer");
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
-        match stop.race(GRACE, late, move || registry.id_of(&named, &text)) {
+        match stop.race(late, move || registry.id_of(&named, &text)) {
             None => Err(unavailable("asked to stop before it answered".to_owned())),
             Some(Ok(Some(id))) => Ok(id),
             Some(Ok(None)) => Err(StageError::Config(format!(

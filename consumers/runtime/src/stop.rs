@@ -50,14 +50,32 @@ impl Stop {
         self.is_asked()
     }
 
-    /// Makes a call that cannot be interrupted, in a thread of its own. `None` if a stop was asked for and `grace` has
-    /// passed since, or since the call began: then it is left behind, and what comes of it is not known. `late` is
-    /// called, again and again, while it takes longer than [`LATE`].
+    /// Makes a call that cannot be interrupted, in a thread of its own. `None` if a stop [is due](Self::is_due): then it is
+    /// left behind, and what comes of it is not known. `late` is called, again and again, while it takes longer than
+    /// [`LATE`].
     pub fn race<T: Send + 'static>(
+        &self,
+        late: impl Fn(),
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.race_until(late, call, |_| self.is_due())
+    }
+
+    /// The same for what is done on leaving: it has `grace` from its begin.
+    pub fn race_last<T: Send + 'static>(
         &self,
         grace: Duration,
         late: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.race_until(late, call, |began| self.is_asked() && began.elapsed() >= grace)
+    }
+
+    fn race_until<T: Send + 'static>(
+        &self,
+        late: impl Fn(),
+        call: impl FnOnce() -> T + Send + 'static,
+        over: impl Fn(Instant) -> bool,
     ) -> Option<T> {
         let (done, answer) = sync_channel(1);
         let began = Instant::now();
@@ -77,9 +95,7 @@ impl Stop {
             if began.elapsed() >= LATE {
                 late();
             }
-            if let Some(asked) = self.0.asked.get()
-                && (*asked).max(began).elapsed() >= grace
-            {
+            if over(began) {
                 return None;
             }
         }
@@ -158,13 +174,19 @@ mod tests {
     #[test]
     fn a_call_is_waited_for_until_a_stop_is_due() {
         let stop = Stop::default();
-        assert_eq!(stop.race(GRACE, || (), || 5), Some(5));
+        assert_eq!(stop.race(|| (), || 5), Some(5));
         stop.ask();
-        assert_eq!(stop.race(GRACE, || (), || 6), Some(6), "what works ends within the grace");
+        assert_eq!(stop.race(|| (), || 6), Some(6), "what works ends within the grace");
         let (_hold, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
-        assert!(stop.race(Duration::from_millis(100), || (), move || held.recv()).is_none());
+        assert!(stop.race_last(Duration::from_millis(100), || (), move || held.recv()).is_none());
         assert!(began.elapsed() < LATE, "{:?}", began.elapsed());
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        assert!(stop.race(|| (), move || held.recv()).is_none());
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        let began = Instant::now();
+        assert!(stop.race(|| (), move || held.recv()).is_none(), "once it is due, nothing more is waited for");
+        assert!(began.elapsed() < GRACE);
     }
 
     #[test]

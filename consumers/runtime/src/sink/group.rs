@@ -207,7 +207,7 @@ pub(super) fn commit(
     late: impl Fn(),
 ) -> Option<KafkaResult<()>> {
     let consumer = consumer.share();
-    stop.race(GRACE / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
+    stop.race_last(GRACE / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
 }
 
 fn proof(error: KafkaError) -> NotProven {

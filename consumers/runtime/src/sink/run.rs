@@ -61,7 +61,8 @@ pub struct Options {
 
 /// Runs until asked to stop, or until something that waiting does not mend. Blocks; never call it from async code.
 ///
-/// Returns `Ok` after it has inserted what was under way, committed its offsets and left the group.
+/// Returns `Ok` after it has committed its offsets and left the group. An insert that is under way is waited for if the store
+/// answers soon; what was only gathered is read again by whoever goes on.
 pub fn run<W: Writer>(options: Options, store: Store, writer: W) -> Result<(), StageError> {
     Sink::new(options, store, writer)?.run()
 }
@@ -206,6 +207,10 @@ impl<W: Writer> Sink<W> {
     fn flush(&mut self, idle: bool) -> Result<(), StageError> {
         let mut doubts = false;
         for lane in &mut self.lanes {
+            if self.options.stop.is_asked() {
+                // What is not inserted yet is read again by whoever goes on.
+                return Ok(());
+            }
             if lane.patience(idle).is_some_and(|patience| patience.is_zero()) {
                 match insert(
                     &self.options,

@@ -10,7 +10,6 @@ use reqwest::Url;
 use reqwest::blocking::{Body, Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use crate::stop::GRACE;
 use crate::{Health, StageError, Stop};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -161,7 +160,7 @@ impl Store {
             Some((stop, health)) => {
                 let late =
                     || health.not_ready("clickhouse_answer", "ClickHouse takes a request, and does not answer");
-                let answer = stop.race(GRACE, late, move || exchange(request));
+                let answer = stop.race(late, move || exchange(request));
                 health.clear("clickhouse_answer");
                 answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
             }
