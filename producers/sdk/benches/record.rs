@@ -1,4 +1,4 @@
-//! What recording an event costs its caller. The pure part always; against a real stack where the environment names one:
+//! What recording an event costs its caller. The pure part and the spool's policies always; against a real stack where the environment names one:
 //! AGENTGOV_KAFKA (host:port) and AGENTGOV_REGISTRY (URL), with the topology applied.
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,10 @@
     reason = "a measurement stops where it cannot go on"
 )]
 
+#[path = "../tests/fake/mod.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+mod fake;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +18,14 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
+use agentgov_schemas::subject::ACTION_EVENT;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::wire::SchemaId;
-use agentgov_sdk::{Composer, Content, Event, Message, Recorder, RecorderOptions, ToolCall};
+use agentgov_sdk::{
+    Composer, Content, Event, Fsync, Message, Recorder, RecorderOptions, SpoolOptions, ToolCall,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rdkafka::mocking::MockCluster;
 
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
 
@@ -46,6 +54,44 @@ fn pure(c: &mut Criterion) {
                 prepared.encode_into(black_box(7), &mut encoder, &mut value).unwrap();
             });
         });
+    }
+}
+
+/// What `record` costs with a spool under each policy, beside none. The brokers are librdkafka's own, in this process.
+fn spooled(c: &mut Criterion) {
+    let topology = Arc::new(Topology::embedded().unwrap());
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(topology.topic_of(ACTION_EVENT).unwrap().0, 3, 1).unwrap();
+    let kafka = KafkaEndpoint { bootstrap: cluster.bootstrap_servers() };
+    let registry = fake::full_registry();
+    let folder = tempfile::tempdir().unwrap();
+    let patience = Duration::from_secs(60);
+    let mut group = c.benchmark_group("brokers in this process");
+    group.sample_size(20);
+    for (name, fsync) in [
+        ("no spool", None),
+        ("never synced", Some(Fsync::Never)),
+        ("synced every 100 ms", Some(Fsync::Every(Duration::from_millis(100)))),
+        ("every event synced", Some(Fsync::EveryEvent)),
+    ] {
+        let options =
+            RecorderOptions::new(kafka.clone(), registry.clone(), Arc::clone(&topology), "bench", "bench");
+        let spool = fsync.map(|fsync| SpoolOptions { fsync, ..SpoolOptions::new(folder.path()) });
+        let recorder = Recorder::start(RecorderOptions { spool, ..options }).unwrap();
+        let arguments = vec![b'x'; 1_000];
+        let event = event(&arguments);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("record, {name}, 1000 B of arguments"), |b| {
+            b.iter_custom(|events| {
+                recorder.flush(patience).unwrap();
+                let start = Instant::now();
+                for _ in 0..events {
+                    recorder.record(&event).unwrap();
+                }
+                start.elapsed()
+            });
+        });
+        recorder.close(patience).unwrap();
     }
 }
 
@@ -93,5 +139,5 @@ fn on_a_stack(c: &mut Criterion) {
     recorder.close(patience).unwrap();
 }
 
-criterion_group!(benches, pure, on_a_stack);
+criterion_group!(benches, pure, spooled, on_a_stack);
 criterion_main!(benches);

@@ -25,8 +25,8 @@ const OPEN: usize = 16;
 const LIFE: std::ops::Range<u32> = 1_000..6_000;
 /// How long a source may take to start or to close: longer than any part is away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
-/// Small, so that segments come and go.
-const SPOOL_BYTES: u64 = 8 << 20;
+/// Little more than the least, so that segments come and go, and a kill sends few events twice.
+const SPOOL_BYTES: u64 = 9 << 19;
 
 /// What a producer's process is told.
 #[derive(Clone, Debug)]

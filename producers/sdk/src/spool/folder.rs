@@ -1,7 +1,8 @@
 //! Who owns what in a spool's folder. A lock is held on a file, so it ends with its process, however that ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{SpoolError, io};
@@ -69,7 +70,8 @@ impl Folder {
     /// Makes a source's folder, and owns it.
     pub(crate) fn make(&self, source_id: &str) -> Result<Owned, SpoolError> {
         let path = self.path.join(source_id);
-        fs::create_dir(&path).map_err(io(&path, "making the folder"))?;
+        // Payloads are in it: nobody else's to read.
+        DirBuilder::new().mode(0o700).create(&path).map_err(io(&path, "making the folder"))?;
         let lock = lock_file(&path)?;
         lock.try_lock().map_err(|error| io(&path, "locking the folder")(error.into()))?;
         Ok(Owned { path, lock })
@@ -122,6 +124,8 @@ fn lock_file(folder: &Path) -> Result<File, SpoolError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -131,6 +135,7 @@ mod tests {
         // A statement each: the folder's lock is held until its end.
         let second = locked().make("b").unwrap();
         let first = locked().make("a").unwrap();
+        assert_eq!(fs::metadata(&first.path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(locked().claim_dead().unwrap().is_empty(), "both live");
         drop(second);
         let dead = locked().claim_dead().unwrap();
