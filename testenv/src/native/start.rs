@@ -15,7 +15,7 @@ use crate::stack::Installed;
 use crate::supervisor::{Launch, Supervisor};
 
 /// Generous: another start on the same cores may take most of them.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
 /// How often a part may lose its port to another process.
 const ATTEMPTS: usize = 4;
 
