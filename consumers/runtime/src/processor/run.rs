@@ -133,7 +133,8 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     fn run(&mut self) -> Result<(), StageError> {
         while !self.config.stop.is_asked() {
-            let followed = self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
+            let followed =
+                self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
             if followed.resume {
                 self.resume()?;
             }

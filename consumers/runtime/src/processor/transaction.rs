@@ -171,8 +171,8 @@ impl Transactions {
         if self.producer.context().failed.load(Ordering::Acquire) {
             return self.abort();
         }
-        let sent = self
-            .retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
+        let sent =
+            self.retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
         if sent != Outcome::Committed {
             return sent;
         }

@@ -233,8 +233,11 @@ impl<W: Writer> Sink<W> {
         let committed =
             group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
                 let nothing = list.count() == 0;
-                if nothing { return Ok(()) }
-                group::commit(&self.consumer, list, &self.options.stop, || ()).unwrap_or(Err(KafkaError::Canceled))
+                if nothing {
+                    return Ok(());
+                }
+                group::commit(&self.consumer, list, &self.options.stop, || ())
+                    .unwrap_or(Err(KafkaError::Canceled))
             });
         if let Err(error) = committed {
             tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
