@@ -105,7 +105,12 @@ impl Place {
             agent: "airline-service",
             environment: "demo",
             program: AGENTGOV.into(),
-            edges: self.topology.stages.keys().map(|name| (name.clone(), edge.clone())).collect::<BTreeMap<_, _>>(),
+            edges: self
+                .topology
+                .stages
+                .keys()
+                .map(|name| (name.clone(), edge.clone()))
+                .collect::<BTreeMap<_, _>>(),
             plants: plant.into_iter().collect(),
             steps,
             seed: 1,

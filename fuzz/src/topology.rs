@@ -8,6 +8,9 @@ pub fn check(data: &[u8]) {
     assert!(!problems.is_empty());
     let lines = text.lines().count() as u64 + 1;
     for problem in problems {
-        assert!(problem.line >= 1 && problem.line <= lines && problem.column >= 1, "{problem} of {lines} lines");
+        assert!(
+            problem.line >= 1 && problem.line <= lines && problem.column >= 1,
+            "{problem} of {lines} lines"
+        );
     }
 }

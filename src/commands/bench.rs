@@ -93,7 +93,9 @@ fn plants(args: &Faults) -> Result<Vec<&'static str>, Failure> {
         .iter()
         .map(|asked| {
             let known = failpoint::PLANTS.into_iter().find(|plant| plant == asked);
-            known.ok_or_else(|| usage(format!("expected one of {}, found `{asked}`", failpoint::PLANTS.join(", "))))
+            known.ok_or_else(|| {
+                usage(format!("expected one of {}, found `{asked}`", failpoint::PLANTS.join(", ")))
+            })
         })
         .collect();
     match plants {

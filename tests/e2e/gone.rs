@@ -84,7 +84,10 @@ impl Own {
     fn has_reject(&self, reason: &str) -> bool {
         let (topic, _) = self.topology.topic_of(subject::REJECT).unwrap();
         let mut config = self.endpoints.kafka.client_config();
-        config.set("group.id", "gone.test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        config
+            .set("group.id", "gone.test")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true");
         let consumer: BaseConsumer = config.create().unwrap();
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
@@ -152,7 +155,10 @@ fn create_anew(admin: &AdminClient<DefaultClientContext>, topic: &str, partition
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("message.timestamp.type", "LogAppendTime");
     stack().eventually("the topic is created anew", || {
-        block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap().into_iter().all(|created| created.is_ok())
+        block_on(admin.create_topics([&new], &AdminOptions::new()))
+            .unwrap()
+            .into_iter()
+            .all(|created| created.is_ok())
     });
 }
 
@@ -164,7 +170,8 @@ fn a_topic_created_anew_ends_the_stages_that_read_it() {
     let (evaluator, sink) = (own.start(false), log.start(false));
     evaluator.has_processed(10);
     log.wait_for(10);
-    let partitions = i32::try_from(own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value).unwrap();
+    let partitions =
+        i32::try_from(own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value).unwrap();
     create_anew(&own.admin(), &own.actions, partitions);
     create_anew(&own.admin(), &log.actions, 2);
     // Longer than before: by their offsets alone they cannot be told apart.

@@ -64,12 +64,8 @@ impl Outage<'_> {
         eventually(&format!("{when}: its end"), || {
             for (stage, most) in stages.iter().zip(&mut most) {
                 *most = stage.memory().max(*most);
-                // Who does not need the part goes on.
-                assert!(
-                    affected(stage, self.running) || stage.troubles().is_empty(),
-                    "{when}: {}",
-                    stage.troubles()
-                );
+                // Who does not need the part goes on, though its group may rebalance as others come and go.
+                assert!(affected(stage, self.running) || !says_so(stage), "{when}: {}", stage.troubles());
             }
             began.elapsed() > self.length
         });

@@ -111,7 +111,8 @@ impl Stack {
         loop {
             let output = self.command().args(["audit", "completeness"]).output().unwrap();
             let last = told(&output);
-            let settled = last.contains(" 0 records not yet reached") && last.contains(" 0 answers not yet given");
+            let settled =
+                last.contains(" 0 records not yet reached") && last.contains(" 0 answers not yet given");
             assert!(output.status.success() || !settled, "{last}");
             if output.status.success() && settled {
                 eprintln!("the log is whole: {last}");

@@ -30,12 +30,14 @@ pub fn fleet(stack: &Stack) -> Vec<Stage> {
 impl Stage {
     /// Starts it, through testenv's helper, which has the kernel kill it when the test ends.
     pub fn start(stack: &Stack, name: &'static str) -> Self {
-        let (log, path) = tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
+        let (log, path) =
+            tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
         let mut child = stack
             .command()
             .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
             .arg(agentgov())
             .args(["--log", "info", "run", name, "--listen", "127.0.0.1:0"])
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -44,7 +46,11 @@ impl Stage {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("http://").next().unwrap().to_owned();
-        assert!(address.starts_with("127.0.0.1:"), "{name}: {line}{}", std::fs::read_to_string(&path).unwrap());
+        assert!(
+            address.starts_with("127.0.0.1:"),
+            "{name}: {line}{}",
+            std::fs::read_to_string(&path).unwrap()
+        );
         let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
         Self { name, child, address, log: path, http }
     }
@@ -96,7 +102,12 @@ pub fn terminate(when: &str, stages: Vec<Stage>) {
             if let Some(status) = stage.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < WITHIN, "{when}: {} still runs after {WITHIN:?}\n{}", stage.name, stage.told());
+            assert!(
+                began.elapsed() < WITHIN,
+                "{when}: {} still runs after {WITHIN:?}\n{}",
+                stage.name,
+                stage.told()
+            );
             std::thread::sleep(Duration::from_millis(10));
         };
         eprintln!("{when}: {} ended {:.1?} after SIGTERM", stage.name, began.elapsed());

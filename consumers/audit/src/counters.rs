@@ -114,8 +114,9 @@ pub fn read(
             tool_calls: Some(number("tool_calls")),
         };
         // Once it has expired it stays left out: its earlier events are not its counters' any more.
-        if let Some(known) =
-            counted.entry((text("tenant_id"), text("session_id"))).or_insert_with(|| Some(Counters::default()))
+        if let Some(known) = counted
+            .entry((text("tenant_id"), text("session_id")))
+            .or_insert_with(|| Some(Counters::default()))
         {
             *known = counters;
         }
@@ -138,11 +139,8 @@ mod tests {
         ] {
             events.add(offset, r#type);
         }
-        let counted = |events, calls, through| Counters {
-            applied_through: through,
-            events,
-            tool_calls: Some(calls),
-        };
+        let counted =
+            |events, calls, through| Counters { applied_through: through, events, tool_calls: Some(calls) };
         assert!(events.through(5).equals(&counted(3, 2, 5)));
         assert!(!events.through(5).equals(&counted(4, 2, 5)), "a repeated event was counted");
         assert!(!events.through(5).equals(&counted(3, 3, 5)), "a repeated call was counted");

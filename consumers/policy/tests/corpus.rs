@@ -1,6 +1,11 @@
 //! What fuzzing found, and what it began with (docs/fuzzing.md), through the function that it calls.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests, here and in the fuzz target")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, here and in the fuzz target"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -55,7 +55,8 @@ impl SchemaCache {
         let mut backoff = Backoff::default();
         loop {
             let registry = Arc::clone(&self.registry);
-            let late = || health.not_ready("registry", "the schema registry takes a request, and does not answer");
+            let late =
+                || health.not_ready("registry", "the schema registry takes a request, and does not answer");
             match stop.race(late, move || registry.schema(id)) {
                 None => return SchemaLookup::Stopped,
                 Some(Ok(schema)) => {
@@ -91,12 +92,20 @@ impl SchemaCache {
                         let known = self.known.get(&id).map(|schema| schema.fingerprint().0);
                         if let Some(known) = known.filter(|known| *known != found.fingerprint().0) {
                             let found = found.fingerprint().0;
-                            return Err(StageError::OtherRegistry { stage: stage.to_owned(), id: id.0, known, found });
+                            return Err(StageError::OtherRegistry {
+                                stage: stage.to_owned(),
+                                id: id.0,
+                                known,
+                                found,
+                            });
                         }
                     }
                     Ok((_, Err(error))) if is_about_the_id(&error) => {
                         self.missing = true;
-                        health.not_ready("schema_id", format!("{error}, which was there: has the registry lost its data?"));
+                        health.not_ready(
+                            "schema_id",
+                            format!("{error}, which was there: has the registry lost its data?"),
+                        );
                     }
                     Ok((id, Err(error))) => tracing::debug!(stage, id = id.0, %error, "not asked again"),
                     Err(TryRecvError::Empty) => return Ok(()),
@@ -110,7 +119,8 @@ impl SchemaCache {
             self.recheck = Instant::now() + RECHECK;
         } else if Instant::now() >= self.recheck && !self.known.is_empty() {
             let (send, answers) = channel();
-            let (registry, ids) = (Arc::clone(&self.registry), self.known.keys().copied().collect::<Vec<_>>());
+            let (registry, ids) =
+                (Arc::clone(&self.registry), self.known.keys().copied().collect::<Vec<_>>());
             // Ends with the first answer that nobody waits for, or that does not come.
             let asking = move || {
                 ids.into_iter().map(|id| (id, registry.schema(id))).all(|answer| {
@@ -133,8 +143,10 @@ impl SchemaCache {
         health: &Health,
         stop: &Stop,
     ) -> Result<SchemaId, StageError> {
-        let (registry, named, text) = (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
-        let late = || health.not_ready("dependency", "the schema registry takes a request, and does not answer");
+        let (registry, named, text) =
+            (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
+        let late =
+            || health.not_ready("dependency", "the schema registry takes a request, and does not answer");
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
         match stop.race(late, move || registry.id_of(&named, &text)) {
             None => Err(unavailable("asked to stop before it answered".to_owned())),
@@ -175,7 +187,10 @@ mod tests {
             for (status, body) in answers {
                 let (mut stream, _) = listener.accept().unwrap();
                 let _ = stream.read(&mut [0; 4096]).unwrap();
-                let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
                 stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             }
         });

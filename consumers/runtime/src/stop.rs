@@ -185,7 +185,10 @@ mod tests {
         assert!(stop.race(|| (), move || held.recv()).is_none());
         let (_hold, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
-        assert!(stop.race(|| (), move || held.recv()).is_none(), "once it is due, nothing more is waited for");
+        assert!(
+            stop.race(|| (), move || held.recv()).is_none(),
+            "once it is due, nothing more is waited for"
+        );
         assert!(began.elapsed() < GRACE);
     }
 

@@ -60,7 +60,14 @@ impl<'a> Fleet<'a> {
     pub(crate) fn start(setup: &'a Setup<'a>, clickhouse: String) -> Result<Self, FaultsError> {
         let stages = setup.topology.stages.keys();
         let stages = stages.map(|name| Stage { name: name.clone(), members: Vec::new() }).collect();
-        let mut fleet = Self { setup, clickhouse, stages, leaving: Vec::new(), ended: BTreeMap::new(), at_edges: BTreeMap::new() };
+        let mut fleet = Self {
+            setup,
+            clickhouse,
+            stages,
+            leaving: Vec::new(),
+            ended: BTreeMap::new(),
+            at_edges: BTreeMap::new(),
+        };
         for stage in 0..fleet.stages.len() {
             fleet.scale(stage, USUAL)?;
         }

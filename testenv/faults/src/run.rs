@@ -85,12 +85,9 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
         let (registries, registry_kills) = channel();
-        let parts = [
-            (Part::Broker, broker_kills),
-            (Part::Engine, engine_kills),
-            (Part::Registry, registry_kills),
-        ]
-        .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
+        let parts =
+            [(Part::Broker, broker_kills), (Part::Engine, engine_kills), (Part::Registry, registry_kills)]
+                .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
         let (fillings, filled) = channel();
         let filling = scope.spawn(|| fill(&store, filled, tell));
         for Step { after, fault } in setup.steps.iter().copied() {
@@ -193,7 +190,11 @@ fn fill(
 ) -> Result<(), FaultsError> {
     for length in lengths {
         let was_full = store.fill(length).map_err(FaultsError::Full)?;
-        tell(if was_full { "           the store has room again" } else { "           the store was away, not full" });
+        tell(if was_full {
+            "           the store has room again"
+        } else {
+            "           the store was away, not full"
+        });
     }
     Ok(())
 }

@@ -245,9 +245,7 @@ mod tests {
     #[test]
     fn a_long_schedule_has_every_kind_of_fault_and_most_overlap() {
         let steps = schedule(1, 300, &SCENE);
-        assert!(
-            steps.iter().filter(|step| step.after < SCENE.session_timeout).count() > steps.len() * 4 / 5
-        );
+        assert!(steps.iter().filter(|step| step.after < SCENE.session_timeout).count() > steps.len() * 4 / 5);
         let count = |is: fn(&Fault) -> bool| steps.iter().filter(|step| is(&step.fault)).count();
         let broker = count(|fault| *fault == Fault::KillPart(Part::Broker));
         let engine = count(|fault| *fault == Fault::KillPart(Part::Engine));

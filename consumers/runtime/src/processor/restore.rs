@@ -192,7 +192,9 @@ impl Restorer<'_> {
                 if !self.behind.replace(true) {
                     return Err(StageError::Unavailable {
                         what: "the changelog".into(),
-                        message: format!("behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"),
+                        message: format!(
+                            "behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"
+                        ),
                     });
                 }
                 return Err(StageError::OtherCluster {

@@ -137,7 +137,8 @@ impl<'c, P: Processor> Loop<'c, P> {
     fn run(&mut self) -> Result<(), StageError> {
         while !self.config.stop.is_asked() {
             self.config.health.alive();
-            let followed = self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
+            let followed =
+                self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
             if followed.resume {
                 self.resume()?;
             }
@@ -228,7 +229,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         let stepped = began.elapsed();
         failpoint::edge("processor::stepped");
         if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-            self.consumer.commit(&offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
+            self.consumer
+                .commit(&offsets, CommitMode::Sync)
+                .map_err(StageError::kafka("committing first"))?;
         }
         let outcome = self.transactions.run(&self.work.outputs, &offsets, &group);
         tracing::debug!(

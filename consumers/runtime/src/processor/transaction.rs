@@ -173,8 +173,8 @@ impl Transactions {
             return self.abort();
         }
         failpoint::edge("processor::produced");
-        let sent = self
-            .retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
+        let sent =
+            self.retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
         if sent != Outcome::Committed {
             return sent;
         }

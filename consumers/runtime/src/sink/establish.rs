@@ -136,7 +136,8 @@ impl<W: Writer> Sink<W> {
     fn go_on_as_committed(&self, established: &mut Established) -> Result<(), NotYet> {
         let partitions = established.iter().map(|(_, at, ..)| (at, Offset::Invalid));
         let asked = list(partitions).map_err(NotYet::Kafka)?;
-        let committed = self.consumer.committed_offsets(asked, Duration::from_secs(10)).map_err(NotYet::Kafka)?;
+        let committed =
+            self.consumer.committed_offsets(asked, Duration::from_secs(10)).map_err(NotYet::Kafka)?;
         for (_, at, _, next) in established {
             let found = committed.find_partition(&at.topic, at.partition).map(|found| found.offset());
             *next = if let Some(Offset::Offset(offset)) = found { offset } else { 0 };

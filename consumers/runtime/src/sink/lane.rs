@@ -7,8 +7,8 @@ use super::marker::Claims;
 use super::native::Block;
 use super::plan::{Month, Place, Plan};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
-use crate::{StageError, failpoint};
 use crate::backoff::Backoff;
+use crate::{StageError, failpoint};
 
 /// What is gathered goes out at this size, however little time has passed.
 const MOST_ROWS: usize = 50_000;

@@ -247,15 +247,16 @@ impl<W: Writer> Sink<W> {
     /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
     pub(super) fn commit(&self, mode: CommitMode) {
         let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
-        let committed = group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
-            match (list.count(), mode) {
-                (0, _) => Ok(()),
-                (_, CommitMode::Async) => self.consumer.commit(&list, mode),
-                // On leaving; it is not waited for long.
-                (_, CommitMode::Sync) => group::commit(&self.consumer, list, &self.options.stop, || ())
-                    .unwrap_or(Err(KafkaError::Canceled)),
-            }
-        });
+        let committed =
+            group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
+                match (list.count(), mode) {
+                    (0, _) => Ok(()),
+                    (_, CommitMode::Async) => self.consumer.commit(&list, mode),
+                    // On leaving; it is not waited for long.
+                    (_, CommitMode::Sync) => group::commit(&self.consumer, list, &self.options.stop, || ())
+                        .unwrap_or(Err(KafkaError::Canceled)),
+                }
+            });
         if let Err(error) = committed {
             tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
         }

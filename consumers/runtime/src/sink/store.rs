@@ -158,8 +158,9 @@ impl Store {
         let answer = match &self.heeds {
             None => exchange(request),
             Some((stop, health)) => {
-                let late =
-                    || health.not_ready("clickhouse_answer", "ClickHouse takes a request, and does not answer");
+                let late = || {
+                    health.not_ready("clickhouse_answer", "ClickHouse takes a request, and does not answer")
+                };
                 let answer = stop.race(late, move || exchange(request));
                 health.clear("clickhouse_answer");
                 answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
