@@ -77,7 +77,7 @@ pub fn strangers(cluster: &Cluster) {
     for topic in all {
         cannot_see("a stranger", &client, topic);
     }
-    assert_eq!(committed(&kafka, "agentgov.evaluator"), RDKafkaErrorCode::GroupAuthorizationFailed);
+    cannot_join("a stranger", &kafka, "agentgov.evaluator");
     assert_eq!(
         transact(&kafka, "agentgov.evaluator-1"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
@@ -114,7 +114,7 @@ pub fn stages(cluster: &Cluster) {
         transact(&alerter, "agentgov.evaluator-1"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     );
-    assert_eq!(committed(&alerter, "agentgov.evaluator"), RDKafkaErrorCode::GroupAuthorizationFailed);
+    cannot_join("the alerter", &alerter, "agentgov.evaluator");
 }
 
 /// Writes a record to each topic, and expects that each is refused.
@@ -162,15 +162,21 @@ fn cannot_read(who: &str, kafka: &KafkaEndpoint, topic: &str) {
     panic!("{who}: {topic} was not refused within {TIMEOUT:?}");
 }
 
-/// What comes of asking how far a group is.
-fn committed(kafka: &KafkaEndpoint, group: &str) -> RDKafkaErrorCode {
+/// Joins a group, and expects that it is refused.
+fn cannot_join(who: &str, kafka: &KafkaEndpoint, group: &str) {
     let consumer: BaseConsumer = kafka.client_config().set("group.id", group).create().unwrap();
-    let mut all = TopicPartitionList::new();
-    all.add_partition("agent.actions", 0);
-    consumer
-        .committed_offsets(all, TIMEOUT)
-        .map(|_| RDKafkaErrorCode::NoError)
-        .unwrap_or_else(|error| code(&error))
+    consumer.subscribe(&["agent.actions"]).unwrap();
+    let refused = |error: &KafkaError| code(error) == RDKafkaErrorCode::GroupAuthorizationFailed;
+    let deadline = Instant::now() + TIMEOUT;
+    while Instant::now() < deadline {
+        if consumer
+            .poll(Duration::from_millis(100))
+            .is_some_and(|polled| polled.is_err_and(|error| refused(&error)))
+        {
+            return;
+        }
+    }
+    panic!("{who}: group {group} was not refused within {TIMEOUT:?}");
 }
 
 /// What comes of taking a transactional id.
