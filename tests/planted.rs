@@ -119,24 +119,26 @@ impl Place {
         agentgov_faults::run(&setup, &|line| eprintln!("{name}: {line}")).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Lets every insert into the actions take a while after it has passed the fence.
+    /// Lets inserts take longer after they have passed the fence than a sink takes to claim and look.
     fn slow_inserts(&self) {
         let deadline = Instant::now() + Duration::from_secs(120);
         let http = reqwest::blocking::Client::new();
-        // The sink makes the table.
-        loop {
-            let answer = http
-                .post(&self.endpoints.clickhouse.url)
-                .query(&[("database", &self.endpoints.clickhouse.database)])
-                .body("ALTER TABLE actions ADD CONSTRAINT slow CHECK sleep(0.5) = 0")
-                .send()
-                .unwrap();
-            if answer.status().is_success() {
-                return;
+        for table in ["actions", "verdicts"] {
+            // The sink makes the table.
+            loop {
+                let answer = http
+                    .post(&self.endpoints.clickhouse.url)
+                    .query(&[("database", &self.endpoints.clickhouse.database)])
+                    .body(format!("ALTER TABLE {table} ADD CONSTRAINT slow CHECK sleep(2) = 0"))
+                    .send()
+                    .unwrap();
+                if answer.status().is_success() {
+                    break;
+                }
+                let why = answer.text().unwrap();
+                assert!(why.contains("UNKNOWN") && Instant::now() < deadline, "{why}");
+                std::thread::sleep(Duration::from_millis(100));
             }
-            let why = answer.text().unwrap();
-            assert!(why.contains("UNKNOWN") && Instant::now() < deadline, "{why}");
-            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
@@ -192,7 +194,7 @@ fn a_drain_left_out_is_found_as_doubled_rows_and_only_then() {
         let lost = Fault::Meddle(Meddling::LoseAnswer { answered: false });
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| place.slow_inserts());
-            place.faults(plant, "sink::drained", repeated(5, lost))
+            place.faults(plant, "sink::drained", repeated(6, lost))
         });
         assert!(outcome.done.get("lose an answer").is_some_and(|times| *times > 2), "{outcome:#?}");
         let doubled = outcome.audit.count(Kind::Doubled);
