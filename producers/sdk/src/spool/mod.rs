@@ -17,7 +17,7 @@
 //! - [`recovery`]: publishing it
 //! - [`schema`]: what the registry last said
 //!
-//! docs/adr/0007 says why it is so.
+//! docs/adr/0007-the-spool.md says why it is so.
 
 mod folder;
 pub(crate) mod format;
