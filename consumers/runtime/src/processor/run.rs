@@ -174,6 +174,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             Ok(_) => {
                 self.config.health.clear("broker");
                 self.trouble = None;
+                self.tables.go_on();
             }
             Err(error) => {
                 self.config.health.not_ready("broker", format!("no answer from the broker: {error}"));

@@ -1,7 +1,7 @@
 //! Governance topics, folded into tables: to their end before the first record, then followed. The topic of controls is
 //! among them: what operators tell the stage is for the loop, all else is for the stage.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::Millis;
@@ -17,6 +17,10 @@ use super::restore::reader;
 use super::stage::{Processor, RestoreValue, TableRecord};
 use crate::stop::Parting;
 use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+
+/// A reader that has said nothing for so long, not even that it is at the end, is told again where to read: one whose first
+/// request met a broker that was going away has been seen to wait for ever.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct Tables {
@@ -67,13 +71,19 @@ impl Tables {
     /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
     pub(super) fn fold_to_end<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
         for (topic, reader) in self.readers.iter() {
+            let (mut next, mut quiet) = (Offset::Beginning, Instant::now());
             loop {
                 if folding.stop.is_asked() {
                     return false;
                 }
                 folding.health.alive();
+                if quiet.elapsed() > QUIET {
+                    read_from(topic, reader, next);
+                    quiet = Instant::now();
+                }
                 match reader.poll(Duration::from_millis(100)) {
                     Some(Ok(message)) => {
+                        (next, quiet) = (Offset::Offset(message.offset() + 1), Instant::now());
                         self.fold(topic, &message, &mut folding);
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => break,
@@ -101,6 +111,16 @@ impl Tables {
             }
         }
         followed
+    }
+
+    /// After an outage: has every reader go on where it is.
+    pub(super) fn go_on(&self) {
+        for (topic, reader) in self.readers.iter() {
+            let next = reader.position().ok().and_then(|at| at.elements().first().map(|at| at.offset()));
+            if let Some(next @ Offset::Offset(_)) = next {
+                read_from(topic, reader, next);
+            }
+        }
     }
 
     /// True if the record tells this stage to resume.
@@ -147,5 +167,13 @@ impl Tables {
                 false
             }
         }
+    }
+}
+
+/// Reads on at `next`, from a new start of the fetcher.
+fn read_from(topic: &str, reader: &BaseConsumer, next: Offset) {
+    let mut from = TopicPartitionList::new();
+    if let Err(error) = from.add_partition_offset(topic, 0, next).and_then(|()| reader.assign(&from)) {
+        tracing::warn!(topic, %error, "reading on");
     }
 }
