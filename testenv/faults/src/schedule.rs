@@ -14,9 +14,9 @@ const SCALES: [usize; 4] = [1, 3, 1, USUAL];
 const BETWEEN: std::ops::Range<u64> = 200..3_000;
 /// One pause in so many is long enough for everything to recover, so that the next fault meets stages at work, not only stages
 /// that start.
-const BREATH_IN: u32 = 8;
+const BREATH_IN: u32 = 10;
 /// Such a pause, in milliseconds.
-const BREATH: std::ops::Range<u64> = 12_000..25_000;
+const BREATH: std::ops::Range<u64> = 10_000..20_000;
 /// How much longer than its session a stopped process stays stopped, in milliseconds.
 const BEYOND_SESSION: std::ops::Range<u64> = 1_000..6_000;
 
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(steps.iter().filter(|step| step.fault.is_kill()).count(), 40);
             let mut sizes = [USUAL; 3];
             for Step { after, fault } in steps {
-                assert!(after < Duration::from_secs(25));
+                assert!(after < Duration::from_secs(20));
                 match fault {
                     Fault::KillStage { stage, member, .. } => assert!(member < sizes[stage]),
                     Fault::KillProducer { member } => assert!(member < SCENE.producers),
