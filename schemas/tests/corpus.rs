@@ -1,6 +1,11 @@
 //! What fuzzing found, and what it began with (docs/fuzzing.md), through the functions that it calls.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, here and in the fuzz targets")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "helpers of tests, here and in the fuzz targets"
+)]
 
 use std::fs;
 use std::path::Path;

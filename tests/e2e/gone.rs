@@ -170,8 +170,7 @@ fn a_topic_created_anew_ends_the_stages_that_read_it() {
     let (evaluator, sink) = (own.start(false), log.start(false));
     evaluator.has_processed(10);
     log.wait_for(10);
-    let partitions =
-        i32::try_from(own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value).unwrap();
+    let partitions = own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value;
     create_anew(&own.admin(), &own.actions, partitions);
     create_anew(&own.admin(), &log.actions, 2);
     // Longer than before: by their offsets alone they cannot be told apart.

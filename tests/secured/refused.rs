@@ -18,7 +18,8 @@ pub fn logins(cluster: &Cluster) {
     let (wrong, another) = (cluster.file("wrong"), cluster.file("another.pem"));
     let kafka = cluster.endpoints("deployer", &[]).kafka.bootstrap;
     let by_name = kafka.replace("127.0.0.1", "localhost");
-    let cases: [(&[(&str, &str)], i32, &[&str]); 8] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a [&'a str]);
+    let cases: [Case<'_>; 8] = [
         (
             &[("AGENTGOV_KAFKA_PASSWORD_FILE", &wrong)],
             78,
@@ -121,13 +122,16 @@ pub fn stages(cluster: &Cluster) {
 fn cannot_write(who: &str, kafka: &KafkaEndpoint, topics: &[&str]) {
     let producer: FutureProducer = kafka.client_config().set("message.timeout.ms", "60000").create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let record = |topic| FutureRecord::<[u8], [u8]>::to(topic).payload(b"forged").partition(0);
     // All are on their way before the first is waited for.
-    let sent: Vec<_> = topics.iter().map(|topic| producer.send_result(record(topic))).collect();
+    let send = |topic: &&str| {
+        let record = FutureRecord::<[u8], [u8]>::to(topic).payload(b"forged").partition(0);
+        producer.send_result(record).map_err(|(error, _)| error)
+    };
+    let sent: Vec<_> = topics.iter().map(send).collect();
     for (topic, sent) in topics.iter().zip(sent) {
         let came = match sent {
             Ok(delivery) => runtime.block_on(delivery).unwrap().map(|_| ()).map_err(|(error, _)| error),
-            Err((error, _)) => Err(error),
+            Err(error) => Err(error),
         };
         let came = came.map_or_else(|error| code(&error), |()| RDKafkaErrorCode::NoError);
         assert_eq!(came, RDKafkaErrorCode::TopicAuthorizationFailed, "{who} writes {topic}");

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "helpers of tests, here and in the fuzz target"

@@ -36,7 +36,7 @@ pub enum PublishError {
         /// The line of the session that was being published.
         line: u64,
         /// What the recorder said.
-        error: RecordError,
+        error: Box<RecordError>,
     },
     /// Not everything is known to be durable.
     #[error("import of {file}: {error}; run the import again: what is there already counts once")]
@@ -68,7 +68,7 @@ pub fn publish(
             recorder.record(&event).map_err(|error| PublishError::Record {
                 file: import.file().to_owned(),
                 line: session.line(),
-                error,
+                error: Box::new(error),
             })?;
             done += 1;
         }

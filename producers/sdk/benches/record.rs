@@ -62,7 +62,7 @@ fn spooled(c: &mut Criterion) {
     let topology = Arc::new(Topology::embedded().unwrap());
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(topology.topic_of(ACTION_EVENT).unwrap().0, 3, 1).unwrap();
-    let kafka = KafkaEndpoint { bootstrap: cluster.bootstrap_servers() };
+    let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
     let registry = fake::full_registry();
     let folder = tempfile::tempdir().unwrap();
     let patience = Duration::from_secs(60);

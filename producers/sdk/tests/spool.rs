@@ -43,8 +43,8 @@ fn started(session_id: &str) -> Event<'_> {
 #[ignore = "the process that the next test kills"]
 fn writes_until_it_is_killed() {
     let variable = |name| std::env::var(name).unwrap();
-    let kafka = KafkaEndpoint { bootstrap: variable("TEST_KAFKA") };
-    let registry = RegistryEndpoint { url: variable("TEST_REGISTRY") };
+    let kafka = KafkaEndpoint::at(variable("TEST_KAFKA"));
+    let registry = RegistryEndpoint::at(variable("TEST_REGISTRY"));
     let recorder = Recorder::start(spooled(&kafka, registry, Path::new(&variable("TEST_SPOOL")))).unwrap();
     println!("source {}", recorder.source_id());
     for i in 0.. {
@@ -179,7 +179,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
 fn starts_without_registry_and_brokers_where_it_has_started_before() {
     let folder = tempfile::tempdir().unwrap();
     let registry = full_registry();
-    let nowhere = KafkaEndpoint { bootstrap: "127.0.0.1:1".into() };
+    let nowhere = KafkaEndpoint::at("127.0.0.1:1");
     let (_cluster, kafka) = brokers();
     Recorder::start(spooled(&kafka, registry.clone(), folder.path())).unwrap().close(PATIENCE).unwrap();
     // The registry has this address no more, and says so to nobody.
@@ -187,13 +187,13 @@ fn starts_without_registry_and_brokers_where_it_has_started_before() {
     let gone = "http://127.0.0.1:1";
     let noted = std::fs::read_to_string(&note).unwrap().replace(&registry.url, gone);
     std::fs::write(&note, noted).unwrap();
-    let gone = RegistryEndpoint { url: gone.into() };
+    let gone = RegistryEndpoint::at(gone);
     let recorder = Recorder::start(spooled(&nowhere, gone.clone(), folder.path())).unwrap();
     recorder.record(&started("s")).unwrap();
     std::mem::forget(recorder); // would wait a while for brokers that are not there
 
     // Another registry's id is worth nothing, and neither is a note that does not read.
-    let other = RegistryEndpoint { url: "http://127.0.0.1:2".into() };
+    let other = RegistryEndpoint::at("http://127.0.0.1:2");
     assert!(matches!(Recorder::start(spooled(&kafka, other, folder.path())), Err(StartError::Registry(_))));
     std::fs::write(&note, "{").unwrap();
     assert!(matches!(Recorder::start(spooled(&kafka, gone, folder.path())), Err(StartError::Registry(_))));

@@ -53,6 +53,7 @@ struct Leaving {
     stage: String,
     child: Child,
     until: Instant,
+    sent_to: Option<SentTo>,
 }
 
 impl<'a> Fleet<'a> {
@@ -104,7 +105,7 @@ impl<'a> Fleet<'a> {
         signal(&child, Signal::KILL);
         let status = child.wait().map_err(process(name))?;
         *member = spawn(self.setup, &self.clickhouse, name, then)?;
-        if status.signal() == Some(Signal::KILL.as_raw()) {
+        if is_killed(status) {
             return Ok(true);
         }
         // It was faster.
@@ -133,13 +134,14 @@ impl<'a> Fleet<'a> {
         while stage.members.len() < to {
             stage.members.push(spawn(self.setup, &self.clickhouse, &stage.name, None)?);
         }
-        for Member { child, resume, .. } in stage.members.drain(to..) {
+        for Member { child, resume, sent_to, .. } in stage.members.drain(to..) {
             let Some(child) = child else { continue };
             signal(&child, Signal::TERM);
             if resume.is_some() {
                 signal(&child, Signal::CONT);
             }
-            self.leaving.push(Leaving { stage: stage.name.clone(), child, until: Instant::now() + DRAIN });
+            let until = Instant::now() + DRAIN;
+            self.leaving.push(Leaving { stage: stage.name.clone(), child, until, sent_to });
         }
         Ok(())
     }
@@ -167,9 +169,7 @@ impl<'a> Fleet<'a> {
                 {
                     member.child = None;
                     match member.sent_to.take() {
-                        Some(SentTo { edge, stop: None })
-                            if status.signal() == Some(Signal::KILL.as_raw()) =>
-                        {
+                        Some(SentTo { edge, stop: None }) if is_killed(status) => {
                             *self.at_edges.entry(format!("killed at {edge}")).or_default() += 1;
                         }
                         _ => note(&mut self.ended, &stage.name, "", status),
@@ -184,7 +184,12 @@ impl<'a> Fleet<'a> {
             let (stage, after_term) = (&leaving.stage, " on SIGTERM");
             match leaving.child.try_wait().map_err(process(stage))? {
                 Some(status) if status.success() => {}
-                Some(status) => note(&mut self.ended, stage, after_term, status),
+                Some(status) => match &leaving.sent_to {
+                    Some(SentTo { edge, stop: None }) if is_killed(status) => {
+                        *self.at_edges.entry(format!("killed at {edge}")).or_default() += 1;
+                    }
+                    _ => note(&mut self.ended, stage, after_term, status),
+                },
                 None if Instant::now() < leaving.until => self.leaving.push(leaving),
                 None => {
                     signal(&leaving.child, Signal::KILL);
@@ -261,6 +266,10 @@ fn failpoints(setup: &Setup<'_>, stage: &str, then: Option<AtEdge>) -> (Option<S
         Some(SentTo { edge: name, stop: then.stop })
     });
     (sent_to, points.join(";"))
+}
+
+fn is_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::KILL.as_raw())
 }
 
 /// True if the process stands still.

@@ -256,7 +256,7 @@ mod tests {
         assert!(count(|fault| matches!(fault, Fault::Scale { to: 3, .. })) > 3);
         assert!(count(|fault| matches!(fault, Fault::FillStore { .. })) > 2);
         let at_edge = |stops: bool| {
-            steps.iter().filter(|step| {
+            steps.iter().filter(move |step| {
                 matches!(step.fault, Fault::KillStage { then: Some(at), .. } if at.stop.is_some() == stops)
             })
         };

@@ -140,7 +140,8 @@ fn a_half_configuration_names_what_is_missing() {
     let not_pem = not_pem.to_str().unwrap();
     let locked = folder.path().join("locked.pem");
     let locked = locked.to_str().unwrap();
-    let cases: &[(&[(&str, &str)], &[&str])] = &[
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
         (
             &[("KAFKA_SECURITY", "tls")],
             &["AGENTGOV_KAFKA_SECURITY: expected plaintext, ssl, sasl_plaintext or sasl_ssl, found `tls`"],
