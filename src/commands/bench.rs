@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentgov_faults::{Edge, Outcome, PRODUCERS, Scene, Setup, schedule};
 use agentgov_runtime::{ExitCode, failpoint};
@@ -16,6 +17,8 @@ use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
+/// How long the pipeline may take to be done with everything once the faults are over.
+const SETTLE: Duration = Duration::from_secs(240);
 /// This executable, even if its file has been built anew since it was started.
 const OURSELVES: &str = "/proc/self/exe";
 
@@ -47,6 +50,7 @@ fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         plants,
         steps: schedule(args.seed, args.kills, &scene(&stack.topology)),
         seed: args.seed,
+        settle: SETTLE,
     };
     let outcome = agentgov_faults::run(&setup, &|line| eprintln!("{line}")).or_exit(ExitCode::TryAgain)?;
     stack.env.stop().or_exit(ExitCode::Failed)?;

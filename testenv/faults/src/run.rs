@@ -21,8 +21,8 @@ use crate::schedule::{Fault, Step};
 
 /// How often the processes are looked after.
 const TICK: Duration = Duration::from_millis(20);
-/// How long the pipeline may take to be done with everything once the faults are over.
-const SETTLE: Duration = Duration::from_secs(240);
+/// How long the pipeline may take until records flow through all of it.
+const BEGIN: Duration = Duration::from_secs(240);
 
 /// What a run needs.
 pub struct Setup<'a> {
@@ -50,6 +50,8 @@ pub struct Setup<'a> {
     pub steps: Vec<Step>,
     /// What the steps were made from, and the load is.
     pub seed: u64,
+    /// How long the pipeline may take to be done with everything once the faults are over.
+    pub settle: Duration,
 }
 
 /// An edge of a protocol.
@@ -76,7 +78,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         let starting = Instant::now();
         // Before the sink has made them there are no tables to audit.
         while !audit(setup, &mut fleet, tell)?.is_ok_and(|report| flows(&report))
-            && starting.elapsed() < SETTLE
+            && starting.elapsed() < BEGIN
         {
             tend_for(&mut fleet, Duration::from_secs(1))?;
             producers.tend()?;
@@ -140,7 +142,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         loop {
             let report = match audit(setup, &mut fleet, tell)? {
                 Ok(report) => report,
-                Err(_) if settling.elapsed() < SETTLE => {
+                Err(_) if settling.elapsed() < setup.settle => {
                     tend_for(&mut fleet, Duration::from_secs(1))?;
                     continue;
                 }
@@ -152,7 +154,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             if last.is_none() {
                 lock(&outcome).behind = report.pending;
             }
-            if settled || settling.elapsed() > SETTLE {
+            if settled || settling.elapsed() > setup.settle {
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
                 outcome.audited(report);
