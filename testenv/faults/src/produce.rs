@@ -119,7 +119,11 @@ pub fn produce(produce: &Produce) -> io::Result<()> {
             write(produce, &recorder, &mut rng, &done)?;
             last = done.load(Ordering::Acquire);
         }
-        say(&close(&recorder))?;
+        match close(&recorder) {
+            Some(said) => say(&said)?,
+            // Its next start finds it in the spool.
+            None => last = false,
+        }
         // What is not published yet, the next start of a recorder finds.
         if last && let Err(error) = recorder.wait_for_dead_sources(PATIENCE) {
             say(&Said::Failed(error.to_string()))?;
@@ -153,13 +157,15 @@ fn write(produce: &Produce, recorder: &Recorder, rng: &mut Rng, done: &AtomicBoo
     Ok(())
 }
 
-fn close(recorder: &Recorder) -> Said {
+/// Closes the source. `None`: the broker is away for so long that it is left to the spool.
+fn close(recorder: &Recorder) -> Option<Said> {
     let began = Instant::now();
     loop {
         match recorder.close(Duration::from_secs(10)) {
-            Ok(closed) => return Said::Closed(closed.total),
+            Ok(closed) => return Some(Said::Closed(closed.total)),
             Err(FlushError::Unfinished { .. }) if began.elapsed() < PATIENCE => {}
-            Err(error) => return Said::Failed(error.to_string()),
+            Err(FlushError::Unfinished { .. }) => return None,
+            Err(error) => return Some(Said::Failed(error.to_string())),
         }
     }
 }
