@@ -18,7 +18,7 @@ use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
 /// How long the pipeline may take to be done with everything once the faults are over.
-const SETTLE: Duration = Duration::from_secs(240);
+const SETTLE: Duration = Duration::from_secs(600);
 /// This executable, even if its file has been built anew since it was started.
 const OURSELVES: &str = "/proc/self/exe";
 
