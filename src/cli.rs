@@ -271,7 +271,7 @@ pub enum AuditCommand {
 /// `bench …`.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Two processes of each stage on a stack of their own, under load, while stages, broker and engine are killed, stopped and
+    /// Two processes of each stage on a stack of their own, under load, while stages, producers and the stack are killed, stopped and
     /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
     Faults(Faults),
 }
