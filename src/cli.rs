@@ -274,6 +274,54 @@ pub enum BenchCommand {
     /// Two processes of each stage on a stack of their own, under load, while stages, producers and the stack are killed, stopped and
     /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
     Faults(Faults),
+    /// How fast the pipeline is, what it costs, and how late its rows and alerts are; bare processes that move the same bytes
+    /// run in turn with it, and say what the machine can do.
+    Pipeline(BenchPipeline),
+    /// One of the bench's own processes.
+    #[command(hide = true)]
+    Part(BenchPart),
+}
+
+/// `bench pipeline`.
+#[derive(Debug, Args)]
+pub struct BenchPipeline {
+    /// Events of a round.
+    #[arg(long, value_name = "N", default_value_t = 400_000)]
+    pub events: u64,
+    /// Rounds of each; at least five for figures that others should believe.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// Events a second of the runs that measure latency; default: half of what the pipeline reached.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// How long each of those runs takes; 0: none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub latency_seconds: u64,
+    /// How many of them.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub latency_rounds: usize,
+    /// Processes of each stage.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub processes: usize,
+    /// Sessions that are open side by side.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub sessions: usize,
+    /// The same seed makes the same sessions.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `bench part`.
+#[derive(Debug, Args)]
+pub struct BenchPart {
+    /// Where the tapes are.
+    #[arg(long, value_name = "DIR")]
+    pub tapes: PathBuf,
+    /// What it is to do, as JSON.
+    pub what: String,
 }
 
 /// `bench faults`.

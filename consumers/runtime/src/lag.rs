@@ -6,9 +6,10 @@
 //! seconds; where there is none, there is no lag.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::{MissingRole, Topology};
 use metrics::gauge;
@@ -53,9 +54,9 @@ impl Lag {
 /// Looks at one group. Never joins it, commits nothing.
 pub struct LagReader {
     /// Asks what is committed: by a reader of uncommitted records, who need not wait for a transaction to end.
-    committed: BaseConsumer,
+    committed: Arc<BaseConsumer>,
     /// Asks where partitions end and reads what is next, as the stage would see it.
-    reader: BaseConsumer,
+    reader: Arc<BaseConsumer>,
     places: Vec<Place>,
     /// Where the last look found nothing between the two offsets: it need not look again.
     empty: BTreeMap<Place, (i64, i64)>,
@@ -87,15 +88,18 @@ impl LagReader {
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "20")
+            // Nothing is subscribed here, so nothing refreshes what a broker said of leaders as it woke: it expires.
+            .set("metadata.max.age.ms", "10000")
             // One record of each partition is wanted.
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.message.max.bytes", "65536");
-        Ok(Self {
-            committed: config.clone().set("isolation.level", "read_uncommitted").create()?,
-            reader: config.set("isolation.level", "read_committed").create()?,
-            places,
-            empty: BTreeMap::new(),
-        })
+        let committed = Arc::new(config.clone().set("isolation.level", "read_uncommitted").create()?);
+        let reader = Arc::new(config.set("isolation.level", "read_committed").create()?);
+        if let Some((topic, _)) = places.first() {
+            keep_reaching(kafka, topic, &committed);
+            keep_reaching(kafka, topic, &reader);
+        }
+        Ok(Self { committed, reader, places, empty: BTreeMap::new() })
     }
 
     /// How far the group is behind on each partition.

@@ -126,7 +126,7 @@ impl<T: Send + Sync + 'static> Parting<T> {
         Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_millis(500), done: None } }
     }
 
-    /// For a call that is raced with a stop.
+    /// For a call that is raced with a stop, and for who looks after it.
     pub(crate) fn share(&self) -> Arc<T> {
         Arc::clone(&self.inner)
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -31,6 +31,7 @@ pub(crate) struct Queue {
 
 /// What callers and the polling thread share.
 struct Link {
+    kafka: KafkaEndpoint,
     topic: String,
     config: ClientConfig,
     returns: Arc<Returns>,
@@ -94,8 +95,11 @@ impl Queue {
         });
         let producer = create(&config, &returns)
             .map_err(|source| unreachable_kafka(kafka, "creating a producer", source))?;
-        let producer = Mutex::new(Arc::new(producer));
-        let link = Arc::new(Link { topic: topic.to_owned(), config, returns, producer });
+        let producer = Arc::new(producer);
+        keep_reaching(kafka, topic, &producer);
+        let producer = Mutex::new(producer);
+        let kafka = kafka.clone();
+        let link = Arc::new(Link { kafka, topic: topic.to_owned(), config, returns, producer });
         let polling = std::thread::Builder::new().name("agentgov-recorder".into()).spawn({
             let link = Arc::clone(&link);
             move || link.poll()
@@ -221,7 +225,9 @@ impl Link {
                 return Err(reason);
             }
         }
-        **producer = Arc::new(new);
+        let new = Arc::new(new);
+        keep_reaching(&self.kafka, &self.topic, &new);
+        **producer = new;
         Ok(())
     }
 

@@ -11,6 +11,10 @@ use serde::Serialize;
 
 use crate::{Secret, Tls};
 
+/// How often a client asks who the brokers are, and who leads its partitions: a broker that wakes after a long sleep says
+/// for a moment that nobody does, and of some requests librdkafka believes it until it asks next, by default for 5 minutes.
+const METADATA_REFRESH: Duration = Duration::from_secs(3);
+
 /// The brokers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KafkaEndpoint {
@@ -91,6 +95,7 @@ impl KafkaEndpoint {
         config.set("bootstrap.servers", &self.bootstrap);
         config.set("client.id", "agentgov");
         config.set("security.protocol", self.protocol());
+        config.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string());
         if let Some(tls) = &self.tls {
             // The defaults, said aloud: a broker is who its certificate says, or it is nobody.
             config.set("enable.ssl.certificate.verification", "true");

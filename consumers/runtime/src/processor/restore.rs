@@ -8,9 +8,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use agentgov_connect::keep_reaching;
 use agentgov_schemas::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -110,7 +111,13 @@ impl Restorer<'_> {
         }
         let answer = group.committed_offsets(asked, CALL).map_err(|e| StageError::Unavailable {
             what: "reading committed offsets".into(),
-            message: e.to_string(),
+            message: match e.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::OperationTimedOut) => format!(
+                    "{e}: the broker is slow, or a transaction of this group has not ended; if this lasts for minutes, see \
+                     docs/errors/hanging-transaction.md"
+                ),
+                _ => e.to_string(),
+            },
         })?;
         Ok(answer
             .elements()
@@ -286,6 +293,7 @@ impl Restorer<'_> {
 
     fn reader(&self, partitions: &[i32]) -> Result<Parting<BaseConsumer>, StageError> {
         let reader = Parting::other(reader(self.kafka, self.stage)?);
+        keep_reaching(self.kafka, self.changelog, &reader.share());
         let mut from_start = TopicPartitionList::new();
         for partition in partitions {
             from_start

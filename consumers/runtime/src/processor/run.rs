@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Endpoints, SchemaRegistry};
+use agentgov_connect::{Endpoints, Reach, SchemaRegistry, keep_reaching};
 use agentgov_schemas::topology::{Stage, Topology};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -59,6 +59,8 @@ struct Loop<'c, P: Processor> {
     config: &'c Config,
     changelog: String,
     consumer: Parting<BaseConsumer<GroupContext>>,
+    /// The consumer's.
+    reach: Reach,
     transactions: Transactions,
     tables: Tables,
     metrics: ProcessorMetrics,
@@ -119,11 +121,14 @@ impl<'c, P: Processor> Loop<'c, P> {
             .create_with_context(GroupContext::default())
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
+        let consumer = Parting::member(consumer);
+        let reach = keep_reaching(kafka, &input.value, &consumer.share());
         let limit = stage.reject_share.as_ref().map(|share| share.value);
         Ok(Some(Self {
             config,
             changelog: changelog.value.clone(),
-            consumer: Parting::member(consumer),
+            consumer,
+            reach,
             transactions,
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
@@ -164,8 +169,11 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
     /// connection leaves an error in the queue, which are only taken out once it answers, as waiting at each would make
-    /// a recovery take minutes; a connection that hangs leaves none.
+    /// a recovery take minutes; a connection that hangs leaves none, nor does one that librdkafka has given up.
     fn ask_broker(&mut self) {
+        if self.reach.is_lost() {
+            self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+        }
         let Some((at, backoff)) = &mut self.trouble else { return };
         if Instant::now() < *at {
             return;
@@ -234,7 +242,7 @@ impl<'c, P: Processor> Loop<'c, P> {
                 .commit(&offsets, CommitMode::Sync)
                 .map_err(StageError::kafka("committing first"))?;
         }
-        let outcome = self.transactions.run(&self.work.outputs, &offsets, &group);
+        let outcome = self.transactions.run(&self.work.outputs, &offsets, group);
         tracing::debug!(
             stage = self.config.stage,
             count,

@@ -1,9 +1,10 @@
 //! Governance topics, folded into tables: to their end before the first record, then followed. The topic of controls is
 //! among them: what operators tell the stage is for the loop, all else is for the stage.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::governance::Control;
 use agentgov_schemas::topology::{Stage, Topology};
@@ -24,7 +25,7 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct Tables {
-    readers: Parting<Vec<(String, BaseConsumer)>>,
+    readers: Parting<Vec<(String, Arc<BaseConsumer>)>>,
     stage: String,
     controls: Option<String>,
 }
@@ -56,7 +57,8 @@ impl Tables {
     ) -> Result<Self, StageError> {
         let mut readers = Vec::new();
         for topic in stage.tables.iter().map(|topic| topic.value.clone()) {
-            let reader = reader(kafka, name)?;
+            let reader = Arc::new(reader(kafka, name)?);
+            keep_reaching(kafka, &topic, &reader);
             let mut from_start = TopicPartitionList::new();
             from_start
                 .add_partition_offset(&topic, 0, Offset::Beginning)

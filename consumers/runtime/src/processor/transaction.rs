@@ -1,9 +1,10 @@
 //! One Kafka transaction: outputs, state and input offsets together, or none of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::topology::{Stage, Timing};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -19,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::stop::{LATE, Parting};
 use crate::{Health, StageError, Stop, failpoint};
 
-/// How long one call to the transaction coordinator may take before it is tried again; a stop goes unheard for so long.
+/// How long one call to the transaction coordinator may take before it is tried again.
 const CALL: Duration = Duration::from_secs(2);
 /// A transaction that has not ended after so long ends without this producer.
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -31,6 +32,8 @@ pub(super) struct Transactions {
     producer: Parting<BaseProducer<Deliveries>>,
     kafka: KafkaEndpoint,
     group: String,
+    /// A topic that it writes.
+    topic: String,
     stage: String,
     transaction_timeout: Duration,
     health: Health,
@@ -50,6 +53,10 @@ pub(super) enum Outcome {
     /// Asked to stop, and the broker did not answer in time: whoever goes on finds out how it ended.
     Left,
 }
+
+/// A call of the producer that may be repeated.
+trait Call: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static {}
+impl<F: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static> Call for F {}
 
 /// Why a producer is of no more use.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,11 +102,13 @@ impl Transactions {
     ) -> Result<Option<Self>, StageError> {
         let transaction_timeout = timing.transaction_timeout.0;
         let group = stage.group.value.clone();
-        let producer = producer(kafka, &group, name, transaction_timeout, health, stop)?;
+        let topic = stage.state.as_ref().map(|topic| topic.value.clone()).unwrap_or_default();
+        let producer = producer(kafka, &group, &topic, name, transaction_timeout, health, stop)?;
         Ok(producer.map(|producer| Self {
             producer,
             kafka: kafka.clone(),
             group,
+            topic,
             stage: name.to_owned(),
             transaction_timeout,
             health: health.clone(),
@@ -117,8 +126,8 @@ impl Transactions {
         }
         let Lost { what, error } = lost;
         tracing::warn!(stage = self.stage, what, %error, "this producer is lost; taking a new one");
-        let Self { kafka, group, stage, health, stop, .. } = self;
-        let new = producer(kafka, group, stage, self.transaction_timeout, health, stop)?;
+        let Self { kafka, group, topic, stage, health, stop, .. } = self;
+        let new = producer(kafka, group, topic, stage, self.transaction_timeout, health, stop)?;
         Ok(new.map(|new| self.producer = new).is_some())
     }
 
@@ -128,7 +137,7 @@ impl Transactions {
         &mut self,
         outputs: &Outputs,
         offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: ConsumerGroupMetadata,
     ) -> Outcome {
         let outcome = self.transaction(outputs, offsets, group);
         if outcome == Outcome::Committed {
@@ -145,7 +154,7 @@ impl Transactions {
         &self,
         outputs: &Outputs,
         offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: ConsumerGroupMetadata,
     ) -> Outcome {
         self.producer.context().failed.store(false, Ordering::Release);
         if let Err(error) = self.producer.begin_transaction() {
@@ -173,13 +182,16 @@ impl Transactions {
             return self.abort();
         }
         failpoint::edge("processor::produced");
-        let sent =
-            self.retry("sending offsets", || self.producer.send_offsets_to_transaction(offsets, group, CALL));
+        let of_group = Arc::new((offsets.clone(), group));
+        let sent = self.retry("sending offsets", move |producer| {
+            let (offsets, group) = &*of_group;
+            producer.send_offsets_to_transaction(offsets, group, CALL)
+        });
         if sent != Outcome::Committed {
             return sent;
         }
         failpoint::edge("processor::offsets-sent");
-        self.retry("committing a transaction", || self.producer.commit_transaction(CALL))
+        self.retry("committing a transaction", |producer| producer.commit_transaction(CALL))
     }
 
     fn send(&self, record: &Outgoing<'_>) -> Result<(), KafkaError> {
@@ -204,11 +216,12 @@ impl Transactions {
     }
 
     /// Repeats a call that may be repeated, aborts where the transaction is lost, and gives up where the producer is.
-    fn retry(&self, what: &'static str, call: impl Fn() -> Result<(), KafkaError>) -> Outcome {
+    fn retry(&self, what: &'static str, call: impl Call) -> Outcome {
         let mut backoff = Backoff::default();
         let deadline = Instant::now() + GIVE_UP;
         loop {
-            match call() {
+            let Some(answer) = self.race(what, &call) else { return Outcome::Left };
+            match answer {
                 Ok(()) => return Outcome::Committed,
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(error = %e, what, "transaction lost; aborting");
@@ -230,7 +243,9 @@ impl Transactions {
         let mut backoff = Backoff::default();
         let deadline = Instant::now() + GIVE_UP;
         loop {
-            match self.producer.abort_transaction(CALL) {
+            let abort = |producer: &BaseProducer<Deliveries>| producer.abort_transaction(CALL);
+            let Some(answer) = self.race(what, &abort) else { return Outcome::Left };
+            match answer {
                 Ok(()) => return Outcome::Aborted,
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
                     self.wait(format!("{what}: {error}"));
@@ -241,6 +256,14 @@ impl Transactions {
                 Err(error) => return Lost::at(what)(error),
             }
         }
+    }
+
+    /// Makes a call that librdkafka may let take as long as the transaction's timeout, whatever it is told. `None`: asked to
+    /// stop, and it does not end.
+    fn race(&self, what: &'static str, call: &impl Call) -> Option<Result<(), KafkaError>> {
+        let (producer, call) = (self.producer.share(), call.clone());
+        let late = || self.wait(format!("{what}: the transaction coordinator does not answer"));
+        self.stop.race(late, move || call(&producer))
     }
 
     fn wait(&self, why: impl Into<String>) {
@@ -278,6 +301,7 @@ impl Transactions {
 fn producer(
     kafka: &KafkaEndpoint,
     group: &str,
+    topic: &str,
     stage: &str,
     transaction_timeout: Duration,
     health: &Health,
@@ -303,6 +327,7 @@ fn producer(
     let producer = BaseProducer::from_config_and_context(&config, Deliveries::default())
         .map_err(StageError::kafka("creating the producer"))?;
     let producer = Parting::other(producer);
+    keep_reaching(kafka, topic, &producer.share());
     let mut backoff = Backoff::default();
     loop {
         // Asked again, it goes on where it was.

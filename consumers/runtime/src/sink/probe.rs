@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::{Digest, Millis};
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
@@ -50,6 +51,11 @@ impl Probe {
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
         Ok(Self { consumer: Parting::other(consumer), stop })
+    }
+
+    /// Has it told again where the brokers are when it has lost them.
+    pub(super) fn keep_reaching(&self, kafka: &KafkaEndpoint, topic: &str) {
+        keep_reaching(kafka, topic, &self.consumer.share());
     }
 
     /// Whether the broker answers. Waits a second at most.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
+use agentgov_connect::{KafkaEndpoint, Reach, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Timing;
 use rdkafka::Message as _;
@@ -72,6 +72,8 @@ pub(super) struct Sink<W> {
     pub(super) store: Store,
     pub(super) writer: W,
     pub(super) consumer: Parting<BaseConsumer<Notes>>,
+    /// The consumer's.
+    reach: Reach,
     pub(super) probe: Probe,
     pub(super) lanes: Vec<Lane>,
     pub(super) metrics: SinkMetrics,
@@ -87,12 +89,15 @@ impl<W: Writer> Sink<W> {
         let probe = Probe::new(config.clone(), options.stop.clone())?;
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
+        let topic = topics.first().copied().unwrap_or_default();
+        let reach = keep_reaching(&options.kafka, topic, &consumer.share());
+        probe.keep_reaching(&options.kafka, topic);
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
         // Whether it is there is asked at once: until then nothing is known.
         let trouble = Some((Instant::now(), Backoff::default()));
-        Ok(Self { options, store, writer, consumer, probe, lanes, metrics, trouble, robbed: 0 })
+        Ok(Self { options, store, writer, consumer, reach, probe, lanes, metrics, trouble, robbed: 0 })
     }
 
     fn run(mut self) -> Result<(), StageError> {
@@ -186,12 +191,20 @@ impl<W: Writer> Sink<W> {
     /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
     /// connection leaves one error; one that hangs leaves none.
     fn ask_kafka(&mut self) {
+        if self.reach.is_lost() {
+            self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+        }
         let Some((at, backoff)) = &mut self.trouble else { return };
         let Some(topic) = self.options.routes.first().map(|route| &route.topic) else { return };
         if Instant::now() < *at {
             return;
         }
         match self.probe.answers(topic) {
+            // Each has connections of its own.
+            Ok(()) if self.reach.is_lost() => {
+                self.options.health.not_ready("kafka", "the group's consumer reaches no broker");
+                *at = Instant::now() + backoff.pause();
+            }
             Ok(()) => {
                 self.options.health.clear("kafka");
                 self.trouble = None;

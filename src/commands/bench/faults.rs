@@ -1,4 +1,4 @@
-//! `agentgov bench …`: try it hard, and measure.
+//! `agentgov bench faults`: is anything lost when things go wrong?
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,24 +10,18 @@ use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::BackendKind;
 
-use super::audit;
-use super::pipeline::{self, Stack};
-use crate::cli::{BenchCommand, Faults, Global};
+use super::OURSELVES;
+use crate::cli::{Faults, Global};
+use crate::commands::audit;
+use crate::commands::pipeline::{self, Stack};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
 /// How long the pipeline may take to be done with everything once the faults are over.
 const SETTLE: Duration = Duration::from_secs(600);
-/// This executable, even if its file has been built anew since it was started.
-const OURSELVES: &str = "/proc/self/exe";
 
-pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failure> {
-    let BenchCommand::Faults(args) = command;
-    faults(args, global)
-}
-
-fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
+pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     let plants = plants(args)?;
     let topology = context::topology(global)?;
     // Into files beside the parts' logs: who looks there wants to know what the stages did.

@@ -1,0 +1,247 @@
+//! How long it takes from publishing an event to what comes of it: seen from outside, by a consumer and by queries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agentgov_connect::KafkaEndpoint;
+use agentgov_schemas::alert::Alert;
+use agentgov_schemas::{subject, wire};
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Serialize;
+
+use crate::BenchError;
+use crate::kafka::Kafka;
+use crate::store::Store;
+
+/// How often the table is looked at: so exact are the latencies of rows.
+const LOOK: Duration = Duration::from_millis(25);
+/// Events published before this are not counted: connections, caches and the just-started stages warm up.
+const WARM_UP_MICROS: i64 = 3_000_000;
+
+/// Percentiles, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Percentiles {
+    /// How many were seen.
+    pub count: usize,
+    /// Half were at most this late.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// 999 of 1,000.
+    pub p999_ms: f64,
+}
+
+impl Percentiles {
+    /// Of latencies in microseconds.
+    fn of(mut micros: Vec<i64>) -> Self {
+        micros.sort_unstable();
+        let at = |share: f64| {
+            // Nearest rank.
+            let rank = (share * micros.len() as f64).ceil() as usize;
+            micros.get(rank.saturating_sub(1)).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
+        };
+        Self { count: micros.len(), p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999) }
+    }
+}
+
+/// From publishing to what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// To the alert, as its reader has it; in a floor to the last copy.
+    pub alert: Percentiles,
+    /// To the action's row, as a query finds it, to within 25 ms; a floor has none.
+    pub row: Option<Percentiles>,
+}
+
+/// Watches a run.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    /// When each was published and seen, in microseconds.
+    alerts: JoinHandle<Result<Vec<(i64, i64)>, BenchError>>,
+    rows: Option<Rows>,
+}
+
+struct Rows {
+    store: Store,
+    table: String,
+    /// The first offset of the run, by topic-partition.
+    from: BTreeMap<String, i64>,
+    looks: JoinHandle<Result<Vec<Look>, BenchError>>,
+}
+
+/// What the table held at a moment.
+struct Look {
+    at: i64,
+    last: BTreeMap<String, i64>,
+}
+
+impl Watch {
+    /// Of the pipeline: its alerts, and its table of actions.
+    pub(crate) fn pipeline(
+        kafka: &Kafka,
+        endpoint: &KafkaEndpoint,
+        alerts: &str,
+        store: &Store,
+        table: &str,
+    ) -> Result<Self, BenchError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let alerts = watch_topic(kafka, endpoint, alerts, &stop, |message, _| {
+            let (id, datum) = wire::split(message).ok()?;
+            let schema = subject::ALERT.schema().ok()?;
+            let alert: Alert<'_> = schema.decode(id, datum).ok()?;
+            Some(alert.occurred_at.0)
+        })?;
+        let from = tails(store, table)?;
+        let looks = {
+            let (stop, store, table) = (Arc::clone(&stop), store.clone(), table.to_owned());
+            std::thread::spawn(move || {
+                let mut looks = Vec::new();
+                while !stop.load(Ordering::Acquire) {
+                    let last = tails(&store, &table)?;
+                    looks.push(Look { at: now(), last });
+                    std::thread::sleep(LOOK);
+                }
+                Ok(looks)
+            })
+        };
+        let rows = Some(Rows { store: store.clone(), table: table.to_owned(), from, looks });
+        Ok(Self { stop, alerts, rows })
+    }
+
+    /// Of a floor: its last topic, whose records have the timestamps of the events.
+    pub(crate) fn floor(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let alerts = watch_topic(kafka, endpoint, topic, &stop, |_, timestamp| Some(timestamp * 1_000))?;
+        Ok(Self { stop, alerts, rows: None })
+    }
+
+    /// Ends it.
+    pub(crate) fn end(self) -> Result<Latency, BenchError> {
+        self.stop.store(true, Ordering::Release);
+        let seen = joined(self.alerts)?;
+        let first = seen.iter().map(|(published, _)| *published).min().unwrap_or_default();
+        let warm = |published: i64| published >= first + WARM_UP_MICROS;
+        let late = seen.iter().filter(|(published, _)| warm(*published));
+        let alert = Percentiles::of(late.map(|(published, seen)| seen - published).collect());
+        let row = match self.rows {
+            Some(rows) => Some(rows.latencies(&warm)?),
+            None => None,
+        };
+        Ok(Latency { alert, row })
+    }
+}
+
+impl Rows {
+    fn latencies(self, warm: &dyn Fn(i64) -> bool) -> Result<Percentiles, BenchError> {
+        let looks = joined(self.looks)?;
+        let mut late = Vec::new();
+        let mut published: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+        let rows = self.store.lines(format!(
+            "SELECT topic_partition, offset, occurred_at_micros FROM {} ORDER BY topic_partition, offset",
+            self.table
+        ))?;
+        for row in rows {
+            let [at, offset, micros] = row.as_slice() else { continue };
+            let (Ok(offset), Ok(micros)) = (offset.parse::<i64>(), micros.parse::<i64>()) else { continue };
+            if offset > self.from.get(at).copied().unwrap_or(-1) {
+                published.entry(at.clone()).or_default().push((offset, micros));
+            }
+        }
+        for (at, rows) in published {
+            let mut looks = looks.iter().peekable();
+            for (offset, micros) in rows {
+                let there = |look: &Look| look.last.get(&at).is_some_and(|last| *last >= offset);
+                while looks.peek().is_some_and(|look| !there(look)) {
+                    looks.next();
+                }
+                if let Some(look) = looks.peek()
+                    && warm(micros)
+                {
+                    late.push(look.at - micros);
+                }
+            }
+        }
+        Ok(Percentiles::of(late))
+    }
+}
+
+fn joined<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The last offset of each topic-partition in a table; its projection answers.
+fn tails(store: &Store, table: &str) -> Result<BTreeMap<String, i64>, BenchError> {
+    let rows =
+        store.lines(format!("SELECT topic_partition, max(offset) FROM {table} GROUP BY topic_partition"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let [at, last] = <[String; 2]>::try_from(row).ok()?;
+            Some((at, last.parse().ok()?))
+        })
+        .collect())
+}
+
+/// Reads what comes to a topic, and notes when it was published and when it was seen.
+fn watch_topic(
+    kafka: &Kafka,
+    endpoint: &KafkaEndpoint,
+    topic: &str,
+    stop: &Arc<AtomicBool>,
+    published: fn(&[u8], i64) -> Option<i64>,
+) -> Result<JoinHandle<Result<Vec<(i64, i64)>, BenchError>>, BenchError> {
+    let reader: BaseConsumer = endpoint
+        .client_config()
+        .set("group.id", "agentgov-bench")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .map_err(BenchError::kafka("creating a consumer"))?;
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), end) in kafka.ends(topic)? {
+        list.add_partition_offset(&topic, partition, Offset::Offset(end))
+            .map_err(BenchError::kafka("reading"))?;
+    }
+    reader.assign(&list).map_err(BenchError::kafka("reading"))?;
+    let stop = Arc::clone(stop);
+    Ok(std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        while !stop.load(Ordering::Acquire) {
+            match reader.poll(Duration::from_millis(20)) {
+                Some(Ok(message)) => {
+                    let timestamp = message.timestamp().to_millis().unwrap_or_default();
+                    if let Some(published) = published(message.payload().unwrap_or_default(), timestamp) {
+                        seen.push((published, now()));
+                    }
+                }
+                Some(Err(error)) => return Err(BenchError::kafka("watching")(error)),
+                None => {}
+            }
+        }
+        Ok(seen)
+    }))
+}
+
+/// Microseconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let Percentiles { count, p50_ms, p99_ms, p999_ms } = Percentiles::of((1..=1_000).rev().collect());
+        assert_eq!((count, p50_ms, p99_ms, p999_ms), (1_000, 0.5, 0.99, 0.999));
+        assert!(Percentiles::of(Vec::new()).p50_ms.is_nan());
+    }
+}

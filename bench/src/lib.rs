@@ -1,0 +1,30 @@
+//! The benchmark of the pipeline: realistic load, the pipeline's processes and bare ones in turn, and what each costs.
+//!
+//! - [`Setup`], [`Bench`]: a stack, and runs on it
+//! - [`Load`], [`Run`]: how much is published, and what it took
+//! - [`Floor`], [`Tape`]: bare processes that move the same bytes, so that a figure means something on any machine
+//! - [`Report`]: rounds of all, medians and shares
+//! - [`Part`], [`work`]: what the bench's own processes do
+
+mod error;
+mod floor;
+mod kafka;
+mod latency;
+mod part;
+mod process;
+mod report;
+mod run;
+mod sessions;
+mod store;
+mod tape;
+
+pub use error::BenchError;
+pub use floor::copy::BareCopy;
+pub use floor::insert::{BareInsert, Blocks};
+pub use floor::publish::BarePublish;
+pub use latency::{Latency, Percentiles};
+pub use part::{Part, Places, Publish, Published, work};
+pub use process::Usage;
+pub use report::{Contender, PIPELINE, Report, Spread};
+pub use run::{Bench, Floor, Load, Run, Setup, Tape, tapes};
+pub use store::Store;

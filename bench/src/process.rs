@@ -1,0 +1,142 @@
+//! Processes of a run: started, measured, ended.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+
+use crate::BenchError;
+
+/// How long a process may take to end after it was asked to.
+const END: Duration = Duration::from_secs(30);
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Usage {
+    /// Seconds of CPU, of user and system.
+    pub cpu_s: f64,
+    /// Resident memory at most, in bytes.
+    pub rss_bytes: u64,
+}
+
+impl Usage {
+    /// Of a process so far.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn of(pid: u32) -> std::io::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // Fields 14 and 15, counted behind the name, which is in parentheses and may contain anything: proc(5).
+        let after = stat.rsplit(") ").next().unwrap_or_default();
+        let ticks: f64 =
+            after.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let kib: u64 = line.trim().split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or_default();
+        Ok(Self { cpu_s: ticks / rustix::param::clock_ticks_per_second() as f64, rss_bytes: kib * 1024 })
+    }
+
+    /// Resident now, in bytes.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn resident(pid: u32) -> std::io::Result<u64> {
+        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+        Ok(pages * rustix::param::page_size() as u64)
+    }
+}
+
+/// A process that speaks to us in lines.
+pub(crate) struct Process {
+    pub(crate) name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts `program` through testenv's helper, which has the kernel kill it when this process ends. Its stderr goes to a
+    /// file in `logs`.
+    pub(crate) fn start(
+        program: &Path,
+        name: &str,
+        args: &[String],
+        env: &BTreeMap<String, String>,
+        logs: &Path,
+    ) -> Result<Self, BenchError> {
+        let failed = |source| BenchError::Process { name: name.to_owned(), source };
+        let log = std::fs::File::create(logs.join(format!("bench-{name}.log"))).map_err(failed)?;
+        let mut child = Command::new(program)
+            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+            .arg(program)
+            .args(args)
+            .envs(env)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { name: name.to_owned(), child, stdin, lines: BufReader::new(stdout) })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Result<Usage, BenchError> {
+        Usage::of(self.pid()).map_err(|source| BenchError::Process { name: self.name.clone(), source })
+    }
+
+    /// Waits for its next line.
+    pub(crate) fn line(&mut self) -> Result<String, BenchError> {
+        let mut line = String::new();
+        let failed = |source| BenchError::Process { name: self.name.clone(), source };
+        if self.lines.read_line(&mut line).map_err(failed)? == 0 {
+            let status = self.child.wait().map_err(failed)?;
+            return Err(BenchError::Ended { name: self.name.clone(), status });
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Says a line to it.
+    pub(crate) fn say(&mut self, line: &str) -> Result<(), BenchError> {
+        let name = self.name.clone();
+        let failed = |source| BenchError::Process { name, source };
+        match &mut self.stdin {
+            Some(stdin) => writeln!(stdin, "{line}").map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn end(mut self) -> Result<(), BenchError> {
+        let failed = |source| BenchError::Process { name: self.name.clone(), source };
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM).map_err(|error| failed(error.into()))?;
+        }
+        let began = Instant::now();
+        while began.elapsed() < END {
+            if self.child.try_wait().map_err(failed)?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.child.kill().map_err(failed)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Gone either way.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

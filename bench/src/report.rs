@@ -1,0 +1,159 @@
+//! What a bench found: medians and spreads over rounds, and shares of the floors in the same rounds.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::process::Usage;
+use crate::run::Run;
+
+/// Rounds of one contender.
+#[derive(Clone, Debug, Serialize)]
+pub struct Contender {
+    /// What ran.
+    pub name: String,
+    /// Every round, in order.
+    pub rounds: Vec<Run>,
+}
+
+/// A median with the least and the most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Of values; not a number without any.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            at(middle)
+        } else {
+            f64::midpoint(at(middle.wrapping_sub(1)), at(middle))
+        };
+        Self { median, least: at(0), most: at(values.len().wrapping_sub(1)) }
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Events of a round.
+    pub events: u64,
+    /// Processes of each stage.
+    pub processes: usize,
+    /// Sessions open side by side.
+    pub open_sessions: usize,
+    /// The seed of the sessions.
+    pub seed: u64,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Policies of the bundle.
+    pub policies: usize,
+    /// At full speed.
+    pub contenders: Vec<Contender>,
+    /// At a fixed rate.
+    pub latency: Vec<Contender>,
+}
+
+impl Report {
+    /// The contender of this name.
+    pub fn contender(&self, name: &str) -> Option<&Contender> {
+        self.contenders.iter().find(|contender| contender.name == name)
+    }
+
+    /// Round by round, the pipeline's events a second as a share of another's: what both shared is divided out.
+    pub fn share_of(&self, name: &str) -> Option<Spread> {
+        let (ours, theirs) = (self.contender(PIPELINE)?, self.contender(name)?);
+        Some(Spread::of(ours.rounds.iter().zip(&theirs.rounds).map(|(our, their)| our.rate() / their.rate())))
+    }
+
+    /// The same of CPU: another's seconds a million events as a share of the pipeline's.
+    pub fn cpu_share_of(&self, name: &str) -> Option<Spread> {
+        let (ours, theirs) = (self.contender(PIPELINE)?, self.contender(name)?);
+        let shares = ours
+            .rounds
+            .iter()
+            .zip(&theirs.rounds)
+            .map(|(our, their)| their.cpu_per_million() / our.cpu_per_million());
+        Some(Spread::of(shares))
+    }
+}
+
+/// The contender that is ours.
+pub const PIPELINE: &str = "pipeline";
+
+impl Contender {
+    /// Events a second.
+    pub fn rate(&self) -> Spread {
+        Spread::of(self.rounds.iter().map(Run::rate))
+    }
+
+    /// Seconds of CPU for a million events, of all processes together.
+    pub fn cpu(&self) -> Spread {
+        Spread::of(self.rounds.iter().map(Run::cpu_per_million))
+    }
+
+    /// Medians by process: seconds of CPU for a million events, and most resident bytes.
+    pub fn by_process(&self) -> BTreeMap<String, Usage> {
+        let mut all: BTreeMap<&String, Vec<(f64, u64)>> = BTreeMap::new();
+        for run in &self.rounds {
+            for (name, usage) in &run.usage {
+                all.entry(name).or_default().push((usage.cpu_s / run.events as f64 * 1e6, usage.rss_bytes));
+            }
+        }
+        all.into_iter()
+            .map(|(name, of_rounds)| {
+                let cpu_s = Spread::of(of_rounds.iter().map(|(cpu, _)| *cpu)).median;
+                let rss_bytes = of_rounds.iter().map(|(_, rss)| *rss).max().unwrap_or_default();
+                (name.clone(), Usage { cpu_s, rss_bytes })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
+        assert!(Spread::of([]).median.is_nan());
+    }
+
+    #[test]
+    fn shares_are_taken_round_by_round() {
+        let run = |seconds, cpu_s| Run {
+            events: 1_000_000,
+            seconds,
+            usage: BTreeMap::from([("x".to_owned(), Usage { cpu_s, rss_bytes: 0 })]),
+            latency: None,
+        };
+        let contender = |name: &str, rounds| Contender { name: name.to_owned(), rounds };
+        let report = Report {
+            events: 0,
+            processes: 1,
+            open_sessions: 1,
+            seed: 0,
+            cores: 2,
+            policies: 0,
+            contenders: vec![
+                contender(PIPELINE, vec![run(2.0, 8.0), run(4.0, 8.0)]),
+                contender("floor", vec![run(1.0, 4.0), run(2.0, 2.0)]),
+            ],
+            latency: Vec::new(),
+        };
+        assert_eq!(report.share_of("floor").unwrap().median, 0.5);
+        assert_eq!(report.cpu_share_of("floor").unwrap().median, 0.375);
+    }
+}

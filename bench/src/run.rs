@@ -1,0 +1,577 @@
+//! Runs: the pipeline, and the bare processes, each from the first event to the last row.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use agentgov_connect::Endpoints;
+use agentgov_schemas::subject;
+use agentgov_schemas::topology::Topology;
+use agentgov_testenv::{Part as StackPart, TestEnv};
+use rdkafka::Message as _;
+use serde::Serialize;
+
+use crate::BenchError;
+use crate::floor::copy::BareCopy;
+use crate::floor::insert::{BareInsert, Blocks, Inserted};
+use crate::floor::publish::BarePublish;
+use crate::kafka::{Ends, Group, Kafka, Offsets};
+use crate::latency::{Latency, Watch};
+use crate::part::{Part, Publish, Published};
+use crate::process::{Process, Usage};
+use crate::store::Store;
+use crate::tape::{self, Taped};
+
+/// How long everything may take to be through after the last event.
+const SETTLE: Duration = Duration::from_secs(300);
+/// Rows of a block of the bare insert: the pipeline's most.
+const BLOCK: u64 = 50_000;
+/// Records of a transaction of the bare copy: so many that its commit is no cost, which is measured to be so from some 50,000.
+const BATCH: usize = 50_000;
+
+/// What runs need.
+pub struct Setup<'a> {
+    /// The stack; native, so that its parts' processes can be measured.
+    pub env: &'a TestEnv,
+    /// Where it is.
+    pub endpoints: &'a Endpoints,
+    /// The map; applied, with the registry and a bundle pushed.
+    pub topology: &'a Topology,
+    /// What follows `run STAGE` on the command line of a stage.
+    pub stage_args: Vec<String>,
+    /// Whose sessions the load is.
+    pub tenant: &'a str,
+    /// Who acts in them; registered.
+    pub agent: &'a str,
+    /// Where; the bundle judges there.
+    pub environment: &'a str,
+    /// The binary whose `run STAGE` and `bench part` the processes are.
+    pub program: PathBuf,
+    /// Where tapes are kept while it runs.
+    pub tapes: PathBuf,
+    /// Processes of each stage.
+    pub processes: usize,
+    /// Sessions that are open side by side.
+    pub open_sessions: usize,
+    /// What the sessions are made from.
+    pub seed: u64,
+}
+
+/// How much is published.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Events; the closing one comes on top.
+    pub events: u64,
+    /// Events a second; `None`: as fast as it goes.
+    pub rate: Option<f64>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Events that went through.
+    pub events: u64,
+    /// From the first event to the last row, or to the last copy of a floor without rows.
+    pub seconds: f64,
+    /// What each process used meanwhile.
+    pub usage: BTreeMap<String, Usage>,
+    /// From publishing to what came of it, where it was watched.
+    pub latency: Option<Latency>,
+}
+
+impl Run {
+    /// Events a second.
+    pub fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    /// Seconds of CPU of all processes for a million events.
+    pub fn cpu_per_million(&self) -> f64 {
+        self.usage.values().map(|usage| usage.cpu_s).sum::<f64>() / self.events as f64 * 1e6
+    }
+}
+
+/// What the bare processes repeat.
+pub struct Tape {
+    events: u64,
+    hops: [Hop; 2],
+    tables: Vec<Blocks>,
+}
+
+/// A processor's step.
+struct Hop {
+    /// How many records went in, by partition.
+    read: BTreeMap<i32, u64>,
+}
+
+const EVENTS_TAPE: &str = "events.tape";
+const HOP_TAPES: [&str; 2] = ["evaluator.tape", "alerter.tape"];
+/// Topics of a floor: what goes in, what comes out of each hop in the order of the tape's topics.
+const FLOOR_TOPICS: [&str; 5] = ["actions", "verdicts", "alerts", "sessions", "alert-windows"];
+
+/// Measures.
+pub struct Bench<'a> {
+    setup: &'a Setup<'a>,
+    kafka: Kafka,
+    store: Store,
+    http: reqwest::blocking::Client,
+    runs: u32,
+}
+
+/// The map's names, as the bench needs them.
+struct Names<'t> {
+    actions: &'t str,
+    verdicts: &'t str,
+    alerts: &'t str,
+    rejects: &'t str,
+    sessions: &'t str,
+    windows: &'t str,
+    evaluator: &'t str,
+    alerter: &'t str,
+    sink: &'t str,
+}
+
+impl<'a> Bench<'a> {
+    /// Asks nobody yet.
+    ///
+    /// # Errors
+    /// If a client cannot be made.
+    pub fn new(setup: &'a Setup<'a>) -> Result<Self, BenchError> {
+        let http = reqwest::blocking::Client::builder()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .map_err(BenchError::store("client"))?;
+        let kafka = Kafka::new(&setup.endpoints.kafka)?;
+        let store = Store::new(&setup.endpoints.clickhouse)?;
+        Ok(Self { setup, kafka, store, http, runs: 0 })
+    }
+
+    fn names(&self) -> Result<Names<'a>, BenchError> {
+        let topology = self.setup.topology;
+        let topic = |subject| {
+            topology
+                .topic_of(subject)
+                .map(|(name, _)| name)
+                .map_err(|error| BenchError::Topology(error.to_string()))
+        };
+        let actions = topic(subject::ACTION_EVENT)?;
+        let verdicts = topic(subject::VERDICT)?;
+        let processor = |from: &str| {
+            topology
+                .stages
+                .iter()
+                .find(|(_, stage)| {
+                    stage.value.state.is_some() && stage.value.reads.iter().any(|read| read.value == from)
+                })
+                .map(|(name, _)| name.as_str())
+                .ok_or_else(|| BenchError::Topology(format!("no processor reads {from}")))
+        };
+        let sink = topology
+            .stages
+            .iter()
+            .find(|(_, stage)| !stage.value.stores.is_empty())
+            .map(|(name, _)| name.as_str())
+            .ok_or_else(|| BenchError::Topology("no stage writes a store".to_owned()))?;
+        Ok(Names {
+            actions,
+            verdicts,
+            alerts: topic(subject::ALERT)?,
+            rejects: topic(subject::REJECT)?,
+            sessions: topic(subject::SESSION_STATE)?,
+            windows: topic(subject::ALERT_STATE)?,
+            evaluator: processor(actions)?,
+            alerter: processor(verdicts)?,
+            sink,
+        })
+    }
+
+    fn group_of(&self, stage: &str) -> Result<Group, BenchError> {
+        let stage = self.setup.topology.stage(stage).map_err(|e| BenchError::Topology(e.to_string()))?;
+        self.kafka.group(&stage.group.value)
+    }
+
+    fn env(&self) -> BTreeMap<String, String> {
+        let clickhouse = &self.setup.endpoints.clickhouse;
+        [
+            ("AGENTGOV_KAFKA", self.setup.endpoints.kafka.bootstrap.clone()),
+            ("AGENTGOV_REGISTRY", self.setup.endpoints.registry.url.clone()),
+            ("AGENTGOV_CLICKHOUSE", clickhouse.url.clone()),
+            ("AGENTGOV_CLICKHOUSE_USER", clickhouse.user.clone()),
+            ("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose().to_owned()),
+            ("AGENTGOV_CLICKHOUSE_DATABASE", clickhouse.database.clone()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    fn start(&self, name: &str, args: &[String]) -> Result<Process, BenchError> {
+        let env = self.env();
+        Process::start(&self.setup.program, name, args, &env, self.setup.env.logs())
+    }
+
+    fn part(&self, name: &str, part: &Part) -> Result<Process, BenchError> {
+        let spec = serde_json::to_string(part).map_err(|error| BenchError::io("telling")(error.into()))?;
+        let tapes = self.setup.tapes.display().to_string();
+        let mut args = vec!["bench".to_owned(), "part".to_owned(), "--tapes".to_owned(), tapes, spec];
+        args.extend(self.setup.stage_args.iter().cloned());
+        self.start(name, &args)
+    }
+
+    /// Starts every stage, and waits until all are ready.
+    fn stages(&self) -> Result<Vec<Process>, BenchError> {
+        let mut stages = Vec::new();
+        for stage in self.setup.topology.stages.keys() {
+            for number in 0..self.setup.processes {
+                let name = match self.setup.processes {
+                    1 => stage.clone(),
+                    _ => format!("{stage}-{number}"),
+                };
+                let mut args = ["run", stage, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+                args.extend(self.setup.stage_args.iter().cloned());
+                stages.push(self.start(&name, &args)?);
+            }
+        }
+        let mut addresses = Vec::new();
+        for stage in &mut stages {
+            let line = stage.line()?;
+            addresses.push(line.rsplit("http://").next().unwrap_or_default().to_owned());
+        }
+        let ready = |address: &String| {
+            let answer = self.http.get(format!("http://{address}/readyz")).send();
+            answer.is_ok_and(|answer| answer.status().is_success())
+        };
+        wait("the stages to be ready", Duration::from_millis(50), || {
+            let late = addresses.iter().filter(|address| !ready(address)).count();
+            Ok((late > 0).then(|| format!("{late} are not")))
+        })?;
+        Ok(stages)
+    }
+
+    fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
+        let mut usage = BTreeMap::new();
+        for (name, part) in [
+            ("broker", StackPart::Broker),
+            ("clickhouse", StackPart::Engine),
+            ("registry", StackPart::Registry),
+        ] {
+            let failed = |source| BenchError::Process { name: name.to_owned(), source };
+            let pid =
+                self.setup.env.pid(part).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+            usage.insert(name.to_owned(), Usage::of(pid).map_err(failed)?);
+        }
+        for process in processes {
+            usage.insert(process.name.clone(), process.usage()?);
+        }
+        Ok(usage)
+    }
+
+    /// The pipeline, from the first event to the last row of the last alert.
+    ///
+    /// # Errors
+    /// If it cannot be run, or does not come to its end.
+    pub fn pipeline(&mut self, load: Load, watched: bool) -> Result<Run, BenchError> {
+        self.runs += 1;
+        let names = self.names()?;
+        let stages = self.stages()?;
+        let mut publisher = self.part(
+            "publisher",
+            &Part::Publish(Publish {
+                tenant: self.setup.tenant.to_owned(),
+                agent: self.setup.agent.to_owned(),
+                environment: self.setup.environment.to_owned(),
+                events: load.events,
+                rate: load.rate,
+                open_sessions: self.setup.open_sessions,
+                seed: self.setup.seed + u64::from(self.runs),
+                run: format!("bench-{}-{}", std::process::id(), self.runs),
+            }),
+        )?;
+        publisher.line()?;
+        let watch = if watched {
+            let table = self.table(names.actions)?;
+            Some(Watch::pipeline(
+                &self.kafka,
+                &self.setup.endpoints.kafka,
+                names.alerts,
+                &self.store,
+                &table,
+            )?)
+        } else {
+            None
+        };
+        let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
+        let before = self.usage(&processes)?;
+        drop(processes);
+        publisher.say("go")?;
+        let began = Instant::now();
+        let published: Published = parsed(&publisher.line()?)?;
+        self.all_through(&names)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
+        let usage = difference(&before, &self.usage(&processes)?);
+        let latency = watch.map(Watch::end).transpose()?;
+        drop(publisher);
+        for stage in stages {
+            stage.end()?;
+        }
+        Ok(Run { events: published.events, seconds, usage, latency })
+    }
+
+    /// Waits until every stage has done everything.
+    fn all_through(&self, names: &Names<'_>) -> Result<(), BenchError> {
+        let caught_up = |stage: &str, ends: &[(Offsets, Ends)]| {
+            let group = self.group_of(stage)?;
+            wait(&format!("{stage} to be through"), Duration::from_millis(5), || {
+                let mut behind = 0;
+                for (ends, how) in ends {
+                    behind += group.behind(ends, *how)?;
+                }
+                Ok((behind > 0).then(|| format!("{behind} offsets are left")))
+            })
+        };
+        let actions = (self.kafka.ends(names.actions)?, Ends::Gapless);
+        caught_up(names.evaluator, std::slice::from_ref(&actions))?;
+        let verdicts = (self.kafka.ends(names.verdicts)?, Ends::Markers);
+        caught_up(names.alerter, std::slice::from_ref(&verdicts))?;
+        let alerts = (self.kafka.ends(names.alerts)?, Ends::Markers);
+        let rejects = (self.kafka.ends(names.rejects)?, Ends::Markers);
+        caught_up(names.sink, &[actions, verdicts, alerts, rejects])
+    }
+
+    /// The first run, kept on tapes for the bare ones. Its figures are those of a cold start, and are not reported.
+    ///
+    /// # Errors
+    /// As [`Self::pipeline`], and if the tapes cannot be written.
+    pub fn tape(&mut self, load: Load) -> Result<Tape, BenchError> {
+        let names = self.names()?;
+        let topics =
+            [names.actions, names.verdicts, names.alerts, names.rejects, names.sessions, names.windows];
+        let start: Offsets = self.ends(&topics)?;
+        let run = self.pipeline(load, false)?;
+        let end = self.ends(&topics)?;
+        let of = |topic: &str| -> Result<Vec<rdkafka::message::OwnedMessage>, BenchError> {
+            let until = end.iter().filter(|((name, _), _)| name == topic);
+            let until = until.map(|(place, end)| (place.clone(), *end)).collect();
+            self.kafka.records(&start, &until)
+        };
+        let taped = |topic: u8, message: &rdkafka::message::OwnedMessage| Taped {
+            topic,
+            partition: message.partition(),
+            key: message.key().unwrap_or_default().to_vec(),
+            value: message.payload().map(<[u8]>::to_vec),
+        };
+        let events = of(names.actions)?;
+        let verdicts = of(names.verdicts)?;
+        let count = |messages: &[rdkafka::message::OwnedMessage]| {
+            let mut read: BTreeMap<i32, u64> = BTreeMap::new();
+            for message in messages {
+                *read.entry(message.partition()).or_default() += 1;
+            }
+            read
+        };
+        let hops = [Hop { read: count(&events) }, Hop { read: count(&verdicts) }];
+        self.write_tape(EVENTS_TAPE, events.iter().map(|message| taped(0, message)))?;
+        let evaluator = verdicts.iter().map(|message| taped(0, message));
+        let sessions = of(names.sessions)?;
+        self.write_tape(HOP_TAPES[0], evaluator.chain(sessions.iter().map(|message| taped(1, message))))?;
+        let alerts = of(names.alerts)?;
+        let windows = of(names.windows)?;
+        let alerter = alerts.iter().map(|message| taped(0, message));
+        self.write_tape(HOP_TAPES[1], alerter.chain(windows.iter().map(|message| taped(1, message))))?;
+        let mut tables = Vec::new();
+        for topic in [names.actions, names.verdicts, names.alerts] {
+            tables.push(self.blocks(&self.table(topic)?)?);
+        }
+        Ok(Tape { events: run.events, hops, tables })
+    }
+
+    /// A hop's outputs in the order in which they would come: those of each topic keep step with the others.
+    fn write_tape(&self, name: &str, records: impl Iterator<Item = Taped>) -> Result<(), BenchError> {
+        let mut by_topic: BTreeMap<(i32, u8), Vec<Taped>> = BTreeMap::new();
+        for record in records {
+            by_topic.entry((record.partition, record.topic)).or_default().push(record);
+        }
+        let mut placed: Vec<(f64, Taped)> = by_topic
+            .into_values()
+            .flat_map(|records| {
+                let len = records.len() as f64;
+                records.into_iter().enumerate().map(move |(at, record)| (at as f64 / len, record))
+            })
+            .collect();
+        placed.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let records: Vec<Taped> = placed.into_iter().map(|(_, record)| record).collect();
+        tape::write(&self.setup.tapes.join(name), &records)
+    }
+
+    /// A table's rows as blocks on file.
+    fn blocks(&self, table: &str) -> Result<Blocks, BenchError> {
+        let counted = self.store.lines(format!("SELECT count() FROM {table}"))?;
+        let rows: u64 = counted.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default();
+        let mut files = Vec::new();
+        let mut from = 0;
+        while from < rows {
+            let block = self.store.run(format!(
+                "SELECT * FROM {table} ORDER BY topic_partition, offset LIMIT {BLOCK} OFFSET {from} FORMAT Native"
+            ))?;
+            let file = format!("{table}-{from}.native");
+            std::fs::write(self.setup.tapes.join(&file), block).map_err(BenchError::io("writing a block"))?;
+            files.push((file, BLOCK.min(rows - from)));
+            from += BLOCK;
+        }
+        let copy = bare_table(table);
+        self.store.run(format!("CREATE TABLE {copy} AS {table}"))?;
+        self.store.run(format!("ALTER TABLE {copy} DROP CONSTRAINT fence"))?;
+        Ok(Blocks { table: copy, files, rows })
+    }
+
+    fn ends(&self, topics: &[&str]) -> Result<Offsets, BenchError> {
+        let mut ends = Offsets::new();
+        for topic in topics {
+            ends.extend(self.kafka.ends(topic)?);
+        }
+        Ok(ends)
+    }
+
+    fn table(&self, topic: &str) -> Result<String, BenchError> {
+        let found = self.setup.topology.table_from(topic).map_err(|e| BenchError::Topology(e.to_string()))?;
+        Ok(found.1.to_owned())
+    }
+
+    /// Bare processes: the copy through both hops, the insert, or both at once.
+    ///
+    /// # Errors
+    /// If they cannot be run.
+    pub fn floor(&mut self, tape: &Tape, load: Load, what: Floor, watched: bool) -> Result<Run, BenchError> {
+        self.runs += 1;
+        let prefix = format!("bench-floor-{}", self.runs);
+        let topics = FLOOR_TOPICS.map(|topic| format!("{prefix}.{topic}"));
+        let [actions, verdicts, alerts, sessions, windows] = &topics;
+        let mut processes = Vec::new();
+        let copies = what != Floor::Insert;
+        if copies {
+            let partitions = self.kafka.ends(self.names()?.actions)?.len();
+            self.kafka.create(&topics, i32::try_from(partitions).unwrap_or(1))?;
+            for (hop, (name, from, to)) in tape.hops.iter().zip([
+                ("copy-1", actions, vec![verdicts.clone(), sessions.clone()]),
+                ("copy-2", verdicts, vec![alerts.clone(), windows.clone()]),
+            ]) {
+                let copy = BareCopy {
+                    group: format!("{prefix}-{name}"),
+                    from: from.clone(),
+                    tape: HOP_TAPES[usize::from(name == "copy-2")].to_owned(),
+                    read: hop.read.clone(),
+                    to,
+                    batch: BATCH,
+                };
+                processes.push(self.part(name, &Part::BareCopy(copy))?);
+            }
+            let tape = EVENTS_TAPE.to_owned();
+            let publish = BarePublish { tape, topic: actions.clone(), events: load.events, rate: load.rate };
+            processes.push(self.part("bare-publisher", &Part::BarePublish(publish))?);
+        }
+        if what != Floor::Copy {
+            let scale = |rows: u64| (rows as f64 * load.events as f64 / tape.events as f64) as u64;
+            let tables =
+                tape.tables.iter().map(|blocks| Blocks { rows: scale(blocks.rows), ..blocks.clone() });
+            for blocks in &tape.tables {
+                self.store.run(format!("TRUNCATE TABLE {}", blocks.table))?;
+            }
+            let insert = BareInsert { tables: tables.filter(|blocks| blocks.rows > 0).collect() };
+            processes.push(self.part("bare-insert", &Part::BareInsert(insert))?);
+        }
+        for process in &mut processes {
+            process.line()?;
+        }
+        let watch = if watched {
+            Some(Watch::floor(&self.kafka, &self.setup.endpoints.kafka, alerts)?)
+        } else {
+            None
+        };
+        let before = self.usage(&processes.iter().collect::<Vec<_>>())?;
+        let began = Instant::now();
+        for process in processes.iter_mut().filter(|process| process.name.starts_with("bare-")) {
+            process.say("go")?;
+        }
+        for process in &mut processes {
+            match process.name.as_str() {
+                "bare-publisher" => drop(parsed::<Published>(&process.line()?)?),
+                "bare-insert" => drop(parsed::<Inserted>(&process.line()?)?),
+                _ => {}
+            }
+        }
+        if copies {
+            for (name, topic, how) in
+                [("copy-1", actions, Ends::Gapless), ("copy-2", verdicts, Ends::Markers)]
+            {
+                let ends = self.kafka.ends(topic)?;
+                let group = self.kafka.group(&format!("{prefix}-{name}"))?;
+                wait(&format!("{name} to be through"), Duration::from_millis(5), || {
+                    let behind = group.behind(&ends, how)?;
+                    Ok((behind > 0).then(|| format!("{behind} offsets are left")))
+                })?;
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let usage = difference(&before, &self.usage(&processes.iter().collect::<Vec<_>>())?);
+        let latency = watch.map(Watch::end).transpose()?;
+        drop(processes);
+        if copies {
+            self.kafka.delete(&topics)?;
+        }
+        Ok(Run { events: load.events, seconds, usage, latency })
+    }
+}
+
+/// Which bare processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// (a) The copy, with its publisher.
+    Copy,
+    /// (b) The insert.
+    Insert,
+    /// (c) Both.
+    Both,
+}
+
+fn bare_table(table: &str) -> String {
+    format!("bench_{table}")
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, BenchError> {
+    serde_json::from_str(line).map_err(|error| BenchError::io("listening to a process")(error.into()))
+}
+
+/// What was used between.
+fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>) -> BTreeMap<String, Usage> {
+    after
+        .iter()
+        .map(|(name, after)| {
+            let before = before.get(name).map_or(0.0, |before| before.cpu_s);
+            (name.clone(), Usage { cpu_s: after.cpu_s - before, rss_bytes: after.rss_bytes })
+        })
+        .collect()
+}
+
+/// Waits until there is nothing left to say.
+fn wait(
+    what: &str,
+    between: Duration,
+    mut left: impl FnMut() -> Result<Option<String>, BenchError>,
+) -> Result<(), BenchError> {
+    let began = Instant::now();
+    loop {
+        let Some(state) = left()? else { return Ok(()) };
+        if began.elapsed() > SETTLE {
+            let seconds = SETTLE.as_secs();
+            return Err(BenchError::Late { what: what.to_owned(), seconds, state });
+        }
+        std::thread::sleep(between);
+    }
+}
+
+/// Where tapes go: a folder of their own in `logs`.
+pub fn tapes(logs: &Path) -> std::io::Result<PathBuf> {
+    let tapes = logs.join("tapes");
+    std::fs::create_dir_all(&tapes)?;
+    Ok(tapes)
+}

@@ -1,0 +1,171 @@
+//! `agentgov bench pipeline`: how fast is it, and what does it cost?
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agentgov_bench::{Bench, Contender, Floor, Load, PIPELINE, Places, Report, Run, Setup, Spread, Store};
+use agentgov_runtime::ExitCode;
+use agentgov_testenv::BackendKind;
+
+use super::OURSELVES;
+use crate::cli::{BenchPart, BenchPipeline, Global};
+use crate::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+use crate::progress::Progress;
+
+/// Events that the bare processes repeat, at most.
+const TAPE: u64 = 200_000;
+const FLOORS: [(&str, Floor); 3] =
+    [("floor (a) copy", Floor::Copy), ("floor (b) insert", Floor::Insert), ("floor (c) both", Floor::Both)];
+
+pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failure> {
+    let topology = context::topology(global)?;
+    let mut stage_args = Vec::new();
+    if let Some(file) = &global.topology {
+        stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
+    }
+    let progress = Arc::new(Progress::new(global.json));
+    let stack = Stack::start(topology, args.data.clone(), Some(BackendKind::Native), global, &progress)?;
+    let setup = Setup {
+        env: &stack.env,
+        endpoints: &stack.endpoints,
+        topology: &stack.topology,
+        stage_args,
+        tenant: TENANT,
+        agent: AGENT,
+        environment: ENVIRONMENT,
+        program: PathBuf::from(OURSELVES),
+        tapes: agentgov_bench::tapes(stack.env.logs()).or_exit(ExitCode::Failed)?,
+        processes: args.processes,
+        open_sessions: args.sessions,
+        seed: args.seed,
+    };
+    let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
+    let full = Load { events: args.events, rate: None };
+    let step = progress.step("warming up, and taping what goes through");
+    let tape = bench.tape(Load { events: args.events.min(TAPE), rate: None }).or_exit(ExitCode::Failed)?;
+    step.done("");
+    let mut contenders: Vec<Contender> = std::iter::once(PIPELINE)
+        .chain(FLOORS.map(|(name, _)| name))
+        .map(|name| Contender { name: name.to_owned(), rounds: Vec::new() })
+        .collect();
+    for round in 0..args.rounds {
+        let step = progress.step(format!("round {} of {}", round + 1, args.rounds));
+        let mut told = Vec::new();
+        for contender in &mut contenders {
+            let run = match FLOORS.iter().find(|(name, _)| *name == contender.name) {
+                None => bench.pipeline(full, false),
+                Some((_, floor)) => bench.floor(&tape, full, *floor, false),
+            }
+            .or_exit(ExitCode::Failed)?;
+            told.push(format!("{:.0} k/s", run.rate() / 1e3));
+            contender.rounds.push(run);
+        }
+        step.done(told.join(", "));
+    }
+    let mut latency = Vec::new();
+    if args.latency_seconds > 0 {
+        let most =
+            Spread::of(contenders.first().into_iter().flat_map(|c| c.rounds.iter().map(Run::rate))).median;
+        let rate = args.rate.unwrap_or(most / 2.0);
+        let load = Load { events: (rate * args.latency_seconds as f64) as u64, rate: Some(rate) };
+        let step = progress.step(format!("latency at {rate:.0} events/s"));
+        let mut rounds = [(PIPELINE, Vec::new()), (FLOORS[0].0, Vec::new())];
+        for _ in 0..args.latency_rounds {
+            for (name, runs) in &mut rounds {
+                let run = match *name {
+                    PIPELINE => bench.pipeline(load, true),
+                    _ => bench.floor(&tape, load, Floor::Copy, true),
+                };
+                runs.push(run.or_exit(ExitCode::Failed)?);
+            }
+        }
+        step.done("");
+        latency.extend(rounds.map(|(name, rounds)| Contender { name: name.to_owned(), rounds }));
+    }
+    let report = Report {
+        events: args.events,
+        processes: args.processes,
+        open_sessions: args.sessions,
+        seed: args.seed,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        policies: stack.bundle.policies().count(),
+        contenders,
+        latency,
+    };
+    stack.env.stop().or_exit(ExitCode::Failed)?;
+    if global.json {
+        say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(&report);
+    }
+    Ok(ExitCode::Done)
+}
+
+/// One of the bench's own processes.
+pub fn part(args: &BenchPart, global: &Global) -> Result<ExitCode, Failure> {
+    let part = serde_json::from_str(&args.what).or_exit(ExitCode::Usage)?;
+    let endpoints = context::endpoints(global)?;
+    let places = Places {
+        kafka: endpoints.kafka.clone(),
+        registry: endpoints.registry.clone(),
+        topology: context::topology(global)?,
+        clickhouse: Store::new(&endpoints.clickhouse).or_exit(ExitCode::Failed)?,
+        tapes: args.tapes.clone(),
+    };
+    agentgov_bench::work(&part, &places).or_exit(ExitCode::Failed)?;
+    Ok(ExitCode::Done)
+}
+
+fn tell(report: &Report) {
+    say!(
+        "{} events a round, {} rounds, {} process(es) a stage, {} open sessions, {} policies, {} cores, seed {}",
+        report.events,
+        report.contenders.first().map_or(0, |contender| contender.rounds.len()),
+        report.processes,
+        report.open_sessions,
+        report.policies,
+        report.cores,
+        report.seed
+    );
+    say!("");
+    say!("{:<18} {:>24} {:>26} {:>16}", "", "events/s", "CPU-s a million events", "pipeline has");
+    for contender in &report.contenders {
+        let (rate, cpu) = (contender.rate(), contender.cpu());
+        let share = match report.share_of(&contender.name) {
+            Some(share) if contender.name != PIPELINE => format!("{:.0} %", share.median * 100.0),
+            _ => String::new(),
+        };
+        say!(
+            "{:<18} {:>24} {:>26} {share:>16}",
+            contender.name,
+            format!("{:.0} ({:.0} to {:.0})", rate.median, rate.least, rate.most),
+            format!("{:.1} ({:.1} to {:.1})", cpu.median, cpu.least, cpu.most)
+        );
+    }
+    say!("");
+    for contender in &report.contenders {
+        say!("{}: CPU-s a million events, and most memory, by process", contender.name);
+        for (process, usage) in contender.by_process() {
+            say!("  {process:<18} {:>7.2} {:>8} MB", usage.cpu_s, usage.rss_bytes / 1_000_000);
+        }
+    }
+    for contender in &report.latency {
+        for run in &contender.rounds {
+            let Some(latency) = &run.latency else { continue };
+            let mut lines = vec![("alert", latency.alert)];
+            lines.extend(latency.row.map(|row| ("row", row)));
+            for (what, p) in lines {
+                say!(
+                    "{:<18} publish to {what:<6} p50 {:>7.1} ms  p99 {:>7.1} ms  p99.9 {:>7.1} ms  ({} seen)",
+                    contender.name,
+                    p.p50_ms,
+                    p.p99_ms,
+                    p.p999_ms,
+                    p.count
+                );
+            }
+        }
+    }
+}
