@@ -277,9 +277,42 @@ pub enum BenchCommand {
     /// How fast the pipeline is, what it costs, and how late its rows and alerts are; bare processes that move the same bytes
     /// run in turn with it, and say what the machine can do.
     Pipeline(BenchPipeline),
+    /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
+    /// `--check`, exit code 3 if a step costs more than the file says.
+    Instructions(BenchInstructions),
     /// One of the bench's own processes.
     #[command(hide = true)]
     Part(BenchPart),
+    /// One step, for `instructions`.
+    #[command(hide = true)]
+    Step(BenchStep),
+}
+
+/// `bench instructions`.
+#[derive(Debug, Args)]
+pub struct BenchInstructions {
+    /// Events of a count; twice as many are counted as well.
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub events: usize,
+    /// Compare with the figures in this file.
+    #[arg(long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
+    /// How much more a step may cost, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    pub tolerance: f64,
+    /// Write the figures into this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub write: Option<PathBuf>,
+}
+
+/// `bench step`.
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// Its name.
+    pub step: String,
+    /// With how many events.
+    #[arg(long, value_name = "N")]
+    pub events: usize,
 }
 
 /// `bench pipeline`.

@@ -58,11 +58,13 @@ pub struct Latency {
     pub row: Option<Percentiles>,
 }
 
+/// Notes when each record was published and when it was seen, in microseconds.
+type Watching = JoinHandle<Result<Vec<(i64, i64)>, BenchError>>;
+
 /// Watches a run.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    /// When each was published and seen, in microseconds.
-    alerts: JoinHandle<Result<Vec<(i64, i64)>, BenchError>>,
+    alerts: Watching,
     rows: Option<Rows>,
 }
 
@@ -194,7 +196,7 @@ fn watch_topic(
     topic: &str,
     stop: &Arc<AtomicBool>,
     published: fn(&[u8], i64) -> Option<i64>,
-) -> Result<JoinHandle<Result<Vec<(i64, i64)>, BenchError>>, BenchError> {
+) -> Result<Watching, BenchError> {
     let reader: BaseConsumer = endpoint
         .client_config()
         .set("group.id", "agentgov-bench")

@@ -4,6 +4,7 @@
 //! - [`Load`], [`Run`]: how much is published, and what it took
 //! - [`Floor`], [`Tape`]: bare processes that move the same bytes, so that a figure means something on any machine
 //! - [`Report`]: rounds of all, medians and shares
+//! - [`Step`], [`step`], [`instructions`]: what one event costs at each step, in instructions
 //! - [`Part`], [`work`]: what the bench's own processes do
 
 mod error;
@@ -15,6 +16,7 @@ mod process;
 mod report;
 mod run;
 mod sessions;
+mod steps;
 mod store;
 mod tape;
 
@@ -27,4 +29,5 @@ pub use part::{Part, Places, Publish, Published, work};
 pub use process::Usage;
 pub use report::{Contender, PIPELINE, Report, Spread};
 pub use run::{Bench, Floor, Load, Run, Setup, Tape, tapes};
+pub use steps::{Step, StepError, instructions, step};
 pub use store::Store;

@@ -106,7 +106,7 @@ fn publish(what: &Publish, places: &Places) -> Result<(), BenchError> {
     for event in 0..what.events {
         pace.wait(event);
         sessions
-            .go_on(&recorder, &what.agent, &what.run)
+            .next(&what.agent, &what.run, |event| recorder.record(event))
             .map_err(|error| BenchError::Recorder(error.to_string()))?;
     }
     let closed =

@@ -451,14 +451,14 @@ impl<'a> Bench<'a> {
         if copies {
             let partitions = self.kafka.ends(self.names()?.actions)?.len();
             self.kafka.create(&topics, i32::try_from(partitions).unwrap_or(1))?;
-            for (hop, (name, from, to)) in tape.hops.iter().zip([
+            for ((hop, tape), (name, from, to)) in tape.hops.iter().zip(HOP_TAPES).zip([
                 ("copy-1", actions, vec![verdicts.clone(), sessions.clone()]),
                 ("copy-2", verdicts, vec![alerts.clone(), windows.clone()]),
             ]) {
                 let copy = BareCopy {
                     group: format!("{prefix}-{name}"),
                     from: from.clone(),
-                    tape: HOP_TAPES[usize::from(name == "copy-2")].to_owned(),
+                    tape: tape.to_owned(),
                     read: hop.read.clone(),
                     to,
                     batch: BATCH,

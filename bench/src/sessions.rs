@@ -5,7 +5,7 @@
 
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
-use agentgov_sdk::{Content, Event, Message, Receipt, RecordError, Recorder, ToolCall, ToolResult};
+use agentgov_sdk::{Content, Event, Message, ToolCall, ToolResult};
 use fastrand::Rng;
 
 /// Scripts in the pool: more than a table's compression sees at once.
@@ -121,11 +121,8 @@ impl<'s> Sessions<'s> {
         Open { id: format!("{name}-{}", self.begun), script: self.rng.usize(..self.scripts.0.len()), next: 0 }
     }
 
-    /// Records the next event.
-    ///
-    /// # Errors
-    /// What [`Recorder::record`] says.
-    pub fn go_on(&mut self, recorder: &Recorder, agent: &str, name: &str) -> Result<Receipt, RecordError> {
+    /// Gives the next event to `say`.
+    pub fn next<R>(&mut self, agent: &str, name: &str, say: impl FnOnce(&Event<'_>) -> R) -> R {
         let at = self.rng.usize(..self.open.len());
         let over = self.open.get(at).is_none_or(|open| {
             self.scripts.0.get(open.script).is_none_or(|script| open.next >= script.len())
@@ -137,20 +134,26 @@ impl<'s> Sessions<'s> {
             }
         }
         let ended = Turn::Plain(catalogue::SESSION_ENDED);
-        let Some(open) = self.open.get_mut(at) else { return say(recorder, agent, name, &ended) };
-        let turn = self.scripts.0.get(open.script).and_then(|script| script.get(open.next)).unwrap_or(&ended);
-        open.next += 1;
-        say(recorder, agent, &open.id, turn)
+        let (session, turn) = match self.open.get_mut(at) {
+            Some(open) => {
+                let script = self.scripts.0.get(open.script);
+                let turn = script.and_then(|script| script.get(open.next)).unwrap_or(&ended);
+                open.next += 1;
+                (open.id.as_str(), turn)
+            }
+            None => (name, &ended),
+        };
+        say(&event(agent, session, turn))
     }
 }
 
-fn say(recorder: &Recorder, agent: &str, session: &str, turn: &Turn) -> Result<Receipt, RecordError> {
+fn event<'a>(agent: &'a str, session: &'a str, turn: &'a Turn) -> Event<'a> {
     let agent = Agent { id: agent, name: None, version: None };
     let event = |r#type| Event::new(r#type, session, agent);
-    let content = |text, media_type| Content { data: str::as_bytes(text), media_type };
+    let content = |text: &'a str, media_type| Content { data: text.as_bytes(), media_type };
     match turn {
-        Turn::Plain(r#type) => recorder.record(&event(r#type)),
-        Turn::Text { r#type, role, id, text } => recorder.record(&Event {
+        Turn::Plain(r#type) => event(r#type),
+        Turn::Text { r#type, role, id, text } => Event {
             message: Some(Message {
                 id,
                 role,
@@ -159,8 +162,8 @@ fn say(recorder: &Recorder, agent: &str, session: &str, turn: &Turn) -> Result<R
                 content: Some(content(text, "text/plain")),
             }),
             ..event(r#type)
-        }),
-        Turn::Call { id, tool, arguments, message, calls, has_text } => recorder.record(&Event {
+        },
+        Turn::Call { id, tool, arguments, message, calls, has_text } => Event {
             message: Some(Message {
                 id: message,
                 role: "assistant",
@@ -174,8 +177,8 @@ fn say(recorder: &Recorder, agent: &str, session: &str, turn: &Turn) -> Result<R
                 arguments: content(arguments, "application/json"),
             }),
             ..event(catalogue::TOOL_INVOKED)
-        }),
-        Turn::Answer { id, tool, content: answer } => recorder.record(&Event {
+        },
+        Turn::Answer { id, tool, content: answer } => Event {
             result: Some(ToolResult {
                 call_id: id,
                 name: Some(tool),
@@ -183,7 +186,7 @@ fn say(recorder: &Recorder, agent: &str, session: &str, turn: &Turn) -> Result<R
                 content: content(answer, "application/json"),
             }),
             ..event(catalogue::TOOL_RESPONSE_RECEIVED)
-        }),
+        },
     }
 }
 

@@ -174,7 +174,8 @@ fn text(path: &str) -> Result<&'static str, Failure> {
     })
 }
 
-fn bundle_files() -> BundleFiles {
+/// The example's bundle.
+pub fn bundle_files() -> BundleFiles {
     fn add(dir: &Dir<'_>, files: &mut std::collections::BTreeMap<String, Vec<u8>>) {
         for file in dir.files() {
             if let Ok(path) = file.path().strip_prefix("bundle") {

@@ -54,7 +54,7 @@ impl Outputs {
     fn due(&mut self) -> impl Iterator<Item = &Taped> {
         self.seen += 1;
         let len = self.records.len() as u64;
-        let until = if self.read == 0 { 0 } else { self.seen * len / self.read };
+        let until = (self.seen * len).checked_div(self.read).unwrap_or(0);
         let from = std::mem::replace(&mut self.said, until);
         let records = &self.records;
         (from..until).filter_map(move |at| records.get(usize::try_from(at % len).ok()?))

@@ -1,7 +1,7 @@
 //! The step, its changelog and its tables.
 
 use agentgov_enrichment::{AgentTable, Change, Session};
-use agentgov_policy::{BundleTable, Folded, Kernel};
+use agentgov_policy::{BundleTable, Folded, Kernel, Scenes};
 use agentgov_runtime::processor::{
     OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord,
 };
@@ -23,6 +23,7 @@ use crate::sessions::Sessions;
 pub struct Evaluator {
     agents: AgentTable,
     bundles: BundleTable,
+    scenes: Scenes,
     refusals: Refusals,
     limits: SessionLimits,
     agents_topic: String,
@@ -42,6 +43,7 @@ impl Evaluator {
         Ok(Self {
             agents: AgentTable::default(),
             bundles: BundleTable::default(),
+            scenes: Scenes::default(),
             refusals: Refusals::new(bundles_topic),
             limits: limits.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
@@ -111,6 +113,7 @@ impl Processor for Evaluator {
             limits: self.limits,
             agents_topic: &self.agents_topic,
             bundles_topic: &self.bundles_topic,
+            scenes: &self.scenes,
         };
         let step = kernel.step(session, event, origin);
         for finding in &step.findings {

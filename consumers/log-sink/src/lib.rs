@@ -20,3 +20,5 @@ mod writer;
 
 pub use migrate::{Migrated, migrate};
 pub use stage::{Config, run};
+#[doc(hidden)]
+pub use writer::Actions;

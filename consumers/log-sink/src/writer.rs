@@ -135,6 +135,39 @@ impl Writer for LogWriter {
     }
 }
 
+/// Rows of actions without a stage around them, so that a benchmark can count what they cost.
+#[derive(Debug)]
+pub struct Actions {
+    block: Block,
+    schema: &'static wire::Schema,
+}
+
+impl Actions {
+    /// None yet.
+    ///
+    /// # Errors
+    /// If this build's schema does not parse.
+    pub fn new() -> Result<Self, wire::SchemaError> {
+        let block = Block::new(raw::Columns::columns().chain(action::Columns::columns()).collect());
+        Ok(Self { block, schema: subject::ACTION_EVENT.schema()? })
+    }
+
+    /// Adds a record as a row.
+    pub fn push(&mut self, record: &Record<'_>) {
+        let raw = raw::Raw::new(record, 1);
+        let split = wire::split(record.value.unwrap_or_default());
+        let writers = split
+            .map(|(id, datum)| (self.schema, id, datum))
+            .map_err(|error| (error.reason(), error.to_string()));
+        push::<action::Columns>(&mut self.block, raw, &writers);
+    }
+
+    /// Bytes gathered.
+    pub fn bytes(&self) -> usize {
+        self.block.bytes()
+    }
+}
+
 /// SHA-256 of a record's value; of no bytes for a tombstone.
 pub(crate) fn record_digest(record: &Record<'_>) -> Digest {
     Digest::of(record.value.unwrap_or_default())

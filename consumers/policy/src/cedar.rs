@@ -1,6 +1,6 @@
 //! An action in Cedar's words: principal, action, resource, context.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use agentgov_enrichment::{Agent, Effect, Known, Scalar, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
+    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicySet, Request,
     RestrictedExpression,
 };
 use chrono::{DateTime, Datelike as _, SecondsFormat};
@@ -75,13 +75,6 @@ impl Act {
     }
 }
 
-/// What Cedar is asked.
-#[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) request: Request,
-    pub(crate) entities: Entities,
-}
-
 /// Policies that apply, and those that could not be evaluated: by id, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
@@ -89,8 +82,65 @@ pub(crate) struct Answer {
     pub(crate) errors: Vec<(String, String)>,
 }
 
-impl Question {
-    /// About `event`, which calls a tool of this `effect`.
+/// Which attributes of the context policies read: the others need not be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// These, by name.
+    Only(BTreeSet<String>),
+    /// Any: a policy reads the context as a whole.
+    All,
+}
+
+impl Wanted {
+    /// By what the policies say, in Cedar's JSON format.
+    pub(crate) fn of<'p>(policies: impl Iterator<Item = &'p Policy>) -> Self {
+        let mut names = BTreeSet::new();
+        for policy in policies {
+            // What cannot be written down is read as a whole.
+            if !policy.to_json().is_ok_and(|json| collect(&json, &mut names)) {
+                return Self::All;
+            }
+        }
+        Self::Only(names)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Only(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
+}
+
+/// Collects the attributes of the context that are read by their names. False if it is read otherwise.
+fn collect(json: &serde_json::Value, names: &mut BTreeSet<String>) -> bool {
+    let is_context = |json: Option<&serde_json::Value>| {
+        json.and_then(|json| json.get("Var")).and_then(serde_json::Value::as_str) == Some("context")
+    };
+    match json {
+        serde_json::Value::Object(fields) => fields.iter().all(|(field, inner)| {
+            if (field == "." || field == "has") && is_context(inner.get("left")) {
+                let name = inner.get("attr").and_then(serde_json::Value::as_str);
+                return name.map(|name| names.insert(name.to_owned())).is_some();
+            }
+            !(field == "Var" && inner == "context") && collect(inner, names)
+        }),
+        serde_json::Value::Array(items) => items.iter().all(|item| collect(item, names)),
+        _ => true,
+    }
+}
+
+/// Principal, action and resource of a kind of question.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    principal: EntityUid,
+    action: EntityUid,
+    resource: EntityUid,
+    pub(crate) entities: Entities,
+}
+
+impl Scene {
+    /// Of an agent that calls a tool of this `effect`.
     ///
     /// # Errors
     /// In words: Cedar does not take a value. None is known that it would not.
@@ -98,10 +148,8 @@ impl Question {
         event: &ActionEvent<'_>,
         effect: Effect,
         agent: Option<&Agent>,
-        session: &Session,
-        known: &Known,
     ) -> Result<Self, String> {
-        let act = Act::of(event);
+        let action = Act::of(event).uid();
         let principal = uid(&AGENT, &format!("{}/{}", event.tenant_id, event.agent.id));
         let resource = tool_uid(event.tool.as_ref().map_or("", |tool| tool.name));
         let entities = Entities::from_entities(
@@ -113,15 +161,40 @@ impl Question {
                     HashSet::from([effect_uid(effect)]),
                 )
                 .map_err(|e| e.to_string())?,
-                Entity::new_no_attrs(act.uid(), HashSet::from([act_group()])),
+                Entity::new_no_attrs(action.clone(), HashSet::from([act_group()])),
             ],
             None,
         )
         .map_err(|e| e.to_string())?;
-        let context = Context::from_pairs(context(event, session, known)).map_err(|e| e.to_string())?;
-        let request =
-            Request::new(principal, act.uid(), resource, context, None).map_err(|e| e.to_string())?;
-        Ok(Self { request, entities })
+        Ok(Self { principal, action, resource, entities })
+    }
+}
+
+/// What Cedar is asked.
+#[derive(Debug)]
+pub(crate) struct Question<'s> {
+    pub(crate) request: Request,
+    pub(crate) scene: &'s Scene,
+}
+
+impl<'s> Question<'s> {
+    /// About `event`, with what is `wanted` of the context.
+    ///
+    /// # Errors
+    /// In words: Cedar does not take a value. None is known that it would not.
+    pub(crate) fn new(
+        event: &ActionEvent<'_>,
+        scene: &'s Scene,
+        session: &Session,
+        known: &Known,
+        wanted: &Wanted,
+    ) -> Result<Self, String> {
+        let pairs = context(event, session, known, wanted);
+        let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
+        let Scene { principal, action, resource, .. } = scene;
+        let request = Request::new(principal.clone(), action.clone(), resource.clone(), context, None)
+            .map_err(|e| e.to_string())?;
+        Ok(Self { request, scene })
     }
 
     /// Asks all policies of a set, which are of one effect.
@@ -129,7 +202,7 @@ impl Question {
         if policies.is_empty() {
             return Answer::default();
         }
-        let response = Authorizer::new().is_authorized(&self.request, policies, &self.entities);
+        let response = Authorizer::new().is_authorized(&self.request, policies, &self.scene.entities);
         let mut satisfied: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
         satisfied.sort();
         let mut errors: Vec<(String, String)> = response
@@ -155,33 +228,42 @@ fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, S
     Entity::new(principal, attributes, roles).map_err(|e| e.to_string())
 }
 
-/// Exactly what [`crate::schema::CONTEXT`] and the derived values declare.
-fn context(event: &ActionEvent<'_>, session: &Session, known: &Known) -> Vec<(String, RestrictedExpression)> {
-    let mut pairs = vec![
-        ("environment".to_owned(), text(event.environment)),
-        ("tenant".to_owned(), text(event.tenant_id)),
-        (
-            "session".to_owned(),
-            record([
-                ("events", RestrictedExpression::new_long(session.events())),
-                ("tool_calls", RestrictedExpression::new_long(session.tool_calls().into())),
-            ]),
-        ),
-    ];
-    if let Some(message) = &event.message {
-        let fields = [
+/// Exactly what [`crate::schema::CONTEXT`] and the derived values declare, as far as it is wanted.
+fn context(
+    event: &ActionEvent<'_>,
+    session: &Session,
+    known: &Known,
+    wanted: &Wanted,
+) -> Vec<(String, RestrictedExpression)> {
+    let mut pairs = Vec::new();
+    let mut add = |name: &str, value: &dyn Fn() -> Option<RestrictedExpression>| {
+        if wanted.has(name) {
+            pairs.extend(value().map(|value| (name.to_owned(), value)));
+        }
+    };
+    add("environment", &|| Some(text(event.environment)));
+    add("tenant", &|| Some(text(event.tenant_id)));
+    add("session", &|| {
+        Some(record([
+            ("events", RestrictedExpression::new_long(session.events())),
+            ("tool_calls", RestrictedExpression::new_long(session.tool_calls().into())),
+        ]))
+    });
+    add("message", &|| {
+        let message = event.message.as_ref()?;
+        Some(record([
             ("has_text", RestrictedExpression::new_bool(message.has_text)),
             ("tool_calls", RestrictedExpression::new_long(message.tool_calls.into())),
-        ];
-        pairs.push(("message".to_owned(), record(fields)));
+        ]))
+    });
+    add("actor", &|| {
+        let actor = event.actor.as_ref()?;
+        Some(record([("id", text(actor.id)), ("kind", text(actor.r#type))]))
+    });
+    add("time", &|| datetime(event.occurred_at.0));
+    for (name, value) in &known.derived {
+        add(name, &|| Some(scalar(value)));
     }
-    if let Some(actor) = &event.actor {
-        pairs.push(("actor".to_owned(), record([("id", text(actor.id)), ("kind", text(actor.r#type))])));
-    }
-    if let Some(time) = datetime(event.occurred_at.0) {
-        pairs.push(("time".to_owned(), time));
-    }
-    pairs.extend(known.derived.iter().map(|(name, value)| (name.clone(), scalar(value))));
     pairs
 }
 

@@ -13,15 +13,17 @@ use cedar_policy::{
     ResourceConstraint,
 };
 
-use crate::cedar::{self, Act};
+use crate::cedar::{self, Act, Wanted};
 
 /// The policies that can match a kind of request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Candidates {
     /// Forbids, enforced and observed.
     pub(crate) rules: PolicySet,
     /// Permits.
     pub(crate) grants: PolicySet,
+    /// What they read of the context.
+    pub(crate) wanted: Wanted,
 }
 
 /// Candidates by action and tool.
@@ -70,8 +72,9 @@ impl Index {
 }
 
 impl Candidates {
-    fn new<'p>(policies: impl Iterator<Item = &'p Policy>) -> Self {
-        let mut candidates = Self::default();
+    fn new<'p>(policies: impl Iterator<Item = &'p Policy> + Clone) -> Self {
+        let wanted = Wanted::of(policies.clone());
+        let mut candidates = Self { rules: PolicySet::new(), grants: PolicySet::new(), wanted };
         for policy in policies {
             let set = match policy.effect() {
                 PolicyEffect::Forbid => &mut candidates.rules,
@@ -132,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cedar::{Answer, Question};
+    use crate::cedar::{Answer, Question, Scene};
 
     const TOOLS: &str = "
 default: { effect: external }
@@ -201,6 +204,10 @@ tools:
         "[Tool::\"look\", Tool::\"drop\"].contains(resource)",
         "context has n && [1, 2].contains(context.n)",
         "context has n && context.n + 9223372036854775807 > 0",
+        "context.session == {\"events\": 0, \"tool_calls\": 0}",
+        "context == {\"n\": 2}",
+        "[context].contains({\"n\": 2})",
+        "context.environment == \"e\" && context has session.tool_calls",
     ];
 
     fn policies() -> impl Strategy<Value = Vec<(bool, usize, usize, usize, usize)>> {
@@ -284,15 +291,25 @@ tools:
             let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             let known = Known { derived, ..Known::default() };
             let agent = registered.then_some(&agent);
-            let question = Question::new(&event, tools.effect(tool), agent, &Session::new(), &known).unwrap();
-
+            let scene = Scene::new(&event, tools.effect(tool), agent).unwrap();
+            let session = Session::new();
+            let asked = |wanted: &Wanted| Question::new(&event, &scene, &session, &known, wanted).unwrap();
             let candidates = index.candidates(Act::of(&event), tool);
+            let (question, sliced) = (asked(&Wanted::All), asked(&candidates.wanted));
+            for policies in [&candidates.rules, &candidates.grants] {
+                let (whole, sliced) = (question.ask(policies), sliced.ask(policies));
+                prop_assert_eq!(&whole.satisfied, &sliced.satisfied);
+                // The messages list what is there.
+                let ids = |answer: &Answer| answer.errors.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+                prop_assert_eq!(ids(&whole), ids(&sliced));
+            }
+
             let rules = question.ask(&candidates.rules);
             let grants = question.ask(&candidates.grants);
             let plain = Authorizer::new().is_authorized(
                 &question.request,
                 &PolicySet::from_policies(all.clone()).unwrap(),
-                &question.entities,
+                &scene.entities,
             );
             let allowed = rules.satisfied.is_empty() && !grants.satisfied.is_empty();
             prop_assert_eq!(plain.decision() == Decision::Allow, allowed);

@@ -9,9 +9,10 @@ use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
 
 use crate::bundle::Bundle;
-use crate::cedar::{Act, Answer, Question};
+use crate::cedar::{Act, Answer, Question, Scene, Wanted};
 use crate::judgement::{Decision, Judgement, Reason, known_json};
 use crate::policy::{Kind, Mode, Policy, RuleEffect};
+use crate::scenes::Scenes;
 use crate::table::BundleTable;
 
 /// What judging needs beside the event and its session.
@@ -27,6 +28,8 @@ pub struct Kernel<'a> {
     pub agents_topic: &'a str,
     /// The topic that `bundles` was folded from, for the verdict.
     pub bundles_topic: &'a str,
+    /// What it keeps from event to event.
+    pub scenes: &'a Scenes,
 }
 
 /// What became of one event.
@@ -77,7 +80,11 @@ impl Kernel<'_> {
             };
         };
         let known = bundle.tools().derive(session, event);
-        let outcome = evaluate(bundle, session, event, agent, &known);
+        let scene = self.scenes.of(event, bundle, agent, self.agents.next_offset());
+        let outcome = match scene {
+            Ok(scene) => evaluate(bundle, session, event, agent, &known, &scene),
+            Err(message) => Outcome::unasked(message),
+        };
         let mut errors = known.findings.clone();
         errors.extend(outcome.errors);
         Judgement {
@@ -126,17 +133,26 @@ fn evaluate(
     event: &ActionEvent<'_>,
     agent: Option<&Agent>,
     known: &Known,
+    scene: &Scene,
 ) -> Outcome {
     let tool = event.tool.as_ref().map_or("", |tool| tool.name);
-    let question = match Question::new(event, bundle.tools().effect(tool), agent, session, known) {
-        Ok(question) => question,
-        Err(message) => return Outcome::unasked(message),
-    };
     let candidates = bundle.index().candidates(Act::of(event), tool);
-    let rules = question.ask(&candidates.rules);
     // Only an active agent has grants.
     let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
-    let grants = if active { question.ask(&candidates.grants) } else { Answer::default() };
+    let ask = |wanted| {
+        let question = Question::new(event, scene, session, known, wanted)?;
+        let grants = if active { question.ask(&candidates.grants) } else { Answer::default() };
+        Ok((question.ask(&candidates.rules), grants))
+    };
+    let answers = match ask(&candidates.wanted) {
+        // What Cedar says of an attribute that is not there names those that are.
+        Ok((rules, grants)) if !rules.errors.is_empty() || !grants.errors.is_empty() => ask(&Wanted::All),
+        answers => answers,
+    };
+    let (rules, grants) = match answers {
+        Ok(answers) => answers,
+        Err(message) => return Outcome::unasked(message),
+    };
     let policies = |ids: &[String]| -> Vec<Arc<Policy>> {
         ids.iter().filter_map(|id| bundle.policy(id)).map(Arc::clone).collect()
     };

@@ -13,7 +13,7 @@
 //!
 //! - [`BundleFiles`]: a bundle as files; [`Bundle`]: compiled, or every [`Problem`] of it at once
 //! - [`BundleTable`]: the bundles that were pushed, folded from their topic
-//! - [`Kernel`], [`Step`], [`Judgement`]: judging
+//! - [`Kernel`], [`Step`], [`Judgement`]: judging; [`Scenes`]: what it keeps from event to event, and what decides nothing
 //! - [`testing`]: a bundle's own tests
 
 mod bundle;
@@ -24,6 +24,7 @@ mod judgement;
 mod kernel;
 mod manifest;
 mod policy;
+mod scenes;
 mod schema;
 mod source;
 mod table;
@@ -35,5 +36,6 @@ pub use files::BundleFiles;
 pub use judgement::{Decision, Judgement, Reason};
 pub use kernel::{Kernel, Step};
 pub use policy::{Kind, Mode, Policy, RuleEffect, Severity};
+pub use scenes::Scenes;
 pub use schema::SCHEMA_FILE;
 pub use table::{BundleTable, Folded, Refused};

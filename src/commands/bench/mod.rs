@@ -1,6 +1,7 @@
 //! `agentgov bench …`: try it hard, and measure.
 
 mod faults;
+mod instructions;
 mod pipeline;
 
 use agentgov_runtime::ExitCode;
@@ -15,6 +16,8 @@ pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failur
     match command {
         BenchCommand::Faults(args) => faults::faults(args, global),
         BenchCommand::Pipeline(args) => pipeline::pipeline(args, global),
+        BenchCommand::Instructions(args) => instructions::instructions(args, global),
+        BenchCommand::Step(args) => instructions::step(args, global),
         BenchCommand::Part(args) => pipeline::part(args, global),
     }
 }

@@ -19,6 +19,7 @@ use crate::files::BundleFiles;
 use crate::judgement::Judgement;
 use crate::kernel::Kernel;
 use crate::policy::Kind;
+use crate::scenes::Scenes;
 use crate::table::BundleTable;
 
 const TENANT: &str = "tests";
@@ -36,7 +37,8 @@ pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
             Ok((file, start)) => {
                 for test in &file.tests {
                     let agents = registry(test.value.agent.as_ref().unwrap_or(&file.agent));
-                    let mut runner = Runner::new(bundle, &bundles, &agents, path, start);
+                    let scenes = Scenes::default();
+                    let mut runner = Runner::new(bundle, (&bundles, &agents, &scenes), path, start);
                     runner.test(&test.value);
                     violated.append(&mut runner.violated);
                     report.cases.push(Case {
@@ -119,15 +121,21 @@ struct Told<'t> {
 impl<'a> Runner<'a> {
     fn new(
         bundle: &'a Bundle,
-        bundles: &'a BundleTable,
-        agents: &'a AgentTable,
+        (bundles, agents, scenes): (&'a BundleTable, &'a AgentTable, &'a Scenes),
         path: &'a str,
         start: Micros,
     ) -> Self {
         let ttl = Span(std::time::Duration::MAX);
         let limits = SessionLimits { ttl, max_facts: u32::MAX, max_bytes: u64::MAX };
         Self {
-            kernel: Kernel { agents, bundles, limits, agents_topic: "agents", bundles_topic: "bundles" },
+            kernel: Kernel {
+                agents,
+                bundles,
+                limits,
+                agents_topic: "agents",
+                bundles_topic: "bundles",
+                scenes,
+            },
             environment: bundle.environments().first().map_or("", String::as_str),
             path,
             start,

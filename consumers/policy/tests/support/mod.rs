@@ -214,5 +214,13 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
 
 /// A kernel with one bundle and the airline's agent.
 pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k> {
-    Kernel { agents, bundles, limits: no_limits(), agents_topic: "agents", bundles_topic: "bundles" }
+    Kernel {
+        agents,
+        bundles,
+        limits: no_limits(),
+        agents_topic: "agents",
+        bundles_topic: "bundles",
+        // One a kernel; tests are short.
+        scenes: Box::leak(Box::default()),
+    }
 }

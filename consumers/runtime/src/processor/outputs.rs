@@ -1,5 +1,7 @@
 //! Where a step puts what it says. One buffer a batch, so that a record costs no allocation of its own.
 
+use std::collections::HashSet;
+
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Stage, Topology, registry_subject};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
@@ -187,7 +189,21 @@ impl Outputs {
         self.bytes.len()
     }
 
-    /// What is to be sent, in order.
+    /// What is to be sent, in order: of each entry of the changelog only the last, since nobody sees what stood there in
+    /// between, and compaction would leave no other.
+    pub(super) fn to_send(&self) -> impl Iterator<Item = Outgoing<'_>> {
+        let mut last = HashSet::new();
+        let mut superseded = vec![false; self.records.len()];
+        for (record, superseded) in self.records.iter().zip(&mut superseded).rev() {
+            if Some(record.emitter) == self.state {
+                let key = self.bytes.get(record.key_start..record.value_start);
+                *superseded = !last.insert((record.partition, key));
+            }
+        }
+        self.iter().zip(superseded).filter(|(_, superseded)| !superseded).map(|(record, _)| record)
+    }
+
+    /// What was said, in order.
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         self.records.iter().filter_map(|r| {
             Some(Outgoing {
@@ -197,5 +213,52 @@ impl Outputs {
                 value: if r.tombstone { None } else { Some(self.bytes.get(r.value_start..r.end)?) },
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::state::{Progress, SessionState};
+    use agentgov_schemas::subject;
+    use agentgov_schemas::verdict::Origin;
+
+    use super::*;
+
+    fn entry(next_offset: i64) -> SessionState<'static> {
+        let progress = Some(Progress { next_offset, bundles_announced: 0 });
+        SessionState { tenant_id: "", session_id: "", header: None, fact: None, call: None, progress }
+    }
+
+    #[test]
+    fn of_each_entry_of_the_changelog_the_last_is_sent_and_all_else() {
+        let topology = Topology::embedded().unwrap();
+        let stage = topology.stage("evaluator").unwrap();
+        let mut outputs = Outputs::new(&topology, stage, |_, _| Ok(SchemaId(1))).unwrap();
+        let reject = agentgov_schemas::reject::Reject {
+            stage: "evaluator",
+            reason: "",
+            detail: "",
+            origin: Origin { topic: "t", partition: 0, offset: 0, logged_at: Default::default() },
+            key: b"",
+            size: 0,
+            sha256: agentgov_schemas::Digest::of(b""),
+            head: b"",
+        };
+        for (partition, key, offset) in [(0, b"a", 1_i64), (1, b"a", 2), (0, b"b", 3), (0, b"a", 4)] {
+            outputs.at_partition(partition);
+            outputs.state(key, Some(&entry(offset))).unwrap();
+            outputs.emit(subject::REJECT, b"a", &reject).unwrap();
+        }
+        outputs.at_partition(0);
+        outputs.state::<SessionState<'_>>(b"b", None).unwrap();
+        let state = topology.topic_of(subject::SESSION_STATE).unwrap().0;
+        let sent: Vec<_> = outputs.to_send().collect();
+        let states: Vec<_> = sent.iter().filter(|sent| sent.topic == state).collect();
+        let keys: Vec<_> =
+            states.iter().map(|sent| (sent.partition, sent.key, sent.value.is_some())).collect();
+        assert_eq!(keys, [(1, &b"a"[..], true), (0, &b"a"[..], true), (0, &b"b"[..], false)]);
+        assert_eq!(sent.len() - states.len(), 4, "what is no state is sent whatever its key");
+        let said: Vec<_> = outputs.iter().filter(|said| said.topic == state).collect();
+        assert_eq!(states[1].value, said[3].value, "and it is the last one");
     }
 }

@@ -161,7 +161,7 @@ impl Transactions {
             return Lost::at("beginning a transaction")(error);
         }
         failpoint::edge("processor::begun");
-        for record in outputs.iter() {
+        for record in outputs.to_send() {
             if let Err(error) = self.send(&record) {
                 tracing::warn!(%error, topic = record.topic, "output refused; aborting");
                 return self.abort();
@@ -315,6 +315,8 @@ fn producer(
         .set("transaction.timeout.ms", &timeout)
         .set("message.timeout.ms", &timeout)
         .set("acks", "all")
+        // Nobody asks for each success; a failure aborts the transaction.
+        .set("delivery.report.only.error", "true")
         .set("compression.type", "zstd")
         .set("linger.ms", "5")
         .set("batch.num.messages", "100000")

@@ -1,0 +1,378 @@
+//! What one event costs at each step, without Kafka and ClickHouse around it: counted in instructions, which no other load on
+//! the machine changes.
+//!
+//! A step does what the steps before it do, and its own; so its own is the difference. What it does with `n` and with
+//! `2 n` events is compared, so that starting up costs nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use agentgov_alerter::Alerter;
+use agentgov_enrichment::{AgentTable, Session};
+use agentgov_evaluator::Evaluator;
+use agentgov_log_sink::Actions;
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
+use agentgov_runtime::Health;
+use agentgov_runtime::processor::{Outputs, Processor, RestoreValue, TableRecord};
+use agentgov_runtime::sink::{Record, TopicPartition};
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::subject::{self, Subject};
+use agentgov_schemas::topology::Topology;
+use agentgov_schemas::verdict::{Origin, Verdict};
+use agentgov_schemas::wire::{self, Encoder, SchemaId};
+use agentgov_schemas::{Millis, catalogue};
+use agentgov_sdk::Composer;
+use serde::{Deserialize, Serialize};
+
+use crate::sessions::{Scripts, Sessions};
+
+/// Sessions open side by side.
+const OPEN: usize = 500;
+const ID: SchemaId = SchemaId(1);
+const SEED: u64 = 1;
+
+/// A step of an event's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The SDK's: check, number, encode.
+    Compose,
+    /// Decode, borrowed.
+    Decode,
+    /// What is known: derived values of a judged action, the session's facts and calls.
+    Enrich,
+    /// What the policies say.
+    Evaluate,
+    /// The whole evaluator: changelog and verdicts encoded as well.
+    Encode,
+    /// The alerter, with the verdicts.
+    Alert,
+    /// The sink: a row in columns.
+    Row,
+}
+
+impl Step {
+    /// In the order of the way.
+    pub const ALL: [Self; 7] =
+        [Self::Compose, Self::Decode, Self::Enrich, Self::Evaluate, Self::Encode, Self::Alert, Self::Row];
+
+    /// The name, as it is told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compose => "compose",
+            Self::Decode => "decode",
+            Self::Enrich => "enrich",
+            Self::Evaluate => "evaluate",
+            Self::Encode => "encode",
+            Self::Alert => "alert",
+            Self::Row => "row",
+        }
+    }
+
+    /// The step that it builds upon.
+    const fn before(self) -> Option<Self> {
+        match self {
+            Self::Compose => None,
+            Self::Decode | Self::Row => Some(Self::Compose),
+            Self::Enrich => Some(Self::Decode),
+            Self::Evaluate => Some(Self::Enrich),
+            Self::Encode => Some(Self::Evaluate),
+            Self::Alert => Some(Self::Encode),
+        }
+    }
+}
+
+/// Why a step could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StepError(String);
+
+impl StepError {
+    fn of<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self(format!("{what}: {error}"))
+    }
+}
+
+/// Does a step with so many events. A number that depends on all of it, so that nothing is left out.
+///
+/// # Errors
+/// If something does not fit: a mistake of ours.
+pub fn step(
+    step: Step,
+    events: usize,
+    topology: &Topology,
+    files: &BundleFiles,
+    (tenant, agent, environment): (&str, &str, &str),
+) -> Result<usize, StepError> {
+    let composed = compose(events, tenant, agent, environment)?;
+    let values = || composed.iter().map(|(_, value)| value.as_slice());
+    match step {
+        Step::Compose => Ok(values().map(<[u8]>::len).sum()),
+        Step::Decode => {
+            let mut sum = 0;
+            for value in values() {
+                sum += decode(value)?.session_id.len();
+            }
+            Ok(sum)
+        }
+        Step::Enrich | Step::Evaluate => {
+            let known = Known::new(files, tenant, agent, environment)?;
+            let kernel = known.kernel(topology)?;
+            let tools = known.bundle.tools();
+            let mut sessions: std::collections::HashMap<String, Session> = std::collections::HashMap::new();
+            let mut sum = 0;
+            for (offset, value) in values().enumerate() {
+                let event = decode(value)?;
+                let session = match sessions.get_mut(event.session_id) {
+                    Some(session) => session,
+                    None => sessions.entry(event.session_id.to_owned()).or_default(),
+                };
+                let origin = origin(offset);
+                if step == Step::Evaluate {
+                    let step = kernel.step(session, &event, &origin);
+                    sum += step.changes.len() + usize::from(step.verdict.is_some());
+                } else {
+                    if catalogue::is_judged(event.r#type) {
+                        sum += tools.derive(session, &event).derived.len();
+                    }
+                    sum += session.apply(&event, &origin, Some(tools), &kernel.limits).changes.len();
+                }
+            }
+            Ok(sum)
+        }
+        Step::Encode | Step::Alert => {
+            let known = Known::new(files, tenant, agent, environment)?;
+            let mut evaluating = Stepping::new(topology, "evaluator", Evaluator::new)?;
+            known.fold_into(topology, &mut evaluating.processor)?;
+            let mut alerting = Stepping::new(topology, "alerter", |_, _| {
+                Ok::<_, StepError>(Alerter::new(std::time::Duration::from_secs(3_600)))
+            })?;
+            let verdicts = topology.topic_of(subject::VERDICT).map_err(StepError::of("topology"))?.0;
+            let mut sum = 0;
+            for (offset, value) in values().enumerate() {
+                let event = decode(value)?;
+                sum += evaluating.step(offset, &event)?;
+                if step == Step::Alert {
+                    for record in evaluating.outputs.iter().filter(|record| record.topic == verdicts) {
+                        let (id, datum) = wire::split(record.value.unwrap_or_default())
+                            .map_err(StepError::of("a verdict"))?;
+                        let schema = subject::VERDICT.schema().map_err(StepError::of("schema"))?;
+                        let verdict: Verdict<'_> =
+                            schema.decode(id, datum).map_err(StepError::of("a verdict"))?;
+                        sum += alerting.step(offset, &verdict)?;
+                    }
+                    alerting.outputs.clear();
+                }
+                evaluating.outputs.clear();
+            }
+            Ok(sum)
+        }
+        Step::Row => {
+            let mut rows = Actions::new().map_err(StepError::of("schema"))?;
+            let at = TopicPartition::new("actions", 0);
+            for (offset, (key, value)) in composed.iter().enumerate() {
+                rows.push(&Record {
+                    at: &at,
+                    offset: offset as i64,
+                    logged_at: Millis(1_700_000_000_000),
+                    key: Some(key),
+                    value: Some(value),
+                    headers: None,
+                });
+            }
+            Ok(rows.bytes())
+        }
+    }
+}
+
+/// A processor without its runtime.
+struct Stepping<P: Processor> {
+    processor: P,
+    partition: P::Partition,
+    outputs: Outputs,
+}
+
+impl<P: Processor> Stepping<P> {
+    fn new<E: std::fmt::Display>(
+        topology: &Topology,
+        name: &str,
+        new: impl FnOnce(&Topology, &agentgov_schemas::topology::Stage) -> Result<P, E>,
+    ) -> Result<Self, StepError> {
+        let stage = topology.stage(name).map_err(StepError::of("topology"))?;
+        let processor = new(topology, stage).map_err(StepError::of("processor"))?;
+        let partition = processor.partition(0);
+        let outputs = Outputs::new(topology, stage, |_, _| Ok(ID)).map_err(StepError::of("outputs"))?;
+        Ok(Self { processor, partition, outputs })
+    }
+
+    fn step(&mut self, offset: usize, input: &P::Input<'_>) -> Result<usize, StepError> {
+        self.processor
+            .step(&mut self.partition, &origin(offset), input, &mut self.outputs)
+            .map_err(|reject| StepError(format!("rejected: {reject:?}")))?;
+        Ok(self.outputs.iter().count())
+    }
+}
+
+/// The agent and the bundle.
+struct Known {
+    agents: AgentTable,
+    bundles: BundleTable,
+    scenes: Scenes,
+    bundle: std::sync::Arc<Bundle>,
+    records: [(Subject, Vec<u8>); 2],
+}
+
+impl Known {
+    fn new(files: &BundleFiles, tenant: &str, agent: &str, environment: &str) -> Result<Self, StepError> {
+        let entry = AgentEntry {
+            tenant_id: tenant,
+            agent_id: agent,
+            name: agent,
+            owner: "bench",
+            roles: vec!["airline-agent"],
+            state: "active",
+            description: "",
+            pushed_by: "bench",
+        };
+        let compiled = Bundle::compile(files).map_err(|problems| StepError(format!("{problems:?}")))?;
+        let ids: Vec<String> = compiled.policies().map(|policy| policy.id.clone()).collect();
+        let bundle = governance::Bundle {
+            name: compiled.name(),
+            version: compiled.version(),
+            digest: files.digest(),
+            environments: compiled.environments().iter().map(String::as_str).collect(),
+            files: files.0.iter().map(|(path, content)| BundleFile { path, content }).collect(),
+            pushed_by: "bench",
+            policies: ids.iter().map(String::as_str).collect(),
+        };
+        let mut agents = AgentTable::default();
+        agents.fold(&entry, 0);
+        let mut bundles = BundleTable::default();
+        if let Folded::Refused(refused) = bundles.fold(&bundle, 0) {
+            return Err(StepError(format!("the bundle is refused: {refused:?}")));
+        }
+        let active = bundles.active(environment).map(std::sync::Arc::clone);
+        let active = active.ok_or_else(|| StepError("the bundle is not active".to_owned()))?;
+        let records = [
+            (subject::AGENT, encoded(subject::AGENT, &entry)?),
+            (subject::BUNDLE, encoded(subject::BUNDLE, &bundle)?),
+        ];
+        Ok(Self { agents, bundles, scenes: Scenes::default(), bundle: active, records })
+    }
+
+    fn kernel(&self, topology: &Topology) -> Result<Kernel<'_>, StepError> {
+        let stage = topology.stage("evaluator").map_err(StepError::of("topology"))?;
+        let limits = stage.session.as_ref().ok_or_else(|| StepError("no limits".to_owned()))?.value;
+        Ok(Kernel {
+            agents: &self.agents,
+            bundles: &self.bundles,
+            limits,
+            agents_topic: "agents",
+            bundles_topic: "bundles",
+            scenes: &self.scenes,
+        })
+    }
+
+    fn fold_into(&self, topology: &Topology, evaluator: &mut Evaluator) -> Result<(), StepError> {
+        let health = Health::new("evaluator");
+        for (subject, bytes) in &self.records {
+            let schema = subject.schema().map_err(StepError::of("schema"))?;
+            let (id, datum) = wire::split(bytes).map_err(StepError::of("an entry"))?;
+            let topic = topology.topic_of(*subject).map_err(StepError::of("topology"))?.0;
+            let value = Ok(RestoreValue::new(id, schema, datum));
+            evaluator.fold(topology, &TableRecord { topic, offset: 0, logged_at: Millis(0), value }, &health);
+        }
+        Ok(())
+    }
+}
+
+fn encoded<T: Serialize>(subject: Subject, value: &T) -> Result<Vec<u8>, StepError> {
+    let schema = subject.schema().map_err(StepError::of("schema"))?;
+    Encoder::new(ID, schema).encode(value).map_err(StepError::of("encoding"))
+}
+
+fn decode(value: &[u8]) -> Result<ActionEvent<'_>, StepError> {
+    let (id, datum) = wire::split(value).map_err(StepError::of("an event"))?;
+    let schema = subject::ACTION_EVENT.schema().map_err(StepError::of("schema"))?;
+    schema.decode(id, datum).map_err(StepError::of("an event"))
+}
+
+fn origin(offset: usize) -> Origin<'static> {
+    Origin {
+        topic: "agent.actions",
+        partition: 0,
+        offset: offset as i64,
+        logged_at: Millis(1_700_000_000_000),
+    }
+}
+
+/// Key and value of each event.
+type Composed = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn compose(events: usize, tenant: &str, agent: &str, environment: &str) -> Result<Composed, StepError> {
+    let scripts = Scripts::new(SEED);
+    let mut sessions = Sessions::new(&scripts, "s", OPEN, SEED);
+    let composer =
+        Composer::new(tenant, environment, "bench", ID, 1 << 20).map_err(StepError::of("composer"))?;
+    let mut encoder = composer.encoder();
+    let mut composed = Vec::with_capacity(events);
+    for sequence in 0..events {
+        let record = sessions.next(agent, "s", |event| {
+            let prepared = composer.prepare(event)?;
+            let mut value = Vec::new();
+            prepared.encode_into(sequence as i64, &mut encoder, &mut value)?;
+            Ok::<_, agentgov_sdk::RecordError>((prepared.key().to_vec(), value))
+        });
+        composed.push(record.map_err(StepError::of("composing"))?);
+    }
+    Ok(composed)
+}
+
+/// Instructions that an event costs at each step, as valgrind's callgrind counts them.
+///
+/// # Errors
+/// If valgrind is not there, or a step fails.
+pub fn instructions(
+    program: &Path,
+    events: usize,
+    tell: &mut dyn FnMut(Step, f64),
+) -> Result<Vec<(Step, f64)>, StepError> {
+    let counted = |step: Step, events: usize| -> Result<f64, StepError> {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(program)
+            .args(["bench", "step", step.as_str(), "--events", &events.to_string()])
+            .output()
+            .map_err(StepError::of("valgrind (of the package of that name)"))?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        let collected = told.lines().find_map(|line| line.rsplit_once("Collected : ")).map(|(_, n)| n.trim());
+        match collected.and_then(|n| n.parse::<f64>().ok()) {
+            Some(collected) if output.status.success() => Ok(collected),
+            _ => Err(StepError(format!("valgrind with step {}: {}: {told}", step.as_str(), output.status))),
+        }
+    };
+    let mut whole: Vec<(Step, f64)> = Vec::new();
+    let mut own = Vec::new();
+    for step in Step::ALL {
+        let per_event = (counted(step, 2 * events)? - counted(step, events)?) / events as f64;
+        let before = step.before().and_then(|before| whole.iter().find(|(step, _)| *step == before));
+        let of_its_own = per_event - before.map_or(0.0, |(_, before)| *before);
+        tell(step, of_its_own);
+        whole.push((step, per_event));
+        own.push((step, of_its_own));
+    }
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_builds_upon_one_before_it() {
+        for step in Step::ALL {
+            assert!(step.before().is_none_or(|before| before < step), "{step:?}");
+        }
+    }
+}

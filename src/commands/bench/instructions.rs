@@ -1,0 +1,69 @@
+//! `agentgov bench instructions`: has a step become dearer?
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use agentgov_bench::Step;
+use agentgov_runtime::ExitCode;
+
+use crate::cli::{BenchInstructions, BenchStep, Global};
+use crate::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
+use crate::context;
+use crate::failure::{Failure, OrExit as _};
+
+/// Instructions an event, by step.
+type Figures = BTreeMap<String, u64>;
+
+pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCode, Failure> {
+    let known = args.check.as_deref().map(read).transpose()?;
+    let program = std::env::current_exe().or_exit(ExitCode::Failed)?;
+    let mut tell = |step: Step, found: f64| {
+        if global.json {
+            return;
+        }
+        let before = known.as_ref().and_then(|known| known.get(step.as_str()));
+        let change = before.map_or_else(String::new, |before| {
+            format!("{before:>12}  {:>+6.1} %", (found / *before as f64 - 1.0) * 100.0)
+        });
+        say!("{:<10} {found:>12.0} {change}", step.as_str());
+    };
+    let found = agentgov_bench::instructions(&program, args.events, &mut tell).or_exit(ExitCode::Failed)?;
+    let figures: Figures =
+        found.iter().map(|(step, count)| (step.as_str().to_owned(), count.round() as u64)).collect();
+    let text = serde_json::to_string_pretty(&figures).or_exit(ExitCode::Failed)?;
+    if global.json {
+        say!("{text}");
+    }
+    if let Some(file) = &args.write {
+        std::fs::write(file, format!("{text}\n")).or_exit(ExitCode::Failed)?;
+    }
+    let dearer = |(step, before): (&String, &u64)| {
+        let now = figures.get(step).copied().unwrap_or_default();
+        (now as f64 > *before as f64 * (1.0 + args.tolerance / 100.0))
+            .then(|| format!("{step}: {before} before, {now} now"))
+    };
+    let dearer: Vec<String> = known.iter().flatten().filter_map(dearer).collect();
+    if dearer.is_empty() {
+        return Ok(ExitCode::Done);
+    }
+    Err(Failure::all(ExitCode::Findings, "these steps cost more instructions than they did:", dearer))
+}
+
+/// One step, with its events.
+pub fn step(args: &BenchStep, global: &Global) -> Result<ExitCode, Failure> {
+    let known = Step::ALL.into_iter().find(|step| step.as_str() == args.step);
+    let step = known.ok_or_else(|| Failure::new(ExitCode::Usage, format!("no step `{}`", args.step)))?;
+    let topology = context::topology(global)?;
+    let who = (TENANT, AGENT, ENVIRONMENT);
+    let done =
+        agentgov_bench::step(step, args.events, &topology, &bundle_files(), who).or_exit(ExitCode::Failed)?;
+    say!("{done}");
+    Ok(ExitCode::Done)
+}
+
+fn read(file: &Path) -> Result<Figures, Failure> {
+    serde_json::from_slice(&context::read(file)?).map_err(|error| {
+        let message = format!("{}: expected figures by step, found {error}", file.display());
+        Failure::new(ExitCode::Config, message)
+    })
+}
