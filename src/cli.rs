@@ -277,6 +277,8 @@ pub enum BenchCommand {
     /// How fast the pipeline is, what it costs, and how late its rows and alerts are; bare processes that move the same bytes
     /// run in turn with it, and say what the machine can do.
     Pipeline(BenchPipeline),
+    /// The sink's work alone, rows per second of CPU: the log sink, a bare insert of the same rows, and others' programs in turn.
+    Sink(BenchSink),
     /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
     /// `--check`, exit code 3 if a step costs more than the file says.
     Instructions(BenchInstructions),
@@ -339,6 +341,26 @@ pub struct BenchPipeline {
     /// Sessions that are open side by side.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub sessions: usize,
+    /// The same seed makes the same sessions.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `bench sink`.
+#[derive(Debug, Args)]
+pub struct BenchSink {
+    /// Events in the topic.
+    #[arg(long, value_name = "N", default_value_t = 500_000)]
+    pub events: u64,
+    /// Rounds of each; at least five for figures that others should believe.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// A folder with others' programs, each in a folder of its own (bench/rivals in the sources).
+    #[arg(long, value_name = "DIR")]
+    pub rivals: Option<PathBuf>,
     /// The same seed makes the same sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,

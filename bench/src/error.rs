@@ -50,6 +50,16 @@ pub enum BenchError {
         /// How it stands.
         state: String,
     },
+    /// A table has more rows than there are records.
+    #[error("{table}: expected {records} rows, one a record, found {rows}: somebody inserted records twice")]
+    Doubled {
+        /// Which.
+        table: String,
+        /// Its rows.
+        rows: u64,
+        /// The records.
+        records: u64,
+    },
     /// Tapes and pipes.
     #[error("{what}: {source}")]
     Io {

@@ -2,6 +2,7 @@
 //!
 //! - [`Setup`], [`Bench`]: a stack, and runs on it
 //! - [`Load`], [`Run`]: how much is published, and what it took
+//! - [`Backlog`], [`Rival`]: the sink's work alone, by the log sink and by somebody else's program
 //! - [`Floor`], [`Tape`]: bare processes that move the same bytes, so that a figure means something on any machine
 //! - [`Report`]: rounds of all, medians and shares
 //! - [`Step`], [`step`], [`instructions`]: what one event costs at each step, in instructions
@@ -16,6 +17,7 @@ mod process;
 mod report;
 mod run;
 mod sessions;
+mod sink;
 mod steps;
 mod store;
 mod tape;
@@ -27,7 +29,8 @@ pub use floor::publish::BarePublish;
 pub use latency::{Latency, Percentiles};
 pub use part::{Part, Places, Publish, Published, work};
 pub use process::Usage;
-pub use report::{Contender, PIPELINE, Report, Spread};
+pub use report::{Contender, PIPELINE, Report, SinkContender, SinkReport, Spread};
 pub use run::{Bench, Floor, Load, Run, Setup, Tape, tapes};
+pub use sink::{Backlog, Rival};
 pub use steps::{Step, StepError, instructions, step};
 pub use store::Store;

@@ -51,6 +51,9 @@ impl Usage {
     }
 }
 
+/// What processes find in their environment.
+pub(crate) type Env = BTreeMap<String, String>;
+
 /// A process that speaks to us in lines.
 pub(crate) struct Process {
     pub(crate) name: String,
@@ -60,21 +63,20 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` through testenv's helper, which has the kernel kill it when this process ends. Its stderr goes to a
+    /// Starts a command through testenv's `helper`, which has the kernel kill it when this process ends. Its stderr goes to a
     /// file in `logs`.
     pub(crate) fn start(
-        program: &Path,
+        helper: &Path,
         name: &str,
-        args: &[String],
-        env: &BTreeMap<String, String>,
+        command: &[String],
+        env: &Env,
         logs: &Path,
     ) -> Result<Self, BenchError> {
         let failed = |source| BenchError::Process { name: name.to_owned(), source };
         let log = std::fs::File::create(logs.join(format!("bench-{name}.log"))).map_err(failed)?;
-        let mut child = Command::new(program)
+        let mut child = Command::new(helper)
             .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
-            .arg(program)
-            .args(args)
+            .args(command)
             .envs(env)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -104,6 +106,15 @@ impl Process {
             return Err(BenchError::Ended { name: self.name.clone(), status });
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<(), BenchError> {
+        let failed = |source| BenchError::Process { name: self.name.clone(), source };
+        match self.child.try_wait().map_err(failed)? {
+            Some(status) => Err(BenchError::Ended { name: self.name.clone(), status }),
+            None => Ok(()),
+        }
     }
 
     /// Says a line to it.

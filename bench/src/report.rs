@@ -88,6 +88,50 @@ impl Report {
     }
 }
 
+/// What the sink's work costs, by who does it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SinkReport {
+    /// Rows of a round.
+    pub rows: u64,
+    /// The seed of the sessions.
+    pub seed: u64,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Who did it, the log sink first.
+    pub sinks: Vec<SinkContender>,
+}
+
+/// Who does the sink's work.
+#[derive(Clone, Debug, Serialize)]
+pub struct SinkContender {
+    /// Its runs. The process that does the work has the contender's name.
+    #[serde(flatten)]
+    pub contender: Contender,
+    /// What it promises, in a line.
+    pub guarantees: String,
+}
+
+impl SinkContender {
+    /// Rows for each second of CPU of its own process, round by round.
+    fn by_round(&self) -> impl Iterator<Item = f64> {
+        let name = &self.contender.name;
+        self.contender.rounds.iter().map(move |run| {
+            let own = run.usage.get(name).map_or(f64::NAN, |usage| usage.cpu_s);
+            run.events as f64 / own
+        })
+    }
+
+    /// Rows for each second of CPU of its own process.
+    pub fn rows_per_cpu_second(&self) -> Spread {
+        Spread::of(self.by_round())
+    }
+
+    /// Round by round, how many times as many rows for a second of CPU it has as another.
+    pub fn times(&self, other: &Self) -> Spread {
+        Spread::of(self.by_round().zip(other.by_round()).map(|(ours, theirs)| ours / theirs))
+    }
+}
+
 /// The contender that is ours.
 pub const PIPELINE: &str = "pipeline";
 
@@ -129,6 +173,26 @@ mod tests {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
         assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
         assert!(Spread::of([]).median.is_nan());
+    }
+
+    #[test]
+    fn rows_for_a_second_of_the_own_processs_cpu() {
+        let sink = |name: &str, cpus: [f64; 2]| {
+            let run = |cpu_s| Run {
+                events: 100,
+                seconds: 1.0,
+                usage: BTreeMap::from([
+                    (name.to_owned(), Usage { cpu_s, rss_bytes: 0 }),
+                    ("clickhouse".to_owned(), Usage { cpu_s: 50.0, rss_bytes: 0 }),
+                ]),
+                latency: None,
+            };
+            let contender = Contender { name: name.to_owned(), rounds: cpus.map(run).to_vec() };
+            SinkContender { contender, guarantees: String::new() }
+        };
+        let (ours, theirs) = (sink("ours", [1.0, 2.0]), sink("theirs", [4.0, 2.0]));
+        assert_eq!(ours.rows_per_cpu_second(), Spread { median: 75.0, least: 50.0, most: 100.0 });
+        assert_eq!(ours.times(&theirs), Spread { median: 2.5, least: 1.0, most: 4.0 });
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::floor::publish::BarePublish;
 use crate::kafka::{Ends, Group, Kafka, Offsets};
 use crate::latency::{Latency, Watch};
 use crate::part::{Part, Publish, Published};
-use crate::process::{Process, Usage};
+use crate::process::{Env, Process, Usage};
 use crate::store::Store;
 use crate::tape::{self, Taped};
 
@@ -26,6 +26,8 @@ use crate::tape::{self, Taped};
 const SETTLE: Duration = Duration::from_secs(300);
 /// Rows of a block of the bare insert: the pipeline's most.
 const BLOCK: u64 = 50_000;
+/// Rows that the bare insert holds in memory and repeats, at most.
+const TAPED_ROWS: u64 = 200_000;
 /// Records of a transaction of the bare copy: so many that its commit is no cost, which is measured to be so from some 50,000.
 const BATCH: usize = 50_000;
 
@@ -112,15 +114,15 @@ const FLOOR_TOPICS: [&str; 5] = ["actions", "verdicts", "alerts", "sessions", "a
 /// Measures.
 pub struct Bench<'a> {
     setup: &'a Setup<'a>,
-    kafka: Kafka,
-    store: Store,
+    pub(crate) kafka: Kafka,
+    pub(crate) store: Store,
     http: reqwest::blocking::Client,
-    runs: u32,
+    pub(crate) runs: u32,
 }
 
 /// The map's names, as the bench needs them.
-struct Names<'t> {
-    actions: &'t str,
+pub(crate) struct Names<'t> {
+    pub(crate) actions: &'t str,
     verdicts: &'t str,
     alerts: &'t str,
     rejects: &'t str,
@@ -128,7 +130,7 @@ struct Names<'t> {
     windows: &'t str,
     evaluator: &'t str,
     alerter: &'t str,
-    sink: &'t str,
+    pub(crate) sink: &'t str,
 }
 
 impl<'a> Bench<'a> {
@@ -146,7 +148,7 @@ impl<'a> Bench<'a> {
         Ok(Self { setup, kafka, store, http, runs: 0 })
     }
 
-    fn names(&self) -> Result<Names<'a>, BenchError> {
+    pub(crate) fn names(&self) -> Result<Names<'a>, BenchError> {
         let topology = self.setup.topology;
         let topic = |subject| {
             topology
@@ -190,7 +192,7 @@ impl<'a> Bench<'a> {
         self.kafka.group(&stage.group.value)
     }
 
-    fn env(&self) -> BTreeMap<String, String> {
+    pub(crate) fn env(&self) -> Env {
         let clickhouse = &self.setup.endpoints.clickhouse;
         [
             ("AGENTGOV_KAFKA", self.setup.endpoints.kafka.bootstrap.clone()),
@@ -204,21 +206,55 @@ impl<'a> Bench<'a> {
         .into()
     }
 
-    fn start(&self, name: &str, args: &[String]) -> Result<Process, BenchError> {
-        let env = self.env();
-        Process::start(&self.setup.program, name, args, &env, self.setup.env.logs())
+    pub(crate) fn start_program(
+        &self,
+        name: &str,
+        command: &[String],
+        env: &Env,
+    ) -> Result<Process, BenchError> {
+        Process::start(&self.setup.program, name, command, env, self.setup.env.logs())
     }
 
-    fn part(&self, name: &str, part: &Part) -> Result<Process, BenchError> {
+    /// Starts this binary with these arguments.
+    fn start(&self, name: &str, args: &[String], env: &Env) -> Result<Process, BenchError> {
+        let mut command = vec![self.setup.program.display().to_string()];
+        command.extend(args.iter().cloned());
+        self.start_program(name, &command, env)
+    }
+
+    /// Starts a stage, which says first where it listens.
+    pub(crate) fn stage(&self, stage: &str, name: &str, env: &Env) -> Result<Process, BenchError> {
+        let mut args = ["run", stage, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+        args.extend(self.setup.stage_args.iter().cloned());
+        self.start(name, &args, env)
+    }
+
+    /// Starts who publishes a load with the SDK: says `ready`, is told to begin, and says what was [`Published`].
+    pub(crate) fn publisher(&self, load: Load) -> Result<Process, BenchError> {
+        let publish = Publish {
+            tenant: self.setup.tenant.to_owned(),
+            agent: self.setup.agent.to_owned(),
+            environment: self.setup.environment.to_owned(),
+            events: load.events,
+            rate: load.rate,
+            open_sessions: self.setup.open_sessions,
+            seed: self.setup.seed + u64::from(self.runs),
+            run: format!("bench-{}-{}", std::process::id(), self.runs),
+        };
+        self.part("publisher", &Part::Publish(publish))
+    }
+
+    pub(crate) fn part(&self, name: &str, part: &Part) -> Result<Process, BenchError> {
         let spec = serde_json::to_string(part).map_err(|error| BenchError::io("telling")(error.into()))?;
         let tapes = self.setup.tapes.display().to_string();
         let mut args = vec!["bench".to_owned(), "part".to_owned(), "--tapes".to_owned(), tapes, spec];
         args.extend(self.setup.stage_args.iter().cloned());
-        self.start(name, &args)
+        self.start(name, &args, &self.env())
     }
 
     /// Starts every stage, and waits until all are ready.
     fn stages(&self) -> Result<Vec<Process>, BenchError> {
+        let env = self.env();
         let mut stages = Vec::new();
         for stage in self.setup.topology.stages.keys() {
             for number in 0..self.setup.processes {
@@ -226,9 +262,7 @@ impl<'a> Bench<'a> {
                     1 => stage.clone(),
                     _ => format!("{stage}-{number}"),
                 };
-                let mut args = ["run", stage, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
-                args.extend(self.setup.stage_args.iter().cloned());
-                stages.push(self.start(&name, &args)?);
+                stages.push(self.stage(stage, &name, &env)?);
             }
         }
         let mut addresses = Vec::new();
@@ -247,7 +281,7 @@ impl<'a> Bench<'a> {
         Ok(stages)
     }
 
-    fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
+    pub(crate) fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
         let mut usage = BTreeMap::new();
         for (name, part) in [
             ("broker", StackPart::Broker),
@@ -273,19 +307,7 @@ impl<'a> Bench<'a> {
         self.runs += 1;
         let names = self.names()?;
         let stages = self.stages()?;
-        let mut publisher = self.part(
-            "publisher",
-            &Part::Publish(Publish {
-                tenant: self.setup.tenant.to_owned(),
-                agent: self.setup.agent.to_owned(),
-                environment: self.setup.environment.to_owned(),
-                events: load.events,
-                rate: load.rate,
-                open_sessions: self.setup.open_sessions,
-                seed: self.setup.seed + u64::from(self.runs),
-                run: format!("bench-{}-{}", std::process::id(), self.runs),
-            }),
-        )?;
+        let mut publisher = self.publisher(load)?;
         publisher.line()?;
         let watch = if watched {
             let table = self.table(names.actions)?;
@@ -380,7 +402,8 @@ impl<'a> Bench<'a> {
         self.write_tape(HOP_TAPES[1], alerter.chain(windows.iter().map(|message| taped(1, message))))?;
         let mut tables = Vec::new();
         for topic in [names.actions, names.verdicts, names.alerts] {
-            tables.push(self.blocks(&self.table(topic)?)?);
+            let table = self.table(topic)?;
+            tables.push(self.blocks(&table, &format!("bench_{table}"))?);
         }
         Ok(Tape { events: run.events, hops, tables })
     }
@@ -403,13 +426,13 @@ impl<'a> Bench<'a> {
         tape::write(&self.setup.tapes.join(name), &records)
     }
 
-    /// A table's rows as blocks on file.
-    fn blocks(&self, table: &str) -> Result<Blocks, BenchError> {
-        let counted = self.store.lines(format!("SELECT count() FROM {table}"))?;
-        let rows: u64 = counted.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default();
+    /// A table's rows as blocks on file, the first [`TAPED_ROWS`] of them, and a copy of the table, named `copy`, that takes rows
+    /// from anyone.
+    pub(crate) fn blocks(&self, table: &str, copy: &str) -> Result<Blocks, BenchError> {
+        let rows = self.count(table)?;
         let mut files = Vec::new();
         let mut from = 0;
-        while from < rows {
+        while from < rows.min(TAPED_ROWS) {
             let block = self.store.run(format!(
                 "SELECT * FROM {table} ORDER BY topic_partition, offset LIMIT {BLOCK} OFFSET {from} FORMAT Native"
             ))?;
@@ -418,10 +441,21 @@ impl<'a> Bench<'a> {
             files.push((file, BLOCK.min(rows - from)));
             from += BLOCK;
         }
-        let copy = bare_table(table);
+        self.open_copy(table, copy)?;
+        Ok(Blocks { table: copy.to_owned(), files, rows })
+    }
+
+    /// An empty table like another, without the fence that lets only claim holders write.
+    pub(crate) fn open_copy(&self, table: &str, copy: &str) -> Result<(), BenchError> {
+        self.store.run(format!("DROP TABLE IF EXISTS {copy} SYNC"))?;
         self.store.run(format!("CREATE TABLE {copy} AS {table}"))?;
-        self.store.run(format!("ALTER TABLE {copy} DROP CONSTRAINT fence"))?;
-        Ok(Blocks { table: copy, files, rows })
+        self.store.run(format!("ALTER TABLE {copy} DROP CONSTRAINT fence")).map(drop)
+    }
+
+    /// How many rows a table has.
+    pub(crate) fn count(&self, table: &str) -> Result<u64, BenchError> {
+        let counted = self.store.lines(format!("SELECT count() FROM {table}"))?;
+        Ok(counted.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default())
     }
 
     fn ends(&self, topics: &[&str]) -> Result<Offsets, BenchError> {
@@ -432,7 +466,7 @@ impl<'a> Bench<'a> {
         Ok(ends)
     }
 
-    fn table(&self, topic: &str) -> Result<String, BenchError> {
+    pub(crate) fn table(&self, topic: &str) -> Result<String, BenchError> {
         let found = self.setup.topology.table_from(topic).map_err(|e| BenchError::Topology(e.to_string()))?;
         Ok(found.1.to_owned())
     }
@@ -533,16 +567,15 @@ pub enum Floor {
     Both,
 }
 
-fn bare_table(table: &str) -> String {
-    format!("bench_{table}")
-}
-
-fn parsed<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, BenchError> {
+pub(crate) fn parsed<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, BenchError> {
     serde_json::from_str(line).map_err(|error| BenchError::io("listening to a process")(error.into()))
 }
 
 /// What was used between.
-fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>) -> BTreeMap<String, Usage> {
+pub(crate) fn difference(
+    before: &BTreeMap<String, Usage>,
+    after: &BTreeMap<String, Usage>,
+) -> BTreeMap<String, Usage> {
     after
         .iter()
         .map(|(name, after)| {
@@ -553,7 +586,7 @@ fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>)
 }
 
 /// Waits until there is nothing left to say.
-fn wait(
+pub(crate) fn wait(
     what: &str,
     between: Duration,
     mut left: impl FnMut() -> Result<Option<String>, BenchError>,

@@ -8,13 +8,11 @@ use std::time::Duration;
 use agentgov_faults::{Edge, Outcome, PRODUCERS, Scene, Setup, schedule};
 use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
-use agentgov_testenv::BackendKind;
 
-use super::OURSELVES;
+use super::{Ground, OURSELVES};
 use crate::cli::{Faults, Global};
 use crate::commands::audit;
-use crate::commands::pipeline::{self, Stack};
-use crate::context;
+use crate::commands::pipeline;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
@@ -23,14 +21,10 @@ const SETTLE: Duration = Duration::from_secs(600);
 
 pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     let plants = plants(args)?;
-    let topology = context::topology(global)?;
-    // Into files beside the parts' logs: who looks there wants to know what the stages did.
-    let mut stage_args = vec!["--log".to_owned(), "info".to_owned()];
-    if let Some(file) = &global.topology {
-        stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
-    }
     let progress = Arc::new(Progress::new(global.json));
-    let stack = Stack::start(topology, args.data.clone(), Some(BackendKind::Native), global, &progress)?;
+    let Ground { stack, mut stage_args } = Ground::start(args.data.as_ref(), global, &progress)?;
+    // Into files beside the parts' logs: who looks there wants to know what the stages did.
+    stage_args.extend(["--log".to_owned(), "info".to_owned()]);
     let setup = Setup {
         env: &stack.env,
         endpoints: &stack.endpoints,

@@ -1,15 +1,12 @@
 //! `agentgov bench pipeline`: how fast is it, and what does it cost?
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use agentgov_bench::{Bench, Contender, Floor, Load, PIPELINE, Places, Report, Run, Setup, Spread, Store};
 use agentgov_runtime::ExitCode;
-use agentgov_testenv::BackendKind;
 
-use super::OURSELVES;
+use super::{Ground, cores};
 use crate::cli::{BenchPart, BenchPipeline, Global};
-use crate::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
@@ -20,27 +17,9 @@ const FLOORS: [(&str, Floor); 3] =
     [("floor (a) copy", Floor::Copy), ("floor (b) insert", Floor::Insert), ("floor (c) both", Floor::Both)];
 
 pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failure> {
-    let topology = context::topology(global)?;
-    let mut stage_args = Vec::new();
-    if let Some(file) = &global.topology {
-        stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
-    }
     let progress = Arc::new(Progress::new(global.json));
-    let stack = Stack::start(topology, args.data.clone(), Some(BackendKind::Native), global, &progress)?;
-    let setup = Setup {
-        env: &stack.env,
-        endpoints: &stack.endpoints,
-        topology: &stack.topology,
-        stage_args,
-        tenant: TENANT,
-        agent: AGENT,
-        environment: ENVIRONMENT,
-        program: PathBuf::from(OURSELVES),
-        tapes: agentgov_bench::tapes(stack.env.logs()).or_exit(ExitCode::Failed)?,
-        processes: args.processes,
-        open_sessions: args.sessions,
-        seed: args.seed,
-    };
+    let ground = Ground::start(args.data.as_ref(), global, &progress)?;
+    let setup = Setup { processes: args.processes, open_sessions: args.sessions, ..ground.setup(args.seed)? };
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let full = Load { events: args.events, rate: None };
     let step = progress.step("warming up, and taping what goes through");
@@ -89,12 +68,12 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         processes: args.processes,
         open_sessions: args.sessions,
         seed: args.seed,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        policies: stack.bundle.policies().count(),
+        cores: cores(),
+        policies: ground.stack.bundle.policies().count(),
         contenders,
         latency,
     };
-    stack.env.stop().or_exit(ExitCode::Failed)?;
+    ground.stack.env.stop().or_exit(ExitCode::Failed)?;
     if global.json {
         say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
     } else {
