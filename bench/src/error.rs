@@ -60,6 +60,18 @@ pub enum BenchError {
         /// The records.
         records: u64,
     },
+    /// A rival wrote other rows than the log sink.
+    #[error(
+        "{who}: expected the rows that the log sink wrote, with checksum {expected}, found others, with {found}: its work is not the same"
+    )]
+    Rows {
+        /// Who.
+        who: String,
+        /// The log sink's.
+        expected: u64,
+        /// The rival's.
+        found: u64,
+    },
     /// Tapes and pipes.
     #[error("{what}: {source}")]
     Io {

@@ -454,8 +454,13 @@ impl<'a> Bench<'a> {
 
     /// How many rows a table has.
     pub(crate) fn count(&self, table: &str) -> Result<u64, BenchError> {
-        let counted = self.store.lines(format!("SELECT count() FROM {table}"))?;
-        Ok(counted.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default())
+        self.number(&format!("SELECT count() FROM {table}"))
+    }
+
+    /// What a statement answers that answers one number.
+    pub(crate) fn number(&self, sql: &str) -> Result<u64, BenchError> {
+        let answer = self.store.lines(sql)?;
+        Ok(answer.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default())
     }
 
     fn ends(&self, topics: &[&str]) -> Result<Offsets, BenchError> {

@@ -27,6 +27,8 @@ pub struct Backlog {
     database: String,
     /// Its table of them.
     table: String,
+    /// Of its rows, see [`Bench::checksum`].
+    checksum: u64,
     blocks: Blocks,
 }
 
@@ -51,8 +53,9 @@ impl Bench<'_> {
         let (database, table) = self.fresh()?;
         self.log_sink_into(&database, rows)?;
         let made = format!("{database}.{table}");
+        let checksum = self.checksum(&made)?;
         let blocks = self.blocks(&made, &format!("{made}_bare"))?;
-        Ok(Backlog { rows, database, table, blocks })
+        Ok(Backlog { rows, database, table, checksum, blocks })
     }
 
     /// The log sink, from its start to the last row.
@@ -87,6 +90,14 @@ impl Bench<'_> {
         );
         let begin = |bench: &Self| bench.start_program(&rival.name, &rival.command, &env);
         let run = self.drain(&there, backlog.rows, begin)?;
+        let rows = self.checksum(&there)?;
+        if rows != backlog.checksum {
+            return Err(BenchError::Rows {
+                who: rival.name.clone(),
+                expected: backlog.checksum,
+                found: rows,
+            });
+        }
         self.store.run(format!("DROP TABLE {there} SYNC"))?;
         Ok(run)
     }
@@ -140,6 +151,12 @@ impl Bench<'_> {
         let usage = difference(&before, &self.usage(&[&process])?);
         process.end()?;
         Ok(Run { events: rows, seconds, usage, latency: None })
+    }
+
+    /// Sum of the rows' hashes, in whatever order: of all columns but those of the log sink's protocol. Equal for equal rows.
+    fn checksum(&self, table: &str) -> Result<u64, BenchError> {
+        let row = "formatRow('RowBinary', * EXCEPT (claim, schema_fingerprint))";
+        self.number(&format!("SELECT sum(cityHash64({row})) FROM {table}"))
     }
 
     /// A database, or group, that no run has had, and the table that is written.

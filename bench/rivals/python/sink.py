@@ -4,13 +4,14 @@ At least once: the offsets are committed after the insert, so a crash in between
 decode end the process.
 """
 
+import hashlib
 import json
 import os
 import struct
 import sys
 import time
 import urllib.request
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from urllib.parse import urlparse
 
@@ -21,12 +22,20 @@ from confluent_kafka import Consumer, KafkaError
 BATCH_ROWS = 50_000
 BATCH_SECONDS = 1.0
 
-COLUMNS = [
-    "topic_partition", "topic", "partition", "offset", "logged_at", "key", "value", "schema_id",
-    "event_id", "type", "tenant_id", "environment", "session_id", "source_id", "source_sequence",
-    "occurred_at", "occurred_at_micros", "agent_id", "message_id", "message_role", "message_has_text",
-    "message_tool_calls", "message_text", "tool_name", "call_id", "arguments", "result",
-]
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MICROSECOND = timedelta(microseconds=1)
+NO_DIGEST = bytes(32)
+# The table's columns, but for what only the log sink's own protocol needs.
+COLUMNS = """
+    topic_partition topic partition offset logged_at key headers.name headers.value value record_sha256 schema_id
+    event_id type tenant_id environment session_id session_label source_id source_sequence occurred_at occurred_at_micros
+    agent_id agent_name agent_version actor_id actor_type trace_id span_id
+    message_id message_role message_has_text message_tool_calls message_text message_sha256 message_redacted
+    tool_name call_id arguments arguments_sha256 arguments_redacted
+    result result_sha256 result_redacted result_is_error
+    llm_provider_name llm_request_model llm_response_model llm_input_tokens llm_output_tokens llm_finish_reason llm_error_type
+    decided_by decision decision_reason approval_id approver approval_granted approval_comment closing_total
+""".split()
 
 
 def schema_of(schema_id: int):
@@ -34,8 +43,11 @@ def schema_of(schema_id: int):
         return fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
 
 
-def text(payload) -> str:
-    return payload["data"].decode("utf-8", "replace") if payload else ""
+def content(payload):
+    """A payload's three columns."""
+    if not payload:
+        return "", NO_DIGEST, False
+    return payload["data"].decode(), payload["sha256"], payload["redacted"]
 
 
 def row(message, schemas):
@@ -45,22 +57,30 @@ def row(message, schemas):
     if schema_id not in schemas:
         schemas[schema_id] = schema_of(schema_id)
     event = fastavro.schemaless_reader(BytesIO(value[5:]), schemas[schema_id])
-    spoken = event.get("message") or {}
-    tool = event.get("tool") or {}
-    result = event.get("result") or {}
+    headers = message.headers() or []
+    agent, actor, trace = event["agent"], event["actor"] or {}, event["trace"] or {}
+    spoken, tool, result = event["message"] or {}, event["tool"] or {}, event["result"] or {}
+    llm, decision, approval = event["llm"] or {}, event["decision"] or {}, event["approval"] or {}
     occurred_at = event["occurred_at"]
-    if isinstance(occurred_at, datetime):
-        micros = int(occurred_at.timestamp() * 1e6)
-    else:
-        micros, occurred_at = occurred_at, datetime.fromtimestamp(occurred_at / 1e6, timezone.utc)
+    micros = (occurred_at - EPOCH) // MICROSECOND
     return [
         f"{message.topic()}/{message.partition()}", message.topic(), message.partition(), message.offset(),
-        datetime.fromtimestamp(message.timestamp()[1] / 1e3, timezone.utc), message.key(), value, schema_id,
+        datetime.fromtimestamp(message.timestamp()[1] / 1e3, timezone.utc), message.key(),
+        [name for name, _ in headers], [value for _, value in headers],
+        value, hashlib.sha256(value).digest(), schema_id,
         event["event_id"], event["type"], event["tenant_id"], event["environment"], event["session_id"],
-        event["source"]["id"], event["source"]["sequence"], occurred_at, micros, event["agent"]["id"],
+        event["session_label"] or "", event["source"]["id"], event["source"]["sequence"], occurred_at, micros,
+        agent["id"], agent["name"] or "", agent["version"] or "",
+        actor.get("id", ""), actor.get("type", ""), trace.get("trace_id", ""), trace.get("span_id", ""),
         spoken.get("id", ""), spoken.get("role", ""), spoken.get("has_text", False), spoken.get("tool_calls", 0),
-        text(spoken.get("content")), tool.get("name", ""), tool.get("call_id") or result.get("call_id", ""),
-        text(tool.get("arguments")), text(result.get("content")),
+        *content(spoken.get("content")),
+        tool.get("name") or result.get("name") or "", tool.get("call_id") or result.get("call_id", ""),
+        *content(tool.get("arguments")), *content(result.get("content")), result.get("is_error"),
+        llm.get("provider_name", ""), llm.get("request_model", ""), llm.get("response_model") or "",
+        llm.get("input_tokens"), llm.get("output_tokens"), llm.get("finish_reason") or "", llm.get("error_type") or "",
+        decision.get("by", ""), decision.get("decision", ""), decision.get("reason") or "",
+        approval.get("id", ""), approval.get("approver") or "", approval.get("granted"), approval.get("comment") or "",
+        (event["closing"] or {}).get("total"),
     ]
 
 

@@ -23,6 +23,8 @@ use sentry_arroyo::processing::strategies::{ProcessingStrategy, ProcessingStrate
 use sentry_arroyo::types::{InnerMessage, Message, Topic};
 use serde::{Deserialize, Serialize};
 use serde_avro_fast::Schema;
+use serde_bytes::{ByteArray, ByteBuf};
+use sha2::{Digest as _, Sha256};
 
 const BATCH_ROWS: usize = 50_000;
 const BATCH_TIME: Duration = Duration::from_secs(1);
@@ -36,12 +38,28 @@ struct Source<'a> {
 #[derive(Deserialize)]
 struct Agent<'a> {
     id: &'a str,
+    name: Option<&'a str>,
+    version: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Actor<'a> {
+    id: &'a str,
+    r#type: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Trace<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
 }
 
 #[derive(Deserialize)]
 struct Payload<'a> {
     #[serde(with = "serde_bytes")]
     data: &'a [u8],
+    sha256: ByteArray<32>,
+    redacted: bool,
 }
 
 #[derive(Deserialize)]
@@ -65,8 +83,41 @@ struct Tool<'a> {
 #[derive(Deserialize)]
 struct Answer<'a> {
     call_id: &'a str,
+    name: Option<&'a str>,
+    is_error: Option<bool>,
     #[serde(borrow)]
     content: Payload<'a>,
+}
+
+#[derive(Deserialize)]
+struct Llm<'a> {
+    provider_name: &'a str,
+    request_model: &'a str,
+    response_model: Option<&'a str>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    finish_reason: Option<&'a str>,
+    error_type: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Decision<'a> {
+    by: &'a str,
+    decision: &'a str,
+    reason: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Approval<'a> {
+    id: &'a str,
+    approver: Option<&'a str>,
+    granted: Option<bool>,
+    comment: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Closing {
+    total: i64,
 }
 
 #[derive(Deserialize)]
@@ -76,19 +127,32 @@ struct Event<'a> {
     tenant_id: &'a str,
     environment: &'a str,
     session_id: &'a str,
+    session_label: Option<&'a str>,
     #[serde(borrow)]
     source: Source<'a>,
     occurred_at: i64,
     #[serde(borrow)]
     agent: Agent<'a>,
     #[serde(borrow)]
+    actor: Option<Actor<'a>>,
+    #[serde(borrow)]
+    trace: Option<Trace<'a>>,
+    #[serde(borrow)]
     message: Option<Spoken<'a>>,
     #[serde(borrow)]
     tool: Option<Tool<'a>>,
     #[serde(borrow)]
     result: Option<Answer<'a>>,
+    #[serde(borrow)]
+    llm: Option<Llm<'a>>,
+    #[serde(borrow)]
+    decision: Option<Decision<'a>>,
+    #[serde(borrow)]
+    approval: Option<Approval<'a>>,
+    closing: Option<Closing>,
 }
 
+/// The table's columns, but for what only the log sink's own protocol needs.
 #[derive(Clone, Row, Serialize)]
 struct ActionRow {
     topic_partition: String,
@@ -96,33 +160,62 @@ struct ActionRow {
     partition: i32,
     offset: i64,
     logged_at: i64,
-    #[serde(with = "serde_bytes")]
-    key: Option<Vec<u8>>,
-    #[serde(with = "serde_bytes")]
-    value: Option<Vec<u8>>,
+    key: Option<ByteBuf>,
+    #[serde(rename = "headers.name")]
+    header_names: Vec<String>,
+    #[serde(rename = "headers.value")]
+    header_values: Vec<Option<ByteBuf>>,
+    value: Option<ByteBuf>,
+    record_sha256: [u8; 32],
     schema_id: u32,
     event_id: String,
     r#type: String,
     tenant_id: String,
     environment: String,
     session_id: String,
+    session_label: String,
     source_id: String,
     source_sequence: i64,
     occurred_at: i64,
     occurred_at_micros: i64,
     agent_id: String,
+    agent_name: String,
+    agent_version: String,
+    actor_id: String,
+    actor_type: String,
+    trace_id: String,
+    span_id: String,
     message_id: String,
     message_role: String,
     message_has_text: bool,
     message_tool_calls: i32,
-    #[serde(with = "serde_bytes")]
-    message_text: Vec<u8>,
+    message_text: ByteBuf,
+    message_sha256: [u8; 32],
+    message_redacted: bool,
     tool_name: String,
     call_id: String,
-    #[serde(with = "serde_bytes")]
-    arguments: Vec<u8>,
-    #[serde(with = "serde_bytes")]
-    result: Vec<u8>,
+    arguments: ByteBuf,
+    arguments_sha256: [u8; 32],
+    arguments_redacted: bool,
+    result: ByteBuf,
+    result_sha256: [u8; 32],
+    result_redacted: bool,
+    result_is_error: Option<bool>,
+    llm_provider_name: String,
+    llm_request_model: String,
+    llm_response_model: String,
+    llm_input_tokens: Option<i64>,
+    llm_output_tokens: Option<i64>,
+    llm_finish_reason: String,
+    llm_error_type: String,
+    decided_by: String,
+    decision: String,
+    decision_reason: String,
+    approval_id: String,
+    approver: String,
+    approval_granted: Option<bool>,
+    approval_comment: String,
+    closing_total: Option<i64>,
 }
 
 fn env(name: &str) -> String {
@@ -153,37 +246,100 @@ fn row(message: &Message<KafkaPayload>) -> ActionRow {
     let id = u32::from_be_bytes(value[1..5].try_into().expect("four bytes"));
     let schema = schema(id);
     let event: Event<'_> = serde_avro_fast::from_datum_slice(&value[5..], &schema).expect("an event");
-    let text = |payload: Option<&Payload<'_>>| payload.map(|payload| payload.data.to_vec()).unwrap_or_default();
     let (spoken, tool, result) = (event.message.as_ref(), event.tool.as_ref(), event.result.as_ref());
-    let call_id = tool.map(|tool| tool.call_id).or(result.map(|result| result.call_id)).unwrap_or_default();
+    let message = Content::of(spoken.and_then(|spoken| spoken.content.as_ref()));
+    let arguments = Content::of(tool.map(|tool| &tool.arguments));
+    let content = Content::of(result.map(|result| &result.content));
+    let call_id = tool.map(|tool| tool.call_id).or(result.map(|result| result.call_id));
+    let tool_name = tool.map(|tool| tool.name).or(result.and_then(|result| result.name));
+    let (llm, decision, approval) = (event.llm.as_ref(), event.decision.as_ref(), event.approval.as_ref());
+    let (mut header_names, mut header_values) = (Vec::new(), Vec::new());
+    for header in broker.payload.headers().into_iter().flat_map(|headers| headers.iter()) {
+        header_names.push(header.key.to_owned());
+        header_values.push(header.value.map(|value| ByteBuf::from(value.to_vec())));
+    }
     ActionRow {
         topic_partition: format!("{}/{}", broker.partition.topic.as_str(), broker.partition.index),
         topic: broker.partition.topic.as_str().to_owned(),
         partition: broker.partition.index.into(),
         offset: broker.offset as i64,
         logged_at: broker.timestamp.timestamp_millis(),
-        key: broker.payload.key().cloned(),
-        value: Some(value.clone()),
+        key: broker.payload.key().cloned().map(ByteBuf::from),
+        header_names,
+        header_values,
+        value: Some(ByteBuf::from(value.clone())),
+        record_sha256: Sha256::digest(value).into(),
         schema_id: id,
         event_id: event.event_id.to_owned(),
         r#type: event.r#type.to_owned(),
         tenant_id: event.tenant_id.to_owned(),
         environment: event.environment.to_owned(),
         session_id: event.session_id.to_owned(),
+        session_label: text(event.session_label),
         source_id: event.source.id.to_owned(),
         source_sequence: event.source.sequence,
         occurred_at: event.occurred_at,
         occurred_at_micros: event.occurred_at,
         agent_id: event.agent.id.to_owned(),
-        message_id: spoken.map_or("", |spoken| spoken.id).to_owned(),
-        message_role: spoken.map_or("", |spoken| spoken.role).to_owned(),
+        agent_name: text(event.agent.name),
+        agent_version: text(event.agent.version),
+        actor_id: text(event.actor.as_ref().map(|actor| actor.id)),
+        actor_type: text(event.actor.as_ref().map(|actor| actor.r#type)),
+        trace_id: text(event.trace.as_ref().map(|trace| trace.trace_id)),
+        span_id: text(event.trace.as_ref().map(|trace| trace.span_id)),
+        message_id: text(spoken.map(|spoken| spoken.id)),
+        message_role: text(spoken.map(|spoken| spoken.role)),
         message_has_text: spoken.is_some_and(|spoken| spoken.has_text),
         message_tool_calls: spoken.map_or(0, |spoken| spoken.tool_calls),
-        message_text: text(spoken.and_then(|spoken| spoken.content.as_ref())),
-        tool_name: tool.map_or("", |tool| tool.name).to_owned(),
-        call_id: call_id.to_owned(),
-        arguments: text(tool.map(|tool| &tool.arguments)),
-        result: text(result.map(|result| &result.content)),
+        message_text: message.data,
+        message_sha256: message.sha256,
+        message_redacted: message.redacted,
+        tool_name: text(tool_name),
+        call_id: text(call_id),
+        arguments: arguments.data,
+        arguments_sha256: arguments.sha256,
+        arguments_redacted: arguments.redacted,
+        result: content.data,
+        result_sha256: content.sha256,
+        result_redacted: content.redacted,
+        result_is_error: result.and_then(|result| result.is_error),
+        llm_provider_name: text(llm.map(|llm| llm.provider_name)),
+        llm_request_model: text(llm.map(|llm| llm.request_model)),
+        llm_response_model: text(llm.and_then(|llm| llm.response_model)),
+        llm_input_tokens: llm.and_then(|llm| llm.input_tokens),
+        llm_output_tokens: llm.and_then(|llm| llm.output_tokens),
+        llm_finish_reason: text(llm.and_then(|llm| llm.finish_reason)),
+        llm_error_type: text(llm.and_then(|llm| llm.error_type)),
+        decided_by: text(decision.map(|decision| decision.by)),
+        decision: text(decision.map(|decision| decision.decision)),
+        decision_reason: text(decision.and_then(|decision| decision.reason)),
+        approval_id: text(approval.map(|approval| approval.id)),
+        approver: text(approval.and_then(|approval| approval.approver)),
+        approval_granted: approval.and_then(|approval| approval.granted),
+        approval_comment: text(approval.and_then(|approval| approval.comment)),
+        closing_total: event.closing.as_ref().map(|closing| closing.total),
+    }
+}
+
+fn text(text: Option<&str>) -> String {
+    text.unwrap_or_default().to_owned()
+}
+
+/// A payload's three columns.
+#[derive(Default)]
+struct Content {
+    data: ByteBuf,
+    sha256: [u8; 32],
+    redacted: bool,
+}
+
+impl Content {
+    fn of(payload: Option<&Payload<'_>>) -> Self {
+        payload.map_or_else(Self::default, |payload| Self {
+            data: ByteBuf::from(payload.data),
+            sha256: *payload.sha256,
+            redacted: payload.redacted,
+        })
     }
 }
 
