@@ -279,6 +279,10 @@ pub enum BenchCommand {
     Pipeline(BenchPipeline),
     /// The sink's work alone, rows per second of CPU: the log sink, a bare insert of the same rows, and others' programs in turn.
     Sink(BenchSink),
+    /// How cost grows: throughput by processes of each stage, cost by open sessions or by policies, each from little to much.
+    Growth(BenchGrowth),
+    /// Whether memory stays where it is: the pipeline as fast as it goes for minutes, its memory looked at each second.
+    Soak(BenchSoak),
     /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
     /// `--check`, exit code 3 if a step costs more than the file says.
     Instructions(BenchInstructions),
@@ -341,6 +345,81 @@ pub struct BenchPipeline {
     /// Sessions that are open side by side.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub sessions: usize,
+    /// Partitions of each topic of the log; default: as the topology says.
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<u32>,
+    /// Policies of the bundle: the example's, and as many more about other tools; default: the example's.
+    #[arg(long, value_name = "N")]
+    pub policies: Option<usize>,
+    /// The same seed makes the same sessions.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `bench growth`.
+#[derive(Debug, Args)]
+pub struct BenchGrowth {
+    /// What there is more of.
+    #[arg(long, value_name = "WHAT")]
+    pub by: GrowthAxis,
+    /// Events of a run; with more open sessions than that, as many as sessions.
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    pub events: u64,
+    /// Rounds, each on a stack of its own.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rounds: usize,
+    /// Draw into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// The same seed makes the same sessions.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// What `bench growth` has more and more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GrowthAxis {
+    /// Processes of each stage: 1, 2, 4.
+    Processes,
+    /// Open sessions: 1,000 to 1,000,000.
+    Sessions,
+    /// Policies: the example's 13 to 10,000, the added ones about other tools, then about every tool.
+    Policies,
+}
+
+impl GrowthAxis {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::Sessions => "sessions",
+            Self::Policies => "policies",
+        }
+    }
+}
+
+/// `bench soak`.
+#[derive(Debug, Args)]
+pub struct BenchSoak {
+    /// How long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub seconds: u64,
+    /// Events a second; default: as many as the pipeline has just done.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// How long a session is remembered after its last event; default: as the topology says. Sessions are memory: what is still
+    /// remembered grows with the days.
+    #[arg(long, value_name = "DURATION")]
+    pub session_ttl: Option<String>,
+    /// Draw into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
     /// The same seed makes the same sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,

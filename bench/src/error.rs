@@ -72,6 +72,14 @@ pub enum BenchError {
         /// The rival's.
         found: u64,
     },
+    /// A plot cannot be drawn.
+    #[error("plot `{title}`: {error}")]
+    Plot {
+        /// Its title.
+        title: String,
+        /// Why.
+        error: String,
+    },
     /// Tapes and pipes.
     #[error("{what}: {source}")]
     Io {

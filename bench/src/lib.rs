@@ -5,6 +5,7 @@
 //! - [`Backlog`], [`Rival`]: the sink's work alone, by the log sink and by somebody else's program
 //! - [`Floor`], [`Tape`]: bare processes that move the same bytes, so that a figure means something on any machine
 //! - [`Report`]: rounds of all, medians and shares
+//! - [`Plot`]: curves as SVG
 //! - [`Step`], [`step`], [`instructions`]: what one event costs at each step, in instructions
 //! - [`Part`], [`work`]: what the bench's own processes do
 
@@ -13,6 +14,7 @@ mod floor;
 mod kafka;
 mod latency;
 mod part;
+mod plot;
 mod process;
 mod report;
 mod run;
@@ -28,9 +30,10 @@ pub use floor::insert::{BareInsert, Blocks};
 pub use floor::publish::BarePublish;
 pub use latency::{Latency, Percentiles};
 pub use part::{Part, Places, Publish, Published, work};
+pub use plot::{Axis, Curve, Plot};
 pub use process::Usage;
 pub use report::{Contender, PIPELINE, Report, SinkContender, SinkReport, Spread};
-pub use run::{Bench, Floor, Load, Run, Setup, Tape, tapes};
+pub use run::{Bench, Floor, Load, Run, Sample, Setup, Soak, Tape, tapes};
 pub use sink::{Backlog, Rival};
 pub use steps::{Step, StepError, instructions, step};
 pub use store::Store;

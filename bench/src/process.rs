@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -106,6 +107,29 @@ impl Process {
             return Err(BenchError::Ended { name: self.name.clone(), status });
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Waits for its next line, and does something else every so often until it comes.
+    pub(crate) fn line_meanwhile(
+        &mut self,
+        every: Duration,
+        mut meanwhile: impl FnMut() -> Result<(), BenchError>,
+    ) -> Result<String, BenchError> {
+        std::thread::scope(|scope| {
+            let (done, over) = std::sync::mpsc::channel();
+            let waiting = scope.spawn(move || {
+                let line = self.line();
+                // Whoever does something else may have failed, and listens no more.
+                let _ = done.send(());
+                line
+            });
+            let mut failed = Ok(());
+            while failed.is_ok() && over.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                failed = meanwhile();
+            }
+            let line = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            failed.and(line)
+        })
     }
 
     /// Fails if it has ended.

@@ -51,21 +51,28 @@ pub struct Setup<'a> {
     pub program: PathBuf,
     /// Where tapes are kept while it runs.
     pub tapes: PathBuf,
-    /// Processes of each stage.
-    pub processes: usize,
-    /// Sessions that are open side by side.
-    pub open_sessions: usize,
     /// What the sessions are made from.
     pub seed: u64,
 }
 
-/// How much is published.
+/// What is published, and by how many it is worked on.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Events; the closing one comes on top.
     pub events: u64,
     /// Events a second; `None`: as fast as it goes.
     pub rate: Option<f64>,
+    /// Sessions that are open side by side.
+    pub open_sessions: usize,
+    /// Processes of each stage.
+    pub processes: usize,
+}
+
+impl Load {
+    /// So many events as fast as they go, of 1,000 sessions, worked on by one process of each stage.
+    pub const fn of(events: u64) -> Self {
+        Self { events, rate: None, open_sessions: 1_000, processes: 1 }
+    }
 }
 
 /// One run.
@@ -91,6 +98,24 @@ impl Run {
     pub fn cpu_per_million(&self) -> f64 {
         self.usage.values().map(|usage| usage.cpu_s).sum::<f64>() / self.events as f64 * 1e6
     }
+}
+
+/// Memory at a moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sample {
+    /// Since the first event.
+    pub seconds: f64,
+    /// Resident bytes by process.
+    pub resident: BTreeMap<String, u64>,
+}
+
+/// A run, and its memory meanwhile.
+#[derive(Clone, Debug, Serialize)]
+pub struct Soak {
+    /// The run.
+    pub run: Run,
+    /// Looks, in order.
+    pub samples: Vec<Sample>,
 }
 
 /// What the bare processes repeat.
@@ -237,7 +262,7 @@ impl<'a> Bench<'a> {
             environment: self.setup.environment.to_owned(),
             events: load.events,
             rate: load.rate,
-            open_sessions: self.setup.open_sessions,
+            open_sessions: load.open_sessions,
             seed: self.setup.seed + u64::from(self.runs),
             run: format!("bench-{}-{}", std::process::id(), self.runs),
         };
@@ -253,12 +278,12 @@ impl<'a> Bench<'a> {
     }
 
     /// Starts every stage, and waits until all are ready.
-    fn stages(&self) -> Result<Vec<Process>, BenchError> {
+    fn stages(&self, processes: usize) -> Result<Vec<Process>, BenchError> {
         let env = self.env();
         let mut stages = Vec::new();
         for stage in self.setup.topology.stages.keys() {
-            for number in 0..self.setup.processes {
-                let name = match self.setup.processes {
+            for number in 0..processes {
+                let name = match processes {
                     1 => stage.clone(),
                     _ => format!("{stage}-{number}"),
                 };
@@ -281,17 +306,29 @@ impl<'a> Bench<'a> {
         Ok(stages)
     }
 
-    pub(crate) fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
-        let mut usage = BTreeMap::new();
-        for (name, part) in [
+    /// The stack's processes.
+    fn parts(&self) -> Result<Vec<(String, u32)>, BenchError> {
+        let parts = [
             ("broker", StackPart::Broker),
             ("clickhouse", StackPart::Engine),
             ("registry", StackPart::Registry),
-        ] {
-            let failed = |source| BenchError::Process { name: name.to_owned(), source };
-            let pid =
-                self.setup.env.pid(part).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-            usage.insert(name.to_owned(), Usage::of(pid).map_err(failed)?);
+        ];
+        let pid = |(name, part): (&str, StackPart)| {
+            let failed = |error: agentgov_testenv::Error| BenchError::Process {
+                name: name.to_owned(),
+                source: std::io::Error::other(error.to_string()),
+            };
+            Ok((name.to_owned(), self.setup.env.pid(part).map_err(failed)?))
+        };
+        parts.into_iter().map(pid).collect()
+    }
+
+    pub(crate) fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
+        let mut usage = BTreeMap::new();
+        for (name, pid) in self.parts()? {
+            let failed = |source| BenchError::Process { name: name.clone(), source };
+            let used = Usage::of(pid).map_err(failed)?;
+            usage.insert(name, used);
         }
         for process in processes {
             usage.insert(process.name.clone(), process.usage()?);
@@ -304,20 +341,51 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// If it cannot be run, or does not come to its end.
     pub fn pipeline(&mut self, load: Load, watched: bool) -> Result<Run, BenchError> {
+        self.whole(load, watched, |_, publisher| publisher.line())
+    }
+
+    /// The pipeline, whose memory is looked at again and again while events are published.
+    ///
+    /// # Errors
+    /// As [`Self::pipeline`].
+    pub fn soak(&mut self, load: Load, every: Duration, tell: &dyn Fn(&Sample)) -> Result<Soak, BenchError> {
+        let parts = self.parts()?;
+        let mut samples = Vec::new();
+        let run = self.whole(load, false, |stages, publisher| {
+            let began = Instant::now();
+            let mut processes = parts.clone();
+            processes.extend(stages.iter().map(|stage| (stage.name.clone(), stage.pid())));
+            publisher.line_meanwhile(every, || {
+                let resident = processes.iter().map(|(name, pid)| {
+                    let failed = |source| BenchError::Process { name: name.clone(), source };
+                    Ok((name.clone(), Usage::resident(*pid).map_err(failed)?))
+                });
+                let resident = resident.collect::<Result<_, BenchError>>()?;
+                let sample = Sample { seconds: began.elapsed().as_secs_f64(), resident };
+                tell(&sample);
+                samples.push(sample);
+                Ok(())
+            })
+        })?;
+        Ok(Soak { run, samples })
+    }
+
+    /// Runs the pipeline; `until` waits until the publisher says what was published.
+    fn whole(
+        &mut self,
+        load: Load,
+        watched: bool,
+        until: impl FnOnce(&[Process], &mut Process) -> Result<String, BenchError>,
+    ) -> Result<Run, BenchError> {
         self.runs += 1;
         let names = self.names()?;
-        let stages = self.stages()?;
+        let stages = self.stages(load.processes)?;
         let mut publisher = self.publisher(load)?;
         publisher.line()?;
         let watch = if watched {
             let table = self.table(names.actions)?;
-            Some(Watch::pipeline(
-                &self.kafka,
-                &self.setup.endpoints.kafka,
-                names.alerts,
-                &self.store,
-                &table,
-            )?)
+            let endpoint = &self.setup.endpoints.kafka;
+            Some(Watch::pipeline(&self.kafka, endpoint, names.alerts, &self.store, &table)?)
         } else {
             None
         };
@@ -326,7 +394,7 @@ impl<'a> Bench<'a> {
         drop(processes);
         publisher.say("go")?;
         let began = Instant::now();
-        let published: Published = parsed(&publisher.line()?)?;
+        let published: Published = parsed(&until(&stages, &mut publisher)?)?;
         self.all_through(&names)?;
         let seconds = began.elapsed().as_secs_f64();
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();

@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(600);
 pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     let plants = plants(args)?;
     let progress = Arc::new(Progress::new(global.json));
-    let Ground { stack, mut stage_args } = Ground::start(args.data.as_ref(), global, &progress)?;
+    let Ground { stack, mut stage_args, _edited } = Ground::start(args.data.as_ref(), global, &progress)?;
     // Into files beside the parts' logs: who looks there wants to know what the stages did.
     stage_args.extend(["--log".to_owned(), "info".to_owned()]);
     let setup = Setup {

@@ -1,16 +1,21 @@
 //! `agentgov bench …`: try it hard, and measure.
 
 mod faults;
+mod growth;
 mod instructions;
 mod pipeline;
+mod policies;
 mod sink;
+mod soak;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use agentgov_bench::Setup;
 use agentgov_runtime::ExitCode;
 use agentgov_testenv::BackendKind;
+use tempfile::NamedTempFile;
 
 use crate::cli::{BenchCommand, Global};
 use crate::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
@@ -21,25 +26,81 @@ use crate::progress::Progress;
 /// This executable, even if its file has been built anew since it was started.
 const OURSELVES: &str = "/proc/self/exe";
 
+/// What is changed in the topology for a bench.
+#[derive(Debug, Default)]
+struct Edits {
+    /// Partitions of each topic that has more than one.
+    partitions: Option<u32>,
+    /// How long a session is remembered.
+    session_ttl: Option<String>,
+}
+
+impl Edits {
+    fn is_empty(&self) -> bool {
+        self.partitions.is_none() && self.session_ttl.is_none()
+    }
+
+    /// The topology's text, edited.
+    fn apply(&self, text: &str) -> String {
+        let lines = text.lines().map(|line| {
+            let key = line.trim_start();
+            if let (Some(partitions), Some(now)) = (self.partitions, key.strip_prefix("partitions: "))
+                && now.split(' ').next() != Some("1")
+            {
+                return line.replace(key, &format!("partitions: {partitions}"));
+            }
+            if let (Some(ttl), Some((before, after))) = (&self.session_ttl, line.split_once("ttl: ")) {
+                let rest = after.find([',', ' ', '}']).and_then(|at| after.get(at..)).unwrap_or_default();
+                return format!("{before}ttl: {ttl}{rest}");
+            }
+            line.to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    }
+}
+
 /// A native stack, whose parts' processes can be measured and killed, and what the stages on it are told.
 struct Ground {
     stack: Stack,
     /// What follows `run STAGE`.
     stage_args: Vec<String>,
+    /// The edited topology, while it is needed.
+    _edited: Option<NamedTempFile>,
 }
 
 impl Ground {
     fn start(data: Option<&PathBuf>, global: &Global, progress: &Arc<Progress>) -> Result<Self, Failure> {
-        let topology = context::topology(global)?;
-        let stack = Stack::start(topology, data.cloned(), Some(BackendKind::Native), global, progress)?;
-        let mut stage_args = Vec::new();
-        if let Some(file) = &global.topology {
-            stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
-        }
-        Ok(Self { stack, stage_args })
+        Self::with(&Edits::default(), data, global, progress)
     }
 
-    /// For the benchmark, with one process of each stage.
+    fn with(
+        edits: &Edits,
+        data: Option<&PathBuf>,
+        global: &Global,
+        progress: &Arc<Progress>,
+    ) -> Result<Self, Failure> {
+        let mut edited = None;
+        let mut file = global.topology.clone();
+        if !edits.is_empty() {
+            let text = match &file {
+                Some(file) => context::read_text(file)?,
+                None => agentgov_schemas::topology::EMBEDDED.to_owned(),
+            };
+            let mut new = tempfile::Builder::new().suffix(".yaml").tempfile().or_exit(ExitCode::Failed)?;
+            new.write_all(edits.apply(&text).as_bytes()).or_exit(ExitCode::Failed)?;
+            file = Some(new.path().to_owned());
+            edited = Some(new);
+        }
+        let topology = context::topology_from(file.as_deref())?;
+        let stack = Stack::start(topology, data.cloned(), Some(BackendKind::Native), global, progress)?;
+        let mut stage_args = Vec::new();
+        if let Some(file) = file {
+            stage_args.extend(["--topology".to_owned(), file.display().to_string()]);
+        }
+        Ok(Self { stack, stage_args, _edited: edited })
+    }
+
+    /// For the benchmark.
     fn setup(&self, seed: u64) -> Result<Setup<'_>, Failure> {
         Ok(Setup {
             env: &self.stack.env,
@@ -51,8 +112,6 @@ impl Ground {
             environment: ENVIRONMENT,
             program: PathBuf::from(OURSELVES),
             tapes: agentgov_bench::tapes(self.stack.env.logs()).or_exit(ExitCode::Failed)?,
-            processes: 1,
-            open_sessions: 1_000,
             seed,
         })
     }
@@ -68,8 +127,33 @@ pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failur
         BenchCommand::Faults(args) => faults::faults(args, global),
         BenchCommand::Pipeline(args) => pipeline::pipeline(args, global),
         BenchCommand::Sink(args) => sink::sink(args, global),
+        BenchCommand::Growth(args) => growth::growth(args, global),
+        BenchCommand::Soak(args) => soak::soak(args, global),
         BenchCommand::Instructions(args) => instructions::instructions(args, global),
         BenchCommand::Step(args) => instructions::step(args, global),
         BenchCommand::Part(args) => pipeline::part(args, global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::topology::{EMBEDDED, Topology};
+
+    use super::*;
+
+    #[test]
+    fn edits_reach_what_they_are_about_and_nothing_else() {
+        let before = Topology::embedded().unwrap();
+        let edits = Edits { partitions: Some(3), session_ttl: Some("2m".to_owned()) };
+        let after = Topology::parse("edited", &edits.apply(EMBEDDED)).unwrap();
+        for (name, topic) in &before.topics {
+            let expected = if topic.partitions.value == 1 { 1 } else { 3 };
+            assert_eq!(after.topics[name].partitions.value, expected, "{name}");
+        }
+        let ttl = |topology: &Topology| {
+            topology.stages.values().find_map(|stage| stage.value.session.as_ref().map(|s| s.ttl.0.as_secs()))
+        };
+        assert_eq!((ttl(&before), ttl(&after)), (Some(7 * 86_400), Some(120)));
+        assert_eq!(Edits::default().apply(EMBEDDED), EMBEDDED);
     }
 }

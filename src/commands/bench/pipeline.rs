@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use agentgov_bench::{Bench, Contender, Floor, Load, PIPELINE, Places, Report, Run, Setup, Spread, Store};
+use agentgov_bench::{Bench, Contender, Floor, Load, PIPELINE, Places, Report, Run, Spread, Store};
 use agentgov_runtime::ExitCode;
 
-use super::{Ground, cores};
+use super::{Edits, Ground, cores, policies};
 use crate::cli::{BenchPart, BenchPipeline, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -18,12 +18,18 @@ const FLOORS: [(&str, Floor); 3] =
 
 pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
-    let ground = Ground::start(args.data.as_ref(), global, &progress)?;
-    let setup = Setup { processes: args.processes, open_sessions: args.sessions, ..ground.setup(args.seed)? };
+    let edits = Edits { partitions: args.partitions, ..Edits::default() };
+    let ground = Ground::with(&edits, args.data.as_ref(), global, &progress)?;
+    let mut policies = ground.stack.bundle.policies().count();
+    if let Some(count) = args.policies {
+        policies::push(&ground.stack, count, policies::OTHER_TOOLS)?;
+        policies = count.max(policies);
+    }
+    let setup = ground.setup(args.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
-    let full = Load { events: args.events, rate: None };
+    let full = Load { open_sessions: args.sessions, processes: args.processes, ..Load::of(args.events) };
     let step = progress.step("warming up, and taping what goes through");
-    let tape = bench.tape(Load { events: args.events.min(TAPE), rate: None }).or_exit(ExitCode::Failed)?;
+    let tape = bench.tape(Load { events: args.events.min(TAPE), ..full }).or_exit(ExitCode::Failed)?;
     step.done("");
     let mut contenders: Vec<Contender> = std::iter::once(PIPELINE)
         .chain(FLOORS.map(|(name, _)| name))
@@ -48,7 +54,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         let most =
             Spread::of(contenders.first().into_iter().flat_map(|c| c.rounds.iter().map(Run::rate))).median;
         let rate = args.rate.unwrap_or(most / 2.0);
-        let load = Load { events: (rate * args.latency_seconds as f64) as u64, rate: Some(rate) };
+        let load = Load { events: (rate * args.latency_seconds as f64) as u64, rate: Some(rate), ..full };
         let step = progress.step(format!("latency at {rate:.0} events/s"));
         let mut rounds = [(PIPELINE, Vec::new()), (FLOORS[0].0, Vec::new())];
         for _ in 0..args.latency_rounds {
@@ -69,7 +75,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         open_sessions: args.sessions,
         seed: args.seed,
         cores: cores(),
-        policies: ground.stack.bundle.policies().count(),
+        policies,
         contenders,
         latency,
     };

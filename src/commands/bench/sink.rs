@@ -29,7 +29,7 @@ pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
     let setup = ground.setup(args.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let step = progress.step("filling a topic, and a table once");
-    let backlog = bench.backlog(Load { events: args.events, rate: None }).or_exit(ExitCode::Failed)?;
+    let backlog = bench.backlog(Load::of(args.events)).or_exit(ExitCode::Failed)?;
     step.done(format!("{} records", backlog.rows));
     let contender = |name: &str, guarantees: &str| SinkContender {
         contender: Contender { name: name.to_owned(), rounds: Vec::new() },

@@ -1,0 +1,213 @@
+//! `agentgov bench growth`: what does more of something cost?
+
+use std::sync::Arc;
+
+use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread};
+use agentgov_runtime::ExitCode;
+use serde::Serialize;
+
+use super::Ground;
+use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
+use crate::cli::{BenchGrowth, Global, GrowthAxis};
+use crate::commands::pipeline::Stack;
+use crate::failure::{Failure, OrExit as _};
+use crate::progress::Progress;
+
+const PROCESSES: [usize; 3] = [1, 2, 4];
+const SESSIONS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+const POLICIES: [usize; 4] = [13, 100, 1_000, 10_000];
+/// Evaluations of policies in a run, at most: a run must end.
+const EVALUATIONS: u64 = 100_000_000;
+
+/// What one setting came to.
+#[derive(Debug, Serialize)]
+struct Point {
+    /// The curve that it belongs to.
+    curve: &'static str,
+    /// What was set.
+    at: usize,
+    /// A run for each round.
+    rounds: Vec<Run>,
+}
+
+pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> {
+    let progress = Arc::new(Progress::new(global.json));
+    let mut points: Vec<Point> =
+        settings(args.by).into_iter().map(|(curve, at)| Point { curve, at, rounds: Vec::new() }).collect();
+    for round in 0..args.rounds {
+        // What earlier sessions left behind would be a part of what is measured: each round has a stack of its own, and goes
+        // from little to much.
+        let ground = Ground::start(args.data.as_ref(), global, &progress)?;
+        let setup = ground.setup(args.seed + round as u64)?;
+        let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
+        // Caches, and the engine's first parts.
+        bench.pipeline(Load::of(args.events.min(50_000)), false).or_exit(ExitCode::Failed)?;
+        for point in &mut points {
+            let step = progress.step(format!(
+                "round {} of {}: {} {}{}",
+                round + 1,
+                args.rounds,
+                point.at,
+                args.by.as_str(),
+                point.curve
+            ));
+            let run = run(&mut bench, &ground.stack, args, point)?;
+            step.done(format!("{:.1} k/s", run.rate() / 1e3));
+            point.rounds.push(run);
+        }
+        drop(bench);
+        ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+    }
+    if let Some(folder) = &args.plots {
+        for (file, plot) in plots(args.by, &points) {
+            let path = folder.join(file);
+            std::fs::write(&path, plot.svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
+        }
+    }
+    if global.json {
+        say!("{}", serde_json::to_string_pretty(&points).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(args, &points);
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Curves and settings, those of a curve in ascending order.
+fn settings(by: GrowthAxis) -> Vec<(&'static str, usize)> {
+    match by {
+        GrowthAxis::Processes => PROCESSES.map(|n| ("", n)).to_vec(),
+        GrowthAxis::Sessions => SESSIONS.map(|n| ("", n)).to_vec(),
+        GrowthAxis::Policies => {
+            POLICIES.map(|n| (OTHER_TOOLS, n)).into_iter().chain(POLICIES.map(|n| (EVERY_TOOL, n))).collect()
+        }
+    }
+}
+
+fn run(bench: &mut Bench<'_>, stack: &Stack, args: &BenchGrowth, point: &Point) -> Result<Run, Failure> {
+    let load = Load::of(args.events);
+    let load = match args.by {
+        GrowthAxis::Processes => Load { processes: point.at, ..load },
+        // Each has an event before, and one while it is measured.
+        GrowthAxis::Sessions => {
+            Load { open_sessions: point.at, events: load.events.max(point.at as u64), ..load }
+        }
+        GrowthAxis::Policies => {
+            policies::push(stack, point.at, point.curve)?;
+            let each = if point.curve == EVERY_TOOL { point.at as u64 } else { 1 };
+            Load { events: load.events.min(EVALUATIONS / each), ..load }
+        }
+    };
+    bench.pipeline(load, false).or_exit(ExitCode::Failed)
+}
+
+/// CPU-seconds a million events of a stage's processes together.
+fn cpu_of(run: &Run, stage: &str) -> f64 {
+    let of_stage = run.usage.iter().filter(|(name, _)| {
+        name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    of_stage.map(|(_, usage)| usage.cpu_s).sum::<f64>() / run.events as f64 * 1e6
+}
+
+/// Most resident megabytes of a stage's process.
+fn megabytes_of(run: &Run, stage: &str) -> f64 {
+    run.usage.get(stage).map_or(f64::NAN, |usage| usage.rss_bytes as f64 / 1e6)
+}
+
+fn spread(point: &Point, value: impl Fn(&Run) -> f64) -> Spread {
+    Spread::of(point.rounds.iter().map(value))
+}
+
+fn curve(name: &str, points: &[Point], of: &str, value: impl Fn(&Run) -> f64) -> Curve {
+    let points = points.iter().filter(|point| point.curve == of);
+    Curve {
+        name: name.to_owned(),
+        points: points.map(|point| (point.at as f64, spread(point, &value))).collect(),
+    }
+}
+
+fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
+    let plot = |title: &str, x: &str, (y, log): (&str, bool), curves| Plot {
+        title: title.to_owned(),
+        x: Axis { label: x.to_owned(), log: true },
+        y: Axis { label: y.to_owned(), log },
+        curves,
+    };
+    let cpu = "CPU-seconds a million events";
+    match by {
+        GrowthAxis::Processes => vec![(
+            "growth-processes.svg",
+            plot(
+                "Throughput",
+                "processes of each stage",
+                ("events/s", false),
+                vec![curve("pipeline", points, "", Run::rate)],
+            ),
+        )],
+        GrowthAxis::Sessions => vec![
+            (
+                "growth-sessions.svg",
+                plot(
+                    "Cost of open sessions",
+                    "open sessions",
+                    (cpu, false),
+                    vec![
+                        curve("all processes", points, "", Run::cpu_per_million),
+                        curve("evaluator", points, "", |run| cpu_of(run, "evaluator")),
+                        curve("broker", points, "", |run| cpu_of(run, "broker")),
+                    ],
+                ),
+            ),
+            (
+                "growth-sessions-memory.svg",
+                plot(
+                    "Memory of open sessions",
+                    "open sessions",
+                    ("MB resident at most", true),
+                    vec![curve("evaluator", points, "", |run| megabytes_of(run, "evaluator"))],
+                ),
+            ),
+        ],
+        GrowthAxis::Policies => vec![(
+            "growth-policies.svg",
+            plot(
+                "Cost of policies: the evaluator",
+                "policies",
+                (cpu, true),
+                vec![
+                    curve("the added ones are about other tools", points, OTHER_TOOLS, |run| {
+                        cpu_of(run, "evaluator")
+                    }),
+                    curve("the added ones are about every tool", points, EVERY_TOOL, |run| {
+                        cpu_of(run, "evaluator")
+                    }),
+                ],
+            ),
+        )],
+    }
+}
+
+fn tell(args: &BenchGrowth, points: &[Point]) {
+    let by = args.by.as_str();
+    say!(
+        "{:>10} {:>26} {:>22} {:>22} {:>16}",
+        by,
+        "events/s",
+        "CPU-s a million, all",
+        "evaluator",
+        "evaluator, MB"
+    );
+    let wide = |spread: Spread, digits: usize| {
+        format!("{:.digits$} ({:.digits$} to {:.digits$})", spread.median, spread.least, spread.most)
+    };
+    for point in points {
+        say!(
+            "{:>10} {:>26} {:>22} {:>22} {:>16.0}{}",
+            point.at,
+            wide(spread(point, Run::rate), 0),
+            wide(spread(point, Run::cpu_per_million), 1),
+            wide(spread(point, |run| cpu_of(run, "evaluator")), 1),
+            spread(point, |run| megabytes_of(run, "evaluator")).most,
+            point.curve
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Bundles of as many policies as a bench wants.
+
+use std::fmt::Write as _;
+
+use agentgov_policy::{Bundle, BundleFiles};
+use agentgov_runtime::ExitCode;
+
+use crate::commands::pipeline::{Stack, bundle_files};
+use crate::commands::policy;
+use crate::failure::Failure;
+
+/// What the policies are about that are added to the example's, as it is told: tools that the agent never calls.
+pub const OTHER_TOOLS: &str = ", the added ones about other tools";
+/// See [`OTHER_TOOLS`]: whatever it calls.
+pub const EVERY_TOOL: &str = ", the added ones about every tool";
+const MANIFEST: &str = "bundle.yaml";
+
+/// Pushes the example's bundle with so many more policies that it has `count`.
+pub fn push(stack: &Stack, count: usize, curve: &str) -> Result<(), Failure> {
+    let files = with_policies(count, curve)?;
+    let bundle = Bundle::compile(&files)
+        .map_err(|problems| Failure::all(ExitCode::Failed, "the generated bundle has errors:", problems))?;
+    policy::push(&bundle, &files, &stack.endpoints, &stack.topology).map(drop)
+}
+
+fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
+    let mut files = bundle_files();
+    let own = Bundle::compile(&files)
+        .map_err(|problems| Failure::all(ExitCode::Config, "the example's bundle has errors:", problems))?
+        .policies()
+        .count();
+    let mut text = String::new();
+    for number in own..count {
+        let resource = match curve {
+            EVERY_TOOL => "resource".to_owned(),
+            _ => format!("resource == Tool::\"elsewhere_{number}\""),
+        };
+        let _ = write!(
+            text,
+            "@id(\"more-{number}\")\n@title(\"No more than so many calls at a time\")\n@severity(\"low\")\n\
+             @remediation(\"Fewer calls at a time.\")\nforbid (principal, action in Action::\"act\", {resource})\n\
+             when {{ context has message && context.message.tool_calls > {} }};\n\n",
+            1_000 + number
+        );
+    }
+    files.0.insert("more.cedar".to_owned(), text.into_bytes());
+    let version = format!("version: \"{count}{}\"", if curve == EVERY_TOOL { "-every" } else { "-other" });
+    let known = files.0.get(MANIFEST).map(|text| String::from_utf8_lossy(text).into_owned());
+    let known =
+        known.ok_or_else(|| Failure::new(ExitCode::Failed, "the example's bundle has no bundle.yaml"))?;
+    let lines: Vec<&str> = known
+        .lines()
+        .map(|line| if line.starts_with("version:") { version.as_str() } else { line })
+        .collect();
+    files.0.insert(MANIFEST.to_owned(), lines.join("\n").into_bytes());
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_bundles_have_as_many_policies_as_asked_for() {
+        for curve in [OTHER_TOOLS, EVERY_TOOL] {
+            for count in [13, 40] {
+                let files = with_policies(count, curve).unwrap_or_else(|_| panic!("{count}{curve}"));
+                let bundle = Bundle::compile(&files).unwrap();
+                assert_eq!(bundle.policies().count(), count);
+                assert!(bundle.version().starts_with(&format!("{count}-")), "{}", bundle.version());
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `agentgov bench soak`: does memory stay where it is?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread};
+use agentgov_runtime::ExitCode;
+
+use super::{Edits, Ground};
+use crate::cli::{BenchSoak, Global};
+use crate::failure::{Failure, OrExit as _};
+use crate::progress::Progress;
+
+/// Events of the run that finds out how fast the pipeline is.
+const PROBE: u64 = 200_000;
+const EVERY: Duration = Duration::from_secs(1);
+
+pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
+    let progress = Arc::new(Progress::new(global.json));
+    let edits = Edits { session_ttl: args.session_ttl.clone(), ..Edits::default() };
+    let ground = Ground::with(&edits, args.data.as_ref(), global, &progress)?;
+    let setup = ground.setup(args.seed)?;
+    let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
+    let rate = match args.rate {
+        Some(rate) => rate,
+        None => {
+            let step = progress.step("how fast is it?");
+            bench.pipeline(Load::of(PROBE), false).or_exit(ExitCode::Failed)?;
+            let rate = bench.pipeline(Load::of(PROBE), false).or_exit(ExitCode::Failed)?.rate();
+            step.done(format!("{rate:.0} events/s"));
+            rate
+        }
+    };
+    let step = progress.counted(format!("{rate:.0} events/s"), args.seconds);
+    let load = Load { rate: Some(rate), ..Load::of((rate * args.seconds as f64) as u64) };
+    let soak = bench
+        .soak(load, EVERY, &|sample| step.at(sample.seconds as u64, args.seconds))
+        .or_exit(ExitCode::Failed)?;
+    step.done("");
+    ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+    if let Some(folder) = &args.plots {
+        let path = folder.join("soak-memory.svg");
+        std::fs::write(&path, plot(&soak).svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
+    }
+    if global.json {
+        say!("{}", serde_json::to_string_pretty(&soak).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(&soak);
+    }
+    Ok(ExitCode::Done)
+}
+
+fn names(soak: &Soak) -> Vec<&String> {
+    soak.samples.first().map(|sample| sample.resident.keys().collect()).unwrap_or_default()
+}
+
+fn plot(soak: &Soak) -> Plot {
+    let curves = names(soak).into_iter().map(|name| {
+        let points = soak.samples.iter().filter_map(|sample| {
+            let megabytes = *sample.resident.get(name)? as f64 / 1e6;
+            Some((sample.seconds / 60.0, Spread { median: megabytes, least: megabytes, most: megabytes }))
+        });
+        Curve { name: name.clone(), points: points.collect() }
+    });
+    let axis = |label: &str| Axis { label: label.to_owned(), log: false };
+    Plot {
+        title: format!("Memory at {:.0} events/s", soak.run.rate()),
+        x: axis("minutes"),
+        y: axis("MB resident"),
+        curves: curves.collect(),
+    }
+}
+
+/// Medians of each minute.
+fn tell(soak: &Soak) {
+    say!(
+        "{} events in {:.0} s, {:.0} a second; MB resident, medians of each minute",
+        soak.run.events,
+        soak.run.seconds,
+        soak.run.rate()
+    );
+    let names = names(soak);
+    say!("{:>6} {}", "minute", names.iter().map(|name| format!("{name:>12}")).collect::<String>());
+    let mut minutes: BTreeMap<u64, Vec<&Sample>> = BTreeMap::new();
+    for sample in &soak.samples {
+        minutes.entry((sample.seconds / 60.0) as u64).or_default().push(sample);
+    }
+    for (minute, samples) in minutes {
+        let cells = names.iter().map(|name| {
+            let of = samples.iter().filter_map(|sample| sample.resident.get(*name));
+            format!("{:>12.0}", Spread::of(of.map(|bytes| *bytes as f64 / 1e6)).median)
+        });
+        say!("{:>6} {}", minute + 1, cells.collect::<String>());
+    }
+}
