@@ -16,6 +16,8 @@ use crate::progress::Progress;
 const PROCESSES: [usize; 3] = [1, 2, 4];
 const SESSIONS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const POLICIES: [usize; 4] = [13, 100, 1_000, 10_000];
+/// The ones about every tool are all evaluated for every call.
+const POLICIES_OF_EVERY_TOOL: [usize; 3] = [13, 100, 1_000];
 /// Evaluations of policies in a run, at most: a run must end.
 const EVALUATIONS: u64 = 100_000_000;
 
@@ -72,13 +74,19 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
     Ok(ExitCode::Done)
 }
 
-/// Curves and settings, those of a curve in ascending order.
+/// Curves and settings, each curve in ascending order.
 fn settings(by: GrowthAxis) -> Vec<(&'static str, usize)> {
     match by {
         GrowthAxis::Processes => PROCESSES.map(|n| ("", n)).to_vec(),
         GrowthAxis::Sessions => SESSIONS.map(|n| ("", n)).to_vec(),
         GrowthAxis::Policies => {
-            POLICIES.map(|n| (OTHER_TOOLS, n)).into_iter().chain(POLICIES.map(|n| (EVERY_TOOL, n))).collect()
+            let every = POLICIES_OF_EVERY_TOOL.map(|n| (EVERY_TOOL, n));
+            // The largest last: whoever starts after it compiles it again.
+            let (largest, other) = POLICIES
+                .map(|n| (OTHER_TOOLS, n))
+                .split_last()
+                .map_or((None, Vec::new()), |(last, rest)| (Some(*last), rest.to_vec()));
+            other.into_iter().chain(every).chain(largest).collect()
         }
     }
 }

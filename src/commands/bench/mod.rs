@@ -147,11 +147,14 @@ mod tests {
         let edits = Edits { partitions: Some(3), session_ttl: Some("2m".to_owned()) };
         let after = Topology::parse("edited", &edits.apply(EMBEDDED)).unwrap();
         for (name, topic) in &before.topics {
-            let expected = if topic.partitions.value == 1 { 1 } else { 3 };
-            assert_eq!(after.topics[name].partitions.value, expected, "{name}");
+            let expected = if topic.value.partitions.value == 1 { 1 } else { 3 };
+            assert_eq!(after.topics[name].value.partitions.value, expected, "{name}");
         }
         let ttl = |topology: &Topology| {
-            topology.stages.values().find_map(|stage| stage.value.session.as_ref().map(|s| s.ttl.0.as_secs()))
+            topology
+                .stages
+                .values()
+                .find_map(|stage| stage.value.session.as_ref().map(|s| s.value.ttl.0.as_secs()))
         };
         assert_eq!((ttl(&before), ttl(&after)), (Some(7 * 86_400), Some(120)));
         assert_eq!(Edits::default().apply(EMBEDDED), EMBEDDED);
