@@ -173,7 +173,7 @@ fn batch(
             .map_err(BenchError::kafka("listing offsets"))?;
     }
     while producer.in_flight_count() > 0 {
-        producer.poll(Duration::from_millis(1));
+        serve(producer);
     }
     let group = consumer
         .group_metadata()
@@ -202,12 +202,18 @@ fn send(
         match error {
             KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
                 outgoing = back;
-                producer.poll(Duration::from_millis(1));
+                serve(producer);
             }
             error => return Err(BenchError::kafka("copying")(error)),
         }
     }
     Ok(())
+}
+
+/// As the pipeline's producers wait: a poll with a timeout would keep a core busy.
+fn serve(producer: &BaseProducer<DefaultProducerContext>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 #[cfg(test)]

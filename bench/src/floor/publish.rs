@@ -52,7 +52,8 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
             match error {
                 KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
                     outgoing = back;
-                    producer.poll(Duration::from_millis(1));
+                    producer.poll(Duration::ZERO);
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 error => return Err(BenchError::kafka("publishing")(error)),
             }
@@ -62,7 +63,8 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
         }
     }
     while producer.in_flight_count() > 0 {
-        producer.poll(Duration::from_millis(1));
+        producer.poll(Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(1));
     }
     done(&Published { events: what.events, seconds: began.elapsed().as_secs_f64() })
 }

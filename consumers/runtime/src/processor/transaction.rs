@@ -170,7 +170,7 @@ impl Transactions {
         // rust-rdkafka's commit flushes in steps of 100 ms: drained first, it has nothing to wait for.
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(Duration::from_millis(1));
+            serve(&self.producer);
             if self.stop.is_due() {
                 return Outcome::Left;
             }
@@ -208,7 +208,7 @@ impl Transactions {
                         return Err(full);
                     }
                     outgoing = back;
-                    self.producer.poll(Duration::from_millis(1));
+                    serve(&self.producer);
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -295,6 +295,13 @@ impl Transactions {
             StageError::Kafka { what: format!("{}: {what}", self.stage), source: error }
         }
     }
+}
+
+/// Lets the producer report, and leaves the core to whoever sends for a moment. rust-rdkafka's poll with a timeout asks again
+/// and again through what is left of its last millisecond.
+fn serve(producer: &BaseProducer<Deliveries>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 /// A producer with a transactional id that nobody else has, or had. `None`: asked to stop.
