@@ -40,12 +40,14 @@ pub struct Curve {
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (760, 420);
 /// Told apart by people who do not tell red from green as well: Okabe and Ito, "Color Universal Design", 2008.
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
 ];
 const FONT: &str = "sans-serif";
 
