@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
+use super::serve;
 use crate::BenchError;
 use crate::part::Places;
 use crate::tape::{self, Taped};
@@ -208,12 +209,6 @@ fn send(
         }
     }
     Ok(())
-}
-
-/// As the pipeline's producers wait: a poll with a timeout would keep a core busy.
-fn serve(producer: &BaseProducer<DefaultProducerContext>) {
-    producer.poll(Duration::ZERO);
-    std::thread::sleep(Duration::from_millis(1));
 }
 
 #[cfg(test)]

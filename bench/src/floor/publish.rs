@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use serde::{Deserialize, Serialize};
 
+use super::serve;
 use crate::BenchError;
 use crate::part::{Pace, Places, Published, done, ready};
 use crate::tape;
@@ -52,8 +53,7 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
             match error {
                 KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
                     outgoing = back;
-                    producer.poll(Duration::ZERO);
-                    std::thread::sleep(Duration::from_millis(1));
+                    serve(&producer);
                 }
                 error => return Err(BenchError::kafka("publishing")(error)),
             }
@@ -63,8 +63,7 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
         }
     }
     while producer.in_flight_count() > 0 {
-        producer.poll(Duration::ZERO);
-        std::thread::sleep(Duration::from_millis(1));
+        serve(&producer);
     }
     done(&Published { events: what.events, seconds: began.elapsed().as_secs_f64() })
 }

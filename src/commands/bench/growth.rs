@@ -6,8 +6,8 @@ use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread};
 use agentgov_runtime::ExitCode;
 use serde::Serialize;
 
-use super::Ground;
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
+use super::{Ground, say_report};
 use crate::cli::{BenchGrowth, Global, GrowthAxis};
 use crate::commands::pipeline::Stack;
 use crate::failure::{Failure, OrExit as _};
@@ -66,12 +66,7 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
             std::fs::write(&path, plot.svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
         }
     }
-    if global.json {
-        say!("{}", serde_json::to_string_pretty(&points).or_exit(ExitCode::Failed)?);
-    } else {
-        tell(args, &points);
-    }
-    Ok(ExitCode::Done)
+    say_report(&points, global, |points| tell(args, points))
 }
 
 /// Curves and settings, each curve in ascending order.

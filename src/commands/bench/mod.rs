@@ -15,6 +15,7 @@ use std::sync::Arc;
 use agentgov_bench::Setup;
 use agentgov_runtime::ExitCode;
 use agentgov_testenv::BackendKind;
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::cli::{BenchCommand, Global};
@@ -115,6 +116,16 @@ impl Ground {
             seed,
         })
     }
+}
+
+/// Says what was found, to a program or to a person.
+fn say_report<T: Serialize>(report: &T, global: &Global, tell: impl FnOnce(&T)) -> Result<ExitCode, Failure> {
+    if global.json {
+        say!("{}", serde_json::to_string_pretty(report).or_exit(ExitCode::Failed)?);
+    } else {
+        tell(report);
+    }
+    Ok(ExitCode::Done)
 }
 
 /// Cores that this process may use.

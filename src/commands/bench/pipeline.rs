@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentgov_bench::{Bench, Contender, Floor, Load, PIPELINE, Places, Report, Run, Spread, Store};
 use agentgov_runtime::ExitCode;
 
-use super::{Edits, Ground, cores, policies};
+use super::{Edits, Ground, cores, policies, say_report};
 use crate::cli::{BenchPart, BenchPipeline, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -80,12 +80,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         latency,
     };
     ground.stack.env.stop().or_exit(ExitCode::Failed)?;
-    if global.json {
-        say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
-    } else {
-        tell(&report);
-    }
-    Ok(ExitCode::Done)
+    say_report(&report, global, tell)
 }
 
 /// One of the bench's own processes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agentgov_bench::{Bench, Contender, Load, Rival, Run, SinkContender, SinkReport, Spread};
 use agentgov_runtime::ExitCode;
 
-use super::{Ground, cores};
+use super::{Ground, cores, say_report};
 use crate::cli::{BenchSink, Global};
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
@@ -60,12 +60,7 @@ pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
     }
     let report = SinkReport { rows: backlog.rows, seed: args.seed, cores: cores(), sinks };
     ground.stack.env.stop().or_exit(ExitCode::Failed)?;
-    if global.json {
-        say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
-    } else {
-        tell(&report);
-    }
-    Ok(ExitCode::Done)
+    say_report(&report, global, tell)
 }
 
 /// The programs in a folder, set up, with what each promises.

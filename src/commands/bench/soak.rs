@@ -7,7 +7,7 @@ use std::time::Duration;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread};
 use agentgov_runtime::ExitCode;
 
-use super::{Edits, Ground};
+use super::{Edits, Ground, say_report};
 use crate::cli::{BenchSoak, Global};
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
@@ -43,12 +43,7 @@ pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
         let path = folder.join("soak-memory.svg");
         std::fs::write(&path, plot(&soak).svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
     }
-    if global.json {
-        say!("{}", serde_json::to_string_pretty(&soak).or_exit(ExitCode::Failed)?);
-    } else {
-        tell(&soak);
-    }
-    Ok(ExitCode::Done)
+    say_report(&soak, global, tell)
 }
 
 fn names(soak: &Soak) -> Vec<&String> {
