@@ -351,6 +351,14 @@ pub struct BenchPipeline {
     /// Policies of the bundle: the example's, and as many more about other tools; default: the example's.
     #[arg(long, value_name = "N")]
     pub policies: Option<usize>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub ground: BenchGround,
+}
+
+/// What benches that publish sessions have in common.
+#[derive(Debug, Args)]
+pub struct BenchGround {
     /// The same seed makes the same sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -374,12 +382,9 @@ pub struct BenchGrowth {
     /// Draw into this folder.
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
-    /// The same seed makes the same sessions.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub ground: BenchGround,
 }
 
 /// What `bench growth` has more and more of.
@@ -420,12 +425,9 @@ pub struct BenchSoak {
     /// Draw into this folder.
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
-    /// The same seed makes the same sessions.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub ground: BenchGround,
 }
 
 /// `bench sink`.
@@ -440,12 +442,9 @@ pub struct BenchSink {
     /// A folder with others' programs, each in a folder of its own (bench/rivals in the sources).
     #[arg(long, value_name = "DIR")]
     pub rivals: Option<PathBuf>,
-    /// The same seed makes the same sessions.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub ground: BenchGround,
 }
 
 /// `bench part`.

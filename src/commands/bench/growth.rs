@@ -39,8 +39,8 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
     for round in 0..args.rounds {
         // What earlier sessions left behind would be a part of what is measured: each round has a stack of its own, and goes
         // from little to much.
-        let ground = Ground::start(args.data.as_ref(), global, &progress)?;
-        let setup = ground.setup(args.seed + round as u64)?;
+        let ground = Ground::start(args.ground.data.as_ref(), global, &progress)?;
+        let setup = ground.setup(args.ground.seed + round as u64)?;
         let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
         // Caches, and the engine's first parts.
         bench.pipeline(Load::of(args.events.min(50_000)), false).or_exit(ExitCode::Failed)?;

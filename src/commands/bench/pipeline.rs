@@ -19,13 +19,13 @@ const FLOORS: [(&str, Floor); 3] =
 pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits { partitions: args.partitions, ..Edits::default() };
-    let ground = Ground::with(&edits, args.data.as_ref(), global, &progress)?;
+    let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
     let mut policies = ground.stack.bundle.policies().count();
     if let Some(count) = args.policies {
         policies::push(&ground.stack, count, policies::OTHER_TOOLS)?;
         policies = count.max(policies);
     }
-    let setup = ground.setup(args.seed)?;
+    let setup = ground.setup(args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let full = Load { open_sessions: args.sessions, processes: args.processes, ..Load::of(args.events) };
     let step = progress.step("warming up, and taping what goes through");
@@ -73,7 +73,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         events: args.events,
         processes: args.processes,
         open_sessions: args.sessions,
-        seed: args.seed,
+        seed: args.ground.seed,
         cores: cores(),
         policies,
         contenders,

@@ -25,8 +25,8 @@ pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
     let rivals =
         args.rivals.as_deref().map(|folder| rivals(folder, &progress)).transpose()?.unwrap_or_default();
-    let ground = Ground::start(args.data.as_ref(), global, &progress)?;
-    let setup = ground.setup(args.seed)?;
+    let ground = Ground::start(args.ground.data.as_ref(), global, &progress)?;
+    let setup = ground.setup(args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let step = progress.step("filling a topic, and a table once");
     let backlog = bench.backlog(Load::of(args.events)).or_exit(ExitCode::Failed)?;
@@ -58,7 +58,7 @@ pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
         }
         step.done(told.join(", "));
     }
-    let report = SinkReport { rows: backlog.rows, seed: args.seed, cores: cores(), sinks };
+    let report = SinkReport { rows: backlog.rows, seed: args.ground.seed, cores: cores(), sinks };
     ground.stack.env.stop().or_exit(ExitCode::Failed)?;
     say_report(&report, global, tell)
 }
