@@ -179,6 +179,7 @@ fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
 
 fn parse_policies<'f>(files: &'f BundleFiles, problems: &mut Vec<Problem>) -> Vec<Parsed<'f>> {
     let mut parsed: Vec<Parsed<'f>> = Vec::new();
+    let mut places: BTreeMap<String, (&str, u64)> = BTreeMap::new();
     for (path, content) in files.matching("", ".cedar") {
         let Some(text) = utf8(path, content, problems) else { continue };
         for statement in source::split(path, text) {
@@ -192,14 +193,11 @@ fn parse_policies<'f>(files: &'f BundleFiles, problems: &mut Vec<Problem>) -> Ve
             let mut report =
                 |message: String| problems.push(statement.problem(statement.first_token(), message));
             let Some(policy) = Policy::read(&statement, &cedar, &mut report) else { continue };
-            if let Some(first) = parsed.iter().find(|p| p.policy.id == policy.id) {
-                let message = format!(
-                    "`@id(\"{}\")` stands in {}:{} already",
-                    policy.id, first.policy.file, first.policy.line
-                );
-                report(message);
+            if let Some((file, line)) = places.get(&policy.id) {
+                report(format!("`@id(\"{}\")` stands in {file}:{line} already", policy.id));
                 continue;
             }
+            places.insert(policy.id.clone(), (statement.file, statement.line));
             let cedar = cedar.new_id(PolicyId::new(&policy.id));
             parsed.push(Parsed { statement, policy, cedar });
         }

@@ -92,16 +92,27 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// By what the policies say, in Cedar's JSON format.
-    pub(crate) fn of<'p>(policies: impl Iterator<Item = &'p Policy>) -> Self {
+    /// No attribute.
+    pub(crate) const fn nothing() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
+    /// By what a policy says, in Cedar's JSON format. What cannot be written down is read as a whole.
+    pub(crate) fn of(policy: &Policy) -> Self {
         let mut names = BTreeSet::new();
-        for policy in policies {
-            // What cannot be written down is read as a whole.
-            if !policy.to_json().is_ok_and(|json| collect(&json, &mut names)) {
-                return Self::All;
-            }
+        if policy.to_json().is_ok_and(|json| collect(&json, &mut names)) {
+            Self::Only(names)
+        } else {
+            Self::All
         }
-        Self::Only(names)
+    }
+
+    /// What either wants.
+    pub(crate) fn add(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Only(names), Self::Only(more)) => names.extend(more.iter().cloned()),
+            _ => *self = Self::All,
+        }
     }
 
     fn has(&self, name: &str) -> bool {

@@ -35,30 +35,28 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new<'p>(policies: impl Iterator<Item = &'p Policy>, tools: &Tools) -> Self {
-        let policies: Vec<&Policy> = policies.collect();
-        let mut names: BTreeSet<String> = tools.names().map(str::to_owned).collect();
-        names.extend(policies.iter().filter_map(|p| named_tool(&p.resource_constraint())));
+        let policies: Vec<Scoped<'p>> = policies.map(Scoped::of).collect();
+        let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
         // Tools with the same candidates share them.
         let mut shared: BTreeMap<Vec<usize>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
             let effect = tools.effect(tool.unwrap_or_default());
-            Act::ALL.map(|act| {
-                let can_match = |p: &&Policy| {
-                    principal_can_match(&p.principal_constraint())
-                        && action_can_match(&p.action_constraint(), act)
-                        && resource_can_match(&p.resource_constraint(), tool, effect)
-                };
-                let positions: Vec<usize> =
-                    policies.iter().enumerate().filter(|(_, p)| can_match(p)).map(|(i, _)| i).collect();
-                let chosen = || positions.iter().filter_map(|i| policies.get(*i).copied());
-                Arc::clone(
-                    shared.entry(positions.clone()).or_insert_with(|| Arc::new(Candidates::new(chosen()))),
-                )
+            by_act.each_ref().map(|by_resource| {
+                let positions = by_resource.positions(tool, effect);
+                if let Some(shared) = shared.get(&positions) {
+                    return Arc::clone(shared);
+                }
+                let chosen = positions.iter().filter_map(|position| policies.get(*position));
+                let candidates = Arc::new(Candidates::new(chosen));
+                shared.insert(positions, Arc::clone(&candidates));
+                candidates
             })
         };
+        let mut names: BTreeSet<&str> = tools.names().collect();
+        names.extend(by_act.iter().flat_map(|by_resource| by_resource.tools.keys()));
         Self {
             others: candidates(None),
-            tools: names.into_iter().map(|name| (name.clone(), candidates(Some(&name)))).collect(),
+            tools: names.into_iter().map(|name| (name.to_owned(), candidates(Some(name)))).collect(),
         }
     }
 
@@ -72,19 +70,104 @@ impl Index {
 }
 
 impl Candidates {
-    fn new<'p>(policies: impl Iterator<Item = &'p Policy> + Clone) -> Self {
-        let wanted = Wanted::of(policies.clone());
-        let mut candidates = Self { rules: PolicySet::new(), grants: PolicySet::new(), wanted };
-        for policy in policies {
-            let set = match policy.effect() {
+    fn new<'p, 's: 'p>(policies: impl Iterator<Item = &'p Scoped<'s>>) -> Self {
+        let mut candidates =
+            Self { rules: PolicySet::new(), grants: PolicySet::new(), wanted: Wanted::nothing() };
+        for scoped in policies {
+            candidates.wanted.add(&scoped.wanted);
+            let set = match scoped.policy.effect() {
                 PolicyEffect::Forbid => &mut candidates.rules,
                 PolicyEffect::Permit => &mut candidates.grants,
             };
             // Ids are unique in a bundle: checked while compiling.
-            let added = set.add(policy.clone());
+            let added = set.add(scoped.policy.clone());
             debug_assert!(added.is_ok(), "{added:?}");
         }
         candidates
+    }
+}
+
+/// A policy, and what was read of it once for all tools.
+struct Scoped<'p> {
+    policy: &'p Policy,
+    action: ActionConstraint,
+    resources: Resources,
+    wanted: Wanted,
+}
+
+impl<'p> Scoped<'p> {
+    fn of(policy: &'p Policy) -> Self {
+        let resources = if principal_can_match(&policy.principal_constraint()) {
+            Resources::of(&policy.resource_constraint())
+        } else {
+            Resources::None
+        };
+        Self { policy, action: policy.action_constraint(), resources, wanted: Wanted::of(policy) }
+    }
+}
+
+/// The tools that a policy's scope can match.
+enum Resources {
+    All,
+    Tool(String),
+    Effect(Effect),
+    None,
+}
+
+impl Resources {
+    fn of(constraint: &ResourceConstraint) -> Self {
+        let tool = |uid: &EntityUid| {
+            (*uid.type_name() == *cedar::TOOL).then(|| Self::Tool(uid.id().unescaped().to_owned()))
+        };
+        let effect = |uid: &EntityUid| {
+            Effect::ALL.into_iter().find(|effect| *uid == cedar::effect_uid(*effect)).map(Self::Effect)
+        };
+        // A tool is in itself and in its effect, and in nothing else.
+        let within = |uid: &EntityUid| tool(uid).or_else(|| effect(uid));
+        match constraint {
+            ResourceConstraint::Any => Some(Self::All),
+            ResourceConstraint::Is(kind) => (*kind == *cedar::TOOL).then_some(Self::All),
+            ResourceConstraint::Eq(uid) => tool(uid),
+            ResourceConstraint::In(uid) => within(uid),
+            ResourceConstraint::IsIn(kind, uid) => (*kind == *cedar::TOOL).then(|| within(uid)).flatten(),
+        }
+        .unwrap_or(Self::None)
+    }
+}
+
+/// Positions of the policies that can match an action, in their order, by the tools that they can match.
+#[derive(Default)]
+struct ByResource<'p> {
+    all: Vec<usize>,
+    effects: BTreeMap<&'static str, Vec<usize>>,
+    tools: BTreeMap<&'p str, Vec<usize>>,
+}
+
+impl<'p> ByResource<'p> {
+    fn of(policies: &'p [Scoped<'_>], act: Act) -> Self {
+        let mut by_resource = Self::default();
+        let matching =
+            policies.iter().enumerate().filter(|(_, scoped)| action_can_match(&scoped.action, act));
+        for (position, scoped) in matching {
+            match &scoped.resources {
+                Resources::All => by_resource.all.push(position),
+                Resources::Effect(effect) => {
+                    by_resource.effects.entry(effect.as_str()).or_default().push(position);
+                }
+                Resources::Tool(name) => by_resource.tools.entry(name).or_default().push(position),
+                Resources::None => {}
+            }
+        }
+        by_resource
+    }
+
+    /// `tool` is `None` for those that no policy and no entry of tools.yaml names.
+    fn positions(&self, tool: Option<&str>, effect: Effect) -> Vec<usize> {
+        let of_tool = tool.and_then(|tool| self.tools.get(tool));
+        let narrower = [self.effects.get(effect.as_str()), of_tool].into_iter().flatten().flatten();
+        let mut positions: Vec<usize> = self.all.iter().chain(narrower).copied().collect();
+        positions.sort_unstable();
+        positions
     }
 }
 
@@ -101,28 +184,6 @@ fn action_can_match(constraint: &ActionConstraint, act: Act) -> bool {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(uid) => *uid == act.uid(),
         ActionConstraint::In(uids) => uids.iter().any(|uid| *uid == act.uid() || *uid == cedar::act_group()),
-    }
-}
-
-/// `tool` is `None` for those that no policy and no entry of tools.yaml names.
-fn resource_can_match(constraint: &ResourceConstraint, tool: Option<&str>, effect: Effect) -> bool {
-    let is = |uid: &EntityUid| tool.is_some_and(|tool| *uid == cedar::tool_uid(tool));
-    let within = |uid: &EntityUid| is(uid) || *uid == cedar::effect_uid(effect);
-    match constraint {
-        ResourceConstraint::Any => true,
-        ResourceConstraint::Eq(uid) => is(uid),
-        ResourceConstraint::In(uid) => within(uid),
-        ResourceConstraint::Is(kind) => *kind == *cedar::TOOL,
-        ResourceConstraint::IsIn(kind, uid) => *kind == *cedar::TOOL && within(uid),
-    }
-}
-
-fn named_tool(constraint: &ResourceConstraint) -> Option<String> {
-    match constraint {
-        ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
-            (*uid.type_name() == *cedar::TOOL).then(|| uid.id().unescaped().to_owned())
-        }
-        ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
     }
 }
 

@@ -22,7 +22,16 @@ pub(crate) struct Statement<'f> {
 /// parser then says what is missing.
 pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
     let mut statements = Vec::new();
-    let mut start = 0;
+    let (mut start, mut line) = (0, 1);
+    let mut take = |start: usize, end: usize| {
+        let raw = whole.get(start..end).unwrap_or_default();
+        let text = raw.trim();
+        let blank = raw.len() - raw.trim_start().len();
+        let lines = |text: &str| text.matches('\n').count() as u64;
+        let first = line + lines(raw.get(..blank).unwrap_or_default());
+        line += lines(raw);
+        statements.push(Statement { file, whole, start: start + blank, text, line: first });
+    };
     let mut has_token = false;
     let mut chars = whole.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -42,7 +51,7 @@ pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
             }
             ';' => {
                 let end = at + c.len_utf8();
-                statements.extend(Statement::new(file, whole, start, end));
+                take(start, end);
                 start = end;
                 has_token = false;
             }
@@ -50,20 +59,12 @@ pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
         }
     }
     if has_token {
-        statements.extend(Statement::new(file, whole, start, whole.len()));
+        take(start, whole.len());
     }
     statements
 }
 
 impl<'f> Statement<'f> {
-    fn new(file: &'f str, whole: &'f str, start: usize, end: usize) -> Option<Self> {
-        let raw = whole.get(start..end)?;
-        let text = raw.trim();
-        let start = start + (raw.len() - raw.trim_start().len());
-        let (line, _) = place(whole, start);
-        Some(Self { file, whole, start, text, line })
-    }
-
     /// A problem at `offset` bytes within its text.
     pub(crate) fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
         let (line, column) = place(self.whole, self.start + offset);

@@ -73,7 +73,11 @@ fn what_dead_processes_left_is_published_in_order_and_closed() {
     assert_eq!(sources(folder.path()), 0);
 
     dead.push((last.source_id().to_owned(), 5));
-    let all = |logged: &[Logged]| dead.iter().all(|(id, total)| closed_with(logged, id) == [*total]);
+    let all = |logged: &[Logged]| {
+        dead.iter().all(|(id, total)| {
+            closed_with(logged, id) == [*total] && is_whole(logged, id, *total as usize + 1)
+        })
+    };
     let logged = logged_until(&bootstrap, all);
     for (source_id, total) in &dead {
         assert_whole_and_in_order(&logged, source_id, total + 1);
@@ -151,6 +155,6 @@ fn a_file_in_doubt_stops_the_recorder_and_the_next_start_has_it_all() {
     let source_id = dies(recorder);
     let next = spooled(&bootstrap, folder.path(), WhenFull::Wait);
     next.wait_for_dead_sources(PATIENCE).unwrap();
-    let all = |logged: &[Logged]| closed_with(logged, &source_id) == [2];
+    let all = |logged: &[Logged]| closed_with(logged, &source_id) == [2] && is_whole(logged, &source_id, 3);
     assert_whole_and_in_order(&logged_until(&bootstrap, all), &source_id, 3);
 }
