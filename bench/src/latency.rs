@@ -50,12 +50,24 @@ impl Percentiles {
 }
 
 /// From publishing to what came of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Latency {
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
     /// To the alert, as its reader has it; in a floor to the last copy.
-    pub alert: Percentiles,
-    /// To the action's row, as a query finds it, to within 25 ms; a floor has none.
-    pub row: Option<Percentiles>,
+    Alert(Percentiles),
+    /// To the action's row, as a query finds it, to within 25 ms.
+    Row(Percentiles),
+}
+
+/// What is watched in a run of the pipeline. One thing at a time: looking costs what is looked at, rows above all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Nothing: the run is about speed.
+    Nothing,
+    /// When alerts come.
+    Alerts,
+    /// When rows are there.
+    Rows,
 }
 
 /// Notes when each record was published and when it was seen, in microseconds.
@@ -64,8 +76,12 @@ type Watching = JoinHandle<Result<Vec<(i64, i64)>, BenchError>>;
 /// Watches a run.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    alerts: Watching,
-    rows: Option<Rows>,
+    what: Looking,
+}
+
+enum Looking {
+    Alerts(Watching),
+    Rows(Box<Rows>),
 }
 
 struct Rows {
@@ -83,21 +99,35 @@ struct Look {
 }
 
 impl Watch {
-    /// Of the pipeline: its alerts, and its table of actions.
-    pub(crate) fn pipeline(
-        kafka: &Kafka,
-        endpoint: &KafkaEndpoint,
-        alerts: &str,
-        store: &Store,
-        table: &str,
-    ) -> Result<Self, BenchError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let alerts = watch_topic(kafka, endpoint, alerts, &stop, |message, _| {
+    /// Of the pipeline's alerts.
+    pub(crate) fn alerts(kafka: &Kafka, endpoint: &KafkaEndpoint, alerts: &str) -> Result<Self, BenchError> {
+        Self::topic(kafka, endpoint, alerts, |message, _| {
             let (id, datum) = wire::split(message).ok()?;
             let schema = subject::ALERT.schema().ok()?;
             let alert: Alert<'_> = schema.decode(id, datum).ok()?;
             Some(alert.occurred_at.0)
-        })?;
+        })
+    }
+
+    /// Of a floor: its last topic, whose records have the timestamps of the events.
+    pub(crate) fn floor(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
+        Self::topic(kafka, endpoint, topic, |_, timestamp| Some(timestamp * 1_000))
+    }
+
+    fn topic(
+        kafka: &Kafka,
+        endpoint: &KafkaEndpoint,
+        topic: &str,
+        published: fn(&[u8], i64) -> Option<i64>,
+    ) -> Result<Self, BenchError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let what = Looking::Alerts(watch_topic(kafka, endpoint, topic, &stop, published)?);
+        Ok(Self { stop, what })
+    }
+
+    /// Of the pipeline's table of actions.
+    pub(crate) fn rows(store: &Store, table: &str) -> Result<Self, BenchError> {
+        let stop = Arc::new(AtomicBool::new(false));
         let from = tails(store, table)?;
         let looks = {
             let (stop, store, table) = (Arc::clone(&stop), store.clone(), table.to_owned());
@@ -111,35 +141,28 @@ impl Watch {
                 Ok(looks)
             })
         };
-        let rows = Some(Rows { store: store.clone(), table: table.to_owned(), from, looks });
-        Ok(Self { stop, alerts, rows })
-    }
-
-    /// Of a floor: its last topic, whose records have the timestamps of the events.
-    pub(crate) fn floor(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let alerts = watch_topic(kafka, endpoint, topic, &stop, |_, timestamp| Some(timestamp * 1_000))?;
-        Ok(Self { stop, alerts, rows: None })
+        let what =
+            Looking::Rows(Box::new(Rows { store: store.clone(), table: table.to_owned(), from, looks }));
+        Ok(Self { stop, what })
     }
 
     /// Ends it.
     pub(crate) fn end(self) -> Result<Latency, BenchError> {
         self.stop.store(true, Ordering::Release);
-        let seen = joined(self.alerts)?;
-        let first = seen.iter().map(|(published, _)| *published).min().unwrap_or_default();
-        let warm = |published: i64| published >= first + WARM_UP_MICROS;
-        let late = seen.iter().filter(|(published, _)| warm(*published));
-        let alert = Percentiles::of(late.map(|(published, seen)| seen - published).collect());
-        let row = match self.rows {
-            Some(rows) => Some(rows.latencies(&warm)?),
-            None => None,
-        };
-        Ok(Latency { alert, row })
+        match self.what {
+            Looking::Alerts(alerts) => {
+                let seen = joined(alerts)?;
+                let first = seen.iter().map(|(published, _)| *published).min().unwrap_or_default();
+                let late = seen.iter().filter(|(published, _)| *published >= first + WARM_UP_MICROS);
+                Ok(Latency::Alert(Percentiles::of(late.map(|(published, seen)| seen - published).collect())))
+            }
+            Looking::Rows(rows) => rows.latencies().map(Latency::Row),
+        }
     }
 }
 
 impl Rows {
-    fn latencies(self, warm: &dyn Fn(i64) -> bool) -> Result<Percentiles, BenchError> {
+    fn latencies(self) -> Result<Percentiles, BenchError> {
         let looks = joined(self.looks)?;
         let mut late = Vec::new();
         let mut published: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
@@ -154,6 +177,7 @@ impl Rows {
                 published.entry(at.clone()).or_default().push((offset, micros));
             }
         }
+        let first = published.values().flatten().map(|(_, micros)| *micros).min().unwrap_or_default();
         for (at, rows) in published {
             let mut looks = looks.iter().peekable();
             for (offset, micros) in rows {
@@ -162,7 +186,7 @@ impl Rows {
                     looks.next();
                 }
                 if let Some(look) = looks.peek()
-                    && warm(micros)
+                    && micros >= first + WARM_UP_MICROS
                 {
                     late.push(look.at - micros);
                 }

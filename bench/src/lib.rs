@@ -28,7 +28,7 @@ pub use error::BenchError;
 pub use floor::copy::BareCopy;
 pub use floor::insert::{BareInsert, Blocks};
 pub use floor::publish::BarePublish;
-pub use latency::{Latency, Percentiles};
+pub use latency::{Latency, Percentiles, Watched};
 pub use part::{Part, Places, Publish, Published, work};
 pub use plot::{Axis, Curve, Plot};
 pub use process::Usage;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::latency::Latency;
 use crate::process::Usage;
 use crate::run::Run;
 
@@ -85,6 +86,19 @@ impl Report {
             .zip(&theirs.rounds)
             .map(|(our, their)| their.cpu_per_million() / our.cpu_per_million());
         Some(Spread::of(shares))
+    }
+
+    /// How many times later than another's last copies, 99 of 100 of the pipeline's alerts are there; of medians.
+    pub fn p99_beside(&self, name: &str) -> Option<f64> {
+        let p99 = |name: &str| {
+            let contender = self.latency.iter().find(|contender| contender.name == name)?;
+            let alerts = contender.rounds.iter().filter_map(|run| match run.latency? {
+                Latency::Alert(p) => Some(p.p99_ms),
+                Latency::Row(_) => None,
+            });
+            Some(Spread::of(alerts).median)
+        };
+        Some(p99(PIPELINE)? / p99(name)?)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::floor::copy::BareCopy;
 use crate::floor::insert::{BareInsert, Blocks, Inserted};
 use crate::floor::publish::BarePublish;
 use crate::kafka::{Ends, Group, Kafka, Offsets};
-use crate::latency::{Latency, Watch};
+use crate::latency::{Latency, Watch, Watched};
 use crate::part::{Part, Publish, Published};
 use crate::process::{Env, Process, Usage};
 use crate::store::Store;
@@ -340,7 +340,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// If it cannot be run, or does not come to its end.
-    pub fn pipeline(&mut self, load: Load, watched: bool) -> Result<Run, BenchError> {
+    pub fn pipeline(&mut self, load: Load, watched: Watched) -> Result<Run, BenchError> {
         self.whole(load, watched, |_, publisher| publisher.line())
     }
 
@@ -351,7 +351,7 @@ impl<'a> Bench<'a> {
     pub fn soak(&mut self, load: Load, every: Duration, tell: &dyn Fn(&Sample)) -> Result<Soak, BenchError> {
         let parts = self.parts()?;
         let mut samples = Vec::new();
-        let run = self.whole(load, false, |stages, publisher| {
+        let run = self.whole(load, Watched::Nothing, |stages, publisher| {
             let began = Instant::now();
             let mut processes = parts.clone();
             processes.extend(stages.iter().map(|stage| (stage.name.clone(), stage.pid())));
@@ -374,20 +374,18 @@ impl<'a> Bench<'a> {
     fn whole(
         &mut self,
         load: Load,
-        watched: bool,
+        watched: Watched,
         until: impl FnOnce(&[Process], &mut Process) -> Result<String, BenchError>,
     ) -> Result<Run, BenchError> {
         self.runs += 1;
         let names = self.names()?;
-        let stages = self.stages(load.processes)?;
+        let mut stages = self.stages(load.processes)?;
         let mut publisher = self.publisher(load)?;
         publisher.line()?;
-        let watch = if watched {
-            let table = self.table(names.actions)?;
-            let endpoint = &self.setup.endpoints.kafka;
-            Some(Watch::pipeline(&self.kafka, endpoint, names.alerts, &self.store, &table)?)
-        } else {
-            None
+        let watch = match watched {
+            Watched::Nothing => None,
+            Watched::Alerts => Some(Watch::alerts(&self.kafka, &self.setup.endpoints.kafka, names.alerts)?),
+            Watched::Rows => Some(Watch::rows(&self.store, &self.table(names.actions)?)?),
         };
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
         let before = self.usage(&processes)?;
@@ -395,7 +393,7 @@ impl<'a> Bench<'a> {
         publisher.say("go")?;
         let began = Instant::now();
         let published: Published = parsed(&until(&stages, &mut publisher)?)?;
-        self.all_through(&names)?;
+        self.all_through(&names, &mut stages)?;
         let seconds = began.elapsed().as_secs_f64();
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
         let usage = difference(&before, &self.usage(&processes)?);
@@ -408,10 +406,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits until every stage has done everything.
-    fn all_through(&self, names: &Names<'_>) -> Result<(), BenchError> {
-        let caught_up = |stage: &str, ends: &[(Offsets, Ends)]| {
+    fn all_through(&self, names: &Names<'_>, stages: &mut [Process]) -> Result<(), BenchError> {
+        let mut caught_up = |stage: &str, ends: &[(Offsets, Ends)]| {
             let group = self.group_of(stage)?;
             wait(&format!("{stage} to be through"), Duration::from_millis(5), || {
+                stages.iter_mut().try_for_each(Process::check)?;
                 let mut behind = 0;
                 for (ends, how) in ends {
                     behind += group.behind(ends, *how)?;
@@ -437,7 +436,7 @@ impl<'a> Bench<'a> {
         let topics =
             [names.actions, names.verdicts, names.alerts, names.rejects, names.sessions, names.windows];
         let start: Offsets = self.ends(&topics)?;
-        let run = self.pipeline(load, false)?;
+        let run = self.pipeline(load, Watched::Nothing)?;
         let end = self.ends(&topics)?;
         let of = |topic: &str| -> Result<Vec<rdkafka::message::OwnedMessage>, BenchError> {
             let until = end.iter().filter(|((name, _), _)| name == topic);
@@ -613,6 +612,7 @@ impl<'a> Bench<'a> {
                 let ends = self.kafka.ends(topic)?;
                 let group = self.kafka.group(&format!("{prefix}-{name}"))?;
                 wait(&format!("{name} to be through"), Duration::from_millis(5), || {
+                    processes.iter_mut().try_for_each(Process::check)?;
                     let behind = group.behind(&ends, how)?;
                     Ok((behind > 0).then(|| format!("{behind} offsets are left")))
                 })?;

@@ -80,6 +80,7 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .client_config()
         .set("transactional.id", &what.group)
         .set("compression.type", "zstd")
+        .set("delivery.report.only.error", "true")
         .set("linger.ms", "5")
         .set("batch.num.messages", "100000")
         .set("batch.size", "1000000")
@@ -97,6 +98,7 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
+        .set("fetch.min.bytes", "65536")
         .set("fetch.wait.max.ms", "10")
         .set("queued.max.messages.kbytes", "65536")
         .create()
@@ -142,7 +144,11 @@ fn batch(
         let wait = if began.is_none() { Duration::from_millis(50) } else { Duration::ZERO };
         let message = match consumer.poll(wait) {
             Some(Ok(message)) => message,
-            Some(Err(error)) => return Err(BenchError::kafka("reading")(error)),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                return Err(BenchError::kafka("reading")(error));
+            }
+            // A connection that was lost comes back.
+            Some(Err(_)) => continue,
             None => break,
         };
         let gathering = match began {

@@ -33,6 +33,8 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
+        .set("linger.ms", "20")
+        .set("delivery.report.only.error", "true")
         .set("batch.size", "1000000")
         .set("message.max.bytes", "1048576")
         .set("queue.buffering.max.messages", "100000")

@@ -18,6 +18,10 @@ use crate::ledger::Ledger;
 
 /// How long the polling thread waits for an event of librdkafka: the longest that dropping an idle queue takes.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. At librdkafka's own 5 ms
+/// a trickle over 12 partitions is thousands of requests a second, which is most of what the broker has to do
+/// (docs/performance.md).
+const LINGER_MS: &str = "20";
 /// How long an ended producer may take to give back what it holds; it does no I/O for that.
 const GIVE_BACK: Duration = Duration::from_secs(10);
 /// Producers in a row that end without one acknowledgement: then it is not the producer's fault.
@@ -81,6 +85,7 @@ impl Queue {
             // As Java's clients place keys.
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
+            .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", max_message_bytes.to_string())
             .set("batch.size", max_message_bytes.min(1_000_000).to_string())
             // The ledger is the limit.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread};
+use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Watched};
 use agentgov_runtime::ExitCode;
 use serde::Serialize;
 
@@ -43,7 +43,7 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
         let setup = ground.setup(args.ground.seed + round as u64)?;
         let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
         // Caches, and the engine's first parts.
-        bench.pipeline(Load::of(args.events.min(50_000)), false).or_exit(ExitCode::Failed)?;
+        bench.pipeline(Load::of(args.events.min(50_000)), Watched::Nothing).or_exit(ExitCode::Failed)?;
         for point in &mut points {
             let step = progress.step(format!(
                 "round {} of {}: {} {}{}",
@@ -100,7 +100,7 @@ fn run(bench: &mut Bench<'_>, stack: &Stack, args: &BenchGrowth, point: &Point) 
             Load { events: load.events.min(EVALUATIONS / each), ..load }
         }
     };
-    bench.pipeline(load, false).or_exit(ExitCode::Failed)
+    bench.pipeline(load, Watched::Nothing).or_exit(ExitCode::Failed)
 }
 
 /// CPU-seconds a million events of a stage's processes together.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread};
+use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
 use agentgov_runtime::ExitCode;
 
 use super::{Edits, Ground, say_report};
@@ -26,8 +26,8 @@ pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
         Some(rate) => rate,
         None => {
             let step = progress.step("how fast is it?");
-            bench.pipeline(Load::of(PROBE), false).or_exit(ExitCode::Failed)?;
-            let rate = bench.pipeline(Load::of(PROBE), false).or_exit(ExitCode::Failed)?.rate();
+            bench.pipeline(Load::of(PROBE), Watched::Nothing).or_exit(ExitCode::Failed)?;
+            let rate = bench.pipeline(Load::of(PROBE), Watched::Nothing).or_exit(ExitCode::Failed)?.rate();
             step.done(format!("{rate:.0} events/s"));
             rate
         }

@@ -116,6 +116,8 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
             .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
             .set("reconnect.backoff.max.ms", "2000")
+            // Not at each append: a trickle is fetched in gulps, a stream as it comes.
+            .set("fetch.min.bytes", "65536")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "65536")
             .create_with_context(GroupContext::default())
