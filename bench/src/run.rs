@@ -378,6 +378,7 @@ impl<'a> Bench<'a> {
         until: impl FnOnce(&[Process], &mut Process) -> Result<String, BenchError>,
     ) -> Result<Run, BenchError> {
         self.runs += 1;
+        self.merged()?;
         let names = self.names()?;
         let mut stages = self.stages(load.processes)?;
         let mut publisher = self.publisher(load)?;
@@ -403,6 +404,14 @@ impl<'a> Bench<'a> {
             stage.end()?;
         }
         Ok(Run { events: published.events, seconds, usage, latency })
+    }
+
+    /// Waits until ClickHouse has merged what the run before left behind: the next one is not to pay for it.
+    fn merged(&self) -> Result<(), BenchError> {
+        wait("merges to end", Duration::from_millis(100), || {
+            let merges = self.number("SELECT count() FROM system.merges")?;
+            Ok((merges > 0).then(|| format!("{merges} are under way")))
+        })
     }
 
     /// Waits until every stage has done everything.
@@ -549,6 +558,7 @@ impl<'a> Bench<'a> {
     /// If they cannot be run.
     pub fn floor(&mut self, tape: &Tape, load: Load, what: Floor, watched: bool) -> Result<Run, BenchError> {
         self.runs += 1;
+        self.merged()?;
         let prefix = format!("bench-floor-{}", self.runs);
         let topics = FLOOR_TOPICS.map(|topic| format!("{prefix}.{topic}"));
         let [actions, verdicts, alerts, sessions, windows] = &topics;
@@ -579,9 +589,6 @@ impl<'a> Bench<'a> {
             let scale = |rows: u64| (rows as f64 * load.events as f64 / tape.events as f64) as u64;
             let tables =
                 tape.tables.iter().map(|blocks| Blocks { rows: scale(blocks.rows), ..blocks.clone() });
-            for blocks in &tape.tables {
-                self.store.run(format!("TRUNCATE TABLE {}", blocks.table))?;
-            }
             let insert = BareInsert { tables: tables.filter(|blocks| blocks.rows > 0).collect() };
             processes.push(self.part("bare-insert", &Part::BareInsert(insert))?);
         }
@@ -624,6 +631,9 @@ impl<'a> Bench<'a> {
         drop(processes);
         if copies {
             self.kafka.delete(&topics)?;
+        }
+        for blocks in &tape.tables {
+            self.store.run(format!("TRUNCATE TABLE {}", blocks.table))?;
         }
         Ok(Run { events: load.events, seconds, usage, latency })
     }
