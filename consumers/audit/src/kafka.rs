@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::topology::AUDIT_GROUP;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::AuditError;
 
+/// How long Kafka may take to answer.
 const CALL: Duration = Duration::from_secs(15);
+/// How long to wait before a group that is on its way to another coordinator is asked about again.
+const MOVING: Duration = Duration::from_millis(200);
 
 /// What reading a topic came to, by partition: the first offset that it still holds.
 pub type Lows = BTreeMap<i32, i64>;
@@ -71,13 +74,28 @@ pub fn committed(
     for partition in partitions {
         asked.add_partition(topic, *partition);
     }
-    let answer = consumer.committed_offsets(asked, CALL).map_err(failed)?;
+    let until = Instant::now() + CALL;
+    let answer = loop {
+        match consumer.committed_offsets(asked.clone(), CALL) {
+            Ok(answer) => break answer,
+            Err(error) if is_moving(&error) && Instant::now() < until => std::thread::sleep(MOVING),
+            Err(error) => return Err(failed(error)),
+        }
+    };
     let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset()
     {
         Offset::Offset(offset) => Some((element.partition(), offset)),
         _ => None,
     };
     Ok(answer.elements().iter().filter_map(offset).collect())
+}
+
+/// The group's coordinator is on its way to another broker, or back to this one: a broker that was busy for longer than its
+/// session with the controller has lost what it led for a moment.
+fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator))
 }
 
 fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, KafkaError> {

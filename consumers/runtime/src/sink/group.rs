@@ -153,9 +153,6 @@ pub(super) fn join(
         .set("isolation.level", "read_committed")
         // Eager: all partitions are given up before any is taken. Round robin spreads the many topics of one partition.
         .set("partition.assignment.strategy", "roundrobin")
-        // Not at each append: what is gathered waits longer for its insert anyway.
-        .set("fetch.min.bytes", "262144")
-        .set("fetch.wait.max.ms", "50")
         // How long fetching rests when enough is queued: the default second would be seen in the throughput.
         .set("fetch.queue.backoff.ms", "20")
         .create_with_context(Notes::default())
