@@ -18,9 +18,8 @@ use crate::ledger::Ledger;
 
 /// How long the polling thread waits for an event of librdkafka: the longest that dropping an idle queue takes.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. At librdkafka's own 5 ms
-/// a trickle over 12 partitions is thousands of requests a second, which is most of what the broker has to do
-/// (docs/performance.md).
+/// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. Each wait that ends is a request
+/// to the broker, so librdkafka's own 5 ms make a steady trickle over many partitions dear (docs/performance.md).
 const LINGER_MS: &str = "20";
 /// How long an ended producer may take to give back what it holds; it does no I/O for that.
 const GIVE_BACK: Duration = Duration::from_secs(10);
