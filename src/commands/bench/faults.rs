@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_faults::{Edge, Outcome, PRODUCERS, Scene, Setup, schedule};
+use agentgov_faults::{Edge, Ended, Outcome, PRODUCERS, Scene, Setup, schedule};
 use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
 
@@ -114,8 +114,9 @@ fn tell(outcome: &Outcome) {
     if outcome.missed > 0 {
         say!("  {:<34} {}", "nothing there", outcome.missed);
     }
-    for (how, times) in &outcome.ended {
-        say!("  ended by itself: {how}, {times} times");
+    for (how, Ended { times, last_words }) in &outcome.ended {
+        say!("  ended by itself: {how}, {times} times; the log of the first ended with");
+        last_words.iter().for_each(|line| say!("    {line}"));
     }
     if let Some(settled) = outcome.settled_ms {
         say!(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::ended::{Ends, log_of, note};
 use crate::outcome::FaultsError;
 use crate::run::{Edge, Setup};
 use crate::schedule::{AtEdge, USUAL};
@@ -24,7 +25,7 @@ pub(crate) struct Fleet<'a> {
     clickhouse: String,
     stages: Vec<Stage>,
     leaving: Vec<Leaving>,
-    ended: BTreeMap<String, u64>,
+    ended: Ends,
     at_edges: BTreeMap<String, u64>,
 }
 
@@ -81,7 +82,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// How stages ended that nobody killed, and how often.
-    pub(crate) fn ended(&self) -> &BTreeMap<String, u64> {
+    pub(crate) fn ended(&self) -> &Ends {
         &self.ended
     }
 
@@ -109,7 +110,7 @@ impl<'a> Fleet<'a> {
             return Ok(true);
         }
         // It was faster.
-        note(&mut self.ended, name, "", status);
+        note(self.setup, &mut self.ended, name, "", status);
         Ok(false)
     }
 
@@ -172,7 +173,7 @@ impl<'a> Fleet<'a> {
                         Some(SentTo { edge, stop: None }) if is_killed(status) => {
                             *self.at_edges.entry(format!("killed at {edge}")).or_default() += 1;
                         }
-                        _ => note(&mut self.ended, &stage.name, "", status),
+                        _ => note(self.setup, &mut self.ended, &stage.name, "", status),
                     }
                 }
                 if member.child.is_none() && member.started.elapsed() >= SHORTEST_LIFE {
@@ -188,13 +189,13 @@ impl<'a> Fleet<'a> {
                     Some(SentTo { edge, stop: None }) if is_killed(status) => {
                         *self.at_edges.entry(format!("killed at {edge}")).or_default() += 1;
                     }
-                    _ => note(&mut self.ended, stage, after_term, status),
+                    _ => note(self.setup, &mut self.ended, stage, after_term, status),
                 },
                 None if Instant::now() < leaving.until => self.leaving.push(leaving),
                 None => {
                     signal(&leaving.child, Signal::KILL);
                     let status = leaving.child.wait().map_err(process(stage))?;
-                    note(&mut self.ended, stage, " on SIGTERM, too late", status);
+                    note(self.setup, &mut self.ended, stage, " on SIGTERM, too late", status);
                 }
             }
         }
@@ -222,8 +223,7 @@ fn spawn(
     then: Option<AtEdge>,
 ) -> Result<Member, FaultsError> {
     let open = || {
-        let path = setup.env.logs().join(format!("{stage}.log"));
-        let log = OpenOptions::new().create(true).append(true).open(path)?;
+        let log = OpenOptions::new().create(true).append(true).open(log_of(setup, stage))?;
         log.try_clone().map(|again| (log, again))
     };
     let (log, errors) = open().map_err(process(stage))?;
@@ -285,10 +285,6 @@ fn signal(child: &Child, signal: Signal) {
         // Fails only when the process has ended, which its status tells.
         let _ = kill_process_group(group, signal);
     }
-}
-
-fn note(ended: &mut BTreeMap<String, u64>, stage: &str, when: &str, status: ExitStatus) {
-    *ended.entry(format!("{stage}{when}: {status}")).or_default() += 1;
 }
 
 fn process(stage: &str) -> impl Fn(std::io::Error) -> FaultsError {

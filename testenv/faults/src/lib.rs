@@ -14,8 +14,9 @@
 //! - [`schedule`], [`Scene`], [`Step`], [`Fault`]: what is done and when; the same seed makes the same schedule
 //! - [`Edge`], [`AtEdge`], [`Meddling`]: where a process ends or stops in the middle, and what happens to an insert on its way
 //! - [`produce`], [`Produce`]: a producer's process, which the harness starts
-//! - [`Outcome`], [`FaultsError`]: what came of it, or why nothing did
+//! - [`Outcome`], [`Ended`], [`FaultsError`]: what came of it, or why nothing did
 
+mod ended;
 mod fleet;
 mod full;
 mod outcome;
@@ -26,6 +27,7 @@ mod run;
 mod schedule;
 mod session;
 
+pub use ended::Ended;
 pub use outcome::{FaultsError, Outcome};
 pub use produce::{Produce, produce};
 pub use producers::PRODUCERS;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use agentgov_audit::{AuditError, Report};
 use serde::Serialize;
 
+use crate::ended::Ended;
 use crate::producers::Heard;
 
 /// Why a run came to nothing: the stack, not the pipeline, failed.
@@ -49,8 +50,8 @@ pub struct Outcome {
     pub done: BTreeMap<String, u64>,
     /// Steps whose process had just ended by itself: nothing was done.
     pub missed: u64,
-    /// How stages ended without being killed, by stage and status, and how often. They were started again.
-    pub ended: BTreeMap<String, u64>,
+    /// How processes ended without being killed, by name and status. They were started again.
+    pub ended: BTreeMap<String, Ended>,
     /// Processes that ended or stopped where they had been sent to: `killed at …`, `stopped at …`.
     pub at_edges: BTreeMap<String, u64>,
     /// Events that `record` acknowledged.

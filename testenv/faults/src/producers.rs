@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use crate::ended::{Ends, log_of, note};
 use crate::outcome::FaultsError;
 use crate::produce::{PATIENCE, Said};
 use crate::run::Setup;
@@ -27,7 +28,7 @@ pub(crate) struct Producers<'a> {
     setup: &'a Setup<'a>,
     members: Vec<Member>,
     heard: Arc<Mutex<Heard>>,
-    ended: BTreeMap<String, u64>,
+    ended: Ends,
     starts: u64,
     closing: bool,
 }
@@ -63,7 +64,7 @@ impl<'a> Producers<'a> {
             setup,
             members: Vec::new(),
             heard: Arc::default(),
-            ended: BTreeMap::new(),
+            ended: Ends::new(),
             starts: 0,
             closing: false,
         };
@@ -89,7 +90,7 @@ impl<'a> Producers<'a> {
         let killed = status.signal() == Some(9);
         if !killed {
             // It was faster.
-            *self.ended.entry(format!("{NAME}: {status}")).or_default() += 1;
+            note(self.setup, &mut self.ended, NAME, "", status);
         }
         Ok(killed)
     }
@@ -106,7 +107,7 @@ impl<'a> Producers<'a> {
                 }
                 member.done = self.closing && status.success();
                 if !member.done {
-                    *self.ended.entry(format!("{NAME}: {status}")).or_default() += 1;
+                    note(self.setup, &mut self.ended, NAME, "", status);
                 }
             }
             if member.process.is_none() && !member.done && member.started.elapsed() >= SHORTEST_LIFE {
@@ -124,7 +125,7 @@ impl<'a> Producers<'a> {
     pub(crate) fn close(
         mut self,
         mut meanwhile: impl FnMut() -> Result<(), FaultsError>,
-    ) -> Result<(Heard, BTreeMap<String, u64>), FaultsError> {
+    ) -> Result<(Heard, Ends), FaultsError> {
         self.closing = true;
         for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
             process.stdin = None;
@@ -157,8 +158,8 @@ impl<'a> Producers<'a> {
     fn spawn(&mut self) -> Result<Member, FaultsError> {
         self.starts += 1;
         let setup = self.setup;
-        let path = setup.env.logs().join("producer.log");
-        let log = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        let log = log_of(setup, NAME);
+        let log = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         let seed = setup.seed.wrapping_add(self.starts).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut child = Command::new(&setup.program)
             .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
