@@ -15,8 +15,9 @@ const MOST_ROWS: usize = 50_000;
 const MOST_BYTES: usize = 32 << 20;
 /// A row waits no longer than this for others while more are coming.
 const LINGER: Duration = Duration::from_secs(1);
-/// Inserts of a table keep this distance, so that its parts stay few: 10 a second are merged without effort.
-const PACE: Duration = Duration::from_millis(100);
+/// Inserts of a table keep this distance, so that its parts stay few: each is two dozen files, to be made, synced, merged and
+/// deleted, whatever it holds (docs/performance.md has what that costs).
+const PACE: Duration = Duration::from_millis(500);
 /// How often the size in bytes is looked at.
 const ROWS_BETWEEN_LOOKS: usize = 64;
 
