@@ -422,6 +422,10 @@ pub struct BenchSoak {
     /// remembered grows with the days.
     #[arg(long, value_name = "DURATION")]
     pub session_ttl: Option<String>,
+    /// How long further violations of a policy in a session belong to an open alert; default: as the topology says. An alert is
+    /// remembered as long.
+    #[arg(long, value_name = "DURATION")]
+    pub alert_window: Option<String>,
     /// Draw into this folder.
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,

@@ -34,11 +34,13 @@ struct Edits {
     partitions: Option<u32>,
     /// How long a session is remembered.
     session_ttl: Option<String>,
+    /// How long further violations belong to an open alert.
+    alert_window: Option<String>,
 }
 
 impl Edits {
     fn is_empty(&self) -> bool {
-        self.partitions.is_none() && self.session_ttl.is_none()
+        self.partitions.is_none() && self.session_ttl.is_none() && self.alert_window.is_none()
     }
 
     /// The topology's text, edited.
@@ -50,9 +52,12 @@ impl Edits {
             {
                 return line.replace(key, &format!("partitions: {partitions}"));
             }
-            if let (Some(ttl), Some((before, after))) = (&self.session_ttl, line.split_once("ttl: ")) {
-                let rest = after.find([',', ' ', '}']).and_then(|at| after.get(at..)).unwrap_or_default();
-                return format!("{before}ttl: {ttl}{rest}");
+            let spans = [("ttl: ", &self.session_ttl), ("alert_window: ", &self.alert_window)];
+            for (key, span) in spans {
+                if let (Some(span), Some((before, after))) = (span, line.split_once(key)) {
+                    let rest = after.find([',', ' ', '}']).and_then(|at| after.get(at..)).unwrap_or_default();
+                    return format!("{before}{key}{span}{rest}");
+                }
             }
             line.to_owned()
         });
@@ -155,7 +160,11 @@ mod tests {
     #[test]
     fn edits_reach_what_they_are_about_and_nothing_else() {
         let before = Topology::embedded().unwrap();
-        let edits = Edits { partitions: Some(3), session_ttl: Some("2m".to_owned()) };
+        let edits = Edits {
+            partitions: Some(3),
+            session_ttl: Some("2m".to_owned()),
+            alert_window: Some("30s".to_owned()),
+        };
         let after = Topology::parse("edited", &edits.apply(EMBEDDED)).unwrap();
         for (name, topic) in &before.topics {
             let expected = if topic.value.partitions.value == 1 { 1 } else { 3 };
@@ -168,6 +177,13 @@ mod tests {
                 .find_map(|stage| stage.value.session.as_ref().map(|s| s.value.ttl.0.as_secs()))
         };
         assert_eq!((ttl(&before), ttl(&after)), (Some(7 * 86_400), Some(120)));
+        let window = |topology: &Topology| {
+            topology
+                .stages
+                .values()
+                .find_map(|stage| stage.value.alert_window.as_ref().map(|window| window.value.0.as_secs()))
+        };
+        assert_eq!((window(&before), window(&after)), (Some(3_600), Some(30)));
         assert_eq!(Edits::default().apply(EMBEDDED), EMBEDDED);
     }
 }

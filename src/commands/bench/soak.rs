@@ -18,7 +18,11 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
-    let edits = Edits { session_ttl: args.session_ttl.clone(), ..Edits::default() };
+    let edits = Edits {
+        session_ttl: args.session_ttl.clone(),
+        alert_window: args.alert_window.clone(),
+        ..Edits::default()
+    };
     let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
     let setup = ground.setup(args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
