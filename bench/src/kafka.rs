@@ -7,7 +7,7 @@ use agentgov_connect::KafkaEndpoint;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -45,13 +45,28 @@ impl Kafka {
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
         partitions
             .map(|partition| {
-                let (_, high) = self
-                    .client
-                    .fetch_watermarks(topic, partition.id(), CALL)
-                    .map_err(BenchError::kafka("asking for a topic's end"))?;
+                let high =
+                    self.end(topic, partition.id()).map_err(BenchError::kafka("asking for a topic's end"))?;
                 Ok(((topic.to_owned(), partition.id()), high))
             })
             .collect()
+    }
+
+    /// Where a partition ends. Of a topic that was just made, the broker may not know yet that it leads it.
+    fn end(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
+        let began = Instant::now();
+        loop {
+            match self.client.fetch_watermarks(topic, partition, CALL) {
+                Ok((_, high)) => return Ok(high),
+                Err(error)
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NotLeaderForPartition)
+                        && began.elapsed() < CALL =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A client that asks what a group has committed.

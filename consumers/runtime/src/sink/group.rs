@@ -155,6 +155,9 @@ pub(super) fn join(
         .set("partition.assignment.strategy", "roundrobin")
         // How long fetching rests when enough is queued: the default second would be seen in the throughput.
         .set("fetch.queue.backoff.ms", "20")
+        // A trickle is fetched in gulps: the next insert is further away than that.
+        .set("fetch.min.bytes", "262144")
+        .set("fetch.wait.max.ms", "100")
         .create_with_context(Notes::default())
         .map_err(StageError::kafka("kafka consumer"))?;
     consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;
