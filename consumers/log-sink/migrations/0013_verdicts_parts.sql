@@ -1,2 +1,2 @@
 -- As for actions.
-ALTER TABLE verdicts MODIFY SETTING min_bytes_for_wide_part = 1073741824
+ALTER TABLE verdicts MODIFY SETTING min_bytes_for_wide_part = 1073741824, min_parts_to_merge_at_once = 8
