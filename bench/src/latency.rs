@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Serialize;
 
 use crate::BenchError;
+use crate::hops::{Hops, Judged, Origin};
 use crate::kafka::Kafka;
 use crate::store::Store;
 
@@ -38,7 +39,7 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// Of latencies in microseconds.
-    fn of(mut micros: Vec<i64>) -> Self {
+    pub(crate) fn of(mut micros: Vec<i64>) -> Self {
         micros.sort_unstable();
         let at = |share: f64| {
             // Nearest rank.
@@ -53,8 +54,8 @@ impl Percentiles {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
-    /// To the alert, as its reader has it; in a floor to the last copy.
-    Alert(Percentiles),
+    /// To the alert, as its reader has it; in a floor to the last copy, without hops.
+    Alert(Percentiles, Option<Hops>),
     /// To the action's row, as a query finds it, to within 25 ms.
     Row(Percentiles),
 }
@@ -70,8 +71,27 @@ pub enum Watched {
     Rows,
 }
 
-/// Notes when each record was published and when it was seen, in microseconds.
-type Watching = JoinHandle<Result<Vec<(i64, i64)>, BenchError>>;
+/// What is said of a record by itself.
+struct Told {
+    /// When it was published, in microseconds since 1970.
+    published: i64,
+    /// The action that an alert is about.
+    origin: Option<Origin>,
+}
+
+/// A record of a watched topic; microseconds since 1970.
+pub(crate) struct Seen {
+    /// When the event was published that it is about.
+    pub published: i64,
+    /// When it was produced, to a millisecond.
+    pub produced: i64,
+    /// When the reader had it.
+    pub seen: i64,
+    /// The action that an alert is about.
+    pub origin: Option<Origin>,
+}
+
+type Watching = JoinHandle<Result<Vec<Seen>, BenchError>>;
 
 /// Watches a run.
 pub(crate) struct Watch {
@@ -80,7 +100,8 @@ pub(crate) struct Watch {
 }
 
 enum Looking {
-    Alerts(Watching),
+    /// And where its verdicts are, if it has any.
+    Topic(Watching, Option<Judged>),
     Rows(Box<Rows>),
 }
 
@@ -99,29 +120,37 @@ struct Look {
 }
 
 impl Watch {
-    /// Of the pipeline's alerts.
-    pub(crate) fn alerts(kafka: &Kafka, endpoint: &KafkaEndpoint, alerts: &str) -> Result<Self, BenchError> {
-        Self::topic(kafka, endpoint, alerts, |message, _| {
+    /// Of the pipeline's alerts, whose verdicts are in `judged` once the run is over.
+    pub(crate) fn alerts(
+        kafka: &Kafka,
+        endpoint: &KafkaEndpoint,
+        alerts: &str,
+        judged: Judged,
+    ) -> Result<Self, BenchError> {
+        Self::topic(kafka, endpoint, alerts, Some(judged), |message, _| {
             let (id, datum) = wire::split(message).ok()?;
             let schema = subject::ALERT.schema().ok()?;
             let alert: Alert<'_> = schema.decode(id, datum).ok()?;
-            Some(alert.occurred_at.0)
+            let origin = Origin { partition: alert.origin.partition, offset: alert.origin.offset };
+            Some(Told { published: alert.occurred_at.0, origin: Some(origin) })
         })
     }
 
     /// Of a floor: its last topic, whose records have the timestamps of the events.
     pub(crate) fn floor(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
-        Self::topic(kafka, endpoint, topic, |_, timestamp| Some(timestamp * 1_000))
+        let told = |_: &[u8], published| Some(Told { published, origin: None });
+        Self::topic(kafka, endpoint, topic, None, told)
     }
 
     fn topic(
         kafka: &Kafka,
         endpoint: &KafkaEndpoint,
         topic: &str,
-        published: fn(&[u8], i64) -> Option<i64>,
+        judged: Option<Judged>,
+        told: fn(&[u8], i64) -> Option<Told>,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let what = Looking::Alerts(watch_topic(kafka, endpoint, topic, &stop, published)?);
+        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, judged);
         Ok(Self { stop, what })
     }
 
@@ -150,11 +179,13 @@ impl Watch {
     pub(crate) fn end(self) -> Result<Latency, BenchError> {
         self.stop.store(true, Ordering::Release);
         match self.what {
-            Looking::Alerts(alerts) => {
-                let seen = joined(alerts)?;
-                let first = seen.iter().map(|(published, _)| *published).min().unwrap_or_default();
-                let late = seen.iter().filter(|(published, _)| *published >= first + WARM_UP_MICROS);
-                Ok(Latency::Alert(Percentiles::of(late.map(|(published, seen)| seen - published).collect())))
+            Looking::Topic(watching, judged) => {
+                let mut seen = joined(watching)?;
+                let warm = warm(seen.iter().map(|record| record.published));
+                seen.retain(|record| record.published >= warm);
+                let late = Percentiles::of(seen.iter().map(|record| record.seen - record.published).collect());
+                let hops = judged.map(|judged| judged.hops(&seen)).transpose()?;
+                Ok(Latency::Alert(late, hops))
             }
             Looking::Rows(rows) => rows.latencies().map(Latency::Row),
         }
@@ -177,7 +208,7 @@ impl Rows {
                 published.entry(at.clone()).or_default().push((offset, micros));
             }
         }
-        let first = published.values().flatten().map(|(_, micros)| *micros).min().unwrap_or_default();
+        let warm = warm(published.values().flatten().map(|(_, micros)| *micros));
         for (at, rows) in published {
             let mut looks = looks.iter().peekable();
             for (offset, micros) in rows {
@@ -186,7 +217,7 @@ impl Rows {
                     looks.next();
                 }
                 if let Some(look) = looks.peek()
-                    && micros >= first + WARM_UP_MICROS
+                    && micros >= warm
                 {
                     late.push(look.at - micros);
                 }
@@ -194,6 +225,11 @@ impl Rows {
         }
         Ok(Percentiles::of(late))
     }
+}
+
+/// From when on what was published is counted.
+fn warm(published: impl Iterator<Item = i64>) -> i64 {
+    published.min().unwrap_or_default() + WARM_UP_MICROS
 }
 
 fn joined<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {
@@ -213,13 +249,13 @@ fn tails(store: &Store, table: &str) -> Result<BTreeMap<String, i64>, BenchError
         .collect())
 }
 
-/// Reads what comes to a topic, and notes when it was published and when it was seen.
+/// Reads what comes to a topic, and notes when.
 fn watch_topic(
     kafka: &Kafka,
     endpoint: &KafkaEndpoint,
     topic: &str,
     stop: &Arc<AtomicBool>,
-    published: fn(&[u8], i64) -> Option<i64>,
+    told: fn(&[u8], i64) -> Option<Told>,
 ) -> Result<Watching, BenchError> {
     let reader: BaseConsumer = endpoint
         .client_config()
@@ -241,9 +277,10 @@ fn watch_topic(
         while !stop.load(Ordering::Acquire) {
             match reader.poll(Duration::from_millis(20)) {
                 Some(Ok(message)) => {
-                    let timestamp = message.timestamp().to_millis().unwrap_or_default();
-                    if let Some(published) = published(message.payload().unwrap_or_default(), timestamp) {
-                        seen.push((published, now()));
+                    let produced = message.timestamp().to_millis().unwrap_or_default() * 1_000;
+                    let told = told(message.payload().unwrap_or_default(), produced);
+                    if let Some(Told { published, origin }) = told {
+                        seen.push(Seen { published, produced, seen: now(), origin });
                     }
                 }
                 Some(Err(error)) => return Err(BenchError::kafka("watching")(error)),

@@ -11,6 +11,7 @@
 
 mod error;
 mod floor;
+mod hops;
 mod kafka;
 mod latency;
 mod part;
@@ -28,6 +29,7 @@ pub use error::BenchError;
 pub use floor::copy::BareCopy;
 pub use floor::insert::{BareInsert, Blocks};
 pub use floor::publish::BarePublish;
+pub use hops::{Hop, Hops};
 pub use latency::{Latency, Percentiles, Watched};
 pub use part::{Part, Places, Publish, Published, work};
 pub use plot::{Axis, Curve, Plot};

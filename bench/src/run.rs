@@ -16,6 +16,7 @@ use crate::floor::copy::BareCopy;
 use crate::floor::insert::{BareInsert, Blocks, Inserted};
 use crate::floor::publish::BarePublish;
 use crate::kafka::{Ends, Group, Kafka, Offsets};
+use crate::hops::Judged;
 use crate::latency::{Latency, Watch, Watched};
 use crate::part::{Part, Publish, Published};
 use crate::process::{Env, Process, Usage};
@@ -385,7 +386,10 @@ impl<'a> Bench<'a> {
         publisher.line()?;
         let watch = match watched {
             Watched::Nothing => None,
-            Watched::Alerts => Some(Watch::alerts(&self.kafka, &self.setup.endpoints.kafka, names.alerts)?),
+            Watched::Alerts => {
+                let judged = Judged { store: self.store.clone(), table: self.table(names.verdicts)? };
+                Some(Watch::alerts(&self.kafka, &self.setup.endpoints.kafka, names.alerts, judged)?)
+            }
             Watched::Rows => Some(Watch::rows(&self.store, &self.table(names.actions)?)?),
         };
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();

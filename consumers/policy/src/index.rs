@@ -14,6 +14,7 @@ use cedar_policy::{
 };
 
 use crate::cedar::{self, Act, Wanted};
+use crate::membership;
 
 /// The policies that can match a kind of request.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new<'p>(policies: impl Iterator<Item = &'p Policy>, tools: &Tools) -> Self {
-        let policies: Vec<Scoped<'p>> = policies.map(Scoped::of).collect();
+        let policies: Vec<Scoped> = policies.map(Scoped::of).collect();
         let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
         // Tools with the same candidates share them.
         let mut shared: BTreeMap<Vec<usize>, Arc<Candidates>> = BTreeMap::new();
@@ -70,7 +71,7 @@ impl Index {
 }
 
 impl Candidates {
-    fn new<'p, 's: 'p>(policies: impl Iterator<Item = &'p Scoped<'s>>) -> Self {
+    fn new<'p>(policies: impl Iterator<Item = &'p Scoped>) -> Self {
         let mut candidates =
             Self { rules: PolicySet::new(), grants: PolicySet::new(), wanted: Wanted::nothing() };
         for scoped in policies {
@@ -87,22 +88,23 @@ impl Candidates {
     }
 }
 
-/// A policy, and what was read of it once for all tools.
-struct Scoped<'p> {
-    policy: &'p Policy,
+/// A policy as it is asked, and what was read of it once for all tools.
+struct Scoped {
+    policy: Policy,
     action: ActionConstraint,
     resources: Resources,
     wanted: Wanted,
 }
 
-impl<'p> Scoped<'p> {
-    fn of(policy: &'p Policy) -> Self {
+impl Scoped {
+    fn of(policy: &Policy) -> Self {
         let resources = if principal_can_match(&policy.principal_constraint()) {
             Resources::of(&policy.resource_constraint())
         } else {
             Resources::None
         };
-        Self { policy, action: policy.action_constraint(), resources, wanted: Wanted::of(policy) }
+        let asked = membership::compared(policy).unwrap_or_else(|| policy.clone());
+        Self { action: policy.action_constraint(), resources, wanted: Wanted::of(policy), policy: asked }
     }
 }
 
@@ -144,7 +146,7 @@ struct ByResource<'p> {
 }
 
 impl<'p> ByResource<'p> {
-    fn of(policies: &'p [Scoped<'_>], act: Act) -> Self {
+    fn of(policies: &'p [Scoped], act: Act) -> Self {
         let mut by_resource = Self::default();
         let matching =
             policies.iter().enumerate().filter(|(_, scoped)| action_can_match(&scoped.action, act));

@@ -23,6 +23,7 @@ mod index;
 mod judgement;
 mod kernel;
 mod manifest;
+mod membership;
 mod policy;
 mod scenes;
 mod schema;

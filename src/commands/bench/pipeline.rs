@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agentgov_bench::{
-    Bench, Contender, Floor, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store, Watched,
+    Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store, Watched,
 };
 use agentgov_runtime::ExitCode;
 
@@ -138,9 +138,9 @@ fn tell(report: &Report) {
     }
     for contender in &report.latency {
         for latency in contender.rounds.iter().filter_map(|run| run.latency) {
-            let (what, p) = match latency {
-                Latency::Alert(p) => ("alert", p),
-                Latency::Row(p) => ("row", p),
+            let (what, p, hops) = match latency {
+                Latency::Alert(p, hops) => ("alert", p, hops),
+                Latency::Row(p) => ("row", p, None),
             };
             say!(
                 "{:<18} publish to {what:<6} p50 {:>7.1} ms  p99 {:>7.1} ms  p99.9 {:>7.1} ms  ({} seen)",
@@ -150,9 +150,26 @@ fn tell(report: &Report) {
                 p.p999_ms,
                 p.count
             );
+            if let Some(hops) = hops {
+                tell_hops(&hops);
+            }
         }
     }
     if let Some(times) = report.p99_beside(FLOORS[0].0) {
         say!("p99 from publish to alert: {times:.1} times that of {} (medians)", FLOORS[0].0);
+    }
+}
+
+fn tell_hops(hops: &Hops) {
+    let Hops { to_verdict, to_alert, to_reader } = hops;
+    let hops = [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
+    for (what, hop) in hops {
+        say!(
+            "{:<18} {what:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",
+            "",
+            hop.all.p50_ms,
+            hop.all.p99_ms,
+            hop.slowest_ms
+        );
     }
 }
