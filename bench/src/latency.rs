@@ -183,7 +183,8 @@ impl Watch {
                 let mut seen = joined(watching)?;
                 let warm = warm(seen.iter().map(|record| record.published));
                 seen.retain(|record| record.published >= warm);
-                let late = Percentiles::of(seen.iter().map(|record| record.seen - record.published).collect());
+                let late =
+                    Percentiles::of(seen.iter().map(|record| record.seen - record.published).collect());
                 let hops = judged.map(|judged| judged.hops(&seen)).transpose()?;
                 Ok(Latency::Alert(late, hops))
             }

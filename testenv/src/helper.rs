@@ -60,6 +60,9 @@ enum SupervisorCommand {
         /// The supervisor's pid.
         #[arg(long)]
         parent: u32,
+        /// Others come first where cores are short.
+        #[arg(long)]
+        gives_way: bool,
         /// The part's command line.
         #[arg(last = true)]
         command: Vec<OsString>,
@@ -79,8 +82,8 @@ pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             supervisor::supervise(&supervisor::Settings { grace, lock, remove });
             ExitCode::SUCCESS
         }
-        Helper::Supervisor(SupervisorCommand::Become { parent, command }) => {
-            supervisor::become_part(parent, &command);
+        Helper::Supervisor(SupervisorCommand::Become { parent, gives_way, command }) => {
+            supervisor::become_part(parent, gives_way, &command);
             ExitCode::FAILURE
         }
         Helper::Supervisor(SupervisorCommand::Parts) => ended(print_parts()),

@@ -79,7 +79,8 @@ mod tests {
         "if context.n == 1 then 2 else \"b\"",
         "decimal(\"1.0\")",
     ];
-    const AROUND: &[&str] = &["_", "!_", "_ && context.n == 1", "context.n == 1 || !_", "if _ then context.x else true"];
+    const AROUND: &[&str] =
+        &["_", "!_", "_ && context.n == 1", "context.n == 1 || !_", "if _ then context.x else true"];
 
     fn policy(elements: &[&str], value: &str, around: &str) -> Policy {
         let condition = around.replace('_', &format!("[{}].contains({value})", elements.join(", ")));
@@ -90,7 +91,8 @@ mod tests {
     fn answer(policy: &Policy) -> (bool, Vec<String>) {
         let uid = |text| EntityUid::from_str(text).unwrap();
         let context = Context::from_json_value(json!({ "n": 1, "s": "a" }), None).unwrap();
-        let request = Request::new(uid("User::\"a\""), uid("Action::\"x\""), uid("Tool::\"b\""), context, None);
+        let request =
+            Request::new(uid("User::\"a\""), uid("Action::\"x\""), uid("Tool::\"b\""), context, None);
         let set = cedar_policy::PolicySet::from_policies([policy.clone()]).unwrap();
         let response = Authorizer::new().is_authorized(&request.unwrap(), &set, &Entities::empty());
         let errors = response.diagnostics().errors().map(ToString::to_string).collect();

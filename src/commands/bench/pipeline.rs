@@ -162,7 +162,8 @@ fn tell(report: &Report) {
 
 fn tell_hops(hops: &Hops) {
     let Hops { to_verdict, to_alert, to_reader } = hops;
-    let hops = [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
+    let hops =
+        [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
     for (what, hop) in hops {
         say!(
             "{:<18} {what:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",

@@ -77,6 +77,7 @@ fn launch(context: &Context<'_>, folder: &Path, logging: &Path, main: &str, args
         env: Vec::new(),
         folder: folder.to_path_buf(),
         log: context.layout.log(Part::Broker),
+        gives_way: false,
     }
 }
 

@@ -25,5 +25,8 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         env: Vec::new(),
         folder,
         log: context.layout.log(Part::Engine),
+        // A burst of its threads, for an insert, a merge or somebody's query, would else hold up the broker and the stages,
+        // whose time is that of a decision.
+        gives_way: true,
     }
 }

@@ -34,5 +34,6 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         folder,
         log: context.layout.log(Part::Registry),
+        gives_way: false,
     }
 }

@@ -7,8 +7,14 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+/// What a part that gives way has of a core that others want: a tenth of what one of them has.
+const NICE: i32 = 10;
+
 /// Never returns when all goes well. The signal is the second line of defence, should the supervisor be killed.
-pub(crate) fn become_part(parent: u32, command: &[OsString]) {
+pub(crate) fn become_part(parent: u32, gives_way: bool, command: &[OsString]) {
+    if gives_way {
+        give_way();
+    }
     let error = attempt(parent, command);
     let _ = writeln!(std::io::stderr(), "cannot run {command:?}: {error}");
 }
@@ -25,4 +31,13 @@ fn attempt(parent: u32, command: &[OsString]) -> Error {
         [] => Error::other("no program is named"),
         [program, args @ ..] => Command::new(program).args(args).exec(),
     }
+}
+
+/// A group and a session of its own, at a lower priority. Where it cannot be had the part runs as any other, but for the group.
+fn give_way() {
+    // Linux schedules sessions against each other (sched(7), "The autogroup feature"): niceness only counts within one, and the
+    // session's own is written to a file. Without the feature there is no such file.
+    let _ = rustix::process::setsid();
+    let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
+    let _ = rustix::process::setpriority_process(None, NICE);
 }

@@ -14,6 +14,8 @@ pub(crate) struct Launch {
     pub(crate) folder: PathBuf,
     /// Takes stdout and stderr; appended to.
     pub(crate) log: PathBuf,
+    /// Others come first where cores are short.
+    pub(crate) gives_way: bool,
 }
 
 /// What can be sent to a part's process group.

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use super::protocol::{Launch, Notice, Request, Signal};
 
@@ -159,8 +159,16 @@ fn spawn(launch: &Launch) -> std::io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
     let errors = log.try_clone()?;
     // Not current_exe(): the file may have been rebuilt under a running supervisor.
-    Command::new("/proc/self/exe")
-        .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string()]);
+    if launch.gives_way {
+        // It makes a group of its own, as the first thing that it does.
+        command.arg("--gives-way");
+    } else {
+        command.process_group(0);
+    }
+    command
+        .arg("--")
         .arg(&launch.program)
         .args(&launch.args)
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
@@ -168,7 +176,6 @@ fn spawn(launch: &Launch) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        .process_group(0)
         .spawn()
 }
 
@@ -179,9 +186,9 @@ fn send(pid: u32, signal: Signal) {
         Signal::Pause => rustix::process::Signal::STOP,
         Signal::Resume => rustix::process::Signal::CONT,
     };
-    if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Fails only when the group is gone, which its exit tells as well.
-        let _ = kill_process_group(group, signal);
+    if let Some(part) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // No such group: it has yet to be made, or is gone, which its exit tells as well.
+        let _ = kill_process_group(part, signal).or_else(|_| kill_process(part, signal));
     }
 }
 
