@@ -260,6 +260,8 @@ tools:
         "principal.state == \"active\"",
         "principal.owner == \"us\"",
         "principal has owner && principal.owner like \"u*\"",
+        "[\"a\", \"b\"].contains(context.s)",
+        "![1, 2].contains(context.n) || [Tool::\"look\", Tool::\"drop\"].contains(resource)",
         "resource.effect == \"read\"",
         "resource.missing",
         "context.session.tool_calls == 0",
