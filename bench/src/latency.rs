@@ -101,7 +101,7 @@ pub(crate) struct Watch {
 
 enum Looking {
     /// And where its verdicts are, if it has any.
-    Topic(Watching, Option<Judged>),
+    Topic(Watching, Box<Option<Judged>>),
     Rows(Box<Rows>),
 }
 
@@ -150,7 +150,7 @@ impl Watch {
         told: fn(&[u8], i64) -> Option<Told>,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, judged);
+        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, Box::new(judged));
         Ok(Self { stop, what })
     }
 

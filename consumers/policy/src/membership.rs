@@ -21,11 +21,11 @@ pub(crate) fn compared(policy: &Policy) -> Option<Policy> {
 /// Rewrites in Cedar's JSON format for policies. True if something was.
 fn compare(json: &mut Value) -> bool {
     let inner = match json {
-        Value::Object(fields) => fields.values_mut().fold(false, |any, field| compare(field) || any),
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| compare(item) || any),
+        Value::Object(fields) => fields.values_mut().map(compare).filter(|rewritten| *rewritten).count(),
+        Value::Array(items) => items.iter_mut().map(compare).filter(|rewritten| *rewritten).count(),
         _ => return false,
     };
-    let Some(chain) = chain(json) else { return inner };
+    let Some(chain) = chain(json) else { return inner > 0 };
     *json = chain;
     true
 }
