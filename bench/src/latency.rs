@@ -54,10 +54,21 @@ impl Percentiles {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
-    /// To the alert, as its reader has it; in a floor to the last copy, without hops.
-    Alert(Percentiles, Option<Hops>),
+    /// To the alert, as its reader has it; in a floor to the last copy.
+    Alert(Alerts),
     /// To the action's row, as a query finds it, to within 25 ms.
     Row(Percentiles),
+}
+
+/// How late alerts were.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Alerts {
+    /// From publishing to the reader.
+    #[serde(flatten)]
+    pub late: Percentiles,
+    /// Where the time went; a floor's copies do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hops: Option<Hops>,
 }
 
 /// What is watched in a run of the pipeline. One thing at a time: looking costs what is looked at, rows above all.
@@ -186,7 +197,7 @@ impl Watch {
                 let late =
                     Percentiles::of(seen.iter().map(|record| record.seen - record.published).collect());
                 let hops = judged.map(|judged| judged.hops(&seen)).transpose()?;
-                Ok(Latency::Alert(late, hops))
+                Ok(Latency::Alert(Alerts { late, hops }))
             }
             Looking::Rows(rows) => rows.latencies().map(Latency::Row),
         }

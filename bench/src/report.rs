@@ -93,7 +93,7 @@ impl Report {
         let p99 = |name: &str| {
             let contender = self.latency.iter().find(|contender| contender.name == name)?;
             let alerts = contender.rounds.iter().filter_map(|run| match run.latency? {
-                Latency::Alert(p, _) => Some(p.p99_ms),
+                Latency::Alert(alerts) => Some(alerts.late.p99_ms),
                 Latency::Row(_) => None,
             });
             Some(Spread::of(alerts).median)

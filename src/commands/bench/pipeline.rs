@@ -139,7 +139,7 @@ fn tell(report: &Report) {
     for contender in &report.latency {
         for latency in contender.rounds.iter().filter_map(|run| run.latency) {
             let (what, p, hops) = match latency {
-                Latency::Alert(p, hops) => ("alert", p, hops),
+                Latency::Alert(alerts) => ("alert", alerts.late, alerts.hops),
                 Latency::Row(p) => ("row", p, None),
             };
             say!(
