@@ -45,6 +45,28 @@ fn nothing_outlives_a_killed_owner() {
     eventually("their directory is gone", || !folder.exists());
 }
 
+/// Process group, session and niceness of a process, as proc_pid_stat(5) numbers them.
+fn scheduled(pid: u32) -> [i64; 3] {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    [5, 6, 19].map(|number| fields[number - 3].parse().unwrap())
+}
+
+#[test]
+fn the_engine_gives_way_in_a_session_of_its_own() {
+    let env = start(native());
+    let [engine, broker] = [Part::Engine, Part::Broker].map(|part| env.pid(part).unwrap());
+    let ([group, session, nice], [_, others, other]) = (scheduled(engine), scheduled(broker));
+    assert_eq!([group, session], [i64::from(engine); 2]);
+    assert_ne!(session, others);
+    assert!(nice > other, "{nice} beside {other}");
+    // Where Linux shares cores between sessions, niceness counts for nothing but within one.
+    if let Ok(autogroup) = std::fs::read_to_string(format!("/proc/{engine}/autogroup")) {
+        assert!(autogroup.trim_end().ends_with(&format!("nice {nice}")), "{autogroup}");
+    }
+    env.stop().unwrap();
+}
+
 #[test]
 fn missing_programs_are_told_at_once_and_with_the_ways_out() {
     let cache = tempfile::tempdir().unwrap();
