@@ -1,9 +1,10 @@
 //! The step between the supervisor and a part: arms the parent-death signal, then turns into the part.
 
 use std::ffi::OsString;
-use std::io::{Error, Write};
+use std::io::{Error, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
@@ -38,6 +39,13 @@ fn give_way() {
     // Linux schedules sessions against each other (sched(7), "The autogroup feature"): niceness only counts within one, and the
     // session's own is written to a file. Without the feature there is no such file.
     let _ = rustix::process::setsid();
-    let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
+    for _ in 0..20 {
+        let written = std::fs::write("/proc/self/autogroup", NICE.to_string());
+        // Who is not root is put off if any other process has done so within a tenth of a second.
+        if !written.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let _ = rustix::process::setpriority_process(None, NICE);
 }
