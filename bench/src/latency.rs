@@ -112,7 +112,7 @@ pub(crate) struct Watch {
 
 enum Looking {
     /// And where its verdicts are, if it has any.
-    Topic(Watching, Box<Option<Judged>>),
+    Topic(Watching, Option<Box<Judged>>),
     Rows(Box<Rows>),
 }
 
@@ -161,7 +161,7 @@ impl Watch {
         told: fn(&[u8], i64) -> Option<Told>,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, Box::new(judged));
+        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, judged.map(Box::new));
         Ok(Self { stop, what })
     }
 

@@ -8,7 +8,7 @@ use agentgov_enrichment::{Agent, Effect, Known, Scalar, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicySet, Request,
+    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression,
 };
 use chrono::{DateTime, Datelike as _, SecondsFormat};
@@ -98,13 +98,9 @@ impl Wanted {
     }
 
     /// By what a policy says, in Cedar's JSON format. What cannot be written down is read as a whole.
-    pub(crate) fn of(policy: &Policy) -> Self {
+    pub(crate) fn of(policy: Option<&serde_json::Value>) -> Self {
         let mut names = BTreeSet::new();
-        if policy.to_json().is_ok_and(|json| collect(&json, &mut names)) {
-            Self::Only(names)
-        } else {
-            Self::All
-        }
+        if policy.is_some_and(|json| collect(json, &mut names)) { Self::Only(names) } else { Self::All }
     }
 
     /// What either wants.

@@ -103,8 +103,11 @@ impl Scoped {
         } else {
             Resources::None
         };
-        let asked = membership::compared(policy).unwrap_or_else(|| policy.clone());
-        Self { action: policy.action_constraint(), resources, wanted: Wanted::of(policy), policy: asked }
+        let json = policy.to_json().ok();
+        let wanted = Wanted::of(json.as_ref());
+        let compared = json.and_then(|json| membership::compared(policy.id(), json));
+        let asked = compared.unwrap_or_else(|| policy.clone());
+        Self { action: policy.action_constraint(), resources, wanted, policy: asked }
     }
 }
 
