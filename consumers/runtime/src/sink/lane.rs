@@ -55,11 +55,23 @@ pub(super) enum Taken {
     Stopped,
 }
 
+/// What Kafka's consumer does for a lane's partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetching {
+    /// It has not been given them, since the group last said whose they are.
+    No,
+    /// It has them. What it hands over is not used: the lane is in doubt, or was.
+    Rests,
+    /// It fetches from where the lane stands.
+    Yes,
+}
+
 /// A table, and its share of the work.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) route: Route,
     pub(super) shares: BTreeMap<i32, Share>,
+    pub(super) fetching: Fetching,
     /// When to claim (again); `None`: the claims hold, as far as is known.
     pub(super) claim_at: Option<Instant>,
     /// Inserts in a row that did not succeed.
@@ -80,6 +92,7 @@ impl Lane {
         Self {
             route,
             shares: BTreeMap::new(),
+            fetching: Fetching::No,
             claim_at: None,
             strikes: 0,
             doubtful: BTreeMap::new(),
@@ -100,12 +113,16 @@ impl Lane {
         self.doubtful.clear();
         let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
         self.shares = ours.map(|at| (at.partition, Share { at, claim: 0, next: 0, durable: 0 })).collect();
+        self.fetching = Fetching::No;
         self.claim_at = (!self.shares.is_empty()).then(Instant::now);
     }
 
     /// Whether the last insert, or a claim, took effect is not known: drops what is gathered, and claims again later.
     pub(super) fn doubt(&mut self) {
         self.drop_rows();
+        if self.fetching == Fetching::Yes {
+            self.fetching = Fetching::Rests;
+        }
         self.claim_at = Some(Instant::now() + self.backoff.pause());
     }
 

@@ -13,7 +13,8 @@
 //! - [`native`]: ClickHouse's Native format, built by column · [`store`]: the HTTP client
 //! - [`protocol`]: claim, drain, look, insert · [`marker`]: how inserts name whose they are
 //! - `position`: where a partition goes on, as a pure rule · `plan`: which record goes into which insert
-//! - `group`: membership, and rebalances · `probe`: what Kafka holds · `lane`: what is gathered for one table
+//! - `group`: membership, and rebalances · `fetcher`: what is fetched, and from where · `probe`: what Kafka holds
+//! - `lane`: what is gathered for one table
 
 pub mod marker;
 pub mod native;
@@ -21,6 +22,7 @@ pub mod protocol;
 pub mod store;
 
 mod establish;
+mod fetcher;
 mod group;
 mod lane;
 mod plan;

@@ -11,8 +11,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 
+use super::fetcher::Fetcher;
 use super::group::{self, Notes, Rebalance};
-use super::lane::{Lane, Taken};
+use super::lane::{Fetching, Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
 use crate::backoff::Backoff;
@@ -153,6 +154,7 @@ impl<W: Writer> Sink<W> {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     trouble(&self.options, &mut self.lanes, error)?;
+                    self.rest()?;
                     self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
                     break;
                 }
@@ -169,7 +171,7 @@ impl<W: Writer> Sink<W> {
                 Taken::Full | Taken::Stopped => return Ok(false),
                 Taken::InsertFirst => {
                     if !insert(&self.options, &self.store, lane, &mut self.writer, consumer, &self.metrics)? {
-                        return self.resume().map(|()| false);
+                        return self.rest().map(|()| false);
                     }
                     if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
                         return Err(StageError::Internal("a record found no place in empty blocks".into()));
@@ -241,20 +243,43 @@ impl<W: Writer> Sink<W> {
         if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
             self.options.health.clear("clickhouse");
         }
-        if doubts { self.resume() } else { Ok(()) }
+        if doubts { self.rest() } else { Ok(()) }
+    }
+
+    /// Stops fetching for the lanes that are in doubt; the others go on.
+    fn rest(&self) -> Result<(), StageError> {
+        let rests = |lane: &&Lane| lane.claim_at.is_some() && lane.fetching == Fetching::Rests;
+        self.fetcher().pause(self.lanes.iter().filter(rests))
     }
 
     /// Fetches the partitions whose claims hold, each from where it stands, and no others.
-    pub(super) fn resume(&self) -> Result<(), StageError> {
-        let ready = self.lanes.iter().filter(|lane| lane.claim_at.is_none());
-        let offsets = ready.flat_map(|lane| lane.shares.values()).map(|s| (&s.at, Offset::Offset(s.next)));
+    ///
+    /// The consumer is given its partitions once after a rebalance. From then on a lane that was in doubt is moved back to where
+    /// it stands: to be given partitions anew would stop and start all of them, and twice in a row is more than librdkafka
+    /// bears (<https://github.com/confluentinc/librdkafka/issues/5573>).
+    pub(super) fn resume(&mut self) -> Result<(), StageError> {
         if self.consumer.context().any() {
             // Rebalanced meanwhile: these may be no longer ours.
             return Ok(());
         }
-        group::list(offsets)
-            .and_then(|list| self.consumer.assign(&list))
-            .map_err(StageError::kafka("assign partitions"))
+        let ready = |lane: &&Lane| lane.claim_at.is_none() && !lane.shares.is_empty();
+        let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
+        let anew = self.lanes.iter().filter(ready).any(|lane| lane.fetching == Fetching::No);
+        if anew || !self.fetcher().seek(self.lanes.iter().filter(back))? {
+            self.fetcher().assign(&self.lanes)?;
+            for lane in &mut self.lanes {
+                lane.fetching = Fetching::Rests;
+            }
+        }
+        self.fetcher().resume(self.lanes.iter().filter(back))?;
+        for lane in self.lanes.iter_mut().filter(|lane| ready(&&**lane)) {
+            lane.fetching = Fetching::Yes;
+        }
+        Ok(())
+    }
+
+    fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher { consumer: &self.consumer }
     }
 
     /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
