@@ -12,6 +12,7 @@ use agentgov_schemas::topology::Topology;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -71,18 +72,28 @@ impl Own {
 
     /// Records that the evaluator rejects, which are as good as others here, onto partition 0.
     fn produce(&self, count: usize) {
+        self.produce_to(&self.actions, count);
+    }
+
+    fn produce_to(&self, topic: &str, count: usize) {
         let producer: BaseProducer =
             self.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap();
         for _ in 0..count {
-            let record = BaseRecord::<[u8], [u8]>::to(&self.actions).partition(0).key(b"k").payload(b"x");
+            let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(b"k").payload(b"x");
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(DEADLINE).unwrap();
     }
 
-    /// True once the topic of rejects has this reason.
+    /// True if the topic of rejects has this reason.
     fn has_reject(&self, reason: &str) -> bool {
-        let (topic, _) = self.topology.topic_of(subject::REJECT).unwrap();
+        let rejects = self.values(subject::REJECT);
+        rejects.iter().any(|value| value.windows(reason.len()).any(|window| window == reason.as_bytes()))
+    }
+
+    /// The values on partition 0 of a subject's topic.
+    fn values(&self, subject: subject::Subject) -> Vec<Vec<u8>> {
+        let (topic, _) = self.topology.topic_of(subject).unwrap();
         let mut config = self.endpoints.kafka.client_config();
         config
             .set("group.id", "gone.test")
@@ -92,17 +103,26 @@ impl Own {
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&from).unwrap();
+        let mut values = Vec::new();
         loop {
             match consumer.poll(DEADLINE).unwrap() {
-                Ok(message) => {
-                    let value = message.payload().unwrap_or_default();
-                    if value.windows(reason.len()).any(|window| window == reason.as_bytes()) {
-                        return true;
-                    }
-                }
-                Err(_) => return false,
+                Ok(message) => values.push(message.payload().unwrap_or_default().to_owned()),
+                Err(KafkaError::PartitionEOF(_)) => return values,
+                Err(error) => panic!("{topic}: {error}"),
             }
         }
+    }
+
+    /// What the evaluator's group has committed of partition 0: offset and metadata.
+    fn committed(&self) -> (Offset, String) {
+        let mut config = self.endpoints.kafka.client_config();
+        let group = &self.topology.stage("evaluator").unwrap().group.value;
+        let consumer: BaseConsumer = config.set("group.id", group).create().unwrap();
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&self.actions, 0);
+        let committed = consumer.committed_offsets(asked, DEADLINE).unwrap();
+        let found = committed.find_partition(&self.actions, 0).unwrap();
+        (found.offset(), found.metadata().to_owned())
     }
 }
 
@@ -145,6 +165,35 @@ fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
     evaluator.has_processed(5);
     evaluator.stop();
     assert!(own.has_reject("gap_accepted"));
+}
+
+/// An announcement alone moves no offset: what tells a restore of it is committed beside the offset.
+#[test]
+fn what_is_announced_without_a_record_is_committed_and_said_once() {
+    let own = Own::new("told");
+    let bundles = own.topology.topic_of(subject::BUNDLE).unwrap().0;
+    let alerts = |evaluator: &Running, count: usize| {
+        stack().eventually(&format!("{count} alerts"), || {
+            assert!(!evaluator.thread.is_finished(), "it ended: {:?}", evaluator.health.snapshot());
+            own.values(subject::ALERT).len() == count
+        });
+    };
+    let evaluator = own.start(false);
+    own.produce(10);
+    evaluator.has_processed(10);
+    assert_eq!(own.committed(), (Offset::Offset(10), String::new()));
+    own.produce_to(bundles, 1);
+    alerts(&evaluator, 1);
+    assert_eq!(own.committed(), (Offset::Offset(10), "1".to_owned()));
+    evaluator.stop();
+    let evaluator = own.start(false);
+    own.produce_to(bundles, 1);
+    alerts(&evaluator, 2);
+    own.produce(1);
+    evaluator.has_processed(1);
+    assert_eq!(own.committed(), (Offset::Offset(11), String::new()));
+    assert_eq!(own.values(subject::ALERT).len(), 2);
+    evaluator.stop();
 }
 
 /// Deletes a topic, and creates one of the same name.

@@ -158,6 +158,10 @@ impl Processor for Evaluator {
         sessions.partition == 0 && self.refusals.any_from(sessions.bundles_announced)
     }
 
+    fn announced(&self, sessions: &Sessions) -> i64 {
+        sessions.bundles_announced
+    }
+
     fn fold(&mut self, topology: &Topology, record: &TableRecord<'_>, health: &Health) {
         let value = record.value.map_err(|why| RestoreError(why.to_owned()));
         if topology.topic_of(subject::AGENT).is_ok_and(|(topic, _)| topic == record.topic) {

@@ -2,7 +2,8 @@
 //!
 //! The order is the contract: first the committed offsets, then the changelog to its end, then the first record. The
 //! changelog's own progress entry was written in the same transaction as the offsets, so the two must be equal. While
-//! the changelog is behind, its transaction's marker is still on its way: read on until it has come.
+//! the changelog is behind, its transaction's marker is still on its way: read on until it has come. A transaction without a
+//! record commits the offset of the one before it; what it announced is told by the offset's metadata.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use agentgov_schemas::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::stage::{Processor, RestoreValue};
 use crate::stop::Parting;
@@ -31,6 +32,54 @@ pub(super) struct Restored<P: Processor> {
     pub next_offset: i64,
     /// Offsets that were accepted as lost, from the first one to the first that is there; not yet recorded.
     pub gap: Option<(i64, i64)>,
+}
+
+/// What the group has committed of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Committed {
+    offset: Option<i64>,
+    /// How far the stage had come with what no record asked for, if it was committed without a record.
+    announced: i64,
+}
+
+/// The metadata of a committed offset: [`Processor::announced`], in decimal.
+pub(super) fn metadata(announced: i64) -> String {
+    announced.to_string()
+}
+
+impl Committed {
+    fn of(element: &TopicPartitionListElem<'_>) -> Self {
+        Self {
+            offset: if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None },
+            announced: element.metadata().parse().unwrap_or_default(),
+        }
+    }
+
+    /// Where a changelog stands that is applied through `progress` and says how far the stage has `announced`.
+    fn standing(self, progress: Option<i64>, announced: i64) -> Standing {
+        match (self.offset, progress) {
+            // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
+            (None, _) => Standing::Complete,
+            (Some(_), None) => Standing::Behind,
+            (Some(committed), Some(progress)) if progress > committed => {
+                Standing::Ahead { committed, progress }
+            }
+            (Some(committed), Some(progress)) if progress < committed => Standing::Behind,
+            (Some(_), Some(_)) if announced < self.announced => Standing::Behind,
+            (Some(_), Some(_)) => Standing::Complete,
+        }
+    }
+}
+
+/// Where the changelog of a partition stands, compared with what was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It holds all that was committed.
+    Complete,
+    /// A marker is still on its way.
+    Behind,
+    /// The group went on since it was asked, or somebody moved its offsets back.
+    Ahead { committed: i64, progress: i64 },
 }
 
 pub(super) struct Restorer<'a> {
@@ -62,10 +111,10 @@ impl Restorer<'_> {
         let committed = self.committed(group, partitions)?;
         let committed_at = committed.clone();
         for (partition, reached) in self.reached {
-            if let Some(committed) = committed.get(partition)
-                && committed.is_none_or(|committed| committed < *reached)
+            if let Some(Committed { offset, .. }) = committed.get(partition)
+                && offset.is_none_or(|committed| committed < *reached)
             {
-                return Err(self.went_back(*partition, *committed, *reached));
+                return Err(self.went_back(*partition, *offset, *reached));
             }
         }
         let Some(known) = self.changelog(processor, group, partitions, committed, schemas)? else {
@@ -75,7 +124,7 @@ impl Restorer<'_> {
         for (partition, (state, progress)) in known {
             let mut expected = progress.unwrap_or(0);
             if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-                expected = committed_at.get(&partition).copied().flatten().unwrap_or(expected);
+                expected = committed_at.get(&partition).and_then(|at| at.offset).unwrap_or(expected);
             }
             let next_offset = self.position(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
@@ -104,7 +153,7 @@ impl Restorer<'_> {
         &self,
         group: &BaseConsumer<C>,
         partitions: &[i32],
-    ) -> Result<BTreeMap<i32, Option<i64>>, StageError> {
+    ) -> Result<BTreeMap<i32, Committed>, StageError> {
         let mut asked = TopicPartitionList::new();
         for partition in partitions {
             asked.add_partition(self.input, *partition);
@@ -119,13 +168,7 @@ impl Restorer<'_> {
                 _ => e.to_string(),
             },
         })?;
-        Ok(answer
-            .elements()
-            .iter()
-            .map(|e| {
-                (e.partition(), if let Offset::Offset(offset) = e.offset() { Some(offset) } else { None })
-            })
-            .collect())
+        Ok(answer.elements().iter().map(|e| (e.partition(), Committed::of(e))).collect())
     }
 
     #[expect(clippy::type_complexity, reason = "state and progress by partition, used once")]
@@ -134,7 +177,7 @@ impl Restorer<'_> {
         processor: &P,
         group: &BaseConsumer<C>,
         partitions: &[i32],
-        mut committed: BTreeMap<i32, Option<i64>>,
+        mut committed: BTreeMap<i32, Committed>,
         schemas: &mut SchemaCache,
     ) -> Result<Option<BTreeMap<i32, (P::Partition, Option<i64>)>>, StageError> {
         let mut known: BTreeMap<i32, (P::Partition, Option<i64>)> =
@@ -178,15 +221,26 @@ impl Restorer<'_> {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let progress = known.get(&partition).and_then(|(_, progress)| *progress);
-                    let mut at = committed.get(&partition).copied().flatten();
-                    if is_ahead(at, progress) {
-                        // The group went on since it was asked: this process may have slept, and somebody else committed.
+                    let Some((state, progress)) = known.get(&partition) else { continue };
+                    let standing = |committed: &BTreeMap<i32, Committed>| {
+                        let committed = committed.get(&partition).copied().unwrap_or_default();
+                        committed.standing(*progress, processor.announced(state))
+                    };
+                    let mut stands = standing(&committed);
+                    if let Standing::Ahead { .. } = stands {
+                        // This process may have slept, and somebody else committed.
                         committed.extend(self.committed(group, &[partition])?);
-                        at = committed.get(&partition).copied().flatten();
+                        stands = standing(&committed);
                     }
-                    if self.is_complete(partition, at, progress)? {
-                        behind.retain(|p| *p != partition);
+                    match stands {
+                        _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => {
+                            behind.retain(|p| *p != partition);
+                        }
+                        Standing::Complete => behind.retain(|p| *p != partition),
+                        Standing::Behind => {}
+                        Standing::Ahead { committed, progress } => {
+                            return Err(self.moved_back(partition, committed, progress));
+                        }
                     }
                 }
                 Some(Err(error)) => {
@@ -219,32 +273,15 @@ impl Restorer<'_> {
         Ok(Some(known))
     }
 
-    /// True if the changelog holds all that was committed. Behind: wait. Still ahead: somebody moved the group's offsets back.
-    fn is_complete(
-        &self,
-        partition: i32,
-        committed: Option<i64>,
-        progress: Option<i64>,
-    ) -> Result<bool, StageError> {
-        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-            return Ok(true);
-        }
-        match (committed, progress) {
-            // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
-            (None, _) => Ok(true),
-            (Some(_), None) => Ok(false),
-            (Some(committed), Some(progress)) if is_ahead(Some(committed), Some(progress)) => {
-                Err(StageError::OtherCluster {
-                    stage: self.stage.to_owned(),
-                    topic: self.input.to_owned(),
-                    partition,
-                    message: format!(
-                        "the changelog is applied through offset {progress}, but the group is committed at {committed}: \
-                     offsets were moved back, which would judge actions twice"
-                    ),
-                })
-            }
-            (Some(committed), Some(progress)) => Ok(progress == committed),
+    fn moved_back(&self, partition: i32, committed: i64, progress: i64) -> StageError {
+        StageError::OtherCluster {
+            stage: self.stage.to_owned(),
+            topic: self.input.to_owned(),
+            partition,
+            message: format!(
+                "the changelog is applied through offset {progress}, but the group is committed at {committed}: offsets were moved \
+                 back, which would judge actions twice"
+            ),
         }
     }
 
@@ -305,11 +342,6 @@ impl Restorer<'_> {
     }
 }
 
-/// True if the changelog has been applied further than the group has committed.
-fn is_ahead(committed: Option<i64>, progress: Option<i64>) -> bool {
-    matches!((committed, progress), (Some(committed), Some(progress)) if progress > committed)
-}
-
 /// A consumer outside any group's rebalancing, which reads partitions to their end and says when it is there.
 pub(super) fn reader(
     kafka: &agentgov_connect::KafkaEndpoint,
@@ -327,4 +359,44 @@ pub(super) fn reader(
         .set("reconnect.backoff.max.ms", "2000")
         .create()
         .map_err(StageError::kafka("creating a reader"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changelog_is_complete_once_it_holds_what_was_committed() {
+        let mut list = TopicPartitionList::new();
+        let mut committed = |offset: Option<i64>, announced: Option<i64>| {
+            let partition = i32::try_from(list.count()).unwrap();
+            let mut element = list.add_partition("agent.actions", partition);
+            element.set_offset(offset.map_or(Offset::Invalid, Offset::Offset)).unwrap();
+            if let Some(announced) = announced {
+                element.set_metadata(metadata(announced));
+            }
+            Committed::of(&element)
+        };
+        let ahead = Standing::Ahead { committed: 7, progress: 8 };
+        for (offset, said, progress, announced, standing) in [
+            (None, None, None, 0, Standing::Complete),
+            (None, None, Some(7), 0, Standing::Complete),
+            (Some(7), None, None, 0, Standing::Behind),
+            (Some(7), None, Some(6), 9, Standing::Behind),
+            (Some(7), None, Some(7), 0, Standing::Complete),
+            (Some(7), None, Some(7), 3, Standing::Complete),
+            (Some(7), None, Some(8), 0, ahead),
+            // Without a record: the offset is that of the transaction before.
+            (Some(7), Some(3), Some(7), 2, Standing::Behind),
+            (Some(7), Some(3), Some(7), 3, Standing::Complete),
+            (Some(7), Some(3), Some(7), 4, Standing::Complete),
+            (Some(7), Some(3), Some(8), 3, ahead),
+        ] {
+            assert_eq!(
+                committed(offset, said).standing(progress, announced),
+                standing,
+                "committed at {offset:?} with {said:?}, changelog at {progress:?} with {announced}"
+            );
+        }
+    }
 }

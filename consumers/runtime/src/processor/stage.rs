@@ -61,6 +61,12 @@ pub trait Processor {
         false
     }
 
+    /// How far the stage has come with what no record asked for: grows with each announcement, and is written by
+    /// [`Self::finish`]. A restore needs it, since an announcement alone leaves the partition's offset as it was.
+    fn announced(&self, _partition: &Self::Partition) -> i64 {
+        0
+    }
+
     /// Folds one record of a governance topic. Never fails: what cannot be used is the stage's to remember and say.
     fn fold(&mut self, _topology: &Topology, _record: &TableRecord<'_>, _health: &Health) {}
 }

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
 use super::outputs::Outputs;
-use super::restore::Restored;
+use super::restore::{Restored, metadata};
 use super::share::RejectWindow;
 use super::stage::{Processor, Reject};
 use crate::{SchemaCache, SchemaLookup, StageError};
@@ -134,6 +134,7 @@ impl<'c, P: Processor> Work<'c, P> {
     /// Writes how far each partition is, and what no record asked for. Returns the offsets to commit.
     fn finish(&mut self, mut touched: BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
         let stage = &self.config.stage;
+        let mut unasked = BTreeMap::new();
         for (id, partition) in &mut self.partitions {
             let gap = partition.gap.take();
             let next = touched.get(id).copied();
@@ -148,13 +149,18 @@ impl<'c, P: Processor> Work<'c, P> {
             self.processor
                 .finish(&mut partition.state, partition.next_offset, &mut self.outputs)
                 .map_err(|e| StageError::Internal(format!("{stage}: writing progress: {e}")))?;
+            if next.is_none() {
+                unasked.insert(*id, self.processor.announced(&partition.state));
+            }
             touched.insert(*id, partition.next_offset);
         }
         let mut offsets = TopicPartitionList::new();
         for (partition, next) in touched {
-            offsets
-                .add_partition_offset(&self.input, partition, Offset::Offset(next))
-                .map_err(StageError::kafka("naming offsets"))?;
+            let mut named = offsets.add_partition(&self.input, partition);
+            named.set_offset(Offset::Offset(next)).map_err(StageError::kafka("naming offsets"))?;
+            if let Some(announced) = unasked.get(&partition) {
+                named.set_metadata(metadata(*announced));
+            }
         }
         Ok(offsets)
     }
