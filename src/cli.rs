@@ -333,11 +333,11 @@ pub struct BenchPipeline {
     /// Events a second of the runs that measure latency; default: half of what the pipeline reached.
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// How long each of those runs takes; 0: none.
+    /// How long each of those runs is measured, after ten seconds that are not; 0: none.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub latency_seconds: u64,
-    /// How many of them.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// How many of them, after one that is not counted.
+    #[arg(long, value_name = "N", default_value_t = 5)]
     pub latency_rounds: usize,
     /// Processes of each stage.
     #[arg(long, value_name = "N", default_value_t = 1)]

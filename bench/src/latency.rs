@@ -21,8 +21,9 @@ use crate::store::Store;
 
 /// How often the table is looked at: so exact are the latencies of rows.
 const LOOK: Duration = Duration::from_millis(25);
-/// Events published before this are not counted: connections, caches and the just-started stages warm up.
-const WARM_UP_MICROS: i64 = 3_000_000;
+/// How long a run warms up, in seconds: what is published in them is not counted. Connections and caches are made, and what has
+/// waited meanwhile is worked off, which takes some seconds where cores are nearly busy.
+pub const WARM_UP_SECONDS: u64 = 10;
 
 /// Percentiles, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -241,7 +242,7 @@ impl Rows {
 
 /// From when on what was published is counted.
 fn warm(published: impl Iterator<Item = i64>) -> i64 {
-    published.min().unwrap_or_default() + WARM_UP_MICROS
+    published.min().unwrap_or_default() + WARM_UP_SECONDS as i64 * 1_000_000
 }
 
 fn joined<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {

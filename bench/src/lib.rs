@@ -30,7 +30,7 @@ pub use floor::copy::BareCopy;
 pub use floor::insert::{BareInsert, Blocks};
 pub use floor::publish::BarePublish;
 pub use hops::{Hop, Hops};
-pub use latency::{Alerts, Latency, Percentiles, Watched};
+pub use latency::{Alerts, Latency, Percentiles, WARM_UP_SECONDS, Watched};
 pub use part::{Part, Places, Publish, Published, work};
 pub use plot::{Axis, Curve, Plot};
 pub use process::Usage;

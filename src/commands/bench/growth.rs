@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Watched};
+use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
 use agentgov_runtime::ExitCode;
 use serde::Serialize;
 
@@ -103,17 +103,24 @@ fn run(bench: &mut Bench<'_>, stack: &Stack, args: &BenchGrowth, point: &Point) 
     bench.pipeline(load, Watched::Nothing).or_exit(ExitCode::Failed)
 }
 
-/// CPU-seconds a million events of a stage's processes together.
-fn cpu_of(run: &Run, stage: &str) -> f64 {
-    let of_stage = run.usage.iter().filter(|(name, _)| {
-        name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    });
-    of_stage.map(|(_, usage)| usage.cpu_s).sum::<f64>() / run.events as f64 * 1e6
+/// What a stage's processes used: `evaluator`, or `evaluator-0` and so on.
+fn usage_of<'r>(run: &'r Run, stage: &'r str) -> impl Iterator<Item = &'r Usage> {
+    run.usage
+        .iter()
+        .filter(move |(name, _)| {
+            name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        })
+        .map(|(_, usage)| usage)
 }
 
-/// Most resident megabytes of a stage's process.
+/// CPU-seconds a million events of a stage, all its processes together.
+fn cpu_of(run: &Run, stage: &str) -> f64 {
+    usage_of(run, stage).map(|usage| usage.cpu_s).sum::<f64>() / run.events as f64 * 1e6
+}
+
+/// Most resident megabytes of one of a stage's processes.
 fn megabytes_of(run: &Run, stage: &str) -> f64 {
-    run.usage.get(stage).map_or(f64::NAN, |usage| usage.rss_bytes as f64 / 1e6)
+    usage_of(run, stage).map(|usage| usage.rss_bytes as f64 / 1e6).fold(f64::NAN, f64::max)
 }
 
 fn spread(point: &Point, value: impl Fn(&Run) -> f64) -> Spread {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use agentgov_bench::{
-    Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store, Watched,
+    Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store,
+    WARM_UP_SECONDS, Watched,
 };
 use agentgov_runtime::ExitCode;
 
@@ -58,20 +59,29 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         let most =
             Spread::of(contenders.first().into_iter().flat_map(|c| c.rounds.iter().map(Run::rate))).median;
         let rate = args.rate.unwrap_or(most / 2.0);
-        let load = Load { events: (rate * args.latency_seconds as f64) as u64, rate: Some(rate), ..full };
-        let step = progress.step(format!("latency at {rate:.0} events/s"));
+        let seconds = WARM_UP_SECONDS + args.latency_seconds;
+        let load = Load { events: (rate * seconds as f64) as u64, rate: Some(rate), ..full };
         let mut rounds = [(PIPELINE, Vec::new()), (ROWS, Vec::new()), (FLOORS[0].0, Vec::new())];
-        for _ in 0..args.latency_rounds {
+        // The first round is not kept: the broker's compiler has seen nothing but full speed so far.
+        for round in 0..=args.latency_rounds {
+            let what = match round {
+                0 => "warming up".to_owned(),
+                _ => format!("round {round} of {}", args.latency_rounds),
+            };
+            let step = progress.step(format!("latency at {rate:.0} events/s, {what}"));
             for (name, runs) in &mut rounds {
                 let run = match *name {
                     PIPELINE => bench.pipeline(load, Watched::Alerts),
                     ROWS => bench.pipeline(load, Watched::Rows),
                     _ => bench.floor(&tape, load, Floor::Copy, true),
                 };
-                runs.push(run.or_exit(ExitCode::Failed)?);
+                let run = run.or_exit(ExitCode::Failed)?;
+                if round > 0 {
+                    runs.push(run);
+                }
             }
+            step.done("");
         }
-        step.done("");
         latency.extend(rounds.map(|(name, rounds)| Contender { name: name.to_owned(), rounds }));
     }
     let report = Report {
