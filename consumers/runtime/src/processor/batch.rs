@@ -12,6 +12,9 @@ use super::assignment::GroupContext;
 const IDLE: Duration = Duration::from_millis(50);
 /// How long to gather once something has come: a transaction costs some 20 ms whatever its size.
 const GATHER: Duration = Duration::from_millis(5);
+/// Batches begin so far apart, under load. A transaction is a request to the broker for each partition of each topic, however few records
+/// there are: more often than this costs more cores than it saves waiting (docs/performance.md has figures).
+const APART: Duration = Duration::from_millis(70);
 const MOST_RECORDS: usize = 20_000;
 /// What a batch begins with, and never falls below.
 const FEW_RECORDS: usize = 100;
@@ -19,23 +22,36 @@ const FEW_RECORDS: usize = 100;
 const STEPPING: Duration = Duration::from_secs(1);
 const MOST_BYTES: usize = 32 << 20;
 
-/// How many records a batch may have: as many as are stepped in a moment, on this machine and with these policies.
-pub(super) struct Pace(usize);
+/// How many records a batch may have, as many as are stepped in a moment, on this machine and with these policies; and when the
+/// next one may begin.
+pub(super) struct Pace {
+    most: usize,
+    began: Option<Instant>,
+}
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(FEW_RECORDS * 10)
+        Self { most: FEW_RECORDS * 10, began: None }
     }
 }
 
 impl Pace {
-    /// Stepping `records` took so long.
-    pub(super) fn took(&mut self, records: usize, time: Duration) {
-        if time > STEPPING {
-            self.0 = (records / 2).max(FEW_RECORDS);
-        } else if records >= self.0 && time < STEPPING / 2 {
-            self.0 = (self.0 * 2).min(MOST_RECORDS);
+    /// Stepping `records` began then, and took so long.
+    pub(super) fn took(&mut self, records: usize, began: Instant, time: Duration) {
+        if records > 0 {
+            self.began = Some(began);
         }
+        if time > STEPPING {
+            self.most = (records / 2).max(FEW_RECORDS);
+        } else if records >= self.most && time < STEPPING / 2 {
+            self.most = (self.most * 2).min(MOST_RECORDS);
+        }
+    }
+
+    /// Until when to gather what follows a first record, which came `now`.
+    fn gather_until(&self, now: Instant) -> Instant {
+        let apart = self.began.map(|began| began + APART);
+        apart.map_or(now + GATHER, |apart| apart.max(now + GATHER))
     }
 }
 
@@ -64,13 +80,13 @@ pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<GroupContext>, pace: &Pace) -
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
     let mut end = End::Enough;
-    while records.len() < pace.0 && bytes < MOST_BYTES {
+    while records.len() < pace.most && bytes < MOST_BYTES {
         let wait = gathering.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
         match consumer.poll(wait) {
             Some(Ok(message)) => {
                 bytes += message.payload_len();
                 records.push(message);
-                gathering.get_or_insert_with(|| Instant::now() + GATHER);
+                gathering.get_or_insert_with(|| pace.gather_until(Instant::now()));
             }
             Some(Err(error)) => {
                 end = match error {
@@ -93,13 +109,27 @@ mod tests {
     #[test]
     fn a_batch_is_what_is_stepped_in_a_moment() {
         let mut pace = Pace::default();
-        let slow = |pace: &mut Pace| pace.took(pace.0, STEPPING * 3);
-        let quick = |pace: &mut Pace| pace.took(pace.0, STEPPING / 10);
+        let now = Instant::now();
+        let slow = |pace: &mut Pace| pace.took(pace.most, now, STEPPING * 3);
+        let quick = |pace: &mut Pace| pace.took(pace.most, now, STEPPING / 10);
         (0..20).for_each(|_| slow(&mut pace));
-        assert_eq!(pace.0, FEW_RECORDS);
-        pace.took(3, STEPPING / 10);
-        assert_eq!(pace.0, FEW_RECORDS, "a batch that was not full says nothing");
+        assert_eq!(pace.most, FEW_RECORDS);
+        pace.took(3, now, STEPPING / 10);
+        assert_eq!(pace.most, FEW_RECORDS, "a batch that was not full says nothing");
         (0..20).for_each(|_| quick(&mut pace));
-        assert_eq!(pace.0, MOST_RECORDS);
+        assert_eq!(pace.most, MOST_RECORDS);
+    }
+
+    #[test]
+    fn batches_begin_apart_under_load_and_at_once_when_idle() {
+        let mut pace = Pace::default();
+        let began = Instant::now();
+        assert_eq!(pace.gather_until(began), began + GATHER, "the first one");
+        pace.took(3, began, STEPPING / 10);
+        assert_eq!(pace.gather_until(began + APART / 2), began + APART, "under load");
+        pace.took(0, began + APART / 2, STEPPING / 10);
+        assert_eq!(pace.gather_until(began + APART / 2), began + APART, "nothing is no batch");
+        let idle = began + APART * 3;
+        assert_eq!(pace.gather_until(idle), idle + GATHER, "after a while");
     }
 }

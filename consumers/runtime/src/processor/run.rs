@@ -231,7 +231,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             Stepped::Undo => return Ok(Turn::StartOver),
         };
         let count = records.len();
-        self.pace.took(count, began.elapsed());
+        self.pace.took(count, began, began.elapsed());
         drop(records);
         if offsets.count() == 0 {
             self.config.health.progress(0, 0);
