@@ -105,7 +105,7 @@ impl<'c, P: Processor> Work<'c, P> {
             }
             touched.insert(message.partition(), message.offset() + 1);
         }
-        self.finish(touched).map(Stepped::Offsets)
+        self.finish(&touched).map(Stepped::Offsets)
     }
 
     /// Decodes and steps one record. `None` if asked to stop while the registry was away.
@@ -132,9 +132,9 @@ impl<'c, P: Processor> Work<'c, P> {
     }
 
     /// Writes how far each partition is, and what no record asked for. Returns the offsets to commit.
-    fn finish(&mut self, mut touched: BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
+    fn finish(&mut self, touched: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
         let stage = &self.config.stage;
-        let mut unasked = BTreeMap::new();
+        let mut offsets = TopicPartitionList::new();
         for (id, partition) in &mut self.partitions {
             let gap = partition.gap.take();
             let next = touched.get(id).copied();
@@ -149,17 +149,12 @@ impl<'c, P: Processor> Work<'c, P> {
             self.processor
                 .finish(&mut partition.state, partition.next_offset, &mut self.outputs)
                 .map_err(|e| StageError::Internal(format!("{stage}: writing progress: {e}")))?;
+            let mut named = offsets.add_partition(&self.input, *id);
+            named
+                .set_offset(Offset::Offset(partition.next_offset))
+                .map_err(StageError::kafka("naming offsets"))?;
             if next.is_none() {
-                unasked.insert(*id, self.processor.announced(&partition.state));
-            }
-            touched.insert(*id, partition.next_offset);
-        }
-        let mut offsets = TopicPartitionList::new();
-        for (partition, next) in touched {
-            let mut named = offsets.add_partition(&self.input, partition);
-            named.set_offset(Offset::Offset(next)).map_err(StageError::kafka("naming offsets"))?;
-            if let Some(announced) = unasked.get(&partition) {
-                named.set_metadata(metadata(*announced));
+                named.set_metadata(metadata(self.processor.announced(&partition.state)));
             }
         }
         Ok(offsets)
