@@ -578,6 +578,7 @@ impl<'a> Bench<'a> {
                 let copy = BareCopy {
                     group: format!("{prefix}-{name}"),
                     from: from.clone(),
+                    whole: from != actions,
                     tape: tape.to_owned(),
                     read: hop.read.clone(),
                     to,

@@ -25,6 +25,8 @@ pub struct BareCopy {
     pub group: String,
     /// What it reads.
     pub from: String,
+    /// Transactions write it: fetched as they commit, as processors do.
+    pub whole: bool,
     /// The tape of what came out of the pipeline's stage; it is repeated.
     pub tape: String,
     /// How many records had gone into the stage, by partition.
@@ -37,8 +39,8 @@ pub struct BareCopy {
 
 /// How long a call of the coordinator may take.
 const CALL: Duration = Duration::from_secs(30);
-/// How long a transaction gathers where there is little to read.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long a transaction gathers at most.
+const GATHER: Duration = Duration::from_millis(200);
 
 /// Outputs of one partition, and how many of them are due.
 struct Outputs {
@@ -81,7 +83,7 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .set("transactional.id", &what.group)
         .set("compression.type", "zstd")
         .set("delivery.report.only.error", "true")
-        .set("linger.ms", "5")
+        .set("linger.ms", "1")
         .set("batch.num.messages", "100000")
         .set("batch.size", "1000000")
         .set("message.max.bytes", "16777216")
@@ -90,6 +92,7 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .create_with_context(DefaultProducerContext)
         .map_err(BenchError::kafka("creating a producer"))?;
     producer.init_transactions(CALL).map_err(BenchError::kafka("preparing for transactions"))?;
+    let (bytes, wait) = if what.whole { ("1", "20") } else { ("65536", "10") };
     let consumer: BaseConsumer = places
         .kafka
         .client_config()
@@ -98,8 +101,8 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
-        .set("fetch.min.bytes", "65536")
-        .set("fetch.wait.max.ms", "10")
+        .set("fetch.min.bytes", bytes)
+        .set("fetch.wait.max.ms", wait)
         .set("queued.max.messages.kbytes", "65536")
         .create()
         .map_err(BenchError::kafka("creating a consumer"))?;
@@ -166,7 +169,7 @@ fn batch(
                 send(producer, topic, record, message.timestamp().to_millis().unwrap_or_default())?;
             }
         }
-        if count >= what.batch || gathering.elapsed() > LINGER.max(Duration::from_millis(200)) {
+        if count >= what.batch || gathering.elapsed() > GATHER {
             break;
         }
     }

@@ -33,7 +33,9 @@ migrations!(
     "0012_actions_parts",
     "0013_verdicts_parts",
     "0014_actions_merges",
-    "0015_verdicts_merges"
+    "0015_verdicts_merges",
+    "0016_actions_merges",
+    "0017_verdicts_merges"
 );
 
 /// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.

@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 const POLL: Duration = Duration::from_millis(20);
 /// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. Each wait that ends is a request
 /// to the broker, so librdkafka's own 5 ms make a steady trickle over many partitions dear (docs/performance.md).
-const LINGER_MS: &str = "20";
+const LINGER_MS: &str = "40";
 /// How long an ended producer may take to give back what it holds; it does no I/O for that.
 const GIVE_BACK: Duration = Duration::from_secs(10);
 /// Producers in a row that end without one acknowledgement: then it is not the producer's fault.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, Reach, SchemaRegistry, keep_reaching};
-use agentgov_schemas::topology::{Stage, Topology};
+use agentgov_schemas::topology::{ProducerKind, Stage, Topology};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -105,6 +105,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         if !tables.fold_to_end(folding(config, &mut processor, &mut schemas)) {
             return Ok(None);
         }
+        let (bytes, wait) = gulps(&config.topology, &input.value);
         let consumer: BaseConsumer<GroupContext> = kafka
             .client_config()
             .set("group.id", &stage.group.value)
@@ -116,9 +117,8 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
             .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
             .set("reconnect.backoff.max.ms", "2000")
-            // Not at each append: a trickle is fetched in gulps, a stream as it comes.
-            .set("fetch.min.bytes", "65536")
-            .set("fetch.wait.max.ms", "10")
+            .set("fetch.min.bytes", bytes)
+            .set("fetch.wait.max.ms", wait)
             .set("queued.max.messages.kbytes", "65536")
             .create_with_context(GroupContext::default())
             .map_err(StageError::kafka("creating the consumer"))?;
@@ -365,6 +365,16 @@ fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut Sch
     Folding { processor, topology, schemas, health, stop }
 }
 
+/// From how many bytes on, and after how many milliseconds, a topic is fetched. What transactions write becomes readable when they
+/// commit, and is fetched then. What is written otherwise comes append by append: a trickle is fetched in gulps, a stream as
+/// it comes.
+fn gulps(topology: &Topology, topic: &str) -> (&'static str, &'static str) {
+    match topology.topics.get(topic).map(|topic| topic.value.producer) {
+        Some(ProducerKind::Transactional) => ("1", "20"),
+        _ => ("65536", "10"),
+    }
+}
+
 fn is_deleted(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -405,5 +415,17 @@ fn wait_for<T>(
                 return other.map(Some);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_transactions_write_is_fetched_as_they_commit() {
+        let topology = Topology::embedded().unwrap();
+        assert_eq!(gulps(&topology, "agent.verdicts").0, "1");
+        assert_eq!(gulps(&topology, "agent.actions").0, "65536", "its producers write append by append");
     }
 }

@@ -325,7 +325,8 @@ fn producer(
         // Nobody asks for each success; a failure aborts the transaction.
         .set("delivery.report.only.error", "true")
         .set("compression.type", "zstd")
-        .set("linger.ms", "5")
+        // All that a transaction sends is there at once.
+        .set("linger.ms", "1")
         .set("batch.num.messages", "100000")
         .set("batch.size", "1000000")
         .set("message.max.bytes", "16777216")

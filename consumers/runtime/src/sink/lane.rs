@@ -13,11 +13,9 @@ use crate::{StageError, failpoint};
 /// What is gathered goes out at this size, however little time has passed.
 const MOST_ROWS: usize = 50_000;
 const MOST_BYTES: usize = 32 << 20;
-/// A row waits no longer than this for others while more are coming.
-const LINGER: Duration = Duration::from_secs(1);
 /// Inserts of a table keep this distance, so that its parts stay few: each is two dozen files, to be made, synced, merged and
-/// deleted, whatever it holds (docs/performance.md has what that costs).
-const PACE: Duration = Duration::from_millis(500);
+/// deleted, whatever it holds (docs/performance.md has what that costs). So long a row waits for others while more are coming, too.
+const PACE: Duration = Duration::from_secs(1);
 /// How often the size in bytes is looked at.
 const ROWS_BETWEEN_LOOKS: usize = 64;
 
@@ -178,7 +176,7 @@ impl Lane {
     /// How long what is gathered should still wait, if anything is. `idle`: no more records are there at the moment.
     pub(super) fn patience(&self, idle: bool) -> Option<Duration> {
         let oldest = self.oldest?;
-        let linger = LINGER.saturating_sub(oldest.elapsed());
+        let linger = PACE.saturating_sub(oldest.elapsed());
         let pace = self.inserted.map_or(Duration::ZERO, |inserted| PACE.saturating_sub(inserted.elapsed()));
         Some(if self.full {
             Duration::ZERO
