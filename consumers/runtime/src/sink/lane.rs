@@ -176,15 +176,9 @@ impl Lane {
     /// How long what is gathered should still wait, if anything is. `idle`: no more records are there at the moment.
     pub(super) fn patience(&self, idle: bool) -> Option<Duration> {
         let oldest = self.oldest?;
-        let linger = PACE.saturating_sub(oldest.elapsed());
-        let pace = self.inserted.map_or(Duration::ZERO, |inserted| PACE.saturating_sub(inserted.elapsed()));
-        Some(if self.full {
-            Duration::ZERO
-        } else if idle {
-            pace
-        } else {
-            linger
-        })
+        let since = if idle { self.inserted } else { Some(oldest) };
+        let waiting = since.filter(|_| !self.full);
+        Some(waiting.map_or(Duration::ZERO, |since| PACE.saturating_sub(since.elapsed())))
     }
 
     /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
