@@ -117,7 +117,30 @@ pub(super) fn wait_until_ready(
     })
 }
 
+/// True if a part's last words are that its port was taken: by Kafka's, ClickHouse's and Quarkus's wording.
 fn lost_port(log: &str) -> bool {
     let log = log.to_lowercase();
-    ["address already in use", "failed to bind", "port already bound"].iter().any(|text| log.contains(text))
+    [
+        "address already in use",
+        "failed to bind",
+        "port already bound",
+        "seems to be in use by another process",
+    ]
+    .iter()
+    .any(|text| log.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_port_is_told_from_the_last_words() {
+        let registry = "ERROR [io.quarkus.runtime.ApplicationLifecycleManager] (main) Port 18771 seems to be in use by another process. \
+                        Quarkus may already be running or the port is used by another application.";
+        let broker = "org.apache.kafka.common.KafkaException: Socket server failed to bind to 127.0.0.1:12000: Address already in use.";
+        assert!(lost_port(registry));
+        assert!(lost_port(broker));
+        assert!(!lost_port("java.lang.OutOfMemoryError: Java heap space"));
+    }
 }
