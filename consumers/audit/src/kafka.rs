@@ -107,5 +107,6 @@ fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, KafkaErr
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "20")
+        .set("fetch.queue.backoff.ms", "20")
         .create()
 }

@@ -355,6 +355,9 @@ pub(super) fn reader(
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
+        // How long fetching rests when enough is queued: entries are applied so fast that the default second would be most of a
+        // restore.
+        .set("fetch.queue.backoff.ms", "20")
         .set("isolation.level", "read_committed")
         .set("reconnect.backoff.max.ms", "2000")
         .create()

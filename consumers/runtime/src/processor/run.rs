@@ -120,6 +120,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("fetch.min.bytes", bytes)
             .set("fetch.wait.max.ms", wait)
             .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.queue.backoff.ms", "20")
             .create_with_context(GroupContext::default())
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
