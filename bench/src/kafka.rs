@@ -88,9 +88,7 @@ impl Kafka {
         }
         let reader: BaseConsumer = self
             .endpoint
-            .client_config()
-            .set("group.id", "agentgov-bench")
-            .set("enable.auto.commit", "false")
+            .consumer_config("agentgov-bench")
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
             .create()
@@ -184,9 +182,7 @@ impl Group {
 
 pub(crate) fn consumer(endpoint: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, BenchError> {
     endpoint
-        .client_config()
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
+        .consumer_config(group)
         .set("enable.auto.offset.store", "false")
         .create()
         .map_err(BenchError::kafka("creating a consumer"))

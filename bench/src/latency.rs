@@ -271,9 +271,7 @@ fn watch_topic(
     told: fn(&[u8], i64) -> Option<Told>,
 ) -> Result<Watching, BenchError> {
     let reader: BaseConsumer = endpoint
-        .client_config()
-        .set("group.id", "agentgov-bench")
-        .set("enable.auto.commit", "false")
+        .consumer_config("agentgov-bench")
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "10")
         .create()

@@ -95,9 +95,7 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
     let (bytes, wait) = if what.whole { ("1", "20") } else { ("65536", "10") };
     let consumer: BaseConsumer = places
         .kafka
-        .client_config()
-        .set("group.id", &what.group)
-        .set("enable.auto.commit", "false")
+        .consumer_config(&what.group)
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")

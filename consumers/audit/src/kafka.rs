@@ -100,13 +100,10 @@ fn is_moving(error: &KafkaError) -> bool {
 
 fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, KafkaError> {
     kafka
-        .client_config()
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
+        .consumer_config(group)
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "20")
-        .set("fetch.queue.backoff.ms", "20")
         .create()
 }

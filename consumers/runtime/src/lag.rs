@@ -79,10 +79,8 @@ impl LagReader {
     /// # Errors
     /// If the client cannot be made.
     pub fn new(kafka: &KafkaEndpoint, group: &str, places: Vec<Place>) -> Result<Self, KafkaError> {
-        let mut config = kafka.client_config();
+        let mut config = kafka.consumer_config(group);
         config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // What a group never committed, or retention took, it is behind on from the first record that is there.
             .set("auto.offset.reset", "earliest")

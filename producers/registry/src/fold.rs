@@ -85,12 +85,9 @@ fn consumer(topic: &GovernanceTopic<'_>) -> Result<BaseConsumer, Error> {
     topic
         .endpoints
         .kafka
-        .client_config()
-        // librdkafka assigns nothing without a group; this one is never joined, and nothing is committed to it.
-        .set("group.id", agentgov_schemas::topology::reader_group(topic.name))
+        .consumer_config(&agentgov_schemas::topology::reader_group(topic.name))
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
         .create()
         .map_err(|source| topic.error("creating a consumer", source))
 }

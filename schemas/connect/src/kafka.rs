@@ -14,6 +14,8 @@ use crate::{Secret, Tls};
 /// How often a client asks who the brokers are, and who leads its partitions: a broker that wakes after a long sleep says
 /// for a moment that nobody does, and of some requests librdkafka believes it until it asks next, by default for 5 minutes.
 const METADATA_REFRESH: Duration = Duration::from_secs(3);
+/// How long fetching rests when enough is queued: whoever takes records fast would spend most of librdkafka's default second waiting.
+const FETCH_REST: Duration = Duration::from_millis(20);
 
 /// The brokers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -116,6 +118,15 @@ impl KafkaEndpoint {
             config.set("sasl.username", &login.user);
             config.set("sasl.password", login.password.expose());
         }
+        config
+    }
+
+    /// The same for a consumer, which librdkafka wants to have a `group` even if it never joins one. It commits only what it is told to.
+    pub fn consumer_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.client_config();
+        config.set("group.id", group);
+        config.set("enable.auto.commit", "false");
+        config.set("fetch.queue.backoff.ms", FETCH_REST.as_millis().to_string());
         config
     }
 }

@@ -348,16 +348,10 @@ pub(super) fn reader(
     stage: &str,
 ) -> Result<BaseConsumer, StageError> {
     kafka
-        .client_config()
-        // librdkafka wants a group even of a consumer that never joins or commits one.
-        .set("group.id", agentgov_schemas::topology::reader_group(stage))
-        .set("enable.auto.commit", "false")
+        .consumer_config(&agentgov_schemas::topology::reader_group(stage))
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
-        // How long fetching rests when enough is queued: entries are applied so fast that the default second would be most of a
-        // restore.
-        .set("fetch.queue.backoff.ms", "20")
         .set("isolation.level", "read_committed")
         .set("reconnect.backoff.max.ms", "2000")
         .create()

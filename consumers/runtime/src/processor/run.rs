@@ -107,9 +107,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         let (bytes, wait) = gulps(&config.topology, &input.value);
         let consumer: BaseConsumer<GroupContext> = kafka
-            .client_config()
-            .set("group.id", &stage.group.value)
-            .set("enable.auto.commit", "false")
+            .consumer_config(&stage.group.value)
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
@@ -120,7 +118,6 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("fetch.min.bytes", bytes)
             .set("fetch.wait.max.ms", wait)
             .set("queued.max.messages.kbytes", "65536")
-            .set("fetch.queue.backoff.ms", "20")
             .create_with_context(GroupContext::default())
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;

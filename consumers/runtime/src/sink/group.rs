@@ -130,10 +130,8 @@ impl ConsumerContext for Notes {
 
 /// What both of the sink's consumers share.
 pub(super) fn config(kafka: &KafkaEndpoint, group: &str, timing: &Timing) -> ClientConfig {
-    let mut config = kafka.client_config();
+    let mut config = kafka.consumer_config(group);
     config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
@@ -153,8 +151,6 @@ pub(super) fn join(
         .set("isolation.level", "read_committed")
         // Eager: all partitions are given up before any is taken. Round robin spreads the many topics of one partition.
         .set("partition.assignment.strategy", "roundrobin")
-        // How long fetching rests when enough is queued: the default second would be seen in the throughput.
-        .set("fetch.queue.backoff.ms", "20")
         // A trickle is fetched in gulps: the next insert is further away than that.
         .set("fetch.min.bytes", "262144")
         .set("fetch.wait.max.ms", "100")

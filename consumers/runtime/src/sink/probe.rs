@@ -43,9 +43,8 @@ impl Probe {
         let consumer = config
             // What the table holds was committed when it was read: no need to wait for open transactions behind it.
             .set("isolation.level", "read_uncommitted")
-            // It wants one record of each partition, however large its batch is: no limit below the defaults, under which a
+            // It wants one record of each partition, however large its batch is. Yet no limit is set below the defaults: under one a
             // broker returns only the first partition's batch.
-            .set("fetch.queue.backoff.ms", "20")
             // A fetch that waits for records that nobody wants yet holds up the next question on the same connection.
             .set("fetch.wait.max.ms", "20")
             .create()
