@@ -14,11 +14,15 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::lane::{MOST_BYTES, MOST_ROWS};
 use crate::stop::{GRACE, Parting};
 use crate::{Health, StageError, Stop};
 
 /// A stop goes unheard for so long.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// What one answer of a broker may bring, compressed. All of it is queued, however full the queue is; by default that is 1 MiB of
+/// each partition, which alone was a third of the sink's memory (docs/performance.md).
+const MOST_FETCHED: usize = 4 << 20;
 
 /// A partition of a topic. Its name, `topic/partition`, is what claims and rows carry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +158,10 @@ pub(super) fn join(
         // A trickle is fetched in gulps: the next insert is further away than that.
         .set("fetch.min.bytes", "262144")
         .set("fetch.wait.max.ms", "100")
+        // While one insert runs the next is fetched, and no more.
+        .set("queued.min.messages", MOST_ROWS.to_string())
+        .set("queued.max.messages.kbytes", (MOST_BYTES >> 10).to_string())
+        .set("fetch.max.bytes", MOST_FETCHED.to_string())
         .create_with_context(Notes::default())
         .map_err(StageError::kafka("kafka consumer"))?;
     consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;

@@ -11,8 +11,8 @@ use crate::backoff::Backoff;
 use crate::{StageError, failpoint};
 
 /// What is gathered goes out at this size, however little time has passed.
-const MOST_ROWS: usize = 50_000;
-const MOST_BYTES: usize = 32 << 20;
+pub(super) const MOST_ROWS: usize = 50_000;
+pub(super) const MOST_BYTES: usize = 32 << 20;
 /// Inserts of a table keep this distance, so that its parts stay few: each is two dozen files, to be made, synced, merged and
 /// deleted, whatever it holds (docs/performance.md has what that costs). So long a row waits for others while more are coming, too.
 const PACE: Duration = Duration::from_secs(1);
