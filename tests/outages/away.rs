@@ -29,14 +29,14 @@ struct Outage<'a> {
 
 impl Outage<'_> {
     /// `stages` live through it; they are ready before and afterwards.
-    fn survive(&self, stack: &Stack, load: &Load, stages: &[Stage]) {
+    fn survive(&self, stack: &Stack, load: &Load, stages: &mut [Stage]) {
         let Self { part, how, .. } = self;
         let when = format!("{part} {how:?}");
         let leaving = fleet(stack);
         all_ready(&format!("before {when}"), stages);
         all_ready(&format!("before {when}"), &leaving);
         load.flows(20);
-        let before: Vec<_> = stages.iter().map(Stage::memory).collect();
+        let before: Vec<_> = stages.iter_mut().map(Stage::memory).collect();
 
         match how {
             How::Killed => stack.env.kill(*part).unwrap(),
@@ -62,7 +62,7 @@ impl Outage<'_> {
         terminate(&format!("{when}, started meanwhile"), late);
         let late = fleet(stack);
         while began.elapsed() < self.length {
-            for (stage, most) in stages.iter().zip(&mut most) {
+            for (stage, most) in stages.iter_mut().zip(&mut most) {
                 *most = stage.memory().max(*most);
                 // Who does not need the part goes on, though its group may rebalance as others come and go.
                 assert!(affected(stage, self.running) || !says_so(stage), "{when}: {}", stage.troubles());
@@ -82,8 +82,9 @@ impl Outage<'_> {
         all_ready(&format!("after {when}, started meanwhile"), &late);
         load.flows(20);
         eprintln!("{when}: flows {:.1?} after it", back.elapsed());
-        for ((stage, before), most) in stages.iter().zip(before).zip(most) {
-            eprintln!("{when}: {} held {before}, {most}, {} KiB", stage.name, stage.memory());
+        for ((stage, before), most) in stages.iter_mut().zip(before).zip(most) {
+            let now = stage.memory();
+            eprintln!("{when}: {} held {before}, {most}, {now} KiB", stage.name);
         }
         terminate(&format!("after {when}"), late);
     }
@@ -108,9 +109,9 @@ fn seconds(usual: u64) -> Duration {
 fn survives(outages: &[Outage<'_>]) {
     let Some(stack) = stack() else { return };
     let load = Load::start(&stack);
-    let stages = fleet(&stack);
+    let mut stages = fleet(&stack);
     for outage in outages {
-        outage.survive(&stack, &load, &stages);
+        outage.survive(&stack, &load, &mut stages);
     }
     load.stop();
     stack.is_whole();

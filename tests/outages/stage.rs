@@ -62,10 +62,12 @@ impl Stage {
         if answer.status().is_success() { String::new() } else { answer.text().unwrap() }
     }
 
-    /// Resident memory, in KiB.
-    pub fn memory(&self) -> u64 {
+    /// Resident memory, in KiB. Panics with what it told if it has ended.
+    pub fn memory(&mut self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let Some(line) = status.lines().find(|line| line.starts_with("VmRSS:")) else {
+            panic!("{} has ended by itself: {}\n{}", self.name, self.child.wait().unwrap(), self.told());
+        };
         let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         assert!(memory < MOST_MEMORY, "{} holds {memory} KiB", self.name);
         memory

@@ -1,74 +1,214 @@
 //! What the sink's consumer fetches, and from where.
+//!
+//! It is given offsets that are numbers, never `End` or `Beginning`. librdkafka asks the broker where those are, and an answer that
+//! comes after the partition was moved makes it ask once more half a second later and go where that says: records in between
+//! would be passed over (`rd_kafka_toppar_handle_Offset` in librdkafka 2.12;
+//! <https://github.com/confluentinc/librdkafka/issues/2256>).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::group::{self, Notes};
-use super::lane::Lane;
+use super::lane::{Fetching, Lane};
 use crate::StageError;
 
-/// Longest wait until the consumer has moved. It asks no broker for that.
+/// Longest wait until the consumer has moved, or has started again. It asks no broker for that.
 const SEEK: Duration = Duration::from_secs(2);
 
-pub(super) struct Fetcher<'a> {
-    pub(super) consumer: &'a BaseConsumer<Notes>,
+/// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
+///
+/// A lane that was in doubt is moved back to where it stands. One that the consumer does not have yet, or has lost, is given to it
+/// together with all others whose claims hold; that stops and starts them all.
+pub(super) fn fetch(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane]) -> Result<(), StageError> {
+    let ready = |lane: &Lane| lane.claim_at.is_none() && !lane.shares.is_empty();
+    let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
+    let anew = lanes.iter().any(|lane| ready(lane) && lane.fetching == Fetching::No);
+    if anew || !seek(consumer, &list(lanes.iter().filter(back))?) {
+        assign(consumer, &list(lanes.iter().filter(|lane| ready(lane)))?)?;
+        for lane in &mut *lanes {
+            lane.fetching = if ready(lane) { Fetching::Rests } else { Fetching::No };
+        }
+    }
+    let back = list(lanes.iter().filter(back))?;
+    if back.count() > 0 {
+        consumer.resume(&back).map_err(StageError::kafka("resume partitions"))?;
+    }
+    for lane in lanes.iter_mut().filter(|lane| ready(lane)) {
+        lane.fetching = Fetching::Yes;
+    }
+    Ok(())
 }
 
-impl Fetcher<'_> {
-    /// Gives the consumer the partitions of all lanes. Those whose claims do not hold yet are not fetched: a record of theirs
-    /// that slips through finds no claim, and is dropped.
-    pub(super) fn assign(&self, lanes: &[Lane]) -> Result<(), StageError> {
-        let offsets = lanes.iter().flat_map(|lane| {
-            let offset = |next| if lane.claim_at.is_none() { Offset::Offset(next) } else { Offset::End };
-            lane.shares.values().map(move |share| (&share.at, offset(share.next)))
-        });
-        group::list(offsets)
-            .and_then(|list| self.consumer.assign(&list))
-            .map_err(StageError::kafka("assign partitions"))?;
-        self.pause(lanes.iter().filter(|lane| lane.claim_at.is_some()))
+/// Fetches nothing for the lanes that are in doubt.
+pub(super) fn pause(consumer: &BaseConsumer<Notes>, lanes: &[Lane]) -> Result<(), StageError> {
+    let rests = |lane: &&Lane| lane.claim_at.is_some() && lane.fetching == Fetching::Rests;
+    let list = list(lanes.iter().filter(rests))?;
+    if list.count() == 0 {
+        return Ok(());
     }
+    consumer.pause(&list).map_err(StageError::kafka("pause partitions"))
+}
 
-    /// Moves partitions to where their lanes stand. `false`: the consumer has lost one of them, its topic was deleted, say; give it
-    /// all of them anew.
-    pub(super) fn seek<'l>(&self, lanes: impl Iterator<Item = &'l Lane>) -> Result<bool, StageError> {
-        let list = list(lanes).map_err(StageError::kafka("seek partitions"))?;
-        if list.count() == 0 {
-            return Ok(true);
+/// Gives the consumer these partitions, and waits until it has started them: to take them away again before all are would end
+/// the process (<https://github.com/confluentinc/librdkafka/issues/5573>).
+fn assign(consumer: &BaseConsumer<Notes>, partitions: &TopicPartitionList) -> Result<(), StageError> {
+    consumer.assign(partitions).map_err(StageError::kafka("assign partitions"))?;
+    let began = Instant::now();
+    while !seek(consumer, partitions) && began.elapsed() < SEEK {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Moves partitions. `false`: the consumer does not have one of them, as it was just assigned, or as its topic was deleted.
+fn seek(consumer: &BaseConsumer<Notes>, partitions: &TopicPartitionList) -> bool {
+    if partitions.count() == 0 {
+        return true;
+    }
+    match consumer.seek_partitions(partitions.clone(), SEEK) {
+        Ok(moved) => moved.elements().iter().all(|moved| moved.error().is_ok()),
+        Err(error) => {
+            tracing::warn!(%error, "the consumer did not move");
+            false
         }
-        match self.consumer.seek_partitions(list, SEEK) {
-            Ok(moved) => Ok(moved.elements().iter().all(|moved| moved.error().is_ok())),
-            Err(error) => {
-                tracing::warn!(%error, "the consumer did not move; it is given its partitions anew");
-                Ok(false)
+    }
+}
+
+/// The partitions of `lanes`, from where they stand.
+fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> Result<TopicPartitionList, StageError> {
+    let shares = lanes.flat_map(|lane| lane.shares.values());
+    let list: KafkaResult<_> = group::list(shares.map(|share| (&share.at, Offset::Offset(share.next))));
+    list.map_err(StageError::kafka("list partitions"))
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_connect::KafkaEndpoint;
+    use rdkafka::ClientConfig;
+    use rdkafka::Message as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+    use super::super::{Route, TopicPartition};
+    use super::*;
+
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Librdkafka's own broker: a real one cannot be made to answer late. Each fetch brings one record.
+    fn slow_cluster(topics: &[&str], records: usize) -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("batch.num.messages", "1");
+        let producer: BaseProducer = config.create().unwrap();
+        for topic in topics {
+            cluster.create_topic(topic, 1, 1).unwrap();
+            for _ in 0..records {
+                producer.send(BaseRecord::<(), str>::to(topic).partition(0).payload("x")).unwrap();
             }
         }
+        producer.flush(DEADLINE).unwrap();
+        cluster.broker_round_trip_time(1, ROUND_TRIP).unwrap();
+        cluster
     }
 
-    /// Fetches nothing for these.
-    pub(super) fn pause<'l>(&self, lanes: impl Iterator<Item = &'l Lane>) -> Result<(), StageError> {
-        some(list(lanes), |list| self.consumer.pause(list)).map_err(StageError::kafka("pause partitions"))
+    fn consumer(cluster: &MockCluster<'static, DefaultProducerContext>) -> BaseConsumer<Notes> {
+        let mut config = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("sink");
+        config.set("auto.offset.reset", "error").set("fetch.message.max.bytes", "1");
+        config.create_with_context(Notes::default()).unwrap()
     }
 
-    /// Fetches for these again.
-    pub(super) fn resume<'l>(&self, lanes: impl Iterator<Item = &'l Lane>) -> Result<(), StageError> {
-        some(list(lanes), |list| self.consumer.resume(list)).map_err(StageError::kafka("resume partitions"))
+    /// In doubt, and not given to the consumer.
+    fn lane(topic: &str) -> Lane {
+        let mut lane = Lane::new(Route { topic: topic.into(), table: topic.into(), gapless: true });
+        lane.assign(&[TopicPartition::new(topic, 0)]);
+        lane
     }
-}
 
-fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> KafkaResult<TopicPartitionList> {
-    let shares = lanes.flat_map(|lane| lane.shares.values());
-    group::list(shares.map(|share| (&share.at, Offset::Offset(share.next))))
-}
+    /// Polls until the lanes stand at `ends`, one record after the other.
+    fn take(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane], ends: &[i64]) {
+        let began = Instant::now();
+        while lanes.iter().zip(ends).any(|(lane, end)| lane.shares[&0].next < *end) {
+            assert!(began.elapsed() < DEADLINE, "expected {ends:?}: {lanes:?}");
+            let Some(message) = consumer.poll(ROUND_TRIP).transpose().unwrap() else { continue };
+            let lane = lanes.iter_mut().find(|lane| lane.route.topic == message.topic()).unwrap();
+            if lane.claim_at.is_some() {
+                continue;
+            }
+            let next = &mut lane.shares.get_mut(&0).unwrap().next;
+            // What comes again is nothing new to a lane.
+            assert!(
+                message.offset() <= *next,
+                "{}: expected {next}, found {}",
+                message.topic(),
+                message.offset()
+            );
+            *next = (*next).max(message.offset() + 1);
+        }
+    }
 
-fn some(
-    list: KafkaResult<TopicPartitionList>,
-    call: impl FnOnce(&TopicPartitionList) -> KafkaResult<()>,
-) -> KafkaResult<()> {
-    match list? {
-        list if list.count() == 0 => Ok(()),
-        list => call(&list),
+    #[test]
+    fn no_record_is_passed_over_when_lanes_become_ready_one_after_the_other() {
+        let cluster = slow_cluster(&["a", "b"], 60);
+        let consumer = consumer(&cluster);
+        let mut lanes = [lane("a"), lane("b")];
+        lanes.iter_mut().for_each(|lane| lane.claim_at = None);
+        fetch(&consumer, &mut lanes).unwrap();
+        take(&consumer, &mut lanes, &[5, 5]);
+
+        // The group gives both to this process anew; the broker is connected, and takes its time.
+        consumer.unassign().unwrap();
+        lanes = [lane("a"), lane("b")];
+        for ready in 0..lanes.len() {
+            lanes[ready].claim_at = None;
+            fetch(&consumer, &mut lanes).unwrap();
+        }
+        assert!(lanes.iter().all(|lane| lane.fetching == Fetching::Yes));
+        take(&consumer, &mut lanes, &[50, 50]);
+    }
+
+    #[test]
+    fn a_lane_that_was_in_doubt_goes_on_where_it_stands() {
+        let cluster = slow_cluster(&["a", "b"], 40);
+        let consumer = consumer(&cluster);
+        let mut lanes = [lane("a"), lane("b")];
+        lanes.iter_mut().for_each(|lane| lane.claim_at = None);
+        fetch(&consumer, &mut lanes).unwrap();
+        take(&consumer, &mut lanes, &[20, 20]);
+
+        lanes[1].doubt();
+        pause(&consumer, &lanes).unwrap();
+        take(&consumer, &mut lanes, &[30, 0]);
+        // The table has less than was gathered.
+        lanes[1].shares.get_mut(&0).unwrap().next = 5;
+        lanes[1].claim_at = None;
+        fetch(&consumer, &mut lanes).unwrap();
+        take(&consumer, &mut lanes, &[40, 40]);
+    }
+
+    #[test]
+    fn partitions_may_be_taken_away_at_once() {
+        const PARTITIONS: i32 = 100;
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", PARTITIONS, 1).unwrap();
+        cluster.create_topic("b", PARTITIONS, 1).unwrap();
+        let consumer = consumer(&cluster);
+        for _ in 0..10 {
+            let mut lanes = ["a", "b"].map(|topic| {
+                let mut lane = lane(topic);
+                let all: Vec<_> =
+                    (0..PARTITIONS).map(|partition| TopicPartition::new(topic, partition)).collect();
+                lane.assign(&all);
+                lane
+            });
+            for ready in 0..lanes.len() {
+                lanes[ready].claim_at = None;
+                fetch(&consumer, &mut lanes).unwrap();
+            }
+            consumer.unassign().unwrap();
+        }
     }
 }

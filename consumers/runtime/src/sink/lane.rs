@@ -56,7 +56,7 @@ pub(super) enum Taken {
 /// What Kafka's consumer does for a lane's partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fetching {
-    /// It has not been given them, since the group last said whose they are.
+    /// It does not have them.
     No,
     /// It has them. What it hands over is not used: the lane is in doubt, or was.
     Rests,

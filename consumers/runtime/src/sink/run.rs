@@ -11,9 +11,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 
-use super::fetcher::Fetcher;
+use super::fetcher;
 use super::group::{self, Notes, Rebalance};
-use super::lane::{Fetching, Lane, Taken};
+use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
 use crate::backoff::Backoff;
@@ -248,38 +248,16 @@ impl<W: Writer> Sink<W> {
 
     /// Stops fetching for the lanes that are in doubt; the others go on.
     fn rest(&self) -> Result<(), StageError> {
-        let rests = |lane: &&Lane| lane.claim_at.is_some() && lane.fetching == Fetching::Rests;
-        self.fetcher().pause(self.lanes.iter().filter(rests))
+        fetcher::pause(&self.consumer, &self.lanes)
     }
 
-    /// Fetches the partitions whose claims hold, each from where it stands, and no others.
-    ///
-    /// The consumer is given its partitions once after a rebalance. From then on a lane that was in doubt is moved back to where
-    /// it stands: to be given partitions anew would stop and start all of them, and twice in a row is more than librdkafka
-    /// bears (<https://github.com/confluentinc/librdkafka/issues/5573>).
+    /// Goes on fetching for the lanes whose claims hold.
     pub(super) fn resume(&mut self) -> Result<(), StageError> {
         if self.consumer.context().any() {
             // Rebalanced meanwhile: these may be no longer ours.
             return Ok(());
         }
-        let ready = |lane: &&Lane| lane.claim_at.is_none() && !lane.shares.is_empty();
-        let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
-        let anew = self.lanes.iter().filter(ready).any(|lane| lane.fetching == Fetching::No);
-        if anew || !self.fetcher().seek(self.lanes.iter().filter(back))? {
-            self.fetcher().assign(&self.lanes)?;
-            for lane in &mut self.lanes {
-                lane.fetching = Fetching::Rests;
-            }
-        }
-        self.fetcher().resume(self.lanes.iter().filter(back))?;
-        for lane in self.lanes.iter_mut().filter(|lane| ready(&&**lane)) {
-            lane.fetching = Fetching::Yes;
-        }
-        Ok(())
-    }
-
-    fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { consumer: &self.consumer }
+        fetcher::fetch(&self.consumer, &mut self.lanes)
     }
 
     /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
