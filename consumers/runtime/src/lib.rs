@@ -13,8 +13,9 @@
 //! - [`serve`]: what the process says of itself over HTTP
 //! - [`error`]: how a stage ends, and the exit code that says so
 //! - [`failpoint`]: edges at which the fault harness interferes; empty in product builds
-//! - [`stop`], [`backoff`]: the small parts
+//! - [`stop`], [`backoff`], `assign`: the small parts
 
+mod assign;
 pub mod backoff;
 pub mod error;
 pub mod failpoint;

@@ -183,6 +183,7 @@ impl Restorer<'_> {
         let mut known: BTreeMap<i32, (P::Partition, Option<i64>)> =
             partitions.iter().map(|p| (*p, (processor.partition(*p), None))).collect();
         let mut behind = partitions.to_vec();
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
         let reader = self.reader(partitions)?;
         let mut deadline = Instant::now() + MARKER_WAIT;
         while !behind.is_empty() {
@@ -194,6 +195,11 @@ impl Restorer<'_> {
                 Some(Ok(message)) => {
                     deadline = Instant::now() + MARKER_WAIT;
                     let Some((state, progress)) = known.get_mut(&message.partition()) else { continue };
+                    let next = next.entry(message.partition()).or_default();
+                    if message.offset() < *next {
+                        continue;
+                    }
+                    *next = message.offset() + 1;
                     let at =
                         || format!("{}/{} offset {}", self.changelog, message.partition(), message.offset());
                     let key = message.key().unwrap_or_default();
@@ -343,6 +349,10 @@ impl Restorer<'_> {
 }
 
 /// A consumer outside any group's rebalancing, which reads partitions to their end and says when it is there.
+///
+/// It may hand records over once more, which must not be taken for new ones: where a partition begins is asked of the broker, and an
+/// answer that comes after the partition was moved makes librdkafka ask again and go there
+/// (<https://github.com/confluentinc/librdkafka/issues/2256>).
 pub(super) fn reader(
     kafka: &agentgov_connect::KafkaEndpoint,
     stage: &str,

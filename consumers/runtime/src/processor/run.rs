@@ -19,6 +19,7 @@ use super::stage::Processor;
 use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
+use crate::assign::assign;
 use crate::backoff::Backoff;
 use crate::metrics::{ProcessorMetrics, timed};
 use crate::stop::Parting;
@@ -325,7 +326,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             from.add_partition_offset(&self.work.input, *partition, Offset::Offset(*next_offset))
                 .map_err(StageError::kafka("assigning"))?;
         }
-        self.consumer.assign(&from).map_err(StageError::kafka("assigning"))?;
+        assign(&self.consumer, &from).map_err(StageError::kafka("assigning"))?;
         self.metrics.partitions.set(restored.len() as f64);
         self.work.partitions = restored;
         failpoint::edge("processor::restored");

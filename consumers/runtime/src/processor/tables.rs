@@ -2,6 +2,7 @@
 //! among them: what operators tell the stage is for the loop, all else is for the stage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
@@ -10,12 +11,13 @@ use agentgov_schemas::governance::Control;
 use agentgov_schemas::topology::{Stage, Topology};
 use agentgov_schemas::{subject, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::restore::reader;
 use super::stage::{Processor, RestoreValue, TableRecord};
+use crate::assign::assign;
 use crate::stop::Parting;
 use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
 
@@ -25,9 +27,17 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct Tables {
-    readers: Parting<Vec<(String, Arc<BaseConsumer>)>>,
+    readers: Parting<Vec<Reader>>,
     stage: String,
     controls: Option<String>,
+}
+
+/// Reads one topic.
+struct Reader {
+    topic: String,
+    consumer: Arc<BaseConsumer>,
+    /// The offset after the last record that was read; 0 before the first.
+    next: AtomicI64,
 }
 
 /// What folding needs beside the readers.
@@ -57,14 +67,11 @@ impl Tables {
     ) -> Result<Self, StageError> {
         let mut readers = Vec::new();
         for topic in stage.tables.iter().map(|topic| topic.value.clone()) {
-            let reader = Arc::new(reader(kafka, name)?);
-            keep_reaching(kafka, &topic, &reader);
-            let mut from_start = TopicPartitionList::new();
-            from_start
-                .add_partition_offset(&topic, 0, Offset::Beginning)
-                .and_then(|()| reader.assign(&from_start))
-                .map_err(StageError::kafka(format!("reading {topic}")))?;
-            readers.push((topic, reader));
+            let consumer = Arc::new(reader(kafka, name)?);
+            keep_reaching(kafka, &topic, &consumer);
+            let reader = Reader { topic, consumer, next: AtomicI64::new(0) };
+            reader.start().map_err(StageError::kafka(format!("reading {}", reader.topic)))?;
+            readers.push(reader);
         }
         let controls = topology.topic_of(subject::CONTROL).ok().map(|(topic, _)| topic.to_owned());
         Ok(Self { readers: Parting::other(readers), stage: name.to_owned(), controls })
@@ -72,24 +79,25 @@ impl Tables {
 
     /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
     pub(super) fn fold_to_end<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
-        for (topic, reader) in self.readers.iter() {
-            let (mut next, mut quiet) = (Offset::Beginning, Instant::now());
+        for reader in self.readers.iter() {
+            let mut quiet = Instant::now();
             loop {
                 if folding.stop.is_asked() {
                     return false;
                 }
                 folding.health.alive();
                 if quiet.elapsed() > QUIET {
-                    read_from(topic, reader, next);
+                    reader.go_on();
                     quiet = Instant::now();
                 }
                 match reader.poll(Duration::from_millis(100)) {
                     Some(Ok(message)) => {
-                        (next, quiet) = (Offset::Offset(message.offset() + 1), Instant::now());
-                        self.fold(topic, &message, &mut folding);
+                        quiet = Instant::now();
+                        self.fold(&reader.topic, &message, &mut folding);
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => break,
                     Some(Err(error)) => {
+                        let topic = &reader.topic;
                         folding.health.not_ready("tables", format!("reading {topic}: {error}"))
                     }
                     None => {}
@@ -103,12 +111,14 @@ impl Tables {
     /// Folds what has come since, without waiting.
     pub(super) fn follow<P: Processor>(&self, mut folding: Folding<'_, P>) -> Followed {
         let mut followed = Followed::default();
-        for (topic, reader) in self.readers.iter() {
+        for reader in self.readers.iter() {
             while let Some(event) = reader.poll(Duration::ZERO) {
                 match event {
-                    Ok(message) => followed.resume |= self.fold(topic, &message, &mut folding),
+                    Ok(message) => followed.resume |= self.fold(&reader.topic, &message, &mut folding),
                     Err(KafkaError::PartitionEOF(_)) => {}
-                    Err(error) => followed.trouble = Some(format!("reading {topic}: {error}")),
+                    Err(error) => {
+                        followed.trouble = Some(format!("reading {}: {error}", reader.topic));
+                    }
                 }
             }
         }
@@ -117,12 +127,7 @@ impl Tables {
 
     /// After an outage: has every reader go on where it is.
     pub(super) fn go_on(&self) {
-        for (topic, reader) in self.readers.iter() {
-            let next = reader.position().ok().and_then(|at| at.elements().first().map(|at| at.offset()));
-            if let Some(next @ Offset::Offset(_)) = next {
-                read_from(topic, reader, next);
-            }
-        }
+        self.readers.iter().filter(|reader| reader.next.load(Ordering::Relaxed) > 0).for_each(Reader::go_on);
     }
 
     /// True if the record tells this stage to resume.
@@ -172,10 +177,95 @@ impl Tables {
     }
 }
 
-/// Reads on at `next`, from a new start of the fetcher.
-fn read_from(topic: &str, reader: &BaseConsumer, next: Offset) {
-    let mut from = TopicPartitionList::new();
-    if let Err(error) = from.add_partition_offset(topic, 0, next).and_then(|()| reader.assign(&from)) {
-        tracing::warn!(topic, %error, "reading on");
+impl Reader {
+    /// What comes next: each record once, though the consumer may hand it over again.
+    fn poll(&self, wait: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        loop {
+            let event = self.consumer.poll(wait)?;
+            if let Ok(message) = &event {
+                if message.offset() < self.next.load(Ordering::Relaxed) {
+                    continue;
+                }
+                self.next.store(message.offset() + 1, Ordering::Relaxed);
+            }
+            return Some(event);
+        }
+    }
+
+    /// Reads where it is, from a new start of the fetcher.
+    fn start(&self) -> KafkaResult<()> {
+        let next = self.next.load(Ordering::Relaxed);
+        let mut from = TopicPartitionList::new();
+        if next > 0 {
+            from.add_partition_offset(&self.topic, 0, Offset::Offset(next))?;
+            assign(&self.consumer, &from)
+        } else {
+            from.add_partition_offset(&self.topic, 0, Offset::Beginning)?;
+            self.consumer.assign(&from)
+        }
+    }
+
+    fn go_on(&self) {
+        if let Err(error) = self.start() {
+            tracing::warn!(topic = self.topic, %error, "reading on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_record_that_is_handed_over_again_is_passed_once() {
+        // Librdkafka's own broker: a real one cannot be made to hand records over twice.
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("table", 1, 1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        let producer: BaseProducer = config.create().unwrap();
+        let produce = |records| {
+            for _ in 0..records {
+                producer.send(BaseRecord::<(), str>::to("table").partition(0).payload("x")).unwrap();
+            }
+            producer.flush(DEADLINE).unwrap();
+        };
+        let consumer = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("tables").create();
+        let consumer = Arc::new(consumer.unwrap());
+        let reader = Reader { topic: "table".into(), consumer, next: AtomicI64::new(0) };
+        reader.start().unwrap();
+        let read_to = |end: i64| {
+            let (mut seen, began) = (Vec::new(), Instant::now());
+            while seen.last() != Some(&(end - 1)) {
+                assert!(began.elapsed() < DEADLINE, "expected to come to {end}: {seen:?}");
+                if let Some(Ok(message)) = reader.poll(Duration::from_millis(50)) {
+                    seen.push(message.offset());
+                }
+            }
+            seen
+        };
+        produce(3);
+        assert_eq!(read_to(3), [0, 1, 2]);
+        produce(2);
+        reader.consumer.seek("table", 0, Offset::Offset(1), DEADLINE).unwrap();
+        assert_eq!(read_to(5), [3, 4]);
+    }
+
+    #[test]
+    fn a_reader_may_start_again_and_again() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("table", 1, 1).unwrap();
+        let consumer = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("tables").create();
+        let consumer = Arc::new(consumer.unwrap());
+        let reader = Reader { topic: "table".into(), consumer, next: AtomicI64::new(1) };
+        for _ in 0..1_000 {
+            reader.go_on();
+        }
     }
 }

@@ -1,11 +1,5 @@
-//! What the sink's consumer fetches, and from where.
-//!
-//! It is given offsets that are numbers, never `End` or `Beginning`. librdkafka asks the broker where those are, and an answer that
-//! comes after the partition was moved makes it ask once more half a second later and go where that says: records in between
-//! would be passed over (`rd_kafka_toppar_handle_Offset` in librdkafka 2.12;
-//! <https://github.com/confluentinc/librdkafka/issues/2256>).
-
-use std::time::{Duration, Instant};
+//! What the sink's consumer fetches, and from where. A lane that is not ready is not given to it: there is no offset that could stand
+//! for "not yet" (see [`crate::assign`]).
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
@@ -14,9 +8,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::group::{self, Notes};
 use super::lane::{Fetching, Lane};
 use crate::StageError;
-
-/// Longest wait until the consumer has moved, or has started again. It asks no broker for that.
-const SEEK: Duration = Duration::from_secs(2);
+use crate::assign::{assign, seek};
 
 /// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
 ///
@@ -27,7 +19,8 @@ pub(super) fn fetch(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane]) -> Resul
     let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
     let anew = lanes.iter().any(|lane| ready(lane) && lane.fetching == Fetching::No);
     if anew || !seek(consumer, &list(lanes.iter().filter(back))?) {
-        assign(consumer, &list(lanes.iter().filter(|lane| ready(lane)))?)?;
+        assign(consumer, &list(lanes.iter().filter(|lane| ready(lane)))?)
+            .map_err(StageError::kafka("assign partitions"))?;
         for lane in &mut *lanes {
             lane.fetching = if ready(lane) { Fetching::Rests } else { Fetching::No };
         }
@@ -52,31 +45,6 @@ pub(super) fn pause(consumer: &BaseConsumer<Notes>, lanes: &[Lane]) -> Result<()
     consumer.pause(&list).map_err(StageError::kafka("pause partitions"))
 }
 
-/// Gives the consumer these partitions, and waits until it has started them: to take them away again before all are would end
-/// the process (<https://github.com/confluentinc/librdkafka/issues/5573>).
-fn assign(consumer: &BaseConsumer<Notes>, partitions: &TopicPartitionList) -> Result<(), StageError> {
-    consumer.assign(partitions).map_err(StageError::kafka("assign partitions"))?;
-    let began = Instant::now();
-    while !seek(consumer, partitions) && began.elapsed() < SEEK {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// Moves partitions. `false`: the consumer does not have one of them, as it was just assigned, or as its topic was deleted.
-fn seek(consumer: &BaseConsumer<Notes>, partitions: &TopicPartitionList) -> bool {
-    if partitions.count() == 0 {
-        return true;
-    }
-    match consumer.seek_partitions(partitions.clone(), SEEK) {
-        Ok(moved) => moved.elements().iter().all(|moved| moved.error().is_ok()),
-        Err(error) => {
-            tracing::warn!(%error, "the consumer did not move");
-            false
-        }
-    }
-}
-
 /// The partitions of `lanes`, from where they stand.
 fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> Result<TopicPartitionList, StageError> {
     let shares = lanes.flat_map(|lane| lane.shares.values());
@@ -86,6 +54,8 @@ fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> Result<TopicPartitionList,
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use agentgov_connect::KafkaEndpoint;
     use rdkafka::ClientConfig;
     use rdkafka::Message as _;

@@ -1,0 +1,42 @@
+//! Giving a consumer its partitions, and moving them.
+//!
+//! Offsets are numbers here, never `End` or `Beginning`. librdkafka asks the broker where those are, and an answer that comes after
+//! the partition was moved makes it ask once more half a second later and go where that says (`rd_kafka_toppar_handle_Offset` in
+//! librdkafka 2.12; <https://github.com/confluentinc/librdkafka/issues/2256>): records in between are passed over, or come again.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+/// Longest wait until a consumer has moved, or has started. It asks no broker for that.
+const MOVE: Duration = Duration::from_secs(2);
+
+/// Gives the consumer these partitions and no others, and waits until it has started them: to take them away again before those
+/// that it had have stopped would end the process (<https://github.com/confluentinc/librdkafka/issues/5573>).
+pub(crate) fn assign<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    consumer.assign(partitions)?;
+    let began = Instant::now();
+    while !seek(consumer, partitions) && began.elapsed() < MOVE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Moves partitions. `false`: the consumer has not started one of them, as it was just assigned, or as its topic was deleted.
+pub(crate) fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &TopicPartitionList) -> bool {
+    if partitions.count() == 0 {
+        return true;
+    }
+    match consumer.seek_partitions(partitions.clone(), MOVE) {
+        Ok(moved) => moved.elements().iter().all(|moved| moved.error().is_ok()),
+        Err(error) => {
+            tracing::warn!(%error, "the consumer did not move");
+            false
+        }
+    }
+}
