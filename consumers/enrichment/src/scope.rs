@@ -1,6 +1,7 @@
 //! What an expression sees.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use agentgov_schemas::Micros;
 use agentgov_schemas::event::ActionEvent;
@@ -20,31 +21,53 @@ pub(crate) const SESSION_MEMBERS: &[&str] = &["events", "started_at", "tool_call
 /// The members of `event`.
 pub(crate) const EVENT_MEMBERS: &[&str] = &["agent_id", "environment", "tenant_id", "time", "type"];
 
-/// The variables of one evaluation.
+/// The variables of one evaluation, each made once an expression asks for it.
 pub(crate) struct Scope<'a> {
-    input: Option<&'a Json>,
+    input: Input<'a>,
     result: Option<&'a Json>,
     facts: KnownFacts<'a>,
-    session: Object<'a>,
-    event: Object<'a>,
+    session: (&'a Session, OnceLock<Object<'a>>),
+    event: (&'a ActionEvent<'a>, OnceLock<Object<'a>>),
     pub(crate) budget: Budget,
+}
+
+/// The arguments of a call.
+pub(crate) struct Input<'a> {
+    arguments: &'a [u8],
+    parsed: OnceLock<Option<Json>>,
+}
+
+impl<'a> Input<'a> {
+    /// Those of a call that is kept. What is no JSON is absent.
+    pub(crate) const fn of(arguments: &'a [u8]) -> Self {
+        Self { arguments, parsed: OnceLock::new() }
+    }
+
+    /// Parsed already; `None`: absent.
+    pub(crate) fn parsed(input: Option<Json>) -> Self {
+        Self { arguments: &[], parsed: OnceLock::from(input) }
+    }
+
+    fn get(&self) -> Option<&Json> {
+        self.parsed.get_or_init(|| Json::parse(self.arguments).ok()).as_ref()
+    }
 }
 
 impl<'a> Scope<'a> {
     /// For `event` in `session`. `kinds` are those that the bundle's tools state: one of which nothing is known is empty.
-    pub(crate) fn new(
-        input: Option<&'a Json>,
+    pub(crate) const fn new(
+        input: Input<'a>,
         result: Option<&'a Json>,
         session: &'a Session,
         kinds: &'a BTreeSet<String>,
-        event: &ActionEvent<'a>,
+        event: &'a ActionEvent<'a>,
     ) -> Self {
         Self {
             input,
             result,
             facts: KnownFacts { facts: session.facts(), kinds },
-            session: session_object(session),
-            event: event_object(event),
+            session: (session, OnceLock::new()),
+            event: (event, OnceLock::new()),
             budget: Budget::new(),
         }
     }
@@ -53,11 +76,11 @@ impl<'a> Scope<'a> {
 impl VariableResolver for Scope<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let value: &(dyn Val + 'b) = match variable {
-            "input" => self.input?.as_val(),
+            "input" => self.input.get()?.as_val(),
             "result" => self.result?.as_val(),
             "facts" => &self.facts,
-            "session" => &self.session,
-            "event" => &self.event,
+            "session" => self.session.1.get_or_init(|| session_object(self.session.0)),
+            "event" => self.event.1.get_or_init(|| event_object(self.event.0)),
             BUDGET => &self.budget,
             _ => return None,
         };

@@ -225,7 +225,7 @@ fn forget(sessions: &mut Sessions, key: &Key) {
 /// Tombstones for all that the changelog holds of a session.
 fn bury(tenant_id: &str, session_id: &str, session: &Session, out: &mut Outputs) -> Result<(), OutputError> {
     for gone in session.all_gone().iter().chain([&Change::Header]) {
-        out.state::<SessionState<'_>>(&keys::of_change(tenant_id, session_id, gone), None)?;
+        out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, gone)?, None)?;
     }
     Ok(())
 }
@@ -247,7 +247,11 @@ fn write(
         Change::FactGone { .. } | Change::CallGone { .. } => {}
     }
     let is_there = entry.header.is_some() || entry.fact.is_some() || entry.call.is_some();
-    out.state(&keys::of_change(tenant_id, session_id, change), is_there.then_some(&entry))
+    out.state(&key_of(tenant_id, session_id, change)?, is_there.then_some(&entry))
+}
+
+fn key_of(tenant_id: &str, session_id: &str, change: &Change) -> Result<Vec<u8>, OutputError> {
+    keys::of_change(tenant_id, session_id, change).map_err(|e| OutputError::Encode(e.to_string()))
 }
 
 /// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:

@@ -24,20 +24,19 @@ pub enum Entry {
 pub const PROGRESS: &[u8] = br#"["progress"]"#;
 
 /// Key of the entry that `change` is about.
-pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> Vec<u8> {
+///
+/// # Errors
+/// Writing text as JSON into memory does not fail.
+pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_json::Result<Vec<u8>> {
     match change {
-        Change::Header => to_bytes(&[tenant_id, session_id, "header"]),
+        Change::Header => serde_json::to_vec(&[tenant_id, session_id, "header"]),
         Change::Fact { kind, key } | Change::FactGone { kind, key } => {
-            to_bytes(&[tenant_id, session_id, "fact", kind, key])
+            serde_json::to_vec(&[tenant_id, session_id, "fact", kind, key])
         }
         Change::Call { call_id } | Change::CallGone { call_id } => {
-            to_bytes(&[tenant_id, session_id, "call", call_id])
+            serde_json::to_vec(&[tenant_id, session_id, "call", call_id])
         }
     }
-}
-
-fn to_bytes(parts: &[&str]) -> Vec<u8> {
-    serde_json::json!(parts).to_string().into_bytes()
 }
 
 /// Reads a key.
@@ -69,7 +68,7 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_were_written() {
         let fact = Change::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
-        let written = of_change("t", "s/1", &fact);
+        let written = of_change("t", "s/1", &fact).unwrap();
         let entry = Entry::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
         assert_eq!(
             parse(&written).unwrap(),

@@ -1,7 +1,7 @@
 //! Only policies that can match are evaluated: by action, resource and principal type, before Cedar sees them.
 //!
 //! A tool's effect is a matter of the bundle, so what a policy's scope says of action and resource is decided here, once,
-//! for every tool that the bundle names and for all others together. Candidates keep their whole text: Cedar decides.
+//! for every tool that the bundle names and for all others together; Cedar is not asked that again. The rest is Cedar's to decide.
 //! Forbids and grants are separate sets: a forbid that applies, enforced or observed, must not hide whether a grant exists.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,13 +105,26 @@ impl Scoped {
         };
         let json = policy.to_json().ok();
         let wanted = Wanted::of(json.as_ref());
-        let compared = json.and_then(|json| membership::compared(policy.id(), json));
-        let asked = compared.unwrap_or_else(|| policy.clone());
+        let cheaper = json.and_then(|mut json| {
+            membership::compare(&mut json);
+            leave_out_what_is_decided(&mut json);
+            Policy::from_json(Some(policy.id().clone()), json).ok()
+        });
+        let asked = cheaper.unwrap_or_else(|| policy.clone());
         Self { action: policy.action_constraint(), resources, wanted, policy: asked }
     }
 }
 
-/// The tools that a policy's scope can match.
+/// A policy is asked of actions and tools only that its scope matches, and what it says of them has no other effect.
+fn leave_out_what_is_decided(policy: &mut serde_json::Value) {
+    for part in ["action", "resource"] {
+        if let Some(constraint) = policy.get_mut(part) {
+            *constraint = serde_json::json!({ "op": "All" });
+        }
+    }
+}
+
+/// The tools that a policy's scope matches.
 enum Resources {
     All,
     Tool(String),
@@ -140,7 +153,7 @@ impl Resources {
     }
 }
 
-/// Positions of the policies that can match an action, in their order, by the tools that they can match.
+/// Positions of the policies whose scope matches an action, in their order, by the tools that it matches.
 #[derive(Default)]
 struct ByResource<'p> {
     all: Vec<usize>,
@@ -151,8 +164,7 @@ struct ByResource<'p> {
 impl<'p> ByResource<'p> {
     fn of(policies: &'p [Scoped], act: Act) -> Self {
         let mut by_resource = Self::default();
-        let matching =
-            policies.iter().enumerate().filter(|(_, scoped)| action_can_match(&scoped.action, act));
+        let matching = policies.iter().enumerate().filter(|(_, scoped)| action_matches(&scoped.action, act));
         for (position, scoped) in matching {
             match &scoped.resources {
                 Resources::All => by_resource.all.push(position),
@@ -184,7 +196,7 @@ fn principal_can_match(constraint: &PrincipalConstraint) -> bool {
     }
 }
 
-fn action_can_match(constraint: &ActionConstraint, act: Act) -> bool {
+fn action_matches(constraint: &ActionConstraint, act: Act) -> bool {
     match constraint {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(uid) => *uid == act.uid(),

@@ -3,19 +3,13 @@
 //!
 //! Nothing else changes: equality between any two values has an answer in both, `x` errs as it did, and it has no effects.
 
-use cedar_policy::{Policy, PolicyId};
 use serde_json::{Value, json};
 
 /// Above this the chain is the dearer one, and deep besides.
 const MOST_ELEMENTS: usize = 32;
 
-/// The same policy, in Cedar's JSON format, without sets of literals in which one value is looked up. `None`: it has none.
-pub(crate) fn compared(id: &PolicyId, mut json: Value) -> Option<Policy> {
-    compare(&mut json).then(|| Policy::from_json(Some(id.clone()), json).ok()).flatten()
-}
-
-/// Rewrites in Cedar's JSON format for policies. True if something was.
-fn compare(json: &mut Value) -> bool {
+/// Rewrites sets of literals in which one value is looked up, in Cedar's JSON format for policies. True if there was one.
+pub(crate) fn compare(json: &mut Value) -> bool {
     let inner = match json {
         Value::Object(fields) => fields.values_mut().map(compare).filter(|rewritten| *rewritten).count(),
         Value::Array(items) => items.iter_mut().map(compare).filter(|rewritten| *rewritten).count(),
@@ -54,7 +48,7 @@ fn is_literal(json: &Value) -> bool {
 mod tests {
     use std::str::FromStr as _;
 
-    use cedar_policy::{Authorizer, Context, Entities, EntityUid, Request};
+    use cedar_policy::{Authorizer, Context, Entities, EntityUid, Policy, PolicyId, Request};
     use proptest::prelude::*;
 
     use super::*;
@@ -85,7 +79,8 @@ mod tests {
     }
 
     fn rewritten(policy: &Policy) -> Option<Policy> {
-        compared(policy.id(), policy.to_json().unwrap())
+        let mut json = policy.to_json().unwrap();
+        compare(&mut json).then(|| Policy::from_json(Some(policy.id().clone()), json).unwrap())
     }
 
     fn answer(policy: &Policy) -> (bool, Vec<String>) {

@@ -6,7 +6,7 @@ use agentgov_schemas::state::Call;
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
 
-use super::store::{call_size, fact_size};
+use super::store::{FactValue, call_size, fact_size};
 use super::{Change, Session};
 use crate::tools::{Finding, Tools};
 
@@ -115,8 +115,10 @@ impl Session {
         let Some(tools) = tools.filter(|_| says_something) else { return };
         let stated = tools.state(self, event, result);
         applied.findings.extend(stated.findings);
+        let Some(content) = stated.content else { return };
         for (kind, key) in stated.facts {
-            self.keep_fact(kind, key, result.content.data, offset, limits, applied);
+            let says = FactValue { bytes: result.content.data, json: content.clone() };
+            self.keep_fact(kind, key, says, offset, limits, applied);
         }
     }
 
@@ -126,15 +128,14 @@ impl Session {
         &mut self,
         kind: String,
         key: String,
-        value: &[u8],
+        says: FactValue<'_>,
         offset: i64,
         limits: &SessionLimits,
         applied: &mut Applied,
     ) {
         let gone = self.store.remove_fact(&kind, &key);
-        let kept = self.has_room(fact_size(&kind, &key, value), limits)
-            && self.store.put_fact(&kind, &key, value, offset).is_ok();
-        if kept {
+        if self.has_room(fact_size(&kind, &key, says.bytes), limits) {
+            self.store.put_fact(&kind, &key, says, offset);
             applied.changes.push(Change::Fact { kind, key });
         } else if gone {
             applied.changes.push(Change::FactGone { kind, key });

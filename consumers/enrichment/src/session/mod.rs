@@ -11,7 +11,7 @@ use agentgov_schemas::{Micros, Millis};
 
 use crate::json::NotJson;
 pub use apply::Applied;
-use store::Store;
+use store::{FactValue, Store};
 pub(crate) use store::{Facts, Kind, StoredCall};
 
 /// The state of one (tenant, session), in memory. The caller keeps it under that key, and writes to the changelog what
@@ -84,7 +84,8 @@ impl Session {
     /// # Errors
     /// Its value is no JSON: this is no changelog of ours.
     pub fn restore_fact(&mut self, fact: &Fact<'_>) -> Result<(), NotJson> {
-        self.store.put_fact(fact.kind, fact.key, fact.value, fact.offset).map(drop)
+        self.store.put_fact(fact.kind, fact.key, FactValue::parse(fact.value)?, fact.offset);
+        Ok(())
     }
 
     /// Takes over a call from the changelog.

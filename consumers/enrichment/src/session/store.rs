@@ -25,6 +25,20 @@ pub(crate) struct StoredFact {
     offset: i64,
 }
 
+/// What a fact says.
+pub(super) struct FactValue<'a> {
+    /// As it was said.
+    pub(super) bytes: &'a [u8],
+    /// The same, parsed.
+    pub(super) json: Json,
+}
+
+impl<'a> FactValue<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NotJson> {
+        Ok(Self { bytes, json: Json::parse(bytes)? })
+    }
+}
+
 impl StoredFact {
     pub(crate) const fn json(&self) -> &Json {
         &self.json
@@ -99,20 +113,13 @@ pub(super) const fn call_size(call_id: &str, tool: &str, arguments: &[u8]) -> us
 
 impl Store {
     /// Keeps a fact in place of the one of its kind and key.
-    pub(super) fn put_fact(
-        &mut self,
-        kind: &str,
-        key: &str,
-        value: &[u8],
-        offset: i64,
-    ) -> Result<(), NotJson> {
-        let json = Json::parse(value)?;
+    pub(super) fn put_fact(&mut self, kind: &str, key: &str, says: FactValue<'_>, offset: i64) {
         self.remove_fact(kind, key);
         self.entries += 1;
-        self.bytes += fact_size(kind, key, value);
-        let fact = StoredFact { key: CelString::from(key.to_owned()), bytes: value.into(), json, offset };
+        self.bytes += fact_size(kind, key, says.bytes);
+        let FactValue { bytes, json } = says;
+        let fact = StoredFact { key: CelString::from(key.to_owned()), bytes: bytes.into(), json, offset };
         self.facts.entry(kind.to_owned()).or_default().0.insert(key.to_owned(), Arc::new(fact));
-        Ok(())
     }
 
     /// Keeps a call in place of the one of its id.

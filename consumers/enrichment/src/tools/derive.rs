@@ -10,7 +10,7 @@ use super::{Finding, States, Tools};
 use crate::expression::Failure;
 use crate::json::{Json, NotJson};
 use crate::known::{Known, Referred};
-use crate::scope::Scope;
+use crate::scope::{Input, Scope};
 use crate::session::Session;
 
 /// Longest key of a fact, in bytes: verdicts repeat keys.
@@ -22,6 +22,8 @@ const MAX_REFERRED: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct Stated {
     pub(crate) facts: BTreeSet<(String, String)>,
+    /// What each of them says: the result.
+    pub(crate) content: Option<Json>,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -48,7 +50,7 @@ impl Tools {
                 None
             }
         };
-        let scope = Scope::new(input.as_ref(), None, session, &self.kinds, event);
+        let scope = Scope::new(Input::parsed(input), None, session, &self.kinds, event);
         let tool = self.tool(call.name);
         for (name, (declared, expression)) in &tool.derived {
             let mut code = Finding::DERIVED_ERROR;
@@ -86,8 +88,8 @@ impl Tools {
         }
         // A result that is no JSON says nothing.
         let Ok(content) = Json::parse(result.content.data) else { return stated };
-        let input = call.and_then(|call| Json::parse(&call.arguments).ok());
-        let scope = Scope::new(input.as_ref(), Some(&content), session, &self.kinds, event);
+        let input = call.map_or_else(|| Input::parsed(None), |call| Input::of(&call.arguments));
+        let scope = Scope::new(input, Some(&content), session, &self.kinds, event);
         for states in &tool.states {
             match states.key_of(&scope) {
                 Ok(Some(key)) => drop(stated.facts.insert((states.kind.clone(), key))),
@@ -97,6 +99,8 @@ impl Tools {
                 }
             }
         }
+        drop(scope);
+        stated.content = Some(content);
         stated
     }
 }
