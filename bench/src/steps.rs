@@ -29,6 +29,8 @@ use crate::sessions::{Scripts, Sessions};
 
 /// Sessions open side by side.
 const OPEN: usize = 500;
+/// Events of a partition in a batch.
+const BATCH: usize = 100;
 const ID: SchemaId = SchemaId(1);
 const SEED: u64 = 1;
 
@@ -153,6 +155,9 @@ pub fn step(
             for (offset, value) in values().enumerate() {
                 let event = decode(value)?;
                 sum += evaluating.step(offset, &event)?;
+                if offset % BATCH == BATCH - 1 {
+                    evaluating.finish(offset)?;
+                }
                 if step == Step::Alert {
                     for record in evaluating.outputs.iter().filter(|record| record.topic == verdicts) {
                         let (id, datum) = wire::split(record.value.unwrap_or_default())
@@ -211,6 +216,13 @@ impl<P: Processor> Stepping<P> {
             .step(&mut self.partition, &origin(offset), input, &mut self.outputs)
             .map_err(|reject| StepError(format!("rejected: {reject:?}")))?;
         Ok(self.outputs.iter().count())
+    }
+
+    /// The end of a batch.
+    fn finish(&mut self, offset: usize) -> Result<(), StepError> {
+        self.processor
+            .finish(&mut self.partition, offset as i64 + 1, &mut self.outputs)
+            .map_err(StepError::of("the end of a batch"))
     }
 }
 

@@ -4,7 +4,6 @@
 //! [`Object`] here, in the order of its keys and shared, so that the same events give the same verdict and a
 //! comprehension over a list of objects copies pointers.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -134,8 +133,17 @@ pub(crate) struct Object<'a>(Arc<[(CelString<'a>, Box<dyn Val + 'a>)]>);
 impl<'a> Object<'a> {
     /// Of these entries; of a key that stands twice, the last counts.
     pub(crate) fn new(entries: impl IntoIterator<Item = (String, Box<dyn Val + 'a>)>) -> Self {
-        let sorted: BTreeMap<String, Box<dyn Val + 'a>> = entries.into_iter().collect();
-        Self(sorted.into_iter().map(|(key, value)| (CelString::from(key), value)).collect())
+        let mut entries: Vec<(CelString<'a>, Box<dyn Val + 'a>)> =
+            entries.into_iter().map(|(key, value)| (CelString::from(key), value)).collect();
+        entries.sort_by(|(a, _), (b, _)| a.inner().cmp(b.inner()));
+        entries.dedup_by(|later, earlier| {
+            let same = later.0.inner() == earlier.0.inner();
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        Self(entries.into())
     }
 
     fn find(&self, key: &dyn Val) -> Option<&(dyn Val + 'a)> {

@@ -106,7 +106,9 @@ impl Processor for Evaluator {
             return Ok(());
         }
         sessions.ensure(event.tenant_id, event.session_id, origin.logged_at);
-        let Some(session) = sessions.get_mut(event.tenant_id, event.session_id) else { return Ok(()) };
+        let Some((known, unsaid)) = sessions.to_step(event.tenant_id, event.session_id) else {
+            return Ok(());
+        };
         let kernel = Kernel {
             agents: &self.agents,
             bundles: &self.bundles,
@@ -115,7 +117,7 @@ impl Processor for Evaluator {
             bundles_topic: &self.bundles_topic,
             scenes: &self.scenes,
         };
-        let step = kernel.step(session, event, origin);
+        let step = kernel.step(&mut known.session, event, origin);
         for finding in &step.findings {
             tracing::warn!(
                 topic = origin.topic,
@@ -128,7 +130,12 @@ impl Processor for Evaluator {
             );
         }
         for change in &step.changes {
-            write(event.tenant_id, event.session_id, session, change, out).map_err(|e| refused(&e))?;
+            // One that may be too large is refused together with its event.
+            if *change == Change::Header && out.state_fits(most_bytes(event, &known.session)) {
+                unsaid.add(known);
+                continue;
+            }
+            write(event.tenant_id, event.session_id, &known.session, change, out).map_err(|e| refused(&e))?;
         }
         if let Some(judgement) = &step.verdict {
             let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
@@ -143,6 +150,9 @@ impl Processor for Evaluator {
         next_offset: i64,
         out: &mut Outputs,
     ) -> Result<(), OutputError> {
+        sessions.say_headers(|tenant_id, session_id, session| {
+            write(tenant_id, session_id, session, &Change::Header, out)
+        })?;
         if self.has_announcement(sessions) {
             self.refusals.announce(sessions.bundles_announced, out)?;
             sessions.bundles_announced = self.bundles.next_offset();
@@ -252,6 +262,12 @@ fn write(
 
 fn key_of(tenant_id: &str, session_id: &str, change: &Change) -> Result<Vec<u8>, OutputError> {
     keys::of_change(tenant_id, session_id, change).map_err(|e| OutputError::Encode(e.to_string()))
+}
+
+/// No entry of the session's header, key and value, has more bytes.
+fn most_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
+    // In the key as JSON, where a character may take six bytes, and in the value.
+    7 * (event.tenant_id.len() + event.session_id.len()) + session.most_header_bytes() + 64
 }
 
 /// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:

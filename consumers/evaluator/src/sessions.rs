@@ -17,37 +17,86 @@ pub struct Sessions {
     /// Refused bundles before this offset of governance.bundles have been announced.
     pub bundles_announced: i64,
     /// By tenant, then session: looked up without building a key.
-    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Session>>,
+    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
     /// When each session was last seen, or earlier: looked at anew when its turn comes, so that a record costs nothing here.
     by_age: BTreeSet<(Millis, Name)>,
+    unsaid: Unsaid,
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Known {
+    /// What is known.
+    pub session: Session,
+    name: Name,
+    is_unsaid: bool,
+}
+
+/// Sessions whose header the changelog must still be told of. It changes with every event, and is said once a batch.
+#[derive(Debug, Default)]
+pub struct Unsaid(Vec<Name>);
+
+impl Unsaid {
+    /// The header of `known` is to be said.
+    pub fn add(&mut self, known: &mut Known) {
+        if !std::mem::replace(&mut known.is_unsaid, true) {
+            self.0.push(known.name.clone());
+        }
+    }
 }
 
 impl Sessions {
     /// Of a partition of which nothing is known yet.
     pub fn new(partition: i32) -> Self {
-        Self { partition, bundles_announced: 0, by_tenant: HashMap::new(), by_age: BTreeSet::new() }
+        Self {
+            partition,
+            bundles_announced: 0,
+            by_tenant: HashMap::new(),
+            by_age: BTreeSet::new(),
+            unsaid: Unsaid::default(),
+        }
     }
 
     /// Makes the session if it is new.
     pub fn ensure(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
         if self.get_mut(tenant_id, session_id).is_none() {
             let name: Name = (tenant_id.into(), session_id.into());
-            self.by_tenant
-                .entry(Arc::clone(&name.0))
-                .or_default()
-                .insert(Arc::clone(&name.1), Session::new());
+            let known = Known { session: Session::new(), name: name.clone(), is_unsaid: false };
+            self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), known);
             self.by_age.insert((now, name));
         }
     }
 
+    /// The session, if it is known, and where to note that its header is to be said.
+    pub fn to_step(&mut self, tenant_id: &str, session_id: &str) -> Option<(&mut Known, &mut Unsaid)> {
+        let known = self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)?;
+        Some((known, &mut self.unsaid))
+    }
+
+    /// Calls `say` with each session whose header is to be said, in the order in which they were noted.
+    pub fn say_headers<E>(
+        &mut self,
+        mut say: impl FnMut(&str, &str, &Session) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (tenant_id, session_id) in self.unsaid.0.drain(..) {
+            let known = self.by_tenant.get_mut(&tenant_id).and_then(|known| known.get_mut(&session_id));
+            // One that has been forgotten meanwhile has its tombstone.
+            if let Some(known) = known.filter(|known| known.is_unsaid) {
+                known.is_unsaid = false;
+                say(&tenant_id, &session_id, &known.session)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The session, if it is known.
     pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
-        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)
+        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id).map(|known| &mut known.session)
     }
 
     /// Forgets the session.
     pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
-        self.by_tenant.get_mut(tenant_id)?.remove(session_id)
+        self.by_tenant.get_mut(tenant_id)?.remove(session_id).map(|known| known.session)
     }
 
     /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
@@ -112,6 +161,28 @@ mod tests {
         assert!(expired(&mut sessions, 150).is_empty(), "exactly the ttl is not later");
         assert_eq!(expired(&mut sessions, 151), ["a"]);
         assert!(sessions.get_mut("t", "a").is_none() && sessions.get_mut("t", "b").is_none());
+    }
+
+    #[test]
+    fn a_header_is_said_once_and_that_of_a_forgotten_session_is_not() {
+        let mut sessions = Sessions::new(0);
+        for name in ["a", "b", "a", "c"] {
+            sessions.ensure("t", name, Millis(0));
+            let (known, unsaid) = sessions.to_step("t", name).unwrap();
+            unsaid.add(known);
+        }
+        sessions.remove("t", "b");
+        let mut said = || {
+            let mut said = Vec::new();
+            let say = |_: &str, session_id: &str, _: &Session| {
+                said.push(session_id.to_owned());
+                Ok::<_, ()>(())
+            };
+            sessions.say_headers(say).unwrap();
+            said
+        };
+        assert_eq!(said(), ["a", "c"]);
+        assert!(said().is_empty());
     }
 
     #[test]

@@ -88,17 +88,30 @@ impl Bench {
         health
     }
 
-    /// Steps one event and says what came of it: verdicts and changelog.
+    /// Steps one event, a batch of its own, and says what came of it: verdicts and changelog.
     fn step(
         &mut self,
         sessions: &mut Sessions,
         event: &ActionEvent<'_>,
         offset: i64,
     ) -> (Vec<Said>, Vec<Said>) {
+        self.step_in_batch(sessions, event, offset, true)
+    }
+
+    /// The same, of which the batch may have more.
+    fn step_in_batch(
+        &mut self,
+        sessions: &mut Sessions,
+        event: &ActionEvent<'_>,
+        offset: i64,
+        last: bool,
+    ) -> (Vec<Said>, Vec<Said>) {
         self.outputs.clear();
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000 + offset) };
         self.evaluator.step(sessions, &origin, event, &mut self.outputs).unwrap();
-        self.evaluator.finish(sessions, offset + 1, &mut self.outputs).unwrap();
+        if last {
+            self.evaluator.finish(sessions, offset + 1, &mut self.outputs).unwrap();
+        }
         self.said()
     }
 
@@ -155,6 +168,8 @@ struct Happening {
     kind: u8,
     call: u8,
     again: bool,
+    /// It is the last one of its batch.
+    last: bool,
 }
 
 const RESERVATION: &str = r#"{"reservation_id":"R1","user_id":"u1","cabin":"basic_economy","insurance":"no",
@@ -218,9 +233,9 @@ fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    let one = (0..3u8, 0..6u8, 0..2u8, prop::bool::weighted(0.1));
+    let one = (0..3u8, 0..6u8, 0..2u8, prop::bool::weighted(0.1), any::<bool>());
     prop::collection::vec(
-        one.prop_map(|(session, kind, call, again)| Happening { session, kind, call, again }),
+        one.prop_map(|(session, kind, call, again, last)| Happening { session, kind, call, again, last }),
         1..40,
     )
 }
@@ -235,16 +250,18 @@ proptest! {
         let mut stopped = bench.evaluator.partition(0);
         let mut changelog = Vec::new();
         let mut sequence = -1;
+        // A stage goes on at the start of a batch.
+        let cut = (cut..happenings.len()).find(|at| *at == 0 || happenings[*at - 1].last);
         for (offset, happening) in happenings.iter().enumerate() {
             // Now and then a record that its source sends again.
             sequence = if happening.again { sequence.max(0) } else { sequence + 1 };
             let event = event(*happening, sequence);
             let offset = i64::try_from(offset).unwrap();
-            let expected = bench.step(&mut through, &event, offset);
-            if usize::try_from(offset).unwrap() == cut {
+            let expected = bench.step_in_batch(&mut through, &event, offset, happening.last);
+            if cut == Some(usize::try_from(offset).unwrap()) {
                 stopped = bench.restore(&changelog);
             }
-            let found = bench.step(&mut stopped, &event, offset);
+            let found = bench.step_in_batch(&mut stopped, &event, offset, happening.last);
             prop_assert_eq!(&found, &expected, "at offset {}", offset);
             changelog.extend(expected.1);
         }
@@ -255,7 +272,7 @@ proptest! {
 fn each_judged_event_has_one_verdict_and_a_repeated_one_is_a_duplicate() {
     let mut bench = Bench::new();
     let mut sessions = bench.evaluator.partition(0);
-    let cancel = Happening { session: 0, kind: 2, call: 0, again: false };
+    let cancel = Happening { session: 0, kind: 2, call: 0, again: false, last: true };
     let schema = subject::VERDICT.schema().unwrap();
     let mut decisions = Vec::new();
     for (offset, (happening, sequence)) in
@@ -292,11 +309,28 @@ fn a_bundle_that_does_not_load_is_announced_once_and_the_last_good_one_judges() 
     };
     let (mut first, other) = (bench.evaluator.partition(0), bench.evaluator.partition(1));
     assert!(bench.evaluator.has_announcement(&first) && !bench.evaluator.has_announcement(&other));
-    let cancel = event(Happening { session: 0, kind: 2, call: 0, again: false }, 0);
+    let cancel = event(Happening { session: 0, kind: 2, call: 0, again: false, last: true }, 0);
     let (verdicts, changelog) = bench.step(&mut first, &cancel, 0);
     assert_eq!((verdicts.len(), alerts(&bench)), (1, 1));
     bench.step(&mut first, &cancel, 1);
     assert_eq!(alerts(&bench), 0, "announced already");
     let restored = bench.restore(&changelog);
     assert!(!bench.evaluator.has_announcement(&restored), "also after a restart");
+}
+
+#[test]
+fn a_header_that_is_too_large_is_refused_with_its_event() {
+    let mut bench = Bench::new();
+    let mut sessions = bench.evaluator.partition(0);
+    // Six bytes each, as they stand in a key of the changelog.
+    let session_id = "\u{1}".repeat(400_000);
+    let small = event(Happening { session: 0, kind: 5, call: 0, again: false, last: true }, 0);
+    let large = ActionEvent { session_id: &session_id, ..small };
+    let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
+    let reject = bench.evaluator.step(&mut sessions, &origin, &large, &mut bench.outputs).unwrap_err();
+    assert_eq!((reject.reason, reject.undo), ("output_refused", true));
+
+    let mut sessions = bench.evaluator.partition(0);
+    let (_, changelog) = bench.step(&mut sessions, &small, 1);
+    assert_eq!(changelog.len(), 2, "a header and the progress");
 }

@@ -123,6 +123,13 @@ impl Session {
         }
     }
 
+    /// The header takes no more bytes than that in Avro.
+    pub fn most_header_bytes(&self) -> usize {
+        // A number takes ten bytes at most, in itself and as the length of a text.
+        let sources: usize = self.sources.iter().map(|(id, _)| id.len() + 20).sum();
+        sources + 128
+    }
+
     /// A fact as the changelog must say it.
     pub fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {
         self.store.fact(kind, key)

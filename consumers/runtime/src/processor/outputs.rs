@@ -130,6 +130,12 @@ impl Outputs {
         self.push(emitter, key, value)
     }
 
+    /// True if an entry of the changelog may have so many bytes, key and value.
+    pub fn state_fits(&self, size: usize) -> bool {
+        let emitter = self.state.and_then(|state| self.emitters.get(state));
+        emitter.is_some_and(|emitter| size + BATCH_OVERHEAD <= emitter.max_bytes)
+    }
+
     fn push<T: Serialize>(&mut self, index: usize, key: &[u8], value: Option<&T>) -> Result<(), OutputError> {
         let Some(emitter) = self.emitters.get_mut(index) else {
             return Err(OutputError::NotEmitted("state"));
