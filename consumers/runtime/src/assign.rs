@@ -1,4 +1,4 @@
-//! Giving a consumer its partitions, and moving them.
+//! Giving a consumer its partitions, moving them, and waiting for records.
 //!
 //! Offsets are numbers here, never `End` or `Beginning`. librdkafka asks the broker where those are, and an answer that comes after
 //! the partition was moved makes it ask once more half a second later and go where that says (`rd_kafka_toppar_handle_Offset` in
@@ -37,6 +37,23 @@ pub(crate) fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &
         Err(error) => {
             tracing::warn!(%error, "the consumer did not move");
             false
+        }
+    }
+}
+
+/// A wait for records, rounded up: rust-rdkafka asks for whole milliseconds, and then again and again through what is left.
+pub(crate) fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up() {
+        for (micros, millis) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (70_000, 70)] {
+            assert_eq!(whole_millis(Duration::from_micros(micros)), Duration::from_millis(millis));
         }
     }
 }

@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 
 use super::assignment::GroupContext;
+use crate::assign::whole_millis;
 
 /// How long to wait for a first record before looking around.
 const IDLE: Duration = Duration::from_millis(50);
@@ -81,8 +82,13 @@ pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<GroupContext>, pace: &Pace) -
     let mut gathering: Option<Instant> = None;
     let mut end = End::Enough;
     while records.len() < pace.most && bytes < MOST_BYTES {
-        let wait = gathering.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
-        match consumer.poll(wait) {
+        // What is there already costs no look at the clock.
+        let there = if records.is_empty() { None } else { consumer.poll(Duration::ZERO) };
+        let polled = there.or_else(|| {
+            let wait = gathering.map_or(IDLE, |until| until.saturating_duration_since(Instant::now()));
+            consumer.poll(whole_millis(wait))
+        });
+        match polled {
             Some(Ok(message)) => {
                 bytes += message.payload_len();
                 records.push(message);

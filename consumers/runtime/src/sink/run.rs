@@ -16,6 +16,7 @@ use super::group::{self, Notes, Rebalance};
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
+use crate::assign::whole_millis;
 use crate::backoff::Backoff;
 use crate::metrics::SinkMetrics;
 use crate::stop::Parting;
@@ -23,6 +24,9 @@ use crate::{Health, StageError, Stop, failpoint};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
+
+/// How often the clock is looked at while records come.
+const RECORDS_BETWEEN_LOOKS: usize = 64;
 
 /// A topic, and the table that has its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,10 +150,11 @@ impl<W: Writer> Sink<W> {
     /// Gathers records until there are none, or enough. Returns whether there are none.
     fn fetch(&mut self) -> Result<bool, StageError> {
         let started = Instant::now();
+        let mut records = 0_usize;
         let mut wait = self.lanes.iter().filter_map(|lane| lane.patience(true)).fold(POLL, Duration::min);
         let consumer = &self.consumer;
         loop {
-            let message = match consumer.poll(wait) {
+            let message = match consumer.poll(whole_millis(wait)) {
                 None => break,
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
@@ -178,7 +183,8 @@ impl<W: Writer> Sink<W> {
                     }
                 }
             }
-            if started.elapsed() > POLL {
+            records += 1;
+            if records.is_multiple_of(RECORDS_BETWEEN_LOOKS) && started.elapsed() > POLL {
                 self.options.health.clear("kafka");
                 return Ok(false);
             }
