@@ -106,7 +106,7 @@ impl Processor for Evaluator {
             return Ok(());
         }
         sessions.ensure(event.tenant_id, event.session_id, origin.logged_at);
-        let Some((known, unsaid)) = sessions.to_step(event.tenant_id, event.session_id) else {
+        let Some((kept, unsaid)) = sessions.to_step(event.tenant_id, event.session_id) else {
             return Ok(());
         };
         let kernel = Kernel {
@@ -117,7 +117,7 @@ impl Processor for Evaluator {
             bundles_topic: &self.bundles_topic,
             scenes: &self.scenes,
         };
-        let step = kernel.step(&mut known.session, event, origin);
+        let step = kernel.step(&mut kept.session, event, origin);
         for finding in &step.findings {
             tracing::warn!(
                 topic = origin.topic,
@@ -131,11 +131,11 @@ impl Processor for Evaluator {
         }
         for change in &step.changes {
             // One that may be too large is refused together with its event.
-            if *change == Change::Header && out.state_fits(most_bytes(event, &known.session)) {
-                unsaid.add(known);
+            if *change == Change::Header && out.state_fits(most_bytes(event, &kept.session)) {
+                unsaid.add(kept);
                 continue;
             }
-            write(event.tenant_id, event.session_id, &known.session, change, out).map_err(|e| refused(&e))?;
+            write(event.tenant_id, event.session_id, &kept.session, change, out).map_err(|e| refused(&e))?;
         }
         if let Some(judgement) = &step.verdict {
             let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();

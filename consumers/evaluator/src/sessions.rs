@@ -17,16 +17,16 @@ pub struct Sessions {
     /// Refused bundles before this offset of governance.bundles have been announced.
     pub bundles_announced: i64,
     /// By tenant, then session: looked up without building a key.
-    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
+    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Kept>>,
     /// When each session was last seen, or earlier: looked at anew when its turn comes, so that a record costs nothing here.
     by_age: BTreeSet<(Millis, Name)>,
     unsaid: Unsaid,
 }
 
-/// A session.
+/// A session, as it is kept.
 #[derive(Debug)]
-pub struct Known {
-    /// What is known.
+pub struct Kept {
+    /// What is kept.
     pub session: Session,
     name: Name,
     is_unsaid: bool,
@@ -37,10 +37,10 @@ pub struct Known {
 pub struct Unsaid(Vec<Name>);
 
 impl Unsaid {
-    /// The header of `known` is to be said.
-    pub fn add(&mut self, known: &mut Known) {
-        if !std::mem::replace(&mut known.is_unsaid, true) {
-            self.0.push(known.name.clone());
+    /// The header of `kept` is to be said.
+    pub fn add(&mut self, kept: &mut Kept) {
+        if !std::mem::replace(&mut kept.is_unsaid, true) {
+            self.0.push(kept.name.clone());
         }
     }
 }
@@ -61,16 +61,16 @@ impl Sessions {
     pub fn ensure(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
         if self.get_mut(tenant_id, session_id).is_none() {
             let name: Name = (tenant_id.into(), session_id.into());
-            let known = Known { session: Session::new(), name: name.clone(), is_unsaid: false };
-            self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), known);
+            let kept = Kept { session: Session::new(), name: name.clone(), is_unsaid: false };
+            self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), kept);
             self.by_age.insert((now, name));
         }
     }
 
     /// The session, if it is known, and where to note that its header is to be said.
-    pub fn to_step(&mut self, tenant_id: &str, session_id: &str) -> Option<(&mut Known, &mut Unsaid)> {
-        let known = self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)?;
-        Some((known, &mut self.unsaid))
+    pub fn to_step(&mut self, tenant_id: &str, session_id: &str) -> Option<(&mut Kept, &mut Unsaid)> {
+        let kept = self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)?;
+        Some((kept, &mut self.unsaid))
     }
 
     /// Calls `say` with each session whose header is to be said, in the order in which they were noted.
@@ -79,24 +79,24 @@ impl Sessions {
         mut say: impl FnMut(&str, &str, &Session) -> Result<(), E>,
     ) -> Result<(), E> {
         for (tenant_id, session_id) in self.unsaid.0.drain(..) {
-            let known = self.by_tenant.get_mut(&tenant_id).and_then(|known| known.get_mut(&session_id));
+            let kept = self.by_tenant.get_mut(&tenant_id).and_then(|kept| kept.get_mut(&session_id));
             // One that has been forgotten meanwhile has its tombstone.
-            if let Some(known) = known.filter(|known| known.is_unsaid) {
-                known.is_unsaid = false;
-                say(&tenant_id, &session_id, &known.session)?;
+            if let Some(kept) = kept.filter(|kept| kept.is_unsaid) {
+                kept.is_unsaid = false;
+                say(&tenant_id, &session_id, &kept.session)?;
             }
         }
         Ok(())
     }
 
-    /// The session, if it is known.
+    /// The session, if it is kept.
     pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
-        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id).map(|known| &mut known.session)
+        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id).map(|kept| &mut kept.session)
     }
 
     /// Forgets the session.
     pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
-        self.by_tenant.get_mut(tenant_id)?.remove(session_id).map(|known| known.session)
+        self.by_tenant.get_mut(tenant_id)?.remove(session_id).map(|kept| kept.session)
     }
 
     /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
@@ -168,8 +168,8 @@ mod tests {
         let mut sessions = Sessions::new(0);
         for name in ["a", "b", "a", "c"] {
             sessions.ensure("t", name, Millis(0));
-            let (known, unsaid) = sessions.to_step("t", name).unwrap();
-            unsaid.add(known);
+            let (kept, unsaid) = sessions.to_step("t", name).unwrap();
+            unsaid.add(kept);
         }
         sessions.remove("t", "b");
         let mut said = || {

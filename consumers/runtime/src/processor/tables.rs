@@ -222,6 +222,11 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(60);
 
+    fn reader_at(bootstrap: &str, next: i64) -> Reader {
+        let consumer = KafkaEndpoint::at(bootstrap).consumer_config("tables").create();
+        Reader { topic: "table".into(), consumer: Arc::new(consumer.unwrap()), next: AtomicI64::new(next) }
+    }
+
     #[test]
     fn a_record_that_is_handed_over_again_is_passed_once() {
         // Librdkafka's own broker: a real one cannot be made to hand records over twice.
@@ -236,9 +241,7 @@ mod tests {
             }
             producer.flush(DEADLINE).unwrap();
         };
-        let consumer = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("tables").create();
-        let consumer = Arc::new(consumer.unwrap());
-        let reader = Reader { topic: "table".into(), consumer, next: AtomicI64::new(0) };
+        let reader = reader_at(&cluster.bootstrap_servers(), 0);
         reader.start().unwrap();
         let read_to = |end: i64| {
             let (mut seen, began) = (Vec::new(), Instant::now());
@@ -261,9 +264,7 @@ mod tests {
     fn a_reader_may_start_again_and_again() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("table", 1, 1).unwrap();
-        let consumer = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("tables").create();
-        let consumer = Arc::new(consumer.unwrap());
-        let reader = Reader { topic: "table".into(), consumer, next: AtomicI64::new(1) };
+        let reader = reader_at(&cluster.bootstrap_servers(), 1);
         for _ in 0..1_000 {
             reader.go_on();
         }
