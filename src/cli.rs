@@ -379,7 +379,7 @@ pub struct BenchGrowth {
     /// Rounds, each on a stack of its own.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub rounds: usize,
-    /// Draw into this folder.
+    /// Draw into this folder, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
     /// Where it runs.
@@ -426,7 +426,7 @@ pub struct BenchSoak {
     /// remembered as long.
     #[arg(long, value_name = "DURATION")]
     pub alert_window: Option<String>,
-    /// Draw into this folder.
+    /// Draw into this folder, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
     /// Where it runs.

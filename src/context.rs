@@ -85,3 +85,9 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
 pub fn write(file: &PathBuf, text: &str) -> Result<(), Failure> {
     std::fs::write(file, text).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
 }
+
+/// Makes a folder, unless it is there: before a long run, not when what it found is to be written.
+pub fn make_folder(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", folder.display())))
+}

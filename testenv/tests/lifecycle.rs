@@ -52,6 +52,13 @@ fn scheduled(pid: u32) -> [i64; 3] {
     [5, 6, 19].map(|number| fields[number - 3].parse().unwrap())
 }
 
+/// Version of the kernel.
+fn linux() -> [u32; 2] {
+    let told = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = told.split(['.', '-']).map(|number| number.parse().unwrap());
+    [numbers.next().unwrap(), numbers.next().unwrap()]
+}
+
 #[test]
 fn the_engine_gives_way_in_a_session_of_its_own() {
     let env = start(native());
@@ -63,6 +70,14 @@ fn the_engine_gives_way_in_a_session_of_its_own() {
     // Where Linux shares cores between sessions, niceness counts for nothing but within one.
     if let Ok(autogroup) = std::fs::read_to_string(format!("/proc/{engine}/autogroup")) {
         assert!(autogroup.trim_end().ends_with(&format!("nice {nice}")), "{autogroup}");
+    }
+    // A kernel that tells slices tells them in nanoseconds; from Linux 6.12 on they can be asked for.
+    let slice = |pid: u32| -> Option<u64> {
+        let told = std::fs::read_to_string(format!("/proc/{pid}/sched")).ok()?;
+        told.lines().find(|line| line.starts_with("se.slice"))?.rsplit(' ').next()?.parse().ok()
+    };
+    if let (Some(long), Some(short), true) = (slice(engine), slice(broker), linux() >= [6, 12]) {
+        assert!(long > short, "{long} ns beside {short}");
     }
     env.stop().unwrap();
 }

@@ -7,9 +7,10 @@ use agentgov_runtime::ExitCode;
 use serde::Serialize;
 
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
-use super::{Ground, say_report};
+use super::{Ground, draw, say_report};
 use crate::cli::{BenchGrowth, Global, GrowthAxis};
 use crate::commands::pipeline::Stack;
+use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
@@ -33,6 +34,9 @@ struct Point {
 }
 
 pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> {
+    if let Some(folder) = &args.plots {
+        context::make_folder(folder)?;
+    }
     let progress = Arc::new(Progress::new(global.json));
     let mut points: Vec<Point> =
         settings(args.by).into_iter().map(|(curve, at)| Point { curve, at, rounds: Vec::new() }).collect();
@@ -62,8 +66,7 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
     }
     if let Some(folder) = &args.plots {
         for (file, plot) in plots(args.by, &points) {
-            let path = folder.join(file);
-            std::fs::write(&path, plot.svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
+            draw(folder, file, &plot)?;
         }
     }
     say_report(&points, global, |points| tell(args, points))

@@ -35,7 +35,7 @@ pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCod
         say!("{text}");
     }
     if let Some(file) = &args.write {
-        std::fs::write(file, format!("{text}\n")).or_exit(ExitCode::Failed)?;
+        context::write(file, &format!("{text}\n"))?;
     }
     let dearer = |(step, before): (&String, &u64)| {
         let now = figures.get(step).copied().unwrap_or_default();

@@ -9,10 +9,10 @@ mod sink;
 mod soak;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agentgov_bench::Setup;
+use agentgov_bench::{Plot, Setup};
 use agentgov_runtime::ExitCode;
 use agentgov_testenv::BackendKind;
 use serde::Serialize;
@@ -131,6 +131,11 @@ fn say_report<T: Serialize>(report: &T, global: &Global, tell: impl FnOnce(&T)) 
         tell(report);
     }
     Ok(ExitCode::Done)
+}
+
+/// Draws a plot into a folder that is there.
+fn draw(folder: &Path, file: &str, plot: &Plot) -> Result<(), Failure> {
+    context::write(&folder.join(file), &plot.svg().or_exit(ExitCode::Failed)?)
 }
 
 /// Cores that this process may use.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
 use agentgov_runtime::ExitCode;
 
-use super::{Edits, Ground, say_report};
+use super::{Edits, Ground, draw, say_report};
 use crate::cli::{BenchSoak, Global};
+use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
 
@@ -17,6 +18,9 @@ const PROBE: u64 = 200_000;
 const EVERY: Duration = Duration::from_secs(1);
 
 pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
+    if let Some(folder) = &args.plots {
+        context::make_folder(folder)?;
+    }
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits {
         session_ttl: args.session_ttl.clone(),
@@ -44,8 +48,7 @@ pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
     step.done("");
     ground.stack.env.stop().or_exit(ExitCode::Failed)?;
     if let Some(folder) = &args.plots {
-        let path = folder.join("soak-memory.svg");
-        std::fs::write(&path, plot(&soak).svg().or_exit(ExitCode::Failed)?).or_exit(ExitCode::Failed)?;
+        draw(folder, "soak-memory.svg", &plot(&soak))?;
     }
     say_report(&soak, global, tell)
 }

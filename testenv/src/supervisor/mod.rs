@@ -4,6 +4,7 @@ mod become_part;
 mod client;
 mod protocol;
 mod server;
+mod slice;
 
 pub(crate) use become_part::become_part;
 pub(crate) use client::Supervisor;
