@@ -1,5 +1,8 @@
 //! How long this process has a core at a time.
-#![allow(unsafe_code, reason = "no library here has sched_setattr(2); this file only makes that one call")]
+#![allow(
+    unsafe_code,
+    reason = "no library here has sched_getattr(2) and sched_setattr(2); this file only makes these two calls"
+)]
 
 use std::io;
 use std::time::Duration;
