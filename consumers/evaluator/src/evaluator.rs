@@ -76,8 +76,10 @@ impl Processor for Evaluator {
             return Ok(Some(progress.next_offset));
         }
         let now = state.header.as_ref().map_or_else(Default::default, |header| header.last_logged_at);
-        sessions.ensure(state.tenant_id, state.session_id, now);
-        let Some(session) = sessions.get_mut(state.tenant_id, state.session_id) else { return Ok(None) };
+        let Some((kept, _)) = sessions.to_step(state.tenant_id, state.session_id, now) else {
+            return Ok(None);
+        };
+        let session = &mut kept.session;
         if let Some(header) = &state.header {
             session.restore_header(header);
         }
@@ -105,8 +107,8 @@ impl Processor for Evaluator {
             // The last word of a source: it belongs to no session.
             return Ok(());
         }
-        sessions.ensure(event.tenant_id, event.session_id, origin.logged_at);
-        let Some((kept, unsaid)) = sessions.to_step(event.tenant_id, event.session_id) else {
+        let Some((kept, unsaid)) = sessions.to_step(event.tenant_id, event.session_id, origin.logged_at)
+        else {
             return Ok(());
         };
         let kernel = Kernel {

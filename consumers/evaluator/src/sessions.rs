@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agentgov_enrichment::Session;
 use agentgov_schemas::Millis;
+use slab::Slab;
 
 type Name = (Arc<str>, Arc<str>);
 
@@ -16,8 +17,9 @@ pub struct Sessions {
     pub partition: i32,
     /// Refused bundles before this offset of governance.bundles have been announced.
     pub bundles_announced: i64,
-    /// By tenant, then session: looked up without building a key.
-    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, Kept>>,
+    kept: Slab<Kept>,
+    /// Where in `kept`, by tenant, then session: looked up without building a key.
+    by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, usize>>,
     /// When each session was last seen, or earlier: looked at anew when its turn comes, so that a record costs nothing here.
     by_age: BTreeSet<(Millis, Name)>,
     unsaid: Unsaid,
@@ -29,18 +31,19 @@ pub struct Kept {
     /// What is kept.
     pub session: Session,
     name: Name,
+    place: usize,
     is_unsaid: bool,
 }
 
 /// Sessions whose header the changelog must still be told of. It changes with every event, and is said once a batch.
 #[derive(Debug, Default)]
-pub struct Unsaid(Vec<Name>);
+pub struct Unsaid(Vec<usize>);
 
 impl Unsaid {
     /// The header of `kept` is to be said.
     pub fn add(&mut self, kept: &mut Kept) {
         if !std::mem::replace(&mut kept.is_unsaid, true) {
-            self.0.push(kept.name.clone());
+            self.0.push(kept.place);
         }
     }
 }
@@ -51,26 +54,38 @@ impl Sessions {
         Self {
             partition,
             bundles_announced: 0,
+            kept: Slab::new(),
             by_tenant: HashMap::new(),
             by_age: BTreeSet::new(),
             unsaid: Unsaid::default(),
         }
     }
 
-    /// Makes the session if it is new.
-    pub fn ensure(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
-        if self.get_mut(tenant_id, session_id).is_none() {
-            let name: Name = (tenant_id.into(), session_id.into());
-            let kept = Kept { session: Session::new(), name: name.clone(), is_unsaid: false };
-            self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), kept);
-            self.by_age.insert((now, name));
-        }
+    /// The session, made if it is new, and where to note that its header is to be said. `None` does not happen.
+    pub fn to_step(
+        &mut self,
+        tenant_id: &str,
+        session_id: &str,
+        now: Millis,
+    ) -> Option<(&mut Kept, &mut Unsaid)> {
+        let place = match self.place(tenant_id, session_id) {
+            Some(place) => place,
+            None => self.insert(tenant_id, session_id, now),
+        };
+        Some((self.kept.get_mut(place)?, &mut self.unsaid))
     }
 
-    /// The session, if it is known, and where to note that its header is to be said.
-    pub fn to_step(&mut self, tenant_id: &str, session_id: &str) -> Option<(&mut Kept, &mut Unsaid)> {
-        let kept = self.by_tenant.get_mut(tenant_id)?.get_mut(session_id)?;
-        Some((kept, &mut self.unsaid))
+    fn place(&self, tenant_id: &str, session_id: &str) -> Option<usize> {
+        self.by_tenant.get(tenant_id)?.get(session_id).copied()
+    }
+
+    fn insert(&mut self, tenant_id: &str, session_id: &str, now: Millis) -> usize {
+        let name: Name = (tenant_id.into(), session_id.into());
+        let place = self.kept.vacant_key();
+        self.kept.insert(Kept { session: Session::new(), name: name.clone(), place, is_unsaid: false });
+        self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), place);
+        self.by_age.insert((now, name));
+        place
     }
 
     /// Calls `say` with each session whose header is to be said, in the order in which they were noted.
@@ -78,12 +93,12 @@ impl Sessions {
         &mut self,
         mut say: impl FnMut(&str, &str, &Session) -> Result<(), E>,
     ) -> Result<(), E> {
-        for (tenant_id, session_id) in self.unsaid.0.drain(..) {
-            let kept = self.by_tenant.get_mut(&tenant_id).and_then(|kept| kept.get_mut(&session_id));
-            // One that has been forgotten meanwhile has its tombstone.
-            if let Some(kept) = kept.filter(|kept| kept.is_unsaid) {
+        for place in self.unsaid.0.drain(..) {
+            // One that has been forgotten meanwhile has its tombstone. What was put into its place says for itself whether it
+            // is to be said.
+            if let Some(kept) = self.kept.get_mut(place).filter(|kept| kept.is_unsaid) {
                 kept.is_unsaid = false;
-                say(&tenant_id, &session_id, &kept.session)?;
+                say(&kept.name.0, &kept.name.1, &kept.session)?;
             }
         }
         Ok(())
@@ -91,12 +106,14 @@ impl Sessions {
 
     /// The session, if it is kept.
     pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
-        self.by_tenant.get_mut(tenant_id)?.get_mut(session_id).map(|kept| &mut kept.session)
+        let place = self.place(tenant_id, session_id)?;
+        self.kept.get_mut(place).map(|kept| &mut kept.session)
     }
 
     /// Forgets the session.
     pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
-        self.by_tenant.get_mut(tenant_id)?.remove(session_id).map(|kept| kept.session)
+        let place = self.by_tenant.get_mut(tenant_id)?.remove(session_id)?;
+        self.kept.try_remove(place).map(|kept| kept.session)
     }
 
     /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
@@ -128,7 +145,7 @@ mod tests {
     const TTL: Duration = Duration::from_millis(100);
 
     fn seen(sessions: &mut Sessions, session: &str, at: i64) {
-        sessions.ensure("t", session, Millis(at));
+        sessions.to_step("t", session, Millis(at));
         let header = agentgov_schemas::state::SessionHeader {
             started_at: Default::default(),
             last_logged_at: Millis(at),
@@ -166,12 +183,16 @@ mod tests {
     #[test]
     fn a_header_is_said_once_and_that_of_a_forgotten_session_is_not() {
         let mut sessions = Sessions::new(0);
-        for name in ["a", "b", "a", "c"] {
-            sessions.ensure("t", name, Millis(0));
-            let (kept, unsaid) = sessions.to_step("t", name).unwrap();
+        let mut note = |name: &str| {
+            let (kept, unsaid) = sessions.to_step("t", name, Millis(0)).unwrap();
             unsaid.add(kept);
+        };
+        for name in ["a", "b", "a", "c"] {
+            note(name);
         }
         sessions.remove("t", "b");
+        // It takes the place of the one that was forgotten.
+        sessions.to_step("t", "d", Millis(0));
         let mut said = || {
             let mut said = Vec::new();
             let say = |_: &str, session_id: &str, _: &Session| {
@@ -188,7 +209,7 @@ mod tests {
     #[test]
     fn what_no_event_was_applied_to_does_not_stay_for_ever() {
         let mut sessions = Sessions::new(0);
-        sessions.ensure("t", "left over", Millis(0));
+        sessions.to_step("t", "left over", Millis(0));
         assert_eq!(expired(&mut sessions, 1000), ["left over"]);
     }
 }

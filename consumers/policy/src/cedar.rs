@@ -1,8 +1,9 @@
 //! An action in Cedar's words: principal, action, resource, context.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use agentgov_enrichment::{Agent, Effect, Known, Scalar, Session};
 use agentgov_schemas::catalogue;
@@ -76,7 +77,7 @@ impl Act {
 }
 
 /// Policies that apply, and those that could not be evaluated: by id, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) satisfied: Vec<String>,
     pub(crate) errors: Vec<(String, String)>,
@@ -97,10 +98,10 @@ impl Wanted {
         Self::Only(BTreeSet::new())
     }
 
-    /// By what a policy says, in Cedar's JSON format. What cannot be written down is read as a whole.
-    pub(crate) fn of(policy: Option<&serde_json::Value>) -> Self {
+    /// By what a policy says, in Cedar's JSON format.
+    pub(crate) fn of(policy: &serde_json::Value) -> Self {
         let mut names = BTreeSet::new();
-        if policy.is_some_and(|json| collect(json, &mut names)) { Self::Only(names) } else { Self::All }
+        if collect(policy, &mut names) { Self::Only(names) } else { Self::All }
     }
 
     /// What either wants.
@@ -109,6 +110,11 @@ impl Wanted {
             (Self::Only(names), Self::Only(more)) => names.extend(more.iter().cloned()),
             _ => *self = Self::All,
         }
+    }
+
+    /// True if no attribute is.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Only(names) if names.is_empty())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -144,6 +150,7 @@ pub(crate) struct Scene {
     action: EntityUid,
     resource: EntityUid,
     pub(crate) entities: Entities,
+    grants: OnceLock<Answer>,
 }
 
 impl Scene {
@@ -173,7 +180,25 @@ impl Scene {
             None,
         )
         .map_err(|e| e.to_string())?;
-        Ok(Self { principal, action, resource, entities })
+        Ok(Self { principal, action, resource, entities, grants: OnceLock::new() })
+    }
+
+    /// What those grants say that read nothing but the scene: asked once.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub(crate) fn grants(
+        &self,
+        ask: impl FnOnce() -> Result<Answer, String>,
+    ) -> Result<Cow<'_, Answer>, String> {
+        let answer = match self.grants.get() {
+            Some(answer) => answer,
+            None => {
+                let answer = ask()?;
+                self.grants.get_or_init(|| answer)
+            }
+        };
+        Ok(Cow::Borrowed(answer))
     }
 }
 
@@ -206,9 +231,6 @@ impl<'s> Question<'s> {
 
     /// Asks all policies of a set, which are of one effect.
     pub(crate) fn ask(&self, policies: &PolicySet) -> Answer {
-        if policies.is_empty() {
-            return Answer::default();
-        }
         let response = Authorizer::new().is_authorized(&self.request, policies, &self.scene.entities);
         let mut satisfied: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
         satisfied.sort();

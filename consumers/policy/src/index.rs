@@ -1,7 +1,8 @@
 //! Only policies that can match are evaluated: by action, resource and principal type, before Cedar sees them.
 //!
 //! A tool's effect is a matter of the bundle, so what a policy's scope says of action and resource is decided here, once,
-//! for every tool that the bundle names and for all others together; Cedar is not asked that again. The rest is Cedar's to decide.
+//! for every tool that the bundle names and for all others together, and so is what its conditions say of the tool's name;
+//! Cedar is not asked that again. The rest is Cedar's to decide.
 //! Forbids and grants are separate sets: a forbid that applies, enforced or observed, must not hide whether a grant exists.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use cedar_policy::{
 };
 
 use crate::cedar::{self, Act, Wanted};
-use crate::membership;
+use crate::{membership, specialise};
 
 /// The policies that can match a kind of request.
 #[derive(Debug)]
@@ -23,8 +24,10 @@ pub(crate) struct Candidates {
     pub(crate) rules: PolicySet,
     /// Permits.
     pub(crate) grants: PolicySet,
-    /// What they read of the context.
-    pub(crate) wanted: Wanted,
+    /// What the rules read of the context.
+    pub(crate) wanted_by_rules: Wanted,
+    /// What the grants read of it.
+    pub(crate) wanted_by_grants: Wanted,
 }
 
 /// Candidates by action and tool.
@@ -39,17 +42,19 @@ impl Index {
         let policies: Vec<Scoped> = policies.map(Scoped::of).collect();
         let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
         // Tools with the same candidates share them.
-        let mut shared: BTreeMap<Vec<usize>, Arc<Candidates>> = BTreeMap::new();
+        let mut shared: BTreeMap<Vec<Chosen>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
             let effect = tools.effect(tool.unwrap_or_default());
             by_act.each_ref().map(|by_resource| {
-                let positions = by_resource.positions(tool, effect);
-                if let Some(shared) = shared.get(&positions) {
+                let chosen = by_resource.chosen(tool, effect);
+                if let Some(shared) = shared.get(&chosen) {
                     return Arc::clone(shared);
                 }
-                let chosen = positions.iter().filter_map(|position| policies.get(*position));
-                let candidates = Arc::new(Candidates::new(chosen));
-                shared.insert(positions, Arc::clone(&candidates));
+                let asked = chosen
+                    .iter()
+                    .filter_map(|chosen| policies.get(chosen.position)?.asked.get(chosen.variant));
+                let candidates = Arc::new(Candidates::new(asked));
+                shared.insert(chosen, Arc::clone(&candidates));
                 candidates
             })
         };
@@ -71,28 +76,43 @@ impl Index {
 }
 
 impl Candidates {
-    fn new<'p>(policies: impl Iterator<Item = &'p Scoped>) -> Self {
-        let mut candidates =
-            Self { rules: PolicySet::new(), grants: PolicySet::new(), wanted: Wanted::nothing() };
-        for scoped in policies {
-            candidates.wanted.add(&scoped.wanted);
-            let set = match scoped.policy.effect() {
-                PolicyEffect::Forbid => &mut candidates.rules,
-                PolicyEffect::Permit => &mut candidates.grants,
+    fn new<'p>(policies: impl Iterator<Item = &'p Asked>) -> Self {
+        let mut candidates = Self {
+            rules: PolicySet::new(),
+            grants: PolicySet::new(),
+            wanted_by_rules: Wanted::nothing(),
+            wanted_by_grants: Wanted::nothing(),
+        };
+        for asked in policies {
+            let (set, wanted) = match asked.policy.effect() {
+                PolicyEffect::Forbid => (&mut candidates.rules, &mut candidates.wanted_by_rules),
+                PolicyEffect::Permit => (&mut candidates.grants, &mut candidates.wanted_by_grants),
             };
+            wanted.add(&asked.wanted);
             // Ids are unique in a bundle: checked while compiling.
-            let added = set.add(scoped.policy.clone());
+            let added = set.add(asked.policy.clone());
             debug_assert!(added.is_ok(), "{added:?}");
         }
         candidates
     }
 }
 
-/// A policy as it is asked, and what was read of it once for all tools.
+/// A policy, and what was read of it once for all tools.
 struct Scoped {
-    policy: Policy,
     action: ActionConstraint,
     resources: Resources,
+    /// As it is asked of different tools.
+    asked: Vec<Asked>,
+    /// Which of them it is, of each tool that its conditions name. None: of that tool it need not be asked.
+    named: BTreeMap<String, Option<usize>>,
+    /// Which of them it is, of all other tools.
+    others: Option<usize>,
+}
+
+/// A policy as it is asked, and what it reads of the context.
+#[derive(Debug)]
+struct Asked {
+    policy: Policy,
     wanted: Wanted,
 }
 
@@ -103,15 +123,45 @@ impl Scoped {
         } else {
             Resources::None
         };
-        let json = policy.to_json().ok();
-        let wanted = Wanted::of(json.as_ref());
-        let cheaper = json.and_then(|mut json| {
-            membership::compare(&mut json);
-            leave_out_what_is_decided(&mut json);
-            Policy::from_json(Some(policy.id().clone()), json).ok()
-        });
-        let asked = cheaper.unwrap_or_else(|| policy.clone());
-        Self { action: policy.action_constraint(), resources, wanted, policy: asked }
+        let action = policy.action_constraint();
+        let (mut asked, mut named, mut others) = (Vec::new(), BTreeMap::new(), Some(0));
+        let Ok(json) = policy.to_json() else {
+            asked.push(Asked { policy: policy.clone(), wanted: Wanted::All });
+            return Self { action, resources, asked, named, others };
+        };
+        let Some(names) = specialise::named(&json) else {
+            asked.push(Asked::of(policy, json));
+            return Self { action, resources, asked, named, others };
+        };
+        let mut decided = Vec::new();
+        let mut variant = |tool: Option<&str>| {
+            let json = specialise::decide(&json, tool)?;
+            // Most tools that a policy names are one to it.
+            Some(decided.iter().position(|known| *known == json).unwrap_or_else(|| {
+                asked.push(Asked::of(policy, json.clone()));
+                decided.push(json);
+                decided.len() - 1
+            }))
+        };
+        others = variant(None);
+        for name in names {
+            let variant = variant(Some(&name));
+            named.insert(name, variant);
+        }
+        Self { action, resources, asked, named, others }
+    }
+}
+
+impl Asked {
+    /// `json` is what is left of `policy` to be asked.
+    fn of(policy: &Policy, mut json: serde_json::Value) -> Self {
+        let wanted = Wanted::of(&json);
+        membership::compare(&mut json);
+        leave_out_what_is_decided(&mut json);
+        match Policy::from_json(Some(policy.id().clone()), json) {
+            Ok(cheaper) => Self { policy: cheaper, wanted },
+            Err(_) => Self { policy: policy.clone(), wanted: Wanted::All },
+        }
     }
 }
 
@@ -153,12 +203,28 @@ impl Resources {
     }
 }
 
-/// Positions of the policies whose scope matches an action, in their order, by the tools that it matches.
+/// A policy by its position, and which of the ways in which it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Chosen {
+    position: usize,
+    variant: usize,
+}
+
+/// What is different of a tool.
+struct Exception {
+    position: usize,
+    /// As it is asked of the tool, if at all.
+    variant: Option<usize>,
+    /// Only if this is the tool's effect.
+    effect: Option<Effect>,
+}
+
+/// The policies whose scope matches an action, by the tools that it matches.
 #[derive(Default)]
 struct ByResource<'p> {
-    all: Vec<usize>,
-    effects: BTreeMap<&'static str, Vec<usize>>,
-    tools: BTreeMap<&'p str, Vec<usize>>,
+    all: Vec<Chosen>,
+    effects: BTreeMap<&'static str, Vec<Chosen>>,
+    tools: BTreeMap<&'p str, Vec<Exception>>,
 }
 
 impl<'p> ByResource<'p> {
@@ -166,25 +232,45 @@ impl<'p> ByResource<'p> {
         let mut by_resource = Self::default();
         let matching = policies.iter().enumerate().filter(|(_, scoped)| action_matches(&scoped.action, act));
         for (position, scoped) in matching {
-            match &scoped.resources {
-                Resources::All => by_resource.all.push(position),
-                Resources::Effect(effect) => {
-                    by_resource.effects.entry(effect.as_str()).or_default().push(position);
+            let others = scoped.others.map(|variant| Chosen { position, variant });
+            let effect = match &scoped.resources {
+                Resources::All => {
+                    by_resource.all.extend(others);
+                    None
                 }
-                Resources::Tool(name) => by_resource.tools.entry(name).or_default().push(position),
-                Resources::None => {}
+                Resources::Effect(effect) => {
+                    by_resource.effects.entry(effect.as_str()).or_default().extend(others);
+                    Some(*effect)
+                }
+                Resources::Tool(name) => {
+                    let variant = scoped.named.get(name).copied().unwrap_or(scoped.others);
+                    let exception = Exception { position, variant, effect: None };
+                    by_resource.tools.entry(name).or_default().push(exception);
+                    continue;
+                }
+                Resources::None => continue,
+            };
+            for (name, variant) in &scoped.named {
+                let exception = Exception { position, variant: *variant, effect };
+                by_resource.tools.entry(name).or_default().push(exception);
             }
         }
         by_resource
     }
 
-    /// `tool` is `None` for those that no policy and no entry of tools.yaml names.
-    fn positions(&self, tool: Option<&str>, effect: Effect) -> Vec<usize> {
-        let of_tool = tool.and_then(|tool| self.tools.get(tool));
-        let narrower = [self.effects.get(effect.as_str()), of_tool].into_iter().flatten().flatten();
-        let mut positions: Vec<usize> = self.all.iter().chain(narrower).copied().collect();
-        positions.sort_unstable();
-        positions
+    /// In the order of their positions. `tool` is `None` for those that no policy and no entry of tools.yaml names.
+    fn chosen(&self, tool: Option<&str>, effect: Effect) -> Vec<Chosen> {
+        let of_effect = self.effects.get(effect.as_str()).into_iter().flatten();
+        let mut chosen: BTreeMap<usize, usize> =
+            self.all.iter().chain(of_effect).map(|chosen| (chosen.position, chosen.variant)).collect();
+        let exceptions = tool.and_then(|tool| self.tools.get(tool)).into_iter().flatten();
+        for exception in exceptions.filter(|e| e.effect.is_none_or(|only| only == effect)) {
+            match exception.variant {
+                Some(variant) => chosen.insert(exception.position, variant),
+                None => chosen.remove(&exception.position),
+            };
+        }
+        chosen.into_iter().map(|(position, variant)| Chosen { position, variant }).collect()
     }
 }
 
@@ -288,7 +374,37 @@ tools:
         "context == {\"n\": 2}",
         "[context].contains({\"n\": 2})",
         "context.environment == \"e\" && context has session.tool_calls",
+        "resource == Tool::\"look\" || context.n > 1",
+        "context.n > 1 || resource == Tool::\"look\"",
+        "resource != Tool::\"drop\" && context.s == \"a\"",
+        "context.s && resource == Tool::\"named\"",
+        "resource == Tool::\"named\" && context.s",
+        "!(Tool::\"look\" == resource) || principal.state == \"active\"",
+        "if resource == Tool::\"named\" then context.missing else context.n == 2",
+        "resource == Effect::\"read\" || resource == Agent::\"look\"",
+        "[Tool::\"look\", Effect::\"read\", Tool::\"named\"].contains(resource) && context has n",
+        "[].contains(resource) || resource in Effect::\"read\"",
+        "[resource == Tool::\"look\"].contains(context has n)",
+        "{\"it\": resource == Tool::\"change\"}.it",
+        "true } unless { resource == Tool::\"look\" } when { context.n > 1",
+        "context.n > 1 } unless { resource == Tool::\"named\"",
+        "resource == Tool::\"look\" } when { context.s } unless { resource != Tool::\"look\"",
     ];
+
+    #[test]
+    fn of_many_tools_each_is_asked_about() {
+        let names: Vec<String> = (0..100).map(|i| format!("Tool::\"{i}\"")).collect();
+        let text = format!(
+            "permit (principal, action, resource) when {{ [{}].contains(resource) }};",
+            names.join(", ")
+        );
+        let policy = Policy::parse(None, text).unwrap();
+        let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
+        let index = Index::new([&policy].into_iter(), &tools);
+        for tool in ["99", "other"] {
+            assert_eq!(index.candidates(Act::Invoked, tool).grants.num_of_policies(), 1, "{tool}");
+        }
+    }
 
     fn policies() -> impl Strategy<Value = Vec<(bool, usize, usize, usize, usize)>> {
         let one =
@@ -322,7 +438,7 @@ tools:
         #[test]
         fn nothing_that_matters_is_left_out(
             policies in policies(),
-            tool in prop::sample::select(vec!["look", "change", "drop", "unlisted", "other", ""]),
+            tool in prop::sample::select(vec!["look", "change", "drop", "unlisted", "named", "other", ""]),
             retried in any::<bool>(),
             registered in any::<bool>(),
             role in prop::sample::select(vec!["clerk", "boss", "guest"]),
@@ -375,9 +491,12 @@ tools:
             let session = Session::new();
             let asked = |wanted: &Wanted| Question::new(&event, &scene, &session, &known, wanted).unwrap();
             let candidates = index.candidates(Act::of(&event), tool);
-            let (question, sliced) = (asked(&Wanted::All), asked(&candidates.wanted));
-            for policies in [&candidates.rules, &candidates.grants] {
-                let (whole, sliced) = (question.ask(policies), sliced.ask(policies));
+            let question = asked(&Wanted::All);
+            for (policies, wanted) in [
+                (&candidates.rules, &candidates.wanted_by_rules),
+                (&candidates.grants, &candidates.wanted_by_grants),
+            ] {
+                let (whole, sliced) = (question.ask(policies), asked(wanted).ask(policies));
                 prop_assert_eq!(&whole.satisfied, &sliced.satisfied);
                 // The messages list what is there.
                 let ids = |answer: &Answer| answer.errors.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 //! The one entry point: one event in, at most one verdict and the changed state out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known, Session};
@@ -7,6 +8,7 @@ use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
+use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
 use crate::cedar::{Act, Answer, Question, Scene, Wanted};
@@ -139,18 +141,30 @@ fn evaluate(
     let candidates = bundle.index().candidates(Act::of(event), tool);
     // Only an active agent has grants.
     let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
-    let ask = |wanted| {
-        let question = Question::new(event, scene, session, known, wanted)?;
-        let grants = if active { question.ask(&candidates.grants) } else { Answer::default() };
-        Ok((question.ask(&candidates.rules), grants))
-    };
-    let answers = match ask(&candidates.wanted) {
+    let ask = |policies: &PolicySet, wanted: &Wanted| {
+        if policies.is_empty() {
+            return Ok(Answer::default());
+        }
+        let answer = Question::new(event, scene, session, known, wanted)?.ask(policies);
+        if answer.errors.is_empty() {
+            return Ok(answer);
+        }
         // What Cedar says of an attribute that is not there names those that are.
-        Ok((rules, grants)) if !rules.errors.is_empty() || !grants.errors.is_empty() => ask(&Wanted::All),
-        answers => answers,
+        Question::new(event, scene, session, known, &Wanted::All).map(|question| question.ask(policies))
     };
-    let (rules, grants) = match answers {
-        Ok(answers) => answers,
+    let rules = match ask(&candidates.rules, &candidates.wanted_by_rules) {
+        Ok(rules) => rules,
+        Err(message) => return Outcome::unasked(message),
+    };
+    let grants = if active {
+        let ask = || ask(&candidates.grants, &candidates.wanted_by_grants);
+        // What reads nothing of the context says the same of each question of its kind.
+        if candidates.wanted_by_grants.is_nothing() { scene.grants(ask) } else { ask().map(Cow::Owned) }
+    } else {
+        Ok(Cow::Owned(Answer::default()))
+    };
+    let grants = match grants {
+        Ok(grants) => grants,
         Err(message) => return Outcome::unasked(message),
     };
     let policies = |ids: &[String]| -> Vec<Arc<Policy>> {

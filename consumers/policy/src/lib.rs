@@ -28,6 +28,7 @@ mod policy;
 mod scenes;
 mod schema;
 mod source;
+mod specialise;
 mod table;
 pub mod testing;
 
