@@ -59,19 +59,22 @@ fn table(policies: &str) -> BundleTable {
 fn agents(state: Option<&str>) -> AgentTable {
     let mut agents = AgentTable::default();
     if let Some(state) = state {
-        let entry = AgentEntry {
-            tenant_id: "airline",
-            agent_id: "airline-service",
-            name: "",
-            owner: "us",
-            roles: vec!["clerk"],
-            state,
-            description: "",
-            pushed_by: "",
-        };
-        agents.fold(&entry, 11);
+        agents.fold(&AgentEntry { state, ..agent("clerk") }, 11);
     }
     agents
+}
+
+fn agent(role: &str) -> AgentEntry<'_> {
+    AgentEntry {
+        tenant_id: "airline",
+        agent_id: "airline-service",
+        name: "",
+        owner: "us",
+        roles: vec![role],
+        state: "active",
+        description: "",
+        pushed_by: "",
+    }
 }
 
 fn call<'a>(name: &'a str, arguments: &'a str) -> Told<'a> {
@@ -274,6 +277,31 @@ fn a_session_at_its_limit_says_so() {
     let judged = replay.tell(call("look", "{}")).unwrap();
     assert!(judged.state_limit);
     assert_eq!(judged.decision, Decision::Allow);
+}
+
+#[test]
+fn what_is_kept_between_questions_decides_nothing() {
+    use Decision::{Allow, Deny};
+    let bundles = table(
+        "@id(\"clerks\") permit (principal in Role::\"clerk\", action, resource) when { resource == Tool::\"look\" };
+        @id(\"bosses\") permit (principal in Role::\"boss\", action, resource)
+        when { resource != Tool::\"look\" && context has n && context.n > 1 };",
+    );
+    let mut agents = AgentTable::default();
+    let kept = kernel(&agents, &bundles).scenes;
+    for (offset, role, answers) in
+        [(11, "clerk", [Allow, Deny, Deny, Deny]), (12, "boss", [Deny, Allow, Deny, Deny])]
+    {
+        agents.fold(&agent(role), offset);
+        let mut replay = Replay::new(Kernel { scenes: kept, ..kernel(&agents, &bundles) });
+        // Asked again, what was asked before is kept.
+        for round in 0..2 {
+            let asked =
+                [("look", "{}"), ("change", r#"{"n":2}"#), ("change", r#"{"n":1}"#), ("other", r#"{"n":2}"#)];
+            let decided = asked.map(|(tool, input)| replay.tell(call(tool, input)).unwrap().decision);
+            assert_eq!(decided, answers, "{role}, round {round}");
+        }
+    }
 }
 
 #[test]
