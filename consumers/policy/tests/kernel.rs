@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{
-    Bundle, BundleFiles, BundleTable, Decision, Folded, Judgement, Kernel, Problem, Reason, generated_schema,
+    Bundle, BundleFiles, BundleTable, Decision, Folded, Judgement, Kernel, Problem, Reason, Scenes,
+    generated_schema,
 };
 use agentgov_schemas::Digest;
 use agentgov_schemas::event::{Message, ToolCall, ToolResult};
@@ -288,12 +289,12 @@ fn what_is_kept_between_questions_decides_nothing() {
         when { resource != Tool::\"look\" && context has n && context.n > 1 };",
     );
     let mut agents = AgentTable::default();
-    let kept = kernel(&agents, &bundles).scenes;
+    let kept = Scenes::default();
     for (offset, role, answers) in
         [(11, "clerk", [Allow, Deny, Deny, Deny]), (12, "boss", [Deny, Allow, Deny, Deny])]
     {
         agents.fold(&agent(role), offset);
-        let mut replay = Replay::new(Kernel { scenes: kept, ..kernel(&agents, &bundles) });
+        let mut replay = Replay::new(Kernel { scenes: &kept, ..kernel(&agents, &bundles) });
         // Asked again, what was asked before is kept.
         for round in 0..2 {
             let asked =
