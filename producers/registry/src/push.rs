@@ -118,6 +118,8 @@ pub(crate) fn append(topic: &GovernanceTopic<'_>, records: &[(String, Vec<u8>)])
         .client_config()
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        // docs/adr/0013-one-request-at-a-time.md
+        .set("max.in.flight.requests.per.connection", "1")
         // As Java's clients: a key has the same partition whoever writes it.
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", allowed.to_string())

@@ -82,6 +82,8 @@ impl Queue {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // docs/adr/0013-one-request-at-a-time.md
+            .set("max.in.flight.requests.per.connection", "1")
             // A numbered event is never given up.
             .set("message.timeout.ms", "0")
             // As Java's clients place keys.

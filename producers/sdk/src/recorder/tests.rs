@@ -15,7 +15,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
-use crate::Content;
+use crate::{Content, Message};
 
 mod spooled;
 
@@ -162,6 +162,30 @@ fn brokers_that_falter_lose_and_double_nothing() {
         RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
     ]);
     assert_gapless_and_in_order(&logged(&bootstrap, 501));
+}
+
+/// Kafka takes any number from a producer of which a partition has nothing yet. So if it refuses the first batch for a moment and
+/// takes the second, librdkafka believes that the first is there as well, and says so of events that are lost. Nothing may be
+/// sent behind a batch that is not acknowledged.
+#[test]
+fn what_was_refused_is_not_believed_to_be_there() {
+    let (cluster, bootstrap) = brokers();
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION],
+    );
+    let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
+    // Two do not go into one batch.
+    let text = vec![b'x'; LARGEST * 6 / 10];
+    for i in 0..20 {
+        let content = Some(Content { data: &text, media_type: "text/plain" });
+        let id = i.to_string();
+        let message = Some(Message { id: &id, role: "user", has_text: true, tool_calls: 0, content });
+        let event = Event { message, ..Event::new(catalogue::USER_INPUT, "s", AGENT) };
+        recorder.record(&event).unwrap();
+    }
+    assert_eq!(recorder.flush(PATIENCE), Ok(Flushed { durable: 20 }));
+    assert_gapless_and_in_order(&logged(&bootstrap, 20));
 }
 
 /// A connection may end after a batch was appended and before that was said. The batch is sent again under its producer's
