@@ -24,7 +24,8 @@ pub struct BarePublish {
     pub rate: Option<f64>,
 }
 
-/// Publishes, with the SDK's settings of the client but for how long it gathers: 20 ms, as the SDK did at first, not 40.
+/// Publishes, with the SDK's settings of the client but for how long it gathers, 20 ms, as the SDK did at first, not 40; and that
+/// it has five requests on its way, not one: it is a floor, and may lose what Kafka refused for a moment.
 pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchError> {
     let records = tape::read(&places.tapes.join(&what.tape))?;
     let producer: BaseProducer<DefaultProducerContext> = places
