@@ -322,8 +322,6 @@ fn producer(
         .set("transaction.timeout.ms", &timeout)
         .set("message.timeout.ms", &timeout)
         .set("acks", "all")
-        // docs/adr/0013-one-request-at-a-time.md
-        .set("max.in.flight.requests.per.connection", "1")
         // Nobody asks for each success; a failure aborts the transaction.
         .set("delivery.report.only.error", "true")
         .set("compression.type", "zstd")
