@@ -15,6 +15,7 @@
 
 mod assignment;
 mod batch;
+mod opening;
 mod outputs;
 mod restore;
 mod run;

@@ -47,6 +47,8 @@ pub struct Outgoing<'a> {
     pub key: &'a [u8],
     /// The value in the wire format; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
+    /// A number for topic and partition.
+    pub(super) place: usize,
 }
 
 /// An output that cannot be sent.
@@ -217,30 +219,26 @@ impl Outputs {
                 partition: r.partition,
                 key: self.bytes.get(r.key_start..r.value_start)?,
                 value: if r.tombstone { None } else { Some(self.bytes.get(r.value_start..r.end)?) },
+                place: usize::try_from(r.partition).ok()? * self.emitters.len() + r.emitter,
             })
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use agentgov_schemas::state::{Progress, SessionState};
-    use agentgov_schemas::subject;
     use agentgov_schemas::verdict::Origin;
+    use agentgov_schemas::{reject, subject};
 
     use super::*;
 
-    fn entry(next_offset: i64) -> SessionState<'static> {
-        let progress = Some(Progress { next_offset, bundles_announced: 0 });
-        SessionState { tenant_id: "", session_id: "", header: None, fact: None, call: None, progress }
-    }
-
-    #[test]
-    fn of_each_entry_of_the_changelog_the_last_is_sent_and_all_else() {
+    /// The evaluator's, with an entry of the changelog and a reject for each partition, key and next offset in turn.
+    pub(in crate::processor) fn entries_and_rejects(of: &[(i32, &str, i64)]) -> Outputs {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
         let mut outputs = Outputs::new(&topology, stage, |_, _| Ok(SchemaId(1))).unwrap();
-        let reject = agentgov_schemas::reject::Reject {
+        let reject = reject::Reject {
             stage: "evaluator",
             reason: "",
             detail: "",
@@ -250,13 +248,29 @@ mod tests {
             sha256: agentgov_schemas::Digest::of(b""),
             head: b"",
         };
-        for (partition, key, offset) in [(0, b"a", 1_i64), (1, b"a", 2), (0, b"b", 3), (0, b"a", 4)] {
-            outputs.at_partition(partition);
-            outputs.state(key, Some(&entry(offset))).unwrap();
-            outputs.emit(subject::REJECT, b"a", &reject).unwrap();
+        for (partition, key, next_offset) in of {
+            outputs.at_partition(*partition);
+            let progress = Some(Progress { next_offset: *next_offset, bundles_announced: 0 });
+            let entry = SessionState {
+                tenant_id: "",
+                session_id: "",
+                header: None,
+                fact: None,
+                call: None,
+                progress,
+            };
+            outputs.state(key.as_bytes(), Some(&entry)).unwrap();
+            outputs.emit(subject::REJECT, key.as_bytes(), &reject).unwrap();
         }
+        outputs
+    }
+
+    #[test]
+    fn of_each_entry_of_the_changelog_the_last_is_sent_and_all_else() {
+        let mut outputs = entries_and_rejects(&[(0, "a", 1), (1, "a", 2), (0, "b", 3), (0, "a", 4)]);
         outputs.at_partition(0);
         outputs.state::<SessionState<'_>>(b"b", None).unwrap();
+        let topology = Topology::embedded().unwrap();
         let state = topology.topic_of(subject::SESSION_STATE).unwrap().0;
         let sent: Vec<_> = outputs.to_send().collect();
         let states: Vec<_> = sent.iter().filter(|sent| sent.topic == state).collect();

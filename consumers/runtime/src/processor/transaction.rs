@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::topology::{Stage, Timing};
@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::Outputs;
+use super::opening::Opened;
 use super::outputs::Outgoing;
 use crate::backoff::Backoff;
 use crate::stop::{LATE, Parting};
@@ -30,6 +31,8 @@ const SURELY_LOST: u32 = 5;
 
 pub(super) struct Transactions {
     producer: Parting<BaseProducer<Deliveries>>,
+    /// Of this producer.
+    opened: Opened,
     kafka: KafkaEndpoint,
     group: String,
     /// A topic that it writes.
@@ -106,6 +109,7 @@ impl Transactions {
         let producer = producer(kafka, &group, &topic, name, transaction_timeout, health, stop)?;
         Ok(producer.map(|producer| Self {
             producer,
+            opened: Opened::default(),
             kafka: kafka.clone(),
             group,
             topic,
@@ -139,10 +143,16 @@ impl Transactions {
         offsets: &TopicPartitionList,
         group: ConsumerGroupMetadata,
     ) -> Outcome {
-        let outcome = self.transaction(outputs, offsets, group);
-        if outcome == Outcome::Committed {
-            self.lost = 0;
-        }
+        // Whatever does not commit opens nothing.
+        let mut opened = std::mem::take(&mut self.opened);
+        let outcome = match self.transaction(outputs, &mut opened, offsets, group) {
+            Ok(()) => {
+                self.opened = opened;
+                self.lost = 0;
+                Outcome::Committed
+            }
+            Err(outcome) => outcome,
+        };
         if let Outcome::Committed | Outcome::Aborted = outcome {
             // The coordinator has answered.
             self.health.clear("transaction");
@@ -153,45 +163,45 @@ impl Transactions {
     fn transaction(
         &self,
         outputs: &Outputs,
+        opened: &mut Opened,
         offsets: &TopicPartitionList,
         group: ConsumerGroupMetadata,
-    ) -> Outcome {
+    ) -> Result<(), Outcome> {
         self.producer.context().failed.store(false, Ordering::Release);
-        if let Err(error) = self.producer.begin_transaction() {
-            return Lost::at("beginning a transaction")(error);
-        }
+        self.producer.begin_transaction().map_err(Lost::at("beginning a transaction"))?;
         failpoint::edge("processor::begun");
-        for record in outputs.to_send() {
-            if let Err(error) = self.send(&record) {
+        let send = |record: &Outgoing<'_>| {
+            self.send(record).map_err(|error| {
                 tracing::warn!(%error, topic = record.topic, "output refused; aborting");
-                return self.abort();
-            }
-        }
-        // rust-rdkafka's commit flushes in steps of 100 ms: drained first, it has nothing to wait for.
+                self.abort()
+            })
+        };
+        opened.send(SystemTime::now(), outputs, send, || self.settle())?;
+        // rust-rdkafka's commit flushes in steps of 100 ms: settled first, it has nothing to wait for.
+        self.settle()?;
+        failpoint::edge("processor::produced");
+        let of_group = Arc::new((offsets.clone(), group));
+        self.retry("sending offsets", move |producer| {
+            let (offsets, group) = &*of_group;
+            producer.send_offsets_to_transaction(offsets, group, CALL)
+        })?;
+        failpoint::edge("processor::offsets-sent");
+        self.retry("committing a transaction", |producer| producer.commit_transaction(CALL))
+    }
+
+    /// Waits until all that was sent is acknowledged.
+    fn settle(&self) -> Result<(), Outcome> {
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
             serve(&self.producer);
             if self.stop.is_due() {
-                return Outcome::Left;
+                return Err(Outcome::Left);
             }
             if began.elapsed() > LATE {
                 self.wait("the broker does not take the outputs of a transaction");
             }
         }
-        if self.producer.context().failed.load(Ordering::Acquire) {
-            return self.abort();
-        }
-        failpoint::edge("processor::produced");
-        let of_group = Arc::new((offsets.clone(), group));
-        let sent = self.retry("sending offsets", move |producer| {
-            let (offsets, group) = &*of_group;
-            producer.send_offsets_to_transaction(offsets, group, CALL)
-        });
-        if sent != Outcome::Committed {
-            return sent;
-        }
-        failpoint::edge("processor::offsets-sent");
-        self.retry("committing a transaction", |producer| producer.commit_transaction(CALL))
+        if self.producer.context().failed.load(Ordering::Acquire) { Err(self.abort()) } else { Ok(()) }
     }
 
     fn send(&self, record: &Outgoing<'_>) -> Result<(), KafkaError> {
@@ -216,24 +226,23 @@ impl Transactions {
     }
 
     /// Repeats a call that may be repeated, aborts where the transaction is lost, and gives up where the producer is.
-    fn retry(&self, what: &'static str, call: impl Call) -> Outcome {
+    fn retry(&self, what: &'static str, call: impl Call) -> Result<(), Outcome> {
         let mut backoff = Backoff::default();
         let deadline = Instant::now() + GIVE_UP;
         loop {
-            let Some(answer) = self.race(what, &call) else { return Outcome::Left };
-            match answer {
-                Ok(()) => return Outcome::Committed,
+            match self.race(what, &call).ok_or(Outcome::Left)? {
+                Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(error = %e, what, "transaction lost; aborting");
-                    return self.abort();
+                    return Err(self.abort());
                 }
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
                     self.wait(format!("{what}: {error}"));
                     if self.pause(&mut backoff) {
-                        return Outcome::Left;
+                        return Err(Outcome::Left);
                     }
                 }
-                Err(error) => return Lost::at(what)(error),
+                Err(error) => return Err(Lost::at(what)(error)),
             }
         }
     }

@@ -1,0 +1,154 @@
+//! The first record of a producer in a partition goes alone.
+//!
+//! Kafka takes any sequence number from a producer of which a partition has nothing yet. If it refuses the first batch for a
+//! moment and takes the second, librdkafka believes that the first is there as well (ADR 0013). So nothing is sent behind
+//! the first record before it is acknowledged; once a partition knows the producer, Kafka refuses what is out of order.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use super::Outputs;
+use super::outputs::Outgoing;
+
+/// So long after its last record a partition counts as one that does not know the producer: brokers forget it after
+/// `producer.id.expiration.ms`, by default a day.
+const REST: Duration = Duration::from_mins(10);
+
+/// The partitions that know a producer.
+#[derive(Default)]
+pub(super) struct Opened {
+    /// When the producer wrote to each place ([`Outgoing::place`]), if it did. By the wall clock, which goes on while a machine
+    /// sleeps.
+    last: Vec<Option<SystemTime>>,
+}
+
+impl Opened {
+    /// Sends `outputs`, in order within each partition. The first record in a partition that does not know the producer is sent
+    /// before `settle`, which waits until all that was sent is acknowledged, and what follows it there afterwards.
+    ///
+    /// What is opened is noted at once: forget it if the transaction does not commit.
+    ///
+    /// # Errors
+    /// Those of `send` and `settle`, after which nothing more is sent.
+    pub(super) fn send<E>(
+        &mut self,
+        now: SystemTime,
+        outputs: &Outputs,
+        mut send: impl FnMut(&Outgoing<'_>) -> Result<(), E>,
+        settle: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut opening = BTreeSet::new();
+        let mut held = false;
+        for record in outputs.to_send() {
+            if opening.contains(&record.place) {
+                held = true;
+                continue;
+            }
+            if !self.touch(record.place, now) {
+                opening.insert(record.place);
+            }
+            send(&record)?;
+        }
+        if !held {
+            return Ok(());
+        }
+        settle()?;
+        let mut first = opening.clone();
+        for record in outputs.to_send() {
+            if opening.contains(&record.place) && !first.remove(&record.place) {
+                send(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a record, and tells whether the place knew the producer.
+    fn touch(&mut self, place: usize, now: SystemTime) -> bool {
+        if self.last.len() <= place {
+            self.last.resize(place + 1, None);
+        }
+        let before = self.last.get_mut(place).and_then(|last| last.replace(now));
+        before.is_some_and(|before| now.duration_since(before).is_ok_and(|rest| rest < REST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::subject;
+    use agentgov_schemas::topology::Topology;
+
+    use super::super::outputs::tests::entries_and_rejects;
+    use super::*;
+
+    fn outputs(of: &[(i32, &str)]) -> Outputs {
+        let of: Vec<_> = of.iter().map(|&(partition, key)| (partition, key, 1)).collect();
+        entries_and_rejects(&of)
+    }
+
+    /// What is done to send `outputs`: `s` and `r` are entries and rejects.
+    fn log(opened: &mut Opened, now: SystemTime, outputs: &Outputs) -> Vec<String> {
+        let topology = Topology::embedded().unwrap();
+        let rejects = topology.topic_of(subject::REJECT).unwrap().0;
+        let log = std::cell::RefCell::new(Vec::new());
+        let send = |record: &Outgoing<'_>| {
+            let topic = if record.topic == rejects { "r" } else { "s" };
+            let key = String::from_utf8_lossy(record.key);
+            log.borrow_mut().push(format!("{topic}{} {key}", record.partition));
+            Ok::<_, ()>(())
+        };
+        let settle = || {
+            log.borrow_mut().push("settle".into());
+            Ok(())
+        };
+        opened.send(now, outputs, send, settle).unwrap();
+        log.into_inner()
+    }
+
+    #[test]
+    fn nothing_follows_the_first_record_of_a_partition_before_it_is_acknowledged() {
+        let mut opened = Opened::default();
+        let now = SystemTime::now();
+        let sent = log(&mut opened, now, &outputs(&[(0, "a"), (0, "b"), (2, "c"), (0, "d"), (2, "e")]));
+        let (first, rest) =
+            (["s0 a", "r0 a", "s2 c", "r2 c"], ["s0 b", "r0 b", "s0 d", "r0 d", "s2 e", "r2 e"]);
+        assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat());
+
+        let sent = log(&mut opened, now, &outputs(&[(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]));
+        let (first, rest) =
+            (["s0 a", "r0 a", "s0 b", "r0 b", "s1 c", "r1 c", "s2 e", "r2 e"], ["s1 d", "r1 d"]);
+        assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat(), "only partition 1 is new");
+    }
+
+    #[test]
+    fn a_partition_is_opened_once_and_again_after_a_long_rest_or_when_the_clock_went_back() {
+        let mut opened = Opened::default();
+        let two = outputs(&[(0, "a"), (0, "b")]);
+        let mut now = SystemTime::now();
+        let mut settles = |now| log(&mut opened, now, &two).contains(&"settle".to_owned());
+        assert!(settles(now));
+        assert!(!settles(now));
+        now += REST - Duration::from_secs(1);
+        assert!(!settles(now), "known, if there was no long rest");
+        now += REST - Duration::from_secs(1);
+        assert!(!settles(now), "what counts is its last record");
+        now += REST;
+        assert!(settles(now));
+        now -= Duration::from_secs(1);
+        assert!(settles(now));
+        assert!(
+            !log(&mut Opened::default(), now, &outputs(&[(0, "a"), (1, "b")])).contains(&"settle".to_owned())
+        );
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_what_did_not_settle() {
+        let mut sent = 0;
+        let send = |_: &Outgoing<'_>| {
+            sent += 1;
+            Ok(())
+        };
+        let two = outputs(&[(0, "a"), (0, "b")]);
+        let result = Opened::default().send(SystemTime::now(), &two, send, || Err("refused"));
+        assert_eq!((result, sent), (Err("refused"), 2));
+    }
+}
