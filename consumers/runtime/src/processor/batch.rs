@@ -15,7 +15,10 @@ const IDLE: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(5);
 /// Batches begin so far apart, under load. A transaction is a request to the broker for each partition of each topic, however few records
 /// there are: more often than this costs more cores than it saves waiting (docs/performance.md has figures).
-const APART: Duration = Duration::from_millis(70);
+pub(super) const APART: Duration = Duration::from_millis(70);
+/// The same where transactions write the input: it comes as they commit, so at the pace of the stage before, and what waited for that
+/// need not wait again. Several processes of that stage commit in turn.
+pub(super) const APART_BY_COMMITS: Duration = Duration::from_millis(35);
 const MOST_RECORDS: usize = 20_000;
 /// What a batch begins with, and never falls below.
 const FEW_RECORDS: usize = 100;
@@ -28,15 +31,15 @@ const MOST_BYTES: usize = 32 << 20;
 pub(super) struct Pace {
     most: usize,
     began: Option<Instant>,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { most: FEW_RECORDS * 10, began: None }
-    }
+    /// How far apart batches begin, under load.
+    apart: Duration,
 }
 
 impl Pace {
+    pub(super) fn new(apart: Duration) -> Self {
+        Self { most: FEW_RECORDS * 10, began: None, apart }
+    }
+
     /// Stepping `records` began then, and took so long.
     pub(super) fn took(&mut self, records: usize, began: Instant, time: Duration) {
         if records > 0 {
@@ -51,7 +54,7 @@ impl Pace {
 
     /// Until when to gather what follows a first record, which came `now`.
     fn gather_until(&self, now: Instant) -> Instant {
-        let apart = self.began.map(|began| began + APART);
+        let apart = self.began.map(|began| began + self.apart);
         apart.map_or(now + GATHER, |apart| apart.max(now + GATHER))
     }
 }
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_what_is_stepped_in_a_moment() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(APART);
         let now = Instant::now();
         let slow = |pace: &mut Pace| pace.took(pace.most, now, STEPPING * 3);
         let quick = |pace: &mut Pace| pace.took(pace.most, now, STEPPING / 10);
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn batches_begin_apart_under_load_and_at_once_when_idle() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(APART);
         let began = Instant::now();
         assert_eq!(pace.gather_until(began), began + GATHER, "the first one");
         pace.took(3, began, STEPPING / 10);

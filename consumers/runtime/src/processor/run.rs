@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
-use super::batch::{End, Fetched, Pace, fetch};
+use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
 use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
 use super::stage::Processor;
@@ -106,7 +106,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         if !tables.fold_to_end(folding(config, &mut processor, &mut schemas)) {
             return Ok(None);
         }
-        let (bytes, wait) = gulps(&config.topology, &input.value);
+        let Gulps { min_bytes, max_wait_ms, apart } = gulps(&config.topology, &input.value);
         let consumer: BaseConsumer<GroupContext> = kafka
             .consumer_config(&stage.group.value)
             .set("enable.auto.offset.store", "false")
@@ -116,8 +116,8 @@ impl<'c, P: Processor> Loop<'c, P> {
             .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
             .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
             .set("reconnect.backoff.max.ms", "2000")
-            .set("fetch.min.bytes", bytes)
-            .set("fetch.wait.max.ms", wait)
+            .set("fetch.min.bytes", min_bytes)
+            .set("fetch.wait.max.ms", max_wait_ms)
             .set("queued.max.messages.kbytes", "65536")
             .create_with_context(GroupContext::default())
             .map_err(StageError::kafka("creating the consumer"))?;
@@ -133,7 +133,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             transactions,
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
-            pace: Pace::default(),
+            pace: Pace::new(apart),
             trouble: None,
             reached: BTreeMap::new(),
             work: Work::new(config, &input.value, processor, schemas, outputs, limit),
@@ -364,13 +364,24 @@ fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut Sch
     Folding { processor, topology, schemas, health, stop }
 }
 
-/// From how many bytes on, and after how many milliseconds, a topic is fetched. What transactions write becomes readable when they
-/// commit, and is fetched then. What is written otherwise comes append by append: a trickle is fetched in gulps, a stream as
-/// it comes.
-fn gulps(topology: &Topology, topic: &str) -> (&'static str, &'static str) {
+/// How much of a topic is taken at a time.
+struct Gulps {
+    /// From how many bytes on it is fetched.
+    min_bytes: &'static str,
+    /// After how many milliseconds it is fetched however little there is.
+    max_wait_ms: &'static str,
+    /// How far apart batches begin, under load.
+    apart: Duration,
+}
+
+/// What transactions write becomes readable when they commit, and is fetched then. What is written otherwise comes append by append:
+/// a trickle is fetched in gulps, a stream as it comes.
+fn gulps(topology: &Topology, topic: &str) -> Gulps {
     match topology.topics.get(topic).map(|topic| topic.value.producer) {
-        Some(ProducerKind::Transactional) => ("1", "20"),
-        _ => ("65536", "10"),
+        Some(ProducerKind::Transactional) => {
+            Gulps { min_bytes: "1", max_wait_ms: "20", apart: APART_BY_COMMITS }
+        }
+        _ => Gulps { min_bytes: "65536", max_wait_ms: "10", apart: APART },
     }
 }
 
@@ -424,7 +435,12 @@ mod tests {
     #[test]
     fn what_transactions_write_is_fetched_as_they_commit() {
         let topology = Topology::embedded().unwrap();
-        assert_eq!(gulps(&topology, "agent.verdicts").0, "1");
-        assert_eq!(gulps(&topology, "agent.actions").0, "65536", "its producers write append by append");
+        let (verdicts, actions) = (gulps(&topology, "agent.verdicts"), gulps(&topology, "agent.actions"));
+        assert_eq!((verdicts.min_bytes, verdicts.apart), ("1", APART_BY_COMMITS));
+        assert_eq!(
+            (actions.min_bytes, actions.apart),
+            ("65536", APART),
+            "its producers write append by append"
+        );
     }
 }
