@@ -38,10 +38,10 @@ impl Opened {
         settle: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let mut opening = BTreeSet::new();
-        let mut held = false;
+        let mut held = Vec::new();
         for record in outputs.to_send() {
             if opening.contains(&record.place) {
-                held = true;
+                held.push(record);
                 continue;
             }
             if !self.touch(record.place, now) {
@@ -49,17 +49,11 @@ impl Opened {
             }
             send(&record)?;
         }
-        if !held {
+        if held.is_empty() {
             return Ok(());
         }
         settle()?;
-        let mut first = opening.clone();
-        for record in outputs.to_send() {
-            if opening.contains(&record.place) && !first.remove(&record.place) {
-                send(&record)?;
-            }
-        }
-        Ok(())
+        held.iter().try_for_each(send)
     }
 
     /// Notes a record, and tells whether the place knew the producer.

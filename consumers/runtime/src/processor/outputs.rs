@@ -219,7 +219,7 @@ impl Outputs {
                 partition: r.partition,
                 key: self.bytes.get(r.key_start..r.value_start)?,
                 value: if r.tombstone { None } else { Some(self.bytes.get(r.value_start..r.end)?) },
-                place: usize::try_from(r.partition).ok()? * self.emitters.len() + r.emitter,
+                place: usize::try_from(r.partition).unwrap_or_default() * self.emitters.len() + r.emitter,
             })
         })
     }
