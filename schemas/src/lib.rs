@@ -7,11 +7,13 @@
 //! - [`wire`]: the Confluent wire format, and datum encoding and decoding
 //! - [`topology`]: the typed `topology.yaml`
 //! - [`yaml`]: files that people write, with every mistake at its place
+//! - [`escape`]: text of others, safe to print
 //! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
 
 pub mod alert;
 pub mod catalogue;
 pub mod digest;
+pub mod escape;
 pub mod event;
 pub mod governance;
 pub mod key;
