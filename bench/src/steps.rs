@@ -178,6 +178,7 @@ pub fn step(
             let at = TopicPartition::new("actions", 0);
             for (offset, (key, value)) in composed.iter().enumerate() {
                 rows.push(&Record {
+                    skipped: 0,
                     at: &at,
                     offset: offset as i64,
                     logged_at: Millis(1_700_000_000_000),

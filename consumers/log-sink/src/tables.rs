@@ -72,6 +72,7 @@ fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {
              `{table}`"
         ));
     }
+    // The tables of these have a column `skipped`.
     let gapless = topic.value.producer == ProducerKind::Idempotent;
     let route = Route { topic: name.to_owned(), table: table.to_owned(), gapless };
     Ok(Feed { subject: *subject, route })

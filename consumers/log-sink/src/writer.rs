@@ -2,56 +2,70 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_runtime::sink::native::Block;
+use agentgov_runtime::sink::native::{Block, Column};
 use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
 use agentgov_runtime::{Health, SchemaCache, SchemaLookup, StageError, Stop};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, subject};
 use serde::Deserialize;
 
-use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, tool, verdict};
+use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};
 use crate::ledger::Ledger;
 use crate::tables::{Feed, STAGE};
 
 /// How the records of one topic become rows.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Table {
-    block: fn() -> Block,
+    columns: fn() -> Vec<Column>,
     push: Push,
+    gapless: bool,
 }
 
-/// Decodes a datum and fills a row with it, or with why it does not decode.
-type Push = fn(&mut Block, raw::Raw<'_>, &Writers<'_>);
+/// Decodes a datum and fills a row with it, or with why it does not decode; and with what was passed over, if the table has that.
+type Push = fn(&mut Block, raw::Raw<'_>, &Writers<'_>, Option<u64>);
 
 /// A record's datum and its writer's schema, or why there is none: a reason of docs/errors, and the detail.
 type Writers<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (&'static str, String)>;
 
 impl Table {
-    fn of<C>() -> Self
+    fn of<C>(gapless: bool) -> Self
     where
         C: Columns,
         for<'a> C::Value<'a>: Deserialize<'a>,
     {
-        Self { block: || Block::new(raw::Columns::columns().chain(C::columns()).collect()), push: push::<C> }
+        Self { columns: || raw::Columns::columns().chain(C::columns()).collect(), push: push::<C>, gapless }
     }
 
-    fn for_subject(name: &str) -> Option<Self> {
+    fn for_feed(feed: &Feed) -> Option<Self> {
+        let gapless = feed.route.gapless;
         [
-            (subject::ACTION_EVENT, Self::of::<action::Columns>()),
-            (subject::VERDICT, Self::of::<verdict::Columns>()),
-            (subject::ALERT, Self::of::<alert::Columns>()),
-            (subject::REJECT, Self::of::<reject::Columns>()),
-            (subject::AGENT, Self::of::<agent::Columns>()),
-            (subject::TOOL, Self::of::<tool::Columns>()),
-            (subject::BUNDLE, Self::of::<bundle::Columns>()),
+            (subject::ACTION_EVENT, Self::of::<action::Columns>(gapless)),
+            (subject::VERDICT, Self::of::<verdict::Columns>(gapless)),
+            (subject::ALERT, Self::of::<alert::Columns>(gapless)),
+            (subject::REJECT, Self::of::<reject::Columns>(gapless)),
+            (subject::AGENT, Self::of::<agent::Columns>(gapless)),
+            (subject::TOOL, Self::of::<tool::Columns>(gapless)),
+            (subject::BUNDLE, Self::of::<bundle::Columns>(gapless)),
         ]
         .into_iter()
-        .find(|(subject, _)| subject.name == name)
+        .find(|(subject, _)| subject.name == feed.subject.name)
         .map(|(_, table)| table)
+    }
+
+    fn block(&self) -> Block {
+        let mut columns = (self.columns)();
+        if self.gapless {
+            columns.extend(skipped::Columns::columns());
+        }
+        Block::new(columns)
+    }
+
+    fn push(&self, block: &mut Block, raw: raw::Raw<'_>, skipped: u64, writers: &Writers<'_>) {
+        (self.push)(block, raw, writers, self.gapless.then_some(skipped));
     }
 }
 
-fn push<C>(block: &mut Block, mut raw: raw::Raw<'_>, writers: &Writers<'_>)
+fn push<C>(block: &mut Block, mut raw: raw::Raw<'_>, writers: &Writers<'_>, skipped: Option<u64>)
 where
     C: Columns,
     for<'a> C::Value<'a>: Deserialize<'a>,
@@ -70,6 +84,9 @@ where
     match &decoded {
         Some(value) => C::fill(&mut cells, value),
         None => C::absent(&mut cells),
+    }
+    if let Some(skipped) = skipped {
+        skipped::Columns::fill(&mut cells, &skipped);
     }
 }
 
@@ -92,7 +109,7 @@ impl LogWriter {
     ) -> Self {
         let tables = feeds
             .iter()
-            .filter_map(|feed| Some((feed.route.topic.clone(), Table::for_subject(feed.subject.name)?)))
+            .filter_map(|feed| Some((feed.route.topic.clone(), Table::for_feed(feed)?)))
             .collect();
         Self { tables, schemas, ledger, health: health.clone(), stop: stop.clone() }
     }
@@ -105,25 +122,27 @@ impl LogWriter {
 
 impl Writer for LogWriter {
     fn block(&self, topic: &str) -> Result<Block, StageError> {
-        Ok((self.table(topic)?.block)())
+        Ok(self.table(topic)?.block())
     }
 
     fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError> {
         let table = self.table(&record.at.topic)?;
-        let raw = raw::Raw::new(record, claim);
+        let (raw, skipped) = (raw::Raw::new(record, claim), record.skipped);
         let (id, datum) = match wire::split(record.value.unwrap_or_default()) {
             Ok(split) => split,
             Err(error) => {
-                (table.push)(block, raw, &Err((error.reason(), error.to_string())));
+                table.push(block, raw, skipped, &Err((error.reason(), error.to_string())));
                 return Ok(Pushed::Row);
             }
         };
         match self.schemas.get(id, &self.health, &self.stop) {
             SchemaLookup::Stopped => return Ok(Pushed::Stopped),
-            SchemaLookup::Unknown(detail) => (table.push)(block, raw, &Err(("unknown_schema_id", detail))),
+            SchemaLookup::Unknown(detail) => {
+                table.push(block, raw, skipped, &Err(("unknown_schema_id", detail)));
+            }
             SchemaLookup::Known(schema) => {
                 self.ledger.meet(id, &schema, record)?;
-                (table.push)(block, raw, &Ok((&schema, id, datum)));
+                table.push(block, raw, skipped, &Ok((&schema, id, datum)));
             }
         }
         Ok(Pushed::Row)
@@ -139,6 +158,7 @@ impl Writer for LogWriter {
 #[derive(Debug)]
 pub struct Actions {
     block: Block,
+    table: Table,
     schema: &'static wire::Schema,
 }
 
@@ -148,8 +168,8 @@ impl Actions {
     /// # Errors
     /// If this build's schema does not parse.
     pub fn new() -> Result<Self, wire::SchemaError> {
-        let block = Block::new(raw::Columns::columns().chain(action::Columns::columns()).collect());
-        Ok(Self { block, schema: subject::ACTION_EVENT.schema()? })
+        let table = Table::of::<action::Columns>(true);
+        Ok(Self { block: table.block(), table, schema: subject::ACTION_EVENT.schema()? })
     }
 
     /// Adds a record as a row.
@@ -159,7 +179,7 @@ impl Actions {
         let writers = split
             .map(|(id, datum)| (self.schema, id, datum))
             .map_err(|error| (error.reason(), error.to_string()));
-        push::<action::Columns>(&mut self.block, raw, &writers);
+        self.table.push(&mut self.block, raw, record.skipped, &writers);
     }
 
     /// Bytes gathered.

@@ -40,6 +40,7 @@ pub(crate) mod alert;
 pub(crate) mod bundle;
 pub(crate) mod raw;
 pub(crate) mod reject;
+pub(crate) mod skipped;
 pub(crate) mod tool;
 pub(crate) mod verdict;
 

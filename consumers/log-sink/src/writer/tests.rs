@@ -17,20 +17,20 @@ fn writer() -> (LogWriter, Vec<Feed>) {
     (LogWriter::new(&feeds, SchemaCache::new(registry), Ledger::default(), &health, &stop), feeds)
 }
 
-/// Names of a table's columns as its migration declares them; those of a nested one with a dot.
+/// Names of a table's columns as its migrations declare and add them; those of a nested one with a dot.
 fn declared(table: &str) -> BTreeSet<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-    let file = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.to_str().unwrap().ends_with(&format!("_{table}.sql")))
-        .unwrap();
-    let sql = std::fs::read_to_string(file).unwrap();
-    let columns = sql
-        .lines()
-        .filter_map(|line| line.strip_prefix("    "))
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(','));
-    columns
+    let files = std::fs::read_dir(folder).unwrap();
+    let files: Vec<_> = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    let of = |statement: &str| {
+        let of = files.iter().filter(|sql| sql.lines().any(|line| line == format!("{statement} {table}")));
+        of.flat_map(|sql| sql.lines()).filter_map(|line| line.strip_prefix("    ")).collect::<Vec<_>>()
+    };
+    let made = of("CREATE TABLE IF NOT EXISTS").into_iter();
+    let made = made.filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(','));
+    let added =
+        of("ALTER TABLE").into_iter().filter_map(|line| line.strip_prefix("ADD COLUMN IF NOT EXISTS "));
+    made.chain(added)
         .flat_map(|line| {
             let (name, kind) = line.split_once(' ').unwrap();
             match kind.strip_prefix("Nested(") {
@@ -66,7 +66,15 @@ fn what_does_not_decode_is_a_row_all_the_same() {
             (Some(&[0, 0, 0]), "truncated_header"),
         ];
         for (value, reason) in bad {
-            let record = Record { at: &at, offset: 7, logged_at: Millis(0), key: None, value, headers: None };
+            let record = Record {
+                at: &at,
+                offset: 7,
+                logged_at: Millis(0),
+                key: None,
+                value,
+                headers: None,
+                skipped: 0,
+            };
             block.clear();
             assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Row);
             let encoded = block.encode().unwrap();
@@ -89,6 +97,7 @@ fn asked_to_stop_while_the_registry_is_away_leaves_the_block_as_it_was() {
         key: None,
         value: Some(&[0, 0, 0, 0, 1, 2]),
         headers: None,
+        skipped: 0,
     };
     writer.stop.ask();
     assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Stopped);

@@ -198,7 +198,7 @@ impl<W: Writer> Sink<W> {
     ) -> Result<(), NotYet> {
         let Some(lane) = self.lanes.get(place) else { return Ok(()) };
         let names: BTreeSet<_> = partitions.iter().map(|at| at.name().to_owned()).collect();
-        let tails = protocol::look(&self.store, &lane.route.table, &names)?;
+        let tails = protocol::look(&self.store, &lane.route.table, lane.route.gapless, &names)?;
         let gaps = self.accepted_gaps(&names)?;
         let mut compare = BTreeMap::new();
         for at in partitions {
@@ -322,7 +322,7 @@ impl<W: Writer> Sink<W> {
         let name = quote(at.name());
         // The first offset that is there twice, or has no successor.
         let odd: Result<Vec<Odd>, _> = self.store.select(&format!(
-            "SELECT offset, count FROM (SELECT offset, count() AS count, leadInFrame(offset, 1, offset + 1) OVER \
+            "SELECT offset, count FROM (SELECT offset, count() AS count, leadInFrame(offset - max(skipped), 1, offset + 1) OVER \
              (ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS following \
              FROM {table} WHERE topic_partition = {name} GROUP BY offset) WHERE count > 1 OR following != offset + 1 \
              ORDER BY offset LIMIT 1"
@@ -339,9 +339,9 @@ impl<W: Writer> Sink<W> {
             most => format!("{} to {most}", expected.start),
         };
         NotYet::Fatal(StageError::Internal(format!(
-            "{}: table {table}: expected {expected} rows of {at} for offsets {} to {}, found {}{place}; rows were changed from outside, \
-             or lost by the store: see docs/errors/hole.md",
-            self.options.stage, tail.first, tail.last, tail.count
+            "{}: table {table}: expected {expected} rows of {at} for offsets {} to {}, {} of which have no record, found {}{place}; rows \
+             were changed from outside, or lost by the store: see docs/errors/hole.md",
+            self.options.stage, tail.first, tail.last, tail.skipped, tail.count
         )))
     }
 

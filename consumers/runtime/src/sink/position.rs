@@ -20,11 +20,11 @@ pub(super) enum Position {
     Overtaken { from: i64, to: i64, compare: Option<i64> },
     /// The topic ends before what the table has of it.
     Shorter { expected: i64 },
-    /// The table should have `expected` rows between its first and its last offset.
+    /// The table should have `expected` rows between its first and its last offset, beside what was passed over.
     Hole { expected: Range<u64> },
 }
 
-/// Decides. `gaps`: offsets that were accepted as lost. `gapless`: every offset of the topic is a record.
+/// Decides. `gaps`: offsets that were accepted as lost. `gapless`: every offset is a row, or is counted as passed over by the row after it.
 pub(super) fn position(
     tail: Option<&Tail>,
     marks: Watermarks,
@@ -38,6 +38,7 @@ pub(super) fn position(
     if let (Some(tail), true) = (tail, gapless) {
         let whole = tail.first..tail.last + 1;
         let most = u64::try_from(whole.end - whole.start).unwrap_or_default();
+        let most = most.saturating_sub(tail.skipped);
         let least = most.saturating_sub(covered(gaps, &whole));
         if !(least..=most).contains(&tail.count) {
             return Position::Hole { expected: least..most + 1 };
@@ -73,8 +74,12 @@ mod tests {
     use super::*;
 
     fn tail(first: i64, last: i64, count: u64) -> Option<Tail> {
+        passed(first, last, count, 0)
+    }
+
+    fn passed(first: i64, last: i64, count: u64, skipped: u64) -> Option<Tail> {
         let identity = Identity { sha256: Digest::of(b""), logged_at: Millis(0) };
-        Some(Tail { first, last, count, identity })
+        Some(Tail { first, last, count, skipped, identity })
     }
 
     fn go_on(next: i64, compare: Option<i64>) -> Position {
@@ -131,6 +136,81 @@ mod tests {
                 vec![2..4],
                 true,
                 Position::Hole { expected: 7..10 },
+            ),
+            ("offsets passed over", passed(0, 8, 6, 3), marks(0, 9), vec![], true, go_on(9, Some(8))),
+            (
+                "nothing but passed over before",
+                passed(0, 8, 1, 8),
+                marks(0, 9),
+                vec![],
+                true,
+                go_on(9, Some(8)),
+            ),
+            ("a marker at the end", passed(0, 8, 6, 3), marks(0, 11), vec![], true, go_on(9, Some(8))),
+            (
+                "passed over, and one row missing",
+                passed(0, 8, 5, 3),
+                marks(0, 9),
+                vec![],
+                true,
+                Position::Hole { expected: 6..7 },
+            ),
+            (
+                "passed over, and one row doubled",
+                passed(0, 8, 7, 3),
+                marks(0, 9),
+                vec![],
+                true,
+                Position::Hole { expected: 6..7 },
+            ),
+            ("passed over, and a gap", passed(0, 8, 4, 3), marks(0, 9), vec![2..4], true, go_on(9, Some(8))),
+            (
+                "passed over, a gap and a hole",
+                passed(0, 8, 3, 3),
+                marks(0, 9),
+                vec![2..4],
+                true,
+                Position::Hole { expected: 4..7 },
+            ),
+            (
+                "old months dropped within what was passed over",
+                passed(4, 8, 3, 2),
+                marks(0, 9),
+                vec![],
+                true,
+                go_on(9, Some(8)),
+            ),
+            (
+                "retention within what was passed over",
+                passed(0, 8, 6, 3),
+                marks(10, 12),
+                vec![],
+                true,
+                overtaken(9, 10, None),
+            ),
+            (
+                "the rest of what retention left was passed over",
+                passed(0, 12, 7, 4),
+                marks(10, 13),
+                vec![9..11],
+                true,
+                go_on(13, Some(12)),
+            ),
+            (
+                "more passed over than there are offsets",
+                passed(0, 8, 1, u64::MAX),
+                marks(0, 9),
+                vec![],
+                true,
+                Position::Hole { expected: 0..1 },
+            ),
+            (
+                "topic re-created, shorter",
+                passed(0, 8, 6, 3),
+                marks(0, 3),
+                vec![],
+                true,
+                Position::Shorter { expected: 9 },
             ),
             ("overlapping gaps", tail(0, 8, 6), marks(0, 9), vec![2..4, 3..5], true, go_on(9, Some(8))),
         ] {

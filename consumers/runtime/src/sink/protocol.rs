@@ -22,12 +22,14 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// What a table holds of a topic-partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// The lowest offset.
+    /// The lowest offset; where offsets right before it were passed over, the lowest of these.
     pub first: i64,
     /// The highest offset.
     pub last: i64,
     /// How many rows.
     pub count: u64,
+    /// How many offsets between `first` and `last` were passed over, since the topic has no record there.
+    pub skipped: u64,
     /// What the record at `last` is known by.
     pub identity: Identity,
 }
@@ -92,10 +94,11 @@ pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<bool, StoreE
     }
 }
 
-/// What `table` holds of `names`; those of which it holds nothing are absent.
+/// What `table` holds of `names`; those of which it holds nothing are absent. `gapless`: it has a column `skipped`.
 pub fn look(
     store: &Store,
     table: &str,
+    gapless: bool,
     names: &BTreeSet<String>,
 ) -> Result<BTreeMap<String, Tail>, StoreError> {
     #[derive(Deserialize)]
@@ -104,12 +107,16 @@ pub fn look(
         first: i64,
         last: i64,
         count: u64,
+        passed: u64,
         sha256: Digest,
         logged_at: Millis,
     }
     let listed: Vec<_> = names.iter().map(|name| quote(name)).collect();
+    // As the projection has it, whichever the table has.
+    let (first, skipped) =
+        if gapless { ("offset - skipped", "sum(skipped)") } else { ("offset", "toUInt64(0)") };
     let rows: Vec<Row> = store.select(&format!(
-        "SELECT topic_partition, min(offset) AS first, max(offset) AS last, count() AS count, \
+        "SELECT topic_partition, min({first}) AS first, max(offset) AS last, count() AS count, {skipped} AS passed, \
          lower(hex(argMax(record_sha256, offset))) AS sha256, \
          toUnixTimestamp64Milli(argMax(logged_at, offset)) AS logged_at FROM {table} WHERE topic_partition IN ({}) \
          GROUP BY topic_partition",
@@ -117,7 +124,7 @@ pub fn look(
     ))?;
     let tail = |r: &Row| {
         let identity = Identity { sha256: r.sha256, logged_at: r.logged_at };
-        Tail { first: r.first, last: r.last, count: r.count, identity }
+        Tail { first: r.first, last: r.last, count: r.count, skipped: r.passed, identity }
     };
     Ok(rows.into_iter().map(|row| (row.topic_partition.clone(), tail(&row))).collect())
 }

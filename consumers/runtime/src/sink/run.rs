@@ -299,6 +299,7 @@ fn gather<W: Writer>(
         key: message.key(),
         value: message.payload(),
         headers: message.headers(),
+        skipped: 0,
     };
     lane.take(writer, &record)
 }

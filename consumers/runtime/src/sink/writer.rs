@@ -23,6 +23,8 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// Its headers, in order; absent: none.
     pub headers: Option<&'a BorrowedHeaders>,
+    /// How many offsets right before it were passed over, since the topic has no record there. Only where it is gapless.
+    pub skipped: u64,
 }
 
 /// What became of a record.
@@ -52,7 +54,7 @@ impl From<StoreError> for NotReady {
 /// Turns records into rows. Every record is a row: a writer has no way to leave one out.
 pub trait Writer {
     /// An empty block of the table that the records of `topic` go to. Its columns include `topic_partition`, `offset`,
-    /// `claim`, `logged_at` and `record_sha256`, on which the protocol relies.
+    /// `claim`, `logged_at` and `record_sha256`, and `skipped` where the topic is gapless, on which the protocol relies.
     fn block(&self, topic: &str) -> Result<Block, StageError>;
 
     /// Adds `record` to a block of its topic, under `claim`. An error ends the stage.

@@ -1,0 +1,9 @@
+-- As for actions.
+ALTER TABLE tools
+    ADD COLUMN IF NOT EXISTS skipped UInt64 CODEC(ZSTD) AFTER claim,
+    ADD PROJECTION IF NOT EXISTS tail_skipped
+    (
+        SELECT topic_partition, min(offset - skipped), max(offset), count(), sum(skipped), argMax(record_sha256, offset), argMax(logged_at, offset)
+        GROUP BY topic_partition
+    ),
+    DROP PROJECTION IF EXISTS tail
