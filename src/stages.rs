@@ -8,6 +8,7 @@ use agentgov_alerter::Alerter;
 use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
 use agentgov_runtime::health::Snapshot;
+use agentgov_runtime::panics::Watch;
 use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
 use agentgov_schemas::topology::Topology;
 
@@ -16,6 +17,8 @@ use crate::failure::Failure;
 /// Stages that run.
 pub struct Running {
     stop: Stop,
+    /// Of all threads of this process, until the stages have ended.
+    panics: Watch,
     stages: Vec<(Health, JoinHandle<Result<(), StageError>>)>,
 }
 
@@ -36,6 +39,7 @@ impl Running {
             return Err(Failure::new(ExitCode::Usage, message));
         }
         let stop = Stop::default();
+        let panics = Watch::new(stop.clone());
         let mut stages = Vec::new();
         for name in names {
             let health = Health::new(name.as_str());
@@ -61,7 +65,7 @@ impl Running {
                 .map_err(|e| Failure::new(ExitCode::Failed, format!("starting a thread for {name}: {e}")))?;
             stages.push((health, thread));
         }
-        Ok(Self { stop, stages })
+        Ok(Self { stop, panics, stages })
     }
 
     /// To ask the stages to end.
@@ -95,6 +99,9 @@ impl Running {
                 told.collect::<Vec<_>>()
             };
             if self.stop.wait(Duration::from_millis(100)) {
+                if let Some(panic) = self.panics.panic() {
+                    return Err(panic.into());
+                }
                 return Err(Failure::all(
                     ExitCode::Failed,
                     &format!("stopped while waiting for {what}"),
@@ -124,14 +131,17 @@ impl Running {
                 first = ended.map_err(Failure::from);
             }
         }
-        first
+        // Whichever thread panicked: that is why the others ended.
+        self.panics.panic().map_or(first, |panic| Err(panic.into()))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.ask();
-        if let Err(failure) = self.join_all() {
+        if !self.stages.is_empty()
+            && let Err(failure) = self.join_all()
+        {
             tracing::error!(%failure, "a stage failed");
         }
     }

@@ -14,7 +14,7 @@ use agentgov_log_sink::Actions;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
 use agentgov_runtime::Health;
 use agentgov_runtime::processor::{Outputs, Processor, RestoreValue, TableRecord};
-use agentgov_runtime::sink::{Record, TopicPartition};
+use agentgov_runtime::sink::{Headers, Record, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
@@ -184,7 +184,7 @@ pub fn step(
                     logged_at: Millis(1_700_000_000_000),
                     key: Some(key),
                     value: Some(value),
-                    headers: None,
+                    headers: Headers::none(),
                 });
             }
             Ok(rows.bytes())

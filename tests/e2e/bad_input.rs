@@ -7,6 +7,7 @@ use agentgov_sdk::{self as sdk, RecordError};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::actions::{At, Writer, answer, call, event, payload};
+use crate::headers::{self, Header};
 use crate::stack::{AGENT, ENVIRONMENT, Stack, root, stack};
 
 const TENANT: &str = "bad-input";
@@ -404,6 +405,44 @@ fn digest_that_is_not_of_the_payload() {
     let row = case.row(at, "lower(hex(arguments_sha256)), SHA256(arguments) = arguments_sha256");
     assert_eq!(row, [claimed.to_string(), "0".to_owned()], "as it was claimed, so that the lie can be found");
     assert_eq!(case.verdict(at, "decision"), ["allow"]);
+}
+
+#[test]
+fn header_whose_name_is_no_text() {
+    let mut case = Case::new("headers");
+    let value = case.writer.encode(&call(case.event(), 0, "think", "c1", b"{}"));
+    let odd: [Header<'_>; 5] = [
+        (b"\xff\xfe\x80", Some(b"\x00\xff")),
+        (b"", None),
+        (b"trace", Some(b"")),
+        (b"cut\0here", Some(b"whole\0here")),
+        (b"trace", Some(b"again")),
+    ];
+    let many: Vec<Header<'_>> = vec![(b"", None); 100_001];
+    for headers in [&odd[..], &many] {
+        headers::write(case.stack, &case.key(), &value, headers);
+    }
+    case.goes_on();
+    let rows = || {
+        let name = "arrayStringConcat(arrayMap(n -> lower(hex(n)), headers.name), ' ')";
+        let value =
+            "arrayStringConcat(arrayMap(v -> if(v IS NULL, 'none', lower(hex(v))), headers.value), ' ')";
+        let ours =
+            format!("key = '{TENANT}/{}' AND source_sequence = 0 AND source_id != 'good'", case.session);
+        let what = format!("partition, offset, {name}, {value}, length(headers.name)");
+        case.stack.rows(&format!("SELECT {what} FROM actions WHERE {ours} ORDER BY offset"))
+    };
+    case.stack.eventually("both records are rows", || rows().len() == 2);
+    let rows = rows();
+    assert_eq!(
+        rows[0][2..],
+        ["fffe80  7472616365 637574 7472616365", "00ff none  77686f6c650068657265 616761696e", "5"]
+    );
+    assert_eq!(rows[1][4], "0", "more headers than librdkafka reads");
+    for row in rows {
+        let at = At { partition: row[0].parse().unwrap(), offset: row[1].parse().unwrap() };
+        assert_eq!(case.is_kept(at, Some(&value)), "");
+    }
 }
 
 /// Every row of the table names the test that shows it, and every test here stands in the table.

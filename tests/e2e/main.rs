@@ -12,6 +12,7 @@
 
 mod actions;
 mod checks;
+mod headers;
 mod stack;
 
 mod bad_input;
@@ -21,6 +22,7 @@ mod demo;
 mod gone;
 mod log_sink;
 mod no_stack;
+mod panics;
 mod queries;
 mod reject_share;
 mod rerun;

@@ -15,6 +15,8 @@ pub enum ExitCode {
     Usage = 2,
     /// Drift or findings: the command worked, and found something.
     Findings = 3,
+    /// A thread panicked: a mistake of ours, or of a library.
+    Panicked = 70,
     /// A dependency is away: try again.
     TryAgain = 75,
     /// A configuration, topology or bundle is wrong.
@@ -105,6 +107,9 @@ pub enum StageError {
         /// What Kafka said.
         source: KafkaError,
     },
+    /// A thread of the process panicked; the reason says which, where and why.
+    #[error("{0}; what was not committed is done again after a restart; see docs/errors/panicked.md")]
+    Panicked(String),
     /// A mistake of ours: the message says where.
     #[error("{0}")]
     Internal(String),
@@ -119,6 +124,7 @@ impl StageError {
             Self::Fenced { .. } => ExitCode::Fenced,
             Self::Overtaken { .. } => ExitCode::Overtaken,
             Self::OtherCluster { .. } | Self::OtherRegistry { .. } => ExitCode::OtherCluster,
+            Self::Panicked(_) => ExitCode::Panicked,
             Self::Kafka { .. } | Self::Internal(_) => ExitCode::Failed,
         }
     }

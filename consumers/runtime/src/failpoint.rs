@@ -38,6 +38,10 @@ pub const BATCH_EDGES: [&str; 8] = [
     "sink::committed",
 ];
 
+/// In threads beside a stage's own: its onlooker, the health server's tasks, calls that a stop leaves behind. A panic that is planted
+/// there, `NAME=panic`, ends the process.
+pub const THREAD_EDGES: [&str; 3] = ["lag::look", "serve::readyz", "stop::call"];
+
 /// Commits a batch's offsets before its outputs, not with them, and goes on from there after a restart.
 pub const PLANT_COMMIT_FIRST: &str = "processor::commit-first";
 /// Does not wait for older inserts after a claim.

@@ -18,8 +18,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::Stop;
 use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LAG_SEEN, since_epoch};
+use crate::{Stop, failpoint};
 
 /// How often a process looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -219,6 +219,7 @@ pub fn watch(
         };
         let mut seen = BTreeMap::new();
         loop {
+            failpoint::edge("lag::look");
             match reader.look() {
                 Ok(lags) => {
                     seen = lags;

@@ -11,7 +11,7 @@
 //! - [`health`]: live, ready and why not, progress
 //! - [`metrics`]: what a process counts and times, by name · [`lag`]: how far a group is behind, as an onlooker sees it
 //! - [`serve`]: what the process says of itself over HTTP
-//! - [`error`]: how a stage ends, and the exit code that says so
+//! - [`error`]: how a stage ends, and the exit code that says so · [`panics`]: a panic in any thread ends the process
 //! - [`failpoint`]: edges at which the fault harness interferes; empty in product builds
 //! - [`stop`], [`backoff`], `assign`: the small parts
 
@@ -22,6 +22,7 @@ pub mod failpoint;
 pub mod health;
 pub mod lag;
 pub mod metrics;
+pub mod panics;
 pub mod processor;
 pub mod schemas;
 pub mod serve;

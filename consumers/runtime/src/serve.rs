@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::Snapshot;
 use crate::metrics::{LIVE, NOT_READY, PROGRESS_AGE, READY};
-use crate::{Health, Metrics, StageError, Stop};
+use crate::{Health, Metrics, StageError, Stop, failpoint};
 
 /// How often the server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -163,6 +163,7 @@ struct Asked {
 }
 
 async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+    failpoint::edge("serve::readyz");
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let snapshots = process.snapshots();
     if asked.format.as_deref() == Some("json") || accept.contains("application/json") {

@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::failpoint;
+
 /// How long what is under way may still take once a stop is asked for: a commit or an insert that works takes less.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// A call that takes longer is worth telling.
@@ -31,6 +33,11 @@ impl Stop {
         self.0.asked.get_or_init(Instant::now);
         let _gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.wake.notify_all();
+    }
+
+    /// True if it is the same request.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// True once asked.
@@ -83,6 +90,7 @@ impl Stop {
             .name("call".into())
             // Nobody listens any more: it was left behind.
             .spawn(move || {
+                failpoint::edge("stop::call");
                 let _ = done.send(call());
             })
             .ok()?;

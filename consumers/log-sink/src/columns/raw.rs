@@ -5,7 +5,6 @@ use agentgov_runtime::sink::native::{
     Bytes, Int32, Int64, List, LoggedAt, Nullable, Sha256, Text, UInt32, UInt64,
 };
 use agentgov_schemas::Digest;
-use rdkafka::message::{BorrowedHeaders, Header, Headers as _};
 
 use super::NO_DIGEST;
 use crate::writer::record_digest;
@@ -37,10 +36,6 @@ impl<'a> Raw<'a> {
     }
 }
 
-fn headers(headers: Option<&BorrowedHeaders>) -> impl Iterator<Item = Header<'_, &[u8]>> {
-    headers.into_iter().flat_map(|headers| headers.iter())
-}
-
 columns! {
     /// Columns of the record itself.
     raw: Raw<'a> {
@@ -50,8 +45,8 @@ columns! {
         "offset": Int64 = raw.record.offset,
         "logged_at": LoggedAt = raw.record.logged_at,
         "key": Nullable<Bytes> = raw.record.key,
-        "headers.name": List<Text> = &mut headers(raw.record.headers).map(|header| header.key),
-        "headers.value": List<Nullable<Bytes>> = &mut headers(raw.record.headers).map(|header| header.value),
+        "headers.name": List<Bytes> = &mut raw.record.headers.map(|(name, _)| name),
+        "headers.value": List<Nullable<Bytes>> = &mut raw.record.headers.map(|(_, value)| value),
         "value": Nullable<Bytes> = raw.record.value,
         "record_sha256": Sha256 = raw.sha256,
         "schema_id": UInt32 = raw.schema_id,

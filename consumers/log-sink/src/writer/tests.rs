@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use agentgov_connect::RegistryEndpoint;
-use agentgov_runtime::sink::TopicPartition;
+use agentgov_runtime::sink::{Headers, TopicPartition};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
 
@@ -72,7 +72,7 @@ fn what_does_not_decode_is_a_row_all_the_same() {
                 logged_at: Millis(0),
                 key: None,
                 value,
-                headers: None,
+                headers: Headers::none(),
                 skipped: 0,
             };
             block.clear();
@@ -96,7 +96,7 @@ fn asked_to_stop_while_the_registry_is_away_leaves_the_block_as_it_was() {
         logged_at: Millis(0),
         key: None,
         value: Some(&[0, 0, 0, 0, 1, 2]),
-        headers: None,
+        headers: Headers::none(),
         skipped: 0,
     };
     writer.stop.ask();

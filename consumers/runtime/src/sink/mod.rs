@@ -14,7 +14,7 @@
 //! - [`protocol`]: claim, drain, look, insert · [`marker`]: how inserts name whose they are
 //! - `position`: where a partition goes on, as a pure rule · `plan`: which record goes into which insert
 //! - `group`: membership, and rebalances · `fetcher`: what is fetched, and from where · `probe`: what Kafka holds
-//! - `lane`: what is gathered for one table
+//! - `lane`: what is gathered for one table · `headers`: a record's headers, whatever their names
 
 pub mod marker;
 pub mod native;
@@ -24,6 +24,7 @@ pub mod store;
 mod establish;
 mod fetcher;
 mod group;
+mod headers;
 mod lane;
 mod plan;
 mod position;
@@ -32,6 +33,7 @@ mod run;
 mod writer;
 
 pub use group::TopicPartition;
+pub use headers::{Header, Headers};
 pub use run::{Options, Route, run};
 pub use store::{Store, StoreError};
 pub use writer::{NotReady, Pushed, Record, Writer};

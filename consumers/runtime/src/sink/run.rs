@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::fetcher;
 use super::group::{self, Notes, Rebalance};
+use super::headers::Headers;
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
@@ -298,7 +299,7 @@ fn gather<W: Writer>(
         logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
         key: message.key(),
         value: message.payload(),
-        headers: message.headers(),
+        headers: Headers::of(message),
         skipped: 0,
     };
     lane.take(writer, &record)

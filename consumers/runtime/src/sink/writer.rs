@@ -1,9 +1,9 @@
 //! What a stage adds to the loop: the columns of a record.
 
 use agentgov_schemas::Millis;
-use rdkafka::message::BorrowedHeaders;
 
 use super::TopicPartition;
+use super::headers::Headers;
 use super::native::Block;
 use super::store::{Store, StoreError};
 use crate::StageError;
@@ -21,8 +21,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; absent: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers, in order; absent: none.
-    pub headers: Option<&'a BorrowedHeaders>,
+    /// Its headers, in order.
+    pub headers: Headers<'a>,
     /// How many offsets right before it were passed over, since the topic has no record there. Only where it is gapless.
     pub skipped: u64,
 }
