@@ -37,7 +37,12 @@ catalogue! {
     SOURCE_CLOSED = "source.closed", judged: false, "A producer instance ended, and says how many events it wrote.";
 }
 
-/// True if events of this type are judged.
+/// True if the catalogue has this type.
+pub fn is_known(event_type: &str) -> bool {
+    CATALOGUE.iter().any(|known| known.name == event_type)
+}
+
+/// True if events of this type are judged, whatever they carry. See [`crate::event::ActionEvent::is_judged`].
 pub fn is_judged(event_type: &str) -> bool {
     CATALOGUE.iter().any(|known| known.judged && known.name == event_type)
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Micros};
+use crate::{Digest, Micros, catalogue};
 
 /// Something an agent did or is about to do, as its producer told it. Nobody changes it afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,13 @@ pub struct ActionEvent<'a> {
     /// On source.closed.
     #[serde(default)]
     pub closing: Option<Closing>,
+}
+
+impl ActionEvent<'_> {
+    /// True if the policies judge it: its type is judged, or it carries a tool call. A misspelt type is no way around them.
+    pub fn is_judged(&self) -> bool {
+        self.tool.is_some() || catalogue::is_judged(self.r#type)
+    }
 }
 
 /// The last word of a source.

@@ -7,13 +7,35 @@ use serde::{Deserialize, Serialize};
 use crate::verdict::Origin;
 use crate::{Micros, Millis};
 
-/// The last sequence of a source seen in the session.
+/// What of a source was seen in the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSequence<'a> {
     /// The source.
     pub id: &'a str,
-    /// Its last sequence seen.
+    /// Its highest sequence seen.
     pub sequence: i64,
+    /// Its last numbers, 16 at most, in the order in which they came: of each 24 bytes, the number (big-endian, two's
+    /// complement) and 16 bytes of the event's digest (ADR 0015).
+    #[serde(with = "serde_bytes", default)]
+    pub recent: &'a [u8],
+    /// How many entries of 16 numbers each hold those that came before.
+    #[serde(default)]
+    pub blocks: i32,
+    /// The highest sequence seen by a version that kept no numbers: of those up to this one it is not known which were sent.
+    #[serde(default)]
+    pub unknown_through: Option<i64>,
+}
+
+/// Sixteen numbers of a source that stand in the header no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// Which sixteen, from 0.
+    pub block: i32,
+    /// As in the header: 24 bytes each.
+    #[serde(with = "serde_bytes")]
+    pub numbers: &'a [u8],
 }
 
 /// What is known of a session besides its facts.
@@ -84,7 +106,8 @@ pub struct Progress {
     pub bundles_announced: i64,
 }
 
-/// One entry of the evaluator's changelog: a session's header, one of its facts, one of its calls, or how far a partition was applied.
+/// One entry of the evaluator's changelog: a session's header, one of its facts, one of its calls, numbers of one of
+/// its sources, or how far a partition was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState<'a> {
     /// The tenant; empty on progress.
@@ -103,6 +126,16 @@ pub struct SessionState<'a> {
     /// Progress of the partition.
     #[serde(default)]
     pub progress: Option<Progress>,
+    /// Numbers of a source.
+    #[serde(borrow, default)]
+    pub numbers: Option<Numbers<'a>>,
+}
+
+impl<'a> SessionState<'a> {
+    /// An entry that holds nothing yet.
+    pub const fn of(tenant_id: &'a str, session_id: &'a str) -> Self {
+        Self { tenant_id, session_id, header: None, fact: None, call: None, progress: None, numbers: None }
+    }
 }
 
 /// An open alert.

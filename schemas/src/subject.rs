@@ -32,13 +32,13 @@ subjects! {
     /// Actions: [`crate::event::ActionEvent`].
     ACTION_EVENT = "action-event" [1];
     /// Verdicts: [`crate::verdict::Verdict`].
-    VERDICT = "verdict" [1];
+    VERDICT = "verdict" [1, 2];
     /// Alerts: [`crate::alert::Alert`].
     ALERT = "alert" [1];
     /// Rejects: [`crate::reject::Reject`].
     REJECT = "reject" [1];
     /// The evaluator's changelog: [`crate::state::SessionState`].
-    SESSION_STATE = "session-state" [1];
+    SESSION_STATE = "session-state" [1, 2];
     /// The alerter's changelog: [`crate::state::AlertState`].
     ALERT_STATE = "alert-state" [1];
     /// The agent registry: [`crate::governance::AgentEntry`].

@@ -39,7 +39,7 @@ pub struct Verdict<'a> {
     /// Index of the tool call in its session, from 0.
     #[serde(default)]
     pub call_index: Option<i32>,
-    /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (told before: not judged again).
+    /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (sent before: not judged again).
     pub decision: &'a str,
     /// Why: granted, policy, no_grant, error, no_bundle or duplicate.
     pub reason: &'a str,
@@ -62,12 +62,48 @@ pub struct Verdict<'a> {
     /// Every error met while judging.
     #[serde(borrow)]
     pub errors: Vec<JudgeError<'a>>,
-    /// Present on a record that its source sent twice.
+    /// Present on a record that its source sent before.
     #[serde(borrow, default)]
     pub duplicate_of: Option<DuplicateOf<'a>>,
     /// True if the session had reached its limit, so that facts may be missing.
     #[serde(default)]
     pub state_limit: bool,
+    /// What is wrong with the record itself, beside what the policies say: names of [`finding`], in their order.
+    #[serde(borrow, default)]
+    pub findings: Vec<&'a str>,
+}
+
+/// What may be wrong with the record of an action: it is judged all the same, and its verdict says so. Each is a name of
+/// docs/errors.
+pub mod finding {
+    /// The record does not stand in the partition of its session's key.
+    pub const MISPLACED: &str = "misplaced";
+    /// The event carries a tool call and is of a type that the catalogue does not have.
+    pub const UNKNOWN_TYPE: &str = "unknown_type";
+    /// The event carries a tool call and is of a known type that is no call's.
+    pub const UNEXPECTED_CALL: &str = "unexpected_call";
+    /// The number is negative: sources count from 0.
+    pub const NEGATIVE_SEQUENCE: &str = "negative_sequence";
+    /// The source sent something else under this number.
+    pub const SEQUENCE_REUSED: &str = "sequence_reused";
+    /// The number is below one that the source sent before, and was not seen.
+    pub const OUT_OF_ORDER: &str = "out_of_order";
+    /// The number may have been seen by a version of the evaluator that kept no numbers.
+    pub const SEQUENCE_UNKNOWN: &str = "sequence_unknown";
+    /// The session has more numbers or sources than are kept: a repeat of this number will not be recognised.
+    pub const SEQUENCE_LIMIT: &str = "sequence_limit";
+
+    /// All of them, in the order in which a verdict has them.
+    pub const ALL: [&str; 8] = [
+        MISPLACED,
+        UNKNOWN_TYPE,
+        UNEXPECTED_CALL,
+        NEGATIVE_SEQUENCE,
+        SEQUENCE_REUSED,
+        OUT_OF_ORDER,
+        SEQUENCE_UNKNOWN,
+        SEQUENCE_LIMIT,
+    ];
 }
 
 /// The sequence that the session had already seen from this source.

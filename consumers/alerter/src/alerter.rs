@@ -228,6 +228,7 @@ mod tests {
             errors: vec![],
             duplicate_of: None,
             state_limit: false,
+            findings: vec![],
         }
     }
 

@@ -160,8 +160,7 @@ impl Processor for Evaluator {
             sessions.bundles_announced = self.bundles.next_offset();
         }
         let progress = Some(Progress { next_offset, bundles_announced: sessions.bundles_announced });
-        let entry =
-            SessionState { tenant_id: "", session_id: "", header: None, fact: None, call: None, progress };
+        let entry = SessionState { progress, ..SessionState::of("", "") };
         out.state(keys::PROGRESS, Some(&entry))
     }
 
@@ -250,8 +249,7 @@ fn write(
     change: &Change,
     out: &mut Outputs,
 ) -> Result<(), OutputError> {
-    let mut entry =
-        SessionState { tenant_id, session_id, header: None, fact: None, call: None, progress: None };
+    let mut entry = SessionState::of(tenant_id, session_id);
     match change {
         Change::Header => entry.header = Some(session.header()),
         Change::Fact { kind, key } => entry.fact = session.fact(kind, key),

@@ -97,6 +97,8 @@ pub struct Judgement {
     pub last_sequence: Option<i64>,
     /// True if the session had reached its limit.
     pub state_limit: bool,
+    /// What is wrong with the record itself: names of [`agentgov_schemas::verdict::finding`], in their order.
+    pub findings: Vec<&'static str>,
 }
 
 impl Judgement {
@@ -146,6 +148,7 @@ impl Judgement {
                 last_sequence,
             }),
             state_limit: self.state_limit,
+            findings: self.findings.clone(),
         }
     }
 }

@@ -116,6 +116,7 @@ impl Kernel<'_> {
             known: String::new(),
             last_sequence: None,
             state_limit: session.limited(),
+            findings: Vec::new(),
         }
     }
 }

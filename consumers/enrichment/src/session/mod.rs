@@ -114,7 +114,13 @@ impl Session {
             sources: self
                 .sources
                 .iter()
-                .map(|(id, sequence)| SourceSequence { id, sequence: *sequence })
+                .map(|(id, sequence)| SourceSequence {
+                    id,
+                    sequence: *sequence,
+                    recent: b"",
+                    blocks: 0,
+                    unknown_through: None,
+                })
                 .collect(),
             facts: i32::try_from(self.store.entries()).unwrap_or(i32::MAX),
             bytes: i64::try_from(self.store.bytes()).unwrap_or(i64::MAX),

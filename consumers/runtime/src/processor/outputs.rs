@@ -251,14 +251,7 @@ pub(super) mod tests {
         for (partition, key, next_offset) in of {
             outputs.at_partition(*partition);
             let progress = Some(Progress { next_offset: *next_offset, bundles_announced: 0 });
-            let entry = SessionState {
-                tenant_id: "",
-                session_id: "",
-                header: None,
-                fact: None,
-                call: None,
-                progress,
-            };
+            let entry = SessionState { progress, ..SessionState::of("", "") };
             outputs.state(key.as_bytes(), Some(&entry)).unwrap();
             outputs.emit(subject::REJECT, key.as_bytes(), &reject).unwrap();
         }
