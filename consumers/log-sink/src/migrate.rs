@@ -40,7 +40,8 @@ migrations!(
     "0018b_agents_skipped",
     "0018c_tools_skipped",
     "0018d_bundles_skipped",
-    "0018e_actions_skipped_parts"
+    "0018e_actions_skipped_parts",
+    "0019_verdicts_findings"
 );
 
 /// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.

@@ -47,5 +47,6 @@ columns! {
         "duplicate_of_sequence": Nullable<Int64> = v.duplicate_of.map(|duplicate| duplicate.sequence),
         "duplicate_of_last_sequence": Nullable<Int64> = v.duplicate_of.map(|duplicate| duplicate.last_sequence),
         "state_limit": Flag = v.state_limit,
+        "findings": List<Text> = &mut v.findings.iter().copied(),
     }
 }
