@@ -117,6 +117,15 @@ fn parts_can_be_lost_and_come_back_with_their_data() {
     let sql = |sql: &str| post(&engine, sql);
     sql("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a").unwrap();
     sql("INSERT INTO t VALUES (1)").unwrap();
+    for part in [Part::Broker, Part::Registry] {
+        let pid = stack.pid(part).unwrap();
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        let of_its_own = format!("{}/tmp", part.name());
+        assert!(
+            arguments.split('\0').any(|a| a.starts_with("-Djava.io.tmpdir=") && a.ends_with(&of_its_own)),
+            "{part} unpacks libraries where nobody removes them: {arguments:?}"
+        );
+    }
     for part in Part::ALL {
         let before = stack.pid(part).unwrap();
         stack.kill(part).unwrap();

@@ -201,6 +201,10 @@ mod tests {
         serde_json::json!({ "schema": text }).to_string()
     }
 
+    fn unknown() -> String {
+        serde_json::json!({ "error_code": 40403, "message": "Schema not found" }).to_string()
+    }
+
     #[test]
     fn no_record_is_rejected_for_what_is_wrong_with_the_registry() {
         let (health, stop) = (Health::new("test"), Stop::default());
@@ -209,7 +213,8 @@ mod tests {
             (401, "who are you?".to_owned()),
             (200, "<html>a proxy</html>".to_owned()),
             (200, schema(r#""string""#)),
-            (404, String::new()),
+            (404, "<html>no such page</html>".to_owned()),
+            (404, unknown()),
             (200, schema("no avro")),
         ];
         let mut schemas = SchemaCache::new(registry(troubles));
@@ -226,7 +231,7 @@ mod tests {
         let answers = vec![
             (200, schema(r#""string""#)),
             (503, String::new()),
-            (404, String::new()),
+            (404, unknown()),
             (200, schema(r#""string""#)),
             (200, schema(r#""long""#)),
         ];

@@ -35,14 +35,18 @@ pub struct Pushed {
 pub fn push_agents(source: Source<'_>, agents: &[Agent], pushed_by: &str) -> Result<Pushed, Error> {
     let held = last_by_key(list_agents(source)?, Agent::key);
     let topic = source.topic(subject::AGENT)?;
-    push(&topic, agents, Agent::key, &held, |agent, encoder| encoder.encode(&agent.to_record(pushed_by)))
+    push(&topic, agents, Agent::key, &held, same_agent, |agent, encoder| {
+        encoder.encode(&agent.to_record(pushed_by))
+    })
 }
 
 /// Appends every tool that is not in the topic already as it is here.
 pub fn push_tools(source: Source<'_>, tools: &[Tool], pushed_by: &str) -> Result<Pushed, Error> {
     let held = last_by_key(list_tools(source)?, Tool::key);
     let topic = source.topic(subject::TOOL)?;
-    push(&topic, tools, Tool::key, &held, |tool, encoder| encoder.encode(&tool.to_record(pushed_by)))
+    push(&topic, tools, Tool::key, &held, same_tool, |tool, encoder| {
+        encoder.encode(&tool.to_record(pushed_by))
+    })
 }
 
 /// The last entry of every agent, in order of their keys.
@@ -67,19 +71,29 @@ pub fn list_tools(source: Source<'_>) -> Result<Listing<Tool>, Error> {
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
+/// Compares as records: a file can say in two ways what a record has one word for, e.g. no description and an empty one.
+fn same_agent(a: &Agent, b: &Agent) -> bool {
+    a.to_record("") == b.to_record("")
+}
+
+/// As [`same_agent`].
+fn same_tool(a: &Tool, b: &Tool) -> bool {
+    a.to_record("") == b.to_record("")
+}
+
 fn last_by_key<T>(listing: Listing<T>, key: fn(&T) -> String) -> BTreeMap<String, T> {
     listing.entries.into_iter().map(|entry| (key(&entry), entry)).collect()
 }
 
-fn push<T: PartialEq>(
+fn push<T>(
     topic: &GovernanceTopic<'_>,
     entries: &[T],
     key: fn(&T) -> String,
     held: &BTreeMap<String, T>,
+    same: fn(&T, &T) -> bool,
     encode: impl Fn(&T, &mut Encoder<'_>) -> Result<Vec<u8>, agentgov_schemas::wire::EncodeError>,
 ) -> Result<Pushed, Error> {
-    let (unchanged, changed): (Vec<_>, Vec<_>) =
-        entries.iter().partition(|entry| held.get(&key(entry)) == Some(*entry));
+    let (unchanged, changed) = unchanged_and_changed(entries, key, held, same);
     let records = topic.with_encoder(|encoder| {
         changed
             .iter()
@@ -96,6 +110,15 @@ fn push<T: PartialEq>(
         pushed: records.into_iter().map(|(key, _)| key).collect(),
         unchanged: unchanged.into_iter().map(key).collect(),
     })
+}
+
+fn unchanged_and_changed<'e, T>(
+    entries: &'e [T],
+    key: fn(&T) -> String,
+    held: &BTreeMap<String, T>,
+    same: fn(&T, &T) -> bool,
+) -> (Vec<&'e T>, Vec<&'e T>) {
+    entries.iter().partition(|entry| held.get(&key(entry)).is_some_and(|held| same(held, entry)))
 }
 
 /// Appends records in their order, and returns when all in-sync replicas have all of them. On an error some may be there:
@@ -177,6 +200,55 @@ impl ProducerContext for Failures {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AgentState, Effect};
+
+    fn agent(description: Option<&str>) -> Agent {
+        Agent {
+            tenant_id: "acme".into(),
+            agent_id: "clerk".into(),
+            name: "Clerk".into(),
+            owner: "desk".into(),
+            roles: vec!["clerk".into()],
+            state: AgentState::Active,
+            description: description.map(str::to_owned),
+        }
+    }
+
+    fn tool(description: Option<&str>) -> Tool {
+        Tool {
+            tenant_id: "acme".into(),
+            name: "book".into(),
+            owner: "desk".into(),
+            effect: Effect::Write,
+            description: description.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_pushed_again_only_if_its_record_would_differ() {
+        for (description, held, is_unchanged) in [
+            (Some(""), None, true),
+            (None, None, true),
+            (Some("books"), Some("books"), true),
+            (Some("books"), None, false),
+            (Some(""), Some("books"), false),
+        ] {
+            // Held entries are what a record was read back as.
+            let agents = BTreeMap::from([(agent(held).key(), agent(held))]);
+            let agent = [agent(description)];
+            let (unchanged, changed) = unchanged_and_changed(&agent, Agent::key, &agents, same_agent);
+            assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
+            let tools = BTreeMap::from([(tool(held).key(), tool(held))]);
+            let tool = [tool(description)];
+            let (unchanged, changed) = unchanged_and_changed(&tool, Tool::key, &tools, same_tool);
+            assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
         }
     }
 }

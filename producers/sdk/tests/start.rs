@@ -32,7 +32,13 @@ fn says_what_to_do_when_something_is_missing() {
     let nowhere = RegistryEndpoint::at("http://127.0.0.1:1");
     let good = || options(&kafka, full_registry());
     for (options, expected) in [
-        (options(&kafka, registry("404 Not Found", "{}")), "run `agentgov topology apply`"),
+        (
+            options(
+                &kafka,
+                registry("404 Not Found", r#"{"error_code":40401,"message":"Subject not found"}"#),
+            ),
+            "run `agentgov topology apply`",
+        ),
         (options(&kafka, registry("500 Oops", "{}")), "500"),
         (options(&kafka, nowhere), "is it running and reachable?"),
         (RecorderOptions { tenant_id: "a/b".into(), ..good() }, "tenant id `a/b`"),

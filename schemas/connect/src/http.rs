@@ -1,19 +1,52 @@
 //! HTTP clients, each made in one place.
 
+use std::net::IpAddr;
+
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::Url;
 use reqwest::blocking::{Client, ClientBuilder};
 
 use crate::{Tls, TlsError};
 
-/// What every blocking client starts from. With a URL of https it goes nowhere else, not even by a redirect.
+/// What every blocking client starts from. With a URL of https it goes nowhere else, not even by a redirect. A URL of this
+/// machine is reached without the proxy of the environment (`HTTP_PROXY` and its kin), which would not find it.
 ///
 /// # Errors
 /// If the TLS setting's files are missing or do not hold what they should.
 pub fn http_client(url: &str, tls: &Tls) -> Result<ClientBuilder, TlsError> {
-    if is_https(url) {
-        Ok(Client::builder().tls_backend_preconfigured(tls.connector()?).https_only(true))
+    let builder = if is_https(url) {
+        Client::builder().tls_backend_preconfigured(tls.connector()?).https_only(true)
     } else {
-        Ok(Client::builder())
-    }
+        Client::builder()
+    };
+    Ok(if is_here(url) { builder.no_proxy() } else { builder })
+}
+
+/// Names the proxy of the environment through which a client of [`http_client`] reaches `url`, without its credentials.
+/// `None`: the client connects directly.
+pub(crate) fn proxy_of(url: &str) -> Option<String> {
+    if is_here(url) { None } else { proxy_by(&Matcher::from_env(), url) }
+}
+
+fn proxy_by(matcher: &Matcher, url: &str) -> Option<String> {
+    let proxy = matcher.intercept(&url.parse().ok()?)?;
+    let uri = proxy.uri();
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default()))
+}
+
+fn is_here(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
+}
+
+/// Returns true for a name or address that never leaves this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    let is_name = |name: &str| name.eq_ignore_ascii_case("localhost");
+    // RFC 6761: names below `localhost` are loopback, too.
+    is_name(host)
+        || host.rsplit_once('.').is_some_and(|(_, last)| is_name(last))
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// A client of the `clickhouse` crate for `endpoint`.
@@ -47,4 +80,49 @@ pub fn clickhouse_client(endpoint: &crate::ClickHouseEndpoint) -> Result<clickho
 /// True if the URL's scheme is https, however it is written.
 pub(crate) fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_every_name_and_address_of_this_machine() {
+        for here in [
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "registry.localhost",
+            "127.0.0.1",
+            "127.9.8.7",
+            "[::1]",
+            "::1",
+            "::ffff:127.0.0.1",
+        ] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in
+            ["localhost.example.org", "10.0.0.1", "128.0.0.1", "[::2]", "0.0.0.0", "", "xlocalhost"]
+        {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_named_without_its_credentials_and_only_where_it_is_used() {
+        let matcher = Matcher::builder()
+            .http("http://user:secret@proxy.example:3128")
+            .https("http://tls-proxy.example")
+            .no("inside.example")
+            .build();
+        for (url, proxy) in [
+            ("http://registry.example:8081/apis", Some("http://proxy.example:3128")),
+            ("https://registry.example/apis", Some("http://tls-proxy.example")),
+            ("http://inside.example/apis", None),
+            ("no url", None),
+        ] {
+            assert_eq!(proxy_by(&matcher, url).as_deref(), proxy, "{url}");
+        }
+        assert_eq!(proxy_of("http://127.0.0.1:8081"), None);
+    }
 }

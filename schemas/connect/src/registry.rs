@@ -10,6 +10,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::http::proxy_of;
 use crate::{Login, RegistryEndpoint, TlsError, describe, http_client};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,6 +21,8 @@ pub struct SchemaRegistry {
     http: Client,
     base: String,
     login: Option<Login>,
+    /// Ends the message of a request that went through a proxy: the answer may be the proxy's own.
+    via: String,
 }
 
 /// Why the registry did not do as asked.
@@ -87,6 +90,13 @@ struct IdAnswer {
     id: u32,
 }
 
+/// What comes with every error of the API.
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    #[serde(rename = "error_code")]
+    _code: i64,
+}
+
 #[derive(Deserialize)]
 struct SchemaAnswer {
     schema: String,
@@ -106,7 +116,10 @@ impl SchemaRegistry {
             .timeout(TIMEOUT)
             .build()
             .map_err(|e| RegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
-        Ok(Self { http, base, login: endpoint.login.clone() })
+        let via = proxy_of(&base).map(|proxy| {
+            format!(" (through the proxy {proxy} of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY names hosts to reach without it)")
+        });
+        Ok(Self { http, base, login: endpoint.login.clone(), via: via.unwrap_or_default() })
     }
 
     /// The id of exactly this schema under `subject`, if it is registered.
@@ -170,20 +183,45 @@ impl SchemaRegistry {
         if let Some(login) = &self.login {
             request = request.basic_auth(&login.user, Some(login.password.expose()));
         }
-        let unavailable = |message| RegistryError::Unavailable { url: url.to_owned(), message };
+        let via = &self.via;
+        let unavailable =
+            |message| RegistryError::Unavailable { url: url.to_owned(), message: format!("{message}{via}") };
         let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
         let status = answer.status();
         let body = answer.text().map_err(|e| unavailable(describe(&e)))?;
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(unavailable(format!("{status} {body}")));
+            return Err(unavailable(shown(status, &body)));
         }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let login = self.login.as_ref().map_or("a caller without a login".to_owned(), |login| {
                 format!("user `{}` with the password that is set", login.user)
             });
-            return Err(RegistryError::Refused { url: url.to_owned(), message: status.to_string(), login });
+            return Err(RegistryError::Refused {
+                url: url.to_owned(),
+                message: format!("{status}{via}"),
+                login,
+            });
+        }
+        // A registry gives its 404 a code. Anything else that listens there, or a URL without the API's path, does not, and
+        // has no word on subjects and ids.
+        if status == StatusCode::NOT_FOUND && serde_json::from_str::<ErrorAnswer>(&body).is_err() {
+            return Err(RegistryError::Unexpected {
+                url: url.to_owned(),
+                expected: "the API of a schema registry (does its URL lack a path such as /apis/ccompat/v7?)",
+                found: format!("{}{via}", shown(status, &body)),
+            });
         }
         Ok((status, body))
+    }
+}
+
+/// The start of an answer, on one line.
+fn shown(status: StatusCode, body: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{status} {}…", line.get(..end).unwrap_or_default()),
+        None => format!("{status} {line}"),
     }
 }
 
@@ -195,7 +233,7 @@ fn parse<T: for<'de> Deserialize<'de>>(
 ) -> Result<T, RegistryError> {
     let unexpected = |found| RegistryError::Unexpected { url: url.to_owned(), expected, found };
     if !status.is_success() {
-        return Err(unexpected(format!("{status} {body}")));
+        return Err(unexpected(shown(status, body)));
     }
     serde_json::from_str(body).map_err(|e| unexpected(format!("{body} ({e})")))
 }

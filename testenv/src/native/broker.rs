@@ -54,7 +54,8 @@ pub(super) fn prepare(
     let listeners = listeners(context, port, controller, further);
     let properties =
         write("server.properties", &properties(&folder, controller, listeners, context.broker_properties))?;
-    let java = |main: &str, args: &[&str]| launch(context, &folder, &logging, main, args);
+    let temporary = context.temporary_folder(Part::Broker)?;
+    let java = |main: &str, args: &[&str]| launch(context, &folder, &temporary, &logging, main, args);
     let properties = properties.to_string_lossy();
     if !folder.join("data/meta.properties").exists() {
         let cluster = Uuid::now_v7().simple().to_string();
@@ -64,10 +65,18 @@ pub(super) fn prepare(
     Ok(java("kafka.Kafka", &[&properties]))
 }
 
-fn launch(context: &Context<'_>, folder: &Path, logging: &Path, main: &str, args: &[&str]) -> Launch {
+fn launch(
+    context: &Context<'_>,
+    folder: &Path,
+    temporary: &Path,
+    logging: &Path,
+    main: &str,
+    args: &[&str],
+) -> Launch {
     let jars = context.installed.folder(Part::Broker).join("*");
     let mut all: Vec<String> = JVM.iter().map(ToString::to_string).collect();
     all.extend(context.broker_jvm.iter().cloned());
+    all.push(format!("-Djava.io.tmpdir={}", temporary.display()));
     all.push(format!("-Dlog4j2.configurationFile={}", logging.display()));
     all.extend(["-cp".to_owned(), jars.display().to_string(), main.to_owned()]);
     all.extend(args.iter().map(ToString::to_string));

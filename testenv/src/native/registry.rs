@@ -1,6 +1,7 @@
 //! The schema registry: Apicurio, with its state in an H2 file.
 
 use super::start::Context;
+use crate::Error;
 use crate::part::Part;
 use crate::supervisor::Launch;
 
@@ -10,7 +11,7 @@ pub(crate) const PATH: &str = "/apis/ccompat/v7";
 /// Quick to start and small.
 const JVM: [&str; 3] = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
-pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
+pub(super) fn launch(context: &Context<'_>, port: u16) -> Result<Launch, Error> {
     let program = context.installed.folder(Part::Registry);
     let folder = context.layout.folder(Part::Registry);
     let jar = std::fs::read_dir(&program)
@@ -20,6 +21,7 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         .find(|name| name.ends_with("-runner.jar"))
         .unwrap_or_else(|| "the runner jar".to_owned());
     let mut args: Vec<String> = JVM.iter().map(ToString::to_string).collect();
+    args.push(format!("-Djava.io.tmpdir={}", context.temporary_folder(Part::Registry)?.display()));
     args.extend(["-jar".to_owned(), program.join(jar).display().to_string()]);
     // Without WRITE_DELAY=0 a kill loses registrations that were answered.
     let database = format!("jdbc:h2:file:{};WRITE_DELAY=0", folder.join("db").display());
@@ -28,12 +30,12 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         ("QUARKUS_HTTP_PORT", port.to_string()),
         ("APICURIO_DATASOURCE_URL", database),
     ];
-    Launch {
+    Ok(Launch {
         program: context.installed.java.clone(),
         args,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         folder,
         log: context.layout.log(Part::Registry),
         gives_way: false,
-    }
+    })
 }

@@ -1,7 +1,7 @@
 //! Starting one part: free ports, a process, and a wait until it answers.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{broker, engine, ports, registry};
@@ -71,13 +71,27 @@ impl Context<'_> {
                 (broker::prepare(self, port, free()?, &listeners)?, format!("127.0.0.1:{port}"))
             }
             Part::Registry => {
-                (registry::launch(self, port), format!("http://127.0.0.1:{port}{}", registry::PATH))
+                (registry::launch(self, port)?, format!("http://127.0.0.1:{port}{}", registry::PATH))
             }
             Part::Engine => (engine::launch(self, port), format!("http://127.0.0.1:{port}")),
         };
         let pid = self.supervisor.spawn(launch.clone())?;
         wait_until_ready(self.supervisor, part, pid, &address, &launch.log)?;
         Ok(Started { launch, pid, address, listeners })
+    }
+
+    /// An empty folder for what a JVM unpacks for itself, such as liblz4-java's library: in the system's own it would stay
+    /// there after a kill.
+    pub(super) fn temporary_folder(&self, part: Part) -> Result<PathBuf, Error> {
+        let folder = self.layout.folder(part).join("tmp");
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &folder)(error));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+        Ok(folder)
     }
 
     /// Runs a program that prepares a part.

@@ -1,11 +1,10 @@
 //! Registry and ClickHouse, from settings; and the rule that keeps passwords off the wire.
 
-use std::net::IpAddr;
-
 use reqwest::Url;
 
 use super::names::{CLEAR_PASSWORDS, variable};
 use super::{DATABASE, Findings, Settings};
+use crate::http::is_loopback;
 use crate::{ClickHouseEndpoint, Login, RegistryEndpoint, Secret, Tls};
 
 impl Settings {
@@ -154,11 +153,4 @@ impl Settings {
             )),
         }
     }
-}
-
-/// True of a name or address that never leaves this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

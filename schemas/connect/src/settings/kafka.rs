@@ -23,8 +23,9 @@ impl Settings {
             self.refuse(&LOGIN, "sasl_ssl", findings);
         }
         let bootstrap = bootstrap?.to_owned();
+        self.check_brokers(&bootstrap, protocol_name(with_tls, with_login), findings);
         if with_login && !with_tls {
-            let all_here = bootstrap.split(',').all(|broker| super::http::is_loopback(host(broker)));
+            let all_here = bootstrap.split(',').all(|broker| crate::http::is_loopback(host(broker)));
             self.clear_password("kafka", "kafka_security", "sasl_ssl", all_here, findings);
         }
         let endpoint = KafkaEndpoint { bootstrap, tls, login };
@@ -36,6 +37,28 @@ impl Settings {
             findings.add(format!("{}: {error}", self.at("kafka_security")));
         }
         Some(endpoint)
+    }
+
+    /// Each bootstrap address is `HOST[:PORT]`, at most with the security protocol that is set in front: librdkafka drops
+    /// any other without an error. An address that is wrong may hold a password and is not shown.
+    fn check_brokers(&self, bootstrap: &str, protocol: &str, findings: &mut Findings) {
+        let at = self.at("kafka");
+        for (index, broker) in bootstrap.split(',').map(str::trim).enumerate() {
+            let problem = match broker.split_once("://") {
+                Some((scheme, _)) if !scheme.eq_ignore_ascii_case(protocol) => {
+                    Some(format!("a URL of `{}`", scheme.escape_default()))
+                }
+                Some((_, address)) => address_problem(address),
+                None => address_problem(broker),
+            };
+            if let Some(problem) = problem {
+                findings.add(format!(
+                    "{at}: expected brokers as HOST:PORT, comma separated, e.g. kafka-1:9092,kafka-2:9092; found {problem} as \
+                     number {} of them",
+                    index + 1
+                ));
+            }
+        }
     }
 
     /// Whether there is TLS, and a login.
@@ -138,6 +161,44 @@ impl Settings {
                 .add(format!("{}: expected a value, found none, {because}", super::names::variable(name)));
         }
         found.map(|setting| setting.text())
+    }
+}
+
+/// Says what is wrong with an address that should be `HOST[:PORT]`.
+fn address_problem(address: &str) -> Option<String> {
+    if address.is_empty() {
+        return Some("nothing".to_owned());
+    }
+    // `[::1]:9092`: the colons in brackets are the host's.
+    let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None => return Some("something between `]` and the port".to_owned()),
+        },
+        None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
+    };
+    let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    if host.is_empty() || !host.chars().all(is_host) {
+        return Some("a host with characters that no host name has".to_owned());
+    }
+    let port = port?;
+    match port.parse::<u16>() {
+        Ok(1..) => None,
+        _ if (1..=8).contains(&port.len()) && port.chars().all(|c| c.is_ascii_digit() || c == '-') => {
+            Some(format!("port {port}, which is not in 1 to 65535"))
+        }
+        _ => Some("a port that is no number".to_owned()),
+    }
+}
+
+/// The name that librdkafka has for the protocol, `security.protocol`.
+const fn protocol_name(with_tls: bool, with_login: bool) -> &'static str {
+    match (with_tls, with_login) {
+        (false, false) => "plaintext",
+        (true, false) => "ssl",
+        (false, true) => "sasl_plaintext",
+        (true, true) => "sasl_ssl",
     }
 }
 

@@ -69,6 +69,36 @@ fn plain_addresses_need_nothing_else() {
 }
 
 #[test]
+fn brokers_are_hosts_and_ports() {
+    for good in
+        ["b1", "b1:9092, b2:9092", "[::1]:9092", "[fe80::1%eth0]", "plaintext://b1:9092", "10.0.0.1:1"]
+    {
+        with(&[("KAFKA", good)]).unwrap_or_else(|error| panic!("{good}: {error:?}"));
+    }
+    for (bad, found) in [
+        ("kafka://b1:9092", "a URL of `kafka`"),
+        ("SSL://b1:9092", "a URL of `SSL`"),
+        ("b1:99999", "port 99999"),
+        ("b1:0", "port 0"),
+        ("b1:-1", "port -1"),
+        ("b1:", "a port that is no number"),
+        ("b1:http", "a port that is no number"),
+        ("b1,,b2", "nothing as number 2"),
+        ("b1:9092,", "nothing as number 2"),
+        (":9092", "a host"),
+        ("me:hunter2@b1:9092", "a port that is no number"),
+        ("b1/path:9092", "a host"),
+        ("[::1]9092", "between `]`"),
+        ("b1 b2", "a host"),
+    ] {
+        let wrong = wrong(with(&[("KAFKA", bad)]));
+        assert!(wrong.len() == 1 && wrong[0].contains(found), "{bad}: {wrong:?}");
+        assert!(wrong[0].contains("AGENTGOV_KAFKA: expected brokers as HOST:PORT"), "{bad}: {wrong:?}");
+        assert!(!wrong[0].contains(SECRET), "{bad}: {wrong:?}");
+    }
+}
+
+#[test]
 fn what_is_not_set_is_told_by_its_name() {
     let none = Settings::read(&|_| None, None).unwrap().endpoints();
     let names = ["AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE"].map(str::to_owned).to_vec();
