@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -121,7 +123,25 @@ pub struct Run {
     pub accept_gap: bool,
     /// Serve /livez, /readyz and /metrics here.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_LISTEN")]
-    pub listen: Option<std::net::SocketAddr>,
+    pub listen: Option<Listen>,
+}
+
+/// The addresses that HOST:PORT stands for, in the order in which the system gives them.
+#[derive(Clone, Debug)]
+pub struct Listen(pub Vec<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected HOST:PORT, e.g. localhost:9464 or 0.0.0.0:9464";
+        let addresses: Vec<_> = text.to_socket_addrs().map_err(|e| format!("{EXPECTED}: {e}"))?.collect();
+        if addresses.is_empty() {
+            Err(format!("{EXPECTED}: the host has no address"))
+        } else {
+            Ok(Self(addresses))
+        }
+    }
 }
 
 /// `status`.

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod context;
 mod failure;
+mod file_limit;
 mod local;
 mod progress;
 mod stages;
@@ -31,11 +32,17 @@ fn main() -> ExitCode {
     }
     let cli = <cli::Cli as clap::Parser>::parse();
     cli.trace();
+    if let Some(warning) = file_limit::raise() {
+        eprintln!("agentgov: warning: {warning}");
+    }
     let _armed = agentgov_runtime::failpoint::arm();
     match commands::dispatch(cli) {
         Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {
             eprintln!("agentgov: {failure}");
+            if let Some(explanation) = file_limit::explain(&failure.to_string()) {
+                eprintln!("agentgov: {explanation}");
+            }
             ExitCode::from(failure.code as u8)
         }
     }

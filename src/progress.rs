@@ -72,7 +72,12 @@ impl Progress {
     /// Shows what a starting stack tells.
     pub fn stack(&self, event: &Event) {
         match event {
-            Event::Chosen { backend } => self.line(&format!("  stack: {backend}")),
+            Event::Chosen { backend, because } if because.is_empty() => {
+                self.line(&format!("  stack: {backend}"))
+            }
+            Event::Chosen { backend, because } => {
+                self.line(&format!("  stack: {backend}, as {} says", because.join(", ")));
+            }
             Event::Downloading { part, what, bytes } => {
                 if let Some(bar) = self.bar(&format!("downloading {what}"), *bytes, true) {
                     self.parts().insert(part.to_string(), bar);

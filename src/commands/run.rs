@@ -1,13 +1,12 @@
 //! `agentgov run STAGE…`: stages until asked to stop.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
 use agentgov_runtime::{ExitCode, Metrics, Serving, lag};
 use agentgov_schemas::topology::Topology;
 
-use crate::cli::{Global, Run};
+use crate::cli::{Global, Listen, Run};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::stages::Running;
@@ -16,11 +15,11 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
     let endpoints = context::endpoints(global)?;
     // Before the stages: what they tell earlier is not counted.
-    let metrics = args.listen.map(|_| Metrics::start()).transpose()?;
+    let metrics = args.listen.as_ref().map(|_| Metrics::start()).transpose()?;
     let running = Running::start(&args.stages, &endpoints, &topology, args.accept_gap)?;
     let stop = running.stop().clone();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
-    let serving = match args.listen.zip(metrics) {
+    let serving = match args.listen.as_ref().zip(metrics) {
         Some((listen, metrics)) => Some(serve(listen, metrics, &running, &endpoints, &topology)?),
         None => None,
     };
@@ -33,14 +32,14 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
 
 /// Health and metrics of the stages, and how far their groups are behind.
 fn serve(
-    listen: SocketAddr,
+    listen: &Listen,
     metrics: Metrics,
     running: &Running,
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
 ) -> Result<Serving, Failure> {
     let stop = running.stop();
-    let serving = Serving::start(listen, running.healths(), metrics, stop.clone())?;
+    let serving = Serving::start(&listen.0, running.healths(), metrics, stop.clone())?;
     for stage in running.health() {
         let group = topology.stage(&stage.stage).or_exit(ExitCode::Config)?.group.value.clone();
         let places = lag::places(topology, &stage.stage).or_exit(ExitCode::Config)?;

@@ -28,6 +28,11 @@ pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
         say!("\n{}", addresses(&pipeline));
         if note.is_some() {
             say!("Other `agentgov` commands of this user find this stack by themselves.");
+        } else {
+            say!(
+                "Other `agentgov` commands of this user find the stack that was started before this one: for this one, set"
+            );
+            say!("the variables above where they run.");
         }
         say!("Ctrl-C ends everything.");
     }

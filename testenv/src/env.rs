@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backend::{Choice, choose, external};
+use crate::backend::{Choice, choose, deciding, external};
 use crate::docker::{self, Docker};
 use crate::events::Event;
 use crate::native::Native;
@@ -28,7 +28,11 @@ impl TestEnv {
     pub fn start(options: Options) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let choice = choose(options.backend, &variable, docker::answers)?;
-        let chosen = |backend| (options.progress)(Event::Chosen { backend });
+        let because = match options.backend {
+            Some(_) => Vec::new(),
+            None => deciding(&variable),
+        };
+        let chosen = |backend| (options.progress)(Event::Chosen { backend, because: because.clone() });
         let (running, addresses) = match choice {
             Choice::External(addresses) => {
                 chosen(BackendKind::External);

@@ -35,7 +35,10 @@ pub enum Error {
         reason: String,
     },
     /// A part of the external stack does not answer.
-    #[error("the external {part} at {address} does not answer: {reason}; start it, or correct its address")]
+    #[error(
+        "the external {part} at {address} does not answer: {reason}; start it, or correct its address; to have a stack \
+         started instead, unset AGENTGOV_KAFKA, AGENTGOV_REGISTRY, AGENTGOV_CLICKHOUSE and AGENTGOV_STACK"
+    )]
     Unreachable {
         /// The part.
         part: Part,

@@ -12,6 +12,8 @@ pub enum Event {
     Chosen {
         /// The backend.
         backend: BackendKind,
+        /// The variables that decided it, in the order in which they count; none: it is the default.
+        because: Vec<&'static str>,
     },
     /// The part is not in the cache and is being downloaded.
     Downloading {

@@ -48,3 +48,61 @@ fn a_command_without_a_stack_says_how_to_get_one() {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
 }
+
+#[test]
+fn addresses_that_cannot_be_are_refused_before_anything_connects() {
+    for (arguments, expected) in [
+        (&["--kafka", "kafka://127.0.0.1:9092"][..], "AGENTGOV_KAFKA: expected brokers as HOST:PORT"),
+        (&["--kafka", "127.0.0.1:99999"], "port 99999, which is not in 1 to 65535"),
+    ] {
+        let output = Command::new(agentgov())
+            .args([
+                "topology",
+                "plan",
+                "--registry",
+                "http://127.0.0.1:1",
+                "--clickhouse",
+                "http://127.0.0.1:1",
+            ])
+            .args(arguments)
+            .env_clear()
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(expected), "{said}");
+    }
+    let listen =
+        Command::new(agentgov()).args(["run", "all", "--listen", "9464"]).env_clear().output().unwrap();
+    assert_eq!(listen.status.code(), Some(2), "{}", told(&listen));
+    assert!(told(&listen).contains("expected HOST:PORT, e.g. localhost:9464"), "{}", told(&listen));
+}
+
+#[test]
+fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
+    let import = |registry: &str| {
+        let runs = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            runs.path(),
+            r#"{"messages":[{"role":"user","content":"hello"}],"task_id":1,"trial":1}"#,
+        )
+        .unwrap();
+        let output = Command::new(agentgov())
+            .args(["import", "chat-completions", "--tenant", "t", "--agent", "a", "--environment", "e"])
+            .args(["--start-time", "2024-05-15T15:00:00", "--kafka", "127.0.0.1:1"])
+            .args(["--clickhouse", "http://127.0.0.1:1", "--registry", registry])
+            .arg(runs.path())
+            .env_clear()
+            .env("HTTP_PROXY", "http://user:hunter2@127.0.0.1:2")
+            .env("http_proxy", "http://user:hunter2@127.0.0.1:2")
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{}", told(&output));
+        told(&output)
+    };
+    let elsewhere = import("http://registry.invalid:8081");
+    assert!(elsewhere.contains("through the proxy http://127.0.0.1:2 of HTTP_PROXY"), "{elsewhere}");
+    assert!(!elsewhere.contains("hunter2"), "{elsewhere}");
+    let here = import("http://127.0.0.1:1");
+    assert!(here.contains("http://127.0.0.1:1/") && !here.contains("proxy"), "{here}");
+}

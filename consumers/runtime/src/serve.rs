@@ -68,18 +68,19 @@ pub struct StageReadiness {
 }
 
 impl Serving {
-    /// Serves until it is joined. Port 0 takes a free one. Once `stop` is asked, nothing is ready any more.
+    /// Serves on the first of the addresses that is free, until it is joined. Port 0 takes a free one. Once `stop` is asked, nothing is ready any more.
     ///
     /// # Errors
-    /// If the address is taken.
+    /// If none of the addresses can be listened on.
     pub fn start(
-        listen: SocketAddr,
+        listen: &[SocketAddr],
         stages: Vec<Health>,
         metrics: Metrics,
         stop: Stop,
     ) -> Result<Self, StageError> {
-        let failed =
-            |e: &dyn std::fmt::Display| StageError::Config(format!("serving health on {listen}: {e}"));
+        let failed = |e: &dyn std::fmt::Display| {
+            StageError::Config(format!("serving health on {}: {e}", shown(listen)))
+        };
         let listener = std::net::TcpListener::bind(listen).map_err(|e| failed(&e))?;
         listener.set_nonblocking(true).map_err(|e| failed(&e))?;
         let address = listener.local_addr().map_err(|e| failed(&e))?;
@@ -129,6 +130,10 @@ impl Serving {
             tracing::error!("the health server panicked");
         }
     }
+}
+
+fn shown(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 fn router(process: Process) -> Router {

@@ -41,6 +41,15 @@ pub(crate) fn choose(
     }
 }
 
+/// The variables that are set and decide the backend.
+pub(crate) fn deciding(variable: Variables<'_>) -> Vec<&'static str> {
+    let is_set = |name: &&str| variable(name).is_some();
+    ["AGENTGOV_BACKEND", "AGENTGOV_STACK", "AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE"]
+        .into_iter()
+        .filter(is_set)
+        .collect()
+}
+
 fn parse(name: String) -> Result<BackendKind, Error> {
     match name.as_str() {
         "external" => Ok(BackendKind::External),

@@ -3,4 +3,4 @@
 mod choice;
 pub(crate) mod external;
 
-pub(crate) use choice::{Choice, choose};
+pub(crate) use choice::{Choice, choose, deciding};
