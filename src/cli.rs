@@ -4,8 +4,11 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use agentgov_schemas::escape::Escaped;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// Governance for AI agents: what each agent did, whether it was allowed, and the proof.
 #[derive(Debug, Parser)]
@@ -539,7 +542,22 @@ impl Cli {
         // caller as well, and the stages say it in their own words.
         let asked = format!("rdkafka::client=off,librdkafka=off,{}", self.global.log);
         let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("error"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        // Fields quote what servers, files and records say.
+        let fields = debug_fn(|writer, field, value| {
+            let value = Escaped(format!("{value:?}"));
+            if field.name() == "message" {
+                write!(writer, "{value}")
+            } else {
+                write!(writer, "{field}={value}")
+            }
+        });
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .fmt_fields(fields.delimited(" "))
+            // It would tell of a stderr that is gone on stderr, and panic.
+            .log_internal_errors(false)
+            .with_writer(std::io::stderr)
+            .init();
     }
 }
 

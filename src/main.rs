@@ -1,13 +1,4 @@
 //! The one binary: parse, dispatch, print. What it does is in the crates.
-#![allow(clippy::print_stderr, reason = "telling what went wrong is what stderr is for")]
-
-/// Prints a line to stdout. A reader that has gone away, as `head` does, is no reason to panic.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
 
 mod cli;
 mod commands;
@@ -15,6 +6,7 @@ mod context;
 mod failure;
 mod file_limit;
 mod local;
+mod print;
 mod progress;
 mod stages;
 
@@ -30,20 +22,24 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|first| first.to_string_lossy().starts_with("testenv-")) {
         return agentgov_testenv::helper_main(args);
     }
-    let cli = <cli::Cli as clap::Parser>::parse();
+    let cli = match <cli::Cli as clap::Parser>::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return print::clap(&error),
+    };
     cli.trace();
     if let Some(warning) = file_limit::raise() {
-        eprintln!("agentgov: warning: {warning}");
+        print::note!("agentgov: warning: {}", warning);
     }
     let _armed = agentgov_runtime::failpoint::arm();
-    match commands::dispatch(cli) {
-        Ok(code) => ExitCode::from(code as u8),
+    let code = match commands::dispatch(cli).and_then(|code| print::finish().map(|()| code)) {
+        Ok(code) => code,
         Err(failure) => {
-            eprintln!("agentgov: {failure}");
-            if let Some(explanation) = file_limit::explain(&failure.to_string()) {
-                eprintln!("agentgov: {explanation}");
+            print::note!("agentgov: {}", failure.message());
+            if let Some(explanation) = file_limit::explain(failure.message().as_str()) {
+                print::note!("agentgov: {}", explanation);
             }
-            ExitCode::from(failure.code as u8)
+            failure.code
         }
-    }
+    };
+    ExitCode::from(code as u8)
 }

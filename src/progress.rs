@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use agentgov_schemas::escape::escape;
 use agentgov_testenv::{Event, Part};
-use console::style;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::print::{Text, note, style, text};
 
 /// Shows steps of long work, on stderr.
 pub struct Progress {
@@ -53,19 +55,19 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message(what.to_owned());
+        bar.set_message(escape(what).into_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
         Some(bar)
     }
 
-    fn line(&self, text: &str) {
+    fn line(&self, text: &Text) {
         if self.quiet {
             return;
         }
         if self.terminal {
-            let _ = self.bars.println(text);
+            let _ = self.bars.println(text.as_str());
         } else {
-            eprintln!("{text}");
+            note!("{}", text);
         }
     }
 
@@ -73,16 +75,16 @@ impl Progress {
     pub fn stack(&self, event: &Event) {
         match event {
             Event::Chosen { backend, because } if because.is_empty() => {
-                self.line(&format!("  stack: {backend}"))
+                self.line(&text!("  stack: {}", backend));
             }
             Event::Chosen { backend, because } => {
-                self.line(&format!("  stack: {backend}, as {} says", because.join(", ")));
+                self.line(&text!("  stack: {}, as {} says", backend, because.join(", ")));
             }
             Event::Downloading { part, what, bytes } => {
                 if let Some(bar) = self.bar(&format!("downloading {what}"), *bytes, true) {
                     self.parts().insert(part.to_string(), bar);
                 } else {
-                    self.line(&format!("  downloading {what} (once; kept in the user's cache)"));
+                    self.line(&text!("  downloading {} (once; kept in the user's cache)", what));
                 }
             }
             Event::Downloaded { part, bytes } => {
@@ -106,7 +108,7 @@ impl Progress {
         if let Some(bar) = self.parts().remove(&part.to_string()) {
             bar.finish_and_clear();
         }
-        self.line(&format!("{} {part} {how}", style("✓").green()));
+        self.line(&text!("{} {} {}", style("✓").green(), part, how));
     }
 
     fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
@@ -135,12 +137,7 @@ impl Step<'_> {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        self.progress.line(&format!(
-            "{} {}: {}",
-            style("✓").green(),
-            self.what,
-            style(outcome.as_ref()).dim()
-        ));
+        self.progress.line(&text!("{} {}: {}", style("✓").green(), self.what, style(outcome.as_ref()).dim()));
     }
 }
 

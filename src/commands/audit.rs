@@ -2,18 +2,18 @@
 
 use agentgov_audit::{Kind, Report, completeness};
 use agentgov_runtime::ExitCode;
-use console::style;
 
 use crate::cli::{AuditCommand, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, say, style};
 
 pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failure> {
     let AuditCommand::Completeness = command;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let report = completeness(&topology, &endpoints).or_exit(ExitCode::TryAgain)?;
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&report).or_exit(ExitCode::Failed)?);
+        json(&report)?;
     } else {
         tell(&report);
     }
@@ -39,9 +39,9 @@ pub fn tell(report: &Report) {
     for kind in Kind::ALL {
         let name = kind.as_str();
         match report.findings.iter().find(|finding| finding.kind == kind) {
-            None => say!("  {} {name:<14} 0", style("✓").green()),
+            None => say!("  {} {:<14} 0", style("✓").green(), name),
             Some(finding) => {
-                say!("  {} {name:<14} {}, first {}", style("✗").red(), finding.count, finding.first);
+                say!("  {} {:<14} {}, first {}", style("✗").red(), name, finding.count, finding.first);
                 say!("      {}", kind.meaning());
             }
         }

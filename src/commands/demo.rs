@@ -9,6 +9,7 @@ use agentgov_importers::{ImportOptions, parse_start_time};
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::imported::Violation;
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::Escaped;
 
 use super::pipeline::{self, Pipeline};
 use super::report::Report;
@@ -16,6 +17,7 @@ use super::{import, up};
 use crate::cli::{Demo, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, say};
 use crate::progress::Progress;
 
 pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
@@ -88,7 +90,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         total_ms: began.elapsed().as_millis(),
     };
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&report.to_json()).or_exit(ExitCode::Failed)?);
+        json(&report.to_json())?;
     } else {
         say!("{}", report.to_text(args.keep));
     }
@@ -102,9 +104,15 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
 /// One line a violation, sorted as the report has them: session, call, tool, policy.
 fn write_violations(file: &Path, violations: &[Violation]) -> Result<(), Failure> {
+    context::write(&file.to_path_buf(), &tab_separated(violations))
+}
+
+/// Every value is escaped, so that it contains no tab and no line break.
+pub fn tab_separated(violations: &[Violation]) -> String {
     let mut text = String::from("session\tcall\ttool\tpolicy\n");
     for Violation { session, call, tool, policy, .. } in violations {
+        let (session, tool, policy) = (Escaped(session), Escaped(tool), Escaped(policy));
         text.push_str(&format!("{session}\t{call}\t{tool}\t{policy}\n"));
     }
-    context::write(&file.to_path_buf(), &text)
+    text
 }

@@ -12,6 +12,7 @@ use agentgov_sdk::{Recorder, RecorderOptions};
 use crate::cli::{self, Format, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, say};
 use crate::progress::Progress;
 
 pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> {
@@ -36,10 +37,13 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
         let told = serde_json::json!({
             "sessions": sessions, "events": events, "tool_calls": tool_calls, "source_id": import.source_id(),
         });
-        say!("{told}");
+        json(&told)?;
     } else {
         say!(
-            "published {events} events of {sessions} sessions ({tool_calls} tool calls) as source {}",
+            "published {} events of {} sessions ({} tool calls) as source {}",
+            events,
+            sessions,
+            tool_calls,
             import.source_id()
         );
     }

@@ -3,6 +3,8 @@
 mod audit;
 mod bench;
 mod demo;
+#[cfg(test)]
+mod hostile;
 mod import;
 mod pipeline;
 mod policy;

@@ -63,8 +63,8 @@ impl Stack {
         };
 
         let step = progress.step("applying the topology");
-        let applied =
-            agentgov_topology::apply(&topology, &endpoints, &mut |_| {}).or_exit(ExitCode::TryAgain)?;
+        let applied = agentgov_topology::apply(&topology, &endpoints, &mut |_| {})
+            .map_err(|error| Failure::report(ExitCode::TryAgain, error))?;
         step.done(match applied.removed.len() {
             0 => "nothing to do".to_owned(),
             n => format!("{} topics, {n} changes", topology.topics.len()),

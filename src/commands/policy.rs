@@ -8,12 +8,13 @@ use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles, SCHEMA_FILE, generated_schema, testing};
 use agentgov_registry::{BundleOutcome, BundleToPush, Source, push_bundle, read_bundle_folder};
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::EscapedLines;
 use agentgov_schemas::topology::Topology;
-use console::style;
 
 use crate::cli::{Global, PolicyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{say, style};
 
 pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -90,7 +91,7 @@ fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
 
 fn test(bundle: &Arc<Bundle>, files: &BundleFiles) -> Result<ExitCode, Failure> {
     let report = testing::run(bundle, files);
-    say!("{report}");
+    say!("{}", EscapedLines(&report));
     if report.passed() {
         say!("{} {}", style("ok:").green(), describe(bundle));
         Ok(ExitCode::Done)

@@ -2,16 +2,17 @@
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
-    Pushed, RegistryFile, Source, list_agents, list_bundles, list_tools, push_agents, push_tools,
+    Agent, BundleEntry, Listing, Pushed, RegistryFile, Source, Tool, Unreadable, list_agents, list_bundles,
+    list_tools, push_agents, push_tools,
 };
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::topology::Topology;
-use serde_json::json;
 
 use super::policy::pusher;
 use crate::cli::{Global, RegistryCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, note, say};
 
 pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
@@ -20,7 +21,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
             for (what, Pushed { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
-                say!("{what}: {} pushed, {} unchanged", pushed.len(), unchanged.len());
+                say!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
             }
         }
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
@@ -48,16 +49,46 @@ pub fn push(
     Ok([agents, tools])
 }
 
-fn list(endpoints: &Endpoints, topology: &Topology, json: bool) -> Result<(), Failure> {
+fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(), Failure> {
     let source = Source { endpoints, topology };
-    let agents = list_agents(source).or_exit(ExitCode::TryAgain)?;
-    let tools = list_tools(source).or_exit(ExitCode::TryAgain)?;
-    let bundles = list_bundles(source).or_exit(ExitCode::TryAgain)?;
-    if json {
-        let all = json!({ "agents": agents.entries, "tools": tools.entries, "bundles": bundles.entries });
-        say!("{}", serde_json::to_string_pretty(&all).or_exit(ExitCode::Failed)?);
-        return Ok(());
+    let listed = Listed {
+        agents: list_agents(source).or_exit(ExitCode::TryAgain)?,
+        tools: list_tools(source).or_exit(ExitCode::TryAgain)?,
+        bundles: list_bundles(source).or_exit(ExitCode::TryAgain)?,
+    };
+    if as_json {
+        let Listed { agents, tools, bundles } = &listed;
+        json(&serde_json::json!({
+            "agents": agents.entries,
+            "tools": tools.entries,
+            "bundles": bundles.entries,
+            "unreadable": listed.unreadable().collect::<Vec<_>>(),
+        }))?;
+    } else {
+        tell(&listed);
     }
+    Ok(())
+}
+
+/// The entries of the registry.
+pub struct Listed {
+    /// Agents.
+    pub agents: Listing<Agent>,
+    /// Tools.
+    pub tools: Listing<Tool>,
+    /// Bundles.
+    pub bundles: Listing<BundleEntry>,
+}
+
+impl Listed {
+    fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        self.agents.unreadable.iter().chain(&self.tools.unreadable).chain(&self.bundles.unreadable)
+    }
+}
+
+/// Prints the entries of the registry.
+pub fn tell(listed: &Listed) {
+    let Listed { agents, tools, bundles } = listed;
     say!("agents");
     for agent in &agents.entries {
         say!(
@@ -83,9 +114,7 @@ fn list(endpoints: &Endpoints, topology: &Topology, json: bool) -> Result<(), Fa
             bundle.environments.join(", ")
         );
     }
-    let unreadable = agents.unreadable.iter().chain(&tools.unreadable).chain(&bundles.unreadable);
-    for record in unreadable {
-        eprintln!("unreadable: offset {}: {}", record.offset, record.reason);
+    for record in listed.unreadable() {
+        note!("unreadable: offset {}: {}", record.offset, record.reason);
     }
-    Ok(())
 }

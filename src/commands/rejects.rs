@@ -7,6 +7,7 @@ use super::policy::pusher;
 use crate::cli::{Global, RejectsCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 
 pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Failure> {
     let RejectsCommand::Resume { stage, reason } = command;
@@ -14,6 +15,6 @@ pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Fa
     topology.stage(stage).or_exit(ExitCode::Usage)?;
     let source = Source { endpoints: &endpoints, topology: &topology };
     resume(source, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
-    say!("told {stage} to resume");
+    say!("told {} to resume", stage);
     Ok(ExitCode::Done)
 }

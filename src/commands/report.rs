@@ -1,13 +1,15 @@
 //! The demo's report: what came in, what was found, where, how quickly, and where to look next.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_policy::{Kind, Policy};
-use console::{Style, measure_text_width, pad_str, style, truncate_str};
+use agentgov_schemas::escape::{Escaped, shell_word};
+use console::{Style, measure_text_width, truncate_str};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::print::{Text, append, left, right, style, style_text, text};
 
 /// What the demo found.
 pub struct Report {
@@ -79,8 +81,8 @@ impl Report {
     }
 
     /// For a person. `kept` says whether the stack is still there to look around in.
-    pub fn to_text(&self, kept: bool) -> String {
-        let mut text = String::new();
+    pub fn to_text(&self, kept: bool) -> Text {
+        let mut text = Text::default();
         self.head(&mut text);
         self.came_in(&mut text);
         self.found(&mut text);
@@ -91,16 +93,16 @@ impl Report {
         text
     }
 
-    fn head(&self, out: &mut String) {
-        let title = format!(" agentgov · {} ", self.input);
-        let rule = "━".repeat(WIDTH.saturating_sub(measure_text_width(&title) + 3));
-        let _ = writeln!(out, "\n{}{}{}", style("━━━").cyan(), style(title).bold(), style(rule).cyan());
+    fn head(&self, out: &mut Text) {
+        let title = text!(" agentgov · {} ", self.input);
+        let rule = "━".repeat(WIDTH.saturating_sub(measure_text_width(title.as_str()) + 3));
+        append!(out, "\n{}{}{}", style("━━━").cyan(), style_text(title).bold(), style(rule).cyan());
     }
 
-    fn came_in(&self, out: &mut String) {
+    fn came_in(&self, out: &mut Text) {
         let c = &self.counts;
         heading(out, "What came in");
-        let _ = writeln!(
+        append!(
             out,
             "  {} sessions · {} events · {} tool calls, each judged by bundle `{}`",
             number(c.sessions),
@@ -108,7 +110,7 @@ impl Report {
             number(c.tool_calls),
             self.bundle
         );
-        let _ = writeln!(
+        append!(
             out,
             "  {} rows in the log: every event {}{}",
             number(c.rows),
@@ -117,7 +119,7 @@ impl Report {
             } else {
                 format!("once, {} sent again", c.rows.saturating_sub(c.events))
             },
-            if c.undecodable == 0 { String::new() } else { format!(", {} undecodable", c.undecodable) },
+            if c.undecodable == 0 { String::new() } else { format!(", {} undecodable", c.undecodable) }
         );
         let shares = [
             ("allowed", c.allowed, Style::new().green()),
@@ -126,42 +128,44 @@ impl Report {
             ("undecided", c.indeterminate, Style::new().magenta()),
         ];
         let total: u64 = shares.iter().map(|(_, n, _)| n).sum();
-        let mut bar = String::new();
+        let mut bar = Text::default();
         let mut legend = Vec::new();
         for (name, n, colour) in &shares {
             if *n > 0 {
-                bar.push_str(&colour.apply_to("█".repeat(share(*n, total, 60).max(1))).to_string());
-                legend.push(format!("{} {name}", colour.apply_to(number(*n))));
+                let cells = "█".repeat(share(*n, total, 60).max(1));
+                bar.push(&text!("{}", colour.apply_to(Escaped(cells))));
+                legend.push(text!("{} {}", colour.apply_to(Escaped(number(*n))), name));
             }
         }
-        let _ = writeln!(out, "  {bar}  {}", legend.join(" · "));
+        append!(out, "  {}  {}", bar, Text::join(&legend, " · "));
         if c.without_grant > 0 {
-            let _ = writeln!(out, "  {} of them denied since no grant allows them", number(c.without_grant));
+            append!(out, "  {} of them denied since no grant allows them", number(c.without_grant));
         }
     }
 
-    fn whole(&self, out: &mut String) {
+    fn whole(&self, out: &mut Text) {
         let Some(audit) = &self.audit else { return };
         heading(out, "Is the log whole?");
-        let _ = writeln!(
+        append!(
             out,
             "  {} records of the topics compared with {} rows of the tables, by a reader of its own",
             number(audit.records),
             number(audit.rows)
         );
+        let mut line = Text::default();
         for kind in agentgov_audit::Kind::ALL {
             let n = audit.count(kind);
             let told = format!("{} {n}", kind.as_str());
-            let _ = write!(out, "  {}", if n == 0 { style(told).green() } else { style(told).red().bold() });
+            line.push(&text!("  {}", if n == 0 { style(told).green() } else { style(told).red().bold() }));
         }
-        let _ = writeln!(out);
+        out.push_line(&line);
     }
 
-    fn found(&self, out: &mut String) {
+    fn found(&self, out: &mut Text) {
         let sessions: std::collections::BTreeSet<_> = self.violations.iter().map(|v| &v.session_id).collect();
         let alerted = self.violations.iter().filter(|v| v.alerted).count();
         heading(out, "What was found");
-        let _ = writeln!(
+        append!(
             out,
             "  {} violations in {} sessions; {}",
             style(self.violations.len()).bold(),
@@ -170,7 +174,7 @@ impl Report {
                 "an alert names each of them".to_owned()
             } else {
                 format!("{} have no alert", self.violations.len().saturating_sub(alerted))
-            },
+            }
         );
         let mut by_policy: BTreeMap<&str, u64> = BTreeMap::new();
         for violation in &self.violations {
@@ -185,26 +189,26 @@ impl Report {
         rules.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.policy.cmp(&b.0.policy)));
         let name_width = rules.iter().map(|(rule, _)| rule.policy.len()).max().unwrap_or(0);
         for (rule, n) in rules.iter().filter(|(_, n)| *n > 0) {
-            let _ = writeln!(
+            append!(
                 out,
                 "  {}  {} {} {}",
-                pad(&severity(rule.severity).apply_to(rule.severity).to_string(), 8),
-                pad(&style(&rule.policy).bold().to_string(), name_width),
-                right(&number(*n), 5),
-                severity(rule.severity).apply_to("▇".repeat(share(*n, most, 16).max(1))),
+                left(severity(rule.severity).apply_to(Escaped(rule.severity)), 8),
+                left(style(&rule.policy).bold(), name_width),
+                right(number(*n), 5),
+                severity(rule.severity).apply_to(Escaped("▇".repeat(share(*n, most, 16).max(1))))
             );
             if !rule.title.is_empty() {
-                let _ = writeln!(out, "            {}", style(&rule.title).dim());
+                append!(out, "            {}", style(&rule.title).dim());
             }
         }
         let silent: Vec<&str> =
             rules.iter().filter(|(_, n)| *n == 0).map(|(rule, _)| rule.policy.as_str()).collect();
         if !silent.is_empty() {
-            let _ = writeln!(out, "  {}", style(format!("not violated: {}", silent.join(", "))).dim());
+            append!(out, "  {}", style(format!("not violated: {}", silent.join(", "))).dim());
         }
     }
 
-    fn sessions(&self, out: &mut String) {
+    fn sessions(&self, out: &mut Text) {
         if self.violations.is_empty() {
             return;
         }
@@ -220,38 +224,38 @@ impl Report {
         for (_, list) in sessions.iter().take(SESSIONS_SHOWN) {
             let label = list.first().map_or("", |v| v.session.as_str());
             for (i, v) in list.iter().enumerate() {
-                let shown = if i == 0 { style(label).cyan().bold().to_string() } else { String::new() };
-                let call = format!("call {:>2} {}", v.call, v.tool);
-                let line = format!(
+                let shown = style(if i == 0 { label } else { "" }).cyan().bold();
+                let line = text!(
                     "  {} {} {}",
-                    pad(&shown, 8),
-                    pad(&call, 38),
-                    severity(&v.severity).apply_to(&v.policy)
+                    left(shown, 8),
+                    left(text!("call {:>2} {}", v.call, v.tool), 38),
+                    severity(&v.severity).apply_to(Escaped(&v.policy))
                 );
-                let _ = writeln!(out, "{}", truncate_str(&line, WIDTH, "…"));
+                // Cut behind what was escaped, so that no part of an escape sequence remains.
+                append!(out, "{}", Text::from_escaped(truncate_str(line.as_str(), WIDTH, "…").into_owned()));
             }
         }
         if let Some(more) = sessions.len().checked_sub(SESSIONS_SHOWN).filter(|more| *more > 0) {
-            let _ = writeln!(out, "  {}", style(format!("… and {more} sessions more")).dim());
+            append!(out, "  {}", style(format!("… and {more} sessions more")).dim());
         }
     }
 
-    fn how_quickly(&self, out: &mut String) {
+    fn how_quickly(&self, out: &mut Text) {
         let l = &self.latency;
         heading(out, "How quickly");
-        let _ = writeln!(
+        append!(
             out,
             "  event → verdict  half within {}, 99 of 100 within {}",
             millis(l.verdict_p50),
             millis(l.verdict_p99)
         );
-        let _ = writeln!(
+        append!(
             out,
             "  event → alert    half within {}, 99 of 100 within {}",
             millis(l.alert_p50),
             millis(l.alert_p99)
         );
-        let _ = writeln!(
+        append!(
             out,
             "  {}",
             style(format!(
@@ -263,34 +267,49 @@ impl Report {
         );
     }
 
-    fn next(&self, out: &mut String, kept: bool) {
+    fn next(&self, out: &mut Text, kept: bool) {
         heading(out, "Where to look next");
-        let session = self.violations.first().map_or("ID", |v| v.session.as_str());
+        let session = self
+            .violations
+            .first()
+            .map_or_else(|| Text::from("ID"), |v| shell_session(&v.session, &v.session_id));
         if kept {
-            let _ = writeln!(
+            append!(
                 out,
-                "  agentgov session show {session:<12} what happened there, what was known, and the policy's text"
+                "  agentgov session show {:<12} what happened there, what was known, and the policy's text",
+                session
             );
         } else {
-            let _ = writeln!(
+            append!(
                 out,
                 "  agentgov demo --keep               leaves all this up, so that you can look around in it:"
             );
-            let _ = writeln!(
+            append!(
                 out,
-                "  agentgov session show {session:<12} what happened there, what was known, and the policy's text"
+                "  agentgov session show {:<12} what happened there, what was known, and the policy's text",
+                session
             );
         }
-        let _ = writeln!(out, "  docs/QUERIES.md                    questions to the log, as SQL");
-        let _ = writeln!(
+        append!(out, "  docs/QUERIES.md                    questions to the log, as SQL");
+        append!(
             out,
             "  examples/airline/bundle            the policies that judged; docs/policies.md explains them"
         );
     }
 }
 
-fn heading(out: &mut String, text: &str) {
-    let _ = writeln!(out, "\n{}", style(text).bold().cyan());
+/// How a shell command names a session: by its label, unless nobody could check what the shell makes of that.
+fn shell_session(label: &str, id: &str) -> Text {
+    let quoted = |name| shell_word(name).map(|word| (name, word));
+    let (name, word) = [label, id].into_iter().find_map(quoted).unwrap_or(("ID", "ID".into()));
+    // Otherwise an option.
+    let separator = if name.starts_with('-') { "-- " } else { "" };
+    Text::from_escaped(format!("{separator}{word}"))
+}
+
+fn heading(out: &mut Text, text: &str) {
+    append!(out, "");
+    append!(out, "{}", style(text).bold().cyan());
 }
 
 fn severity(name: &str) -> Style {
@@ -300,14 +319,6 @@ fn severity(name: &str) -> Style {
         "medium" => Style::new().yellow(),
         _ => Style::new().blue(),
     }
-}
-
-fn pad(text: &str, width: usize) -> String {
-    pad_str(text, width, console::Alignment::Left, None).into_owned()
-}
-
-fn right(text: &str, width: usize) -> String {
-    pad_str(text, width, console::Alignment::Right, None).into_owned()
 }
 
 /// `part` of `whole`, in cells of a bar of `width`.

@@ -9,6 +9,7 @@ use agentgov_schemas::topology::Topology;
 use crate::cli::{Global, Listen, Run};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::stages::Running;
 
 pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {

@@ -6,12 +6,12 @@ use agentgov_log_reader::LogReader;
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::ExitCode;
-use console::style;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::{Global, SessionCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, say, style};
 
 /// How much of a payload is shown.
 const SHOWN: usize = 400;
@@ -40,8 +40,8 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
     let entries = reader.session(&chosen.tenant_id, &chosen.session_id).or_exit(ExitCode::TryAgain)?;
     let bundles = bundles(&reader, &entries)?;
     if global.json {
-        let story = json!({ "session": chosen, "entries": entries });
-        say!("{}", serde_json::to_string_pretty(&story).or_exit(ExitCode::Failed)?);
+        let story = serde_json::json!({ "session": chosen, "entries": entries });
+        json(&story)?;
     } else {
         tell(chosen, &entries, &bundles);
     }
@@ -65,7 +65,8 @@ fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bun
     Ok(bundles)
 }
 
-fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
+/// Prints a session's story.
+pub fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
     let name = if session.session_label.is_empty() { &session.session_id } else { &session.session_label };
     say!("{} {}", style("session").cyan(), style(name).bold());
     say!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
@@ -88,7 +89,7 @@ fn tell_event(event: &Event) {
     say!("{}  {}  {}", style(at).dim(), style(&event.event_type).bold(), style(place).dim());
     let who = if event.role.is_empty() { String::new() } else { format!("{}: ", event.role) };
     if !event.text.is_empty() {
-        say!("  {who}{}", shorten(&event.text));
+        say!("  {}{}", who, shorten(&event.text));
     }
     if !event.arguments.is_empty() {
         say!("  {}({})", style(&event.tool).cyan(), shorten(&event.arguments));
@@ -107,14 +108,14 @@ fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     say!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
     tell_known(&verdict.known);
     for error in &verdict.errors {
-        say!("    {} {error}", style("error").red());
+        say!("    {} {}", style("error").red(), error);
     }
     for id in &verdict.violations {
         say!("    {} {}", style("violates").red(), style(id).bold());
         let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };
         say!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
         for line in policy.source.lines() {
-            say!("      {}", style(line).dim());
+            say!("      {}", style(line.replace('\t', "    ")).dim());
         }
     }
 }
@@ -124,14 +125,14 @@ fn tell_known(known: &str) {
     let Ok(Value::Object(known)) = serde_json::from_str::<Value>(known) else { return };
     if let Some(Value::Object(derived)) = known.get("derived") {
         for (name, value) in derived {
-            say!("    {} {name} = {value}", style("known").dim());
+            say!("    {} {} = {}", style("known").dim(), name, value);
         }
     }
     if let Some(Value::Array(facts)) = known.get("facts") {
         for fact in facts {
             let text = |field| fact.get(field).and_then(Value::as_str).unwrap_or_default();
             let offset = fact.get("offset").map(ToString::to_string).unwrap_or_default();
-            say!("    {} {} {} (said at offset {offset})", style("fact ").dim(), text("kind"), text("key"));
+            say!("    {} {} {} (said at offset {})", style("fact ").dim(), text("kind"), text("key"), offset);
         }
     }
 }

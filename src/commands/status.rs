@@ -1,32 +1,34 @@
 //! `agentgov status`: the whole pipeline on one screen.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use agentgov_status::{Answer, Group, GroupState, Health, MapState, Part, Process, Status, look};
-use console::{Alignment, Style, Term, pad_str, style};
+use console::{Style, StyledObject};
 use jiff::Timestamp;
 
 use crate::cli::{self, Global};
 use crate::context;
-use crate::failure::{Failure, OrExit as _};
+use crate::failure::Failure;
+use crate::print::{self, Text, json, left, right, say, style, style_text, text};
 
 pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     loop {
         let status = look(&topology, &endpoints, &args.health, &|| map(&topology, &endpoints));
         if args.watch.is_some() && !global.json {
-            Term::stdout().clear_screen().or_exit(ExitCode::Failed)?;
+            print::clear_screen();
         }
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&status).or_exit(ExitCode::Failed)?);
+            json(&status)?;
         } else {
             tell(&status);
         }
         match args.watch {
+            Some(_) if print::is_stdout_gone() => return Ok(ExitCode::Done),
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
             None => {
                 return Ok(match status.health {
@@ -45,19 +47,20 @@ fn map(topology: &Topology, endpoints: &Endpoints) -> Result<MapState, String> {
     Ok(MapState { topics: plan.topics, subjects: plan.subjects, differences })
 }
 
-fn tell(status: &Status) {
+/// Prints the pipeline's state.
+pub fn tell(status: &Status) {
     let (word, colour) = match status.health {
         Health::Healthy => ("healthy", Style::new().green().bold()),
         Health::Unhealthy => ("not healthy", Style::new().red().bold()),
         Health::PartAway => ("a part is away", Style::new().red().bold()),
     };
     let at = Timestamp::from_millisecond(status.at).unwrap_or_default();
-    say!("{}  {}", colour.apply_to(word), style(at.strftime("%Y-%m-%d %H:%M:%S UTC")).dim());
+    say!("{}  {}", colour.apply_to(Escaped(word)), style(at.strftime("%Y-%m-%d %H:%M:%S UTC")).dim());
     for wrong in &status.wrong {
         say!("  {} {}", style("✗").red(), wrong.what);
         say!("    {} {}", style("→").dim(), wrong.to_do);
     }
-    head("Parts");
+    head(&text!("Parts"));
     status.parts.iter().for_each(part);
     match &status.map {
         Answer::Known(map) if map.differences.is_empty() => {
@@ -71,12 +74,12 @@ fn tell(status: &Status) {
         }
         Answer::Known(map) => {
             for difference in &map.differences {
-                say!("  {} {} {difference}", good(false), left("map", 11));
+                say!("  {} {} {}", good(false), left("map", 11), difference);
             }
         }
         Answer::Unknown(why) => say!("  {} {} {}", unknown(), left("map", 11), not_known(why)),
     }
-    head(&format!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
+    head(&text!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
     for stage in &status.stages {
         match &stage.state {
             Answer::Known(group) => stage_line(&stage.name, group),
@@ -84,20 +87,20 @@ fn tell(status: &Status) {
         }
     }
     if !status.processes.is_empty() {
-        head("Processes");
+        head(&text!("Processes"));
         status.processes.iter().for_each(process);
     }
-    head(&format!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
+    head(&text!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
     for table in &status.tables {
         match &table.rows {
             Answer::Known(rows) => {
                 let newest = table.newest.map_or_else(|| "–".to_owned(), |newest| ago(status.at, newest));
-                say!("    {} {}  {newest}", left(&table.name, 11), right(thousands(*rows), 12));
+                say!("    {} {}  {}", left(&table.name, 11), right(thousands(*rows), 12), newest);
             }
             Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(&table.name, 11), not_known(why)),
         }
     }
-    head("Last hour");
+    head(&text!("Last hour"));
     list("alerts", &status.alerts_last_hour, |alerted| {
         let again = alerted.violations.saturating_sub(alerted.opened);
         format!(
@@ -110,7 +113,7 @@ fn tell(status: &Status) {
     list("rejects", &status.rejects_last_hour, |rejected| {
         format!("{} {} of {}", thousands(rejected.count), rejected.reason, rejected.stage)
     });
-    head("Standing");
+    head(&text!("Standing"));
     list("bundles", &status.bundles, |active| {
         let digest: String = active.digest.chars().take(12).collect();
         let pushed = ago(status.at, active.pushed_at);
@@ -133,11 +136,11 @@ fn tell(status: &Status) {
 
 fn part(part: &Part) {
     let said = if part.answers {
-        format!("{} {}", left(&part.said, 22), style(format!("{} ms", part.answer_ms)).dim())
+        text!("{} {}", left(&part.said, 22), style(format!("{} ms", part.answer_ms)).dim())
     } else {
-        style(format!("away: {}", part.said)).red().to_string()
+        style(format!("away: {}", part.said)).red().into()
     };
-    say!("  {} {} {} {said}", good(part.answers), left(&part.name, 11), left(&part.address, 39));
+    say!("  {} {} {} {}", good(part.answers), left(&part.name, 11), left(&part.address, 39), said);
 }
 
 fn stage_line(name: &str, group: &Group) {
@@ -148,26 +151,30 @@ fn stage_line(name: &str, group: &Group) {
         GroupState::Empty => "none".to_owned(),
     };
     let held = format!("{}/{}", group.held, group.partitions);
-    let line = |mark: &dyn Display,
-                name: &dyn Display,
-                state: &str,
-                held: &str,
-                records: i64,
-                oldest: Option<f64>| {
+    let line = |mark: Text, name: Text, state: &str, held: &str, records: i64, oldest: Option<f64>| {
         let (records, oldest) =
             (thousands(u64::try_from(records).unwrap_or_default()), waits(records, oldest));
         say!(
-            "  {mark} {name} {} {} {} {}",
+            "  {} {} {} {} {} {}",
+            mark,
+            name,
             left(state, 10),
             left(held, 11),
             right(records, 9),
             right(oldest, 13)
         );
     };
-    line(&good(stable), &left(name, 13), &state, &held, group.records(), group.oldest_seconds());
+    line(good(stable).into(), left(name, 13), &state, &held, group.records(), group.oldest_seconds());
     // One topic needs no line of its own.
     for lag in group.lag.iter().filter(|lag| lag.records > 0 && group.lag.len() > 1) {
-        line(&" ", &style(left(&lag.topic, 13)).dim(), "", "", lag.records, lag.oldest_seconds);
+        line(
+            " ".into(),
+            text!("{}", style_text(left(&lag.topic, 13)).dim()),
+            "",
+            "",
+            lag.records,
+            lag.oldest_seconds,
+        );
     }
 }
 
@@ -182,7 +189,7 @@ fn process(process: &Process) {
         } else {
             String::new()
         };
-        say!("  {} {} {} {said}", good(well), left(&process.url, 28), left(&stage.stage, 10));
+        say!("  {} {} {} {}", good(well), left(&process.url, 28), left(&stage.stage, 10), said);
         let waits = stage.not_ready.iter().map(|(reason, why)| format!("{reason}: {why}"));
         for why in waits.chain(stage.hangs.iter().map(|why| format!("hangs: {why}"))) {
             say!("      {}", style(why).red());
@@ -207,28 +214,21 @@ fn list<T>(name: &str, answer: &Answer<Vec<T>>, line: impl Fn(&T) -> String) {
     }
 }
 
-fn head(text: &str) {
-    say!("\n{}", style(text.trim_end()).bold());
+fn head(text: &Text) {
+    say!();
+    say!("{}", style_text(Text::from_escaped(text.as_str().trim_end().to_owned())).bold());
 }
 
-fn good(well: bool) -> impl Display {
+fn good(well: bool) -> StyledObject<Escaped<&'static str>> {
     if well { style("✓").green() } else { style("✗").red() }
 }
 
-fn unknown() -> impl Display {
+fn unknown() -> StyledObject<Escaped<&'static str>> {
     style("?").yellow()
 }
 
-fn not_known(why: &str) -> impl Display {
+fn not_known(why: &str) -> StyledObject<Escaped<String>> {
     style(format!("not known: {why}")).dim()
-}
-
-fn left(text: impl Display, width: usize) -> String {
-    pad_str(&text.to_string(), width, Alignment::Left, None).into_owned()
-}
-
-fn right(text: impl Display, width: usize) -> String {
-    pad_str(&text.to_string(), width, Alignment::Right, None).into_owned()
 }
 
 fn waits(records: i64, oldest: Option<f64>) -> String {

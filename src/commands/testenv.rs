@@ -6,6 +6,7 @@ use agentgov_runtime::ExitCode;
 use crate::cli::{Global, TestenvCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::progress::Progress;
 
 pub fn testenv(command: &TestenvCommand, global: &Global) -> Result<ExitCode, Failure> {

@@ -1,11 +1,13 @@
 //! `agentgov topology …`: the map.
 
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::EscapedLines;
 use agentgov_topology::{acls, apply, grants, graph, plan, splice};
 
 use crate::cli::{Global, RenderCommand, TopologyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, say};
 
 pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -14,8 +16,9 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let topology = context::topology_from(file.as_deref())?;
             let partitions: i32 = topology.topics.values().map(|topic| topic.value.partitions.value).sum();
             say!(
-                "ok: {} topics with {partitions} partitions, {} stages, {} stores",
+                "ok: {} topics with {} partitions, {} stages, {} stores",
                 topology.topics.len(),
+                partitions,
                 topology.stages.len(),
                 topology.stores.len()
             );
@@ -23,7 +26,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         TopologyCommand::Graph { write } => {
             let drawing = graph(&*context::topology(global)?);
             match write {
-                None => say!("{drawing}"),
+                None => say!("{}", EscapedLines(drawing.trim_end())),
                 Some(file) => {
                     let spliced = splice(&context::read_text(&file)?, &drawing).or_exit(ExitCode::Failed)?;
                     context::write(&file, &spliced)?;
@@ -34,26 +37,26 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         TopologyCommand::Render(RenderCommand::Acls) => {
             let acls = acls(&*context::topology(global)?).or_exit(ExitCode::Config)?;
             if global.json {
-                say!("{}", serde_json::to_string_pretty(&acls).or_exit(ExitCode::Failed)?);
+                json(&acls)?;
             } else {
-                say!("{}", acls.to_string().trim_end());
+                say!("{}", EscapedLines(acls.to_string().trim_end()));
             }
         }
         TopologyCommand::Render(RenderCommand::Grants { database }) => {
             let statements = grants(&*context::topology(global)?, &database);
             if global.json {
-                say!("{}", serde_json::to_string_pretty(&statements).or_exit(ExitCode::Failed)?);
+                json(&statements)?;
             } else {
-                say!("{};", statements.join(";\n"));
+                say!("{};", EscapedLines(statements.join(";\n")));
             }
         }
         TopologyCommand::Plan => {
             let plan = plan(&*context::topology(global)?, &context::endpoints(global)?)
                 .or_exit(ExitCode::TryAgain)?;
             if global.json {
-                say!("{}", serde_json::to_string_pretty(&plan).or_exit(ExitCode::Failed)?);
+                json(&plan)?;
             } else {
-                say!("{plan}");
+                say!("{}", EscapedLines(&plan));
             }
             return Ok(if plan.is_empty() { ExitCode::Done } else { ExitCode::Findings });
         }
@@ -61,7 +64,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
             let mut told = |difference: &agentgov_topology::Difference| {
                 if !global.json {
-                    say!("{difference}");
+                    say!("{}", EscapedLines(difference));
                 }
             };
             let applied = apply(&topology, &endpoints, &mut told).map_err(|error| {
@@ -69,10 +72,10 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
                     agentgov_topology::ApplyError::Refused(_) => ExitCode::Failed,
                     _ => ExitCode::TryAgain,
                 };
-                Failure::new(code, error)
+                Failure::report(code, error)
             })?;
             if global.json {
-                say!("{}", serde_json::to_string_pretty(&applied).or_exit(ExitCode::Failed)?);
+                json(&applied)?;
             } else if applied.removed.is_empty() {
                 say!("nothing to do: the cluster is as the map says");
             }

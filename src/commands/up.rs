@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::shell_word;
 
 use super::pipeline::Pipeline;
 use crate::cli::{Global, Up};
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{self, Text, say, text};
 use crate::progress::Progress;
 use crate::{context, local};
 
@@ -23,9 +25,10 @@ pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
     let note = local::note(&pipeline.endpoints)?;
     if json {
-        say!("{}", serde_json::to_string(&pipeline.endpoints).or_exit(ExitCode::Failed)?);
+        print::json_line(&pipeline.endpoints)?;
     } else {
-        say!("\n{}", addresses(&pipeline));
+        say!();
+        addresses(&pipeline).iter().for_each(|line| say!("{}", line));
         if note.is_some() {
             say!("Other `agentgov` commands of this user find this stack by themselves.");
         } else {
@@ -40,16 +43,24 @@ pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
 }
 
 /// Where everything is, as lines for a shell.
-fn addresses(pipeline: &Pipeline) -> String {
+fn addresses(pipeline: &Pipeline) -> Vec<Text> {
     let endpoints = &pipeline.endpoints;
     let mut lines = vec![
-        format!("export AGENTGOV_KAFKA={}", endpoints.kafka.bootstrap),
-        format!("export AGENTGOV_REGISTRY={}", endpoints.registry.url),
-        format!("export AGENTGOV_CLICKHOUSE={}", endpoints.clickhouse.url),
-        format!("export AGENTGOV_CLICKHOUSE_DATABASE={}", endpoints.clickhouse.database),
+        export("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap),
+        export("AGENTGOV_REGISTRY", &endpoints.registry.url),
+        export("AGENTGOV_CLICKHOUSE", &endpoints.clickhouse.url),
+        export("AGENTGOV_CLICKHOUSE_DATABASE", &endpoints.clickhouse.database),
     ];
     if !pipeline.logs().as_os_str().is_empty() {
-        lines.push(format!("# logs of the parts: {}", pipeline.logs().display()));
+        lines.push(text!("# logs of the parts: {}", pipeline.logs().display()));
     }
-    lines.join("\n")
+    lines
+}
+
+/// A line that a shell reads as this assignment.
+pub fn export(variable: &'static str, value: &str) -> Text {
+    match shell_word(value) {
+        Some(word) => text!("export {}={}", variable, Text::from_escaped(word.into_owned())),
+        None => text!("# {} cannot be exported: {}", variable, value),
+    }
 }

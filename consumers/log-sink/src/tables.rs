@@ -53,7 +53,7 @@ pub(crate) fn feeds(topology: &Topology) -> Result<Vec<Feed>, StageError> {
             ));
         }
     }
-    if wrong.is_empty() { Ok(feeds) } else { Err(StageError::Config(wrong.join("\n"))) }
+    if wrong.is_empty() { Ok(feeds) } else { Err(StageError::Config(wrong.join("; "))) }
 }
 
 fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {

@@ -51,6 +51,7 @@ fn writes_until_it_is_killed() {
         let session = format!("{}-{}", recorder.source_id(), i % 5);
         let receipt = recorder.record(&started(&session)).unwrap();
         println!("acknowledged {}", receipt.sequence);
+        #[allow(clippy::disallowed_methods, reason = "the process that started this one reads it")]
         std::io::stdout().flush().unwrap();
         std::thread::sleep(Duration::from_micros(200));
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use agentgov_connect::Endpoints;
+use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use serde::Serialize;
 
@@ -130,12 +131,19 @@ impl fmt::Display for Kind {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, name, aspect, expected, found, action } = self;
+        // Settings and levels are as the cluster and the registry returned them.
+        let (name, aspect) = (Escaped(name), Escaped(aspect));
+        let (expected, found) = (Escaped(expected), Escaped(found));
         match action {
-            Action::Create if *aspect == Aspect::Whole => write!(f, "+ create  {kind} {name} {expected}"),
+            Action::Create if self.aspect == Aspect::Whole => write!(f, "+ create  {kind} {name} {expected}"),
             Action::Create => write!(f, "+ create  {kind} {name}: {aspect} {expected} (found {found})"),
             Action::Change => write!(f, "~ change  {kind} {name}: {aspect} {found} -> {expected}"),
             Action::Refuse { to_do } => {
-                write!(f, "! refuse  {kind} {name}: {aspect}: expected {expected}, found {found}; {to_do}")
+                write!(
+                    f,
+                    "! refuse  {kind} {name}: {aspect}: expected {expected}, found {found}; {}",
+                    Escaped(to_do)
+                )
             }
         }
     }
@@ -147,7 +155,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{difference}")?;
         }
         for note in &self.notes {
-            writeln!(f, "  note    {note}")?;
+            writeln!(f, "  note    {}", Escaped(note))?;
         }
         let (topics, subjects) = (self.topics, self.subjects);
         let refused = self.refused().count();

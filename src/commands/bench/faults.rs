@@ -14,6 +14,7 @@ use crate::cli::{Faults, Global};
 use crate::commands::audit;
 use crate::commands::pipeline;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::{json, note, say};
 use crate::progress::Progress;
 
 /// How long the pipeline may take to be done with everything once the faults are over.
@@ -40,10 +41,10 @@ pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         seed: args.seed,
         settle: SETTLE,
     };
-    let outcome = agentgov_faults::run(&setup, &|line| eprintln!("{line}")).or_exit(ExitCode::TryAgain)?;
+    let outcome = agentgov_faults::run(&setup, &|line| note!("{}", line)).or_exit(ExitCode::TryAgain)?;
     stack.env.stop().or_exit(ExitCode::Failed)?;
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&outcome).or_exit(ExitCode::Failed)?);
+        json(&outcome)?;
     } else {
         tell(&outcome);
     }
@@ -109,14 +110,14 @@ fn tell(outcome: &Outcome) {
         outcome.sources
     );
     for (what, times) in outcome.done.iter().chain(&outcome.at_edges) {
-        say!("  {what:<34} {times}");
+        say!("  {:<34} {}", what, times);
     }
     if outcome.missed > 0 {
         say!("  {:<34} {}", "nothing there", outcome.missed);
     }
     for (how, Ended { times, last_words }) in &outcome.ended {
-        say!("  ended by itself: {how}, {times} times; the log of the first ended with");
-        last_words.iter().for_each(|line| say!("    {line}"));
+        say!("  ended by itself: {}, {} times; the log of the first ended with", how, times);
+        last_words.iter().for_each(|line| say!("    {}", line));
     }
     if let Some(settled) = outcome.settled_ms {
         say!(
@@ -126,7 +127,7 @@ fn tell(outcome: &Outcome) {
         );
     }
     for complaint in outcome.complaints() {
-        say!("  {complaint}");
+        say!("  {}", complaint);
     }
     audit::tell(&outcome.audit);
 }

@@ -12,6 +12,7 @@ use crate::cli::{BenchGrowth, Global, GrowthAxis};
 use crate::commands::pipeline::Stack;
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::progress::Progress;
 
 const PROCESSES: [usize; 3] = [1, 2, 4];

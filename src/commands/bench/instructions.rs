@@ -10,6 +10,7 @@ use crate::cli::{BenchInstructions, BenchStep, Global};
 use crate::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 
 /// Instructions an event, by step.
 type Figures = BTreeMap<String, u64>;
@@ -25,14 +26,14 @@ pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCod
         let change = before.map_or_else(String::new, |before| {
             format!("{before:>12}  {:>+6.1} %", (found / *before as f64 - 1.0) * 100.0)
         });
-        say!("{:<10} {found:>12.0} {change}", step.as_str());
+        say!("{:<10} {:>12.0} {}", step.as_str(), found, change);
     };
     let found = agentgov_bench::instructions(&program, args.events, &mut tell).or_exit(ExitCode::Failed)?;
     let figures: Figures =
         found.iter().map(|(step, count)| (step.as_str().to_owned(), count.round() as u64)).collect();
     let text = serde_json::to_string_pretty(&figures).or_exit(ExitCode::Failed)?;
     if global.json {
-        say!("{text}");
+        say!("{}", text);
     }
     if let Some(file) = &args.write {
         context::write(file, &format!("{text}\n"))?;
@@ -57,7 +58,7 @@ pub fn step(args: &BenchStep, global: &Global) -> Result<ExitCode, Failure> {
     let who = (TENANT, AGENT, ENVIRONMENT);
     let done =
         agentgov_bench::step(step, args.events, &topology, &bundle_files(), who).or_exit(ExitCode::Failed)?;
-    say!("{done}");
+    say!("{}", done);
     Ok(ExitCode::Done)
 }
 

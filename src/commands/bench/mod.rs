@@ -22,6 +22,7 @@ use crate::cli::{BenchCommand, Global};
 use crate::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::json;
 use crate::progress::Progress;
 
 /// This executable, even if its file has been built anew since it was started.
@@ -126,7 +127,7 @@ impl Ground {
 /// Says what was found, to a program or to a person.
 fn say_report<T: Serialize>(report: &T, global: &Global, tell: impl FnOnce(&T)) -> Result<ExitCode, Failure> {
     if global.json {
-        say!("{}", serde_json::to_string_pretty(report).or_exit(ExitCode::Failed)?);
+        json(report)?;
     } else {
         tell(report);
     }

@@ -12,6 +12,7 @@ use super::{Edits, Ground, cores, policies, say_report};
 use crate::cli::{BenchPart, BenchPipeline, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::progress::Progress;
 
 /// Events that the bare processes repeat, at most.
@@ -133,17 +134,18 @@ fn tell(report: &Report) {
             _ => String::new(),
         };
         say!(
-            "{:<18} {:>24} {:>26} {share:>16}",
+            "{:<18} {:>24} {:>26} {:>16}",
             contender.name,
             format!("{:.0} ({:.0} to {:.0})", rate.median, rate.least, rate.most),
-            format!("{:.1} ({:.1} to {:.1})", cpu.median, cpu.least, cpu.most)
+            format!("{:.1} ({:.1} to {:.1})", cpu.median, cpu.least, cpu.most),
+            share
         );
     }
     say!("");
     for contender in &report.contenders {
         say!("{}: CPU-s a million events, and most memory, by process", contender.name);
         for (process, usage) in contender.by_process() {
-            say!("  {process:<18} {:>7.2} {:>8} MB", usage.cpu_s, usage.rss_bytes / 1_000_000);
+            say!("  {:<18} {:>7.2} {:>8} MB", process, usage.cpu_s, usage.rss_bytes / 1_000_000);
         }
     }
     for contender in &report.latency {
@@ -153,8 +155,9 @@ fn tell(report: &Report) {
                 Latency::Row(p) => ("row", p, None),
             };
             say!(
-                "{:<18} publish to {what:<6} p50 {:>7.1} ms  p99 {:>7.1} ms  p99.9 {:>7.1} ms  ({} seen)",
+                "{:<18} publish to {:<6} p50 {:>7.1} ms  p99 {:>7.1} ms  p99.9 {:>7.1} ms  ({} seen)",
                 contender.name,
+                what,
                 p.p50_ms,
                 p.p99_ms,
                 p.p999_ms,
@@ -166,7 +169,7 @@ fn tell(report: &Report) {
         }
     }
     if let Some(times) = report.p99_beside(FLOORS[0].0) {
-        say!("p99 from publish to alert: {times:.1} times that of {} (medians)", FLOORS[0].0);
+        say!("p99 from publish to alert: {:.1} times that of {} (medians)", times, FLOORS[0].0);
     }
 }
 
@@ -176,8 +179,9 @@ fn tell_hops(hops: &Hops) {
         [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
     for (what, hop) in hops {
         say!(
-            "{:<18} {what:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",
+            "{:<18} {:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",
             "",
+            what,
             hop.all.p50_ms,
             hop.all.p99_ms,
             hop.slowest_ms

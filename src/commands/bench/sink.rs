@@ -10,6 +10,7 @@ use agentgov_runtime::ExitCode;
 use super::{Ground, cores, say_report};
 use crate::cli::{BenchSink, Global};
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::progress::Progress;
 
 /// The program that installs or builds what a rival needs, in its folder.
@@ -105,7 +106,7 @@ fn rivals(folder: &Path, progress: &Progress) -> Result<Vec<(Rival, String)>, Fa
 
 fn tell(report: &SinkReport) {
     let rounds = report.sinks.first().map_or(0, |sink| sink.contender.rounds.len());
-    say!("{} rows a round, {rounds} rounds, {} cores, seed {}", report.rows, report.cores, report.seed);
+    say!("{} rows a round, {} rounds, {} cores, seed {}", report.rows, rounds, report.cores, report.seed);
     say!("");
     say!(
         "{:<15} {:>28} {:>14} {:>22} {:>12} {:>8}",
@@ -123,9 +124,10 @@ fn tell(report: &SinkReport) {
         let usage = sink.contender.by_process();
         let rss = usage.get(&sink.contender.name).map_or(0, |usage| usage.rss_bytes);
         say!(
-            "{:<15} {:>28} {times:>14} {:>22} {:>12.0} {:>8}",
+            "{:<15} {:>28} {:>14} {:>22} {:>12.0} {:>8}",
             sink.contender.name,
             thousands(own),
+            times,
             format!("{:.1} ({:.1} to {:.1})", all.median, all.least, all.most),
             Spread::of(sink.contender.rounds.iter().map(Run::rate)).median,
             rss / 1_000_000

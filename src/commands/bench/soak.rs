@@ -11,6 +11,7 @@ use super::{Edits, Ground, draw, say_report};
 use crate::cli::{BenchSoak, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::say;
 use crate::progress::Progress;
 
 /// Events of the run that finds out how fast the pipeline is.

@@ -20,6 +20,7 @@ mod run;
 
 use std::fmt;
 
+use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::yaml::Problem;
 
 pub use run::run;
@@ -59,16 +60,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for case in &self.cases {
             let word = if case.failures.is_empty() { "ok    " } else { "FAILED" };
-            writeln!(f, "{word} {}:{} {}", case.file, case.line, case.name)?;
+            writeln!(f, "{word} {}:{} {}", Escaped(&case.file), case.line, Escaped(&case.name))?;
             for failure in &case.failures {
-                writeln!(f, "       {failure}")?;
+                writeln!(f, "       {}", Escaped(failure))?;
             }
         }
         for problem in &self.problems {
-            writeln!(f, "FAILED {problem}")?;
+            writeln!(f, "FAILED {}", Escaped(problem))?;
         }
         for id in &self.never_violated {
-            writeln!(f, "note   no test violates `{id}`")?;
+            writeln!(f, "note   no test violates `{}`", Escaped(id))?;
         }
         let failed = self.cases.iter().filter(|case| !case.failures.is_empty()).count() + self.problems.len();
         write!(f, "{} tests, {failed} failed", self.cases.len())

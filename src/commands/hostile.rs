@@ -1,0 +1,337 @@
+//! Whatever records, files and servers say, each command prints the lines that it prints of harmless text, and no
+//! character that acts on a terminal or hides.
+
+use std::collections::BTreeMap;
+
+use agentgov_audit::{Finding, Kind, Report as Audit};
+use agentgov_importers::ImportOptions;
+use agentgov_log_reader::imported::{Counts, Latency, Violation};
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
+use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
+use agentgov_policy::testing;
+use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, Unreadable};
+use agentgov_runtime::ExitCode;
+use agentgov_runtime::serve::StageReadiness;
+use agentgov_schemas::Millis;
+use agentgov_schemas::escape::{EscapedLines, is_escaped};
+use agentgov_schemas::yaml::Problem;
+use agentgov_status::{
+    Answer, Group, GroupState, Health, MapState, Part, Process, Stage, Status, Table, TopicLag, Wrong,
+};
+use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
+use proptest::prelude::*;
+
+use super::registry::Listed;
+use super::report::Report;
+use crate::failure::Failure;
+use crate::print::{capture, json, note, say};
+
+/// What each command prints, by its name, where outside text is `text`.
+fn prints(text: &str) -> Vec<(&'static str, String)> {
+    let own = || text.to_owned();
+    vec![
+        ("session show", capture::lines(|| story(text))),
+        ("registry list", capture::lines(|| super::registry::tell(&listed(text)))),
+        ("demo", capture::lines(|| say!("{}", report(text).to_text(true)))),
+        ("demo, ended", capture::lines(|| say!("{}", report(text).to_text(false)))),
+        ("demo --violations", super::demo::tab_separated(&[violation(text), violation(text)])),
+        ("status", capture::lines(|| super::status::tell(&status(text)))),
+        ("audit completeness", capture::lines(|| super::audit::tell(&audit(text)))),
+        ("policy test", capture::lines(|| say!("{}", EscapedLines(tests(text))))),
+        ("topology plan", capture::lines(|| say!("{}", EscapedLines(plan(text))))),
+        ("up", capture::lines(|| say!("{}", super::up::export("AGENTGOV_KAFKA", text)))),
+        ("a failure", failure(&Failure::new(ExitCode::Failed, text))),
+        ("problems", failure(&Failure::all(ExitCode::Config, "problems:", [problem(text), problem(text)]))),
+        ("topology apply", failure(&Failure::report(ExitCode::Failed, ApplyError::Refused(plan(text))))),
+        ("import", imported(text)),
+        ("json", capture::lines(|| json(&BTreeMap::from([(own(), own())])).unwrap())),
+    ]
+}
+
+fn failure(failure: &Failure) -> String {
+    capture::lines(|| note!("agentgov: {}", failure.message()))
+}
+
+fn story(text: &str) {
+    let own = || text.to_owned();
+    let found = Found {
+        tenant_id: own(),
+        session_id: own(),
+        session_label: own(),
+        agent_id: own(),
+        actor_id: format!("x{text}"),
+    };
+    let known = serde_json::json!({
+        "derived": { text: text, "list": [text] },
+        "facts": [{ "kind": text, "key": text, "offset": 1 }],
+    });
+    let event = Event {
+        topic: own(),
+        partition: 0,
+        offset: 1,
+        logged_at: 0,
+        occurred_at: 0,
+        event_type: own(),
+        role: format!("x{text}"),
+        text: format!("x{text}"),
+        tool: format!("x{text}"),
+        call_id: own(),
+        arguments: format!("x{text}"),
+        result: format!("x{text}"),
+    };
+    let verdict = Verdict {
+        partition: 0,
+        offset: 1,
+        call_index: 0,
+        decision: own(),
+        reason: own(),
+        determining: vec![own()],
+        violations: vec![own()],
+        known: known.to_string(),
+        errors: vec![own()],
+        bundle: own(),
+        bundle_digest: own(),
+    };
+    super::session::tell(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
+}
+
+fn listed(text: &str) -> Listed {
+    let own = || text.to_owned();
+    let unreadable = || vec![Unreadable { offset: 3, reason: own() }];
+    let agent = Agent {
+        tenant_id: own(),
+        agent_id: own(),
+        name: own(),
+        owner: own(),
+        roles: vec![own(), own()],
+        state: AgentState::Active,
+        description: Some(own()),
+    };
+    let tool =
+        Tool { tenant_id: own(), name: own(), owner: own(), effect: Effect::Read, description: Some(own()) };
+    let bundle = BundleEntry {
+        offset: 1,
+        logged_at: Millis(0),
+        name: own(),
+        version: own(),
+        digest: agentgov_schemas::Digest::of(text.as_bytes()),
+        environments: vec![own()],
+        last_in: vec![own()],
+        files: vec![own()],
+        policies: vec![own()],
+        pushed_by: own(),
+    };
+    Listed {
+        agents: Listing { entries: vec![agent], unreadable: unreadable() },
+        tools: Listing { entries: vec![tool], unreadable: unreadable() },
+        bundles: Listing { entries: vec![bundle], unreadable: unreadable() },
+    }
+}
+
+fn violation(text: &str) -> Violation {
+    let own = || text.to_owned();
+    Violation {
+        session_id: own(),
+        session: own(),
+        call: 1,
+        tool: own(),
+        policy: own(),
+        severity: own(),
+        mode: own(),
+        alerted: true,
+    }
+}
+
+fn report(text: &str) -> Report {
+    let counts = Counts {
+        sessions: 1,
+        events: 2,
+        rows: 2,
+        tool_calls: 1,
+        undecodable: 0,
+        allowed: 1,
+        denied: 1,
+        asked: 0,
+        indeterminate: 0,
+        without_grant: 1,
+    };
+    Report {
+        audit: Some(audit(text)),
+        input: text.to_owned(),
+        counts,
+        latency: Latency { verdict_p50: 1.0, verdict_p99: 1.0, alert_p50: 1.0, alert_p99: 1.0 },
+        violations: vec![violation(text), violation(text)],
+        bundle: text.to_owned(),
+        policies: Vec::new(),
+        pipeline_ms: 1,
+        total_ms: 1,
+    }
+}
+
+fn audit(text: &str) -> Audit {
+    let finding = |kind| Finding { kind, count: 1, first: text.to_owned() };
+    Audit { findings: Kind::ALL.into_iter().map(finding).collect(), ..Audit::default() }
+}
+
+fn tests(text: &str) -> testing::Report {
+    let own = || text.to_owned();
+    let case = testing::Case { file: own(), line: 1, name: own(), failures: vec![problem(text)] };
+    testing::Report { cases: vec![case], problems: vec![problem(text)], never_violated: vec![own()] }
+}
+
+fn problem(text: &str) -> Problem {
+    Problem { file: text.to_owned(), line: 1, column: 1, message: text.to_owned() }
+}
+
+fn plan(text: &str) -> Plan {
+    let own = || text.to_owned();
+    let difference = |aspect, action| Difference {
+        kind: agentgov_topology::Kind::Topic,
+        name: own(),
+        aspect,
+        expected: own(),
+        found: own(),
+        action,
+    };
+    Plan {
+        differences: vec![
+            difference(Aspect::Whole, Action::Create),
+            difference(Aspect::Partitions, Action::Create),
+            difference(Aspect::Compatibility, Action::Change),
+            difference(Aspect::Version(1), Action::Refuse { to_do: own() }),
+        ],
+        notes: vec![own()],
+        topics: 1,
+        subjects: 1,
+    }
+}
+
+/// Lines of which each quotes `text`, to the importer.
+fn imported(text: &str) -> String {
+    let lines = [
+        serde_json::json!({ "task_id": { "x": text }, "trial": text, "messages": text }),
+        serde_json::json!({ "task_id": text, "trial": 0, "messages": [{ "role": text, "content": 1 }] }),
+    ];
+    let file = lines.map(|line| line.to_string()).join("\n");
+    let options = ImportOptions {
+        tenant_id: "t".to_owned(),
+        environment: "e".to_owned(),
+        agent_id: "a".to_owned(),
+        agent_version: None,
+        start_time: None,
+        now: agentgov_schemas::Micros(0),
+    };
+    match super::import::parse(text, file.as_bytes(), options) {
+        Ok(_) => String::new(),
+        Err(error) => failure(&error),
+    }
+}
+
+fn status(text: &str) -> Status {
+    let own = || text.to_owned();
+    let part = |answers| Part { name: own(), address: own(), answers, said: own(), answer_ms: 1 };
+    let lag = || TopicLag { topic: own(), records: 1, oldest_seconds: Some(1.0) };
+    let group =
+        Group { state: GroupState::Stable, members: 1, held: 1, partitions: 1, lag: vec![lag(), lag()] };
+    let stage = |state| Stage { name: own(), group: own(), state };
+    let readiness = StageReadiness {
+        stage: own(),
+        not_ready: BTreeMap::from([(own(), own())]),
+        hangs: Some(own()),
+        progress_age_seconds: 1.0,
+    };
+    let table = |rows| Table { name: own(), rows, newest: Some(0) };
+    Status {
+        health: Health::Unhealthy,
+        at: 0,
+        parts: vec![part(true), part(false)],
+        map: Answer::Known(MapState { topics: 1, subjects: 1, differences: vec![own()] }),
+        stages: vec![stage(Answer::Known(group)), stage(Answer::Unknown(own()))],
+        processes: vec![Process { url: own(), away: Some(own()), version: own(), stages: vec![readiness] }],
+        tables: vec![table(Answer::Known(1)), table(Answer::Unknown(own()))],
+        rejects_last_hour: Answer::Known(vec![Rejected { stage: own(), reason: own(), count: 1 }]),
+        alerts_last_hour: Answer::Known(vec![Alerted { severity: own(), opened: 1, violations: 1 }]),
+        gaps: Answer::Known(vec![Gap { topic_partition: own(), from: 0, to: 1, accepted_at: 0 }]),
+        bundles: Answer::Known(vec![Active {
+            environment: own(),
+            name: own(),
+            version: own(),
+            digest: own(),
+            pushed_at: 0,
+            pushed_by: own(),
+        }]),
+        wrong: vec![Wrong { what: own(), to_do: own() }],
+    }
+}
+
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "\n",
+            "\r",
+            "\t",
+            "\u{1b}[2K",
+            "\u{1b}]0;x\u{7}",
+            "\u{9b}1A",
+            "\u{85}",
+            "\u{2028}",
+            "\u{202e}",
+            "\u{200b}",
+            "\u{feff}",
+            "\u{7f}",
+            "\0",
+            "\u{8}",
+            "\\",
+            "'",
+            "\"",
+            "$(id)",
+            "--",
+            "x",
+            "ü",
+            "\n  verdict allow",
+        ])
+        .prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 1..8).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn no_command_prints_outside_text_that_acts_or_forges_a_line(text in hostile()) {
+        console::set_colors_enabled(false);
+        let lines = |printed: &str| printed.matches('\n').count();
+        for ((command, harmless), (_, printed)) in prints("x").into_iter().zip(prints(&text)) {
+            let separator = |c| c == '\n' || (c == '\t' && command == "demo --violations");
+            prop_assert!(!printed.contains(|c| !separator(c) && is_escaped(c)), "{}: {:?}", command, printed);
+            prop_assert_eq!(lines(&printed), lines(&harmless), "{}: {}", command, printed);
+            let tabs = |printed: &str| printed.matches('\t').count();
+            prop_assert_eq!(tabs(&printed), tabs(&harmless), "{}: {}", command, printed);
+        }
+    }
+}
+
+#[test]
+fn a_suggested_command_is_quoted_and_never_an_option() {
+    let suggested = |label: &str, id: &str| {
+        let mut report = report("x");
+        report.violations =
+            vec![Violation { session: label.to_owned(), session_id: id.to_owned(), ..violation("x") }];
+        let text = report.to_text(true).to_string();
+        let line = text.lines().find(|line| line.contains("session show")).unwrap_or_default().to_owned();
+        line.trim().strip_prefix("agentgov session show ").unwrap_or_default().to_owned()
+    };
+    for (label, id, expected) in [
+        ("7/2", "id", "7/2 "),
+        ("a b; rm -rf ~", "id", "'a b; rm -rf ~' "),
+        ("it's $(id)", "id", "\"it's \"'$(id)' "),
+        ("a\tb", "0190-id", "0190-id "),
+        ("\u{1b}[2K", "\n", "ID "),
+        ("--tenant=x", "id", "-- '--tenant=x' "),
+        (r"a\u{41}", "id", r"'a\u{41}' "),
+    ] {
+        let found = suggested(label, id);
+        assert!(found.starts_with(expected), "{label:?}: expected {expected}, found {found}");
+    }
+}

@@ -1,0 +1,331 @@
+//! Prints to stdout and stderr: the only module that does.
+//!
+//! [`say!`] and [`note!`] escape every argument of a type that may hold outside text, so that no record, file or server
+//! can move the cursor, forge a line or hide text. Printed as they are: numbers, [`Text`], values that are [`style`]d or
+//! wrapped in one of the types of [`agentgov_schemas::escape`]. The format string takes no captured variables
+//! (`{name}`), which the macros could not escape: pass them as arguments.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use agentgov_runtime::ExitCode;
+use agentgov_schemas::escape::{Escaped, EscapedBytes, EscapedLines, is_escaped};
+use console::{Alignment, StyledObject, pad_str};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints a line to stdout. See [`self`].
+macro_rules! say {
+    () => { $crate::print::stdout_line(&$crate::print::Text::default()) };
+    ($format:literal $(, $argument:expr)* $(,)?) => {
+        $crate::print::stdout_line(&$crate::print::text!($format $(, $argument)*))
+    };
+}
+
+/// Prints a line to stderr. See [`self`].
+macro_rules! note {
+    ($format:literal $(, $argument:expr)* $(,)?) => {
+        $crate::print::stderr_line(&$crate::print::text!($format $(, $argument)*))
+    };
+}
+
+/// Formats a [`Text`], with the same rules as [`say!`].
+macro_rules! text {
+    ($format:literal $(, $argument:expr)* $(,)?) => {{
+        #[allow(unused_imports, reason = "not needed where every argument is printable")]
+        use $crate::print::Outside as _;
+        // `concat!` keeps the format string from capturing variables.
+        $crate::print::Text::from_escaped(format!(
+            concat!($format, "")
+            $(, $crate::print::Argument(&$argument).printed())*
+        ))
+    }};
+}
+
+/// Appends a line to a [`Text`], with the same rules as [`say!`].
+macro_rules! append {
+    ($text:expr, $format:literal $(, $argument:expr)* $(,)?) => {
+        $text.push_line(&$crate::print::text!($format $(, $argument)*))
+    };
+}
+
+pub(crate) use {append, note, say, text};
+
+/// Text whose outside parts are escaped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// For [`text!`].
+    pub fn from_escaped(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Appends a line.
+    pub fn push_line(&mut self, line: &Self) {
+        self.0.push_str(&line.0);
+        self.0.push('\n');
+    }
+
+    /// Appends.
+    pub fn push(&mut self, text: &Self) {
+        self.0.push_str(&text.0);
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Joins texts.
+    pub fn join(texts: &[Self], between: &'static str) -> Self {
+        Self(texts.iter().map(Self::as_str).collect::<Vec<_>>().join(between))
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(Escaped(text).to_string())
+    }
+}
+
+impl From<&String> for Text {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl<T: Display> From<StyledObject<Escaped<T>>> for Text {
+    fn from(styled: StyledObject<Escaped<T>>) -> Self {
+        Self(styled.to_string())
+    }
+}
+
+/// Styles a value, whose text is escaped.
+pub fn style<T: Display>(value: T) -> StyledObject<Escaped<T>> {
+    console::style(Escaped(value))
+}
+
+/// Styles text that is escaped already.
+pub fn style_text(text: Text) -> StyledObject<Text> {
+    console::style(text)
+}
+
+/// Pads to a width, with the text on the left.
+pub fn left(text: impl Into<Text>, width: usize) -> Text {
+    Text(pad_str(text.into().as_str(), width, Alignment::Left, None).into_owned())
+}
+
+/// Pads to a width, with the text on the right.
+pub fn right(text: impl Into<Text>, width: usize) -> Text {
+    Text(pad_str(text.into().as_str(), width, Alignment::Right, None).into_owned())
+}
+
+/// Types whose text contains nothing that needs an escape.
+pub trait Printable: Display {}
+
+macro_rules! printable {
+    ($($type:ty),*) => { $(impl Printable for $type {})* };
+}
+
+printable!(Text, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool);
+impl<T: Display> Printable for Escaped<T> {}
+impl<T: Display> Printable for EscapedLines<T> {}
+impl<T: AsRef<[u8]>> Printable for EscapedBytes<T> {}
+impl<T: Printable> Printable for StyledObject<T> {}
+impl<T: Printable + ?Sized> Printable for &T {}
+
+/// An argument of [`text!`]. Its inherent method takes precedence over that of [`Outside`].
+pub struct Argument<'a, T: ?Sized>(pub &'a T);
+
+impl<'a, T: Printable + ?Sized> Argument<'a, T> {
+    /// The value as it is.
+    pub fn printed(&self) -> &'a T {
+        self.0
+    }
+}
+
+/// Any other argument of [`text!`].
+pub trait Outside {
+    /// The value, escaped.
+    fn printed(&self) -> impl Display;
+}
+
+impl<T: Display + ?Sized> Outside for Argument<'_, T> {
+    fn printed(&self) -> impl Display {
+        Escaped(self.0)
+    }
+}
+
+/// Prints a value as JSON, in which characters that act on a terminal are escapes of JSON.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value).map_err(|e| Failure::new(ExitCode::Failed, e))?;
+    stdout_line(&Text(escape_json(&json)));
+    Ok(())
+}
+
+/// Prints a value as one line of JSON.
+pub fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
+    let json = serde_json::to_string(value).map_err(|e| Failure::new(ExitCode::Failed, e))?;
+    stdout_line(&Text(escape_json(&json)));
+    Ok(())
+}
+
+/// Outside strings of JSON none of these characters occurs, except line feeds.
+pub fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_escaped(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The first error of stdout; nothing is written after it.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes a line to stdout. An error is kept for [`finish`].
+pub fn stdout_line(line: &Text) {
+    #[cfg(test)]
+    if capture::line(line) {
+        return;
+    }
+    write_stdout(|out| writeln!(out, "{}", line.0));
+}
+
+/// Clears the screen, if stdout is a terminal.
+pub fn clear_screen() {
+    let terminal = console::Term::stdout();
+    if terminal.is_term() {
+        write_stdout(|_| terminal.clear_screen());
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "here stdout is written")]
+fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    if FAILED.get().is_none()
+        && let Err(error) = write(&mut io::stdout()).and_then(|()| io::stdout().flush())
+    {
+        let _ = FAILED.set(error);
+    }
+}
+
+/// Writes a line to stderr. Nobody can be notified of an error there.
+#[allow(clippy::disallowed_methods, reason = "here stderr is written")]
+pub fn stderr_line(line: &Text) {
+    #[cfg(test)]
+    if capture::line(line) {
+        return;
+    }
+    let _ = writeln!(io::stderr(), "{}", line.0);
+}
+
+/// Prints help, a version, or the usage that clap expected, and returns the exit code.
+pub fn clap(error: &clap::Error) -> std::process::ExitCode {
+    let printed = error.print();
+    let usage = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+    let code = match printed {
+        Err(e) if !error.use_stderr() && e.kind() != io::ErrorKind::BrokenPipe => {
+            note!("agentgov: standard output cannot be written: {}", e);
+            ExitCode::Failed
+        }
+        _ => usage,
+    };
+    std::process::ExitCode::from(code as u8)
+}
+
+/// True once stdout cannot be written: a command that would go on printing ends.
+pub fn is_stdout_gone() -> bool {
+    FAILED.get().is_some()
+}
+
+/// The outcome of all that was printed: an error unless it was written, or the reader closed its pipe, as `head` does.
+pub fn finish() -> Result<(), Failure> {
+    match FAILED.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(ExitCode::Failed, format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Collects what a test's thread prints.
+#[cfg(test)]
+pub mod capture {
+    use std::cell::RefCell;
+
+    use super::Text;
+
+    thread_local! {
+        static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+    }
+
+    /// Returns the lines that `print` prints in this thread.
+    pub fn lines(print: impl FnOnce()) -> String {
+        CAPTURED.set(Some(String::new()));
+        print();
+        CAPTURED.take().unwrap_or_default()
+    }
+
+    pub(super) fn line(line: &Text) -> bool {
+        CAPTURED.with_borrow_mut(|captured| {
+            if let Some(text) = captured {
+                text.push_str(line.as_str());
+                text.push('\n');
+            }
+            captured.is_some()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_may_hold_outside_text_are_escaped() {
+        let hostile = "a\n\u{1b}[2Kb";
+        let shown = r"a\u{a}\u{1b}[2Kb";
+        let styled = console::style(hostile).red().force_styling(true);
+        let io = io::Error::other(hostile);
+        let printed = capture::lines(|| {
+            say!("{} {}", hostile, String::from(hostile));
+            say!("{:<3}|{}", &hostile, io);
+            say!("{}", text!("{}{}", hostile, 7));
+            note!("{}", left(hostile, 3));
+        });
+        assert_eq!(printed, format!("{shown} {shown}\n{shown}|{shown}\n{shown}7\n{shown}\n"));
+        // Colours of ours pass; colours around outside text that nobody escaped are shown as text.
+        assert!(text!("{}", styled).as_str().starts_with(r"\u{1b}[31m"));
+        let red = text!("{}", style(hostile).red().force_styling(true));
+        assert_eq!(red.as_str(), format!("\u{1b}[31m{shown}\u{1b}[0m"));
+    }
+
+    #[test]
+    fn json_keeps_its_value_and_loses_what_acts_on_a_terminal() {
+        let hostile = "\u{9b}2K\u{202e}\u{e0041}\u{7f}\n\"";
+        let value = serde_json::json!({ hostile: [hostile, 1] });
+        let printed = capture::lines(|| json(&value).unwrap());
+        assert!(!printed.contains(|c| c != '\n' && is_escaped(c)), "{printed:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), value);
+    }
+}
