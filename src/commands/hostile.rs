@@ -329,7 +329,7 @@ fn a_suggested_command_is_quoted_and_never_an_option() {
         ("a\tb", "0190-id", "0190-id "),
         ("\u{1b}[2K", "\n", "ID "),
         ("--tenant=x", "id", "-- '--tenant=x' "),
-        (r"a\u{41}", "id", r"'a\u{41}' "),
+        (r"a\u{41}", "id", r#""a\\u{41}" "#),
     ] {
         let found = suggested(label, id);
         assert!(found.starts_with(expected), "{label:?}: expected {expected}, found {found}");
