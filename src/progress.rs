@@ -78,7 +78,7 @@ impl Progress {
                 self.line(&text!("  stack: {}", backend));
             }
             Event::Chosen { backend, because } => {
-                self.line(&text!("  stack: {}, as {} says", backend, because.join(", ")));
+                self.line(&text!("  stack: {}, set by {}", backend, because.join(", ")));
             }
             Event::Downloading { part, what, bytes } => {
                 if let Some(bar) = self.bar(&format!("downloading {what}"), *bytes, true) {
