@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
 use agentgov_log_sink::{Config, migrate};
-use agentgov_runtime::sink::Store;
+use agentgov_runtime::lag::{self, Lag, LagReader};
+use agentgov_runtime::sink::{Store, protocol};
 use agentgov_runtime::{ExitCode, Health, StageError, Stop};
 use agentgov_schemas::event::{ActionEvent, Agent, Source};
 use agentgov_schemas::subject;
@@ -28,6 +29,13 @@ pub struct Log {
     topology: Arc<Topology>,
     pub actions: String,
     store: Store,
+}
+
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Committed,
+    Aborted,
 }
 
 /// A sink in a thread.
@@ -143,18 +151,58 @@ impl Log {
         self.store.select::<Count>(&format!("SELECT {what} AS n FROM actions")).unwrap()[0].n
     }
 
-    /// Waits until there are `rows` rows, and checks that each is another offset, without a hole.
-    pub fn wait_for(&self, rows: u64) {
+    fn wait_until_rows(&self, rows: u64) {
         let deadline = Instant::now() + DEADLINE;
         while self.count("count()") < rows {
             assert!(Instant::now() < deadline, "expected {rows} rows, found {}", self.count("count()"));
             std::thread::yield_now();
         }
+    }
+
+    /// Waits until there are `rows` rows, and checks that each is another offset, without a hole.
+    pub fn wait_for(&self, rows: u64) {
+        self.wait_until_rows(rows);
         assert_eq!(self.count("count()"), rows);
         assert_eq!(self.count("uniqExact(partition, offset)"), rows);
         let by_arithmetic =
             "sum(n) AS n FROM (SELECT max(offset) + 1 AS n FROM actions GROUP BY partition) --";
         assert_eq!(self.store.select::<Count>(&format!("SELECT {by_arithmetic}")).unwrap()[0].n, rows);
+    }
+
+    /// Writes `count` records to each of `partitions` in one transaction of a client of somebody else's.
+    pub fn transact(&self, partitions: &[i32], count: usize, outcome: Outcome) {
+        let mut config = self.endpoints.kafka.client_config();
+        config.set("transactional.id", format!("{}-stranger", self.actions));
+        let producer: BaseProducer = config.create().unwrap();
+        producer.init_transactions(DEADLINE).unwrap();
+        producer.begin_transaction().unwrap();
+        for _ in 0..count {
+            for partition in partitions {
+                let value = format!("{outcome:?}");
+                let record = BaseRecord::<(), str>::to(&self.actions).partition(*partition).payload(&value);
+                producer.send(record).map_err(|(error, _)| error).unwrap();
+            }
+        }
+        producer.flush(DEADLINE).unwrap();
+        match outcome {
+            Outcome::Committed => producer.commit_transaction(DEADLINE).unwrap(),
+            Outcome::Aborted => producer.abort_transaction(DEADLINE).unwrap(),
+        }
+    }
+
+    /// Waits until the sink's group has nothing left to read.
+    fn wait_until_done(&self) {
+        let group = &self.topology.stage("log-sink").unwrap().group.value;
+        let places = lag::places(&self.topology, "log-sink").unwrap();
+        let mut reader = LagReader::new(&self.endpoints.kafka, group, places).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let lags = reader.look().unwrap();
+            if lags.values().all(|lag| *lag == Lag::default()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{lags:?}");
+        }
     }
 
     /// Rows that nobody produced, as an accident or an attacker would leave them.
@@ -323,4 +371,59 @@ fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
         std::thread::yield_now();
     }
     sink.stop();
+}
+
+#[test]
+fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost() {
+    const PARTITIONS: [i32; 2] = [0, 1];
+    let log = Log::new("strangers");
+    let mut rows = 0;
+    // A topic that begins with a transaction that was aborted.
+    log.transact(&[0], 3, Outcome::Aborted);
+    let mut sinks = vec![log.start(false), log.start(false)];
+    for round in 0..4 {
+        log.transact(&PARTITIONS, 2, Outcome::Committed);
+        log.produce(6, &[Some(b"plain")]);
+        log.transact(&PARTITIONS, 3, Outcome::Aborted);
+        log.transact(&[1], 1, Outcome::Committed);
+        rows += 4 + 7 + 1;
+        // It begins anew in the midst of them, or behind a marker that no record follows.
+        sinks.remove(0).stop();
+        if round % 2 == 0 {
+            log.wait_until_rows(rows);
+        }
+        sinks.push(log.start(false));
+    }
+    log.wait_until_done();
+    assert_eq!(log.count("count()"), rows);
+    assert_eq!(log.count("countIf(value = 'Committed')"), 4 * 5);
+    assert_eq!(log.count("countIf(value = 'Aborted')"), 0, "they were taken back");
+    assert_eq!(log.count("countIf(value = 'plain')"), 4);
+    // Behind the last row are only markers, and one record more shows them too.
+    log.produce(2, &[]);
+    log.wait_until_rows(rows + 2);
+    sinks.into_iter().for_each(Running::stop);
+    assert_eq!(log.count("uniqExact(partition, offset)"), rows + 2);
+    for partition in PARTITIONS {
+        let of = format!("FROM actions WHERE partition = {partition}");
+        let number = |what: &str| {
+            log.store.select::<Count>(&format!("SELECT toUInt64({what}) AS n {of}")).unwrap()[0].n
+        };
+        let reader = log.producer();
+        let (_, high) = reader.client().fetch_watermarks(&log.actions, partition, DEADLINE).unwrap();
+        assert_eq!(number("max(offset) + 1"), u64::try_from(high).unwrap());
+        assert_eq!(number("count() + sum(skipped)"), number("max(offset) + 1"), "partition {partition}");
+        let odd = format!(
+            "SELECT count() AS n FROM (SELECT offset - skipped AS first, lagInFrame(offset, 1, -1) OVER (ORDER BY offset \
+             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before {of}) WHERE first != before + 1"
+        );
+        assert_eq!(
+            log.store.select::<Count>(&odd).unwrap()[0].n,
+            0,
+            "each row counts what is right before it"
+        );
+        let tail =
+            protocol::look(&log.store, "actions", true, &[format!("{}/{partition}", log.actions)].into());
+        assert_eq!(tail.unwrap().into_values().next().unwrap().first, 0);
+    }
 }

@@ -69,6 +69,7 @@ all! {
     CLAIM = Histogram "agentgov_claim_seconds" ["stage"] "Claiming topic-partitions.";
     DRAIN = Histogram "agentgov_drain_seconds" ["stage"] "Waiting until no older insert is under way.";
     LOOK = Histogram "agentgov_look_seconds" ["stage", "table"] "Looking what a table holds, and comparing it with the topic.";
+    SKIPPED = Counter "agentgov_offsets_skipped_total" ["stage", "table"] "Offsets without a record that were passed over, before rows that are durable: a client writes transactions to the topic.";
     DOUBTS = Counter "agentgov_doubts_total" ["stage", "table"] "Inserts whose answer was not a plain yes; each was looked after.";
     DOUBTS_RESOLVED = Counter "agentgov_doubts_resolved_total" ["stage", "table", "found"] "What the look found of doubtful inserts: present or absent.";
     CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: somebody else has claimed, or the server has restarted.";
@@ -207,6 +208,7 @@ struct TableMetrics {
     insert_rows: Histogram,
     insert: Histogram,
     look: Histogram,
+    skipped: Counter,
     doubts: Counter,
     present: Counter,
     absent: Counter,
@@ -234,6 +236,13 @@ impl SinkMetrics {
             metrics.rows.increment(u64::from(rows));
             metrics.insert_rows.record(rows);
             metrics.insert.record(took);
+        }
+    }
+
+    /// Rows before which so many offsets have no record are durable.
+    pub(crate) fn skipped(&self, table: &str, offsets: u64) {
+        if let Some(metrics) = self.tables.get(table) {
+            metrics.skipped.increment(offsets);
         }
     }
 
@@ -273,14 +282,20 @@ impl TableMetrics {
             insert_rows: histogram!(INSERT_ROWS, &labels()),
             insert: histogram!(INSERT, &labels()),
             look: histogram!(LOOK, &labels()),
+            skipped: counter!(SKIPPED, &labels()),
             doubts: counter!(DOUBTS, &labels()),
             present: found("present"),
             absent: found("absent"),
             claims_lost: counter!(CLAIMS_LOST, &labels()),
         };
-        for counter in
-            [&metrics.rows, &metrics.doubts, &metrics.present, &metrics.absent, &metrics.claims_lost]
-        {
+        for counter in [
+            &metrics.rows,
+            &metrics.skipped,
+            &metrics.doubts,
+            &metrics.present,
+            &metrics.absent,
+            &metrics.claims_lost,
+        ] {
             counter.increment(0);
         }
         metrics

@@ -49,9 +49,12 @@ impl<W: Writer> Sink<W> {
     /// Establishes the lanes whose time has come. What does not work is tried again later; the other lanes go on.
     pub(super) fn establish(&mut self) -> Result<(), StageError> {
         let now = Instant::now();
-        let due: Due = (self.lanes.iter().enumerate())
-            .filter(|(_, lane)| lane.claim_at.is_some_and(|at| at <= now) && !lane.shares.is_empty())
-            .map(|(place, lane)| (place, lane.shares.values().map(|share| share.at.clone()).collect()))
+        let due: Due = (self.lanes.iter_mut().enumerate())
+            .filter_map(|(place, lane)| {
+                let due = lane.claim_at.is_some_and(|at| at <= now) && !lane.shares.is_empty();
+                let due = due && !lane.reads_again();
+                due.then(|| (place, lane.shares.values().map(|share| share.at.clone()).collect()))
+            })
             .collect();
         if due.is_empty() {
             return Ok(());

@@ -1,14 +1,17 @@
 //! What is gathered for one table: its partitions of this process, and the open blocks of their records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::finding::Finding;
 use super::marker::Claims;
 use super::native::Block;
 use super::plan::{Month, Place, Plan};
+use super::second::{Answer, Ranges, Reading, Second};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
 use crate::backoff::Backoff;
-use crate::{StageError, failpoint};
+use crate::{StageError, Stop, failpoint};
 
 /// What is gathered goes out at this size, however little time has passed.
 pub(super) const MOST_ROWS: usize = 50_000;
@@ -83,6 +86,15 @@ pub(super) struct Lane {
     full: bool,
     oldest: Option<Instant>,
     inserted: Option<Instant>,
+    /// Of what is gathered: the offsets that the consumer passed over. No row behind one goes out before [`Self::agreed`] has it.
+    passed_over: Ranges,
+    /// Those in which a second reader found no record either.
+    agreed: BTreeMap<i32, HashSet<Range<i64>>>,
+    /// The second reader that is at work.
+    reading: Option<Reading>,
+    /// Why what was passed over is not known to be empty, since a second reader did not agree.
+    pub(super) contested: Option<String>,
+    pub(super) finding: Finding,
 }
 
 impl Lane {
@@ -101,6 +113,11 @@ impl Lane {
             full: false,
             oldest: None,
             inserted: None,
+            passed_over: Ranges::new(),
+            agreed: BTreeMap::new(),
+            reading: None,
+            contested: None,
+            finding: Finding::default(),
         }
     }
 
@@ -109,6 +126,9 @@ impl Lane {
     pub(super) fn assign(&mut self, all: &[TopicPartition]) {
         self.drop_rows();
         self.doubtful.clear();
+        self.agreed.clear();
+        self.reading = None;
+        self.contested = None;
         let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
         self.shares = ours.map(|at| (at.partition, Share { at, claim: 0, next: 0, durable: 0 })).collect();
         self.fetching = Fetching::No;
@@ -132,6 +152,75 @@ impl Lane {
         }
     }
 
+    /// What is gathered and was passed over, as far as no second reader has agreed.
+    fn unproven(&self) -> Ranges {
+        let unproven = self.passed_over.iter().map(|(partition, ranges)| {
+            let agreed = self.agreed.get(partition);
+            let proven = |range: &&Range<i64>| agreed.is_some_and(|agreed| agreed.contains(*range));
+            (*partition, ranges.iter().filter(|range| !proven(range)).cloned().collect::<Vec<_>>())
+        });
+        unproven.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    }
+
+    /// Whether what is gathered may go out: a second reader finds no record where the first passed over offsets. If that is not known
+    /// soon, what is gathered is dropped, to be read again once it is.
+    pub(super) fn proves(&mut self, second: &Second, stop: &Stop) -> bool {
+        let unproven = self.unproven();
+        if unproven.is_empty() {
+            return true;
+        }
+        match second.read(&self.route.topic, unproven) {
+            Ok(reading) => {
+                let answer = reading.wait(stop);
+                self.reading = Some(reading);
+                match answer {
+                    Some(answer) => self.answered(answer),
+                    None => {
+                        self.contested = Some(format!(
+                            "{}: offsets without a record were passed over; a second reader still reads them",
+                            self.route.topic
+                        ));
+                        self.doubt();
+                    }
+                }
+            }
+            Err(error) => self.answered(Answer::Silence(error.to_string())),
+        }
+        self.claim_at.is_none()
+    }
+
+    /// True while a second reader is at work, without which the lane cannot go on.
+    pub(super) fn reads_again(&mut self) -> bool {
+        if let Some(answer) = self.reading.as_ref().and_then(Reading::answer) {
+            self.answered(answer);
+        }
+        self.reading.is_some()
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let ranges = self.reading.take().map(|reading| reading.ranges.clone()).unwrap_or_default();
+        let why = match answer {
+            Answer::Agrees => {
+                for (partition, ranges) in ranges {
+                    self.agreed.entry(partition).or_default().extend(ranges);
+                }
+                self.contested = None;
+                return;
+            }
+            Answer::Record(at, offset) => format!(
+                "{at}: the group's consumer passed over the record at offset {offset}, which a second reader finds; it is read again"
+            ),
+            Answer::Otherwise(why) => format!("{why}; it is read again"),
+            Answer::Silence(why) => format!(
+                "{why}; a second reader has yet to find out whether offsets without a record were passed over"
+            ),
+        };
+        self.contested = Some(why);
+        // Each time in a row the next one is further away.
+        self.strikes += 1;
+        self.doubt();
+    }
+
     /// Takes a record in.
     pub(super) fn take<W: Writer>(
         &mut self,
@@ -144,13 +233,8 @@ impl Lane {
         else {
             return Ok(Taken::NotOurs);
         };
-        if self.route.gapless && record.offset != share.next {
-            return Err(StageError::Config(format!(
-                "{}: expected offset {}, found {}: the topic must be written by idempotent producers without \
-                 transactions, so that its offsets have no gaps; find who writes transactions to it",
-                share.at, share.next, record.offset
-            )));
-        }
+        // `u64` of a positive number.
+        let skipped = if self.route.gapless { record.offset.abs_diff(share.next) } else { 0 };
         let Place::Block(at) = self.plan.place(record.at.partition, Month::of(record.logged_at)) else {
             return Ok(Taken::InsertFirst);
         };
@@ -160,8 +244,11 @@ impl Lane {
         let Some(open) = self.open.get_mut(at) else {
             return Err(StageError::Internal(format!("{}: no block of number {at}", share.at)));
         };
-        if writer.push(&mut open.block, record, share.claim)? == Pushed::Stopped {
+        if writer.push(&mut open.block, &Record { skipped, ..*record }, share.claim)? == Pushed::Stopped {
             return Ok(Taken::Stopped);
+        }
+        if skipped > 0 {
+            self.passed_over.entry(record.at.partition).or_default().push(share.next..record.offset);
         }
         share.next = record.offset + 1;
         open.ends.insert(record.at.partition, share.next);
@@ -181,8 +268,13 @@ impl Lane {
         Some(waiting.map_or(Duration::ZERO, |since| PACE.saturating_sub(since.elapsed())))
     }
 
-    /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
-    pub(super) fn insert<W: Writer>(&mut self, writer: &mut W, store: &Store) -> Result<usize, NotReady> {
+    /// Inserts what is gathered, block by block. Returns how many rows, and what was passed over before them; on an error, the lane is
+    /// to be doubted.
+    pub(super) fn insert<W: Writer>(
+        &mut self,
+        writer: &mut W,
+        store: &Store,
+    ) -> Result<(usize, Ranges), NotReady> {
         self.strikes += 1;
         writer.before_insert(store)?;
         for open in self.open.iter_mut().filter(|open| open.block.rows() > 0) {
@@ -197,12 +289,14 @@ impl Lane {
                 }
             }
         }
-        let rows = self.rows;
+        let (rows, passed_over) = (self.rows, std::mem::take(&mut self.passed_over));
         self.drop_rows();
+        self.agreed.clear();
+        self.contested = None;
         self.inserted = Some(Instant::now());
         self.strikes = 0;
         self.backoff.reset();
-        Ok(rows)
+        Ok((rows, passed_over))
     }
 
     /// What went out last and is not known to be durable, as [`Self::doubtful`] says it.
@@ -225,6 +319,7 @@ impl Lane {
 
     fn drop_rows(&mut self) {
         self.plan.clear();
+        self.passed_over.clear();
         self.rows = 0;
         self.full = false;
         self.oldest = None;

@@ -15,6 +15,7 @@
 //! - `position`: where a partition goes on, as a pure rule · `plan`: which record goes into which insert
 //! - `group`: membership, and rebalances · `fetcher`: what is fetched, and from where · `probe`: what Kafka holds
 //! - `lane`: what is gathered for one table · `headers`: a record's headers, whatever their names
+//! - `second`: what was passed over, read once more · `finding`: what the log says of it
 
 pub mod marker;
 pub mod native;
@@ -23,6 +24,7 @@ pub mod store;
 
 mod establish;
 mod fetcher;
+mod finding;
 mod group;
 mod headers;
 mod lane;
@@ -30,6 +32,7 @@ mod plan;
 mod position;
 mod probe;
 mod run;
+mod second;
 mod writer;
 
 pub use group::TopicPartition;

@@ -16,6 +16,7 @@ use super::group::{self, Notes, Rebalance};
 use super::headers::Headers;
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
+use super::second::Second;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
 use crate::assign::whole_millis;
 use crate::backoff::Backoff;
@@ -81,6 +82,7 @@ pub(super) struct Sink<W> {
     /// The consumer's.
     reach: Reach,
     pub(super) probe: Probe,
+    second: Second,
     pub(super) lanes: Vec<Lane>,
     pub(super) metrics: SinkMetrics,
     /// Since Kafka was in trouble: when to ask next whether it answers.
@@ -93,6 +95,7 @@ impl<W: Writer> Sink<W> {
     fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
         let mut config = group::config(&options.kafka, &options.group, &options.timing);
         let probe = Probe::new(config.clone(), options.stop.clone())?;
+        let second = Second::new(config.clone());
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let topic = topics.first().copied().unwrap_or_default();
@@ -103,7 +106,19 @@ impl<W: Writer> Sink<W> {
         let metrics = SinkMetrics::new(&options.stage, tables);
         // Whether it is there is asked at once: until then nothing is known.
         let trouble = Some((Instant::now(), Backoff::default()));
-        Ok(Self { options, store, writer, consumer, reach, probe, lanes, metrics, trouble, robbed: 0 })
+        Ok(Self {
+            options,
+            store,
+            writer,
+            consumer,
+            reach,
+            probe,
+            second,
+            lanes,
+            metrics,
+            trouble,
+            robbed: 0,
+        })
     }
 
     fn run(mut self) -> Result<(), StageError> {
@@ -176,7 +191,14 @@ impl<W: Writer> Sink<W> {
                 Taken::Yes | Taken::NotOurs => {}
                 Taken::Full | Taken::Stopped => return Ok(false),
                 Taken::InsertFirst => {
-                    if !insert(&self.options, &self.store, lane, &mut self.writer, consumer, &self.metrics)? {
+                    if !insert(
+                        &self.options,
+                        &self.store,
+                        lane,
+                        &mut self.writer,
+                        (consumer, &self.second),
+                        &self.metrics,
+                    )? {
                         return self.rest().map(|()| false);
                     }
                     if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
@@ -239,7 +261,7 @@ impl<W: Writer> Sink<W> {
                     &self.store,
                     lane,
                     &mut self.writer,
-                    &self.consumer,
+                    (&self.consumer, &self.second),
                     &self.metrics,
                 )? {
                     true => self.robbed = 0,
@@ -249,6 +271,10 @@ impl<W: Writer> Sink<W> {
         }
         if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
             self.options.health.clear("clickhouse");
+        }
+        match self.lanes.iter().find_map(|lane| lane.contested.as_deref()) {
+            Some(why) => self.options.health.not_ready("skipped", why),
+            None => self.options.health.clear("skipped"),
         }
         if doubts { self.rest() } else { Ok(()) }
     }
@@ -305,18 +331,25 @@ fn gather<W: Writer>(
     lane.take(writer, &record)
 }
 
-/// Inserts what a lane has gathered, and commits for the lag. `false`: the lane is in doubt now.
+/// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag. `false`: the lane is in
+/// doubt now.
 fn insert<W: Writer>(
     options: &Options,
     store: &Store,
     lane: &mut Lane,
     writer: &mut W,
-    consumer: &BaseConsumer<Notes>,
+    (consumer, second): (&BaseConsumer<Notes>, &Second),
     metrics: &SinkMetrics,
 ) -> Result<bool, StageError> {
+    if !lane.proves(second, &options.stop) {
+        return Ok(false);
+    }
     let began = Instant::now();
     let error = match lane.insert(writer, store) {
-        Ok(rows) => {
+        Ok((rows, passed_over)) => {
+            let offsets = passed_over.values().flatten().map(|range| range.end.abs_diff(range.start));
+            metrics.skipped(&lane.route.table, offsets.sum());
+            lane.finding.note(&options.stage, &lane.route.topic, &passed_over);
             metrics.inserted(&lane.route.table, rows, began.elapsed());
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");

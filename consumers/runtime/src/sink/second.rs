@@ -1,0 +1,433 @@
+//! Offsets that the group's consumer passes over are read once more. Where a client writes transactions, their markers and what they
+//! abort are offsets without a record; but a client that passes over a record by mistake looks the same. So an offset counts
+//! as passed over only when a second reader, made for this and with no position of its own, finds no record there either.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+use rdkafka::Message as _;
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::Offset;
+
+use super::TopicPartition;
+use super::group::list;
+use crate::Stop;
+use crate::assign::assign;
+
+/// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
+pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
+
+/// So long the sink waits for it before it rests the lane.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Without a step for so long, reading is given up, to be begun anew. Each record is a step, and each batch that holds none.
+const STANDS: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+/// How often the client says how far it has fetched: of a long range without records nothing else shows that it moves.
+const STATISTICS: Duration = Duration::from_secs(1);
+/// Ranges that are nearer to each other than this are read in one go: to start anew costs more.
+const NEAR: i64 = 1_000;
+
+/// What the second reader found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// No record in any of the ranges, and the record that came behind each.
+    Agrees,
+    /// A record within a range, at this offset: the first reader passed over it.
+    Record(TopicPartition, i64),
+    /// Not what the first reader saw, for this reason. Where the partition goes on is to be looked for again.
+    Otherwise(String),
+    /// Nothing for a while: it is to be asked again.
+    Silence(String),
+}
+
+/// Makes second readers.
+pub(super) struct Second {
+    config: ClientConfig,
+}
+
+impl Second {
+    /// `config` is the group's: assigning needs its name, but these consumers never join.
+    pub(super) fn new(mut config: ClientConfig) -> Self {
+        config
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
+            .set("fetch.wait.max.ms", "20")
+            .set("queued.max.messages.kbytes", "8192");
+        Self { config }
+    }
+
+    /// Begins to read, in a thread of its own. Dropping it ends that.
+    pub(super) fn read(&self, topic: &str, ranges: Ranges) -> std::io::Result<Reading> {
+        let (done, answer) = sync_channel(1);
+        let stop = Stop::default();
+        let (config, topic, of, asked) =
+            (self.config.clone(), topic.to_owned(), ranges.clone(), stop.clone());
+        std::thread::Builder::new().name("second-reader".into()).spawn(move || {
+            // Nobody listens any more: it was dropped.
+            let _ = done.send(read(&config, &topic, &of, &asked));
+        })?;
+        Ok(Reading { ranges, answer, stop })
+    }
+}
+
+/// A second reader at work.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) ranges: Ranges,
+    answer: Receiver<Answer>,
+    stop: Stop,
+}
+
+impl Reading {
+    /// Waits a little. `None`: it still reads.
+    pub(super) fn wait(&self, stop: &Stop) -> Option<Answer> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.answer.recv_timeout(POLL) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return Some(Self::gone()),
+                Err(RecvTimeoutError::Timeout) if stop.is_asked() || Instant::now() >= until => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// The answer, if it is there.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Self::gone()),
+        }
+    }
+
+    fn gone() -> Answer {
+        Answer::Silence("the second reader ended without an answer".into())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.stop.ask();
+    }
+}
+
+/// Says how far the client has fetched.
+#[derive(Debug, Default)]
+struct Fetched(AtomicI64);
+
+impl ClientContext for Fetched {
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        self.0.store(partitions.map(|partition| partition.next_offset.max(0)).sum(), Ordering::Relaxed);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka, second reader");
+    }
+}
+
+impl ConsumerContext for Fetched {}
+
+fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> Answer {
+    let reader = match config.create_with_context::<_, BaseConsumer<Fetched>>(Fetched::default()) {
+        Ok(reader) => reader,
+        Err(error) => return Answer::Silence(error.to_string()),
+    };
+    // Partition by partition: the end of one is told without the name of its topic, and few have anything to look at.
+    for (partition, ranges) in ranges {
+        let at = TopicPartition::new(topic, *partition);
+        for near in ranges.chunk_by(|before, after| after.start - before.end <= NEAR) {
+            match run(&reader, &at, near, stop) {
+                Ok(Answer::Agrees) => {}
+                Ok(other) => return other,
+                Err(error) => return Answer::Silence(format!("{at}: {error}")),
+            }
+        }
+    }
+    Answer::Agrees
+}
+
+/// Reads from the first of `ranges`, which are in order, to the record behind the last.
+fn run(
+    reader: &BaseConsumer<Fetched>,
+    at: &TopicPartition,
+    ranges: &[Range<i64>],
+    stop: &Stop,
+) -> Result<Answer, KafkaError> {
+    let Some(first) = ranges.first() else { return Ok(Answer::Agrees) };
+    assign(reader, &list([(at, Offset::Offset(first.start))])?)?;
+    let mut ranges = Expected(ranges);
+    let mut moved = (Instant::now(), reader.context().0.load(Ordering::Relaxed));
+    loop {
+        let fetched = reader.context().0.load(Ordering::Relaxed);
+        if fetched != moved.1 {
+            moved = (Instant::now(), fetched);
+        }
+        if stop.is_asked() || moved.0.elapsed() > STANDS {
+            return Ok(Answer::Silence(format!("{at}: no record and no end within {STANDS:?}")));
+        }
+        let message = match reader.poll(POLL) {
+            None => continue,
+            Some(Ok(message)) => message,
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                return Ok(Answer::Otherwise(format!(
+                    "{at}: the partition ends, but a record came from behind its end"
+                )));
+            }
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                // Of an outage each broken connection leaves one.
+                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => continue,
+                // Retention took the offset meanwhile.
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    return Ok(Answer::Otherwise(format!("{at}: {error}")));
+                }
+                _ => return Err(error),
+            },
+        };
+        if message.partition() != at.partition || message.offset() < first.start {
+            continue;
+        }
+        moved.0 = Instant::now();
+        match ranges.take(message.offset()) {
+            Step::Next => {}
+            Step::Done => return Ok(Answer::Agrees),
+            Step::Within => return Ok(Answer::Record(at.clone(), message.offset())),
+            Step::Behind => {
+                return Ok(Answer::Otherwise(format!(
+                    "{at}: the second reader finds offset {} where the first had a record before it",
+                    message.offset()
+                )));
+            }
+        }
+    }
+}
+
+/// What is still to come: ranges in order, and behind each the record that the first reader had.
+struct Expected<'r>(&'r [Range<i64>]);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// As it should be; more is to come.
+    Next,
+    /// As it should be, and that was all.
+    Done,
+    /// Where no record should be.
+    Within,
+    /// Behind the record that should have come.
+    Behind,
+}
+
+impl Expected<'_> {
+    /// The next record that the second reader delivers.
+    fn take(&mut self, offset: i64) -> Step {
+        let Some((range, rest)) = self.0.split_first() else { return Step::Done };
+        if range.contains(&offset) {
+            return Step::Within;
+        }
+        if offset > range.end {
+            return Step::Behind;
+        }
+        if offset == range.end {
+            self.0 = rest;
+            if rest.is_empty() {
+                return Step::Done;
+            }
+        }
+        Step::Next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_connect::KafkaEndpoint;
+    use agentgov_schemas::Millis;
+    use proptest::prelude::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+    use super::super::lane::{Lane, Taken};
+    use super::super::native::{Block, Column, Int64};
+    use super::super::{NotReady, Pushed, Record, Route, Store, Writer};
+    use super::*;
+    use crate::StageError;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Librdkafka's own broker, whose partition 0 of topic "a" has a record at each of so many offsets.
+    fn cluster(records: usize) -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 1, 1).unwrap();
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        for _ in 0..records {
+            producer.send(BaseRecord::<(), str>::to("a").partition(0).payload("x")).unwrap();
+        }
+        producer.flush(DEADLINE).unwrap();
+        cluster
+    }
+
+    fn second(bootstrap: impl Into<String>) -> Second {
+        let mut config = KafkaEndpoint::at(bootstrap).consumer_config("sink");
+        config.set("auto.offset.reset", "error");
+        Second::new(config)
+    }
+
+    fn answer(reading: &Reading) -> Answer {
+        let began = Instant::now();
+        loop {
+            if let Some(answer) = reading.wait(&Stop::default()) {
+                return answer;
+            }
+            assert!(began.elapsed() < DEADLINE);
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_passed_over_is_found() {
+        let cluster = cluster(30);
+        let second = second(cluster.bootstrap_servers());
+        let read = |ranges| answer(&second.read("a", Ranges::from([(0, ranges)])).unwrap());
+        let at = TopicPartition::new("a", 0);
+        assert_eq!(read(vec![5..7, 9..10]), Answer::Record(at, 5));
+        // Nothing was passed over where nothing stands between.
+        assert_eq!(read(vec![5..5, 29..29]), Answer::Agrees);
+        for (ranges, says) in [(vec![30..40], "ends"), (vec![90..91], "a/0")] {
+            let Answer::Otherwise(why) = read(ranges.clone()) else { panic!("{ranges:?}") };
+            assert!(why.contains(says), "{ranges:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_second_reader_that_nobody_waits_for_ends() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let second = second(silent.local_addr().unwrap().to_string());
+        let reading = second.read("a", Ranges::from([(0, vec![1..2])])).unwrap();
+        let stop = Stop::default();
+        stop.ask();
+        assert_eq!(reading.wait(&stop), None, "asked to stop");
+        assert_eq!(reading.answer(), None);
+        let Reading { answer, stop, .. } = &reading;
+        stop.ask();
+        assert!(matches!(answer.recv_timeout(DEADLINE).unwrap(), Answer::Silence(_)));
+    }
+
+    /// Writes offsets.
+    struct Offsets;
+
+    impl Writer for Offsets {
+        fn block(&self, _topic: &str) -> Result<Block, StageError> {
+            Ok(Block::new(vec![Column::new::<Int64>("offset"), Column::new::<Int64>("skipped")]))
+        }
+
+        fn push(
+            &mut self,
+            block: &mut Block,
+            record: &Record<'_>,
+            _claim: u64,
+        ) -> Result<Pushed, StageError> {
+            let mut cells = block.row();
+            cells.put::<Int64>(record.offset);
+            cells.put::<Int64>(i64::try_from(record.skipped).unwrap());
+            Ok(Pushed::Row)
+        }
+
+        fn before_insert(&mut self, _store: &Store) -> Result<(), NotReady> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_lane_reads_again_what_its_consumer_passed_over() {
+        let cluster = cluster(30);
+        let second = second(cluster.bootstrap_servers());
+        let mut lane = Lane::new(Route { topic: "a".into(), table: "a".into(), gapless: true });
+        let at = TopicPartition::new("a", 0);
+        lane.assign(std::slice::from_ref(&at));
+        lane.claim_at = None;
+        let take = |lane: &mut Lane, offset| {
+            let (key, value, headers, skipped) = (None, None, None, 0);
+            let record = Record { at: &at, offset, logged_at: Millis(0), key, value, headers, skipped };
+            assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+        };
+        take(&mut lane, 0);
+        take(&mut lane, 1);
+        assert!(lane.proves(&second, &Stop::default()), "nothing was passed over");
+        take(&mut lane, 4);
+        assert!(!lane.proves(&second, &Stop::default()));
+        let why = lane.contested.clone().unwrap();
+        assert!(why.contains("a/0") && why.contains("offset 2"), "{why}");
+        assert!(lane.claim_at.is_some(), "the table says where it goes on");
+        assert_eq!(lane.patience(true), None, "nothing is left that could go out");
+        // The look finds an empty table, and now all come.
+        (lane.claim_at, lane.shares.get_mut(&0).unwrap().next) = (None, 0);
+        (0..5).for_each(|offset| take(&mut lane, offset));
+        assert!(lane.proves(&second, &Stop::default()));
+    }
+
+    fn last(ranges: &[Range<i64>], offsets: &[i64]) -> Step {
+        let mut expected = Expected(ranges);
+        let mut last = Step::Next;
+        for offset in offsets {
+            last = expected.take(*offset);
+            if last != Step::Next {
+                break;
+            }
+        }
+        last
+    }
+
+    #[test]
+    fn a_second_reader_agrees_only_with_what_the_first_saw() {
+        let ranges = [5..7, 8..11, 20..21];
+        for (offsets, expected) in [
+            (&[7, 11, 12, 19, 21][..], Step::Done),
+            (&[7, 11, 21], Step::Done),
+            (&[5], Step::Within),
+            (&[6, 7], Step::Within),
+            (&[7, 10], Step::Within),
+            (&[8], Step::Behind),
+            (&[7, 12], Step::Behind),
+            (&[7, 11, 20], Step::Within),
+            (&[7, 11, 12, 22], Step::Behind),
+            (&[7, 11, 19], Step::Next),
+            (&[], Step::Next),
+        ] {
+            assert_eq!(last(&ranges, offsets), expected, "{offsets:?}");
+        }
+    }
+
+    proptest! {
+        /// Any log, of which the first reader misses any records: the second one agrees if none of them was within a range.
+        #[test]
+        fn what_the_first_reader_misses_the_second_one_finds(
+            holds in prop::collection::vec(any::<bool>(), 1..40),
+            misses in prop::collection::vec(any::<bool>(), 40),
+        ) {
+            let there: Vec<i64> = (0..).zip(&holds).filter(|(_, holds)| **holds).map(|(at, _)| at).collect();
+            let seen = there.iter().zip(&misses).filter(|(_, misses)| !**misses).map(|(at, _)| *at);
+            let mut next = 0;
+            let mut ranges = Vec::new();
+            let mut missed = false;
+            for offset in seen {
+                if offset > next {
+                    ranges.push(next..offset);
+                    missed |= there.iter().any(|at| (next..offset).contains(at));
+                }
+                next = offset + 1;
+            }
+            prop_assume!(!ranges.is_empty());
+            let found = last(&ranges, &there[there.partition_point(|at| *at < ranges[0].start)..]);
+            prop_assert_eq!(found == Step::Done, !missed, "{:?} of {:?}", found, ranges);
+        }
+    }
+}
