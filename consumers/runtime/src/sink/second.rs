@@ -247,6 +247,7 @@ impl Expected<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges that have one")]
 mod tests {
     use agentgov_connect::KafkaEndpoint;
     use agentgov_schemas::Millis;
@@ -256,7 +257,7 @@ mod tests {
 
     use super::super::lane::{Lane, Taken};
     use super::super::native::{Block, Column, Int64};
-    use super::super::{NotReady, Pushed, Record, Route, Store, Writer};
+    use super::super::{Headers, NotReady, Pushed, Record, Route, Store, Writer};
     use super::*;
     use crate::StageError;
 
@@ -355,7 +356,7 @@ mod tests {
         lane.assign(std::slice::from_ref(&at));
         lane.claim_at = None;
         let take = |lane: &mut Lane, offset| {
-            let (key, value, headers, skipped) = (None, None, None, 0);
+            let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
             let record = Record { at: &at, offset, logged_at: Millis(0), key, value, headers, skipped };
             assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
         };
