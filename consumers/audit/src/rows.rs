@@ -7,10 +7,10 @@ use serde::Deserialize;
 use crate::AuditError;
 
 /// A row's offset, and the SHA-256 of its record's value.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
 pub struct Place {
     pub offset: i64,
-    pub sha256: String,
+    pub sha256: [u8; 32],
 }
 
 pub struct Tables {
@@ -28,7 +28,7 @@ impl Tables {
     pub fn places(&self, table: &str, topic: &str, partition: i32) -> Result<Vec<Place>, AuditError> {
         let query = self
             .client
-            .query("SELECT offset, lower(hex(record_sha256)) AS sha256 FROM ? WHERE topic = ? AND partition = ? ORDER BY offset")
+            .query("SELECT offset, record_sha256 AS sha256 FROM ? WHERE topic = ? AND partition = ? ORDER BY offset")
             .bind(clickhouse::sql::Identifier(table))
             .bind(topic)
             .bind(partition);
