@@ -26,9 +26,10 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
 /// Prints what an audit looked at, and each kind of finding.
 pub fn tell(report: &Report) {
     say!(
-        "{} records in the topics, {} rows in the tables, {} records not yet reached by the sink",
+        "{} records in the topics, {} rows in the tables, {} offsets passed over, {} records not yet reached by the sink",
         report.records,
         report.rows,
+        report.skipped,
         report.pending
     );
     say!(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_audit::{Finding, Kind, Report as Audit};
+use agentgov_audit::{Finding, Interval, Kind, Report as Audit};
 use agentgov_importers::ImportOptions;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
@@ -169,7 +169,15 @@ fn report(text: &str) -> Report {
 }
 
 fn audit(text: &str) -> Audit {
-    let finding = |kind| Finding { kind, count: 1, first: text.to_owned() };
+    let intervals = || vec![Interval { of: text.to_owned(), first: 1, last: 2 }; 3];
+    let finding = |kind| Finding {
+        kind,
+        count: 1,
+        first: text.to_owned(),
+        by_partition: [(0, 1), (1, 1)].into(),
+        intervals: intervals(),
+        more_intervals: 1,
+    };
     Audit { findings: Kind::ALL.into_iter().map(finding).collect(), ..Audit::default() }
 }
 

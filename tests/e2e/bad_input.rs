@@ -450,8 +450,14 @@ fn header_whose_name_is_no_text() {
 fn the_table_names_these_tests() {
     let table = std::fs::read_to_string(root().join("docs/bad-input.md")).unwrap();
     let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
-    let mut named: Vec<&str> =
-        rows.map(|row| row.trim_end_matches('|').rsplit('|').next().unwrap().trim()).collect();
+    let last = rows.map(|row| row.trim_end_matches('|').rsplit('|').next().unwrap().trim());
+    let (linked, mut named): (Vec<&str>, Vec<&str>) = last.partition(|test| test.starts_with('['));
+    // A test of another file is a link to it.
+    for link in linked {
+        let (name, file) = link.trim_end_matches(')').split_once("](").unwrap();
+        let source = std::fs::read_to_string(root().join("docs").join(file)).unwrap();
+        assert!(source.contains(&format!("fn {}(", name.trim_matches(['[', '`']))), "{link}");
+    }
     let source = include_str!("bad_input.rs");
     let tests = source.split("\n#[test]\nfn ").skip(1).map(|test| test.split('(').next().unwrap());
     let mut tests: Vec<String> =

@@ -183,7 +183,11 @@ impl Audit<'_> {
         for (partition, bounds) in &topic.partitions {
             let held = topic.held.get(partition).map_or(&[][..], Vec::as_slice);
             let rows = self.tables.places(table, name, *partition)?;
-            compare(&mut self.report, &format!("{name}/{partition}"), bounds.low, held, &rows);
+            let place = format!("{name}/{partition}");
+            compare(&mut self.report, &place, bounds.low, held, &rows);
+            if subject == subject::ACTION_EVENT {
+                compare_skipped(&mut self.report, &place, bounds.low, held, &rows);
+            }
         }
         Ok(())
     }
@@ -334,6 +338,29 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
     }
 }
 
+/// Each row says how many offsets right before it hold no record: those between it and the record before it.
+fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Place]) {
+    for row in rows {
+        report.skipped = report.skipped.saturating_add(row.skipped);
+        let Ok(at) = held.binary_search_by_key(&row.offset, |held| held.offset) else { continue };
+        let before = match at.checked_sub(1).and_then(|before| held.get(before)) {
+            Some(before) => before.offset.saturating_add(1),
+            None if low == 0 => 0,
+            // Retention has deleted what came before.
+            None => continue,
+        };
+        let expected = before.abs_diff(row.offset);
+        if row.skipped != expected {
+            report.add(Kind::Different, || {
+                format!(
+                    "{name}@{}: the row counts {} offsets without a record before it, the topic has {expected}",
+                    row.offset, row.skipped
+                )
+            });
+        }
+    }
+}
+
 impl Answered {
     fn verdict(&mut self, verdict: Fields<'_>) {
         let Some(action) = origin(verdict, "origin") else { return };
@@ -402,7 +429,7 @@ mod tests {
 
     fn report(there: &[i64], rows: &[(i64, &str)], low: i64) -> Report {
         let rows: Vec<_> =
-            rows.iter().map(|(offset, d)| Place { offset: *offset, sha256: digest(d) }).collect();
+            rows.iter().map(|(offset, d)| Place { offset: *offset, sha256: digest(d), skipped: 0 }).collect();
         let mut report = Report::default();
         compare(&mut report, "t/0", low, &held(there), &rows);
         report
@@ -432,6 +459,33 @@ mod tests {
             let found = report(there, rows, 0).findings;
             assert_eq!(found.len(), 1, "{found:?}");
             assert_eq!((found[0].kind, found[0].count, found[0].first.as_str()), (kind, 1, first));
+        }
+    }
+
+    #[test]
+    fn rows_count_the_offsets_before_them_that_hold_no_record() {
+        for (what, low, offsets, rows, wrong, skipped) in [
+            ("no transaction", 0, &[0, 1, 2][..], &[(0, 0), (1, 0), (2, 0)][..], None, 0),
+            ("a marker between", 0, &[0, 1, 3], &[(0, 0), (1, 0), (3, 1)], None, 1),
+            ("transactions at the beginning", 0, &[4], &[(4, 4)], None, 4),
+            ("a marker that no row counts", 0, &[0, 2], &[(0, 0), (2, 0)], Some("t/0@2"), 0),
+            ("a record that a row passes over", 0, &[0, 1, 2], &[(0, 0), (2, 1)], Some("t/0@2"), 1),
+            ("a claim", 0, &[0, 1], &[(0, u64::MAX), (1, u64::MAX)], Some("t/0@0"), u64::MAX),
+            ("retention has deleted what came before", 7, &[7, 9], &[(5, 2), (7, 1), (9, 1)], None, 4),
+            ("the sink is behind", 0, &[0, 2, 4], &[(0, 0), (2, 1)], None, 1),
+        ] {
+            let place = |(offset, skipped): &(i64, u64)| Place {
+                offset: *offset,
+                sha256: digest(&format!("d{offset}")),
+                skipped: *skipped,
+            };
+            let rows: Vec<_> = rows.iter().map(place).collect();
+            let mut report = Report::default();
+            compare_skipped(&mut report, "t/0", low, &held(offsets), &rows);
+            let first =
+                report.of(Kind::Different).map(|found| found.first.split(':').next().unwrap().to_owned());
+            assert_eq!(first.as_deref(), wrong, "{what}");
+            assert_eq!(report.skipped, skipped, "{what}");
         }
     }
 
