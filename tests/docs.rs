@@ -11,7 +11,7 @@ use agentgov_runtime::metrics::{ALL, Kind, Metric};
 use agentgov_schemas::wire::WireError;
 
 /// Pages of docs/errors that explain one case of an exit code.
-const CASES: [&str; 3] = ["hole", "hanging-transaction", "offsets-skipped"];
+const CASES: [&str; 4] = ["hole", "hanging-transaction", "held-back", "offsets-skipped"];
 
 #[test]
 fn every_exit_code_has_its_page() {

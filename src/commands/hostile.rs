@@ -16,7 +16,8 @@ use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
 use agentgov_status::{
-    Answer, Group, GroupState, Health, MapState, Part, Process, Stage, Status, Table, TopicLag, Wrong,
+    Answer, Group, GroupState, Health, HeldBack, MapState, Part, Process, Stage, Status, Table, TopicLag,
+    Wrong,
 };
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
@@ -239,8 +240,16 @@ fn status(text: &str) -> Status {
     let own = || text.to_owned();
     let part = |answers| Part { name: own(), address: own(), answers, said: own(), answer_ms: 1 };
     let lag = || TopicLag { topic: own(), records: 1, oldest_seconds: Some(1.0) };
-    let group =
-        Group { state: GroupState::Stable, members: 1, held: 1, partitions: 1, lag: vec![lag(), lag()] };
+    let held =
+        HeldBack { topic: own(), partition: 0, offset: 0, records: 1, since: 0, seconds: 6.0, worded: own() };
+    let group = Group {
+        state: GroupState::Stable,
+        members: 1,
+        held: 1,
+        partitions: 1,
+        lag: vec![lag(), lag()],
+        held_back: vec![held],
+    };
     let stage = |state| Stage { name: own(), group: own(), state };
     let readiness = StageReadiness {
         stage: own(),
