@@ -12,6 +12,8 @@ mod stages;
 
 use std::process::ExitCode;
 
+use agentgov_schemas::bounds::STACK;
+
 /// A step makes many small values and drops them in the same order: measured, this costs a stage a tenth less than the
 /// system's allocator (docs/performance.md).
 #[global_allocator]
@@ -22,6 +24,20 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|first| first.to_string_lossy().starts_with("testenv-")) {
         return agentgov_testenv::helper_main(args);
     }
+    // The main thread's own stack is what the shell's limit says.
+    let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK);
+    let code = match thread.spawn(work) {
+        // The panic was printed where it arose.
+        Ok(working) => working.join().unwrap_or(agentgov_runtime::ExitCode::Panicked),
+        Err(error) => {
+            print::note!("agentgov: expected to start a thread with a stack of {} bytes: {}", STACK, error);
+            agentgov_runtime::ExitCode::Failed
+        }
+    };
+    ExitCode::from(code as u8)
+}
+
+fn work() -> agentgov_runtime::ExitCode {
     let cli = match <cli::Cli as clap::Parser>::try_parse() {
         Ok(cli) => cli,
         Err(error) => return print::clap(&error),
@@ -31,7 +47,7 @@ fn main() -> ExitCode {
         print::note!("agentgov: warning: {}", warning);
     }
     let _armed = agentgov_runtime::failpoint::arm();
-    let code = match commands::dispatch(cli).and_then(|code| print::finish().map(|()| code)) {
+    match commands::dispatch(cli).and_then(|code| print::finish().map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
             print::note!("agentgov: {}", failure.message());
@@ -40,6 +56,5 @@ fn main() -> ExitCode {
             }
             failure.code
         }
-    };
-    ExitCode::from(code as u8)
+    }
 }

@@ -240,17 +240,16 @@ pub fn stderr_line(line: &Text) {
 }
 
 /// Prints help, a version, or the usage that clap expected, and returns the exit code.
-pub fn clap(error: &clap::Error) -> std::process::ExitCode {
+pub fn clap(error: &clap::Error) -> ExitCode {
     let printed = error.print();
     let usage = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
-    let code = match printed {
+    match printed {
         Err(e) if !error.use_stderr() && e.kind() != io::ErrorKind::BrokenPipe => {
             note!("agentgov: standard output cannot be written: {}", e);
             ExitCode::Failed
         }
         _ => usage,
-    };
-    std::process::ExitCode::from(code as u8)
+    }
 }
 
 /// True once stdout cannot be written: a command that would go on printing ends.

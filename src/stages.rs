@@ -10,6 +10,7 @@ use agentgov_evaluator::Evaluator;
 use agentgov_runtime::health::Snapshot;
 use agentgov_runtime::panics::Watch;
 use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
+use agentgov_schemas::bounds::STACK;
 use agentgov_schemas::topology::Topology;
 
 use crate::failure::Failure;
@@ -53,6 +54,8 @@ impl Running {
             };
             let thread = std::thread::Builder::new()
                 .name(name.clone())
+                // The evaluator compiles what was pushed.
+                .stack_size(STACK)
                 .spawn({
                     let stop = stop.clone();
                     move || {

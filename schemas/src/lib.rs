@@ -7,10 +7,12 @@
 //! - [`wire`]: the Confluent wire format, and datum encoding and decoding
 //! - [`topology`]: the typed `topology.yaml`
 //! - [`yaml`]: files that people write, with every mistake at its place
+//! - [`bounds`]: how deep and long all of these may be, and the stack for it
 //! - [`escape`]: text of others, safe to print
 //! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
 
 pub mod alert;
+pub mod bounds;
 pub mod catalogue;
 pub mod digest;
 pub mod escape;
@@ -24,6 +26,7 @@ pub mod timestamp;
 pub mod topology;
 pub mod verdict;
 pub mod wire;
+mod writers;
 pub mod yaml;
 
 pub use digest::Digest;

@@ -3,12 +3,14 @@
 //! Source: Confluent's documentation of the Schema Registry, "Wire format". Schemas are known by their fingerprint,
 //! not by their id: see [`Fingerprint`].
 
+use std::error::Error as _;
 use std::io::BufRead as _;
 
 use serde::{Deserialize, Serialize};
 use serde_avro_fast::ser::SerializerConfig;
 
-use crate::Digest;
+use crate::bounds::AVRO_SCHEMA_BYTES;
+use crate::{Digest, writers};
 
 /// An id that a registry gave to a schema. Means nothing outside that registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,9 +98,20 @@ impl SchemaError {
 
 impl Schema {
     /// Parses the JSON of an `*.avsc`.
+    ///
+    /// # Errors
+    /// It is none, or one of which a short datum could claim any amount of work: [`crate::bounds`].
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
-        let canonical =
-            apache_avro::Schema::parse_str(text).map_err(|e| SchemaError(e.to_string()))?.canonical_form();
+        if text.len() > AVRO_SCHEMA_BYTES {
+            let found = text.len();
+            return Err(SchemaError(format!("expected at most {AVRO_SCHEMA_BYTES} bytes, found {found}")));
+        }
+        let parsed = apache_avro::Schema::parse_str(text).map_err(|e| {
+            let place = e.source().map(|source| format!(": {source}")).unwrap_or_default();
+            SchemaError(format!("{e}{place}"))
+        })?;
+        writers::check(&parsed).map_err(SchemaError)?;
+        let canonical = parsed.canonical_form();
         let fast = text.parse::<serde_avro_fast::Schema>().map_err(|e| SchemaError(e.to_string()))?;
         Ok(Self { fast, fingerprint: Fingerprint(Digest::of(canonical.as_bytes())), text: text.to_owned() })
     }

@@ -13,7 +13,6 @@
 mod actions;
 mod checks;
 mod headers;
-mod held_back;
 mod stack;
 
 mod bad_input;

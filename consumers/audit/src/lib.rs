@@ -8,20 +8,15 @@
 //! ```
 //!
 //! - [`completeness`]: the check
-//! - `events`, `sources`, `sessions`: what the events say of themselves, and what the evaluator counted in each session
+//! - `counters`: what the evaluator counted in each session against its events
 //! - [`Report`], [`Finding`]: what it found, each with the first place
 
-mod bounded;
 mod check;
-mod events;
-mod headers;
+mod counters;
 mod kafka;
-mod murmur2;
 mod record;
 mod report;
 mod rows;
-mod sessions;
-mod sources;
 
 pub use check::{AuditError, completeness};
-pub use report::{Finding, Interval, Kind, Report, SourceSeen};
+pub use report::{Finding, Kind, Report, SourceSeen};

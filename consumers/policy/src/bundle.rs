@@ -1,5 +1,6 @@
 //! From files to something that judges: every mistake at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::yaml::{self, Problem};
 use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
+use crate::depth::{self, MAX_DEPTH};
 use crate::files::BundleFiles;
 use crate::index::Index;
 use crate::manifest::{MANIFEST_FILE, Manifest};
@@ -40,13 +42,17 @@ impl Bundle {
     pub fn compile(files: &BundleFiles) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let manifest = read(files, MANIFEST_FILE, &mut problems).and_then(|text| {
-            yaml::parse::<Manifest>(MANIFEST_FILE, text).map_err(|found| problems.extend(found)).ok()
+            yaml::parse::<Manifest>(MANIFEST_FILE, &text).map_err(|found| problems.extend(found)).ok()
         });
         if let Some(manifest) = &manifest {
             problems.extend(check_manifest(manifest));
         }
         let tools = tools(files, &mut problems);
-        let parsed = parse_policies(files, &mut problems);
+        let sources: Vec<_> = files
+            .matching("", ".cedar")
+            .filter_map(|(path, content)| Some((path, utf8(path, content, &mut problems)?)))
+            .collect();
+        let parsed = parse_policies(&sources, &mut problems);
         if let Some(tools) = &tools {
             check_schema(files, tools, &parsed, &mut problems);
         }
@@ -125,7 +131,7 @@ fn problem(file: &str, message: impl Into<String>) -> Problem {
     Problem { file: file.to_owned(), line: 1, column: 1, message: message.into() }
 }
 
-fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> Option<&'f str> {
+fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> Option<Cow<'f, str>> {
     let Some(content) = files.0.get(path) else {
         problems.push(problem(path, "expected this file in the bundle, found none"));
         return None;
@@ -133,8 +139,8 @@ fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> 
     utf8(path, content, problems)
 }
 
-fn utf8<'f>(path: &str, content: &'f [u8], problems: &mut Vec<Problem>) -> Option<&'f str> {
-    std::str::from_utf8(content)
+fn utf8<'f>(path: &str, content: &'f [u8], problems: &mut Vec<Problem>) -> Option<Cow<'f, str>> {
+    BundleFiles::text(content)
         .map_err(|e| {
             problems.push(problem(path, format!("expected UTF-8, found another byte at {}", e.valid_up_to())))
         })
@@ -143,7 +149,7 @@ fn utf8<'f>(path: &str, content: &'f [u8], problems: &mut Vec<Problem>) -> Optio
 
 fn tools(files: &BundleFiles, problems: &mut Vec<Problem>) -> Option<Tools> {
     let text = read(files, TOOLS_FILE, problems)?;
-    Tools::compile(TOOLS_FILE, text, &schema::reserved()).map_err(|found| problems.extend(found)).ok()
+    Tools::compile(TOOLS_FILE, &text, &schema::reserved()).map_err(|found| problems.extend(found)).ok()
 }
 
 fn check_manifest(manifest: &Manifest) -> Vec<Problem> {
@@ -177,12 +183,25 @@ fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
     unknown.map(|path| problem(path, format!("no part of a bundle; {expected}"))).collect()
 }
 
-fn parse_policies<'f>(files: &'f BundleFiles, problems: &mut Vec<Problem>) -> Vec<Parsed<'f>> {
+fn parse_policies<'f>(
+    sources: &'f [(&'f str, Cow<'f, str>)],
+    problems: &mut Vec<Problem>,
+) -> Vec<Parsed<'f>> {
     let mut parsed: Vec<Parsed<'f>> = Vec::new();
     let mut places: BTreeMap<String, (&str, u64)> = BTreeMap::new();
-    for (path, content) in files.matching("", ".cedar") {
-        let Some(text) = utf8(path, content, problems) else { continue };
+    for (path, text) in sources {
         for statement in source::split(path, text) {
+            // Before the parser sees it: what recurses over a policy must end.
+            if let Some(place) = depth::deeper_than(statement.text, MAX_DEPTH) {
+                problems.push(statement.problem(
+                    place,
+                    format!(
+                        "expected at most {MAX_DEPTH} operators and brackets within each other, found more here; \
+                         each operand of a chain of `||` or `&&` is one: write more policies, or `[…].contains(…)`"
+                    ),
+                ));
+                continue;
+            }
             let cedar = match cedar_policy::Policy::parse(None, statement.text) {
                 Ok(cedar) => cedar,
                 Err(errors) => {

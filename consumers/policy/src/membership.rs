@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 /// Above this the chain is the dearer one, and deep besides.
 const MOST_ELEMENTS: usize = 32;
+/// Parts of a value, in Cedar's JSON format, that stands once for each element of the set. Where values contain lookups
+/// themselves, each level would take 32 times as much.
+const MOST_PARTS: usize = 64;
 
 /// Rewrites sets of literals in which one value is looked up, in Cedar's JSON format for policies. True if there was one.
 pub(crate) fn compare(json: &mut Value) -> bool {
@@ -26,12 +29,20 @@ fn chain(json: &Value) -> Option<Value> {
     let looked_up = fields.get("contains")?.as_object().filter(|sides| sides.len() == 2)?;
     let (set, value) = (looked_up.get("left")?, looked_up.get("right")?);
     let elements = set.as_object().filter(|set| set.len() == 1)?.get("Set")?.as_array()?;
-    if elements.len() > MOST_ELEMENTS || !elements.iter().all(is_literal) {
+    if elements.len() > MOST_ELEMENTS || !elements.iter().all(is_literal) || parts(value) > MOST_PARTS {
         return None;
     }
     // Without elements `value` would not be evaluated, and could not err.
     let equal = |element: &Value| json!({ "==": { "left": value, "right": element } });
     elements.iter().map(equal).reduce(|left, right| json!({ "||": { "left": left, "right": right } }))
+}
+
+fn parts(json: &Value) -> usize {
+    1 + match json {
+        Value::Object(fields) => fields.values().map(parts).sum(),
+        Value::Array(items) => items.iter().map(parts).sum::<usize>(),
+        _ => 0,
+    }
 }
 
 /// A truth value, a number, a text or an entity: what neither costs anything nor errs. An extension's value is a call of a function.
@@ -108,6 +119,19 @@ mod tests {
             prop_assert_eq!(asked.id(), compared.id());
             prop_assert_eq!(asked.annotation("why"), compared.annotation("why"));
         }
+    }
+
+    /// Lookups within lookups, six deep: were each value written once for each element, a billion parts.
+    #[test]
+    fn a_policy_stays_about_as_large_as_it_was() {
+        let elements: Vec<String> = (0..MOST_ELEMENTS).map(|i| i.to_string()).collect();
+        let lookup = format!("[{}].contains(", elements.join(", "));
+        let nested = format!("{}context.n{}", lookup.repeat(6), ")".repeat(6));
+        let text = format!("forbid (principal, action, resource) when {{ {nested} }};");
+        let mut json = Policy::parse(None, text).unwrap().to_json().unwrap();
+        let before = parts(&json);
+        assert!(compare(&mut json));
+        assert!(parts(&json) < before + MOST_ELEMENTS * MOST_PARTS, "{before} {}", parts(&json));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
     while let Some((at, c)) = chars.next() {
         match c {
             '/' if chars.peek().is_some_and(|(_, next)| *next == '/') => {
-                while chars.next().is_some_and(|(_, c)| c != '\n') {}
+                while chars.next().is_some_and(|(_, c)| !matches!(c, '\n' | '\r')) {}
             }
             '"' => {
                 has_token = true;

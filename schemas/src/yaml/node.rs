@@ -1,9 +1,11 @@
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 
 use super::Problems;
+use crate::bounds::YAML_DEPTH;
 
 /// A value of a YAML file, and where it stands.
 #[derive(Clone, Debug)]
@@ -42,11 +44,12 @@ impl Node {
             // YAML 1.2: only true and false. An agent may be called `y`, and an owner `no`.
             strict_booleans: true,
             with_snippet: false,
+            budget: serde_saphyr::budget! { max_depth: YAML_DEPTH },
         };
         serde_saphyr::from_str_with_options::<Self>(text, options)
             .map_err(|error| {
                 let at = error.location().unwrap_or(Location::UNKNOWN);
-                problems.add(at, format!("not YAML: {}", one_line(&error)));
+                problems.add(at, one_line(&error));
             })
             .ok()
     }
@@ -80,10 +83,18 @@ impl Node {
 }
 
 /// The parser's message without its place, which the problem has already.
-fn one_line(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+fn one_line(error: &Error) -> String {
+    let mut error = error;
+    // Where the value is written, and where it is used: the problem has one place.
+    while let Error::AliasError { error: inner, .. } | Error::WithSnippet { error: inner, .. } = error {
+        error = inner;
+    }
+    if matches!(error, Error::Budget { breach: BudgetBreach::Depth { .. }, .. }) {
+        return format!("expected mappings and lists nested at most {YAML_DEPTH} deep, found more");
+    }
+    let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
-    text.rsplit_once(" at line ").map_or(text, |(message, _)| message).to_owned()
+    format!("not YAML: {}", text.rsplit_once(" at line ").map_or(text, |(message, _)| message))
 }
 
 impl fmt::Display for Value {
@@ -216,6 +227,50 @@ mod tests {
         ] {
             let at = node.place(path);
             assert_eq!((at.line(), at.column()), (line, column), "{path:?}");
+        }
+    }
+
+    /// However a person nests: of 40 levels there is a value, of one more a problem with its place. On a thread of 2 MiB, as
+    /// this one is.
+    #[test]
+    fn nesting_is_bounded() {
+        let list = |n: usize| "[".repeat(n) + "x" + &"]".repeat(n);
+        let mapping = |n: usize| "{a: ".repeat(n) + "x" + &"}".repeat(n);
+        let block =
+            |n: usize| (0..n).map(|level| format!("\n{}a:", " ".repeat(level))).collect::<String>() + " x";
+        let dashes = |n: usize| "- ".repeat(n) + "x";
+        // As a key: only a scalar can be one.
+        let keys = |n: usize| "? ".repeat(n) + "x";
+        // Deep by reference, not by brackets.
+        let aliases = |n: usize| {
+            let mut text = "- &a0 [x]\n".to_owned();
+            (1..n).for_each(|i| text += &format!("- &a{i} [*a{}]\n", i - 1));
+            text
+        };
+        let parse = |text: &str| {
+            let mut problems = Problems::new("t");
+            let value = Node::parse(text, &mut problems);
+            problems.finish(value).map_err(|found| found[0].to_string())
+        };
+        for (text, column) in
+            [(&list as &dyn Fn(usize) -> String, 41), (&mapping, 161), (&dashes, 81), (&block, 41)]
+        {
+            assert!(parse(&text(YAML_DEPTH)).is_ok(), "{}", text(YAML_DEPTH));
+            for more in [YAML_DEPTH + 1, 200] {
+                let line = if text(1).starts_with('\n') { 42 } else { 1 };
+                let expected = format!(
+                    "t:{line}:{column}: expected mappings and lists nested at most 40 deep, found more"
+                );
+                assert_eq!(parse(&text(more)).unwrap_err(), expected);
+            }
+            assert!(parse(&text(3_000)).is_err());
+        }
+        assert!(parse(&aliases(YAML_DEPTH - 1)).is_ok());
+        for text in
+            [aliases(YAML_DEPTH), aliases(3_000), keys(3_000), "[".repeat(100_000), "{a: ".repeat(100_000)]
+        {
+            let problem = parse(&text).unwrap_err();
+            assert!(problem.starts_with("t:") && !problem.contains("budget"), "{problem}");
         }
     }
 }

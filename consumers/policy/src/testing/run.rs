@@ -58,10 +58,10 @@ pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
 }
 
 fn read(path: &str, content: &[u8]) -> Result<(TestFile, Micros), Vec<Problem>> {
-    let text = std::str::from_utf8(content).map_err(|_| {
+    let text = BundleFiles::text(content).map_err(|_| {
         vec![Problem { file: path.to_owned(), line: 1, column: 1, message: "expected UTF-8".to_owned() }]
     })?;
-    let file: TestFile = yaml::parse(path, text)?;
+    let file: TestFile = yaml::parse(path, &text)?;
     let Some(start) = &file.start else { return Ok((file, DEFAULT_START)) };
     match DateTime::parse_from_rfc3339(&start.value) {
         Ok(time) => {
