@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use agentgov_runtime::ExitCode;
 use agentgov_runtime::metrics::{ALL, Kind, Metric};
+use agentgov_schemas::verdict::finding;
 use agentgov_schemas::wire::WireError;
 
 /// Pages of docs/errors that explain one case of an exit code.
-const CASES: [&str; 3] = ["hole", "hanging-transaction", "offsets-skipped"];
+const CASES: [&str; 4] = ["hole", "hanging-transaction", "held-back", "offsets-skipped"];
 
 #[test]
 fn every_exit_code_has_its_page() {
@@ -26,6 +27,7 @@ fn every_exit_code_has_its_page() {
 #[test]
 fn every_code_in_a_record_has_its_page_and_every_page_its_code() {
     let mut expected: BTreeSet<String> = codes();
+    expected.extend(finding::ALL.map(str::to_owned));
     expected.extend(exit_codes().into_values().map(str::to_owned));
     expected.extend(CASES.map(str::to_owned));
     let index = read("docs/errors/README.md");

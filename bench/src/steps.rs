@@ -15,13 +15,13 @@ use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
 use agentgov_runtime::Health;
 use agentgov_runtime::processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
+use agentgov_schemas::Millis;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::{Origin, Verdict};
 use agentgov_schemas::wire::{self, Encoder, SchemaId};
-use agentgov_schemas::{Millis, catalogue};
 use agentgov_sdk::Composer;
 use serde::{Deserialize, Serialize};
 
@@ -135,10 +135,11 @@ pub fn step(
                     let step = kernel.step(session, &event, &origin);
                     sum += step.changes.len() + usize::from(step.verdict.is_some());
                 } else {
-                    if catalogue::is_judged(event.r#type) {
+                    if event.is_judged() {
                         sum += tools.derive(session, &event).derived.len();
                     }
-                    sum += session.apply(&event, &origin, Some(tools), &kernel.limits).changes.len();
+                    let look = session.look(&event);
+                    sum += session.apply(&event, &look, &origin, Some(tools), &kernel.limits).changes.len();
                 }
             }
             Ok(sum)

@@ -33,6 +33,32 @@ impl SessionKey<'_> {
     }
 }
 
+/// The partition of a key among `partitions`, as every producer of ours and Kafka's own client choose it: murmur2, made
+/// positive, modulo. `None` if there are no partitions.
+pub fn partition_of(key: &[u8], partitions: i32) -> Option<i32> {
+    let positive = i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default();
+    positive.checked_rem(partitions.max(0))
+}
+
+/// MurmurHash2 with the seed that Kafka uses (`Utils.murmur2` of its clients).
+fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let (words, rest) = key.as_chunks::<4>();
+    let mut hash = 0x9747_b28c ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
+    for word in words {
+        let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
+        word ^= word >> 24;
+        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u32::from(*byte));
+        hash = (hash ^ last).wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ hash >> 15
+}
+
 impl fmt::Display for SessionKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.tenant_id, self.session_id)
@@ -51,6 +77,23 @@ mod tests {
             assert_eq!(check_tenant_id(id).is_ok(), ok, "{id:?}");
         }
         assert!(check_tenant_id(&"x".repeat(129)).is_err());
+    }
+
+    /// Values of Kafka's own test of its `Utils.murmur2`.
+    #[test]
+    fn partitions_are_kafkas() {
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+            assert_eq!(partition_of(key.as_bytes(), 12), Some((hash & 0x7fff_ffff) % 12), "{key}");
+        }
+        assert_eq!((partition_of(b"21", 0), partition_of(b"21", -1)), (None, None));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! `agentgov audit …`: is the log whole?
 
-use agentgov_audit::{Kind, Report, completeness};
+use agentgov_audit::{Finding, Kind, Report, completeness};
 use agentgov_runtime::ExitCode;
 
 use crate::cli::{AuditCommand, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{json, say, style};
+
+/// Partitions or intervals of a finding that are printed.
+const SHOWN: usize = 12;
 
 pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failure> {
     let AuditCommand::Completeness = command;
@@ -23,9 +26,10 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
 /// Prints what an audit looked at, and each kind of finding.
 pub fn tell(report: &Report) {
     say!(
-        "{} records in the topics, {} rows in the tables, {} records not yet reached by the sink",
+        "{} records in the topics, {} rows in the tables, {} offsets passed over, {} records not yet reached by the sink",
         report.records,
         report.rows,
+        report.skipped,
         report.pending
     );
     say!(
@@ -38,12 +42,38 @@ pub fn tell(report: &Report) {
     );
     for kind in Kind::ALL {
         let name = kind.as_str();
-        match report.findings.iter().find(|finding| finding.kind == kind) {
-            None => say!("  {} {:<14} 0", style("✓").green(), name),
+        match report.of(kind) {
+            None => say!("  {} {:<17} 0", style("✓").green(), name),
             Some(finding) => {
-                say!("  {} {:<14} {}, first {}", style("✗").red(), name, finding.count, finding.first);
+                say!("  {} {:<17} {}, first {}", style("✗").red(), name, finding.count, finding.first);
+                details(finding);
                 say!("      {}", kind.meaning());
             }
         }
     }
+    let found = report.findings.iter().map(|finding| finding.kind);
+    if !report.findings.is_empty() && found.into_iter().all(Kind::is_of_producers) {
+        say!("The pipeline lost, doubled and changed nothing. The producers have to be mended.");
+    }
+}
+
+/// Prints where else than at its first place something was found.
+fn details(finding: &Finding) {
+    if finding.by_partition.len() > 1 {
+        let counts =
+            finding.by_partition.iter().take(SHOWN).map(|(partition, n)| format!("{partition}: {n}"));
+        let more = finding.by_partition.len().saturating_sub(SHOWN);
+        say!("      by partition: {}{}", counts.collect::<Vec<_>>().join(", "), and_more(more as u64));
+    }
+    if let Some((_, others)) = finding.intervals.split_first()
+        && !others.is_empty()
+    {
+        let shown = others.iter().take(SHOWN).map(ToString::to_string);
+        let more = (others.len().saturating_sub(SHOWN) as u64).saturating_add(finding.more_intervals);
+        say!("      then {}{}", shown.collect::<Vec<_>>().join("; "), and_more(more));
+    }
+}
+
+fn and_more(more: u64) -> String {
+    if more == 0 { String::new() } else { format!(", and {more} more (--json)") }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_audit::{Finding, Kind, Report as Audit};
+use agentgov_audit::{Finding, Interval, Kind, Report as Audit};
 use agentgov_importers::ImportOptions;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
@@ -16,7 +16,8 @@ use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
 use agentgov_status::{
-    Answer, Group, GroupState, Health, MapState, Part, Process, Stage, Status, Table, TopicLag, Wrong,
+    Answer, Group, GroupState, Health, HeldBack, MapState, Part, Process, Stage, Status, Table, TopicLag,
+    Wrong,
 };
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
@@ -169,7 +170,15 @@ fn report(text: &str) -> Report {
 }
 
 fn audit(text: &str) -> Audit {
-    let finding = |kind| Finding { kind, count: 1, first: text.to_owned() };
+    let intervals = || vec![Interval { of: text.to_owned(), first: 1, last: 2 }; 3];
+    let finding = |kind| Finding {
+        kind,
+        count: 1,
+        first: text.to_owned(),
+        by_partition: [(0, 1), (1, 1)].into(),
+        intervals: intervals(),
+        more_intervals: 1,
+    };
     Audit { findings: Kind::ALL.into_iter().map(finding).collect(), ..Audit::default() }
 }
 
@@ -231,8 +240,16 @@ fn status(text: &str) -> Status {
     let own = || text.to_owned();
     let part = |answers| Part { name: own(), address: own(), answers, said: own(), answer_ms: 1 };
     let lag = || TopicLag { topic: own(), records: 1, oldest_seconds: Some(1.0) };
-    let group =
-        Group { state: GroupState::Stable, members: 1, held: 1, partitions: 1, lag: vec![lag(), lag()] };
+    let held =
+        HeldBack { topic: own(), partition: 0, offset: 0, records: 1, since: 0, seconds: 6.0, worded: own() };
+    let group = Group {
+        state: GroupState::Stable,
+        members: 1,
+        held: 1,
+        partitions: 1,
+        lag: vec![lag(), lag()],
+        held_back: vec![held],
+    };
     let stage = |state| Stage { name: own(), group: own(), state };
     let readiness = StageReadiness {
         stage: own(),

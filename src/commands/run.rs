@@ -41,11 +41,12 @@ fn serve(
 ) -> Result<Serving, Failure> {
     let stop = running.stop();
     let serving = Serving::start(&listen.0, running.healths(), metrics, stop.clone())?;
-    for stage in running.health() {
-        let group = topology.stage(&stage.stage).or_exit(ExitCode::Config)?.group.value.clone();
-        let places = lag::places(topology, &stage.stage).or_exit(ExitCode::Config)?;
+    for health in running.healths() {
+        let stage = health.snapshot().stage;
+        let group = topology.stage(&stage).or_exit(ExitCode::Config)?.group.value.clone();
+        let places = lag::places(topology, &stage).or_exit(ExitCode::Config)?;
         // It ends when the stages are asked to; nobody waits for it.
-        let _watch = lag::watch(endpoints.kafka.clone(), stage.stage, group, places, stop.clone())
+        let _watch = lag::watch(endpoints.kafka.clone(), health, group, places, stop.clone())
             .or_exit(ExitCode::Failed)?;
     }
     say!("health and metrics on http://{}", serving.address());

@@ -165,6 +165,10 @@ fn stage_line(name: &str, group: &Group) {
         );
     };
     line(good(stable).into(), left(name, 13), &state, &held, group.records(), group.oldest_seconds());
+    for held in &group.held_back {
+        let what = format!("{}/{} held back at offset {}", held.topic, held.partition, held.offset);
+        say!("    {} {} offsets for {}", style(what).red(), held.records, short(held.seconds));
+    }
     // One topic needs no line of its own.
     for lag in group.lag.iter().filter(|lag| lag.records > 0 && group.lag.len() > 1) {
         line(

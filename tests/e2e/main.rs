@@ -13,6 +13,7 @@
 mod actions;
 mod checks;
 mod headers;
+mod held_back;
 mod stack;
 
 mod bad_input;

@@ -40,9 +40,10 @@ fn an_import_run_twice_counts_once() {
     let expected = [[(2 * events).to_string(), events.to_string(), "1".to_owned()]];
     stack.eventually("twice the rows", || stack.rows(&rows) == expected);
     checks::each_judged_action_has_one_verdict(stack, TENANT);
-    let verdicts =
-        format!("SELECT count(), countIf(decision = 'duplicate') FROM verdicts WHERE tenant_id = '{TENANT}'");
-    assert_eq!(stack.rows(&verdicts), [[(2 * calls).to_string(), calls.to_string()]]);
+    let verdicts = format!(
+        "SELECT count(), countIf(decision = 'duplicate'), countIf(notEmpty(findings)) FROM verdicts WHERE tenant_id = '{TENANT}'"
+    );
+    assert_eq!(stack.rows(&verdicts), [[(2 * calls).to_string(), calls.to_string(), "0".to_owned()]]);
     checks::alerts_are_the_findings(stack, TENANT);
     assert_eq!((stack.sql(&violations), stack.sql(&alerts)), first);
 }

@@ -150,13 +150,13 @@ fn status_without_any_part_says_so_of_each() {
 }
 
 /// `agentgov run` in a process of its own, which does not outlive the test.
-struct Process {
+pub struct Process {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -165,12 +165,12 @@ impl Process {
         Self { child, address }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.address)
     }
 
     /// SIGTERM: it leaves its groups.
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(told.success() && self.child.wait().unwrap().success());
     }
@@ -184,7 +184,7 @@ impl Drop for Process {
 }
 
 /// Status and text of an answer; 0 if there is none.
-fn get(url: &str) -> (u16, String) {
+pub fn get(url: &str) -> (u16, String) {
     match reqwest::blocking::get(url) {
         Ok(answer) => (answer.status().as_u16(), answer.text().unwrap()),
         Err(error) => (0, error.to_string()),
@@ -192,7 +192,7 @@ fn get(url: &str) -> (u16, String) {
 }
 
 /// Labels and value of each sample of a metric; of a histogram, of its buckets and sums.
-fn samples<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = (&'t str, f64)> {
+pub fn samples<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = (&'t str, f64)> {
     text.lines().filter_map(move |line| {
         let rest = line.strip_prefix(name)?;
         let rest = ["_bucket", "_sum", "_count"].iter().find_map(|s| rest.strip_prefix(s)).unwrap_or(rest);

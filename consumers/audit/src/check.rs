@@ -1,19 +1,19 @@
 //! The check.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError, describe};
-use agentgov_schemas::catalogue;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
-use crate::counters::{self, Events};
-use crate::kafka;
+use crate::events::{At, Events, Expected};
+use crate::kafka::{self, Partitions, Reader, Record};
 use crate::record::{Decoder, Fields};
-use crate::report::{Kind, Report, SourceSeen};
+use crate::report::{Interval, Kind, Report};
 use crate::rows::{Place, Tables};
+use crate::{headers, sessions, sources};
 
 /// Why an audit could not be done. What it found until then is worth nothing.
 #[derive(Debug, thiserror::Error)]
@@ -49,29 +49,27 @@ pub enum AuditError {
     Io(#[from] std::io::Error),
 }
 
-/// Where an action stands: partition and offset of the topic of actions.
-type At = (i32, i64);
-
-/// What the records say, gathered partition by partition.
-#[derive(Default)]
-struct Told {
-    /// Judged actions, and how many verdicts and rejects of the evaluator point at each.
-    judged: BTreeMap<At, u32>,
-    /// Policies that a verdict wants an alert for, by action, and how many alerts name them.
-    wanted: HashMap<(At, String), u32>,
-    /// Alerts that name what no verdict asks for.
-    unwanted: Vec<(At, String)>,
-    sources: BTreeMap<String, Source>,
-    /// Highest sequence seen, by tenant, session and source.
-    order: HashMap<(String, String, String), (i64, HashSet<i64>)>,
-    /// What a session's events come to, by tenant and session.
-    sessions: HashMap<counters::Name, Events>,
+/// How the evaluator has answered an action, or a record that it has to reject.
+#[derive(Clone, Copy, Debug)]
+struct Answers {
+    expected: Expected,
+    /// Verdicts and rejects.
+    found: u32,
 }
 
+/// What verdicts, rejects and alerts say of the actions.
 #[derive(Default)]
-struct Source {
-    seen: HashSet<i64>,
-    total: Option<i64>,
+struct Answered {
+    answers: BTreeMap<At, Answers>,
+    /// Actions whose verdict says that they were sent before.
+    duplicates: BTreeSet<At>,
+    /// Records of the topic of actions that the evaluator has rejected.
+    rejected: BTreeSet<At>,
+    sent_again: u64,
+    /// Policies that a verdict wants an alert for, by action, and how many alerts name them.
+    wanted: BTreeMap<(At, String), u32>,
+    /// Alerts that name what no verdict asks for.
+    unwanted: Vec<(At, String)>,
 }
 
 /// Compares topics, tables and what the events say of themselves. Reads everything that the topics still hold.
@@ -84,19 +82,21 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
         decoder: Decoder::new(SchemaRegistry::new(&endpoints.registry)?),
         tables: Tables::new(&endpoints.clickhouse)?,
         report: Report::default(),
-        told: Told::default(),
+        answered: Answered::default(),
     };
-    let actions = audit.topic(subject::ACTION_EVENT, Told::action)?;
+    let (actions, events) = audit.actions()?;
     // How far a stage was before its outputs are read: what it does meanwhile is no gap.
     let judged = audit.passed("evaluator", &actions)?;
-    let verdicts = audit.topic(subject::VERDICT, Told::verdict)?;
+    let verdicts = audit.topic(subject::VERDICT, Answered::verdict)?;
     let alerted = audit.passed("alerter", &verdicts)?;
-    audit.topic(subject::REJECT, Told::reject)?;
-    audit.topic(subject::ALERT, Told::alert)?;
+    audit.topic(subject::REJECT, Answered::reject)?;
+    audit.topic(subject::ALERT, Answered::alert)?;
+    audit.report.sent_again = audit.answered.sent_again;
     audit.judged(&actions, &judged);
     audit.alerted(&verdicts, &alerted, &judged);
-    audit.sequences();
-    audit.counters(&actions)?;
+    events.misplaced(&mut audit.report);
+    sources::examine(&events, actions.horizon(), &mut audit.report);
+    audit.sessions(&actions, &events)?;
     Ok(audit.report)
 }
 
@@ -106,55 +106,107 @@ struct Audit<'a> {
     decoder: Decoder,
     tables: Tables,
     report: Report,
-    told: Told,
+    answered: Answered,
 }
 
-/// A topic that was read: its name, and of each partition the offset after its last record, if it holds any.
+/// A topic that was read.
 struct Topic {
     name: String,
-    ends: BTreeMap<i32, Option<i64>>,
-    lows: kafka::Lows,
+    partitions: Partitions,
+    /// Offset, append time and digest of each record.
+    held: BTreeMap<i32, Vec<Held>>,
+}
+
+/// A record that a topic holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    offset: i64,
+    logged_at: i64,
+    sha256: [u8; 32],
+}
+
+impl Topic {
+    /// The offset after the last record of each partition that has one.
+    fn ends(&self) -> impl Iterator<Item = (i32, i64)> {
+        let last =
+            |(partition, held): (&i32, &Vec<Held>)| Some((*partition, held.last()?.offset.saturating_add(1)));
+        self.held.iter().filter_map(last)
+    }
+
+    /// Up to which append time retention may have deleted records; `None`: it has deleted none.
+    fn horizon(&self) -> Option<i64> {
+        let gone = self.partitions.iter().filter(|(_, bounds)| bounds.low > 0);
+        gone.map(|(partition, _)| {
+            self.held.get(partition).and_then(|held| held.first()).map_or(i64::MAX, |first| first.logged_at)
+        })
+        .max()
+    }
 }
 
 impl Audit<'_> {
-    /// Reads a topic, compares it with its table, and has `tell` take note of each record.
-    fn topic(
-        &mut self,
-        subject: Subject,
-        tell: fn(&mut Told, &mut Report, At, &str, &Fields),
-    ) -> Result<Topic, AuditError> {
-        let (name, _) = self.topology.topic_of(subject)?;
-        let (_, table) = self.topology.table_from(name)?;
-        let mut there: BTreeMap<i32, Vec<(i64, String)>> = BTreeMap::new();
-        let (decoder, told, report) = (&mut self.decoder, &mut self.told, &mut self.report);
-        let lows = kafka::read(&self.endpoints.kafka, name, |partition, offset, _key, value| {
-            let value = value.unwrap_or_default();
-            there.entry(partition).or_default().push((offset, hex(&Sha256::digest(value))));
-            if let Some(fields) = decoder.decode(value) {
-                tell(told, report, (partition, offset), name, &fields);
+    /// Reads the topic of actions.
+    fn actions(&mut self) -> Result<(Topic, Events), AuditError> {
+        let (name, _) = self.topology.topic_of(subject::ACTION_EVENT)?;
+        let reader = Reader::open(&self.endpoints.kafka, name)?;
+        let mut events = Events::new(name, reader.bounds().len());
+        let (decoder, answers) = (&mut self.decoder, &mut self.answered.answers);
+        let topic = read(reader, name, |record| {
+            let event = decoder.decode(record.value.unwrap_or_default())?;
+            if let Some(expected) = events.add(record, event.as_ref().map(|event| event.fields())) {
+                answers.insert((record.partition, record.offset), Answers { expected, found: 0 });
             }
+            Ok(())
         })?;
-        let mut ends = BTreeMap::new();
-        for (partition, low) in lows.clone() {
-            let there = there.remove(&partition).unwrap_or_default();
-            let rows = self.tables.places(table, name, partition)?;
-            compare(&mut self.report, &format!("{name}/{partition}"), low, &there, &rows);
-            ends.insert(partition, there.last().map(|(offset, _)| offset + 1));
-        }
-        Ok(Topic { name: name.to_owned(), ends, lows })
+        self.rows(subject::ACTION_EVENT, &topic)?;
+        transactions(&mut self.report, &topic);
+        Ok((topic, events))
     }
 
-    /// Each judged action that the evaluator has passed has one answer.
+    /// Reads a topic of the stages, and has `tell` take note of each record.
+    fn topic(&mut self, subject: Subject, tell: fn(&mut Answered, Fields<'_>)) -> Result<Topic, AuditError> {
+        let (name, _) = self.topology.topic_of(subject)?;
+        let (decoder, answered) = (&mut self.decoder, &mut self.answered);
+        let topic = read(Reader::open(&self.endpoints.kafka, name)?, name, |record| {
+            if let Some(fields) = decoder.decode(record.value.unwrap_or_default())? {
+                tell(answered, fields.fields());
+            }
+            Ok(())
+        })?;
+        self.rows(subject, &topic)?;
+        Ok(topic)
+    }
+
+    /// Compares a topic with its table.
+    fn rows(&mut self, subject: Subject, topic: &Topic) -> Result<(), AuditError> {
+        let (name, _) = self.topology.topic_of(subject)?;
+        let (_, table) = self.topology.table_from(name)?;
+        for (partition, bounds) in &topic.partitions {
+            let held = topic.held.get(partition).map_or(&[][..], Vec::as_slice);
+            let rows = self.tables.places(table, name, *partition)?;
+            let place = format!("{name}/{partition}");
+            compare(&mut self.report, &place, bounds.low, held, &rows);
+            if subject == subject::ACTION_EVENT {
+                compare_skipped(&mut self.report, &place, bounds.low, held, &rows);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each action that the evaluator has passed has one answer.
     fn judged(&mut self, actions: &Topic, passed: &BTreeMap<i32, i64>) {
-        self.report.judged = self.told.judged.len() as u64;
-        for ((partition, offset), answers) in &self.told.judged {
+        for ((partition, offset), Answers { expected, found }) in &self.answered.answers {
+            self.report.judged += u64::from(*expected == Expected::Answer);
             let is_passed = passed.get(partition).is_some_and(|next| offset < next);
-            if *answers == 0 && !is_passed {
+            if *found == 0 && !is_passed {
                 self.report.unanswered += 1;
             }
-            if *answers != 1 && is_passed {
-                self.report.add(Kind::Unjudged, || {
-                    format!("{}/{partition}@{offset}: {answers} verdicts and rejects", actions.name)
+            if *found != 1 && is_passed {
+                self.report.add_in(Kind::Unjudged, *partition, 1, || {
+                    let place = format!("{}/{partition}@{offset}", actions.name);
+                    match expected {
+                        Expected::Answer => format!("{place}: {found} verdicts and rejects"),
+                        Expected::Reject(why) => format!("{place}, with {why}: {found} verdicts and rejects"),
+                    }
                 });
             }
         }
@@ -164,24 +216,23 @@ impl Audit<'_> {
     /// alerter has anything left to do at all: a verdict does not say where it stands itself. The verdict of an action that
     /// the evaluator had not passed may have been written, with its alert, after the verdicts were read.
     fn alerted(&mut self, verdicts: &Topic, passed: &BTreeMap<i32, i64>, judged: &BTreeMap<i32, i64>) {
-        let behind = verdicts
-            .ends
-            .iter()
-            .any(|(partition, end)| end.is_some_and(|end| passed.get(partition).copied().unwrap_or(0) < end));
-        for (((partition, offset), policy), alerts) in &self.told.wanted {
+        let behind =
+            verdicts.ends().any(|(partition, end)| passed.get(&partition).copied().unwrap_or(0) < end);
+        for (((partition, offset), policy), alerts) in &self.answered.wanted {
             let place = || format!("{policy} at partition {partition} offset {offset}: {alerts} alerts");
             match alerts {
                 1 => {}
                 0 if behind => self.report.unanswered += 1,
-                0 => self.report.add(Kind::AlertMissing, place),
-                _ => self.report.add(Kind::AlertDoubled, place),
+                0 => self.report.add_in(Kind::AlertMissing, *partition, 1, place),
+                _ => self.report.add_in(Kind::AlertDoubled, *partition, 1, place),
             }
         }
-        for ((partition, offset), policy) in &self.told.unwanted {
+        self.answered.unwanted.sort();
+        for ((partition, offset), policy) in &self.answered.unwanted {
             if judged.get(partition).is_none_or(|next| offset >= next) {
                 continue;
             }
-            self.report.add(Kind::AlertDoubled, || {
+            self.report.add_in(Kind::AlertDoubled, *partition, 1, || {
                 format!(
                     "{policy} at partition {partition} offset {offset}: an alert that no verdict asks for"
                 )
@@ -191,54 +242,70 @@ impl Audit<'_> {
 
     fn passed(&self, stage: &str, topic: &Topic) -> Result<BTreeMap<i32, i64>, AuditError> {
         let group = &self.topology.stage(stage)?.group.value;
-        let partitions: Vec<i32> = topic.ends.keys().copied().collect();
+        let partitions: Vec<i32> = topic.partitions.keys().copied().collect();
         kafka::committed(&self.endpoints.kafka, group, &topic.name, &partitions)
     }
 
-    /// Each session's counters are those of its events.
-    fn counters(&mut self, actions: &Topic) -> Result<(), AuditError> {
-        let Some(changelog) = &self.topology.stage("evaluator")?.state else { return Ok(()) };
-        let counted = counters::read(&self.endpoints.kafka, &changelog.value, &mut self.decoder)?;
-        for (name, counted) in counted {
-            // Without its beginning, or with more than was read, there is nothing to compare with.
-            let Some(events) = self.told.sessions.get(&name) else { continue };
-            let partition = events.partition;
-            let whole = actions.lows.get(&partition) == Some(&0);
-            let end = actions.ends.get(&partition).copied().flatten().unwrap_or(0);
-            if !whole || counted.applied_through >= end {
-                continue;
-            }
-            self.report.sessions += 1;
-            let expected = events.through(counted.applied_through);
-            if !expected.equals(&counted) {
-                self.report.add(Kind::Miscounted, || {
-                    format!("tenant {}, session {}: expected {expected}, found {counted}", name.0, name.1)
-                });
-            }
-        }
+    /// Each session's numbers, and its counters in the evaluator's changelog.
+    fn sessions(&mut self, actions: &Topic, events: &Events) -> Result<(), AuditError> {
+        let stage = self.topology.stage("evaluator")?;
+        let headers = match &stage.state {
+            Some(changelog) => headers::read(&self.endpoints.kafka, &changelog.value, &mut self.decoder)?,
+            None => headers::Headers::new(),
+        };
+        let ttl = stage
+            .session
+            .as_ref()
+            .map_or(i64::MAX, |limits| i64::try_from(limits.value.ttl.0.as_millis()).unwrap_or(i64::MAX));
+        let context = sessions::Context {
+            partitions: &actions.partitions,
+            rejected: &self.answered.rejected,
+            duplicates: &self.answered.duplicates,
+            headers: &headers,
+            ttl,
+        };
+        sessions::examine(events, &context, &mut self.report);
         Ok(())
     }
+}
 
-    /// Each source's sequence is gapless, and ends at its total if it has closed.
-    fn sequences(&mut self) {
-        self.report.sources = self.told.sources.len() as u64;
-        for (id, source) in &self.told.sources {
-            self.report.closed_sources += u64::from(source.total.is_some());
-            let end = source.total.or_else(|| source.seen.iter().max().copied()).unwrap_or(-1);
-            for missing in (0..=end).filter(|sequence| !source.seen.contains(sequence)) {
-                self.report.add(Kind::SequenceGap, || format!("source {id}, sequence {missing}"));
+/// Reads a topic, and keeps place and digest of each record.
+fn read(
+    reader: Reader<'_>,
+    name: &str,
+    mut each: impl FnMut(&Record<'_>) -> Result<(), AuditError>,
+) -> Result<Topic, AuditError> {
+    let mut held: BTreeMap<i32, Vec<Held>> = BTreeMap::new();
+    let partitions = reader.read(|record| {
+        let Record { partition, offset, logged_at, value, .. } = *record;
+        let sha256 = Sha256::digest(value.unwrap_or_default()).into();
+        held.entry(partition).or_default().push(Held { offset, logged_at, sha256 });
+        each(record)
+    })?;
+    Ok(Topic { name: name.to_owned(), partitions, held })
+}
+
+/// Offsets of the topic of actions at which no record stands: transactions took them. At its end, too: a marker there is
+/// none that the sink has yet to write.
+fn transactions(report: &mut Report, actions: &Topic) {
+    for (partition, bounds) in &actions.partitions {
+        let held = actions.held.get(partition).map_or(&[][..], Vec::as_slice);
+        let ends = held.iter().map(|held| held.offset).chain([bounds.end]);
+        let mut next = bounds.low;
+        for offset in ends {
+            if next < offset {
+                let of = format!("{}/{partition}", actions.name);
+                let interval = Interval { of, first: next, last: offset - 1 };
+                report.add_interval(Kind::Transactional, next.abs_diff(offset), interval);
             }
-            let end = source.seen.iter().max().map_or(0, |highest| highest + 1);
-            let gaps = u64::try_from(end).unwrap_or_default().saturating_sub(source.seen.len() as u64);
-            let seen = SourceSeen { end, gaps, total: source.total };
-            self.report.by_source.insert(id.clone(), seen);
+            next = offset.saturating_add(1);
         }
     }
 }
 
 /// Merges what a partition holds with what the table holds of it, both in order of their offsets.
-fn compare(report: &mut Report, name: &str, low: i64, there: &[(i64, String)], rows: &[Place]) {
-    report.records += there.len() as u64;
+fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Place]) {
+    report.records += held.len() as u64;
     report.rows += rows.len() as u64;
     let last_row = rows.last().map_or(-1, |row| row.offset);
     for pair in rows.windows(2) {
@@ -248,58 +315,61 @@ fn compare(report: &mut Report, name: &str, low: i64, there: &[(i64, String)], r
             report.add(Kind::Doubled, || format!("{name}@{}", a.offset));
         }
     }
-    let by_offset: HashMap<i64, &str> = rows.iter().map(|row| (row.offset, row.sha256.as_str())).collect();
-    for (offset, digest) in there {
-        match by_offset.get(offset) {
+    let row_at = |offset: i64| {
+        let at = rows.partition_point(|row| row.offset < offset);
+        rows.get(at).filter(|row| row.offset == offset)
+    };
+    for Held { offset, sha256, .. } in held {
+        match row_at(*offset) {
             None if *offset > last_row => report.pending += 1,
             None => report.add(Kind::Lost, || format!("{name}@{offset}")),
-            Some(found) if *found != digest => report.add(Kind::Different, || format!("{name}@{offset}")),
+            Some(found) if found.sha256 != *sha256 => {
+                report.add(Kind::Different, || format!("{name}@{offset}"));
+            }
             Some(_) => {}
         }
     }
-    let held: HashSet<i64> = there.iter().map(|(offset, _)| *offset).collect();
-    let end = there.last().map_or(low, |(offset, _)| offset + 1);
-    for row in rows.iter().filter(|row| row.offset >= low && row.offset < end && !held.contains(&row.offset))
+    let there: HashSet<i64> = held.iter().map(|held| held.offset).collect();
+    let end = held.last().map_or(low, |held| held.offset.saturating_add(1));
+    for row in rows.iter().filter(|row| row.offset >= low && row.offset < end && !there.contains(&row.offset))
     {
         report
             .add(Kind::Different, || format!("{name}@{}: a row of what the topic does not hold", row.offset));
     }
 }
 
-impl Told {
-    fn action(&mut self, report: &mut Report, at: At, topic: &str, event: &Fields) {
-        let text = |name| event.text(name).unwrap_or_default().to_owned();
-        let Some(source) = event.record("source") else { return };
-        let (id, sequence) = (source.text("id").unwrap_or_default(), source.number("sequence").unwrap_or(-1));
-        let known = self.sources.entry(id.to_owned()).or_default();
-        known.seen.insert(sequence);
-        if let Some(closing) = event.record("closing") {
-            known.total = closing.number("total");
+/// Each row says how many offsets right before it hold no record: those between it and the record before it.
+fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Place]) {
+    for row in rows {
+        report.skipped = report.skipped.saturating_add(row.skipped);
+        let Ok(at) = held.binary_search_by_key(&row.offset, |held| held.offset) else { continue };
+        let before = match at.checked_sub(1).and_then(|before| held.get(before)) {
+            Some(before) => before.offset.saturating_add(1),
+            None if low == 0 => 0,
+            // Retention has deleted what came before.
+            None => continue,
+        };
+        let expected = before.abs_diff(row.offset);
+        if row.skipped != expected {
+            report.add(Kind::Different, || {
+                format!(
+                    "{name}@{}: the row counts {} offsets without a record before it, the topic has {expected}",
+                    row.offset, row.skipped
+                )
+            });
         }
-        if catalogue::is_judged(event.text("type").unwrap_or_default()) {
-            self.judged.insert(at, 0);
-        }
-        let key = (text("tenant_id"), text("session_id"), id.to_owned());
-        let session = (key.0.clone(), key.1.clone());
-        let (highest, seen) = self.order.entry(key).or_insert((-1, HashSet::new()));
-        if sequence > *highest {
-            *highest = sequence;
-            let events = self.sessions.entry(session).or_insert_with(|| Events::new(at.0));
-            events.add(at.1, event.text("type").unwrap_or_default());
-        } else if !seen.contains(&sequence) {
-            // Below what came before, and for the first time: not sent again, but out of order.
-            report.add(Kind::Reordered, || format!("{topic}/{}@{}", at.0, at.1));
-        }
-        seen.insert(sequence);
     }
+}
 
-    fn verdict(&mut self, report: &mut Report, _at: At, _topic: &str, verdict: &Fields) {
+impl Answered {
+    fn verdict(&mut self, verdict: Fields<'_>) {
         let Some(action) = origin(verdict, "origin") else { return };
-        if let Some(answers) = self.judged.get_mut(&action) {
-            *answers += 1;
+        if let Some(answers) = self.answers.get_mut(&action) {
+            answers.found = answers.found.saturating_add(1);
         }
         if verdict.has("duplicate_of") {
-            report.sent_again += 1;
+            self.sent_again += 1;
+            self.duplicates.insert(action);
             return;
         }
         let mut want = |policy: &str| self.wanted.insert((action, policy.to_owned()), 0);
@@ -313,54 +383,55 @@ impl Told {
         }
     }
 
-    fn reject(&mut self, _report: &mut Report, _at: At, _topic: &str, reject: &Fields) {
+    fn reject(&mut self, reject: Fields<'_>) {
         let Some(action) = origin(reject, "origin") else { return };
         // A reject of another stage points into another topic.
-        let of_evaluator = reject.text("stage") == Some("evaluator");
-        if of_evaluator {
-            self.sessions.values_mut().for_each(|events| events.remove(action));
+        if reject.text("stage") != Some("evaluator") {
+            return;
         }
-        if let (true, Some(answers)) = (of_evaluator, self.judged.get_mut(&action)) {
-            *answers += 1;
+        self.rejected.insert(action);
+        if let Some(answers) = self.answers.get_mut(&action) {
+            answers.found = answers.found.saturating_add(1);
         }
     }
 
-    fn alert(&mut self, _report: &mut Report, _at: At, _topic: &str, alert: &Fields) {
+    fn alert(&mut self, alert: Fields<'_>) {
         let policy = alert.text("policy").unwrap_or_default();
         if policy == "agentgov:bundle-refused" {
             return;
         }
         let Some(action) = origin(alert, "origin") else { return };
         match self.wanted.get_mut(&(action, policy.to_owned())) {
-            Some(alerts) => *alerts += 1,
+            Some(alerts) => *alerts = alerts.saturating_add(1),
             None => self.unwanted.push((action, policy.to_owned())),
         }
     }
 }
 
-fn origin(record: &Fields, name: &str) -> Option<At> {
+fn origin(record: Fields<'_>, name: &str) -> Option<At> {
     let origin = record.record(name)?;
     Some((i32::try_from(origin.number("partition")?).ok()?, origin.number("offset")?))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn digest(of: &str) -> [u8; 32] {
+        Sha256::digest(of).into()
+    }
+
+    fn held(offsets: &[i64]) -> Vec<Held> {
+        let held =
+            |offset: &i64| Held { offset: *offset, logged_at: 0, sha256: digest(&format!("d{offset}")) };
+        offsets.iter().map(held).collect()
+    }
+
     fn report(there: &[i64], rows: &[(i64, &str)], low: i64) -> Report {
-        let there: Vec<_> = there.iter().map(|offset| (*offset, format!("d{offset}"))).collect();
         let rows: Vec<_> =
-            rows.iter().map(|(offset, d)| Place { offset: *offset, sha256: (*d).to_owned() }).collect();
+            rows.iter().map(|(offset, d)| Place { offset: *offset, sha256: digest(d), skipped: 0 }).collect();
         let mut report = Report::default();
-        compare(&mut report, "t/0", low, &there, &rows);
+        compare(&mut report, "t/0", low, &held(there), &rows);
         report
     }
 
@@ -388,6 +459,58 @@ mod tests {
             let found = report(there, rows, 0).findings;
             assert_eq!(found.len(), 1, "{found:?}");
             assert_eq!((found[0].kind, found[0].count, found[0].first.as_str()), (kind, 1, first));
+        }
+    }
+
+    #[test]
+    fn rows_count_the_offsets_before_them_that_hold_no_record() {
+        for (what, low, offsets, rows, wrong, skipped) in [
+            ("no transaction", 0, &[0, 1, 2][..], &[(0, 0), (1, 0), (2, 0)][..], None, 0),
+            ("a marker between", 0, &[0, 1, 3], &[(0, 0), (1, 0), (3, 1)], None, 1),
+            ("transactions at the beginning", 0, &[4], &[(4, 4)], None, 4),
+            ("a marker that no row counts", 0, &[0, 2], &[(0, 0), (2, 0)], Some("t/0@2"), 0),
+            ("a record that a row passes over", 0, &[0, 1, 2], &[(0, 0), (2, 1)], Some("t/0@2"), 1),
+            ("a claim", 0, &[0, 1], &[(0, u64::MAX), (1, u64::MAX)], Some("t/0@0"), u64::MAX),
+            ("retention has deleted what came before", 7, &[7, 9], &[(5, 2), (7, 1), (9, 1)], None, 4),
+            ("the sink is behind", 0, &[0, 2, 4], &[(0, 0), (2, 1)], None, 1),
+        ] {
+            let place = |(offset, skipped): &(i64, u64)| Place {
+                offset: *offset,
+                sha256: digest(&format!("d{offset}")),
+                skipped: *skipped,
+            };
+            let rows: Vec<_> = rows.iter().map(place).collect();
+            let mut report = Report::default();
+            compare_skipped(&mut report, "t/0", low, &held(offsets), &rows);
+            let first =
+                report.of(Kind::Different).map(|found| found.first.split(':').next().unwrap().to_owned());
+            assert_eq!(first.as_deref(), wrong, "{what}");
+            assert_eq!(report.skipped, skipped, "{what}");
+        }
+    }
+
+    #[test]
+    fn offsets_of_transactions_are_a_finding_and_no_loss() {
+        for (what, bounds, offsets, expected) in [
+            ("no transaction", (0, 3), &[0, 1, 2][..], &[][..]),
+            ("retention, and no transaction", (5, 7), &[5, 6], &[]),
+            ("a marker between", (0, 4), &[0, 1, 3], &[(2, 2)]),
+            ("a marker at the end", (0, 3), &[0, 1], &[(2, 2)]),
+            ("an aborted transaction alone", (0, 3), &[], &[(0, 2)]),
+            ("aborted records and markers", (0, 9), &[2, 3, 7], &[(0, 1), (4, 6), (8, 8)]),
+            ("a claim", (0, i64::MAX), &[0], &[(1, i64::MAX - 1)]),
+            ("nothing", (4, 4), &[], &[]),
+        ] {
+            let partitions = Partitions::from([(3, kafka::Bounds { low: bounds.0, end: bounds.1 })]);
+            let topic =
+                Topic { name: "actions".into(), partitions, held: BTreeMap::from([(3, held(offsets))]) };
+            let mut report = Report::default();
+            transactions(&mut report, &topic);
+            let found = report.of(Kind::Transactional);
+            let intervals: Vec<_> =
+                found.iter().flat_map(|f| &f.intervals).map(|i| (i.first, i.last)).collect();
+            assert_eq!(intervals, expected, "{what}");
+            assert!(found.is_none_or(|found| found.first.starts_with("actions/3: ")), "{what}");
         }
     }
 }

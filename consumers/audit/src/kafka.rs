@@ -17,48 +17,108 @@ const CALL: Duration = Duration::from_secs(15);
 /// How long to wait before a group that is on its way to another coordinator is asked about again.
 const MOVING: Duration = Duration::from_millis(200);
 
-/// What reading a topic came to, by partition: the first offset that it still holds.
-pub type Lows = BTreeMap<i32, i64>;
+/// A record as it stands in its topic.
+pub struct Record<'a> {
+    pub partition: i32,
+    pub offset: i64,
+    /// The broker's append time, in milliseconds since the epoch.
+    pub logged_at: i64,
+    /// `None` differs from an empty key.
+    pub key: Option<&'a [u8]>,
+    /// `None`: a tombstone.
+    pub value: Option<&'a [u8]>,
+}
 
-/// Calls `each` with partition, offset, key and value (of a tombstone: none) of every record of a topic, in order within each partition, up to what is
-/// its end now.
-pub fn read(
-    kafka: &KafkaEndpoint,
-    topic: &str,
-    mut each: impl FnMut(i32, i64, &[u8], Option<&[u8]>),
-) -> Result<Lows, AuditError> {
-    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
-    let consumer = consumer(kafka, AUDIT_GROUP).map_err(failed)?;
-    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
-    let (mut lows, mut from) = (Lows::new(), TopicPartitionList::new());
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()) {
-        let (low, _) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
-        from.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
-        lows.insert(partition, low);
-    }
-    consumer.assign(&from).map_err(failed)?;
-    let mut open: BTreeSet<i32> = lows.keys().copied().collect();
-    let mut heard = Instant::now();
-    while !open.is_empty() {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                // What came after its end was first seen belongs to the next audit.
-                if open.contains(&message.partition()) {
-                    let key = message.key().unwrap_or_default();
-                    each(message.partition(), message.offset(), key, message.payload());
-                }
-                heard = Instant::now();
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
-                heard = Instant::now();
-            }
-            Some(Err(error)) if heard.elapsed() > CALL => return Err(failed(error)),
-            None if heard.elapsed() > CALL => return Err(AuditError::Silent { topic: topic.to_owned() }),
-            Some(Err(_)) | None => {}
+/// The offsets of a partition when reading began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// First offset that the topic still holds.
+    pub low: i64,
+    /// Last stable offset: every transaction below it has ended.
+    pub end: i64,
+}
+
+/// Bounds of each partition of a topic.
+pub type Partitions = BTreeMap<i32, Bounds>;
+
+/// Reads a topic from its start to the end that each partition has when reading begins.
+pub struct Reader<'a> {
+    topic: &'a str,
+    consumer: BaseConsumer,
+    bounds: Partitions,
+}
+
+impl<'a> Reader<'a> {
+    pub fn open(kafka: &KafkaEndpoint, topic: &'a str) -> Result<Self, AuditError> {
+        let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
+        let consumer = consumer(kafka, AUDIT_GROUP).map_err(failed)?;
+        let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
+        let mut bounds = Partitions::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()) {
+            // A read_committed consumer gets the last stable offset here, not the high watermark.
+            let (low, end) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
+            bounds.insert(partition, Bounds { low, end });
         }
+        Ok(Self { topic, consumer, bounds })
     }
-    Ok(lows)
+
+    pub const fn bounds(&self) -> &Partitions {
+        &self.bounds
+    }
+
+    /// Calls `each` with every committed record, in order within each partition. Records that are appended meanwhile belong
+    /// to the next audit: a topic that grows as fast as it is read would otherwise never end.
+    pub fn read(
+        self,
+        mut each: impl FnMut(&Record<'_>) -> Result<(), AuditError>,
+    ) -> Result<Partitions, AuditError> {
+        let Self { topic, consumer, bounds } = self;
+        let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
+        let mut from = TopicPartitionList::new();
+        for (partition, Bounds { low, end }) in &bounds {
+            if low < end {
+                from.add_partition_offset(topic, *partition, Offset::Offset(*low)).map_err(failed)?;
+            }
+        }
+        let mut open: BTreeSet<i32> = from.elements().iter().map(|element| element.partition()).collect();
+        consumer.assign(&from).map_err(failed)?;
+        let mut heard = Instant::now();
+        while !open.is_empty() {
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let (partition, offset) = (message.partition(), message.offset());
+                    if !open.contains(&partition) {
+                        continue;
+                    }
+                    let end = bounds.get(&partition).map_or(0, |bounds| bounds.end);
+                    if offset < end {
+                        each(&Record {
+                            partition,
+                            offset,
+                            logged_at: message.timestamp().to_millis().unwrap_or_default(),
+                            key: message.key(),
+                            value: message.payload(),
+                        })?;
+                    }
+                    if offset >= end.saturating_sub(1) {
+                        open.remove(&partition);
+                        let mut done = TopicPartitionList::new();
+                        done.add_partition(topic, partition);
+                        consumer.pause(&done).map_err(failed)?;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                    heard = Instant::now();
+                }
+                Some(Err(error)) if heard.elapsed() > CALL => return Err(failed(error)),
+                None if heard.elapsed() > CALL => return Err(AuditError::Silent { topic: topic.to_owned() }),
+                Some(Err(_)) | None => {}
+            }
+        }
+        Ok(bounds)
+    }
 }
 
 /// The offsets that a group has committed on a topic, by partition.

@@ -8,15 +8,20 @@
 //! ```
 //!
 //! - [`completeness`]: the check
-//! - `counters`: what the evaluator counted in each session against its events
+//! - `events`, `sources`, `sessions`: what the events say of themselves, and what the evaluator counted in each session
 //! - [`Report`], [`Finding`]: what it found, each with the first place
 
+mod bounded;
 mod check;
-mod counters;
+mod events;
+mod headers;
 mod kafka;
+mod murmur2;
 mod record;
 mod report;
 mod rows;
+mod sessions;
+mod sources;
 
 pub use check::{AuditError, completeness};
-pub use report::{Finding, Kind, Report, SourceSeen};
+pub use report::{Finding, Interval, Kind, Report, SourceSeen};

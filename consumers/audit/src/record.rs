@@ -1,10 +1,16 @@
-//! A record as the audit sees it: its place, its digest, and the fields it compares, decoded with apache-avro.
+//! A record as the audit sees it: the fields it compares, decoded with apache-avro.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Read;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::wire::SchemaId;
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+
+use crate::AuditError;
+use crate::bounded;
 
 /// Writers' schemas by id.
 pub struct Decoder {
@@ -13,41 +19,90 @@ pub struct Decoder {
 }
 
 /// A decoded record.
-pub struct Fields(Vec<(String, Value)>);
+pub struct Record(Vec<(String, Value)>);
+
+/// The fields of a record, or of a record within it.
+#[derive(Clone, Copy)]
+pub struct Fields<'a>(&'a [(String, Value)]);
 
 impl Decoder {
     pub fn new(registry: SchemaRegistry) -> Self {
         Self { registry, known: HashMap::new() }
     }
 
-    /// The fields of a value in the wire format; `None` if it is none.
-    pub fn decode(&mut self, value: &[u8]) -> Option<Fields> {
-        let [0, a, b, c, d, datum @ ..] = value else { return None };
+    /// The fields of a value in the wire format; `None` if it is none, or its schema is none that a datum bounds.
+    ///
+    /// # Errors
+    /// The registry does not answer: whether the value decodes is not known.
+    pub fn decode(&mut self, value: &[u8]) -> Result<Option<Record>, AuditError> {
+        let [0, a, b, c, d, datum @ ..] = value else { return Ok(None) };
         let id = u32::from_be_bytes([*a, *b, *c, *d]);
-        let registry = &self.registry;
-        let schema = self.known.entry(id).or_insert_with(|| {
-            let schema = registry.schema(SchemaId(id)).ok()?;
-            apache_avro::Schema::parse_str(schema.text()).ok()
-        });
-        let reader =
-            apache_avro::reader::datum::GenericDatumReader::builder(schema.as_ref()?).build().ok()?;
-        let mut rest = datum;
-        match reader.read_value(&mut rest) {
-            Ok(Value::Record(fields)) if rest.is_empty() => Some(Fields(fields)),
-            _ => None,
+        if !self.known.contains_key(&id) {
+            let schema = match self.registry.schema(SchemaId(id)) {
+                Ok(schema) => parse(schema.text()),
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(_) => None,
+            };
+            self.known.insert(id, schema);
         }
+        Ok(self.known.get(&id).and_then(Option::as_ref).and_then(|schema| decode(schema, datum)))
     }
 }
 
-impl Fields {
-    fn get(&self, name: &str) -> Option<&Value> {
+/// A schema whose data take no more work than they have bytes.
+pub fn parse(schema: &str) -> Option<apache_avro::Schema> {
+    apache_avro::Schema::parse_str(schema).ok().filter(bounded::is_bounded)
+}
+
+/// The fields of a datum; `None` if it is not exactly one record of the schema.
+pub fn decode(schema: &apache_avro::Schema, datum: &[u8]) -> Option<Record> {
+    let reader = GenericDatumReader::builder(schema).build().ok()?;
+    let mut datum = Datum { rest: datum, is_short: false };
+    match reader.read_value(&mut datum) {
+        Ok(Value::Record(fields)) if datum.rest.is_empty() && !datum.is_short => Some(Record(fields)),
+        _ => None,
+    }
+}
+
+/// A datum that remembers whether more was read than it has: apache-avro takes a text or a union that is cut off for null.
+struct Datum<'a> {
+    rest: &'a [u8],
+    is_short: bool,
+}
+
+impl Read for Datum<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.rest.read(buffer)?;
+        self.is_short |= read == 0 && !buffer.is_empty();
+        Ok(read)
+    }
+}
+
+impl Record {
+    pub fn fields(&self) -> Fields<'_> {
+        Fields(&self.0)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a Value> {
         let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
         Some(if let Value::Union(_, inner) = value { inner } else { value })
     }
 
     /// A text.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub fn text(&self, name: &str) -> Option<&'a str> {
         if let Value::String(text) = self.get(name)? { Some(text) } else { None }
+    }
+
+    /// The bytes of a text, of bytes, of a boolean or of a number.
+    pub fn plain(&self, name: &str) -> Option<Cow<'a, [u8]>> {
+        match self.get(name)? {
+            Value::String(text) => Some(Cow::Borrowed(text.as_bytes())),
+            Value::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            Value::Boolean(is) => Some(Cow::Borrowed(if *is { b"1" } else { b"0" })),
+            _ => self.number(name).map(|number| Cow::Owned(number.to_be_bytes().to_vec())),
+        }
     }
 
     /// A number, whatever its width.
@@ -61,19 +116,37 @@ impl Fields {
 
     /// A record within the record.
     pub fn record(&self, name: &str) -> Option<Self> {
-        if let Value::Record(fields) = self.get(name)? { Some(Self(fields.clone())) } else { None }
+        if let Value::Record(fields) = self.get(name)? { Some(Self(fields)) } else { None }
     }
 
     /// The records of an array.
-    pub fn records(&self, name: &str) -> Vec<Self> {
-        let Some(Value::Array(items)) = self.get(name) else { return Vec::new() };
-        let fields =
-            items.iter().filter_map(|item| if let Value::Record(f) = item { Some(f.clone()) } else { None });
-        fields.map(Self).collect()
+    pub fn records(&self, name: &str) -> impl Iterator<Item = Self> {
+        let items = if let Some(Value::Array(items)) = self.get(name) { items.as_slice() } else { &[] };
+        items.iter().filter_map(|item| if let Value::Record(f) = item { Some(Self(f)) } else { None })
     }
 
-    /// True if a nullable field says something.
+    /// True if a nullable field has a value.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| *value != Value::Null)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::subject;
+
+    use super::*;
+
+    #[test]
+    fn a_datum_that_is_cut_off_anywhere_is_no_record() {
+        let schema = subject::ACTION_EVENT.schema().unwrap();
+        let schema = parse(schema.text()).unwrap();
+        let event = crate::events::testing::Event::default();
+        let datum = event.encode();
+        assert!(decode(&schema, &datum).is_some());
+        for cut in 0..datum.len() {
+            assert!(decode(&schema, &datum[..cut]).is_none(), "cut at {cut} of {}", datum.len());
+        }
+        assert!(decode(&schema, &[datum.as_slice(), b"\0"].concat()).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! What an audit found.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -14,9 +15,10 @@ pub enum Kind {
     Doubled,
     /// A row is not what its topic holds at that offset.
     Different,
-    /// Events of one source in one session do not stand in the order of their sequence.
+    /// Events of one source do not stand in the order of their sequence, in one session and one partition.
     Reordered,
-    /// A judged action that the evaluator has passed has not exactly one verdict or reject.
+    /// An action that the evaluator has passed has not exactly one verdict or reject, or a verdict that says wrongly that it
+    /// was sent before.
     Unjudged,
     /// A violation that the alerter has passed has no alert.
     AlertMissing,
@@ -26,11 +28,21 @@ pub enum Kind {
     SequenceGap,
     /// What the evaluator has counted in a session is not what its events are: a repeated one was counted, or one was not.
     Miscounted,
+    /// A record does not stand in the partition of its session's key.
+    Misplaced,
+    /// A source used a sequence for several events.
+    SequenceReused,
+    /// A source used a sequence below 0.
+    NegativeSequence,
+    /// A source closed with a total that is negative, that is not above each of its events, or with several.
+    WrongTotal,
+    /// Offsets of the topic of actions that transactions took: no record stands there, and none is lost.
+    Transactional,
 }
 
 impl Kind {
     /// Every kind, in the order in which reports have them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Lost,
         Self::Doubled,
         Self::Different,
@@ -40,6 +52,11 @@ impl Kind {
         Self::AlertDoubled,
         Self::SequenceGap,
         Self::Miscounted,
+        Self::Misplaced,
+        Self::SequenceReused,
+        Self::NegativeSequence,
+        Self::WrongTotal,
+        Self::Transactional,
     ];
 
     /// The kind in words.
@@ -54,10 +71,35 @@ impl Kind {
             Self::AlertDoubled => "alert doubled",
             Self::SequenceGap => "sequence gap",
             Self::Miscounted => "miscounted",
+            Self::Misplaced => "misplaced",
+            Self::SequenceReused => "sequence reused",
+            Self::NegativeSequence => "negative sequence",
+            Self::WrongTotal => "wrong total",
+            Self::Transactional => "transactional",
         }
     }
 
-    /// What such a finding can mean, for who has to act on it.
+    /// True if a producer did it: the log holds what was written, and the producer must be mended.
+    pub const fn is_of_producers(self) -> bool {
+        match self {
+            Self::Reordered
+            | Self::SequenceGap
+            | Self::Misplaced
+            | Self::SequenceReused
+            | Self::NegativeSequence
+            | Self::WrongTotal
+            | Self::Transactional => true,
+            Self::Lost
+            | Self::Doubled
+            | Self::Different
+            | Self::Unjudged
+            | Self::AlertMissing
+            | Self::AlertDoubled
+            | Self::Miscounted => false,
+        }
+    }
+
+    /// Likely causes of such a finding, and what to do about it.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Lost => "rows were deleted from outside, or the sink skipped records: docs/errors/hole.md",
@@ -68,26 +110,80 @@ impl Kind {
                 "the topic was created anew, or rows were changed from outside: docs/errors/other-cluster.md"
             }
             Self::Reordered => {
-                "a producer that is not idempotent, or that wrote one source from two processes"
+                "a producer that is not idempotent, or that wrote one source from two processes; each event was judged"
             }
-            Self::Unjudged => "verdicts were deleted, or the evaluator's offsets were moved by hand",
+            Self::Unjudged => {
+                "verdicts were deleted, the evaluator's offsets were moved by hand, or an earlier version of it passed them"
+            }
             Self::AlertMissing => "alerts were deleted, or the alerter's offsets were moved by hand",
             Self::AlertDoubled => "the alerter's changelog was deleted, or its offsets were moved by hand",
             Self::Miscounted => "the evaluator's changelog was changed, or its offsets were moved by hand",
             Self::SequenceGap => "the source lost events before they reached Kafka, or died before it closed",
+            Self::Misplaced => {
+                "a producer with another partitioner, or without the key tenant/session: facts of a session are known in one \
+                 partition only; set its partitioner to murmur2 (librdkafka: murmur2_random) and its key"
+            }
+            Self::SequenceReused => {
+                "two processes write as one source, or a source began anew under its old id: give each its own; each event was judged"
+            }
+            Self::NegativeSequence => {
+                "a producer numbers its events itself and wrongly: sources count from 0"
+            }
+            Self::WrongTotal => {
+                "the source closed with a total that its events contradict: its producer miscounts, or lost its spool's end"
+            }
+            Self::Transactional => {
+                "no record is lost: the offsets are those of markers and of aborted records; make the producer non-transactional \
+                 (no transactional.id), since readers wait for its transactions"
+            }
         }
     }
 }
+
+/// Consecutive numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interval {
+    /// Numbers of: a source, or a partition of a topic.
+    pub of: String,
+    /// The first.
+    pub first: i64,
+    /// The last.
+    pub last: i64,
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.of, self.first)?;
+        if self.first == self.last { Ok(()) } else { write!(f, " to {}", self.last) }
+    }
+}
+
+/// Intervals that a finding lists; the others are counted.
+const MAX_INTERVALS: usize = 1_000;
 
 /// All findings of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What is wrong.
     pub kind: Kind,
-    /// How often.
+    /// How often; of gaps, how many numbers are missing, and of transactions, how many offsets they took.
     pub count: u64,
     /// The first place: topic/partition@offset, or source and sequence.
     pub first: String,
+    /// How often in each partition of the topic of actions, where the kind has one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_partition: BTreeMap<i32, u64>,
+    /// The numbers that are missing, or the offsets that transactions took: the first thousand intervals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub intervals: Vec<Interval>,
+    /// How many intervals more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_intervals: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What the topic holds of a source.
@@ -108,6 +204,8 @@ pub struct Report {
     pub records: u64,
     /// Rows of the tables that were compared.
     pub rows: u64,
+    /// Offsets of the topic of actions that rows count as holding no record: rows and these together are the offsets.
+    pub skipped: u64,
     /// Records that no row can be expected of yet: the sink is behind them.
     pub pending: u64,
     /// Judged actions and violations that no answer can be expected of yet: evaluator or alerter is behind them.
@@ -122,9 +220,9 @@ pub struct Report {
     pub sources: u64,
     /// See [`Self::sources`].
     pub closed_sources: u64,
-    /// What the topic holds of each source.
+    /// What the topic holds of each source, by tenant and source.
     #[serde(skip)]
-    pub by_source: BTreeMap<String, SourceSeen>,
+    pub by_source: BTreeMap<(String, String), SourceSeen>,
     /// What is wrong, in the order of [`Kind::ALL`]; empty: nothing is.
     pub findings: Vec<Finding>,
 }
@@ -132,17 +230,62 @@ pub struct Report {
 impl Report {
     /// Counts one finding; the first place of a kind is kept.
     pub(crate) fn add(&mut self, kind: Kind, place: impl FnOnce() -> String) {
-        match self.findings.iter_mut().find(|finding| finding.kind == kind) {
-            Some(finding) => finding.count += 1,
-            None => {
-                self.findings.push(Finding { kind, count: 1, first: place() });
-                self.findings.sort_by_key(|finding| finding.kind);
+        self.add_many(kind, 1, place);
+    }
+
+    /// Counts findings in a partition of the topic of actions.
+    pub(crate) fn add_in(&mut self, kind: Kind, partition: i32, count: u64, place: impl FnOnce() -> String) {
+        if let Some(finding) = self.add_many(kind, count, place) {
+            let here = finding.by_partition.entry(partition).or_default();
+            *here = here.saturating_add(count);
+        }
+    }
+
+    /// Counts numbers that are missing, or passed over.
+    pub(crate) fn add_interval(&mut self, kind: Kind, count: u64, interval: Interval) {
+        if let Some(finding) = self.add_many(kind, count, || interval.to_string()) {
+            if finding.intervals.len() < MAX_INTERVALS {
+                finding.intervals.push(interval);
+            } else {
+                finding.more_intervals += 1;
             }
         }
     }
 
+    /// `None` does not happen.
+    fn add_many(&mut self, kind: Kind, count: u64, place: impl FnOnce() -> String) -> Option<&mut Finding> {
+        let at = match self.findings.binary_search_by_key(&kind, |finding| finding.kind) {
+            Ok(at) => at,
+            Err(at) => {
+                let finding = Finding {
+                    kind,
+                    count: 0,
+                    first: place(),
+                    by_partition: BTreeMap::new(),
+                    intervals: Vec::new(),
+                    more_intervals: 0,
+                };
+                self.findings.insert(at, finding);
+                at
+            }
+        };
+        let finding = self.findings.get_mut(at)?;
+        finding.count = finding.count.saturating_add(count);
+        Some(finding)
+    }
+
+    /// What the topic holds of a source of a tenant.
+    pub fn source(&self, tenant: &str, id: &str) -> Option<SourceSeen> {
+        self.by_source.get(&(tenant.to_owned(), id.to_owned())).copied()
+    }
+
+    /// The finding of a kind, if there is one.
+    pub fn of(&self, kind: Kind) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.kind == kind)
+    }
+
     /// How often something of a kind was found.
     pub fn count(&self, kind: Kind) -> u64 {
-        self.findings.iter().find(|finding| finding.kind == kind).map_or(0, |finding| finding.count)
+        self.of(kind).map_or(0, |finding| finding.count)
     }
 }

@@ -27,5 +27,5 @@ pub mod tools;
 
 pub use agents::{Agent, AgentState, AgentTable};
 pub use known::{Known, Referred, Scalar};
-pub use session::{Change, Session};
+pub use session::{Change, Look, Session};
 pub use tools::{Effect, Finding, Tools, ValueType};

@@ -46,7 +46,8 @@ fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResul
 fn apply(session: &mut Session, event: &ActionEvent<'_>, tools: &Tools) {
     let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
-    let applied = session.apply(event, &origin, Some(tools), &limits);
+    let look = session.look(event);
+    let applied = session.apply(event, &look, &origin, Some(tools), &limits);
     assert_eq!(applied.findings, []);
 }
 

@@ -78,7 +78,8 @@ impl Fed {
         };
         let origin = Origin { topic: "t", partition: 0, offset: self.offset, logged_at: Millis(self.offset) };
         self.offset += 1;
-        self.session.apply(&event, &origin, Some(&self.tools), &self.limits).changes
+        let look = self.session.look(&event);
+        self.session.apply(&event, &look, &origin, Some(&self.tools), &self.limits).changes
     }
 
     fn call(&mut self, tool: &str, call_id: &str, arguments: &str) -> Vec<Change> {
@@ -238,6 +239,10 @@ proptest! {
                     Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
                     Change::FactGone { kind, key } => restored.restore_fact_gone(kind, key),
                     Change::CallGone { call_id } => restored.restore_call_gone(call_id),
+                    Change::Numbers { source, block } => {
+                        restored.restore_numbers(&fed.session.numbers(source, *block).unwrap()).unwrap();
+                    }
+                    Change::NumbersGone { source, block } => restored.restore_numbers_gone(source, *block),
                 }
             }
             prop_assert_eq!(restored.header(), fed.session.header());

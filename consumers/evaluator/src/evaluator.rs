@@ -8,10 +8,10 @@ use agentgov_runtime::processor::{
 use agentgov_runtime::{Health, StageError};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
-use agentgov_schemas::key::{SessionKey, check_tenant_id};
+use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
 use agentgov_schemas::state::{Progress, SessionState};
 use agentgov_schemas::topology::{SessionLimits, Stage, Topology};
-use agentgov_schemas::verdict::{Origin, Verdict};
+use agentgov_schemas::verdict::{Origin, Verdict, finding};
 use agentgov_schemas::{catalogue, subject};
 
 use crate::keys::{self, Entry, Key};
@@ -26,6 +26,8 @@ pub struct Evaluator {
     scenes: Scenes,
     refusals: Refusals,
     limits: SessionLimits,
+    /// Of the topic of actions.
+    partitions: i32,
     agents_topic: String,
     bundles_topic: String,
 }
@@ -46,6 +48,7 @@ impl Evaluator {
             scenes: Scenes::default(),
             refusals: Refusals::new(bundles_topic),
             limits: limits.value,
+            partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
             bundles_topic: bundles_topic.to_owned(),
         })
@@ -89,6 +92,9 @@ impl Processor for Evaluator {
         if let Some(call) = &state.call {
             session.restore_call(call);
         }
+        if let Some(numbers) = &state.numbers {
+            session.restore_numbers(numbers).map_err(RestoreError)?;
+        }
         Ok(None)
     }
 
@@ -100,10 +106,11 @@ impl Processor for Evaluator {
         out: &mut Outputs,
     ) -> Result<(), Reject> {
         check_tenant_id(event.tenant_id).map_err(|e| Reject::new("invalid_tenant_id", e.to_string()))?;
+        check_ids(event)?;
         while let Some((name, session)) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
             bury(&name.0, &name.1, &session, out).map_err(|e| refused(&e))?;
         }
-        if event.r#type == catalogue::SOURCE_CLOSED {
+        if event.r#type == catalogue::SOURCE_CLOSED && event.tool.is_none() {
             // The last word of a source: it belongs to no session.
             return Ok(());
         }
@@ -139,8 +146,11 @@ impl Processor for Evaluator {
             }
             write(event.tenant_id, event.session_id, &kept.session, change, out).map_err(|e| refused(&e))?;
         }
-        if let Some(judgement) = &step.verdict {
+        if let Some(mut judgement) = step.verdict {
             let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
+            if partition_of(&key, self.partitions) != Some(origin.partition) {
+                judgement.findings.insert(0, finding::MISPLACED);
+            }
             say(&key, judgement.verdict(event, origin), out).map_err(|e| refused(&e))?;
         }
         Ok(())
@@ -213,6 +223,21 @@ impl Processor for Evaluator {
     }
 }
 
+/// What has no name cannot be told apart from what else has none.
+fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
+    let detail = |field: &str| format!("{field}: expected a name, found an empty text");
+    if event.session_id.is_empty() {
+        return Err(Reject::new("empty_session_id", detail("session_id")));
+    }
+    if event.source.id.is_empty() {
+        return Err(Reject::new("empty_source_id", detail("source.id")));
+    }
+    if event.event_id.is_empty() {
+        return Err(Reject::new("empty_event_id", detail("event_id")));
+    }
+    Ok(())
+}
+
 /// Takes away what a tombstone of the changelog names.
 fn forget(sessions: &mut Sessions, key: &Key) {
     let Key::Session { tenant_id, session_id, entry } = key else { return };
@@ -228,6 +253,11 @@ fn forget(sessions: &mut Sessions, key: &Key) {
         Entry::Call { call_id } => {
             if let Some(session) = sessions.get_mut(tenant_id, session_id) {
                 session.restore_call_gone(call_id);
+            }
+        }
+        Entry::Numbers { source, block } => {
+            if let Some(session) = sessions.get_mut(tenant_id, session_id) {
+                session.restore_numbers_gone(source, *block);
             }
         }
     }
@@ -254,9 +284,11 @@ fn write(
         Change::Header => entry.header = Some(session.header()),
         Change::Fact { kind, key } => entry.fact = session.fact(kind, key),
         Change::Call { call_id } => entry.call = session.call(call_id),
-        Change::FactGone { .. } | Change::CallGone { .. } => {}
+        Change::Numbers { source, block } => entry.numbers = session.numbers(source, *block),
+        Change::FactGone { .. } | Change::CallGone { .. } | Change::NumbersGone { .. } => {}
     }
-    let is_there = entry.header.is_some() || entry.fact.is_some() || entry.call.is_some();
+    let is_there =
+        entry.header.is_some() || entry.fact.is_some() || entry.call.is_some() || entry.numbers.is_some();
     out.state(&key_of(tenant_id, session_id, change)?, is_there.then_some(&entry))
 }
 

@@ -8,7 +8,7 @@ use agentgov_runtime::processor::RestoreError;
 pub enum Key {
     /// How far the partition is applied.
     Progress,
-    /// An entry of a session: the header, a fact or a call.
+    /// An entry of a session: the header, a fact, a call or numbers.
     Session { tenant_id: String, session_id: String, entry: Entry },
 }
 
@@ -18,6 +18,7 @@ pub enum Entry {
     Header,
     Fact { kind: String, key: String },
     Call { call_id: String },
+    Numbers { source: String, block: i32 },
 }
 
 /// Key of the progress entry.
@@ -35,6 +36,9 @@ pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_js
         }
         Change::Call { call_id } | Change::CallGone { call_id } => {
             serde_json::to_vec(&[tenant_id, session_id, "call", call_id])
+        }
+        Change::Numbers { source, block } | Change::NumbersGone { source, block } => {
+            serde_json::to_vec(&[tenant_id, session_id, "numbers", source, &block.to_string()])
         }
     }
 }
@@ -55,6 +59,10 @@ pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
         }
         [tenant, session, "call", call_id] => {
             (tenant, session, Entry::Call { call_id: (*call_id).to_owned() })
+        }
+        [tenant, session, "numbers", source, block] => {
+            let block = block.parse().map_err(|_| wrong())?;
+            (tenant, session, Entry::Numbers { source: (*source).to_owned(), block })
         }
         _ => return Err(wrong()),
     };

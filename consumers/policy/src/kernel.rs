@@ -7,7 +7,7 @@ use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known,
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::topology::SessionLimits;
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::verdict::{Origin, finding};
 use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
@@ -49,15 +49,17 @@ impl Kernel<'_> {
     /// Takes one event into its session, and judges it by what the session knew before. `origin` is where it stands. The
     /// caller has replaced a session that is expired (see [`Session::is_expired`]).
     pub fn step(&self, session: &mut Session, event: &ActionEvent<'_>, origin: &Origin<'_>) -> Step {
-        let judged = catalogue::is_judged(event.r#type);
-        if let Some(last) = session.last_sequence(&event.source).filter(|last| event.source.sequence <= *last)
-        {
-            let verdict = judged.then(|| self.duplicate(session, last));
+        let judged = event.is_judged();
+        let look = session.look(event);
+        let wrong = || odd_call(event).into_iter().chain(look.findings.iter().copied()).collect();
+        if let Some(highest) = look.repeat_below {
+            let verdict = judged.then(|| Judgement { findings: wrong(), ..self.duplicate(session, highest) });
             return Step { verdict, changes: Vec::new(), findings: Vec::new() };
         }
         let bundle = self.bundles.active(event.environment);
-        let verdict = judged.then(|| self.judge(bundle, session, event));
-        let applied = session.apply(event, origin, bundle.map(|bundle| bundle.tools()), &self.limits);
+        let verdict = judged.then(|| Judgement { findings: wrong(), ..self.judge(bundle, session, event) });
+        let tools = bundle.map(|bundle| bundle.tools());
+        let applied = session.apply(event, &look, origin, tools, &self.limits);
         Step { verdict, changes: applied.changes, findings: applied.findings }
     }
 
@@ -119,6 +121,15 @@ impl Kernel<'_> {
             findings: Vec::new(),
         }
     }
+}
+
+/// What is odd about a call, if its type is no call's.
+fn odd_call(event: &ActionEvent<'_>) -> Option<&'static str> {
+    if event.tool.is_none() || catalogue::is_judged(event.r#type) {
+        return None;
+    }
+    let known = catalogue::is_known(event.r#type);
+    Some(if known { finding::UNEXPECTED_CALL } else { finding::UNKNOWN_TYPE })
 }
 
 /// What the policies say.

@@ -3,7 +3,7 @@
 //! ```text
 //!   governance.bundles ──► BundleTable ─┐
 //!   governance.agents ───► AgentTable ──┼──► Kernel::step(session, event, origin) ──► Step { verdict, changes }
-//!   agent.actions ──────► event ────────┘         1. sent before?   a duplicate: nothing changes
+//!   agent.actions ──────► event ────────┘         1. seen before?   a duplicate: nothing changes
 //!                                                 2. judged?        known facts + policies ──► Judgement
 //!                                                 3. applied        the session knows what the event said
 //! ```

@@ -16,9 +16,10 @@ use agentgov_policy::{
     Bundle, BundleFiles, BundleTable, Decision, Folded, Judgement, Kernel, Problem, Reason, Scenes,
     generated_schema,
 };
-use agentgov_schemas::Digest;
-use agentgov_schemas::event::{Message, ToolCall, ToolResult};
+use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::verdict::finding;
+use agentgov_schemas::{Digest, Micros, catalogue};
 use support::{Replay, Told, kernel, no_limits, payload};
 
 const TOOLS: &str = "
@@ -223,12 +224,14 @@ fn an_event_that_was_sent_before_changes_nothing() {
     let kernel = kernel(&agents, &bundles);
     let mut session = Session::new();
     let mut told = Vec::new();
-    for sequence in [0, 1, 2, 1, 2, 5, 4, 6] {
+    for sequence in [0, 1, 2, 1, 2, 5, 4, 4, 6, 0] {
         support::with_event(call("look", "{}"), sequence, |event, origin| {
+            // A rerun may claim another time.
+            let event = ActionEvent { occurred_at: Micros(session.events()), ..*event };
             let before = session.header().events;
-            let step = kernel.step(&mut session, event, origin);
+            let step = kernel.step(&mut session, &event, origin);
             let judged = step.verdict.unwrap();
-            let verdict = judged.verdict(event, origin);
+            let verdict = judged.verdict(&event, origin);
             let duplicate =
                 verdict.duplicate_of.map(|d| (d.source_id.to_owned(), d.sequence, d.last_sequence));
             assert_eq!(step.changes.is_empty(), duplicate.is_some());
@@ -237,11 +240,94 @@ fn an_event_that_was_sent_before_changes_nothing() {
                 assert_eq!((verdict.decision, verdict.reason), ("duplicate", "duplicate"));
                 assert!(verdict.violations.is_empty() && verdict.call_index.is_none());
             }
-            told.push(duplicate.map(|(_, sequence, last)| (sequence, last)));
+            told.push((duplicate.map(|(_, sequence, last)| (sequence, last)), judged.findings.clone()));
         });
     }
-    assert_eq!(told, [None, None, None, Some((1, 2)), Some((2, 2)), None, Some((4, 5)), None]);
-    assert_eq!(session.tool_calls(), 5);
+    let new = || (None, vec![]);
+    let late = || (None, vec![finding::OUT_OF_ORDER]);
+    let again = |sequence, last| (Some((sequence, last)), vec![]);
+    let expected =
+        [new(), new(), new(), again(1, 2), again(2, 2), new(), late(), again(4, 5), new(), again(0, 6)];
+    assert_eq!(told, expected);
+    assert_eq!(session.tool_calls(), 6);
+}
+
+/// What a spool holds of a dead source comes again from some number on, and then goes on; what is imported a second time comes
+/// again as a whole, under another time.
+#[test]
+fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
+    const EVENTS: i64 = 5_000;
+    let (agents, bundles) = (agents(Some("active")), table(GRANT));
+    let kernel = kernel(&agents, &bundles);
+    let mut session = Session::new();
+    let mut decisions = |numbers: std::ops::Range<i64>, second| {
+        let mut duplicates = 0;
+        for sequence in numbers {
+            let arguments = format!("{{\"id\":\"{sequence}\"}}");
+            let told = Told { second, ..call("look", &arguments) };
+            support::with_event(told, sequence, |event, origin| {
+                let judged = kernel.step(&mut session, event, origin).verdict.unwrap();
+                assert_eq!(judged.findings, [""; 0]);
+                duplicates += i64::from(judged.decision == Decision::Duplicate);
+            });
+        }
+        (duplicates, session.events())
+    };
+    assert_eq!(decisions(0..1_000, 0), (0, 1_000));
+    assert_eq!(decisions(700..1_200, 0), (300, 1_200), "a spool");
+    assert_eq!(decisions(0..EVENTS, 1), (1_200, EVENTS), "an import that is completed");
+    assert_eq!(decisions(0..EVENTS, 2), (EVENTS, EVENTS), "and run once more");
+}
+
+/// Whatever number a source chooses: each of its calls is judged, as in a session in which none went before.
+#[test]
+fn a_number_hides_no_action() {
+    let (agents, bundles) = (agents(Some("active")), table(GRANT));
+    let kernel = kernel(&agents, &bundles);
+    let mut session = Session::new();
+    let late = finding::OUT_OF_ORDER;
+    let steps: [(i64, &str, &[&str]); 7] = [
+        (i64::MAX, "first", &[]),
+        (0, "a", &[late]),
+        (1, "b", &[late]),
+        (1, "c", &[finding::SEQUENCE_REUSED]),
+        (i64::MAX, "d", &[finding::SEQUENCE_REUSED]),
+        (-7, "e", &[finding::NEGATIVE_SEQUENCE, late]),
+        (i64::MIN, "f", &[finding::NEGATIVE_SEQUENCE, late]),
+    ];
+    for (index, (sequence, id, findings)) in (0..).zip(steps) {
+        let arguments = format!("{{\"id\":\"{id}\"}}");
+        support::with_event(call("look", &arguments), sequence, |event, origin| {
+            let judged = kernel.step(&mut session, event, origin).verdict.unwrap();
+            assert_eq!((judged.decision, judged.call_index), (Decision::Allow, Some(index)), "{sequence}");
+            assert_eq!(judged.findings, findings, "{sequence}");
+            let again = kernel.step(&mut session, event, origin).verdict.unwrap();
+            assert_eq!(again.decision, Decision::Duplicate, "{sequence}");
+        });
+    }
+}
+
+#[test]
+fn a_call_is_judged_whatever_its_type() {
+    let first = "@id(\"first\") @severity(\"high\") forbid (principal, action == Action::\"tool.invoked\", resource);";
+    let (agents, bundles) = (agents(Some("active")), table(&format!("{GRANT}\n{first}")));
+    let mut replay = Replay::new(kernel(&agents, &bundles));
+    let types: Vec<_> = catalogue::CATALOGUE.iter().map(|known| known.name).collect();
+    let unknown = ["", "tool.invokd", "Tool.Invoked", "tool.invoked ", "tool_invoked"];
+    let mut calls = 0;
+    for kind in types.iter().copied().chain(unknown) {
+        let Some(judged) = replay.tell(Told { kind, ..call("look", "{}") }) else { panic!("{kind}") };
+        let retried = kind == catalogue::TOOL_RETRIED;
+        assert_eq!(judged.decision, if retried { Decision::Allow } else { Decision::Deny }, "{kind}");
+        calls += i32::from(!retried);
+        assert_eq!(judged.call_index, Some(calls - 1), "{kind}");
+        let expected: &[&str] = match kind {
+            catalogue::TOOL_INVOKED | catalogue::TOOL_RETRIED => &[],
+            known if types.contains(&known) => &[finding::UNEXPECTED_CALL],
+            _ => &[finding::UNKNOWN_TYPE],
+        };
+        assert_eq!(judged.findings, expected, "{kind}");
+    }
 }
 
 #[test]

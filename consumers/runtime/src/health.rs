@@ -15,6 +15,9 @@ const STUCK: Duration = Duration::from_secs(60);
 /// After this long without a sign of life it hangs, whatever it says.
 const SILENT: Duration = Duration::from_secs(150);
 
+/// Reasons that an onlooker sees: the stage itself waits for nothing.
+const SEEN: [&str; 1] = ["held_back"];
+
 /// What a stage says of itself. Cheap to clone and to update.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Inner>);
@@ -77,6 +80,24 @@ impl Health {
         }
     }
 
+    /// Sets, or clears, a reason that an onlooker sees: no sign of life of the stage, and it may hang all the same.
+    pub(crate) fn seen(&self, what: &'static str, why: Option<String>) {
+        debug_assert!(SEEN.contains(&what));
+        let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) if reasons.get(what) != Some(&why) => {
+                tracing::warn!(stage = self.0.stage, what, why, "not ready");
+                reasons.insert(what, why);
+            }
+            Some(_) => {}
+            None => {
+                if reasons.remove(what).is_some() {
+                    tracing::info!(stage = self.0.stage, what, "over");
+                }
+            }
+        }
+    }
+
     /// True while that trouble lasts.
     pub fn waits_for(&self, what: &str) -> bool {
         self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).contains_key(what)
@@ -130,7 +151,8 @@ impl Snapshot {
     /// Why the stage is not live, if so. One that says why it is not ready waits for something, and restarting it helps
     /// nobody; one that is ready without progress, or gives no sign of life at all, hangs.
     pub fn hangs(&self) -> Option<String> {
-        if self.not_ready.is_empty() && self.since_progress > STUCK {
+        let waits = self.not_ready.keys().any(|what| !SEEN.contains(what));
+        if !waits && self.since_progress > STUCK {
             Some(format!("ready, but no progress for {:.0?}", self.since_progress))
         } else if self.since_alive > SILENT {
             Some(format!("no sign of life for {:.0?}", self.since_alive))
@@ -167,6 +189,8 @@ mod tests {
         stage.since_alive = Duration::ZERO;
         stage.not_ready.clear();
         assert!(stage.hangs().is_some(), "it waits for nothing");
+        stage.not_ready.insert("held_back", "an open transaction".into());
+        assert!(stage.hangs().is_some(), "an onlooker speaks, it does not");
         stage.since_progress = STUCK;
         assert_eq!(stage.hangs(), None);
     }

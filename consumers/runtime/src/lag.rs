@@ -4,6 +4,10 @@
 //! Offsets alone do not say it: of a transactional topic the last offset is a transaction's marker, which nobody commits
 //! behind. So where a group seems to be behind, the record that it would read next is looked for. Its age is the lag in
 //! seconds; where there is none, there is no lag.
+//!
+//! An open transaction holds back everything behind it: readers of committed records do not get past its first record, so a group
+//! that waits there has no lag. The brokers tell it by two ends: the last stable offset, where those readers end, stays below the
+//! high watermark. Each short transaction of a processor looks so for a moment; one that lasts does not move.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,19 +16,27 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::{MissingRole, Topology};
+use chrono::{DateTime, SecondsFormat};
 use metrics::gauge;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LAG_SEEN, since_epoch};
-use crate::{Stop, failpoint};
+use crate::metrics::{HELD_BACK, LAG_RECORDS, LAG_SECONDS, LAG_SEEN, since_epoch};
+use crate::{Health, Stop, failpoint};
 
 /// How often a process looks.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long the brokers may take to answer one question.
 const CALL: Duration = Duration::from_secs(5);
+
+/// An open transaction that holds a partition back for so long is worth a word.
+const LASTS: Duration = Duration::from_secs(5);
+/// By the clocks it may have lasted that long; so long it has been seen to last, as clocks differ.
+const SEEN: Duration = Duration::from_secs(1);
+/// Between two looks, where one look does not decide.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A topic and one of its partitions.
 pub type Place = (String, i32);
@@ -37,6 +49,44 @@ pub struct Lag {
     pub records: i64,
     /// When the broker appended the next record. `None`: there is none, or it was not told in time.
     pub oldest: Option<Millis>,
+    /// An open transaction, if there is one.
+    pub open: Option<Open>,
+}
+
+/// An open transaction, which holds back what is behind it in its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The last stable offset: of its first record, where readers of committed records end.
+    pub offset: i64,
+    /// Offsets from there to the end of the partition, its own among them.
+    pub records: i64,
+    /// When its first record was appended, by the broker's clock; where that is not known, when it was first seen.
+    pub since: Millis,
+    /// How long it has been seen, so far.
+    pub seen: Duration,
+}
+
+impl Open {
+    /// True if it has lasted for more than a moment.
+    pub fn lasts(&self, now: Millis) -> bool {
+        self.seen >= LASTS || (self.seen >= SEEN && self.age(now) >= LASTS)
+    }
+
+    /// How old it is at `now`.
+    pub fn age(&self, now: Millis) -> Duration {
+        let millis = now.0.saturating_sub(self.since.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or_default()).max(self.seen)
+    }
+
+    /// Which partition waits, and since when.
+    pub fn worded(&self, (topic, partition): &Place) -> String {
+        let since = DateTime::from_timestamp_millis(self.since.0).unwrap_or_default();
+        let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        format!(
+            "{topic}/{partition} has waited since {since} for the transaction that is open at offset {}",
+            self.offset
+        )
+    }
 }
 
 impl Lag {
@@ -53,13 +103,24 @@ impl Lag {
 
 /// Looks at one group. Never joins it, commits nothing.
 pub struct LagReader {
-    /// Asks what is committed: by a reader of uncommitted records, who need not wait for a transaction to end.
-    committed: Arc<BaseConsumer>,
+    /// Asks what is committed, and where partitions end with what is not: a reader of uncommitted records, who need not
+    /// wait for a transaction to end.
+    uncommitted: Arc<BaseConsumer>,
     /// Asks where partitions end and reads what is next, as the stage would see it.
     reader: Arc<BaseConsumer>,
     places: Vec<Place>,
+    /// Open transactions that earlier looks saw.
+    open: BTreeMap<Place, Seen>,
     /// Where the last look found nothing between the two offsets: it need not look again.
     empty: BTreeMap<Place, (i64, i64)>,
+}
+
+/// An open transaction as earlier looks saw it.
+struct Seen {
+    offset: i64,
+    first: Instant,
+    /// When its first record was appended, or else when it was first seen; not yet asked: none.
+    since: Option<Millis>,
 }
 
 /// The partitions that a stage reads, as the map has them.
@@ -91,13 +152,38 @@ impl LagReader {
             // One record of each partition is wanted.
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.message.max.bytes", "65536");
-        let committed = Arc::new(config.clone().set("isolation.level", "read_uncommitted").create()?);
+        let uncommitted = Arc::new(config.clone().set("isolation.level", "read_uncommitted").create()?);
         let reader = Arc::new(config.set("isolation.level", "read_committed").create()?);
         if let Some((topic, _)) = places.first() {
-            keep_reaching(kafka, topic, &committed);
+            keep_reaching(kafka, topic, &uncommitted);
             keep_reaching(kafka, topic, &reader);
         }
-        Ok(Self { committed, reader, places, empty: BTreeMap::new() })
+        Ok(Self { uncommitted, reader, places, open: BTreeMap::new(), empty: BTreeMap::new() })
+    }
+
+    /// How far the group is behind on each partition, with a decision of each open transaction whether it lasts: a few seconds
+    /// longer where there is one.
+    ///
+    /// # Errors
+    /// If the brokers do not say.
+    pub fn look_until_decided(&mut self) -> Result<BTreeMap<Place, Lag>, KafkaError> {
+        let mut lags = self.look()?;
+        let offset = |lag: &Lag| lag.open.map(|open| open.offset);
+        let first: BTreeMap<Place, Option<i64>> =
+            lags.iter().map(|(place, lag)| (place.clone(), offset(lag))).collect();
+        // What is opened meanwhile is of the next look.
+        let undecided = |lags: &BTreeMap<Place, Lag>| {
+            let now = Millis((since_epoch() * 1000.0) as i64);
+            lags.iter().any(|(place, lag)| {
+                lag.open.is_some_and(|open| first.get(place) == Some(&Some(open.offset)) && !open.lasts(now))
+            })
+        };
+        let deadline = Instant::now() + LASTS + AGAIN;
+        while undecided(&lags) && Instant::now() < deadline {
+            std::thread::sleep(AGAIN);
+            lags = self.look()?;
+        }
+        Ok(lags)
     }
 
     /// How far the group is behind on each partition.
@@ -109,7 +195,9 @@ impl LagReader {
             return Ok(BTreeMap::new());
         }
         // Committed first: what is committed meanwhile makes the lag look larger, never smaller.
-        let committed = offsets(&self.committed.committed_offsets(self.list(Offset::Invalid)?, CALL)?);
+        let committed = offsets(&self.uncommitted.committed_offsets(self.list(Offset::Invalid)?, CALL)?);
+        // High watermarks before the last stable offsets, which only grow: so one is below the other if a transaction is open.
+        let watermarks = offsets(&self.uncommitted.offsets_for_times(self.list(Offset::End)?, CALL)?);
         let ends = offsets(&self.reader.offsets_for_times(self.list(Offset::End)?, CALL)?);
         let mut lags = BTreeMap::new();
         let mut behind: BTreeMap<&str, BTreeMap<i32, (i64, i64)>> = BTreeMap::new();
@@ -125,56 +213,71 @@ impl LagReader {
         let mut empty = Vec::new();
         for (topic, behind) in behind {
             // The end of a partition is told without the name of its topic: so one topic at a time.
-            let heads = self.heads(topic, &behind)?;
+            let heads = heads(&self.reader, topic, &behind)?;
             for (partition, (next, end)) in behind {
                 let place = (topic.to_owned(), partition);
                 let lag = match heads.get(&partition) {
                     Some(Head::Record(offset, logged_at)) => {
-                        Lag { records: (end - offset).max(1), oldest: Some(*logged_at) }
+                        Lag { records: (end - offset).max(1), oldest: Some(*logged_at), open: None }
                     }
                     Some(Head::None) => {
                         empty.push((place.clone(), (next, end)));
                         Lag::default()
                     }
-                    None => Lag { records: end - next, oldest: None },
+                    None => Lag { records: end - next, oldest: None, open: None },
                 };
                 lags.insert(place, lag);
             }
         }
         self.empty.extend(empty);
+        for (place, open) in self.look_for_open(&watermarks, &ends)? {
+            if let Some(lag) = lags.get_mut(&place) {
+                lag.open = Some(open);
+            }
+        }
         Ok(lags)
     }
 
-    /// The next record of each of these partitions of a topic; those that are not told in time are absent.
-    fn heads(
-        &self,
-        topic: &str,
-        behind: &BTreeMap<i32, (i64, i64)>,
-    ) -> Result<BTreeMap<i32, Head>, KafkaError> {
-        let mut from = TopicPartitionList::new();
-        for (partition, (next, _)) in behind {
-            from.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+    /// The open transactions, of which each is where it was at an earlier look or is seen for the first time.
+    fn look_for_open(
+        &mut self,
+        watermarks: &BTreeMap<Place, i64>,
+        ends: &BTreeMap<Place, i64>,
+    ) -> Result<Vec<(Place, Open)>, KafkaError> {
+        let now = Instant::now();
+        let mut known = std::mem::take(&mut self.open);
+        let mut found = Vec::new();
+        let mut unasked: BTreeMap<&str, BTreeMap<i32, (i64, i64)>> = BTreeMap::new();
+        for (place, watermark) in watermarks {
+            let Some(end) = ends.get(place).copied().filter(|end| end < watermark) else { continue };
+            let seen = known.remove(place).filter(|seen| seen.offset == end);
+            if seen.as_ref().is_some_and(|seen| seen.since.is_none()) {
+                unasked.entry(&place.0).or_default().insert(place.1, (end, *watermark));
+            }
+            let seen = seen.unwrap_or(Seen { offset: end, first: now, since: None });
+            self.open.insert(place.clone(), seen);
+            found.push((place.clone(), end, *watermark));
         }
-        self.reader.assign(&from)?;
-        let deadline = Instant::now() + CALL;
-        let mut open: BTreeSet<i32> = behind.keys().copied().collect();
-        let mut heads = BTreeMap::new();
-        while !open.is_empty() && Instant::now() < deadline {
-            let (partition, head) = match self.reader.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
-                    (message.partition(), Head::Record(message.offset(), logged_at))
+        // Only of those that last: the busy topics of processors have a new one at each look.
+        for (topic, places) in unasked {
+            let heads = heads(&self.uncommitted, topic, &places)?;
+            for partition in places.keys() {
+                let Some(seen) = self.open.get_mut(&(topic.to_owned(), *partition)) else { continue };
+                if let Some(Head::Record(offset, logged_at)) = heads.get(partition)
+                    && *offset == seen.offset
+                {
+                    seen.since = Some(*logged_at);
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => (partition, Head::None),
-                // Of an outage that is over each broken connection has left one of these.
-                Some(Err(_)) | None => continue,
-            };
-            if open.remove(&partition) {
-                heads.insert(partition, head);
             }
         }
-        self.reader.unassign()?;
-        Ok(heads)
+        let wall = since_epoch();
+        let open = |(place, offset, watermark): (Place, i64, i64)| {
+            let seen = self.open.get(&place)?;
+            let lasted = now.saturating_duration_since(seen.first);
+            let since = seen.since.unwrap_or(Millis(((wall - lasted.as_secs_f64()) * 1000.0) as i64));
+            Some((place, Open { offset, records: watermark - offset, since, seen: lasted }))
+        };
+        Ok(found.into_iter().filter_map(open).collect())
     }
 
     fn list(&self, offset: Offset) -> Result<TopicPartitionList, KafkaError> {
@@ -184,6 +287,38 @@ impl LagReader {
         }
         Ok(list)
     }
+}
+
+/// The next record of each of these partitions of a topic, as the reader sees it; those that are not told in time are absent.
+fn heads(
+    reader: &BaseConsumer,
+    topic: &str,
+    from: &BTreeMap<i32, (i64, i64)>,
+) -> Result<BTreeMap<i32, Head>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, (next, _)) in from {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+    }
+    reader.assign(&list)?;
+    let deadline = Instant::now() + CALL;
+    let mut open: BTreeSet<i32> = from.keys().copied().collect();
+    let mut heads = BTreeMap::new();
+    while !open.is_empty() && Instant::now() < deadline {
+        let (partition, head) = match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
+                (message.partition(), Head::Record(message.offset(), logged_at))
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => (partition, Head::None),
+            // Of an outage that is over each broken connection has left one of these.
+            Some(Err(_)) | None => continue,
+        };
+        if open.remove(&partition) {
+            heads.insert(partition, head);
+        }
+    }
+    reader.unassign()?;
+    Ok(heads)
 }
 
 enum Head {
@@ -200,18 +335,19 @@ fn offsets(list: &TopicPartitionList) -> BTreeMap<Place, i64> {
     list.elements().iter().filter_map(offset).collect()
 }
 
-/// Looks at a group until `stop` is asked, and tells what it sees as metrics of `stage`. In a thread of its own, so that
-/// lag is told while the stage waits.
+/// Looks at a stage's group until `stop` is asked, and tells what it sees as metrics of the stage, and as a reason why it is
+/// not ready where a transaction holds a partition back. In a thread of its own, so that lag is told while the stage waits.
 ///
 /// # Errors
 /// If the thread cannot be started.
 pub fn watch(
     kafka: KafkaEndpoint,
-    stage: String,
+    health: Health,
     group: String,
     places: Vec<Place>,
     stop: Stop,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let stage = health.snapshot().stage;
     std::thread::Builder::new().name(format!("{stage}-lag")).spawn(move || {
         let mut reader = match LagReader::new(&kafka, &group, places) {
             Ok(reader) => reader,
@@ -228,6 +364,7 @@ pub fn watch(
                 Err(error) => tracing::warn!(stage, %error, "lag was not seen"),
             }
             tell(&stage, &seen);
+            tell_open(&health, &seen);
             if stop.wait(LOOK) {
                 return;
             }
@@ -245,7 +382,20 @@ fn tell(stage: &str, seen: &BTreeMap<Place, Lag>) {
         if let Some(age) = lag.age(now) {
             gauge!(LAG_SECONDS, &labels).set(age.as_secs_f64());
         }
+        let held = lag.open.filter(|open| open.lasts(now)).map_or(Duration::ZERO, |open| open.age(now));
+        gauge!(HELD_BACK, &labels).set(held.as_secs_f64());
     }
+}
+
+/// The stage gets nothing of a partition that is held back: it is not ready, although it waits for nothing by itself.
+fn tell_open(health: &Health, seen: &BTreeMap<Place, Lag>) {
+    let now = Millis((since_epoch() * 1000.0) as i64);
+    let lasting = seen.iter().filter_map(|(place, lag)| {
+        let open = lag.open.filter(|open| open.lasts(now))?;
+        Some(open.worded(place))
+    });
+    let lasting: Vec<_> = lasting.collect();
+    health.seen("held_back", (!lasting.is_empty()).then(|| lasting.join("; ")));
 }
 
 #[cfg(test)]
@@ -254,11 +404,54 @@ mod tests {
 
     #[test]
     fn lag_in_seconds_is_the_age_of_what_waits() {
-        let waits = Lag { records: 3, oldest: Some(Millis(1_000)) };
+        let waits = Lag { records: 3, oldest: Some(Millis(1_000)), open: None };
         assert_eq!(waits.age(Millis(3_500)), Some(Duration::from_millis(2_500)));
         assert_eq!(waits.age(Millis(900)), Some(Duration::ZERO), "the broker's clock is ahead of ours");
         assert_eq!(Lag::default().age(Millis(3_500)), Some(Duration::ZERO), "nothing waits");
-        assert_eq!(Lag { records: 3, oldest: None }.age(Millis(3_500)), None, "not told in time");
+        assert_eq!(Lag { records: 3, ..Lag::default() }.age(Millis(3_500)), None, "not told in time");
+    }
+
+    #[test]
+    fn an_open_transaction_is_told_when_it_lasts() {
+        let open = |seen, since| Open {
+            offset: 7,
+            records: 3,
+            since: Millis(since),
+            seen: Duration::from_millis(seen),
+        };
+        let now = Millis(100_000);
+        let cases = [
+            (open(0, 40_000), false, "old by the clocks, but seen for the first time: clocks differ"),
+            (open(999, 40_000), false, "a moment"),
+            (open(1_000, 40_000), true, "old, and still there"),
+            (open(1_000, 95_001), false, "young"),
+            (open(4_999, 200_000), false, "young, by a clock that is ahead"),
+            (open(5_000, 200_000), true, "seen for long enough, whatever the clocks say"),
+        ];
+        for (open, lasts, why) in cases {
+            assert_eq!(open.lasts(now), lasts, "{why}: {open:?}");
+        }
+        let place = ("agent.actions".to_owned(), 3);
+        assert_eq!(
+            open(0, 1_700_000_000_000).worded(&place),
+            "agent.actions/3 has waited since 2023-11-14T22:13:20Z for the transaction that is open at offset 7"
+        );
+        assert_eq!(open(9_000, 200_000).age(now), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_stage_that_gets_nothing_of_a_partition_is_not_ready_but_lives() {
+        let health = Health::new("alerter");
+        health.clear("starting");
+        let place = ("agent.verdicts".to_owned(), 1);
+        let open = Open { offset: 7, records: 3, since: Millis(0), seen: LASTS };
+        let mut seen = BTreeMap::from([(place, Lag { open: Some(open), ..Lag::default() })]);
+        tell_open(&health, &seen);
+        assert!(health.snapshot().not_ready["held_back"].contains("agent.verdicts/1"));
+        seen.values_mut()
+            .for_each(|lag| lag.open = Some(Open { seen: Duration::ZERO, since: Millis(i64::MAX), ..open }));
+        tell_open(&health, &seen);
+        assert!(health.snapshot().not_ready.is_empty(), "a short one");
     }
 
     #[test]

@@ -56,6 +56,7 @@ all! {
     LAG_RECORDS = Gauge "agentgov_lag_records" ["stage", "topic", "partition"] "Offsets of a partition that the stage's group has not committed.";
     LAG_SECONDS = Gauge "agentgov_lag_seconds" ["stage", "topic", "partition"] "Age of the oldest record of a partition that the stage's group has not committed; 0 if there is none.";
     LAG_SEEN = Gauge "agentgov_lag_seen_timestamp_seconds" ["stage"] "When the lag was last seen, in seconds since the epoch.";
+    HELD_BACK = Gauge "agentgov_held_back_seconds" ["stage", "topic", "partition"] "How long an open transaction has held back a partition that the stage reads; 0 if none has for 5 seconds.";
     RECORDS = Counter "agentgov_records_total" ["stage"] "Records that this process has finished: committed, or inserted.";
     REJECTS = Counter "agentgov_rejects_total" ["stage", "reason"] "Records that this process has rejected.";
     BATCH_RECORDS = Histogram "agentgov_batch_records" ["stage"] "Records of a batch of a processor.";

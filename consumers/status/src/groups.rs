@@ -27,6 +27,8 @@ pub struct Group {
     pub partitions: usize,
     /// How far behind, by topic.
     pub lag: Vec<TopicLag>,
+    /// Partitions that an open transaction holds back: no reader gets at what is behind it.
+    pub held_back: Vec<HeldBack>,
 }
 
 /// How a group is.
@@ -50,6 +52,26 @@ pub struct TopicLag {
     pub records: i64,
     /// Age of the oldest of them in seconds; 0 if there are none, `None` if it is not known.
     pub oldest_seconds: Option<f64>,
+}
+
+/// A partition that an open transaction holds back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HeldBack {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Where the transaction begins.
+    pub offset: i64,
+    /// Offsets from there to the end of the partition, the transaction's own among them.
+    pub records: i64,
+    /// When it began, in milliseconds since the epoch.
+    pub since: i64,
+    /// How long that is, in seconds.
+    pub seconds: f64,
+    /// All that in words.
+    #[serde(skip)]
+    pub worded: String,
 }
 
 impl Group {
@@ -104,9 +126,11 @@ fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -
         _ => GroupState::Rebalancing,
     };
     let held = members.iter().filter_map(|member| assigned(member.assignment()?)).sum();
-    let lags = LagReader::new(&endpoints.kafka, name, places.clone()).and_then(|mut reader| reader.look());
-    let lag = by_topic(&lags.map_err(|e| format!("how far it is behind: {e}"))?, now);
-    Ok(Group { state, members: members.len(), held, partitions: places.len(), lag })
+    let lags = LagReader::new(&endpoints.kafka, name, places.clone())
+        .and_then(|mut reader| reader.look_until_decided());
+    let lags = lags.map_err(|e| format!("how far it is behind: {e}"))?;
+    let (lag, held_back) = (by_topic(&lags, now), held_back(&lags));
+    Ok(Group { state, members: members.len(), held, partitions: places.len(), lag, held_back })
 }
 
 fn by_topic(lags: &BTreeMap<Place, Lag>, now: Millis) -> Vec<TopicLag> {
@@ -122,6 +146,23 @@ fn by_topic(lags: &BTreeMap<Place, Lag>, now: Millis) -> Vec<TopicLag> {
         }
     }
     topics
+}
+
+fn held_back(lags: &BTreeMap<Place, Lag>) -> Vec<HeldBack> {
+    let now = crate::look::now();
+    let lasting = lags.iter().filter_map(|(place, lag)| {
+        let open = lag.open.filter(|open| open.lasts(now))?;
+        Some(HeldBack {
+            topic: place.0.clone(),
+            partition: place.1,
+            offset: open.offset,
+            records: open.records,
+            since: open.since.0,
+            seconds: open.age(now).as_secs_f64(),
+            worded: open.worded(place),
+        })
+    });
+    lasting.collect()
 }
 
 /// How many partitions an assignment names. Kafka's consumer protocol: version (2 bytes), then topics: a count (4), and for
@@ -170,10 +211,10 @@ mod tests {
     fn a_topic_is_as_far_behind_as_its_partition_that_is_most() {
         let place = |topic: &str, partition| (topic.to_owned(), partition);
         let lags = BTreeMap::from([
-            (place("a", 0), Lag { records: 2, oldest: Some(Millis(9_000)) }),
-            (place("a", 1), Lag { records: 3, oldest: Some(Millis(4_000)) }),
+            (place("a", 0), Lag { records: 2, oldest: Some(Millis(9_000)), open: None }),
+            (place("a", 1), Lag { records: 3, oldest: Some(Millis(4_000)), open: None }),
             (place("b", 0), Lag::default()),
-            (place("c", 0), Lag { records: 1, oldest: None }),
+            (place("c", 0), Lag { records: 1, ..Lag::default() }),
         ]);
         let topics = by_topic(&lags, Millis(10_000));
         let told: Vec<_> = topics.iter().map(|t| (t.topic.as_str(), t.records, t.oldest_seconds)).collect();

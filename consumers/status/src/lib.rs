@@ -19,7 +19,7 @@ mod parts;
 mod process;
 mod status;
 
-pub use groups::{Group, GroupState, TopicLag};
+pub use groups::{Group, GroupState, HeldBack, TopicLag};
 pub use log::Log;
 pub use look::{MapSeen, look};
 pub use parts::Part;

@@ -62,7 +62,7 @@ pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: 
     })
 }
 
-fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,9 +1,11 @@
 //! The answers, and what is wrong.
 
+use std::collections::BTreeMap;
+
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
 use serde::Serialize;
 
-use crate::{Group, GroupState, Part, Process};
+use crate::{Group, GroupState, HeldBack, Part, Process};
 
 /// An answer, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -145,6 +147,20 @@ impl Status {
                 }
             }
         }
+        let mut waiting: BTreeMap<(&str, i32), (&HeldBack, Vec<&str>)> = BTreeMap::new();
+        for stage in &self.stages {
+            for held in stage.state.known().into_iter().flat_map(|group| &group.held_back) {
+                let place = (held.topic.as_str(), held.partition);
+                waiting.entry(place).or_insert_with(|| (held, Vec::new())).1.push(&stage.name);
+            }
+        }
+        for (held, stages) in waiting.into_values() {
+            let HeldBack { worded, records, .. } = held;
+            say(
+                format!("{worded}; {records} offsets are held back from {}", stages.join(" and ")),
+                "end that transaction, or its producer: docs/errors/held-back.md",
+            );
+        }
         for stage in &self.stages {
             let Some(group) = stage.state.known() else { continue };
             let name = &stage.name;
@@ -221,7 +237,14 @@ mod tests {
             answer_ms: 1,
         };
         let lag = TopicLag { topic: "t".into(), records: 0, oldest_seconds: Some(0.0) };
-        let group = Group { state: GroupState::Stable, members: 1, held: 12, partitions: 12, lag: vec![lag] };
+        let group = Group {
+            state: GroupState::Stable,
+            members: 1,
+            held: 12,
+            partitions: 12,
+            lag: vec![lag],
+            held_back: vec![],
+        };
         Status {
             health: Health::Unhealthy,
             at: 0,
@@ -251,12 +274,26 @@ mod tests {
         status.judge();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 9] = [
+        let cases: [(&str, Health, Breaks); 10] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("does not run", Health::Unhealthy, |s| group(s).state = GroupState::Empty),
             ("rebalancing", Health::Unhealthy, |s| group(s).state = GroupState::Rebalancing),
             ("2 of 12 partitions have no owner", Health::Unhealthy, |s| group(s).held = 10),
             ("waited for 61 s", Health::Unhealthy, |s| group(s).lag[0].oldest_seconds = Some(61.0)),
+            ("t/3 waits; 5 offsets are held back from evaluator and log-sink", Health::Unhealthy, |s| {
+                let held = HeldBack {
+                    topic: "t".into(),
+                    partition: 3,
+                    offset: 7,
+                    records: 5,
+                    since: 0,
+                    seconds: 6.0,
+                    worded: "t/3 waits".into(),
+                };
+                group(s).held_back = vec![held];
+                let second = Stage { name: "log-sink".into(), ..s.stages[0].clone() };
+                s.stages.push(second);
+            }),
             ("1 differences", Health::Unhealthy, |s| {
                 let differences = vec!["+ create".into()];
                 s.map = Answer::Known(MapState { topics: 1, subjects: 1, differences });

@@ -112,14 +112,17 @@ impl Outcome {
         self.acknowledged = heard.acknowledged;
     }
 
-    /// Notes what the audit found, and holds what was acknowledged against it.
-    pub(crate) fn audited(&mut self, report: Report) {
+    /// Notes what the audit found, and holds what the tenant's sources acknowledged against it.
+    pub(crate) fn audited(&mut self, tenant: &str, report: Report) {
         (self.missing, self.closed) = (0, 0);
         for (source, last) in &self.acknowledged {
-            let seen = report.by_source.get(source).copied().unwrap_or_default();
-            self.missing += u64::try_from(last + 1 - seen.end).unwrap_or_default() + seen.gaps;
+            let seen = report.source(tenant, source).unwrap_or_default();
+            let after = u64::try_from(last.saturating_add(1).saturating_sub(seen.end)).unwrap_or_default();
+            self.missing = self.missing.saturating_add(after).saturating_add(seen.gaps);
             // The closing event has the number after the last one.
-            self.closed += u64::from(seen.total.is_some_and(|total| total > *last && total + 1 == seen.end));
+            self.closed += u64::from(
+                seen.total.is_some_and(|total| total > *last && total.checked_add(1) == Some(seen.end)),
+            );
         }
         self.audit = report;
     }
@@ -146,8 +149,8 @@ mod tests {
             let acknowledged = BTreeMap::from([("s".to_owned(), 9)]);
             let mut outcome = Outcome { settled_ms: Some(0), ..Outcome::default() };
             outcome.heard(Heard { acknowledged, failed: Vec::new() });
-            let by_source = seen.map(|seen| ("s".to_owned(), seen)).into_iter().collect();
-            outcome.audited(Report { by_source, ..Report::default() });
+            let by_source = seen.map(|seen| (("t".to_owned(), "s".to_owned()), seen)).into_iter().collect();
+            outcome.audited("t", Report { by_source, ..Report::default() });
             assert_eq!((outcome.events, outcome.missing, outcome.closed), (10, missing, closed), "{what}");
             assert_eq!(outcome.is_clean(), missing == 0 && closed == 1, "{what}");
         }

@@ -159,7 +159,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             if settled || settling.elapsed() > setup.settle {
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
-                outcome.audited(report);
+                outcome.audited(setup.tenant, report);
                 outcome.ended = fleet.ended().clone();
                 outcome.at_edges = fleet.at_edges().clone();
                 outcome.ended.extend(producers_ended);
@@ -224,7 +224,7 @@ fn audit(
             tell(&format!(
                 "audit: {records} records, {pending} without a row, {unanswered} without an answer"
             ));
-            for Finding { kind, count, first } in &report.findings {
+            for Finding { kind, count, first, .. } in &report.findings {
                 tell(&format!("audit: {} {count}, first {first}", kind.as_str()));
             }
         }

@@ -7,7 +7,7 @@ use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
 
 use super::store::{FactValue, call_size, fact_size};
-use super::{Change, Session};
+use super::{Change, Look, Session};
 use crate::tools::{Finding, Tools};
 
 /// What [`Session::apply`] did.
@@ -20,10 +20,12 @@ pub struct Applied {
 }
 
 impl Session {
-    /// Takes in an event that its source had not sent before, standing at `origin`. `tools` are those of the active bundle.
+    /// Takes in an event that is no repeat, standing at `origin`: `look` says so, which was taken of it just now. `tools` are
+    /// those of the active bundle.
     pub fn apply(
         &mut self,
         event: &ActionEvent<'_>,
+        look: &Look,
         origin: &Origin<'_>,
         tools: Option<&Tools>,
         limits: &SessionLimits,
@@ -35,17 +37,19 @@ impl Session {
         self.events = self.events.saturating_add(1);
         self.last_logged_at = origin.logged_at;
         self.applied_through = origin.offset;
-        self.see(event);
-        match event.r#type {
-            catalogue::TOOL_INVOKED | catalogue::TOOL_RETRIED => {
-                let call_index = self.index_of(event);
-                if call_index == self.tool_calls {
-                    self.tool_calls = self.tool_calls.saturating_add(1);
-                }
-                if let Some(tool) = &event.tool {
-                    self.keep_call(tool, call_index, origin.offset, limits, &mut applied);
-                }
+        if let Some((source, block)) = self.seen.keep(event, look) {
+            applied.changes.push(Change::Numbers { source, block });
+        }
+        if event.is_judged() {
+            let call_index = self.index_of(event);
+            if call_index == self.tool_calls {
+                self.tool_calls = self.tool_calls.saturating_add(1);
             }
+            if let Some(tool) = &event.tool {
+                self.keep_call(tool, call_index, origin.offset, limits, &mut applied);
+            }
+        }
+        match event.r#type {
             catalogue::TOOL_RESPONSE_RECEIVED | catalogue::TOOL_FAILED => {
                 if let Some(result) = &event.result {
                     self.take_result(event, result, origin.offset, tools, limits, &mut applied);
@@ -55,6 +59,7 @@ impl Session {
                 self.ended = true;
                 applied.changes.extend(self.store.all_gone());
                 self.store = super::Store::default();
+                self.seen.shrink();
             }
             _ => {}
         }
@@ -67,13 +72,6 @@ impl Session {
         let retried = (event.r#type == catalogue::TOOL_RETRIED).then_some(event.tool.as_ref()).flatten();
         let first = retried.and_then(|tool| self.store.call(tool.call_id));
         first.map_or(self.tool_calls, |call| call.call_index)
-    }
-
-    fn see(&mut self, event: &ActionEvent<'_>) {
-        match self.sources.iter_mut().find(|(id, _)| id == event.source.id) {
-            Some((_, sequence)) => *sequence = event.source.sequence,
-            None => self.sources.push((event.source.id.to_owned(), event.source.sequence)),
-        }
     }
 
     /// Keeps a call in place of the one of its id. If there is no room for it, that one goes all the same: a result must

@@ -1,16 +1,20 @@
 //! What one session of one tenant knows: counters, facts, calls.
 
 mod apply;
+mod digest;
+mod seen;
 mod store;
 
 use std::time::Duration;
 
-use agentgov_schemas::event::Source;
-use agentgov_schemas::state::{Call, Fact, SessionHeader, SourceSequence};
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader};
 use agentgov_schemas::{Micros, Millis};
 
 use crate::json::NotJson;
 pub use apply::Applied;
+pub use seen::Look;
+use seen::Seen;
 use store::{FactValue, Store};
 pub(crate) use store::{Facts, Kind, StoredCall};
 
@@ -23,8 +27,7 @@ pub struct Session {
     applied_through: i64,
     events: i64,
     tool_calls: i32,
-    /// In the order in which they were first seen.
-    sources: Vec<(String, i64)>,
+    seen: Seen,
     ended: bool,
     limited: bool,
     store: Store,
@@ -47,6 +50,13 @@ pub enum Change {
         /// Its id.
         call_id: String,
     },
+    /// Sixteen numbers of a source that stand in the header no more: see [`Session::numbers`].
+    Numbers {
+        /// The source.
+        source: String,
+        /// Which sixteen, from 0.
+        block: i32,
+    },
     /// A fact that is not known any more: a tombstone.
     FactGone {
         /// Its kind.
@@ -58,6 +68,13 @@ pub enum Change {
     CallGone {
         /// Its id.
         call_id: String,
+    },
+    /// Numbers of a session that is dropped: a tombstone.
+    NumbersGone {
+        /// The source.
+        source: String,
+        /// Which sixteen, from 0.
+        block: i32,
     },
 }
 
@@ -74,7 +91,7 @@ impl Session {
         self.applied_through = header.applied_through;
         self.events = header.events;
         self.tool_calls = header.tool_calls;
-        self.sources = header.sources.iter().map(|source| (source.id.to_owned(), source.sequence)).collect();
+        self.seen.restore(&header.sources);
         self.ended = header.ended;
         self.limited = header.limited;
     }
@@ -103,6 +120,26 @@ impl Session {
         self.store.remove_call(call_id);
     }
 
+    /// Takes over numbers from the changelog.
+    ///
+    /// # Errors
+    /// In words, if they cannot be ours.
+    pub fn restore_numbers(&mut self, numbers: &Numbers<'_>) -> Result<(), String> {
+        if self.seen.restore_block(numbers) {
+            return Ok(());
+        }
+        Err(format!(
+            "expected 16 numbers of 24 bytes each, found block {} of {} bytes",
+            numbers.block,
+            numbers.numbers.len()
+        ))
+    }
+
+    /// Takes over the tombstone of numbers.
+    pub fn restore_numbers_gone(&mut self, source: &str, block: i32) {
+        self.seen.restore_block_gone(source, block);
+    }
+
     /// The header as the changelog must say it.
     pub fn header(&self) -> SessionHeader<'_> {
         SessionHeader {
@@ -111,17 +148,7 @@ impl Session {
             applied_through: self.applied_through,
             events: self.events,
             tool_calls: self.tool_calls,
-            sources: self
-                .sources
-                .iter()
-                .map(|(id, sequence)| SourceSequence {
-                    id,
-                    sequence: *sequence,
-                    recent: b"",
-                    blocks: 0,
-                    unknown_through: None,
-                })
-                .collect(),
+            sources: self.seen.said(),
             facts: i32::try_from(self.store.entries()).unwrap_or(i32::MAX),
             bytes: i64::try_from(self.store.bytes()).unwrap_or(i64::MAX),
             ended: self.ended,
@@ -131,9 +158,7 @@ impl Session {
 
     /// The header takes no more bytes than that in Avro.
     pub fn most_header_bytes(&self) -> usize {
-        // A number takes ten bytes at most, in itself and as the length of a text.
-        let sources: usize = self.sources.iter().map(|(id, _)| id.len() + 20).sum();
-        sources + 128
+        self.seen.most_bytes() + 128
     }
 
     /// A fact as the changelog must say it.
@@ -146,10 +171,17 @@ impl Session {
         self.store.call(call_id).map(StoredCall::as_entry)
     }
 
+    /// Numbers of a source as the changelog must say them.
+    pub fn numbers(&self, source: &str, block: i32) -> Option<Numbers<'_>> {
+        self.seen.block(source, block)
+    }
+
     /// Every entry but the header as a tombstone: what the changelog must be told, beside the header's, when the session
     /// is dropped.
     pub fn all_gone(&self) -> Vec<Change> {
-        self.store.all_gone()
+        let mut gone = self.store.all_gone();
+        gone.extend(self.seen.blocks().map(|(source, block)| Change::NumbersGone { source, block }));
+        gone
     }
 
     /// True if a record logged at `now` comes too late for this session: the caller then drops it, and begins anew.
@@ -158,9 +190,9 @@ impl Session {
         self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
     }
 
-    /// The last sequence seen from a source.
-    pub fn last_sequence(&self, source: &Source<'_>) -> Option<i64> {
-        self.sources.iter().find(|(id, _)| id == source.id).map(|(_, sequence)| *sequence)
+    /// What to make of the number of an event that is not applied yet: a repeat is not applied at all.
+    pub fn look(&mut self, event: &ActionEvent<'_>) -> Look {
+        self.seen.look(event)
     }
 
     /// When it began, as its producer says; `None` before the first event.

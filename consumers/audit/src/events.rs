@@ -1,0 +1,547 @@
+//! The events of the topic of actions, as far as the checks need them: a fixed number of bytes for each record.
+//!
+//! Nothing is decided while the records come in, since partitions come in any order: [`Events::misplaced`],
+//! [`crate::sources`] and [`crate::sessions`] look at all of them afterwards, in the order of their partitions and offsets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use agentgov_schemas::catalogue;
+use agentgov_schemas::key::{SessionKey, check_tenant_id};
+use sha2::{Digest as _, Sha256};
+
+use crate::kafka::Record;
+use crate::murmur2::partition_of;
+use crate::record::Fields;
+use crate::report::{Kind, Report};
+
+/// Where a record of the topic of actions stands: partition and offset.
+pub type At = (i32, i64);
+
+/// The first 16 bytes of a SHA-256: what is compared, in place of what it was made from.
+pub type Short = [u8; 16];
+
+/// Characters of a name that are kept to show it.
+const SHOWN: usize = 200;
+
+/// Why the evaluator has to answer a record, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// With a verdict, or with a reject if it cannot judge it.
+    Answer,
+    /// With a reject: the record names no event that could be told from others.
+    Reject(&'static str),
+}
+
+/// What an event is to the counters of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A tool call.
+    Call,
+    /// A tool call that may have the index of an earlier one.
+    Retry,
+    /// Anything else.
+    Other,
+    /// The end of a source, which belongs to no session.
+    Closing,
+}
+
+/// An event.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub offset: i64,
+    pub logged_at: i64,
+    /// Index of its session's name; `None` if the record is no event of a session.
+    pub session: Option<u32>,
+    /// Index of its source's name; `None` if it names none.
+    pub source: Option<u32>,
+    pub sequence: i64,
+    /// Of all that a repeated event repeats.
+    pub content: Short,
+    pub act: Act,
+    /// On source.closed.
+    pub total: Option<i64>,
+}
+
+/// Two ids of which the first is the tenant's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub tenant: String,
+    pub id: String,
+    pub digest: Short,
+}
+
+/// Names by number, each kept once.
+#[derive(Debug, Default)]
+pub struct Names {
+    known: HashMap<Short, u32>,
+    names: Vec<Name>,
+}
+
+/// Records that do not stand in the partition of their session.
+#[derive(Clone, Copy, Debug)]
+struct Misplaced {
+    count: u64,
+    first: i64,
+    expected: i32,
+}
+
+/// Everything that was seen of the topic of actions.
+#[derive(Debug)]
+pub struct Events {
+    pub topic: String,
+    partitions: usize,
+    pub seen: BTreeMap<i32, Vec<Seen>>,
+    pub sessions: Names,
+    pub sources: Names,
+    misplaced: BTreeMap<i32, Misplaced>,
+}
+
+/// A digest of a list of parts: each with its length before it, so that no two lists have the same bytes.
+#[derive(Default)]
+struct ShortHash(Sha256);
+
+impl ShortHash {
+    fn update(&mut self, part: Option<&[u8]>) {
+        match part {
+            None => self.0.update([0]),
+            Some(part) => {
+                self.0.update([1]);
+                self.0.update((part.len() as u64).to_be_bytes());
+                self.0.update(part);
+            }
+        }
+    }
+
+    fn finish(self) -> Short {
+        self.0.finalize().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// The digest of a tenant and the id of one of its sessions or sources.
+pub fn name_digest(tenant: &str, id: &str) -> Short {
+    let mut hash = ShortHash::default();
+    hash.update(Some(tenant.as_bytes()));
+    hash.update(Some(id.as_bytes()));
+    hash.finish()
+}
+
+impl Names {
+    fn add(&mut self, tenant: &str, id: &str) -> Option<u32> {
+        let digest = name_digest(tenant, id);
+        if let Some(known) = self.known.get(&digest) {
+            return Some(*known);
+        }
+        let next = u32::try_from(self.names.len()).ok()?;
+        let shown = |text: &str| text.chars().take(SHOWN).collect();
+        self.names.push(Name { tenant: shown(tenant), id: shown(id), digest });
+        self.known.insert(digest, next);
+        Some(next)
+    }
+
+    pub fn get(&self, number: u32) -> Option<&Name> {
+        self.names.get(usize::try_from(number).ok()?)
+    }
+
+    /// Numbers and names, in the order of the names.
+    pub fn in_order(&self) -> Vec<(u32, &Name)> {
+        let mut names: Vec<_> = (0..).zip(&self.names).collect();
+        names.sort_by(|(_, a), (_, b)| (&a.tenant, &a.id, a.digest).cmp(&(&b.tenant, &b.id, b.digest)));
+        names
+    }
+}
+
+impl Events {
+    pub fn new(topic: &str, partitions: usize) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            partitions,
+            seen: BTreeMap::new(),
+            sessions: Names::default(),
+            sources: Names::default(),
+            misplaced: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of a record; `event`: its fields, if it decodes. Returns how the evaluator has to answer it.
+    pub fn add(&mut self, record: &Record<'_>, event: Option<Fields<'_>>) -> Option<Expected> {
+        let key = match &event {
+            Some(event) => {
+                let (tenant_id, session_id) = (text(*event, "tenant_id"), text(*event, "session_id"));
+                Some(SessionKey { tenant_id, session_id }.to_bytes())
+            }
+            None => record.key.map(<[u8]>::to_vec),
+        };
+        if let Some(expected) = key.and_then(|key| partition_of(&key, self.partitions))
+            && expected != record.partition
+        {
+            let first = Misplaced { count: 0, first: record.offset, expected };
+            self.misplaced.entry(record.partition).or_insert(first).count += 1;
+        }
+        let event = event?;
+        let (tenant, session) = (text(event, "tenant_id"), text(event, "session_id"));
+        let source = event.record("source");
+        let source_id = source.and_then(|source| source.text("id")).unwrap_or_default();
+        let event_type = text(event, "type");
+        // One that carries a tool call is judged as that, and belongs to a session.
+        let is_closing = event_type == catalogue::SOURCE_CLOSED && !event.has("tool");
+        let rejected = rejected(tenant, session, source_id, text(event, "event_id"));
+        let of_session = rejected.is_none() && !is_closing;
+        let seen = Seen {
+            offset: record.offset,
+            logged_at: record.logged_at,
+            session: if of_session { self.sessions.add(tenant, session) } else { None },
+            source: if source_id.is_empty() { None } else { self.sources.add(tenant, source_id) },
+            sequence: source.and_then(|source| source.number("sequence")).unwrap_or_default(),
+            content: content(event),
+            act: match event_type {
+                catalogue::TOOL_RETRIED => Act::Retry,
+                _ if is_closing => Act::Closing,
+                _ if is_judged(event) => Act::Call,
+                _ => Act::Other,
+            },
+            total: event.record("closing").and_then(|closing| closing.number("total")),
+        };
+        self.seen.entry(record.partition).or_default().push(seen);
+        match rejected {
+            Some(why) => Some(Expected::Reject(why)),
+            None => is_judged(event).then_some(Expected::Answer),
+        }
+    }
+
+    /// Records that do not stand in the partition of their session's key.
+    pub fn misplaced(&self, report: &mut Report) {
+        for (partition, Misplaced { count, first, expected }) in &self.misplaced {
+            report.add_in(Kind::Misplaced, *partition, *count, || {
+                format!("{}/{partition}@{first}, whose session belongs into partition {expected}", self.topic)
+            });
+        }
+    }
+}
+
+fn text<'a>(event: Fields<'a>, name: &str) -> &'a str {
+    event.text(name).unwrap_or_default()
+}
+
+/// Why the evaluator rejects an event whatever it says otherwise.
+fn rejected(tenant: &str, session: &str, source: &str, event: &str) -> Option<&'static str> {
+    if check_tenant_id(tenant).is_err() {
+        return Some("an invalid tenant_id");
+    }
+    let empty =
+        [("an empty session_id", session), ("an empty source.id", source), ("an empty event_id", event)];
+    empty.into_iter().find(|(_, id)| id.is_empty()).map(|(why, _)| why)
+}
+
+/// True if the evaluator judges the event: its type says so, or it carries a tool call, whatever its type.
+fn is_judged(event: Fields<'_>) -> bool {
+    catalogue::is_judged(text(event, "type")) || event.has("tool")
+}
+
+/// What a source repeats when it sends an event again: all that a policy can see or a session takes in (ADR 0015), of payloads
+/// their bytes. Not in it is occurred_at, which an import claims anew at each run.
+fn content(event: Fields<'_>) -> Short {
+    let part = |name| event.record(name);
+    let within = |name, inner| part(name).and_then(|part: Fields<'_>| part.record(inner));
+    let parts: [(Option<Fields<'_>>, &[&str]); 9] = [
+        (Some(event), &["event_id", "type", "environment"]),
+        (part("agent"), &["id"]),
+        (part("actor"), &["id", "type"]),
+        (part("message"), &["id", "role", "has_text", "tool_calls"]),
+        (within("message", "content"), &["data"]),
+        (part("tool"), &["name", "call_id"]),
+        (within("tool", "arguments"), &["data"]),
+        (part("result"), &["call_id", "name", "is_error"]),
+        (within("result", "content"), &["data"]),
+    ];
+    let mut hash = ShortHash::default();
+    for (part, fields) in parts {
+        hash.update(part.map(|_| &b""[..]));
+        for field in fields {
+            hash.update(part.and_then(|part| part.plain(field)).as_deref());
+        }
+    }
+    hash.finish()
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Records of our own, and what becomes of them.
+
+    use std::sync::LazyLock;
+
+    use agentgov_schemas::event::{ActionEvent, Agent, Closing, Payload, Source, ToolCall, ToolResult};
+    use agentgov_schemas::subject;
+    use agentgov_schemas::wire::{Encoder, SchemaId};
+    use agentgov_schemas::{Digest, Micros};
+
+    use super::*;
+    use crate::record;
+
+    /// An event to be encoded.
+    #[derive(Clone, Debug)]
+    pub struct Event {
+        pub event_id: String,
+        pub r#type: &'static str,
+        pub tenant: &'static str,
+        pub session: String,
+        pub source: String,
+        pub sequence: i64,
+        pub occurred_at: i64,
+        pub call: Option<(&'static str, &'static str)>,
+        pub result: Option<&'static str>,
+        pub total: Option<i64>,
+    }
+
+    impl Default for Event {
+        fn default() -> Self {
+            Self {
+                event_id: "0192f0c1-7a3b-7c4d-9e5f-000000000000".to_owned(),
+                r#type: catalogue::TOOL_INVOKED,
+                tenant: "acme",
+                session: "s".to_owned(),
+                source: "a".to_owned(),
+                sequence: 0,
+                occurred_at: 0,
+                call: Some(("call", "{}")),
+                result: None,
+                total: None,
+            }
+        }
+    }
+
+    impl Event {
+        /// The event of a source and number, whose id and arguments follow from both.
+        pub fn of(source: &str, sequence: i64) -> Self {
+            Self {
+                event_id: format!("{source}-{sequence}"),
+                source: source.to_owned(),
+                sequence,
+                ..Self::default()
+            }
+        }
+
+        pub fn closing(source: &str, sequence: i64, total: i64) -> Self {
+            Self {
+                r#type: catalogue::SOURCE_CLOSED,
+                session: format!("source/{source}"),
+                call: None,
+                total: Some(total),
+                ..Self::of(source, sequence)
+            }
+        }
+
+        /// The datum.
+        pub fn encode(&self) -> Vec<u8> {
+            let payload = |data: &'static str| Payload {
+                data: data.as_bytes(),
+                sha256: Digest::of(data.as_bytes()),
+                media_type: "application/json",
+                redacted: false,
+            };
+            let event = ActionEvent {
+                event_id: &self.event_id,
+                r#type: self.r#type,
+                tenant_id: self.tenant,
+                environment: "test",
+                session_id: &self.session,
+                session_label: None,
+                source: Source { id: &self.source, sequence: self.sequence },
+                occurred_at: Micros(self.occurred_at),
+                agent: Agent { id: "agent", name: None, version: None },
+                actor: None,
+                trace: None,
+                message: None,
+                tool: self.call.map(|(call_id, arguments)| ToolCall {
+                    name: "tool",
+                    call_id,
+                    arguments: payload(arguments),
+                }),
+                result: self.result.map(|content| ToolResult {
+                    call_id: "call",
+                    name: None,
+                    is_error: None,
+                    content: payload(content),
+                }),
+                llm: None,
+                decision: None,
+                approval: None,
+                closing: self.total.map(|total| Closing { total }),
+            };
+            let schema = subject::ACTION_EVENT.schema().unwrap();
+            let value = Encoder::new(SchemaId(1), schema).encode(&event).unwrap();
+            value[5..].to_vec()
+        }
+
+        pub fn key(&self) -> Vec<u8> {
+            format!("{}/{}", self.tenant, self.session).into_bytes()
+        }
+    }
+
+    /// A topic of actions under test.
+    pub struct Log {
+        pub events: Events,
+        ends: BTreeMap<i32, i64>,
+        partitions: usize,
+        pub logged_at: i64,
+    }
+
+    impl Log {
+        pub fn new(partitions: usize) -> Self {
+            Self {
+                events: Events::new("actions", partitions),
+                ends: BTreeMap::new(),
+                partitions,
+                logged_at: 0,
+            }
+        }
+
+        /// Appends an event to the partition of its key.
+        pub fn add(&mut self, event: &Event) -> (At, Option<Expected>) {
+            let partition = partition_of(&event.key(), self.partitions).unwrap();
+            self.add_to(partition, event)
+        }
+
+        /// Appends an event to a partition.
+        pub fn add_to(&mut self, partition: i32, event: &Event) -> (At, Option<Expected>) {
+            let key = event.key();
+            self.add_record(partition, Some(&key), &event.encode())
+        }
+
+        /// Appends a record.
+        pub fn add_record(
+            &mut self,
+            partition: i32,
+            key: Option<&[u8]>,
+            datum: &[u8],
+        ) -> (At, Option<Expected>) {
+            let end = self.ends.entry(partition).or_default();
+            let offset = std::mem::replace(end, *end + 1);
+            static SCHEMA: LazyLock<apache_avro::Schema> =
+                LazyLock::new(|| record::parse(subject::ACTION_EVENT.schema().unwrap().text()).unwrap());
+            let decoded = record::decode(&SCHEMA, datum);
+            let record = Record { partition, offset, logged_at: self.logged_at, key, value: Some(datum) };
+            let expected = self.events.add(&record, decoded.as_ref().map(record::Record::fields));
+            ((partition, offset), expected)
+        }
+
+        /// What the partitions hold.
+        pub fn bounds(&self) -> crate::kafka::Partitions {
+            let bounds = |end: &i64| crate::kafka::Bounds { low: 0, end: *end };
+            self.ends.iter().map(|(partition, end)| (*partition, bounds(end))).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Event, Log};
+    use super::*;
+    use crate::report::Report;
+
+    #[test]
+    fn a_record_in_the_partition_of_another_key_is_misplaced() {
+        let session = |session: &str| Event { session: session.to_owned(), ..Event::default() };
+        let event = session("one");
+        let key = event.key();
+        let right = partition_of(&key, 12).unwrap();
+        let wrong = (right + 1) % 12;
+        let other = b"acme/another".as_slice();
+        let other_partition = partition_of(other, 12).unwrap();
+        assert_ne!(other_partition, right);
+        for (what, partition, key, datum, misplaced) in [
+            ("its own partition", right, Some(key.as_slice()), event.encode(), 0),
+            ("another partition", wrong, Some(&key), event.encode(), 1),
+            ("no key, its own partition", right, None, event.encode(), 0),
+            ("no key, another partition", wrong, None, event.encode(), 1),
+            ("an empty key", wrong, Some(b""), event.encode(), 1),
+            (
+                "the key of another session, and its partition",
+                other_partition,
+                Some(other),
+                event.encode(),
+                1,
+            ),
+            (
+                "the key of another session, and the partition of its own",
+                right,
+                Some(other),
+                event.encode(),
+                0,
+            ),
+            ("a key of any bytes", right, Some(b"\xff\0"), event.encode(), 0),
+            ("no event, the partition of its key", right, Some(&key), b"no datum".to_vec(), 0),
+            ("no event, another partition", wrong, Some(&key), b"no datum".to_vec(), 1),
+            ("neither event nor key", wrong, None, b"no datum".to_vec(), 0),
+        ] {
+            let mut log = Log::new(12);
+            log.add_record(partition, key, &datum);
+            let mut report = Report::default();
+            log.events.misplaced(&mut report);
+            assert_eq!(report.count(Kind::Misplaced), misplaced, "{what}");
+            if let Some(finding) = report.of(Kind::Misplaced) {
+                assert!(finding.first.starts_with(&format!("actions/{partition}@0, ")), "{}", finding.first);
+                assert_eq!(finding.by_partition, BTreeMap::from([(partition, 1)]), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_others_is_to_be_rejected_and_what_acts_is_to_be_judged() {
+        let answer = Some(Expected::Answer);
+        let reject = |why| Some(Expected::Reject(why));
+        let event = Event::default;
+        for (event, expected) in [
+            (event(), answer),
+            (Event { r#type: catalogue::USER_INPUT, call: None, ..event() }, None),
+            (Event { r#type: "made.up", call: None, ..event() }, None),
+            (Event { r#type: "Tool.Invoked", ..event() }, answer),
+            (Event { r#type: catalogue::USER_INPUT, ..event() }, answer),
+            (Event { r#type: catalogue::TOOL_RETRIED, call: None, ..event() }, answer),
+            (Event::closing("a", 0, 0), None),
+            (Event { call: Some(("c", "{}")), ..Event::closing("a", 0, 0) }, answer),
+            (Event { tenant: "", ..event() }, reject("an invalid tenant_id")),
+            (Event { tenant: "a/b", ..event() }, reject("an invalid tenant_id")),
+            (Event { session: String::new(), ..event() }, reject("an empty session_id")),
+            (Event { source: String::new(), ..event() }, reject("an empty source.id")),
+            (Event { event_id: String::new(), ..event() }, reject("an empty event_id")),
+            (
+                Event { event_id: String::new(), r#type: catalogue::USER_INPUT, call: None, ..event() },
+                reject("an empty event_id"),
+            ),
+        ] {
+            assert_eq!(Log::new(1).add(&event).1, expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_event_has_the_same_content_and_any_other_another() {
+        let content = |event: &Event| {
+            let mut log = Log::new(1);
+            log.add(event);
+            log.events.seen[&0][0].content
+        };
+        let event = Event::default;
+        let same = content(&event());
+        for repeated in [
+            Event { occurred_at: 5, ..event() },
+            Event { sequence: 9, ..event() },
+            Event { source: "b".to_owned(), ..event() },
+        ] {
+            assert_eq!(content(&repeated), same, "{repeated:?}");
+        }
+        let others = [
+            Event { event_id: "other".to_owned(), ..event() },
+            Event { r#type: catalogue::TOOL_RETRIED, ..event() },
+            Event { call: None, ..event() },
+            Event { call: Some(("call", "{} ")), ..event() },
+            Event { call: Some(("calls", "{}")), ..event() },
+            Event { call: Some(("call{}", "")), ..event() },
+            Event { result: Some(""), ..event() },
+            Event { result: Some("{}"), ..event() },
+        ];
+        let mut contents: Vec<_> = others.iter().map(content).chain([same]).collect();
+        contents.sort_unstable();
+        contents.dedup();
+        assert_eq!(contents.len(), others.len() + 1);
+    }
+}

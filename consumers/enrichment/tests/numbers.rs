@@ -1,0 +1,295 @@
+//! The numbers of a session's sources: which event is a repeat, what is wrong with a number, and what the changelog keeps.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail loudly")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use agentgov_enrichment::{Change, Session};
+use agentgov_schemas::event::{
+    ActionEvent, Actor, Agent, Message, Payload, Source, ToolCall, ToolResult, Trace,
+};
+use agentgov_schemas::state::{SessionHeader, SourceSequence};
+use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::verdict::{Origin, finding};
+use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use proptest::prelude::*;
+
+const MOST_NUMBERS: i64 = 65_536;
+
+fn payload(data: &[u8]) -> Payload<'_> {
+    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
+}
+
+/// An event with everything that policies can see.
+fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
+    ActionEvent {
+        event_id: "e",
+        r#type: catalogue::TOOL_RETRIED,
+        tenant_id: "acme",
+        environment: "test",
+        session_id: "s",
+        session_label: None,
+        source: Source { id, sequence },
+        occurred_at: Micros(1),
+        agent: Agent { id: "bot", name: None, version: None },
+        actor: Some(Actor { id: "ada", r#type: "human" }),
+        trace: None,
+        message: Some(Message {
+            id: "m",
+            role: "assistant",
+            has_text: true,
+            tool_calls: 1,
+            content: Some(payload(b"text")),
+        }),
+        tool: Some(ToolCall { name: "t", call_id: "c", arguments: payload(b"{}") }),
+        result: Some(ToolResult { call_id: "c", name: None, is_error: None, content: payload(b"[]") }),
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: None,
+    }
+}
+
+/// The least that an event can be.
+fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
+    ActionEvent {
+        r#type: catalogue::USER_INPUT,
+        actor: None,
+        message: None,
+        tool: None,
+        result: None,
+        ..event(id, sequence)
+    }
+}
+
+/// What becomes of an event: `None` if it is a repeat, else what is wrong with its number, and what the changelog must say.
+fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<&'static str>, Vec<Change>)> {
+    let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
+    let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
+    let look = session.look(event);
+    if look.repeat_below.is_some() {
+        return None;
+    }
+    let changes = session.apply(event, &look, &origin, None, &limits).changes;
+    Some((look.findings, changes))
+}
+
+fn findings(session: &mut Session, event: &ActionEvent<'_>) -> Option<Vec<&'static str>> {
+    step(session, event).map(|(findings, _)| findings)
+}
+
+#[test]
+fn whatever_a_policy_can_see_makes_another_event() {
+    let first = event("p", 7);
+    let (tool, result, message) = (first.tool.unwrap(), first.result.unwrap(), first.message.unwrap());
+    let actor = first.actor.unwrap();
+    let others = [
+        ActionEvent { event_id: "f", ..first },
+        ActionEvent { r#type: catalogue::TOOL_INVOKED, ..first },
+        ActionEvent { environment: "production", ..first },
+        ActionEvent { agent: Agent { id: "other", ..first.agent }, ..first },
+        ActionEvent { actor: None, ..first },
+        ActionEvent { actor: Some(Actor { id: "bob", ..actor }), ..first },
+        ActionEvent { actor: Some(Actor { r#type: "service", ..actor }), ..first },
+        ActionEvent { message: None, ..first },
+        ActionEvent { message: Some(Message { id: "n", ..message }), ..first },
+        ActionEvent { message: Some(Message { role: "user", ..message }), ..first },
+        ActionEvent { message: Some(Message { has_text: false, ..message }), ..first },
+        ActionEvent { message: Some(Message { tool_calls: 2, ..message }), ..first },
+        ActionEvent { message: Some(Message { content: None, ..message }), ..first },
+        ActionEvent { message: Some(Message { content: Some(payload(b"more")), ..message }), ..first },
+        ActionEvent { tool: None, ..first },
+        ActionEvent { tool: Some(ToolCall { name: "u", ..tool }), ..first },
+        ActionEvent { tool: Some(ToolCall { call_id: "d", ..tool }), ..first },
+        ActionEvent { tool: Some(ToolCall { arguments: payload(b"[]"), ..tool }), ..first },
+        ActionEvent { result: None, ..first },
+        ActionEvent { result: Some(ToolResult { call_id: "d", ..result }), ..first },
+        ActionEvent { result: Some(ToolResult { name: Some(""), ..result }), ..first },
+        ActionEvent { result: Some(ToolResult { is_error: Some(false), ..result }), ..first },
+        ActionEvent { result: Some(ToolResult { is_error: Some(true), ..result }), ..first },
+        ActionEvent { result: Some(ToolResult { content: payload(b"{}"), ..result }), ..first },
+        // Fields that run together.
+        ActionEvent { tool: Some(ToolCall { name: "tc", call_id: "", ..tool }), ..first },
+        // Bytes of its own under the digest of others.
+        ActionEvent {
+            tool: Some(ToolCall { arguments: Payload { data: b"{ }", ..tool.arguments }, ..tool }),
+            ..first
+        },
+    ];
+    let mut session = Session::new();
+    assert_eq!(findings(&mut session, &first), Some(vec![]));
+    for (at, other) in others.iter().enumerate() {
+        assert_eq!(findings(&mut session, other), Some(vec![finding::SEQUENCE_REUSED]), "{at}");
+    }
+    // Each of them is known by now, also the first.
+    for event in others.iter().chain([&first]) {
+        assert_eq!(findings(&mut session, event), None);
+    }
+}
+
+#[test]
+fn what_a_rerun_claims_anew_does_not() {
+    let first = event("p", 7);
+    let tool = first.tool.unwrap();
+    let claims = Payload { sha256: Digest::of(b"lie"), media_type: "", redacted: true, ..tool.arguments };
+    let mut session = Session::new();
+    assert_eq!(findings(&mut session, &first), Some(vec![]));
+    for again in [
+        first,
+        ActionEvent { occurred_at: Micros(2), ..first },
+        ActionEvent { session_label: Some("7/0"), ..first },
+        ActionEvent { trace: Some(Trace { trace_id: "0", span_id: "0" }), ..first },
+        ActionEvent { tool: Some(ToolCall { arguments: claims, ..tool }), ..first },
+    ] {
+        assert_eq!(findings(&mut session, &again), None);
+    }
+    assert_eq!(session.look(&first).repeat_below, Some(7));
+    assert_eq!(session.events(), 1);
+}
+
+#[test]
+fn a_number_hides_nothing() {
+    let mut session = Session::new();
+    let steps: [(&str, i64, Option<Vec<&str>>); 11] = [
+        ("p", i64::MAX, Some(vec![])),
+        ("p", 0, Some(vec![finding::OUT_OF_ORDER])),
+        ("p", 1, Some(vec![finding::OUT_OF_ORDER])),
+        ("p", 1, None),
+        ("q", 1, Some(vec![])),
+        ("q", 5, Some(vec![])),
+        ("q", 3, Some(vec![finding::OUT_OF_ORDER])),
+        ("q", -1, Some(vec![finding::NEGATIVE_SEQUENCE, finding::OUT_OF_ORDER])),
+        ("q", -1, None),
+        ("r", i64::MIN, Some(vec![finding::NEGATIVE_SEQUENCE])),
+        ("p", i64::MAX, None),
+    ];
+    for (id, sequence, expected) in steps {
+        assert_eq!(findings(&mut session, &bare(id, sequence)), expected, "{id} {sequence}");
+    }
+}
+
+#[test]
+fn beyond_the_limits_every_event_counts_and_says_so() {
+    let mut session = Session::new();
+    for sequence in 0..MOST_NUMBERS {
+        assert_eq!(findings(&mut session, &bare("p", sequence)), Some(vec![]));
+    }
+    let limit = || Some(vec![finding::SEQUENCE_LIMIT]);
+    for _ in 0..2 {
+        assert_eq!(findings(&mut session, &bare("p", MOST_NUMBERS)), limit());
+    }
+    assert_eq!(findings(&mut session, &bare("q", 0)), limit());
+    assert_eq!(findings(&mut session, &bare("p", 17)), None, "those that are kept are known");
+    let other = ActionEvent { event_id: "f", ..bare("p", 17) };
+    let both = vec![finding::SEQUENCE_REUSED, finding::SEQUENCE_LIMIT];
+    assert_eq!(findings(&mut session, &other), Some(both));
+    assert_eq!(session.header().sources.len(), 1);
+
+    let ids: Vec<String> = (0..65).map(|i| format!("p{i}")).collect();
+    let mut session = Session::new();
+    for (at, id) in ids.iter().enumerate() {
+        let event = ActionEvent { source: Source { id, sequence: 0 }, ..bare("", 0) };
+        assert_eq!(findings(&mut session, &event), Some(vec![finding::SEQUENCE_LIMIT; at / 64]), "{id}");
+        assert_eq!(findings(&mut session, &event), if at < 64 { None } else { limit() }, "{id}");
+    }
+}
+
+/// A header that was written before numbers were kept.
+#[test]
+fn of_what_an_older_version_saw_nothing_is_hidden() {
+    let mut session = Session::new();
+    let sources =
+        vec![SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None }];
+    let header = SessionHeader { events: 10, sources, ..Session::new().header() };
+    session.restore_header(&header);
+    let unknown = || Some(vec![finding::SEQUENCE_UNKNOWN]);
+    let steps =
+        [(9, unknown()), (9, None), (10, Some(vec![])), (4, unknown()), (4, None), (12, Some(vec![]))];
+    for (sequence, expected) in steps {
+        assert_eq!(findings(&mut session, &bare("p", sequence)), expected, "{sequence}");
+        // And after any restart.
+        let mut again = Session::new();
+        again.restore_header(&session.header());
+        assert_eq!(again.header(), session.header());
+        session = again;
+    }
+    assert_eq!(findings(&mut session, &bare("p", 11)), Some(vec![finding::OUT_OF_ORDER]));
+    assert_eq!(findings(&mut session, &bare("p", 0)), unknown());
+}
+
+#[test]
+fn numbers_that_are_not_ours_are_refused() {
+    let mut session = Session::new();
+    let numbers = [0; 24 * 16];
+    for (block, numbers) in
+        [(-1, &numbers[..]), (4096, &numbers), (0, &numbers[1..]), (0, &numbers[24..]), (0, b"")]
+    {
+        let numbers = agentgov_schemas::state::Numbers { source: "p", block, numbers };
+        assert!(session.restore_numbers(&numbers).unwrap_err().contains("expected 16 numbers"));
+    }
+    assert!(session.header().sources.is_empty());
+}
+
+/// What the changelog holds, by key: the header under the first.
+type Changelog = BTreeMap<(String, i32), Vec<u8>>;
+
+fn tell(changelog: &mut Changelog, session: &Session, changes: &[Change]) {
+    for change in changes {
+        if let Change::Numbers { source, block } = change {
+            let numbers = session.numbers(source, *block).unwrap().numbers.to_vec();
+            assert_eq!(changelog.insert((source.clone(), *block), numbers), None, "written once");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A plain model, and a session that is read back from its changelog now and then, its entries in any order.
+    #[test]
+    fn as_a_set_of_all_that_came(
+        steps in prop::collection::vec((0..2_usize, prop_oneof![Just(1_i64), -20..20_i64], 0..3_usize, any::<bool>()), 0..150),
+        entries_first in any::<bool>(),
+    ) {
+        let (mut session, mut changelog) = (Session::new(), Changelog::new());
+        let mut seen: [BTreeSet<(i64, usize)>; 2] = Default::default();
+        let mut last = [0, 0];
+        for (at, jump, content, restart) in steps {
+            last[at] += jump;
+            let sequence = last[at];
+            let event = ActionEvent { event_id: ["a", "b", "c"][content], ..bare(["p", "q"][at], sequence) };
+            let highest = seen[at].last().map(|(number, _)| *number);
+            let expected = if seen[at].contains(&(sequence, content)) {
+                None
+            } else {
+                let negative = (sequence < 0).then_some(finding::NEGATIVE_SEQUENCE);
+                let order = if seen[at].iter().any(|(number, _)| *number == sequence) {
+                    Some(finding::SEQUENCE_REUSED)
+                } else {
+                    highest.filter(|highest| sequence < *highest).map(|_| finding::OUT_OF_ORDER)
+                };
+                Some(negative.into_iter().chain(order).collect::<Vec<_>>())
+            };
+            let found = step(&mut session, &event);
+            prop_assert_eq!(found.as_ref().map(|(findings, _)| findings), expected.as_ref(), "{} {}", at, sequence);
+            tell(&mut changelog, &session, &found.map(|(_, changes)| changes).unwrap_or_default());
+            seen[at].insert((sequence, content));
+            if restart {
+                let mut restored = Session::new();
+                if !entries_first {
+                    restored.restore_header(&session.header());
+                }
+                for ((source, block), numbers) in &changelog {
+                    let numbers = agentgov_schemas::state::Numbers { source, block: *block, numbers };
+                    restored.restore_numbers(&numbers).unwrap();
+                }
+                restored.restore_header(&session.header());
+                prop_assert_eq!(restored.header(), session.header());
+                let gone = restored.all_gone();
+                prop_assert_eq!(&gone, &session.all_gone());
+                prop_assert_eq!(gone.len(), changelog.len(), "each entry is buried");
+                session = restored;
+            }
+        }
+    }
+}
