@@ -93,7 +93,8 @@ impl Running {
         within: Duration,
         mut met: impl FnMut(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + within;
+        // `None`: later than the clock goes.
+        let deadline = Instant::now().checked_add(within);
         while !met(self)? {
             let trouble = || {
                 let told = self.health().into_iter().flat_map(|stage| {
@@ -111,7 +112,7 @@ impl Running {
                     trouble(),
                 ));
             }
-            if Instant::now() > deadline {
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 let what = format!("expected {what} within {within:?}; still not so. What the stages say:");
                 return Err(Failure::all(ExitCode::TryAgain, &what, trouble()));
             }
@@ -172,5 +173,24 @@ fn run(config: processor::Config) -> Result<(), StageError> {
             accept_gap: config.accept_gap,
         }),
         other => Err(StageError::Config(format!("topology: `{other}` is no stage of this build"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_length_of_time_is_waited_for() {
+        let topology = Arc::new(Topology::embedded().unwrap());
+        let endpoints = Endpoints {
+            kafka: agentgov_connect::KafkaEndpoint::default(),
+            registry: agentgov_connect::RegistryEndpoint::default(),
+            clickhouse: agentgov_connect::ClickHouseEndpoint::default(),
+        };
+        let running = Running::start(&[], &endpoints, &topology, false).unwrap();
+        running.wait("nothing", Duration::MAX, |_| Ok(true)).unwrap();
+        let late = running.wait("what never comes", Duration::ZERO, |_| Ok(false));
+        assert!(late.is_err());
     }
 }

@@ -14,7 +14,8 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         TopologyCommand::Check { file } => {
             let file = file.or_else(|| global.topology.clone());
             let topology = context::topology_from(file.as_deref())?;
-            let partitions: i32 = topology.topics.values().map(|topic| topic.value.partitions.value).sum();
+            let partitions: i64 =
+                topology.topics.values().map(|topic| i64::from(topic.value.partitions.value)).sum();
             say!(
                 "ok: {} topics with {} partitions, {} stages, {} stores",
                 topology.topics.len(),

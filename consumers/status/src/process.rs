@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::describe;
+use agentgov_connect::{describe, read_text};
 use agentgov_runtime::serve::{Readiness, StageReadiness};
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ fn ask(url: &str) -> Result<Readiness, String> {
     let answer =
         http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
-    let body = answer.text().map_err(|e| describe(&e.without_url()))?;
+    let body = read_text(answer)?;
     serde_json::from_str(&body)
         .map_err(|e| format!("expected the answer of `agentgov run --listen`, found {status}: {e}"))
 }

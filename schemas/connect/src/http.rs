@@ -1,12 +1,16 @@
 //! HTTP clients, each made in one place.
 
+use std::io::Read as _;
 use std::net::IpAddr;
 
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
-use reqwest::blocking::{Client, ClientBuilder};
+use reqwest::blocking::{Client, ClientBuilder, Response};
 
-use crate::{Tls, TlsError};
+use crate::{Tls, TlsError, describe};
+
+/// Most bytes of an answer that are read. The largest that a server of ours gives are some hundred KiB.
+const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// What every blocking client starts from. With a URL of https it goes nowhere else, not even by a redirect. A URL of this
 /// machine is reached without the proxy of the environment (`HTTP_PROXY` and its kin), which would not find it.
@@ -20,6 +24,25 @@ pub fn http_client(url: &str, tls: &Tls) -> Result<ClientBuilder, TlsError> {
         Client::builder()
     };
     Ok(if is_here(url) { builder.no_proxy() } else { builder })
+}
+
+/// Reads the body of an answer as text. A server may send any number of bytes, whatever length it claims: no more than 16 MiB
+/// are taken.
+///
+/// # Errors
+/// The connection failed, or the answer is longer.
+pub fn read_text(answer: Response) -> Result<String, String> {
+    let mut body = Vec::new();
+    answer.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut body).map_err(|error| {
+        match error.downcast::<reqwest::Error>() {
+            Ok(error) => describe(&error.without_url()),
+            Err(error) => error.to_string(),
+        }
+    })?;
+    if body.len() as u64 > MAX_ANSWER_BYTES {
+        return Err(format!("expected an answer of at most {MAX_ANSWER_BYTES} bytes, found more"));
+    }
+    Ok(String::from_utf8(body).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// Names the proxy of the environment through which a client of [`http_client`] reaches `url`, without its credentials.
@@ -124,5 +147,37 @@ mod tests {
             assert_eq!(proxy_by(&matcher, url).as_deref(), proxy, "{url}");
         }
         assert_eq!(proxy_of("http://127.0.0.1:8081"), None);
+    }
+
+    /// Reads the answer of a server that sends `head`, then `body` so many times, then nothing.
+    fn answer(head: &str, body: Vec<u8>, times: u64) -> Result<String, String> {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            // The client may hang up.
+            (0..times).take_while(|_| stream.write_all(&body).is_ok()).count() as u64
+        });
+        let client = http_client(&url, &Tls::default()).unwrap().build().unwrap();
+        let found = read_text(client.get(&url).send().unwrap());
+        assert!(server.join().unwrap() <= 1 << 10, "the client hung up");
+        found
+    }
+
+    #[test]
+    fn an_answer_is_read_as_far_as_it_goes_whatever_length_it_claims() {
+        let text = |bytes: &[u8]| bytes.to_vec();
+        assert_eq!(answer("", text(b"as it is"), 1).as_deref(), Ok("as it is"));
+        assert_eq!(answer("", text(b"no \xff text"), 1).as_deref(), Ok("no \u{fffd} text"));
+        assert_eq!(answer("content-length: 4\r\n", text(b"four"), 1).as_deref(), Ok("four"));
+        assert!(answer("content-length: 9223372036854775807\r\n", text(b"four"), 1).is_err());
+        for head in ["", "content-length: 9223372036854775807\r\n"] {
+            let endless = answer(head, vec![b'a'; 1 << 20], u64::MAX).unwrap_err();
+            assert_eq!(endless, "expected an answer of at most 16777216 bytes, found more");
+        }
     }
 }

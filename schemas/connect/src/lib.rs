@@ -22,7 +22,7 @@ pub use describe::describe;
 pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, RegistryEndpoint};
 #[cfg(feature = "clickhouse")]
 pub use http::clickhouse_client;
-pub use http::http_client;
+pub use http::{http_client, read_text};
 pub use kafka::{KafkaEndpoint, LoginError, Mechanism, SaslLogin};
 pub use reach::{Reach, Reaching, keep_reaching};
 pub use registry::{RegistryError, SchemaRegistry};

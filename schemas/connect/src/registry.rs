@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::proxy_of;
-use crate::{Login, RegistryEndpoint, TlsError, describe, http_client};
+use crate::{Login, RegistryEndpoint, TlsError, describe, http_client, read_text};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -188,7 +188,7 @@ impl SchemaRegistry {
             |message| RegistryError::Unavailable { url: url.to_owned(), message: format!("{message}{via}") };
         let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
         let status = answer.status();
-        let body = answer.text().map_err(|e| unavailable(describe(&e)))?;
+        let body = read_text(answer).map_err(unavailable)?;
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(unavailable(shown(status, &body)));
         }
@@ -235,7 +235,7 @@ fn parse<T: for<'de> Deserialize<'de>>(
     if !status.is_success() {
         return Err(unexpected(shown(status, body)));
     }
-    serde_json::from_str(body).map_err(|e| unexpected(format!("{body} ({e})")))
+    serde_json::from_str(body).map_err(|e| unexpected(format!("{} ({e})", shown(status, body))))
 }
 
 #[cfg(test)]

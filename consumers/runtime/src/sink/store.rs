@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, describe, http_client};
+use agentgov_connect::{ClickHouseEndpoint, describe, http_client, read_text};
 use reqwest::Url;
 use reqwest::blocking::{Body, Client, RequestBuilder};
 use serde::de::DeserializeOwned;
@@ -166,7 +166,7 @@ impl Store {
                 answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
             }
         };
-        let (status, code, body) = answer.map_err(|e| no_answer(describe(&e.without_url())))?;
+        let (status, code, body) = answer.map_err(no_answer)?;
         if status == reqwest::StatusCode::OK && code.is_none() {
             return Ok(body);
         }
@@ -178,11 +178,11 @@ impl Store {
 /// Status, the code of an exception if there is one, body.
 type Answer = (reqwest::StatusCode, Option<u32>, String);
 
-fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
-    let answer = request.send()?;
+fn exchange(request: RequestBuilder) -> Result<Answer, String> {
+    let answer = request.send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
     let code = answer.headers().get(EXCEPTION_CODE).and_then(|code| code.to_str().ok()?.parse().ok());
-    Ok((status, code, answer.text()?))
+    Ok((status, code, read_text(answer)?))
 }
 
 /// `text` as an SQL literal.
