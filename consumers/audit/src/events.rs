@@ -125,6 +125,14 @@ pub fn name_digest(tenant: &str, id: &str) -> Short {
     hash.finish()
 }
 
+/// A name as it is shown: its beginning, if it is long.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(SHOWN) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+    }
+}
+
 impl Names {
     fn add(&mut self, tenant: &str, id: &str) -> Option<u32> {
         let digest = name_digest(tenant, id);
@@ -132,7 +140,6 @@ impl Names {
             return Some(*known);
         }
         let next = u32::try_from(self.names.len()).ok()?;
-        let shown = |text: &str| text.chars().take(SHOWN).collect();
         self.names.push(Name { tenant: shown(tenant), id: shown(id), digest });
         self.known.insert(digest, next);
         Some(next)
@@ -332,13 +339,20 @@ pub mod testing {
 
         /// The datum.
         pub fn encode(&self) -> Vec<u8> {
+            let schema = subject::ACTION_EVENT.schema().unwrap();
+            let value = Encoder::new(SchemaId(1), schema).encode(&self.event()).unwrap();
+            value[5..].to_vec()
+        }
+
+        /// The same, as the stages have it.
+        pub fn event(&self) -> ActionEvent<'_> {
             let payload = |data: &'static str| Payload {
                 data: data.as_bytes(),
                 sha256: Digest::of(data.as_bytes()),
                 media_type: "application/json",
                 redacted: false,
             };
-            let event = ActionEvent {
+            ActionEvent {
                 event_id: &self.event_id,
                 r#type: self.r#type,
                 tenant_id: self.tenant,
@@ -366,10 +380,7 @@ pub mod testing {
                 decision: None,
                 approval: None,
                 closing: self.total.map(|total| Closing { total }),
-            };
-            let schema = subject::ACTION_EVENT.schema().unwrap();
-            let value = Encoder::new(SchemaId(1), schema).encode(&event).unwrap();
-            value[5..].to_vec()
+            }
         }
 
         pub fn key(&self) -> Vec<u8> {
@@ -511,6 +522,25 @@ mod tests {
         ] {
             assert_eq!(Log::new(1).add(&event).1, expected, "{event:?}");
         }
+    }
+
+    #[test]
+    fn ids_of_any_length_are_kept_by_digest_and_beginning() {
+        let mut names = Names::default();
+        let long = |last: &str| "ü".repeat(100_000) + last;
+        for (tenant, id, number) in [
+            ("t", long("a"), 0),
+            ("t", long("b"), 1),
+            ("t", long("a"), 0),
+            ("u", long("a"), 2),
+            ("t", String::new(), 3),
+        ] {
+            assert_eq!(names.add(tenant, &id), Some(number));
+        }
+        assert_eq!(names.get(1).unwrap().id, "ü".repeat(SHOWN) + "…");
+        let in_order: Vec<u32> = names.in_order().iter().map(|(number, _)| *number).collect();
+        assert_eq!((in_order[0], in_order[3]), (3, 2));
+        assert_ne!(name_digest("a", "bc"), name_digest("ab", "c"));
     }
 
     #[test]

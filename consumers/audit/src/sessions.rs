@@ -181,7 +181,13 @@ fn count(events: &[&Seen], through: i64) -> Counted {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_schemas::catalogue;
+    use std::time::Duration;
+
+    use agentgov_enrichment::Session;
+    use agentgov_schemas::topology::{SessionLimits, Span};
+    use agentgov_schemas::verdict::{Origin, finding};
+    use agentgov_schemas::{Millis, catalogue};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::events::name_digest;
@@ -388,5 +394,47 @@ mod tests {
         let limit = MAX_NUMBERS as i64;
         assert!((0..=limit).all(&mut new));
         assert!(!new(0) && !new(limit - 1) && new(limit) && new(limit));
+    }
+
+    proptest! {
+        /// Written apart, the audit's rule and the evaluator's are the same.
+        #[test]
+        fn the_rule_is_the_evaluators(
+            events in prop::collection::vec((0..3_usize, -2..6_i64, 0..3_usize, any::<bool>()), 0..60),
+        ) {
+            let sources = ["a", "b", "c"];
+            let contents = ["{}", "{\"x\":1}", ""];
+            let limits = SessionLimits { ttl: Span(Duration::from_secs(1)), max_facts: 10, max_bytes: 10_000 };
+            let mut session = Session::new();
+            let (mut log, mut numbers, mut counted) = (Log::new(1), Numbers::default(), Vec::new());
+            for (offset, (source, sequence, content, calls)) in events.into_iter().enumerate() {
+                let event = Event {
+                    call: calls.then_some(("call", contents[content])),
+                    result: (!calls).then_some(contents[content]),
+                    r#type: if calls { catalogue::TOOL_INVOKED } else { catalogue::TOOL_RESPONSE_RECEIVED },
+                    ..Event::of(sources[source], sequence)
+                };
+                log.add(&event);
+                let event = event.event();
+                let look = session.look(&event);
+                let seen = log.events.seen[&0][offset];
+                let expected = if look.repeat_below.is_some() {
+                    Numbered::Repeated
+                } else if look.findings.contains(&finding::OUT_OF_ORDER) {
+                    Numbered::OutOfOrder
+                } else {
+                    Numbered::New
+                };
+                prop_assert_eq!(numbers.take(&seen), expected);
+                if expected != Numbered::Repeated {
+                    counted.push(seen);
+                    let origin = Origin { topic: "t", partition: 0, offset: offset as i64, logged_at: Millis(0) };
+                    session.apply(&event, &look, &origin, None, &limits);
+                }
+            }
+            let found = count(&counted.iter().collect::<Vec<_>>(), i64::MAX);
+            prop_assert_eq!(found.events, session.events());
+            prop_assert_eq!(found.tool_calls, Some(i64::from(session.tool_calls())));
+        }
     }
 }
