@@ -9,9 +9,9 @@
 //! What is drawn together, because nothing lies between that anyone could see:
 //! - an answer is read when the server sends it; a lost or late one is a [`Action::Doubt`] before the server acts
 //! - a killed process that is started again is a doubt as well: it remembers nothing, and its requests stay under way
+//! - a second reader, which looks whether offsets that were passed over hold no record, answers at once; a [`Action::Miss`] is a first
+//!   reader that passed over a record, and what comes of it
 //! - a stopped process (SIGSTOP) is one that takes no action for long; a zombie, one that has not learnt of a rebalance
-
-use std::ops::Range;
 
 use stateright::{Model, Property};
 
@@ -31,8 +31,8 @@ pub struct Sink {
 /// Everything at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// The offsets of the table's rows, in order.
-    table: Vec<u8>,
+    /// The table's rows, in order.
+    table: Vec<Row>,
     /// The claim that the server holds; 0: none.
     claim: u8,
     /// The claim before it. Kept for [`Flaw::PersistentClaims`] only.
@@ -48,6 +48,22 @@ pub struct State {
     committed: u8,
     restarts: u8,
     sinks: Vec<Process>,
+}
+
+/// A row: its offset, and how many offsets right before it it counts as passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Row {
+    offset: u8,
+    skipped: u8,
+}
+
+/// What an insert has: the rows of the records from an offset up to another, not included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rows {
+    from: u8,
+    to: u8,
+    /// So many offsets at the beginning are passed over, whether there are records or not. Of [`Flaw::NoSecondReader`].
+    blind: u8,
 }
 
 /// A process.
@@ -68,7 +84,7 @@ enum Step {
     Claimed { claim: u8 },
     Drained { claim: u8 },
     Ready { claim: u8, next: u8 },
-    Inserting { claim: u8, rows: Range<u8> },
+    Inserting { claim: u8, rows: Rows },
 }
 
 /// A request, on its way or in the server.
@@ -88,7 +104,7 @@ pub enum Request {
         /// The claim that its rows carry.
         claim: u8,
         /// Their offsets.
-        rows: Range<u8>,
+        rows: Rows,
         /// How far it is.
         at: Progress,
     },
@@ -124,6 +140,8 @@ pub enum Action {
     Look(usize),
     /// A process sends an insert up to this offset, not included.
     Insert(usize, u8),
+    /// A process is given the record before this offset, and not the one before that, which is there.
+    Miss(usize, u8),
     /// The server takes the next step of a request: its claim holds; it starts; the fence looks; its rows are there.
     Serve(Request),
     /// The connection of a running insert is cut, and the server cancels it.
@@ -175,8 +193,16 @@ impl Sink {
             }
             Step::Drained { .. } => actions.push(Action::Look(sink)),
             Step::Ready { next, .. } => {
-                let last = (next + self.bounds.block).min(self.bounds.records);
-                actions.extend((next + 1..=last).map(|to| Action::Insert(sink, to)));
+                let ends = (next + 1..=self.bounds.offsets).filter(|to| self.is_record(to - 1));
+                for to in ends {
+                    let records = (next..to).filter(|offset| self.is_record(*offset)).count();
+                    if records <= usize::from(self.bounds.block) {
+                        actions.push(Action::Insert(sink, to));
+                    }
+                    if records == 2 && claims_left {
+                        actions.push(Action::Miss(sink, to));
+                    }
+                }
             }
         }
     }
@@ -192,15 +218,42 @@ impl Sink {
 
     fn look(&self, state: &mut State, sink: usize) {
         let Step::Drained { claim } = state.sinks[sink].step else { return };
-        let end = state.table.last().map_or(0, |last| last + 1);
+        let end = state.table.last().map_or(0, |last| last.offset + 1);
         let next = if self.is(Flaw::NoLook) { state.committed } else { end };
         state.sinks[sink].step = Step::Ready { claim, next };
     }
 
-    fn insert(&self, state: &mut State, sink: usize, to: u8) {
+    const fn is_record(&self, offset: u8) -> bool {
+        self.bounds.empty & (1 << offset) == 0
+    }
+
+    /// The rows of an insert: each record is one, and counts what was passed over right before it.
+    fn rows(&self, rows: Rows) -> Vec<Row> {
+        let mut skipped = 0;
+        let mut found = Vec::new();
+        for offset in rows.from..rows.to {
+            if offset < rows.from + rows.blind || !self.is_record(offset) {
+                skipped += u8::from(!self.is(Flaw::Uncounted));
+            } else {
+                found.push(Row { offset, skipped });
+                skipped = 0;
+            }
+        }
+        found
+    }
+
+    /// The first reader passes over a record. The second one finds it: a doubt.
+    fn miss(&self, state: &mut State, sink: usize, to: u8) {
+        match self.is(Flaw::NoSecondReader) {
+            true => self.insert(state, sink, to, true),
+            false => state.sinks[sink].step = Step::Assigned,
+        }
+    }
+
+    fn insert(&self, state: &mut State, sink: usize, to: u8, misses: bool) {
         let Step::Ready { claim, next } = state.sinks[sink].step else { return };
-        let rows = next..to;
-        state.under_way.push(Request::Insert { sink, claim, rows: rows.clone(), at: Progress::Travelling });
+        let rows = Rows { from: next, to, blind: if misses { to - 1 - next } else { 0 } };
+        state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Travelling });
         state.sinks[sink].step = match self.is(Flaw::Pipelined) {
             true => Step::Ready { claim, next: to },
             false => Step::Inserting { claim, rows },
@@ -211,7 +264,7 @@ impl Sink {
         let step = &mut state.sinks[sink].step;
         *step = match step {
             Step::Inserting { claim, rows } if self.is(Flaw::SentAgain) => {
-                Step::Ready { claim: *claim, next: rows.start }
+                Step::Ready { claim: *claim, next: rows.from }
             }
             _ => Step::Assigned,
         };
@@ -242,15 +295,15 @@ impl Sink {
                     state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Passed });
                 }
                 // Refused: 469.
-                Progress::Running => answer(state, sink, claim, &rows, Step::Assigned),
+                Progress::Running => answer(state, sink, claim, rows, Step::Assigned),
                 Progress::Passed => {
-                    state.table.extend(rows.clone());
+                    state.table.extend(self.rows(rows));
                     state.table.sort_unstable();
                     let current = state.sinks[sink].generation == state.generation;
-                    if self.is(Flaw::NoLook) && current && waits(state, sink, claim, &rows) {
-                        state.committed = rows.end;
+                    if self.is(Flaw::NoLook) && current && waits(state, sink, claim, rows) {
+                        state.committed = rows.to;
                     }
-                    answer(state, sink, claim, &rows, Step::Ready { claim, next: rows.end });
+                    answer(state, sink, claim, rows, Step::Ready { claim, next: rows.to });
                 }
             },
         }
@@ -264,22 +317,22 @@ fn remove(state: &mut State, request: &Request) {
 }
 
 /// Whether a process waits for the answer to this insert.
-fn waits(state: &State, sink: usize, claim: u8, rows: &Range<u8>) -> bool {
-    state.sinks[sink].step == Step::Inserting { claim, rows: rows.clone() }
+fn waits(state: &State, sink: usize, claim: u8, rows: Rows) -> bool {
+    state.sinks[sink].step == Step::Inserting { claim, rows }
 }
 
 /// Hands the answer to the process, if it still waits for it.
-fn answer(state: &mut State, sink: usize, claim: u8, rows: &Range<u8>, then: Step) {
+fn answer(state: &mut State, sink: usize, claim: u8, rows: Rows, then: Step) {
     if waits(state, sink, claim, rows) {
         state.sinks[sink].step = then;
     }
 }
 
 /// What orders requests, so that the same ones are the same state.
-fn rank(request: &Request) -> (usize, u8, Range<u8>, Option<Progress>) {
+const fn rank(request: &Request) -> (usize, u8, Rows, Option<Progress>) {
     match request {
-        Request::Claim { sink, claim } => (*sink, *claim, 0..0, None),
-        Request::Insert { sink, claim, rows, at } => (*sink, *claim, rows.clone(), Some(*at)),
+        Request::Claim { sink, claim } => (*sink, *claim, Rows { from: 0, to: 0, blind: 0 }, None),
+        Request::Insert { sink, claim, rows, at } => (*sink, *claim, *rows, Some(*at)),
     }
 }
 
@@ -343,7 +396,8 @@ impl Model for Sink {
                 state.sinks[sink].step = Step::Drained { claim };
             }
             Action::Look(sink) => self.look(&mut state, sink),
-            Action::Insert(sink, to) => self.insert(&mut state, sink, to),
+            Action::Insert(sink, to) => self.insert(&mut state, sink, to, false),
+            Action::Miss(sink, to) => self.miss(&mut state, sink, to),
             Action::Serve(request) => self.serve(&mut state, request),
             Action::Cut(request) => remove(&mut state, &request),
             Action::Restart(claim) => {
@@ -355,20 +409,34 @@ impl Model for Sink {
                 state.under_way.retain(survives);
             }
         }
-        state.under_way.sort_unstable_by_key(|request| {
-            let (sink, claim, rows, at) = rank(request);
-            (sink, claim, rows.start, rows.end, at)
-        });
+        state.under_way.sort_unstable_by_key(rank);
         Some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("the table is a prefix of the topic", |_, state: &State| {
-                state.table.iter().copied().eq(0..u8::try_from(state.table.len()).unwrap_or(u8::MAX))
-            }),
+            Property::always(
+                "the table has the records of a prefix of the topic",
+                |model: &Self, state: &State| {
+                    let end = state.table.last().map_or(0, |last| last.offset + 1);
+                    let records = (0..end).filter(|offset| model.is_record(*offset));
+                    state.table.iter().map(|row| row.offset).eq(records)
+                },
+            ),
+            Property::always(
+                "rows and what they count as passed over are all offsets",
+                |_, state: &State| {
+                    let skipped: u8 = state.table.iter().map(|row| row.skipped).sum();
+                    let end = state.table.last().map_or(0, |last| usize::from(last.offset) + 1);
+                    state.table.len() + usize::from(skipped) == end
+                },
+            ),
             Property::sometimes("all records are there", |model: &Self, state: &State| {
-                state.table.last().is_some_and(|last| last + 1 == model.bounds.records)
+                let last = (0..model.bounds.offsets).rfind(|offset| model.is_record(*offset));
+                state.table.last().map(|last| last.offset) == last
+            }),
+            Property::sometimes("a row counts an offset without a record", |_, state: &State| {
+                state.table.iter().any(|row| row.skipped > 0)
             }),
             // Without these the model would hold for want of anything happening.
             Property::sometimes("the fence meets an insert under an older claim", |_, state: &State| {

@@ -5,8 +5,10 @@
 pub struct Bounds {
     /// Processes of the group.
     pub sinks: usize,
-    /// Records of the topic-partition.
-    pub records: u8,
+    /// Offsets of the topic-partition.
+    pub offsets: u8,
+    /// Those of them that no record has, one bit each: markers, and what was aborted.
+    pub empty: u8,
     /// Most records in an insert.
     pub block: u8,
     /// Claims that are taken, over all processes: bounds the doubts too.
@@ -19,11 +21,12 @@ pub struct Bounds {
 
 impl Bounds {
     /// What every test run explores, in seconds.
-    pub const TEST: Self = Self { sinks: 2, records: 2, block: 1, claims: 3, rebalances: 1, restarts: 1 };
+    pub const TEST: Self =
+        Self { sinks: 2, offsets: 4, empty: 0b1010, block: 1, claims: 3, rebalances: 1, restarts: 1 };
 
     /// Wider, one at a time: minutes each.
     pub const WIDE: [Self; 3] = [
-        Self { records: 3, block: 2, rebalances: 2, ..Self::TEST },
+        Self { offsets: 6, empty: 0b10_0101, block: 2, rebalances: 2, ..Self::TEST },
         Self { claims: 4, ..Self::TEST },
         Self { sinks: 3, rebalances: 2, restarts: 0, ..Self::TEST },
     ];
@@ -52,11 +55,15 @@ pub enum Flaw {
     SentAgain,
     /// Sends the next insert before the last one is answered.
     Pipelined,
+    /// Passes over offsets without asking a second reader.
+    NoSecondReader,
+    /// Rows do not count what was passed over before them.
+    Uncounted,
 }
 
 impl Flaw {
-    /// Those by which the table gets a row twice, or a hole.
-    pub const HARMFUL: [Self; 9] = [
+    /// Those by which the table gets a row twice, or a hole, or a count that is not exact.
+    pub const HARMFUL: [Self; 11] = [
         Self::NoDrain,
         Self::NoLook,
         Self::NoFence,
@@ -66,5 +73,7 @@ impl Flaw {
         Self::ClaimReused,
         Self::SentAgain,
         Self::Pipelined,
+        Self::NoSecondReader,
+        Self::Uncounted,
     ];
 }
