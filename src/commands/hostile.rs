@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use agentgov_audit::{Finding, Interval, Kind, Report as Audit};
 use agentgov_importers::ImportOptions;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_policy::testing;
 use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, Unreadable};
@@ -269,6 +269,13 @@ fn status(text: &str) -> Status {
         rejects_last_hour: Answer::Known(vec![Rejected { stage: own(), reason: own(), count: 1 }]),
         alerts_last_hour: Answer::Known(vec![Alerted { severity: own(), opened: 1, violations: 1 }]),
         gaps: Answer::Known(vec![Gap { topic_partition: own(), from: 0, to: 1, accepted_at: 0 }]),
+        skipped: Answer::Known(vec![Skipped {
+            topic_partition: own(),
+            offsets: 1,
+            from: 0,
+            to: 1,
+            logged_at: 0,
+        }]),
         bundles: Answer::Known(vec![Active {
             environment: own(),
             name: own(),

@@ -132,6 +132,16 @@ pub fn tell(status: &Status) {
             ago(status.at, gap.accepted_at)
         )
     });
+    list("skipped", &status.skipped, |skipped| {
+        format!(
+            "{} {} offsets without a record, by transactions; the last are {} to {}, {}",
+            skipped.topic_partition,
+            thousands(skipped.offsets),
+            skipped.from,
+            skipped.to - 1,
+            ago(status.at, skipped.logged_at)
+        )
+    });
 }
 
 fn part(part: &Part) {

@@ -115,6 +115,13 @@ pub fn stages(cluster: &Cluster) {
         transact(&alerter, "agentgov.evaluator-1"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     );
+    // Who only records gets no transactional id at all: its transactions would hold back everybody's records.
+    for user in ["services", "security", "operators"] {
+        for id in [user, "service-1", "agentgov.evaluator-1"] {
+            let came = transact(&as_user(user), id);
+            assert_eq!(came, RDKafkaErrorCode::TransactionalIdAuthorizationFailed, "{user} takes {id}");
+        }
+    }
     cannot_join("the alerter", &alerter, "agentgov.evaluator");
 }
 

@@ -52,6 +52,21 @@ pub struct Gap {
     pub accepted_at: i64,
 }
 
+/// Offsets of a topic-partition that no record has, since a client wrote transactions.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Topic and partition.
+    pub topic_partition: String,
+    /// How many in all.
+    pub offsets: u64,
+    /// The first of the last ones that came one after the other.
+    pub from: i64,
+    /// The offset after these, which a record has.
+    pub to: i64,
+    /// When that record was logged, in milliseconds since the epoch.
+    pub logged_at: i64,
+}
+
 /// The bundle that judges an environment: the last one pushed for it that reached the log.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Active {
@@ -120,6 +135,17 @@ impl LogReader {
         let sql = format!(
             "SELECT topic_partition, from_offset AS from, to_offset AS to, toUnixTimestamp64Milli(accepted_at) AS accepted_at
              FROM `{table}` ORDER BY accepted_at DESC"
+        );
+        self.rows(&sql, &[])
+    }
+
+    /// What each partition of a table's topic has of offsets without a record, the latest first. Reads no rows: a projection has it.
+    pub fn skipped(&self, table: &str) -> Result<Vec<Skipped>, ReadError> {
+        let sql = format!(
+            "SELECT toString(topic_partition) AS topic_partition, sum(skipped) AS offsets,
+                    maxIf(offset, skipped > 0) - toInt64(argMaxIf(skipped, offset, skipped > 0)) AS from,
+                    maxIf(offset, skipped > 0) AS to, toUnixTimestamp64Milli(maxIf(logged_at, skipped > 0)) AS logged_at
+             FROM `{table}` GROUP BY topic_partition HAVING offsets > 0 ORDER BY logged_at DESC, topic_partition"
         );
         self.rows(&sql, &[])
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   parts ──────► do they answer, how fast, which version ──┐
 //!   groups ─────► members, partitions, lag ─────────────────┤
-//!   tables ─────► rows, rejects, alerts, gaps, bundles ─────┼──► Status ──► wrong: what someone must see to
+//!   tables ─────► rows, rejects, alerts, gaps, skipped, … ──┼──► Status ──► wrong: what someone must see to
 //!   processes ──► ready, or why not ────────────────────────┤
 //!   the map ────► as the cluster is? (the caller compares) ─┘
 //! ```

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
-use agentgov_log_reader::LogReader;
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
-use agentgov_schemas::topology::Topology;
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
+use agentgov_log_reader::{LogReader, ReadError};
+use agentgov_schemas::topology::{ProducerKind, Topology};
 
 use crate::{Answer, Table};
 
@@ -24,6 +24,8 @@ pub struct Log {
     pub alerts: Answer<Vec<Alerted>>,
     /// Accepted gaps.
     pub gaps: Answer<Vec<Gap>>,
+    /// Offsets that no record has.
+    pub skipped: Answer<Vec<Skipped>>,
     /// What judges.
     pub bundles: Answer<Vec<Active>>,
 }
@@ -41,6 +43,7 @@ impl Log {
             rejects: Answer::Unknown(why.to_owned()),
             alerts: Answer::Unknown(why.to_owned()),
             gaps: Answer::Unknown(why.to_owned()),
+            skipped: Answer::Unknown(why.to_owned()),
             bundles: Answer::Unknown(why.to_owned()),
         }
     }
@@ -61,9 +64,18 @@ impl Log {
             rejects: reader.rejected_within(HOUR).into(),
             alerts: reader.alerted_within(HOUR).into(),
             gaps: reader.gaps("sink_gaps").into(),
+            skipped: skipped(&reader, topology).into(),
             bundles: reader.active_bundles().into(),
         }
     }
+}
+
+/// Of the topics whose producers are to write no transactions.
+fn skipped(reader: &LogReader, topology: &Topology) -> Result<Vec<Skipped>, ReadError> {
+    let topics = topology.topics.iter().filter(|(_, topic)| topic.value.producer == ProducerKind::Idempotent);
+    let tables = topics.filter_map(|(name, _)| topology.table_from(name).ok());
+    let found: Result<Vec<_>, _> = tables.map(|(_, table)| reader.skipped(table)).collect();
+    Ok(found?.concat())
 }
 
 /// The tables whose rows are records.

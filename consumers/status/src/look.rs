@@ -54,6 +54,7 @@ pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: 
             rejects_last_hour: log.rejects,
             alerts_last_hour: log.alerts,
             gaps: log.gaps,
+            skipped: log.skipped,
             bundles: log.bundles,
             wrong: Vec::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected};
+use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use serde::Serialize;
 
 use crate::{Group, GroupState, HeldBack, Part, Process};
@@ -59,6 +59,8 @@ pub struct Status {
     pub alerts_last_hour: Answer<Vec<Alerted>>,
     /// Offsets that somebody accepted as lost, the latest first.
     pub gaps: Answer<Vec<Gap>>,
+    /// Offsets of topics that nobody must write transactions to, and that no record has: somebody did.
+    pub skipped: Answer<Vec<Skipped>>,
     /// What judges each environment.
     pub bundles: Answer<Vec<Active>>,
     /// What someone must see to, the first thing first. Empty: nothing.
@@ -121,6 +123,8 @@ pub struct Wrong {
 
 /// A record that has waited longer than this waits for more than its turn, in seconds.
 const WAITED: f64 = 60.0;
+/// A client that wrote transactions so lately may do it still, in milliseconds.
+const LATELY: i64 = 3_600_000;
 
 impl Status {
     /// Says what is wrong, from everything else.
@@ -204,6 +208,17 @@ impl Status {
                 }
             }
         }
+        let lately = |skipped: &&Skipped| self.at - skipped.logged_at < LATELY;
+        for skipped in self.skipped.known().into_iter().flatten().filter(lately) {
+            let Skipped { topic_partition, offsets, from, to, .. } = skipped;
+            say(
+                format!(
+                    "a client writes transactions to {topic_partition}: {offsets} offsets have no record, the last of them {from} to {}",
+                    to - 1
+                ),
+                "make its producer non-transactional: docs/errors/offsets-skipped.md says how to find it; no record is lost",
+            );
+        }
         if self.bundles.known().is_some_and(Vec::is_empty) {
             say("no bundle judges: every verdict is indeterminate".to_owned(), "agentgov policy push BUNDLE");
         }
@@ -256,6 +271,7 @@ mod tests {
             rejects_last_hour: Answer::Known(vec![]),
             alerts_last_hour: Answer::Known(vec![]),
             gaps: Answer::Known(vec![]),
+            skipped: Answer::Known(vec![]),
             bundles: Answer::Unknown("not asked".into()),
             wrong: vec![],
         }
@@ -274,7 +290,7 @@ mod tests {
         status.judge();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 10] = [
+        let cases: [(&str, Health, Breaks); 11] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("does not run", Health::Unhealthy, |s| group(s).state = GroupState::Empty),
             ("rebalancing", Health::Unhealthy, |s| group(s).state = GroupState::Rebalancing),
@@ -299,6 +315,18 @@ mod tests {
                 s.map = Answer::Known(MapState { topics: 1, subjects: 1, differences });
             }),
             ("cannot be read", Health::Unhealthy, |s| s.tables[0].rows = Answer::Unknown("no".into())),
+            ("writes transactions to agent.actions/3: 4 offsets", Health::Unhealthy, |s| {
+                let skipped = |logged_at| Skipped {
+                    topic_partition: "agent.actions/3".into(),
+                    offsets: 4,
+                    from: 7,
+                    to: 9,
+                    logged_at,
+                };
+                // What was long ago is shown, and no more.
+                s.at = LATELY;
+                s.skipped = Answer::Known(vec![skipped(1), skipped(0)]);
+            }),
             ("no bundle", Health::Unhealthy, |s| s.bundles = Answer::Known(vec![])),
             ("does not answer: refused", Health::Unhealthy, |s| {
                 let away = Some("refused".into());
