@@ -1,12 +1,14 @@
-//! A flood of rejects stops a stage until an operator tells it to resume. On a map of its own, beside the shared one, so
-//! that only its own evaluator stands still.
+//! A flood of rejects of most tenants stops a stage until an operator tells it to resume; one of few is an alert. On maps of their own, beside the shared one, so
+//! that only their own evaluators stand still.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_evaluator::Evaluator;
-use agentgov_runtime::{Health, Stop, processor};
+use agentgov_runtime::{Health, StageError, Stop, processor};
+use agentgov_schemas::alert::Alert;
+use agentgov_schemas::event::{ActionEvent, Source};
 use agentgov_schemas::topology::{Topology, registry_subject};
 use agentgov_schemas::{catalogue, subject, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -15,90 +17,157 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::actions::event;
-use crate::stack::{DEADLINE, root, stack};
+use crate::stack::{DEADLINE, Stack, root, stack};
 
 const WINDOW: usize = 20;
 
 #[test]
 fn a_flood_of_rejects_stops_the_stage_until_it_is_told_to_resume() {
-    let stack = stack();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("flood.yaml");
-    let text = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
-    let text = text
-        .replace("agent.", "flood.")
-        .replace("governance.", "flood-governance.")
-        .replace("agentgov.evaluator", "flood.evaluator")
-        .replace("window: 1000", &format!("window: {WINDOW}"));
-    std::fs::write(&file, &text).unwrap();
-    let map = file.to_str().unwrap();
-    stack.run(&["topology", "apply", "--topology", map]);
-    let topology = Arc::new(Topology::parse(map, &text).unwrap());
-
-    let (stop, health) = (Stop::default(), Health::new("evaluator"));
-    let config = processor::Config {
-        stage: "evaluator".into(),
-        endpoints: stack.endpoints.clone(),
-        topology: Arc::clone(&topology),
-        stop: stop.clone(),
-        health: health.clone(),
-        accept_gap: false,
-    };
-    let evaluator = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap();
-    let running = std::thread::spawn(move || processor::run(config, evaluator));
-    stack.eventually("the evaluator is ready", || health.snapshot().not_ready.is_empty());
-
-    let (actions, _) = topology.topic_of(subject::ACTION_EVENT).unwrap();
-    let producer: BaseProducer =
-        stack.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap();
-    let write = |value: &[u8]| {
-        producer.send(BaseRecord::<[u8], [u8]>::to(actions).partition(0).key(b"k").payload(value)).unwrap();
-        producer.flush(DEADLINE).unwrap();
-    };
+    let flood = Flood::start("flood");
+    let Flood { stack, health, .. } = &flood;
+    // Who never had a record accepted stops nothing: so one is.
+    flood.write("flood/s", &flood.good(0));
     for _ in 0..WINDOW {
-        write(b"\x01 not in the wire format");
+        flood.write("flood/s", b"\x01 not in the wire format");
     }
     stack.eventually("the evaluator stands still", || {
         health.snapshot().not_ready.contains_key("reject_share")
     });
 
     // A judged event comes while it stands still: its verdict must wait for the word.
-    let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
-    let schema = subject::ACTION_EVENT.schema().unwrap();
-    let id = registry.id_of(&registry_subject(actions), schema.text()).unwrap().unwrap();
-    let good = wire::Encoder::new(id, schema).encode(&event(catalogue::TOOL_INVOKED, "flood", "s")).unwrap();
-    write(&good);
+    flood.write("flood/s", &flood.good(1));
+    let map = flood.file.path().to_str().unwrap();
     stack.run(&["rejects", "resume", "evaluator", "--topology", map, "--reason", "the test's flood is over"]);
     stack.eventually("the evaluator is ready again", || health.snapshot().not_ready.is_empty());
 
-    let word = logged_at(subject::CONTROL, &topology);
-    let verdict = logged_at(subject::VERDICT, &topology);
+    let word = flood.read(subject::CONTROL, 1)[0].0;
+    let verdict = flood.read(subject::VERDICT, 2)[1].0;
     assert!(verdict >= word, "judged at {verdict}, before the word at {word}");
-    stop.ask();
-    running.join().unwrap().unwrap();
+    flood.end();
 }
 
-/// When the first record of partition 0 of a subject's topic was logged; waits for it.
-fn logged_at(subject: subject::Subject, topology: &Topology) -> i64 {
-    let stack = stack();
-    let (topic, _) = topology.topic_of(subject).unwrap();
-    let consumer: BaseConsumer = stack
-        .endpoints
-        .kafka
-        .client_config()
-        .set("group.id", "flood.test")
-        .set("isolation.level", "read_committed")
-        .create()
-        .unwrap();
-    let mut from = rdkafka::TopicPartitionList::new();
-    from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
-    consumer.assign(&from).unwrap();
-    let mut found = None;
-    stack.eventually("a record is there", || {
-        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-            found = message.timestamp().to_millis();
-        }
-        found.is_some()
-    });
-    found.unwrap()
+#[test]
+fn one_tenants_flood_of_rejects_is_an_alert_and_stops_nobody() {
+    let flood = Flood::start("lonely");
+    let stack = flood.stack;
+    flood.write("flood/s", &flood.good(0));
+    flood.write("quiet/s", &flood.good(1));
+    // Its own, and of tenants that it makes up. Several windows of each.
+    for number in 0..WINDOW * 3 {
+        flood.write("flood/s", b"\x01 not in the wire format");
+        flood.write(&format!("made-up-{number}/s"), b"");
+    }
+    flood.write("quiet/s", &flood.good(2));
+    assert_eq!(flood.read(subject::VERDICT, 3).len(), 3, "it is judged, whatever the others send");
+    assert!(!flood.health.snapshot().not_ready.contains_key("reject_share"));
+    let alerts = flood.read(subject::ALERT, 6);
+    let schema = subject::ALERT.schema().unwrap();
+    for (number, (_, value)) in alerts.iter().enumerate() {
+        let (id, datum) = wire::split(value).unwrap();
+        let alert: Alert<'_> = schema.decode(id, datum).unwrap();
+        assert_eq!((alert.policy, alert.severity), ("agentgov:reject-flood", "critical"));
+        let parts =
+            ["of 2 tenants", "tenant `flood` (key `flood/s`, partition 0, from offset ", "wrong_magic_byte "];
+        assert!(parts.iter().all(|part| alert.message.contains(part)), "{}", alert.message);
+        assert!(alerts[..number].iter().all(|(_, before)| before != value), "one a window");
+    }
+    let rejects = flood.read(subject::REJECT, WINDOW * 6).len();
+    assert_eq!(rejects, WINDOW * 6);
+    stack.eventually("nothing waits", || flood.health.snapshot().not_ready.is_empty());
+    flood.end();
+}
+
+/// An evaluator on a map of its own.
+struct Flood {
+    stack: &'static Stack,
+    file: tempfile::NamedTempFile,
+    topology: Arc<Topology>,
+    health: Health,
+    stop: Stop,
+    running: std::thread::JoinHandle<Result<(), StageError>>,
+    producer: BaseProducer,
+    id: wire::SchemaId,
+}
+
+impl Flood {
+    fn start(name: &str) -> Self {
+        let stack = stack();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
+        let text = text
+            .replace("agent.", &format!("{name}."))
+            .replace("governance.", &format!("{name}-governance."))
+            .replace("agentgov.evaluator", &format!("{name}.evaluator"))
+            .replace("window: 1000", &format!("window: {WINDOW}"));
+        std::fs::write(file.path(), &text).unwrap();
+        let map = file.path().to_str().unwrap();
+        stack.run(&["topology", "apply", "--topology", map]);
+        let topology = Arc::new(Topology::parse(map, &text).unwrap());
+        let (stop, health) = (Stop::default(), Health::new("evaluator"));
+        let config = processor::Config {
+            stage: "evaluator".into(),
+            endpoints: stack.endpoints.clone(),
+            topology: Arc::clone(&topology),
+            stop: stop.clone(),
+            health: health.clone(),
+            accept_gap: false,
+        };
+        let evaluator = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap();
+        let running = std::thread::spawn(move || processor::run(config, evaluator));
+        stack.eventually("the evaluator is ready", || health.snapshot().not_ready.is_empty());
+        let producer: BaseProducer =
+            stack.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap();
+        let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+        let schema = subject::ACTION_EVENT.schema().unwrap();
+        let (actions, _) = topology.topic_of(subject::ACTION_EVENT).unwrap();
+        let id = registry.id_of(&registry_subject(actions), schema.text()).unwrap().unwrap();
+        Self { stack, file, topology, health, stop, running, producer, id }
+    }
+
+    /// Onto partition 0 of the actions.
+    fn write(&self, key: &str, value: &[u8]) {
+        let (actions, _) = self.topology.topic_of(subject::ACTION_EVENT).unwrap();
+        self.producer
+            .send(BaseRecord::<str, [u8]>::to(actions).partition(0).key(key).payload(value))
+            .unwrap();
+        self.producer.flush(DEADLINE).unwrap();
+    }
+
+    /// An event that is judged.
+    fn good(&self, sequence: i64) -> Vec<u8> {
+        let event = event(catalogue::TOOL_INVOKED, "flood", "s");
+        let event = ActionEvent { source: Source { sequence, ..event.source }, ..event };
+        wire::Encoder::new(self.id, subject::ACTION_EVENT.schema().unwrap()).encode(&event).unwrap()
+    }
+
+    /// When the first records of partition 0 of a subject's topic were logged, and their values; waits for so many.
+    fn read(&self, subject: subject::Subject, count: usize) -> Vec<(i64, Vec<u8>)> {
+        let (topic, _) = self.topology.topic_of(subject).unwrap();
+        let consumer: BaseConsumer = self
+            .stack
+            .endpoints
+            .kafka
+            .client_config()
+            .set("group.id", "flood.test")
+            .set("isolation.level", "read_committed")
+            .create()
+            .unwrap();
+        let mut from = rdkafka::TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let mut found = Vec::new();
+        self.stack.eventually(&format!("{count} records of {topic}"), || {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                let value = message.payload().unwrap_or_default().to_vec();
+                found.push((message.timestamp().to_millis().unwrap(), value));
+            }
+            found.len() >= count
+        });
+        found
+    }
+
+    fn end(self) {
+        self.stop.ask();
+        self.running.join().unwrap().unwrap();
+    }
 }

@@ -72,6 +72,10 @@ impl Processor for Alerter {
         Ok(())
     }
 
+    fn tenants(&self, windows: &Windows, each: &mut dyn FnMut(&str)) {
+        windows.tenants().for_each(each);
+    }
+
     fn finish(
         &mut self,
         _windows: &mut Windows,

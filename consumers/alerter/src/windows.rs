@@ -35,6 +35,11 @@ impl Windows {
         self.open.get(subject)
     }
 
+    /// The tenants that have open alerts, each once an alert.
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(|subject| subject.tenant_id.as_str())
+    }
+
     /// Opens an alert, or puts its next revision in its place.
     pub fn put(&mut self, subject: Subject, window: Window) {
         self.by_opening.insert((window.opened_at, subject.clone()));

@@ -397,7 +397,8 @@ impl Answered {
 
     fn alert(&mut self, alert: Fields<'_>) {
         let policy = alert.text("policy").unwrap_or_default();
-        if policy == "agentgov:bundle-refused" {
+        // Of agentgov itself: no verdict asks for them.
+        if ["agentgov:bundle-refused", "agentgov:reject-flood"].contains(&policy) {
             return;
         }
         let Some(action) = origin(alert, "origin") else { return };

@@ -179,6 +179,10 @@ impl Processor for Evaluator {
         sessions.partition == 0 && self.refusals.any_from(sessions.bundles_announced)
     }
 
+    fn tenants(&self, sessions: &Sessions, each: &mut dyn FnMut(&str)) {
+        sessions.tenants().for_each(each);
+    }
+
     fn announced(&self, sessions: &Sessions) -> i64 {
         sessions.bundles_announced
     }

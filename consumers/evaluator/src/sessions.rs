@@ -75,6 +75,11 @@ impl Sessions {
         Some((self.kept.get_mut(place)?, &mut self.unsaid))
     }
 
+    /// The tenants that have sessions here.
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.by_tenant.keys().map(AsRef::as_ref)
+    }
+
     fn place(&self, tenant_id: &str, session_id: &str) -> Option<usize> {
         self.by_tenant.get(tenant_id)?.get(session_id).copied()
     }

@@ -255,6 +255,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         failpoint::edge("processor::committed");
         match outcome {
             Outcome::Committed => {
+                self.work.window.commit();
                 for at in offsets.elements() {
                     if let Offset::Offset(offset) = at.offset() {
                         self.reached.insert(at.partition(), offset);
@@ -286,6 +287,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         for change in changes {
             self.work.partitions.clear();
             self.work.outputs.clear();
+            self.work.window.restart();
             self.metrics.partitions.set(0.0);
             match change {
                 Change::Revoked { lost } => {
@@ -328,6 +330,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         assign(&self.consumer, &from).map_err(StageError::kafka("assigning"))?;
         self.metrics.partitions.set(restored.len() as f64);
+        for Restored { state, .. } in restored.values() {
+            self.work.processor.tenants(state, &mut |tenant| self.work.window.know(tenant.as_bytes()));
+        }
         self.work.partitions = restored;
         failpoint::edge("processor::restored");
         self.config.health.clear("starting");

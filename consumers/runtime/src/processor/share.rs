@@ -1,50 +1,311 @@
-//! A flood of rejects means that something is wrong with the stage or its input as a whole: better to stand still, and
-//! say so, than to reject what a repaired stage could process.
+//! A flood of rejects of most tenants means that something is wrong with the stage or its input as a whole: better to stand still,
+//! and say so, than to reject what a repaired stage could process. A flood of a few tenants is theirs: the stage goes on, and
+//! an alert names it.
+//!
+//! Tenants are told by the records' keys, as what is rejected says nothing else. Any client may invent keys, so a tenant counts
+//! once a record of it was accepted, and memory is bounded whatever the keys are.
 
+use std::collections::{BTreeMap, HashMap};
+
+use agentgov_schemas::Millis;
+use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::topology::RejectShare;
+
+/// So many tenants are known at most; those that come later count for nothing.
+const MOST_TENANTS: usize = 10_000;
+/// So much of a key says whose it is: as long as a tenant id may be.
+const MOST_TENANT: usize = 128;
+/// So much of a key is shown.
+const MOST_KEY: usize = 256;
 
 /// Counts rejects over a window of records.
 #[derive(Debug)]
 pub(super) struct RejectWindow {
     limit: Option<RejectShare>,
+    /// Tenants that had records accepted, and whether the share of each was above the limit in the last window that had records
+    /// of it.
+    known: HashMap<Box<[u8]>, bool>,
+    /// As of the last batch that was committed.
+    committed: Counts,
+    /// With the batch in work.
+    counts: Counts,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
     records: u32,
     rejects: u32,
+    tenants: HashMap<Box<[u8]>, Tenant>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tenant {
+    records: u32,
+    rejects: u32,
+    is_known: bool,
+    reasons: BTreeMap<&'static str, u32>,
+    /// Its first rejected record of the window.
+    first: Option<Place>,
+}
+
+/// A record, as the window sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) key: Vec<u8>,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) logged_at: Millis,
+}
+
+/// What a window that is above the share comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flood {
+    /// The stage stands still: why.
+    Trips(String),
+    /// It goes on. An alert says so, of this record: the first one of the tenant that had most rejects.
+    Alert { at: Place, message: String },
 }
 
 impl RejectWindow {
-    pub(super) const fn new(limit: Option<RejectShare>) -> Self {
-        Self { limit, records: 0, rejects: 0 }
+    pub(super) fn new(limit: Option<RejectShare>) -> Self {
+        Self { limit, known: HashMap::new(), committed: Counts::default(), counts: Counts::default() }
     }
 
-    /// Counts one record. At the end of each window, says whether its rejects were above the share.
-    pub(super) fn count(&mut self, rejected: bool) -> Option<String> {
+    /// A tenant had records accepted before.
+    pub(super) fn know(&mut self, tenant: &[u8]) {
+        if self.known.len() < MOST_TENANTS && !self.known.contains_key(tenant) {
+            self.known.insert(tenant.into(), false);
+        }
+    }
+
+    /// A batch begins. What was counted for one that was not committed is forgotten.
+    pub(super) fn begin(&mut self) {
+        self.counts.clone_from(&self.committed);
+    }
+
+    /// The batch is committed.
+    pub(super) fn commit(&mut self) {
+        self.committed.clone_from(&self.counts);
+    }
+
+    /// Other partitions: what was counted may be of those that are another process's now.
+    pub(super) fn restart(&mut self) {
+        self.committed = Counts::default();
+        self.begin();
+    }
+
+    /// Counts one record, rejected for a reason or accepted. At the end of each window, says whether its rejects were above
+    /// the share, and what follows.
+    pub(super) fn count(
+        &mut self,
+        key: Option<&[u8]>,
+        rejected: Option<&'static str>,
+        (partition, offset, logged_at): (i32, i64, Millis),
+    ) -> Option<Flood> {
         let limit = self.limit?;
-        self.records += 1;
-        self.rejects += u32::from(rejected);
-        if self.records < limit.window {
+        let key = key.unwrap_or_default();
+        let id = tenant_of(key);
+        if !self.counts.tenants.contains_key(id) {
+            let is_known = self.known.contains_key(id);
+            self.counts.tenants.insert(id.into(), Tenant { is_known, ..Tenant::default() });
+        }
+        let tenant = self.counts.tenants.get_mut(id)?;
+        self.counts.records += 1;
+        tenant.records += 1;
+        match rejected {
+            Some(reason) => {
+                self.counts.rejects += 1;
+                tenant.rejects += 1;
+                *tenant.reasons.entry(reason).or_default() += 1;
+                tenant.first.get_or_insert_with(|| {
+                    let key = key.get(..MOST_KEY).unwrap_or(key).to_vec();
+                    Place { key, partition, offset, logged_at }
+                });
+            }
+            None if !tenant.is_known => {
+                tenant.is_known = true;
+                self.know(id);
+            }
+            None => {}
+        }
+        if self.counts.records < limit.window {
             return None;
         }
-        let tripped = f64::from(self.rejects) > limit.above * f64::from(self.records);
-        let found = format!(
-            "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml; nothing is consumed \
-             until `agentgov rejects resume` tells the stage that the cause is mended",
-            self.rejects, self.records, limit.above
-        );
-        (self.records, self.rejects) = (0, 0);
-        tripped.then_some(found)
+        self.end(limit)
     }
+
+    fn end(&mut self, limit: RejectShare) -> Option<Flood> {
+        let counts = std::mem::take(&mut self.counts);
+        let is_above = |rejects: u32, records: u32| f64::from(rejects) > limit.above * f64::from(records);
+        for (id, tenant) in &counts.tenants {
+            if let Some(above) = self.known.get_mut(id) {
+                *above = is_above(tenant.rejects, tenant.records);
+            }
+        }
+        if !is_above(counts.rejects, counts.records) {
+            return None;
+        }
+        let above = self.known.values().filter(|above| **above).count();
+        let told = format!(
+            "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
+             that had records accepted before are above it",
+            counts.rejects,
+            counts.records,
+            limit.above,
+            self.known.len()
+        );
+        if 2 * above > self.known.len() {
+            return Some(Flood::Trips(format!(
+                "{told}; nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended"
+            )));
+        }
+        // The key decides between equals, so that the same records name the same tenant.
+        let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
+        let (id, Tenant { rejects, reasons, first, .. }) = most?;
+        let at = first?;
+        let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let message = format!(
+            "{told}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
+            EscapedBytes(&id),
+            EscapedBytes(&at.key),
+            at.partition,
+            at.offset,
+            reasons.join(", ")
+        );
+        Some(Flood::Alert { at, message })
+    }
+}
+
+/// Whose a key is: what stands before its first slash.
+fn tenant_of(key: &[u8]) -> &[u8] {
+    let tenant = key.split(|byte| *byte == b'/').next().unwrap_or_default();
+    tenant.get(..MOST_TENANT).unwrap_or(tenant)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const LIMIT: RejectShare = RejectShare { above: 0.1, window: 10 };
+
+    /// A window of ten records: of each key, so many that are rejected and so many that are not.
+    fn window(window: &mut RejectWindow, records: &[(&str, u32, u32)]) -> Option<Flood> {
+        let mut floods = Vec::new();
+        let mut offset = 0;
+        for (key, rejected, accepted) in records {
+            for number in 0..rejected + accepted {
+                let reason = (number < *rejected).then_some("wrong_magic_byte");
+                floods.push(window.count(Some(key.as_bytes()), reason, (3, offset, Millis(7))));
+                offset += 1;
+            }
+        }
+        assert_eq!(floods.len(), 10);
+        assert!(floods[..9].iter().all(Option::is_none), "only a full window counts");
+        floods.pop().unwrap()
+    }
+
+    fn trips(flood: Option<Flood>) -> bool {
+        matches!(flood, Some(Flood::Trips(_)))
+    }
 
     #[test]
     fn trips_above_the_share_of_a_full_window() {
-        let mut window = RejectWindow::new(Some(RejectShare { above: 0.1, window: 10 }));
-        assert!((0..10).all(|i| window.count(i == 0).is_none()), "one of ten is not above a tenth");
-        let tripped: Vec<_> = (0..10).map(|i| window.count(i < 2)).collect();
-        assert!(tripped[..9].iter().all(Option::is_none) && tripped[9].is_some());
-        assert!((0..10).all(|_| RejectWindow::new(None).count(true).is_none()), "no limit, no trip");
+        let mut all = RejectWindow::new(Some(LIMIT));
+        assert_eq!(window(&mut all, &[("a/1", 1, 9)]), None, "one of ten is not above a tenth");
+        assert!(trips(window(&mut all, &[("a/1", 2, 8)])));
+        let mut none = RejectWindow::new(None);
+        assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "no limit, no trip");
+    }
+
+    #[test]
+    fn one_tenants_flood_is_an_alert_that_names_it() {
+        let mut all = RejectWindow::new(Some(LIMIT));
+        assert_eq!(window(&mut all, &[("a/1", 0, 5), ("b/1", 0, 5)]), None);
+        let Some(Flood::Alert { at, message }) =
+            window(&mut all, &[("b/1", 0, 2), ("a/x\n", 7, 0), ("b/1", 0, 1)])
+        else {
+            panic!("an alert")
+        };
+        assert_eq!(at, Place { key: b"a/x\n".to_vec(), partition: 3, offset: 2, logged_at: Millis(7) });
+        for part in [
+            "7 of the last 10",
+            "1 of 2 tenants",
+            "7 of tenant `a`",
+            r"key `a/x\u{a}`, partition 3, from offset 2",
+            "wrong_magic_byte 7",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        // The others' records come more slowly: they are not above while nothing of them is rejected.
+        for _ in 0..20 {
+            assert!(!trips(window(&mut all, &[("a/1", 10, 0)])));
+        }
+        assert!(trips(window(&mut all, &[("b/1", 10, 0)])), "both are above now, each in its last window");
+        assert!(!trips(window(&mut all, &[("b/1", 0, 1), ("a/1", 9, 0)])), "b is well again");
+    }
+
+    #[test]
+    fn tenants_that_nobody_knows_stop_nothing() {
+        let mut all = RejectWindow::new(Some(LIMIT));
+        assert!(!trips(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])), "nobody is known");
+        all.know(b"a");
+        assert!(!trips(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
+        assert!(trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
+    }
+
+    #[test]
+    fn what_is_not_committed_is_not_counted() {
+        let mut all = RejectWindow::new(Some(LIMIT));
+        all.know(b"a");
+        let bad = |all: &mut RejectWindow, times| {
+            (0..times).filter_map(|_| all.count(Some(b"a/1"), Some("empty_value"), (0, 0, Millis(0)))).count()
+        };
+        for _ in 0..5 {
+            all.begin();
+            assert_eq!(bad(&mut all, 4), 0, "aborted, and done again");
+        }
+        all.commit();
+        all.begin();
+        assert_eq!(bad(&mut all, 6), 1);
+        all.commit();
+        all.begin();
+        bad(&mut all, 9);
+        all.commit();
+        all.restart();
+        assert_eq!(bad(&mut all, 9), 0, "of other partitions");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever the keys are, memory is bounded; and only known tenants stop the stage.
+        #[test]
+        fn memory_is_bounded_and_only_known_tenants_count(
+            records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..100),
+        ) {
+            let mut all = RejectWindow::new(Some(LIMIT));
+            let mut accepted = std::collections::HashSet::new();
+            for (key, rejected) in &records {
+                let flood = all.count(Some(key), rejected.then_some("empty_value"), (0, 0, Millis(0)));
+                if !rejected {
+                    accepted.insert(tenant_of(key).to_vec());
+                }
+                prop_assert!(!trips(flood) || !accepted.is_empty());
+                prop_assert!(all.counts.tenants.len() <= LIMIT.window as usize);
+                prop_assert!(all.known.keys().all(|known| known.len() <= MOST_TENANT));
+            }
+            prop_assert_eq!(all.known.len(), accepted.len());
+        }
+    }
+
+    #[test]
+    fn more_tenants_than_can_be_known_count_for_nothing() {
+        let mut all = RejectWindow::new(Some(LIMIT));
+        for tenant in 0..MOST_TENANTS + 100 {
+            all.know(tenant.to_string().as_bytes());
+        }
+        assert_eq!(all.known.len(), MOST_TENANTS);
     }
 }

@@ -61,6 +61,9 @@ pub trait Processor {
         false
     }
 
+    /// Names the tenants of which something is known: records of theirs were accepted before.
+    fn tenants(&self, _partition: &Self::Partition, _each: &mut dyn FnMut(&str)) {}
+
     /// How far the stage has come with what no record asked for: grows with each announcement, and is written by
     /// [`Self::finish`]. A restore needs it, since an announcement alone leaves the partition's offset as it was.
     fn announced(&self, _partition: &Self::Partition) -> i64 {

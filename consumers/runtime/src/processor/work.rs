@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use agentgov_schemas::alert::Alert;
 use agentgov_schemas::topology::RejectShare;
 use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::{Digest, Millis, reject, subject, wire};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, subject, wire};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
 use super::outputs::Outputs;
 use super::restore::{Restored, metadata};
-use super::share::RejectWindow;
+use super::share::{Flood, Place, RejectWindow};
 use super::stage::{Processor, Reject};
 use crate::{SchemaCache, SchemaLookup, StageError};
 
@@ -28,7 +29,7 @@ pub(super) struct Work<'c, P: Processor> {
     pub(super) partitions: BTreeMap<i32, Restored<P>>,
     /// Why nothing is consumed until an operator says so.
     pub(super) tripped: Option<String>,
-    window: RejectWindow,
+    pub(super) window: RejectWindow,
     /// How many records of the batch in work were rejected, by reason.
     pub(super) rejected: BTreeMap<&'static str, u64>,
     /// Records that are rejected without being stepped, since stepping them leaves something behind.
@@ -72,6 +73,7 @@ impl<'c, P: Processor> Work<'c, P> {
     pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<Stepped, StageError> {
         let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
         self.rejected.clear();
+        self.window.begin();
         let input = Arc::clone(&self.input);
         for message in records {
             if !self.partitions.contains_key(&message.partition()) {
@@ -100,8 +102,11 @@ impl<'c, P: Processor> Work<'c, P> {
                 *self.rejected.entry(reject.reason).or_default() += 1;
                 self.reject(message, &origin, reject)?;
             }
-            if let Some(why) = self.window.count(step.is_err()) {
-                self.tripped = Some(why);
+            let place = (origin.partition, origin.offset, origin.logged_at);
+            match self.window.count(message.key(), step.err().map(|reject| reject.reason), place) {
+                None => {}
+                Some(Flood::Trips(why)) => self.tripped = Some(why),
+                Some(Flood::Alert { at, message }) => self.alert(&at, &message)?,
             }
             touched.insert(message.partition(), message.offset() + 1);
         }
@@ -160,6 +165,50 @@ impl<'c, P: Processor> Work<'c, P> {
         Ok(offsets)
     }
 
+    /// Emits an alert of a flood of rejects that does not stop the stage, in the partition of the record that it names.
+    fn alert(&mut self, at: &Place, message: &str) -> Result<(), StageError> {
+        let stage = &self.config.stage;
+        tracing::error!(stage, message, "a flood of rejects");
+        let session_id = format!("rejects/{stage}");
+        let Place { partition, offset, logged_at, .. } = *at;
+        let origin = Origin { topic: &self.input, partition, offset, logged_at };
+        let id = Digest::of_parts([
+            OURSELVES.as_bytes(),
+            session_id.as_bytes(),
+            REJECT_FLOOD.as_bytes(),
+            self.input.as_bytes(),
+            &partition.to_be_bytes(),
+            &offset.to_be_bytes(),
+        ]);
+        let alert = Alert {
+            alert_id: &id.to_string(),
+            revision: 0,
+            tenant_id: OURSELVES,
+            environment: "",
+            session_id: &session_id,
+            session_label: None,
+            agent_id: "",
+            event_id: "",
+            policy: REJECT_FLOOD,
+            severity: "critical",
+            mode: "enforce",
+            decision: "rejected",
+            tool: None,
+            call_index: None,
+            message,
+            occurred_at: Micros(logged_at.0.saturating_mul(1000)),
+            opened_at: logged_at,
+            origin,
+            first_origin: origin,
+            bundle_digest: None,
+        };
+        let key = SessionKey { tenant_id: OURSELVES, session_id: &session_id }.to_bytes();
+        self.outputs.at_partition(partition);
+        self.outputs
+            .emit(subject::ALERT, &key, &alert)
+            .map_err(|e| StageError::Internal(format!("{stage}: writing an alert: {e}")))
+    }
+
     fn reject(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -194,6 +243,11 @@ impl<'c, P: Processor> Work<'c, P> {
             .map_err(|e| StageError::Internal(format!("{stage}: writing a reject: {e}")))
     }
 }
+
+/// The tenant of what concerns agentgov itself.
+const OURSELVES: &str = "agentgov";
+/// The policy that an alert of a flood of rejects names.
+const REJECT_FLOOD: &str = "agentgov:reject-flood";
 
 /// Records that somebody accepted offsets `from` to `to` of a partition as lost: a gap is never silent.
 fn emit_gap(
