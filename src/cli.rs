@@ -90,7 +90,7 @@ pub enum Command {
 /// `demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Recorded runs instead of the samples: chat-completions JSONL.
+    /// Recorded runs instead of the samples: a file as `import chat-completions` takes it; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// The sessions' clock at their start; without a zone it is UTC.
@@ -201,13 +201,28 @@ pub enum Format {
     ChatCompletions,
 }
 
+/// An example that can be imported as it stands, for `import --help`.
+const IMPORT_EXAMPLE: &str = r#"A file of three runs, one a line:
+{"task_id": "1", "trial": 0, "messages": [{"role": "user", "content": "Who am I?"}, {"role": "assistant", "content": "You are Lee."}]}
+{"messages": [{"role": "user", "content": "Cancel it."}, {"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "cancel", "arguments": "{\"id\": 7}"}}]}, {"role": "tool", "tool_call_id": "c1", "content": "done"}]}
+{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": null, "refusal": "I cannot help with that."}]}
+
+Read as well: arrays of runs, pretty-printed JSON, gzip, tau-bench, tau2 and AgentDojo results, content in parts."#;
+
 /// `import`.
 #[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLE)]
 pub struct Import {
     /// The format.
     pub format: Format,
-    /// The file.
+    /// The file, packed with gzip or not; `-` is standard input.
     pub file: PathBuf,
+    /// The field that names a run, e.g. `id` or `metadata.id`; default: task_id/trial, else the line.
+    #[arg(long, value_name = "FIELD")]
+    pub label: Option<String>,
+    /// Import the other runs when some cannot be read, and say which were left out; default: nothing is imported then.
+    #[arg(long)]
+    pub skip_bad: bool,
     /// The tenant that the runs belong to.
     #[arg(long)]
     pub tenant: String,

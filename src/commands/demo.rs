@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_audit::completeness;
-use agentgov_importers::{ImportOptions, parse_start_time};
+use agentgov_importers::{ImportOptions, Input, parse_start_time};
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::imported::Violation;
 use agentgov_runtime::ExitCode;
@@ -30,22 +30,23 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         agent_version: None,
         start_time: Some(parse_start_time(&args.start_time).or_exit(ExitCode::Usage)?),
         now: import::now(),
+        label: None,
+        skip_bad: false,
     };
-    let given = args.input.as_deref().map(context::read).transpose()?;
-    let (file, bytes) = match (&args.input, &given) {
-        (Some(file), Some(bytes)) => (file.display().to_string(), bytes.as_slice()),
-        _ => ("examples/airline/runs.jsonl".to_owned(), pipeline::sample_runs()?),
+    let input = match &args.input {
+        Some(file) => import::open(file)?,
+        None => Input::bytes("examples/airline/runs.jsonl", pipeline::sample_runs()?),
     };
-    let import = import::parse(&file, bytes, options)?;
+    let import = import::read(input, options)?;
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
     let pipeline = Pipeline::start(topology, None, global, &progress)?;
     let flowing = Instant::now();
-    let summary = import::publish(&import, &pipeline.endpoints, &pipeline.topology, &progress)?;
+    let import = import::publish(import, &pipeline.endpoints, &pipeline.topology, &progress)?;
 
     // The source's closing event is one more.
-    let events = summary.events + 1;
+    let events = import.summary().events + 1;
     let source = import.source_id();
     let reader =
         LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
@@ -80,7 +81,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     };
     let report = Report {
         audit,
-        input: file,
+        input: import.file().to_owned(),
         counts: reader.counts(&source).or_exit(ExitCode::Failed)?,
         latency: reader.latency(&source).or_exit(ExitCode::Failed)?,
         violations,

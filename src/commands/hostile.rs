@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use agentgov_audit::{Finding, Interval, Kind, Report as Audit};
-use agentgov_importers::ImportOptions;
+use agentgov_importers::{ImportOptions, Input};
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use super::registry::Listed;
 use super::report::Report;
 use crate::failure::Failure;
-use crate::print::{capture, json, note, say};
+use crate::print::{Text, capture, json, note, say};
 
 /// What each command prints, by its name, where outside text is `text`.
 fn prints(text: &str) -> Vec<(&'static str, String)> {
@@ -221,7 +221,10 @@ fn imported(text: &str) -> String {
         serde_json::json!({ "task_id": { "x": text }, "trial": text, "messages": text }),
         serde_json::json!({ "task_id": text, "trial": 0, "messages": [{ "role": text, "content": 1 }] }),
     ];
-    let file = lines.map(|line| line.to_string()).join("\n");
+    let bad = lines.map(|line| line.to_string()).join("\n");
+    // What is noted of a run that is imported.
+    let good =
+        serde_json::json!({ "messages": [{ "role": "user", "content": [{ "type": text }], (text): [1] }] });
     let options = ImportOptions {
         tenant_id: "t".to_owned(),
         environment: "e".to_owned(),
@@ -229,11 +232,17 @@ fn imported(text: &str) -> String {
         agent_version: None,
         start_time: None,
         now: agentgov_schemas::Micros(0),
+        label: None,
+        skip_bad: false,
     };
-    match super::import::parse(text, file.as_bytes(), options) {
-        Ok(_) => String::new(),
-        Err(error) => failure(&error),
-    }
+    let read = |file: &str| {
+        let input = Input::bytes(text, file.as_bytes());
+        match super::import::read(input, options.clone()) {
+            Ok(import) => Text::join(&super::import::notes(&import), "\n").to_string(),
+            Err(error) => failure(&error),
+        }
+    };
+    format!("{}\n{}", read(&bad), read(&good.to_string()))
 }
 
 fn status(text: &str) -> Status {

@@ -1,19 +1,26 @@
 //! `agentgov import FORMAT FILE`: recorded agent runs as events.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
-use agentgov_importers::{Import, ImportOptions, Summary, chat_completions, parse_start_time};
+use agentgov_importers::{
+    Import, ImportError, ImportOptions, Input, Problems, PublishError, Summary, chat_completions,
+    parse_start_time,
+};
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::Micros;
 use agentgov_schemas::topology::Topology;
-use agentgov_sdk::{Recorder, RecorderOptions};
+use agentgov_sdk::{Recorder, RecorderOptions, StartError};
 
 use crate::cli::{self, Format, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say};
+use crate::print::{self, Text, json, say};
 use crate::progress::Progress;
+
+/// Most places of left out runs that a person is shown.
+const SHOWN: usize = 20;
 
 pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> {
     let start_time = args.start_time.as_deref().map(parse_start_time).transpose().or_exit(ExitCode::Usage)?;
@@ -24,18 +31,21 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
         agent_version: None,
         start_time,
         now: now(),
+        label: args.label.clone(),
+        skip_bad: args.skip_bad,
     };
-    let bytes = context::read(&args.file)?;
     let import = match args.format {
-        Format::ChatCompletions => parse(&args.file.display().to_string(), &bytes, options)?,
+        Format::ChatCompletions => read(open(&args.file)?, options)?,
     };
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let progress = Progress::new(global.json);
-    let summary = publish(&import, &endpoints, &topology, &progress)?;
-    let Summary { sessions, events, tool_calls, .. } = summary;
+    let import = publish(import, &endpoints, &topology, &progress)?;
+    let Summary { sessions, events, tool_calls, .. } = import.summary();
+    let left_out: Vec<String> = import.left_out().iter().map(ToString::to_string).collect();
     if global.json {
         let told = serde_json::json!({
             "sessions": sessions, "events": events, "tool_calls": tool_calls, "source_id": import.source_id(),
+            "left_out": left_out, "notes": import.notes().lines(),
         });
         json(&told)?;
     } else {
@@ -46,26 +56,93 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
             tool_calls,
             import.source_id()
         );
+        if !left_out.is_empty() {
+            say!("left out {} runs, which begin on {}", left_out.len(), lines(&left_out));
+        }
     }
     Ok(ExitCode::Done)
 }
 
-/// Checks a whole file of recorded runs; every bad line is named.
-pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<Import<'b>, Failure> {
-    chat_completions::parse(file, bytes, options).map_err(|problems| {
-        Failure::all(ExitCode::Config, "nothing was published, since the file has errors:", problems)
-    })
+/// A file to import, or standard input.
+pub fn open(file: &Path) -> Result<Input<'static>, Failure> {
+    Input::open(file).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
 }
 
-/// Publishes an import; when it returns, every event is durable.
-pub fn publish(
-    import: &Import<'_>,
+/// Checks a whole file of recorded runs. Says on stderr what is wrong with those that are left out, and what of the others
+/// is not imported.
+pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, Failure> {
+    let import = chat_completions::read(input, options).map_err(unreadable)?;
+    for note in notes(&import) {
+        print::note!("agentgov: {}", note);
+    }
+    say_left_out(import.problems());
+    Ok(import)
+}
+
+/// What of the runs is not imported, a line each.
+pub fn notes(import: &Import<'_>) -> Vec<Text> {
+    import.notes().lines().iter().map(|note| print::text!("{}: {}", import.file(), note)).collect()
+}
+
+fn say_left_out(problems: &Problems) {
+    if !problems.is_empty() {
+        let left_out = problems_as("runs that cannot be read are left out:", problems);
+        print::note!("agentgov: {}", left_out.message());
+    }
+}
+
+fn problems_as(what: &str, problems: &Problems) -> Failure {
+    Failure::all(ExitCode::Config, what, problems.lines())
+}
+
+fn unreadable(error: ImportError) -> Failure {
+    match error {
+        ImportError::Problems(problems) => {
+            problems_as("nothing was published, since the file has errors:", &problems)
+        }
+        error => Failure::new(ExitCode::Failed, format!("nothing was published: {error}")),
+    }
+}
+
+/// Publishes an import; when it returns, every event is durable. Runs that the topic would not take are left out, or nothing
+/// is published, as the import's options say. Returns what was published.
+pub fn publish<'b>(
+    mut import: Import<'b>,
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
     progress: &Progress,
-) -> Result<Summary, Failure> {
+) -> Result<Import<'b>, Failure> {
+    loop {
+        let recorder = recorder(&import, endpoints, topology)?;
+        let step = progress.counted("publishing events", import.summary().events);
+        let published =
+            agentgov_importers::publish(&import, &recorder, &mut |done, total| step.at(done, total));
+        match published {
+            Ok(summary) => {
+                step.done(format!("{} events, each durable", summary.events));
+                return Ok(import);
+            }
+            Err(PublishError::Refused(refused)) if import.options().skip_bad && refused.rest.sessions > 0 => {
+                say_left_out(&refused.problems);
+                import = import.without(refused);
+            }
+            Err(PublishError::Refused(refused)) => {
+                let what = "nothing was published, since the topic would not take some events:";
+                return Err(problems_as(what, &refused.problems));
+            }
+            Err(error) if error.is_permanent() => return Err(Failure::new(ExitCode::Config, error)),
+            Err(error) => return Err(Failure::new(ExitCode::TryAgain, error)),
+        }
+    }
+}
+
+fn recorder(
+    import: &Import<'_>,
+    endpoints: &Endpoints,
+    topology: &Arc<Topology>,
+) -> Result<Recorder, Failure> {
     let options = import.options();
-    let recorder = Recorder::start(RecorderOptions {
+    let started = Recorder::start(RecorderOptions {
         source_id: Some(import.source_id()),
         ..RecorderOptions::new(
             endpoints.kafka.clone(),
@@ -74,13 +151,26 @@ pub fn publish(
             options.tenant_id.clone(),
             options.environment.clone(),
         )
+    });
+    started.map_err(|error| {
+        let code = match error {
+            StartError::Tenant(_) | StartError::Option { .. } => ExitCode::Usage,
+            StartError::Topology(_) | StartError::Schema(_) | StartError::Spool(_) => ExitCode::Config,
+            StartError::SchemaNotRegistered { .. } | StartError::TopicMissing { .. } => ExitCode::Config,
+            StartError::Registry(_) | StartError::Kafka { .. } | StartError::Thread(_) => ExitCode::TryAgain,
+        };
+        Failure::new(code, error)
     })
-    .or_exit(ExitCode::TryAgain)?;
-    let step = progress.counted("publishing events", import.summary().events);
-    let summary = agentgov_importers::publish(import, &recorder, &mut |done, total| step.at(done, total))
-        .or_exit(ExitCode::TryAgain)?;
-    step.done(format!("{} events, each durable", summary.events));
-    Ok(summary)
+}
+
+/// The first places, and how many more there are.
+fn lines(places: &[String]) -> String {
+    let shown: Vec<&str> = places.iter().take(SHOWN).map(String::as_str).collect();
+    let more = match places.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("lines {}{more}", shown.join(", "))
 }
 
 /// This machine's clock.

@@ -1,10 +1,17 @@
-//! A line that cannot be imported.
+//! What is wrong with a file, and what of it is not imported.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::Value;
+use crate::json::{Kind, Value};
 
-/// What is wrong with a line of a file: shown as `file:line: message`.
+/// Most problems that are kept; of the others there is a count.
+const KEPT: usize = 20;
+/// Most kinds of notes; a field's name may be anything.
+const KINDS: usize = 50;
+
+/// What is wrong with a line of a file: shown as `file:line: message`. May hold any text of the file: escape it before a
+/// person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file, as the caller named it.
@@ -21,17 +28,108 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A JSON value in a few words, for "found …".
-pub(crate) fn found(value: Option<&Value>) -> String {
-    const SHOWN: usize = 40;
-    match value {
-        None => "nothing".to_owned(),
-        Some(Value::Null) => "null".to_owned(),
-        Some(Value::Array(items)) => format!("an array of {}", items.len()),
-        Some(Value::Object(_)) => "an object".to_owned(),
-        Some(Value::String(text)) if text.chars().count() > SHOWN => {
-            format!("{}…", Value::from(text.chars().take(SHOWN).collect::<String>()))
+/// The first problems of a file, at most 20, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    kept: Vec<Problem>,
+    count: u64,
+}
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&mut self, problem: impl FnOnce() -> Problem) {
+        if self.kept.len() < KEPT {
+            self.kept.push(problem());
         }
-        Some(value) => value.to_string(),
+        self.count += 1;
+    }
+
+    /// These, and others behind them.
+    #[must_use]
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.count += others.count;
+        self.kept.extend(others.kept);
+        self.kept.truncate(KEPT);
+        self
+    }
+
+    /// The first of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.kept.iter()
+    }
+
+    /// How many there are.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// True if there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// A line for each that is kept, and one for the rest.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.kept.iter().map(ToString::to_string).collect();
+        match self.count - lines.len() as u64 {
+            0 => {}
+            more => lines.push(format!("and {more} more")),
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("; "))
+    }
+}
+
+/// What was not imported, or not as the file has it, although its run was: each kind once, with a count. To be escaped like
+/// [`Problem`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    kinds: BTreeMap<String, (u64, String)>,
+    others: u64,
+}
+
+impl Notes {
+    /// Counts one of a kind; `place` is of the first.
+    pub(crate) fn note(&mut self, kind: &str, place: impl FnOnce() -> String) {
+        if let Some((count, _)) = self.kinds.get_mut(kind) {
+            *count += 1;
+        } else if self.kinds.len() < KINDS {
+            self.kinds.insert(kind.to_owned(), (1, place()));
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// A line for each kind.
+    pub fn lines(&self) -> Vec<String> {
+        let kinds = self.kinds.iter();
+        let mut lines: Vec<String> =
+            kinds.map(|(kind, (count, place))| format!("{kind}: {count} times, first at {place}")).collect();
+        if self.others > 0 {
+            lines.push(format!("and {} of further kinds", self.others));
+        }
+        lines
+    }
+}
+
+/// A JSON value in a few words, for "found …".
+pub(crate) fn found(value: Option<Value<'_>>) -> String {
+    const SHOWN: usize = 40;
+    let Some(value) = value else { return "nothing".to_owned() };
+    match value.kind() {
+        Kind::Array => format!("an array of {}", value.items().count()),
+        Kind::Object => "an object".to_owned(),
+        Kind::String => {
+            let text = value.text().unwrap_or_default();
+            let cut: String = text.chars().take(SHOWN).collect();
+            let more = if cut.len() < text.len() { "…" } else { "" };
+            format!("{}{more}", serde_json::Value::from(cut))
+        }
+        Kind::Null | Kind::Bool | Kind::Number => value.as_written().chars().take(SHOWN).collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_sdk::{FlushError, RecordError, Recorder};
 
-use crate::{Import, Problem, Summary};
+use crate::{Import, ImportError, Place, Problem, Problems, Summary};
 
 /// How long the brokers may acknowledge nothing at all before an import gives up waiting.
 const STALLED: Duration = Duration::from_secs(60);
@@ -24,17 +24,20 @@ pub enum PublishError {
         found: String,
     },
     /// The topic would not take some events. Nothing was published.
-    #[error("{} events cannot be published: {}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Refused(Vec<Problem>),
+    #[error("{} events cannot be published: {}", .0.problems.count(), .0.problems)]
+    Refused(Refused),
+    /// The file cannot be read any more, or has changed. What came before may be published.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The recorder took no more. What it took before may be published: run the import again.
     #[error(
-        "import of {file}, line {line}: {error}; run the import again: what is there already counts once"
+        "import of {file}, line {place}: {error}; run the import again: what is there already counts once"
     )]
     Record {
         /// The file.
         file: String,
-        /// The line of the session that was being published.
-        line: u64,
+        /// Where the run of the session begins that was being published.
+        place: Place,
         /// What the recorder said.
         error: Box<RecordError>,
     },
@@ -46,6 +49,36 @@ pub enum PublishError {
         /// What the recorder said.
         error: FlushError,
     },
+}
+
+/// What a recorder would not take of an import.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why not, with line and message.
+    pub problems: Problems,
+    /// The runs that it is of.
+    pub places: Vec<Place>,
+    /// What is left without them.
+    pub rest: Summary,
+}
+
+impl PublishError {
+    /// True if the same import with the same recorder's options cannot succeed later.
+    pub fn is_permanent(&self) -> bool {
+        let of = |error: &RecordError| {
+            matches!(
+                error,
+                RecordError::Invalid { .. } | RecordError::TooLarge { .. } | RecordError::Unencodable { .. }
+            )
+        };
+        match self {
+            Self::OtherSource { .. } | Self::Refused(_) => true,
+            Self::Record { error, .. } => of(error),
+            Self::NotDurable { error: FlushError::Closing { error, .. }, .. } => of(error),
+            // A file that changes may stay as it is the next time.
+            Self::Import(_) | Self::NotDurable { .. } => false,
+        }
+    }
 }
 
 /// Publishes an import: first asks the recorder whether it would take every event, then records them and closes the
@@ -60,14 +93,17 @@ pub fn publish(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, PublishError> {
     check_source(import, recorder)?;
-    check_events(import, recorder)?;
+    if let Some(refused) = check(import, recorder)? {
+        return Err(PublishError::Refused(refused));
+    }
     let total = import.summary().events;
     let mut done = 0;
     for session in import.sessions() {
+        let session = session?;
         for event in session.events() {
             recorder.record(&event).map_err(|error| PublishError::Record {
                 file: import.file().to_owned(),
-                line: session.line(),
+                place: session.place(),
                 error: Box::new(error),
             })?;
             done += 1;
@@ -78,6 +114,32 @@ pub fn publish(
     Ok(import.summary())
 }
 
+/// Asks a recorder whether it would take every event. Publishes nothing.
+pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<Refused>, ImportError> {
+    let mut refused = Refused { problems: Problems::default(), places: Vec::new(), rest: Summary::default() };
+    for session in import.sessions() {
+        let session = session?;
+        let events = session.numbered();
+        let mut is_refused = false;
+        for (message, event) in &events {
+            let Err(error) = recorder.check(event) else { continue };
+            is_refused = true;
+            let at = message.map(|index| format!("messages[{index}]: ")).unwrap_or_default();
+            refused.problems.push(|| Problem {
+                file: import.file().to_owned(),
+                line: session.place().line,
+                message: format!("{at}{}: {error}", event.r#type),
+            });
+        }
+        if is_refused {
+            refused.places.push(session.place());
+        } else {
+            refused.rest.add(events.iter().map(|(_, event)| event));
+        }
+    }
+    Ok(Some(refused).filter(|refused| !refused.places.is_empty()))
+}
+
 fn check_source(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishError> {
     let expected = import.source_id();
     let accepted = recorder.stats().accepted;
@@ -86,24 +148,6 @@ fn check_source(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishE
     }
     let found = format!("{} after {accepted} events", recorder.source_id());
     Err(PublishError::OtherSource { expected, found })
-}
-
-fn check_events(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishError> {
-    let mut problems = Vec::new();
-    for session in import.sessions() {
-        let refused = session
-            .events()
-            .iter()
-            .filter_map(|event| recorder.check(event).err())
-            .map(|error| Problem {
-                file: import.file().to_owned(),
-                line: session.line(),
-                message: error.to_string(),
-            })
-            .collect::<Vec<_>>();
-        problems.extend(refused);
-    }
-    if problems.is_empty() { Ok(()) } else { Err(PublishError::Refused(problems)) }
 }
 
 /// Waits as long as something is acknowledged now and then.

@@ -33,6 +33,8 @@ fn import(bytes: &[u8]) -> Import<'_> {
         agent_version: None,
         start_time: None,
         now: Micros(0),
+        label: None,
+        skip_bad: false,
     };
     chat_completions::parse("runs.jsonl", bytes, options).unwrap()
 }
@@ -97,10 +99,24 @@ fn what_the_topic_would_not_take_is_named_and_nothing_is_published() {
     let import = import(file.as_bytes());
     let recorder = recorder(&kafka, import.source_id());
     let error = publish(&import, &recorder, &mut |_, _| {}).unwrap_err();
-    let PublishError::Refused(problems) = &error else { panic!("{error:?}") };
-    assert_eq!(problems.len(), 1);
-    assert!(error.to_string().contains("runs.jsonl:2: event of session"), "{error}");
+    assert!(error.is_permanent());
     assert_eq!(recorder.stats().accepted, 0);
+    let PublishError::Refused(refused) = error else { panic!("{error:?}") };
+    assert_eq!(refused.problems.count(), 1);
+    let text = refused.problems.to_string();
+    assert!(text.starts_with("runs.jsonl:2: messages[0]: user.input: event of session"), "{text}");
+
+    // Without it, the others are an import of their own.
+    let (source, summary) = (import.source_id(), import.summary());
+    let import = import.without(refused);
+    assert_ne!(import.source_id(), source);
+    assert_eq!(
+        (import.summary().sessions, import.summary().events),
+        (summary.sessions - 1, summary.events - 3)
+    );
+    let recorder = self::recorder(&kafka, import.source_id());
+    assert_eq!(publish(&import, &recorder, &mut |_, _| {}).unwrap(), import.summary());
+    assert_eq!(logged(&kafka, 7).len(), 7);
 }
 
 #[test]

@@ -4,77 +4,87 @@ use agentgov_schemas::event::{Actor, Agent};
 use agentgov_schemas::{Micros, catalogue};
 use agentgov_sdk::{Content, Event, Message, ToolCall, ToolResult};
 
-use super::Run;
-use super::line::{Call, Said};
+use super::run::{Answer, Call, Run, Said};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// One second a message.
 const STEP: i64 = 1_000_000;
 
-/// The events of `run`: message i at `start` + i seconds. Their ids are the caller's to set.
+/// The events of `run`, each with the message that it is of: message i at `start` + i seconds. Their ids are the caller's to
+/// set.
 pub(crate) fn events<'a>(
     run: &'a Run,
     session_id: &'a str,
+    label: &'a str,
     agent: Agent<'a>,
     start: Micros,
-) -> Vec<Event<'a>> {
+) -> Vec<(Option<usize>, Event<'a>)> {
     let actor = run.user_id.as_deref().map(|id| Actor { id, r#type: "human" });
     let at = |step: usize| {
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         Some(Micros(start.0.saturating_add(step.saturating_mul(STEP))))
     };
     let event = |step, r#type| Event {
-        session_label: Some(&run.label),
+        session_label: Some(label),
         occurred_at: at(step),
         actor,
         ..Event::new(r#type, session_id, agent)
     };
-    let mut events = vec![event(0, catalogue::SESSION_STARTED)];
-    for (step, message) in run.messages.iter().enumerate() {
-        let told = |role, text: &'a Option<String>, tool_calls| Message {
+    let mut events = vec![(None, event(0, catalogue::SESSION_STARTED))];
+    for message in &run.messages {
+        let step = message.index;
+        let told = |role, text: &'a Option<String>| Message {
             id: &message.id,
             role,
             has_text: has_text(text),
-            tool_calls,
+            tool_calls: 0,
             content: text.as_deref().map(|text| content(text, TEXT)),
         };
+        let of_message =
+            |message, r#type| (Some(step), Event { message: Some(message), ..event(step, r#type) });
         match &message.said {
-            Said::User { text } => {
-                let message = Some(told("user", text, 0));
-                events.push(Event { message, ..event(step, catalogue::USER_INPUT) });
+            Said::User { text } => events.push(of_message(told("user", text), catalogue::USER_INPUT)),
+            Said::System { role, text } => {
+                events.push(of_message(told(role, text), catalogue::LLM_INPUT_SENT));
             }
-            Said::System { text } => {
-                let message = Some(told("system", text, 0));
-                events.push(Event { message, ..event(step, catalogue::LLM_INPUT_SENT) });
-            }
-            Said::Assistant { text, calls } => {
-                let message = told("assistant", text, i32::try_from(calls.len()).unwrap_or(i32::MAX));
-                if message.has_text {
-                    events.push(Event { message: Some(message), ..event(step, catalogue::OUTPUT_DISPLAYED) });
+            Said::Assistant { text, beside, calls } => {
+                let message = Message {
+                    has_text: has_text(text) || !beside.is_empty(),
+                    tool_calls: i32::try_from(calls.len()).unwrap_or(i32::MAX),
+                    ..told("assistant", text)
+                };
+                let displayed = text.as_deref().filter(|_| has_text(text)).into_iter();
+                for text in displayed.chain(beside.iter().map(String::as_str)) {
+                    let message = Message { content: Some(content(text, TEXT)), ..message };
+                    events.push(of_message(message, catalogue::OUTPUT_DISPLAYED));
                 }
-                let message = Some(Message { content: None, ..message });
+                let message = Message { content: None, ..message };
                 let invoked = |call| Event {
-                    message,
+                    message: Some(message),
                     tool: Some(tool_call(call)),
                     ..event(step, catalogue::TOOL_INVOKED)
                 };
-                events.extend(calls.iter().map(invoked));
+                events.extend(calls.iter().map(|call| (Some(step), invoked(call))));
             }
-            Said::Tool { call_id, name, text } => {
-                let text = text.as_deref().unwrap_or_default();
-                let result = ToolResult {
-                    call_id,
-                    name: name.as_deref(),
-                    is_error: None,
-                    content: content(text, if is_json(text) { JSON } else { TEXT }),
-                };
-                events.push(Event { result: Some(result), ..event(step, catalogue::TOOL_RESPONSE_RECEIVED) });
+            Said::Tool(answer) => {
+                let result = Some(tool_result(answer));
+                events.push((Some(step), Event { result, ..event(step, catalogue::TOOL_RESPONSE_RECEIVED) }));
             }
         }
     }
-    events.push(event(run.messages.len(), catalogue::SESSION_ENDED));
+    events.push((None, event(run.length, catalogue::SESSION_ENDED)));
     events
+}
+
+fn tool_result(answer: &Answer) -> ToolResult<'_> {
+    let text = answer.text.as_deref().unwrap_or_default();
+    ToolResult {
+        call_id: &answer.call_id,
+        name: answer.name.as_deref(),
+        is_error: answer.is_error,
+        content: content(text, if is_json(text) { JSON } else { TEXT }),
+    }
 }
 
 fn tool_call(call: &Call) -> ToolCall<'_> {

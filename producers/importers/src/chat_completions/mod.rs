@@ -1,51 +1,119 @@
-//! One recorded run a line: `task_id`, `trial`, optionally `user_id`, and `messages` in the format of OpenAI's chat
-//! completions. Other fields are ignored.
+//! Recorded runs with their messages in the format of OpenAI's chat completions, and in the dialects of it that files have.
 //!
-//! What becomes of a message: user, `user.input`; system, `llm.input_sent`, since it is what the platform told the model;
-//! assistant, `output.displayed` if it has text that is not blank, then a `tool.invoked` for each of its calls (a message with
-//! neither says nothing and becomes nothing); tool, `tool.response_received`. Around them `session.started` and
-//! `session.ended`. Arguments are kept as the bytes of the string that the model wrote, JSON or not; a result is kept
-//! whether or not its call was seen. Parts of a text are joined without anything between them.
+//! **A file** is one run a line (JSONL); or documents one behind the other, over as many lines as they take; or an array of runs;
+//! or an object that has an array of runs. It may be packed with gzip. A run is an object with `messages` (or `traj`,
+//! `conversation`, `trajectory`), or nothing but an array of messages. Of its other fields `user_id` is the actor, and `task_id`
+//! and `trial`, or the field that [`ImportOptions::label`] names, are its label; without them it is the line.
 //!
-//! Refused, since something would be lost: parts that are not text, and the deprecated `function_call`.
+//! **What becomes of a message.** user: `user.input`. system and developer: `llm.input_sent`, since it is what the platform told
+//! the model. assistant: `output.displayed` if it has text that is not blank, one more for a `refusal` and one for what
+//! its `audio` says (`transcript`), then a `tool.invoked` for each of its calls; a message with none of these says nothing
+//! and becomes nothing. tool and function: `tool.response_received`. Around them `session.started` and `session.ended`.
+//!
+//! **Payloads** are the bytes that the model or the tool wrote: a string's text, JSON or not; of anything else, its JSON as the file
+//! has it. A call without arguments has `{}`. Parts of a text are joined without anything between them; images, audio and
+//! files stand in it as media type, size and digest. A lone surrogate in a text is U+FFFD.
+//!
+//! **Calls without an id** get one that follows from their place, and answers without one belong to the first call that has no
+//! answer yet, of their tool if they name one. An answer is kept whether or not its call was seen.
+//!
+//! What an event cannot say and a person might miss is counted by [`Import::notes`].
 
+mod calls;
+mod content;
 mod events;
-mod line;
+mod ids;
+mod media;
+mod reader;
+mod run;
+mod runs;
+mod shape;
 
-use agentgov_schemas::Digest;
+use agentgov_schemas::event::Agent;
 
-use crate::{Import, ImportOptions, Problem, Summary};
+use crate::file::{Ending, Input};
+use crate::problem::{Problem, Problems};
+use crate::{Import, ImportError, ImportOptions, Summary};
 
 pub(crate) use events::events;
-pub(crate) use line::Run;
+pub(crate) use run::Run;
+pub use runs::Place;
+pub(crate) use runs::Runs;
+#[cfg(test)]
+pub(crate) use shape::is_run;
 
 /// What the ids of an import follow from beside file and options: the reading above. To change when it changes, or what
 /// an older build imported would pass for what this one makes.
-const READING: &[u8] = b"chat-completions/1";
+const READING: &[u8] = b"chat-completions/2";
+/// Of files that the first reading took, and made the same events of.
+const FIRST_READING: &[u8] = b"chat-completions/1";
 
-/// Reads and checks the whole of a file: every bad line is a problem of its own, and then there is no import. Blank lines
-/// are skipped. Needs the memory of its largest line beside `bytes`.
-pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<Import<'b>, Vec<Problem>> {
-    let identity = options.identity(READING, Digest::of(bytes));
-    let mut summary = Summary::default();
-    let mut problems = Vec::new();
-    let problem = |line, message| Problem { file: file.to_owned(), line, message };
-    let import = Import::new(file, bytes, options, identity);
-    for (number, line) in import.lines() {
-        match line::read(line) {
-            Ok(run) => summary.add(&import.session(number, run).events()),
-            Err(messages) => problems.extend(messages.into_iter().map(|message| problem(number, message))),
+/// Reads and checks the whole of a file. Every run that cannot be read is a problem, and then there is no import, unless
+/// [`ImportOptions::skip_bad`] leaves those runs out. Needs the memory of the largest document.
+pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, ImportError> {
+    let io = |error| ImportError::Io { file: input.name().to_owned(), error };
+    let mut runs = Runs::new(input.reader().map_err(io)?, options.label.clone());
+    let mut found = Found::default();
+    for (place, run) in &mut runs {
+        found.take(&input, place, run);
+    }
+    let (notes, line, ending) = runs.end();
+    let file = match ending {
+        Ending::Failed(error) => return Err(io(error)),
+        Ending::Whole(digest) => Some(digest),
+        Ending::Damaged(message) => {
+            let message = format!("expected the rest of the file, found {message}");
+            found.problems.push(|| Problem { file: input.name().to_owned(), line, message });
+            None
         }
-    }
+    };
+    let Found { summary, problems, left_out, is_new } = found;
     if summary.sessions == 0 && problems.is_empty() {
-        problems.push(problem(1, "expected a recorded run a line, found an empty file".to_owned()));
+        let message = "expected a recorded run a line, found an empty file".to_owned();
+        let mut problems = Problems::default();
+        problems.push(|| Problem { file: input.name().to_owned(), line: 1, message });
+        return Err(ImportError::Problems(problems));
     }
-    if problems.is_empty() { Ok(import.counted(summary)) } else { Err(problems) }
+    // A file whose end is not known has no digest, and so no ids.
+    let Some(file) = file.filter(|_| problems.is_empty() || (options.skip_bad && summary.sessions > 0))
+    else {
+        return Err(ImportError::Problems(problems));
+    };
+    let reading = if is_new { READING } else { FIRST_READING };
+    Ok(Import::new(input, options, reading, file).holding(summary, notes, problems, left_out))
 }
 
-/// The run of a line that [`parse`] has accepted.
-pub(crate) fn reread(line: &[u8]) -> Option<Run> {
-    line::read(line).ok()
+/// [`read`], of bytes in memory.
+pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<Import<'b>, ImportError> {
+    read(Input::bytes(file, bytes), options)
+}
+
+#[derive(Default)]
+struct Found {
+    summary: Summary,
+    problems: Problems,
+    left_out: Vec<Place>,
+    is_new: bool,
+}
+
+impl Found {
+    fn take(&mut self, input: &Input<'_>, place: Place, run: Result<Run, Vec<Problem>>) {
+        match run {
+            Ok(run) => {
+                let agent = Agent { id: "", name: None, version: None };
+                self.summary.add(
+                    events(&run, "", "", agent, agentgov_schemas::Micros(0)).iter().map(|(_, event)| event),
+                );
+                self.is_new |= run.is_new;
+            }
+            Err(problems) => {
+                self.left_out.push(place);
+                for problem in problems {
+                    self.problems.push(|| Problem { file: input.name().to_owned(), ..problem });
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use agentgov_schemas::{Micros, catalogue};
+use agentgov_schemas::{Digest, Micros, catalogue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ImportedSession;
+
+mod dialects;
 
 /// A small run, invented: a system prompt, text beside calls, a call id used twice, broken arguments, a result that
 /// nobody asked for, parts, blank text.
@@ -30,11 +33,50 @@ fn options() -> ImportOptions {
         agent_version: None,
         start_time: Some(Micros(1_000_000)),
         now: Micros(5),
+        label: None,
+        skip_bad: false,
     }
 }
 
 fn problems(text: &[u8]) -> Vec<String> {
-    parse("runs.jsonl", text, options()).unwrap_err().iter().map(ToString::to_string).collect()
+    match parse("runs.jsonl", text, options()) {
+        Err(ImportError::Problems(problems)) => problems.lines(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sessions<'i>(import: &'i Import<'_>) -> Vec<ImportedSession<'i>> {
+    import.sessions().map(Result::unwrap).collect()
+}
+
+/// The events of the only run of a file without those around it: type and what they say, in a line each.
+fn story(file: &str) -> Vec<String> {
+    let import = parse("f", file.as_bytes(), options()).unwrap();
+    let sessions = sessions(&import);
+    let [session] = sessions.as_slice() else { panic!("{} sessions", sessions.len()) };
+    let events = session.events();
+    let told = events.iter().map(|event| {
+        let text = |content: agentgov_sdk::Content<'_>| String::from_utf8_lossy(content.data).into_owned();
+        let said = event.message.and_then(|message| message.content).map(text);
+        let called =
+            event.tool.map(|tool| format!("{}#{} {}", tool.name, tool.call_id, text(tool.arguments)));
+        let answered = event.result.map(|result| {
+            let is_error = if result.is_error == Some(true) { " failed" } else { "" };
+            format!(
+                "{}#{}{is_error} {}",
+                result.name.unwrap_or_default(),
+                result.call_id,
+                text(result.content)
+            )
+        });
+        let said = said.or(called).or(answered).unwrap_or_default();
+        format!("{} {said}", event.r#type)
+    });
+    told.filter(|line| !line.starts_with("session.")).collect()
+}
+
+fn notes(file: &str) -> Vec<String> {
+    parse("f", file.as_bytes(), options()).unwrap().notes().lines()
 }
 
 /// One event in one line.
@@ -64,7 +106,7 @@ fn told(event: &agentgov_sdk::Event<'_>) -> String {
 fn a_run_becomes_events() {
     let import = parse("runs.jsonl", RUN.as_bytes(), options()).unwrap();
     assert_eq!(import.summary(), Summary { sessions: 1, events: 10, tool_calls: 2 });
-    let session = import.sessions().next().unwrap();
+    let session = &sessions(&import)[0];
     assert_eq!(session.label(), "7/b");
     let events = session.events();
     let lines: Vec<String> = events.iter().map(told).collect();
@@ -99,7 +141,7 @@ fn ids_follow_from_file_and_options() {
     let ids = |options: ImportOptions| {
         let import = parse("any name", file.as_bytes(), options).unwrap();
         let mut ids = vec![import.source_id()];
-        for session in import.sessions() {
+        for session in sessions(&import) {
             ids.push(session.session_id().to_owned());
             ids.extend(session.events().iter().map(|event| event.event_id.unwrap().to_string()));
         }
@@ -129,7 +171,7 @@ fn ids_follow_from_file_and_options() {
 #[test]
 fn without_a_start_time_the_clock_is_now() {
     let import = parse("f", RUN.as_bytes(), ImportOptions { start_time: None, ..options() }).unwrap();
-    assert_eq!(import.sessions().next().unwrap().events()[0].occurred_at, Some(Micros(5)));
+    assert_eq!(sessions(&import)[0].events()[0].occurred_at, Some(Micros(5)));
 }
 
 #[test]
@@ -137,66 +179,75 @@ fn every_mistake_is_named() {
     let with = |message: &str| format!(r#"{{"task_id":1,"trial":0,"messages":[{message}]}}"#);
     let call = |call: &str| with(&format!(r#"{{"role":"assistant","tool_calls":[{call}]}}"#));
     let user = |content: &str| with(&format!(r#"{{"role":"user","content":{content}}}"#));
-    let name = "a non-empty string or an integer";
-    let text = "a string, null, or an array of parts of type text";
+    let text = "a string, null, or an array of parts";
+    let roles = "user, assistant, system, developer, tool or function";
+    let run = "expected an object with messages (as messages, traj, conversation, trajectory)";
     for (line, expected) in [
         (
             "{".to_owned(),
-            "expected JSON, found a mistake at column 1: EOF while parsing an object".to_owned(),
-        ),
-        ("[]".into(), "expected an object with the run's fields, found an array of 0".into()),
-        ("3".into(), "expected an object with the run's fields, found 3".into()),
-        (r#"{"trial":0,"messages":[]}"#.into(), format!("task_id: expected {name}, found nothing")),
-        (r#"{"task_id":1.5,"trial":0,"messages":[]}"#.into(), format!("task_id: expected {name}, found 1.5")),
-        (r#"{"task_id":1,"trial":null,"messages":[]}"#.into(), format!("trial: expected {name}, found null")),
-        (r#"{"task_id":1,"trial":0}"#.into(), "messages: expected an array, found nothing".into()),
-        (
-            r#"{"task_id":1,"trial":0,"messages":{}}"#.into(),
-            "messages: expected an array, found an object".into(),
+            "expected the end of the value that begins here, found the end of the file: is it cut off?"
+                .to_owned(),
         ),
         (
-            r#"{"task_id":1,"trial":0,"user_id":[],"messages":[]}"#.into(),
-            format!("user_id: expected {name}, found an array of 0"),
+            r#"{"a":1,}"#.into(),
+            "expected JSON, found `}`, where a key in double quotes is due, at column 8".into(),
+        ),
+        (
+            "[]".into(),
+            "expected an object with messages, or an array of messages, found an array of 0".into(),
+        ),
+        (
+            "[3]".into(),
+            "expected an object with messages, or an array of messages, found an array of 1".into(),
+        ),
+        ("3".into(), r#"expected runs as JSON, found text that begins with "3""#.into()),
+        ("{}".into(), format!("{run}, found no fields")),
+        (r#"{"task_id":1,"b":{}}"#.into(), format!("{run}, found the fields task_id, b")),
+        (
+            r#"{"request":{"messages":[]}}"#.into(),
+            format!(
+                "{run}, found the fields request; request.messages looks like messages: if each is a whole run, write them out, e.g. jq -c .request"
+            ),
+        ),
+        (
+            r#"{"a":[{"messages":[]}],"b":[{"messages":[]}]}"#.into(),
+            "expected one array of runs, found two: a and b".into(),
+        ),
+        (
+            r#"[{"messages":[]},5]"#.into(),
+            "[1]: expected an object with messages, or an array of messages, found 5".into(),
+        ),
+        (r#"{"messages":{}}"#.into(), "messages: expected an array, found an object".into()),
+        (
+            r#"{"user_id":[],"messages":[]}"#.into(),
+            "user_id: expected a string or a number, found an array of 0".into(),
         ),
         (with("7"), "messages[0]: expected an object, found 7".into()),
-        (with("{}"), "messages[0].role: expected user, assistant, tool or system, found nothing".into()),
+        (with("{}"), format!("messages[0].role: expected {roles}, found nothing")),
+        (with(r#"{"role":"robot"}"#), format!(r#"messages[0].role: expected {roles}, found "robot""#)),
         (
-            with(r#"{"role":"robot"}"#),
-            r#"messages[0].role: expected user, assistant, tool or system, found "robot""#.into(),
+            format!(r#"{{"runs":[{{"messages":[]}},{}]}}"#, with("{}")),
+            format!("runs[1].messages[0].role: expected {roles}, found nothing"),
         ),
         (user("5"), format!("messages[0].content: expected {text}, found 5")),
-        (user(r#"["a"]"#), r#"messages[0].content[0]: expected a part of type text, found "a""#.into()),
-        (
-            user(r#"[{"type":"image_url","text":"x"}]"#),
-            "messages[0].content[0]: expected a part of type text, found an object".into(),
-        ),
-        (
-            with(r#"{"role":"tool"}"#),
-            "messages[0].tool_call_id: expected a non-empty string, found nothing".into(),
-        ),
-        (
-            with(r#"{"role":"tool","tool_call_id":"c","name":3}"#),
-            "messages[0].name: expected a non-empty string, found 3".into(),
-        ),
+        (user(r#"{"a":1}"#), format!("messages[0].content: expected {text}, found an object")),
+        (user("[5]"), "messages[0].content[0]: expected a part: an object or a string, found 5".into()),
         (
             with(r#"{"role":"assistant","tool_calls":{}}"#),
             "messages[0].tool_calls: expected an array or null, found an object".into(),
         ),
         (
-            with(r#"{"role":"assistant","function_call":{"name":"f"}}"#),
-            "messages[0].function_call: expected calls in tool_calls, found an object".into(),
+            with(r#"{"role":"assistant","function_call":{"arguments":"{}"}}"#),
+            "messages[0].function_call.name: expected a non-empty string, found nothing".into(),
         ),
         (
-            call(r#"{"function":{"name":"f","arguments":""}}"#),
-            "messages[0].tool_calls[0].id: expected a non-empty string, found nothing".into(),
+            call(r#"{"id":"c","function":{"name":"","arguments":""}}"#),
+            r#"messages[0].tool_calls[0].function.name: expected a non-empty string, found """#.into(),
         ),
+        (call("5"), "messages[0].tool_calls[0]: expected an object, found 5".into()),
         (
-            call(r#"{"id":"c","function":{"arguments":""}}"#),
-            "messages[0].tool_calls[0].function.name: expected a non-empty string, found nothing".into(),
-        ),
-        (
-            call(r#"{"id":"c","function":{"name":"f","arguments":{"a":1}}}"#),
-            "messages[0].tool_calls[0].function.arguments: expected a string, found an object".into(),
+            call(r#"{"name":null}"#),
+            "messages[0].tool_calls[0].name: expected a non-empty string, found null".into(),
         ),
     ] {
         assert_eq!(problems(line.as_bytes()), [format!("runs.jsonl:1: {expected}")], "{line}");
@@ -209,16 +260,10 @@ fn all_bad_lines_are_named_at_once() {
     file.extend(b"{\"task_id\":\"\xff\"}\n");
     file.extend(RUN.as_bytes());
     let found = problems(&file);
-    assert_eq!(
-        found,
-        [
-            "runs.jsonl:3: task_id: expected a non-empty string or an integer, found nothing",
-            "runs.jsonl:3: trial: expected a non-empty string or an integer, found nothing",
-            "runs.jsonl:3: messages: expected an array, found nothing",
-            "runs.jsonl:4: expected UTF-8, found another byte at column 13",
-        ]
-    );
-    for empty in ["", "\n \n"] {
+    assert_eq!(found.len(), 2);
+    assert!(found[0].starts_with("runs.jsonl:3: expected an object with messages"), "{found:?}");
+    assert_eq!(found[1], "runs.jsonl:4: expected UTF-8, found another byte at column 13");
+    for empty in ["", "\n \n", "\u{feff}"] {
         assert_eq!(
             problems(empty.as_bytes()),
             ["runs.jsonl:1: expected a recorded run a line, found an empty file"]
@@ -227,11 +272,119 @@ fn all_bad_lines_are_named_at_once() {
 }
 
 #[test]
+fn at_most_twenty_problems_are_shown_and_the_rest_counted() {
+    let found = problems("{\"a\":1}\n".repeat(500).as_bytes());
+    assert_eq!((found.len(), found[20].as_str()), (21, "and 480 more"));
+    assert!(found[19].starts_with("runs.jsonl:20: "));
+}
+
+#[test]
+fn a_foreign_file_is_one_problem() {
+    let utf16: Vec<u8> = format!("{RUN}\n{RUN}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, expected) in [
+        (utf16, "UTF-16"),
+        (b"PK\x03\x04\n\n\n".to_vec(), "zip"),
+        (b"<html>\n<body>\n".to_vec(), "HTML"),
+        (b"dear diary\ntoday\n".to_vec(), "dear diary"),
+        (b"{\n \"a\": [\n  1\n ]\n}\n".to_vec(), "the fields a"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec(), "gzip that is damaged"),
+    ] {
+        let found = problems(&bytes);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?}, not {expected}");
+    }
+}
+
+#[test]
+fn with_skip_bad_the_others_are_imported() {
+    let good = r#"{"task_id":"a","messages":[{"role":"user","content":"x"}]}"#;
+    let file = format!("{good}\nnonsense\n[{good},{{}},{good}]\n{{\"cut\n{good}");
+    fn read(file: &str, skip_bad: bool) -> Result<Import<'_>, ImportError> {
+        parse("f", file.as_bytes(), ImportOptions { skip_bad, ..options() })
+    }
+    assert!(read(&file, false).is_err());
+    let import = read(&file, true).unwrap();
+    let left_out: Vec<_> = import.left_out().iter().map(ToString::to_string).collect();
+    assert_eq!(left_out, ["2", "3.2", "4"]);
+    assert_eq!((import.problems().count(), import.summary().sessions), (3, 4));
+    let places: Vec<_> = sessions(&import).iter().map(|session| session.place().to_string()).collect();
+    assert_eq!(places, ["1", "3", "3.3", "5"]);
+
+    // Nothing is left out: the same import as without the option.
+    let (with, without) = (read(good, true).unwrap(), read(good, false).unwrap());
+    assert_eq!(with.source_id(), without.source_id());
+    assert!(read("{}\n{}", true).is_err(), "nothing is left to import");
+}
+
+/// Ids of what was imported before the reading grew, as they were then.
+#[test]
+fn ids_of_the_first_reading_stay() {
+    let import = parse("f", RUN.as_bytes(), options()).unwrap();
+    assert_eq!(import.source_id(), "import-e484e8fd-8c03-86fa-a5ca-7eb3a68aac15");
+    let session = &sessions(&import)[0];
+    assert_eq!(session.session_id(), "11f22d36-eeba-8664-9232-e097bab5d508");
+    let ids: Vec<_> = session.events().iter().map(|event| event.event_id.unwrap().to_string()).collect();
+    assert_eq!(
+        (ids[0].as_str(), ids[9].as_str()),
+        ("b3b410cd-ea28-8e4a-9a4b-65785eaca84a", "895a6b38-c8b8-8b59-9a6b-8daf0c656a06")
+    );
+}
+
+/// What the first reading dropped makes other events: under its ids, they would pass for those that are there.
+#[test]
+fn what_is_read_otherwise_has_other_ids() {
+    let with = |field: &str| {
+        format!(r#"{{"task_id":1,"trial":0,"messages":[{{"role":"assistant","content":"x"{field}}}]}}"#)
+    };
+    let reading = |file: &str| parse("f", file.as_bytes(), options()).unwrap().reading();
+    assert_eq!(reading(&with("")), FIRST_READING);
+    assert_eq!(reading(&with(r#","refusal":"no""#)), READING);
+    assert_eq!(reading(&with(r#","refusal":null,"audio":null"#)), FIRST_READING);
+}
+
+#[test]
+fn a_person_saw_the_refusal_and_heard_the_voice() {
+    let file = r#"{"messages":[
+        {"role":"assistant","content":null,"refusal":"I cannot."},
+        {"role":"assistant","content":"Look.","refusal":"But no."},
+        {"role":"assistant","content":null,"audio":{"id":"a","data":"UklG","transcript":"Your money comes."}},
+        {"role":"assistant","content":[{"type":"refusal","refusal":"Never."}]},
+        {"role":"assistant","content":null,"audio":{"id":"a","data":"UklG"}},
+        {"role":"assistant","content":null,"refusal":"","audio":{"id":"earlier"}}]}"#;
+    let placeholder = format!("[audio, 3 bytes, sha256:{}]", Digest::of(b"RIF"));
+    let expected = ["I cannot.", "Look.", "But no.", "Your money comes.", "Never.", placeholder.as_str()];
+    assert_eq!(story(file), expected.map(|text| format!("output.displayed {text}")));
+    let import = parse("f", file.as_bytes(), options()).unwrap();
+    let session = &sessions(&import)[0];
+    assert!(session.events().iter().filter_map(|event| event.message).all(|message| message.has_text));
+}
+
+#[test]
+fn fields_that_are_not_imported_are_counted() {
+    let file = r#"{"messages":[
+        {"role":"assistant","content":"a","reasoning_content":"hm","annotations":[],"logprobs":null,"weight":1},
+        {"role":"assistant","content":[{"type":"thinking","thinking":"hm"},{"type":"sound","x":1}],"reasoning_content":"hm"},
+        {"role":"user","content":"cut \ud83d","content":"cut \udc00","tool_calls":[{"name":"t"}]}]}"#;
+    assert_eq!(
+        notes(file),
+        [
+            "lone surrogate, imported as U+FFFD: 1 times, first at line 1, messages[2].content",
+            "messages[].content stands there more than once, so the last is imported: 1 times, first at line 1, messages[2]",
+            "messages[].content[] of type sound is imported as its digest: 1 times, first at line 1, messages[1].content[1]",
+            "messages[].content[] of type thinking or reasoning is not imported: 1 times, first at line 1, messages[1].content[0]",
+            "messages[].reasoning_content is not imported: 2 times, first at line 1, messages[0]",
+            "messages[].tool_calls is not imported: 1 times, first at line 1, messages[2]",
+        ]
+    );
+    assert!(notes(RUN).is_empty());
+}
+
+#[test]
 fn what_may_be_missing() {
     let run = r#"{"task_id":"t","trial":1,"user_id":null,"messages":[],"more":{}}"#;
     let import = parse("f", run.as_bytes(), options()).unwrap();
     assert_eq!(import.summary(), Summary { sessions: 1, events: 2, tool_calls: 0 });
-    assert_eq!(import.sessions().next().unwrap().events()[0].actor, None);
+    assert_eq!(sessions(&import)[0].events()[0].actor, None);
 }
 
 #[test]
@@ -242,7 +395,7 @@ fn the_recorded_runs() {
     let import = parse("runs.jsonl", &bytes, options()).unwrap();
     let summary = import.summary();
     assert_eq!((summary.sessions, summary.tool_calls), (100, 621));
-    let events: usize = import.sessions().map(|session| session.events().len()).sum();
+    let events: usize = sessions(&import).iter().map(|session| session.events().len()).sum();
     assert_eq!(events as u64, summary.events);
 }
 
@@ -261,7 +414,10 @@ proptest! {
         }
         match parse("f", &bytes, options()) {
             Ok(import) => prop_assert!(import.sessions().count() as u64 == import.summary().sessions),
-            Err(problems) => prop_assert!(problems.iter().all(|problem| problem.line > 0)),
+            Err(ImportError::Problems(problems)) => {
+                prop_assert!(!problems.is_empty() && problems.iter().all(|problem| problem.line > 0));
+            }
+            Err(error) => prop_assert!(false, "{error}"),
         }
     }
 }

@@ -1,0 +1,136 @@
+//! Ids of calls that have none, and the answers to them.
+//!
+//! A call without an id gets one that follows from its place. An answer without one belongs to the first call that has no
+//! answer yet, of its tool if it names one. An answer with an id that no call has gives it to the call that it answers by
+//! this rule, if that has none.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::run::{Answer, Message, Said};
+
+/// Gives every call and every answer of a run its id.
+pub(super) fn derive(messages: &mut [Message]) {
+    let calls = messages.iter().filter_map(|message| match &message.said {
+        Said::Assistant { calls, .. } => Some(calls),
+        _ => None,
+    });
+    let mut given: HashSet<String> = calls.flatten().map(|call| call.id.clone()).collect();
+    given.remove("");
+    let mut open = Open::default();
+    // Of the calls without an id: where each stands, and the id that its answer has.
+    let mut renamed: HashMap<(usize, usize), String> = HashMap::new();
+    for (place, message) in messages.iter_mut().enumerate() {
+        match &mut message.said {
+            Said::Assistant { calls, .. } => {
+                for (number, call) in calls.iter_mut().enumerate() {
+                    let derived = call.id.is_empty();
+                    if derived {
+                        call.id = fresh(format!("{}-call-{number}", message.id), &given);
+                    }
+                    open.call((place, number), &call.id, &call.name, derived);
+                }
+            }
+            Said::Tool(answer) => {
+                answered(answer, &message.id, &given, &mut open, &mut renamed);
+            }
+            Said::User { .. } | Said::System { .. } => {}
+        }
+    }
+    for ((place, number), id) in renamed {
+        if let Some(Said::Assistant { calls, .. }) = messages.get_mut(place).map(|message| &mut message.said)
+            && let Some(call) = calls.get_mut(number)
+        {
+            call.id = id;
+        }
+    }
+}
+
+fn answered(
+    answer: &mut Answer,
+    message: &str,
+    given: &HashSet<String>,
+    open: &mut Open,
+    renamed: &mut HashMap<(usize, usize), String>,
+) {
+    if answer.call_id.is_empty()
+        && let Some(id) = answer.perhaps_call_id.as_ref().filter(|id| given.contains(*id))
+    {
+        answer.call_id.clone_from(id);
+    }
+    if given.contains(&answer.call_id) {
+        return open.answer(&answer.call_id);
+    }
+    let tool = answer.name.as_deref().or(answer.tool.as_deref());
+    if answer.call_id.is_empty() {
+        answer.call_id = match open.first(tool, false) {
+            Some(call) => call.id,
+            None => {
+                answer.perhaps_call_id.take().unwrap_or_else(|| fresh(format!("{message}-answer"), given))
+            }
+        };
+    } else if let Some(call) = open.first(tool, true) {
+        renamed.insert(call.place, answer.call_id.clone());
+    }
+}
+
+/// An id that no call of the file has.
+fn fresh(mut id: String, given: &HashSet<String>) -> String {
+    while given.contains(&id) {
+        id.push('\'');
+    }
+    id
+}
+
+#[derive(Clone)]
+struct Called {
+    place: (usize, usize),
+    id: String,
+    derived: bool,
+}
+
+/// Calls that have no answer yet.
+#[derive(Default)]
+struct Open {
+    calls: Vec<Option<Called>>,
+    in_order: VecDeque<usize>,
+    by_tool: HashMap<String, VecDeque<usize>>,
+    by_id: HashMap<String, Vec<usize>>,
+}
+
+impl Open {
+    fn call(&mut self, place: (usize, usize), id: &str, tool: &str, derived: bool) {
+        let index = self.calls.len();
+        self.calls.push(Some(Called { place, id: id.to_owned(), derived }));
+        self.in_order.push_back(index);
+        self.by_tool.entry(tool.to_owned()).or_default().push_back(index);
+        self.by_id.entry(id.to_owned()).or_default().push(index);
+    }
+
+    /// The latest call of an id has its answer.
+    fn answer(&mut self, id: &str) {
+        if let Some(index) = self.by_id.get_mut(id).and_then(Vec::pop)
+            && let Some(call) = self.calls.get_mut(index)
+        {
+            *call = None;
+        }
+    }
+
+    /// Takes the first call, of a tool if it is known. `derived`: only if its id is derived.
+    fn first(&mut self, tool: Option<&str>, derived: bool) -> Option<Called> {
+        let queue = match tool {
+            Some(tool) => self.by_tool.get_mut(tool)?,
+            None => &mut self.in_order,
+        };
+        while let Some(index) = queue.front() {
+            match self.calls.get_mut(*index) {
+                Some(Some(call)) if derived && !call.derived => return None,
+                Some(call @ Some(_)) => {
+                    queue.pop_front();
+                    return call.take();
+                }
+                _ => queue.pop_front(),
+            };
+        }
+        None
+    }
+}

@@ -1,0 +1,143 @@
+//! Images, audio, video and files in a message: their media type, size and digest in the text's place, never their bytes.
+
+use agentgov_schemas::Digest;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::reader::Reader;
+use crate::json::{Kind, Object, Value};
+
+/// Fields that have bytes in base64, of all dialects: OpenAI's, Anthropic's, MCP's.
+const DATA: &[&str] = &["data", "file_data", "blob", "base64"];
+/// Fields that say where the bytes are.
+const URL: &[&str] = &["url", "image_url", "file_url", "audio_url", "video_url", "uri", "image"];
+const MEDIA_TYPE: &[&str] = &["mimeType", "mime_type", "media_type"];
+const ID: &[&str] = &["file_id", "id"];
+
+/// Whether parts of this type are described here.
+pub(super) fn is_kind(kind: &str) -> bool {
+    matches!(
+        kind,
+        "image_url"
+            | "image"
+            | "input_image"
+            | "image_file"
+            | "input_audio"
+            | "audio"
+            | "output_audio"
+            | "audio_url"
+            | "video"
+            | "video_url"
+            | "input_video"
+            | "file"
+            | "input_file"
+            | "document"
+            | "resource"
+            | "resource_link"
+    )
+}
+
+/// Whether a part of this type has anything that [`described`] knows.
+pub(super) fn holds_any(part: &Object<'_>, kind: &str) -> bool {
+    let known = [DATA, URL, ID, &["text", "transcript", kind]].concat();
+    part.any(&known).is_some() || part.some("source").is_some_and(|source| source.kind() == Kind::Object)
+}
+
+/// The voice of an assistant: what it said, or else what there is of it.
+pub(super) fn audio(reader: &mut Reader<'_>, at: &str, audio: Value<'_>) -> Option<String> {
+    let fields = audio.object()?;
+    match fields.some("transcript") {
+        Some(transcript) if transcript.kind() == Kind::String => reader.text(at, transcript),
+        _ => fields.any(DATA).is_some().then(|| described(reader, at, "audio", audio)),
+    }
+}
+
+/// A part in a few words. What can be read of it as text is the text.
+pub(super) fn described(reader: &mut Reader<'_>, at: &str, kind: &str, value: Value<'_>) -> String {
+    let whole = value.object().unwrap_or_default();
+    let inner = [kind, "source", "file", "resource", "audio"]
+        .into_iter()
+        .filter_map(|name| whole.get(name)?.object());
+    let holders: Vec<Object<'_>> = std::iter::once(whole.clone()).chain(inner).collect();
+    let text = |names: &[&str]| {
+        let found = holders.iter().flat_map(|holder| names.iter().filter_map(|name| holder.get(name)));
+        found
+            .filter(|value| value.kind() == Kind::String)
+            .find_map(Value::text)
+            .filter(|text| !text.is_empty())
+    };
+    let spoken = ["transcript", "text"];
+    for holder in &holders {
+        if let Some(said) = holder.any(&spoken).filter(|said| said.kind() == Kind::String) {
+            return reader.text(at, said).unwrap_or_default();
+        }
+    }
+    let family = family(kind);
+    let media_type = text(MEDIA_TYPE).or_else(|| Some(format!("{family}/{}", text(&["format"])?).into()));
+    let url = text(URL);
+    let (data_type, data) = match (text(DATA), &url) {
+        (Some(data), _) => split_data_url(&data).map_or((None, Some(data.clone())), |(kind, data)| {
+            (Some(kind.to_owned()), Some(data.to_owned().into()))
+        }),
+        (None, Some(url)) => split_data_url(url)
+            .map_or((None, None), |(kind, data)| (Some(kind.to_owned()), Some(data.to_owned().into()))),
+        (None, None) => (None, None),
+    };
+    let data_type = data_type.filter(|kind| !kind.is_empty());
+    let media_type = data_type.or(media_type.map(Into::into)).unwrap_or_else(|| family.to_owned());
+    let mut words = vec![media_type];
+    if let Some(data) = data {
+        words.push(measured(&data));
+    } else if let Some(url) = url {
+        words.push(url.into_owned());
+    } else if let Some(id) = text(ID) {
+        words.push(format!("id {id}"));
+    } else {
+        let bytes = value.bytes();
+        words.push(format!("{} bytes of JSON, sha256:{}", bytes.len(), Digest::of(bytes)));
+    }
+    if let Some(name) = text(&["filename", "name", "title"]) {
+        words.push(name.into_owned());
+    }
+    format!("[{}]", words.join(", "))
+}
+
+fn family(kind: &str) -> &'static str {
+    if kind.contains("image") {
+        "image"
+    } else if kind.contains("audio") {
+        "audio"
+    } else if kind.contains("video") {
+        "video"
+    } else if kind.starts_with("resource") {
+        "resource"
+    } else {
+        "file"
+    }
+}
+
+/// Media type and bytes of a `data:` URL.
+fn split_data_url(url: &str) -> Option<(&str, &str)> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    Some((head.split(';').next().unwrap_or_default(), data))
+}
+
+/// Size and digest of what base64 holds; of what is none, of the text itself.
+fn measured(data: &str) -> String {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let alphabet = if data.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    let compact: String;
+    let data = if data.contains(char::is_whitespace) {
+        compact = data.split_whitespace().collect();
+        &compact
+    } else {
+        data
+    };
+    match GeneralPurpose::new(alphabet, config).decode(data) {
+        Ok(bytes) => format!("{} bytes, sha256:{}", bytes.len(), Digest::of(&bytes)),
+        Err(_) => format!("{} bytes that are no base64, sha256:{}", data.len(), Digest::of(data.as_bytes())),
+    }
+}

@@ -1,0 +1,258 @@
+//! Reads a run, and collects all that is wrong with it and all that is not imported of it.
+
+use std::fmt::Display;
+
+use super::calls::tool_calls;
+use super::content::{Content, content};
+use super::ids;
+use super::run::{Answer, Message, Run, Said};
+use super::shape::{MESSAGES, RunAt};
+use crate::json::{Kind, Object, Value};
+use crate::problem::{Notes, found};
+
+/// Most problems of one run: the next are of the same kind, hardly ever of another.
+const MOST: usize = 20;
+/// Fields of a message that are read, or say nothing that an event could.
+const KNOWN: &[&str] = &[
+    "role",
+    "content",
+    "name",
+    "tool_name",
+    "tool_calls",
+    "tool_call_id",
+    "tool_use_id",
+    "function_call",
+    "refusal",
+    "audio",
+    "id",
+    "type",
+    "object",
+    "model",
+    "created",
+    "created_at",
+    "timestamp",
+    "index",
+    "turn_idx",
+    "turn_id",
+    "weight",
+    "status",
+    "stop_reason",
+    "finish_reason",
+    "usage",
+    "cost",
+    "raw_data",
+    "requestor",
+    "error",
+    "is_error",
+    "isError",
+    "tool_call",
+    "generation_time_seconds",
+];
+
+/// Collects on the way; what is returned beside a problem stands for nothing.
+pub(super) struct Reader<'n> {
+    pub(super) problems: Vec<String>,
+    notes: &'n mut Notes,
+    /// The run's place for people.
+    place: String,
+    /// See [`Run::is_new`].
+    pub(super) is_new: bool,
+}
+
+/// Reads a run. `label`: the field that names it.
+pub(super) fn read(
+    run: &RunAt<'_>,
+    label: Option<&str>,
+    place: String,
+    notes: &mut Notes,
+) -> Result<Run, Vec<String>> {
+    let mut reader = Reader { problems: Vec::new(), notes, place, is_new: false };
+    let run = reader.run(run, label);
+    if reader.problems.is_empty() { Ok(run) } else { Err(reader.problems) }
+}
+
+impl Reader<'_> {
+    fn run(&mut self, run: &RunAt<'_>, label: Option<&str>) -> Run {
+        let path = &run.path;
+        let none = || Object::default();
+        let fields = run.value.object().unwrap_or_else(none);
+        let user_id = match fields.some("user_id") {
+            Some(user_id) => match name(user_id) {
+                None if user_id.text().is_some_and(|text| text.is_empty()) => None,
+                None => self.expected(&format!("{path}user_id"), "a string or a number", Some(user_id)),
+                some => some,
+            },
+            None => None,
+        };
+        let (at, messages) = match MESSAGES.iter().find_map(|name| Some((*name, fields.get(name)?))) {
+            Some((name, messages)) => (format!("{path}{name}"), messages),
+            None => (path.clone(), run.value),
+        };
+        if messages.kind() != Kind::Array {
+            self.problem(&at, "an array", Some(messages));
+        }
+        let mut read = Run { label: self.label(&fields, label), user_id, ..Run::default() };
+        for (index, message) in messages.items().enumerate() {
+            self.message(&format!("{at}[{index}]"), index, message, &mut read.messages);
+            read.length = index + 1;
+        }
+        ids::derive(&mut read.messages);
+        Run { is_new: self.is_new, ..read }
+    }
+
+    /// The field that was asked for; else task_id/trial, as far as they are there.
+    fn label(&mut self, fields: &Object<'_>, field: Option<&str>) -> Option<String> {
+        if let Some(field) = field {
+            let found = fields.get(field).or_else(|| {
+                let mut names = field.split('.');
+                let first = fields.get(names.next()?)?;
+                names.try_fold(first, |value, name| value.object()?.get(name))
+            });
+            let label = found.and_then(name);
+            if label.is_none() {
+                self.note(&format!("no text or number in field {field}, so the line is the label"), "");
+            }
+            return label;
+        }
+        let [task_id, trial] = ["task_id", "trial"].map(|field| fields.get(field).and_then(name));
+        match (task_id, trial) {
+            (Some(task_id), Some(trial)) => Some(format!("{task_id}/{trial}")),
+            (Some(task_id), None) => Some(task_id),
+            (None, _) => None,
+        }
+    }
+
+    fn message(&mut self, at: &str, index: usize, message: Value<'_>, messages: &mut Vec<Message>) {
+        let Some(fields) = message.object() else {
+            return self.problem(at, "an object", Some(message));
+        };
+        let mut push = |said| messages.push(Message { index, id: format!("m{index}"), said });
+        let role = fields.get("role").and_then(Value::text);
+        let is_tool = matches!(role.as_deref(), Some("tool" | "function"));
+        let Content { text, calls, answers } =
+            content(self, &format!("{at}.content"), fields.get("content"), is_tool);
+        let is_assistant = role.as_deref() == Some("assistant");
+        if !is_assistant && !calls.is_empty() {
+            self.note("call of a tool that is not in an assistant's message, not imported", at);
+        }
+        if !answers.is_empty() {
+            answers.into_iter().for_each(|answer| push(Said::Tool(answer)));
+            // Beside results, no text is not an empty text.
+            if text.is_none() && calls.is_empty() {
+                return;
+            }
+        }
+        match role.as_deref() {
+            Some("user") => push(Said::User { text }),
+            Some("system") => push(Said::System { role: "system", text }),
+            Some("developer") => push(Said::System { role: "developer", text }),
+            Some("assistant") => {
+                let beside = self.beside(at, &fields);
+                let listed = tool_calls(self, at, &fields);
+                push(Said::Assistant { text, beside, calls: listed.into_iter().chain(calls).collect() });
+            }
+            Some("tool" | "function") => push(Said::Tool(self.answer(&fields, text))),
+            _ => self.problem(
+                &format!("{at}.role"),
+                "user, assistant, system, developer, tool or function",
+                fields.get("role"),
+            ),
+        }
+        self.note_unread(at, &fields, is_assistant);
+    }
+
+    /// What the person saw or heard beside the text.
+    fn beside(&mut self, at: &str, fields: &Object<'_>) -> Vec<String> {
+        let mut beside = Vec::new();
+        if let Some(refusal) = fields.some("refusal") {
+            beside.extend(content(self, &format!("{at}.refusal"), Some(refusal), false).text);
+        }
+        if let Some(audio) = fields.some("audio") {
+            let text = super::media::audio(self, &format!("{at}.audio"), audio);
+            beside.extend(text);
+        }
+        beside.retain(|text| !text.trim().is_empty());
+        self.is_new |= !beside.is_empty();
+        beside
+    }
+
+    fn answer(&mut self, fields: &Object<'_>, text: Option<String>) -> Answer {
+        let tool = fields.any(&["tool_name"]).and_then(Value::text);
+        let error = fields.any(&["error", "is_error", "isError"]);
+        let error_text = error.and_then(Value::text).filter(|error| !error.is_empty());
+        let is_error = match error.map(Value::kind) {
+            Some(Kind::Bool) => error.map(|error| error.bytes() == b"true"),
+            Some(Kind::String) => error_text.is_some().then_some(true),
+            _ => None,
+        };
+        self.is_new |= is_error.is_some();
+        let nothing = text.as_deref().unwrap_or_default().is_empty();
+        let text = if nothing && error_text.is_some() { error_text.map(Into::into) } else { text };
+        let id = |name: &str| fields.get(name).and_then(self::name);
+        Answer {
+            call_id: id("tool_call_id").or_else(|| id("tool_use_id")).unwrap_or_default(),
+            perhaps_call_id: id("id"),
+            name: fields.name("name").map(Into::into),
+            tool: tool.map(Into::into),
+            text,
+            is_error,
+        }
+    }
+
+    /// Names fields with content that no event has.
+    fn note_unread(&mut self, at: &str, fields: &Object<'_>, is_assistant: bool) {
+        let of_assistant = ["tool_calls", "function_call", "refusal", "audio"];
+        let empty: [&[u8]; 4] = [b"\"\"", b"[]", b"{}", b"null"];
+        for (name, value) in fields.fields() {
+            let says = matches!(value.kind(), Kind::String | Kind::Array | Kind::Object)
+                && !empty.contains(&value.bytes());
+            let unread = !KNOWN.contains(&name) || (!is_assistant && of_assistant.contains(&name));
+            if says && unread {
+                self.note(&format!("messages[].{name} is not imported"), at);
+            }
+        }
+        for (place, (name, _)) in fields.fields().enumerate() {
+            if KNOWN.contains(&name) && fields.fields().skip(place + 1).any(|(other, _)| other == name) {
+                self.note(
+                    &format!("messages[].{name} stands there more than once, so the last is imported"),
+                    at,
+                );
+            }
+        }
+    }
+
+    /// A text; of a lone surrogate, which no text can hold, a note.
+    pub(super) fn text(&mut self, at: &str, value: Value<'_>) -> Option<String> {
+        let (text, lone) = value.text_and_surrogates()?;
+        if lone {
+            self.note("lone surrogate, imported as U+FFFD", at);
+        }
+        Some(text.into_owned())
+    }
+
+    pub(super) fn note(&mut self, kind: &str, at: &str) {
+        let place = &self.place;
+        let at = at.strip_prefix('.').unwrap_or(at);
+        self.notes.note(kind, || if at.is_empty() { place.clone() } else { format!("{place}, {at}") });
+    }
+
+    pub(super) fn expected<T>(&mut self, at: &str, expected: &str, value: Option<Value<'_>>) -> Option<T> {
+        self.problem(at, expected, value);
+        None
+    }
+
+    pub(super) fn problem(&mut self, at: &str, expected: impl Display, value: Option<Value<'_>>) {
+        if self.problems.len() < MOST {
+            self.problems.push(format!("{at}: expected {expected}, found {}", found(value)));
+        }
+    }
+}
+
+/// A name: a string that is not empty, a number as the file has it, or a truth value.
+pub(super) fn name(value: Value<'_>) -> Option<String> {
+    match value.kind() {
+        Kind::String => value.text().filter(|text| !text.is_empty()).map(Into::into),
+        Kind::Number | Kind::Bool => Some(value.as_written().into_owned()),
+        Kind::Null | Kind::Array | Kind::Object => None,
+    }
+}

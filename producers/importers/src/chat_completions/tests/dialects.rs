@@ -1,0 +1,256 @@
+//! Dialects of the format, ids, labels, and what stands around a file.
+
+use super::*;
+
+/// A dialect, and the events that it becomes.
+#[test]
+fn dialects() {
+    let png = format!("[image/png, 5 bytes, sha256:{}]", Digest::of(b"PIXEL"));
+    let wav = format!("[audio/wav, 3 bytes, sha256:{}]", Digest::of(b"RIF"));
+    let pdf = format!("[application/pdf, 3 bytes, sha256:{}, bill.pdf]", Digest::of(b"RIF"));
+    let odd = format!("[image/png, 3 bytes that are no base64, sha256:{}]", Digest::of(b"a*b"));
+    let input = |text: &str| format!("user.input {text}");
+    let cases: Vec<(&str, &str, Vec<String>)> = vec![
+        (
+            "legacy functions",
+            r#"{"messages":[{"role":"developer","content":"d"},
+                {"role":"assistant","content":null,"function_call":{"name":"f","arguments":"{\"a\": 1}"}},
+                {"role":"function","name":"f","content":"r"}]}"#,
+            vec![
+                "llm.input_sent d".into(),
+                r#"tool.invoked f#m1-call-0 {"a": 1}"#.into(),
+                "tool.response_received f#m1-call-0 r".into(),
+            ],
+        ),
+        (
+            "tau2: flat calls, id of the answer, results of a user's simulator, a file of simulations",
+            r#"{"info":{"n":1},"tasks":[{"id":"t"}],"simulations":[{"id":"s","task_id":"0","trial":0,"messages":[
+                {"role":"assistant","content":null,"tool_calls":[{"id":"t1","name":"f","arguments":{"a" : 1.0},"requestor":"assistant"}]},
+                {"id":"t1","role":"tool","content":{"b" : [1.0]},"requestor":"assistant","error":false}]}]}"#,
+            vec![
+                r#"tool.invoked f#t1 {"a" : 1.0}"#.into(),
+                r#"tool.response_received #t1 {"b" : [1.0]}"#.into(),
+            ],
+        ),
+        (
+            "AgentDojo: function and args, text in content, an error in place of the answer",
+            r#"{"suite_name":"s","messages":[{"role":"user","content":[{"type":"text","content":"hi"}]},
+                {"role":"assistant","content":null,"tool_calls":[{"function":"f","args":{"c":"P"},"id":"c1"}]},
+                {"role":"tool","content":[{"type":"text","content":""}],"tool_call_id":"c1","tool_call":{"function":"f"},"error":"no such"}]}"#,
+            vec![
+                input("hi"),
+                r#"tool.invoked f#c1 {"c":"P"}"#.into(),
+                "tool.response_received #c1 failed no such".into(),
+            ],
+        ),
+        (
+            "tau-bench: traj",
+            r#"[{"task_id":0,"traj":[{"role":"user","content":"a"}],"reward":1.0}]"#,
+            vec![input("a")],
+        ),
+        ("nothing but messages", r#"[{"role":"user","content":"a"}]"#, vec![input("a")]),
+        ("an array of arrays of messages", r#"[[{"role":"user","content":"a"}]]"#, vec![input("a")]),
+        (
+            "parts of OpenAI",
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"see "},
+                {"type":"image_url","image_url":{"url":"data:image/png;base64,UElYRUw="}},{"type":"text","text":"!"}]},
+                {"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.test/a.png"}}]},
+                {"role":"user","content":[{"type":"input_audio","input_audio":{"data":"UklG","format":"wav"}}]},
+                {"role":"user","content":[{"type":"file","file":{"filename":"bill.pdf","file_data":"data:application/pdf;base64,UklG"}}]},
+                {"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]},
+                {"role":"user","content":["a","b"]},
+                {"role":"user","content":[{"type":"input_text","text":"c"},{"type":"text","text":null}]}]}"#,
+            vec![
+                input(&format!("see {png}!")),
+                input("[image, https://x.test/a.png]"),
+                input(&wav),
+                input(&pdf),
+                input("[file, id file-1]"),
+                input("ab"),
+                input("c"),
+            ],
+        ),
+        (
+            "parts of MCP",
+            r#"{"messages":[{"role":"user","content":{"type":"text","text":"one"}},
+                {"role":"tool","tool_call_id":"c","content":[{"type":"text","text":"see "},
+                {"type":"image","data":"UElYRUw","mimeType":"image/png"},{"type":"audio","data":"UklG","mimeType":"audio/wav"},
+                {"type":"resource","resource":{"uri":"file:///a","mimeType":"text/plain","text":"inside"}},
+                {"type":"resource_link","uri":"file:///b","name":"b"}]},
+                {"role":"user","content":[{"type":"image","data":"a*b","mimeType":"image/png"}]}]}"#,
+            vec![
+                input("one"),
+                format!("tool.response_received #c see {png}{wav}inside[resource, file:///b, b]"),
+                input(&odd),
+            ],
+        ),
+        (
+            "parts of Anthropic: calls and results among them",
+            r#"{"messages":[{"role":"assistant","content":[{"type":"text","text":"now"},{"type":"tool_use","id":"t1","name":"f","input":{"a":1}}]},
+                {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","is_error":true,"content":[{"type":"text","text":"bad"}]}]},
+                {"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"UElYRUw="}}]}]}"#,
+            vec![
+                "output.displayed now".into(),
+                r#"tool.invoked f#t1 {"a":1}"#.into(),
+                "tool.response_received #t1 failed bad".into(),
+                input(&png),
+            ],
+        ),
+        (
+            "arguments of every kind",
+            r#"{"messages":[{"role":"assistant","tool_calls":[
+                {"id":"1","function":{"name":"f","arguments":{"a":NaN,"a":1e400}}},{"id":"2","function":{"name":"f"}},
+                {"id":"3","function":{"name":"f","arguments":null}},{"id":"4","function":{"name":"f","arguments":""}},
+                {"id":"5","function":{"name":"f","arguments":[1, 2]}},{"id":"6","function":{"name":"f","arguments":"{'a'"}},
+                {"id":7,"type":"custom","custom":{"name":"g","input":"x y"}}]}]}"#,
+            [r#"f#1 {"a":NaN,"a":1e400}"#, "f#2 {}", "f#3 {}", "f#4 ", "f#5 [1, 2]", "f#6 {'a'", "g#7 x y"]
+                .map(|call| format!("tool.invoked {call}"))
+                .into(),
+        ),
+        (
+            "data of a tool that has a type is no part",
+            r#"{"messages":[{"role":"tool","tool_call_id":"c","content":[{"type":"flight","price":1}]},
+                {"role":"tool","tool_call_id":"c","content":[{"type":"image"}]},
+                {"role":"tool","tool_call_id":"c","content":true},{"role":"tool","tool_call_id":"c","content":[]}]}"#,
+            [r#"[{"type":"flight","price":1}]"#, r#"[{"type":"image"}]"#, "true", ""]
+                .map(|text| format!("tool.response_received #c {text}"))
+                .into(),
+        ),
+    ];
+    for (name, file, expected) in cases {
+        assert_eq!(story(file), expected, "{name}");
+    }
+}
+
+#[test]
+fn fields_that_are_ignored_may_hold_anything() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let file = format!(
+        r#"{{"reward":NaN,"x":-Infinity,"s":"\ud83d","deep":{deep},"messages":[{{"role":"user","content":"a\ud83d","x":{deep}}}]}}"#
+    );
+    assert_eq!(story(&file), ["user.input a\u{fffd}"]);
+    // And one that is used keeps its bytes.
+    let file = format!(r#"[{{"role":"tool","tool_call_id":"c","content":{deep}}}]"#);
+    assert_eq!(story(&file), [format!("tool.response_received #c {deep}")]);
+}
+
+/// Calls and answers without ids find each other; an id that the file has is never given to another call.
+#[test]
+fn ids_are_derived() {
+    let calls = |calls: &[(&str, &str)]| {
+        let call = |(id, name): &(&str, &str)| match *id {
+            "-" => format!(r#"{{"name":"{name}"}}"#),
+            id => format!(r#"{{"id":"{id}","name":"{name}"}}"#),
+        };
+        format!(
+            r#"{{"role":"assistant","tool_calls":[{}]}}"#,
+            calls.iter().map(call).collect::<Vec<_>>().join(",")
+        )
+    };
+    let answer = |fields: &str| format!(r#"{{"role":"tool","content":"r"{fields}}}"#);
+    for (name, messages, expected) in [
+        (
+            "in order",
+            vec![calls(&[("-", "f"), ("", "g")]), answer(""), answer("")],
+            vec!["f#m0-call-0", "g#m0-call-1", "#m0-call-0", "#m0-call-1"],
+        ),
+        (
+            "by tool",
+            vec![calls(&[("-", "f"), ("-", "g")]), answer(r#","name":"g""#), answer(r#","tool_name":"f""#)],
+            vec!["f#m0-call-0", "g#m0-call-1", "g#m0-call-1", "#m0-call-0"],
+        ),
+        (
+            "calls with ids, answers without",
+            vec![calls(&[("a", "f"), ("b", "g")]), answer(r#","tool_call_id":"""#), answer("")],
+            vec!["f#a", "g#b", "#a", "#b"],
+        ),
+        (
+            "calls without ids, answers with",
+            vec![
+                calls(&[("-", "f"), ("-", "g")]),
+                answer(r#","tool_call_id":"x""#),
+                answer(r#","tool_call_id":"y""#),
+            ],
+            vec!["f#x", "g#y", "#x", "#y"],
+        ),
+        (
+            "answers in another order, one before its call",
+            vec![
+                answer(r#","tool_call_id":"b""#),
+                calls(&[("a", "f"), ("b", "g")]),
+                answer(r#","tool_call_id":"b""#),
+                answer(""),
+            ],
+            vec!["#b", "f#a", "g#b", "#b", "#a"],
+        ),
+        (
+            "a message's own id is no call's",
+            vec![calls(&[("a", "f")]), answer(r#","id":"msg_1""#), answer(r#","id":"a""#)],
+            vec!["f#a", "#a", "#a"],
+        ),
+        (
+            "more answers than calls",
+            vec![calls(&[("-", "f")]), answer(""), answer(""), answer(r#","name":"h""#)],
+            vec!["f#m0-call-0", "#m0-call-0", "#m2-answer", "h#m3-answer"],
+        ),
+        (
+            "an id that looks derived",
+            vec![calls(&[("m0-call-1", "f"), ("-", "g")]), answer("")],
+            vec!["f#m0-call-1", "g#m0-call-1'", "#m0-call-1"],
+        ),
+    ] {
+        let file = format!("{{\"messages\":[{}]}}", messages.join(","));
+        let found: Vec<String> =
+            story(&file).iter().map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned()).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn labels() {
+    let labels = |file: &str, field: Option<&str>| {
+        let options = ImportOptions { label: field.map(Into::into), ..options() };
+        let import = parse("f", file.as_bytes(), options).unwrap();
+        sessions(&import).iter().map(|session| session.label().to_owned()).collect::<Vec<_>>()
+    };
+    let file = concat!(
+        r#"{"task_id":"t","trial":1,"messages":[]}"#,
+        "\n",
+        r#"{"task_id":"t","meta":{"id":7},"messages":[]}"#,
+        "\n\n",
+        r#"{"task_id":null,"trial":1,"meta.id":"x","messages":[]}{"messages":[]}"#,
+        "\n",
+        r#"{"task_id":1.50,"trial":-1,"messages":[]}"#,
+    );
+    assert_eq!(labels(file, None), ["t/1", "t", "line-4", "line-4.2", "1.50/-1"]);
+    assert_eq!(labels(file, Some("meta.id")), ["line-1", "7", "x", "line-4.2", "line-5"]);
+    let import = |label: Option<&str>| {
+        let options = ImportOptions { label: label.map(Into::into), ..options() };
+        parse("f", file.as_bytes(), options).unwrap().source_id()
+    };
+    assert_ne!(import(None), import(Some("meta.id")), "another label, another import");
+}
+
+#[test]
+fn a_packed_file_is_the_same_import() {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(RUN.as_bytes()).unwrap();
+    let packed = encoder.finish().unwrap();
+    let import = |bytes: &[u8]| parse("f", bytes, options()).unwrap().source_id();
+    assert_eq!(import(&packed), import(RUN.as_bytes()));
+    let found = problems(&packed[..packed.len() - 9]);
+    assert!(found.last().unwrap().contains("gzip that is damaged or cut off"), "{found:?}");
+}
+
+#[test]
+fn a_file_that_changes_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runs.jsonl");
+    std::fs::write(&path, RUN).unwrap();
+    let import = read(Input::open(&path).unwrap(), options()).unwrap();
+    assert_eq!(sessions(&import).len(), 1);
+    std::fs::write(&path, RUN.replace("be kind", "be rude")).unwrap();
+    let last = import.sessions().last().unwrap();
+    assert!(matches!(last, Err(ImportError::Changed { .. })), "{last:?}");
+}

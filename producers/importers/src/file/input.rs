@@ -1,0 +1,176 @@
+//! Bytes that can be read again from their start.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use agentgov_schemas::Digest;
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+/// Most bytes that a gzip file may unpack to. Nothing holds them all; it bounds the work that a small file can cause.
+pub const MAX_UNPACKED: u64 = 16 << 30;
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const BUFFER: usize = 64 << 10;
+
+/// A file to import. It is read several times: all of it is checked before any of it is published.
+#[derive(Debug)]
+pub struct Input<'b> {
+    name: String,
+    from: From<'b>,
+}
+
+#[derive(Debug)]
+enum From<'b> {
+    Bytes(&'b [u8]),
+    File(PathBuf),
+    Copy(NamedTempFile),
+}
+
+impl<'b> Input<'b> {
+    /// Bytes in memory, under a name for messages.
+    pub fn bytes(name: &str, bytes: &'b [u8]) -> Self {
+        Self { name: name.to_owned(), from: From::Bytes(bytes) }
+    }
+
+    /// A file, or `-` for standard input. What can be read only once (a pipe, a socket) is copied to a temporary file, which
+    /// goes with the value.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Self::copy("standard input", &mut io::stdin().lock());
+        }
+        let name = path.display().to_string();
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "expected a file, found a folder"));
+        }
+        if metadata.is_file() {
+            return Ok(Self { name, from: From::File(path.to_owned()) });
+        }
+        Self::copy(&name, &mut file)
+    }
+
+    fn copy(name: &str, from: &mut dyn Read) -> io::Result<Self> {
+        let folder = std::env::temp_dir();
+        let failed = |error: io::Error| {
+            let text = format!("cannot be copied to a temporary file in {}: {error}", folder.display());
+            io::Error::new(error.kind(), text)
+        };
+        let mut copy = NamedTempFile::new().map_err(failed)?;
+        io::copy(from, copy.as_file_mut()).and_then(|_| copy.as_file_mut().flush()).map_err(failed)?;
+        Ok(Self { name: name.to_owned(), from: From::Copy(copy) })
+    }
+
+    /// Its name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its bytes from the start, unpacked if they are gzip.
+    pub(crate) fn reader(&self) -> io::Result<Reader<'_>> {
+        let raw: Box<dyn Read + '_> = match &self.from {
+            From::Bytes(bytes) => Box::new(*bytes),
+            From::File(path) => Box::new(File::open(path)?),
+            From::Copy(copy) => {
+                let mut file = copy.reopen()?;
+                file.seek(SeekFrom::Start(0))?;
+                Box::new(file)
+            }
+        };
+        let mut raw = BufReader::with_capacity(BUFFER, raw);
+        let gzip = raw.fill_buf()?.starts_with(GZIP);
+        let unpacked: Box<dyn Read + '_> =
+            if gzip { Box::new(MultiGzDecoder::new(raw)) } else { Box::new(raw) };
+        let bytes =
+            Digesting { unpacked, gzip, limit: MAX_UNPACKED, count: 0, sha256: Sha256::new(), ending: None };
+        Ok(BufReader::with_capacity(BUFFER, bytes))
+    }
+}
+
+/// Reads an [`Input`].
+pub(crate) type Reader<'i> = BufReader<Digesting<'i>>;
+
+/// How the bytes end.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// With the end of the file. The digest of all of them, unpacked.
+    Whole(Digest),
+    /// The gzip around them is damaged, or unpacks to too much.
+    Damaged(String),
+    /// They could not be read.
+    Failed(io::Error),
+}
+
+/// Digests what is read. An error ends the bytes: [`Digesting::ending`] has it.
+pub(crate) struct Digesting<'i> {
+    unpacked: Box<dyn Read + 'i>,
+    gzip: bool,
+    limit: u64,
+    count: u64,
+    sha256: Sha256,
+    ending: Option<Ending>,
+}
+
+impl Digesting<'_> {
+    /// Reads what is left, and returns how the bytes ended.
+    pub(crate) fn ending(mut self) -> Ending {
+        let mut rest = vec![0; BUFFER];
+        while let Ok(1..) = self.read(&mut rest) {}
+        self.ending.unwrap_or_else(|| Ending::Whole(Digest::from_bytes(self.sha256.finalize().into())))
+    }
+
+    fn end(&mut self, ending: Ending) -> io::Result<usize> {
+        self.ending = Some(ending);
+        Ok(0)
+    }
+}
+
+impl Read for Digesting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use io::ErrorKind::{Interrupted, InvalidData, InvalidInput, UnexpectedEof};
+        if self.ending.is_some() {
+            return Ok(0);
+        }
+        match self.unpacked.read(buffer) {
+            Ok(count) => {
+                self.sha256.update(buffer.get(..count).unwrap_or_default());
+                self.count += count as u64;
+                if self.gzip && self.count > self.limit {
+                    let text =
+                        format!("gzip that unpacks to more than {} bytes; unpack and split it", self.limit);
+                    return self.end(Ending::Damaged(text));
+                }
+                Ok(count)
+            }
+            Err(error) if error.kind() == Interrupted => Err(error),
+            Err(error) if self.gzip && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+                let text =
+                    format!("gzip that is damaged or cut off behind {} unpacked bytes: {error}", self.count);
+                self.end(Ending::Damaged(text))
+            }
+            Err(error) => self.end(Ending::Failed(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_beyond_the_limit_is_refused() {
+        let bytes = Digesting {
+            unpacked: Box::new(io::repeat(b' ')),
+            gzip: true,
+            limit: 1 << 20,
+            count: 0,
+            sha256: Sha256::new(),
+            ending: None,
+        };
+        let Ending::Damaged(text) = bytes.ending() else { panic!() };
+        assert!(text.contains("more than 1048576 bytes"), "{text}");
+    }
+}

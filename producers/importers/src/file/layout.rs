@@ -1,0 +1,117 @@
+//! Finds out how the documents of a file stand in it, by its first lines.
+
+use super::bytes::{Bytes, LineEnd};
+use super::documents::trimmed;
+use super::sniff;
+use crate::json::{Value, blank};
+
+/// How documents stand in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Each line that is not blank is a document; this byte ends a line.
+    Lines(u8),
+    /// Values, white space between them.
+    Values,
+    /// There are none, since the file is something else.
+    Foreign(String),
+    /// No more of them.
+    Ended,
+}
+
+/// How many bytes the name of something foreign is found by.
+const HEAD: usize = 4096;
+
+/// Looks at the first two lines that are not blank.
+pub(super) fn layout(bytes: &mut Bytes<'_>, limit: usize) -> Layout {
+    let head = bytes.head(HEAD);
+    let foreign = sniff::foreign(&head);
+    bytes.unread(head);
+    if let Some(foreign) = foreign {
+        return Layout::Foreign(format!("expected runs as JSON, found {foreign}"));
+    }
+    let mut seen = Vec::new();
+    let mut lines = Vec::new();
+    let mut too_long = false;
+    while lines.len() < 2 && !too_long {
+        let start = seen.len();
+        let end = bytes.line(b'\n', limit, &mut seen);
+        let line = trimmed(seen.get(start..).unwrap_or_default());
+        if !line.is_empty() {
+            lines.push(start..seen.len());
+        }
+        too_long = end == LineEnd::Limit;
+        // One complete document a line: the second line says nothing more.
+        if end == LineEnd::EndOfFile || are_documents(line) {
+            break;
+        }
+    }
+    let mut lines = lines.into_iter().map(|line| trimmed(seen.get(line).unwrap_or_default()));
+    let layout = match (lines.next(), lines.next()) {
+        (None, _) if too_long => Layout::Values,
+        (None, _) => Layout::Lines(b'\n'),
+        (Some(first), second) if !too_long || second.is_some() => of_lines(first, second),
+        (Some(first), _) if first.starts_with(b"{") || first.starts_with(b"[") => Layout::Values,
+        (Some(first), _) => text(first),
+    };
+    bytes.unread(seen);
+    layout
+}
+
+fn of_lines(first: &[u8], second: Option<&[u8]>) -> Layout {
+    // Lines of old Macs end with CR alone.
+    let mut parts = first.split(|byte| *byte == b'\r').map(trimmed).filter(|part| !part.is_empty());
+    if let (Some(one), Some(two)) = (parts.next(), parts.next())
+        && !is_one_document(first)
+    {
+        return decide(one, Some(two), b'\r');
+    }
+    decide(first, second, b'\n')
+}
+
+fn decide(first: &[u8], second: Option<&[u8]>, separator: u8) -> Layout {
+    let begins = |line: &[u8]| line.starts_with(b"{") || line.starts_with(b"[");
+    let goes_on = || {
+        first.starts_with(b"[")
+            || first.ends_with(b"{")
+            || first.ends_with(b"[")
+            || first.ends_with(b",")
+            || first.ends_with(b":")
+    };
+    if are_documents(first) {
+        Layout::Lines(separator)
+    } else if begins(first) && goes_on() {
+        Layout::Values
+    } else if second.is_some_and(begins) {
+        // The first line is bad, and others may be good.
+        Layout::Lines(separator)
+    } else if begins(first) {
+        Layout::Values
+    } else {
+        text(first)
+    }
+}
+
+/// Whether a line is nothing but complete objects and arrays.
+fn are_documents(line: &[u8]) -> bool {
+    let mut at = 0;
+    while at < line.len() {
+        if !matches!(line.get(at), Some(b'{' | b'[')) {
+            return false;
+        }
+        let Ok((_, end)) = Value::first(line, at) else { return false };
+        at = blank(line, end);
+    }
+    !line.is_empty()
+}
+
+fn is_one_document(line: &[u8]) -> bool {
+    Value::first(line, 0).is_ok_and(|(_, end)| end == line.len())
+}
+
+fn text(line: &[u8]) -> Layout {
+    const SHOWN: usize = 40;
+    let text =
+        String::from_utf8_lossy(line.get(..line.len().min(4 * SHOWN)).unwrap_or_default()).into_owned();
+    let shown: String = text.chars().take(SHOWN).collect();
+    Layout::Foreign(format!("expected runs as JSON, found text that begins with {shown:?}"))
+}
