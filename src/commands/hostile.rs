@@ -92,6 +92,7 @@ fn story(text: &str) {
         errors: vec![own()],
         bundle: own(),
         bundle_digest: own(),
+        findings: vec![own()],
     };
     super::session::tell(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
 }

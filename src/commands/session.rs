@@ -110,6 +110,9 @@ fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     for error in &verdict.errors {
         say!("    {} {}", style("error").red(), error);
     }
+    for finding in &verdict.findings {
+        say!("    {} {}", style("finding").yellow(), finding);
+    }
     for id in &verdict.violations {
         say!("    {} {}", style("violates").red(), style(id).bold());
         let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };

@@ -414,6 +414,8 @@ fn call_of_an_unknown_type() {
     case.goes_on();
     assert_eq!(decided(&case, at, "unknown_type"), ["deny", "1", "1"]);
     assert_eq!(case.verdict(at, "type, call_index"), ["tool.invokd", "0"]);
+    let story = case.stack.run(&["session", "show", case.session, "--tenant", TENANT]);
+    assert!(story.contains("\n    finding unknown_type\n"), "{story}");
 }
 
 #[test]

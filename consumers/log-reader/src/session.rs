@@ -85,6 +85,8 @@ pub struct Verdict {
     pub bundle: String,
     /// Digest of that bundle, in hex; empty if there was none.
     pub bundle_digest: String,
+    /// What is wrong with the record itself: names of docs/errors.
+    pub findings: Vec<String>,
 }
 
 #[derive(Row, Deserialize)]
@@ -127,7 +129,8 @@ impl LogReader {
                         arrayMap(p -> toString(p), violations.policy) AS violations, known,
                         arrayMap((c, s, m) -> concat(toString(c), ' ', s, ': ', m), errors.code, errors.subject, errors.message) AS errors,
                         concat(toString(bundle_name), ' ', toString(bundle_version)) AS bundle,
-                        if(bundle_name = '', '', lower(hex(bundle_digest))) AS bundle_digest
+                        if(bundle_name = '', '', lower(hex(bundle_digest))) AS bundle_digest,
+                        arrayMap(f -> toString(f), findings) AS findings
                  FROM {} WHERE tenant_id = ? AND session_id = ?",
                 self.tables.verdicts
             ),
