@@ -1,17 +1,18 @@
 //! CEL: compiled, checked and bounded.
 //!
-//! An expression sees only the names of its place ([`Names`]) and calls only listed functions. While compiling, three
-//! things are rewritten: what a comprehension or `in` goes through is charged to a budget of steps, and a map literal
-//! becomes an ordered object (see [`crate::json`]).
+//! An expression sees only the names of its place ([`Names`]) and calls only listed functions. What it comes to is in
+//! `evaluate`.
 
 use std::collections::BTreeSet;
 
 use agentgov_schemas::yaml::one_of;
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::ExecutionError;
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use cel::common::value::CowVal;
-use cel::{Context, ExecutionError, Value};
 
-use crate::functions::{self, BUDGET, CALLABLE, EACH, EQUIVALENT, NAMESPACES, OBJECT, TYPES, WITHIN};
+use crate::evaluate::Run;
+use crate::functions::{self, CALLABLE, EQUIVALENT, NAMESPACES, TYPES};
+use crate::json::OWN;
 use crate::scope::{self, Scope};
 
 /// Longest expression, in bytes.
@@ -31,8 +32,10 @@ pub struct Expression(IdedExpr);
 /// Why an expression gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Something that it looks at is not known. No error: what is not known is absent.
+    /// Something that it looks at is not known: a key, a field or a fact that is not there. No error.
     Absent,
+    /// It looks at the call's arguments, and nothing of them can be read.
+    Arguments,
     /// Anything else. The message never quotes a payload.
     Error(String),
 }
@@ -60,7 +63,7 @@ impl Expression {
                 .collect::<Vec<_>>()
         })?;
         let mut check = Check { names, kinds, bound: Vec::new(), problems: Vec::new() };
-        let tree = check.rewrite(tree, 0);
+        check.node(&tree, 0);
         check.problems.sort();
         check.problems.dedup();
         if check.problems.is_empty() { Ok(Self(tree)) } else { Err(check.problems) }
@@ -74,10 +77,17 @@ impl Expression {
     ) -> Result<T, Failure> {
         scope.budget.refill();
         let env = functions::env().map_err(|e| Failure::Error(e.to_string()))?;
-        let mut context = Context::with_env(env);
-        context.set_variable_resolver(scope);
-        let value = Value::resolve_val(&self.0, &context).map_err(|e| failure(&e))?;
-        then(value)
+        then(Run { scope, env }.node(&self.0, None)?)
+    }
+}
+
+impl Failure {
+    /// The one that counts, if an operator had to do with both: an error is none of not knowing.
+    pub(crate) fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Absent, _) | (Self::Arguments, Self::Error(_)) => other,
+            _ => self,
+        }
     }
 }
 
@@ -96,23 +106,18 @@ fn nesting(source: &str) -> usize {
 }
 
 /// What an error of cel means. Names types and functions; cel's own texts may quote values.
-fn failure(error: &ExecutionError) -> Failure {
+pub(crate) fn failure(error: &ExecutionError) -> Failure {
     Failure::Error(match error {
-        // The names of variables are checked while compiling: one that is undeclared now is one without a value.
-        ExecutionError::NoSuchKey(_) | ExecutionError::UndeclaredReference(_) => return Failure::Absent,
+        ExecutionError::NoSuchKey(_) => return Failure::Absent,
         ExecutionError::NoSuchOverload(e) => e.to_string(),
         ExecutionError::FunctionError { function, message } if CALLABLE.contains(&function.as_str()) => {
             // cel's own functions quote their arguments.
             match function.as_str() {
-                "time" | "count" | EQUIVALENT => format!("{function}: {message}"),
+                "time" | "count" => format!("{function}: {message}"),
                 _ => format!("{function}: not possible with this value"),
             }
         }
-        ExecutionError::FunctionError { function, message }
-            if function == "expression" || function == "{}" =>
-        {
-            format!("{function}: {message}")
-        }
+        ExecutionError::FunctionError { function, message } if function == OWN => message.clone(),
         ExecutionError::FunctionError { .. } => "a function: not possible with this value".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
@@ -123,7 +128,6 @@ fn failure(error: &ExecutionError) -> Failure {
             format!("`{operator}` is not possible with values of these types")
         }
         ExecutionError::UnexpectedType { want, .. } => format!("expected a value of type {want}"),
-        ExecutionError::DuplicateKey(_) => "a map literal has the same key twice".to_owned(),
         _ => "not possible with values of these types".to_owned(),
     })
 }
@@ -136,76 +140,51 @@ struct Check<'k> {
 }
 
 impl Check<'_> {
-    /// Checks names and functions, and puts the budget in.
-    fn rewrite(&mut self, node: IdedExpr, depth: usize) -> IdedExpr {
+    /// Checks names and functions.
+    fn node(&mut self, node: &IdedExpr, depth: usize) {
         if depth > MAX_DEPTH {
             self.problems.push(format!("expected an expression nested at most {MAX_DEPTH} deep"));
-            return node;
+            return;
         }
         let depth = depth + 1;
-        let id = node.id;
-        let expr = match node.expr {
-            Expr::Ident(name) => {
-                self.check_name(&name);
-                Expr::Ident(name)
-            }
-            Expr::Select(mut select) => {
+        match &node.expr {
+            Expr::Ident(name) => self.check_name(name),
+            Expr::Select(select) => {
                 self.check_member(&select.operand.expr, &select.field);
-                select.operand = Box::new(self.rewrite(*select.operand, depth));
-                Expr::Select(select)
+                self.node(&select.operand, depth);
             }
-            Expr::List(mut list) => {
-                list.elements = list.elements.into_iter().map(|e| self.rewrite(e, depth)).collect();
-                Expr::List(list)
-            }
-            Expr::Map(mut map) => {
-                for entry in &mut map.entries {
-                    if let EntryExpr::MapEntry(entry) = &mut entry.expr {
-                        entry.key = self.rewrite(std::mem::take(&mut entry.key), depth);
-                        entry.value = self.rewrite(std::mem::take(&mut entry.value), depth);
+            Expr::List(list) => list.elements.iter().for_each(|element| self.node(element, depth)),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.node(&entry.key, depth);
+                        self.node(&entry.value, depth);
                     }
                 }
-                call(OBJECT, vec![IdedExpr { id, expr: Expr::Map(map) }])
             }
-            Expr::Call(found) => self.rewrite_call(found, depth),
-            Expr::Comprehension(mut fold) => {
-                fold.iter_range = charged(EACH, self.rewrite(fold.iter_range, depth));
-                fold.accu_init = self.rewrite(fold.accu_init, depth);
+            Expr::Call(call) => self.call(call, depth),
+            Expr::Comprehension(fold) => {
+                self.node(&fold.iter_range, depth);
+                self.node(&fold.accu_init, depth);
                 let outer = self.bound.len();
                 self.bound.extend([fold.iter_var.clone(), fold.accu_var.clone()]);
-                fold.loop_cond = self.rewrite(fold.loop_cond, depth);
-                fold.loop_step = self.rewrite(fold.loop_step, depth);
-                fold.result = self.rewrite(fold.result, depth);
+                self.node(&fold.loop_cond, depth);
+                self.node(&fold.loop_step, depth);
+                self.node(&fold.result, depth);
                 self.bound.truncate(outer);
-                Expr::Comprehension(fold)
             }
-            Expr::Struct(found) => {
-                self.problems.push(format!("unknown type `{}`", found.type_name));
-                Expr::Struct(found)
-            }
-            same @ (Expr::Literal(_) | Expr::Unspecified) => same,
-        };
-        IdedExpr { id, expr }
+            Expr::Struct(found) => self.problems.push(format!("unknown type `{}`", found.type_name)),
+            Expr::Literal(_) | Expr::Unspecified => {}
+        }
     }
 
-    fn rewrite_call(&mut self, found: CallExpr, depth: usize) -> Expr {
-        let CallExpr { func_name, target, args } = found;
-        let mut args: Vec<IdedExpr> = args.into_iter().map(|arg| self.rewrite(arg, depth)).collect();
-        let namespaced = matches!(target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if NAMESPACES.contains(&name.as_str()));
-        let target = match target {
-            Some(target) if !namespaced => Some(Box::new(self.rewrite(*target, depth))),
-            same => same,
-        };
-        self.check_function(&func_name, namespaced);
-        if func_name == operators::IN
-            && let Some(container) = args.pop()
-        {
-            args.push(charged(WITHIN, container));
+    fn call(&mut self, call: &CallExpr, depth: usize) {
+        call.args.iter().for_each(|arg| self.node(arg, depth));
+        let namespaced = is_namespaced(call);
+        if let Some(target) = call.target.as_deref().filter(|_| !namespaced) {
+            self.node(target, depth);
         }
-        if namespaced && func_name == EQUIVALENT {
-            args.push(IdedExpr { id: 0, expr: Expr::Ident(BUDGET.to_owned()) });
-        }
-        Expr::Call(CallExpr { func_name, target, args })
+        self.check_function(&call.func_name, namespaced);
     }
 
     fn check_name(&mut self, name: &str) {
@@ -245,18 +224,7 @@ impl Check<'_> {
     }
 }
 
-fn call(name: &str, args: Vec<IdedExpr>) -> Expr {
-    Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args })
-}
-
-/// `function(value, @budget)`.
-fn charged(function: &str, value: IdedExpr) -> IdedExpr {
-    let id = value.id;
-    // What is written out is as long as it is.
-    if matches!(&value.expr, Expr::List(list) if list.elements.is_empty())
-        || matches!(&value.expr, Expr::Literal(LiteralValue::Null))
-    {
-        return value;
-    }
-    IdedExpr { id, expr: call(function, vec![value, IdedExpr { id, expr: Expr::Ident(BUDGET.to_owned()) }]) }
+/// True of `sets.equivalent(…)`: what stands in front of the dot is no value.
+pub(crate) fn is_namespaced(call: &CallExpr) -> bool {
+    matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if NAMESPACES.contains(&name.as_str()))
 }

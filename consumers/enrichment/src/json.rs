@@ -4,26 +4,30 @@
 //! [`Object`] here, in the order of its keys and shared, so that the same events give the same verdict and a
 //! comprehension over a list of objects copies pointers.
 
-use std::fmt;
+mod read;
+
 use std::sync::Arc;
 
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator as CelIterator, Sizer};
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, MAP_TYPE, Type};
+use cel::common::types::{CelInt, CelNull, CelString, MAP_TYPE, Type};
 use cel::common::value::{CowVal, Val};
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::number::MAX_DIGITS;
 
 /// Most values in one payload. Beyond, a payload is not looked into: what an expression costs depends on it.
 pub const MAX_VALUES: usize = 50_000;
+/// Deepest nesting of lists and objects that is read.
+const MAX_DEPTH: usize = 127;
 
-/// A payload that was understood.
+/// A payload that can be read, at least in parts.
 #[derive(Clone, Debug)]
 pub struct Json(Box<dyn Val>);
 
-/// A payload that was not understood. Says nothing of its content.
+/// A payload that cannot be read. Says nothing of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotJson {
-    /// Not JSON, in UTF-8, nested less than 128 deep.
+    /// Not JSON in UTF-8.
     #[error("expected JSON in UTF-8, found something else at line {line}, column {column}")]
     Syntax {
         /// From 1.
@@ -34,22 +38,38 @@ pub enum NotJson {
     /// More than [`MAX_VALUES`].
     #[error("expected at most {MAX_VALUES} values, found more")]
     TooLarge,
+    /// It is one value that cannot be read.
+    #[error("expected a value that can be read, found {0}")]
+    Unread(Unread),
+}
+
+/// A value within a payload that parsers read differently, or that cannot be held. What reads it errs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// `NaN`: no limit is above or below it.
+    #[error("NaN, which is no number")]
+    NotANumber,
+    /// Some parsers take the first value of such a key, others the last.
+    #[error("a key that stands twice in one object")]
+    Repeated,
+    /// Deeper than any reader follows.
+    #[error("lists and objects nested more than {MAX_DEPTH} deep")]
+    Deep,
+    /// More digits than are compared.
+    #[error("a number of more than {MAX_DIGITS} digits")]
+    Long,
+    /// Of no year that policies know.
+    #[error("a time outside of the years 1 to 9999")]
+    Time,
 }
 
 impl Json {
-    /// Parses a payload. Of a key that stands twice, the last counts.
+    /// Parses a payload. What cannot be read of it is marked, and errs where it is looked at.
+    ///
+    /// # Errors
+    /// Nothing of it can be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotJson> {
-        let mut left = MAX_VALUES;
-        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let parsed = Seed(&mut left).deserialize(&mut deserializer).and_then(|value| {
-            deserializer.end()?;
-            Ok(value)
-        });
-        match parsed {
-            Ok(value) => Ok(Self(value)),
-            Err(_) if left == 0 => Err(NotJson::TooLarge),
-            Err(e) => Err(NotJson::Syntax { line: e.line(), column: e.column() }),
-        }
+        read::read(bytes)?.map(Self).map_err(NotJson::Unread)
     }
 
     /// The value, for an expression.
@@ -58,99 +78,78 @@ impl Json {
     }
 }
 
-struct Seed<'n>(&'n mut usize);
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Box<dyn Val>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        match self.0.checked_sub(1) {
-            Some(left) if left > 0 => *self.0 = left,
-            _ => {
-                *self.0 = 0;
-                return Err(de::Error::custom("too many values"));
-            }
+/// True if a payload that is no JSON was meant as an object, or as a list of more than words. Cut off, or written as Python
+/// writes it, it says something all the same; `[1] see above` does not.
+pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
+    let mut tokens = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii_start().iter();
+    match tokens.next() {
+        Some(b'{') => true,
+        Some(b'[') => {
+            matches!(tokens.find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'[' | b'"' | b'\''))
         }
-        deserializer.deserialize_any(self)
+        _ => false,
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Box<dyn Val>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(Box::new(CelNull))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Box::new(CelBool::from(value)))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Box::new(CelInt::from(value)))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(match i64::try_from(value) {
-            Ok(value) => Box::new(CelInt::from(value)),
-            Err(_) => Box::new(CelUInt::from(value)),
-        })
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Box::new(CelDouble::from(value)))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Box::new(CelString::from(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items: Vec<Box<dyn Val>> = Vec::new();
-        while let Some(item) = seq.next_element_seed(Seed(self.0))? {
-            items.push(item);
-        }
-        Ok(Box::new(CelList::from(items)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            entries.push((key, map.next_value_seed(Seed(self.0))?));
-        }
-        Ok(Box::new(Object::new(entries)))
-    }
-}
+/// A value of an object.
+type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, Unread>);
 
 /// A map with string keys, in their order, shared. Of CEL type `map`.
 #[derive(Clone, Debug)]
-pub(crate) struct Object<'a>(Arc<[(CelString<'a>, Box<dyn Val + 'a>)]>);
+pub(crate) struct Object<'a>(Arc<[Entry<'a>]>);
 
 impl<'a> Object<'a> {
-    /// Of these entries; of a key that stands twice, the last counts.
+    /// Of these entries, each of which stands once.
     pub(crate) fn new(entries: impl IntoIterator<Item = (String, Box<dyn Val + 'a>)>) -> Self {
-        let mut entries: Vec<(CelString<'a>, Box<dyn Val + 'a>)> =
+        Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))))
+    }
+
+    /// Of these entries. The value of a key that stands twice cannot be read.
+    pub(crate) fn read(
+        entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, Unread>)>,
+    ) -> Self {
+        let mut entries: Vec<Entry<'a>> =
             entries.into_iter().map(|(key, value)| (CelString::from(key), value)).collect();
         entries.sort_by(|(a, _), (b, _)| a.inner().cmp(b.inner()));
         entries.dedup_by(|later, earlier| {
             let same = later.0.inner() == earlier.0.inner();
             if same {
-                std::mem::swap(later, earlier);
+                earlier.1 = Err(Unread::Repeated);
             }
             same
         });
         Self(entries.into())
     }
 
-    fn find(&self, key: &dyn Val) -> Option<&(dyn Val + 'a)> {
-        let key = key.downcast_ref::<CelString<'_>>()?.inner();
-        let at = self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).ok()?;
-        self.0.get(at).map(|(_, value)| value.as_ref())
+    fn find(&self, key: &dyn Val) -> Result<&(dyn Val + 'a), ExecutionError> {
+        let key = text_key(key)?;
+        let at = self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).ok();
+        let (_, value) = at.and_then(|at| self.0.get(at)).ok_or_else(no_such_key)?;
+        value.as_deref().map_err(|why| unread(*why))
     }
+}
+
+/// The key of a map: a text. Null names nothing; any other may be a text to the tool, so that it is not known what it names.
+pub(crate) fn text_key<'k>(key: &'k (dyn Val + '_)) -> Result<&'k str, ExecutionError> {
+    if let Some(text) = key.downcast_ref::<CelString<'_>>() {
+        return Ok(text.inner());
+    }
+    if key.downcast_ref::<CelNull>().is_some() {
+        return Err(no_such_key());
+    }
+    Err(error(format!("expected a text as the key of a map, found {}", key.get_type().name())))
+}
+
+/// An error in our own words, which quote no payload.
+pub(crate) fn error(message: impl ToString) -> ExecutionError {
+    ExecutionError::function_error(OWN, message)
+}
+
+/// The name of no function: errors of our own.
+pub(crate) const OWN: &str = "@";
+
+fn unread(why: Unread) -> ExecutionError {
+    error(format!("expected a value that can be read, found {why}"))
 }
 
 impl Val for Object<'_> {
@@ -184,17 +183,6 @@ impl Val for Object<'_> {
         Some(self)
     }
 
-    /// Map literals are turned into objects as well (see `expression`), so that it does not matter which side is which.
-    fn equals(&self, other: &dyn Val) -> bool {
-        let (Some(size), Some(index)) = (other.as_sizer(), other.as_indexer()) else { return false };
-        *other.get_type() == MAP_TYPE
-            && size.size() == self.size()
-            && self
-                .0
-                .iter()
-                .all(|(key, value)| index.get(key).is_ok_and(|found| value.equals(found.as_ref())))
-    }
-
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
     where
         Self: 'v,
@@ -204,9 +192,13 @@ impl Val for Object<'_> {
 }
 
 impl Container for Object<'_> {
-    /// A JSON object has only string keys: it holds nothing else, and to ask is no error.
+    /// Whether the value can be read does not matter: it is there.
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(self.find(key).is_some())
+        match text_key(key) {
+            Ok(key) => Ok(self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).is_ok()),
+            Err(ExecutionError::NoSuchKey(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -215,7 +207,7 @@ impl Indexer for Object<'_> {
     where
         Self: 'v,
     {
-        self.find(key).map(CowVal::Borrowed).ok_or_else(no_such_key)
+        self.find(key).map(CowVal::Borrowed)
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>

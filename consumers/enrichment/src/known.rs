@@ -9,8 +9,10 @@ use crate::tools::Finding;
 /// What is known of one call, before the policies judge it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Derived values by name. What could not be derived is absent.
+    /// Derived values by name. What is not known is absent, and so is what erred.
     pub derived: BTreeMap<String, Scalar>,
+    /// Names of derived values that could not be computed: a policy that mentions one cannot be judged.
+    pub erred: BTreeSet<String>,
     /// Facts that the call's arguments refer to, in order of kind and key.
     pub facts: Vec<Referred>,
     /// Every error on the way, in the order of tools.yaml's names.

@@ -14,13 +14,16 @@
 //! - [`Tools`]: a bundle's `tools.yaml`, compiled: which results state facts, which facts a call refers to, which values
 //!   are derived from them
 //! - [`Known`]: the outcome for one call, with every [`Finding`] on the way
-//! - [`json`]: payloads as CEL values; [`expression`]: CEL, compiled, checked and bounded
+//! - [`json`]: payloads as CEL values; [`expression`]: CEL, compiled, checked and bounded; `evaluate`: what it comes to;
+//!   `number`: how numbers compare
 
 pub mod agents;
+mod evaluate;
 pub mod expression;
 mod functions;
 pub mod json;
 pub mod known;
+mod number;
 mod scope;
 pub mod session;
 pub mod tools;

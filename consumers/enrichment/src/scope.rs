@@ -1,19 +1,20 @@
 //! What an expression sees.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use agentgov_schemas::Micros;
 use agentgov_schemas::event::ActionEvent;
 use cel::ExecutionError;
-use cel::common::traits::{Container, Indexer, Iterable, Iterator as CelIterator, Sizer};
+use cel::common::traits::{Indexer, Iterable, Iterator as CelIterator, Sizer};
 use cel::common::types::{CelInt, CelString, CelTimestamp, MAP_TYPE, Type};
-use cel::common::value::{CowVal, Val};
-use cel::context::VariableResolver;
+use cel::common::value::{CowVal, StaticVal, Val};
 use chrono::DateTime;
 
-use crate::functions::{BUDGET, Budget, in_range};
-use crate::json::{Json, Keys, Object, no_such_key};
+use crate::expression::Failure;
+use crate::functions::{Budget, in_range};
+use crate::json::{self, Json, Keys, NotJson, Object, Unread, no_such_key, text_key};
 use crate::session::{Facts, Kind, Session};
 
 /// The members of `session`.
@@ -21,10 +22,13 @@ pub(crate) const SESSION_MEMBERS: &[&str] = &["events", "started_at", "tool_call
 /// The members of `event`.
 pub(crate) const EVENT_MEMBERS: &[&str] = &["agent_id", "environment", "tenant_id", "time", "type"];
 
+/// Longest key of a fact, in bytes: verdicts repeat keys.
+pub(crate) const MAX_KEY: usize = 512;
+
 /// The variables of one evaluation, each made once an expression asks for it.
 pub(crate) struct Scope<'a> {
     input: Input<'a>,
-    result: Option<&'a Json>,
+    result: Option<Result<&'a Json, NotJson>>,
     facts: KnownFacts<'a>,
     session: (&'a Session, OnceLock<Object<'a>>),
     event: (&'a ActionEvent<'a>, OnceLock<Object<'a>>),
@@ -32,24 +36,28 @@ pub(crate) struct Scope<'a> {
 }
 
 /// The arguments of a call.
-pub(crate) struct Input<'a> {
-    arguments: &'a [u8],
-    parsed: OnceLock<Option<Json>>,
+pub(crate) enum Input<'a> {
+    /// Of no call that is known.
+    Absent,
+    /// Of a call that is kept.
+    Kept(&'a [u8], OnceLock<Result<Json, NotJson>>),
+    /// Read already.
+    Read(Result<Json, NotJson>),
 }
 
 impl<'a> Input<'a> {
-    /// Those of a call that is kept. What is no JSON is absent.
+    /// Those of a call that is kept.
     pub(crate) const fn of(arguments: &'a [u8]) -> Self {
-        Self { arguments, parsed: OnceLock::new() }
+        Self::Kept(arguments, OnceLock::new())
     }
 
-    /// Parsed already; `None`: absent.
-    pub(crate) fn parsed(input: Option<Json>) -> Self {
-        Self { arguments: &[], parsed: OnceLock::from(input) }
-    }
-
-    fn get(&self) -> Option<&Json> {
-        self.parsed.get_or_init(|| Json::parse(self.arguments).ok()).as_ref()
+    fn get(&self) -> Result<&Json, Failure> {
+        let read = match self {
+            Self::Absent => return Err(Failure::Absent),
+            Self::Kept(arguments, read) => read.get_or_init(|| Json::parse(arguments)),
+            Self::Read(read) => read,
+        };
+        read.as_ref().map_err(|_| Failure::Arguments)
     }
 }
 
@@ -57,7 +65,7 @@ impl<'a> Scope<'a> {
     /// For `event` in `session`. `kinds` are those that the bundle's tools state: one of which nothing is known is empty.
     pub(crate) const fn new(
         input: Input<'a>,
-        result: Option<&'a Json>,
+        result: Option<Result<&'a Json, NotJson>>,
         session: &'a Session,
         kinds: &'a BTreeSet<String>,
         event: &'a ActionEvent<'a>,
@@ -71,53 +79,54 @@ impl<'a> Scope<'a> {
             budget: Budget::new(),
         }
     }
-}
 
-impl VariableResolver for Scope<'_> {
-    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let value: &(dyn Val + 'b) = match variable {
-            "input" => self.input.get()?.as_val(),
-            "result" => self.result?.as_val(),
-            "facts" => &self.facts,
-            "session" => self.session.1.get_or_init(|| session_object(self.session.0)),
-            "event" => self.event.1.get_or_init(|| event_object(self.event.0)),
-            BUDGET => &self.budget,
+    /// A variable. `None` if there is none of that name.
+    pub(crate) fn get(&self, variable: &str) -> Option<Result<&dyn Val, Failure>> {
+        Some(match variable {
+            "input" => self.input.get().map(|json| json.as_val() as &dyn Val),
+            "result" => match self.result {
+                Some(Ok(json)) => Ok(json.as_val()),
+                Some(Err(e)) => Err(Failure::Error(format!("the result: {e}"))),
+                None => Err(Failure::Absent),
+            },
+            "facts" => Ok(&self.facts),
+            "session" => Ok(self.session.1.get_or_init(|| session_object(self.session.0))),
+            "event" => Ok(self.event.1.get_or_init(|| event_object(self.event.0))),
             _ => return None,
-        };
-        Some(CowVal::Borrowed(value))
+        })
+    }
+
+    /// True if the session has forgotten something for want of room.
+    pub(crate) const fn forgets(&self) -> bool {
+        self.session.0.limited()
     }
 }
 
 fn session_object<'a>(session: &Session) -> Object<'a> {
-    let int = |value: i64| Box::new(CelInt::from(value)) as Box<dyn Val>;
+    let int = |value: i64| Box::new(CelInt::from(value)) as Box<dyn Val + 'a>;
     let mut entries = vec![
-        ("events".to_owned(), int(session.events())),
-        ("tool_calls".to_owned(), int(session.tool_calls().into())),
+        ("events".to_owned(), Ok(int(session.events()))),
+        ("tool_calls".to_owned(), Ok(int(session.tool_calls().into()))),
     ];
-    if let Some(time) = session.started_at().and_then(timestamp) {
-        entries.push(("started_at".to_owned(), time));
-    }
-    Object::new(entries)
+    entries.extend(session.started_at().map(|time| ("started_at".to_owned(), timestamp(time))));
+    Object::read(entries)
 }
 
 fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
-    let text = |text: &'a str| Box::new(CelString::from(text)) as Box<dyn Val + 'a>;
-    let mut entries = vec![
+    let text = |text: &'a str| Ok(Box::new(CelString::from(text)) as Box<dyn Val + 'a>);
+    Object::read([
         ("type".to_owned(), text(event.r#type)),
         ("environment".to_owned(), text(event.environment)),
         ("tenant_id".to_owned(), text(event.tenant_id)),
         ("agent_id".to_owned(), text(event.agent.id)),
-    ];
-    if let Some(time) = timestamp(event.occurred_at) {
-        entries.push(("time".to_owned(), time));
-    }
-    Object::new(entries)
+        ("time".to_owned(), timestamp(event.occurred_at)),
+    ])
 }
 
-/// A producer's clock says anything: a time that CEL has no word for is absent.
-fn timestamp(time: Micros) -> Option<Box<dyn Val>> {
-    let time = in_range(DateTime::from_timestamp_micros(time.0)?.fixed_offset())?;
-    Some(Box::new(CelTimestamp::from(time)))
+/// A producer's clock says anything: a time that CEL has no word for cannot be read.
+fn timestamp<'a>(time: Micros) -> Result<Box<dyn Val + 'a>, Unread> {
+    let time = DateTime::from_timestamp_micros(time.0).and_then(|time| in_range(time.fixed_offset()));
+    Ok(Box::new(CelTimestamp::from(time.ok_or(Unread::Time)?)))
 }
 
 /// `facts`: by kind.
@@ -158,7 +167,7 @@ impl Indexer for KnownFacts<'_> {
     where
         Self: 'v,
     {
-        let kind = kind.downcast_ref::<CelString<'_>>().ok_or_else(no_such_key)?.inner();
+        let kind = text_key(kind)?;
         match self.facts.get(kind) {
             Some(found) => Ok(CowVal::Borrowed(found)),
             None if self.kinds.contains(kind) => Ok(CowVal::Borrowed(&NOTHING)),
@@ -183,14 +192,14 @@ impl Val for Kind {
         &MAP_TYPE
     }
 
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
     fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
     where
         Self: 'v,
     {
+        Some(self)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
         Some(self)
     }
 
@@ -213,19 +222,14 @@ impl Val for Kind {
     }
 }
 
-impl Container for Kind {
-    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(self.find(key).is_some())
-    }
-}
+impl StaticVal for Kind {}
 
 impl Indexer for Kind {
-    /// A fact with a key that is no string cannot have been stated: it is not known.
     fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
     {
-        self.find(key).map(CowVal::Borrowed).ok_or_else(no_such_key)
+        self.find(key, false).map(CowVal::Borrowed)
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
@@ -252,8 +256,50 @@ impl Sizer for Kind {
 }
 
 impl Kind {
-    fn find(&self, key: &dyn Val) -> Option<&(dyn Val + 'static)> {
-        let key = key.downcast_ref::<CelString<'_>>()?.inner();
-        self.get_fact(key).map(|fact| fact.json().as_val())
+    /// A fact. `forgets`: the session has dropped some for want of room, so that one that is not there is not unknown.
+    pub(crate) fn find(&self, key: &dyn Val, forgets: bool) -> Result<&(dyn Val + 'static), ExecutionError> {
+        let key = text_key(key)?;
+        let doubt = |offset: i64| {
+            json::error(format!(
+                "not known for certain: the result at offset {offset} may say something else, and could not be read"
+            ))
+        };
+        let Some(fact) = self.get_fact(key) else {
+            return Err(match self.doubted_at() {
+                Some(offset) => doubt(offset),
+                None if forgets => json::error("not known any more: the session has reached its limit"),
+                // No result can have stated it.
+                None if !is_key(key) => {
+                    json::error("expected the key of a fact, found one that no fact can have")
+                }
+                None => no_such_key(),
+            });
+        };
+        match self.doubted_at() {
+            Some(offset) if offset > fact.offset() => Err(doubt(offset)),
+            _ => fact.json().map(Json::as_val).map_err(|_| doubt(fact.offset())),
+        }
     }
+
+    /// True if there is a fact of that key, whatever it says.
+    pub(crate) fn has(&self, key: &dyn Val, forgets: bool) -> Result<bool, ExecutionError> {
+        if text_key(key).is_ok_and(|key| self.get_fact(key).is_some()) {
+            return Ok(true);
+        }
+        match self.find(key, forgets) {
+            Ok(_) => Ok(true),
+            Err(ExecutionError::NoSuchKey(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// True if there may be others than those that are known.
+    pub(crate) fn is_uncertain(&self, forgets: bool) -> bool {
+        forgets || self.doubted_at().is_some()
+    }
+}
+
+/// True if a fact can have this key. U+FFFD stands for what is no text: keys that differ would be one.
+pub(crate) fn is_key(key: &str) -> bool {
+    key.len() <= MAX_KEY && !key.contains(char::REPLACEMENT_CHARACTER)
 }

@@ -137,7 +137,9 @@ fn what_is_not_known_is_absent_and_no_error() {
         "input.nothing == 1",
         "facts.order['B2'].open",
         "facts.order[input.id].open",
-        "facts.order[7].open",
+        "facts.order[null].open",
+        "facts.order['A1'].lines[0].?colour.orValue(input.colour) == 'red'",
+        "null in facts.order && facts.order['A1'].lines[0].colour == 'red' || input.nothing",
         "facts.order['A1'].lines.exists(l, l.colour == 'red')",
         "input.a.b.c == 1",
     ] {
@@ -174,6 +176,24 @@ fn errors_are_named_and_never_quote_a_payload() {
         ("Long", "9223372036854775807 + input.n", "derived_error"),
         ("Bool", "input.id.all(x, true)", "derived_error"),
         ("Bool", "input.id ? true : false", "derived_error"),
+        ("Bool", "facts.order[7].open", "derived_error"),
+        ("Bool", "input.n in facts.order", "derived_error"),
+        ("Bool", "input.n in input.map", "derived_error"),
+        ("Bool", "input.map[input.n] == 'x'", "derived_error"),
+        // Neither is a tool's reading: it may take the one for the other.
+        ("Bool", "input.id == 1", "derived_error"),
+        ("Bool", "input.id in [1, 2]", "derived_error"),
+        ("Bool", "input.list != input.map", "derived_error"),
+        // An error is none of not knowing, whichever comes first, and nothing stands for it.
+        ("Bool", "input.nothing > 1 || input.id > 1", "derived_error"),
+        ("Bool", "input.id > 1 || input.nothing > 1", "derived_error"),
+        ("Bool", "input.id < 3 && input.nothing", "derived_error"),
+        ("Bool", "[input.map, input.id].exists(x, x.nothing == 1)", "derived_error"),
+        ("Bool", "[input.id, input.map].all(x, x.nothing == 1)", "derived_error"),
+        ("Long", "input.id.?n.orValue(0)", "derived_error"),
+        ("Long", "input.?id.n.orValue(0)", "derived_error"),
+        ("Bool", "has(input.id.n)", "derived_error"),
+        ("Long", "input.list[?'n'].orValue(0)", "derived_error"),
         ("Bool", "{input.n: 1} == {}", "derived_error"),
         ("Bool", "{input.id: 1, input.id: 2} == {}", "derived_error"),
         ("Bool", "input.id", "derived_type"),
@@ -184,6 +204,7 @@ fn errors_are_named_and_never_quote_a_payload() {
     ] {
         let known = derive(value_type, cel, secret);
         assert_eq!(known.derived, BTreeMap::new(), "{cel}");
+        assert_eq!(known.erred, ["v".to_owned()].into(), "{cel}");
         assert_eq!(known.findings.len(), 1, "{cel}: {known:?}");
         assert_eq!((known.findings[0].code, known.findings[0].subject.as_str()), (code, "v"), "{cel}");
         assert!(!known.findings[0].message.contains("S3CRET"), "{cel}: {}", known.findings[0].message);
@@ -198,15 +219,78 @@ fn arguments_that_are_no_json_or_too_large() {
         ("", "arguments_not_json"),
         ("{\"a\":", "arguments_not_json"),
         ("{} x", "arguments_not_json"),
-        ("NaN", "arguments_not_json"),
-        ("\"\\ud800\"", "arguments_not_json"),
+        ("[1, NaN]", "arguments_not_json"),
+        ("{'a': 1}", "arguments_not_json"),
+        ("{\"a\": 1,}", "arguments_not_json"),
+        ("{\"a\": 007}", "arguments_not_json"),
         (deep.as_str(), "arguments_not_json"),
         (many.as_str(), "arguments_too_large"),
     ] {
         let known = derive("Bool", "input == 1", arguments);
         assert_eq!(known.derived, BTreeMap::new());
+        assert_eq!(known.erred, ["v".to_owned()].into(), "{arguments:.20}");
+        // What has nothing to do with them is known.
+        assert_eq!(derive("Bool", "facts.order.size() == 1 || input == 1", arguments).erred, [].into());
         assert_eq!(known.findings[0].code, code, "{}", known.findings[0].message);
         assert_eq!(known.findings.len(), 1);
+    }
+}
+
+/// What of `arguments` cannot be read errs where it is looked at; the rest is read as tools read it.
+#[test]
+fn arguments_are_read_as_tools_read_them() {
+    let deep = format!("{{\"a\":5,\"x\":{}{}}}", "[".repeat(130), "]".repeat(130));
+    let long = format!("{{\"a\":5,\"x\":{}}}", "9".repeat(1_001));
+    let (yes, no) = (Some(true), Some(false));
+    for (arguments, cel, expected) in [
+        (r#"{"a":1e400}"#, "input.a > 100 && input.a > 1e308 && input.a != 100", yes),
+        (r#"{"a":-1e400}"#, "input.a < 100 && -input.a > 100", yes),
+        (r#"{"a":Infinity}"#, "input.a > 100", yes),
+        (r#"{"a":-Infinity}"#, "input.a < -100", yes),
+        (r#"{"a":100000000000000000000000000000}"#, "input.a > 9223372036854775807", yes),
+        (r#"{"a":100.00000000000000000001}"#, "input.a > 100", yes),
+        (r#"{"a":9007199254740992.0}"#, "input.a == 9007199254740993", no),
+        (r#"{"a":9007199254740993.0}"#, "input.a == 9007199254740993 && input.a in [9007199254740993]", yes),
+        (r#"{"a":9007199254740993}"#, "input.a > 9007199254740992.0", yes),
+        (r#"{"a":0.1}"#, "input.a == 0.1 && input.a + 0.2 == 0.30000000000000004", yes),
+        (r#"{"a":1e400}"#, "type(input.a) == double", yes),
+        (r#"{"a":1e400}"#, "input.a + 1.0 > 2.0", None),
+        // Half a surrogate pair.
+        (r#"{"a":5,"x":"\ud83d"}"#, "input.a == 5 && input.x == '\u{fffd}'", yes),
+        (r#"{"a":5,"x":"\ud83d\ud83d\ude00\ude00"}"#, "input.x == '\u{fffd}😀\u{fffd}'", yes),
+        (r#"{"id":"A\ud83d"}"#, "input.id in facts.order", None),
+        (r#"{"id":"A\ud83d"}"#, "facts.order[input.id].open", None),
+        // Two keys that are one then.
+        (r#"{"\ud800":5,"\ud801":6,"a":1}"#, "input['\u{fffd}'] == 5", None),
+        // What stands beside it is known.
+        (r#"{"a":5,"x":NaN}"#, "input.a == 5 && has(input.x) && 'x' in input && input.size() == 2", yes),
+        (r#"{"a":5,"x":NaN}"#, "input.x > 1", None),
+        (r#"{"a":5,"x":NaN}"#, "input.x > 1 || input.a == 5", yes),
+        (r#"{"a":5,"x":[1,NaN]}"#, "count(input.x) == 2", None),
+        (r#"{"a":5,"x":{"y":NaN}}"#, "input.x == {'y': 1}", None),
+        (r#"{"a":5,"x":{"y":NaN}}"#, "input.x == {'y': 1, 'z': 1}", no),
+        (r#"{"a":5,"x":NaN}"#, "input.?x.orValue(0) == 0", None),
+        (r#"{"a":5,"x":NaN}"#, "input[?'x'].hasValue()", None),
+        (r#"{"a":5,"a":500}"#, "input.a == 5", None),
+        (r#"{"a":5,"a":500}"#, "has(input.a) && 'a' in input", yes),
+        (r#"{"a":5,"a":5}"#, "input.a == 5", None),
+        (deep.as_str(), "input.a == 5", yes),
+        (deep.as_str(), "input.x == []", None),
+        (long.as_str(), "input.a == 5", yes),
+        (long.as_str(), "input.x > 5", None),
+        ("\u{feff}{\"a\":5}", "input.a == 5", yes),
+        ("{\"a\":5,\"x\":\"two\nlines\"}", "input.x == 'two\\nlines'", yes),
+        // No object at all.
+        (r#""{\"a\":5}""#, "input.a == 5", None),
+        (r#""{\"a\":5}""#, "input.?a.orValue(0) == 5", None),
+        (r#"[{"a":5}]"#, "input.a == 5", None),
+        (r#"[{"a":5}]"#, "has(input.a)", None),
+        ("null", "input.a == 5", None),
+    ] {
+        let known = derive("Bool", cel, arguments);
+        let found = known.derived.get("v").map(|v| *v == Scalar::Bool(true));
+        assert_eq!(found, expected, "{arguments:.60} {cel}: {:?}", known.findings);
+        assert_eq!(known.erred.contains("v"), expected.is_none(), "{arguments:.60} {cel}");
     }
 }
 
@@ -217,6 +301,7 @@ fn an_expression_has_a_budget_of_steps() {
         "input.l.all(a, input.l.all(b, a == b))",
         "input.l.all(a, a in input.l)",
         "sets.equivalent(input.l, input.l) && sets.equivalent(input.l, input.l)",
+        "input.l.all(a, input.l == input.l)",
     ] {
         let known = derive("Bool", cel, &list);
         assert!(known.findings[0].message.contains("takes more than"), "{cel}: {known:?}");

@@ -235,7 +235,7 @@ proptest! {
             for change in &changes {
                 match change {
                     Change::Header => restored.restore_header(&fed.session.header()),
-                    Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()).unwrap(),
+                    Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()),
                     Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
                     Change::FactGone { kind, key } => restored.restore_fact_gone(kind, key),
                     Change::CallGone { call_id } => restored.restore_call_gone(call_id),

@@ -87,7 +87,7 @@ impl Processor for Evaluator {
             session.restore_header(header);
         }
         if let Some(fact) = &state.fact {
-            session.restore_fact(fact).map_err(|e| RestoreError(e.to_string()))?;
+            session.restore_fact(fact);
         }
         if let Some(call) = &state.call {
             session.restore_call(call);

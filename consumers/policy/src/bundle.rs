@@ -8,13 +8,13 @@ use std::sync::Arc;
 use agentgov_enrichment::Tools;
 use agentgov_schemas::Digest;
 use agentgov_schemas::yaml::{self, Problem};
-use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
 
 use crate::depth::{self, MAX_DEPTH};
 use crate::files::BundleFiles;
 use crate::index::Index;
 use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::policy::Policy;
+use crate::policy::{Kind, Policy};
 use crate::schema::{self, SCHEMA_FILE};
 use crate::source::{self, Statement};
 
@@ -32,6 +32,7 @@ pub struct Bundle {
     /// By id.
     policies: BTreeMap<String, Arc<Policy>>,
     index: Index,
+    warnings: Vec<Problem>,
 }
 
 impl Bundle {
@@ -53,12 +54,16 @@ impl Bundle {
             .filter_map(|(path, content)| Some((path, utf8(path, content, &mut problems)?)))
             .collect();
         let parsed = parse_policies(&sources, &mut problems);
+        let mut warnings = Vec::new();
         if let Some(tools) = &tools {
-            check_schema(files, tools, &parsed, &mut problems);
+            warnings = check_schema(files, tools, &parsed, &mut problems);
         }
+        warnings.extend(without_grant(&parsed));
         problems.extend(unknown_files(files));
-        problems.sort();
-        problems.dedup();
+        for found in [&mut problems, &mut warnings] {
+            found.sort();
+            found.dedup();
+        }
         match (manifest, tools) {
             (Some(manifest), Some(tools)) if problems.is_empty() => Ok(Self {
                 manifest,
@@ -66,6 +71,7 @@ impl Bundle {
                 index: Index::new(parsed.iter().map(|p| &p.cedar), &tools),
                 tools,
                 policies: parsed.into_iter().map(|p| (p.policy.id.clone(), Arc::new(p.policy))).collect(),
+                warnings,
             }),
             _ => Err(problems),
         }
@@ -99,6 +105,11 @@ impl Bundle {
     /// The policy of an id.
     pub fn policy(&self, id: &str) -> Option<&Arc<Policy>> {
         self.policies.get(id)
+    }
+
+    /// What someone should look at, though it judges: each with file and line.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// Its tool definitions.
@@ -230,8 +241,21 @@ fn parse_policies<'f>(
     parsed
 }
 
-/// Holds the schema file to tools.yaml, and the policies to the schema.
-fn check_schema(files: &BundleFiles, tools: &Tools, parsed: &[Parsed<'_>], problems: &mut Vec<Problem>) {
+/// Without a permit nothing is allowed: one was forgotten, or another bundle was meant.
+fn without_grant(parsed: &[Parsed<'_>]) -> Option<Problem> {
+    let granted = parsed.iter().any(|p| p.policy.kind == Kind::Grant);
+    let first = parsed.first().filter(|_| !granted)?;
+    let message = "no policy of the bundle is a `permit`: every call is denied, with reason no_grant";
+    Some(first.statement.problem(first.statement.first_token(), message))
+}
+
+/// Holds the schema file to tools.yaml, and the policies to the schema. Gives what is only to be looked at.
+fn check_schema(
+    files: &BundleFiles,
+    tools: &Tools,
+    parsed: &[Parsed<'_>],
+    problems: &mut Vec<Problem>,
+) -> Vec<Problem> {
     let generated = schema::generate(tools);
     if let Some(written) = read(files, SCHEMA_FILE, problems)
         && written != generated
@@ -248,16 +272,30 @@ fn check_schema(files: &BundleFiles, tools: &Tools, parsed: &[Parsed<'_>], probl
     let schema = match Schema::from_str(&generated) {
         Ok(schema) => schema,
         Err(e) => {
-            return problems.push(problem(SCHEMA_FILE, format!("the generated schema is not valid: {e}")));
+            problems.push(problem(SCHEMA_FILE, format!("the generated schema is not valid: {e}")));
+            return Vec::new();
         }
     };
     let set = match PolicySet::from_policies(parsed.iter().map(|p| p.cedar.clone())) {
         Ok(set) => set,
-        Err(e) => return problems.push(problem("*.cedar", e.to_string())),
+        Err(e) => {
+            problems.push(problem("*.cedar", e.to_string()));
+            return Vec::new();
+        }
     };
     let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
     let statement = |id: &PolicyId| parsed.iter().find(|p| p.cedar.id() == id).map(|p| p.statement);
     problems.extend(result.validation_errors().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
-    problems
-        .extend(result.validation_warnings().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
+    let mut warnings = Vec::new();
+    for warning in result.validation_warnings() {
+        let Some(statement) = statement(warning.policy_id()) else { continue };
+        // A rule that can never apply guards nothing. The others are about letters that look like others: a name is what it is.
+        let never = matches!(
+            warning,
+            ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
+        );
+        let found = if never { &mut *problems } else { &mut warnings };
+        found.push(statement.diagnosed(warning));
+    }
+    warnings
 }

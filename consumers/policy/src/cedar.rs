@@ -12,7 +12,7 @@ use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression,
 };
-use chrono::{DateTime, Datelike as _, SecondsFormat};
+use chrono::{DateTime, SecondsFormat};
 
 /// The type of principals.
 pub(crate) static AGENT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Agent"));
@@ -117,11 +117,17 @@ impl Wanted {
         matches!(self, Self::Only(names) if names.is_empty())
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// True if it is.
+    pub(crate) fn has(&self, name: &str) -> bool {
         match self {
             Self::Only(names) => names.contains(name),
             Self::All => true,
         }
+    }
+
+    /// True if one of these is.
+    pub(crate) fn has_any(&self, names: &BTreeSet<String>) -> bool {
+        names.iter().any(|name| self.has(name))
     }
 }
 
@@ -289,16 +295,26 @@ fn context(
         let actor = event.actor.as_ref()?;
         Some(record([("id", text(actor.id)), ("kind", text(actor.r#type))]))
     });
-    add("time", &|| datetime(event.occurred_at.0));
+    add(TIME, &|| datetime(event.occurred_at.0));
     for (name, value) in &known.derived {
         add(name, &|| Some(scalar(value)));
     }
     pairs
 }
 
-/// To the millisecond. A producer's clock says anything: a time that Cedar has no word for is absent.
+/// The attribute of the context that says when, as the producer says.
+pub(crate) const TIME: &str = "time";
+
+/// A producer's clock says anything: false of a time that Cedar has no word for.
+pub(crate) fn is_datetime(micros: i64) -> bool {
+    /// The years 1 to 9999, in microseconds since the epoch.
+    const YEARS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
+    YEARS.contains(&micros)
+}
+
+/// To the millisecond.
 fn datetime(micros: i64) -> Option<RestrictedExpression> {
-    let time = DateTime::from_timestamp_micros(micros).filter(|time| (1..=9999).contains(&time.year()))?;
+    let time = DateTime::from_timestamp_micros(micros).filter(|_| is_datetime(micros))?;
     Some(RestrictedExpression::new_datetime(time.to_rfc3339_opts(SecondsFormat::Millis, true)))
 }
 

@@ -15,7 +15,7 @@ use cedar_policy::{
 };
 
 use crate::cedar::{self, Act, Wanted};
-use crate::{membership, specialise};
+use crate::{membership, policy, specialise};
 
 /// The policies that can match a kind of request.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(crate) struct Candidates {
     pub(crate) wanted_by_rules: Wanted,
     /// What the grants read of it.
     pub(crate) wanted_by_grants: Wanted,
+    /// What those rules read of it that keep the others from deciding if they cannot be judged.
+    pub(crate) decisive: Wanted,
+    /// What each grant reads of it, by its id.
+    pub(crate) by_grant: Vec<(String, Wanted)>,
 }
 
 /// Candidates by action and tool.
@@ -66,6 +70,7 @@ impl Index {
         }
     }
 
+    /// Those of a call of `tool`.
     pub(crate) fn candidates(&self, act: Act, tool: &str) -> &Candidates {
         let [invoked, retried] = self.tools.get(tool).unwrap_or(&self.others);
         match act {
@@ -76,17 +81,30 @@ impl Index {
 }
 
 impl Candidates {
+    /// True if a grant reads one of these of the context: that it applies says nothing then.
+    pub(crate) fn grant_reads(&self, id: &str, names: &BTreeSet<String>) -> bool {
+        self.by_grant.iter().any(|(grant, wanted)| grant == id && wanted.has_any(names))
+    }
+
     fn new<'p>(policies: impl Iterator<Item = &'p Asked>) -> Self {
         let mut candidates = Self {
             rules: PolicySet::new(),
             grants: PolicySet::new(),
             wanted_by_rules: Wanted::nothing(),
             wanted_by_grants: Wanted::nothing(),
+            decisive: Wanted::nothing(),
+            by_grant: Vec::new(),
         };
         for asked in policies {
+            if policy::decides_or_errs(&asked.policy) {
+                candidates.decisive.add(&asked.wanted);
+            }
             let (set, wanted) = match asked.policy.effect() {
                 PolicyEffect::Forbid => (&mut candidates.rules, &mut candidates.wanted_by_rules),
-                PolicyEffect::Permit => (&mut candidates.grants, &mut candidates.wanted_by_grants),
+                PolicyEffect::Permit => {
+                    candidates.by_grant.push((asked.policy.id().to_string(), asked.wanted.clone()));
+                    (&mut candidates.grants, &mut candidates.wanted_by_grants)
+                }
             };
             wanted.add(&asked.wanted);
             // Ids are unique in a bundle: checked while compiling.

@@ -22,7 +22,7 @@ pub enum Decision {
     Deny,
     /// Only rules apply that want a person's approval.
     Ask,
-    /// An error kept the policies from deciding.
+    /// An error kept the policies from deciding: what is known, or a policy, could not be computed.
     Indeterminate,
     /// The event was told before: it is not judged again.
     Duplicate,
@@ -50,7 +50,7 @@ pub enum Reason {
     Policy,
     /// No grant applies, or the agent is not active.
     NoGrant,
-    /// A policy could not be evaluated.
+    /// A policy could not be evaluated, or mentions a value that could not be computed.
     Error,
     /// No bundle is active for the environment.
     NoBundle,
@@ -155,7 +155,7 @@ impl Judgement {
 
 fn violation(policy: &Policy) -> Option<Violation<'_>> {
     match policy.kind {
-        Kind::Rule { severity, mode, effect } => Some(Violation {
+        Kind::Rule { severity, mode, effect, .. } => Some(Violation {
             policy: &policy.id,
             severity: severity.as_str(),
             mode: mode.as_str(),
@@ -171,6 +171,9 @@ fn violation(policy: &Policy) -> Option<Violation<'_>> {
 struct KnownRecord<'k> {
     agent: Option<KnownAgent<'k>>,
     derived: &'k std::collections::BTreeMap<String, agentgov_enrichment::Scalar>,
+    /// There only if something did.
+    #[serde(skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    erred: &'k std::collections::BTreeSet<String>,
     facts: &'k [agentgov_enrichment::Referred],
     session: KnownSession,
 }
@@ -199,6 +202,7 @@ pub(crate) fn known_json(agent: Option<&Agent>, known: &Known, session: &Session
             state: agent.state.as_str(),
         }),
         derived: &known.derived,
+        erred: &known.erred,
         facts: &known.facts,
         session: KnownSession {
             events: session.events(),

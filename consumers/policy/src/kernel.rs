@@ -11,9 +11,9 @@ use agentgov_schemas::verdict::{Origin, finding};
 use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
-use crate::cedar::{Act, Answer, Question, Scene, Wanted};
+use crate::cedar::{Act, Answer, Question, Scene, TIME, Wanted, is_datetime};
 use crate::judgement::{Decision, Judgement, Reason, known_json};
-use crate::policy::{Kind, Mode, Policy, RuleEffect};
+use crate::policy::{Kind, Mode, OnError, Policy, RuleEffect};
 use crate::scenes::Scenes;
 use crate::table::BundleTable;
 
@@ -83,7 +83,10 @@ impl Kernel<'_> {
                 ..self.judgement(session, Decision::Indeterminate, Reason::NoBundle)
             };
         };
-        let known = bundle.tools().derive(session, event);
+        let mut known = bundle.tools().derive(session, event);
+        if !is_datetime(event.occurred_at.0) {
+            known.erred.insert(TIME.to_owned());
+        }
         let scene = self.scenes.of(event, bundle, agent, self.agents.next_offset());
         let outcome = match scene {
             Ok(scene) => evaluate(bundle, session, event, agent, &known, &scene),
@@ -184,15 +187,25 @@ fn evaluate(
     };
     let violations = policies(&rules.satisfied);
     let granted = policies(&grants.satisfied);
-    // Only an enforced rule that cannot be evaluated keeps the others from deciding.
+    // Only an enforced rule that cannot be judged keeps the others from deciding: it erred, or what it mentions did. So does a
+    // grant that says yes without knowing what it asks.
+    let blind = |grant: &Arc<Policy>| candidates.grant_reads(&grant.id, &known.erred);
     let undecided = event.tool.is_none()
-        || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| is_enforced(p)));
-    let errors = rules
+        || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| keeps_from_deciding(p)))
+        || (!known.erred.is_empty()
+            && (candidates.decisive.has_any(&known.erred) || granted.iter().all(blind)));
+    let mut errors: Vec<Finding> = rules
         .errors
         .iter()
         .chain(&grants.errors)
         .map(|(id, message)| Finding::new(Finding::POLICY_ERROR, id, message.clone()))
         .collect();
+    // The derived values that erred have findings already.
+    let asked = [&candidates.wanted_by_rules, &candidates.wanted_by_grants];
+    if known.erred.contains(TIME) && asked.iter().any(|wanted| wanted.has(TIME)) {
+        let message = "expected an `occurred_at` of the years 1 to 9999, found another";
+        errors.push(Finding::new(Finding::DERIVED_ERROR, TIME, message));
+    }
     let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
     let (decision, reason) = if enforced.iter().any(|policy| denies(policy)) {
         (Decision::Deny, Reason::Policy)
@@ -225,6 +238,10 @@ impl Outcome {
 
 fn is_enforced(policy: &Policy) -> bool {
     matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, .. })
+}
+
+fn keeps_from_deciding(policy: &Policy) -> bool {
+    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, on_error: OnError::Indeterminate, .. })
 }
 
 fn denies(policy: &Policy) -> bool {

@@ -38,7 +38,7 @@ pub use bundle::{Bundle, generated_schema};
 pub use files::BundleFiles;
 pub use judgement::{Decision, Judgement, Reason};
 pub use kernel::{Kernel, Step};
-pub use policy::{Kind, Mode, Policy, RuleEffect, Severity};
+pub use policy::{Kind, Mode, OnError, Policy, RuleEffect, Severity};
 pub use scenes::Scenes;
 pub use schema::SCHEMA_FILE;
 pub use table::{BundleTable, Folded, Refused};

@@ -38,6 +38,8 @@ pub enum Kind {
         mode: Mode,
         /// `@effect`, by default deny.
         effect: RuleEffect,
+        /// `@on_error`, by default indeterminate.
+        on_error: OnError,
     },
 }
 
@@ -96,7 +98,31 @@ words! {
     }
 }
 
-const KNOWN: &[&str] = &["id", "title", "severity", "mode", "effect", "remediation", "controls"];
+words! {
+    /// What an enforced rule decides if it cannot be judged: it erred, or a value that it mentions did.
+    OnError {
+        /// Nothing is decided, unless another rule denies or nothing is granted.
+        Indeterminate = "indeterminate",
+        /// The others decide, as if the rule were not there.
+        Ignore = "ignore",
+    }
+}
+
+const KNOWN: &[&str] = &["id", "title", "severity", "mode", "effect", "on_error", "remediation", "controls"];
+
+const ON_ERROR: &str = "on_error";
+/// A grant has none of these.
+const RULES_ONLY: &[&str] = &["severity", "mode", "effect", ON_ERROR];
+/// Longest id, in bytes.
+const MAX_ID: usize = 128;
+
+/// True of a rule that keeps the others from deciding if it cannot be judged.
+pub(crate) fn decides_or_errs(parsed: &cedar_policy::Policy) -> bool {
+    let is = |name: &str, word: &str| parsed.annotation(name) == Some(word);
+    parsed.effect() == Effect::Forbid
+        && !is("mode", Mode::Observe.as_str())
+        && !is(ON_ERROR, OnError::Ignore.as_str())
+}
 
 impl Policy {
     /// Reads the annotations of a parsed policy. Every mistake is reported; `None` if it cannot be used.
@@ -114,13 +140,18 @@ impl Policy {
         }
         let id = annotation("id").filter(|id| is_id(id));
         if id.is_none() {
-            report("expected `@id(\"…\")` of letters, digits, `-`, `_` and `.`, which names the policy in verdicts".to_owned());
+            let found = annotation("id").map_or("none".to_owned(), |found| match found.len() {
+                0 => "an empty one".to_owned(),
+                1..=MAX_ID => format!("`{}`", found.escape_debug()),
+                more => format!("one of {more} bytes"),
+            });
+            report(format!(
+                "expected `@id(\"…\")` of at most {MAX_ID} letters, digits, `-`, `_` and `.`, which names the policy in verdicts, found {found}"
+            ));
         }
         let kind = match parsed.effect() {
             Effect::Permit => {
-                for name in
-                    ["severity", "mode", "effect"].into_iter().filter(|name| annotation(name).is_some())
-                {
+                for name in RULES_ONLY.iter().filter(|name| annotation(name).is_some()) {
                     report(format!("`@{name}` is for forbid policies; a permit is a grant and has none"));
                 }
                 Some(Kind::Grant)
@@ -138,10 +169,16 @@ impl Policy {
                     RuleEffect::parse,
                     report,
                 );
-                severity.zip(mode).zip(effect).map(|((severity, mode), effect)| Kind::Rule {
-                    severity,
-                    mode,
-                    effect,
+                let on_error = word(
+                    ON_ERROR,
+                    annotation(ON_ERROR),
+                    Some(OnError::Indeterminate),
+                    OnError::WORDS,
+                    OnError::parse,
+                    report,
+                );
+                severity.zip(mode).zip(effect.zip(on_error)).map(|((severity, mode), (effect, on_error))| {
+                    Kind::Rule { severity, mode, effect, on_error }
                 })
             }
         };
@@ -166,7 +203,7 @@ impl Policy {
 
 fn is_id(id: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=128).contains(&id.len()) && id.chars().all(allowed)
+    (1..=MAX_ID).contains(&id.len()) && id.chars().all(allowed)
 }
 
 fn word<T: Copy>(

@@ -540,7 +540,7 @@ FAILED tests/a.yaml:6 wrong
        tests/a.yaml:8:17: change: expected decision allow, found deny
        tests/a.yaml:11:17: change: expected violations big, found none
        tests/a.yaml:11:17: change: expected decision deny, found allow
-       tests/a.yaml:12:52: change: expected decision ask, found allow
+       tests/a.yaml:12:52: change: expected decision ask, found indeterminate
        tests/a.yaml:12:17: change: expected errors none, found derived_type n
        tests/a.yaml:13:9: expected a step with `call`, `result` or `end: true`
 ";

@@ -6,7 +6,7 @@ use agentgov_schemas::state::Call;
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
 
-use super::store::{FactValue, call_size, fact_size};
+use super::store::{DOUBT, FactValue, call_size, fact_size};
 use super::{Change, Look, Session};
 use crate::tools::{Finding, Tools};
 
@@ -113,6 +113,11 @@ impl Session {
         let Some(tools) = tools.filter(|_| says_something) else { return };
         let stated = tools.state(self, event, result);
         applied.findings.extend(stated.findings);
+        for kind in stated.doubted {
+            // Beyond the limits, too: there is one a kind, and without it an outdated fact would count.
+            self.store.put_fact(&kind, DOUBT, FactValue::parse(b""), offset);
+            applied.changes.push(Change::Fact { kind, key: DOUBT.to_owned() });
+        }
         let Some(content) = stated.content else { return };
         for (kind, key) in stated.facts {
             let says = FactValue { bytes: result.content.data, json: content.clone() };

@@ -11,7 +11,6 @@ use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader};
 use agentgov_schemas::{Micros, Millis};
 
-use crate::json::NotJson;
 pub use apply::Applied;
 pub use seen::Look;
 use seen::Seen;
@@ -96,13 +95,9 @@ impl Session {
         self.limited = header.limited;
     }
 
-    /// Takes over a fact from the changelog.
-    ///
-    /// # Errors
-    /// Its value is no JSON: this is no changelog of ours.
-    pub fn restore_fact(&mut self, fact: &Fact<'_>) -> Result<(), NotJson> {
-        self.store.put_fact(fact.kind, fact.key, FactValue::parse(fact.value)?, fact.offset);
-        Ok(())
+    /// Takes over a fact from the changelog. One that cannot be read could not be read when it was stated.
+    pub fn restore_fact(&mut self, fact: &Fact<'_>) {
+        self.store.put_fact(fact.kind, fact.key, FactValue::parse(fact.value), fact.offset);
     }
 
     /// Takes over a call from the changelog.

@@ -21,7 +21,7 @@ pub(crate) struct Kind(BTreeMap<String, Arc<StoredFact>>);
 pub(crate) struct StoredFact {
     key: CelString<'static>,
     bytes: Box<[u8]>,
-    json: Json,
+    json: Result<Json, NotJson>,
     offset: i64,
 }
 
@@ -29,19 +29,23 @@ pub(crate) struct StoredFact {
 pub(super) struct FactValue<'a> {
     /// As it was said.
     pub(super) bytes: &'a [u8],
-    /// The same, parsed.
-    pub(super) json: Json,
+    /// The same, parsed; or why it cannot be read.
+    pub(super) json: Result<Json, NotJson>,
 }
 
 impl<'a> FactValue<'a> {
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NotJson> {
-        Ok(Self { bytes, json: Json::parse(bytes)? })
+    pub(super) fn parse(bytes: &'a [u8]) -> Self {
+        Self { bytes, json: Json::parse(bytes) }
     }
 }
 
+/// The key under which a kind keeps where a result stands that may have stated a fact of it and could not be read. No fact has
+/// it (see `is_key`).
+pub(super) const DOUBT: &str = "\u{fffd}";
+
 impl StoredFact {
-    pub(crate) const fn json(&self) -> &Json {
-        &self.json
+    pub(crate) const fn json(&self) -> Result<&Json, &NotJson> {
+        self.json.as_ref()
     }
 
     /// Offset of the event that said it.
@@ -56,15 +60,20 @@ impl Kind {
     }
 
     pub(crate) fn get_fact(&self, key: &str) -> Option<&StoredFact> {
-        self.0.get(key).map(Arc::as_ref)
+        self.0.get(key).filter(|_| key != DOUBT).map(Arc::as_ref)
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &CelString<'static>> {
-        self.0.values().map(|fact| &fact.key)
+        self.0.iter().filter(|(key, _)| *key != DOUBT).map(|(_, fact)| &fact.key)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.0.len() - usize::from(self.doubted_at().is_some())
+    }
+
+    /// Offset of the last result that may have stated a fact of this kind and could not be read: older facts may be outdated.
+    pub(crate) fn doubted_at(&self) -> Option<i64> {
+        self.0.get(DOUBT).map(|doubt| doubt.offset)
     }
 }
 

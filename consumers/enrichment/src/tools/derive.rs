@@ -8,13 +8,11 @@ use cel::common::value::Val;
 
 use super::{Finding, States, Tools};
 use crate::expression::Failure;
-use crate::json::{Json, NotJson};
+use crate::json::{self, Json, NotJson};
 use crate::known::{Known, Referred};
-use crate::scope::{Input, Scope};
+use crate::scope::{Input, MAX_KEY, Scope, is_key};
 use crate::session::Session;
 
-/// Longest key of a fact, in bytes: verdicts repeat keys.
-const MAX_KEY: usize = 512;
 /// Most facts that a verdict lists.
 const MAX_REFERRED: usize = 1000;
 
@@ -22,8 +20,10 @@ const MAX_REFERRED: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct Stated {
     pub(crate) facts: BTreeSet<(String, String)>,
+    /// Kinds of which it may state one: an expression erred.
+    pub(crate) doubted: BTreeSet<String>,
     /// What each of them says: the result.
-    pub(crate) content: Option<Json>,
+    pub(crate) content: Option<Result<Json, NotJson>>,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -39,18 +39,15 @@ impl Tools {
             ));
             return known;
         };
-        let input = match Json::parse(call.arguments.data) {
-            Ok(input) => Some(input),
-            Err(error) => {
-                let code = match error {
-                    NotJson::Syntax { .. } => Finding::ARGUMENTS_NOT_JSON,
-                    NotJson::TooLarge => Finding::ARGUMENTS_TOO_LARGE,
-                };
-                known.findings.push(Finding::new(code, "arguments", error.to_string()));
-                None
-            }
-        };
-        let scope = Scope::new(Input::parsed(input), None, session, &self.kinds, event);
+        let input = Json::parse(call.arguments.data);
+        if let Err(error) = &input {
+            let code = match error {
+                NotJson::Syntax { .. } | NotJson::Unread(_) => Finding::ARGUMENTS_NOT_JSON,
+                NotJson::TooLarge => Finding::ARGUMENTS_TOO_LARGE,
+            };
+            known.findings.push(Finding::new(code, "arguments", error.to_string()));
+        }
+        let scope = Scope::new(Input::Read(input), None, session, &self.kinds, event);
         let tool = self.tool(call.name);
         for (name, (declared, expression)) in &tool.derived {
             let mut code = Finding::DERIVED_ERROR;
@@ -60,7 +57,11 @@ impl Tools {
             });
             match value {
                 Ok(value) => drop(known.derived.insert(name.clone(), value)),
-                Err(failure) => known.findings.extend(Finding::of(code, name, failure)),
+                Err(Failure::Absent) => {}
+                Err(failure) => {
+                    known.findings.extend(Finding::of(code, name, failure));
+                    known.erred.insert(name.clone());
+                }
             }
         }
         for (kind, expression) in &tool.refers {
@@ -86,16 +87,26 @@ impl Tools {
         if tool.states.is_empty() {
             return stated;
         }
-        // A result that is no JSON says nothing.
-        let Ok(content) = Json::parse(result.content.data) else { return stated };
-        let input = call.map_or_else(|| Input::parsed(None), |call| Input::of(&call.arguments));
-        let scope = Scope::new(input, Some(&content), session, &self.kinds, event);
+        let content = Json::parse(result.content.data);
+        // Words say nothing. What was meant as JSON says something, even if it cannot be read.
+        if matches!(content, Err(NotJson::Syntax { .. })) && !json::is_meant_as_json(result.content.data) {
+            return stated;
+        }
+        let input = call.map_or(Input::Absent, |call| Input::of(&call.arguments));
+        let scope = Scope::new(input, Some(content.as_ref().map_err(|e| *e)), session, &self.kinds, event);
         for states in &tool.states {
             match states.key_of(&scope) {
                 Ok(Some(key)) => drop(stated.facts.insert((states.kind.clone(), key))),
-                Ok(None) => {}
+                Ok(None) | Err(Failure::Absent) => {}
                 Err(failure) => {
-                    stated.findings.extend(Finding::of(Finding::STATES_ERROR, &states.kind, failure))
+                    stated.doubted.insert(states.kind.clone());
+                    let message = match failure {
+                        Failure::Error(message) => message,
+                        Failure::Absent | Failure::Arguments => {
+                            "the arguments of its call cannot be read".to_owned()
+                        }
+                    };
+                    stated.findings.push(Finding::new(Finding::STATES_ERROR, &states.kind, message));
                 }
             }
         }
@@ -121,8 +132,15 @@ impl States {
         }
         // A key that is no text is none: nothing could refer to it.
         self.key.evaluate(scope, |value| {
-            let key = value.downcast_ref::<CelString<'_>>().map(|key| key.inner());
-            Ok(key.filter(|key| key.len() <= MAX_KEY).map(str::to_owned))
+            let Some(key) = value.downcast_ref::<CelString<'_>>().map(|key| key.inner()) else {
+                return Ok(None);
+            };
+            if !is_key(key) {
+                return Err(Failure::Error(format!(
+                    "`key`: expected a text of at most {MAX_KEY} bytes without U+FFFD (half a surrogate pair)"
+                )));
+            }
+            Ok(Some(key.to_owned()))
         })
     }
 }

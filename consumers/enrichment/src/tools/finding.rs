@@ -12,19 +12,19 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The arguments are no JSON: nothing was derived from them.
+    /// The arguments are no JSON: what is derived from them erred.
     pub const ARGUMENTS_NOT_JSON: &'static str = "arguments_not_json";
-    /// The arguments have too many values: nothing was derived from them.
+    /// The arguments have too many values: what is derived from them erred.
     pub const ARGUMENTS_TOO_LARGE: &'static str = "arguments_too_large";
     /// The event says that a tool is called, but not which.
     pub const TOOL_MISSING: &'static str = "tool_missing";
-    /// The expression of a derived value failed: the value is absent.
+    /// The expression of a derived value failed: the value erred.
     pub const DERIVED_ERROR: &'static str = "derived_error";
-    /// A derived value has not the type that it declares: it is absent.
+    /// A derived value has not the type that it declares: it erred.
     pub const DERIVED_TYPE: &'static str = "derived_type";
     /// The expression that says which facts a call refers to failed: those are not listed.
     pub const REFERS_ERROR: &'static str = "refers_error";
-    /// An expression that says what a result states failed: that fact is not stated.
+    /// An expression that says what a result states failed: facts of that kind are not certain any more.
     pub const STATES_ERROR: &'static str = "states_error";
     /// A policy could not be evaluated.
     pub const POLICY_ERROR: &'static str = "policy_error";
@@ -34,10 +34,11 @@ impl Finding {
         Self { code, subject: subject.to_owned(), message: message.into() }
     }
 
-    /// A failure of an expression, unless something is only not known.
+    /// A failure of an expression, unless something is only not known, or named already.
     pub(crate) fn of(code: &'static str, subject: &str, failure: Failure) -> Option<Self> {
         match failure {
-            Failure::Absent => None,
+            // The arguments have a finding of their own.
+            Failure::Absent | Failure::Arguments => None,
             Failure::Error(message) => Some(Self::new(code, subject, message)),
         }
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelString, CelUInt};
+use cel::common::types::{CelBool, CelList, CelString};
 use cel::common::value::Val;
 
 use crate::known::Scalar;
+use crate::number::Number;
 
 /// Most bytes of one derived value: verdicts carry them.
 const MAX_BYTES: usize = 8 * 1024;
@@ -26,7 +27,7 @@ pub enum ValueType {
 pub enum ScalarType {
     /// true or false.
     Bool,
-    /// A whole number of 64 bits. A CEL double that is whole counts as well.
+    /// A whole number of 64 bits, however it is written.
     Long,
     /// Text.
     String,
@@ -105,26 +106,11 @@ impl ScalarType {
         *bytes += 8;
         match self {
             Self::Bool => value.downcast_ref::<CelBool>().map(|b| Scalar::Bool(*b.inner())),
-            Self::Long => long(value).map(Scalar::Long),
+            Self::Long => Number::of(value).and_then(Number::whole).map(Scalar::Long),
             Self::String => value.downcast_ref::<CelString<'_>>().map(|text| {
                 *bytes += text.inner().len();
                 Scalar::Text(text.inner().to_owned())
             }),
         }
     }
-}
-
-fn long(value: &dyn Val) -> Option<i64> {
-    /// 2^53: up to here every whole number is a double of its own.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if let Some(int) = value.downcast_ref::<CelInt>() {
-        return Some(*int.inner());
-    }
-    if let Some(uint) = value.downcast_ref::<CelUInt>() {
-        return i64::try_from(*uint.inner()).ok();
-    }
-    let double = *value.downcast_ref::<CelDouble>()?.inner();
-    // Whole and within the exact range: nothing is cut off.
-    #[expect(clippy::cast_possible_truncation)]
-    (double.fract() == 0.0 && double.abs() <= EXACT).then_some(double as i64)
 }

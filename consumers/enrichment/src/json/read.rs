@@ -1,0 +1,354 @@
+//! JSON as tools read it, into CEL values.
+//!
+//! Parsers agree on most texts and disagree on some. What all that read it read alike is read here as well, though RFC 8259
+//! has no word for it (a byte order mark in front, control characters in texts, `Infinity`). What they read differently, or
+//! cannot hold, is marked where it stands ([`Unread`]): the rest can be read.
+
+use cel::common::types::{CelBool, CelDouble, CelList, CelNull, CelString};
+use cel::common::value::Val;
+
+use super::{MAX_DEPTH, MAX_VALUES, NotJson, Object, Unread};
+use crate::number;
+
+/// A value, or why it cannot be read.
+pub(super) type Item = Result<Box<dyn Val>, Unread>;
+
+pub(super) fn read(bytes: &[u8]) -> Result<Item, NotJson> {
+    let text = std::str::from_utf8(bytes).map_err(|e| syntax(bytes, e.valid_up_to()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader { text, at: 0, left: MAX_VALUES };
+    let item = reader.value(0)?;
+    reader.blank();
+    if reader.at < text.len() { Err(reader.syntax()) } else { Ok(item) }
+}
+
+fn syntax(bytes: &[u8], at: usize) -> NotJson {
+    let before = bytes.get(..at).unwrap_or(bytes);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    NotJson::Syntax { line, column }
+}
+
+struct Reader<'j> {
+    text: &'j str,
+    at: usize,
+    /// Values that may still come.
+    left: usize,
+}
+
+impl<'j> Reader<'j> {
+    fn syntax(&self) -> NotJson {
+        syntax(self.text.as_bytes(), self.at)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> &'j [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn blank(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that is not blank, without taking it.
+    fn next(&mut self) -> Option<u8> {
+        self.blank();
+        self.peek()
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+        if self.next() != Some(byte) {
+            return Err(self.syntax());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Item, NotJson> {
+        self.left = self.left.checked_sub(1).filter(|left| *left > 0).ok_or(NotJson::TooLarge)?;
+        match self.next() {
+            Some(b'"') => Ok(Ok(Box::new(CelString::from(self.string()?)))),
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip().map(|()| Err(Unread::Deep)),
+            Some(b'{') => self.object(depth + 1),
+            Some(b'[') => self.list(depth + 1),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Result<Item, NotJson> {
+        let words: [(&str, fn() -> Item); 5] = [
+            ("true", || Ok(Box::new(CelBool::from(true)))),
+            ("false", || Ok(Box::new(CelBool::from(false)))),
+            ("null", || Ok(Box::new(CelNull))),
+            ("Infinity", || Ok(Box::new(CelDouble::from(f64::INFINITY)))),
+            ("NaN", || Err(Unread::NotANumber)),
+        ];
+        let found = words.into_iter().find(|(word, _)| self.rest().starts_with(word.as_bytes()));
+        let (word, item) = found.ok_or_else(|| self.syntax())?;
+        self.at += word.len();
+        Ok(item())
+    }
+
+    fn number(&mut self) -> Result<Item, NotJson> {
+        let start = self.at;
+        self.at += usize::from(self.peek() == Some(b'-'));
+        if self.rest().starts_with(b"Infinity") {
+            self.at += "Infinity".len();
+            return Ok(Ok(Box::new(CelDouble::from(f64::NEG_INFINITY))));
+        }
+        let leading = self.peek();
+        let whole = self.digits()?;
+        if leading == Some(b'0') && whole > 1 {
+            return Err(self.syntax());
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        let token = self.text.get(start..self.at).unwrap_or_default();
+        Ok(number::read(token).ok_or(Unread::Long))
+    }
+
+    /// At least one.
+    fn digits(&mut self) -> Result<usize, NotJson> {
+        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count == 0 { Err(self.syntax()) } else { Ok(count) }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Item, NotJson> {
+        self.at += 1;
+        let mut items: Vec<Box<dyn Val>> = Vec::new();
+        let mut unread = None;
+        if self.next() == Some(b']') {
+            self.at += 1;
+            return Ok(Ok(Box::new(CelList::from(items))));
+        }
+        loop {
+            match self.value(depth)? {
+                Ok(item) => items.push(item),
+                Err(why) => unread = unread.or(Some(why)),
+            }
+            match self.next() {
+                Some(b',') => self.at += 1,
+                _ => break,
+            }
+        }
+        self.expect(b']')?;
+        // Its length, and at which index what stands, depend on all of it.
+        Ok(match unread {
+            None => Ok(Box::new(CelList::from(items))),
+            Some(why) => Err(why),
+        })
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Item, NotJson> {
+        self.at += 1;
+        let mut entries = Vec::new();
+        if self.next() != Some(b'}') {
+            loop {
+                if self.next() != Some(b'"') {
+                    return Err(self.syntax());
+                }
+                let key = self.string()?;
+                self.expect(b':')?;
+                entries.push((key, self.value(depth)?));
+                match self.next() {
+                    Some(b',') => self.at += 1,
+                    _ => break,
+                }
+            }
+        }
+        self.expect(b'}')?;
+        Ok(Ok(Box::new(Object::read(entries))))
+    }
+
+    /// A text. Half of a surrogate pair reads as U+FFFD: no text has it, and tools put that, or something else, in its place.
+    fn string(&mut self) -> Result<String, NotJson> {
+        self.at += 1;
+        let plain = self.plain();
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(plain.to_owned());
+        }
+        let mut text = plain.to_owned();
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(text);
+                }
+                Some(b'\\') => {
+                    self.at += 1;
+                    text.push(self.escaped()?);
+                }
+                Some(_) => text.push_str(self.plain()),
+                None => return Err(self.syntax()),
+            }
+        }
+    }
+
+    /// Up to the next quote or backslash.
+    fn plain(&mut self) -> &'j str {
+        let start = self.at;
+        let length = self.rest().iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count();
+        self.at += length;
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    fn escaped(&mut self) -> Result<char, NotJson> {
+        let escape = self.peek().ok_or_else(|| self.syntax())?;
+        self.at += 1;
+        Ok(match escape {
+            b'"' | b'\\' | b'/' => char::from(escape),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.unit()?;
+                match first {
+                    0xd800..0xdc00 if self.rest().starts_with(b"\\u") => {
+                        let back = self.at;
+                        self.at += 2;
+                        let second = self.unit()?;
+                        let pair = char::decode_utf16([first, second]).next().and_then(Result::ok);
+                        if pair.is_none() {
+                            self.at = back;
+                        }
+                        pair.unwrap_or(char::REPLACEMENT_CHARACTER)
+                    }
+                    _ => char::from_u32(first.into()).unwrap_or(char::REPLACEMENT_CHARACTER),
+                }
+            }
+            _ => {
+                self.at -= 1;
+                return Err(self.syntax());
+            }
+        })
+    }
+
+    /// Four hexadecimal digits.
+    fn unit(&mut self) -> Result<u16, NotJson> {
+        let digits = self.rest().get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let unit = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u16::from_str_radix(digits, 16).ok())
+            .ok_or_else(|| self.syntax())?;
+        self.at += 4;
+        Ok(unit)
+    }
+
+    /// Passes over a list or an object, however deep it is.
+    fn skip(&mut self) -> Result<(), NotJson> {
+        let mut open = Vec::new();
+        loop {
+            match self.next() {
+                Some(b'"') => drop(self.string()?),
+                Some(byte @ (b'{' | b'[')) => {
+                    // The closing one stands two behind it.
+                    open.push(byte + 2);
+                    self.at += 1;
+                }
+                Some(byte @ (b'}' | b']')) => {
+                    if open.pop() != Some(byte) {
+                        return Err(self.syntax());
+                    }
+                    self.at += 1;
+                    if open.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Some(_) => self.at += 1,
+                None => return Err(self.syntax()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cel::common::types::CelInt;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::number::Number;
+
+    fn same(found: &dyn Val, expected: &Value) -> bool {
+        match expected {
+            Value::Null => found.downcast_ref::<CelNull>().is_some(),
+            Value::Bool(b) => found.downcast_ref::<CelBool>().is_some_and(|found| found.inner() == b),
+            Value::String(s) => found.downcast_ref::<CelString<'_>>().is_some_and(|found| found.inner() == s),
+            Value::Number(n) => n.as_i64().map_or_else(
+                || Number::of(found).is_some(),
+                |n| found.downcast_ref::<CelInt>().is_some_and(|found| *found.inner() == n),
+            ),
+            Value::Array(items) => found.downcast_ref::<CelList<'_>>().is_some_and(|list| {
+                list.len() == items.len() && list.iter().zip(items).all(|(a, b)| same(a.as_ref(), b))
+            }),
+            Value::Object(entries) => {
+                found
+                    .as_sizer()
+                    .is_some_and(|sizer| sizer.size() == CelInt::from(i64::try_from(entries.len()).unwrap()))
+                    && entries.iter().all(|(key, value)| {
+                        let found = found.as_indexer().unwrap().get(&CelString::from(key.as_str()));
+                        found.is_ok_and(|found| same(found.as_ref(), value))
+                    })
+            }
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,8}|[\\x00-\\x7f]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map("[a-c\"\\\\\u{1}é]{0,3}", inner, 0..6)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_serde_json_writes_is_read_as_it_was(value in any_json(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            let read = read(text.unwrap().as_bytes()).unwrap().unwrap();
+            prop_assert!(same(read.as_ref(), &value), "{value} {read:?}");
+        }
+
+        /// What serde_json takes is taken, whatever it is; and nothing is taken that is not JSON but for what stands above.
+        #[test]
+        fn any_text_is_read_or_refused_as_serde_json_does(text in "[\\[\\]{}:,\" 0-9eE.+\\-\\\\utrfalsn]{0,24}") {
+            let (found, expected) = (read(text.as_bytes()), serde_json::from_str::<Value>(&text));
+            match (&found, &expected) {
+                (Ok(_), Err(e)) => prop_assert!(
+                    ["out of range", "surrogate", "end of hex"].iter().any(|known| e.to_string().contains(known)),
+                    "{text}: {e}"
+                ),
+                (Err(found), Ok(_)) => prop_assert!(false, "{text}: {found}"),
+                (Ok(Ok(found)), Ok(expected)) => prop_assert!(same(found.as_ref(), expected), "{text}: {found:?}"),
+                _ => {}
+            }
+        }
+    }
+}
