@@ -81,7 +81,11 @@ fn read(folder: &Path) -> Result<BundleFiles, Failure> {
 }
 
 fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
-    Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))
+    let bundle = Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))?;
+    for warning in bundle.warnings() {
+        note!("{} {}/{warning}", style("warning:").yellow().for_stderr(), folder.display());
+    }
+    Ok(bundle)
 }
 
 fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {

@@ -58,6 +58,9 @@ pub enum Unread {
     /// More digits than are compared.
     #[error("a number of more than {MAX_DIGITS} digits")]
     Long,
+    /// In place of arguments: it says neither what they are nor that there are none.
+    #[error("null")]
+    Null,
     /// Of no year that policies know.
     #[error("a time outside of the years 1 to 9999")]
     Time,
@@ -70,6 +73,16 @@ impl Json {
     /// Nothing of it can be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotJson> {
         read::read(bytes)?.map(Self).map_err(NotJson::Unread)
+    }
+
+    /// Parses the arguments of a call.
+    ///
+    /// # Errors
+    /// Nothing of them can be read, or they are not there.
+    pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, NotJson> {
+        let json = Self::parse(bytes)?;
+        let is_null = json.0.downcast_ref::<CelNull>().is_some();
+        if is_null { Err(NotJson::Unread(Unread::Null)) } else { Ok(json) }
     }
 
     /// The value, for an expression.

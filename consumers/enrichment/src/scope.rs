@@ -54,7 +54,7 @@ impl<'a> Input<'a> {
     fn get(&self) -> Result<&Json, Failure> {
         let read = match self {
             Self::Absent => return Err(Failure::Absent),
-            Self::Kept(arguments, read) => read.get_or_init(|| Json::parse(arguments)),
+            Self::Kept(arguments, read) => read.get_or_init(|| Json::arguments(arguments)),
             Self::Read(read) => read,
         };
         read.as_ref().map_err(|_| Failure::Arguments)

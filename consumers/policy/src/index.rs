@@ -462,6 +462,7 @@ tools:
             role in prop::sample::select(vec!["clerk", "boss", "guest"]),
             n in value(),
             s in value(),
+            other in value(),
         ) {
             let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
             let all: Vec<Policy> = policies
@@ -537,7 +538,29 @@ tools:
             // The same, policy by policy: also those that Cedar's one set does not name.
             let of = |effect| PolicySet::from_policies(all.iter().filter(|p| p.effect() == effect).cloned()).unwrap();
             let whole = [question.ask(&of(PolicyEffect::Forbid)), question.ask(&of(PolicyEffect::Permit))];
-            prop_assert_eq!(union([rules, grants]), union(whole));
+            prop_assert_eq!(union([rules, grants]), union(whole.clone()));
+
+            // What another value would change mentions the value.
+            let mut derived = known.derived.clone();
+            derived.remove("n");
+            derived.extend(other.map(|value| ("n".to_owned(), value)));
+            let known = Known { derived, ..Known::default() };
+            let question = Question::new(&event, &scene, &session, &known, &Wanted::All).unwrap();
+            let names = BTreeSet::from(["n".to_owned()]);
+            let differ = |of_one: &Answer, of_other: &Answer| -> BTreeSet<String> {
+                let ids = |answer: &Answer| -> BTreeSet<String> {
+                    let errors = answer.errors.iter().map(|(id, _)| format!("{id}!"));
+                    answer.satisfied.iter().cloned().chain(errors).collect()
+                };
+                ids(of_one).symmetric_difference(&ids(of_other)).map(|id| id.trim_end_matches('!').to_owned()).collect()
+            };
+            let [rules, grants] = whole;
+            if !differ(&rules, &question.ask(&of(PolicyEffect::Forbid))).is_empty() {
+                prop_assert!(candidates.decisive.has_any(&names));
+            }
+            for id in differ(&grants, &question.ask(&of(PolicyEffect::Permit))) {
+                prop_assert!(candidates.grant_reads(&id, &names), "{}", id);
+            }
         }
     }
 }

@@ -88,6 +88,8 @@ impl<'f> Statement<'f> {
     pub(crate) fn diagnosed(&self, diagnostic: &dyn Diagnostic) -> Problem {
         let offset =
             diagnostic.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
+        // Nothing is wrong with the comments in front.
+        let offset = offset.max(self.first_token());
         let mut message = diagnostic.to_string();
         if let Some(help) = diagnostic.help() {
             message.push_str("; ");

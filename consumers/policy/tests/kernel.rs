@@ -196,6 +196,128 @@ fn decisions() {
     }
 }
 
+/// A value that erred: what mentions it decides nothing, and what does not decides as ever.
+#[test]
+fn what_erred_decides_nothing() {
+    use Decision::{Allow, Ask, Deny, Indeterminate};
+    use Reason::{Error, Granted, NoGrant, Policy};
+    let big = |more| rule("big", more, "context has n && context.n > 100");
+    let small =
+        "@id(\"small\") permit (principal, action, resource) when { context has n && context.n < 9 };";
+    let unless =
+        "@id(\"unless\") permit (principal, action, resource) unless { context has n && context.n > 100 };";
+    let look = rule("look", "", "resource == Tool::\"look\" && context has n && context.n > 100");
+    let either = rule("either", "", "resource == Tool::\"change\" || (context has n && context.n > 100)");
+    let named = rule("named", "@effect(\"ask\")", "context has names && context.names.contains(\"x\")");
+    for (policies, input, decision, reason) in [
+        (format!("{GRANT}{}", big("")), r#"{"n":"x"}"#, Indeterminate, Error),
+        (format!("{GRANT}{}", big("")), r#"{"n":1.5}"#, Indeterminate, Error),
+        (format!("{GRANT}{}", big("")), r#"{"n":1e400}"#, Indeterminate, Error),
+        (format!("{GRANT}{}", big("")), r#"{"n":"#, Indeterminate, Error),
+        (format!("{GRANT}{}", big("@effect(\"ask\")")), r#"{"n":"x"}"#, Indeterminate, Error),
+        // Not known is no error.
+        (format!("{GRANT}{}", big("")), "{}", Allow, Granted),
+        // Who does not mention it decides: a deny, no grant; but no approval that is asked for.
+        (format!("{GRANT}{}{}", big(""), rule("every", "", "true")), r#"{"n":"x"}"#, Deny, Policy),
+        (format!("{GRANT}{either}"), r#"{"n":"x"}"#, Deny, Policy),
+        (big(""), r#"{"n":"x"}"#, Deny, NoGrant),
+        (format!("{GRANT}{}{named}", big("")), r#"{"n":"x","names":["x"]}"#, Indeterminate, Error),
+        (format!("{GRANT}{named}"), r#"{"n":"x","names":["x"]}"#, Ask, Policy),
+        (format!("{GRANT}{look}"), r#"{"n":"x"}"#, Allow, Granted),
+        (
+            format!("{GRANT}{}", rule("other", "", "context has known && context.known")),
+            r#"{"n":"x"}"#,
+            Allow,
+            Granted,
+        ),
+        // One that is observed, or says so, decides nothing anyway.
+        (format!("{GRANT}{}", big("@mode(\"observe\")")), r#"{"n":"x"}"#, Allow, Granted),
+        (format!("{GRANT}{}", big("@on_error(\"ignore\")")), r#"{"n":"x"}"#, Allow, Granted),
+        (format!("{GRANT}{}", big("@on_error(\"indeterminate\")")), r#"{"n":"x"}"#, Indeterminate, Error),
+        (
+            format!(
+                "{GRANT}{}",
+                rule("over", "@on_error(\"ignore\")", "context has n && context.n + 9223372036854775807 > 0")
+            ),
+            r#"{"n":1}"#,
+            Allow,
+            Granted,
+        ),
+        // A grant that mentions it grants nothing; another does.
+        (small.to_owned(), r#"{"n":"x"}"#, Deny, NoGrant),
+        (unless.to_owned(), r#"{"n":"x"}"#, Indeterminate, Error),
+        (unless.to_owned(), r#"{"n":1}"#, Allow, Granted),
+        (format!("{GRANT}{unless}"), r#"{"n":"x"}"#, Allow, Granted),
+    ] {
+        let judged = judge(&policies, Some("active"), call("change", input));
+        assert_eq!(
+            (judged.decision, judged.reason),
+            (decision, reason),
+            "{policies} {input} {:?}",
+            judged.errors
+        );
+        assert_eq!(
+            judged.known.contains("erred"),
+            input != "{}" && input != r#"{"n":1}"#,
+            "{}",
+            judged.known
+        );
+    }
+}
+
+/// A clock that is beyond every calendar is an error for those who look at it.
+#[test]
+fn a_time_that_is_none_erred() {
+    let late = rule("late", "", "context has time && context.time > datetime(\"2024-01-01\")");
+    for (policies, decision, errors) in [
+        (format!("{GRANT}{late}"), Decision::Indeterminate, vec!["derived_error time"]),
+        (GRANT.to_owned(), Decision::Allow, vec![]),
+    ] {
+        let told = Told { second: 1 << 40, ..call("look", "{}") };
+        let judged = judge(&policies, Some("active"), told);
+        assert_eq!(judged.decision, decision);
+        let found: Vec<String> = judged.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
+        assert_eq!(found, errors);
+    }
+}
+
+/// What a result may have said, and nobody could read, is not what was said before.
+#[test]
+fn a_fact_that_could_not_be_read_is_not_the_one_before() {
+    let (agents, bundles) = (
+        agents(Some("active")),
+        table(&format!("{GRANT}{}", rule("unknown", "", "!(context has known && context.known)"))),
+    );
+    let mut replay = Replay::new(kernel(&agents, &bundles));
+    let mut result = |content: &str| {
+        let result =
+            ToolResult { call_id: "", name: None, is_error: None, content: payload(content.as_bytes()) };
+        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+        let asked = ["A1", "A2"].map(|id| {
+            let arguments = format!(r#"{{"id":"{id}"}}"#);
+            let judged = replay.tell(call("change", &arguments)).unwrap();
+            (judged.decision, judged.errors.iter().any(|e| e.message.contains("offset")))
+        });
+        (asked[0], asked[1])
+    };
+    use Decision::{Allow, Deny};
+    let (known, unknown, doubted) = ((Allow, false), (Deny, false), (Deny, true));
+    for (content, expected) in [
+        (r#"{"id":"A1"}"#, (known, unknown)),
+        ("Error: no such thing", (known, unknown)),
+        ("[1] see above", (known, unknown)),
+        (r#"[{"id":"A2"}]"#, (known, unknown)),
+        (r#""A2""#, (known, unknown)),
+        (r#"{"id":7}"#, (known, unknown)),
+        (r#"{"name":NaN}"#, (known, unknown)),
+        // Any of them may be what this was about.
+        (r#"{"id":"A2","cut o"#, (known, doubted)),
+        (r#"{"id":"A2"}"#, (known, known)),
+    ] {
+        assert_eq!(result(content), expected, "{content}");
+    }
+}
+
 #[test]
 fn no_bundle_no_tool_no_json() {
     let (agents, bundles) = (agents(Some("active")), BundleTable::default());
@@ -207,6 +329,7 @@ fn no_bundle_no_tool_no_json() {
     assert_eq!(judged.decision, Decision::Indeterminate);
     assert_eq!(judged.errors[0].code, "tool_missing");
 
+    // Nobody asks for what they say.
     let judged = judge(GRANT, Some("active"), call("change", "{"));
     assert_eq!(judged.decision, Decision::Allow);
     assert_eq!(judged.errors[0].code, "arguments_not_json");
@@ -364,6 +487,16 @@ fn a_session_at_its_limit_says_so() {
     let judged = replay.tell(call("look", "{}")).unwrap();
     assert!(judged.state_limit);
     assert_eq!(judged.decision, Decision::Allow);
+
+    // What is not there may have been forgotten: that is not the same as not known.
+    let bundles = table(&format!("{GRANT}{}", rule("known", "", "context has known && context.known")));
+    for (max_facts, decision) in [(3, Decision::Deny), (1, Decision::Indeterminate)] {
+        let limits = agentgov_schemas::topology::SessionLimits { max_facts, ..no_limits() };
+        let mut replay = Replay::new(Kernel { limits, ..kernel(&agents, &bundles) });
+        replay.tell(call("look", "{}"));
+        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+        assert_eq!(replay.tell(call("change", r#"{"id":"A1"}"#)).unwrap().decision, decision, "{max_facts}");
+    }
 }
 
 #[test]
@@ -404,6 +537,60 @@ fn the_context_says_what_the_schema_says() {
     let told = Told { message: Some(message), second: 1, ..call("change", r#"{"names":["x"]}"#) };
     let judged = judge(&format!("{GRANT}{}", rule("all-of-it", "", when)), Some("active"), told);
     assert_eq!(ids(&judged.violations), ["all-of-it"], "{:?}", judged.errors);
+}
+
+fn warnings(policies: &str) -> Vec<String> {
+    match Bundle::compile(&files(policies)) {
+        Ok(bundle) => bundle.warnings().iter().map(Problem::to_string).collect(),
+        Err(problems) => panic!("{problems:#?}"),
+    }
+}
+
+/// Letters that look like others, and a bundle that grants nothing, are shown; the bundle judges.
+#[test]
+fn what_someone_should_look_at_refuses_no_bundle() {
+    assert_eq!(warnings(GRANT), Vec::<String>::new());
+    for tool in ["ツール_search", "pаypal", "say_\u{202e}yas"] {
+        let grant =
+            format!("// A tool.\n@id(\"a\") permit (principal, action, resource == Tool::\"{tool}\");");
+        let found = warnings(&grant);
+        assert!(
+            !found.is_empty() && found.iter().all(|w| w.starts_with("rules.cedar:2:")),
+            "{tool}: {found:?}"
+        );
+        assert_eq!(judge(&grant, Some("active"), call(tool, "{}")).decision, Decision::Allow, "{tool}");
+        assert_eq!(judge(&grant, Some("active"), call("search", "{}")).decision, Decision::Deny, "{tool}");
+    }
+    let text = warnings(&format!("{GRANT}{}", rule("mixed", "", "context.tenant like \"аb*\"")));
+    assert!(text.iter().all(|w| w.starts_with("rules.cedar:1:")) && !text.is_empty(), "{text:?}");
+    let found = warnings(&rule("r", "", "true"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("rules.cedar:1:1: no policy of the bundle is a `permit`"), "{found:?}");
+}
+
+#[test]
+fn an_id_that_is_none_is_shown() {
+    let long = "x".repeat(129);
+    for (id, shown) in [
+        ("@id(\"a b\")", "found `a b`"),
+        ("@id(\"\")", "found an empty one"),
+        ("", "found none"),
+        ("@id(\"regel-ä\")", "found `regel-ä`"),
+        ("@id(\"a\\u{1b}[2J\")", "found `a\\u{1b}[2J`"),
+        (&format!("@id(\"{long}\")"), "found one of 129 bytes"),
+    ] {
+        let policies = format!("{id} permit (principal, action, resource);");
+        let found = problems(|files| drop(files.insert("rules.cedar".to_owned(), policies.into())));
+        assert!(
+            found.iter().any(|problem| problem.contains("expected `@id(") && problem.ends_with(shown)),
+            "{found:?}"
+        );
+    }
+    let policies = rule("r", "@on_error(\"allow\")", "true")
+        + "@id(\"g\") @on_error(\"ignore\") permit (principal, action, resource);";
+    let found = problems(|files| drop(files.insert("rules.cedar".to_owned(), policies.into())));
+    assert!(found[0].ends_with("`@on_error`: expected indeterminate or ignore, found `allow`"), "{found:?}");
+    assert!(found[1].contains("`@on_error` is for forbid policies"), "{found:?}");
 }
 
 fn problems(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Vec<String> {

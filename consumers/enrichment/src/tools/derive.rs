@@ -39,7 +39,7 @@ impl Tools {
             ));
             return known;
         };
-        let input = Json::parse(call.arguments.data);
+        let input = Json::arguments(call.arguments.data);
         if let Err(error) = &input {
             let code = match error {
                 NotJson::Syntax { .. } | NotJson::Unread(_) => Finding::ARGUMENTS_NOT_JSON,
