@@ -14,7 +14,7 @@ use agentgov_schemas::topology::Topology;
 use crate::cli::{Global, PolicyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{say, style};
+use crate::print::{note, say, style};
 
 pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -83,7 +83,7 @@ fn read(folder: &Path) -> Result<BundleFiles, Failure> {
 fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
     let bundle = Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))?;
     for warning in bundle.warnings() {
-        note!("{} {}/{warning}", style("warning:").yellow().for_stderr(), folder.display());
+        note!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
     }
     Ok(bundle)
 }
