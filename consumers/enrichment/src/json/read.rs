@@ -82,14 +82,15 @@ impl<'j> Reader<'j> {
     }
 
     fn word(&mut self) -> Result<Item, NotJson> {
-        let words: [(&str, fn() -> Item); 5] = [
+        type Word = (&'static str, fn() -> Item);
+        const WORDS: [Word; 5] = [
             ("true", || Ok(Box::new(CelBool::from(true)))),
             ("false", || Ok(Box::new(CelBool::from(false)))),
             ("null", || Ok(Box::new(CelNull))),
             ("Infinity", || Ok(Box::new(CelDouble::from(f64::INFINITY)))),
             ("NaN", || Err(Unread::NotANumber)),
         ];
-        let found = words.into_iter().find(|(word, _)| self.rest().starts_with(word.as_bytes()));
+        let found = WORDS.into_iter().find(|(word, _)| self.rest().starts_with(word.as_bytes()));
         let (word, item) = found.ok_or_else(|| self.syntax())?;
         self.at += word.len();
         Ok(item())
