@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
+use agentgov_runtime::lag::{self, Lag, LagReader};
 use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::Topology;
@@ -17,7 +18,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::log_sink::{Log, block_on};
+use crate::log_sink::{Log, Outcome, block_on, transact};
 use crate::stack::{DEADLINE, root, stack};
 
 /// Topics of its own, and an evaluator.
@@ -230,4 +231,41 @@ fn a_topic_created_anew_ends_the_stages_that_read_it() {
     let error = sink.thread.join().unwrap().unwrap_err();
     assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
     assert_eq!(log.count("count()"), 10);
+}
+
+#[test]
+fn transactions_of_strangers_are_neither_work_nor_lag_of_a_processor() {
+    let own = Own::new("passed-by");
+    let strangers = |outcome| transact(&own.endpoints.kafka, &own.actions, &[0], 3, outcome);
+    let nothing_waits = || {
+        let group = &own.topology.stage("evaluator").unwrap().group.value;
+        let places = lag::places(&own.topology, "evaluator").unwrap();
+        let mut reader = LagReader::new(&own.endpoints.kafka, group, places).unwrap();
+        stack().eventually("nothing waits", || {
+            reader.look().unwrap().values().all(|lag| *lag == Lag::default())
+        });
+    };
+    strangers(Outcome::Aborted);
+    let evaluator = own.start(false);
+    own.produce(2);
+    strangers(Outcome::Committed);
+    own.produce(1);
+    strangers(Outcome::Aborted);
+    evaluator.has_processed(6);
+    nothing_waits();
+    assert_eq!(evaluator.health.snapshot().records, 6, "what was aborted is no work");
+    evaluator.stop();
+    // What stands at the end is no record. It begins anew before that, and goes on behind it.
+    strangers(Outcome::Committed);
+    strangers(Outcome::Aborted);
+    let evaluator = own.start(false);
+    evaluator.has_processed(3);
+    evaluator.stop();
+    let evaluator = own.start(false);
+    nothing_waits();
+    own.produce(1);
+    evaluator.has_processed(1);
+    assert_eq!(evaluator.health.snapshot().records, 1, "nothing is done twice");
+    evaluator.stop();
+    assert_eq!(own.values(subject::REJECT).len(), 10);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Endpoints, SchemaRegistry};
+use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_log_sink::{Config, migrate};
 use agentgov_runtime::lag::{self, Lag, LagReader};
 use agentgov_runtime::sink::{Store, protocol};
@@ -169,25 +169,8 @@ impl Log {
         assert_eq!(self.store.select::<Count>(&format!("SELECT {by_arithmetic}")).unwrap()[0].n, rows);
     }
 
-    /// Writes `count` records to each of `partitions` in one transaction of a client of somebody else's.
-    pub fn transact(&self, partitions: &[i32], count: usize, outcome: Outcome) {
-        let mut config = self.endpoints.kafka.client_config();
-        config.set("transactional.id", format!("{}-stranger", self.actions));
-        let producer: BaseProducer = config.create().unwrap();
-        producer.init_transactions(DEADLINE).unwrap();
-        producer.begin_transaction().unwrap();
-        for _ in 0..count {
-            for partition in partitions {
-                let value = format!("{outcome:?}");
-                let record = BaseRecord::<(), str>::to(&self.actions).partition(*partition).payload(&value);
-                producer.send(record).map_err(|(error, _)| error).unwrap();
-            }
-        }
-        producer.flush(DEADLINE).unwrap();
-        match outcome {
-            Outcome::Committed => producer.commit_transaction(DEADLINE).unwrap(),
-            Outcome::Aborted => producer.abort_transaction(DEADLINE).unwrap(),
-        }
+    fn transact(&self, partitions: &[i32], count: usize, outcome: Outcome) {
+        transact(&self.endpoints.kafka, &self.actions, partitions, count, outcome);
     }
 
     /// Waits until the sink's group has nothing left to read.
@@ -215,6 +198,27 @@ impl Log {
                 .execute(&format!("INSERT INTO actions (topic_partition, offset, claim) VALUES {row}"))
                 .unwrap();
         }
+    }
+}
+
+/// Writes `count` records to each of `partitions` in one transaction of a client of somebody else's.
+pub fn transact(kafka: &KafkaEndpoint, topic: &str, partitions: &[i32], count: usize, outcome: Outcome) {
+    let mut config = kafka.client_config();
+    config.set("transactional.id", format!("{topic}-stranger"));
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(DEADLINE).unwrap();
+    producer.begin_transaction().unwrap();
+    for _ in 0..count {
+        for partition in partitions {
+            let value = format!("{outcome:?}");
+            let record = BaseRecord::<(), str>::to(topic).partition(*partition).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+    }
+    producer.flush(DEADLINE).unwrap();
+    match outcome {
+        Outcome::Committed => producer.commit_transaction(DEADLINE).unwrap(),
+        Outcome::Aborted => producer.abort_transaction(DEADLINE).unwrap(),
     }
 }
 

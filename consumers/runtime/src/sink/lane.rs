@@ -291,7 +291,11 @@ impl Lane {
         }
         let (rows, passed_over) = (self.rows, std::mem::take(&mut self.passed_over));
         self.drop_rows();
-        self.agreed.clear();
+        // What is not gathered yet was perhaps read, too.
+        for (partition, agreed) in &mut self.agreed {
+            let durable = self.shares.get(partition).map_or(i64::MAX, |share| share.durable);
+            agreed.retain(|range| range.end >= durable);
+        }
         self.contested = None;
         self.inserted = Some(Instant::now());
         self.strikes = 0;
