@@ -115,6 +115,7 @@ impl Place {
                 .map(|name| (name.clone(), edge.clone()))
                 .collect::<BTreeMap<_, _>>(),
             plants: plant.into_iter().collect(),
+            strangers: false,
             steps,
             seed: 1,
             // With a mistake it may never be done, and what was found by then is enough.

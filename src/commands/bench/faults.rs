@@ -37,6 +37,7 @@ pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         program: PathBuf::from(OURSELVES),
         edges: edges(&stack.topology),
         plants,
+        strangers: true,
         steps: schedule(args.seed, args.kills, &scene(&stack.topology)),
         seed: args.seed,
         settle: SETTLE,
@@ -118,6 +119,19 @@ fn tell(outcome: &Outcome) {
     for (how, Ended { times, last_words }) in &outcome.ended {
         say!("  ended by itself: {}, {} times; the log of the first ended with", how, times);
         last_words.iter().for_each(|line| say!("    {}", line));
+    }
+    if let Some(strangers) = &outcome.strangers {
+        say!(
+            "a stranger beside them: {} records, {} more withdrawn, {} of which it is not known; {} are no row, {} came back",
+            strangers.records,
+            strangers.withdrawn,
+            strangers.unknown,
+            strangers.missing,
+            strangers.returned
+        );
+        for (deed, times) in &strangers.deeds {
+            say!("  {:<34} {}", deed, times);
+        }
     }
     if let Some(settled) = outcome.settled_ms {
         say!(

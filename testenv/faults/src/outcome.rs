@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_audit::{AuditError, Report};
+use agentgov_audit::{AuditError, Finding, Kind, Report};
 use serde::Serialize;
 
 use crate::ended::Ended;
 use crate::producers::Heard;
+use crate::strangers::Strangers;
 
 /// Why a run came to nothing: the stack, not the pipeline, failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum FaultsError {
     /// The store was to have room again, and said something else for too long.
     #[error("fault harness: giving the store room again: {0}")]
     Full(String),
+    /// The stranger's producer could not begin, or what it did could not be looked up.
+    #[error("fault harness: the stranger: {0}")]
+    Stranger(String),
     /// There is no HTTP client.
     #[error("fault harness: {0}")]
     Http(#[from] reqwest::Error),
@@ -73,6 +77,8 @@ pub struct Outcome {
     pub behind: u64,
     /// From there until the audit had nothing left to wait for, in milliseconds. `None`: that did not come in time.
     pub settled_ms: Option<u128>,
+    /// What a stranger's producer did beside the load, if there was one.
+    pub strangers: Option<Strangers>,
     /// What the audit said at last.
     pub audit: Report,
 }
@@ -90,7 +96,10 @@ impl Outcome {
         if self.missing > 0 {
             complaints.push(format!("{} events were acknowledged and are not in the log", self.missing));
         }
-        if self.closed != self.sources || self.audit.closed_sources != self.audit.sources {
+        complaints.extend(self.strangers.iter().flat_map(Strangers::complaints));
+        // A stranger closes as it likes.
+        let all_closed = self.strangers.is_some() || self.audit.closed_sources == self.audit.sources;
+        if self.closed != self.sources || !all_closed {
             complaints.push(format!(
                 "{} sources acknowledged events, {} of them closed; the log knows {}, and {} closed",
                 self.sources, self.closed, self.audit.sources, self.audit.closed_sources
@@ -101,7 +110,22 @@ impl Outcome {
 
     /// True if nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.audit.findings.is_empty() && self.complaints().is_empty()
+        self.audit.findings.iter().all(|finding| self.is_of_strangers(finding))
+            && self.complaints().is_empty()
+    }
+
+    /// True for what a stranger brings about by what it claims. Its records are held against the rows one by one, as the load's sources are.
+    fn is_of_strangers(&self, finding: &Finding) -> bool {
+        self.strangers.is_some()
+            && matches!(
+                finding.kind,
+                Kind::SequenceGap
+                    | Kind::Misplaced
+                    | Kind::SequenceReused
+                    | Kind::NegativeSequence
+                    | Kind::WrongTotal
+                    | Kind::Transactional
+            )
     }
 
     /// Notes what the producers said.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{ScopedJoinHandle, scope, sleep};
@@ -18,6 +19,7 @@ use crate::outcome::{FaultsError, Outcome};
 use crate::producers::Producers;
 use crate::proxy::Proxy;
 use crate::schedule::{Fault, Step};
+use crate::strangers::{self, Leaves};
 
 /// How often the processes are looked after.
 const TICK: Duration = Duration::from_millis(20);
@@ -48,6 +50,8 @@ pub struct Setup<'a> {
     pub edges: BTreeMap<String, Vec<Edge>>,
     /// Mistakes that every process of every stage makes: names of failpoints.
     pub plants: Vec<&'static str>,
+    /// Whether a stranger's producer writes beside the load.
+    pub strangers: bool,
     /// What happens, and when.
     pub steps: Vec<Step>,
     /// What the steps were made from, and the load is.
@@ -76,7 +80,9 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
     let store = Store::new(&setup.endpoints.clickhouse, tables)?;
     let mut fleet = Fleet::start(setup, proxy.url())?;
     let mut producers = Producers::start(setup)?;
+    let leaves = AtomicBool::new(false);
     scope(|scope| {
+        let leaving = Leaves(&leaves);
         let starting = Instant::now();
         // Before the sink has made them there are no tables to audit.
         while !audit(setup, &mut fleet, tell)?.is_ok_and(|report| flows(&report))
@@ -85,6 +91,7 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             tend_for(&mut fleet, Duration::from_secs(1))?;
             producers.tend()?;
         }
+        let stranger = setup.strangers.then(|| scope.spawn(|| strangers::write(setup, &leaves)));
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
@@ -136,6 +143,11 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         }
         tend_while(&mut fleet, filling)??;
         lock(&outcome).faults_ms = began.elapsed().as_millis();
+        drop(leaving);
+        if let Some(stranger) = stranger {
+            let did = tend_while(&mut fleet, stranger)?.map_err(FaultsError::Stranger)?;
+            lock(&outcome).strangers = Some(did);
+        }
         let settling = Instant::now();
         let (heard, producers_ended) = producers.close(|| fleet.tend())?;
         lock(&outcome).heard(heard);
@@ -160,6 +172,9 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
                 outcome.audited(setup.tenant, report);
+                if let Some(strangers) = &mut outcome.strangers {
+                    strangers.look(setup.endpoints, setup.topology).map_err(FaultsError::Stranger)?;
+                }
                 outcome.ended = fleet.ended().clone();
                 outcome.at_edges = fleet.at_edges().clone();
                 outcome.ended.extend(producers_ended);
