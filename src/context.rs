@@ -1,6 +1,6 @@
 //! Where the stack is and what the map says: from the command line, the environment, or the stack that `up` left a note of.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::local;
 
 /// How long brokers may take to say whether they know us; away for longer, they are what every command waits for.
 const LOGIN: Duration = Duration::from_secs(5);
+/// Bytes that are read from a device.
+const MAX_DEVICE_BYTES: u64 = 64 << 20;
 
 /// The map of `--topology`, or the built-in one.
 pub fn topology(global: &Global) -> Result<Arc<Topology>, Failure> {
@@ -72,7 +74,22 @@ fn configured(global: &Global) -> Result<Endpoints, Failure> {
 
 /// A file's bytes.
 pub fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
+    use std::io::Read as _;
+    use std::os::unix::fs::FileTypeExt as _;
+    let failed = |e: std::io::Error| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display()));
+    let mut opened = std::fs::File::open(file).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // A device may have no end.
+    if opened.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device()) {
+        let read = opened.take(MAX_DEVICE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if read as u64 > MAX_DEVICE_BYTES {
+            let message = format!("{}: expected a file, found a device that does not end", file.display());
+            return Err(Failure::new(ExitCode::Failed, message));
+        }
+    } else {
+        opened.read_to_end(&mut bytes).map_err(failed)?;
+    }
+    Ok(bytes)
 }
 
 /// A file's text.
@@ -81,13 +98,59 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
         .map_err(|e| Failure::new(ExitCode::Config, format!("{}: expected UTF-8, found {e}", file.display())))
 }
 
-/// Writes a file.
-pub fn write(file: &PathBuf, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
+/// Writes a file. Where that fails, as on a full disk, a file that was there is as it was.
+pub fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let written = match std::fs::canonicalize(file) {
+        Ok(target) if target.is_file() => replace(&target, text),
+        _ => std::fs::write(file, text),
+    };
+    written.map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
+}
+
+fn replace(target: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let folder = target.parent().unwrap_or(Path::new("."));
+    // Where no file can be made beside it, it may be written all the same.
+    let Ok(mut beside) = tempfile::Builder::new().prefix(".agentgov-").tempfile_in(folder) else {
+        return std::fs::write(target, text);
+    };
+    // What may not be written is not replaced either.
+    std::fs::OpenOptions::new().write(true).open(target)?;
+    beside.write_all(text.as_bytes())?;
+    beside.as_file().set_permissions(std::fs::metadata(target)?.permissions())?;
+    beside.as_file().sync_all()?;
+    beside.persist(target)?;
+    Ok(())
 }
 
 /// Makes a folder, unless it is there: before a long run, not when what it found is to be written.
 pub fn make_folder(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)
         .map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", folder.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_an_end_is_refused() {
+        let refused = read(Path::new("/dev/zero")).unwrap_err();
+        assert!(refused.message().as_str().starts_with("/dev/zero: expected a file"), "{refused}");
+        assert!(read(Path::new("/dev/null")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error_with_its_path() {
+        let full = Path::new("/dev/full");
+        let refused = write(full, "text").unwrap_err();
+        assert_eq!(refused.code, ExitCode::Failed);
+        assert!(refused.message().as_str().starts_with("/dev/full: No space left"), "{refused}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("there");
+        write(&file, "old").unwrap();
+        write(&file, "new").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -46,8 +46,13 @@ fn work() -> agentgov_runtime::ExitCode {
     if let Some(warning) = file_limit::raise() {
         print::note!("agentgov: warning: {}", warning);
     }
+    let json = cli.global.json;
     let _armed = agentgov_runtime::failpoint::arm();
-    match commands::dispatch(cli).and_then(|code| print::finish().map(|()| code)) {
+    let done = commands::dispatch(cli);
+    if json && let Err(failure) = &done {
+        print::json_failure(failure);
+    }
+    match done.and_then(|code| print::finish().map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
             print::note!("agentgov: {}", failure.message());

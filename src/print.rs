@@ -8,6 +8,7 @@
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::{Escaped, EscapedBytes, EscapedLines, is_escaped};
@@ -171,9 +172,21 @@ impl<T: Display + ?Sized> Outside for Argument<'_, T> {
     }
 }
 
+/// True once a result was printed as JSON.
+static JSON_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Prints a failure as JSON, unless a result was printed: a program reads one document.
+pub fn json_failure(failure: &Failure) {
+    if !JSON_PRINTED.load(Ordering::Relaxed) {
+        // A failure to print it is that of stdout, which is reported.
+        let _ = json(&failure.to_json());
+    }
+}
+
 /// Prints a value as JSON, in which characters that act on a terminal are escapes of JSON.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(value).map_err(|e| Failure::new(ExitCode::Failed, e))?;
+    JSON_PRINTED.store(true, Ordering::Relaxed);
     stdout_line(&Text(escape_json(&json)));
     Ok(())
 }
@@ -181,6 +194,7 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
 /// Prints a value as one line of JSON.
 pub fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(|e| Failure::new(ExitCode::Failed, e))?;
+    JSON_PRINTED.store(true, Ordering::Relaxed);
     stdout_line(&Text(escape_json(&json)));
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Progress on a terminal as bars, elsewhere as plain lines.
+//! Progress on a terminal as bars, elsewhere as plain lines: one as a step ends, and one every few seconds while it lasts.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use agentgov_schemas::escape::escape;
 use agentgov_testenv::{Event, Part};
@@ -10,19 +11,46 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::print::{Text, note, style, text};
 
+/// Interval of the lines about a step that lasts, off a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Shows steps of long work, on stderr.
 pub struct Progress {
     bars: MultiProgress,
     terminal: bool,
     quiet: bool,
-    parts: Mutex<BTreeMap<String, ProgressBar>>,
+    running: Arc<Mutex<Running>>,
+    /// Dropped, it ends the thread that prints about steps that last.
+    _lines: Option<Sender<()>>,
+}
+
+/// The steps that run.
+#[derive(Default)]
+struct Running {
+    steps: BTreeMap<u64, RunningStep>,
+    parts: BTreeMap<String, u64>,
+    next: u64,
+}
+
+/// A step that runs.
+struct RunningStep {
+    what: String,
+    position: u64,
+    total: Option<u64>,
+    bytes: bool,
+    began: Instant,
+    /// When a line about it was due last.
+    printed: Instant,
+    bar: Option<ProgressBar>,
 }
 
 impl Progress {
     /// `quiet`: for a program, so nothing at all.
     pub fn new(quiet: bool) -> Self {
         let terminal = console::user_attended_stderr();
-        Self { bars: MultiProgress::new(), terminal, quiet, parts: Mutex::default() }
+        let running = Arc::default();
+        let lines = if quiet || terminal { None } else { print_lines(&running) };
+        Self { bars: MultiProgress::new(), terminal, quiet, running, _lines: lines }
     }
 
     /// Begins a step without a known length.
@@ -36,7 +64,24 @@ impl Progress {
     }
 
     fn begin(&self, what: String, total: Option<u64>) -> Step<'_> {
-        Step { bar: self.bar(&what, total, false), what, progress: self }
+        Step { id: self.add(&what, total, false), what, progress: self }
+    }
+
+    fn add(&self, what: &str, total: Option<u64>, bytes: bool) -> u64 {
+        let (began, bar) = (Instant::now(), self.bar(what, total, bytes));
+        let mut running = lock(&self.running);
+        let id = running.next;
+        running.next += 1;
+        let step =
+            RunningStep { what: what.to_owned(), position: 0, total, bytes, began, printed: began, bar };
+        running.steps.insert(id, step);
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        if let Some(bar) = lock(&self.running).steps.remove(&id).and_then(|step| step.bar) {
+            bar.finish_and_clear();
+        }
     }
 
     fn bar(&self, what: &str, total: Option<u64>, bytes: bool) -> Option<ProgressBar> {
@@ -71,7 +116,7 @@ impl Progress {
         }
     }
 
-    /// Shows what a starting stack tells.
+    /// Shows the events of a starting stack.
     pub fn stack(&self, event: &Event) {
         match event {
             Event::Chosen { backend, because } if because.is_empty() => {
@@ -80,71 +125,154 @@ impl Progress {
             Event::Chosen { backend, because } => {
                 self.line(&text!("  stack: {}, set by {}", backend, because.join(", ")));
             }
+            Event::Warning { message } => self.line(&text!("  warning: {}", message)),
             Event::Downloading { part, what, bytes } => {
-                if let Some(bar) = self.bar(&format!("downloading {what}"), *bytes, true) {
-                    self.parts().insert(part.to_string(), bar);
-                } else {
+                if !self.terminal {
                     self.line(&text!("  downloading {} (once; kept in the user's cache)", what));
                 }
+                self.add_part(part, &format!("downloading {what}"), *bytes, true);
             }
             Event::Downloaded { part, bytes } => {
-                if let Some(bar) = self.parts().get(&part.to_string()) {
-                    bar.set_position(*bytes);
+                let mut running = lock(&self.running);
+                if let Some(id) = running.parts.get(&part.to_string()).copied() {
+                    running.at(id, *bytes, None);
                 }
             }
             Event::Installed { part } => self.finish_part(part, "downloaded"),
-            Event::Starting { part } => {
-                if let Some(bar) = self.bar(&format!("starting {part}"), None, false) {
-                    self.parts().insert(part.to_string(), bar);
-                }
-            }
+            Event::Starting { part } => self.add_part(part, &format!("starting {part}"), None, false),
             Event::Ready { part, after } => {
                 self.finish_part(part, &format!("up after {:.1} s", after.as_secs_f64()));
             }
         }
     }
 
+    fn add_part(&self, part: &Part, what: &str, total: Option<u64>, bytes: bool) {
+        let id = self.add(what, total, bytes);
+        lock(&self.running).parts.insert(part.to_string(), id);
+    }
+
     fn finish_part(&self, part: &Part, how: &str) {
-        if let Some(bar) = self.parts().remove(&part.to_string()) {
-            bar.finish_and_clear();
+        let id = lock(&self.running).parts.remove(&part.to_string());
+        if let Some(id) = id {
+            self.remove(id);
         }
         self.line(&text!("{} {} {}", style("✓").green(), part, how));
     }
+}
 
-    fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+/// Starts the thread that prints about steps that last. Without one there are fewer lines.
+fn print_lines(running: &Arc<Mutex<Running>>) -> Option<Sender<()>> {
+    let (sender, ended) = mpsc::channel();
+    let running = Arc::clone(running);
+    let print = move || {
+        while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            let due = lock(&running).due(Instant::now());
+            due.iter().for_each(|line| note!("{}", line));
+        }
+    };
+    std::thread::Builder::new().name("progress".to_owned()).spawn(print).ok().map(|_| sender)
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    fn at(&mut self, id: u64, position: u64, total: Option<u64>) {
+        let Some(step) = self.steps.get_mut(&id) else { return };
+        step.position = position;
+        step.total = total.or(step.total);
+        if let Some(bar) = &step.bar {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(position);
+        }
+    }
+
+    /// A line about each step that has had none for [`LINE_INTERVAL`].
+    fn due(&mut self, now: Instant) -> Vec<Text> {
+        let due = |step: &&mut RunningStep| now.saturating_duration_since(step.printed) >= LINE_INTERVAL;
+        self.steps
+            .values_mut()
+            .filter(due)
+            .map(|step| {
+                step.printed = now;
+                step.line(now)
+            })
+            .collect()
+    }
+}
+
+impl RunningStep {
+    fn line(&self, now: Instant) -> Text {
+        let amount = |n: u64| if self.bytes { format!("{} MB", n / 1_000_000) } else { n.to_string() };
+        let so_far = match self.total {
+            Some(total) => format!("{} of {}, ", amount(self.position), amount(total)),
+            None if self.position > 0 => format!("{}, ", amount(self.position)),
+            None => String::new(),
+        };
+        let seconds = now.saturating_duration_since(self.began).as_secs();
+        text!("  … {}: {}{} s so far", self.what, so_far, seconds)
     }
 }
 
 /// A step that has begun. Dropped without [`Step::done`], it failed.
 pub struct Step<'p> {
     what: String,
-    bar: Option<ProgressBar>,
+    id: u64,
     progress: &'p Progress,
 }
 
 impl Step<'_> {
     /// Says how far it is.
     pub fn at(&self, position: u64, total: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(position);
-        }
+        lock(&self.progress.running).at(self.id, position, Some(total));
     }
 
     /// Ends it, with what came of it.
     pub fn done(self, outcome: impl AsRef<str>) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.progress.remove(self.id);
         self.progress.line(&text!("{} {}: {}", style("✓").green(), self.what, style(outcome.as_ref()).dim()));
     }
 }
 
 impl Drop for Step<'_> {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.progress.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_lasts_has_a_line_every_few_seconds() {
+        let progress = Progress::new(true);
+        let (step, other) = (progress.counted("publishing", 10), progress.step("waiting\n"));
+        let download =
+            Event::Downloading { part: Part::Broker, what: "it".to_owned(), bytes: Some(9_000_000) };
+        progress.stack(&download);
+        progress.stack(&Event::Downloaded { part: Part::Broker, bytes: 2_000_000 });
+        step.at(4, 12);
+        let began = Instant::now();
+        let lines = |seconds| {
+            let due = lock(&progress.running).due(began + Duration::from_secs(seconds));
+            due.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(lines(1).is_empty());
+        let expected = [
+            "  … publishing: 4 of 12, 6 s so far",
+            r"  … waiting\u{a}: 6 s so far",
+            "  … downloading it: 2 MB of 9 MB, 6 s so far",
+        ];
+        assert_eq!(lines(6), expected);
+        assert!(lines(7).is_empty(), "one in five seconds");
+        step.done("done");
+        drop(other);
+        assert_eq!(lines(12), ["  … downloading it: 2 MB of 9 MB, 12 s so far"]);
+        progress.stack(&Event::Installed { part: Part::Broker });
+        assert!(lines(60).is_empty());
     }
 }

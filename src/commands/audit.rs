@@ -7,6 +7,7 @@ use crate::cli::{AuditCommand, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{json, say, style};
+use crate::progress::Progress;
 
 /// Partitions or intervals of a finding that are printed.
 const SHOWN: usize = 12;
@@ -14,7 +15,10 @@ const SHOWN: usize = 12;
 pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failure> {
     let AuditCommand::Completeness = command;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    let progress = Progress::new(global.json);
+    let step = progress.step("comparing topics and tables");
     let report = completeness(&topology, &endpoints).or_exit(ExitCode::TryAgain)?;
+    drop(step);
     if global.json {
         json(&report)?;
     } else {

@@ -1,11 +1,11 @@
 //! `agentgov demo`: recorded agent runs through everything, and a report.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_audit::completeness;
-use agentgov_importers::{ImportOptions, Input, parse_start_time};
+use agentgov_importers::{Import, ImportOptions, Input, parse_start_time};
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::imported::Violation;
 use agentgov_runtime::ExitCode;
@@ -17,7 +17,7 @@ use super::{import, up};
 use crate::cli::{Demo, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say};
+use crate::print::{Text, json, note, say, text};
 use crate::progress::Progress;
 
 pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
@@ -38,6 +38,12 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         None => Input::bytes("examples/airline/runs.jsonl", pipeline::sample_runs()?),
     };
     let import = import::read(input, options)?;
+
+    if args.input.is_some()
+        && let Some(warning) = unknown_tools(&import)?
+    {
+        note!("{}", warning);
+    }
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
@@ -67,9 +73,10 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     for same_call in violations.chunk_by_mut(|a, b| a.session_id == b.session_id && a.call == b.call) {
         same_call.sort_by_key(place);
     }
-    if let Some(file) = &args.violations {
-        write_violations(file, &violations)?;
-    }
+    let written = match &args.violations {
+        Some(file) => context::write(file, &tab_separated(&violations)),
+        None => Ok(()),
+    };
     // The log of a stack that somebody else runs may be large: `audit completeness` is theirs to call.
     let audit = if pipeline.is_ours() {
         let step = progress.step("comparing topics and tables");
@@ -95,6 +102,8 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     } else {
         say!("{}", report.to_text(args.keep));
     }
+    // The report is not lost with the file.
+    written?;
     if args.keep {
         up::stay(pipeline, global.json)?;
     } else {
@@ -103,12 +112,42 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-/// One line a violation, sorted as the report has them: session, call, tool, policy.
-fn write_violations(file: &Path, violations: &[Violation]) -> Result<(), Failure> {
-    context::write(&file.to_path_buf(), &tab_separated(violations))
+/// Names the called tools that the example's bundle has no entry for: its rules are about others.
+fn unknown_tools(import: &Import<'_>) -> Result<Option<Text>, Failure> {
+    const NAMED: usize = 10;
+    let bundle = pipeline::compiled_bundle()?;
+    let known: BTreeSet<&str> = bundle.tools().names().collect();
+    let (mut tools, mut unknown) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
+    for session in import.sessions() {
+        let session = session.or_exit(ExitCode::Failed)?;
+        for event in session.events() {
+            let Some(tool) = event.tool else { continue };
+            if !known.contains(tool.name) {
+                *unknown.entry(tool.name.to_owned()).or_default() += 1;
+            }
+            tools.insert(tool.name.to_owned());
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    let mut names: Vec<Text> = unknown.keys().take(NAMED).map(Text::from).collect();
+    if unknown.len() > NAMED {
+        names.push(text!("and {} more", unknown.len() - NAMED));
+    }
+    Ok(Some(text!(
+        "note: bundle `{}` has no entry for {} of the {} tools that these runs call, in {} calls: {}. No rule is about them; \
+         a call without a grant is denied. Your own tools need a bundle of your own: docs/policies.md",
+        bundle.name(),
+        unknown.len(),
+        tools.len(),
+        unknown.values().sum::<u64>(),
+        Text::join(&names, ", ")
+    )))
 }
 
-/// Every value is escaped, so that it contains no tab and no line break.
+/// One line a violation, sorted as the report has them: session, call, tool, policy. Every value is escaped, so that it
+/// contains no tab and no line break.
 pub fn tab_separated(violations: &[Violation]) -> String {
     let mut text = String::from("session\tcall\ttool\tpolicy\n");
     for Violation { session, call, tool, policy, .. } in violations {

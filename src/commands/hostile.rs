@@ -74,11 +74,11 @@ fn story(text: &str) {
         occurred_at: 0,
         event_type: own(),
         role: format!("x{text}"),
-        text: format!("x{text}"),
+        text: format!("x{text}").as_str().into(),
         tool: format!("x{text}"),
         call_id: own(),
-        arguments: format!("x{text}"),
-        result: format!("x{text}"),
+        arguments: format!("x{text}").as_str().into(),
+        result: format!("x{text}").as_str().into(),
     };
     let verdict = Verdict {
         partition: 0,
@@ -161,7 +161,7 @@ fn report(text: &str) -> Report {
         audit: Some(audit(text)),
         input: text.to_owned(),
         counts,
-        latency: Latency { verdict_p50: 1.0, verdict_p99: 1.0, alert_p50: 1.0, alert_p99: 1.0 },
+        latency: Latency { verdict_p50: Some(1.0), verdict_p99: Some(1.0), alert_p50: None, alert_p99: None },
         violations: vec![violation(text), violation(text)],
         bundle: text.to_owned(),
         policies: Vec::new(),

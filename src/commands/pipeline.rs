@@ -55,7 +55,7 @@ impl Stack {
         let mut options = Options::new(helper).progress(move |event| listener.stack(&event));
         options.data_dir = data;
         options.backend = backend;
-        let env = TestEnv::start(options).or_exit(ExitCode::TryAgain)?;
+        let env = TestEnv::start(options).or_report(ExitCode::TryAgain)?;
         let endpoints = match env.backend() {
             // Only its owner knows how to log in.
             BackendKind::External => context::endpoints(global)?,
@@ -63,8 +63,8 @@ impl Stack {
         };
 
         let step = progress.step("applying the topology");
-        let applied = agentgov_topology::apply(&topology, &endpoints, &mut |_| {})
-            .map_err(|error| Failure::report(ExitCode::TryAgain, error))?;
+        let applied =
+            agentgov_topology::apply(&topology, &endpoints, &mut |_| {}).or_report(ExitCode::TryAgain)?;
         step.done(match applied.removed.len() {
             0 => "nothing to do".to_owned(),
             n => format!("{} topics, {n} changes", topology.topics.len()),
@@ -74,9 +74,7 @@ impl Stack {
         let entries = registry::parse("examples/airline/registry.yaml", text("registry.yaml")?)?;
         registry::push(&entries, &endpoints, &topology)?;
         let files = bundle_files();
-        let bundle = Bundle::compile(&files).map_err(|problems| {
-            Failure::all(ExitCode::Config, "the example's bundle has errors:", problems)
-        })?;
+        let bundle = compiled_bundle()?;
         policy::push(&bundle, &files, &endpoints, &topology)?;
         step.done(format!(
             "bundle {} {}, {} policies",
@@ -151,14 +149,14 @@ impl Pipeline {
     pub fn stop(self) -> Result<(), Failure> {
         self.running.stop().ask();
         let stages = self.running.join();
-        let stack = self.env.stop().or_exit(ExitCode::Failed);
+        let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(stack)
     }
 
     /// Waits until the stages end, because one failed or because [`Self::stop_handle`] was asked; then ends the stack.
     pub fn join(self) -> Result<(), Failure> {
         let stages = self.running.join();
-        let stack = self.env.stop().or_exit(ExitCode::Failed);
+        let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(stack)
     }
 }
@@ -172,6 +170,12 @@ fn text(path: &str) -> Result<&'static str, Failure> {
     AIRLINE.get_file(path).and_then(include_dir::File::contents_utf8).ok_or_else(|| {
         Failure::new(ExitCode::Failed, format!("examples/airline/{path} is missing from this build"))
     })
+}
+
+/// The example's bundle, compiled.
+pub fn compiled_bundle() -> Result<Bundle, Failure> {
+    Bundle::compile(&bundle_files())
+        .map_err(|problems| Failure::all(ExitCode::Config, "the example's bundle has errors:", problems))
 }
 
 /// The example's bundle.

@@ -14,7 +14,7 @@ use agentgov_schemas::topology::Topology;
 use crate::cli::{Global, PolicyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{note, say, style};
+use crate::print::{json, note, say, style};
 
 pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -26,26 +26,59 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                 files.0.insert(SCHEMA_FILE.to_owned(), schema.into_bytes());
             }
             let compiled = compile(bundle, &files)?;
-            say!("ok: {}", describe(&compiled));
+            if global.json {
+                json(&serde_json::json!({ "bundle": summary(&compiled) }))?;
+            } else {
+                say!("ok: {}", describe(&compiled));
+            }
             Ok(ExitCode::Done)
         }
         PolicyCommand::Test { bundle } => {
             let files = read(bundle)?;
             let compiled = compile(bundle, &files)?;
-            test(&compiled, &files)
+            let report = testing::run(&compiled, &files);
+            if global.json {
+                json(&serde_json::json!({
+                    "bundle": summary(&compiled),
+                    "passed": report.passed(),
+                    "tests": report,
+                }))?;
+            } else {
+                tell(&compiled, &report);
+            }
+            Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
         }
         PolicyCommand::Push { bundle } => {
             let files = read(bundle)?;
             let compiled = compile(bundle, &files)?;
-            let tested = test(&compiled, &files)?;
-            if tested != ExitCode::Done {
-                return Ok(tested);
+            let report = testing::run(&compiled, &files);
+            if !global.json {
+                tell(&compiled, &report);
             }
-            match push(&compiled, &files, &context::endpoints(global)?, &*context::topology(global)?)? {
-                BundleOutcome::Pushed => say!("pushed: it judges from now on"),
-                BundleOutcome::AlreadyActive => say!("it is active already: nothing was pushed"),
+            let outcome = if report.passed() {
+                let (endpoints, topology) = (context::endpoints(global)?, context::topology(global)?);
+                Some(push(&compiled, &files, &endpoints, &topology)?)
+            } else {
+                None
+            };
+            let (word, line) = match outcome {
+                Some(BundleOutcome::Pushed) => ("pushed", "pushed: it judges from now on"),
+                Some(BundleOutcome::AlreadyActive) => {
+                    ("already_active", "it is active already: nothing was pushed")
+                }
+                None => ("tests_failed", "nothing was pushed"),
+            };
+            if global.json {
+                json(&serde_json::json!({
+                    "bundle": summary(&compiled),
+                    "passed": report.passed(),
+                    "tests": report,
+                    "outcome": word,
+                }))?;
+            } else {
+                say!("{}", line);
             }
-            Ok(ExitCode::Done)
+            Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
         }
     }
 }
@@ -93,15 +126,23 @@ fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
     Failure::all(ExitCode::Config, "the bundle has errors:", placed)
 }
 
-fn test(bundle: &Arc<Bundle>, files: &BundleFiles) -> Result<ExitCode, Failure> {
-    let report = testing::run(bundle, files);
-    say!("{}", EscapedLines(&report));
+/// Prints the outcome of a bundle's tests.
+fn tell(bundle: &Bundle, report: &testing::Report) {
+    say!("{}", EscapedLines(report));
     if report.passed() {
         say!("{} {}", style("ok:").green(), describe(bundle));
-        Ok(ExitCode::Done)
-    } else {
-        Ok(ExitCode::Findings)
     }
+}
+
+fn summary(bundle: &Bundle) -> serde_json::Value {
+    serde_json::json!({
+        "name": bundle.name(),
+        "version": bundle.version(),
+        "digest": bundle.digest().to_string(),
+        "environments": bundle.environments(),
+        "policies": bundle.policies().count(),
+        "warnings": bundle.warnings().iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 fn describe(bundle: &Bundle) -> String {

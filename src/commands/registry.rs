@@ -20,8 +20,15 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
         RegistryCommand::Push { file } => {
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
-            for (what, Pushed { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
-                say!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
+            if global.json {
+                let keys =
+                    |of: &Pushed| serde_json::json!({ "pushed": of.pushed, "unchanged": of.unchanged });
+                let [agents, tools] = &pushed;
+                json(&serde_json::json!({ "agents": keys(agents), "tools": keys(tools) }))?;
+            } else {
+                for (what, Pushed { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
+                    say!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
+                }
             }
         }
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,

@@ -7,7 +7,7 @@ use super::policy::pusher;
 use crate::cli::{Global, RejectsCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
+use crate::print::{json, say};
 
 pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Failure> {
     let RejectsCommand::Resume { stage, reason } = command;
@@ -15,6 +15,10 @@ pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Fa
     topology.stage(stage).or_exit(ExitCode::Usage)?;
     let source = Source { endpoints: &endpoints, topology: &topology };
     resume(source, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
-    say!("told {} to resume", stage);
+    if global.json {
+        json(&serde_json::json!({ "stage": stage, "reason": reason }))?;
+    } else {
+        say!("told {} to resume", stage);
+    }
     Ok(ExitCode::Done)
 }

@@ -243,18 +243,8 @@ impl Report {
     fn how_quickly(&self, out: &mut Text) {
         let l = &self.latency;
         heading(out, "How quickly");
-        append!(
-            out,
-            "  event → verdict  half within {}, 99 of 100 within {}",
-            millis(l.verdict_p50),
-            millis(l.verdict_p99)
-        );
-        append!(
-            out,
-            "  event → alert    half within {}, 99 of 100 within {}",
-            millis(l.alert_p50),
-            millis(l.alert_p99)
-        );
+        append!(out, "  event → verdict  {}", within(l.verdict_p50, l.verdict_p99));
+        append!(out, "  event → alert    {}", within(l.alert_p50, l.alert_p99));
         append!(
             out,
             "  {}",
@@ -339,6 +329,13 @@ fn number(n: u64) -> String {
     grouped
 }
 
+fn within(p50: Option<f64>, p99: Option<f64>) -> String {
+    match p50.zip(p99) {
+        Some((p50, p99)) => format!("half within {}, 99 of 100 within {}", millis(p50), millis(p99)),
+        None => "nothing was measured: there is none".to_owned(),
+    }
+}
+
 fn millis(value: f64) -> String {
     if value >= 1000.0 { format!("{:.1} s", value / 1000.0) } else { format!("{value:.0} ms") }
 }
@@ -346,6 +343,12 @@ fn millis(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_measured_is_no_measurement_of_0() {
+        assert_eq!(within(Some(0.4), Some(1200.0)), "half within 0 ms, 99 of 100 within 1.2 s");
+        assert_eq!(within(None, None), "nothing was measured: there is none");
+    }
 
     #[test]
     fn numbers_are_grouped() {

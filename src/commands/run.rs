@@ -9,7 +9,7 @@ use agentgov_schemas::topology::Topology;
 use crate::cli::{Global, Listen, Run};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
+use crate::print::{self, say};
 use crate::stages::Running;
 
 pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
@@ -21,7 +21,9 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     let stop = running.stop().clone();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
     let serving = match args.listen.as_ref().zip(metrics) {
-        Some((listen, metrics)) => Some(serve(listen, metrics, &running, &endpoints, &topology)?),
+        Some((listen, metrics)) => {
+            Some(serve(listen, metrics, &running, &endpoints, &topology, global.json)?)
+        }
         None => None,
     };
     let ended = running.join();
@@ -38,6 +40,7 @@ fn serve(
     running: &Running,
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
+    json: bool,
 ) -> Result<Serving, Failure> {
     let stop = running.stop();
     let serving = Serving::start(&listen.0, running.healths(), metrics, stop.clone())?;
@@ -49,6 +52,11 @@ fn serve(
         let _watch = lag::watch(endpoints.kafka.clone(), health, group, places, stop.clone())
             .or_exit(ExitCode::Failed)?;
     }
-    say!("health and metrics on http://{}", serving.address());
+    let url = format!("http://{}", serving.address());
+    if json {
+        print::json_line(&serde_json::json!({ "listening": url }))?;
+    } else {
+        say!("health and metrics on {}", url);
+    }
     Ok(serving)
 }

@@ -2,24 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::LogReader;
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
+use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::ExitCode;
+use agentgov_schemas::catalogue;
+use agentgov_schemas::escape::EscapedBytes;
 use serde_json::Value;
 
 use crate::cli::{Global, SessionCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say, style};
+use crate::print::{Text, json, say, style, text};
+use crate::progress::Progress;
 
 /// How much of a payload is shown.
 const SHOWN: usize = 400;
+/// More bytes than that many characters have.
+const MOST: usize = 4 * (SHOWN + 1);
 
 pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Failure> {
     let SessionCommand::Show { session, tenant } = command;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let reader = LogReader::new(&endpoints.clickhouse, &topology).or_exit(ExitCode::Config)?;
+    let progress = Progress::new(global.json);
+    let step = progress.step("reading the log");
     let found = reader.find_sessions(session, tenant.as_deref()).or_exit(ExitCode::TryAgain)?;
     let chosen = match found.as_slice() {
         [] => {
@@ -39,6 +46,7 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
     };
     let entries = reader.session(&chosen.tenant_id, &chosen.session_id).or_exit(ExitCode::TryAgain)?;
     let bundles = bundles(&reader, &entries)?;
+    drop(step);
     if global.json {
         let story = serde_json::json!({ "session": chosen, "entries": entries });
         json(&story)?;
@@ -91,11 +99,14 @@ fn tell_event(event: &Event) {
     if !event.text.is_empty() {
         say!("  {}{}", who, shorten(&event.text));
     }
-    if !event.arguments.is_empty() {
-        say!("  {}({})", style(&event.tool).cyan(), shorten(&event.arguments));
+    let answers = !event.result.is_empty() || event.event_type == catalogue::TOOL_RESPONSE_RECEIVED;
+    let tool = style(&event.tool).cyan();
+    if !event.arguments.is_empty() || !(event.tool.is_empty() || answers) {
+        say!("  {}({})", tool, shorten(&event.arguments));
     }
-    if !event.result.is_empty() {
-        say!("  → {}", shorten(&event.result));
+    if answers {
+        let tool = if event.tool.is_empty() { Text::default() } else { text!("{} ", tool) };
+        say!("  {}→ {}", tool, shorten(&event.result));
     }
 }
 
@@ -141,7 +152,15 @@ fn tell_known(known: &str) {
 }
 
 /// One line, and not too long a one.
-fn shorten(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= SHOWN { line } else { line.chars().take(SHOWN).chain("…".chars()).collect() }
+fn shorten(payload: &LoggedBytes) -> Text {
+    let words: Vec<&[u8]> =
+        payload.0.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    let line = words.join(&b' ');
+    // Characters, or bytes that are none.
+    let mut begins = line.iter().enumerate().filter(|(_, byte)| **byte & 0xc0 != 0x80).map(|(at, _)| at);
+    let end = begins.nth(SHOWN).or_else(|| (line.len() > MOST).then_some(MOST));
+    match end.and_then(|end| line.get(..end)) {
+        Some(shown) => text!("{}{}", EscapedBytes(shown), "…"),
+        None => text!("{}", EscapedBytes(&line)),
+    }
 }

@@ -6,15 +6,20 @@ use agentgov_runtime::ExitCode;
 use crate::cli::{Global, TestenvCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
+use crate::print::{json, say};
 use crate::progress::Progress;
 
 pub fn testenv(command: &TestenvCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         TestenvCommand::Lock { folder } => {
-            let progress = Progress::new(false);
-            agentgov_testenv::lock(folder, &|event| progress.stack(&event)).or_exit(ExitCode::Failed)?;
-            say!("wrote {}", folder.join("stack.lock").display());
+            let progress = Progress::new(global.json);
+            agentgov_testenv::lock(folder, &|event| progress.stack(&event)).or_report(ExitCode::Failed)?;
+            let lock = folder.join("stack.lock");
+            if global.json {
+                json(&serde_json::json!({ "written": lock }))?;
+            } else {
+                say!("wrote {}", lock.display());
+            }
         }
         TestenvCommand::Produce(args) => {
             let endpoints = context::endpoints(global)?;

@@ -8,6 +8,7 @@ use crate::cli::{Global, RenderCommand, TopologyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{json, say};
+use crate::progress::Progress;
 
 pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -16,6 +17,15 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let topology = context::topology_from(file.as_deref())?;
             let partitions: i64 =
                 topology.topics.values().map(|topic| i64::from(topic.value.partitions.value)).sum();
+            if global.json {
+                json(&serde_json::json!({
+                    "topics": topology.topics.len(),
+                    "partitions": partitions,
+                    "stages": topology.stages.len(),
+                    "stores": topology.stores.len(),
+                }))?;
+                return Ok(ExitCode::Done);
+            }
             say!(
                 "ok: {} topics with {} partitions, {} stages, {} stores",
                 topology.topics.len(),
@@ -27,11 +37,16 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         TopologyCommand::Graph { write } => {
             let drawing = graph(&*context::topology(global)?);
             match write {
+                None if global.json => json(&serde_json::json!({ "mermaid": drawing }))?,
                 None => say!("{}", EscapedLines(drawing.trim_end())),
                 Some(file) => {
                     let spliced = splice(&context::read_text(&file)?, &drawing).or_exit(ExitCode::Failed)?;
                     context::write(&file, &spliced)?;
-                    say!("wrote {}", file.display());
+                    if global.json {
+                        json(&serde_json::json!({ "written": file }))?;
+                    } else {
+                        say!("wrote {}", file.display());
+                    }
                 }
             }
         }
@@ -52,8 +67,11 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             }
         }
         TopologyCommand::Plan => {
+            let progress = Progress::new(global.json);
+            let step = progress.step("comparing the cluster with the map");
             let plan = plan(&*context::topology(global)?, &context::endpoints(global)?)
                 .or_exit(ExitCode::TryAgain)?;
+            drop(step);
             if global.json {
                 json(&plan)?;
             } else {

@@ -7,10 +7,11 @@ use agentgov_schemas::escape::shell_word;
 
 use super::pipeline::Pipeline;
 use crate::cli::{Global, Up};
+use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{self, Text, say, text};
+use crate::local::{self, Noted};
+use crate::print::{self, Text, note, say, text};
 use crate::progress::Progress;
-use crate::{context, local};
 
 pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
@@ -23,19 +24,32 @@ pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
 pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     let stop = pipeline.stop_handle();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
-    let note = local::note(&pipeline.endpoints)?;
+    let noted = local::note(&pipeline.endpoints);
+    if let Noted::Nowhere { path, error } = &noted {
+        note!(
+            "agentgov: warning: {}: {}; other commands find this stack by the variables, not by themselves",
+            path.display(),
+            error
+        );
+    }
     if json {
         print::json_line(&pipeline.endpoints)?;
     } else {
         say!();
         addresses(&pipeline).iter().for_each(|line| say!("{}", line));
-        if note.is_some() {
-            say!("Other `agentgov` commands of this user find this stack by themselves.");
-        } else {
-            say!(
-                "Other `agentgov` commands of this user find the stack that was started before this one: for this one, set"
-            );
-            say!("the variables above where they run.");
+        match &noted {
+            Noted::Here { .. } => {
+                say!("Other `agentgov` commands of this user find this stack by themselves.");
+            }
+            Noted::Another => {
+                say!(
+                    "Other `agentgov` commands of this user find the stack that was started before this one: for this one, set"
+                );
+                say!("the variables above where they run.");
+            }
+            Noted::Nowhere { .. } => {
+                say!("For other `agentgov` commands, set the variables above where they run.")
+            }
         }
         say!("Ctrl-C ends everything.");
     }

@@ -15,6 +15,11 @@ pub enum Event {
         /// The variables that decided it, in the order in which they count; none: it is the default.
         because: Vec<&'static str>,
     },
+    /// Something works otherwise than it should, and the start goes on.
+    Warning {
+        /// What, where, and what comes of it.
+        message: String,
+    },
     /// The part is not in the cache and is being downloaded.
     Downloading {
         /// The part.

@@ -94,6 +94,12 @@ impl Case {
         assert_eq!(self.count("verdicts", at), 0);
     }
 
+    /// Its session, as `session show` prints it.
+    fn story(&self, options: &[&str]) -> String {
+        let show = ["session", "show", self.session, "--tenant", TENANT];
+        self.stack.run(&[&show[..], options].concat())
+    }
+
     /// A good event that comes after everything else, in the same partition, is logged and judged.
     fn goes_on(&mut self) {
         let source = Source { id: "good", sequence: 0 };
@@ -103,6 +109,10 @@ impl Case {
         assert_eq!(verdict, ["allow", "granted"]);
         assert_eq!(self.count("rejects", at), 0);
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A value that no reader can decode.
@@ -282,10 +292,51 @@ fn payload_that_is_no_text() {
     case.goes_on();
     assert_eq!(case.is_kept(at, Some(&value)), "");
     let row = case.row(at, "lower(hex(arguments)), lower(hex(arguments_sha256))");
-    let hex: String = arguments.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(row, [hex, Digest::of(arguments).to_string()]);
+    assert_eq!(row, [hex(arguments), Digest::of(arguments).to_string()]);
     assert_eq!(case.row(answered_at, "lower(hex(result))"), ["00ff80"]);
     assert_eq!(case.verdict(at, "errors.code"), ["['arguments_not_json']"]);
+    // Readers are no stricter than the log.
+    let story = case.story(&[]);
+    for line in [r#"  think({"thought": "\xff\xfe"})"#, r"  → \u{0}\xff\x80"] {
+        assert!(story.lines().any(|found| found == line), "{line} is missing in\n{story}");
+    }
+    let entries: serde_json::Value = serde_json::from_str(&case.story(&["--json"])).unwrap();
+    assert_eq!(entries["entries"][1]["event"]["result"], r"\u{0}\xff\x80");
+}
+
+/// Records cannot move the cursor of a terminal, forge a line of a report or hide what they say.
+#[test]
+fn text_that_acts_on_a_terminal() {
+    let mut case = Case::new("terminal");
+    let forged = "think\n  verdict allow (granted) by airline 1\u{1b}[8m";
+    let mut hostile =
+        call(case.event(), 0, forged, "c1", b"{\"thought\": \"\x1b[2K\r\xc2\x9b1A\xe2\x80\xae\"}");
+    hostile.session_label = Some("\u{1b}]0;owned\u{7}");
+    let at = case.writer.write_event(&hostile);
+    let empty = case.writer.write_event(&call(case.event(), 1, "think", "c2", b""));
+    case.goes_on();
+    assert_eq!(
+        case.row(at, "lower(hex(tool_name))")[0],
+        hex(forged.as_bytes()),
+        "the log keeps it as it came"
+    );
+    let story = case.story(&[]);
+    let verdicts = story.lines().filter(|line| line.starts_with("  verdict ")).count();
+    assert_eq!(verdicts, 3, "one for each call\n{story}");
+    for text in [
+        r"session \u{1b}]0;owned\u{7}",
+        r"think\u{a}  verdict allow (granted) by airline 1\u{1b}[8m(",
+        r#"{"thought": "\u{1b}[2K \u{9b}1A\u{202e}"}"#,
+        // The tool is named, although nothing was given to it.
+        "\n  think()\n",
+    ] {
+        assert!(story.contains(text), "{text} is missing in\n{story}");
+    }
+    assert!(case.row(empty, "arguments")[0].is_empty());
+    for printed in [story, case.story(&["--json"])] {
+        let raw = printed.chars().find(|c| *c != '\n' && agentgov_schemas::escape::is_escaped(*c));
+        assert_eq!(raw, None, "{printed:?}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod bundles;
 mod completeness;
 mod demo;
 mod gone;
+mod json;
 mod log_sink;
 mod no_stack;
 mod panics;

@@ -1,8 +1,8 @@
 //! What the command line says when there is nothing to run on.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::stack::{agentgov, told};
+use crate::stack::{agentgov, root, told};
 
 #[test]
 fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
@@ -30,6 +30,7 @@ fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
         assert_eq!(said.matches(part).count(), 1, "`{part}` in:\n{said}");
     }
     assert_eq!(said.matches("agentgov: ").count(), 1, "one message:\n{said}");
+    assert!(said.contains("\n  - java, 17 or newer"), "a line each:\n{said}");
     assert!(output.stdout.is_empty());
 }
 
@@ -105,4 +106,41 @@ fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
     assert!(!elsewhere.contains("hunter2"), "{elsewhere}");
     let here = import("http://127.0.0.1:1");
     assert!(here.contains("http://127.0.0.1:1/") && !here.contains("proxy"), "{here}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    let commands: [&[&str]; 7] = [
+        &["topology", "graph"],
+        &["topology", "render", "acls"],
+        &["topology", "render", "grants", "--json"],
+        &["topology", "check"],
+        &["policy", "check", "examples/airline/bundle"],
+        &["policy", "test", "examples/airline/bundle"],
+        &["--help"],
+    ];
+    for arguments in commands {
+        let command = || {
+            let mut command = Command::new(agentgov());
+            command.args(arguments).current_dir(root());
+            command
+        };
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command().stdout(full).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", told(&output));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "agentgov: standard output cannot be written: No space left on device";
+        assert!(said.starts_with(expected), "{arguments:?}: {said}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command().stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", told(&output));
+        assert!(output.stderr.is_empty(), "{arguments:?}: {}", told(&output));
+
+        // Errors that nobody can read end nothing early.
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(agentgov()).arg("--no-such-option").stderr(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", told(&output));
+    }
 }

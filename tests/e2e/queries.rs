@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_schemas::subject;
+use agentgov_schemas::{catalogue, subject};
 use serde_json::Value;
 
-use crate::actions::Writer;
+use crate::actions::{Writer, answer, call, event};
 use crate::bundles::Folder;
 use crate::checks;
 use crate::stack::{AGENT, ENVIRONMENT, root, stack};
@@ -102,4 +102,82 @@ fn every_question_can_be_asked_and_the_samples_answer() {
             }
         }
     }
+}
+
+/// The answer to the question of that number, of a tenant that wrote a few records itself.
+fn answer_of(number: &str, values: &[(&str, &str)]) -> Vec<Value> {
+    let heading = format!("{number}. ");
+    let sql = questions().into_iter().find(|question| question.heading.starts_with(&heading)).unwrap().sql;
+    let answer = stack().sql_with(&format!("{sql}FORMAT JSONEachRow"), values);
+    answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn rows_and_verdicts(tenant: &str, rows: i64, verdicts: i64) {
+    let count = |table| stack().number(&format!("SELECT count() FROM {table} WHERE tenant_id = '{tenant}'"));
+    stack().eventually("every row and verdict", || (count("actions"), count("verdicts")) == (rows, verdicts));
+}
+
+#[test]
+fn a_name_is_found_however_arguments_write_it() {
+    const TENANT: &str = "named";
+    const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
+    let first = event(catalogue::SESSION_STARTED, TENANT, "named");
+    let events = [
+        call(first, 0, "get_user_details", "c0", br#"{"user_id": "ada"}"#),
+        answer(first, 1, "c0", PROFILE),
+        // Its verdict names the fact.
+        call(first, 2, "send_certificate", "c2", br#"{"user_id": "\u0061da", "amount": 50}"#),
+        call(first, 3, "think", "c3", br#"{"id": 12345, "other": 123456}"#),
+        call(first, 4, "think", "c4", br#"{"deep": [{"id": "\u00c5\/B"}]}"#),
+        call(first, 5, "think", "c5", r#"{"id": "Å/B"}"#.as_bytes()),
+        call(first, 6, "think", "c6", br#"{"id": "KLMN", "#),
+        call(first, 7, "think", "c7", b"{\"id\": \"KLMN\", \"bytes\": \"\xff\"}"),
+        call(first, 8, "think", "c8", br#"{"id": "KLMNO"}"#),
+    ];
+    let mut writer = Writer::new(stack(), subject::ACTION_EVENT);
+    for event in &events {
+        writer.write_event(event);
+    }
+    rows_and_verdicts(TENANT, 9, 8);
+    let calls = |name: &str| -> Vec<(String, bool)> {
+        let rows = answer_of("3", &[("tenant", TENANT), ("reservation", name)]);
+        let fact = |row: &Value| row["found_in"].to_string().contains("fact ");
+        rows.iter().map(|row| (row["arguments"].as_str().unwrap().to_owned(), fact(row))).collect()
+    };
+    for (name, found) in [("12345", 1), ("123", 0), ("Å/B", 2), ("KLMN", 2), ("KLMNO", 1), ("amount", 1)] {
+        assert_eq!(calls(name).len(), found, "{name}: {:?}", calls(name));
+    }
+    let ada = calls("ada");
+    assert_eq!((ada.len(), ada.iter().filter(|(_, fact)| *fact).count()), (2, 1), "{ada:?}");
+}
+
+#[test]
+fn results_of_calls_that_share_an_id_are_ambiguous_and_say_so() {
+    // Nobody registered the agent there: each call is denied.
+    const TENANT: &str = "shared-id";
+    let first = event(catalogue::SESSION_STARTED, TENANT, "shared");
+    let arguments = br#"{"thought": "hm"}"#;
+    let events = [
+        call(first, 0, "think", "one", arguments),
+        call(first, 1, "think", "one", arguments),
+        answer(first, 2, "one", b"first"),
+        answer(first, 3, "one", b"second"),
+        call(first, 4, "think", "one", arguments),
+        answer(first, 5, "one", b"third"),
+        call(first, 6, "think", "unanswered", arguments),
+    ];
+    let mut writer = Writer::new(stack(), subject::ACTION_EVENT);
+    for event in &events {
+        writer.write_event(event);
+    }
+    rows_and_verdicts(TENANT, 7, 4);
+    let rows = answer_of("6", &[("tenant", TENANT), ("days", "1")]);
+    let number =
+        |value: &Value| value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok()).unwrap();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (number(&row["call_index"]), row["result"].as_str().unwrap(), number(&row["open_calls"])))
+        .collect();
+    let expected = [(0, "first", 2), (0, "second", 2), (1, "first", 2), (1, "second", 2), (2, "third", 1)];
+    assert_eq!(found, expected);
 }

@@ -41,6 +41,12 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
         (output.status.code().unwrap(), status)
     };
 
+    // A watch ends when nobody reads it any more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let watch = command(&["status", "--watch", "1"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert!(watch.status.success() && watch.stderr.is_empty(), "{}", told(&watch));
+
     // Nothing is there yet: it says so, and does not fail.
     let (code, nothing) = status(&[]);
     assert_eq!((code, &nothing["health"]), (3, &"unhealthy".into()));

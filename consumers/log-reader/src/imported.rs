@@ -3,7 +3,7 @@
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{LogReader, ReadError};
+use crate::{LogReader, ReadError, logged};
 
 /// How far the pipeline has come with what a source wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
@@ -63,34 +63,40 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Violation {
     /// The session.
+    #[serde(deserialize_with = "logged::text")]
     pub session_id: String,
     /// Its name for people; its id if it has none.
+    #[serde(deserialize_with = "logged::text")]
     pub session: String,
     /// Index of the tool call in its session, from 0.
     pub call: i32,
     /// The tool.
+    #[serde(deserialize_with = "logged::text")]
     pub tool: String,
     /// The policy's id.
+    #[serde(deserialize_with = "logged::text")]
     pub policy: String,
     /// low, medium, high or critical.
+    #[serde(deserialize_with = "logged::text")]
     pub severity: String,
     /// enforce or observe.
+    #[serde(deserialize_with = "logged::text")]
     pub mode: String,
     /// True if an alert names the same session, call and policy.
     pub alerted: bool,
 }
 
-/// From an event's logged_at to that of what followed, in milliseconds.
+/// From an event's logged_at to that of what followed, in milliseconds; `None`: nothing followed.
 #[derive(Clone, Copy, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct Latency {
     /// Half of the verdicts came within this.
-    pub verdict_p50: f64,
+    pub verdict_p50: Option<f64>,
     /// 99 of 100 verdicts.
-    pub verdict_p99: f64,
+    pub verdict_p99: Option<f64>,
     /// Half of the alerts.
-    pub alert_p50: f64,
+    pub alert_p50: Option<f64>,
     /// 99 of 100 alerts.
-    pub alert_p99: f64,
+    pub alert_p99: Option<f64>,
 }
 
 impl LogReader {
@@ -164,7 +170,7 @@ impl LogReader {
         let t = &self.tables;
         let quantiles = |table: &str| {
             format!(
-                "(SELECT arrayMap(q -> if(isNaN(q), 0, q), quantilesExact(0.5, 0.99)(
+                "(SELECT arrayMap(q -> if(isNaN(q), NULL, q), quantilesExact(0.5, 0.99)(
                     toFloat64(toUnixTimestamp64Milli(logged_at) - toUnixTimestamp64Milli(origin_logged_at))))
                   FROM {table} WHERE (tenant_id, session_id) IN mine)"
             )

@@ -3,6 +3,7 @@
 //! - [`LogReader`]: the connection
 //! - [`imported`]: what became of one import: progress, counts, violations, latency
 //! - [`session`]: one session, event by event
+//! - [`LoggedBytes`]: payloads, which may be any bytes
 //! - [`overview`]: the log at a glance: how much is there, what happened of late, what judges
 //!
 //! Analysts need none of this: docs/QUERIES.md has the same as plain SQL.
@@ -11,6 +12,8 @@ pub mod imported;
 pub mod overview;
 pub mod session;
 
+mod logged;
 mod reader;
 
+pub use logged::LoggedBytes;
 pub use reader::{LogReader, ReadError};

@@ -3,7 +3,7 @@
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{LogReader, ReadError};
+use crate::{LogReader, ReadError, logged};
 
 /// How ClickHouse begins to say that a database is not there.
 const UNKNOWN_DATABASE: &str = "Code: 81.";
@@ -21,8 +21,10 @@ pub struct TableSize {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Rejected {
     /// The stage.
+    #[serde(deserialize_with = "logged::text")]
     pub stage: String,
     /// The reason.
+    #[serde(deserialize_with = "logged::text")]
     pub reason: String,
     /// How many.
     pub count: u64,
@@ -32,6 +34,7 @@ pub struct Rejected {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Alerted {
     /// The severity.
+    #[serde(deserialize_with = "logged::text")]
     pub severity: String,
     /// Alerts that were opened.
     pub opened: u64,
@@ -43,6 +46,7 @@ pub struct Alerted {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Gap {
     /// Topic and partition.
+    #[serde(deserialize_with = "logged::text")]
     pub topic_partition: String,
     /// The first offset lost.
     pub from: i64,
@@ -71,21 +75,27 @@ pub struct Skipped {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Active {
     /// The environment.
+    #[serde(deserialize_with = "logged::text")]
     pub environment: String,
     /// The bundle's name.
+    #[serde(deserialize_with = "logged::text")]
     pub name: String,
     /// Its version.
+    #[serde(deserialize_with = "logged::text")]
     pub version: String,
     /// Its digest, in hex.
+    #[serde(deserialize_with = "logged::text")]
     pub digest: String,
     /// When it was pushed, in milliseconds since the epoch.
     pub pushed_at: i64,
     /// Who pushed it.
+    #[serde(deserialize_with = "logged::text")]
     pub pushed_by: String,
 }
 
 #[derive(Row, Deserialize)]
 struct Version {
+    #[serde(deserialize_with = "logged::text")]
     version: String,
 }
 

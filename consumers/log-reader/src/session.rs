@@ -5,20 +5,25 @@ use std::collections::BTreeMap;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{LogReader, ReadError};
+use crate::{LogReader, LoggedBytes, ReadError, logged};
 
 /// A session that a name may mean.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Found {
     /// Its tenant.
+    #[serde(deserialize_with = "logged::text")]
     pub tenant_id: String,
     /// Its id.
+    #[serde(deserialize_with = "logged::text")]
     pub session_id: String,
     /// Its label; empty if it has none.
+    #[serde(deserialize_with = "logged::text")]
     pub session_label: String,
     /// The agent that acted in it.
+    #[serde(deserialize_with = "logged::text")]
     pub agent_id: String,
     /// On whose behalf; empty if nobody said.
+    #[serde(deserialize_with = "logged::text")]
     pub actor_id: String,
 }
 
@@ -35,6 +40,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Event {
     /// Its topic.
+    #[serde(deserialize_with = "logged::text")]
     pub topic: String,
     /// Its partition.
     pub partition: i32,
@@ -45,19 +51,23 @@ pub struct Event {
     /// When it happened, as its producer claims, in microseconds since the epoch.
     pub occurred_at: i64,
     /// Its type.
+    #[serde(deserialize_with = "logged::text")]
     pub event_type: String,
     /// Who spoke, if someone did.
+    #[serde(deserialize_with = "logged::text")]
     pub role: String,
     /// What was said.
-    pub text: String,
+    pub text: LoggedBytes,
     /// The tool, of a call or an answer.
+    #[serde(deserialize_with = "logged::text")]
     pub tool: String,
     /// The call's id.
+    #[serde(deserialize_with = "logged::text")]
     pub call_id: String,
     /// The call's arguments.
-    pub arguments: String,
+    pub arguments: LoggedBytes,
     /// The tool's answer.
-    pub result: String,
+    pub result: LoggedBytes,
 }
 
 /// A verdict, as the log has it.
@@ -70,20 +80,28 @@ pub struct Verdict {
     /// Index of the tool call in its session; -1 if it is none.
     pub call_index: i32,
     /// The decision.
+    #[serde(deserialize_with = "logged::text")]
     pub decision: String,
     /// Its reason.
+    #[serde(deserialize_with = "logged::text")]
     pub reason: String,
     /// The policies that determined it.
+    #[serde(deserialize_with = "logged::texts")]
     pub determining: Vec<String>,
     /// The policies that were violated.
+    #[serde(deserialize_with = "logged::texts")]
     pub violations: Vec<String>,
     /// What was known, as JSON.
+    #[serde(deserialize_with = "logged::text")]
     pub known: String,
     /// What could not be computed, each `code subject: message`.
+    #[serde(deserialize_with = "logged::texts")]
     pub errors: Vec<String>,
     /// Name and version of the bundle that judged.
+    #[serde(deserialize_with = "logged::text")]
     pub bundle: String,
     /// Digest of that bundle, in hex; empty if there was none.
+    #[serde(deserialize_with = "logged::text")]
     pub bundle_digest: String,
     /// What is wrong with the record itself: names of docs/errors.
     pub findings: Vec<String>,
@@ -91,8 +109,9 @@ pub struct Verdict {
 
 #[derive(Row, Deserialize)]
 struct File {
+    #[serde(deserialize_with = "logged::text")]
     path: String,
-    content: String,
+    content: LoggedBytes,
 }
 
 impl LogReader {
@@ -153,6 +172,6 @@ impl LogReader {
             self.tables.bundles
         );
         let files: Vec<File> = self.rows(&sql, &[digest])?;
-        Ok(files.into_iter().map(|file| (file.path, file.content.into_bytes())).collect())
+        Ok(files.into_iter().map(|file| (file.path, file.content.0)).collect())
     }
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use super::Location;
 
 /// One mistake in a file that a person wrote.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Problem {
     /// The file, as it was named to us.
     pub file: String,

@@ -43,7 +43,7 @@ pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
         settle: SETTLE,
     };
     let outcome = agentgov_faults::run(&setup, &|line| note!("{}", line)).or_exit(ExitCode::TryAgain)?;
-    stack.env.stop().or_exit(ExitCode::Failed)?;
+    stack.env.stop().or_report(ExitCode::Failed)?;
     if global.json {
         json(&outcome)?;
     } else {

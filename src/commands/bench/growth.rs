@@ -63,7 +63,7 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
             point.rounds.push(run);
         }
         drop(bench);
-        ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+        ground.stack.env.stop().or_report(ExitCode::Failed)?;
     }
     if let Some(folder) = &args.plots {
         for (file, plot) in plots(args.by, &points) {

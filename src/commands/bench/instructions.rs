@@ -10,7 +10,7 @@ use crate::cli::{BenchInstructions, BenchStep, Global};
 use crate::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
+use crate::print::{json, say};
 
 /// Instructions an event, by step.
 type Figures = BTreeMap<String, u64>;
@@ -33,7 +33,7 @@ pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCod
         found.iter().map(|(step, count)| (step.as_str().to_owned(), count.round() as u64)).collect();
     let text = serde_json::to_string_pretty(&figures).or_exit(ExitCode::Failed)?;
     if global.json {
-        say!("{}", text);
+        json(&figures)?;
     }
     if let Some(file) = &args.write {
         context::write(file, &format!("{text}\n"))?;

@@ -95,7 +95,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         contenders,
         latency,
     };
-    ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+    ground.stack.env.stop().or_report(ExitCode::Failed)?;
     say_report(&report, global, tell)
 }
 

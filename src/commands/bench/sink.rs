@@ -60,7 +60,7 @@ pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
         step.done(told.join(", "));
     }
     let report = SinkReport { rows: backlog.rows, seed: args.ground.seed, cores: cores(), sinks };
-    ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+    ground.stack.env.stop().or_report(ExitCode::Failed)?;
     say_report(&report, global, tell)
 }
 

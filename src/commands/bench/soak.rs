@@ -47,7 +47,7 @@ pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
         .soak(load, EVERY, &|sample| step.at(sample.seconds as u64, args.seconds))
         .or_exit(ExitCode::Failed)?;
     step.done("");
-    ground.stack.env.stop().or_exit(ExitCode::Failed)?;
+    ground.stack.env.stop().or_report(ExitCode::Failed)?;
     if let Some(folder) = &args.plots {
         draw(folder, "soak-memory.svg", &plot(&soak))?;
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::fetch::fetch;
@@ -37,9 +38,10 @@ impl Installed {
 
 /// Makes sure that all parts are there, and downloads those that are not. Needs no network when they are.
 pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<Installed, Error> {
-    let root = root()?;
-    let folder = |part: Part| root.join(format!("{part}-{}", lock.part(part).digest()));
-    let absent: Vec<Part> = Part::ALL.into_iter().filter(|part| !is_complete(&folder(*part))).collect();
+    let is_absent = |root: &Path, part: Part| !is_complete(&folder_in(root, lock, part));
+    let root = usable_root(|root| Part::ALL.into_iter().any(|part| is_absent(root, part)), progress)?;
+    let folder = |part: Part| folder_in(&root, lock, part);
+    let absent: Vec<Part> = Part::ALL.into_iter().filter(|part| is_absent(&root, *part)).collect();
     let tools = tools_for(lock, &absent)?;
     // Two Mavens at once may trip over each other in the user's repository; npm can run beside them.
     let (npm, maven): (Vec<Part>, Vec<Part>) =
@@ -77,6 +79,38 @@ pub(crate) fn root() -> Result<PathBuf, Error> {
     let root = base.unwrap_or_else(std::env::temp_dir).join("agentgov/stack");
     std::fs::create_dir_all(&root).map_err(Error::io("make the cache", &root))?;
     Ok(root)
+}
+
+fn folder_in(root: &Path, lock: &Lock, part: Part) -> PathBuf {
+    root.join(format!("{part}-{}", lock.part(part).digest()))
+}
+
+/// The cache; where that cannot be made, or not be written although it must be, a folder of this user among the temporary files, with a warning.
+fn usable_root(
+    is_written: impl Fn(&Path) -> bool,
+    progress: &(dyn Fn(Event) + Sync),
+) -> Result<PathBuf, Error> {
+    let error = match root() {
+        Ok(root) if !is_written(&root) => return Ok(root),
+        Ok(root) => match tempfile::tempfile_in(&root) {
+            Ok(_) => return Ok(root),
+            Err(error) => Error::io("write to the cache", &root)(error),
+        },
+        Err(error) => error,
+    };
+    let uid = rustix::process::getuid().as_raw();
+    let instead = std::env::temp_dir().join(format!("agentgov-cache-{uid}"));
+    // Of another user, or open to others, it may hold anything.
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&instead);
+    let ours = std::fs::symlink_metadata(&instead)
+        .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0);
+    if made.is_err() && !ours {
+        return Err(error);
+    }
+    let message =
+        format!("{error}; downloads are kept in {}; XDG_CACHE_HOME names another place", instead.display());
+    progress(Event::Warning { message });
+    Ok(instead)
 }
 
 fn install_part(

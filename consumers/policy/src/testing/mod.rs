@@ -22,11 +22,12 @@ use std::fmt;
 
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::yaml::Problem;
+use serde::Serialize;
 
 pub use run::run;
 
 /// What became of a bundle's tests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Every test, in order of files and lines.
     pub cases: Vec<Case>,
@@ -37,7 +38,7 @@ pub struct Report {
 }
 
 /// One test.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
     /// Its file, within the bundle.
     pub file: String,
