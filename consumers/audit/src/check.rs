@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::events::{At, Events, Expected};
 use crate::kafka::{self, Partitions, Reader, Record};
-use crate::record::{Decoder, Fields};
+use crate::record::{self, Decoder, Fields};
 use crate::report::{Interval, Kind, Report};
 use crate::rows::{Place, Tables};
 use crate::{headers, sessions, sources};
@@ -98,6 +98,39 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
     sources::examine(&events, actions.horizon(), &mut audit.report);
     audit.sessions(&actions, &events)?;
     Ok(audit.report)
+}
+
+/// Runs the checks of the topic of actions on records alone, as the audit does on what it reads: no stage has answered any of
+/// them yet. `schema` is the writer's of each value that is in the wire format. The records of a partition are in order.
+pub fn examine<'a>(schema: &str, partitions: usize, records: impl IntoIterator<Item = Record<'a>>) -> Report {
+    let schema = record::parse(schema);
+    let (mut events, mut bounds, mut report) =
+        (Events::new("actions", partitions), Partitions::new(), Report::default());
+    for record in records {
+        let event = match record.value {
+            Some([0, _, _, _, _, datum @ ..]) => {
+                schema.as_ref().and_then(|schema| record::decode(schema, datum))
+            }
+            _ => None,
+        };
+        report.records += 1;
+        if events.add(&record, event.as_ref().map(record::Record::fields)) == Some(Expected::Answer) {
+            report.judged += 1;
+        }
+        let end = record.offset.saturating_add(1);
+        bounds.entry(record.partition).or_insert(kafka::Bounds { low: 0, end }).end = end;
+    }
+    events.misplaced(&mut report);
+    sources::examine(&events, None, &mut report);
+    let context = sessions::Context {
+        partitions: &bounds,
+        rejected: &BTreeSet::new(),
+        duplicates: &BTreeSet::new(),
+        headers: &headers::Headers::new(),
+        ttl: i64::MAX,
+    };
+    sessions::examine(&events, &context, &mut report);
+    report
 }
 
 struct Audit<'a> {
@@ -416,7 +449,10 @@ fn origin(record: Fields<'_>, name: &str) -> Option<At> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::events::testing::Event;
 
     fn digest(of: &str) -> [u8; 32] {
         Sha256::digest(of).into()
@@ -460,6 +496,44 @@ mod tests {
             let found = report(there, rows, 0).findings;
             assert_eq!(found.len(), 1, "{found:?}");
             assert_eq!((found[0].kind, found[0].count, found[0].first.as_str()), (kind, 1, first));
+        }
+    }
+
+    proptest! {
+        /// Whatever bytes come in, with whatever key, in whatever partition: the checks answer, and answer the same for each
+        /// order in which the partitions are read.
+        #[test]
+        fn any_records_are_examined(
+            changes in prop::collection::vec((0..4_i32, 0..9_i64, any::<(u8, u16, u8)>(), any::<Option<[u8; 3]>>()), 0..40),
+        ) {
+            let schema = subject::ACTION_EVENT.schema().unwrap().text();
+            let values: Vec<_> = changes.iter().map(|(_, sequence, (kind, at, byte), _)| {
+                let event = match kind % 4 {
+                    0 => Event::closing("a", *sequence, i64::from(*byte)),
+                    _ => Event::of(["a", "b"][usize::from(kind % 2)], *sequence),
+                };
+                let mut value = [vec![0, 0, 0, 0, 1], event.encode()].concat();
+                let at = usize::from(*at) % value.len();
+                match kind % 5 {
+                    0 => value[at] = *byte,
+                    1 => value.truncate(at),
+                    2 => value.insert(at, *byte),
+                    _ => {}
+                }
+                value
+            }).collect();
+            let mut next = [0; 4];
+            let mut records: Vec<_> = changes.iter().zip(&values).map(|((partition, _, (kind, ..), key), value)| {
+                let at = usize::try_from(*partition).unwrap();
+                let offset = next[at];
+                next[at] += 1;
+                let value = (kind % 7 > 0).then_some(value.as_slice());
+                Record { partition: *partition, offset, logged_at: 0, key: key.as_ref().map(|key| &key[..]), value }
+            }).collect();
+            let report = examine(schema, 4, records.iter().copied());
+            prop_assert_eq!(report.records, records.len() as u64);
+            records.sort_by_key(|record| std::cmp::Reverse(record.partition));
+            prop_assert_eq!(examine(schema, 4, records.iter().copied()), report);
         }
     }
 

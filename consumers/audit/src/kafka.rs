@@ -18,14 +18,17 @@ const CALL: Duration = Duration::from_secs(15);
 const MOVING: Duration = Duration::from_millis(200);
 
 /// A record as it stands in its topic.
+#[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// The partition.
     pub partition: i32,
+    /// The offset.
     pub offset: i64,
     /// The broker's append time, in milliseconds since the epoch.
     pub logged_at: i64,
-    /// `None` differs from an empty key.
+    /// The key; `None` differs from an empty one.
     pub key: Option<&'a [u8]>,
-    /// `None`: a tombstone.
+    /// The value; `None`: a tombstone.
     pub value: Option<&'a [u8]>,
 }
 

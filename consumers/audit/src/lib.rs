@@ -7,11 +7,10 @@
 //!   groups ──► how far each stage says it is ──────────────┘
 //! ```
 //!
-//! - [`completeness`]: the check
+//! - [`completeness`]: the check; [`examine`]: that of the actions, without a stack
 //! - `events`, `sources`, `sessions`: what the events say of themselves, and what the evaluator counted in each session
 //! - [`Report`], [`Finding`]: what it found, each with the first place
 
-mod bounded;
 mod check;
 mod events;
 mod headers;
@@ -23,5 +22,6 @@ mod rows;
 mod sessions;
 mod sources;
 
-pub use check::{AuditError, completeness};
+pub use check::{AuditError, completeness, examine};
+pub use kafka::Record;
 pub use report::{Finding, Interval, Kind, Report, SourceSeen};
