@@ -500,6 +500,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Whatever bytes come in, with whatever key, in whatever partition: the checks answer, and answer the same for each
         /// order in which the partitions are read.
         #[test]

@@ -201,11 +201,18 @@ mod tests {
         headers: Headers,
         rejected: BTreeSet<At>,
         duplicates: BTreeSet<At>,
+        low: i64,
     }
 
     impl Case {
         fn new(log: Log) -> Self {
-            Self { log, headers: Headers::new(), rejected: BTreeSet::new(), duplicates: BTreeSet::new() }
+            Self {
+                log,
+                headers: Headers::new(),
+                rejected: BTreeSet::new(),
+                duplicates: BTreeSet::new(),
+                low: 0,
+            }
         }
 
         fn of(events: &[Event]) -> Self {
@@ -224,7 +231,8 @@ mod tests {
         }
 
         fn look(&self) -> Report {
-            let partitions = self.log.bounds();
+            let mut partitions = self.log.bounds();
+            partitions.values_mut().for_each(|bounds| bounds.low = self.low);
             let context = Context {
                 partitions: &partitions,
                 rejected: &self.rejected,
@@ -348,6 +356,11 @@ mod tests {
         );
         let later = Case::of(&[of(0)]).says(0, "s", 2, 2, 5);
         assert_eq!((later.kinds(), later.look().sessions), (vec![], 0), "more was counted than was read");
+        let mut cut = Case::of(&[of(1), of(2)]).says(0, "s", 9, 9, 1);
+        cut.duplicates.insert((0, 1));
+        assert_eq!(cut.kinds(), [(Kind::Unjudged, 1), (Kind::Miscounted, 1)]);
+        cut.low = 1;
+        assert_eq!((cut.kinds(), cut.look().sessions), (vec![], 0), "retention has deleted its beginning");
         let mut gone = Case::of(&[of(0)]);
         gone.headers.insert((0, name_digest("acme", "s")), Kept::Expired);
         assert_eq!((gone.kinds(), gone.look().sessions), (vec![], 0), "it has expired once");

@@ -244,6 +244,7 @@ mod tests {
             ("another source", vec![of("a", 0), of("b", 0)], vec![]),
             ("another tenant", vec![of("a", 0), Event { tenant: "beta", ..other(of("a", 0)) }], vec![]),
             ("negative", vec![of("a", 0), of("a", -1), of("a", -7)], vec![(Kind::NegativeSequence, 2)]),
+            ("a total of -1 and no event", vec![closing("a", 0, -1)], vec![(Kind::WrongTotal, 1)]),
             ("total of -1", vec![of("a", 0), closing("a", 1, -1)], vec![(Kind::WrongTotal, 1)]),
             (
                 "total below what came",
