@@ -14,6 +14,7 @@
 pub mod alert;
 pub mod bounds;
 pub mod catalogue;
+mod clocks;
 pub mod digest;
 pub mod escape;
 pub mod event;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_avro_fast::ser::SerializerConfig;
 
 use crate::bounds::AVRO_SCHEMA_BYTES;
+use crate::clocks::{Clocks, Converting};
 use crate::{Digest, writers};
 
 /// An id that a registry gave to a schema. Means nothing outside that registry.
@@ -83,6 +84,8 @@ pub struct Schema {
     fast: serde_avro_fast::Schema,
     fingerprint: Fingerprint,
     text: String,
+    /// Timestamps that its writer has in another unit than this build.
+    clocks: Clocks,
 }
 
 /// A text that is no Avro schema.
@@ -113,7 +116,12 @@ impl Schema {
         writers::check(&parsed).map_err(SchemaError)?;
         let canonical = parsed.canonical_form();
         let fast = text.parse::<serde_avro_fast::Schema>().map_err(|e| SchemaError(e.to_string()))?;
-        Ok(Self { fast, fingerprint: Fingerprint(Digest::of(canonical.as_bytes())), text: text.to_owned() })
+        Ok(Self {
+            fast,
+            fingerprint: Fingerprint(Digest::of(canonical.as_bytes())),
+            text: text.to_owned(),
+            clocks: Clocks::of(&parsed),
+        })
     }
 
     /// Its identity.
@@ -127,11 +135,16 @@ impl Schema {
     }
 
     /// Decodes a datum that this schema wrote; `T` borrows from it. Fields that the writer did not know take serde's
-    /// default, which equals the reader schema's (tested); fields that `T` does not know are skipped.
+    /// default, which equals the reader schema's (tested); fields that `T` does not know are skipped. A timestamp in another unit is
+    /// converted: the writer's logical type counts.
     pub fn decode<'a, T: Deserialize<'a>>(&self, id: SchemaId, datum: &'a [u8]) -> Result<T, WireError> {
         let mut state = serde_avro_fast::de::DeserializerState::from_slice(datum, &self.fast);
-        let value = T::deserialize(state.deserializer())
-            .map_err(|e| WireError::Datum { id: id.0, message: e.to_string() })?;
+        let decoded = if self.clocks.are_ours() {
+            T::deserialize(state.deserializer())
+        } else {
+            T::deserialize(Converting { inner: state.deserializer(), clocks: &self.clocks })
+        };
+        let value = decoded.map_err(|e| WireError::Datum { id: id.0, message: e.to_string() })?;
         match state.into_reader().fill_buf() {
             Ok([]) => Ok(value),
             Ok(rest) => Err(WireError::TrailingBytes { id: id.0, extra: rest.len() }),

@@ -179,3 +179,86 @@ proptest! {
         }
     }
 }
+
+/// An event that says little.
+fn minimal() -> ActionEvent<'static> {
+    ActionEvent {
+        event_id: "e",
+        r#type: "tool.invoked",
+        tenant_id: "t",
+        environment: "test",
+        session_id: "s",
+        session_label: None,
+        source: Source { id: "source", sequence: 1_764_490_210 },
+        occurred_at: Micros(0),
+        agent: Agent { id: "a", name: None, version: None },
+        actor: None,
+        trace: None,
+        message: None,
+        tool: None,
+        result: None,
+        llm: None,
+        decision: None,
+        approval: None,
+        closing: Some(Closing { total: 1_764_490_210 }),
+    }
+}
+
+/// The latest schema of actions, with another type of `occurred_at`.
+fn with_clock(clock: &serde_json::Value) -> String {
+    let mut schema: serde_json::Value = serde_json::from_str(ACTION_EVENT.latest()).unwrap();
+    let fields = schema["fields"].as_array_mut().unwrap();
+    fields.iter_mut().find(|field| field["name"] == "occurred_at").unwrap()["type"] = clock.clone();
+    schema.to_string()
+}
+
+#[test]
+fn the_writers_unit_of_a_timestamp_counts() {
+    let long = |logical: &str| serde_json::json!({"type": "long", "logicalType": logical});
+    let claims =
+        [0, 1, -1, 1_764_490_210_123, 1_764_490_210_123_456, i64::MIN, i64::MAX, i64::MAX / 1_000 + 1];
+    type Convert = fn(i128) -> i128;
+    let cases: [(serde_json::Value, Convert); 10] = [
+        (long("timestamp-micros"), |claim| claim),
+        (long("timestamp-millis"), |claim| claim * 1_000),
+        (long("timestamp-nanos"), |claim| claim.div_euclid(1_000)),
+        (long("local-timestamp-micros"), |claim| claim),
+        (long("local-timestamp-millis"), |claim| claim * 1_000),
+        (long("local-timestamp-nanos"), |claim| claim.div_euclid(1_000)),
+        (serde_json::json!("long"), |claim| claim),
+        (long("made-up"), |claim| claim),
+        (serde_json::json!(["null", long("timestamp-millis")]), |claim| claim * 1_000),
+        (serde_json::json!([long("timestamp-nanos"), "null"]), |claim| claim.div_euclid(1_000)),
+    ];
+    for (clock, convert) in cases {
+        let schema = agentgov_schemas::wire::Schema::parse(&with_clock(&clock)).unwrap();
+        for claim in claims {
+            let written = ActionEvent { occurred_at: Micros(claim), ..minimal() };
+            let value = Encoder::new(ID, &schema).encode(&written).unwrap();
+            let read: ActionEvent<'_> = schema.decode(ID, split(&value).unwrap().1).unwrap();
+            let expected = convert(i128::from(claim)).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+            assert_eq!(i128::from(read.occurred_at.0), expected, "{claim} as {clock}");
+            assert_eq!(read, ActionEvent { occurred_at: read.occurred_at, ..written }, "and nothing else");
+        }
+    }
+    // A date is an int, in days.
+    let schema = agentgov_schemas::wire::Schema::parse(&with_clock(
+        &serde_json::json!({"type": "int", "logicalType": "date"}),
+    ))
+    .unwrap();
+    for (days, micros) in
+        [(20_422, 20_422 * 86_400_000_000), (-1, -86_400_000_000), (i64::from(i32::MAX), i64::MAX)]
+    {
+        let value = Encoder::new(ID, &schema)
+            .encode(&ActionEvent { occurred_at: Micros(days), ..minimal() })
+            .unwrap();
+        let read: ActionEvent<'_> = schema.decode(ID, split(&value).unwrap().1).unwrap();
+        assert_eq!(read.occurred_at, Micros(micros));
+    }
+    // Null is no time.
+    let nullable =
+        agentgov_schemas::wire::Schema::parse(&with_clock(&serde_json::json!(["null", "long"]))).unwrap();
+    let value = Encoder::new(ID, &nullable).encode(&minimal()).unwrap();
+    let datum = split(&value).unwrap().1;
+    assert!(nullable.decode::<ActionEvent<'_>>(ID, datum).is_ok());
+}

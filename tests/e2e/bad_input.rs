@@ -5,9 +5,11 @@ use std::process::Command;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::{ActionEvent, Source};
+use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
 use agentgov_sdk::{self as sdk, RecordError};
 use rdkafka::error::RDKafkaErrorCode;
+use serde_json::{Value, json};
 
 use crate::actions::{At, Writer, answer, call, event, payload};
 use crate::headers::{self, Header};
@@ -657,6 +659,80 @@ fn bundle_nested_too_deep() {
         assert_eq!(output.status.code(), Some(code), "{}", told(&output));
         assert!(told(&output).contains(place), "{}", told(&output));
     }
+}
+
+/// The registry's id of a schema that another client registers, in a subject of its own.
+fn registered(stack: &Stack, subject: &str, schema: &Value, references: &[(&str, &str)]) -> SchemaId {
+    let references =
+        references.iter().map(|(name, subject)| json!({"name": name, "subject": subject, "version": 1}));
+    let body = json!({"schema": schema.to_string(), "references": references.collect::<Vec<_>>()});
+    let url = format!("{}/subjects/{subject}/versions", stack.endpoints.registry.url);
+    let answer = reqwest::blocking::Client::new().post(url).json(&body).send().unwrap();
+    let answer: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
+    SchemaId(u32::try_from(answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap())
+}
+
+/// The schema of actions, and one of its fields.
+fn actions_schema(field: &str) -> (Value, usize) {
+    let schema: Value = serde_json::from_str(subject::ACTION_EVENT.latest()).unwrap();
+    let at = schema["fields"].as_array().unwrap().iter().position(|f| f["name"] == field).unwrap();
+    (schema, at)
+}
+
+#[test]
+fn clock_in_another_unit() {
+    let mut case = Case::new("unit");
+    let micros = 1_764_490_210_123_456;
+    let clocks = [
+        ("timestamp-millis", micros / 1_000, micros / 1_000 * 1_000),
+        ("timestamp-nanos", micros * 1_000, micros),
+    ];
+    for (sequence, (logical, claim, expected)) in (0..).zip(clocks) {
+        let (mut schema, at) = actions_schema("occurred_at");
+        schema["fields"][at]["type"] = json!({"type": "long", "logicalType": logical});
+        let id = registered(case.stack, &format!("strangers.{logical}"), &schema, &[]);
+        let schema = Schema::parse(&schema.to_string()).unwrap();
+        let arguments = format!("{{\"at\": {sequence}}}");
+        let event = call(case.event(), sequence, "think", "c1", arguments.as_bytes());
+        let event = ActionEvent { occurred_at: Micros(claim), ..event };
+        let value = Encoder::new(id, &schema).encode(&event).unwrap();
+        let at = case.writer.write(&case.key(), Some(&value));
+        assert_eq!(case.verdict(at, "occurred_at_micros"), [expected.to_string()], "{logical}");
+        assert_eq!(case.is_kept(at, Some(&value)), "");
+        assert_eq!(
+            case.row(at, "occurred_at_micros, toYear(occurred_at)"),
+            [expected.to_string(), "2025".to_owned()]
+        );
+    }
+    case.goes_on();
+}
+
+#[test]
+fn schema_with_references() {
+    let mut case = Case::new("references");
+    let (mut schema, at) = actions_schema("source");
+    let mut source = schema["fields"][at]["type"].take();
+    source["namespace"] = schema["namespace"].clone();
+    let name = format!("{}.{}", schema["namespace"].as_str().unwrap(), source["name"].as_str().unwrap());
+    schema["fields"][at]["type"] = json!(name);
+    registered(case.stack, "strangers.source", &source, &[]);
+    let id = registered(case.stack, "strangers.event", &schema, &[(&name, "strangers.source")]);
+    let event = call(case.event(), 0, "think", "c1", b"{}");
+    let mut value = case.writer.encode(&event);
+    value[1..5].copy_from_slice(&id.0.to_be_bytes());
+    let at = case.writer.write(&case.key(), Some(&value));
+    case.goes_on();
+    assert_eq!(case.is_kept(at, Some(&value)), "");
+    assert_eq!(case.verdict(at, "decision"), ["allow"]);
+    let row = case.row(at, "schema_id, lower(hex(schema_fingerprint)), source_id");
+    let fingerprint = subject::ACTION_EVENT.schema().unwrap().fingerprint().0.to_string();
+    assert_eq!(
+        row,
+        [id.0.to_string(), fingerprint, event.source.id.to_owned()],
+        "the same types in one text"
+    );
+    let text = case.stack.sql(&format!("SELECT text FROM schemas WHERE schema_id = {} LIMIT 1", id.0));
+    assert!(text.contains("sequence"), "the log can be read without the registry: {text}");
 }
 
 /// Every row of the table names the test that shows it, and every test here stands in the table. Rows that link their test

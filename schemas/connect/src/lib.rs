@@ -13,6 +13,7 @@ mod endpoints;
 mod http;
 mod kafka;
 mod reach;
+mod references;
 mod registry;
 mod secret;
 pub mod settings;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::proxy_of;
+use crate::references::{Reference, Referring, Unresolved, resolve};
 use crate::{Login, RegistryEndpoint, TlsError, describe, http_client, read_text};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,11 +99,6 @@ struct ErrorAnswer {
 }
 
 #[derive(Deserialize)]
-struct SchemaAnswer {
-    schema: String,
-}
-
-#[derive(Deserialize)]
 struct LevelAnswer {
     #[serde(alias = "compatibility", rename = "compatibilityLevel")]
     level: String,
@@ -133,19 +129,41 @@ impl SchemaRegistry {
         }
     }
 
-    /// The schema that the registry gave `id` to.
+    /// The schema that the registry gave `id` to, with all that it refers to in one text.
     pub fn schema(&self, id: SchemaId) -> Result<Schema, RegistryError> {
         let url = format!("{}/schemas/ids/{}", self.base, id.0);
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Err(RegistryError::UnknownId { url, id: id.0 }),
             (status, body) => {
-                let answer: SchemaAnswer = parse(&url, status, &body, "a schema")?;
-                Schema::parse(&answer.schema).map_err(|e| RegistryError::Unexpected {
-                    url,
-                    expected: "an Avro schema",
-                    found: e.to_string(),
-                })
+                let answer: Referring = parse(&url, status, &body, "a schema")?;
+                let wrong = |found| RegistryError::Unexpected { url, expected: "an Avro schema", found };
+                match resolve(answer, &mut |reference| self.referred(reference)) {
+                    Ok(text) => Schema::parse(&text).map_err(|e| wrong(e.to_string())),
+                    Err(Unresolved::Wrong(found)) => Err(wrong(found)),
+                    Err(Unresolved::Fetch(error)) => Err(error),
+                }
             }
+        }
+    }
+
+    /// A schema that another one refers to.
+    fn referred(&self, Reference { subject, version, .. }: &Reference) -> Result<Referring, RegistryError> {
+        // A subject may have any name: it is one segment of the path.
+        let mut url = reqwest::Url::parse(&self.base)
+            .map_err(|e| RegistryError::Unavailable { url: self.base.clone(), message: e.to_string() })?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["subjects", subject, "versions", &version.to_string()]);
+        }
+        let url = url.to_string();
+        match self.send(&url, self.http.get(&url))? {
+            (StatusCode::NOT_FOUND, _) => Err(RegistryError::Unexpected {
+                url,
+                expected: "an Avro schema",
+                found: format!(
+                    "a reference to subject {subject} version {version}, which the registry does not have"
+                ),
+            }),
+            (status, body) => parse(&url, status, &body, "a schema"),
         }
     }
 
