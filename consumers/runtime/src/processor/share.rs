@@ -105,11 +105,14 @@ impl RejectWindow {
         let limit = self.limit?;
         let key = key.unwrap_or_default();
         let id = tenant_of(key);
-        if !self.counts.tenants.contains_key(id) {
-            let is_known = self.known.contains_key(id);
-            self.counts.tenants.insert(id.into(), Tenant { is_known, ..Tenant::default() });
-        }
-        let tenant = self.counts.tenants.get_mut(id)?;
+        // A key is copied once a window.
+        let tenant = match self.counts.tenants.get_mut(id) {
+            Some(tenant) => tenant,
+            None => {
+                let is_known = self.known.contains_key(id);
+                self.counts.tenants.entry(id.into()).or_insert(Tenant { is_known, ..Tenant::default() })
+            }
+        };
         self.counts.records += 1;
         tenant.records += 1;
         match rejected {
