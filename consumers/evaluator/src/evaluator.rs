@@ -1,11 +1,14 @@
 //! The step, its changelog and its tables.
 
+use std::collections::BTreeMap;
+
 use agentgov_enrichment::{AgentTable, Change, Session};
 use agentgov_policy::{BundleTable, Folded, Kernel, Scenes};
 use agentgov_runtime::processor::{
     OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord,
 };
 use agentgov_runtime::{Health, StageError};
+use agentgov_schemas::Millis;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
@@ -25,6 +28,8 @@ pub struct Evaluator {
     bundles: BundleTable,
     scenes: Scenes,
     refusals: Refusals,
+    /// While the tables are folded to their end: when each bundle was logged, by its offset.
+    starting: Option<BTreeMap<i64, Millis>>,
     limits: SessionLimits,
     /// Of the topic of actions.
     partitions: i32,
@@ -47,6 +52,7 @@ impl Evaluator {
             bundles: BundleTable::default(),
             scenes: Scenes::default(),
             refusals: Refusals::new(bundles_topic),
+            starting: Some(BTreeMap::new()),
             limits: limits.value,
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
@@ -199,24 +205,45 @@ impl Processor for Evaluator {
             }
             return;
         }
-        match value.and_then(|value| value.decode::<Bundle<'_>>()) {
-            Ok(bundle) => {
+        match (value.and_then(|value| value.decode::<Bundle<'_>>()), &mut self.starting) {
+            (Ok(bundle), Some(starting)) => {
+                self.bundles.keep(&bundle, record.offset);
+                starting.insert(record.offset, record.logged_at);
+            }
+            (Ok(bundle), None) => {
                 if let Folded::Refused(refused) = self.bundles.fold(&bundle, record.offset) {
-                    self.refusals.add(&refused, record, bundle.pushed_by);
+                    self.refusals.add(&refused, record.logged_at);
                 }
             }
-            Err(error) => {
+            (Err(error), _) => {
                 self.bundles.skip(record.offset);
                 self.refusals.add_unreadable(record, &error.to_string());
             }
         }
+        self.tell_refused(health);
+    }
+
+    fn folded(&mut self, health: &Health) {
+        let logged = self.starting.take().unwrap_or_default();
+        let settled = self.bundles.settle();
+        tracing::info!(pushed = logged.len(), compiled = settled.compiled, "bundles");
+        for refused in &settled.refused {
+            self.refusals.add(refused, logged.get(&refused.offset).copied().unwrap_or(Millis(0)));
+        }
+        self.tell_refused(health);
+    }
+}
+
+impl Evaluator {
+    /// Not ready while the last bundle of an environment does not load.
+    fn tell_refused(&self, health: &Health) {
         match self.bundles.refused().values().next() {
             None => health.clear("bundle"),
             Some(refused) => health.not_ready(
                 "bundle",
                 format!(
                     "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
-                    record.topic,
+                    self.bundles_topic,
                     refused.offset,
                     refused.name,
                     refused.version,

@@ -35,15 +35,15 @@ impl Refusals {
     }
 
     /// Remembers a bundle that does not load.
-    pub fn add(&mut self, refused: &Refused, record: &TableRecord<'_>, pushed_by: &str) {
+    pub fn add(&mut self, refused: &Refused, logged_at: Millis) {
         let problem = refused.problems.first().map(ToString::to_string).unwrap_or_default();
         let more = refused.problems.len().saturating_sub(1);
-        self.all.push(Refusal {
-            offset: record.offset,
-            logged_at: record.logged_at,
+        self.insert(Refusal {
+            offset: refused.offset,
+            logged_at,
             environment: refused.environments.join(","),
             name: refused.name.clone(),
-            pushed_by: pushed_by.to_owned(),
+            pushed_by: refused.pushed_by.clone(),
             digest: Some(refused.digest),
             message: format!(
                 "bundle {} {} does not load; the last good one stays active: {problem} (and {more} more)",
@@ -54,7 +54,7 @@ impl Refusals {
 
     /// Remembers a record that is no bundle at all.
     pub fn add_unreadable(&mut self, record: &TableRecord<'_>, why: &str) {
-        self.all.push(Refusal {
+        self.insert(Refusal {
             offset: record.offset,
             logged_at: record.logged_at,
             environment: String::new(),
@@ -63,6 +63,12 @@ impl Refusals {
             digest: None,
             message: format!("offset {} of {} is no bundle: {why}", record.offset, record.topic),
         });
+    }
+
+    /// In order: at a start, what is no bundle is known before what does not load.
+    fn insert(&mut self, refusal: Refusal) {
+        let at = self.all.partition_point(|known| known.offset < refusal.offset);
+        self.all.insert(at, refusal);
     }
 
     /// True if one stands at `from` or later.

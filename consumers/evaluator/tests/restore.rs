@@ -17,6 +17,7 @@ use agentgov_evaluator::{Evaluator, Sessions};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::Health;
 use agentgov_runtime::processor::{Outputs, Processor as _, RestoreValue, TableRecord};
+use agentgov_schemas::alert::Alert;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::key::partition_of;
@@ -37,16 +38,22 @@ struct Bench {
     topology: Topology,
     evaluator: Evaluator,
     outputs: Outputs,
+    health: Health,
 }
 
 impl Bench {
     /// An evaluator that has folded the airline's agent and bundle.
     fn new() -> Self {
+        Self::started_with(&[airline()])
+    }
+
+    /// An evaluator at whose start these bundles were pushed.
+    fn started_with(bundles: &[BundleFiles]) -> Self {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
         let evaluator = Evaluator::new(&topology, stage).unwrap();
         let outputs = Outputs::new(&topology, stage, |_, _| Ok(ID)).unwrap();
-        let mut bench = Self { topology, evaluator, outputs };
+        let mut bench = Self { topology, evaluator, outputs, health: Health::new("evaluator") };
         let agent = AgentEntry {
             tenant_id: "acme",
             agent_id: "a",
@@ -58,11 +65,14 @@ impl Bench {
             pushed_by: "",
         };
         bench.fold(subject::AGENT, &agent, 0);
-        bench.push_bundle(&airline(), 0);
+        for (offset, bundle) in bundles.iter().enumerate() {
+            bench.push_bundle(bundle, offset as i64);
+        }
+        bench.evaluator.folded(&bench.health);
         bench
     }
 
-    fn push_bundle(&mut self, files: &BundleFiles, offset: i64) -> Health {
+    fn push_bundle(&mut self, files: &BundleFiles, offset: i64) {
         let compiled = Bundle::compile(files);
         let ids: Vec<String> =
             compiled.iter().flat_map(|b| b.policies().map(|p| p.id.clone()).collect::<Vec<_>>()).collect();
@@ -75,19 +85,42 @@ impl Bench {
             pushed_by: "tests",
             policies: ids.iter().map(String::as_str).collect(),
         };
-        self.fold(subject::BUNDLE, &record, offset)
+        self.fold(subject::BUNDLE, &record, offset);
     }
 
-    fn fold<T: Serialize>(&mut self, subject: Subject, record: &T, offset: i64) -> Health {
+    fn fold<T: Serialize>(&mut self, subject: Subject, record: &T, offset: i64) {
         let schema = subject.schema().unwrap();
         let bytes = Encoder::new(ID, schema).encode(record).unwrap();
         let (id, datum) = wire::split(&bytes).unwrap();
         let (topic, _) = self.topology.topic_of(subject).unwrap();
         let value = Ok(RestoreValue::new(id, schema, datum));
-        let health = Health::new("evaluator");
         let record = TableRecord { topic, offset, logged_at: Millis(5), value };
-        self.evaluator.fold(&self.topology, &record, &health);
-        health
+        self.evaluator.fold(&self.topology, &record, &self.health);
+    }
+
+    /// A record that is no bundle.
+    fn push_garbage(&mut self, offset: i64) {
+        let (topic, _) = self.topology.topic_of(subject::BUNDLE).unwrap();
+        let record = TableRecord { topic, offset, logged_at: Millis(5), value: Err("no bundle") };
+        self.evaluator.fold(&self.topology, &record, &self.health);
+    }
+
+    /// What the last step announced, by the offset of its bundle.
+    fn alerts(&self) -> Vec<i64> {
+        let (topic, _) = self.topology.topic_of(subject::ALERT).unwrap();
+        let alerts = self.outputs.iter().filter(|record| record.topic == topic);
+        let schema = subject::ALERT.schema().unwrap();
+        let offset = |value: &[u8]| {
+            let (id, datum) = wire::split(value).unwrap();
+            let alert: Alert<'_> = schema.decode(id, datum).unwrap();
+            assert_eq!((alert.agent_id, alert.origin.logged_at), ("tests", Millis(5)));
+            alert.origin.offset
+        };
+        alerts.map(|record| offset(record.value.unwrap())).collect()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.health.snapshot().not_ready.contains_key("bundle")
     }
 
     /// Steps one event, a batch of its own, and says what came of it: verdicts and changelog.
@@ -433,24 +466,74 @@ fn numbers_are_buried_with_their_session() {
 #[test]
 fn a_bundle_that_does_not_load_is_announced_once_and_the_last_good_one_judges() {
     let mut bench = Bench::new();
-    let mut broken = airline();
-    broken.0.insert("broken.cedar".into(), b"forbid (".to_vec());
-    let health = bench.push_bundle(&broken, 1);
-    assert!(health.snapshot().not_ready.contains_key("bundle"));
+    bench.push_bundle(&broken(), 1);
+    assert!(!bench.is_ready());
 
-    let alerts = |bench: &Bench| {
-        let (topic, _) = bench.topology.topic_of(subject::ALERT).unwrap();
-        bench.outputs.iter().filter(|record| record.topic == topic).count()
-    };
     let (mut first, other) = (bench.evaluator.partition(0), bench.evaluator.partition(1));
     assert!(bench.evaluator.has_announcement(&first) && !bench.evaluator.has_announcement(&other));
     let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let (verdicts, changelog) = bench.step(&mut first, &cancel, 0);
-    assert_eq!((verdicts.len(), alerts(&bench)), (1, 1));
+    assert_eq!((verdicts.len(), bench.alerts()), (1, vec![1]));
     bench.step(&mut first, &cancel, 1);
-    assert_eq!(alerts(&bench), 0, "announced already");
+    assert!(bench.alerts().is_empty(), "announced already");
     let restored = bench.restore(&changelog);
     assert!(!bench.evaluator.has_announcement(&restored), "also after a restart");
+}
+
+fn broken() -> BundleFiles {
+    let mut broken = airline();
+    broken.0.insert("broken.cedar".into(), b"forbid (".to_vec());
+    broken
+}
+
+#[test]
+fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_corrected() {
+    let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    for (pushed, refused) in [
+        (vec![airline()], vec![]),
+        (vec![airline(), broken()], vec![1]),
+        (vec![airline(), broken(), airline()], vec![]),
+        (vec![broken(), airline(), broken(), broken()], vec![2, 3]),
+    ] {
+        let mut bench = Bench::started_with(&pushed);
+        assert_eq!(bench.is_ready(), refused.is_empty());
+        let mut sessions = bench.evaluator.partition(0);
+        assert_eq!(bench.evaluator.has_announcement(&sessions), !refused.is_empty());
+        let (verdicts, changelog) = bench.step(&mut sessions, &cancel, 0);
+        assert_eq!(bench.alerts(), refused);
+        let schema = subject::VERDICT.schema().unwrap();
+        let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
+        let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
+        assert_eq!(verdict.bundle.map(|bundle| bundle.digest), Some(airline().digest()));
+
+        // The next start announces nothing again, and what comes then is new.
+        let mut again = Bench::started_with(&pushed);
+        let mut sessions = again.restore(&changelog);
+        assert!(!again.evaluator.has_announcement(&sessions));
+        again.push_bundle(&broken(), 9);
+        assert!(again.evaluator.has_announcement(&sessions) && !again.is_ready());
+        again.step(&mut sessions, &ActionEvent { event_id: "e-again", ..cancel }, 1);
+        assert_eq!(again.alerts(), [9]);
+    }
+}
+
+/// What is no bundle at all is known at once, what does not load when the start is over: the order is the topic's.
+#[test]
+fn announcements_are_in_the_order_of_the_topic() {
+    let mut bench = Bench::started_with(&[airline()]);
+    bench.push_garbage(1);
+    assert!(bench.evaluator.has_announcement(&bench.evaluator.partition(0)));
+    let topology = Topology::embedded().unwrap();
+    let evaluator = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap();
+    let mut bench = Bench { evaluator, ..bench };
+    bench.push_bundle(&broken(), 3);
+    bench.push_garbage(4);
+    bench.evaluator.folded(&bench.health);
+    let mut sessions = bench.evaluator.partition(0);
+    sessions.bundles_announced = 4;
+    assert!(bench.evaluator.has_announcement(&sessions), "of offset 4");
+    sessions.bundles_announced = 5;
+    assert!(!bench.evaluator.has_announcement(&sessions));
 }
 
 #[test]

@@ -41,4 +41,4 @@ pub use kernel::{Kernel, Step};
 pub use policy::{Kind, Mode, OnError, Policy, RuleEffect, Severity};
 pub use scenes::Scenes;
 pub use schema::SCHEMA_FILE;
-pub use table::{BundleTable, Folded, Refused};
+pub use table::{BundleTable, Folded, Refused, Settled};

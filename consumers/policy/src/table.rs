@@ -1,10 +1,10 @@
 //! The bundles that were pushed: governance.bundles, folded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentgov_schemas::Digest;
-use agentgov_schemas::governance;
+use agentgov_schemas::governance::{self, BundleFile};
 use agentgov_schemas::yaml::Problem;
 
 use crate::bundle::Bundle;
@@ -23,6 +23,8 @@ pub struct Refused {
     pub digest: Digest,
     /// Where it was to judge.
     pub environments: Vec<String>,
+    /// Who pushed it, as its record says.
+    pub pushed_by: String,
     /// Why it does not load.
     pub problems: Vec<Problem>,
 }
@@ -36,9 +38,23 @@ pub enum Folded {
     Refused(Arc<Refused>),
 }
 
+/// What a start came to.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// How many bundles were compiled.
+    pub compiled: usize,
+    /// Those that do not load and that no later one replaces in each of their environments, in the order of the topic.
+    pub refused: Vec<Arc<Refused>>,
+}
+
 /// The bundles as far as their topic was read. In each environment the last one that loads is active.
+///
+/// A start reads every bundle that was ever pushed, and compiles those that it needs: each is [kept](Self::keep), and
+/// then the table is [settled](Self::settle). What is pushed later is [folded](Self::fold). Both ways lead to the same table.
 #[derive(Debug, Default)]
 pub struct BundleTable {
+    /// Not compiled yet, in the order of the topic.
+    kept: Vec<Kept>,
     active: BTreeMap<String, Arc<Bundle>>,
     /// By environment, where the last one pushed does not load.
     refused: BTreeMap<String, Arc<Refused>>,
@@ -58,26 +74,52 @@ impl BundleTable {
     /// Takes in the record at `offset` of the governance topic.
     pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64) -> Folded {
         self.skip(offset);
-        match load(record) {
-            Ok(bundle) => {
-                let bundle = Arc::new(bundle);
-                self.activate(&bundle);
-                Folded::Active(bundle)
+        let folded = compile(record, offset);
+        self.take(&folded);
+        folded
+    }
+
+    /// Keeps the record at `offset` until the table is settled.
+    pub fn keep(&mut self, record: &governance::Bundle<'_>, offset: i64) {
+        self.skip(offset);
+        self.kept.push(Kept::of(record, offset));
+    }
+
+    /// Compiles, for each environment, what was kept, from the newest backwards until one loads. What is older in all of its
+    /// environments is not looked at: it was corrected before anybody saw it.
+    pub fn settle(&mut self) -> Settled {
+        let kept = std::mem::take(&mut self.kept);
+        let mut compiled: BTreeMap<usize, Folded> = BTreeMap::new();
+        let mut settled: BTreeSet<&str> = BTreeSet::new();
+        for (position, record) in kept.iter().enumerate().rev() {
+            let environments = &record.environments;
+            // One that names none never loads, and nothing replaces it.
+            if !environments.is_empty() && environments.iter().all(|name| settled.contains(name.as_str())) {
+                continue;
             }
-            Err(problems) => {
-                let refused = Arc::new(Refused {
-                    offset,
-                    name: record.name.to_owned(),
-                    version: record.version.to_owned(),
-                    digest: record.digest,
-                    environments: record.environments.iter().map(|e| (*e).to_owned()).collect(),
-                    problems,
-                });
+            let folded = compile(&record.record(), record.offset);
+            if matches!(folded, Folded::Active(_)) {
+                settled.extend(environments.iter().map(String::as_str));
+            }
+            compiled.insert(position, folded);
+        }
+        // Oldest first: as if each had been folded when it came.
+        compiled.values().for_each(|folded| self.take(folded));
+        let refused = compiled.values().filter_map(|folded| match folded {
+            Folded::Refused(refused) => Some(Arc::clone(refused)),
+            Folded::Active(_) => None,
+        });
+        Settled { compiled: compiled.len(), refused: refused.collect() }
+    }
+
+    fn take(&mut self, folded: &Folded) {
+        match folded {
+            Folded::Active(bundle) => self.activate(bundle),
+            Folded::Refused(refused) => {
                 for environment in &refused.environments {
-                    self.refused.insert(environment.clone(), Arc::clone(&refused));
+                    self.refused.insert(environment.clone(), Arc::clone(refused));
                 }
-                self.refusals.push(Arc::clone(&refused));
-                Folded::Refused(refused)
+                self.refusals.push(Arc::clone(refused));
             }
         }
     }
@@ -112,6 +154,62 @@ impl BundleTable {
     /// The first offset not yet folded: what a verdict names.
     pub const fn next_offset(&self) -> i64 {
         self.next_offset
+    }
+}
+
+/// A record of the governance topic, owned.
+#[derive(Debug)]
+struct Kept {
+    offset: i64,
+    name: String,
+    version: String,
+    digest: Digest,
+    environments: Vec<String>,
+    files: Vec<(String, Vec<u8>)>,
+    pushed_by: String,
+    policies: Vec<String>,
+}
+
+impl Kept {
+    fn of(record: &governance::Bundle<'_>, offset: i64) -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Self {
+            offset,
+            name: record.name.to_owned(),
+            version: record.version.to_owned(),
+            digest: record.digest,
+            environments: owned(&record.environments),
+            files: record.files.iter().map(|file| (file.path.to_owned(), file.content.to_vec())).collect(),
+            pushed_by: record.pushed_by.to_owned(),
+            policies: owned(&record.policies),
+        }
+    }
+
+    fn record(&self) -> governance::Bundle<'_> {
+        governance::Bundle {
+            name: &self.name,
+            version: &self.version,
+            digest: self.digest,
+            environments: self.environments.iter().map(String::as_str).collect(),
+            files: self.files.iter().map(|(path, content)| BundleFile { path, content }).collect(),
+            pushed_by: &self.pushed_by,
+            policies: self.policies.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+fn compile(record: &governance::Bundle<'_>, offset: i64) -> Folded {
+    match load(record) {
+        Ok(bundle) => Folded::Active(Arc::new(bundle)),
+        Err(problems) => Folded::Refused(Arc::new(Refused {
+            offset,
+            name: record.name.to_owned(),
+            version: record.version.to_owned(),
+            digest: record.digest,
+            environments: record.environments.iter().map(|e| (*e).to_owned()).collect(),
+            pushed_by: record.pushed_by.to_owned(),
+            problems,
+        })),
     }
 }
 

@@ -20,6 +20,7 @@ use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::verdict::finding;
 use agentgov_schemas::{Digest, Micros, catalogue};
+use proptest::prelude::*;
 use support::{Replay, Told, kernel, no_limits, payload};
 
 const TOOLS: &str = "
@@ -695,6 +696,54 @@ fn the_last_bundle_that_loads_is_active() {
     }
     let right = governance::Bundle { policies: vec!["all"], ..record(&good) };
     assert!(matches!(table.fold(&right, 9), Folded::Active(_)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// At a start, whatever was pushed, the table is what it would be if each bundle had been folded when it came; and of what
+    /// nobody needs nothing is compiled.
+    #[test]
+    fn a_start_leads_to_the_same_table(pushed in prop::collection::vec((0..4_usize, prop::bool::ANY), 0..8)) {
+        let of = |(environments, loads): (usize, bool)| {
+            let mut files = files(GRANT);
+            let named = ["[a]", "[b]", "[a, b]", "[b, c]"][environments];
+            let manifest = format!("name: b\nversion: '1'\nenvironments: {named}\n");
+            files.0.insert("bundle.yaml".to_owned(), manifest.into());
+            if !loads {
+                files.0.insert("x.cedar".to_owned(), b"forbid (".to_vec());
+            }
+            files
+        };
+        let environments = |n: usize| [&["a"][..], &["b"], &["a", "b"], &["b", "c"]][n].to_vec();
+        let (mut folded, mut started) = (BundleTable::default(), BundleTable::default());
+        let mut offsets = 0..;
+        for (n, loads) in &pushed {
+            let files = of((*n, *loads));
+            let record = governance::Bundle { environments: environments(*n), ..record(&files) };
+            let offset = offsets.next().unwrap();
+            folded.fold(&record, offset);
+            started.keep(&record, offset);
+        }
+        let settled = started.settle();
+        prop_assert_eq!(folded.next_offset(), started.next_offset());
+        prop_assert_eq!(folded.refused(), started.refused());
+        for name in ["a", "b", "c"] {
+            let digest = |table: &BundleTable| table.active(name).map(|bundle| bundle.digest());
+            prop_assert_eq!(digest(&folded), digest(&started));
+        }
+        // Neither compiled nor announced: what a later one that loads replaces everywhere.
+        let replaced = |at: usize| {
+            environments(pushed[at].0).iter().all(|name| {
+                pushed[at + 1..].iter().any(|(n, loads)| *loads && environments(*n).contains(name))
+            })
+        };
+        let needed: Vec<usize> = (0..pushed.len()).filter(|at| !replaced(*at)).collect();
+        prop_assert_eq!(settled.compiled, needed.len());
+        let refused: Vec<i64> = settled.refused.iter().map(|refused| refused.offset).collect();
+        let expected: Vec<i64> = needed.iter().filter(|at| !pushed[**at].1).map(|at| *at as i64).collect();
+        prop_assert_eq!(refused, expected);
+        prop_assert_eq!(started.settle().compiled, 0);
+    }
 }
 
 #[test]

@@ -72,6 +72,10 @@ pub trait Processor {
 
     /// Folds one record of a governance topic. Never fails: what cannot be used is the stage's to remember and say.
     fn fold(&mut self, _topology: &Topology, _record: &TableRecord<'_>, _health: &Health) {}
+
+    /// Called once, at the start, when every governance topic is folded to its end, before the first record: what is folded
+    /// later is new.
+    fn folded(&mut self, _health: &Health) {}
 }
 
 /// The value of a changelog record, with the schema that wrote it.

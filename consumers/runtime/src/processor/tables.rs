@@ -104,6 +104,7 @@ impl Tables {
                 }
             }
         }
+        folding.processor.folded(folding.health);
         folding.health.clear("tables");
         true
     }
