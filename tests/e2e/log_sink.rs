@@ -21,6 +21,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
+use crate::queries;
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A log of its own on the shared stack.
@@ -49,6 +51,14 @@ impl Running {
         self.stop.ask();
         self.thread.join().unwrap().unwrap();
     }
+}
+
+/// Question 8, of a partition.
+#[derive(Debug, Deserialize)]
+struct Complete {
+    skipped: u64,
+    missing: i64,
+    doubled: i64,
 }
 
 #[derive(Deserialize)]
@@ -408,6 +418,12 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
     log.wait_until_rows(rows + 2);
     sinks.into_iter().for_each(Running::stop);
     assert_eq!(log.count("uniqExact(partition, offset)"), rows + 2);
+    let complete: Vec<Complete> = log.store.select(&queries::statement("8")).unwrap();
+    assert_eq!(complete.len(), PARTITIONS.len());
+    for partition in complete {
+        assert_eq!((partition.missing, partition.doubled), (0, 0), "{partition:?}");
+        assert!(partition.skipped > 0, "{partition:?}");
+    }
     for partition in PARTITIONS {
         let of = format!("FROM actions WHERE partition = {partition}");
         let number = |what: &str| {

@@ -40,6 +40,12 @@ fn questions() -> Vec<Question> {
     questions
 }
 
+/// The statement of the question of this number, which takes no values.
+pub fn statement(number: &str) -> String {
+    let of = |question: &Question| question.heading.starts_with(&format!("{number}."));
+    questions().into_iter().find(of).unwrap().sql
+}
+
 #[test]
 fn every_question_can_be_asked_and_the_samples_answer() {
     let stack = stack();

@@ -123,7 +123,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:6:130: `alerts` is compacted; expected retention: forever, or state that is still valid goes",
     ];
     "actions": [("actions:", "producer: idempotent", "producer: transactional")] => [
-        "t:4:79: `actions` carries actions; expected producer: idempotent, so that its offsets have no gaps",
+        "t:4:79: `actions` carries actions; expected producer: idempotent, as an open transaction holds back what others tell",
     ];
     "actions": [("actions:", "key: session", "key: entry")] => [
         "t:4:60: `actions` carries actions; expected key: session, so that a session's are in order",

@@ -93,7 +93,7 @@ pub(super) fn actions(draft: &Draft, problems: &mut Problems) {
         if topic.value.producer != ProducerKind::Idempotent {
             problems.add(
                 draft.root.place(&["topics", name, "producer"]),
-                format!("`{name}` carries actions; expected producer: idempotent, so that its offsets have no gaps"),
+                format!("`{name}` carries actions; expected producer: idempotent, as an open transaction holds back what others tell"),
             );
         }
         if topic.value.key != KeyKind::Session {
