@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|first| first.to_string_lossy().starts_with("testenv-")) {
         return agentgov_testenv::helper_main(args);
     }
+    std::panic::set_hook(Box::new(print::panicked));
     // The main thread's own stack is what the shell's limit says.
     let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK);
     let code = match thread.spawn(work) {

@@ -5,8 +5,10 @@
 //! wrapped in one of the types of [`agentgov_schemas::escape`]. The format string takes no captured variables
 //! (`{name}`), which the macros could not escape: pass them as arguments.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -253,6 +255,25 @@ pub fn stderr_line(line: &Text) {
     let _ = writeln!(io::stderr(), "{}", line.0);
 }
 
+/// Prints a panic: its message may quote a record.
+pub fn panicked(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let payload = panic.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    note!(
+        "agentgov: thread `{}` panicked at {}: {}",
+        thread.name().unwrap_or("without a name"),
+        place,
+        message.unwrap_or("no message")
+    );
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        note!("{}", EscapedLines(backtrace));
+    }
+}
+
 /// Prints help, a version, or the usage that clap expected, and returns the exit code.
 pub fn clap(error: &clap::Error) -> ExitCode {
     let printed = error.print();
@@ -331,6 +352,17 @@ mod tests {
         assert!(text!("{}", styled).as_str().starts_with(r"\u{1b}[31m"));
         let red = text!("{}", style(hostile).red().force_styling(true));
         assert_eq!(red.as_str(), format!("\u{1b}[31m{shown}\u{1b}[0m"));
+    }
+
+    #[test]
+    fn a_panic_that_quotes_a_record_is_escaped() {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(panicked));
+        let printed = capture::lines(|| {
+            assert!(std::panic::catch_unwind(|| panic!("{}", "row\n\u{1b}[2K")).is_err());
+        });
+        std::panic::set_hook(before);
+        assert!(printed.contains(r"print.rs") && printed.contains(r": row\u{a}\u{1b}[2K"), "{printed}");
     }
 
     #[test]

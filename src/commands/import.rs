@@ -34,11 +34,13 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
         label: args.label.clone(),
         skip_bad: args.skip_bad,
     };
+    let progress = Progress::new(global.json);
+    let step = progress.step(format!("reading {}", args.file.display()));
     let import = match args.format {
         Format::ChatCompletions => read(open(&args.file)?, options)?,
     };
+    drop(step);
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
-    let progress = Progress::new(global.json);
     let import = publish(import, &endpoints, &topology, &progress)?;
     let Summary { sessions, events, tool_calls, .. } = import.summary();
     let left_out: Vec<String> = import.left_out().iter().map(ToString::to_string).collect();

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use agentgov_schemas::escape::Escaped;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -159,7 +160,10 @@ impl Process {
 
 async fn livez(State(process): State<Process>) -> (StatusCode, String) {
     let stages = process.snapshots().into_iter();
-    answer("live", stages.filter_map(|s| s.hangs().map(|why| format!("{}: {why}\n", s.stage))).collect())
+    answer(
+        "live",
+        stages.filter_map(|s| s.hangs().map(|why| format!("{}: {}\n", s.stage, Escaped(why)))).collect(),
+    )
 }
 
 #[derive(Deserialize)]
@@ -177,7 +181,7 @@ async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, head
         return (status, Json(readiness)).into_response();
     }
     let reasons = snapshots.iter().flat_map(|stage| {
-        stage.not_ready.iter().map(|(what, why)| format!("{}: {what}: {why}\n", stage.stage))
+        stage.not_ready.iter().map(|(what, why)| format!("{}: {what}: {}\n", stage.stage, Escaped(why)))
     });
     answer("ready", reasons.collect()).into_response()
 }
