@@ -584,4 +584,23 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    #[test]
+    fn the_example_of_import_can_be_imported() {
+        let lines: Vec<&str> = super::IMPORT_EXAMPLE.lines().filter(|line| line.starts_with('{')).collect();
+        let options = agentgov_importers::ImportOptions {
+            tenant_id: "t".to_owned(),
+            environment: "e".to_owned(),
+            agent_id: "a".to_owned(),
+            agent_version: None,
+            start_time: None,
+            now: agentgov_schemas::Micros(0),
+            label: None,
+            skip_bad: false,
+        };
+        let file = lines.join("\n");
+        let import = agentgov_importers::chat_completions::parse("f", file.as_bytes(), options).unwrap();
+        assert_eq!((import.summary().sessions, import.summary().tool_calls), (3, 1));
+        assert!(import.notes().lines().is_empty());
+    }
 }

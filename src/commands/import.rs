@@ -132,6 +132,7 @@ pub fn publish<'b>(
                 let what = "nothing was published, since the topic would not take some events:";
                 return Err(problems_as(what, &refused.problems));
             }
+            Err(PublishError::Import(error)) => return Err(Failure::new(ExitCode::Failed, error)),
             Err(error) if error.is_permanent() => return Err(Failure::new(ExitCode::Config, error)),
             Err(error) => return Err(Failure::new(ExitCode::TryAgain, error)),
         }
@@ -155,11 +156,10 @@ fn recorder(
         )
     });
     started.map_err(|error| {
-        let code = match error {
+        let code = match &error {
             StartError::Tenant(_) | StartError::Option { .. } => ExitCode::Usage,
-            StartError::Topology(_) | StartError::Schema(_) | StartError::Spool(_) => ExitCode::Config,
-            StartError::SchemaNotRegistered { .. } | StartError::TopicMissing { .. } => ExitCode::Config,
-            StartError::Registry(_) | StartError::Kafka { .. } | StartError::Thread(_) => ExitCode::TryAgain,
+            error if error.is_permanent() => ExitCode::Config,
+            _ => ExitCode::TryAgain,
         };
         Failure::new(code, error)
     })

@@ -1,5 +1,6 @@
 //! What the command line says when there is nothing to run on.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::stack::{agentgov, root, told};
@@ -143,4 +144,33 @@ fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         let output = Command::new(agentgov()).arg("--no-such-option").stderr(full).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", told(&output));
     }
+}
+
+/// Files are checked before anything connects: one message names what a file is, and no exit code says to try again.
+#[test]
+fn a_file_that_cannot_be_imported_is_named_for_what_it_is() {
+    let import = |bytes: &[u8], options: &[&str]| {
+        let mut command = Command::new(agentgov());
+        command.args(["import", "chat-completions", "-", "--tenant", "t", "--agent", "a"]).args(options);
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(bytes).unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (bytes, expected) in [
+        (&b"PK\x03\x04"[..], "standard input:1: expected runs as JSON, found a zip archive"),
+        (b"\xff\xfe{\0}\0", "UTF-16 text; convert it"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"{\"swagger\": \"2.0\",\n\"paths\": {}}", "found the fields swagger, paths"),
+        (b"", "an empty file"),
+    ] {
+        let said = import(bytes, &[]);
+        assert!(said.contains(expected) && said.lines().count() == 2, "{said}");
+    }
+    let bad = "{\"messages\": 1}\n".repeat(30);
+    let said = import(bad.as_bytes(), &["--skip-bad"]);
+    assert_eq!(said.lines().count(), 22, "{said}");
+    assert!(said.ends_with("and 10 more\n"), "{said}");
 }

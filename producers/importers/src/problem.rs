@@ -108,8 +108,12 @@ impl Notes {
     /// A line for each kind.
     pub fn lines(&self) -> Vec<String> {
         let kinds = self.kinds.iter();
-        let mut lines: Vec<String> =
-            kinds.map(|(kind, (count, place))| format!("{kind}: {count} times, first at {place}")).collect();
+        let mut lines: Vec<String> = kinds
+            .map(|(kind, (count, place))| match count {
+                1 => format!("{kind}: once, at {place}"),
+                _ => format!("{kind}: {count} times, first at {place}"),
+            })
+            .collect();
         if self.others > 0 {
             lines.push(format!("and {} of further kinds", self.others));
         }

@@ -4,7 +4,7 @@ use agentgov_connect::RegistryError;
 use agentgov_schemas::key::InvalidTenantId;
 use agentgov_schemas::topology::MissingRole;
 use agentgov_schemas::wire::SchemaError;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::{Sequences, SpoolError};
 
@@ -63,6 +63,35 @@ pub enum StartError {
     /// The operating system gives no thread.
     #[error("recorder: cannot start its polling thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// True if the same start cannot succeed before somebody changes an option, a right or a setting.
+    pub fn is_permanent(&self) -> bool {
+        use RDKafkaErrorCode::{
+            Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed,
+        };
+        match self {
+            Self::Registry(error) => !error.is_transient(),
+            Self::Kafka { source, .. } => matches!(
+                source.rdkafka_error_code(),
+                Some(
+                    Authentication
+                        | ClusterAuthorizationFailed
+                        | SaslAuthenticationFailed
+                        | TopicAuthorizationFailed
+                )
+            ),
+            Self::Thread(_) => false,
+            Self::Tenant(_)
+            | Self::Option { .. }
+            | Self::Topology(_)
+            | Self::Schema(_)
+            | Self::SchemaNotRegistered { .. }
+            | Self::TopicMissing { .. }
+            | Self::Spool(_) => true,
+        }
+    }
 }
 
 /// Why an event was not taken. It has no number, and is not and will not be written: the caller still owns it.

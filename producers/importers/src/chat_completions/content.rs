@@ -112,6 +112,7 @@ fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
     let is_error = fields.any(&["is_error", "isError"]).filter(|value| value.kind() == Kind::Bool);
     Answer {
         call_id: fields.any(&["tool_use_id", "tool_call_id"]).and_then(name).unwrap_or_default(),
+        of_user: false,
         perhaps_call_id: None,
         name: None,
         tool: None,

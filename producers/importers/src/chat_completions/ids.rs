@@ -57,6 +57,9 @@ fn answered(
     {
         answer.call_id.clone_from(id);
     }
+    if answer.of_user && !answer.call_id.is_empty() {
+        return;
+    }
     if given.contains(&answer.call_id) {
         return open.answer(&answer.call_id);
     }

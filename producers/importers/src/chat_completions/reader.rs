@@ -1,11 +1,12 @@
 //! Reads a run, and collects all that is wrong with it and all that is not imported of it.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::calls::tool_calls;
 use super::content::{Content, content};
 use super::ids;
-use super::run::{Answer, Message, Run, Said};
+use super::run::{Answer, Call, Message, Run, Said};
 use super::shape::{MESSAGES, RunAt};
 use crate::json::{Kind, Object, Value};
 use crate::problem::{Notes, found};
@@ -91,6 +92,9 @@ impl Reader<'_> {
         if messages.kind() != Kind::Array {
             self.problem(&at, "an array", Some(messages));
         }
+        if fields.some("system").is_some() {
+            self.note("field system beside the messages is not imported", "");
+        }
         let mut read = Run { label: self.label(&fields, label), user_id, ..Run::default() };
         for (index, message) in messages.items().enumerate() {
             self.message(&format!("{at}[{index}]"), index, message, &mut read.messages);
@@ -149,7 +153,7 @@ impl Reader<'_> {
             Some("assistant") => {
                 let beside = self.beside(at, &fields);
                 let listed = tool_calls(self, at, &fields);
-                push(Said::Assistant { text, beside, calls: listed.into_iter().chain(calls).collect() });
+                push(Said::Assistant { text, beside, calls: each_once(listed, calls) });
             }
             Some("tool" | "function") => push(Said::Tool(self.answer(&fields, text))),
             _ => self.problem(
@@ -189,8 +193,13 @@ impl Reader<'_> {
         let nothing = text.as_deref().unwrap_or_default().is_empty();
         let text = if nothing && error_text.is_some() { error_text.map(Into::into) } else { text };
         let id = |name: &str| fields.get(name).and_then(self::name);
+        // The answer to a call of tau2's simulated user: it belongs to no call of the agent.
+        let of_user = fields.get("requestor").and_then(Value::text).as_deref() == Some("user");
+        let call_id =
+            id("tool_call_id").or_else(|| id("tool_use_id")).or_else(|| id("id").filter(|_| of_user));
         Answer {
-            call_id: id("tool_call_id").or_else(|| id("tool_use_id")).unwrap_or_default(),
+            call_id: call_id.unwrap_or_default(),
+            of_user,
             perhaps_call_id: id("id"),
             name: fields.name("name").map(Into::into),
             tool: tool.map(Into::into),
@@ -246,6 +255,13 @@ impl Reader<'_> {
             self.problems.push(format!("{at}: expected {expected}, found {}", found(value)));
         }
     }
+}
+
+/// The calls of a message's field and of its content: some files have each in both.
+fn each_once(listed: Vec<Call>, parts: Vec<Call>) -> Vec<Call> {
+    let known: HashSet<String> =
+        listed.iter().map(|call| call.id.clone()).filter(|id| !id.is_empty()).collect();
+    listed.into_iter().chain(parts.into_iter().filter(|call| !known.contains(&call.id))).collect()
 }
 
 /// A name: a string that is not empty, a number as the file has it, or a truth value.

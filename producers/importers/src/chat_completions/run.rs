@@ -53,6 +53,8 @@ pub(crate) struct Call {
 pub(crate) struct Answer {
     /// Empty until it is derived.
     pub(crate) call_id: String,
+    /// Whether it answers somebody else's call.
+    pub(crate) of_user: bool,
     /// Its call's id if there is a call of this id: some files call it `id`, others have the message's own there.
     pub(crate) perhaps_call_id: Option<String>,
     pub(crate) name: Option<String>,

@@ -121,7 +121,9 @@ impl Iterator for Runs<'_> {
 fn pending(line: u64, bytes: &[u8]) -> Result<VecDeque<Pending>, (u64, String)> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let (lines, column) = position(bytes, error.valid_up_to());
-        return Err((line + lines, format!("expected UTF-8, found another byte at column {column}")));
+        let found = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+        let message = format!("expected UTF-8, found byte 0x{found:02x} at column {column}");
+        return Err((line + lines, message));
     }
     let mistake = |Mistake { at, message }| {
         let (lines, column) = position(bytes, at);

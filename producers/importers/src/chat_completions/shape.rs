@@ -34,10 +34,14 @@ pub(crate) fn runs<'b>(document: Value<'b>) -> Vec<Result<RunAt<'b>, (Value<'b>,
         };
         list.items().enumerate().map(item).collect()
     };
-    if document.kind() == Kind::Array
-        && document.items().next().is_some_and(|item| item.kind() != Kind::String && is_composite(item))
+    if let Some(first) =
+        document.items().next().filter(|item| matches!(item.kind(), Kind::Object | Kind::Array))
     {
-        return listed("", document);
+        if document.items().any(is_run) {
+            return listed("", document);
+        }
+        let count = document.items().count();
+        return vec![Err((document, format!("none of {count} items is a run: [0]: {}", no_run(first))))];
     }
     let fields = document.object().unwrap_or_default();
     let mut lists = fields.fields().filter(|(_, value)| is_list_of_runs(*value));
@@ -63,10 +67,6 @@ pub(crate) fn is_run(value: Value<'_>) -> bool {
 
 fn is_message(fields: &Object<'_>) -> bool {
     fields.get("role").is_some() && MESSAGES.iter().all(|name| fields.get(name).is_none())
-}
-
-fn is_composite(value: Value<'_>) -> bool {
-    matches!(value.kind(), Kind::Object | Kind::Array)
 }
 
 fn is_list_of_runs(value: Value<'_>) -> bool {

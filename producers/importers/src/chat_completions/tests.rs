@@ -262,7 +262,7 @@ fn all_bad_lines_are_named_at_once() {
     let found = problems(&file);
     assert_eq!(found.len(), 2);
     assert!(found[0].starts_with("runs.jsonl:3: expected an object with messages"), "{found:?}");
-    assert_eq!(found[1], "runs.jsonl:4: expected UTF-8, found another byte at column 13");
+    assert_eq!(found[1], "runs.jsonl:4: expected UTF-8, found byte 0xff at column 13");
     for empty in ["", "\n \n", "\u{feff}"] {
         assert_eq!(
             problems(empty.as_bytes()),
@@ -368,12 +368,12 @@ fn fields_that_are_not_imported_are_counted() {
     assert_eq!(
         notes(file),
         [
-            "lone surrogate, imported as U+FFFD: 1 times, first at line 1, messages[2].content",
-            "messages[].content stands there more than once, so the last is imported: 1 times, first at line 1, messages[2]",
-            "messages[].content[] of type sound is imported as its digest: 1 times, first at line 1, messages[1].content[1]",
-            "messages[].content[] of type thinking or reasoning is not imported: 1 times, first at line 1, messages[1].content[0]",
+            "lone surrogate, imported as U+FFFD: once, at line 1, messages[2].content",
+            "messages[].content stands there more than once, so the last is imported: once, at line 1, messages[2]",
+            "messages[].content[] of type sound is imported as its digest: once, at line 1, messages[1].content[1]",
+            "messages[].content[] of type thinking or reasoning is not imported: once, at line 1, messages[1].content[0]",
             "messages[].reasoning_content is not imported: 2 times, first at line 1, messages[0]",
-            "messages[].tool_calls is not imported: 1 times, first at line 1, messages[2]",
+            "messages[].tool_calls is not imported: once, at line 1, messages[2]",
         ]
     );
     assert!(notes(RUN).is_empty());

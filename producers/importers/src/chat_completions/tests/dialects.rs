@@ -33,6 +33,22 @@ fn dialects() {
             ],
         ),
         (
+            "tau2: an answer to a call of the simulated user is none of the agent's call",
+            r#"[{"role":"assistant","tool_calls":[{"id":"t1","name":"f"}]},{"role":"user","tool_calls":[{"id":"u1","name":"g","requestor":"user"}]},
+                {"id":"u1","role":"tool","content":"of user","requestor":"user"},{"role":"tool","content":"r"}]"#,
+            vec![
+                "tool.invoked f#t1 {}".into(),
+                input(""),
+                "tool.response_received #u1 of user".into(),
+                "tool.response_received #t1 r".into(),
+            ],
+        ),
+        (
+            "LangChain with Anthropic: a call is in the content and in tool_calls",
+            r#"[{"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"f","input":{}}],"tool_calls":[{"id":"t1","name":"f","args":{},"type":"tool_call"}]}]"#,
+            vec!["tool.invoked f#t1 {}".into()],
+        ),
+        (
             "AgentDojo: function and args, text in content, an error in place of the answer",
             r#"{"suite_name":"s","messages":[{"role":"user","content":[{"type":"text","content":"hi"}]},
                 {"role":"assistant","content":null,"tool_calls":[{"function":"f","args":{"c":"P"},"id":"c1"}]},
