@@ -340,6 +340,9 @@ fn what_is_read_otherwise_has_other_ids() {
     assert_eq!(reading(&with("")), FIRST_READING);
     assert_eq!(reading(&with(r#","refusal":"no""#)), READING);
     assert_eq!(reading(&with(r#","refusal":null,"audio":null"#)), FIRST_READING);
+    let answer = |field: &str| format!(r#"[{{"role":"tool","tool_call_id":"c","content":"x"{field}}}]"#);
+    assert_eq!(reading(&answer(r#","error":true"#)), READING);
+    assert_eq!(reading(&answer(r#","error":null"#)), FIRST_READING);
 }
 
 #[test]

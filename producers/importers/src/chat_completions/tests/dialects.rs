@@ -34,13 +34,13 @@ fn dialects() {
         ),
         (
             "tau2: an answer to a call of the simulated user is none of the agent's call",
-            r#"[{"role":"assistant","tool_calls":[{"id":"t1","name":"f"}]},{"role":"user","tool_calls":[{"id":"u1","name":"g","requestor":"user"}]},
+            r#"[{"role":"assistant","tool_calls":[{"name":"f"}]},{"role":"user","tool_calls":[{"id":"u1","name":"g","requestor":"user"}]},
                 {"id":"u1","role":"tool","content":"of user","requestor":"user"},{"role":"tool","content":"r"}]"#,
             vec![
-                "tool.invoked f#t1 {}".into(),
+                "tool.invoked f#m0-call-0 {}".into(),
                 input(""),
                 "tool.response_received #u1 of user".into(),
-                "tool.response_received #t1 r".into(),
+                "tool.response_received #m0-call-0 r".into(),
             ],
         ),
         (
@@ -245,6 +245,19 @@ fn labels() {
         parse("f", file.as_bytes(), options).unwrap().source_id()
     };
     assert_ne!(import(None), import(Some("meta.id")), "another label, another import");
+}
+
+/// A run has a place, and so ids, of its own, whatever ends the lines.
+#[test]
+fn places_differ() {
+    let run = r#"{"messages":[]}"#;
+    let file = format!("{run}\n{run}\r{run}\r{run} {run}\n{run}\n{run}");
+    let import = parse("f", file.as_bytes(), options()).unwrap();
+    let sessions = sessions(&import);
+    let places: Vec<String> = sessions.iter().map(|session| session.place().to_string()).collect();
+    assert_eq!(places, ["1", "2", "3", "4", "4.2", "4.3", "4.4"]);
+    let ids: std::collections::BTreeSet<_> = sessions.iter().map(ImportedSession::session_id).collect();
+    assert_eq!(ids.len(), sessions.len());
 }
 
 #[test]
