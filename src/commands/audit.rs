@@ -44,6 +44,12 @@ pub fn tell(report: &Report) {
         report.sources,
         report.closed_sources
     );
+    if report.held_back > 0 {
+        say!(
+            "{} offsets stand behind an open transaction, where nobody reads: `agentgov status` names the partition",
+            report.held_back
+        );
+    }
     for kind in Kind::ALL {
         let name = kind.as_str();
         match report.of(kind) {

@@ -180,6 +180,8 @@ impl Audit<'_> {
     /// Reads the topic of actions.
     fn actions(&mut self) -> Result<(Topic, Events), AuditError> {
         let (name, _) = self.topology.topic_of(subject::ACTION_EVENT)?;
+        // Before the ends that are read up to: what is appended in between is not held back.
+        let highs = kafka::high_watermarks(&self.endpoints.kafka, name)?;
         let reader = Reader::open(&self.endpoints.kafka, name)?;
         let mut events = Events::new(name, reader.bounds().len());
         let (decoder, answers) = (&mut self.decoder, &mut self.answered.answers);
@@ -192,6 +194,7 @@ impl Audit<'_> {
         })?;
         self.rows(subject::ACTION_EVENT, &topic)?;
         transactions(&mut self.report, &topic);
+        self.report.held_back = held_back(&topic.partitions, &highs);
         Ok((topic, events))
     }
 
@@ -334,6 +337,15 @@ fn transactions(report: &mut Report, actions: &Topic) {
             next = offset.saturating_add(1);
         }
     }
+}
+
+/// How many offsets stand behind an open transaction: from the first of its records on, nobody reads any.
+fn held_back(partitions: &Partitions, highs: &BTreeMap<i32, i64>) -> u64 {
+    let behind = partitions.iter().filter_map(|(partition, bounds)| {
+        let high = highs.get(partition)?;
+        u64::try_from(high.saturating_sub(bounds.end)).ok()
+    });
+    behind.fold(0, u64::saturating_add)
 }
 
 /// Merges what a partition holds with what the table holds of it, both in order of their offsets.
@@ -537,6 +549,17 @@ mod tests {
             records.sort_by_key(|record| std::cmp::Reverse(record.partition));
             prop_assert_eq!(examine(schema, 4, records.iter().copied()), report);
         }
+    }
+
+    #[test]
+    fn what_an_open_transaction_holds_back_is_counted() {
+        let partitions =
+            Partitions::from([0, 1, 2].map(|partition| (partition, kafka::Bounds { low: 0, end: 5 })));
+        let held_back = |highs: [i64; 3]| held_back(&partitions, &(0..).zip(highs).collect());
+        assert_eq!(held_back([5, 5, 5]), 0);
+        assert_eq!(held_back([9, 5, 6]), 5);
+        assert_eq!(held_back([4, 0, 5]), 0, "records came in between");
+        assert_eq!(held_back([i64::MAX; 3]), u64::MAX);
     }
 
     #[test]

@@ -124,6 +124,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The offset after the last record of each partition of a topic, committed or not.
+pub fn high_watermarks(kafka: &KafkaEndpoint, topic: &str) -> Result<BTreeMap<i32, i64>, AuditError> {
+    let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
+    let mut config = kafka.consumer_config(AUDIT_GROUP);
+    let consumer: BaseConsumer =
+        config.set("isolation.level", "read_uncommitted").create().map_err(failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id());
+    partitions
+        .map(|partition| {
+            let (_, high) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
+            Ok((partition, high))
+        })
+        .collect()
+}
+
 /// The offsets that a group has committed on a topic, by partition.
 pub fn committed(
     kafka: &KafkaEndpoint,

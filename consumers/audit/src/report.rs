@@ -206,6 +206,8 @@ pub struct Report {
     pub rows: u64,
     /// Offsets of the topic of actions that rows count as holding no record: rows and these together are the offsets.
     pub skipped: u64,
+    /// Offsets of the topic of actions behind an open transaction: the audit has not looked at them, and no stage reads them.
+    pub held_back: u64,
     /// Records that no row can be expected of yet: the sink is behind them.
     pub pending: u64,
     /// Judged actions and violations that no answer can be expected of yet: evaluator or alerter is behind them.
