@@ -5,8 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentgov_policy::{Bundle, BundleFiles, testing};
+use agentgov_schemas::bounds::STACK;
 
+/// On the stack that every thread has which compiles.
 pub fn check(data: &[u8]) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let checking = thread.spawn_scoped(scope, || compile_and_test(data)).expect("a thread");
+        checking.join().expect("no panic");
+    });
+}
+
+fn compile_and_test(data: &[u8]) {
     let files = files(data);
     match Bundle::compile(&files) {
         Ok(bundle) => {

@@ -11,6 +11,9 @@ use apache_avro::types::Value;
 
 use crate::AuditError;
 
+/// Longest text or bytes of a value: above what a topic may take.
+const LONGEST: usize = 64 << 20;
+
 /// Writers' schemas by id.
 pub struct Decoder {
     registry: SchemaRegistry,
@@ -50,6 +53,8 @@ impl Decoder {
 
 /// A schema whose data take no more work than they have bytes; `None` of another ([`agentgov_schemas::bounds`]).
 pub fn parse(schema: &str) -> Option<apache_avro::Schema> {
+    // Of the whole process. A length that is claimed is allocated before the text is read.
+    apache_avro::util::max_allocation_bytes(LONGEST);
     Schema::parse(schema).ok()?;
     apache_avro::Schema::parse_str(schema).ok()
 }

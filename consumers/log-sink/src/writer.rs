@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_runtime::sink::native::{Block, Column};
+use agentgov_runtime::sink::native::{Block, Column, Ragged};
 use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
 use agentgov_runtime::{Health, SchemaCache, SchemaLookup, StageError, Stop};
 use agentgov_schemas::wire::{self, SchemaId};
@@ -154,7 +154,7 @@ impl Writer for LogWriter {
     }
 }
 
-/// Rows of actions without a stage around them, so that a benchmark can count what they cost.
+/// Rows of actions without a stage around them: a benchmark counts what they cost, fuzzing that none is left out.
 #[derive(Debug)]
 pub struct Actions {
     block: Block,
@@ -180,6 +180,19 @@ impl Actions {
             .map(|(id, datum)| (self.schema, id, datum))
             .map_err(|error| (error.reason(), error.to_string()));
         self.table.push(&mut self.block, raw, record.skipped, &writers);
+    }
+
+    /// Rows gathered.
+    pub const fn rows(&self) -> usize {
+        self.block.rows()
+    }
+
+    /// The rows as they go over the wire.
+    ///
+    /// # Errors
+    /// If a row was not filled to its end: a mistake of ours.
+    pub fn encode(&self) -> Result<Vec<u8>, Ragged> {
+        self.block.encode()
     }
 
     /// Bytes gathered.
