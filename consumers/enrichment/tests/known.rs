@@ -294,6 +294,43 @@ fn arguments_are_read_as_tools_read_them() {
     }
 }
 
+/// A session at its limit may have dropped the call that a result answers: facts of its tool may be outdated then.
+#[test]
+fn result_of_a_dropped_call_leaves_a_doubt() {
+    let yaml = "
+default: { effect: read }
+tools:
+  who: { effect: read, states: [{ fact: person, key: input.name }] }
+  pay: { effect: write, derived: { v: { type: String, value: \"facts.person[input.name].role\" } } }
+";
+    let tools = Tools::compile("tools.yaml", yaml, &[]).unwrap();
+    for (max_facts, role) in [(10, Some("guest")), (2, None)] {
+        let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts, max_bytes: 1 << 20 };
+        let mut session = Session::new();
+        let mut offset = 0;
+        for (call_id, role) in [("a", "admin"), ("b", "guest")] {
+            let arguments = br#"{"name":"ada"}"#;
+            let call = ToolCall { name: "who", call_id, arguments: payload(arguments) };
+            let content = format!(r#"{{"role":"{role}"}}"#);
+            let result =
+                ToolResult { call_id, name: None, is_error: None, content: payload(content.as_bytes()) };
+            for event in [
+                event(catalogue::TOOL_INVOKED, Some(call), None),
+                event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)),
+            ] {
+                let origin = Origin { topic: "t", partition: 0, offset, logged_at: Millis(0) };
+                let look = session.look(&event);
+                session.apply(&event, &look, &origin, Some(&tools), &limits);
+                offset += 1;
+            }
+        }
+        let call = ToolCall { name: "pay", call_id: "c", arguments: payload(br#"{"name":"ada"}"#) };
+        let known = tools.derive(&session, &event(catalogue::TOOL_INVOKED, Some(call), None));
+        assert_eq!(known.derived.get("v"), role.map(|role| Scalar::Text(role.to_owned())).as_ref());
+        assert_eq!(known.erred.contains("v"), role.is_none(), "{:?}", known.findings);
+    }
+}
+
 #[test]
 fn an_expression_has_a_budget_of_steps() {
     let list = format!("{{\"l\":[{}1]}}", "1,".repeat(999));

@@ -83,6 +83,10 @@ impl Tools {
     ) -> Stated {
         let mut stated = Stated::default();
         let call = session.stored_call(result.call_id);
+        if call.is_none() && session.limited() {
+            // The call may have been dropped for want of room, and its tool may state any kind.
+            stated.doubted.clone_from(&self.kinds);
+        }
         let tool = call.map_or(&self.default, |call| self.tool(&call.tool));
         if tool.states.is_empty() {
             return stated;

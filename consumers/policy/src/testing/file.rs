@@ -103,7 +103,7 @@ fn json(value: &Value) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Integer(value) => value.to_string(),
-        Value::Number(value) => serde_json::Value::from(*value).to_string(),
+        Value::Number(value) => number(*value),
         Value::Text(text) => quoted(text),
         Value::List(items) => {
             let items: Vec<String> = items.iter().map(|item| json(&item.value)).collect();
@@ -116,6 +116,17 @@ fn json(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", entries.join(","))
         }
+    }
+}
+
+/// As Python writes it where JSON has no word for it.
+fn number(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "1e400" } else { "-1e400" }.to_owned()
+    } else {
+        serde_json::Value::from(value).to_string()
     }
 }
 
