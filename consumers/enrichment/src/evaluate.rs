@@ -1,15 +1,15 @@
-//! What an expression comes to: a value, *not known*, or an error.
+//! Evaluates a parsed expression to a value, *not known*, or an error.
 //!
-//! cel parses, and has the values and functions. Its interpreter has one kind of failure, and `orValue` and `||` take an error
-//! for a value that is not there; it compares integers with doubles as doubles. Here:
+//! cel parses expressions and supplies values and functions. Its interpreter has one kind of failure, `orValue` and `||`
+//! accept an error in place of a missing value, and integers compare with doubles as doubles. This evaluator differs:
 //!
-//! - what is not known (a key, a field, a fact that is not there) and what erred are told apart to the end;
-//! - `a || b` is true if either is, whatever the other is; if that does not decide it and one erred, it erred. `&&`, `all`
-//!   and `exists` likewise;
-//! - `.?` and `[?]` stand for what is not known, not for what erred;
-//! - numbers compare by their decimals ([`crate::number`]); values of different types are not equal or unequal but an error,
-//!   since a tool may take one for the other. Null is unequal to all else;
-//! - every element that is visited is charged to a budget.
+//! - a missing key, field or fact (not known) and an error stay distinct to the end;
+//! - `a || b` is true if either side is, whatever the other side is; if neither side decides and one erred, the whole erred.
+//!   `&&`, `all` and `exists` likewise;
+//! - `.?` and `[?]` replace missing values, not errors;
+//! - numbers compare by their decimals ([`crate::number`]); comparing values of different types is an error, since a tool may
+//!   convert one to the other. Null differs from every other value;
+//! - each visited element is charged to a budget.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -463,7 +463,7 @@ impl<'s> Run<'s, '_> {
     }
 }
 
-/// What a macro does with each element.
+/// The body of a macro's loop.
 enum Step<'b> {
     /// `exists`, `all`: which outcome of the condition decides, and the condition.
     Logical(bool, &'b IdedExpr),
@@ -581,7 +581,7 @@ fn unwrapped<'b, 'v>(value: CowVal<'b, 'v>) -> Unwrapped<'b, 'v> {
     Unwrapped::Plain(value)
 }
 
-/// What is within an optional, if it is one.
+/// The content of a value that is an optional.
 fn optional<'c, 'v>(value: &'c CowVal<'_, 'v>) -> Option<Option<&'c (dyn Val + 'v)>> {
     value.downcast_ref::<CelOptional<'v>>().map(CelOptional::option)
 }
@@ -611,7 +611,7 @@ fn as_truth(value: &CowVal<'_, '_>) -> Result<bool, Failure> {
     found.ok_or_else(|| erred(format!("expected true or false, found {}", type_of(value.as_ref()))))
 }
 
-/// `||` and `&&`, of which `decides` is the outcome that one side decides alone.
+/// `||` (`decides` is true) and `&&` (false): a side that equals `decides` is the outcome, whatever the other side is.
 fn either<'b, 'v: 'b>(
     decides: bool,
     left: Outcome<'b, 'v>,

@@ -1,7 +1,6 @@
 //! CEL: compiled, checked and bounded.
 //!
-//! An expression sees only the names of its place ([`Names`]) and calls only listed functions. What it comes to is in
-//! `evaluate`.
+//! An expression sees only the names of its place ([`Names`]) and calls only listed functions. `evaluate` runs it.
 
 use std::collections::BTreeSet;
 
@@ -224,7 +223,7 @@ impl Check<'_> {
     }
 }
 
-/// True of `sets.equivalent(…)`: what stands in front of the dot is no value.
+/// True of `sets.equivalent(…)`: its target is a namespace, not a value.
 pub(crate) fn is_namespaced(call: &CallExpr) -> bool {
     matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if NAMESPACES.contains(&name.as_str()))
 }

@@ -43,7 +43,7 @@ pub enum NotJson {
     Unread(Unread),
 }
 
-/// A value within a payload that parsers read differently, or that cannot be held. What reads it errs.
+/// A value within a payload that parsers read differently, or that no type holds. Reading it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     /// `NaN`: no limit is above or below it.
@@ -58,7 +58,7 @@ pub enum Unread {
     /// More digits than are compared.
     #[error("a number of more than {MAX_DIGITS} digits")]
     Long,
-    /// In place of arguments: it says neither what they are nor that there are none.
+    /// `null` in place of arguments: a tool may take it for none, or refuse it.
     #[error("null")]
     Null,
     /// Of no year that policies know.
@@ -67,7 +67,7 @@ pub enum Unread {
 }
 
 impl Json {
-    /// Parses a payload. What cannot be read of it is marked, and errs where it is looked at.
+    /// Parses a payload, and marks the values in it that cannot be read.
     ///
     /// # Errors
     /// Nothing of it can be read.
@@ -91,8 +91,8 @@ impl Json {
     }
 }
 
-/// True if a payload that is no JSON was meant as an object, or as a list of more than words. Cut off, or written as Python
-/// writes it, it says something all the same; `[1] see above` does not.
+/// Returns true if a payload that is no JSON begins as an object or as a list of objects, lists or texts: JSON that was cut off,
+/// or a Python literal. `[1] see above` is plain text.
 pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
     let mut tokens = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii_start().iter();
     match tokens.next() {
@@ -112,12 +112,12 @@ type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, Unread>);
 pub(crate) struct Object<'a>(Arc<[Entry<'a>]>);
 
 impl<'a> Object<'a> {
-    /// Of these entries, each of which stands once.
+    /// Creates an object of entries with distinct keys.
     pub(crate) fn new(entries: impl IntoIterator<Item = (String, Box<dyn Val + 'a>)>) -> Self {
         Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))))
     }
 
-    /// Of these entries. The value of a key that stands twice cannot be read.
+    /// Creates an object. The value of a repeated key cannot be read.
     pub(crate) fn read(
         entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, Unread>)>,
     ) -> Self {
@@ -205,7 +205,7 @@ impl Val for Object<'_> {
 }
 
 impl Container for Object<'_> {
-    /// Whether the value can be read does not matter: it is there.
+    /// Includes keys whose values cannot be read.
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
         match text_key(key) {
             Ok(key) => Ok(self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).is_ok()),

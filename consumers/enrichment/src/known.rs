@@ -9,7 +9,7 @@ use crate::tools::Finding;
 /// What is known of one call, before the policies judge it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Derived values by name. What is not known is absent, and so is what erred.
+    /// Derived values by name. Values that are not known and values that erred are absent.
     pub derived: BTreeMap<String, Scalar>,
     /// Names of derived values that could not be computed: a policy that mentions one cannot be judged.
     pub erred: BTreeSet<String>,

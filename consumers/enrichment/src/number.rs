@@ -1,8 +1,8 @@
 //! Numbers compare by the decimals that they are written as, whatever their CEL type.
 //!
-//! A CEL int or uint is exact. A CEL double stands for its shortest decimal: `0.1` is a tenth. What none of them can hold
-//! without loss (`1e400`, integers beyond 64 bits, more digits than a double has) is a [`Decimal`]: it compares, and no
-//! arithmetic takes it.
+//! A CEL int or uint is exact. A CEL double stands for its shortest decimal: `0.1` is a tenth. A number that none of them
+//! holds without loss (`1e400`, integers beyond 64 bits, more digits than a double has) is a [`Decimal`], which supports
+//! comparison and no arithmetic.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -182,7 +182,7 @@ impl<'n> Number<'n> {
             Self::Int(int) => Some(int),
             Self::UInt(uint) => i64::try_from(uint).ok(),
             Self::Double(double) if double.abs() <= EXACT => {
-                // Whole and within the exact range: nothing is cut off.
+                // Lossless: whole and within the exact range.
                 #[expect(clippy::cast_possible_truncation)]
                 (double.fract() == 0.0).then_some(double as i64)
             }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_compare_as_they_are_written() {
+    fn numbers_compare_by_their_decimals() {
         let ascending = [
             "-1e400",
             "-1e308",
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_whole_however_they_are_written() {
+    fn whole_number_is_a_long_in_any_notation() {
         for (token, whole) in [
             ("9007199254740993.0", Some(9_007_199_254_740_993)),
             ("1e18", Some(1_000_000_000_000_000_000)),
@@ -336,7 +336,7 @@ mod tests {
     proptest! {
         /// Doubles that programs write come back as the same doubles, and integers compare with them as integers do.
         #[test]
-        fn doubles_are_kept(double in any::<f64>().prop_filter("finite", |d| d.is_finite()), int in any::<i64>(), digits in 0..40_i32) {
+        fn doubles_and_integers_round_trip(double in any::<f64>().prop_filter("finite", |d| d.is_finite()), int in any::<i64>(), digits in 0..40_i32) {
             let value = read(&format!("{double:e}")).unwrap();
             if double != 0.0 {
                 prop_assert_eq!(value.downcast_ref::<CelDouble>().map(|d| *d.inner()), Some(double));

@@ -123,7 +123,7 @@ fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
     ])
 }
 
-/// A producer's clock says anything: a time that CEL has no word for cannot be read.
+/// A producer's clock is unchecked: a time outside of CEL's years cannot be read.
 fn timestamp<'a>(time: Micros) -> Result<Box<dyn Val + 'a>, Unread> {
     let time = DateTime::from_timestamp_micros(time.0).and_then(|time| in_range(time.fixed_offset()));
     Ok(Box::new(CelTimestamp::from(time.ok_or(Unread::Time)?)))
@@ -281,7 +281,7 @@ impl Kind {
         }
     }
 
-    /// True if there is a fact of that key, whatever it says.
+    /// Returns true if a fact has that key, readable or not.
     pub(crate) fn has(&self, key: &dyn Val, forgets: bool) -> Result<bool, ExecutionError> {
         if text_key(key).is_ok_and(|key| self.get_fact(key).is_some()) {
             return Ok(true);
@@ -299,7 +299,7 @@ impl Kind {
     }
 }
 
-/// True if a fact can have this key. U+FFFD stands for what is no text: keys that differ would be one.
+/// Returns true if a fact can have this key. U+FFFD replaces lone surrogates: distinct keys would become one.
 pub(crate) fn is_key(key: &str) -> bool {
     key.len() <= MAX_KEY && !key.contains(char::REPLACEMENT_CHARACTER)
 }

@@ -184,7 +184,7 @@ fn errors_are_named_and_never_quote_a_payload() {
         ("Bool", "input.id == 1", "derived_error"),
         ("Bool", "input.id in [1, 2]", "derived_error"),
         ("Bool", "input.list != input.map", "derived_error"),
-        // An error is none of not knowing, whichever comes first, and nothing stands for it.
+        // An error outweighs a missing value, in any order, and no default replaces it.
         ("Bool", "input.nothing > 1 || input.id > 1", "derived_error"),
         ("Bool", "input.id > 1 || input.nothing > 1", "derived_error"),
         ("Bool", "input.id < 3 && input.nothing", "derived_error"),
@@ -230,16 +230,16 @@ fn arguments_that_are_no_json_or_too_large() {
         let known = derive("Bool", "input == 1", arguments);
         assert_eq!(known.derived, BTreeMap::new());
         assert_eq!(known.erred, ["v".to_owned()].into(), "{arguments:.20}");
-        // What has nothing to do with them is known.
+        // Expressions that do not depend on them are unaffected.
         assert_eq!(derive("Bool", "facts.order.size() == 1 || input == 1", arguments).erred, [].into());
         assert_eq!(known.findings[0].code, code, "{}", known.findings[0].message);
         assert_eq!(known.findings.len(), 1);
     }
 }
 
-/// What of `arguments` cannot be read errs where it is looked at; the rest is read as tools read it.
+/// Reading an unreadable part of the arguments is an error; the rest is read as tools read it.
 #[test]
-fn arguments_are_read_as_tools_read_them() {
+fn unreadable_part_errs_and_the_rest_is_read() {
     let deep = format!("{{\"a\":5,\"x\":{}{}}}", "[".repeat(130), "]".repeat(130));
     let long = format!("{{\"a\":5,\"x\":{}}}", "9".repeat(1_001));
     let (yes, no) = (Some(true), Some(false));
@@ -256,14 +256,14 @@ fn arguments_are_read_as_tools_read_them() {
         (r#"{"a":0.1}"#, "input.a == 0.1 && input.a + 0.2 == 0.30000000000000004", yes),
         (r#"{"a":1e400}"#, "type(input.a) == double", yes),
         (r#"{"a":1e400}"#, "input.a + 1.0 > 2.0", None),
-        // Half a surrogate pair.
+        // Lone surrogates.
         (r#"{"a":5,"x":"\ud83d"}"#, "input.a == 5 && input.x == '\u{fffd}'", yes),
         (r#"{"a":5,"x":"\ud83d\ud83d\ude00\ude00"}"#, "input.x == '\u{fffd}😀\u{fffd}'", yes),
         (r#"{"id":"A\ud83d"}"#, "input.id in facts.order", None),
         (r#"{"id":"A\ud83d"}"#, "facts.order[input.id].open", None),
         // Two keys that are one then.
         (r#"{"\ud800":5,"\ud801":6,"a":1}"#, "input['\u{fffd}'] == 5", None),
-        // What stands beside it is known.
+        // Neighbours of an unreadable value.
         (r#"{"a":5,"x":NaN}"#, "input.a == 5 && has(input.x) && 'x' in input && input.size() == 2", yes),
         (r#"{"a":5,"x":NaN}"#, "input.x > 1", None),
         (r#"{"a":5,"x":NaN}"#, "input.x > 1 || input.a == 5", yes),

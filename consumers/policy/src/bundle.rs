@@ -107,7 +107,7 @@ impl Bundle {
         self.policies.get(id)
     }
 
-    /// What someone should look at, though it judges: each with file and line.
+    /// Warnings, each with file and line. A bundle with warnings judges.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }

@@ -302,10 +302,10 @@ fn context(
     pairs
 }
 
-/// The attribute of the context that says when, as the producer says.
+/// The context's attribute of `occurred_at`.
 pub(crate) const TIME: &str = "time";
 
-/// A producer's clock says anything: false of a time that Cedar has no word for.
+/// Returns false for a time that Cedar's datetime does not hold. A producer's clock is unchecked.
 pub(crate) fn is_datetime(micros: i64) -> bool {
     /// The years 1 to 9999, in microseconds since the epoch.
     const YEARS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;

@@ -28,9 +28,9 @@ pub(crate) struct Candidates {
     pub(crate) wanted_by_rules: Wanted,
     /// What the grants read of it.
     pub(crate) wanted_by_grants: Wanted,
-    /// What those rules read of it that keep the others from deciding if they cannot be judged.
+    /// Attributes read by the rules that make the verdict indeterminate if they err.
     pub(crate) decisive: Wanted,
-    /// What each grant reads of it, by its id.
+    /// Attributes read by each grant, by its id.
     pub(crate) by_grant: Vec<(String, Wanted)>,
 }
 
@@ -81,7 +81,7 @@ impl Index {
 }
 
 impl Candidates {
-    /// True if a grant reads one of these of the context: that it applies says nothing then.
+    /// Returns true if a grant reads one of these attributes.
     pub(crate) fn grant_reads(&self, id: &str, names: &BTreeSet<String>) -> bool {
         self.by_grant.iter().any(|(grant, wanted)| grant == id && wanted.has_any(names))
     }
@@ -540,7 +540,7 @@ tools:
             let whole = [question.ask(&of(PolicyEffect::Forbid)), question.ask(&of(PolicyEffect::Permit))];
             prop_assert_eq!(union([rules, grants]), union(whole.clone()));
 
-            // What another value would change mentions the value.
+            // Each policy whose outcome changes with the value reads the value.
             let mut derived = known.derived.clone();
             derived.remove("n");
             derived.extend(other.map(|value| ("n".to_owned(), value)));

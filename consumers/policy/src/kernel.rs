@@ -187,8 +187,8 @@ fn evaluate(
     };
     let violations = policies(&rules.satisfied);
     let granted = policies(&grants.satisfied);
-    // Only an enforced rule that cannot be judged keeps the others from deciding: it erred, or what it mentions did. So does a
-    // grant that says yes without knowing what it asks.
+    // An enforced rule that erred, or mentions a value that erred, makes the verdict indeterminate. So do grants that all
+    // mention such a value.
     let blind = |grant: &Arc<Policy>| candidates.grant_reads(&grant.id, &known.erred);
     let undecided = event.tool.is_none()
         || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| keeps_from_deciding(p)))

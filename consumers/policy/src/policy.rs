@@ -99,7 +99,7 @@ words! {
 }
 
 words! {
-    /// What an enforced rule decides if it cannot be judged: it erred, or a value that it mentions did.
+    /// Outcome of an enforced rule that erred, or that mentions a value that erred.
     OnError {
         /// Nothing is decided, unless another rule denies or nothing is granted.
         Indeterminate = "indeterminate",
@@ -116,7 +116,7 @@ const RULES_ONLY: &[&str] = &["severity", "mode", "effect", ON_ERROR];
 /// Longest id, in bytes.
 const MAX_ID: usize = 128;
 
-/// True of a rule that keeps the others from deciding if it cannot be judged.
+/// Returns true for a rule that makes the verdict indeterminate if it errs.
 pub(crate) fn decides_or_errs(parsed: &cedar_policy::Policy) -> bool {
     let is = |name: &str, word: &str| parsed.annotation(name) == Some(word);
     parsed.effect() == Effect::Forbid

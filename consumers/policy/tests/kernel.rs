@@ -197,9 +197,9 @@ fn decisions() {
     }
 }
 
-/// A value that erred: what mentions it decides nothing, and what does not decides as ever.
+/// Policies that mention an erred value do not decide; the others decide as usual.
 #[test]
-fn what_erred_decides_nothing() {
+fn rule_mentioning_an_erred_value_is_indeterminate() {
     use Decision::{Allow, Ask, Deny, Indeterminate};
     use Reason::{Error, Granted, NoGrant, Policy};
     let big = |more| rule("big", more, "context has n && context.n > 100");
@@ -218,7 +218,7 @@ fn what_erred_decides_nothing() {
         (format!("{GRANT}{}", big("@effect(\"ask\")")), r#"{"n":"x"}"#, Indeterminate, Error),
         // Not known is no error.
         (format!("{GRANT}{}", big("")), "{}", Allow, Granted),
-        // Who does not mention it decides: a deny, no grant; but no approval that is asked for.
+        // Policies that do not mention it decide: a deny, no_grant; a request for approval does not.
         (format!("{GRANT}{}{}", big(""), rule("every", "", "true")), r#"{"n":"x"}"#, Deny, Policy),
         (format!("{GRANT}{either}"), r#"{"n":"x"}"#, Deny, Policy),
         (big(""), r#"{"n":"x"}"#, Deny, NoGrant),
@@ -231,7 +231,7 @@ fn what_erred_decides_nothing() {
             Allow,
             Granted,
         ),
-        // One that is observed, or says so, decides nothing anyway.
+        // Observed rules and rules that opt out.
         (format!("{GRANT}{}", big("@mode(\"observe\")")), r#"{"n":"x"}"#, Allow, Granted),
         (format!("{GRANT}{}", big("@on_error(\"ignore\")")), r#"{"n":"x"}"#, Allow, Granted),
         (format!("{GRANT}{}", big("@on_error(\"indeterminate\")")), r#"{"n":"x"}"#, Indeterminate, Error),
@@ -268,7 +268,7 @@ fn what_erred_decides_nothing() {
 
 /// A clock that is beyond every calendar is an error for those who look at it.
 #[test]
-fn a_time_that_is_none_erred() {
+fn occurred_at_beyond_the_calendar_errs() {
     let late = rule("late", "", "context has time && context.time > datetime(\"2024-01-01\")");
     for (policies, decision, errors) in [
         (format!("{GRANT}{late}"), Decision::Indeterminate, vec!["derived_error time"]),
@@ -282,9 +282,9 @@ fn a_time_that_is_none_erred() {
     }
 }
 
-/// What a result may have said, and nobody could read, is not what was said before.
+/// A result that cannot be read may replace any older fact of its kind.
 #[test]
-fn a_fact_that_could_not_be_read_is_not_the_one_before() {
+fn unreadable_result_leaves_older_facts_in_doubt() {
     let (agents, bundles) = (
         agents(Some("active")),
         table(&format!("{GRANT}{}", rule("unknown", "", "!(context has known && context.known)"))),
@@ -489,7 +489,7 @@ fn a_session_at_its_limit_says_so() {
     assert!(judged.state_limit);
     assert_eq!(judged.decision, Decision::Allow);
 
-    // What is not there may have been forgotten: that is not the same as not known.
+    // A missing fact may have been dropped: that differs from not known.
     let bundles = table(&format!("{GRANT}{}", rule("known", "", "context has known && context.known")));
     for (max_facts, decision) in [(3, Decision::Deny), (1, Decision::Indeterminate)] {
         let limits = agentgov_schemas::topology::SessionLimits { max_facts, ..no_limits() };
@@ -549,7 +549,7 @@ fn warnings(policies: &str) -> Vec<String> {
 
 /// Letters that look like others, and a bundle that grants nothing, are shown; the bundle judges.
 #[test]
-fn what_someone_should_look_at_refuses_no_bundle() {
+fn bundle_with_warnings_compiles() {
     assert_eq!(warnings(GRANT), Vec::<String>::new());
     for tool in ["ツール_search", "pаypal", "say_\u{202e}yas"] {
         let grant =
@@ -570,7 +570,7 @@ fn what_someone_should_look_at_refuses_no_bundle() {
 }
 
 #[test]
-fn an_id_that_is_none_is_shown() {
+fn refused_annotation_shows_the_value_found() {
     let long = "x".repeat(129);
     for (id, shown) in [
         ("@id(\"a b\")", "found `a b`"),

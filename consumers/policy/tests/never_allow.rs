@@ -1,4 +1,4 @@
-//! An error is never an allow: whatever is done to the arguments of a call that is denied, it is not allowed.
+//! An error is never an allow: no change of the arguments of a denied call makes it allowed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Replay, Told, airline, kernel, payload, service_agent};
 
-/// What a tool that was called before answered; and a call that is denied.
+/// A call that is denied, after other calls with their results.
 struct Denied {
     bundle: Arc<Bundle>,
     before: Vec<(&'static str, Value, Value)>,
@@ -123,7 +123,7 @@ const VALUES: &[&str] = &[
     "sets.equivalent(input.roles, ['admin', 'guest'])",
 ];
 
-/// With each, a call of which the value is true is not allowed.
+/// Each denies, or asks about, a call whose value is true.
 const POLICIES: &[&str] = &[
     "@id(\"g\") permit (principal, action, resource);
      @id(\"r\") @severity(\"high\") forbid (principal, action, resource) when { context has v && context.v };",
@@ -171,7 +171,7 @@ fn plain(value: &str, policies: &str) -> Arc<Bundle> {
     Arc::new(Bundle::compile(&BundleFiles(files)).unwrap_or_else(|problems| panic!("{problems:?}")))
 }
 
-/// What is done to one value of the arguments, counted from the root.
+/// A change of one value of the arguments.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Quote,
@@ -208,7 +208,7 @@ fn changes() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// What is done to the whole text. Half an id that is another id is another call, so a text is only cut where that cannot be.
+/// Changes the whole text.
 fn whole(text: &str, what: usize, at: usize) -> Vec<u8> {
     let text = match what {
         0 => text.get(..at % text.len()).unwrap_or_default().to_owned(),
@@ -306,7 +306,7 @@ fn check(denied: &Denied, change: Change, at: usize, what: usize) {
 }
 
 #[test]
-fn well_formed_they_are_denied() {
+fn unchanged_calls_are_denied() {
     for denied in AIRLINE.iter() {
         let (decision, errors) = denied.decided(denied.arguments.to_string().as_bytes());
         assert_eq!((decision, errors), (Decision::Deny, vec![]), "{} {}", denied.tool, denied.arguments);
@@ -323,7 +323,7 @@ fn well_formed_they_are_denied() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn no_change_of_its_arguments_makes_a_denied_call_allowed(
+    fn changed_arguments_never_turn_a_deny_into_an_allow(
         change in changes(),
         at in any::<prop::sample::Index>(),
         what in 0..32_usize,

@@ -1,8 +1,8 @@
-//! JSON as tools read it, into CEL values.
+//! Reads JSON into CEL values, as tools read it.
 //!
-//! Parsers agree on most texts and disagree on some. What all that read it read alike is read here as well, though RFC 8259
-//! has no word for it (a byte order mark in front, control characters in texts, `Infinity`). What they read differently, or
-//! cannot hold, is marked where it stands ([`Unread`]): the rest can be read.
+//! The reader accepts texts beyond RFC 8259 that parsers either refuse or read alike: a byte order mark in front, control
+//! characters in texts, `Infinity`. It marks a value that parsers read differently, or that no type holds, in its place
+//! ([`Unread`]), and reads the rest.
 
 use cel::common::types::{CelBool, CelDouble, CelList, CelNull, CelString};
 use cel::common::value::Val;
@@ -147,7 +147,7 @@ impl<'j> Reader<'j> {
             }
         }
         self.expect(b']')?;
-        // Its length, and at which index what stands, depend on all of it.
+        // Length and indices depend on each element.
         Ok(match unread {
             None => Ok(Box::new(CelList::from(items))),
             Some(why) => Err(why),
@@ -175,7 +175,7 @@ impl<'j> Reader<'j> {
         Ok(Ok(Box::new(Object::read(entries))))
     }
 
-    /// A text. Half of a surrogate pair reads as U+FFFD: no text has it, and tools put that, or something else, in its place.
+    /// Reads a text. A lone surrogate, which no text contains, reads as U+FFFD.
     fn string(&mut self) -> Result<String, NotJson> {
         self.at += 1;
         let plain = self.plain();
@@ -259,7 +259,7 @@ impl<'j> Reader<'j> {
             match self.next() {
                 Some(b'"') => drop(self.string()?),
                 Some(byte @ (b'{' | b'[')) => {
-                    // The closing one stands two behind it.
+                    // In ASCII the closing bracket follows at a distance of two.
                     open.push(byte + 2);
                     self.at += 1;
                 }
@@ -331,15 +331,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_serde_json_writes_is_read_as_it_was(value in any_json(), pretty in any::<bool>()) {
+        fn serde_json_output_reads_back_equal(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
             let read = read(text.unwrap().as_bytes()).unwrap().unwrap();
             prop_assert!(same(read.as_ref(), &value), "{value} {read:?}");
         }
 
-        /// What serde_json takes is taken, whatever it is; and nothing is taken that is not JSON but for what stands above.
+        /// The reader accepts all that serde_json accepts, and beyond it only the listed extensions.
         #[test]
-        fn any_text_is_read_or_refused_as_serde_json_does(text in "[\\[\\]{}:,\" 0-9eE.+\\-\\\\utrfalsn]{0,24}") {
+        fn any_text_is_accepted_or_refused_as_by_serde_json(text in "[\\[\\]{}:,\" 0-9eE.+\\-\\\\utrfalsn]{0,24}") {
             let (found, expected) = (read(text.as_bytes()), serde_json::from_str::<Value>(&text));
             match (&found, &expected) {
                 (Ok(_), Err(e)) => prop_assert!(

@@ -39,8 +39,8 @@ impl<'a> FactValue<'a> {
     }
 }
 
-/// The key under which a kind keeps where a result stands that may have stated a fact of it and could not be read. No fact has
-/// it (see `is_key`).
+/// Key of the entry that marks the last result which may state a fact of a kind and could not be read. No fact has this key
+/// (see `is_key`).
 pub(super) const DOUBT: &str = "\u{fffd}";
 
 impl StoredFact {

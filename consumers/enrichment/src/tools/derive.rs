@@ -20,7 +20,7 @@ const MAX_REFERRED: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct Stated {
     pub(crate) facts: BTreeSet<(String, String)>,
-    /// Kinds of which it may state one: an expression erred.
+    /// Kinds of which the result may state a fact: an expression erred.
     pub(crate) doubted: BTreeSet<String>,
     /// What each of them says: the result.
     pub(crate) content: Option<Result<Json, NotJson>>,
@@ -92,7 +92,7 @@ impl Tools {
             return stated;
         }
         let content = Json::parse(result.content.data);
-        // Words say nothing. What was meant as JSON says something, even if it cannot be read.
+        // Plain text states nothing. Broken JSON may state something.
         if matches!(content, Err(NotJson::Syntax { .. })) && !json::is_meant_as_json(result.content.data) {
             return stated;
         }

@@ -24,7 +24,7 @@ impl Finding {
     pub const DERIVED_TYPE: &'static str = "derived_type";
     /// The expression that says which facts a call refers to failed: those are not listed.
     pub const REFERS_ERROR: &'static str = "refers_error";
-    /// An expression that says what a result states failed: facts of that kind are not certain any more.
+    /// An expression that extracts a fact from a result failed: facts of that kind are no longer certain.
     pub const STATES_ERROR: &'static str = "states_error";
     /// A policy could not be evaluated.
     pub const POLICY_ERROR: &'static str = "policy_error";
