@@ -113,15 +113,30 @@ impl Session {
         let Some(tools) = tools.filter(|_| says_something) else { return };
         let stated = tools.state(self, event, result);
         applied.findings.extend(stated.findings);
+        for kind in stated.outdated {
+            self.forget_kind(&kind, applied);
+        }
         for kind in stated.doubted {
-            // Beyond the limits, too: there is one a kind, and without it an outdated fact would count.
-            self.store.put_fact(&kind, DOUBT, FactValue::parse(b""), offset);
-            applied.changes.push(Change::Fact { kind, key: DOUBT.to_owned() });
+            if self.store.fact(&kind, DOUBT).is_some() || self.has_room(fact_size(&kind, DOUBT, b""), limits)
+            {
+                self.store.put_fact(&kind, DOUBT, FactValue::parse(b""), offset);
+                applied.changes.push(Change::Fact { kind, key: DOUBT.to_owned() });
+            } else {
+                self.forget_kind(&kind, applied);
+            }
         }
         let Some(content) = stated.content else { return };
         for (kind, key) in stated.facts {
             let says = FactValue { bytes: result.content.data, json: content.clone() };
             self.keep_fact(kind, key, says, offset, limits, applied);
+        }
+    }
+
+    /// Removes all facts of a kind. In a session at its limit, a missing fact is an error for its readers.
+    fn forget_kind(&mut self, kind: &str, applied: &mut Applied) {
+        for key in self.store.keys(kind) {
+            self.store.remove_fact(kind, &key);
+            applied.changes.push(Change::FactGone { kind: kind.to_owned(), key });
         }
     }
 

@@ -178,6 +178,11 @@ impl Store {
         Some(Fact { kind, key, value: &fact.bytes, offset: fact.offset })
     }
 
+    /// The keys of all facts of a kind.
+    pub(super) fn keys(&self, kind: &str) -> Vec<String> {
+        self.facts.get(kind).into_iter().flat_map(|facts| facts.0.keys().cloned()).collect()
+    }
+
     pub(super) fn call(&self, call_id: &str) -> Option<&StoredCall> {
         self.calls.get(call_id)
     }

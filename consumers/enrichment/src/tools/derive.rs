@@ -22,6 +22,8 @@ pub(crate) struct Stated {
     pub(crate) facts: BTreeSet<(String, String)>,
     /// Kinds of which the result may state a fact: an expression erred.
     pub(crate) doubted: BTreeSet<String>,
+    /// Kinds whose facts the result may replace, under keys that are unknown.
+    pub(crate) outdated: BTreeSet<String>,
     /// What each of them says: the result.
     pub(crate) content: Option<Result<Json, NotJson>>,
     pub(crate) findings: Vec<Finding>,
@@ -84,8 +86,9 @@ impl Tools {
         let mut stated = Stated::default();
         let call = session.stored_call(result.call_id);
         if call.is_none() && session.limited() {
-            // The call may have been dropped for want of room, and its tool may state any kind.
-            stated.doubted.clone_from(&self.kinds);
+            // The session may have dropped the call for want of room, so the tool is unknown.
+            let own = self.tools.values().flat_map(|tool| tool.states.iter().skip(self.default.states.len()));
+            stated.outdated = own.map(|states| states.kind.clone()).collect();
         }
         let tool = call.map_or(&self.default, |call| self.tool(&call.tool));
         if tool.states.is_empty() {
