@@ -1,14 +1,34 @@
 //! The digest of an event's content: by it an event that comes again is known to be the same one (ADR 0015).
 
+use std::cell::RefCell;
+
 use agentgov_schemas::event::{ActionEvent, Payload};
 
 /// 16 bytes of the content's digest.
 pub(super) type Digest = [u8; 16];
 
+/// Most bytes that are kept for the next event.
+const MOST_KEPT: usize = 64 << 10;
+
+thread_local! {
+    /// Where the fields are put, kept from event to event.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The digest of whatever a policy can see of `event` or a session takes in, but `occurred_at`. It is of the payloads' bytes:
 /// the digests that an event claims for them are a claim.
 pub(super) fn of(event: &ActionEvent<'_>) -> Digest {
-    let mut fields = Fields(Vec::with_capacity(capacity(event)));
+    BYTES.with_borrow_mut(|bytes| {
+        let mut fields = Fields(std::mem::take(bytes));
+        fields.0.clear();
+        put(&mut fields, event);
+        let digest = blake3::hash(&fields.0);
+        *bytes = if fields.0.capacity() <= MOST_KEPT { fields.0 } else { Vec::new() };
+        digest.as_bytes().first_chunk().copied().unwrap_or_default()
+    })
+}
+
+fn put(fields: &mut Fields, event: &ActionEvent<'_>) {
     fields.text(event.event_id);
     fields.text(event.r#type);
     fields.text(event.environment);
@@ -35,8 +55,6 @@ pub(super) fn of(event: &ActionEvent<'_>) -> Digest {
         fields.part(result.is_error.as_ref(), |fields, is_error| fields.0.push(u8::from(*is_error)));
         fields.payload(&result.content);
     });
-    let digest = blake3::hash(&fields.0);
-    digest.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 /// Fields one after the other, each so that its end is known: no two events have the same bytes.
@@ -69,14 +87,4 @@ impl Fields {
             put(self, part);
         }
     }
-}
-
-/// About as many bytes as the fields take, so that the buffer rarely grows.
-fn capacity(event: &ActionEvent<'_>) -> usize {
-    let said = event.message.as_ref().and_then(|message| message.content.as_ref());
-    let arguments = event.tool.as_ref().map(|tool| &tool.arguments);
-    let content = event.result.as_ref().map(|result| &result.content);
-    let payloads: usize =
-        [said, arguments, content].into_iter().flatten().map(|payload| payload.data.len()).sum();
-    payloads + 256
 }
