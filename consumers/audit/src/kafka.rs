@@ -1,19 +1,24 @@
 //! Reading topics from their start to their end, and how far groups are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::topology::AUDIT_GROUP;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::AuditError;
 
 /// How long Kafka may take to answer.
 const CALL: Duration = Duration::from_secs(15);
+/// How often the client reports how far it has fetched.
+const STATISTICS: Duration = Duration::from_secs(1);
 /// How long to wait before a group that is on its way to another coordinator is asked about again.
 const MOVING: Duration = Duration::from_millis(200);
 
@@ -47,8 +52,46 @@ pub type Partitions = BTreeMap<i32, Bounds>;
 /// Reads a topic from its start to the end that each partition has when reading begins.
 pub struct Reader<'a> {
     topic: &'a str,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Fetched>,
     bounds: Partitions,
+}
+
+/// How far the client has fetched, of all partitions together. Batches of an aborted transaction deliver no message: of them only
+/// this moves.
+#[derive(Debug, Default)]
+struct Fetched(AtomicI64);
+
+impl ClientContext for Fetched {
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        self.0.store(partitions.map(|partition| partition.next_offset.max(0)).sum(), Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for Fetched {}
+
+/// Time since the last sign of life: a message, the end of a partition, or progress of the fetches.
+struct Silence {
+    heard: Instant,
+    fetched: i64,
+}
+
+impl Silence {
+    const fn new(now: Instant) -> Self {
+        Self { heard: now, fetched: 0 }
+    }
+
+    const fn hears(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// True if there was no sign of life for [`CALL`]. `fetched` is how far the client has fetched by now.
+    fn lasts(&mut self, now: Instant, fetched: i64) -> bool {
+        if fetched != self.fetched {
+            *self = Self { heard: now, fetched };
+        }
+        now.saturating_duration_since(self.heard) > CALL
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -85,11 +128,11 @@ impl<'a> Reader<'a> {
         }
         let mut open: BTreeSet<i32> = from.elements().iter().map(|element| element.partition()).collect();
         consumer.assign(&from).map_err(failed)?;
-        let mut heard = Instant::now();
+        let mut silence = Silence::new(Instant::now());
         while !open.is_empty() {
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    silence.hears(Instant::now());
                     let (partition, offset) = (message.partition(), message.offset());
                     if !open.contains(&partition) {
                         continue;
@@ -106,22 +149,33 @@ impl<'a> Reader<'a> {
                     }
                     if offset >= end.saturating_sub(1) {
                         open.remove(&partition);
-                        let mut done = TopicPartitionList::new();
-                        done.add_partition(topic, partition);
-                        consumer.pause(&done).map_err(failed)?;
+                        pause(&consumer, topic, partition).map_err(failed)?;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);
-                    heard = Instant::now();
+                    silence.hears(Instant::now());
+                    pause(&consumer, topic, partition).map_err(failed)?;
                 }
-                Some(Err(error)) if heard.elapsed() > CALL => return Err(failed(error)),
-                None if heard.elapsed() > CALL => return Err(AuditError::Silent { topic: topic.to_owned() }),
-                Some(Err(_)) | None => {}
+                other => {
+                    if silence.lasts(Instant::now(), consumer.context().0.load(Ordering::Relaxed)) {
+                        return Err(match other {
+                            Some(Err(error)) => failed(error),
+                            _ => AuditError::Silent { topic: topic.to_owned() },
+                        });
+                    }
+                }
             }
         }
         Ok(bounds)
     }
+}
+
+/// Fetches no more of a partition that has been read: its progress would count as a sign of life of the others.
+fn pause(consumer: &BaseConsumer<Fetched>, topic: &str, partition: i32) -> Result<(), KafkaError> {
+    let mut done = TopicPartitionList::new();
+    done.add_partition(topic, partition);
+    consumer.pause(&done)
 }
 
 /// The offset after the last record of each partition of a topic, committed or not.
@@ -177,12 +231,79 @@ fn is_moving(error: &KafkaError) -> bool {
     matches!(code, Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator))
 }
 
-fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer, KafkaError> {
+fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer<Fetched>, KafkaError> {
     kafka
         .consumer_config(group)
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "20")
-        .create()
+        .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
+        .create_with_context(Fetched::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::*;
+
+    /// The looks after the start: seconds, whether a message comes right before, and how far the client has fetched.
+    fn lasts(looks: &[(u64, bool, i64)]) -> Vec<bool> {
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        let look = |(seconds, message, fetched): &(u64, bool, i64)| {
+            let now = start + Duration::from_secs(*seconds);
+            if *message {
+                silence.hears(now);
+            }
+            silence.lasts(now, *fetched)
+        };
+        looks.iter().map(look).collect()
+    }
+
+    #[test]
+    fn fetches_that_deliver_nothing_are_no_silence() {
+        let cases = [
+            (&[(15, false, 0), (16, false, 0)][..], &[false, true][..], "nothing at all"),
+            (
+                &[(10, true, 0), (20, false, 0), (26, false, 0)],
+                &[false, false, true],
+                "a message, then nothing",
+            ),
+            (
+                &[(10, false, 100), (20, false, 200), (30, false, 300), (600, false, 400)],
+                &[false; 4],
+                "an aborted transaction that takes minutes: fetches go on",
+            ),
+            (&[(10, false, 100), (25, false, 100), (26, false, 100)], &[false, false, true], "fetches end"),
+        ];
+        for (looks, expected, why) in cases {
+            assert_eq!(lasts(looks), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_client_reports_how_far_it_has_fetched() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 1, 1).unwrap();
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        for _ in 0..30 {
+            producer.send(BaseRecord::<(), str>::to("a").partition(0).payload("x")).unwrap();
+        }
+        producer.flush(Duration::from_secs(60)).unwrap();
+        let consumer = consumer(&KafkaEndpoint::at(cluster.bootstrap_servers()), "audit").unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset("a", 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let began = Instant::now();
+        while consumer.context().0.load(Ordering::Relaxed) < 30 {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            drop(consumer.poll(Duration::from_millis(100)));
+        }
+    }
 }
