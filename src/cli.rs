@@ -113,6 +113,9 @@ pub struct Up {
     /// Keep the stack's data here; default: a temporary folder that is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Go on behind records that retention deleted before they were read.
+    #[arg(long)]
+    pub accept_gap: bool,
 }
 
 /// `run`.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::print::{Text, text};
 
 /// A command's failure.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// The process's exit code.
     pub code: ExitCode,
@@ -17,7 +17,7 @@ pub struct Failure {
     problems: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum What {
     /// One line, raw.
     Line(String),

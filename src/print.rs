@@ -331,6 +331,10 @@ pub mod capture {
     }
 }
 
+/// Tests that set the process's panic hook, or watch for panics, hold this.
+#[cfg(test)]
+pub static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +360,7 @@ mod tests {
 
     #[test]
     fn a_panic_that_quotes_a_record_is_escaped() {
+        let _alone = HOOK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(panicked));
         let printed = capture::lines(|| {

@@ -1,6 +1,6 @@
 //! The stages by name, each running in a thread of this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,9 @@ pub struct Running {
     stop: Stop,
     /// Of all threads of this process, until the stages have ended.
     panics: Watch,
-    stages: Vec<(Health, JoinHandle<Result<(), StageError>>)>,
+    stages: Vec<(Health, JoinHandle<Result<(), Failure>>)>,
+    /// Why a stage ended by itself: the first of them.
+    first: Arc<Mutex<Option<Failure>>>,
 }
 
 impl Running {
@@ -41,6 +43,7 @@ impl Running {
         }
         let stop = Stop::default();
         let panics = Watch::new(stop.clone());
+        let first = Arc::<Mutex<Option<Failure>>>::default();
         let mut stages = Vec::new();
         for name in names {
             let health = Health::new(name.as_str());
@@ -57,9 +60,15 @@ impl Running {
                 // The evaluator compiles what was pushed.
                 .stack_size(STACK)
                 .spawn({
-                    let stop = stop.clone();
+                    let (stop, first) = (stop.clone(), Arc::clone(&first));
                     move || {
-                        let ended = run(config);
+                        let ended = run(config).map_err(Failure::from);
+                        if let Err(failure) = &ended {
+                            first
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .get_or_insert_with(|| failure.clone());
+                        }
                         // One stage's end is the process's: half a pipeline that looks alive helps nobody.
                         stop.ask();
                         ended
@@ -68,7 +77,7 @@ impl Running {
                 .map_err(|e| Failure::new(ExitCode::Failed, format!("starting a thread for {name}: {e}")))?;
             stages.push((health, thread));
         }
-        Ok(Self { stop, panics, stages })
+        Ok(Self { stop, panics, stages, first })
     }
 
     /// To ask the stages to end.
@@ -106,6 +115,10 @@ impl Running {
                 if let Some(panic) = self.panics.panic() {
                     return Err(panic.into());
                 }
+                // A stage that ended by itself asked the others to stop: its reason is the process's.
+                if let Some(failure) = self.first.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                    return Err(failure);
+                }
                 return Err(Failure::all(
                     ExitCode::Failed,
                     &format!("stopped while waiting for {what}"),
@@ -129,10 +142,10 @@ impl Running {
         let mut first = Ok(());
         for (health, thread) in self.stages.drain(..) {
             let ended = thread.join().unwrap_or_else(|_| {
-                Err(StageError::Internal(format!("{}: panicked", health.snapshot().stage)))
+                Err(StageError::Internal(format!("{}: panicked", health.snapshot().stage)).into())
             });
             if first.is_ok() {
-                first = ended.map_err(Failure::from);
+                first = ended;
             }
         }
         // Whichever thread panicked: that is why the others ended.
@@ -182,6 +195,7 @@ mod tests {
 
     #[test]
     fn any_length_of_time_is_waited_for() {
+        let _alone = crate::print::HOOK.lock().unwrap_or_else(PoisonError::into_inner);
         let topology = Arc::new(Topology::embedded().unwrap());
         let endpoints = Endpoints {
             kafka: agentgov_connect::KafkaEndpoint::default(),
@@ -192,5 +206,21 @@ mod tests {
         running.wait("nothing", Duration::MAX, |_| Ok(true)).unwrap();
         let late = running.wait("what never comes", Duration::ZERO, |_| Ok(false));
         assert!(late.is_err());
+    }
+
+    #[test]
+    fn a_stage_that_ends_by_itself_gives_the_reason_and_the_exit_code() {
+        let _alone = crate::print::HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+        for (first, code) in [
+            (None, ExitCode::Failed),
+            (Some(Failure::new(ExitCode::Overtaken, "retention was faster")), ExitCode::Overtaken),
+        ] {
+            let stop = Stop::default();
+            let panics = Watch::new(stop.clone());
+            let running = Running { stop, panics, stages: Vec::new(), first: Arc::new(Mutex::new(first)) };
+            running.stop().ask();
+            let failure = running.wait("what never comes", Duration::MAX, |_| Ok(false)).unwrap_err();
+            assert_eq!(failure.code, code, "{failure}");
+        }
     }
 }

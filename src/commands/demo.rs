@@ -47,7 +47,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
-    let pipeline = Pipeline::start(topology, None, global, &progress)?;
+    let pipeline = Pipeline::start(topology, None, false, global, &progress)?;
     let flowing = Instant::now();
     let import = import::publish(import, &pipeline.endpoints, &pipeline.topology, &progress)?;
 

@@ -104,13 +104,14 @@ impl Pipeline {
     pub fn start(
         topology: Arc<Topology>,
         data: Option<PathBuf>,
+        accept_gap: bool,
         global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
         let Stack { endpoints, topology, bundle, env } =
             Stack::start(topology, data, None, global, progress)?;
         let step = progress.step("starting the stages");
-        let running = Running::start(&["all".to_owned()], &endpoints, &topology, false)?;
+        let running = Running::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
         let pipeline = Self { endpoints, topology, bundle, running, env };
         pipeline.wait("the stages to be ready", Duration::from_secs(60), |running| {
             Ok(running.health().iter().all(|stage| stage.not_ready.is_empty()))

@@ -15,7 +15,8 @@ use crate::progress::Progress;
 
 pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
-    let pipeline = Pipeline::start(context::topology(global)?, args.data.clone(), global, &progress)?;
+    let pipeline =
+        Pipeline::start(context::topology(global)?, args.data.clone(), args.accept_gap, global, &progress)?;
     stay(pipeline, global.json)?;
     Ok(ExitCode::Done)
 }
