@@ -42,8 +42,8 @@ impl Decoder {
         if !self.known.contains_key(&id) {
             let schema = match self.registry.schema(SchemaId(id)) {
                 Ok(schema) => parse(schema.text()),
-                Err(error) if error.is_transient() => return Err(error.into()),
-                Err(_) => None,
+                Err(error) if error.is_about_the_id() => None,
+                Err(error) => return Err(error.into()),
             };
             self.known.insert(id, schema);
         }
@@ -141,6 +141,26 @@ mod tests {
     use agentgov_schemas::subject;
 
     use super::*;
+
+    /// Else an audit with a wrong address would compare nothing, and call the log whole.
+    #[test]
+    fn an_address_where_no_registry_answers_ends_the_audit() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
+                .unwrap();
+        });
+        let registry = SchemaRegistry::new(&agentgov_connect::RegistryEndpoint::at(url)).unwrap();
+        let refused = Decoder::new(registry).decode(&[0, 0, 0, 0, 7, 1]).map(|record| record.is_some());
+        server.join().unwrap();
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("the API of a schema registry"), "{message}");
+    }
 
     #[test]
     fn a_datum_that_is_cut_off_anywhere_is_no_record() {

@@ -14,8 +14,6 @@ use crate::{Health, StageError, Stop};
 
 /// How often an id is asked about again.
 const RECHECK: Duration = Duration::from_secs(10);
-/// What the client expects of a schema's text: what the registry holds under the id is no Avro schema.
-const NO_AVRO: &str = "an Avro schema";
 
 /// The schemas that this process has met. One a thread: it needs no lock.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl SchemaCache {
                     self.known.insert(id, Arc::clone(&schema));
                     return SchemaLookup::Known(schema);
                 }
-                Some(Err(error)) if is_about_the_id(&error) => {
+                Some(Err(error)) if error.is_about_the_id() => {
                     health.clear("registry");
                     return SchemaLookup::Unknown(error.to_string());
                 }
@@ -100,7 +98,7 @@ impl SchemaCache {
                             });
                         }
                     }
-                    Ok((_, Err(error))) if is_about_the_id(&error) => {
+                    Ok((_, Err(error))) if error.is_about_the_id() => {
                         self.missing = true;
                         health.not_ready(
                             "schema_id",
@@ -157,16 +155,6 @@ impl SchemaCache {
             Some(Err(error @ RegistryError::Unavailable { .. })) => Err(unavailable(error.to_string())),
             Some(Err(error)) => Err(StageError::Config(error.to_string())),
         }
-    }
-}
-
-/// True if the registry did answer, and it is the id that is wrong. Whatever else a registry says, e.g. that a password has
-/// expired, is said of no record.
-fn is_about_the_id(error: &RegistryError) -> bool {
-    match error {
-        RegistryError::UnknownId { .. } => true,
-        RegistryError::Unexpected { expected, .. } => *expected == NO_AVRO,
-        _ => false,
     }
 }
 

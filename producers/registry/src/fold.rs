@@ -124,8 +124,8 @@ impl Schemas {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => match self.registry.schema(id) {
                 Ok(schema) => unknown.insert(schema),
-                // Unreadable for good, unlike a registry that is away.
-                Err(error) if !error.is_transient() => return Ok(Err(error.to_string())),
+                // Unreadable for good, unlike where a registry is away, or something else answers in its place.
+                Err(error) if error.is_about_the_id() => return Ok(Err(error.to_string())),
                 Err(error) => return Err(error.into()),
             },
         };

@@ -84,7 +84,20 @@ impl RegistryError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Refused { .. })
     }
+
+    /// Returns true if the registry did answer, and the id itself is wrong. Any other error, e.g. an expired password or a
+    /// URL where no registry listens, says nothing of a record.
+    pub fn is_about_the_id(&self) -> bool {
+        match self {
+            Self::UnknownId { .. } => true,
+            Self::Unexpected { expected, .. } => *expected == NO_AVRO,
+            _ => false,
+        }
+    }
 }
+
+/// What an id must stand for; anything else a registry answers is no word on the id.
+const NO_AVRO: &str = "an Avro schema";
 
 #[derive(Deserialize)]
 struct IdAnswer {
@@ -136,7 +149,7 @@ impl SchemaRegistry {
             (StatusCode::NOT_FOUND, _) => Err(RegistryError::UnknownId { url, id: id.0 }),
             (status, body) => {
                 let answer: Referring = parse(&url, status, &body, "a schema")?;
-                let wrong = |found| RegistryError::Unexpected { url, expected: "an Avro schema", found };
+                let wrong = |found| RegistryError::Unexpected { url, expected: NO_AVRO, found };
                 match resolve(answer, &mut |reference| self.referred(reference)) {
                     Ok(text) => Schema::parse(&text).map_err(|e| wrong(e.to_string())),
                     Err(Unresolved::Wrong(found)) => Err(wrong(found)),
@@ -158,7 +171,7 @@ impl SchemaRegistry {
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Err(RegistryError::Unexpected {
                 url,
-                expected: "an Avro schema",
+                expected: NO_AVRO,
                 found: format!(
                     "a reference to subject {subject} version {version}, which the registry does not have"
                 ),
@@ -285,5 +298,33 @@ mod tests {
         let told = format!("{refused} {refused:?} {registry:?}");
         assert!(told.contains("403") && told.contains("user `evaluator`"), "{told}");
         assert!(!told.contains("hunter2"), "{told}");
+    }
+
+    /// A registry's word on an id leads to a reject; that of something else that answers at its address must not.
+    #[test]
+    fn only_a_registry_says_that_an_id_is_wrong() {
+        for (status, body, is_about_the_id) in [
+            ("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#, true),
+            ("404 Not Found", "<html>no such page</html>", false),
+            ("404 Not Found", r#"{"message":"no such page"}"#, false),
+            ("200 OK", r#"{"schema":"no schema"}"#, true),
+            ("200 OK", "Ok.", false),
+            ("503 Unavailable", "", false),
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            });
+            let registry = SchemaRegistry::new(&RegistryEndpoint::at(url)).unwrap();
+            let error = registry.schema(SchemaId(7)).unwrap_err();
+            server.join().unwrap();
+            assert_eq!(error.is_about_the_id(), is_about_the_id, "{status} {body}: {error}");
+        }
     }
 }
