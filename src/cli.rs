@@ -281,6 +281,7 @@ pub enum SessionCommand {
     /// Event by event: what happened, what was known then, the verdict, the policy's text.
     Show {
         /// The session's id, or its label.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         session: String,
         /// Its tenant; needed only if two tenants have such a session.
         #[arg(long)]
@@ -572,6 +573,8 @@ impl Cli {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .fmt_fields(fields.delimited(" "))
+            // A file of log lines has no colours in it.
+            .with_ansi(console::user_attended_stderr() && console::colors_enabled_stderr())
             // It would tell of a stderr that is gone on stderr, and panic.
             .log_internal_errors(false)
             .with_writer(std::io::stderr)

@@ -53,9 +53,19 @@ impl Stack {
         let helper = std::env::current_exe().or_exit(ExitCode::Failed)?;
         let listener = Arc::clone(progress);
         let mut options = Options::new(helper).progress(move |event| listener.stack(&event));
-        options.data_dir = data;
+        options.data_dir.clone_from(&data);
         options.backend = backend;
         let env = TestEnv::start(options).or_report(ExitCode::TryAgain)?;
+        if let (Some(data), BackendKind::External) = (data, env.backend()) {
+            return Err(Failure::new(
+                ExitCode::Usage,
+                format!(
+                    "--data {} is for a stack that is started here, and AGENTGOV_KAFKA and its like, AGENTGOV_STACK or AGENTGOV_BACKEND \
+                     name one that runs already; unset them, or leave --data out",
+                    data.display()
+                ),
+            ));
+        }
         let endpoints = match env.backend() {
             // Only its owner knows how to log in.
             BackendKind::External => context::endpoints(global)?,

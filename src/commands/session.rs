@@ -7,7 +7,7 @@ use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::catalogue;
-use agentgov_schemas::escape::EscapedBytes;
+use agentgov_schemas::escape::{EscapedBytes, shell_word};
 use serde_json::Value;
 
 use crate::cli::{Global, SessionCommand};
@@ -36,7 +36,11 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
         }
         [one] => one,
         several => {
-            let lines = several.iter().map(|f| format!("--tenant {} {}", f.tenant_id, f.session_id));
+            // As words of a shell, where they can be such.
+            let word =
+                |text: &str| shell_word(text).map_or_else(|| format!("{text:?}"), |word| word.into_owned());
+            let lines =
+                several.iter().map(|f| format!("--tenant {} {}", word(&f.tenant_id), word(&f.session_id)));
             return Err(Failure::all(
                 ExitCode::Usage,
                 &format!("`{session}` may mean several sessions:"),
