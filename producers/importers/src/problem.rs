@@ -1,5 +1,6 @@
 //! What is wrong with a file, and what of it is not imported.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,6 +10,8 @@ use crate::json::{Kind, Value};
 const KEPT: usize = 20;
 /// Most kinds of notes; a field's name may be anything.
 const KINDS: usize = 50;
+/// Most characters of a name or text of the file in a message.
+const SHOWN: usize = 40;
 
 /// What is wrong with a line of a file: shown as `file:line: message`. May hold any text of the file: escape it before a
 /// person sees it.
@@ -121,9 +124,16 @@ impl Notes {
     }
 }
 
+/// A text of the file for a message: its start, if it is long.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
+
 /// A JSON value in a few words, for "found …".
 pub(crate) fn found(value: Option<Value<'_>>) -> String {
-    const SHOWN: usize = 40;
     let Some(value) = value else { return "nothing".to_owned() };
     match value.kind() {
         Kind::Array => format!("an array of {}", value.items().count()),
@@ -134,6 +144,6 @@ pub(crate) fn found(value: Option<Value<'_>>) -> String {
             let more = if cut.len() < text.len() { "…" } else { "" };
             format!("{}{more}", serde_json::Value::from(cut))
         }
-        Kind::Null | Kind::Bool | Kind::Number => value.as_written().chars().take(SHOWN).collect(),
+        Kind::Null | Kind::Bool | Kind::Number => cut(&value.as_written()).into_owned(),
     }
 }

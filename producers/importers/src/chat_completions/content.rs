@@ -7,6 +7,7 @@ use super::media;
 use super::reader::{Reader, name};
 use super::run::{Answer, Call};
 use crate::json::{Kind, Object, Value};
+use crate::problem::cut;
 
 /// What was read of a content.
 #[derive(Debug, Default)]
@@ -76,7 +77,7 @@ fn part(reader: &mut Reader<'_>, at: &str, value: Value<'_>, content: &mut Conte
         Some(kind) if media::is_kind(kind) => add(content, Some(media::described(reader, at, kind, value))),
         kind => {
             let kind = kind.unwrap_or("without a type");
-            reader.note(&format!("messages[].content[] of type {kind} is imported as its digest"), at);
+            reader.note(&format!("messages[].content[] of type {} is imported as its digest", cut(kind)), at);
             let bytes = value.bytes();
             add(content, Some(format!("[{kind}, {} bytes, sha256:{}]", bytes.len(), Digest::of(bytes))));
         }
@@ -102,7 +103,7 @@ fn add(content: &mut Content, text: Option<String>) {
 /// An answer that is a part of a user's message.
 fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
     let inner = match fields.some("content") {
-        // A result within a result would be one of another call.
+        // A result within a result would be one of another call, and may hold the next: so this does not recurse.
         Some(inner) if !holds_answers(inner) => {
             content(reader, &format!("{at}.content"), Some(inner), true).text
         }
@@ -121,8 +122,10 @@ fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
     }
 }
 
+/// Whether a value, or an item of it, is a part that has to do with calls.
 fn holds_answers(value: Value<'_>) -> bool {
-    value.items().any(|item| {
-        item.object().and_then(|part| part.get("type")?.text()).is_some_and(|kind| kind.starts_with("tool_"))
-    })
+    let is_of_call = |value: Value<'_>| {
+        value.object().and_then(|part| part.get("type")?.text()).is_some_and(|kind| kind.starts_with("tool_"))
+    };
+    is_of_call(value) || value.items().any(is_of_call)
 }

@@ -16,6 +16,12 @@ pub(super) fn derive(messages: &mut [Message]) {
     });
     let mut given: HashSet<String> = calls.flatten().map(|call| call.id.clone()).collect();
     given.remove("");
+    let answers = messages.iter().filter_map(|message| match &message.said {
+        Said::Tool(answer) => Some(answer.call_id.clone()),
+        _ => None,
+    });
+    let taken: HashSet<String> = answers.chain(given.iter().cloned()).collect();
+    let mut strays = Strays { taken, message: 0, count: 0 };
     let mut open = Open::default();
     // Of the calls without an id: where each stands, and the id that its answer has.
     let mut renamed: HashMap<(usize, usize), String> = HashMap::new();
@@ -31,7 +37,9 @@ pub(super) fn derive(messages: &mut [Message]) {
                 }
             }
             Said::Tool(answer) => {
-                answered(answer, &message.id, &given, &mut open, &mut renamed);
+                if answered(answer, &given, &mut open, &mut renamed) == Found::Stray {
+                    answer.call_id = strays.id(message.index, &message.id);
+                }
             }
             Said::User { .. } | Said::System { .. } => {}
         }
@@ -45,38 +53,69 @@ pub(super) fn derive(messages: &mut [Message]) {
     }
 }
 
+/// The call of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It has an id, whether or not its call was seen.
+    Id,
+    /// It names no call, and none is open.
+    Stray,
+}
+
+/// Answers without an id and a call: a message may have several.
+struct Strays {
+    /// Ids of the file.
+    taken: HashSet<String>,
+    /// The message of the latest, and how many it has.
+    message: usize,
+    count: usize,
+}
+
+impl Strays {
+    fn id(&mut self, index: usize, message: &str) -> String {
+        if self.message != index {
+            (self.message, self.count) = (index, 0);
+        }
+        let id = match self.count {
+            0 => format!("{message}-answer"),
+            number => format!("{message}-answer-{number}"),
+        };
+        self.count += 1;
+        fresh(id, &self.taken)
+    }
+}
+
 fn answered(
     answer: &mut Answer,
-    message: &str,
     given: &HashSet<String>,
     open: &mut Open,
     renamed: &mut HashMap<(usize, usize), String>,
-) {
+) -> Found {
     if answer.call_id.is_empty()
         && let Some(id) = answer.perhaps_call_id.as_ref().filter(|id| given.contains(*id))
     {
         answer.call_id.clone_from(id);
     }
     if answer.of_user && !answer.call_id.is_empty() {
-        return;
+        return Found::Id;
     }
     if given.contains(&answer.call_id) {
-        return open.answer(&answer.call_id);
+        open.answer(&answer.call_id);
+        return Found::Id;
     }
     let tool = answer.name.as_deref().or(answer.tool.as_deref());
     if answer.call_id.is_empty() {
-        answer.call_id = match open.first(tool, false) {
-            Some(call) => call.id,
-            None => {
-                answer.perhaps_call_id.take().unwrap_or_else(|| fresh(format!("{message}-answer"), given))
-            }
-        };
+        match open.first(tool, false).map(|call| call.id).or_else(|| answer.perhaps_call_id.take()) {
+            Some(id) => answer.call_id = id,
+            None => return Found::Stray,
+        }
     } else if let Some(call) = open.first(tool, true) {
         renamed.insert(call.place, answer.call_id.clone());
     }
+    Found::Id
 }
 
-/// An id that no call of the file has.
+/// An id that is not among these.
 fn fresh(mut id: String, given: &HashSet<String>) -> String {
     while given.contains(&id) {
         id.push('\'');

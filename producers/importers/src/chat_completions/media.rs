@@ -89,8 +89,8 @@ pub(super) fn described(reader: &mut Reader<'_>, at: &str, kind: &str, value: Va
     let mut words = vec![media_type];
     if let Some(data) = data {
         words.push(measured(&data));
-    } else if let Some(url) = url {
-        words.push(url.into_owned());
+    } else if let Some(url) = url.map(|url| without_secrets(&url)).filter(|url| !url.is_empty()) {
+        words.push(url);
     } else if let Some(id) = text(ID) {
         words.push(format!("id {id}"));
     } else {
@@ -115,6 +115,17 @@ fn family(kind: &str) -> &'static str {
     } else {
         "file"
     }
+}
+
+/// A URL without the parts that may let anybody in who has them: user and password, query (a presigned URL's signature) and
+/// fragment.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let split = url.split_once("//").filter(|(scheme, _)| scheme.is_empty() || scheme.ends_with(':'));
+    let Some((scheme, rest)) = split else { return url.to_owned() };
+    let authority = rest.split(['/', '\\']).next().unwrap_or_default();
+    let user = authority.rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}//{}", rest.get(user..).unwrap_or_default())
 }
 
 /// Media type and bytes of a `data:` URL.

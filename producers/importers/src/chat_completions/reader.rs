@@ -9,7 +9,7 @@ use super::ids;
 use super::run::{Answer, Call, Message, Run, Said};
 use super::shape::{MESSAGES, RunAt};
 use crate::json::{Kind, Object, Value};
-use crate::problem::{Notes, found};
+use crate::problem::{Notes, cut, found};
 
 /// Most problems of one run: the next are of the same kind, hardly ever of another.
 const MOST: usize = 20;
@@ -217,7 +217,7 @@ impl Reader<'_> {
                 && !empty.contains(&value.bytes());
             let unread = !KNOWN.contains(&name) || (!is_assistant && of_assistant.contains(&name));
             if says && unread {
-                self.note(&format!("messages[].{name} is not imported"), at);
+                self.note(&format!("messages[].{} is not imported", cut(name)), at);
             }
         }
         for (place, (name, _)) in fields.fields().enumerate() {

@@ -4,7 +4,7 @@
 //! is a run, an array of runs, or an object that has one array of runs among its fields, as tau2's results have `simulations`.
 
 use crate::json::{Kind, Object, Value};
-use crate::problem::found;
+use crate::problem::{cut, found};
 
 /// Names of the messages: chat completions, tau-bench, and others.
 pub(super) const MESSAGES: &[&str] = &["messages", "traj", "conversation", "trajectory"];
@@ -46,8 +46,9 @@ pub(crate) fn runs<'b>(document: Value<'b>) -> Vec<Result<RunAt<'b>, (Value<'b>,
     let fields = document.object().unwrap_or_default();
     let mut lists = fields.fields().filter(|(_, value)| is_list_of_runs(*value));
     match (lists.next(), lists.next()) {
-        (Some((name, list)), None) => listed(name, list),
+        (Some((name, list)), None) => listed(&cut(name), list),
         (Some((one, _)), Some((two, _))) => {
+            let (one, two) = (cut(one), cut(two));
             vec![Err((document, format!("expected one array of runs, found two: {one} and {two}")))]
         }
         _ => vec![Err((document, no_run(document)))],
@@ -81,7 +82,7 @@ fn no_run(value: Value<'_>) -> String {
         );
     };
     let mut names: Vec<String> =
-        fields.fields().map(|(name, _)| name.chars().take(40).collect()).take(NAMES + 1).collect();
+        fields.fields().map(|(name, _)| cut(name).into_owned()).take(NAMES + 1).collect();
     if names.len() > NAMES {
         names.pop();
         names.push("…".to_owned());
@@ -92,6 +93,7 @@ fn no_run(value: Value<'_>) -> String {
     let within = fields.fields().find_map(|(name, value)| {
         let inner = value.object()?;
         let messages = MESSAGES.iter().find(|messages| inner.get(messages).is_some())?;
+        let name = cut(name);
         Some(format!("; {name}.{messages} looks like messages: if each is a whole run, write them out, e.g. jq -c .{name}"))
     });
     format!("expected an object with messages (as {expected}), found {names}{}", within.unwrap_or_default())

@@ -382,6 +382,34 @@ fn fields_that_are_not_imported_are_counted() {
     assert!(notes(RUN).is_empty());
 }
 
+/// A name of the file may be of any length; a message is not.
+#[test]
+fn long_names_are_cut_in_messages() {
+    let long = "é".repeat(100_000);
+    let listed = format!(r#"{{"{long}":[[{{"role":"x"}}]]}}"#);
+    let run = format!(r#"[{{"role":"user","content":[{{"type":"{long}"}}],"{long}":"x"}}]"#);
+    let cut = "é".repeat(40) + "…";
+    assert_eq!(
+        notes(&run),
+        [
+            format!(
+                "messages[].content[] of type {cut} is imported as its digest: once, at line 1, [0].content[0]"
+            ),
+            format!("messages[].{cut} is not imported: once, at line 1, [0]"),
+        ]
+    );
+    let two = format!(r#"{{"{long}":[[{{"role":"x"}}]],"{long}b":[[{{"role":"x"}}]]}}"#);
+    let within = format!(r#"{{"{long}":{{"messages":[]}}}}"#);
+    for file in [listed, two, within] {
+        let found = problems(file.as_bytes());
+        assert!(
+            found.iter().all(|problem| problem.contains(&cut) && problem.len() < 1000),
+            "{}",
+            found[0].len()
+        );
+    }
+}
+
 #[test]
 fn what_may_be_missing() {
     let run = r#"{"task_id":"t","trial":1,"user_id":null,"messages":[],"more":{}}"#;

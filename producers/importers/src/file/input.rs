@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use agentgov_schemas::Digest;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
@@ -83,10 +83,46 @@ impl<'b> Input<'b> {
         let mut raw = BufReader::with_capacity(BUFFER, raw);
         let gzip = raw.fill_buf()?.starts_with(GZIP);
         let unpacked: Box<dyn Read + '_> =
-            if gzip { Box::new(MultiGzDecoder::new(raw)) } else { Box::new(raw) };
+            if gzip { Box::new(Members(Some(GzDecoder::new(raw)))) } else { Box::new(raw) };
         let bytes =
             Digesting { unpacked, gzip, limit: MAX_UNPACKED, count: 0, sha256: Sha256::new(), ending: None };
         Ok(BufReader::with_capacity(BUFFER, bytes))
+    }
+}
+
+/// Unpacks gzip of several members, and passes over zeros behind the last, as gzip(1) does: tapes and block devices pad
+/// with them.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.0 else { return Ok(0) };
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let raw = member.get_mut();
+            let mut padded = false;
+            loop {
+                let rest = raw.fill_buf()?;
+                let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+                if rest.is_empty() {
+                    return Ok(0);
+                }
+                if zeros < rest.len() {
+                    padded |= zeros > 0;
+                    break;
+                }
+                padded = true;
+                raw.consume(zeros);
+            }
+            if padded {
+                let text = "bytes behind the zeros that follow a member";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            self.0 = self.0.take().map(|member| GzDecoder::new(member.into_inner()));
+        }
     }
 }
 

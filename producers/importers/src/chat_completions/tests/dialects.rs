@@ -150,6 +150,106 @@ fn fields_that_are_ignored_may_hold_anything() {
     assert_eq!(story(&file), [format!("tool.response_received #c {deep}")]);
 }
 
+/// Parts within parts: read once, however deep. With a quadratic reading or a recursion this does not end, or overflows.
+#[test]
+fn nested_parts_end() {
+    let import = |content: &str, role: &str| {
+        let file = format!(r#"{{"messages":[{{"role":"{role}","content":{content}}}]}}"#);
+        match parse("f", file.as_bytes(), options()) {
+            Ok(import) => assert_eq!(import.summary().sessions, 1),
+            Err(error) => assert!(matches!(error, ImportError::Problems(_)), "{error}"),
+        }
+    };
+    let result = r#"{"type":"tool_result","tool_use_id":"1","content":"#;
+    let nested = |levels: usize, open: &str, close: &str| {
+        format!("{}\"x\"{}", open.repeat(levels), close.repeat(levels))
+    };
+    import(&format!("[{}]", nested(100_000, result, "}")), "user");
+    for (open, close) in [
+        (result.to_owned(), "}"),
+        (format!("{result}["), "]}"),
+        (format!(r#"{result}{{"content":"#), "}}"),
+        (r#"{"type":"tool_result","content":"#.to_owned(), "}"),
+        (r#"[{"type":"text","text":"t","content":"#.to_owned(), "}]"),
+        (r#"{"type":"text","text":{"value":"#.to_owned(), "}}"),
+        (r#"{"content":"#.to_owned(), "}"),
+        (r#"{"type":"image","image":"#.to_owned(), "}"),
+        (r#"{"type":"refusal","refusal":"#.to_owned(), "}"),
+    ] {
+        let nested = nested(10_000, &open, close);
+        import(&format!("[{nested}]"), "user");
+        import(&format!("[{result}{nested}}}]"), "user");
+        import(&nested, "tool");
+    }
+}
+
+/// A result within a result is of no call that the log has: it stands as the file has it.
+#[test]
+fn a_result_within_a_result_is_taken_as_written() {
+    for inner in [
+        r#"{"type":"tool_result","tool_use_id":"2","content":{"type":"tool_result","tool_use_id":"3","content":"x"}}"#,
+        r#"[{"type":"tool_result","tool_use_id":"2","content" : "x"}]"#,
+        r#"{"type":"tool_use","id":"2","name":"f"}"#,
+    ] {
+        let result = format!(r#"{{"type":"tool_result","tool_use_id":"1","content":{inner}}}"#);
+        let expected = [format!("tool.response_received #1 {inner}")];
+        assert_eq!(story(&format!(r#"[{{"role":"user","content":[{result}]}}]"#)), expected);
+        assert_eq!(story(&format!(r#"[{{"role":"user","content":{result}}}]"#)), expected);
+    }
+}
+
+/// Whoever has a presigned URL has the file: what makes it one does not get into the log.
+#[test]
+fn urls_lose_what_may_be_secret() {
+    for (url, expected) in [
+        ("https://x.test/a.png", "image, https://x.test/a.png"),
+        ("https://x.test/a.png?X-Amz-Signature=SECRET&e=@", "image, https://x.test/a.png"),
+        ("https://x.test/a.png#SECRET", "image, https://x.test/a.png"),
+        ("https://x.test?SECRET", "image, https://x.test"),
+        ("https://ada:SECRET@x.test:8443/a@2x.png?q#f", "image, https://x.test:8443/a@2x.png"),
+        ("https://a:SEC@RET@x.test", "image, https://x.test"),
+        ("//SECRET@x.test/a", "image, //x.test/a"),
+        ("s3://bucket/a@b//c@d", "image, s3://bucket/a@b//c@d"),
+        ("a//b@c", "image, a//b@c"),
+    ] {
+        for part in [
+            format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#),
+            format!(r#"{{"type":"image_url","image_url":"{url}"}}"#),
+            format!(r#"{{"type":"image","source":{{"type":"url","url":"{url}"}}}}"#),
+        ] {
+            let file = format!(r#"[{{"role":"user","content":[{part}]}}]"#);
+            assert_eq!(story(&file), [format!("user.input [{expected}]")], "{part}");
+        }
+    }
+    let file = r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"?SECRET"}}]}]"#;
+    let found = story(file);
+    assert!(found[0].contains("sha256:") && !found[0].contains("SECRET"), "{found:?}");
+}
+
+/// Results of one message that name no call, where none is open.
+#[test]
+fn results_without_a_call_have_ids_of_their_own() {
+    let result = |id: &str| format!(r#"{{"type":"tool_result"{id},"content":"r"}}"#);
+    let message = |ids: &[&str]| {
+        let parts: Vec<String> = ids.iter().map(|id| result(id)).collect();
+        format!(r#"{{"role":"user","content":[{}]}}"#, parts.join(","))
+    };
+    let call = r#"{"role":"assistant","tool_calls":[{"name":"f"}]}"#.to_owned();
+    for (messages, expected) in [
+        (vec![message(&["", "", ""])], vec!["#m0-answer", "#m0-answer-1", "#m0-answer-2"]),
+        (vec![message(&[""]), message(&["", ""])], vec!["#m0-answer", "#m1-answer", "#m1-answer-1"]),
+        (vec![call, message(&["", "", ""])], vec!["f#m0-call-0", "#m0-call-0", "#m1-answer", "#m1-answer-1"]),
+        (
+            vec![message(&["", "", r#","tool_use_id":"m0-answer""#, r#","tool_use_id":"m0-answer-1""#])],
+            vec!["#m0-answer'", "#m0-answer-1'", "#m0-answer", "#m0-answer-1"],
+        ),
+    ] {
+        let found = story(&format!("[{}]", messages.join(",")));
+        let found: Vec<&str> = found.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
 /// Calls and answers without ids find each other; an id that the file has is never given to another call.
 #[test]
 fn ids_are_derived() {
@@ -268,6 +368,14 @@ fn a_packed_file_is_the_same_import() {
     let packed = encoder.finish().unwrap();
     let import = |bytes: &[u8]| parse("f", bytes, options()).unwrap().source_id();
     assert_eq!(import(&packed), import(RUN.as_bytes()));
+    for zeros in [1, 511, 200_000] {
+        let padded = [packed.clone(), vec![0; zeros]].concat();
+        assert_eq!(import(&padded), import(RUN.as_bytes()), "{zeros} zeros");
+        let more = problems(&[padded, packed.clone()].concat());
+        assert!(more.last().unwrap().contains("behind the zeros"), "{more:?}");
+    }
+    let found = problems(&[packed.clone(), b"x".to_vec()].concat());
+    assert!(found.last().unwrap().contains("gzip that is damaged or cut off"), "{found:?}");
     let found = problems(&packed[..packed.len() - 9]);
     assert!(found.last().unwrap().contains("gzip that is damaged or cut off"), "{found:?}");
 }
