@@ -12,6 +12,10 @@ pub const STACK: usize = 64 << 20;
 /// is read on a thread of 2 MiB, too.
 pub const YAML_DEPTH: usize = 40;
 
+/// Longest id of an event, and longest of the other names that stages use as keys or repeat in what they emit, in bytes. In a
+/// key of a changelog a byte may become six; a session's header has up to 64 source ids, an alert repeats eight names.
+pub const ID_BYTES: usize = 4 << 10;
+
 /// Longest text of an Avro schema, in bytes. Ours have less than 20 KiB; what the parser does grows with its square.
 pub const AVRO_SCHEMA_BYTES: usize = 256 << 10;
 

@@ -431,7 +431,7 @@ fn id_too_large_to_be_a_key() {
     let after = case.writer.write_event(&call(case.event(), 1, "think", "c2", b"{}"));
     case.goes_on();
     assert_eq!(case.is_kept(at, Some(&value)), "");
-    case.is_rejected(at, &value, "output_refused");
+    case.is_rejected(at, &value, "id_too_long");
     assert_eq!(
         case.verdict(after, "decision, call_index"),
         ["allow", "0"],

@@ -515,6 +515,12 @@ mod tests {
             (Event { session: String::new(), ..event() }, reject("an empty session_id")),
             (Event { source: String::new(), ..event() }, reject("an empty source.id")),
             (Event { event_id: String::new(), ..event() }, reject("an empty event_id")),
+            // The evaluator rejects it, an earlier version judged it: either is its one answer.
+            (Event { session: "s".repeat(400_000), ..event() }, answer),
+            (
+                Event { source: "s".repeat(400_000), r#type: catalogue::USER_INPUT, call: None, ..event() },
+                None,
+            ),
             (
                 Event { event_id: String::new(), r#type: catalogue::USER_INPUT, call: None, ..event() },
                 reject("an empty event_id"),

@@ -217,6 +217,34 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
     assert_eq!(findings(&mut session, &bare("p", 0)), unknown());
 }
 
+/// Its numbers came after the last for which there was room: what is restored is what was there.
+#[test]
+fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() {
+    let mut session = Session::new();
+    let sources =
+        vec![SourceSequence { id: "old", sequence: 4, recent: b"", blocks: 0, unknown_through: None }];
+    session.restore_header(&SessionHeader { events: 5, sources, ..Session::new().header() });
+    for sequence in 0..MOST_NUMBERS {
+        findings(&mut session, &bare("new", sequence));
+    }
+    let limit = finding::SEQUENCE_LIMIT;
+    assert_eq!(findings(&mut session, &bare("old", 100)), Some(vec![limit]));
+    let mut restored = Session::new();
+    restored.restore_header(&session.header());
+    for change in session.all_gone() {
+        if let Change::NumbersGone { source, block } = change {
+            restored.restore_numbers(&session.numbers(&source, block).unwrap()).unwrap();
+        }
+    }
+    assert_eq!(restored.header(), session.header());
+    for session in [&mut session, &mut restored] {
+        let expected = Some(vec![finding::OUT_OF_ORDER, limit]);
+        assert_eq!(findings(session, &bare("old", 50)), expected);
+        let expected = Some(vec![finding::SEQUENCE_UNKNOWN, limit]);
+        assert_eq!(findings(session, &bare("old", 4)), expected);
+    }
+}
+
 #[test]
 fn numbers_that_are_not_ours_are_refused() {
     let mut session = Session::new();

@@ -9,6 +9,7 @@ use agentgov_runtime::processor::{
 };
 use agentgov_runtime::{Health, StageError};
 use agentgov_schemas::Millis;
+use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
@@ -266,7 +267,26 @@ fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
     if event.event_id.is_empty() {
         return Err(Reject::new("empty_event_id", detail("event_id")));
     }
-    Ok(())
+    check_lengths(event)
+}
+
+/// What is part of a key, or repeated in each header, verdict or alert, must leave room for the rest. To refuse it before it
+/// changes anything costs nothing; to find out when it is written costs everybody a restore.
+fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
+    let named = [
+        ("event_id", event.event_id),
+        ("type", event.r#type),
+        ("environment", event.environment),
+        ("session_id", event.session_id),
+        ("source.id", event.source.id),
+        ("agent.id", event.agent.id),
+        ("tool.name", event.tool.as_ref().map_or("", |tool| tool.name)),
+        ("tool.call_id", event.tool.as_ref().map_or("", |tool| tool.call_id)),
+        ("result.call_id", event.result.as_ref().map_or("", |result| result.call_id)),
+    ];
+    let Some((field, name)) = named.iter().find(|(_, name)| name.len() > ID_BYTES) else { return Ok(()) };
+    let detail = format!("{field}: expected at most {ID_BYTES} bytes, found {}", name.len());
+    Err(Reject::new("id_too_long", detail))
 }
 
 /// Takes away what a tombstone of the changelog names.

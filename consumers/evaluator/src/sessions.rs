@@ -117,7 +117,11 @@ impl Sessions {
 
     /// Forgets the session.
     pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
-        let place = self.by_tenant.get_mut(tenant_id)?.remove(session_id)?;
+        let of_tenant = self.by_tenant.get_mut(tenant_id)?;
+        let place = of_tenant.remove(session_id)?;
+        if of_tenant.is_empty() {
+            self.by_tenant.remove(tenant_id);
+        }
         self.kept.try_remove(place).map(|kept| kept.session)
     }
 
@@ -209,6 +213,23 @@ mod tests {
         };
         assert_eq!(said(), ["a", "c"]);
         assert!(said().is_empty());
+    }
+
+    #[test]
+    fn a_tenant_is_forgotten_with_its_last_session() {
+        let mut sessions = Sessions::new(0);
+        for (tenant_id, session_id) in [("t", "a"), ("t", "b"), ("u", "a")] {
+            sessions.to_step(tenant_id, session_id, Millis(0));
+        }
+        let mut left = |tenant_id: &str, session_id: &str| {
+            sessions.remove(tenant_id, session_id);
+            let mut left: Vec<_> = sessions.tenants().map(str::to_owned).collect();
+            left.sort();
+            left
+        };
+        assert_eq!(left("t", "a"), ["t", "u"]);
+        assert_eq!(left("u", "a"), ["t"]);
+        assert!(left("t", "b").is_empty());
     }
 
     #[test]

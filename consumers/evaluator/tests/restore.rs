@@ -18,9 +18,11 @@ use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::Health;
 use agentgov_runtime::processor::{Outputs, Processor as _, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
+use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::key::partition_of;
+use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::{Origin, Verdict, finding};
@@ -221,6 +223,10 @@ fn payload(text: &str) -> Payload<'_> {
     }
 }
 
+fn answer() -> ToolResult<'static> {
+    ToolResult { call_id: "", name: None, is_error: None, content: payload(RESERVATION) }
+}
+
 fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
     const SESSIONS: [&str; 3] = ["s0", "s1", "s2"];
     const CALLS: [&str; 2] = ["c0", "c1"];
@@ -260,8 +266,7 @@ fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
         }
         3 => {
             event.r#type = catalogue::TOOL_RESPONSE_RECEIVED;
-            event.result =
-                Some(ToolResult { call_id, name: None, is_error: None, content: payload(RESERVATION) });
+            event.result = Some(ToolResult { call_id, ..answer() });
         }
         4 => event.r#type = catalogue::SESSION_ENDED,
         5 => {
@@ -536,19 +541,101 @@ fn announcements_are_in_the_order_of_the_topic() {
     assert!(!bench.evaluator.has_announcement(&sessions));
 }
 
+/// Only an entry of an earlier version has such ids: they are rejected before anything changes.
 #[test]
 fn a_header_that_is_too_large_is_refused_with_its_event() {
     let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    // Six bytes each, as they stand in a key of the changelog.
-    let session_id = "\u{1}".repeat(400_000);
     let small = event(Happening { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true }, 0);
-    let large = ActionEvent { session_id: &session_id, ..small };
-    let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
-    let reject = bench.evaluator.step(&mut sessions, &origin, &large, &mut bench.outputs).unwrap_err();
-    assert_eq!((reject.reason, reject.undo), ("output_refused", true));
-
-    let mut sessions = bench.evaluator.partition(0);
-    let (_, changelog) = bench.step(&mut sessions, &small, 1);
+    let mut fresh = bench.evaluator.partition(0);
+    let (_, changelog) = bench.step(&mut fresh, &small, 0);
     assert_eq!(changelog.len(), 2, "a header and the progress");
+
+    let schema = subject::SESSION_STATE.schema().unwrap();
+    let (key, value) = &changelog[0];
+    let (id, datum) = wire::split(value.as_deref().unwrap()).unwrap();
+    let mut entry: SessionState<'_> = schema.decode(id, datum).unwrap();
+    let long = "x".repeat(3 << 20);
+    entry.header.as_mut().unwrap().sources[0].id = &long;
+    let large = Encoder::new(ID, schema).encode(&entry).unwrap();
+    let mut sessions = bench.restore(&[(key.clone(), Some(large))]);
+    let origin = Origin { topic: "actions", partition: 0, offset: 1, logged_at: Millis(1000) };
+    let reject = bench.evaluator.step(&mut sessions, &origin, &small, &mut bench.outputs).unwrap_err();
+    assert_eq!((reject.reason, reject.undo), ("output_refused", true));
+}
+
+/// With a name that has as many bytes as one may have, and with one that has one byte more.
+#[test]
+fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (tool, result) = (call.tool.unwrap(), answer());
+    let answered = ActionEvent { r#type: catalogue::TOOL_RESPONSE_RECEIVED, tool: None, ..call };
+    type With<'a> = &'a dyn Fn(&'a str) -> ActionEvent<'a>;
+    let fields: [(&str, With<'_>); 10] = [
+        ("event_id", &|event_id| ActionEvent { event_id, ..call }),
+        ("type", &|r#type| ActionEvent { r#type, ..call }),
+        ("environment", &|environment| ActionEvent { environment, ..call }),
+        ("session_id", &|session_id| ActionEvent { session_id, ..call }),
+        ("source.id", &|id| ActionEvent { source: Source { id, sequence: 0 }, ..call }),
+        ("agent.id", &|id| ActionEvent { agent: Agent { id, ..call.agent }, ..call }),
+        ("tool.name", &|name| ActionEvent { tool: Some(ToolCall { name, ..tool }), ..call }),
+        ("tool.call_id", &|call_id| ActionEvent { tool: Some(ToolCall { call_id, ..tool }), ..call }),
+        ("result.call_id", &|call_id| ActionEvent {
+            result: Some(ToolResult { call_id, ..result }),
+            ..answered
+        }),
+        ("session_id", &|session_id| ActionEvent {
+            session_id,
+            r#type: catalogue::SOURCE_CLOSED,
+            tool: None,
+            ..call
+        }),
+    ];
+    // Six bytes each, as they stand in a key of the changelog.
+    let (longest, longer) = ("\u{1}".repeat(ID_BYTES), "\u{1}".repeat(400_000));
+    let one_more = "\u{1}".repeat(ID_BYTES + 1);
+    for (field, with) in fields {
+        let mut sessions = bench.evaluator.partition(0);
+        for name in [&one_more, &longer] {
+            bench.outputs.clear();
+            let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
+            let reject =
+                bench.evaluator.step(&mut sessions, &origin, &with(name), &mut bench.outputs).unwrap_err();
+            assert_eq!((reject.reason, reject.undo), ("id_too_long", false), "{field}");
+            assert_eq!(reject.detail, format!("{field}: expected at most 4096 bytes, found {}", name.len()));
+            assert_eq!((sessions.tenants().count(), bench.outputs.iter().count()), (0, 0), "{field}");
+        }
+        // Which `step` takes.
+        bench.step(&mut sessions, &with(&longest), 1);
+    }
+}
+
+/// As many sources as a session knows, each with the longest id, and the longest of all other names: what is kept and what is
+/// emitted fits. A label, which no key has, may be of any length: a verdict has its beginning.
+#[test]
+fn the_longest_names_leave_room_for_the_rest() {
+    let mut bench = Bench::new();
+    let mut sessions = bench.evaluator.partition(0);
+    let name = "\u{1}".repeat(ID_BYTES);
+    let label = "ü".repeat(200_000) + "x";
+    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let call = ActionEvent {
+        event_id: &name,
+        r#type: &name,
+        environment: &name,
+        session_id: &name,
+        session_label: Some(&label),
+        agent: Agent { id: &name, ..call.agent },
+        tool: Some(ToolCall { name: &name, call_id: &name, ..call.tool.unwrap() }),
+        ..call
+    };
+    let schema = subject::VERDICT.schema().unwrap();
+    for offset in 0..64 {
+        let id = format!("{offset:02}") + &name[2..];
+        let event = ActionEvent { source: Source { id: &id, sequence: 0 }, ..call };
+        let (verdicts, _) = bench.step(&mut sessions, &event, offset);
+        let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
+        let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
+        assert_eq!(verdict.session_label, label.get(..ID_BYTES), "4 KiB of it");
+    }
 }

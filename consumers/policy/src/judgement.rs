@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{Agent, Finding, Known, Session};
 use agentgov_schemas::Digest;
+use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
     BundleRef, DuplicateOf, JudgeError, Origin, TablePosition, Verdict, Violation,
@@ -108,7 +109,8 @@ impl Judgement {
             tenant_id: event.tenant_id,
             environment: event.environment,
             session_id: event.session_id,
-            session_label: event.session_label,
+            // It is for people; no key and no policy has it.
+            session_label: event.session_label.map(beginning),
             agent_id: event.agent.id,
             event_id: event.event_id,
             r#type: event.r#type,
@@ -151,6 +153,11 @@ impl Judgement {
             findings: self.findings.clone(),
         }
     }
+}
+
+/// As much of a text as any name may have.
+fn beginning(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(ID_BYTES)).unwrap_or_default()
 }
 
 fn violation(policy: &Policy) -> Option<Violation<'_>> {

@@ -225,8 +225,9 @@ impl Source {
         let (recent, _) = said.recent.as_chunks::<ENTRY>();
         let blocks = usize::try_from(said.blocks).unwrap_or_default().min(MOST_BLOCKS);
         self.highest = said.sequence;
-        // A source that is seen has a number; one that has none was written by a version that kept none.
-        self.unknown_through = if recent.is_empty() { Some(said.sequence) } else { said.unknown_through };
+        // A version that kept no numbers said neither them nor this. Of ours, a source without numbers was known to such a
+        // version: there was no room for the numbers that came since.
+        self.unknown_through = said.unknown_through.or_else(|| recent.is_empty().then_some(said.sequence));
         self.numbers.resize(blocks * BLOCK, [0; ENTRY]);
         self.numbers.extend_from_slice(recent);
         self.order = Order::Unread;

@@ -218,18 +218,18 @@ impl<'c, P: Processor> Work<'c, P> {
         reject: &Reject,
     ) -> Result<(), StageError> {
         let stage = &self.config.stage;
+        let detail: String = reject.detail.chars().take(REJECT_HEAD / 4).collect();
         tracing::warn!(
             stage,
             topic = origin.topic,
             partition = origin.partition,
             offset = origin.offset,
             reason = reject.reason,
-            detail = reject.detail,
+            detail,
             "rejected"
         );
         let value = message.payload().unwrap_or_default();
         let key = head(message.key().unwrap_or_default());
-        let detail: String = reject.detail.chars().take(REJECT_HEAD / 4).collect();
         let record = reject::Reject {
             stage,
             reason: reject.reason,
