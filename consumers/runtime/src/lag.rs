@@ -10,6 +10,7 @@
 //! high watermark. Each short transaction of a processor looks so for a moment; one that lasts does not move.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use agentgov_schemas::topology::{MissingRole, Topology};
 use chrono::{DateTime, SecondsFormat};
 use metrics::gauge;
 use rdkafka::Message as _;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -30,6 +32,11 @@ use crate::{Health, Stop, failpoint};
 const LOOK: Duration = Duration::from_secs(5);
 /// How long the brokers may take to answer one question.
 const CALL: Duration = Duration::from_secs(5);
+
+/// Bytes of one fetch of a partition: one record is wanted.
+const FETCH: &str = "65536";
+/// The same, of a search that goes far.
+const FETCH_FAR: &str = "1048576";
 
 /// An open transaction that holds a partition back for so long is worth a word.
 const LASTS: Duration = Duration::from_secs(5);
@@ -45,7 +52,7 @@ pub type Place = (String, i32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Offsets from the next record to the end of the partition. Transaction markers among them count; 0 if no record is
-    /// there.
+    /// there. Without `oldest`: at most so many.
     pub records: i64,
     /// When the broker appended the next record. `None`: there is none, or it was not told in time.
     pub oldest: Option<Millis>,
@@ -111,8 +118,82 @@ pub struct LagReader {
     places: Vec<Place>,
     /// Open transactions that earlier looks saw.
     open: BTreeMap<Place, Seen>,
-    /// Where the last look found nothing between the two offsets: it need not look again.
-    empty: BTreeMap<Place, (i64, i64)>,
+    /// Where earlier looks found no record: they need not look again.
+    clear: Clear,
+    /// Looks further for the next records that one look does not reach.
+    search: Option<Search>,
+    config: ClientConfig,
+}
+
+/// Looks for the next record of some partitions of a topic for longer than a look lasts: what a long transaction has aborted may
+/// take minutes to read. It has a client of its own, which reads between the looks too.
+struct Search {
+    topic: String,
+    reader: BaseConsumer,
+    /// Of each partition that is not decided: where the search began, and where the partition ended then.
+    pending: BTreeMap<i32, Range<i64>>,
+}
+
+impl Search {
+    fn begin(
+        config: &ClientConfig,
+        topic: &str,
+        pending: BTreeMap<i32, Range<i64>>,
+    ) -> Result<Self, KafkaError> {
+        let reader: BaseConsumer = config.clone().set("fetch.message.max.bytes", FETCH_FAR).create()?;
+        let mut list = TopicPartitionList::new();
+        for (partition, range) in &pending {
+            list.add_partition_offset(topic, *partition, Offset::Offset(range.start))?;
+        }
+        reader.assign(&list)?;
+        Ok(Self { topic: topic.to_owned(), reader, pending })
+    }
+
+    /// Takes what the client has reached since the last call, for a moment at most: ranges without a record.
+    fn reached(&mut self) -> Vec<(Place, Range<i64>)> {
+        let mut clear = Vec::new();
+        let deadline = Instant::now() + AGAIN;
+        while !self.pending.is_empty() && Instant::now() < deadline {
+            let (partition, record) = match self.reader.poll(Duration::ZERO) {
+                Some(Ok(message)) => (message.partition(), Some(message.offset())),
+                Some(Err(KafkaError::PartitionEOF(partition))) => (partition, None),
+                Some(Err(_)) => continue,
+                None => break,
+            };
+            if let Some(Range { start, end }) = self.pending.remove(&partition) {
+                // The partition may have grown since: its end is at least where it was when the search began.
+                clear.push(((self.topic.clone(), partition), start..record.unwrap_or(end)));
+            }
+        }
+        clear
+    }
+
+    fn searches(&self, topic: &str, partition: i32) -> bool {
+        self.topic == topic && self.pending.contains_key(&partition)
+    }
+}
+
+/// Ranges of offsets in which no record stands, one of each partition.
+#[derive(Debug, Default)]
+struct Clear(BTreeMap<Place, Range<i64>>);
+
+impl Clear {
+    /// No record stands in `range`. What is clear right before it stays so.
+    fn add(&mut self, place: Place, range: Range<i64>) {
+        let before = self.0.get(&place).filter(|before| before.end == range.start);
+        let start = before.map_or(range.start, |before| before.start);
+        self.0.insert(place, start..range.end);
+    }
+
+    /// Where the next record is to be looked for by a group that has committed `next`.
+    fn first_unknown(&self, place: &Place, next: i64) -> i64 {
+        self.0.get(place).filter(|clear| clear.contains(&next)).map_or(next, |clear| clear.end)
+    }
+
+    /// A partition that ends before what was seen of it is another one.
+    fn end(&mut self, ends: &BTreeMap<Place, i64>) {
+        self.0.retain(|place, clear| ends.get(place).is_none_or(|end| clear.end <= *end));
+    }
 }
 
 /// An open transaction as earlier looks saw it.
@@ -149,16 +230,24 @@ impl LagReader {
             .set("fetch.wait.max.ms", "20")
             // Nothing is subscribed here, so nothing refreshes what a broker said of leaders as it woke: it expires.
             .set("metadata.max.age.ms", "10000")
-            // One record of each partition is wanted.
             .set("queued.max.messages.kbytes", "1024")
-            .set("fetch.message.max.bytes", "65536");
+            .set("fetch.message.max.bytes", FETCH);
         let uncommitted = Arc::new(config.clone().set("isolation.level", "read_uncommitted").create()?);
-        let reader = Arc::new(config.set("isolation.level", "read_committed").create()?);
+        config.set("isolation.level", "read_committed");
+        let reader = Arc::new(config.create()?);
         if let Some((topic, _)) = places.first() {
             keep_reaching(kafka, topic, &uncommitted);
             keep_reaching(kafka, topic, &reader);
         }
-        Ok(Self { uncommitted, reader, places, open: BTreeMap::new(), empty: BTreeMap::new() })
+        Ok(Self {
+            uncommitted,
+            reader,
+            places,
+            open: BTreeMap::new(),
+            clear: Clear::default(),
+            search: None,
+            config,
+        })
     }
 
     /// How far the group is behind on each partition, with a decision of each open transaction whether it lasts: a few seconds
@@ -199,37 +288,64 @@ impl LagReader {
         // High watermarks before the last stable offsets, which only grow: so one is below the other if a transaction is open.
         let watermarks = offsets(&self.uncommitted.offsets_for_times(self.list(Offset::End)?, CALL)?);
         let ends = offsets(&self.reader.offsets_for_times(self.list(Offset::End)?, CALL)?);
+        let next = |place: &Place| committed.get(place).copied().unwrap_or(0);
+        if let Some(search) = &mut self.search {
+            for (place, range) in search.reached() {
+                self.clear.add(place, range);
+            }
+        }
+        self.clear.end(&ends);
+        if let Some(search) = &mut self.search {
+            // Where the group has got past the search, or was set back, a look begins anew.
+            let (topic, clear) = (&search.topic, &self.clear);
+            search.pending.retain(|partition, range| {
+                let place = (topic.clone(), *partition);
+                range.contains(&clear.first_unknown(&place, next(&place)))
+            });
+        }
+        self.search.take_if(|search| search.pending.is_empty());
         let mut lags = BTreeMap::new();
         let mut behind: BTreeMap<&str, BTreeMap<i32, (i64, i64)>> = BTreeMap::new();
         for place in &self.places {
             let Some(end) = ends.get(place).copied() else { continue };
-            let next = committed.get(place).copied().unwrap_or(0);
-            if next >= end || self.empty.get(place) == Some(&(next, end)) {
+            let from = self.clear.first_unknown(place, next(place));
+            if from >= end {
                 lags.insert(place.clone(), Lag::default());
+            } else if self.search.as_ref().is_some_and(|search| search.searches(&place.0, place.1)) {
+                lags.insert(place.clone(), Lag { records: end - from, ..Lag::default() });
             } else {
-                behind.entry(&place.0).or_default().insert(place.1, (next, end));
+                behind.entry(&place.0).or_default().insert(place.1, (from, end));
             }
         }
-        let mut empty = Vec::new();
+        let mut clear = Vec::new();
         for (topic, behind) in behind {
             // The end of a partition is told without the name of its topic: so one topic at a time.
             let heads = heads(&self.reader, topic, &behind)?;
-            for (partition, (next, end)) in behind {
+            let mut unknown = BTreeMap::new();
+            for (partition, (from, end)) in behind {
                 let place = (topic.to_owned(), partition);
                 let lag = match heads.get(&partition) {
                     Some(Head::Record(offset, logged_at)) => {
                         Lag { records: (end - offset).max(1), oldest: Some(*logged_at), open: None }
                     }
                     Some(Head::None) => {
-                        empty.push((place.clone(), (next, end)));
+                        clear.push((place.clone(), from..end));
                         Lag::default()
                     }
-                    None => Lag { records: end - next, oldest: None, open: None },
+                    None => {
+                        unknown.insert(partition, from..end);
+                        Lag { records: end - from, oldest: None, open: None }
+                    }
                 };
                 lags.insert(place, lag);
             }
+            if !unknown.is_empty() && self.search.is_none() {
+                self.search = Some(Search::begin(&self.config, topic, unknown)?);
+            }
         }
-        self.empty.extend(empty);
+        for (place, range) in clear {
+            self.clear.add(place, range);
+        }
         for (place, open) in self.look_for_open(&watermarks, &ends)? {
             if let Some(lag) = lags.get_mut(&place) {
                 lag.open = Some(open);
@@ -452,6 +568,70 @@ mod tests {
             .for_each(|lag| lag.open = Some(Open { seen: Duration::ZERO, since: Millis(i64::MAX), ..open }));
         tell_open(&health, &seen);
         assert!(health.snapshot().not_ready.is_empty(), "a short one");
+    }
+
+    #[test]
+    fn offsets_without_a_record_are_looked_at_once() {
+        let place = ("a".to_owned(), 0);
+        let mut clear = Clear::default();
+        let at = |clear: &Clear, next| clear.first_unknown(&place, next);
+        assert_eq!(at(&clear, 5), 5);
+        clear.add(place.clone(), 5..40);
+        clear.add(place.clone(), 40..90);
+        let cases = [(5, 90), (50, 90), (89, 90), (90, 90), (4, 4), (120, 120)];
+        for (next, from) in cases {
+            assert_eq!(at(&clear, next), from, "committed {next}");
+        }
+        clear.end(&BTreeMap::from([(place.clone(), 90)]));
+        assert_eq!(at(&clear, 5), 90);
+        clear.end(&BTreeMap::from([(place.clone(), 89)]));
+        assert_eq!(at(&clear, 5), 5, "the topic was made anew");
+        clear.add(place.clone(), 5..40);
+        clear.add(place.clone(), 60..90);
+        assert_eq!((at(&clear, 5), at(&clear, 60)), (5, 90), "records may stand between them");
+    }
+
+    #[test]
+    fn a_search_goes_on_from_look_to_look() {
+        use rdkafka::mocking::MockCluster;
+        use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+        let deadline = Duration::from_secs(60);
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 2, 1).unwrap();
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        for _ in 0..30 {
+            producer.send(BaseRecord::<(), str>::to("a").partition(0).payload("x")).unwrap();
+        }
+        producer.flush(deadline).unwrap();
+        let place = ("a".to_owned(), 0);
+        let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
+        let mut reader = LagReader::new(&kafka, "sink", vec![place.clone()]).unwrap();
+        // As a look leaves it that reached the offset 10 and no record.
+        reader.clear.add(place.clone(), 0..10);
+        reader.search = Some(Search::begin(&reader.config, "a", BTreeMap::from([(0, 10..30)])).unwrap());
+        let (lags, began) = (reader.look().unwrap(), Instant::now());
+        assert!(
+            lags[&place] == Lag { records: 20, ..Lag::default() } || lags[&place].oldest.is_some(),
+            "{lags:?}"
+        );
+        while reader.look().unwrap()[&place].oldest.is_none() {
+            assert!(began.elapsed() < deadline);
+        }
+        assert_eq!(reader.look().unwrap()[&place].records, 20, "the search has found the record at 10");
+        assert!(reader.search.is_none(), "it has found all");
+
+        // The end of a partition: it was at least at 7 when the search began.
+        let mut search = Search::begin(&reader.config, "a", BTreeMap::from([(1, 0..7)])).unwrap();
+        let clear = loop {
+            assert!(began.elapsed() < deadline);
+            let clear = search.reached();
+            if !clear.is_empty() {
+                break clear;
+            }
+        };
+        assert_eq!(clear, [(("a".to_owned(), 1), 0..7)]);
     }
 
     #[test]
