@@ -134,7 +134,7 @@ pub fn tell(status: &Status) {
     });
     list("skipped", &status.skipped, |skipped| {
         format!(
-            "{} {} offsets without a record, by transactions; the last are {} to {}, {}",
+            "{} {} offsets without a record, by transactions or compaction; the last are {} to {}, {}",
             skipped.topic_partition,
             thousands(skipped.offsets),
             skipped.from,

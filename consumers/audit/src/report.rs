@@ -36,7 +36,7 @@ pub enum Kind {
     NegativeSequence,
     /// A source closed with a total that is negative, that is not above each of its events, or with several.
     WrongTotal,
-    /// Offsets of the topic of actions that transactions took: no record stands there, and none is lost.
+    /// Offsets of the topic of actions at which no record stands: transactions took them, or compaction removed the records.
     Transactional,
 }
 
@@ -133,8 +133,9 @@ impl Kind {
                 "the source closed with a total that its events contradict: its producer miscounts, or lost its spool's end"
             }
             Self::Transactional => {
-                "no record is lost: the offsets are those of markers and of aborted records; make the producer non-transactional \
-                 (no transactional.id), since readers wait for its transactions"
+                "either a producer writes transactions: the offsets are those of markers and of aborted records, and no record is lost; \
+                 make it non-transactional (no transactional.id), since readers wait for its transactions. Or the topic's \
+                 cleanup.policy is or was compact, which removes records: check it (`agentgov topology plan`) and set it to delete"
             }
         }
     }

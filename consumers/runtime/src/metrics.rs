@@ -70,7 +70,7 @@ all! {
     CLAIM = Histogram "agentgov_claim_seconds" ["stage"] "Claiming topic-partitions.";
     DRAIN = Histogram "agentgov_drain_seconds" ["stage"] "Waiting until no older insert is under way.";
     LOOK = Histogram "agentgov_look_seconds" ["stage", "table"] "Looking what a table holds, and comparing it with the topic.";
-    SKIPPED = Counter "agentgov_offsets_skipped_total" ["stage", "table"] "Offsets without a record that were passed over, before rows that are durable: a client writes transactions to the topic.";
+    SKIPPED = Counter "agentgov_offsets_skipped_total" ["stage", "table"] "Offsets without a record that were passed over, before rows that are durable: a client writes transactions to the topic, or its cleanup.policy is or was compact.";
     DOUBTS = Counter "agentgov_doubts_total" ["stage", "table"] "Inserts whose answer was not a plain yes; each was looked after.";
     DOUBTS_RESOLVED = Counter "agentgov_doubts_resolved_total" ["stage", "table", "found"] "What the look found of doubtful inserts: present or absent.";
     CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: somebody else has claimed, or the server has restarted.";

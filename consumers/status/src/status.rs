@@ -213,10 +213,10 @@ impl Status {
             let Skipped { topic_partition, offsets, from, to, .. } = skipped;
             say(
                 format!(
-                    "a client writes transactions to {topic_partition}: {offsets} offsets have no record, the last of them {from} to {}",
+                    "{topic_partition}: {offsets} offsets have no record, the last of them {from} to {}: a client writes transactions, or cleanup.policy=compact removes records",
                     to - 1
                 ),
-                "make its producer non-transactional: docs/errors/offsets-skipped.md says how to find it; no record is lost",
+                "look at the topic's cleanup.policy (agentgov topology plan); if it is delete, no record is lost: make the producer non-transactional (docs/errors/offsets-skipped.md)",
             );
         }
         if self.bundles.known().is_some_and(Vec::is_empty) {
@@ -315,7 +315,7 @@ mod tests {
                 s.map = Answer::Known(MapState { topics: 1, subjects: 1, differences });
             }),
             ("cannot be read", Health::Unhealthy, |s| s.tables[0].rows = Answer::Unknown("no".into())),
-            ("writes transactions to agent.actions/3: 4 offsets", Health::Unhealthy, |s| {
+            ("agent.actions/3: 4 offsets have no record", Health::Unhealthy, |s| {
                 let skipped = |logged_at| Skipped {
                     topic_partition: "agent.actions/3".into(),
                     offsets: 4,

@@ -35,8 +35,9 @@ impl Finding {
                 from,
                 to,
                 offsets,
-                "offsets without a record: a client writes transactions to this topic, which nobody must; nothing is lost, but an open \
-                 transaction holds back what is behind it; make its producer non-transactional (docs/errors/offsets-skipped.md)"
+                "offsets without a record: either a client writes transactions to this topic, which nobody must (nothing is lost, but an \
+                 open transaction holds back what is behind it: make its producer non-transactional), or the topic's cleanup.policy is \
+                 or was compact, which removes records: compare with `agentgov topology plan` (docs/errors/offsets-skipped.md)"
             );
         }
     }
