@@ -9,7 +9,8 @@
 //! - `.?` and `[?]` replace missing values, not errors;
 //! - numbers compare by their decimals ([`crate::number`]); comparing values of different types is an error, since a tool may
 //!   convert one to the other. Null differs from every other value;
-//! - each visited element is charged to a budget.
+//! - each visited element, each copied one, and the bytes of texts are charged to a budget;
+//! - an object in the place of a list is an error: its keys are no elements.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, Value};
 
 use crate::expression::{Failure, failure, is_namespaced};
-use crate::functions::EQUIVALENT;
-use crate::json::{Object, error};
+use crate::functions::{EQUIVALENT, steps_on_text};
+use crate::json::{Object, error, is_of_input, is_of_payload};
 use crate::number::Number;
 use crate::scope::Scope;
 use crate::session::Kind;
@@ -93,9 +94,9 @@ impl<'s> Run<'s, '_> {
                 for (i, element) in list.elements.iter().enumerate() {
                     let item = self.node(element, frame)?;
                     if list.optional_indices.contains(&i) {
-                        items.extend(present(item).map(CowVal::into_owned));
+                        items.extend(self.present(item)?);
                     } else {
-                        items.push(item.into_owned());
+                        items.push(self.keep(item)?);
                     }
                 }
                 Ok(CowVal::owned(CelList::from(items)))
@@ -105,15 +106,16 @@ impl<'s> Run<'s, '_> {
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else { return Err(erred("a map literal")) };
                     let key = self.node(&entry.key, frame)?;
+                    self.scope.budget.charge_copy(key.as_ref())?;
                     let key = key.downcast_ref::<CelString<'_>>();
                     let key =
                         key.ok_or_else(|| erred("{}: expected keys that are texts"))?.inner().to_owned();
                     let value = self.node(&entry.value, frame)?;
-                    let value = if entry.optional { present(value) } else { Some(value) };
+                    let value = if entry.optional { self.present(value)? } else { Some(self.keep(value)?) };
                     if entries.iter().any(|(known, _)| *known == key) {
                         return Err(erred("a map literal has the same key twice"));
                     }
-                    entries.extend(value.map(|value| (key, value.into_owned())));
+                    entries.extend(value.map(|value| (key, value)));
                 }
                 Ok(CowVal::owned(Object::new(entries)))
             }
@@ -172,9 +174,45 @@ impl<'s> Run<'s, '_> {
         }
     }
 
+    /// The value itself, copied if it is borrowed.
+    fn keep<'v>(self, value: CowVal<'_, 'v>) -> Result<Box<dyn Val + 'v>, Failure> {
+        if let CowVal::Borrowed(value) = value {
+            self.scope.budget.charge_copy(value)?;
+        } else {
+            self.scope.budget.charge(1)?;
+        }
+        Ok(value.into_owned())
+    }
+
+    fn own<'b, 'v>(self, value: CowVal<'_, 'v>) -> Outcome<'b, 'v> {
+        self.keep(value).map(CowVal::Owned)
+    }
+
+    /// The value, unless it is an optional without one.
+    fn present<'v>(self, value: CowVal<'_, 'v>) -> Result<Option<Box<dyn Val + 'v>>, Failure> {
+        match self.unwrapped(value)? {
+            Unwrapped::Plain(value) | Unwrapped::Some(value) => self.keep(value).map(Some),
+            Unwrapped::None => Ok(None),
+        }
+    }
+
+    fn unwrapped<'b, 'v>(self, value: CowVal<'b, 'v>) -> Result<Unwrapped<'b, 'v>, Failure> {
+        if value.is_owned() && optional(&value).is_some() {
+            self.scope.budget.charge_copy(value.as_ref())?;
+        }
+        Ok(unwrapped(value))
+    }
+
+    /// Charges what goes through the bytes of texts.
+    fn read<'c>(self, values: impl IntoIterator<Item = &'c (dyn Val + 'c)>) -> Result<(), Failure> {
+        let bytes = values.into_iter().filter_map(|value| value.downcast_ref::<CelString<'_>>());
+        self.scope.budget.charge_bytes(bytes.map(|text| text.inner().len()).sum())
+    }
+
     /// `of.key`, `of[key]`; with `soft` those with a question mark. Of an optional, what is within.
     fn index<'b, 'v>(self, of: CowVal<'b, 'v>, key: &dyn Val, soft: bool) -> Outcome<'b, 'v> {
-        let (of, soft) = match unwrapped(of) {
+        self.read([key])?;
+        let (of, soft) = match self.unwrapped(of)? {
             Unwrapped::Plain(of) => (of, soft),
             Unwrapped::Some(of) => (of, true),
             Unwrapped::None => return Ok(CowVal::owned(CelOptional::none())),
@@ -198,11 +236,14 @@ impl<'s> Run<'s, '_> {
             },
             CowVal::Owned(of) => {
                 let indexer = of.as_indexer().ok_or_else(|| no_fields(of.as_ref()))?;
-                indexer.get(key).map(|value| CowVal::Owned(value.into_owned()))
+                match indexer.get(key) {
+                    Ok(value) => Ok(self.own(value)?),
+                    Err(e) => Err(e),
+                }
             }
         };
         match found {
-            Ok(value) if soft => Ok(CowVal::owned(CelOptional::of(value.into_owned()))),
+            Ok(value) if soft => Ok(CowVal::owned(CelOptional::of(self.keep(value)?))),
             Ok(value) => Ok(value),
             Err(ExecutionError::NoSuchKey(_)) if soft => Ok(CowVal::owned(CelOptional::none())),
             Err(ExecutionError::UnexpectedType { .. }) => Err(erred("expected an index of another type")),
@@ -232,15 +273,17 @@ impl<'s> Run<'s, '_> {
             operators::NOT_EQUALS => {
                 self.equal(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|equal| truth(!equal))
             }
-            operators::LESS => compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_lt())),
+            operators::LESS => {
+                self.compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_lt()))
+            }
             operators::LESS_EQUALS => {
-                compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_le()))
+                self.compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_le()))
             }
             operators::GREATER => {
-                compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_gt()))
+                self.compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_gt()))
             }
             operators::GREATER_EQUALS => {
-                compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_ge()))
+                self.compare(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|order| truth(order.is_ge()))
             }
             operators::IN => {
                 let value = arg(0)?;
@@ -265,11 +308,14 @@ impl<'s> Run<'s, '_> {
             | operators::DIVIDE
             | operators::MODULO => {
                 let left = arg(0)?;
-                arithmetic(name, left.as_ref(), arg(1)?.as_ref())
+                self.arithmetic(name, left.as_ref(), arg(1)?.as_ref())
             }
             _ => {
                 let args =
                     call.args.iter().map(|arg| self.node(arg, frame)).collect::<Result<Vec<_>, _>>()?;
+                if let Some((text, rest)) = args.split_first() {
+                    self.work(name, text.as_ref(), rest, call.args.get(1))?;
+                }
                 self.function(name, args)
             }
         }
@@ -282,10 +328,33 @@ impl<'s> Run<'s, '_> {
         {
             return Err(uncertain());
         }
+        if name == "size"
+            && let Some(value) = args.first()
+        {
+            no_object(value.as_ref())?;
+            self.read([value.as_ref()])?;
+        }
         let Some(function) = self.env.find_overload(name, &args) else {
             return Err(no_overload(name, &args.iter().map(AsRef::as_ref).collect::<Vec<_>>()));
         };
         function(args).map_err(of_cel)
+    }
+
+    /// Charges a function on a text.
+    fn work(
+        self,
+        name: &str,
+        text: &dyn Val,
+        args: &[CowVal<'_, '_>],
+        first: Option<&IdedExpr>,
+    ) -> Result<(), Failure> {
+        let bytes =
+            |value: &dyn Val| value.downcast_ref::<CelString<'_>>().map_or(0, |text| text.inner().len());
+        let all = args.iter().fold(bytes(text), |sum, arg| sum + bytes(arg.as_ref()));
+        self.scope.budget.charge_bytes(all)?;
+        let Some(text) = text.downcast_ref::<CelString<'_>>() else { return Ok(()) };
+        let literal = first.is_some_and(|arg| matches!(arg.expr, Expr::Literal(_)));
+        self.scope.budget.charge(steps_on_text(name, text.inner(), args, literal)?)
     }
 
     /// `target.name(args)`.
@@ -297,6 +366,7 @@ impl<'s> Run<'s, '_> {
         frame: Option<&'b Frame<'b, 's>>,
     ) -> Outcome<'b, 's> {
         if let Some(inner) = optional(&target) {
+            self.scope.budget.charge_copy(target.as_ref())?;
             let inner = inner.map(|inner| CowVal::Owned(inner.clone_as_boxed()));
             return match (name, args) {
                 ("hasValue", []) => Ok(truth(inner.is_some())),
@@ -307,10 +377,16 @@ impl<'s> Run<'s, '_> {
                 _ => Err(no_overload(name, &[target.as_ref()])),
             };
         }
+        let first = args.first();
         let args = args.iter().map(|arg| self.node(arg, frame)).collect::<Result<Vec<_>, _>>()?;
         if name == "size" && args.is_empty() {
             return self.function(name, vec![target]);
         }
+        // cel copies what it finds no function for.
+        if args.iter().chain([&target]).any(|value| is_composite(value.as_ref())) {
+            return Err(no_overload(name, &[target.as_ref()]));
+        }
+        self.work(name, target.as_ref(), &args, first)?;
         Member { target, args }.call(name, self.env)
     }
 
@@ -319,9 +395,10 @@ impl<'s> Run<'s, '_> {
         if matches!(&fold.iter_range.expr, Expr::List(list) if list.elements.is_empty()) {
             // cel.bind
             let bound = Frame { name: &fold.accu_var, value: init.as_ref(), outer: frame };
-            return self.node(&fold.result, Some(&bound)).map(own);
+            return self.node(&fold.result, Some(&bound)).and_then(|value| self.own(value));
         }
         let range = self.node(&fold.iter_range, frame)?;
+        no_object(range.as_ref())?;
         let items = range
             .as_iterable()
             .ok_or_else(|| erred(format!("expected a list or a map, found {}", type_of(range.as_ref()))))?;
@@ -338,6 +415,7 @@ impl<'s> Run<'s, '_> {
                     match self.node(holds, Some(&inner)).and_then(|holds| as_truth(&holds)) {
                         Ok(holds) if holds == decides => return Ok(truth(decides)),
                         Ok(_) => {}
+                        Err(e) if self.scope.budget.is_spent() => return Err(e),
                         Err(e) => failed = Some(failed.map_or(e.clone(), |failed| failed.or(e))),
                     }
                 }
@@ -353,7 +431,7 @@ impl<'s> Run<'s, '_> {
                     let inner = Frame { name: &fold.iter_var, value: item, outer: frame };
                     let chosen = only.map_or(Ok(true), |only| as_truth(&self.node(only, Some(&inner))?))?;
                     if chosen {
-                        list.push(self.node(element, Some(&inner))?.into_owned());
+                        list.push(self.keep(self.node(element, Some(&inner))?)?);
                     }
                 }
                 Ok(CowVal::owned(CelList::from(list)))
@@ -368,12 +446,12 @@ impl<'s> Run<'s, '_> {
                     let next = {
                         let outer = Frame { name: &fold.accu_var, value: accu.as_ref(), outer: frame };
                         let inner = Frame { name: &fold.iter_var, value: item, outer: Some(&outer) };
-                        self.node(&fold.loop_step, Some(&inner))?.into_owned()
+                        self.keep(self.node(&fold.loop_step, Some(&inner))?)?
                     };
                     accu = next;
                 }
                 let bound = Frame { name: &fold.accu_var, value: accu.as_ref(), outer: frame };
-                self.node(&fold.result, Some(&bound)).map(own)
+                self.node(&fold.result, Some(&bound)).and_then(|value| self.own(value))
             }
         }
     }
@@ -387,6 +465,10 @@ impl<'s> Run<'s, '_> {
             self.scope.budget.charge(list.len())?;
             return any(list.iter().map(|item| self.equal(value, item.as_ref())));
         }
+        if is_of_input(container) {
+            return Err(not_a_list());
+        }
+        self.read([value])?;
         let container = container.as_container().ok_or_else(|| no_overload("in", &[value, container]))?;
         container.contains(value).map_err(of_cel)
     }
@@ -408,6 +490,10 @@ impl<'s> Run<'s, '_> {
             return Ok(null(a) && null(b));
         }
         if let (Some(a), Some(b)) = (a.downcast_ref::<CelString<'_>>(), b.downcast_ref::<CelString<'_>>()) {
+            if a.inner().len() != b.inner().len() {
+                return Ok(false);
+            }
+            self.scope.budget.charge_bytes(a.inner().len())?;
             return Ok(a.inner() == b.inner());
         }
         match (Number::of(a), Number::of(b)) {
@@ -429,6 +515,48 @@ impl<'s> Run<'s, '_> {
             return Err(different(a, b));
         }
         Ok(a.equals(b))
+    }
+
+    fn compare(self, a: &dyn Val, b: &dyn Val) -> Result<Ordering, Failure> {
+        if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
+            return a.compare(b).ok_or_else(not_a_number);
+        }
+        // cel copies what it cannot compare.
+        if a.get_type().kind() != b.get_type().kind() || is_composite(a) {
+            return Err(different(a, b));
+        }
+        self.read([a])?;
+        let compared = a.as_comparer().and_then(|comparer| comparer.compare(b).ok());
+        compared.ok_or_else(|| different(a, b))
+    }
+
+    fn arithmetic<'b, 'v>(
+        self,
+        name: &str,
+        left: &(dyn Val + 'v),
+        right: &(dyn Val + 'v),
+    ) -> Outcome<'b, 'v> {
+        // cel copies what it cannot add, and adds the keys of an object to a list.
+        let kinds = (left.get_type().kind(), right.get_type().kind());
+        let large = |value| is_composite(value) || value.get_type().kind() == TypeKind::String;
+        if large(left) || large(right) {
+            if name != operators::ADD
+                || !matches!(kinds, (TypeKind::String, TypeKind::String) | (TypeKind::List, TypeKind::List))
+            {
+                return Err(no_overload(name, &[left, right]));
+            }
+            self.scope.budget.charge_copy(left)?;
+            self.scope.budget.charge_copy(right)?;
+        }
+        let value = match name {
+            operators::ADD => left.as_adder().map(|left| left.add(right).map(CowVal::into_owned)),
+            operators::SUBSTRACT => left.as_subtractor().map(|left| left.sub(right).map(CowVal::into_owned)),
+            operators::MULTIPLY => left.as_multiplier().map(|left| left.mul(right).map(CowVal::into_owned)),
+            operators::DIVIDE => left.as_divider().map(|left| left.div(right).map(CowVal::into_owned)),
+            _ => left.as_modder().map(|left| left.modulo(right).map(CowVal::into_owned)),
+        };
+        let value = value.ok_or_else(|| no_overload(name, &[left, right]))?;
+        value.map(CowVal::Owned).map_err(of_cel)
     }
 
     fn same_entries(self, a: &dyn Val, b: &dyn Val) -> Result<bool, Failure> {
@@ -586,24 +714,26 @@ fn optional<'c, 'v>(value: &'c CowVal<'_, 'v>) -> Option<Option<&'c (dyn Val + '
     value.downcast_ref::<CelOptional<'v>>().map(CelOptional::option)
 }
 
-/// The value, unless it is an optional without one.
-fn present<'b, 'v>(value: CowVal<'b, 'v>) -> Option<CowVal<'b, 'v>> {
-    match unwrapped(value) {
-        Unwrapped::Plain(value) | Unwrapped::Some(value) => Some(value),
-        Unwrapped::None => None,
-    }
-}
-
-fn own<'b, 'v>(value: CowVal<'_, 'v>) -> CowVal<'b, 'v> {
-    CowVal::Owned(value.into_owned())
-}
-
 fn length(sizer: &dyn Sizer) -> usize {
     usize::try_from(sizer.size().into_inner()).unwrap_or(usize::MAX)
 }
 
 fn is_map(value: &dyn Val) -> bool {
     value.get_type().kind() == TypeKind::Map
+}
+
+/// A value of other values.
+fn is_composite(value: &dyn Val) -> bool {
+    matches!(value.get_type().kind(), TypeKind::Map | TypeKind::List)
+}
+
+/// An object of a payload where a list is expected: its keys would be taken for the elements, its values for nothing.
+fn no_object(value: &dyn Val) -> Result<(), Failure> {
+    if is_of_payload(value) { Err(not_a_list()) } else { Ok(()) }
+}
+
+fn not_a_list() -> Failure {
+    erred("expected a list, found an object")
 }
 
 fn as_truth(value: &CowVal<'_, '_>) -> Result<bool, Failure> {
@@ -648,26 +778,6 @@ fn decided(decides: bool, each: impl Iterator<Item = Result<bool, Failure>>) -> 
         }
     }
     failed.map_or(Ok(!decides), Err)
-}
-
-fn compare(a: &dyn Val, b: &dyn Val) -> Result<Ordering, Failure> {
-    if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
-        return a.compare(b).ok_or_else(not_a_number);
-    }
-    let compared = a.as_comparer().and_then(|comparer| comparer.compare(b).ok());
-    compared.ok_or_else(|| different(a, b))
-}
-
-fn arithmetic<'b, 'v>(name: &str, left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Outcome<'b, 'v> {
-    let value = match name {
-        operators::ADD => left.as_adder().map(|left| left.add(right).map(CowVal::into_owned)),
-        operators::SUBSTRACT => left.as_subtractor().map(|left| left.sub(right).map(CowVal::into_owned)),
-        operators::MULTIPLY => left.as_multiplier().map(|left| left.mul(right).map(CowVal::into_owned)),
-        operators::DIVIDE => left.as_divider().map(|left| left.div(right).map(CowVal::into_owned)),
-        _ => left.as_modder().map(|left| left.modulo(right).map(CowVal::into_owned)),
-    };
-    let value = value.ok_or_else(|| no_overload(name, &[left, right]))?;
-    value.map(CowVal::Owned).map_err(of_cel)
 }
 
 fn type_of(value: &dyn Val) -> &str {

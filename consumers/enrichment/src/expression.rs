@@ -16,7 +16,8 @@ use crate::scope::{self, Scope};
 
 /// Longest expression, in bytes.
 pub const MAX_LENGTH: usize = 4096;
-/// Deepest nesting of brackets and conditionals: cel's parser needs up to 200 KB of stack for each, and threads have 2 MiB.
+/// Deepest nesting of brackets and conditionals: cel's parser needs up to 200 KB of stack for each. It recurses along chains of
+/// members and operators too, up to [`MAX_LENGTH`]: every thread that compiles has the stack of `agentgov_schemas::bounds`.
 const MAX_NESTING: usize = 8;
 /// Deepest tree: a chain of operators is as deep as it is long, and evaluating it needs stack as well.
 const MAX_DEPTH: usize = 40;

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue};
-use cel::common::types::{CelString, CelTimestamp, LIST_TYPE, STRING_TYPE};
-use cel::common::value::CowVal;
+use cel::common::types::{CelList, CelOptional, CelString, CelTimestamp, LIST_TYPE, STRING_TYPE};
+use cel::common::value::{CowVal, Val};
 use cel::parser::{Macro, MacroExprHelper, ParseError};
 use cel::{DeclarationError, Env, ExecutionError, extensions};
 use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime};
 
 use crate::expression::Failure;
+use crate::session::Kind;
 
 /// Names that an expression may call. What is not here does not compile, so that a typing error is found at the door.
 pub(crate) const CALLABLE: &[&str] = &[
@@ -67,8 +68,14 @@ pub(crate) const NAMESPACES: &[&str] = &["sets"];
 pub(crate) const TYPES: &[&str] =
     &["bool", "int", "uint", "double", "string", "list", "map", "null_type", "google.protobuf.Timestamp"];
 
-/// Steps that one expression may take: elements visited by comprehensions, `in` and comparisons.
+/// Steps that one expression may take: elements visited by comprehensions, `in` and comparisons; elements copied; and
+/// [`BYTES_A_STEP`] of texts copied, compared or searched. So no evaluation allocates more than 64 MiB.
 const MAX_STEPS: usize = 200_000;
+/// Bytes of a text that are one step.
+const BYTES_A_STEP: usize = 64;
+
+/// Longest pattern that is no literal of the expression, in bytes.
+const MAX_PATTERN: usize = 256;
 
 /// The environment that every expression is compiled and evaluated in.
 pub(crate) fn env() -> Result<&'static Arc<Env>, DeclarationError> {
@@ -166,4 +173,65 @@ impl Budget {
         self.0.set(left.unwrap_or_default());
         left.map(drop).ok_or_else(|| Failure::Error(format!("expression: takes more than {MAX_STEPS} steps")))
     }
+
+    /// Takes the steps of going through so many bytes.
+    pub(crate) fn charge_bytes(&self, bytes: usize) -> Result<(), Failure> {
+        self.charge(bytes / BYTES_A_STEP)
+    }
+
+    /// Takes the steps of a copy.
+    pub(crate) fn charge_copy(&self, value: &dyn Val) -> Result<(), Failure> {
+        self.charge(copy(value))
+    }
+
+    /// Returns true if nothing is left.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+/// Steps of a copy: one for each element, and those of the bytes of texts. Objects are shared.
+fn copy(value: &dyn Val) -> usize {
+    let parts = if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+        text.inner().len() / BYTES_A_STEP
+    } else if let Some(list) = value.downcast_ref::<CelList<'_>>() {
+        list.iter().map(|item| copy(item.as_ref())).sum()
+    } else if let Some(optional) = value.downcast_ref::<CelOptional<'_>>() {
+        optional.option().map_or(0, copy)
+    } else if let Some(kind) = value.downcast_ref::<Kind>() {
+        kind.len()
+    } else {
+        0
+    };
+    parts + 1
+}
+
+/// Steps of a function on a text, beside those of going through its arguments once.
+pub(crate) fn steps_on_text(
+    name: &str,
+    text: &str,
+    args: &[CowVal<'_, '_>],
+    literal: bool,
+) -> Result<usize, Failure> {
+    let arg = args.first().and_then(|arg| arg.downcast_ref::<CelString<'_>>()).map_or("", |arg| arg.inner());
+    Ok(match name {
+        // Each part is made twice.
+        "split" if arg.is_empty() => text.len().saturating_mul(2),
+        "split" => (text.matches(arg).count() + 1).saturating_mul(2),
+        // They compare at each place.
+        "indexOf" | "lastIndexOf" => text.len().saturating_mul(arg.len()) / BYTES_A_STEP,
+        // A pattern is compiled for each text: classes of letters cost most. One of the bundle is known; another is as bad
+        // as its length allows.
+        "matches" if literal => {
+            let compile = 20 + arg.len().saturating_mul(4) + arg.matches('\\').count().saturating_mul(250);
+            compile + (text.len() / BYTES_A_STEP).saturating_mul(arg.len() / 16)
+        }
+        "matches" if arg.len() > MAX_PATTERN || arg.contains('{') => {
+            return Err(Failure::Error(format!(
+                "matches: expected a pattern of at most {MAX_PATTERN} bytes without counted repetition, since it is no literal"
+            )));
+        }
+        "matches" => arg.len().saturating_mul(200 + text.len() / 8),
+        _ => 0,
+    })
 }

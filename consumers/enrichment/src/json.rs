@@ -72,7 +72,11 @@ impl Json {
     /// # Errors
     /// Nothing of it can be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotJson> {
-        read::read(bytes)?.map(Self).map_err(NotJson::Unread)
+        Self::read(bytes, Origin::Result)
+    }
+
+    fn read(bytes: &[u8], origin: Origin) -> Result<Self, NotJson> {
+        read::read(bytes, origin)?.map(Self).map_err(NotJson::Unread)
     }
 
     /// Parses the arguments of a call.
@@ -80,7 +84,7 @@ impl Json {
     /// # Errors
     /// Nothing of them can be read, or they are not there.
     pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, NotJson> {
-        let json = Self::parse(bytes)?;
+        let json = Self::read(bytes, Origin::Arguments)?;
         let is_null = json.0.downcast_ref::<CelNull>().is_some();
         if is_null { Err(NotJson::Unread(Unread::Null)) } else { Ok(json) }
     }
@@ -109,17 +113,45 @@ type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, Unread>);
 
 /// A map with string keys, in their order, shared. Of CEL type `map`.
 #[derive(Clone, Debug)]
-pub(crate) struct Object<'a>(Arc<[Entry<'a>]>);
+pub(crate) struct Object<'a>(Arc<[Entry<'a>]>, Origin);
+
+/// The origin of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// The arguments of a call: any agent writes them.
+    Arguments,
+    /// A result, or the fact that it is.
+    Result,
+    /// The expression, or the event.
+    Own,
+}
+
+/// The types of objects by their origin. All are `map`; their places tell them apart.
+static OF_ARGUMENTS: Type = MAP_TYPE;
+static OF_RESULT: Type = MAP_TYPE;
+/// The type of every other map.
+pub(crate) static OWN_MAP: Type = MAP_TYPE;
+
+/// Returns true of an object within the arguments of a call.
+pub(crate) fn is_of_input(value: &dyn Val) -> bool {
+    std::ptr::eq(value.get_type(), &raw const OF_ARGUMENTS)
+}
+
+/// Returns true of an object within arguments or a result.
+pub(crate) fn is_of_payload(value: &dyn Val) -> bool {
+    is_of_input(value) || std::ptr::eq(value.get_type(), &raw const OF_RESULT)
+}
 
 impl<'a> Object<'a> {
     /// Creates an object of entries with distinct keys.
     pub(crate) fn new(entries: impl IntoIterator<Item = (String, Box<dyn Val + 'a>)>) -> Self {
-        Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))))
+        Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))), Origin::Own)
     }
 
     /// Creates an object. The value of a repeated key cannot be read.
     pub(crate) fn read(
         entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, Unread>)>,
+        origin: Origin,
     ) -> Self {
         let mut entries: Vec<Entry<'a>> =
             entries.into_iter().map(|(key, value)| (CelString::from(key), value)).collect();
@@ -131,7 +163,7 @@ impl<'a> Object<'a> {
             }
             same
         });
-        Self(entries.into())
+        Self(entries.into(), origin)
     }
 
     fn find(&self, key: &dyn Val) -> Result<&(dyn Val + 'a), ExecutionError> {
@@ -167,11 +199,15 @@ fn unread(why: Unread) -> ExecutionError {
 
 impl Val for Object<'_> {
     fn get_type(&self) -> &Type {
-        &MAP_TYPE
+        match self.1 {
+            Origin::Arguments => &OF_ARGUMENTS,
+            Origin::Result => &OF_RESULT,
+            Origin::Own => &OWN_MAP,
+        }
     }
 
     fn cel_type() -> &'static Type {
-        &MAP_TYPE
+        &OWN_MAP
     }
 
     fn as_container(&self) -> Option<&dyn Container> {

@@ -8,13 +8,13 @@ use agentgov_schemas::Micros;
 use agentgov_schemas::event::ActionEvent;
 use cel::ExecutionError;
 use cel::common::traits::{Indexer, Iterable, Iterator as CelIterator, Sizer};
-use cel::common::types::{CelInt, CelString, CelTimestamp, MAP_TYPE, Type};
+use cel::common::types::{CelInt, CelString, CelTimestamp, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use chrono::DateTime;
 
 use crate::expression::Failure;
 use crate::functions::{Budget, in_range};
-use crate::json::{self, Json, Keys, NotJson, Object, Unread, no_such_key, text_key};
+use crate::json::{self, Json, Keys, NotJson, OWN_MAP, Object, Origin, Unread, no_such_key, text_key};
 use crate::session::{Facts, Kind, Session};
 
 /// The members of `session`.
@@ -109,18 +109,21 @@ fn session_object<'a>(session: &Session) -> Object<'a> {
         ("tool_calls".to_owned(), Ok(int(session.tool_calls().into()))),
     ];
     entries.extend(session.started_at().map(|time| ("started_at".to_owned(), timestamp(time))));
-    Object::read(entries)
+    Object::read(entries, Origin::Own)
 }
 
 fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
     let text = |text: &'a str| Ok(Box::new(CelString::from(text)) as Box<dyn Val + 'a>);
-    Object::read([
-        ("type".to_owned(), text(event.r#type)),
-        ("environment".to_owned(), text(event.environment)),
-        ("tenant_id".to_owned(), text(event.tenant_id)),
-        ("agent_id".to_owned(), text(event.agent.id)),
-        ("time".to_owned(), timestamp(event.occurred_at)),
-    ])
+    Object::read(
+        [
+            ("type".to_owned(), text(event.r#type)),
+            ("environment".to_owned(), text(event.environment)),
+            ("tenant_id".to_owned(), text(event.tenant_id)),
+            ("agent_id".to_owned(), text(event.agent.id)),
+            ("time".to_owned(), timestamp(event.occurred_at)),
+        ],
+        Origin::Own,
+    )
 }
 
 /// A producer's clock is unchecked: a time outside of CEL's years cannot be read.
@@ -140,11 +143,11 @@ static NOTHING: Kind = Kind::empty();
 
 impl Val for KnownFacts<'_> {
     fn get_type(&self) -> &Type {
-        &MAP_TYPE
+        &OWN_MAP
     }
 
     fn cel_type() -> &'static Type {
-        &MAP_TYPE
+        &OWN_MAP
     }
 
     fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
@@ -185,11 +188,11 @@ impl Indexer for KnownFacts<'_> {
 
 impl Val for Kind {
     fn get_type(&self) -> &Type {
-        &MAP_TYPE
+        &OWN_MAP
     }
 
     fn cel_type() -> &'static Type {
-        &MAP_TYPE
+        &OWN_MAP
     }
 
     fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
