@@ -142,11 +142,14 @@ impl<'s> Run<'s, '_> {
     fn select<'b>(self, select: &'b SelectExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
         let of = self.node(&select.operand, frame)?;
         let field = CelString::from(select.field.as_str());
-        // A result that is a list or a word has no fields, and that is no error: most tools have such results.
+        // A result that is a word has no fields, and that is no error: most tools have such results. A list may hold what has them.
         if matches!(&select.operand.expr, Expr::Ident(name) if name == RESULT)
             && !is_map(of.as_ref())
             && optional(&of).is_none()
         {
+            if of.downcast_ref::<CelList<'_>>().is_some_and(|list| !list.is_empty()) {
+                return Err(erred("expected a map as the result, found a list"));
+            }
             return if select.test { Ok(truth(false)) } else { Err(Failure::Absent) };
         }
         if select.test {

@@ -61,6 +61,9 @@ pub enum Unread {
     /// `null` in place of arguments: a tool may take it for none, or refuse it.
     #[error("null")]
     Null,
+    /// A result that is a text, which holds JSON once more.
+    #[error("JSON within a text")]
+    Encoded,
     /// Of no year that policies know.
     #[error("a time outside of the years 1 to 9999")]
     Time,
@@ -89,23 +92,34 @@ impl Json {
         if is_null { Err(NotJson::Unread(Unread::Null)) } else { Ok(json) }
     }
 
+    /// Parses the result of a call. JSON within a text cannot be read: some tools encode twice, and a reader may decode twice.
+    ///
+    /// # Errors
+    /// Nothing of it can be read.
+    pub(crate) fn result(bytes: &[u8]) -> Result<Self, NotJson> {
+        let json = Self::parse(bytes)?;
+        let text = json.0.downcast_ref::<CelString<'_>>();
+        let encoded = text.is_some_and(|text| is_meant_as_json(text.inner().as_bytes()));
+        if encoded { Err(NotJson::Unread(Unread::Encoded)) } else { Ok(json) }
+    }
+
     /// The value, for an expression.
     pub(crate) fn as_val(&self) -> &(dyn Val + 'static) {
         self.0.as_ref()
     }
 }
 
-/// Returns true if a payload that is no JSON begins as an object or as a list of objects, lists or texts: JSON that was cut off,
-/// or a Python literal. `[1] see above` is plain text.
+/// Returns true if a text that is no JSON may hold an object all the same: it begins as an object, as a list of objects, lists or
+/// texts, as a comment or as a code fence, or an object stands in it. Only ASCII counts, without blanks and control characters:
+/// marks in front and UTF-16 hide nothing. `[1] see above` is plain text.
 pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
-    let mut tokens = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii_start().iter();
-    match tokens.next() {
-        Some(b'{') => true,
-        Some(b'[') => {
-            matches!(tokens.find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'[' | b'"' | b'\''))
-        }
-        _ => false,
-    }
+    let text: Vec<u8> = bytes.iter().copied().filter(u8::is_ascii_graphic).collect();
+    let wrapped = text.iter().take_while(|byte| matches!(byte, b'(' | b'"' | b'\'')).count();
+    let begins = match text.get(wrapped..).unwrap_or_default() {
+        [b'{', ..] | [b'[', b'{' | b'[' | b'"' | b'\'' | b'\\', ..] | [b'/', b'/' | b'*', ..] => true,
+        rest => rest.starts_with(b"```") || rest.starts_with(b"~~~"),
+    };
+    begins || text.windows(2).any(|pair| matches!(pair, [b'{', b'"' | b'\'' | b'\\']))
 }
 
 /// A value of an object.

@@ -96,9 +96,9 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// True if the session has forgotten something for want of room.
+    /// True if the session may have forgotten something.
     pub(crate) const fn forgets(&self) -> bool {
-        self.session.0.limited()
+        self.session.0.forgets()
     }
 }
 
@@ -259,7 +259,7 @@ impl Sizer for Kind {
 }
 
 impl Kind {
-    /// A fact. `forgets`: the session has dropped some for want of room, so that one that is not there is not unknown.
+    /// A fact. `forgets`: the session may have dropped some, so that one that is not there is not unknown.
     pub(crate) fn find(&self, key: &dyn Val, forgets: bool) -> Result<&(dyn Val + 'static), ExecutionError> {
         let key = text_key(key)?;
         let doubt = |offset: i64| {
@@ -270,7 +270,9 @@ impl Kind {
         let Some(fact) = self.get_fact(key) else {
             return Err(match self.doubted_at() {
                 Some(offset) => doubt(offset),
-                None if forgets => json::error("not known any more: the session has reached its limit"),
+                None if forgets => {
+                    json::error("not known any more: the session has ended, or has reached its limit")
+                }
                 // No result can have stated it.
                 None if !is_key(key) => {
                     json::error("expected the key of a fact, found one that no fact can have")

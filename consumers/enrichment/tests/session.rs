@@ -14,6 +14,7 @@ use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 use proptest::prelude::*;
+use serde_json::Value;
 
 const TOOLS: &str = "
 default:
@@ -126,10 +127,32 @@ fn errors_and_failures_state_nothing() {
     assert_eq!(fed.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), [call("x"), Change::Header]);
     result.is_error = None;
     assert_eq!(fed.event(catalogue::TOOL_FAILED, None, Some(result)), [Change::Header]);
-    for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[1]", r#"{"id":7}"#] {
+    for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[]", "7", r#"{"id":null}"#] {
         fed.result("elsewhere", content);
     }
     assert_eq!(fed.session.header().facts, 1, "the call alone");
+}
+
+/// Each may say something else of a fact that is known.
+#[test]
+fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_doubt() {
+    let doubt = || fact("order", "\u{fffd}");
+    for content in
+        [r#"{"id":7}"#, r#"{"id":["A1"]}"#, r#"{"id":true}"#, r#"[{"id":"A1"}]"#, r#""{\"id\":\"A1\"}""#]
+    {
+        let mut fed = Fed::new(limits(100, 10_000));
+        assert_eq!(fed.result("", content), [doubt(), Change::Header], "{content}");
+    }
+    for kind in ["tool.Response_received", "tool.response.received", "", catalogue::USER_INPUT] {
+        let mut fed = Fed::new(limits(100, 10_000));
+        let result =
+            ToolResult { call_id: "", name: None, is_error: None, content: payload(br#"{"id":"A1"}"#) };
+        assert_eq!(fed.event(kind, None, Some(result)), [doubt(), Change::Header], "{kind}");
+        let result = ToolResult { is_error: Some(true), ..result };
+        assert_eq!(fed.event(kind, None, Some(result)), [Change::Header], "{kind}");
+        let result = ToolResult { is_error: None, content: payload(b"no json"), ..result };
+        assert_eq!(fed.event(kind, None, Some(result)), [Change::Header], "{kind}");
+    }
 }
 
 #[test]
@@ -217,7 +240,7 @@ proptest! {
     /// What is restored from the changelog is what was there, whatever happened before.
     #[test]
     fn a_restored_session_is_the_same(
-        steps in prop::collection::vec((0..6_u8, 0..4_u8, 0..4_u8), 0..60),
+        steps in prop::collection::vec((0..8_u8, 0..4_u8, 0..4_u8), 0..60),
         max_facts in 1..6_u32,
         max_bytes in 20..200_u64,
     ) {
@@ -230,6 +253,12 @@ proptest! {
                 0 | 1 => fed.call("who", &id, &content),
                 2 | 3 => fed.result(&id, &content),
                 4 => fed.event(catalogue::USER_INPUT, None, None),
+                5 => fed.result(&id, &Value::from(content).to_string()),
+                6 => {
+                    let content = payload(content.as_bytes());
+                    let result = ToolResult { call_id: &id, name: None, is_error: None, content };
+                    fed.event("tool.response", None, Some(result))
+                }
                 _ if key == 0 => fed.event(catalogue::SESSION_ENDED, None, None),
                 _ => fed.event(catalogue::SESSION_STARTED, None, None),
             };

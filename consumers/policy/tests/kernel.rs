@@ -306,17 +306,45 @@ fn unreadable_result_leaves_older_facts_in_doubt() {
     for (content, expected) in [
         (r#"{"id":"A1"}"#, (known, unknown)),
         ("Error: no such thing", (known, unknown)),
+        ("Error: {n} of [x] (y)", (known, unknown)),
         ("[1] see above", (known, unknown)),
-        (r#"[{"id":"A2"}]"#, (known, unknown)),
+        ("", (known, unknown)),
         (r#""A2""#, (known, unknown)),
-        (r#"{"id":7}"#, (known, unknown)),
+        ("7", (known, unknown)),
+        ("[]", (known, unknown)),
+        (r#"{"id":null}"#, (known, unknown)),
         (r#"{"name":NaN}"#, (known, unknown)),
-        // Any of them may be what this was about.
-        (r#"{"id":"A2","cut o"#, (known, doubted)),
-        (r#"{"id":"A2"}"#, (known, known)),
     ] {
         assert_eq!(result(content), expected, "{content}");
     }
+    // Any of them may be what this was about.
+    assert_eq!(result(r#"{"id":"A2","cut o"#), (known, doubted));
+    assert_eq!(result(r#"{"id":"A2"}"#), (known, known));
+}
+
+/// What was known before the end is not known any more: that differs from a fact that there never was.
+#[test]
+fn a_fact_that_is_missing_after_the_end_is_an_error() {
+    let (agents, bundles) = (
+        agents(Some("active")),
+        table(&format!("{GRANT}{}", rule("known", "", "context has known && context.known"))),
+    );
+    let mut replay = Replay::new(kernel(&agents, &bundles));
+    let mut decided = |content: Option<&str>| {
+        if let Some(content) = content {
+            let content = payload(content.as_bytes());
+            let result = ToolResult { call_id: "", name: None, is_error: None, content };
+            replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+        } else {
+            replay.tell(Told { kind: "session.ended", ..Told::default() });
+        }
+        replay.tell(call("change", r#"{"id":"A1"}"#)).unwrap().decision
+    };
+    assert_eq!(decided(Some("nothing")), Decision::Allow);
+    assert_eq!(decided(Some(r#"{"id":"A1"}"#)), Decision::Deny);
+    assert_eq!(decided(None), Decision::Indeterminate);
+    assert_eq!(decided(Some(r#"{"id":"A2"}"#)), Decision::Indeterminate);
+    assert_eq!(decided(Some(r#"{"id":"A1"}"#)), Decision::Deny);
 }
 
 #[test]

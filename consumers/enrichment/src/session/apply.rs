@@ -49,19 +49,13 @@ impl Session {
                 self.keep_call(tool, call_index, origin.offset, limits, &mut applied);
             }
         }
-        match event.r#type {
-            catalogue::TOOL_RESPONSE_RECEIVED | catalogue::TOOL_FAILED => {
-                if let Some(result) = &event.result {
-                    self.take_result(event, result, origin.offset, tools, limits, &mut applied);
-                }
-            }
-            catalogue::SESSION_ENDED => {
-                self.ended = true;
-                applied.changes.extend(self.store.all_gone());
-                self.store = super::Store::default();
-                self.seen.shrink();
-            }
-            _ => {}
+        if event.r#type == catalogue::SESSION_ENDED {
+            self.ended = true;
+            applied.changes.extend(self.store.all_gone());
+            self.store = super::Store::default();
+            self.seen.shrink();
+        } else if let Some(result) = &event.result {
+            self.take_result(event, result, origin.offset, tools, limits, &mut applied);
         }
         applied.changes.push(Change::Header);
         applied
@@ -108,8 +102,7 @@ impl Session {
         if self.store.answer(result.call_id) {
             applied.changes.push(Change::Call { call_id: result.call_id.to_owned() });
         }
-        let says_something =
-            event.r#type == catalogue::TOOL_RESPONSE_RECEIVED && result.is_error != Some(true);
+        let says_something = event.r#type != catalogue::TOOL_FAILED && result.is_error != Some(true);
         let Some(tools) = tools.filter(|_| says_something) else { return };
         let stated = tools.state(self, event, result);
         applied.findings.extend(stated.findings);

@@ -210,6 +210,11 @@ impl Session {
         self.limited
     }
 
+    /// True if something that was known may be forgotten: for want of room, or since the session ended.
+    pub(crate) const fn forgets(&self) -> bool {
+        self.limited || self.ended
+    }
+
     pub(crate) fn stored_call(&self, call_id: &str) -> Option<&StoredCall> {
         self.store.call(call_id)
     }

@@ -35,7 +35,7 @@ pub(super) struct FactValue<'a> {
 
 impl<'a> FactValue<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Self {
-        Self { bytes, json: Json::parse(bytes) }
+        Self { bytes, json: Json::result(bytes) }
     }
 }
 

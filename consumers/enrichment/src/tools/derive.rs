@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, ToolResult};
-use cel::common::types::{CelBool, CelList, CelString};
+use cel::common::types::{CelBool, CelList, CelNull, CelOptional, CelString};
 use cel::common::value::Val;
 
 use super::{Finding, States, Tools};
@@ -85,8 +86,8 @@ impl Tools {
     ) -> Stated {
         let mut stated = Stated::default();
         let call = session.stored_call(result.call_id);
-        if call.is_none() && session.limited() {
-            // The session may have dropped the call for want of room, so the tool is unknown.
+        if call.is_none() && session.forgets() {
+            // The session may have dropped the call, so the tool is unknown.
             let own = self.tools.values().flat_map(|tool| tool.states.iter().skip(self.default.states.len()));
             stated.outdated = own.map(|states| states.kind.clone()).collect();
         }
@@ -94,7 +95,7 @@ impl Tools {
         if tool.states.is_empty() {
             return stated;
         }
-        let content = Json::parse(result.content.data);
+        let content = Json::result(result.content.data);
         // Plain text states nothing. Broken JSON may state something.
         if matches!(content, Err(NotJson::Syntax { .. })) && !json::is_meant_as_json(result.content.data) {
             return stated;
@@ -118,8 +119,27 @@ impl Tools {
             }
         }
         drop(scope);
-        stated.content = Some(content);
+        if event.r#type == catalogue::TOOL_RESPONSE_RECEIVED {
+            stated.content = Some(content);
+        } else {
+            stated.doubt_facts();
+        }
         stated
+    }
+}
+
+impl Stated {
+    /// Doubts what is stated: the event is not one that brings results, so that it may mean something else.
+    fn doubt_facts(&mut self) {
+        for (kind, _) in std::mem::take(&mut self.facts) {
+            if self.doubted.insert(kind.clone()) {
+                let message = format!(
+                    "expected a result in an event of type `{}`, found one in an event of another type",
+                    catalogue::TOOL_RESPONSE_RECEIVED
+                );
+                self.findings.push(Finding::new(Finding::STATES_ERROR, &kind, message));
+            }
+        }
     }
 }
 
@@ -137,10 +157,18 @@ impl States {
                 return Ok(None);
             }
         }
-        // A key that is no text is none: nothing could refer to it.
+        // Without a key there is no fact. A key of another type may be a text to the tool.
         self.key.evaluate(scope, |value| {
-            let Some(key) = value.downcast_ref::<CelString<'_>>().map(|key| key.inner()) else {
+            let found = match value.downcast_ref::<CelOptional<'_>>() {
+                Some(optional) => optional.option(),
+                None => Some(value.as_ref()),
+            };
+            let Some(found) = found.filter(|found| found.downcast_ref::<CelNull>().is_none()) else {
                 return Ok(None);
+            };
+            let Some(key) = found.downcast_ref::<CelString<'_>>().map(|key| key.inner()) else {
+                let message = format!("`key`: expected a text, found {}", found.get_type().name());
+                return Err(Failure::Error(message));
             };
             if !is_key(key) {
                 return Err(Failure::Error(format!(
