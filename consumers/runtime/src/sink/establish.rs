@@ -73,6 +73,7 @@ impl<W: Writer> Sink<W> {
                     let Some(lane) = self.lanes.get_mut(*place) else { continue };
                     if let Some(present) = lane.doubt_resolved() {
                         self.metrics.resolved(&lane.route.table, present);
+                        super::run::note_passed_over(&self.options.stage, lane, &self.metrics);
                     }
                     lane.claimed();
                 }

@@ -88,6 +88,10 @@ pub(super) struct Lane {
     inserted: Option<Instant>,
     /// Of what is gathered: the offsets that the consumer passed over. No row behind one goes out before [`Self::agreed`] has it.
     passed_over: Ranges,
+    /// Of these, those before the rows of the insert in doubt.
+    doubtful_over: Ranges,
+    /// Those before rows that are durable by now; neither counted nor logged yet.
+    durable_over: Ranges,
     /// Those in which a second reader found no record either.
     agreed: BTreeMap<i32, HashSet<Range<i64>>>,
     /// The second reader that is at work.
@@ -114,6 +118,8 @@ impl Lane {
             oldest: None,
             inserted: None,
             passed_over: Ranges::new(),
+            doubtful_over: Ranges::new(),
+            durable_over: Ranges::new(),
             agreed: BTreeMap::new(),
             reading: None,
             contested: None,
@@ -126,6 +132,7 @@ impl Lane {
     pub(super) fn assign(&mut self, all: &[TopicPartition]) {
         self.drop_rows();
         self.doubtful.clear();
+        self.doubtful_over.clear();
         self.agreed.clear();
         self.reading = None;
         self.contested = None;
@@ -268,13 +275,8 @@ impl Lane {
         Some(waiting.map_or(Duration::ZERO, |since| PACE.saturating_sub(since.elapsed())))
     }
 
-    /// Inserts what is gathered, block by block. Returns how many rows, and what was passed over before them; on an error, the lane is
-    /// to be doubted.
-    pub(super) fn insert<W: Writer>(
-        &mut self,
-        writer: &mut W,
-        store: &Store,
-    ) -> Result<(usize, Ranges), NotReady> {
+    /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
+    pub(super) fn insert<W: Writer>(&mut self, writer: &mut W, store: &Store) -> Result<usize, NotReady> {
         self.strikes += 1;
         writer.before_insert(store)?;
         for open in self.open.iter_mut().filter(|open| open.block.rows() > 0) {
@@ -288,8 +290,9 @@ impl Lane {
                     share.durable = *end;
                 }
             }
+            take_before(&mut self.passed_over, &open.ends, &mut self.durable_over);
         }
-        let (rows, passed_over) = (self.rows, std::mem::take(&mut self.passed_over));
+        let rows = self.rows;
         self.drop_rows();
         // What is not gathered yet was perhaps read, too.
         for (partition, agreed) in &mut self.agreed {
@@ -300,17 +303,25 @@ impl Lane {
         self.inserted = Some(Instant::now());
         self.strikes = 0;
         self.backoff.reset();
-        Ok((rows, passed_over))
+        Ok(rows)
     }
 
-    /// What went out last and is not known to be durable, as [`Self::doubtful`] says it.
-    pub(super) fn unanswered(&self) -> BTreeMap<i32, i64> {
+    /// What was passed over before rows that are durable, each range once.
+    pub(super) fn take_passed_over(&mut self) -> Ranges {
+        std::mem::take(&mut self.durable_over)
+    }
+
+    /// Notes as doubtful what went out last and is not known to be durable.
+    pub(super) fn unanswered(&mut self) {
         let durable = |open: &&Open| {
             open.ends
                 .iter()
                 .all(|(partition, end)| self.shares.get(partition).is_some_and(|s| s.durable >= *end))
         };
-        self.open.iter().find(|open| !durable(open)).map(|open| open.ends.clone()).unwrap_or_default()
+        let doubtful = self.open.iter().find(|open| !durable(open)).map(|open| open.ends.clone());
+        self.doubtful = doubtful.unwrap_or_default();
+        self.doubtful_over.clear();
+        take_before(&mut self.passed_over, &self.doubtful, &mut self.doubtful_over);
     }
 
     /// What the look found of the insert that was in doubt, if one was: all of its rows, or none.
@@ -318,7 +329,14 @@ impl Lane {
         let doubtful = std::mem::take(&mut self.doubtful);
         let there =
             |(partition, end): (&i32, &i64)| self.shares.get(partition).is_some_and(|s| s.durable >= *end);
-        (!doubtful.is_empty()).then(|| doubtful.iter().any(there))
+        let resolved = (!doubtful.is_empty()).then(|| doubtful.iter().any(there));
+        let over = std::mem::take(&mut self.doubtful_over);
+        if resolved == Some(true) {
+            for (partition, ranges) in over {
+                self.durable_over.entry(partition).or_default().extend(ranges);
+            }
+        }
+        resolved
     }
 
     fn drop_rows(&mut self) {
@@ -331,5 +349,14 @@ impl Lane {
             open.block.clear();
             open.ends.clear();
         }
+    }
+}
+
+/// Moves the ranges whose next record stands before the end of its partition's rows.
+fn take_before(from: &mut Ranges, ends: &BTreeMap<i32, i64>, to: &mut Ranges) {
+    for (partition, end) in ends {
+        let Some(ranges) = from.get_mut(partition) else { continue };
+        let before = ranges.extract_if(.., |range| range.end < *end);
+        to.entry(*partition).or_default().extend(before);
     }
 }

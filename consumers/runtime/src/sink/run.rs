@@ -345,11 +345,10 @@ fn insert<W: Writer>(
         return Ok(false);
     }
     let began = Instant::now();
-    let error = match lane.insert(writer, store) {
-        Ok((rows, passed_over)) => {
-            let offsets = passed_over.values().flatten().map(|range| range.end.abs_diff(range.start));
-            metrics.skipped(&lane.route.table, offsets.sum());
-            lane.finding.note(&options.stage, &lane.route.topic, &passed_over);
+    let inserted = lane.insert(writer, store);
+    note_passed_over(&options.stage, lane, metrics);
+    let error = match inserted {
+        Ok(rows) => {
             metrics.inserted(&lane.route.table, rows, began.elapsed());
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
@@ -365,10 +364,18 @@ fn insert<W: Writer>(
         Err(NotReady::Fatal(error)) => return Err(error),
     };
     metrics.doubt(&lane.route.table, error.is_fence());
-    lane.doubtful = lane.unanswered();
+    lane.unanswered();
     options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
     lane.doubt();
     Ok(false)
+}
+
+/// Counts and logs what was passed over before rows that are durable, also where another block of the insert is not.
+pub(super) fn note_passed_over(stage: &str, lane: &mut Lane, metrics: &SinkMetrics) {
+    let passed_over = lane.take_passed_over();
+    let offsets = passed_over.values().flatten().map(|range| range.end.abs_diff(range.start));
+    metrics.skipped(&lane.route.table, offsets.sum());
+    lane.finding.note(stage, &lane.route.topic, &passed_over);
 }
 
 /// A consumer's error: some pass, some mean that a partition's position is gone, some end the stage.

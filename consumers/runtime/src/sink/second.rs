@@ -375,6 +375,32 @@ mod tests {
         assert!(lane.proves(&second, &Stop::default()));
     }
 
+    #[test]
+    fn what_was_passed_over_is_noted_once_its_rows_are_durable() {
+        for (durable, present, noted) in
+            [(5, true, Ranges::from([(0, vec![2..4])])), (0, false, Ranges::new())]
+        {
+            let mut lane = Lane::new(Route { topic: "a".into(), table: "a".into(), gapless: true });
+            let at = TopicPartition::new("a", 0);
+            lane.assign(std::slice::from_ref(&at));
+            lane.claim_at = None;
+            // The last one is of another month: it goes into a block of its own, behind the one in doubt.
+            for (offset, day) in [(0, 0), (1, 0), (4, 0), (9, 40)] {
+                let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
+                let logged_at = Millis(day * 86_400_000);
+                let record = Record { at: &at, offset, logged_at, key, value, headers, skipped };
+                assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+            }
+            lane.unanswered();
+            lane.doubt();
+            assert_eq!(lane.take_passed_over(), Ranges::new(), "nobody knows yet");
+            lane.shares.get_mut(&0).unwrap().durable = durable;
+            assert_eq!(lane.doubt_resolved(), Some(present));
+            assert_eq!(lane.take_passed_over(), noted, "durable up to {durable}");
+            assert_eq!(lane.take_passed_over(), Ranges::new(), "once");
+        }
+    }
+
     fn last(ranges: &[Range<i64>], offsets: &[i64]) -> Step {
         let mut expected = Expected(ranges);
         let mut last = Step::Next;
