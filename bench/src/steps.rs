@@ -166,6 +166,9 @@ pub fn step(
                         let schema = subject::VERDICT.schema().map_err(StepError::of("schema"))?;
                         let verdict: Verdict<'_> =
                             schema.decode(id, datum).map_err(StepError::of("a verdict"))?;
+                        if verdict.reason == "no_bundle" {
+                            return Err(StepError("the evaluator judges without the bundle".to_owned()));
+                        }
                         sum += alerting.step(offset, &verdict)?;
                     }
                     alerting.outputs.clear();
@@ -297,6 +300,7 @@ impl Known {
             let value = Ok(RestoreValue::new(id, schema, datum));
             evaluator.fold(topology, &TableRecord { topic, offset: 0, logged_at: Millis(0), value }, &health);
         }
+        evaluator.folded(&health);
         Ok(())
     }
 }
