@@ -60,6 +60,7 @@ pub struct Gap {
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Skipped {
     /// Topic and partition.
+    #[serde(deserialize_with = "logged::text")]
     pub topic_partition: String,
     /// How many in all.
     pub offsets: u64,

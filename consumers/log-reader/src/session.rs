@@ -104,6 +104,7 @@ pub struct Verdict {
     #[serde(deserialize_with = "logged::text")]
     pub bundle_digest: String,
     /// What is wrong with the record itself: names of docs/errors.
+    #[serde(deserialize_with = "logged::texts")]
     pub findings: Vec<String>,
 }
 
