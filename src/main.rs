@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use agentgov_schemas::bounds::STACK;
 
 /// A step makes many small values and drops them in the same order: measured, this costs a stage a tenth less than the
-/// system's allocator (docs/performance.md).
+/// system's allocator (ADR 0031).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

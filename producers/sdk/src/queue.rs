@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(5);
 /// How long otherwise.
 const IDLE: Duration = Duration::from_millis(20);
 /// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. Each wait that ends is a request
-/// to the broker, so librdkafka's own 5 ms make a steady trickle over many partitions dear (docs/performance.md).
+/// to the broker, so librdkafka's own 5 ms make a steady trickle over many partitions dear (ADR 0030).
 const LINGER_MS: &str = "40";
 /// How long an ended producer may take to give back what it holds; it does no I/O for that.
 const GIVE_BACK: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_millis(50);
 /// How long to gather once something has come: a transaction costs some 20 ms whatever its size.
 const GATHER: Duration = Duration::from_millis(5);
 /// Batches begin so far apart, under load. A transaction is a request to the broker for each partition of each topic, however few records
-/// there are: more often than this costs more cores than it saves waiting (docs/performance.md has figures).
+/// there are: more often than this costs more cores than it saves waiting (ADR 0030 has figures).
 pub(super) const APART: Duration = Duration::from_millis(70);
 /// The same where transactions write the input: it comes as they commit, so at the pace of the stage before, and what waited for that
 /// need not wait again. Several processes of that stage commit in turn.

@@ -21,7 +21,7 @@ use crate::{Health, StageError, Stop};
 /// A stop goes unheard for so long.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// What one answer of a broker may bring, compressed. All of it is queued, however full the queue is; with the default, 1 MiB of
-/// each partition, the sink had some 100 MB more (docs/performance.md).
+/// each partition, the sink had some 100 MB more (ADR 0031).
 const MOST_FETCHED: usize = 4 << 20;
 
 /// A partition of a topic. Its name, `topic/partition`, is what claims and rows carry.

@@ -17,7 +17,7 @@ use crate::{StageError, Stop, failpoint};
 pub(super) const MOST_ROWS: usize = 50_000;
 pub(super) const MOST_BYTES: usize = 32 << 20;
 /// Inserts of a table keep this distance, so that its parts stay few: each is two dozen files, to be made, synced, merged and
-/// deleted, whatever it holds (docs/performance.md has what that costs). So long a row waits for others while more are coming, too.
+/// deleted, whatever it holds (ADR 0030 has what that costs). So long a row waits for others while more are coming, too.
 const PACE: Duration = Duration::from_secs(1);
 /// How often the size in bytes is looked at.
 const ROWS_BETWEEN_LOOKS: usize = 64;
