@@ -11,6 +11,9 @@ use agentgov_runtime::metrics::{ALL, Kind, Metric};
 use agentgov_schemas::verdict::finding;
 use agentgov_schemas::wire::WireError;
 
+#[path = "docs/glossary.rs"]
+mod glossary;
+
 /// Pages of docs/errors that explain one case of an exit code.
 const CASES: [&str; 4] = ["hole", "hanging-transaction", "held-back", "offsets-skipped"];
 
@@ -304,7 +307,7 @@ fn read(path: &str) -> String {
 
 /// Product code by its path: of every file, what stands before its tests.
 fn sources() -> Vec<(String, String)> {
-    let folders = ["src", "schemas", "producers", "consumers", "testenv/src"];
+    let folders = ["src", "schemas", "producers", "consumers", "testenv", "bench"];
     let of = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
         let product = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
@@ -338,7 +341,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![root().join("README.md")];
-    for folder in ["docs", "examples", "producers", "consumers"] {
+    for folder in ["docs", "examples", "producers", "consumers", "bench"] {
         documents.extend(files(folder, "md"));
     }
     documents
