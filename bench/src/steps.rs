@@ -20,7 +20,7 @@ use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
-use agentgov_schemas::verdict::{Origin, Verdict};
+use agentgov_schemas::verdict::{Origin, Reason, Verdict};
 use agentgov_schemas::wire::{self, Encoder, SchemaId};
 use agentgov_sdk::Composer;
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,7 @@ pub fn step(
                         let schema = subject::VERDICT.schema().map_err(StepError::of("schema"))?;
                         let verdict: Verdict<'_> =
                             schema.decode(id, datum).map_err(StepError::of("a verdict"))?;
-                        if verdict.reason == "no_bundle" {
+                        if verdict.reason == Reason::NoBundle {
                             return Err(StepError("the evaluator judges without the bundle".to_owned()));
                         }
                         sum += alerting.step(offset, &verdict)?;

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::Origin;
-use crate::{Digest, Micros, Millis};
+use crate::verdict::{Decision, Mode, Origin, Severity};
+use crate::{Digest, Micros, Millis, OpenEnum, Vocabulary};
 
 /// A violation that someone must see. Violations of one policy in one session share an alert id within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +30,14 @@ pub struct Alert<'a> {
     /// The violated policy's @id, or a name of the kind agentgov:… where no policy speaks.
     pub policy: &'a str,
     /// low, medium, high or critical.
-    pub severity: &'a str,
+    #[serde(borrow)]
+    pub severity: OpenEnum<'a, Severity>,
     /// enforce or observe.
-    pub mode: &'a str,
-    /// The verdict's decision.
-    pub decision: &'a str,
+    #[serde(borrow)]
+    pub mode: OpenEnum<'a, Mode>,
+    /// The verdict's decision, or what befell a record that no verdict answers.
+    #[serde(borrow)]
+    pub decision: OpenEnum<'a, AlertDecision>,
     /// Name of the tool that was called.
     #[serde(borrow, default)]
     pub tool: Option<&'a str>,
@@ -56,4 +59,43 @@ pub struct Alert<'a> {
     /// Digest of the bundle that judged.
     #[serde(default)]
     pub bundle_digest: Option<Digest>,
+}
+
+/// Decision that an alert names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AlertDecision {
+    /// That of the verdict that raised the alert.
+    Verdict(Decision),
+    /// A bundle does not load.
+    Refused,
+    /// A stage rejects many records.
+    Rejected,
+}
+
+impl Vocabulary for AlertDecision {
+    const ALL: &'static [Self] = &[
+        Self::Verdict(Decision::Allow),
+        Self::Verdict(Decision::Deny),
+        Self::Verdict(Decision::Ask),
+        Self::Verdict(Decision::Indeterminate),
+        Self::Verdict(Decision::Duplicate),
+        Self::Refused,
+        Self::Rejected,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Verdict(decision) => decision.as_str(),
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "refused" => Some(Self::Refused),
+            "rejected" => Some(Self::Rejected),
+            verdict => Decision::by_name(verdict).map(Self::Verdict),
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! - [`yaml`]: files that people write, with every mistake at its place
 //! - [`bounds`]: how deep and long all of these may be, and the stack for it
 //! - [`escape`]: text of others, safe to print
+//! - [`vocabulary`]: names that records carry as texts, as enums that keep what they do not know
 //! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
 
 pub mod alert;
@@ -26,6 +27,7 @@ pub mod subject;
 pub mod timestamp;
 pub mod topology;
 pub mod verdict;
+pub mod vocabulary;
 pub mod wire;
 mod writers;
 pub mod yaml;
@@ -33,3 +35,4 @@ pub mod yaml;
 pub use digest::Digest;
 pub use key::SessionKey;
 pub use timestamp::{Micros, Millis};
+pub use vocabulary::{OpenEnum, Vocabulary};

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Micros, Millis};
+use crate::{Digest, Micros, Millis, OpenEnum, vocabulary};
 
 /// What the policies say of one action. It points at its action and repeats the few fields that analysts filter on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +40,11 @@ pub struct Verdict<'a> {
     #[serde(default)]
     pub call_index: Option<i32>,
     /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (sent before: not judged again).
-    pub decision: &'a str,
+    #[serde(borrow)]
+    pub decision: OpenEnum<'a, Decision>,
     /// Why: granted, policy, no_grant, error, no_bundle or duplicate.
-    pub reason: &'a str,
+    #[serde(borrow)]
+    pub reason: OpenEnum<'a, Reason>,
     /// Cedar's determining policies of the enforced set, in order of their ids.
     #[serde(borrow)]
     pub determining_policies: Vec<&'a str>,
@@ -71,6 +73,74 @@ pub struct Verdict<'a> {
     /// What is wrong with the record itself, beside what the policies say: names of [`finding`], in their order.
     #[serde(borrow, default)]
     pub findings: Vec<&'a str>,
+}
+
+vocabulary! {
+    /// Outcome of judging an action.
+    Decision {
+        /// A grant applies, and no enforced rule.
+        Allow = "allow",
+        /// An enforced rule applies, or no grant does.
+        Deny = "deny",
+        /// Only rules apply that want a person's approval.
+        Ask = "ask",
+        /// An error kept the policies from deciding: what is known, or a policy, could not be computed.
+        Indeterminate = "indeterminate",
+        /// The event was sent before: it is not judged again.
+        Duplicate = "duplicate",
+    }
+}
+
+vocabulary! {
+    /// Reason of a [`Decision`].
+    Reason {
+        /// A grant applies.
+        Granted = "granted",
+        /// An enforced rule applies.
+        Policy = "policy",
+        /// No grant applies, or the agent is not active.
+        NoGrant = "no_grant",
+        /// A policy could not be evaluated, or mentions a value that could not be computed.
+        Error = "error",
+        /// No bundle is active for the environment.
+        NoBundle = "no_bundle",
+        /// The event was sent before.
+        Duplicate = "duplicate",
+    }
+}
+
+vocabulary! {
+    /// How bad a violation is.
+    Severity {
+        /// Worth knowing.
+        Low = "low",
+        /// Worth a look.
+        Medium = "medium",
+        /// Worth an interruption.
+        High = "high",
+        /// Worth waking someone.
+        Critical = "critical",
+    }
+}
+
+vocabulary! {
+    /// Whether a rule decides.
+    Mode {
+        /// It decides.
+        Enforce = "enforce",
+        /// It is only noted.
+        Observe = "observe",
+    }
+}
+
+vocabulary! {
+    /// Decision of an enforced rule that applies.
+    RuleEffect {
+        /// The action is refused.
+        Deny = "deny",
+        /// A person must approve the action.
+        Ask = "ask",
+    }
 }
 
 /// What may be wrong with the record of an action: it is judged all the same, and its verdict says so. Each is a name of
@@ -154,11 +224,14 @@ pub struct Violation<'a> {
     /// The policy's @id.
     pub policy: &'a str,
     /// low, medium, high or critical.
-    pub severity: &'a str,
+    #[serde(borrow)]
+    pub severity: OpenEnum<'a, Severity>,
     /// enforce or observe.
-    pub mode: &'a str,
+    #[serde(borrow)]
+    pub mode: OpenEnum<'a, Mode>,
     /// deny or ask.
-    pub effect: &'a str,
+    #[serde(borrow)]
+    pub effect: OpenEnum<'a, RuleEffect>,
 }
 
 /// Where a record stands in Kafka: the identity of a record of the log.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_policy::{Kind, Policy};
+use agentgov_schemas::Vocabulary;
 use agentgov_schemas::escape::{Escaped, shell_word};
+use agentgov_schemas::verdict::Severity;
 use console::{Style, measure_text_width, truncate_str};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -303,11 +305,11 @@ fn heading(out: &mut Text, text: &str) {
 }
 
 fn severity(name: &str) -> Style {
-    match name {
-        "critical" => Style::new().red().bold(),
-        "high" => Style::new().red(),
-        "medium" => Style::new().yellow(),
-        _ => Style::new().blue(),
+    match Severity::by_name(name) {
+        Some(Severity::Critical) => Style::new().red().bold(),
+        Some(Severity::High) => Style::new().red(),
+        Some(Severity::Medium) => Style::new().yellow(),
+        Some(Severity::Low) | None => Style::new().blue(),
     }
 }
 

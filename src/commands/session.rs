@@ -6,8 +6,9 @@ use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::ExitCode;
-use agentgov_schemas::catalogue;
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
+use agentgov_schemas::verdict::Decision;
+use agentgov_schemas::{Vocabulary, catalogue};
 use serde_json::Value;
 
 use crate::cli::{Global, SessionCommand};
@@ -115,9 +116,9 @@ fn tell_event(event: &Event) {
 }
 
 fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
-    let decision = match verdict.decision.as_str() {
-        "allow" => style(&verdict.decision).green(),
-        "deny" => style(&verdict.decision).red(),
+    let decision = match Decision::by_name(&verdict.decision) {
+        Some(Decision::Allow) => style(&verdict.decision).green(),
+        Some(Decision::Deny) => style(&verdict.decision).red(),
         _ => style(&verdict.decision).yellow(),
     };
     say!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);

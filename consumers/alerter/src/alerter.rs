@@ -6,7 +6,7 @@ use agentgov_runtime::processor::{OutputError, Outputs, Processor, Reject, Resto
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::state::{AlertProgress, AlertState, AlertWindow};
 use agentgov_schemas::verdict::{Origin, Verdict};
-use agentgov_schemas::{Digest, SessionKey, subject};
+use agentgov_schemas::{Digest, OpenEnum, SessionKey, subject};
 
 use crate::findings::{Finding, findings};
 use crate::windows::{Subject, Window, Windows};
@@ -129,7 +129,7 @@ fn raise(
         policy: finding.policy,
         severity: finding.severity,
         mode: finding.mode,
-        decision: verdict.decision,
+        decision: OpenEnum::read(verdict.decision.as_str()),
         tool: verdict.tool,
         call_index: verdict.call_index,
         message: &message,
@@ -196,7 +196,7 @@ fn refused(error: &OutputError) -> Reject {
 #[cfg(test)]
 mod tests {
     use agentgov_schemas::topology::Topology;
-    use agentgov_schemas::verdict::{DuplicateOf, Violation};
+    use agentgov_schemas::verdict::{Decision, DuplicateOf, Mode, Reason, RuleEffect, Severity, Violation};
     use agentgov_schemas::wire::{self, SchemaId};
     use agentgov_schemas::{Micros, Millis};
 
@@ -218,12 +218,17 @@ mod tests {
             tool: Some("refund"),
             call_id: None,
             call_index: Some(0),
-            decision: if policies.is_empty() { "allow" } else { "deny" },
-            reason: if policies.is_empty() { "grant" } else { "policy" },
+            decision: if policies.is_empty() { Decision::Allow } else { Decision::Deny }.into(),
+            reason: if policies.is_empty() { Reason::Granted } else { Reason::Policy }.into(),
             determining_policies: policies.to_vec(),
             violations: policies
                 .iter()
-                .map(|policy| Violation { policy, severity: "high", mode: "enforce", effect: "deny" })
+                .map(|policy| Violation {
+                    policy,
+                    severity: Severity::High.into(),
+                    mode: Mode::Enforce.into(),
+                    effect: RuleEffect::Deny.into(),
+                })
                 .collect(),
             bundle: None,
             tables: vec![],
@@ -285,9 +290,9 @@ mod tests {
     #[test]
     fn what_no_policy_says_is_told_as_well_and_duplicates_are_not() {
         let mut no_grant = verdict(1, &[]);
-        (no_grant.decision, no_grant.reason) = ("deny", "no_grant");
+        (no_grant.decision, no_grant.reason) = (Decision::Deny.into(), Reason::NoGrant.into());
         let mut failed = verdict(2, &[]);
-        (failed.decision, failed.reason) = ("indeterminate", "error");
+        (failed.decision, failed.reason) = (Decision::Indeterminate.into(), Reason::Error.into());
         let mut again = verdict(3, &["a"]);
         again.duplicate_of = Some(DuplicateOf { source_id: "x", sequence: 1, last_sequence: 5 });
         let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[]))]);

@@ -1,16 +1,17 @@
 //! What of a verdict someone must see.
 
-use agentgov_schemas::verdict::Verdict;
+use agentgov_schemas::OpenEnum;
+use agentgov_schemas::verdict::{Decision, Mode, Reason, Severity, Verdict};
 
 /// A policy that was violated, or what stands in its place where no policy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding<'a> {
     /// The policy's id, or `agentgov:…`.
     pub policy: &'a str,
-    /// low, medium, high or critical.
-    pub severity: &'a str,
-    /// enforce or observe.
-    pub mode: &'a str,
+    /// How bad it is.
+    pub severity: OpenEnum<'a, Severity>,
+    /// Whether the policy decided.
+    pub mode: OpenEnum<'a, Mode>,
     /// What happened, without the names of agent and tool.
     pub what: &'static str,
 }
@@ -35,10 +36,15 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
             what: "violates the policy",
         })
         .collect();
-    let own = |policy, what| Finding { policy, severity: "high", mode: "enforce", what };
+    let own =
+        |policy, what| Finding { policy, severity: Severity::High.into(), mode: Mode::Enforce.into(), what };
     match (verdict.decision, verdict.reason) {
-        ("deny", "no_grant") => found.push(own(NO_GRANT, "has no grant for this")),
-        ("indeterminate", _) => found.push(own(INDETERMINATE, "could not be judged")),
+        (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::NoGrant)) => {
+            found.push(own(NO_GRANT, "has no grant for this"));
+        }
+        (OpenEnum::Known(Decision::Indeterminate), _) => {
+            found.push(own(INDETERMINATE, "could not be judged"));
+        }
         _ => {}
     }
     found

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError, describe};
+use agentgov_schemas::Vocabulary;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
+use agentgov_schemas::verdict::{Decision, Reason};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
@@ -421,9 +423,10 @@ impl Answered {
         for violation in verdict.records("violations") {
             want(violation.text("policy").unwrap_or_default());
         }
-        match (verdict.text("decision"), verdict.text("reason")) {
-            (Some("deny"), Some("no_grant")) => drop(want("agentgov:no-grant")),
-            (Some("indeterminate"), _) => drop(want("agentgov:indeterminate")),
+        let decision = verdict.text("decision").and_then(Decision::by_name);
+        match (decision, verdict.text("reason").and_then(Reason::by_name)) {
+            (Some(Decision::Deny), Some(Reason::NoGrant)) => drop(want("agentgov:no-grant")),
+            (Some(Decision::Indeterminate), _) => drop(want("agentgov:indeterminate")),
             _ => {}
         }
     }

@@ -2,8 +2,8 @@
 
 use agentgov_policy::Refused;
 use agentgov_runtime::processor::{OutputError, Outputs, TableRecord};
-use agentgov_schemas::alert::Alert;
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::alert::{Alert, AlertDecision};
+use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, subject};
 
 /// The tenant of what concerns agentgov itself.
@@ -104,9 +104,9 @@ impl Refusals {
                 agent_id: &refusal.pushed_by,
                 event_id: "",
                 policy: POLICY,
-                severity: "critical",
-                mode: "enforce",
-                decision: "refused",
+                severity: Severity::Critical.into(),
+                mode: Mode::Enforce.into(),
+                decision: AlertDecision::Refused.into(),
                 tool: None,
                 call_index: None,
                 message: &refusal.message,

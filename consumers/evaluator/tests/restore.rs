@@ -25,7 +25,7 @@ use agentgov_schemas::key::partition_of;
 use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
-use agentgov_schemas::verdict::{Origin, Verdict, finding};
+use agentgov_schemas::verdict::{Decision, Origin, Verdict, finding};
 use agentgov_schemas::wire::{self, Encoder, SchemaId};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 use proptest::prelude::*;
@@ -344,11 +344,11 @@ fn each_judged_event_has_one_verdict_and_a_repeated_one_is_a_duplicate() {
             let (id, datum) = wire::split(&value).unwrap();
             let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
             let violated: Vec<_> = verdict.violations.iter().map(|v| v.policy.to_owned()).collect();
-            decisions.push((verdict.origin.offset, verdict.decision.to_owned(), violated));
+            decisions.push((verdict.origin.offset, verdict.decision.known().unwrap(), violated));
         }
     }
     let both = vec!["look-before-you-write".to_owned(), "one-thing-at-a-time".to_owned()];
-    assert_eq!(decisions, [(1, "deny".to_owned(), both), (2, "duplicate".to_owned(), vec![])]);
+    assert_eq!(decisions, [(1, Decision::Deny, both), (2, Decision::Duplicate, vec![])]);
 }
 
 /// What verdicts say of an event: decision and findings of each.
@@ -357,13 +357,16 @@ fn judged(
     sessions: &mut Sessions,
     event: &ActionEvent<'_>,
     offset: i64,
-) -> Vec<(String, Vec<String>)> {
+) -> Vec<(Decision, Vec<String>)> {
     let schema = subject::VERDICT.schema().unwrap();
     let (verdicts, _) = bench.step(sessions, event, offset);
     let said = verdicts.iter().map(|(_, value)| {
         let (id, datum) = wire::split(value.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
-        (verdict.decision.to_owned(), verdict.findings.iter().map(|finding| (*finding).to_owned()).collect())
+        (
+            verdict.decision.known().unwrap(),
+            verdict.findings.iter().map(|finding| (*finding).to_owned()).collect(),
+        )
     });
     said.collect()
 }
@@ -381,11 +384,11 @@ fn a_record_in_a_partition_of_another_key_is_judged_and_says_so() {
         let expected = if home(name) { vec![] } else { vec![finding::MISPLACED.to_owned()] };
         assert_eq!(
             judged(&mut bench, &mut sessions, &event, offset),
-            [("deny".to_owned(), expected.clone())],
+            [(Decision::Deny, expected.clone())],
             "{name}"
         );
         let again = judged(&mut bench, &mut sessions, &event, offset + 100);
-        assert_eq!(again, [("duplicate".to_owned(), expected)], "{name}");
+        assert_eq!(again, [(Decision::Duplicate, expected)], "{name}");
     }
 }
 
@@ -397,7 +400,7 @@ fn a_call_in_the_last_word_of_a_source_is_judged() {
     let closed = ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..cancel };
     let found = judged(&mut bench, &mut sessions, &closed, 0);
     let [(decision, findings)] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!((decision.as_str(), findings.last().unwrap().as_str()), ("deny", finding::UNEXPECTED_CALL));
+    assert_eq!((*decision, findings.last().unwrap().as_str()), (Decision::Deny, finding::UNEXPECTED_CALL));
     let without = ActionEvent { tool: None, source: Source { id: "src", sequence: 1 }, ..closed };
     let (verdicts, changelog) = bench.step(&mut sessions, &without, 1);
     assert_eq!((verdicts.len(), changelog.len()), (0, 1), "else it belongs to no session: only the progress");

@@ -7,71 +7,12 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
-    BundleRef, DuplicateOf, JudgeError, Origin, TablePosition, Verdict, Violation,
+    BundleRef, Decision, DuplicateOf, JudgeError, Origin, Reason, TablePosition, Verdict, Violation,
 };
 use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::policy::{Kind, Policy};
-
-/// What is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// A grant applies, and no enforced rule.
-    Allow,
-    /// An enforced rule applies, or no grant does.
-    Deny,
-    /// Only rules apply that want a person's approval.
-    Ask,
-    /// An error kept the policies from deciding: what is known, or a policy, could not be computed.
-    Indeterminate,
-    /// The event was told before: it is not judged again.
-    Duplicate,
-}
-
-impl Decision {
-    /// The word that verdicts use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-            Self::Ask => "ask",
-            Self::Indeterminate => "indeterminate",
-            Self::Duplicate => "duplicate",
-        }
-    }
-}
-
-/// Why it is decided so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// A grant applies.
-    Granted,
-    /// An enforced rule applies.
-    Policy,
-    /// No grant applies, or the agent is not active.
-    NoGrant,
-    /// A policy could not be evaluated, or mentions a value that could not be computed.
-    Error,
-    /// No bundle is active for the environment.
-    NoBundle,
-    /// The event was told before.
-    Duplicate,
-}
-
-impl Reason {
-    /// The word that verdicts use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Granted => "granted",
-            Self::Policy => "policy",
-            Self::NoGrant => "no_grant",
-            Self::Error => "error",
-            Self::NoBundle => "no_bundle",
-            Self::Duplicate => "duplicate",
-        }
-    }
-}
 
 /// What the policies say of one action. [`Judgement::verdict`] gives the record.
 #[derive(Clone, Debug)]
@@ -119,8 +60,8 @@ impl Judgement {
             tool: event.tool.as_ref().map(|tool| tool.name),
             call_id: event.tool.as_ref().map(|tool| tool.call_id),
             call_index: self.call_index,
-            decision: self.decision.as_str(),
-            reason: self.reason.as_str(),
+            decision: self.decision.into(),
+            reason: self.reason.into(),
             determining_policies: self.determining.iter().map(|policy| policy.id.as_str()).collect(),
             violations: self.violations.iter().filter_map(|policy| violation(policy)).collect(),
             bundle: self.bundle.as_ref().map(|bundle| BundleRef {
@@ -164,9 +105,9 @@ fn violation(policy: &Policy) -> Option<Violation<'_>> {
     match policy.kind {
         Kind::Rule { severity, mode, effect, .. } => Some(Violation {
             policy: &policy.id,
-            severity: severity.as_str(),
-            mode: mode.as_str(),
-            effect: effect.as_str(),
+            severity: severity.into(),
+            mode: mode.into(),
+            effect: effect.into(),
         }),
         Kind::Grant => None,
     }

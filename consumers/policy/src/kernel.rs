@@ -7,13 +7,13 @@ use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known,
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::topology::SessionLimits;
-use agentgov_schemas::verdict::{Origin, finding};
+use agentgov_schemas::verdict::{Decision, Mode, Origin, Reason, RuleEffect, finding};
 use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
 use crate::cedar::{Act, Answer, Question, Scene, TIME, Wanted, is_datetime};
-use crate::judgement::{Decision, Judgement, Reason, known_json};
-use crate::policy::{Kind, Mode, OnError, Policy, RuleEffect};
+use crate::judgement::{Judgement, known_json};
+use crate::policy::{Kind, OnError, Policy};
 use crate::scenes::Scenes;
 use crate::table::BundleTable;
 

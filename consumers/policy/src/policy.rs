@@ -1,5 +1,8 @@
 //! What is known of a policy beside its text: its annotations.
 
+use agentgov_schemas::verdict::{Mode, RuleEffect, Severity};
+use agentgov_schemas::yaml::one_of;
+use agentgov_schemas::{Vocabulary, vocabulary};
 use cedar_policy::Effect;
 
 use crate::source::Statement;
@@ -43,62 +46,7 @@ pub enum Kind {
     },
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
-
-        impl $name {
-            const WORDS: &[&str] = &[$($word),+];
-
-            /// The word that policies and verdicts use.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            fn parse(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
-
-words! {
-    /// How bad a violation is.
-    Severity {
-        /// Worth knowing.
-        Low = "low",
-        /// Worth a look.
-        Medium = "medium",
-        /// Worth an interruption.
-        High = "high",
-        /// Worth waking someone.
-        Critical = "critical",
-    }
-}
-
-words! {
-    /// Whether a rule decides.
-    Mode {
-        /// It decides.
-        Enforce = "enforce",
-        /// It is only noted.
-        Observe = "observe",
-    }
-}
-
-words! {
-    /// What an enforced rule decides.
-    RuleEffect {
-        /// The action is refused.
-        Deny = "deny",
-        /// A person must approve the action.
-        Ask = "ask",
-    }
-}
-
-words! {
+vocabulary! {
     /// Outcome of an enforced rule that erred, or that mentions a value that erred.
     OnError {
         /// Nothing is decided, unless another rule denies or nothing is granted.
@@ -133,10 +81,7 @@ impl Policy {
     ) -> Option<Self> {
         let annotation = |name: &str| parsed.annotation(name).map(str::to_owned);
         for (name, _) in parsed.annotations().filter(|(name, _)| !KNOWN.contains(name)) {
-            report(format!(
-                "unknown annotation `@{name}`; expected {}",
-                agentgov_schemas::yaml::one_of(KNOWN)
-            ));
+            report(format!("unknown annotation `@{name}`; expected {}", one_of(KNOWN)));
         }
         let id = annotation("id").filter(|id| is_id(id));
         if id.is_none() {
@@ -157,26 +102,10 @@ impl Policy {
                 Some(Kind::Grant)
             }
             Effect::Forbid => {
-                let severity =
-                    word("severity", annotation("severity"), None, Severity::WORDS, Severity::parse, report);
-                let mode =
-                    word("mode", annotation("mode"), Some(Mode::Enforce), Mode::WORDS, Mode::parse, report);
-                let effect = word(
-                    "effect",
-                    annotation("effect"),
-                    Some(RuleEffect::Deny),
-                    RuleEffect::WORDS,
-                    RuleEffect::parse,
-                    report,
-                );
-                let on_error = word(
-                    ON_ERROR,
-                    annotation(ON_ERROR),
-                    Some(OnError::Indeterminate),
-                    OnError::WORDS,
-                    OnError::parse,
-                    report,
-                );
+                let severity = value("severity", annotation("severity"), None, report);
+                let mode = value("mode", annotation("mode"), Some(Mode::Enforce), report);
+                let effect = value("effect", annotation("effect"), Some(RuleEffect::Deny), report);
+                let on_error = value(ON_ERROR, annotation(ON_ERROR), Some(OnError::Indeterminate), report);
                 severity.zip(mode).zip(effect.zip(on_error)).map(|((severity, mode), (effect, on_error))| {
                     Kind::Rule { severity, mode, effect, on_error }
                 })
@@ -206,23 +135,23 @@ fn is_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.chars().all(allowed)
 }
 
-fn word<T: Copy>(
+/// The value of an annotation, or `default` where it is left out.
+fn value<T: Vocabulary>(
     name: &str,
     found: Option<String>,
     default: Option<T>,
-    words: &[&str],
-    parse: fn(&str) -> Option<T>,
     report: &mut dyn FnMut(String),
 ) -> Option<T> {
+    let expected = || one_of(&T::names());
     let Some(found) = found else {
         if default.is_none() {
-            report(format!("expected `@{name}` of {}", agentgov_schemas::yaml::one_of(words)));
+            report(format!("expected `@{name}` of {}", expected()));
         }
         return default;
     };
-    let value = parse(&found);
+    let value = T::by_name(&found);
     if value.is_none() {
-        report(format!("`@{name}`: expected {}, found `{found}`", agentgov_schemas::yaml::one_of(words)));
+        report(format!("`@{name}`: expected {}, found `{found}`", expected()));
     }
     value
 }

@@ -13,12 +13,11 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{
-    Bundle, BundleFiles, BundleTable, Decision, Folded, Judgement, Kernel, Problem, Reason, Scenes,
-    generated_schema,
+    Bundle, BundleFiles, BundleTable, Folded, Judgement, Kernel, Problem, Scenes, generated_schema,
 };
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
-use agentgov_schemas::verdict::finding;
+use agentgov_schemas::verdict::{Decision, Reason, finding};
 use agentgov_schemas::{Digest, Micros, catalogue};
 use proptest::prelude::*;
 use support::{Replay, Told, kernel, no_limits, payload};
@@ -389,7 +388,8 @@ fn an_event_that_was_sent_before_changes_nothing() {
             assert_eq!(step.changes.is_empty(), duplicate.is_some());
             assert_eq!(session.header().events - before, i64::from(duplicate.is_none()));
             if duplicate.is_some() {
-                assert_eq!((verdict.decision, verdict.reason), ("duplicate", "duplicate"));
+                assert_eq!(verdict.decision, Decision::Duplicate);
+                assert_eq!(verdict.reason, Reason::Duplicate);
                 assert!(verdict.violations.is_empty() && verdict.call_index.is_none());
             }
             told.push((duplicate.map(|(_, sequence, last)| (sequence, last)), judged.findings.clone()));

@@ -11,8 +11,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Decision, generated_schema};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, generated_schema};
 use agentgov_schemas::event::{ToolCall, ToolResult};
+use agentgov_schemas::verdict::Decision;
 use serde_json::{Value, json};
 use support::{Replay, Told, airline, kernel, payload, service_agent};
 

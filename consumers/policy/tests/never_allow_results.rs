@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentgov_enrichment::{Change, Session};
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Decision, generated_schema};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, generated_schema};
 use agentgov_schemas::event::{ToolCall, ToolResult};
+use agentgov_schemas::verdict::Decision;
 use support::{Replay, Told, kernel, payload, service_agent};
 
 const VALUES: [&str; 3] = [

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::verdict::{Decision, Origin};
 use agentgov_schemas::yaml::{self, Location, Problem};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue, governance};
 use chrono::DateTime;
@@ -241,7 +241,7 @@ impl<'a> Runner<'a> {
             }
         };
         differ(place, "violations", list(&expected), list(&found));
-        let default = if expected.is_empty() { "allow" } else { "deny" };
+        let default = if expected.is_empty() { Decision::Allow } else { Decision::Deny }.as_str();
         let decision = step.decision.as_ref().map_or(default, |decision| decision.value.as_str());
         let place = step.decision.as_ref().map_or(place, |decision| decision.referenced);
         differ(place, "decision", decision.to_owned(), verdict.decision.as_str().to_owned());

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use agentgov_schemas::alert::Alert;
+use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::topology::RejectShare;
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, subject, wire};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -190,9 +190,9 @@ impl<'c, P: Processor> Work<'c, P> {
             agent_id: "",
             event_id: "",
             policy: REJECT_FLOOD,
-            severity: "critical",
-            mode: "enforce",
-            decision: "rejected",
+            severity: Severity::Critical.into(),
+            mode: Mode::Enforce.into(),
+            decision: AlertDecision::Rejected.into(),
             tool: None,
             call_index: None,
             message,

@@ -1,0 +1,213 @@
+//! Names that a record carries as a text and this build knows as an enum.
+//!
+//! In Avro such a field is a string, so that an older reader survives a newer writer's name. In Rust it is an
+//! [`OpenEnum`]: a value of the enum, or the text as it came. Writing it again gives the same bytes, and reading it
+//! allocates nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A closed set of names: an enum whose values are written as texts. See [`vocabulary!`](crate::vocabulary).
+pub trait Vocabulary: Copy + Eq + 'static {
+    /// Every value.
+    const ALL: &'static [Self];
+
+    /// The name that records have.
+    fn as_str(self) -> &'static str;
+
+    /// The value of this name; `None` for a name that this build does not have.
+    fn by_name(name: &str) -> Option<Self>;
+
+    /// Every name, in the order of the values.
+    fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|value| value.as_str()).collect()
+    }
+}
+
+/// A name of a [`Vocabulary`] as a record carries it: a known one, or the text of a build that knows more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpenEnum<'a, T> {
+    /// A value of this build.
+    Known(T),
+    /// Any other text.
+    Unknown(UnknownName<'a>),
+}
+
+/// A text that is no name of a vocabulary. Only [`OpenEnum::read`] makes one, so that a known name never hides in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnknownName<'a>(&'a str);
+
+impl<'a, T: Vocabulary> OpenEnum<'a, T> {
+    /// Reads the text of a record.
+    pub fn read(text: &'a str) -> Self {
+        T::by_name(text).map_or(Self::Unknown(UnknownName(text)), Self::Known)
+    }
+
+    /// The value, if this build knows it.
+    pub const fn known(self) -> Option<T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// The text, as the record has it.
+    pub fn as_str(self) -> &'a str {
+        match self {
+            Self::Known(value) => value.as_str(),
+            Self::Unknown(UnknownName(text)) => text,
+        }
+    }
+}
+
+impl<T: Vocabulary> From<T> for OpenEnum<'_, T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: Vocabulary> PartialEq<T> for OpenEnum<'_, T> {
+    fn eq(&self, value: &T) -> bool {
+        matches!(self, Self::Known(known) if known == value)
+    }
+}
+
+impl<T: Vocabulary> fmt::Display for OpenEnum<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl<T: Vocabulary> Serialize for OpenEnum<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de: 'a, 'a, T: Vocabulary> Deserialize<'de> for OpenEnum<'a, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&'a str>::deserialize(deserializer).map(Self::read)
+    }
+}
+
+/// Declares the enum of a [`Vocabulary`]:
+/// `vocabulary! { /// Its doc. Mode { /// Its doc. Enforce = "enforce", … } }`.
+#[macro_export]
+macro_rules! vocabulary {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $type { $($(#[$variant_doc])* $variant),+ }
+
+        impl $type {
+            /// The name that records have.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+
+        impl $crate::vocabulary::Vocabulary for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn as_str(self) -> &'static str {
+                Self::as_str(self)
+            }
+
+            fn by_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl ::std::fmt::Display for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::alert::AlertDecision;
+    use crate::verdict::{Decision, Mode, Reason, RuleEffect, Severity};
+    use crate::wire::{Encoder, HEADER_LEN, Schema, SchemaId};
+
+    /// Calls a generic function for each vocabulary.
+    macro_rules! each {
+        ($function:ident($($argument:expr),*)) => {{
+            $function::<AlertDecision>($($argument),*);
+            $function::<Decision>($($argument),*);
+            $function::<Mode>($($argument),*);
+            $function::<Reason>($($argument),*);
+            $function::<RuleEffect>($($argument),*);
+            $function::<Severity>($($argument),*);
+        }};
+    }
+
+    /// Decodes the Avro string `text` as a name, and encodes that.
+    fn through<T: Vocabulary + fmt::Debug>(text: &str) -> Option<T> {
+        let (id, schema) = (SchemaId(1), Schema::parse("\"string\"").unwrap());
+        let written = Encoder::new(id, &schema).encode(&text).unwrap();
+        let datum = &written[HEADER_LEN..];
+        let name: OpenEnum<'_, T> = schema.decode(id, datum).unwrap();
+        assert_eq!(name.as_str(), text);
+        assert!(
+            name.known().is_some()
+                || datum.as_ptr_range().contains(&name.as_str().as_ptr())
+                || text.is_empty()
+        );
+        assert_eq!(Encoder::new(id, &schema).encode(&name).unwrap(), written);
+        assert_eq!(name, OpenEnum::read(text));
+        name.known()
+    }
+
+    fn every_name_is_its_own_value<T: Vocabulary + fmt::Debug>() {
+        for (i, value) in T::ALL.iter().enumerate() {
+            assert_eq!(through::<T>(value.as_str()), Some(*value));
+            assert_eq!(OpenEnum::from(*value), *value);
+            let others = T::ALL.iter().enumerate().filter(|(other, _)| *other != i);
+            assert!(others.clone().all(|(_, other)| other != value && OpenEnum::from(*value) != *other));
+            assert!(others.clone().all(|(_, other)| other.as_str() != value.as_str()), "{value:?}");
+        }
+    }
+
+    fn any_other_text_is_kept<T: Vocabulary + fmt::Debug>(text: &str) {
+        let is_known = T::ALL.iter().any(|value| value.as_str() == text);
+        assert_eq!(through::<T>(text).is_some(), is_known, "{text:?}");
+    }
+
+    #[test]
+    fn a_known_name_is_read_as_its_value_and_written_alike() {
+        each!(every_name_is_its_own_value());
+    }
+
+    #[test]
+    fn an_alert_has_any_decision_of_a_verdict() {
+        for decision in Decision::ALL {
+            assert!(AlertDecision::ALL.contains(&AlertDecision::Verdict(*decision)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_round_trips(text in any::<String>()) {
+            each!(any_other_text_is_kept(&text));
+        }
+
+        /// Close to a known name, where a lenient reader would take one for the other.
+        #[test]
+        fn a_name_with_a_change_round_trips(at in 0..16usize, by in any::<char>(), cut in any::<bool>()) {
+            for name in [Decision::names(), Reason::names(), Severity::names()].concat() {
+                let mut text: Vec<char> = name.chars().collect();
+                let at = at % text.len();
+                if cut { text.truncate(at) } else { text[at] = by }
+                let text: String = text.into_iter().collect();
+                each!(any_other_text_is_kept(&text));
+            }
+        }
+    }
+}
