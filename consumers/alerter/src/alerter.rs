@@ -63,13 +63,21 @@ impl Processor for Alerter {
         verdict: &Verdict<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
-        for closed in windows.close_before(verdict.origin.logged_at, self.window) {
-            out.state::<AlertState<'_>>(&key_of(&closed), None).map_err(|e| refused(&e))?;
-        }
-        for finding in findings(verdict) {
-            raise(windows, verdict, &finding, out).map_err(|e| refused(&e))?;
-        }
-        Ok(())
+        let closed = windows.close_before(verdict.origin.logged_at, self.window);
+        let mut raised = Vec::new();
+        let stepped = emit(windows, &closed, verdict, &mut raised, out);
+        stepped.map_err(|error| {
+            for (subject, before) in raised.into_iter().rev() {
+                match before {
+                    Some(before) => drop(windows.put(subject, before)),
+                    None => drop(windows.remove(&subject)),
+                }
+            }
+            for (subject, window) in closed {
+                windows.put(subject, window);
+            }
+            Reject::new("output_refused", error.to_string())
+        })
     }
 
     fn tenants(&self, windows: &Windows, each: &mut dyn FnMut(&str)) {
@@ -87,12 +95,33 @@ impl Processor for Alerter {
     }
 }
 
+/// An alert that was opened or revised, and how it was before.
+type Raised = (Subject, Option<Window>);
+
+/// Writes the alerts that are `closed`, and those that `verdict` opens or revises; these are noted in `raised`, also on an error.
+fn emit(
+    windows: &mut Windows,
+    closed: &[(Subject, Window)],
+    verdict: &Verdict<'_>,
+    raised: &mut Vec<Raised>,
+    out: &mut Outputs,
+) -> Result<(), OutputError> {
+    for (subject, _) in closed {
+        out.state::<AlertState<'_>>(&key_of(subject), None)?;
+    }
+    for finding in findings(verdict) {
+        raised.push(raise(windows, verdict, &finding, out)?);
+    }
+    Ok(())
+}
+
+/// Opens an alert or emits its next revision. On an error nothing is changed.
 fn raise(
     windows: &mut Windows,
     verdict: &Verdict<'_>,
     finding: &Finding<'_>,
     out: &mut Outputs,
-) -> Result<(), OutputError> {
+) -> Result<Raised, OutputError> {
     let subject = Subject {
         tenant_id: verdict.tenant_id.to_owned(),
         session_id: verdict.session_id.to_owned(),
@@ -154,8 +183,8 @@ fn raise(
         progress: None,
     };
     out.state(&key_of(&subject), Some(&entry))?;
-    windows.put(subject, window);
-    Ok(())
+    let before = windows.put(subject.clone(), window);
+    Ok((subject, before))
 }
 
 /// Key of the entry that says how far the partition is applied. No subject has it: subjects have three parts.
@@ -187,10 +216,6 @@ fn subject_of(key: &[u8]) -> Result<Subject, RestoreError> {
         ))
     })?;
     Ok(Subject { tenant_id, session_id, policy })
-}
-
-fn refused(error: &OutputError) -> Reject {
-    Reject::undo("output_refused", error.to_string())
 }
 
 #[cfg(test)]
@@ -285,6 +310,36 @@ mod tests {
         assert_eq!(found[0].2, found[1].2);
         assert_ne!(found[0].2, found[4].2);
         assert_ne!(found[0].2, found[2].2);
+    }
+
+    /// A version before 0.1 let names of any length into verdicts: an alert repeats them.
+    #[test]
+    fn a_verdict_whose_alert_is_too_large_is_rejected_and_leaves_nothing_behind() {
+        let name = "x".repeat(900_000);
+        let mut alerter = Alerter::new(Duration::from_millis(HOUR as u64));
+        let (mut windows, mut spared, mut out) = (alerter.partition(3), alerter.partition(3), outputs());
+        let policy = "p".repeat(500_000);
+        // The second opens nothing; the third closes what the first opened, opens a small alert, and is refused for a large one.
+        let too_large = [
+            Verdict { tool: Some(&name), ..verdict(1, &["a", "b"]) },
+            Verdict { environment: &name, ..verdict(2 * HOUR, &["a", "b", "a", &policy, &policy]) },
+        ];
+        let mut step = |windows: &mut Windows, verdict: &Verdict<'_>| {
+            out.clear();
+            let origin = verdict.origin;
+            alerter.step(windows, &origin, verdict, &mut out)?;
+            let told: Vec<_> =
+                out.iter().map(|sent| (sent.key.to_vec(), sent.value.map(<[u8]>::to_vec))).collect();
+            Ok::<_, Reject>(told)
+        };
+        for offset in [0, HOUR, 2 * HOUR] {
+            let good = verdict(offset, &["a", "b"]);
+            assert_eq!(step(&mut windows, &good).unwrap(), step(&mut spared, &good).unwrap());
+            for large in &too_large {
+                let reject = step(&mut windows, large).unwrap_err();
+                assert_eq!((reject.reason, reject.undo), ("output_refused", false));
+            }
+        }
     }
 
     #[test]

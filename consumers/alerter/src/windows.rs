@@ -40,33 +40,36 @@ impl Windows {
         self.open.keys().map(|subject| subject.tenant_id.as_str())
     }
 
-    /// Opens an alert, or puts its next revision in its place.
-    pub fn put(&mut self, subject: Subject, window: Window) {
-        self.by_opening.insert((window.opened_at, subject.clone()));
-        if let Some(before) = self.open.insert(subject.clone(), window)
-            && self.open.get(&subject).is_some_and(|now| now.opened_at != before.opened_at)
-        {
+    /// Opens an alert, or puts its next revision in its place. Returns the one before.
+    pub fn put(&mut self, subject: Subject, window: Window) -> Option<Window> {
+        let opened_at = window.opened_at;
+        self.by_opening.insert((opened_at, subject.clone()));
+        let before = self.open.insert(subject.clone(), window);
+        if let Some(before) = before.as_ref().filter(|before| before.opened_at != opened_at) {
             self.by_opening.remove(&(before.opened_at, subject));
         }
+        before
     }
 
-    pub fn remove(&mut self, subject: &Subject) {
-        if let Some(window) = self.open.remove(subject) {
-            self.by_opening.remove(&(window.opened_at, subject.clone()));
-        }
+    pub fn remove(&mut self, subject: &Subject) -> Option<Window> {
+        let window = self.open.remove(subject)?;
+        self.by_opening.remove(&(window.opened_at, subject.clone()));
+        Some(window)
     }
 
     /// Closes and returns the alerts that were opened more than `length` before `now`. Called for each record, so that
     /// what is open depends on the records alone, not on how they came in batches.
-    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<Subject> {
+    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<(Subject, Window)> {
         let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
         let mut closed = Vec::new();
         while let Some((opened_at, subject)) = self.by_opening.first().cloned() {
             if now.0.saturating_sub(opened_at.0) <= length {
                 break;
             }
-            self.remove(&subject);
-            closed.push(subject);
+            match self.remove(&subject) {
+                Some(window) => closed.push((subject, window)),
+                None => drop(self.by_opening.pop_first()),
+            }
         }
         closed
     }
@@ -97,7 +100,7 @@ mod tests {
         windows.put(subject("a"), window(100, 1));
         let length = Duration::from_millis(50);
         assert!(windows.close_before(Millis(150), length).is_empty(), "exactly at its end it is open");
-        assert_eq!(windows.close_before(Millis(151), length), [subject("a")]);
+        assert_eq!(windows.close_before(Millis(151), length), [(subject("a"), window(100, 1))]);
         assert!(windows.get(&subject("a")).is_none() && windows.get(&subject("b")).is_some());
         windows.put(subject("b"), window(300, 0));
         assert!(

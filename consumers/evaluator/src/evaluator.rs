@@ -20,7 +20,7 @@ use agentgov_schemas::{catalogue, subject};
 
 use crate::keys::{self, Entry, Key};
 use crate::refusals::Refusals;
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, Stepped};
 
 /// The stage that judges.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Evaluator {
     bundles: BundleTable,
     scenes: Scenes,
     refusals: Refusals,
+    /// Each session is copied before a step: one has failed that had no copy, and cost a restore. There may be more of its kind.
+    copies: bool,
     /// While the tables are folded to their end: when each bundle was logged, by its offset.
     starting: Option<BTreeMap<i64, Millis>>,
     limits: SessionLimits,
@@ -53,6 +55,7 @@ impl Evaluator {
             bundles: BundleTable::default(),
             scenes: Scenes::default(),
             refusals: Refusals::new(bundles_topic),
+            copies: false,
             starting: Some(BTreeMap::new()),
             limits: limits.value,
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
@@ -86,10 +89,10 @@ impl Processor for Evaluator {
             return Ok(Some(progress.next_offset));
         }
         let now = state.header.as_ref().map_or_else(Default::default, |header| header.last_logged_at);
-        let Some((kept, _)) = sessions.to_step(state.tenant_id, state.session_id, now) else {
+        let Some(stepped) = sessions.to_step(state.tenant_id, state.session_id, now) else {
             return Ok(None);
         };
-        let session = &mut kept.session;
+        let session = &mut stepped.kept.session;
         if let Some(header) = &state.header {
             session.restore_header(header);
         }
@@ -114,53 +117,19 @@ impl Processor for Evaluator {
     ) -> Result<(), Reject> {
         check_tenant_id(event.tenant_id).map_err(|e| Reject::new("invalid_tenant_id", e.to_string()))?;
         check_ids(event)?;
-        while let Some((name, session)) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
-            bury(&name.0, &name.1, &session, out).map_err(|e| refused(&e))?;
+        let mut expired = Vec::new();
+        while let Some(kept) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
+            expired.push(kept);
         }
-        if event.r#type == catalogue::SOURCE_CLOSED && event.tool.is_none() {
-            // The last word of a source: it belongs to no session.
-            return Ok(());
+        let stepped = expired
+            .iter()
+            .try_for_each(|kept| bury(&kept.name.0, &kept.name.1, &kept.session, out))
+            .map_err(|e| refused(&e))
+            .and_then(|()| self.step_session(sessions, origin, event, out));
+        if stepped.is_err() {
+            expired.into_iter().for_each(|kept| sessions.put_back(kept));
         }
-        let Some((kept, unsaid)) = sessions.to_step(event.tenant_id, event.session_id, origin.logged_at)
-        else {
-            return Ok(());
-        };
-        let kernel = Kernel {
-            agents: &self.agents,
-            bundles: &self.bundles,
-            limits: self.limits,
-            agents_topic: &self.agents_topic,
-            bundles_topic: &self.bundles_topic,
-            scenes: &self.scenes,
-        };
-        let step = kernel.step(&mut kept.session, event, origin);
-        for finding in &step.findings {
-            tracing::warn!(
-                topic = origin.topic,
-                partition = origin.partition,
-                offset = origin.offset,
-                code = finding.code,
-                subject = finding.subject,
-                message = finding.message,
-                "a result states less than tools.yaml says"
-            );
-        }
-        for change in &step.changes {
-            // One that may be too large is refused together with its event.
-            if *change == Change::Header && out.state_fits(most_bytes(event, &kept.session)) {
-                unsaid.add(kept);
-                continue;
-            }
-            write(event.tenant_id, event.session_id, &kept.session, change, out).map_err(|e| refused(&e))?;
-        }
-        if let Some(mut judgement) = step.verdict {
-            let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
-            if partition_of(&key, self.partitions) != Some(origin.partition) {
-                judgement.findings.insert(0, finding::MISPLACED);
-            }
-            say(&key, judgement.verdict(event, origin), out).map_err(|e| refused(&e))?;
-        }
-        Ok(())
+        stepped
     }
 
     fn finish(
@@ -236,6 +205,94 @@ impl Processor for Evaluator {
 }
 
 impl Evaluator {
+    /// Steps one event in its session. If that fails, the session is as it was, or the reject says that it is not.
+    fn step_session(
+        &mut self,
+        sessions: &mut Sessions,
+        origin: &Origin<'_>,
+        event: &ActionEvent<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Reject> {
+        if event.r#type == catalogue::SOURCE_CLOSED && event.tool.is_none() {
+            // The last word of a source: it belongs to no session.
+            return Ok(());
+        }
+        let ActionEvent { tenant_id, session_id, .. } = *event;
+        let Some(Stepped { kept, unsaid, is_new }) =
+            sessions.to_step(tenant_id, session_id, origin.logged_at)
+        else {
+            return Ok(());
+        };
+        let fits = out.state_fits(most_bytes(event, &kept.session));
+        let before = (!is_new && (self.copies || !fits)).then(|| kept.session.clone());
+        let error = match self.judge(&mut kept.session, origin, event, fits, out) {
+            Ok(header_is_unsaid) => {
+                if header_is_unsaid {
+                    unsaid.add(kept);
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match before {
+            Some(before) => kept.session = before,
+            None if is_new => sessions.take_back_new(tenant_id, session_id, origin.logged_at),
+            None => {
+                self.copies = true;
+                return Err(Reject { undo: true, ..refused(&error) });
+            }
+        }
+        Err(refused(&error))
+    }
+
+    /// Takes `event` into its session, and writes what that leads to. True if the header of the session is still to be written:
+    /// it is left for [`Processor::finish`] if entries fit whatever the event makes of them.
+    fn judge(
+        &self,
+        session: &mut Session,
+        origin: &Origin<'_>,
+        event: &ActionEvent<'_>,
+        fits: bool,
+        out: &mut Outputs,
+    ) -> Result<bool, OutputError> {
+        let kernel = Kernel {
+            agents: &self.agents,
+            bundles: &self.bundles,
+            limits: self.limits,
+            agents_topic: &self.agents_topic,
+            bundles_topic: &self.bundles_topic,
+            scenes: &self.scenes,
+        };
+        let step = kernel.step(session, event, origin);
+        for finding in &step.findings {
+            tracing::warn!(
+                topic = origin.topic,
+                partition = origin.partition,
+                offset = origin.offset,
+                code = finding.code,
+                subject = finding.subject,
+                message = finding.message,
+                "a result states less than tools.yaml says"
+            );
+        }
+        let mut header_is_unsaid = false;
+        for change in &step.changes {
+            if *change == Change::Header && fits {
+                header_is_unsaid = true;
+                continue;
+            }
+            write(event.tenant_id, event.session_id, session, change, out)?;
+        }
+        if let Some(mut judgement) = step.verdict {
+            let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
+            if partition_of(&key, self.partitions) != Some(origin.partition) {
+                judgement.findings.insert(0, finding::MISPLACED);
+            }
+            say(&key, judgement.verdict(event, origin), out)?;
+        }
+        Ok(header_is_unsaid)
+    }
+
     /// Not ready while the last bundle of an environment does not load.
     fn tell_refused(&self, health: &Health) {
         match self.bundles.refused().values().next() {
@@ -347,11 +404,17 @@ fn key_of(tenant_id: &str, session_id: &str, change: &Change) -> Result<Vec<u8>,
     keys::of_change(tenant_id, session_id, change).map_err(|e| OutputError::Encode(e.to_string()))
 }
 
-/// No entry of the session's header, key and value, has more bytes.
+/// No entry that the event leads to has more bytes, key and value, unless tools.yaml has names that are very long.
 fn most_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
     // In the key as JSON, where a character may take six bytes, and in the value.
-    7 * (event.tenant_id.len() + event.session_id.len()) + session.most_header_bytes() + 64
+    let ids = 7 * (event.tenant_id.len() + event.session_id.len());
+    let arguments = event.tool.as_ref().map_or(0, |tool| tool.arguments.data.len());
+    let content = event.result.as_ref().map_or(0, |result| result.content.data.len());
+    ids + session.most_header_bytes() + arguments.max(content) + MOST_NAMES
 }
+
+/// A source, a call, a tool or a fact with its kind, each as key and in the value.
+const MOST_NAMES: usize = 16 * ID_BYTES;
 
 /// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:
 /// the decision stands, the digest still binds what was known, and an error says what is left out.
@@ -375,5 +438,5 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
 }
 
 fn refused(error: &OutputError) -> Reject {
-    Reject::undo("output_refused", error.to_string())
+    Reject::new("output_refused", error.to_string())
 }

@@ -8,7 +8,8 @@ use agentgov_enrichment::Session;
 use agentgov_schemas::Millis;
 use slab::Slab;
 
-type Name = (Arc<str>, Arc<str>);
+/// Tenant and session.
+pub type Name = (Arc<str>, Arc<str>);
 
 /// What the evaluator knows of one partition.
 #[derive(Debug)]
@@ -30,9 +31,21 @@ pub struct Sessions {
 pub struct Kept {
     /// What is kept.
     pub session: Session,
-    name: Name,
+    /// Tenant and session.
+    pub name: Name,
     place: usize,
     is_unsaid: bool,
+}
+
+/// The session of a record in work.
+#[derive(Debug)]
+pub struct Stepped<'s> {
+    /// The session.
+    pub kept: &'s mut Kept,
+    /// Sessions whose header is still to be written.
+    pub unsaid: &'s mut Unsaid,
+    /// True if nothing was known of it: this record makes it.
+    pub is_new: bool,
 }
 
 /// Sessions whose header the changelog must still be told of. It changes with every event, and is said once a batch.
@@ -62,17 +75,29 @@ impl Sessions {
     }
 
     /// The session, made if it is new, and where to note that its header is to be said. `None` does not happen.
-    pub fn to_step(
-        &mut self,
-        tenant_id: &str,
-        session_id: &str,
-        now: Millis,
-    ) -> Option<(&mut Kept, &mut Unsaid)> {
-        let place = match self.place(tenant_id, session_id) {
-            Some(place) => place,
-            None => self.insert(tenant_id, session_id, now),
-        };
-        Some((self.kept.get_mut(place)?, &mut self.unsaid))
+    pub fn to_step(&mut self, tenant_id: &str, session_id: &str, now: Millis) -> Option<Stepped<'_>> {
+        let known = self.place(tenant_id, session_id);
+        let place = known.unwrap_or_else(|| self.insert(tenant_id, session_id, now));
+        let kept = self.kept.get_mut(place)?;
+        Some(Stepped { kept, unsaid: &mut self.unsaid, is_new: known.is_none() })
+    }
+
+    /// Takes back a session that [`Self::to_step`] made at `now`.
+    pub fn take_back_new(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
+        if let Some(Kept { name, .. }) = self.remove(tenant_id, session_id) {
+            self.by_age.remove(&(now, name));
+        }
+    }
+
+    /// Puts back a session that [`Self::take_expired`] gave.
+    pub fn put_back(&mut self, mut kept: Kept) {
+        kept.place = self.kept.vacant_key();
+        self.register(&kept.name, kept.place);
+        self.by_age.insert((kept.session.header().last_logged_at, kept.name.clone()));
+        if kept.is_unsaid {
+            self.unsaid.0.push(kept.place);
+        }
+        self.kept.insert(kept);
     }
 
     /// The tenants that have sessions here.
@@ -88,9 +113,13 @@ impl Sessions {
         let name: Name = (tenant_id.into(), session_id.into());
         let place = self.kept.vacant_key();
         self.kept.insert(Kept { session: Session::new(), name: name.clone(), place, is_unsaid: false });
-        self.by_tenant.entry(Arc::clone(&name.0)).or_default().insert(Arc::clone(&name.1), place);
+        self.register(&name, place);
         self.by_age.insert((now, name));
         place
+    }
+
+    fn register(&mut self, (tenant_id, session_id): &Name, place: usize) {
+        self.by_tenant.entry(Arc::clone(tenant_id)).or_default().insert(Arc::clone(session_id), place);
     }
 
     /// Calls `say` with each session whose header is to be said, in the order in which they were noted.
@@ -116,18 +145,18 @@ impl Sessions {
     }
 
     /// Forgets the session.
-    pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Session> {
+    pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Kept> {
         let of_tenant = self.by_tenant.get_mut(tenant_id)?;
         let place = of_tenant.remove(session_id)?;
         if of_tenant.is_empty() {
             self.by_tenant.remove(tenant_id);
         }
-        self.kept.try_remove(place).map(|kept| kept.session)
+        self.kept.try_remove(place)
     }
 
     /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
     /// is known depends on the records alone, not on how they came in batches.
-    pub fn take_expired(&mut self, now: Millis, ttl: Duration) -> Option<(Name, Session)> {
+    pub fn take_expired(&mut self, now: Millis, ttl: Duration) -> Option<Kept> {
         let ttl_millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         loop {
             let (seen, _) = self.by_age.first()?;
@@ -139,8 +168,7 @@ impl Sessions {
             let last = session.header().last_logged_at;
             // A session that no event was applied to, restored from leftovers, has no time of its own.
             if session.is_expired(now, ttl) || last <= seen && session.events() == 0 {
-                let session = self.remove(&name.0, &name.1)?;
-                return Some((name, session));
+                return self.remove(&name.0, &name.1);
             }
             self.by_age.insert((last, name));
         }
@@ -172,7 +200,7 @@ mod tests {
 
     fn expired(sessions: &mut Sessions, now: i64) -> Vec<String> {
         std::iter::from_fn(|| sessions.take_expired(Millis(now), TTL))
-            .map(|(name, _)| name.1.to_string())
+            .map(|kept| kept.name.1.to_string())
             .collect()
     }
 
@@ -193,7 +221,7 @@ mod tests {
     fn a_header_is_said_once_and_that_of_a_forgotten_session_is_not() {
         let mut sessions = Sessions::new(0);
         let mut note = |name: &str| {
-            let (kept, unsaid) = sessions.to_step("t", name, Millis(0)).unwrap();
+            let Stepped { kept, unsaid, .. } = sessions.to_step("t", name, Millis(0)).unwrap();
             unsaid.add(kept);
         };
         for name in ["a", "b", "a", "c"] {
@@ -213,6 +241,30 @@ mod tests {
         };
         assert_eq!(said(), ["a", "c"]);
         assert!(said().is_empty());
+    }
+
+    #[test]
+    fn a_step_that_is_taken_back_leaves_nothing_behind() {
+        let mut sessions = Sessions::new(0);
+        seen(&mut sessions, "a", 0);
+        let Stepped { kept, unsaid, is_new } = sessions.to_step("t", "a", Millis(0)).unwrap();
+        assert!(!is_new);
+        unsaid.add(kept);
+        let expired = sessions.take_expired(Millis(200), TTL).unwrap();
+        assert!(sessions.to_step("t", "b", Millis(200)).unwrap().is_new);
+        sessions.take_back_new("t", "b", Millis(200));
+        assert_eq!((sessions.tenants().count(), sessions.by_age.len()), (0, 0));
+        sessions.put_back(expired);
+        assert!(!sessions.to_step("t", "a", Millis(200)).unwrap().is_new);
+        let mut said = 0;
+        sessions
+            .say_headers(|_, _, _| {
+                said += 1;
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+        assert_eq!(said, 1, "its header is still to be said");
+        assert_eq!(self::expired(&mut sessions, 200), ["a"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::path::Path;
 use agentgov_evaluator::{Evaluator, Sessions};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_runtime::Health;
-use agentgov_runtime::processor::{Outputs, Processor as _, RestoreValue, TableRecord};
+use agentgov_runtime::processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
@@ -51,7 +51,20 @@ impl Bench {
 
     /// An evaluator at whose start these bundles were pushed.
     fn started_with(bundles: &[BundleFiles]) -> Self {
-        let topology = Topology::embedded().unwrap();
+        Self::in_topology(Topology::embedded().unwrap().clone(), bundles)
+    }
+
+    /// An evaluator of which the changelog's entries and the verdicts may have so many bytes.
+    fn bounded(entry: i32, verdict: i32) -> Self {
+        let mut topology = Topology::embedded().unwrap().clone();
+        for (subject, bytes) in [(subject::SESSION_STATE, entry), (subject::VERDICT, verdict)] {
+            let topic = topology.topic_of(subject).unwrap().0.to_owned();
+            topology.topics.get_mut(&topic).unwrap().value.max_message_bytes.value = bytes;
+        }
+        Self::in_topology(topology, &[airline()])
+    }
+
+    fn in_topology(topology: Topology, bundles: &[BundleFiles]) -> Self {
         let stage = topology.stage("evaluator").unwrap();
         let evaluator = Evaluator::new(&topology, stage).unwrap();
         let outputs = Outputs::new(&topology, stage, |_, _| Ok(ID)).unwrap();
@@ -563,7 +576,88 @@ fn a_header_that_is_too_large_is_refused_with_its_event() {
     let mut sessions = bench.restore(&[(key.clone(), Some(large))]);
     let origin = Origin { topic: "actions", partition: 0, offset: 1, logged_at: Millis(1000) };
     let reject = bench.evaluator.step(&mut sessions, &origin, &small, &mut bench.outputs).unwrap_err();
-    assert_eq!((reject.reason, reject.undo), ("output_refused", true));
+    assert_eq!((reject.reason, reject.undo), ("output_refused", false), "it was copied before the step");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Refused because of an entry, of a verdict, or of neither; also where its time lets sessions expire.
+    #[test]
+    fn a_refused_step_leaves_no_trace(
+        happenings in happenings(),
+        late in prop::collection::vec(prop::bool::weighted(0.1), 80),
+        bounds in prop_oneof![Just((640, 1 << 20)), Just((850, 1 << 20)), Just((2 << 20, 1100)), Just((2 << 20, 1250))],
+    ) {
+        BOUNDED.with_borrow_mut(|benches| {
+            let bench = benches.entry(bounds).or_insert_with(|| Bench::bounded(bounds.0, bounds.1));
+            leaves_no_trace(bench, &happenings, &late)
+        })?;
+    }
+}
+
+thread_local! {
+    static BOUNDED: RefCell<BTreeMap<(i32, i32), Bench>> = RefCell::default();
+}
+
+fn leaves_no_trace(bench: &mut Bench, happenings: &[Happening], late: &[bool]) -> Result<(), TestCaseError> {
+    let (mut stepped, mut spared) = (bench.evaluator.partition(0), bench.evaluator.partition(0));
+    let (mut changelog, mut sequence, mut logged_at) = (Vec::new(), -1, 0);
+    for (offset, (happening, late)) in happenings.iter().zip(late).enumerate() {
+        sequence += happening.jump;
+        logged_at += if *late { 5 * 24 * 3_600_000 } else { 1 };
+        let (event, offset) = (event(*happening, sequence), i64::try_from(offset).unwrap());
+        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(logged_at) };
+        let mut step = |sessions: &mut Sessions| {
+            bench.outputs.clear();
+            bench.evaluator.step(sessions, &origin, &event, &mut bench.outputs)?;
+            bench.evaluator.finish(sessions, offset + 1, &mut bench.outputs).unwrap();
+            let (verdicts, mut changelog) = bench.said();
+            // Sessions that expire together do so in any order.
+            changelog.sort();
+            Ok::<_, Reject>((verdicts, changelog))
+        };
+        match step(&mut stepped) {
+            Ok(found) => {
+                prop_assert_eq!(&found, &step(&mut spared).unwrap(), "at offset {}", offset);
+                changelog.extend(found.1);
+            }
+            Err(reject) => {
+                prop_assert_eq!(reject.reason, "output_refused");
+                if reject.undo {
+                    stepped = bench.restore(&changelog);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first one that nothing announced costs a restore, and none after it.
+#[test]
+fn a_thousand_refused_verdicts_cost_one_restore() {
+    let mut bench = Bench::bounded(2 << 20, 2000);
+    let mut sessions = bench.evaluator.partition(0);
+    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (_, changelog) = bench.step(&mut sessions, &call, 0);
+    let tool = ToolCall { name: &"x".repeat(ID_BYTES), ..call.tool.unwrap() };
+    let mut restores = 0;
+    for offset in 1..=1000 {
+        let refused =
+            ActionEvent { tool: Some(tool), source: Source { id: "src", sequence: offset }, ..call };
+        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000) };
+        let reject = bench.evaluator.step(&mut sessions, &origin, &refused, &mut bench.outputs).unwrap_err();
+        assert_eq!(reject.reason, "output_refused");
+        bench.outputs.clear();
+        if reject.undo {
+            restores += 1;
+            sessions = bench.restore(&changelog);
+        }
+    }
+    assert_eq!(restores, 1);
+    let next = ActionEvent { source: Source { id: "src", sequence: 1 }, ..call };
+    let (_, changelog) = bench.step(&mut sessions, &next, 1001);
+    assert!(changelog.iter().any(|(key, _)| key.ends_with(b"\"header\"]")), "number 1 is free still");
 }
 
 /// With a name that has as many bytes as one may have, and with one that has one byte more.

@@ -259,6 +259,7 @@ impl<'c, P: Processor> Loop<'c, P> {
                 for at in offsets.elements() {
                     if let Offset::Offset(offset) = at.offset() {
                         self.reached.insert(at.partition(), offset);
+                        self.work.committed(at.partition(), offset);
                     }
                 }
             }

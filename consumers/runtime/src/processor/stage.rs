@@ -35,7 +35,8 @@ pub trait Processor {
     ///
     /// # Errors
     /// A reject, with its reason; what it put into `out` is taken back. If the record has left anything in `partition`,
-    /// the reject must say so ([`Reject::undo`]).
+    /// the reject must say so ([`Reject::undo`]). That costs a restore of all partitions, so records that a client can write
+    /// must not lead to it again and again (ADR 0023).
     fn step(
         &mut self,
         partition: &mut Self::Partition,

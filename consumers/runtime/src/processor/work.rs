@@ -69,6 +69,11 @@ impl<'c, P: Processor> Work<'c, P> {
         }
     }
 
+    /// `offset` of `partition` is committed: nothing before it is stepped again.
+    pub(super) fn committed(&mut self, partition: i32, offset: i64) {
+        self.refused.retain(|(of, at), _| *of != partition || *at >= offset);
+    }
+
     /// Steps every record of an assigned partition, in order.
     pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<Stepped, StageError> {
         let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
@@ -95,6 +100,18 @@ impl<'c, P: Processor> Work<'c, P> {
             if let Err(reject) = &step {
                 self.outputs.take_back(mark);
                 if reject.undo {
+                    let Origin { topic, partition, offset, .. } = origin;
+                    let Reject { reason, ref detail, .. } = *reject;
+                    let stage = &self.config.stage;
+                    tracing::warn!(
+                        stage,
+                        topic,
+                        partition,
+                        offset,
+                        reason,
+                        detail,
+                        "a step is undone by restoring"
+                    );
                     let refused = Reject { undo: false, ..reject.clone() };
                     self.refused.insert((origin.partition, origin.offset), refused);
                     return Ok(Stepped::Undo);
