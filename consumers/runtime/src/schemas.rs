@@ -1,4 +1,4 @@
-//! Writers' schemas by id: fetched once, then from memory. Errors are never cached. Whether an id still means what it meant
+//! Writers' schemas by id: fetched once, then from memory. That an id is unknown is cached for a moment, an outage never. Whether an id still means what it meant
 //! is asked again every now and then: a registry that lost its data gives the ids anew.
 
 use std::collections::HashMap;
@@ -15,11 +15,21 @@ use crate::{Health, StageError, Stop};
 /// How often an id is asked about again.
 const RECHECK: Duration = Duration::from_secs(10);
 
+/// How long the registry's answer that it has no schema of an id holds. A flood of records with one such id costs ten requests a second.
+/// A producer registers its schema before it publishes, so an answer from before a record was appended may be wrong: only a bad
+/// record with the id that the registry gives next can bring that about, or a replica of the registry that lags. Then
+/// so many records more are rejected as come in this time.
+const UNKNOWN_FOR: Duration = Duration::from_millis(100);
+/// Most ids that are remembered as unknown.
+const MOST_UNKNOWN: usize = 1000;
+
 /// The schemas that this process has met. One a thread: it needs no lock.
 #[derive(Debug)]
 pub struct SchemaCache {
     registry: Arc<SchemaRegistry>,
     known: HashMap<SchemaId, Arc<Schema>>,
+    /// Ids of which the registry had no schema a moment ago: until when that holds, and its answer.
+    unknown: HashMap<SchemaId, (Instant, String)>,
     recheck: Instant,
     answers: Option<Receiver<(SchemaId, Result<Schema, RegistryError>)>>,
     /// What is asked now has an id that the registry does not have any more.
@@ -41,7 +51,14 @@ impl SchemaCache {
     /// An empty cache over `registry`.
     pub fn new(registry: SchemaRegistry) -> Self {
         let recheck = Instant::now() + RECHECK;
-        Self { registry: Arc::new(registry), known: HashMap::new(), recheck, answers: None, missing: false }
+        Self {
+            registry: Arc::new(registry),
+            known: HashMap::new(),
+            unknown: HashMap::new(),
+            recheck,
+            answers: None,
+            missing: false,
+        }
     }
 
     /// The schema of `id`. While the registry is away, or answers what it should not, it waits, not ready, until that is
@@ -49,6 +66,11 @@ impl SchemaCache {
     pub fn get(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
         if let Some(schema) = self.known.get(&id) {
             return SchemaLookup::Known(Arc::clone(schema));
+        }
+        if let Some((until, why)) = self.unknown.get(&id)
+            && Instant::now() < *until
+        {
+            return SchemaLookup::Unknown(why.clone());
         }
         let mut backoff = Backoff::default();
         loop {
@@ -61,11 +83,14 @@ impl SchemaCache {
                     health.clear("registry");
                     let schema = Arc::new(schema);
                     self.known.insert(id, Arc::clone(&schema));
+                    self.unknown.remove(&id);
                     return SchemaLookup::Known(schema);
                 }
                 Some(Err(error)) if error.is_about_the_id() => {
                     health.clear("registry");
-                    return SchemaLookup::Unknown(error.to_string());
+                    let why = error.to_string();
+                    self.remember_unknown(id, &why);
+                    return SchemaLookup::Unknown(why);
                 }
                 Some(Err(error)) => {
                     health.not_ready("registry", error.to_string());
@@ -74,6 +99,16 @@ impl SchemaCache {
                     }
                 }
             }
+        }
+    }
+
+    fn remember_unknown(&mut self, id: SchemaId, why: &str) {
+        let now = Instant::now();
+        if self.unknown.len() >= MOST_UNKNOWN {
+            self.unknown.retain(|_, (until, _)| now < *until);
+        }
+        if self.unknown.len() < MOST_UNKNOWN {
+            self.unknown.insert(id, (now + UNKNOWN_FOR, why.to_owned()));
         }
     }
 
@@ -211,6 +246,44 @@ mod tests {
         assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Unknown(_)));
         assert!(matches!(schemas.get(SchemaId(3), &health, &stop), SchemaLookup::Unknown(_)));
         assert!(!health.snapshot().not_ready.contains_key("registry"));
+    }
+
+    #[test]
+    fn an_unknown_id_is_asked_for_once_in_a_while_and_found_once_it_is_registered() {
+        let (health, stop) = (Health::new("test"), Stop::default());
+        for refused in [(404, unknown()), (200, schema("no avro"))] {
+            // The answer after the one that is cached, and any that follow, know the id.
+            let mut answers = vec![(200, schema(r#""string""#)); 2000];
+            answers.splice(..1, [refused, (503, String::new())]);
+            let mut schemas = SchemaCache::new(registry(answers));
+            let is_known = |schemas: &mut SchemaCache| match schemas.get(SchemaId(1), &health, &stop) {
+                SchemaLookup::Known(_) => true,
+                SchemaLookup::Unknown(_) => false,
+                SchemaLookup::Stopped => panic!("nobody asked to stop"),
+            };
+            assert!(!is_known(&mut schemas));
+            let until = schemas.unknown[&SchemaId(1)].0;
+            assert!(until <= Instant::now() + UNKNOWN_FOR);
+            schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = until + Duration::from_mins(1);
+            for _ in 0..1000 {
+                assert!(!is_known(&mut schemas), "not asked again");
+            }
+            schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = Instant::now();
+            assert!(is_known(&mut schemas), "its time is over; the outage is waited for");
+            assert!(schemas.unknown.is_empty());
+        }
+    }
+
+    #[test]
+    fn unknown_ids_are_bounded() {
+        let mut schemas = SchemaCache::new(registry(vec![]));
+        let until = Instant::now() + Duration::from_mins(1);
+        schemas.unknown.extend((0..MOST_UNKNOWN as u32).map(|id| (SchemaId(id), (until, String::new()))));
+        schemas.remember_unknown(SchemaId(u32::MAX), "");
+        assert!(schemas.unknown.len() == MOST_UNKNOWN && !schemas.unknown.contains_key(&SchemaId(u32::MAX)));
+        schemas.unknown.values_mut().for_each(|(until, _)| *until = Instant::now());
+        schemas.remember_unknown(SchemaId(u32::MAX), "");
+        assert_eq!(schemas.unknown.len(), 1, "those whose time is over make room");
     }
 
     #[test]
