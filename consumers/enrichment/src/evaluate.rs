@@ -10,7 +10,7 @@
 //! - numbers compare by their decimals ([`crate::number`]); comparing values of different types is an error, since a tool may
 //!   convert one to the other. Null differs from every other value;
 //! - each visited element, each copied one, and the bytes of texts are charged to a budget;
-//! - an object in the place of a list is an error: its keys are no elements.
+//! - an object of a payload in the place of a list is an error: its keys are no elements. `in` looks for an element.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use cel::{Context, Env, ExecutionError, Value};
 
 use crate::expression::{Failure, failure, is_namespaced};
 use crate::functions::{EQUIVALENT, steps_on_text};
-use crate::json::{Object, error, is_of_input, is_of_payload};
+use crate::json::{Object, error, is_of_payload};
 use crate::number::Number;
 use crate::scope::Scope;
 use crate::session::Kind;
@@ -142,13 +142,10 @@ impl<'s> Run<'s, '_> {
     fn select<'b>(self, select: &'b SelectExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
         let of = self.node(&select.operand, frame)?;
         let field = CelString::from(select.field.as_str());
-        // A result that is a word has no fields, and that is no error: most tools have such results. A list may hold what has them.
-        if matches!(&select.operand.expr, Expr::Ident(name) if name == RESULT)
-            && !is_map(of.as_ref())
-            && optional(&of).is_none()
-        {
-            if of.downcast_ref::<CelList<'_>>().is_some_and(|list| !list.is_empty()) {
-                return Err(erred("expected a map as the result, found a list"));
+        if matches!(&select.operand.expr, Expr::Ident(name) if name == RESULT) && !is_map(of.as_ref()) {
+            if !says_nothing(of.as_ref()) {
+                let found = type_of(of.as_ref());
+                return Err(erred(format!("expected a map as the result, found {found}")));
             }
             return if select.test { Ok(truth(false)) } else { Err(Failure::Absent) };
         }
@@ -468,8 +465,10 @@ impl<'s> Run<'s, '_> {
             self.scope.budget.charge(list.len())?;
             return any(list.iter().map(|item| self.equal(value, item.as_ref())));
         }
-        if is_of_input(container) {
-            return Err(not_a_list());
+        if is_of_payload(container) {
+            return Err(erred(
+                "`in`: expected a list, found an object; `object[?key].hasValue()` looks up a key",
+            ));
         }
         self.read([value])?;
         let container = container.as_container().ok_or_else(|| no_overload("in", &[value, container]))?;
@@ -730,13 +729,17 @@ fn is_composite(value: &dyn Val) -> bool {
     matches!(value.get_type().kind(), TypeKind::Map | TypeKind::List)
 }
 
-/// An object of a payload where a list is expected: its keys would be taken for the elements, its values for nothing.
-fn no_object(value: &dyn Val) -> Result<(), Failure> {
-    if is_of_payload(value) { Err(not_a_list()) } else { Ok(()) }
+/// Returns true of a result that has no fields, without an error: tools report failures as texts, and nothing found as `null` or
+/// an empty list. A number or `true` is an answer, but not the one that is expected; a list may hold it.
+fn says_nothing(result: &dyn Val) -> bool {
+    result.downcast_ref::<CelString<'_>>().is_some()
+        || result.downcast_ref::<CelNull>().is_some()
+        || result.downcast_ref::<CelList<'_>>().is_some_and(|list| list.is_empty())
 }
 
-fn not_a_list() -> Failure {
-    erred("expected a list, found an object")
+/// An object of a payload where a list is expected: its keys would be taken for the elements, its values for nothing.
+fn no_object(value: &dyn Val) -> Result<(), Failure> {
+    if is_of_payload(value) { Err(erred("expected a list, found an object")) } else { Ok(()) }
 }
 
 fn as_truth(value: &CowVal<'_, '_>) -> Result<bool, Failure> {

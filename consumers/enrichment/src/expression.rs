@@ -75,7 +75,7 @@ impl Expression {
         scope: &Scope<'_>,
         then: impl FnOnce(CowVal<'_, '_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        scope.budget.refill();
+        scope.refill();
         let env = functions::env().map_err(|e| Failure::Error(e.to_string()))?;
         then(Run { scope, env }.node(&self.0, None)?)
     }

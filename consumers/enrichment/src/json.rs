@@ -75,11 +75,7 @@ impl Json {
     /// # Errors
     /// Nothing of it can be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotJson> {
-        Self::read(bytes, Origin::Result)
-    }
-
-    fn read(bytes: &[u8], origin: Origin) -> Result<Self, NotJson> {
-        read::read(bytes, origin)?.map(Self).map_err(NotJson::Unread)
+        read::read(bytes)?.map(Self).map_err(NotJson::Unread)
     }
 
     /// Parses the arguments of a call.
@@ -87,7 +83,7 @@ impl Json {
     /// # Errors
     /// Nothing of them can be read, or they are not there.
     pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, NotJson> {
-        let json = Self::read(bytes, Origin::Arguments)?;
+        let json = Self::parse(bytes)?;
         let is_null = json.0.downcast_ref::<CelNull>().is_some();
         if is_null { Err(NotJson::Unread(Unread::Null)) } else { Ok(json) }
     }
@@ -98,15 +94,29 @@ impl Json {
     /// Nothing of it can be read.
     pub(crate) fn result(bytes: &[u8]) -> Result<Self, NotJson> {
         let json = Self::parse(bytes)?;
-        let text = json.0.downcast_ref::<CelString<'_>>();
-        let encoded = text.is_some_and(|text| is_meant_as_json(text.inner().as_bytes()));
-        if encoded { Err(NotJson::Unread(Unread::Encoded)) } else { Ok(json) }
+        if is_encoded(json.as_val()) { Err(NotJson::Unread(Unread::Encoded)) } else { Ok(json) }
     }
 
     /// The value, for an expression.
     pub(crate) fn as_val(&self) -> &(dyn Val + 'static) {
         self.0.as_ref()
     }
+}
+
+/// Returns an element of a list as a result of its own, unless it is a value that states nothing: a text, a number, `true`, `null`.
+pub(crate) fn element_as_result<'a>(
+    element: &'a (dyn Val + 'static),
+) -> Option<Result<&'a (dyn Val + 'static), NotJson>> {
+    if is_of_payload(element) {
+        Some(Ok(element))
+    } else {
+        is_encoded(element).then_some(Err(NotJson::Unread(Unread::Encoded)))
+    }
+}
+
+/// Returns true of a text that holds JSON once more.
+fn is_encoded(value: &dyn Val) -> bool {
+    value.downcast_ref::<CelString<'_>>().is_some_and(|text| is_meant_as_json(text.inner().as_bytes()))
 }
 
 /// Returns true if a text that is no JSON may hold an object all the same: it begins as an object, as a list of objects, lists or
@@ -132,28 +142,20 @@ pub(crate) struct Object<'a>(Arc<[Entry<'a>]>, Origin);
 /// The origin of an object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
-    /// The arguments of a call: any agent writes them.
-    Arguments,
-    /// A result, or the fact that it is.
-    Result,
+    /// Arguments, a result, or the fact that it is.
+    Payload,
     /// The expression, or the event.
     Own,
 }
 
-/// The types of objects by their origin. All are `map`; their places tell them apart.
-static OF_ARGUMENTS: Type = MAP_TYPE;
-static OF_RESULT: Type = MAP_TYPE;
+/// The types of objects by their origin. Both are `map`; their addresses distinguish them.
+static OF_PAYLOAD: Type = MAP_TYPE;
 /// The type of every other map.
 pub(crate) static OWN_MAP: Type = MAP_TYPE;
 
-/// Returns true of an object within the arguments of a call.
-pub(crate) fn is_of_input(value: &dyn Val) -> bool {
-    std::ptr::eq(value.get_type(), &raw const OF_ARGUMENTS)
-}
-
 /// Returns true of an object within arguments or a result.
 pub(crate) fn is_of_payload(value: &dyn Val) -> bool {
-    is_of_input(value) || std::ptr::eq(value.get_type(), &raw const OF_RESULT)
+    std::ptr::eq(value.get_type(), &raw const OF_PAYLOAD)
 }
 
 impl<'a> Object<'a> {
@@ -214,8 +216,7 @@ fn unread(why: Unread) -> ExecutionError {
 impl Val for Object<'_> {
     fn get_type(&self) -> &Type {
         match self.1 {
-            Origin::Arguments => &OF_ARGUMENTS,
-            Origin::Result => &OF_RESULT,
+            Origin::Payload => &OF_PAYLOAD,
             Origin::Own => &OWN_MAP,
         }
     }

@@ -28,12 +28,17 @@ pub(crate) const MAX_KEY: usize = 512;
 /// The variables of one evaluation, each made once an expression asks for it.
 pub(crate) struct Scope<'a> {
     input: Input<'a>,
-    result: Option<Result<&'a Json, NotJson>>,
+    result: Option<ResultValue<'a>>,
+    /// The result is an element of one: all elements share one budget.
+    is_element: bool,
     facts: KnownFacts<'a>,
     session: (&'a Session, OnceLock<Object<'a>>),
     event: (&'a ActionEvent<'a>, OnceLock<Object<'a>>),
     pub(crate) budget: Budget,
 }
+
+/// A result, or why it cannot be read.
+pub(crate) type ResultValue<'a> = Result<&'a (dyn Val + 'static), NotJson>;
 
 /// The arguments of a call.
 pub(crate) enum Input<'a> {
@@ -65,7 +70,7 @@ impl<'a> Scope<'a> {
     /// For `event` in `session`. `kinds` are those that the bundle's tools state: one of which nothing is known is empty.
     pub(crate) const fn new(
         input: Input<'a>,
-        result: Option<Result<&'a Json, NotJson>>,
+        result: Option<ResultValue<'a>>,
         session: &'a Session,
         kinds: &'a BTreeSet<String>,
         event: &'a ActionEvent<'a>,
@@ -73,6 +78,7 @@ impl<'a> Scope<'a> {
         Self {
             input,
             result,
+            is_element: false,
             facts: KnownFacts { facts: session.facts(), kinds },
             session: (session, OnceLock::new()),
             event: (event, OnceLock::new()),
@@ -85,7 +91,7 @@ impl<'a> Scope<'a> {
         Some(match variable {
             "input" => self.input.get().map(|json| json.as_val() as &dyn Val),
             "result" => match self.result {
-                Some(Ok(json)) => Ok(json.as_val()),
+                Some(Ok(value)) => Ok(value),
                 Some(Err(e)) => Err(Failure::Error(format!("the result: {e}"))),
                 None => Err(Failure::Absent),
             },
@@ -94,6 +100,28 @@ impl<'a> Scope<'a> {
             "event" => Ok(self.event.1.get_or_init(|| event_object(self.event.0))),
             _ => return None,
         })
+    }
+
+    /// Sets the result.
+    pub(crate) const fn enter_result(&mut self, result: ResultValue<'a>) {
+        self.result = Some(result);
+        self.is_element = false;
+    }
+
+    /// Replaces the result, which is a list, by one of its elements. The elements of a list have the budget of one expression.
+    pub(crate) fn enter_element(&mut self, element: ResultValue<'a>) -> Result<(), Failure> {
+        if !std::mem::replace(&mut self.is_element, true) {
+            self.budget.refill();
+        }
+        self.result = Some(element);
+        self.budget.charge(1)
+    }
+
+    /// Fills the budget for an expression.
+    pub(crate) fn refill(&self) {
+        if !self.is_element {
+            self.budget.refill();
+        }
     }
 
     /// True if the session may have forgotten something.

@@ -107,7 +107,11 @@ fn values() {
         ("Bool", "facts.order['A1'].lines[0] == {'n': 2}", Scalar::Bool(false)),
         // Keys come in their order.
         ("Bool", "{'b': 1, 'a': 2, 'c': 3}.map(k, k) == ['a', 'b', 'c']", Scalar::Bool(true)),
-        ("Bool", "facts.order.map(k, k) == ['A1'] && 'open' in facts.order['A1']", Scalar::Bool(true)),
+        (
+            "Bool",
+            "facts.order.map(k, k) == ['A1'] && facts.order['A1'][?'open'].hasValue()",
+            Scalar::Bool(true),
+        ),
         // The clock: exactly a day.
         ("Bool", "session.started_at - time(facts.order['A1'].when) > duration('24h')", Scalar::Bool(false)),
         ("Bool", "session.started_at - time(facts.order['A1'].when) >= duration('24h')", Scalar::Bool(true)),
@@ -425,6 +429,9 @@ fn a_pattern_of_a_payload_is_bounded() {
 #[test]
 fn an_object_in_place_of_a_list_is_an_error() {
     for cel in [
+        "'open' in facts.order['A1']",
+        "'open' in facts.order[?'A1'].orValue({})",
+        "facts.order['A1'].exists(k, k == 'open')",
         "input.l.exists(x, x == 'admin')",
         "!input.l.all(x, x == 'guest')",
         "input.l.exists_one(x, x == 'admin')",
@@ -440,6 +447,8 @@ fn an_object_in_place_of_a_list_is_an_error() {
         "['a'] + input.l == ['a', 'admin']",
         "sets.equivalent(input.l, ['guest', 'admin'])",
         "input.exists(x, x == 'admin')",
+        // Nor is a list an object.
+        "facts.order['A1'].lines[?input.l[?'0'].orValue('x')].hasValue()",
     ] {
         for object in ["{}", r#"{"value":["guest","admin"]}"#, r#"{"0":"guest","1":"admin"}"#] {
             let known = derive("Bool", cel, &format!("{{\"l\":{object}}}"));

@@ -127,7 +127,7 @@ fn errors_and_failures_state_nothing() {
     assert_eq!(fed.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), [call("x"), Change::Header]);
     result.is_error = None;
     assert_eq!(fed.event(catalogue::TOOL_FAILED, None, Some(result)), [Change::Header]);
-    for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[]", "7", r#"{"id":null}"#] {
+    for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[]", "null", r#""A1""#, r#"{"id":null}"#] {
         fed.result("elsewhere", content);
     }
     assert_eq!(fed.session.header().facts, 1, "the call alone");
@@ -137,9 +137,15 @@ fn errors_and_failures_state_nothing() {
 #[test]
 fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_doubt() {
     let doubt = || fact("order", "\u{fffd}");
-    for content in
-        [r#"{"id":7}"#, r#"{"id":["A1"]}"#, r#"{"id":true}"#, r#"[{"id":"A1"}]"#, r#""{\"id\":\"A1\"}""#]
-    {
+    for content in [
+        r#"{"id":7}"#,
+        r#"{"id":["A1"]}"#,
+        r#"{"id":true}"#,
+        r#"[{"id":"A1"}]"#,
+        r#""{\"id\":\"A1\"}""#,
+        "7",
+        "true",
+    ] {
         let mut fed = Fed::new(limits(100, 10_000));
         assert_eq!(fed.result("", content), [doubt(), Change::Header], "{content}");
     }

@@ -309,7 +309,7 @@ fn unreadable_result_leaves_older_facts_in_doubt() {
         ("[1] see above", (known, unknown)),
         ("", (known, unknown)),
         (r#""A2""#, (known, unknown)),
-        ("7", (known, unknown)),
+        ("null", (known, unknown)),
         ("[]", (known, unknown)),
         (r#"{"id":null}"#, (known, unknown)),
         (r#"{"name":NaN}"#, (known, unknown)),

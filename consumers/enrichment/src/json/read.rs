@@ -13,10 +13,10 @@ use crate::number;
 /// A value, or why it cannot be read.
 pub(super) type Item = Result<Box<dyn Val>, Unread>;
 
-pub(super) fn read(bytes: &[u8], origin: Origin) -> Result<Item, NotJson> {
+pub(super) fn read(bytes: &[u8]) -> Result<Item, NotJson> {
     let text = std::str::from_utf8(bytes).map_err(|e| syntax(bytes, e.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { text, at: 0, left: MAX_VALUES, origin };
+    let mut reader = Reader { text, at: 0, left: MAX_VALUES };
     let item = reader.value(0)?;
     reader.blank();
     if reader.at < text.len() { Err(reader.syntax()) } else { Ok(item) }
@@ -34,7 +34,6 @@ struct Reader<'j> {
     at: usize,
     /// Values that may still come.
     left: usize,
-    origin: Origin,
 }
 
 impl<'j> Reader<'j> {
@@ -173,7 +172,7 @@ impl<'j> Reader<'j> {
             }
         }
         self.expect(b'}')?;
-        Ok(Ok(Box::new(Object::read(entries, self.origin))))
+        Ok(Ok(Box::new(Object::read(entries, Origin::Payload))))
     }
 
     /// Reads a text. A lone surrogate, which no text contains, reads as U+FFFD.
@@ -334,14 +333,14 @@ mod tests {
         #[test]
         fn serde_json_output_reads_back_equal(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-            let read = read(text.unwrap().as_bytes(), Origin::Result).unwrap().unwrap();
+            let read = read(text.unwrap().as_bytes()).unwrap().unwrap();
             prop_assert!(same(read.as_ref(), &value), "{value} {read:?}");
         }
 
         /// The reader accepts all that serde_json accepts, and beyond it only the listed extensions.
         #[test]
         fn any_text_is_accepted_or_refused_as_by_serde_json(text in "[\\[\\]{}:,\" 0-9eE.+\\-\\\\utrfalsn]{0,24}") {
-            let (found, expected) = (read(text.as_bytes(), Origin::Result), serde_json::from_str::<Value>(&text));
+            let (found, expected) = (read(text.as_bytes()), serde_json::from_str::<Value>(&text));
             match (&found, &expected) {
                 (Ok(_), Err(e)) => prop_assert!(
                     ["out of range", "surrogate", "end of hex"].iter().any(|known| e.to_string().contains(known)),

@@ -11,7 +11,7 @@ use super::{Finding, States, Tools};
 use crate::expression::Failure;
 use crate::json::{self, Json, NotJson};
 use crate::known::{Known, Referred};
-use crate::scope::{Input, MAX_KEY, Scope, is_key};
+use crate::scope::{Input, MAX_KEY, ResultValue, Scope, is_key};
 use crate::session::Session;
 
 /// Most facts that a verdict lists.
@@ -101,9 +101,15 @@ impl Tools {
             return stated;
         }
         let input = call.map_or(Input::Absent, |call| Input::of(&call.arguments));
-        let scope = Scope::new(input, Some(content.as_ref().map_err(|e| *e)), session, &self.kinds, event);
+        let whole = content.as_ref().map(Json::as_val).map_err(|e| *e);
+        let mut scope = Scope::new(input, Some(whole), session, &self.kinds, event);
         for states in &tool.states {
-            match states.key_of(&scope) {
+            scope.enter_result(whole);
+            let key = match states.key_of(&scope) {
+                Ok(None) | Err(Failure::Absent) => states.check_elements(whole, &mut scope).map(|()| None),
+                found => found,
+            };
+            match key {
                 Ok(Some(key)) => drop(stated.facts.insert((states.kind.clone(), key))),
                 Ok(None) | Err(Failure::Absent) => {}
                 Err(failure) => {
@@ -177,6 +183,35 @@ impl States {
             }
             Ok(Some(key.to_owned()))
         })
+    }
+}
+
+impl States {
+    /// Fails if the result is a list with an element that would be a fact as a result of its own, or that errs: the list may
+    /// replace the fact, which an expression such as `type(result) == map` does not see.
+    fn check_elements<'a>(&self, result: ResultValue<'a>, scope: &mut Scope<'a>) -> Result<(), Failure> {
+        let Some(list) = result.ok().and_then(|result| result.downcast_ref::<CelList<'static>>()) else {
+            return Ok(());
+        };
+        let mut open: Vec<&'a (dyn Val + 'static)> = list.iter().map(AsRef::as_ref).collect();
+        while let Some(value) = open.pop() {
+            if let Some(list) = value.downcast_ref::<CelList<'static>>() {
+                open.extend(list.iter().map(AsRef::as_ref));
+                continue;
+            }
+            let Some(element) = json::element_as_result(value) else { continue };
+            scope.enter_element(element)?;
+            match self.key_of(scope) {
+                Ok(None) | Err(Failure::Absent) => {}
+                Ok(Some(_)) => {
+                    let message =
+                        "expected a result that is a fact, found a list with an element that would be one";
+                    return Err(Failure::Error(message.to_owned()));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 }
 
