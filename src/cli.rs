@@ -4,11 +4,17 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::Escaped;
+use agentgov_testenv::HelperCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::debug_fn;
+
+use crate::commands;
+use crate::failure::Failure;
+use crate::process::CommandLine;
 
 /// Governance for AI agents: what each agent did, whether it was allowed, and the proof.
 #[derive(Debug, Parser)]
@@ -79,9 +85,6 @@ pub enum Command {
     /// Is the log whole?
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Try it hard, and measure.
-    #[command(subcommand)]
-    Bench(BenchCommand),
     /// The local stack's parts.
     #[command(subcommand)]
     Testenv(TestenvCommand),
@@ -310,216 +313,6 @@ pub enum AuditCommand {
     Completeness,
 }
 
-/// `bench …`.
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Two processes of each stage on a stack of their own, under load, while stages, producers and the stack are killed, stopped and
-    /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
-    Faults(Faults),
-    /// How fast the pipeline is, what it costs, and how late its rows and alerts are; bare processes that move the same bytes
-    /// run in turn with it, and say what the machine can do.
-    Pipeline(BenchPipeline),
-    /// The sink's work alone, rows per second of CPU: the log sink, a bare insert of the same rows, and others' programs in turn.
-    Sink(BenchSink),
-    /// How cost grows: throughput by processes of each stage, cost by open sessions or by policies, each from little to much.
-    Growth(BenchGrowth),
-    /// Whether memory stays where it is: the pipeline as fast as it goes for minutes, its memory looked at each second.
-    Soak(BenchSoak),
-    /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
-    /// `--check`, exit code 3 if a step costs more than the file says.
-    Instructions(BenchInstructions),
-    /// One of the bench's own processes.
-    #[command(hide = true)]
-    Part(BenchPart),
-    /// One step, for `instructions`.
-    #[command(hide = true)]
-    Step(BenchStep),
-}
-
-/// `bench instructions`.
-#[derive(Debug, Args)]
-pub struct BenchInstructions {
-    /// Events of a count; twice as many are counted as well.
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
-    pub events: usize,
-    /// Compare with the figures in this file.
-    #[arg(long, value_name = "FILE")]
-    pub check: Option<PathBuf>,
-    /// How much more a step may cost, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
-    pub tolerance: f64,
-    /// Write the figures into this file.
-    #[arg(long, value_name = "FILE", conflicts_with = "check")]
-    pub write: Option<PathBuf>,
-}
-
-/// `bench step`.
-#[derive(Debug, Args)]
-pub struct BenchStep {
-    /// Its name.
-    pub step: String,
-    /// With how many events.
-    #[arg(long, value_name = "N")]
-    pub events: usize,
-}
-
-/// `bench pipeline`.
-#[derive(Debug, Args)]
-pub struct BenchPipeline {
-    /// Events of a round.
-    #[arg(long, value_name = "N", default_value_t = 400_000)]
-    pub events: u64,
-    /// Rounds of each; at least five for figures that others should believe.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub rounds: usize,
-    /// Events a second of the runs that measure latency; default: half of what the pipeline reached.
-    #[arg(long, value_name = "N")]
-    pub rate: Option<f64>,
-    /// How long each of those runs is measured, after ten seconds that are not; 0: none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub latency_seconds: u64,
-    /// How many of them, after one that is not counted.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub latency_rounds: usize,
-    /// Processes of each stage.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub processes: usize,
-    /// Sessions that are open side by side.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    pub sessions: usize,
-    /// Partitions of each topic of the log; default: as the topology says.
-    #[arg(long, value_name = "N")]
-    pub partitions: Option<u32>,
-    /// Policies of the bundle: the example's, and as many more about other tools; default: the example's.
-    #[arg(long, value_name = "N")]
-    pub policies: Option<usize>,
-    /// Where it runs.
-    #[command(flatten)]
-    pub ground: BenchGround,
-}
-
-/// What benches that publish sessions have in common.
-#[derive(Debug, Args)]
-pub struct BenchGround {
-    /// The same seed makes the same sessions.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-}
-
-/// `bench growth`.
-#[derive(Debug, Args)]
-pub struct BenchGrowth {
-    /// What there is more of.
-    #[arg(long, value_name = "WHAT")]
-    pub by: GrowthAxis,
-    /// Events of a run; with more open sessions than that, as many as sessions.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
-    pub events: u64,
-    /// Rounds, each on a stack of its own.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub rounds: usize,
-    /// Draw into this folder, which is made if it is not there.
-    #[arg(long, value_name = "DIR")]
-    pub plots: Option<PathBuf>,
-    /// Where it runs.
-    #[command(flatten)]
-    pub ground: BenchGround,
-}
-
-/// What `bench growth` has more and more of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GrowthAxis {
-    /// Processes of each stage: 1, 2, 4.
-    Processes,
-    /// Open sessions: 1,000 to 1,000,000.
-    Sessions,
-    /// Policies: the example's 13 to 10,000, the added ones about other tools, then about every tool.
-    Policies,
-}
-
-impl GrowthAxis {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Processes => "processes",
-            Self::Sessions => "sessions",
-            Self::Policies => "policies",
-        }
-    }
-}
-
-/// `bench soak`.
-#[derive(Debug, Args)]
-pub struct BenchSoak {
-    /// How long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub seconds: u64,
-    /// Events a second; default: as many as the pipeline has just done.
-    #[arg(long, value_name = "N")]
-    pub rate: Option<f64>,
-    /// How long a session is remembered after its last event; default: as the topology says. Sessions are memory: what is still
-    /// remembered grows with the days.
-    #[arg(long, value_name = "DURATION")]
-    pub session_ttl: Option<String>,
-    /// How long further violations of a policy in a session belong to an open alert; default: as the topology says. An alert is
-    /// remembered as long.
-    #[arg(long, value_name = "DURATION")]
-    pub alert_window: Option<String>,
-    /// Draw into this folder, which is made if it is not there.
-    #[arg(long, value_name = "DIR")]
-    pub plots: Option<PathBuf>,
-    /// Where it runs.
-    #[command(flatten)]
-    pub ground: BenchGround,
-}
-
-/// `bench sink`.
-#[derive(Debug, Args)]
-pub struct BenchSink {
-    /// Events in the topic.
-    #[arg(long, value_name = "N", default_value_t = 500_000)]
-    pub events: u64,
-    /// Rounds of each; at least five for figures that others should believe.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub rounds: usize,
-    /// A folder with others' programs, each in a folder of its own (bench/rivals in the sources).
-    #[arg(long, value_name = "DIR")]
-    pub rivals: Option<PathBuf>,
-    /// Where it runs.
-    #[command(flatten)]
-    pub ground: BenchGround,
-}
-
-/// `bench part`.
-#[derive(Debug, Args)]
-pub struct BenchPart {
-    /// Where the tapes are.
-    #[arg(long, value_name = "DIR")]
-    pub tapes: PathBuf,
-    /// What it is to do, as JSON.
-    pub what: String,
-}
-
-/// `bench faults`.
-#[derive(Debug, Args)]
-pub struct Faults {
-    /// How often a process is killed (SIGKILL).
-    #[arg(long, value_name = "N", default_value_t = 40)]
-    pub kills: usize,
-    /// The same seed makes the same schedule.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Plant a mistake in the stages, to see that it is found: sink::no-drain and others; needs a build with failpoints.
-    #[arg(long, value_name = "MISTAKE")]
-    pub plant: Vec<String>,
-}
-
 /// `testenv …`.
 #[derive(Debug, Subcommand)]
 pub enum TestenvCommand {
@@ -529,37 +322,27 @@ pub enum TestenvCommand {
         #[arg(long, value_name = "DIR", default_value = "testenv")]
         folder: PathBuf,
     },
-    /// A producer of the fault harness.
-    #[command(hide = true)]
-    Produce(Produce),
+    /// The processes beside a local stack's parts, started by the stack itself.
+    #[command(flatten)]
+    Helper(HelperCommand),
 }
 
-/// `testenv produce`.
-#[derive(Debug, Args)]
-pub struct Produce {
-    /// Whose sessions it writes.
-    #[arg(long)]
-    pub tenant: String,
-    /// Who acts in them.
-    #[arg(long)]
-    pub agent: String,
-    /// Where.
-    #[arg(long)]
-    pub environment: String,
-    /// The spool's folder.
-    #[arg(long, value_name = "DIR")]
-    pub spool: PathBuf,
-    /// What the sessions are made from.
-    #[arg(long, value_name = "S")]
-    pub seed: u64,
+impl CommandLine for Cli {
+    fn global(&self) -> &Global {
+        &self.global
+    }
+
+    fn run(self) -> Result<ExitCode, Failure> {
+        commands::dispatch(self.command, &self.global)
+    }
 }
 
-impl Cli {
+impl Global {
     /// Logs to stderr: stdout is for what was asked.
     pub fn trace(&self) {
         // librdkafka tells every end of a partition and every lost connection as an error; what matters it returns to its
         // caller as well, and the stages say it in their own words.
-        let asked = format!("rdkafka::client=off,librdkafka=off,{}", self.global.log);
+        let asked = format!("rdkafka::client=off,librdkafka=off,{}", self.log);
         let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("error"));
         // Fields quote what servers, files and records say.
         let fields = debug_fn(|writer, field, value| {

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 /// Prints a line to stdout. See [`self`].
+#[macro_export]
 macro_rules! say {
     () => { $crate::print::stdout_line(&$crate::print::Text::default()) };
     ($format:literal $(, $argument:expr)* $(,)?) => {
@@ -28,6 +29,7 @@ macro_rules! say {
 }
 
 /// Prints a line to stderr. See [`self`].
+#[macro_export]
 macro_rules! note {
     ($format:literal $(, $argument:expr)* $(,)?) => {
         $crate::print::stderr_line(&$crate::print::text!($format $(, $argument)*))
@@ -35,6 +37,7 @@ macro_rules! note {
 }
 
 /// Formats a [`Text`], with the same rules as [`say!`].
+#[macro_export]
 macro_rules! text {
     ($format:literal $(, $argument:expr)* $(,)?) => {{
         #[allow(unused_imports, reason = "not needed where every argument is printable")]
@@ -54,7 +57,8 @@ macro_rules! append {
     };
 }
 
-pub(crate) use {append, note, say, text};
+pub use crate::{note, say, text};
+pub(crate) use append;
 
 /// Text whose outside parts are escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -75,8 +75,7 @@ impl Process {
     ) -> Result<Self, BenchError> {
         let failed = |source| BenchError::Process { name: name.to_owned(), source };
         let log = std::fs::File::create(logs.join(format!("bench-{name}.log"))).map_err(failed)?;
-        let mut child = Command::new(helper)
-            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+        let mut child = agentgov_testenv::owned_command(helper)
             .args(command)
             .envs(env)
             .stdin(Stdio::piped())

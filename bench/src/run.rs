@@ -48,8 +48,10 @@ pub struct Setup<'a> {
     pub agent: &'a str,
     /// Where; the bundle judges there.
     pub environment: &'a str,
-    /// The binary whose `run STAGE` and `bench part` the processes are.
-    pub program: PathBuf,
+    /// The product's executable, whose `run STAGE` the stages are.
+    pub product: PathBuf,
+    /// The bench's own, whose `part` the other processes are.
+    pub bench: PathBuf,
     /// Where tapes are kept while it runs.
     pub tapes: PathBuf,
     /// What the sessions are made from.
@@ -238,12 +240,12 @@ impl<'a> Bench<'a> {
         command: &[String],
         env: &Env,
     ) -> Result<Process, BenchError> {
-        Process::start(&self.setup.program, name, command, env, self.setup.env.logs())
+        Process::start(&self.setup.bench, name, command, env, self.setup.env.logs())
     }
 
-    /// Starts this binary with these arguments.
-    fn start(&self, name: &str, args: &[String], env: &Env) -> Result<Process, BenchError> {
-        let mut command = vec![self.setup.program.display().to_string()];
+    /// Starts an executable with these arguments.
+    fn start(&self, program: &Path, name: &str, args: &[String], env: &Env) -> Result<Process, BenchError> {
+        let mut command = vec![program.display().to_string()];
         command.extend(args.iter().cloned());
         self.start_program(name, &command, env)
     }
@@ -252,7 +254,7 @@ impl<'a> Bench<'a> {
     pub(crate) fn stage(&self, stage: &str, name: &str, env: &Env) -> Result<Process, BenchError> {
         let mut args = ["run", stage, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
         args.extend(self.setup.stage_args.iter().cloned());
-        self.start(name, &args, env)
+        self.start(&self.setup.product, name, &args, env)
     }
 
     /// Starts who publishes a load with the SDK: says `ready`, is told to begin, and says what was [`Published`].
@@ -273,9 +275,9 @@ impl<'a> Bench<'a> {
     pub(crate) fn part(&self, name: &str, part: &Part) -> Result<Process, BenchError> {
         let spec = serde_json::to_string(part).map_err(|error| BenchError::io("telling")(error.into()))?;
         let tapes = self.setup.tapes.display().to_string();
-        let mut args = vec!["bench".to_owned(), "part".to_owned(), "--tapes".to_owned(), tapes, spec];
+        let mut args = vec!["part".to_owned(), "--tapes".to_owned(), tapes, spec];
         args.extend(self.setup.stage_args.iter().cloned());
-        self.start(name, &args, &self.env())
+        self.start(&self.setup.bench, name, &args, &self.env())
     }
 
     /// Starts every stage, and waits until all are ready.

@@ -360,7 +360,7 @@ pub fn instructions(
         let output = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(program)
-            .args(["bench", "step", step.as_str(), "--events", &events.to_string()])
+            .args(["step", step.as_str(), "--events", &events.to_string()])
             .output()
             .map_err(StepError::of("valgrind (of the package of that name)"))?;
         let told = String::from_utf8_lossy(&output.stderr);

@@ -12,6 +12,10 @@ use crate::progress::Progress;
 /// Partitions or intervals of a finding that are printed.
 const SHOWN: usize = 12;
 
+/// Runs `audit …`.
+///
+/// # Errors
+/// If the command fails.
 pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failure> {
     let AuditCommand::Completeness = command;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);

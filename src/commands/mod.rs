@@ -1,13 +1,12 @@
 //! One file a command: it fetches what it needs, calls the crate that does the work, and prints.
 
-mod audit;
-mod bench;
+pub mod audit;
 mod demo;
 #[cfg(test)]
 mod hostile;
 mod import;
-mod pipeline;
-mod policy;
+pub mod pipeline;
+pub mod policy;
 mod registry;
 mod rejects;
 mod report;
@@ -20,13 +19,15 @@ mod up;
 
 use agentgov_runtime::ExitCode;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Command, Global};
 use crate::failure::Failure;
 
-/// Does what was asked.
-pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let global = &cli.global;
-    match cli.command {
+/// Runs a command.
+///
+/// # Errors
+/// If the command fails.
+pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> {
+    match command {
         Command::Demo(args) => demo::demo(&args, global),
         Command::Up(args) => up::up(&args, global),
         Command::Run(args) => run::run(&args, global),
@@ -38,7 +39,6 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Session(command) => session::session(&command, global),
         Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Audit(command) => audit::audit(&command, global),
-        Command::Bench(command) => bench::bench(&command, global),
-        Command::Testenv(command) => testenv::testenv(&command, global),
+        Command::Testenv(command) => testenv::testenv(command, global),
     }
 }

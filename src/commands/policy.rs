@@ -16,6 +16,10 @@ use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{json, note, say, style};
 
+/// Runs `policy …`.
+///
+/// # Errors
+/// If the command fails.
 pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         PolicyCommand::Check { bundle, write } => {

@@ -5,5 +5,5 @@ FROM $BASE
 COPY part/package/libchdb.so /opt/engine/libchdb.so
 COPY testenv-helper /opt/engine/testenv-helper
 EXPOSE 8123
-CMD ["/opt/engine/testenv-helper", "testenv-engine", "--path", "/var/lib/clickhouse", "--port", "8123", \
+CMD ["/opt/engine/testenv-helper", "testenv", "engine", "--path", "/var/lib/clickhouse", "--port", "8123", \
      "--library", "/opt/engine/libchdb.so", "--listen", "0.0.0.0"]

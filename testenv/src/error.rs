@@ -121,7 +121,7 @@ pub enum Error {
         tail: String,
     },
     /// The process that looks after the parts failed.
-    #[error("the supervisor ({helper}) {what}; expected an executable that runs `testenv-supervisor`")]
+    #[error("the supervisor ({helper}) {what}; expected an executable that runs `testenv supervisor`")]
     Supervisor {
         /// The executable.
         helper: PathBuf,
@@ -136,6 +136,20 @@ pub enum Error {
     Helper {
         /// The places that were looked at.
         looked_for: String,
+    },
+    /// The helper's process did not turn into a part.
+    #[error("cannot run {command:?}: {source}")]
+    Become {
+        /// The part's command line.
+        command: Vec<std::ffi::OsString>,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The engine server failed.
+    #[error("{reason}")]
+    Engine {
+        /// The server's error.
+        reason: String,
     },
     /// Docker refused or failed.
     #[error("docker: {what}: {reason}")]

@@ -1,25 +1,27 @@
-//! The hidden subcommands of the executable that helps a stack: its supervisor and its engine server.
+//! The subcommands `testenv …` of an executable that helps a stack: its supervisor and its engine server.
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 
 use crate::stack::{Lock, install};
 use crate::{Error, Part, engine, supervisor};
 
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-enum Helper {
+/// The subcommand under which an executable has [`HelperCommand`].
+pub(crate) const HELPER_SUBCOMMAND: &str = "testenv";
+
+/// The processes beside a stack's parts, started by the stack itself.
+#[derive(Debug, Subcommand)]
+pub enum HelperCommand {
     /// Looks after the parts of a stack.
-    #[command(name = "testenv-supervisor", subcommand)]
+    #[command(subcommand)]
     Supervisor(SupervisorCommand),
     /// Serves ClickHouse's HTTP interface from its library.
-    #[command(name = "testenv-engine")]
     Engine {
         /// The storage's directory.
         #[arg(long)]
@@ -39,8 +41,9 @@ enum Helper {
     },
 }
 
+/// The supervisor's subcommands.
 #[derive(Debug, Subcommand)]
-enum SupervisorCommand {
+pub enum SupervisorCommand {
     /// Serves requests on stdin until its end, then ends all parts.
     Run {
         /// How long parts may take to end, in milliseconds.
@@ -53,7 +56,7 @@ enum SupervisorCommand {
         #[arg(long)]
         remove: Option<PathBuf>,
     },
-    /// Installs the parts in the user's cache and prints their folders, for who builds images of them.
+    /// Installs the parts in the user's cache and prints their folders, to build images of them.
     Parts,
     /// Turns into a part that ends with its supervisor.
     Become {
@@ -69,26 +72,41 @@ enum SupervisorCommand {
     },
 }
 
-/// Runs `testenv-supervisor …` or `testenv-engine …`. `args` are those of the process without its name; the
-/// process should end with the code that this returns.
-pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let helper = match Helper::try_parse_from(args) {
-        Ok(helper) => helper,
-        Err(error) => return failed(2, &error),
-    };
-    match helper {
-        Helper::Supervisor(SupervisorCommand::Run { grace_ms, lock, remove }) => {
+/// Returns a command of `helper` that turns into the program given to it as an argument, with the arguments after it. The
+/// kernel kills the process when the thread that spawned it ends.
+pub fn owned_command(helper: &Path) -> Command {
+    let mut command = become_command(helper);
+    command.arg("--");
+    command
+}
+
+/// Returns the same, ahead of further options and `--`.
+pub(crate) fn become_command(helper: &Path) -> Command {
+    let mut command = Command::new(helper);
+    let parent = std::process::id().to_string();
+    command.args([HELPER_SUBCOMMAND, "supervisor", "become", "--parent", &parent]);
+    command
+}
+
+/// Runs a helper's command until its end.
+///
+/// # Errors
+/// If the part that it turns into cannot be run, the engine cannot serve, or the parts cannot be installed.
+pub fn run_helper(command: HelperCommand) -> Result<(), Error> {
+    match command {
+        HelperCommand::Supervisor(SupervisorCommand::Run { grace_ms, lock, remove }) => {
             let grace = Duration::from_millis(grace_ms);
             supervisor::supervise(&supervisor::Settings { grace, lock, remove });
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Helper::Supervisor(SupervisorCommand::Become { parent, gives_way, command }) => {
-            supervisor::become_part(parent, gives_way, &command);
-            ExitCode::FAILURE
+        HelperCommand::Supervisor(SupervisorCommand::Become { parent, gives_way, command }) => {
+            let source = supervisor::become_part(parent, gives_way, &command);
+            Err(Error::Become { command, source })
         }
-        Helper::Supervisor(SupervisorCommand::Parts) => ended(print_parts()),
-        Helper::Engine { path, port, library, database, listen } => {
-            ended(engine::serve(&engine::Settings { library, path, database, listen, port }))
+        HelperCommand::Supervisor(SupervisorCommand::Parts) => print_parts(),
+        HelperCommand::Engine { path, port, library, database, listen } => {
+            let settings = engine::Settings { library, path, database, listen, port };
+            engine::serve(&settings).map_err(|error| Error::Engine { reason: error.to_string() })
         }
     }
 }
@@ -101,17 +119,4 @@ fn print_parts() -> Result<(), Error> {
         let _ = writeln!(std::io::stdout(), "{part} {}", installed.folder(part).display());
     }
     Ok(())
-}
-
-fn ended<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(1, &error),
-    }
-}
-
-fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    // Goes into the part's log, where the owner looks for it.
-    let _ = writeln!(std::io::stderr(), "{error}");
-    ExitCode::from(code)
 }

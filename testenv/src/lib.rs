@@ -43,7 +43,7 @@ pub use addresses::Addresses;
 pub use env::TestEnv;
 pub use error::Error;
 pub use events::Event;
-pub use helper::helper_main;
+pub use helper::{HelperCommand, SupervisorCommand, owned_command, run_helper};
 pub use options::{BackendKind, Options};
 pub use part::Part;
 pub use stack::{MissingTools, lock};

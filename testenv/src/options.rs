@@ -34,7 +34,7 @@ impl fmt::Display for BackendKind {
 /// How to start a stack.
 #[derive(Clone)]
 pub struct Options {
-    /// An executable whose `testenv-supervisor` and `testenv-engine` subcommands call [`crate::helper_main`].
+    /// An executable whose `testenv` subcommands call [`crate::run_helper`].
     pub helper: PathBuf,
     /// The backend; `None` leaves the choice to the environment (see the crate's documentation).
     pub backend: Option<BackendKind>,

@@ -34,7 +34,7 @@ impl Stage {
             tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
         let mut child = stack
             .command()
-            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+            .args(["testenv", "supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
             .arg(agentgov())
             .args(["--log", "info", "run", name, "--listen", "127.0.0.1:0"])
             .env("NO_COLOR", "1")

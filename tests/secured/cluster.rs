@@ -222,7 +222,7 @@ impl Cluster {
         let ourselves = env!("CARGO_BIN_EXE_agentgov");
         let mut command = Command::new(ourselves);
         command
-            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+            .args(["testenv", "supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
             .args([ourselves, "run", stage, "--topology", &self.file("topology.yaml")])
             .stdin(Stdio::null())
             .stdout(File::create(&log).unwrap())

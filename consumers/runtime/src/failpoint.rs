@@ -1,9 +1,8 @@
-//! Named edges of the protocols, at which the fault harness kills or stops a process, and mistakes that it plants so as to
-//! see that it finds them. With the feature `failpoints` only, which no product build has: without it all of this is empty.
-//!
-//! They are points of the `fail` crate: `FAILPOINTS="sink::inserted=2*off->return(kill)"` kills the process (SIGKILL) the
-//! third time that it has inserted a block and not yet taken note of it; `return(stop)` stops it (SIGSTOP) there, so that a
-//! zombie wakes up with the rest of the step in its hand; a mistake is planted with `return`.
+//! Named edges of the protocols. At each the process calls a hook, if it has one: the fault harness sets one that kills or
+//! stops the process there, or plants a mistake, so as to see that it is found. The product sets none, whatever its
+//! environment says.
+
+use std::sync::OnceLock;
 
 /// The edges of the processor loop, in the order of a batch.
 pub const PROCESSOR_EDGES: [&str; 6] = [
@@ -52,54 +51,24 @@ pub const PLANT_NO_LOOK: &str = "sink::no-look";
 /// Every mistake that can be planted.
 pub const PLANTS: [&str; 3] = [PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_LOOK];
 
-/// Points that are in force until this is dropped.
-pub struct Armed {
-    #[cfg(feature = "failpoints")]
-    _scenario: fail::FailScenario<'static>,
+/// Called with the name of an edge, which may end or stop the process there, or of a mistake: true if it is planted.
+pub type Hook = fn(&'static str) -> bool;
+
+static HOOK: OnceLock<Hook> = OnceLock::new();
+
+/// Sets the hook of this process. The first one stays.
+pub fn set_hook(hook: Hook) {
+    HOOK.get_or_init(|| hook);
 }
 
-/// Takes the points of the environment's `FAILPOINTS` into force.
-pub fn arm() -> Armed {
-    Armed {
-        #[cfg(feature = "failpoints")]
-        _scenario: fail::FailScenario::setup(),
-    }
-}
-
-/// True if this build has failpoints.
-pub const fn is_built_in() -> bool {
-    cfg!(feature = "failpoints")
-}
-
-/// An edge. Where it is armed, the process may end or stop here.
+/// Marks an edge. Without a hook it costs one load.
+#[inline]
 pub(crate) fn edge(name: &'static str) {
-    #[cfg(feature = "failpoints")]
-    fail::fail_point!(name, |action| signal_self(name, action.as_deref()));
-    #[cfg(not(feature = "failpoints"))]
-    let _ = name;
+    is_planted(name);
 }
 
 /// True if this mistake is planted.
+#[inline]
 pub(crate) fn is_planted(name: &'static str) -> bool {
-    #[cfg(feature = "failpoints")]
-    fail::fail_point!(name, |_| true);
-    let _ = name;
-    false
-}
-
-#[cfg(feature = "failpoints")]
-fn signal_self(name: &str, action: Option<&str>) {
-    use rustix::process::{Signal, getpid, kill_process};
-    let signal = match action {
-        Some("kill") => Signal::KILL,
-        Some("stop") => Signal::STOP,
-        other => {
-            tracing::error!(name, ?other, "expected the action `kill` or `stop` of a failpoint");
-            return;
-        }
-    };
-    tracing::warn!(name, ?action, "failpoint");
-    if let Err(error) = kill_process(getpid(), signal) {
-        tracing::error!(name, %error, "failpoint without effect");
-    }
+    HOOK.get().is_some_and(|hook| hook(name))
 }

@@ -12,7 +12,7 @@
 //! - [`metrics`]: what a process counts and times, by name · [`lag`]: how far a group is behind, as an onlooker sees it
 //! - [`serve`]: what the process says of itself over HTTP
 //! - [`error`]: how a stage ends, and the exit code that says so · [`panics`]: a panic in any thread ends the process
-//! - [`failpoint`]: edges at which the fault harness interferes; empty in product builds
+//! - [`failpoint`]: edges at which the fault harness interferes, by a hook that the product does not set
 //! - [`stop`], [`backoff`], `assign`: the small parts
 
 mod assign;

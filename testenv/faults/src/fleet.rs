@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use agentgov_testenv::owned_command;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::ended::{Ends, log_of, note};
@@ -229,10 +230,9 @@ fn spawn(
     let (log, errors) = open().map_err(process(stage))?;
     let clickhouse = &setup.endpoints.clickhouse;
     let (sent_to, failpoints) = failpoints(setup, stage, then);
-    let child = Command::new(&setup.program)
-        .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+    let child = owned_command(&setup.program)
         .arg(&setup.program)
-        .args(["run", stage])
+        .args(["armed", "run", stage])
         .args(&setup.stage_args)
         .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
         .env("AGENTGOV_REGISTRY", &setup.endpoints.registry.url)

@@ -5,10 +5,12 @@ use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
+
+use agentgov_testenv::owned_command;
 
 use crate::ended::{Ends, log_of, note};
 use crate::outcome::FaultsError;
@@ -161,10 +163,9 @@ impl<'a> Producers<'a> {
         let log = log_of(setup, NAME);
         let log = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         let seed = setup.seed.wrapping_add(self.starts).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut child = Command::new(&setup.program)
-            .args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+        let mut child = owned_command(&setup.program)
             .arg(&setup.program)
-            .args(["testenv", "produce", "--tenant", setup.tenant, "--agent", setup.agent])
+            .args(["produce", "--tenant", setup.tenant, "--agent", setup.agent])
             .args(["--environment", setup.environment, "--seed", &seed.to_string(), "--spool"])
             .arg(spool(setup))
             .args(&setup.stage_args)

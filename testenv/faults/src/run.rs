@@ -44,9 +44,9 @@ pub struct Setup<'a> {
     pub agent: &'a str,
     /// Where; the bundle judges there.
     pub environment: &'a str,
-    /// The binary whose `run STAGE` the stages are, and whose `testenv-supervisor` is testenv's helper.
+    /// `agentgov-bench`, whose `armed run STAGE` the stages are, whose `produce` the producers, and which is testenv's helper.
     pub program: PathBuf,
-    /// The edges at which the processes of a stage can be ended and stopped, by its name; empty without failpoints.
+    /// The edges at which the processes of a stage can be ended and stopped, by its name.
     pub edges: BTreeMap<String, Vec<Edge>>,
     /// Mistakes that every process of every stage makes: names of failpoints.
     pub plants: Vec<&'static str>,

@@ -40,8 +40,6 @@ pub struct Scene {
     pub session_timeout: Duration,
     /// After what a sink gives an insert up.
     pub insert_timeout: Duration,
-    /// True if processes can be ended and stopped at the edges of the protocols: a build with failpoints.
-    pub edges: bool,
 }
 
 /// One thing that goes wrong.
@@ -175,7 +173,7 @@ impl Dice<'_> {
 
     /// Every second successor of a killed process ends or stops in the middle of something, one in six of these stops.
     fn at_edge(&mut self) -> Option<AtEdge> {
-        if !self.scene.edges || self.rng.bool() {
+        if self.rng.bool() {
             return None;
         }
         let (edge, passes) = (self.rng.usize(..64), self.rng.u32(..PASSES));
@@ -207,7 +205,6 @@ mod tests {
         producers: 3,
         session_timeout: Duration::from_secs(10),
         insert_timeout: Duration::from_secs(15),
-        edges: true,
     };
 
     #[test]
@@ -270,11 +267,5 @@ mod tests {
         ] {
             assert!(steps.iter().any(|step| matches!(&step.fault, Fault::Meddle(how) if is(how))));
         }
-    }
-
-    #[test]
-    fn without_failpoints_nobody_is_sent_to_an_edge() {
-        let steps = schedule(1, 100, &Scene { edges: false, ..SCENE });
-        assert!(steps.iter().all(|step| !matches!(step.fault, Fault::KillStage { then: Some(_), .. })));
     }
 }

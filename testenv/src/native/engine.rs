@@ -1,6 +1,7 @@
 //! The engine: this crate's HTTP server in front of ClickHouse's library.
 
 use super::start::Context;
+use crate::helper::HELPER_SUBCOMMAND;
 use crate::part::Part;
 use crate::supervisor::Launch;
 
@@ -11,7 +12,8 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
     let folder = context.layout.folder(Part::Engine);
     let library = context.installed.folder(Part::Engine).join(LIBRARY);
     let args = [
-        "testenv-engine".to_owned(),
+        HELPER_SUBCOMMAND.to_owned(),
+        "engine".to_owned(),
         "--path".to_owned(),
         folder.join("data").display().to_string(),
         "--port".to_owned(),

@@ -1,7 +1,7 @@
 //! The step between the supervisor and a part: arms the parent-death signal, then turns into the part.
 
 use std::ffi::OsString;
-use std::io::{Error, ErrorKind, Write};
+use std::io::{Error, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -15,13 +15,12 @@ const NICE: i32 = 10;
 /// What it asks for at a time: longer than anybody else does, so whoever wakes need not wait for its end. The default is 1.4 ms on two cores.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Never returns when all goes well. The signal is the second line of defence, should the supervisor be killed.
-pub(crate) fn become_part(parent: u32, gives_way: bool, command: &[OsString]) {
+/// Returns only an error. The signal is the second line of defence, should the supervisor be killed.
+pub(crate) fn become_part(parent: u32, gives_way: bool, command: &[OsString]) -> Error {
     if gives_way {
         give_way();
     }
-    let error = attempt(parent, command);
-    let _ = writeln!(std::io::stderr(), "cannot run {command:?}: {error}");
+    attempt(parent, command)
 }
 
 fn attempt(parent: u32, command: &[OsString]) -> Error {

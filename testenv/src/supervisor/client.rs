@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::protocol::{Launch, Notice, Request, Signal};
 use crate::Error;
 use crate::files::tail;
+use crate::helper::HELPER_SUBCOMMAND;
 
 /// For answers that take no work.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -52,7 +53,7 @@ impl Supervisor {
         let errors =
             File::options().create(true).append(true).open(&log).map_err(Error::io("create", &log))?;
         let mut command = Command::new(helper);
-        command.args(["testenv-supervisor", "run", "--grace-ms", &grace.as_millis().to_string()]);
+        command.args([HELPER_SUBCOMMAND, "supervisor", "run", "--grace-ms", &grace.as_millis().to_string()]);
         command.arg("--lock").arg(folder.join("in-use.lock"));
         if remove {
             command.arg("--remove").arg(folder);

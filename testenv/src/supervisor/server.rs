@@ -11,13 +11,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process, kill_process_group};
 
 use super::protocol::{Launch, Notice, Request, Signal};
+use crate::helper::become_command;
 
 /// What the supervisor is told at its start.
 #[derive(Debug)]
@@ -159,8 +160,7 @@ fn spawn(launch: &Launch) -> std::io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
     let errors = log.try_clone()?;
     // Not current_exe(): the file may have been rebuilt under a running supervisor.
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["testenv-supervisor", "become", "--parent", &std::process::id().to_string()]);
+    let mut command = become_command(Path::new("/proc/self/exe"));
     if launch.gives_way {
         // It makes a group of its own, as the first thing that it does.
         command.arg("--gives-way");

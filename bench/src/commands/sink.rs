@@ -1,17 +1,18 @@
-//! `agentgov bench sink`: what does a row cost, and what does it cost others?
+//! `agentgov-bench sink`: what does a row cost, and what does it cost others?
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use agentgov::cli::Global;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::say;
+use agentgov::progress::Progress;
 use agentgov_bench::{Bench, Contender, Load, Rival, Run, SinkContender, SinkReport, Spread};
 use agentgov_runtime::ExitCode;
 
-use super::{Ground, cores, say_report};
-use crate::cli::{BenchSink, Global};
-use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
-use crate::progress::Progress;
+use super::{Ground, cores, product, say_report};
+use crate::cli;
 
 /// The program that installs or builds what a rival needs, in its folder.
 const SETUP: &str = "setup";
@@ -22,12 +23,13 @@ const GUARANTEES: &str = "guarantees";
 /// What the log sink promises (docs/ARCHITECTURE.md).
 const OURS: &str = "exactly once, whatever dies when (fenced claims, positions read back from the table); what does not decode is a row with its reason; holes are found";
 
-pub fn sink(args: &BenchSink, global: &Global) -> Result<ExitCode, Failure> {
+pub fn sink(args: &cli::Sink, global: &Global) -> Result<ExitCode, Failure> {
+    let product = product(args.ground.agentgov.as_deref())?;
     let progress = Arc::new(Progress::new(global.json));
     let rivals =
         args.rivals.as_deref().map(|folder| rivals(folder, &progress)).transpose()?.unwrap_or_default();
     let ground = Ground::start(args.ground.data.as_ref(), global, &progress)?;
-    let setup = ground.setup(args.ground.seed)?;
+    let setup = ground.setup(&product, args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let step = progress.step("filling a topic, and a table once");
     let backlog = bench.backlog(Load::of(args.events)).or_exit(ExitCode::Failed)?;

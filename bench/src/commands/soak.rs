@@ -1,27 +1,29 @@
-//! `agentgov bench soak`: does memory stay where it is?
+//! `agentgov-bench soak`: does memory stay where it is?
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentgov::cli::Global;
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::say;
+use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
 use agentgov_runtime::ExitCode;
 
-use super::{Edits, Ground, draw, say_report};
-use crate::cli::{BenchSoak, Global};
-use crate::context;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
-use crate::progress::Progress;
+use super::{Edits, Ground, draw, product, say_report};
+use crate::cli;
 
 /// Events of the run that finds out how fast the pipeline is.
 const PROBE: u64 = 200_000;
 const EVERY: Duration = Duration::from_secs(1);
 
-pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
+pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.plots {
         context::make_folder(folder)?;
     }
+    let product = product(args.ground.agentgov.as_deref())?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits {
         session_ttl: args.session_ttl.clone(),
@@ -29,7 +31,7 @@ pub fn soak(args: &BenchSoak, global: &Global) -> Result<ExitCode, Failure> {
         ..Edits::default()
     };
     let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
-    let setup = ground.setup(args.ground.seed)?;
+    let setup = ground.setup(&product, args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let rate = match args.rate {
         Some(rate) => rate,

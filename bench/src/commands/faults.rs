@@ -1,26 +1,28 @@
-//! `agentgov bench faults`: is anything lost when things go wrong?
+//! `agentgov-bench faults`: is anything lost when things go wrong?
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_faults::{Edge, Ended, Outcome, PRODUCERS, Scene, Setup, schedule};
+use agentgov::cli::Global;
+use agentgov::commands::audit;
+use agentgov::commands::pipeline;
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::{json, note, say};
+use agentgov::progress::Progress;
+use agentgov_faults::{Edge, Ended, Outcome, PRODUCERS, Produce, Scene, Setup, schedule};
 use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
 
 use super::{Ground, OURSELVES};
-use crate::cli::{Faults, Global};
-use crate::commands::audit;
-use crate::commands::pipeline;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, note, say};
-use crate::progress::Progress;
+use crate::cli;
 
 /// How long the pipeline may take to be done with everything once the faults are over.
 const SETTLE: Duration = Duration::from_secs(600);
 
-pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
+pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> {
     let plants = plants(args)?;
     let progress = Arc::new(Progress::new(global.json));
     let Ground { stack, mut stage_args, _edited } = Ground::start(args.data.as_ref(), global, &progress)?;
@@ -52,11 +54,8 @@ pub fn faults(args: &Faults, global: &Global) -> Result<ExitCode, Failure> {
     Ok(if outcome.is_clean() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-/// The edges of each stage's protocol, in a build that has them.
+/// The edges of each stage's protocol.
 fn edges(topology: &Topology) -> BTreeMap<String, Vec<Edge>> {
-    if !failpoint::is_built_in() {
-        return BTreeMap::new();
-    }
     let edges = topology.stages.iter().map(|(name, stage)| {
         let names = if stage.value.stores.is_empty() {
             failpoint::PROCESSOR_EDGES.as_slice()
@@ -75,29 +74,35 @@ fn scene(topology: &Topology) -> Scene {
         producers: PRODUCERS,
         session_timeout: topology.timing.session_timeout.0,
         insert_timeout: topology.timing.insert_timeout.0,
-        edges: failpoint::is_built_in(),
     }
 }
 
 /// The mistakes of `--plant`, by their names.
-fn plants(args: &Faults) -> Result<Vec<&'static str>, Failure> {
-    let usage = |text: String| Failure::new(ExitCode::Usage, text);
-    let plants: Result<Vec<_>, _> = args
-        .plant
-        .iter()
-        .map(|asked| {
-            let known = failpoint::PLANTS.into_iter().find(|plant| plant == asked);
-            known.ok_or_else(|| {
-                usage(format!("expected one of {}, found `{asked}`", failpoint::PLANTS.join(", ")))
-            })
+fn plants(args: &cli::Faults) -> Result<Vec<&'static str>, Failure> {
+    let known = |asked: &String| {
+        failpoint::PLANTS.into_iter().find(|plant| plant == asked).ok_or_else(|| {
+            let expected = failpoint::PLANTS.join(", ");
+            Failure::new(ExitCode::Usage, format!("expected one of {expected}, found `{asked}`"))
         })
-        .collect();
-    match plants {
-        Ok(plants) if !plants.is_empty() && !failpoint::is_built_in() => {
-            Err(usage("--plant needs a build with failpoints: cargo build --features failpoints".to_owned()))
-        }
-        plants => plants,
-    }
+    };
+    args.plant.iter().map(known).collect()
+}
+
+/// A producer.
+pub fn produce(args: cli::Produce, global: &Global) -> Result<ExitCode, Failure> {
+    let endpoints = context::endpoints(global)?;
+    let produce = Produce {
+        kafka: endpoints.kafka,
+        registry: endpoints.registry,
+        topology: context::topology(global)?,
+        tenant: args.tenant,
+        agent: args.agent,
+        environment: args.environment,
+        spool: args.spool,
+        seed: args.seed,
+    };
+    agentgov_faults::produce(&produce).or_exit(ExitCode::Failed)?;
+    Ok(ExitCode::Done)
 }
 
 fn tell(outcome: &Outcome) {

@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agentgov_runtime::{ExitCode, failpoint};
 
-use crate::stack::{DEADLINE, root, stack};
+use crate::stack::{armed, endpoints, root};
+
+/// Longer than a start takes on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A process that ends with this, at the latest.
 struct Process(Child);
@@ -26,14 +29,13 @@ impl Process {
                 return status;
             }
             assert!(began.elapsed() < DEADLINE, "it looks alive");
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
 #[test]
 fn a_panic_in_any_thread_ends_the_process_with_its_reason() {
-    let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("panics.yaml");
     let text = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
@@ -44,7 +46,8 @@ fn a_panic_in_any_thread_ends_the_process_with_its_reason() {
         .replace("partitions: 12", "partitions: 2");
     std::fs::write(&file, text).unwrap();
     let map = file.to_str().unwrap();
-    stack.run(&["topology", "apply", "--topology", map]);
+    let applied = armed(&["topology", "apply", "--topology", map], &endpoints("panics")).output().unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     let [onlooker, server, call] = failpoint::THREAD_EDGES;
     let listening = "--listen=127.0.0.1:0";
     // With no name of a thread it is whichever stage comes first.
@@ -59,11 +62,9 @@ fn a_panic_in_any_thread_ends_the_process_with_its_reason() {
     std::thread::scope(|scope| {
         for (number, (args, edge, thread)) in cases.into_iter().enumerate() {
             scope.spawn(move || {
-                let mut command = stack.command(args);
-                let database = format!("panics_{number}");
+                let mut command = armed(args, &endpoints(&format!("panics_{number}")));
                 command
                     .args(["--topology", map])
-                    .env("AGENTGOV_CLICKHOUSE_DATABASE", database)
                     .env("FAILPOINTS", format!("{edge}=panic(planted)"))
                     .stdout(Stdio::piped())
                     .stderr(Stdio::piped());

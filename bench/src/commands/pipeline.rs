@@ -1,19 +1,20 @@
-//! `agentgov bench pipeline`: how fast is it, and what does it cost?
+//! `agentgov-bench pipeline`: how fast is it, and what does it cost?
 
 use std::sync::Arc;
 
+use agentgov::cli::Global;
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::say;
+use agentgov::progress::Progress;
 use agentgov_bench::{
     Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store,
     WARM_UP_SECONDS, Watched,
 };
 use agentgov_runtime::ExitCode;
 
-use super::{Edits, Ground, cores, policies, say_report};
-use crate::cli::{BenchPart, BenchPipeline, Global};
-use crate::context;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
-use crate::progress::Progress;
+use super::{Edits, Ground, cores, policies, product, say_report};
+use crate::cli;
 
 /// Events that the bare processes repeat, at most.
 const TAPE: u64 = 200_000;
@@ -22,7 +23,8 @@ const ROWS: &str = "pipeline, rows";
 const FLOORS: [(&str, Floor); 3] =
     [("floor (a) copy", Floor::Copy), ("floor (b) insert", Floor::Insert), ("floor (c) both", Floor::Both)];
 
-pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failure> {
+pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failure> {
+    let product = product(args.ground.agentgov.as_deref())?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits { partitions: args.partitions, ..Edits::default() };
     let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
@@ -31,7 +33,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
         policies::push(&ground.stack, count, policies::OTHER_TOOLS)?;
         policies = count.max(policies);
     }
-    let setup = ground.setup(args.ground.seed)?;
+    let setup = ground.setup(&product, args.ground.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let full = Load { open_sessions: args.sessions, processes: args.processes, ..Load::of(args.events) };
     let step = progress.step("warming up, and taping what goes through");
@@ -100,7 +102,7 @@ pub fn pipeline(args: &BenchPipeline, global: &Global) -> Result<ExitCode, Failu
 }
 
 /// One of the bench's own processes.
-pub fn part(args: &BenchPart, global: &Global) -> Result<ExitCode, Failure> {
+pub fn part(args: &cli::Part, global: &Global) -> Result<ExitCode, Failure> {
     let part = serde_json::from_str(&args.what).or_exit(ExitCode::Usage)?;
     let endpoints = context::endpoints(global)?;
     let places = Places {

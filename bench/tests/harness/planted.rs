@@ -1,37 +1,19 @@
 //! The fault harness finds a mistake when one is planted: else that it finds none would say nothing. Each mistake gets
 //! topics, groups and tables of its own on one stack, and just the faults under which it shows.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test says what it expects by failing loudly"
-)]
-
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_audit::Kind;
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::Endpoints;
 use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, Setup, Step};
 use agentgov_runtime::failpoint;
 use agentgov_schemas::topology::Topology;
-use agentgov_testenv::{BackendKind, Options, TestEnv};
 
-/// The binary under test, which these tests build with failpoints.
-const AGENTGOV: &str = env!("CARGO_BIN_EXE_agentgov");
+use crate::stack::{BENCH, STACK, armed, endpoints, root};
 
 /// After what a process that says nothing is out of its group.
 const SESSION: Duration = Duration::from_secs(6);
-
-static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
-    let mut options = Options::new(PathBuf::from(AGENTGOV));
-    options.backend = Some(BackendKind::Native);
-    TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"))
-});
 
 /// A pipeline of its own on the stack.
 struct Place {
@@ -42,18 +24,7 @@ struct Place {
 
 impl Place {
     fn new(name: &str) -> Self {
-        let at = STACK.addresses();
-        let endpoints = Endpoints {
-            kafka: KafkaEndpoint::at(at.kafka.clone()),
-            registry: RegistryEndpoint::at(at.registry.clone()),
-            clickhouse: ClickHouseEndpoint {
-                url: at.clickhouse.clone(),
-                user: at.clickhouse_user.clone(),
-                password: Secret::new(at.clickhouse_password.clone()),
-                database: name.to_owned(),
-                ..ClickHouseEndpoint::default()
-            },
-        };
+        let endpoints = endpoints(name);
         let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
         let map = map
             .replace("agent.", &format!("{name}.agent."))
@@ -79,16 +50,8 @@ impl Place {
     }
 
     fn run(&self, args: &[&str]) {
-        let output = Command::new(AGENTGOV)
-            .args(args)
-            .args(["--topology", &self.topology_file()])
-            .current_dir(root())
-            .env("AGENTGOV_BACKEND", "external")
-            .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
-            .env("AGENTGOV_REGISTRY", &self.endpoints.registry.url)
-            .env("AGENTGOV_CLICKHOUSE", &self.endpoints.clickhouse.url)
-            .output()
-            .unwrap();
+        let output =
+            armed(args, &self.endpoints).args(["--topology", &self.topology_file()]).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -107,7 +70,7 @@ impl Place {
             tenant: "airline",
             agent: "airline-service",
             environment: "demo",
-            program: AGENTGOV.into(),
+            program: BENCH.into(),
             edges: self
                 .topology
                 .stages
@@ -147,10 +110,6 @@ impl Place {
             }
         }
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The same fault several times, far enough apart that the pipeline is at work each time.

@@ -1,21 +1,22 @@
-//! `agentgov bench instructions`: has a step become dearer?
+//! `agentgov-bench instructions`: has a step become dearer?
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use agentgov::cli::Global;
+use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::{json, say};
 use agentgov_bench::Step;
 use agentgov_runtime::ExitCode;
 
-use crate::cli::{BenchInstructions, BenchStep, Global};
-use crate::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
-use crate::context;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say};
+use crate::cli;
 
 /// Instructions an event, by step.
 type Figures = BTreeMap<String, u64>;
 
-pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCode, Failure> {
+pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCode, Failure> {
     let known = args.check.as_deref().map(read).transpose()?;
     let program = std::env::current_exe().or_exit(ExitCode::Failed)?;
     let mut tell = |step: Step, found: f64| {
@@ -51,7 +52,7 @@ pub fn instructions(args: &BenchInstructions, global: &Global) -> Result<ExitCod
 }
 
 /// One step, with its events.
-pub fn step(args: &BenchStep, global: &Global) -> Result<ExitCode, Failure> {
+pub fn step(args: &cli::Step, global: &Global) -> Result<ExitCode, Failure> {
     let known = Step::ALL.into_iter().find(|step| step.as_str() == args.step);
     let step = known.ok_or_else(|| Failure::new(ExitCode::Usage, format!("no step `{}`", args.step)))?;
     let topology = context::topology(global)?;

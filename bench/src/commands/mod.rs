@@ -1,4 +1,4 @@
-//! `agentgov bench …`: try it hard, and measure.
+//! One file a command: it starts what it needs, calls the library, and prints.
 
 mod faults;
 mod growth;
@@ -12,18 +12,20 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agentgov::cli::Global;
+use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::json;
+use agentgov::progress::Progress;
 use agentgov_bench::{Plot, Setup};
 use agentgov_runtime::ExitCode;
 use agentgov_testenv::BackendKind;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use crate::cli::{BenchCommand, Global};
-use crate::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
-use crate::context;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::json;
-use crate::progress::Progress;
+use crate::cli::Command;
+use crate::failpoints;
 
 /// This executable, even if its file has been built anew since it was started.
 const OURSELVES: &str = "/proc/self/exe";
@@ -75,6 +77,24 @@ struct Ground {
     _edited: Option<NamedTempFile>,
 }
 
+/// The product's executable: the one that is named, or the one beside this one.
+fn product(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let beside = || std::env::current_exe().map(|ourselves| ourselves.with_file_name("agentgov"));
+    let program = match named {
+        Some(program) => program.to_owned(),
+        None => beside().or_exit(ExitCode::Failed)?,
+    };
+    if program.is_file() {
+        return std::path::absolute(program).or_exit(ExitCode::Failed);
+    }
+    let message = format!(
+        "expected the product's executable at {}; build it with `cargo build -p agentgov` in the same profile, or name one with \
+         --agentgov PATH",
+        program.display()
+    );
+    Err(Failure::new(ExitCode::Usage, message))
+}
+
 impl Ground {
     fn start(data: Option<&PathBuf>, global: &Global, progress: &Arc<Progress>) -> Result<Self, Failure> {
         Self::with(&Edits::default(), data, global, progress)
@@ -107,8 +127,8 @@ impl Ground {
         Ok(Self { stack, stage_args, _edited: edited })
     }
 
-    /// For the benchmark.
-    fn setup(&self, seed: u64) -> Result<Setup<'_>, Failure> {
+    /// For the benchmark, with stages of `product`.
+    fn setup(&self, product: &Path, seed: u64) -> Result<Setup<'_>, Failure> {
         Ok(Setup {
             env: &self.stack.env,
             endpoints: &self.stack.endpoints,
@@ -117,7 +137,8 @@ impl Ground {
             tenant: TENANT,
             agent: AGENT,
             environment: ENVIRONMENT,
-            program: PathBuf::from(OURSELVES),
+            product: product.to_owned(),
+            bench: PathBuf::from(OURSELVES),
             tapes: agentgov_bench::tapes(self.stack.env.logs()).or_exit(ExitCode::Failed)?,
             seed,
         })
@@ -144,16 +165,25 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-pub fn bench(command: &BenchCommand, global: &Global) -> Result<ExitCode, Failure> {
+/// Runs a command.
+pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
-        BenchCommand::Faults(args) => faults::faults(args, global),
-        BenchCommand::Pipeline(args) => pipeline::pipeline(args, global),
-        BenchCommand::Sink(args) => sink::sink(args, global),
-        BenchCommand::Growth(args) => growth::growth(args, global),
-        BenchCommand::Soak(args) => soak::soak(args, global),
-        BenchCommand::Instructions(args) => instructions::instructions(args, global),
-        BenchCommand::Step(args) => instructions::step(args, global),
-        BenchCommand::Part(args) => pipeline::part(args, global),
+        Command::Pipeline(args) => pipeline::pipeline(&args, global),
+        Command::Sink(args) => sink::sink(&args, global),
+        Command::Growth(args) => growth::growth(&args, global),
+        Command::Soak(args) => soak::soak(&args, global),
+        Command::Instructions(args) => instructions::instructions(&args, global),
+        Command::Faults(args) => faults::faults(&args, global),
+        Command::Armed(command) => {
+            let _scenario = failpoints::arm();
+            agentgov::commands::dispatch(command, global)
+        }
+        Command::Produce(args) => faults::produce(args, global),
+        Command::Part(args) => pipeline::part(&args, global),
+        Command::Step(args) => instructions::step(&args, global),
+        Command::Testenv(command) => {
+            agentgov_testenv::run_helper(command).or_exit(ExitCode::Failed).map(|()| ExitCode::Done)
+        }
     }
 }
 

@@ -1,19 +1,20 @@
-//! `agentgov bench growth`: what does more of something cost?
+//! `agentgov-bench growth`: what does more of something cost?
 
 use std::sync::Arc;
 
+use agentgov::cli::Global;
+use agentgov::commands::pipeline::Stack;
+use agentgov::context;
+use agentgov::failure::{Failure, OrExit as _};
+use agentgov::print::say;
+use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
 use agentgov_runtime::ExitCode;
 use serde::Serialize;
 
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
-use super::{Ground, draw, say_report};
-use crate::cli::{BenchGrowth, Global, GrowthAxis};
-use crate::commands::pipeline::Stack;
-use crate::context;
-use crate::failure::{Failure, OrExit as _};
-use crate::print::say;
-use crate::progress::Progress;
+use super::{Ground, draw, product, say_report};
+use crate::cli::{self, GrowthAxis};
 
 const PROCESSES: [usize; 3] = [1, 2, 4];
 const SESSIONS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
@@ -34,10 +35,11 @@ struct Point {
     rounds: Vec<Run>,
 }
 
-pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> {
+pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.plots {
         context::make_folder(folder)?;
     }
+    let product = product(args.ground.agentgov.as_deref())?;
     let progress = Arc::new(Progress::new(global.json));
     let mut points: Vec<Point> =
         settings(args.by).into_iter().map(|(curve, at)| Point { curve, at, rounds: Vec::new() }).collect();
@@ -45,7 +47,7 @@ pub fn growth(args: &BenchGrowth, global: &Global) -> Result<ExitCode, Failure> 
         // What earlier sessions left behind would be a part of what is measured: each round has a stack of its own, and goes
         // from little to much.
         let ground = Ground::start(args.ground.data.as_ref(), global, &progress)?;
-        let setup = ground.setup(args.ground.seed + round as u64)?;
+        let setup = ground.setup(&product, args.ground.seed + round as u64)?;
         let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
         // Caches, and the engine's first parts.
         bench.pipeline(Load::of(args.events.min(50_000)), Watched::Nothing).or_exit(ExitCode::Failed)?;
@@ -90,7 +92,7 @@ fn settings(by: GrowthAxis) -> Vec<(&'static str, usize)> {
     }
 }
 
-fn run(bench: &mut Bench<'_>, stack: &Stack, args: &BenchGrowth, point: &Point) -> Result<Run, Failure> {
+fn run(bench: &mut Bench<'_>, stack: &Stack, args: &cli::Growth, point: &Point) -> Result<Run, Failure> {
     let load = Load::of(args.events);
     let load = match args.by {
         GrowthAxis::Processes => Load { processes: point.at, ..load },
@@ -200,7 +202,7 @@ fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
     }
 }
 
-fn tell(args: &BenchGrowth, points: &[Point]) {
+fn tell(args: &cli::Growth, points: &[Point]) {
     let by = args.by.as_str();
     say!(
         "{:>10} {:>26} {:>22} {:>22} {:>16}",

@@ -1,0 +1,58 @@
+//! The stack of these tests, and the executable under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_testenv::{BackendKind, Options, TestEnv};
+
+/// The executable under test.
+pub const BENCH: &str = env!("CARGO_BIN_EXE_agentgov-bench");
+
+/// Native, so that its parts can be killed.
+pub static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
+    let mut options = Options::new(PathBuf::from(BENCH));
+    options.backend = Some(BackendKind::Native);
+    TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"))
+});
+
+/// The stack, with a database of its own.
+pub fn endpoints(database: &str) -> Endpoints {
+    let at = STACK.addresses();
+    Endpoints {
+        kafka: KafkaEndpoint::at(at.kafka.clone()),
+        registry: RegistryEndpoint::at(at.registry.clone()),
+        clickhouse: ClickHouseEndpoint {
+            url: at.clickhouse.clone(),
+            user: at.clickhouse_user.clone(),
+            password: Secret::new(at.clickhouse_password.clone()),
+            database: database.to_owned(),
+            ..ClickHouseEndpoint::default()
+        },
+    }
+}
+
+/// A command of the product in a process that obeys FAILPOINTS, on the stack, in the workspace's root.
+pub fn armed(args: &[&str], endpoints: &Endpoints) -> Command {
+    let mut command = Command::new(BENCH);
+    let clickhouse = &endpoints.clickhouse;
+    command
+        .arg("armed")
+        .args(args)
+        .current_dir(root())
+        // To the command it is a stack that somebody else runs.
+        .env("AGENTGOV_BACKEND", "external")
+        .env("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap)
+        .env("AGENTGOV_REGISTRY", &endpoints.registry.url)
+        .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
+        .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
+        .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
+        .env("AGENTGOV_CLICKHOUSE_DATABASE", &clickhouse.database);
+    command
+}
+
+/// The workspace.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
