@@ -46,7 +46,6 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "producers/sdk",
     "producers/topology",
     "schemas/connect",
-    "src",
     "testenv",
     "testenv/faults",
     "testenv/model",
