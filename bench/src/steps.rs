@@ -15,13 +15,13 @@ use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
 use agentgov_runtime::Health;
 use agentgov_runtime::processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
-use agentgov_schemas::Millis;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::{Origin, Reason, Verdict};
-use agentgov_schemas::wire::{self, Encoder, SchemaId};
+use agentgov_schemas::wire::{self, SchemaId};
+use agentgov_schemas::{Millis, RecordEncoder, record};
 use agentgov_sdk::Composer;
 use serde::{Deserialize, Serialize};
 
@@ -271,10 +271,7 @@ impl Known {
         }
         let active = bundles.active(environment).map(std::sync::Arc::clone);
         let active = active.ok_or_else(|| StepError("the bundle is not active".to_owned()))?;
-        let records = [
-            (subject::AGENT, encoded(subject::AGENT, &entry)?),
-            (subject::BUNDLE, encoded(subject::BUNDLE, &bundle)?),
-        ];
+        let records = [encoded(&entry)?, encoded(&bundle)?];
         Ok(Self { agents, bundles, scenes: Scenes::default(), bundle: active, records })
     }
 
@@ -305,9 +302,10 @@ impl Known {
     }
 }
 
-fn encoded<T: Serialize>(subject: Subject, value: &T) -> Result<Vec<u8>, StepError> {
-    let schema = subject.schema().map_err(StepError::of("schema"))?;
-    Encoder::new(ID, schema).encode(value).map_err(StepError::of("encoding"))
+/// A record's family and its value.
+fn encoded<T: record::Record>(record: &T) -> Result<(Subject, Vec<u8>), StepError> {
+    let mut encoder = RecordEncoder::<T::Static>::new(ID).map_err(StepError::of("schema"))?;
+    Ok((T::SUBJECT, encoder.encode(record).map_err(StepError::of("encoding"))?))
 }
 
 fn decode(value: &[u8]) -> Result<ActionEvent<'_>, StepError> {

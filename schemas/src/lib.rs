@@ -3,7 +3,7 @@
 //! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: the records, one module a schema family,
 //!   borrowed from the bytes they are decoded from
 //! - [`catalogue`]: the types of events, and which of them are judged
-//! - [`subject`]: the schemas themselves, by subject, with their versions
+//! - [`subject`]: the schemas themselves, by subject, with their versions; [`record`]: which type each has
 //! - [`wire`]: the Confluent wire format, and datum encoding and decoding
 //! - [`topology`]: the typed `topology.yaml`
 //! - [`yaml`]: files that people write, with every mistake at its place
@@ -21,6 +21,7 @@ pub mod escape;
 pub mod event;
 pub mod governance;
 pub mod key;
+pub mod record;
 pub mod reject;
 pub mod state;
 pub mod subject;
@@ -34,5 +35,6 @@ pub mod yaml;
 
 pub use digest::Digest;
 pub use key::SessionKey;
+pub use record::{Record, RecordEncoder};
 pub use timestamp::{Micros, Millis};
 pub use vocabulary::{OpenEnum, Vocabulary};

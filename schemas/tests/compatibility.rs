@@ -19,12 +19,13 @@ use agentgov_schemas::reject::Reject;
 use agentgov_schemas::state::{AlertState, SessionState};
 use agentgov_schemas::subject::{self, SUBJECTS, Subject};
 use agentgov_schemas::verdict::Verdict;
-use agentgov_schemas::wire::{Encoder, HEADER_LEN, Schema, SchemaId, WireError};
+use agentgov_schemas::wire::{HEADER_LEN, Schema, SchemaId, WireError};
+use agentgov_schemas::{Record, RecordEncoder};
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use apache_avro::writer::datum::GenericDatumWriter;
 use natural::{Examples, datum, examples};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 const ID: SchemaId = SchemaId(1);
@@ -35,13 +36,14 @@ fn avro(text: &str) -> apache_avro::Schema {
 
 /// Decodes a datum of `writer` into the Rust type of `subject`, and encodes that by the latest schema.
 fn through_rust(subject: Subject, writer: &str, datum: &[u8]) -> Result<Vec<u8>, WireError> {
-    fn through<'a, T: Deserialize<'a> + Serialize>(
+    fn through<'a, T: Deserialize<'a> + Record>(
         subject: Subject,
         writer: &Schema,
         datum: &'a [u8],
     ) -> Result<Vec<u8>, WireError> {
         let value: T = writer.decode(ID, datum)?;
-        let encoded = Encoder::new(ID, subject.schema().unwrap()).encode(&value).unwrap();
+        assert_eq!(T::SUBJECT, subject);
+        let encoded = RecordEncoder::<T::Static>::new(ID).unwrap().encode(&value).unwrap();
         Ok(encoded[HEADER_LEN..].to_vec())
     }
     let writer = Schema::parse(writer).unwrap();

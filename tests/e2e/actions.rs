@@ -3,8 +3,7 @@
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::registry_subject;
-use agentgov_schemas::wire::Encoder;
-use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
+use agentgov_schemas::{Digest, Micros, Record, RecordEncoder, SessionKey, catalogue};
 use agentgov_sdk::{self as sdk, Content, Recorder};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -19,18 +18,18 @@ pub struct At {
 }
 
 /// Writes values as they are onto a topic: idempotent, as every producer of actions must be.
-pub struct Writer {
+pub struct Writer<R> {
     topic: String,
     producer: FutureProducer,
-    encoder: Encoder<'static>,
+    encoder: RecordEncoder<R>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Writer {
-    /// Onto the topic that carries `subject`.
-    pub fn new(stack: &Stack, subject: subject::Subject) -> Self {
-        let (topic, _) = stack.topology.topic_of(subject).unwrap();
-        let schema = subject.schema().unwrap();
+impl<R: Record> Writer<R> {
+    /// Onto the topic that carries records of type `R`.
+    pub fn new(stack: &Stack) -> Self {
+        let (topic, _) = stack.topology.topic_of(R::SUBJECT).unwrap();
+        let schema = R::SUBJECT.schema().unwrap();
         let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
         let id = registry.id_of(&registry_subject(topic), schema.text()).unwrap().unwrap();
         let mut config = stack.endpoints.kafka.client_config();
@@ -39,12 +38,12 @@ impl Writer {
         Self {
             topic: topic.to_owned(),
             producer: config.create().unwrap(),
-            encoder: Encoder::new(id, schema),
+            encoder: RecordEncoder::new(id).unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }
     }
 
-    pub fn encode<T: serde::Serialize>(&mut self, value: &T) -> Vec<u8> {
+    pub fn encode<T: Record<Static = R>>(&mut self, value: &T) -> Vec<u8> {
         self.encoder.encode(value).unwrap()
     }
 
@@ -58,7 +57,9 @@ impl Writer {
     pub fn write(&self, key: &[u8], value: Option<&[u8]>) -> At {
         self.try_write(Some(key), value).unwrap()
     }
+}
 
+impl Writer<ActionEvent<'static>> {
     /// Writes an event under the key that its producer has to choose.
     pub fn write_event(&mut self, event: &ActionEvent<'_>) -> At {
         let value = self.encode(event);

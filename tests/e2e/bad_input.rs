@@ -5,6 +5,7 @@ use std::process::Command;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::{ActionEvent, Source};
+use agentgov_schemas::governance::AgentEntry;
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
 use agentgov_sdk::{self as sdk, RecordError};
@@ -21,14 +22,14 @@ const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
 /// A session of its own for a test.
 struct Case {
     stack: &'static Stack,
-    writer: Writer,
+    writer: Writer<ActionEvent<'static>>,
     session: &'static str,
 }
 
 impl Case {
     fn new(session: &'static str) -> Self {
         let stack = stack();
-        Self { stack, writer: Writer::new(stack, subject::ACTION_EVENT), session }
+        Self { stack, writer: Writer::<ActionEvent<'static>>::new(stack), session }
     }
 
     /// The first event of the session, to make others of.
@@ -176,7 +177,7 @@ fn schema_whose_data_have_no_bound() {
 #[test]
 fn schema_of_another_topic() {
     undecodable("other-schema", "undecodable_datum", |case| {
-        let id = Writer::new(case.stack, subject::AGENT).encode(&agentgov_schemas::governance::AgentEntry {
+        let id = Writer::<AgentEntry<'static>>::new(case.stack).encode(&AgentEntry {
             tenant_id: TENANT,
             agent_id: AGENT,
             name: AGENT,

@@ -132,7 +132,7 @@ fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
     let mut files = BundleFiles(read_bundle_folder(folder.path()).unwrap().files);
     files.0.insert("extra.cedar".into(), b"@id(\"extra\")\nforbid (principal, action,".to_vec());
     let mended = Mended(stack, &folder);
-    let mut writer = Writer::new(stack, subject::BUNDLE);
+    let mut writer = Writer::<Bundle<'static>>::new(stack);
     let value = writer.encode(&Bundle {
         name: "mendable",
         version: "2",

@@ -76,7 +76,7 @@ fn claims_and_other_partitioners_are_findings_of_the_audit_and_no_loss() {
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
     record_session(&recorder, session, 2);
     recorder.close(DEADLINE).unwrap();
-    let mut writer = Writer::new(stack, subject::ACTION_EVENT);
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack);
     let source = |sequence| Source { id: "stranger", sequence };
     let claim = |sequence| ActionEvent {
         source: source(sequence),

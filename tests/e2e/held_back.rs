@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::{catalogue, subject};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -60,7 +61,7 @@ fn an_open_transaction_is_told_until_it_ends() {
     stack.eventually("every stage is ready", || get(&process.url("readyz")).0 == 200);
 
     let value =
-        Writer::new(stack, subject::ACTION_EVENT).encode(&event(catalogue::TOOL_INVOKED, "airline", "s"));
+        Writer::<ActionEvent<'static>>::new(stack).encode(&event(catalogue::TOOL_INVOKED, "airline", "s"));
     let mut config = stack.endpoints.kafka.client_config();
     let plain: BaseProducer = config.create().unwrap();
     let other: BaseProducer = config.set("transactional.id", "held.stranger").create().unwrap();

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_schemas::{catalogue, subject};
+use agentgov_schemas::catalogue;
+use agentgov_schemas::event::ActionEvent;
 use serde_json::Value;
 
 use crate::actions::{Writer, answer, call, event};
@@ -59,7 +60,7 @@ fn every_question_can_be_asked_and_the_samples_answer() {
         serde_json::from_str::<Value>(&told).unwrap()["events"].as_i64().unwrap() + 1
     };
     let events = import(AGENT) + import("stranger");
-    Writer::new(stack, subject::ACTION_EVENT).write(b"questions/unreadable", Some(b"no event"));
+    Writer::<ActionEvent<'static>>::new(stack).write(b"questions/unreadable", Some(b"no event"));
     stack.run(&["policy", "push", Folder::new("idle", "idle").name()]);
     checks::complete(stack, TENANT, events);
     for there in ["bundles WHERE name = 'idle'", "rejects WHERE key = 'questions/unreadable'"] {
@@ -140,7 +141,7 @@ fn a_name_is_found_however_arguments_write_it() {
         call(first, 7, "think", "c7", b"{\"id\": \"KLMN\", \"bytes\": \"\xff\"}"),
         call(first, 8, "think", "c8", br#"{"id": "KLMNO"}"#),
     ];
-    let mut writer = Writer::new(stack(), subject::ACTION_EVENT);
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack());
     for event in &events {
         writer.write_event(event);
     }
@@ -172,7 +173,7 @@ fn results_of_calls_that_share_an_id_are_ambiguous_and_say_so() {
         answer(first, 5, "one", b"third"),
         call(first, 6, "think", "unanswered", arguments),
     ];
-    let mut writer = Writer::new(stack(), subject::ACTION_EVENT);
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack());
     for event in &events {
         writer.write_event(event);
     }

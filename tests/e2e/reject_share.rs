@@ -11,7 +11,7 @@ use agentgov_schemas::alert::Alert;
 use agentgov_schemas::event::{ActionEvent, Source};
 use agentgov_schemas::topology::{Topology, registry_subject};
 use agentgov_schemas::verdict::Severity;
-use agentgov_schemas::{catalogue, subject, wire};
+use agentgov_schemas::{RecordEncoder, catalogue, subject, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -139,7 +139,7 @@ impl Flood {
     fn good(&self, sequence: i64) -> Vec<u8> {
         let event = event(catalogue::TOOL_INVOKED, "flood", "s");
         let event = ActionEvent { source: Source { sequence, ..event.source }, ..event };
-        wire::Encoder::new(self.id, subject::ACTION_EVENT.schema().unwrap()).encode(&event).unwrap()
+        RecordEncoder::<ActionEvent<'static>>::new(self.id).unwrap().encode(&event).unwrap()
     }
 
     /// When the first records of partition 0 of a subject's topic were logged, and their values; waits for so many.

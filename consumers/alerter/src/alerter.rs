@@ -6,7 +6,7 @@ use agentgov_runtime::processor::{OutputError, Outputs, Processor, Reject, Resto
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::state::{AlertProgress, AlertState, AlertWindow};
 use agentgov_schemas::verdict::{Origin, Verdict};
-use agentgov_schemas::{Digest, OpenEnum, SessionKey, subject};
+use agentgov_schemas::{Digest, OpenEnum, SessionKey};
 
 use crate::findings::{Finding, findings};
 use crate::windows::{Subject, Window, Windows};
@@ -169,7 +169,7 @@ fn raise(
         bundle_digest: verdict.bundle.map(|bundle| bundle.digest),
     };
     let key = SessionKey { tenant_id: verdict.tenant_id, session_id: verdict.session_id }.to_bytes();
-    out.emit(subject::ALERT, &key, &alert)?;
+    out.emit(&key, &alert)?;
     let entry = AlertState {
         tenant_id: verdict.tenant_id,
         session_id: verdict.session_id,
@@ -223,7 +223,7 @@ mod tests {
     use agentgov_schemas::topology::Topology;
     use agentgov_schemas::verdict::{Decision, DuplicateOf, Mode, Reason, RuleEffect, Severity, Violation};
     use agentgov_schemas::wire::{self, SchemaId};
-    use agentgov_schemas::{Micros, Millis};
+    use agentgov_schemas::{Micros, Millis, subject};
 
     use super::*;
 

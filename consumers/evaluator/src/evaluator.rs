@@ -419,7 +419,7 @@ const MOST_NAMES: usize = 16 * ID_BYTES;
 /// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:
 /// the decision stands, the digest still binds what was known, and an error says what is left out.
 fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), OutputError> {
-    match out.emit(subject::VERDICT, key, &verdict) {
+    match out.emit(key, &verdict) {
         Err(OutputError::TooLarge { size, limit, .. }) => {
             let message = format!(
                 "what was known makes a record of {size} bytes, above the limit of {limit}; it is left out"
@@ -431,7 +431,7 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
                 subject: "known",
                 message: &message,
             });
-            out.emit(subject::VERDICT, key, &shorter)
+            out.emit(key, &shorter)
         }
         other => other,
     }

@@ -4,7 +4,7 @@ use agentgov_policy::Refused;
 use agentgov_runtime::processor::{OutputError, Outputs, TableRecord};
 use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
-use agentgov_schemas::{Digest, Micros, Millis, SessionKey, subject};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 
 /// The tenant of what concerns agentgov itself.
 const TENANT: &str = "agentgov";
@@ -117,7 +117,7 @@ impl Refusals {
                 bundle_digest: refusal.digest,
             };
             let key = SessionKey { tenant_id: TENANT, session_id: &session_id }.to_bytes();
-            out.emit(subject::ALERT, &key, &alert)?;
+            out.emit(&key, &alert)?;
         }
         Ok(())
     }

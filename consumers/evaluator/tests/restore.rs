@@ -26,10 +26,9 @@ use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::{Decision, Origin, Verdict, finding};
-use agentgov_schemas::wire::{self, Encoder, SchemaId};
-use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use agentgov_schemas::wire::{self, SchemaId};
+use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, catalogue};
 use proptest::prelude::*;
-use serde::Serialize;
 
 const ID: SchemaId = SchemaId(1);
 
@@ -79,7 +78,7 @@ impl Bench {
             description: "",
             pushed_by: "",
         };
-        bench.fold(subject::AGENT, &agent, 0);
+        bench.fold(&agent, 0);
         for (offset, bundle) in bundles.iter().enumerate() {
             bench.push_bundle(bundle, offset as i64);
         }
@@ -100,14 +99,14 @@ impl Bench {
             pushed_by: "tests",
             policies: ids.iter().map(String::as_str).collect(),
         };
-        self.fold(subject::BUNDLE, &record, offset);
+        self.fold(&record, offset);
     }
 
-    fn fold<T: Serialize>(&mut self, subject: Subject, record: &T, offset: i64) {
-        let schema = subject.schema().unwrap();
-        let bytes = Encoder::new(ID, schema).encode(record).unwrap();
+    fn fold<R: Record>(&mut self, record: &R, offset: i64) {
+        let schema = R::SUBJECT.schema().unwrap();
+        let bytes = RecordEncoder::<R::Static>::new(ID).unwrap().encode(record).unwrap();
         let (id, datum) = wire::split(&bytes).unwrap();
-        let (topic, _) = self.topology.topic_of(subject).unwrap();
+        let (topic, _) = self.topology.topic_of(R::SUBJECT).unwrap();
         let value = Ok(RestoreValue::new(id, schema, datum));
         let record = TableRecord { topic, offset, logged_at: Millis(5), value };
         self.evaluator.fold(&self.topology, &record, &self.health);
@@ -572,7 +571,7 @@ fn a_header_that_is_too_large_is_refused_with_its_event() {
     let mut entry: SessionState<'_> = schema.decode(id, datum).unwrap();
     let long = "x".repeat(3 << 20);
     entry.header.as_mut().unwrap().sources[0].id = &long;
-    let large = Encoder::new(ID, schema).encode(&entry).unwrap();
+    let large = RecordEncoder::<SessionState<'static>>::new(ID).unwrap().encode(&entry).unwrap();
     let mut sessions = bench.restore(&[(key.clone(), Some(large))]);
     let origin = Origin { topic: "actions", partition: 0, offset: 1, logged_at: Millis(1000) };
     let reject = bench.evaluator.step(&mut sessions, &origin, &small, &mut bench.outputs).unwrap_err();

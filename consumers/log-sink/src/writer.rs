@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use agentgov_runtime::sink::native::{Block, Column, Ragged};
 use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
 use agentgov_runtime::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::wire::{self, SchemaId};
-use agentgov_schemas::{Digest, subject};
+use agentgov_schemas::{Digest, record};
 use serde::Deserialize;
 
 use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};
@@ -36,16 +37,25 @@ impl Table {
         Self { columns: || raw::Columns::columns().chain(C::columns()).collect(), push: push::<C>, gapless }
     }
 
+    /// The table beside the schema family of its records.
+    fn with_subject<C>(gapless: bool) -> (Subject, Self)
+    where
+        C: Columns,
+        for<'a> C::Value<'a>: Deserialize<'a> + record::Record,
+    {
+        (<C::Value<'static> as record::Record>::SUBJECT, Self::of::<C>(gapless))
+    }
+
     fn for_feed(feed: &Feed) -> Option<Self> {
         let gapless = feed.route.gapless;
         [
-            (subject::ACTION_EVENT, Self::of::<action::Columns>(gapless)),
-            (subject::VERDICT, Self::of::<verdict::Columns>(gapless)),
-            (subject::ALERT, Self::of::<alert::Columns>(gapless)),
-            (subject::REJECT, Self::of::<reject::Columns>(gapless)),
-            (subject::AGENT, Self::of::<agent::Columns>(gapless)),
-            (subject::TOOL, Self::of::<tool::Columns>(gapless)),
-            (subject::BUNDLE, Self::of::<bundle::Columns>(gapless)),
+            Self::with_subject::<action::Columns>(gapless),
+            Self::with_subject::<verdict::Columns>(gapless),
+            Self::with_subject::<alert::Columns>(gapless),
+            Self::with_subject::<reject::Columns>(gapless),
+            Self::with_subject::<agent::Columns>(gapless),
+            Self::with_subject::<tool::Columns>(gapless),
+            Self::with_subject::<bundle::Columns>(gapless),
         ]
         .into_iter()
         .find(|(subject, _)| subject.name == feed.subject.name)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agentgov_schemas::governance::{Bundle, BundleFile};
-use agentgov_schemas::{Digest, Millis, subject};
+use agentgov_schemas::{Digest, Millis};
 use serde::Serialize;
 
 use crate::fold::fold;
@@ -79,12 +79,11 @@ pub fn push_bundle(source: Source<'_>, bundle: BundleToPush<'_>) -> Result<Bundl
         pushed_by: bundle.pushed_by,
         policies: bundle.policies.iter().map(String::as_str).collect(),
     };
-    let topic = source.topic(subject::BUNDLE)?;
-    let value = topic.with_encoder(|encoder| {
-        encoder
-            .encode(&record)
-            .map_err(|e| Error::Encode { key: bundle.name.to_owned(), message: e.to_string() })
-    })?;
+    let topic = source.topic::<Bundle<'static>>()?;
+    let value = topic
+        .encoder()?
+        .encode(&record)
+        .map_err(|e| Error::Encode { key: bundle.name.to_owned(), message: e.to_string() })?;
     append(&topic, &[(bundle.name.to_owned(), value)])?;
     Ok(BundleOutcome::Pushed)
 }
@@ -92,7 +91,7 @@ pub fn push_bundle(source: Source<'_>, bundle: BundleToPush<'_>) -> Result<Bundl
 /// Every bundle that was ever pushed, in the order of the log.
 pub fn list_bundles(source: Source<'_>) -> Result<Listing<BundleEntry>, Error> {
     let mut entries = Vec::new();
-    let unreadable = fold(&source.topic(subject::BUNDLE)?, |at, decoded| {
+    let unreadable = fold(&source.topic::<Bundle<'static>>()?, |at, decoded| {
         let bundle = decoded.read::<Bundle<'_>>()?;
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         entries.push(BundleEntry {

@@ -1,11 +1,12 @@
 //! Reads a governance topic from its first record to its end.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::SchemaRegistry;
-use agentgov_schemas::Millis;
 use agentgov_schemas::wire::{self, Schema, SchemaId};
+use agentgov_schemas::{Millis, Record};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -45,9 +46,9 @@ pub(crate) struct At {
 
 /// Calls `each` with every record that decodes, in the order of the log. What does not decode, or what `each` refuses,
 /// is returned.
-pub(crate) fn fold(
-    topic: &GovernanceTopic<'_>,
-    mut each: impl FnMut(At, &Decoded<'_>) -> Result<(), String>,
+pub(crate) fn fold<R: Record>(
+    topic: &GovernanceTopic<'_, R>,
+    mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
 ) -> Result<Vec<Unreadable>, Error> {
     let consumer = consumer(topic)?;
     topic.check(&consumer)?;
@@ -81,7 +82,7 @@ pub(crate) fn fold(
     }
 }
 
-fn consumer(topic: &GovernanceTopic<'_>) -> Result<BaseConsumer, Error> {
+fn consumer<R: Record>(topic: &GovernanceTopic<'_, R>) -> Result<BaseConsumer, Error> {
     topic
         .endpoints
         .kafka
@@ -93,14 +94,15 @@ fn consumer(topic: &GovernanceTopic<'_>) -> Result<BaseConsumer, Error> {
 }
 
 /// A datum and the schema that wrote it.
-pub(crate) struct Decoded<'a> {
+pub(crate) struct Decoded<'a, R> {
     schema: &'a Schema,
     id: SchemaId,
     datum: &'a [u8],
+    of: PhantomData<fn(&R)>,
 }
 
-impl<'a> Decoded<'a> {
-    pub(crate) fn read<T: Deserialize<'a>>(&self) -> Result<T, String> {
+impl<'a, R> Decoded<'a, R> {
+    pub(crate) fn read<T: Record<Static = R> + Deserialize<'a>>(&self) -> Result<T, String> {
         self.schema.decode(self.id, self.datum).map_err(|e| e.to_string())
     }
 }
@@ -111,10 +113,10 @@ struct Schemas {
 }
 
 impl Schemas {
-    fn decode(
+    fn decode<R>(
         &mut self,
         record: &BorrowedMessage<'_>,
-        each: &mut impl FnMut(At, &Decoded<'_>) -> Result<(), String>,
+        each: &mut impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
     ) -> Result<Result<(), String>, Error> {
         let (id, datum) = match wire::split(record.payload().unwrap_or_default()) {
             Ok(parts) => parts,
@@ -131,6 +133,6 @@ impl Schemas {
         };
         let at =
             At { offset: record.offset(), logged_at: Millis(record.timestamp().to_millis().unwrap_or(-1)) };
-        Ok(each(at, &Decoded { schema, id, datum }))
+        Ok(each(at, &Decoded { schema, id, datum, of: PhantomData }))
     }
 }

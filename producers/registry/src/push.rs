@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::governance::{AgentEntry, ToolEntry};
-use agentgov_schemas::subject;
-use agentgov_schemas::wire::Encoder;
+use agentgov_schemas::wire::EncodeError;
+use agentgov_schemas::{Record, RecordEncoder};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -34,7 +34,7 @@ pub struct Pushed {
 /// that is not in `agents` stays as it is: to stop one, say `state: retired`.
 pub fn push_agents(source: Source<'_>, agents: &[Agent], pushed_by: &str) -> Result<Pushed, Error> {
     let held = last_by_key(list_agents(source)?, Agent::key);
-    let topic = source.topic(subject::AGENT)?;
+    let topic = source.topic::<AgentEntry<'static>>()?;
     push(&topic, agents, Agent::key, &held, same_agent, |agent, encoder| {
         encoder.encode(&agent.to_record(pushed_by))
     })
@@ -43,7 +43,7 @@ pub fn push_agents(source: Source<'_>, agents: &[Agent], pushed_by: &str) -> Res
 /// Appends every tool that is not in the topic already as it is here.
 pub fn push_tools(source: Source<'_>, tools: &[Tool], pushed_by: &str) -> Result<Pushed, Error> {
     let held = last_by_key(list_tools(source)?, Tool::key);
-    let topic = source.topic(subject::TOOL)?;
+    let topic = source.topic::<ToolEntry<'static>>()?;
     push(&topic, tools, Tool::key, &held, same_tool, |tool, encoder| {
         encoder.encode(&tool.to_record(pushed_by))
     })
@@ -52,7 +52,7 @@ pub fn push_tools(source: Source<'_>, tools: &[Tool], pushed_by: &str) -> Result
 /// The last entry of every agent, in order of their keys.
 pub fn list_agents(source: Source<'_>) -> Result<Listing<Agent>, Error> {
     let mut last = BTreeMap::new();
-    let unreadable = fold(&source.topic(subject::AGENT)?, |_, decoded| {
+    let unreadable = fold(&source.topic::<AgentEntry<'static>>()?, |_, decoded| {
         let agent = Agent::from_record(&decoded.read::<AgentEntry<'_>>()?)?;
         last.insert(agent.key(), agent);
         Ok(())
@@ -63,7 +63,7 @@ pub fn list_agents(source: Source<'_>) -> Result<Listing<Agent>, Error> {
 /// The last entry of every tool, in order of their keys.
 pub fn list_tools(source: Source<'_>) -> Result<Listing<Tool>, Error> {
     let mut last = BTreeMap::new();
-    let unreadable = fold(&source.topic(subject::TOOL)?, |_, decoded| {
+    let unreadable = fold(&source.topic::<ToolEntry<'static>>()?, |_, decoded| {
         let tool = Tool::from_record(&decoded.read::<ToolEntry<'_>>()?)?;
         last.insert(tool.key(), tool);
         Ok(())
@@ -85,26 +85,25 @@ fn last_by_key<T>(listing: Listing<T>, key: fn(&T) -> String) -> BTreeMap<String
     listing.entries.into_iter().map(|entry| (key(&entry), entry)).collect()
 }
 
-fn push<T>(
-    topic: &GovernanceTopic<'_>,
+fn push<T, R: Record>(
+    topic: &GovernanceTopic<'_, R>,
     entries: &[T],
     key: fn(&T) -> String,
     held: &BTreeMap<String, T>,
     same: fn(&T, &T) -> bool,
-    encode: impl Fn(&T, &mut Encoder<'_>) -> Result<Vec<u8>, agentgov_schemas::wire::EncodeError>,
+    encode: impl Fn(&T, &mut RecordEncoder<R>) -> Result<Vec<u8>, EncodeError>,
 ) -> Result<Pushed, Error> {
     let (unchanged, changed) = unchanged_and_changed(entries, key, held, same);
-    let records = topic.with_encoder(|encoder| {
-        changed
-            .iter()
-            .map(|entry| {
-                let key = key(entry);
-                let value = encode(entry, encoder)
-                    .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
-                Ok((key, value))
-            })
-            .collect::<Result<Vec<_>, Error>>()
-    })?;
+    let mut encoder = topic.encoder()?;
+    let records = changed
+        .iter()
+        .map(|entry| {
+            let key = key(entry);
+            let value = encode(entry, &mut encoder)
+                .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
+            Ok((key, value))
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
     append(topic, &records)?;
     Ok(Pushed {
         pushed: records.into_iter().map(|(key, _)| key).collect(),
@@ -123,7 +122,10 @@ fn unchanged_and_changed<'e, T>(
 
 /// Appends records in their order, and returns when all in-sync replicas have all of them. On an error some may be there:
 /// pushing again is safe, since what is there is not pushed twice.
-pub(crate) fn append(topic: &GovernanceTopic<'_>, records: &[(String, Vec<u8>)]) -> Result<(), Error> {
+pub(crate) fn append<R: Record>(
+    topic: &GovernanceTopic<'_, R>,
+    records: &[(String, Vec<u8>)],
+) -> Result<(), Error> {
     if records.is_empty() {
         return Ok(());
     }
@@ -159,8 +161,8 @@ pub(crate) fn append(topic: &GovernanceTopic<'_>, records: &[(String, Vec<u8>)])
     }
 }
 
-fn send(
-    topic: &GovernanceTopic<'_>,
+fn send<R: Record>(
+    topic: &GovernanceTopic<'_, R>,
     producer: &BaseProducer<Failures>,
     key: &str,
     value: &[u8],

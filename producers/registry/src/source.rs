@@ -1,11 +1,11 @@
 //! A governance topic, and how to reach it.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
-use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Topic, Topology, registry_subject};
-use agentgov_schemas::wire::{Encoder, Schema};
+use agentgov_schemas::{Record, RecordEncoder};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -25,40 +25,35 @@ pub struct Source<'a> {
 }
 
 /// One topic of the map.
-pub(crate) struct GovernanceTopic<'a> {
+pub(crate) struct GovernanceTopic<'a, R> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) name: &'a str,
     pub(crate) topic: &'a Topic,
-    subject: Subject,
+    records: PhantomData<fn(&R)>,
 }
 
 impl<'a> Source<'a> {
-    /// The topic of `subject`.
-    pub(crate) fn topic(&self, subject: Subject) -> Result<GovernanceTopic<'a>, Error> {
-        let (name, topic) = self.topology.topic_of(subject)?;
-        Ok(GovernanceTopic { endpoints: self.endpoints, name, topic, subject })
+    /// The topic that carries records of type `R`.
+    pub(crate) fn topic<R: Record>(&self) -> Result<GovernanceTopic<'a, R>, Error> {
+        let (name, topic) = self.topology.topic_of(R::SUBJECT)?;
+        Ok(GovernanceTopic { endpoints: self.endpoints, name, topic, records: PhantomData })
     }
 }
 
-impl GovernanceTopic<'_> {
+impl<R: Record> GovernanceTopic<'_, R> {
     pub(crate) fn error(&self, what: &'static str, source: KafkaError) -> Error {
         let bootstrap = self.endpoints.kafka.bootstrap.clone();
         Error::Kafka { bootstrap, topic: self.name.to_owned(), what, source: Box::new(source) }
     }
 
-    /// Runs `encode` with an encoder of this build's schema.
-    pub(crate) fn with_encoder<T>(
-        &self,
-        encode: impl FnOnce(&mut Encoder<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let text = self.subject.latest();
+    /// An encoder of this build's schema, under the id that the registry gave it.
+    pub(crate) fn encoder(&self) -> Result<RecordEncoder<R>, Error> {
         let subject = registry_subject(self.name);
         let id = SchemaRegistry::new(&self.endpoints.registry)?
-            .id_of(&subject, text)?
+            .id_of(&subject, R::SUBJECT.latest())?
             .ok_or(Error::NotRegistered { subject })?;
-        let schema = Schema::parse(text)
-            .map_err(|e| Error::Encode { key: self.subject.name.to_owned(), message: e.to_string() })?;
-        encode(&mut Encoder::new(id, &schema))
+        RecordEncoder::new(id)
+            .map_err(|e| Error::Encode { key: R::SUBJECT.name.to_owned(), message: e.to_string() })
     }
 
     /// Fails unless the topic is there: a consumer of a topic that is not would wait for ever.

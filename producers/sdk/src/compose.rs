@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use agentgov_schemas::event::{self, ActionEvent, Agent, Closing, Source};
-use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
-use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, key, subject};
+use agentgov_schemas::record::{RecordEncoder, RecordSchema};
+use agentgov_schemas::wire::SchemaId;
+use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, key};
 use uuid::Uuid;
 
 use crate::redact::{Part, Payload};
@@ -24,7 +25,7 @@ pub struct Composer {
     environment: String,
     source_id: String,
     redact: Option<Arc<dyn Redact>>,
-    schema: &'static Schema,
+    schema: RecordSchema<ActionEvent<'static>>,
     schema_id: SchemaId,
     limit: usize,
 }
@@ -75,7 +76,7 @@ impl Composer {
             }
         }
         let limit = max_message_bytes.saturating_sub(FRAMING);
-        let schema = subject::ACTION_EVENT.schema()?;
+        let schema = RecordSchema::new()?;
         Ok(Self { tenant_id, environment, source_id, redact: None, schema, schema_id, limit })
     }
 
@@ -90,8 +91,8 @@ impl Composer {
     }
 
     /// An encoder for [`Prepared::encode_into`]; one a thread, reused.
-    pub fn encoder(&self) -> Encoder<'static> {
-        Encoder::new(self.schema_id, self.schema)
+    pub fn encoder(&self) -> RecordEncoder<ActionEvent<'static>> {
+        self.schema.encoder(self.schema_id)
     }
 
     /// Checks `event`, redacts and digests its payloads. Everything about an event that costs and needs no number.
@@ -195,7 +196,7 @@ impl Prepared<'_> {
     pub fn encode_into(
         &self,
         sequence: i64,
-        encoder: &mut Encoder<'_>,
+        encoder: &mut RecordEncoder<ActionEvent<'static>>,
         value: &mut Vec<u8>,
     ) -> Result<(), RecordError> {
         value.clear();
@@ -329,7 +330,7 @@ mod tests {
         let composer = composer(10_000);
         let value = encoded(&composer, &event).unwrap();
         let (id, datum) = wire::split(&value).unwrap();
-        let read: ActionEvent<'_> = composer.schema.decode(id, datum).unwrap();
+        let read: ActionEvent<'_> = composer.schema.schema().decode(id, datum).unwrap();
         assert_eq!(read.source, Source { id: "source-1", sequence: 3 });
         assert_eq!((read.tenant_id, read.environment, read.session_id), ("acme", "test", "s/1"));
         assert_eq!(read.event_id, "00000000-0000-0000-0000-000000000000");
@@ -350,7 +351,7 @@ mod tests {
         let event = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
         let value = encoded(&composer, &event).unwrap();
         let (id, datum) = wire::split(&value).unwrap();
-        let read: ActionEvent<'_> = composer.schema.decode(id, datum).unwrap();
+        let read: ActionEvent<'_> = composer.schema.schema().decode(id, datum).unwrap();
         let arguments = read.tool.unwrap().arguments;
         assert_eq!(arguments.data, br#"{"cvv":"[redacted]"}"#);
         assert_eq!(arguments.sha256, Digest::of(arguments.data));

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agentgov_schemas::subject;
-use agentgov_schemas::wire::Encoder;
+use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::{RecordEncoder, subject};
 use uuid::Uuid;
 
 use crate::compose::closing_event;
@@ -39,7 +39,7 @@ pub struct Recorder {
 struct Intake {
     next: i64,
     phase: Phase,
-    encoder: Encoder<'static>,
+    encoder: RecordEncoder<ActionEvent<'static>>,
     value: Vec<u8>,
     /// `None` also when all is durable and the files are gone.
     spool: Option<Spool>,

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_schemas::event::{ActionEvent, Agent, Closing, Payload, Source, ToolCall};
 use agentgov_schemas::topology::{Topology, registry_subject};
-use agentgov_schemas::wire::Encoder;
-use agentgov_schemas::{Digest, Micros, catalogue, subject};
+use agentgov_schemas::{Digest, Micros, RecordEncoder, catalogue, subject};
 use fastrand::Rng;
 use rdkafka::Message as _;
 use rdkafka::client::ClientContext;
@@ -119,7 +118,7 @@ pub(crate) fn write(setup: &Setup<'_>, leaves: &AtomicBool) -> Result<Strangers,
 struct Stranger<'a> {
     kafka: &'a KafkaEndpoint,
     topic: &'a str,
-    encoder: Encoder<'static>,
+    encoder: RecordEncoder<ActionEvent<'static>>,
     /// With no setting but where the brokers are: its partitioner is another than the log's.
     plain: BaseProducer<Acknowledged>,
     rng: Rng,
@@ -137,7 +136,7 @@ impl<'a> Stranger<'a> {
         Ok(Self {
             kafka,
             topic,
-            encoder: Encoder::new(id, schema),
+            encoder: RecordEncoder::new(id).map_err(|e| e.to_string())?,
             plain: producer(kafka, None)?,
             rng: Rng::with_seed(setup.seed),
             number: 0,

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use agentgov_schemas::Record;
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Stage, Topology, registry_subject};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
-use serde::Serialize;
 
 use crate::StageError;
 
@@ -14,7 +14,7 @@ pub struct Outputs {
     emitters: Vec<Emitter>,
     state: Option<usize>,
     bytes: Vec<u8>,
-    records: Vec<Record>,
+    records: Vec<Placed>,
     /// The partition of the record in work: outputs go to the same.
     partition: i32,
 }
@@ -27,7 +27,7 @@ struct Emitter {
 }
 
 #[derive(Clone, Copy)]
-struct Record {
+struct Placed {
     emitter: usize,
     partition: i32,
     key_start: usize,
@@ -110,26 +110,34 @@ impl Outputs {
         Ok(Self { emitters, state, bytes: Vec::new(), records: Vec::new(), partition: 0 })
     }
 
-    /// Puts `value` onto the topic that carries `subject`, in the partition of the record in work.
+    /// Puts `record` onto the topic that carries its family, in the partition of the record in work.
+    ///
+    /// ```compile_fail,E0277
+    /// # use agentgov_runtime::processor::{Outputs, Reject};
+    /// fn emit(outputs: &mut Outputs, reject: &Reject) {
+    ///     outputs.emit(b"key", reject); // It is no record: that is agentgov_schemas::reject::Reject.
+    /// }
+    /// ```
     ///
     /// # Errors
     /// If the stage does not emit it, or it is too large; then it is as if it had not been called.
-    pub fn emit<T: Serialize>(&mut self, subject: Subject, key: &[u8], value: &T) -> Result<(), OutputError> {
+    pub fn emit<R: Record>(&mut self, key: &[u8], record: &R) -> Result<(), OutputError> {
         let emitter = self
             .emitters
             .iter()
-            .position(|e| e.subject == subject.name)
-            .ok_or(OutputError::NotEmitted(subject.name))?;
-        self.push(emitter, key, Some(value))
+            .position(|e| e.subject == R::SUBJECT.name)
+            .ok_or(OutputError::NotEmitted(R::SUBJECT.name))?;
+        self.push(emitter, key, Some(record))
     }
 
     /// Writes an entry of the changelog; `None` is a tombstone.
     ///
     /// # Errors
-    /// If the stage has no changelog, or the entry is too large; then it is as if it had not been called.
-    pub fn state<T: Serialize>(&mut self, key: &[u8], value: Option<&T>) -> Result<(), OutputError> {
-        let emitter = self.state.ok_or(OutputError::NotEmitted("state"))?;
-        self.push(emitter, key, value)
+    /// If the stage has no changelog of this family, or the entry is too large; then it is as if it had not been called.
+    pub fn state<R: Record>(&mut self, key: &[u8], entry: Option<&R>) -> Result<(), OutputError> {
+        let carries = |state: &usize| self.emitters.get(*state).is_some_and(|e| e.subject == R::SUBJECT.name);
+        let emitter = self.state.filter(carries).ok_or(OutputError::NotEmitted(R::SUBJECT.name))?;
+        self.push(emitter, key, entry)
     }
 
     /// True if an entry of the changelog may have so many bytes, key and value.
@@ -138,7 +146,7 @@ impl Outputs {
         emitter.is_some_and(|emitter| size + BATCH_OVERHEAD <= emitter.max_bytes)
     }
 
-    fn push<T: Serialize>(&mut self, index: usize, key: &[u8], value: Option<&T>) -> Result<(), OutputError> {
+    fn push<R: Record>(&mut self, index: usize, key: &[u8], value: Option<&R>) -> Result<(), OutputError> {
         let Some(emitter) = self.emitters.get_mut(index) else {
             return Err(OutputError::NotEmitted("state"));
         };
@@ -162,7 +170,7 @@ impl Outputs {
             });
         }
         let tombstone = value.is_none();
-        self.records.push(Record {
+        self.records.push(Placed {
             emitter: index,
             partition: self.partition,
             key_start,
@@ -253,7 +261,7 @@ pub(super) mod tests {
             let progress = Some(Progress { next_offset: *next_offset, bundles_announced: 0 });
             let entry = SessionState { progress, ..SessionState::of("", "") };
             outputs.state(key.as_bytes(), Some(&entry)).unwrap();
-            outputs.emit(subject::REJECT, key.as_bytes(), &reject).unwrap();
+            outputs.emit(key.as_bytes(), &reject).unwrap();
         }
         outputs
     }

@@ -12,7 +12,7 @@ use crate::Health;
 /// records at the same positions give the same outputs.
 pub trait Processor {
     /// The record that the stage reads, borrowed from the bytes that came.
-    type Input<'a>: Deserialize<'a>;
+    type Input<'a>: Deserialize<'a> + agentgov_schemas::Record;
     /// What the stage knows of one partition. Rebuilt from the changelog on every assignment.
     type Partition;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::topology::RejectShare;
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
-use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, subject, wire};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, wire};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -221,7 +221,7 @@ impl<'c, P: Processor> Work<'c, P> {
         };
         let key = SessionKey { tenant_id: OURSELVES, session_id: &session_id }.to_bytes();
         self.outputs.at_partition(partition);
-        match self.outputs.emit(subject::ALERT, &key, &alert) {
+        match self.outputs.emit(&key, &alert) {
             // A map may give a stage no topic of alerts: then the log alone says it.
             Ok(()) | Err(OutputError::NotEmitted(_)) => Ok(()),
             Err(e) => Err(StageError::Internal(format!("{stage}: writing an alert: {e}"))),
@@ -258,7 +258,7 @@ impl<'c, P: Processor> Work<'c, P> {
             head: head(value),
         };
         self.outputs
-            .emit(subject::REJECT, key, &record)
+            .emit(key, &record)
             .map_err(|e| StageError::Internal(format!("{stage}: writing a reject: {e}")))
     }
 }
@@ -290,9 +290,7 @@ fn emit_gap(
         sha256: Digest::of(b""),
         head: b"",
     };
-    outputs
-        .emit(subject::REJECT, b"", &record)
-        .map_err(|e| StageError::Internal(format!("{stage}: recording a gap: {e}")))
+    outputs.emit(b"", &record).map_err(|e| StageError::Internal(format!("{stage}: recording a gap: {e}")))
 }
 
 fn head(bytes: &[u8]) -> &[u8] {
