@@ -18,13 +18,19 @@ pub fn check(data: &[u8]) {
 
 fn compile_and_test(data: &[u8]) {
     let files = files(data);
+    let checked = agentgov_policy::check(&files);
+    for problem in checked.problems.iter().chain(&checked.warnings) {
+        assert!(problem.line >= 1 && problem.column >= 1, "{problem}");
+    }
     match Bundle::compile(&files) {
         Ok(bundle) => {
+            assert!(checked.bundle.is_some());
             let report = testing::run(&Arc::new(bundle), &files);
             assert!(report.cases.iter().all(|case| files.0.contains_key(&case.file)));
         }
         Err(problems) => {
-            assert!(!problems.is_empty());
+            assert!(!problems.is_empty() && checked.bundle.is_none());
+            assert!(problems.iter().all(|problem| checked.problems.contains(problem)));
             for problem in problems {
                 assert!(problem.line >= 1 && problem.column >= 1, "{problem}");
             }

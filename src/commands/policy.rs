@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
-use agentgov_policy::{Bundle, BundleFiles, SCHEMA_FILE, generated_schema, testing};
+use agentgov_policy::{Bundle, BundleFiles, Problem, SCHEMA_FILE, generated_schema, testing};
 use agentgov_registry::{BundleOutcome, BundleToPush, Source, push_bundle, read_bundle_folder};
 use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::EscapedLines;
@@ -24,14 +24,19 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
     match command {
         PolicyCommand::Check { bundle, write } => {
             let mut files = read(bundle)?;
-            if *write {
-                let schema = generated_schema(&files).map_err(|problems| wrong(bundle, &problems))?;
+            // The mistakes of a tools.yaml that gives no schema are reported below, with all others.
+            if *write && let Ok(schema) = generated_schema(&files) {
                 context::write(&bundle.join(SCHEMA_FILE), &schema)?;
                 files.0.insert(SCHEMA_FILE.to_owned(), schema.into_bytes());
             }
-            let compiled = compile(bundle, &files)?;
+            let checked = agentgov_policy::check(&files);
+            show_warnings(bundle, &checked.warnings);
+            let compiled = match checked.bundle {
+                Some(compiled) if checked.problems.is_empty() => compiled,
+                _ => return Err(wrong(bundle, &checked.problems)),
+            };
             if global.json {
-                json(&serde_json::json!({ "bundle": summary(&compiled) }))?;
+                json(&serde_json::json!({ "bundle": summary(&compiled, &checked.warnings) }))?;
             } else {
                 say!("ok: {}", describe(&compiled));
             }
@@ -43,7 +48,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             let report = testing::run(&compiled, &files);
             if global.json {
                 json(&serde_json::json!({
-                    "bundle": summary(&compiled),
+                    "bundle": summary(&compiled, compiled.warnings()),
                     "passed": report.passed(),
                     "tests": report,
                 }))?;
@@ -74,7 +79,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             };
             if global.json {
                 json(&serde_json::json!({
-                    "bundle": summary(&compiled),
+                    "bundle": summary(&compiled, compiled.warnings()),
                     "passed": report.passed(),
                     "tests": report,
                     "outcome": word,
@@ -119,13 +124,17 @@ fn read(folder: &Path) -> Result<BundleFiles, Failure> {
 
 fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
     let bundle = Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))?;
-    for warning in bundle.warnings() {
-        note!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
-    }
+    show_warnings(folder, bundle.warnings());
     Ok(bundle)
 }
 
-fn wrong(folder: &Path, problems: &[agentgov_policy::Problem]) -> Failure {
+fn show_warnings(folder: &Path, warnings: &[Problem]) {
+    for warning in warnings {
+        note!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
+    }
+}
+
+fn wrong(folder: &Path, problems: &[Problem]) -> Failure {
     let placed = problems.iter().map(|problem| format!("{}/{problem}", folder.display()));
     Failure::all(ExitCode::Config, "the bundle has errors:", placed)
 }
@@ -138,14 +147,14 @@ fn tell(bundle: &Bundle, report: &testing::Report) {
     }
 }
 
-fn summary(bundle: &Bundle) -> serde_json::Value {
+fn summary(bundle: &Bundle, warnings: &[Problem]) -> serde_json::Value {
     serde_json::json!({
         "name": bundle.name(),
         "version": bundle.version(),
         "digest": bundle.digest().to_string(),
         "environments": bundle.environments(),
         "policies": bundle.policies().count(),
-        "warnings": bundle.warnings().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "warnings": warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

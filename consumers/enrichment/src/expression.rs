@@ -41,11 +41,15 @@ pub enum Failure {
 }
 
 impl Expression {
-    /// Compiles `source`, which may use `names` and facts of these `kinds`.
+    /// Compiles `source`, which may use `names` and facts of these `kinds`; `None`: of any.
     ///
     /// # Errors
     /// Every mistake that was found, in words.
-    pub fn compile(source: &str, names: Names, kinds: &BTreeSet<String>) -> Result<Self, Vec<String>> {
+    pub fn compile(
+        source: &str,
+        names: Names,
+        kinds: Option<&BTreeSet<String>>,
+    ) -> Result<Self, Vec<String>> {
         if source.len() > MAX_LENGTH {
             return Err(vec![format!("expected at most {MAX_LENGTH} bytes of CEL, found {}", source.len())]);
         }
@@ -134,7 +138,7 @@ pub(crate) fn failure(error: &ExecutionError) -> Failure {
 
 struct Check<'k> {
     names: Names,
-    kinds: &'k BTreeSet<String>,
+    kinds: Option<&'k BTreeSet<String>>,
     bound: Vec<String>,
     problems: Vec<String>,
 }
@@ -203,7 +207,10 @@ impl Check<'_> {
             return;
         }
         let members: Vec<&str> = match name.as_str() {
-            "facts" => self.kinds.iter().map(String::as_str).collect(),
+            "facts" => match self.kinds {
+                Some(kinds) => kinds.iter().map(String::as_str).collect(),
+                None => return,
+            },
             "session" => scope::SESSION_MEMBERS.to_vec(),
             "event" => scope::EVENT_MEMBERS.to_vec(),
             _ => return,

@@ -31,4 +31,4 @@ pub mod tools;
 pub use agents::{Agent, AgentState, AgentTable};
 pub use known::{Known, Referred, Scalar};
 pub use session::{Change, Look, Session};
-pub use tools::{Effect, Finding, Tools, ValueType};
+pub use tools::{Effect, Finding, Tools, ToolsDraft, ValueType};

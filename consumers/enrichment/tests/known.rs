@@ -494,13 +494,13 @@ tools:
     derived:
       a: { type: Long, value: 'lenght(input.x) + session.call + count2(1)' }
 ";
-    let first = Tools::compile("tools.yaml", yaml, &["message"]).unwrap_err();
-    let lines: Vec<u64> = first.iter().map(|p| p.line).collect();
-    assert_eq!(lines, [2, 15], "{first:#?}");
-    let yaml = yaml.replace("reed", "read").replace("type: Int", "type: Long");
-    let problems = Tools::compile("tools.yaml", &yaml, &["message"]).unwrap_err();
+    let problems = Tools::compile("tools.yaml", yaml, &["message"]).unwrap_err();
     let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let expected = [
+        ":2:",
+        "found `reed`",
+        ":15:",
+        "found `Int`",
         ":7:",
         "unknown name `resul`",
         ":8:",
@@ -530,6 +530,22 @@ tools:
     for pair in expected.chunks(2) {
         assert!(found.iter().any(|p| p.contains(pair[0]) && p.contains(pair[1])), "{pair:?}\n{all}");
     }
+}
+
+#[test]
+fn kind_that_a_mistake_may_hide_is_no_second_mistake() {
+    let yaml = "\
+default: { effect: read, refers: { order: input.id, ordre: input.id } }
+tools:
+  get:
+    states:
+      - { fact: [order], key: result.id }
+";
+    let draft = Tools::draft("tools.yaml", yaml, &[]);
+    let problems = draft.tools.unwrap_err();
+    let lines: Vec<u64> = problems.iter().map(|p| p.line).collect();
+    assert_eq!(lines, [4, 5], "{problems:#?}");
+    assert!(draft.names.contains("get") && !draft.declared_whole);
 }
 
 #[test]

@@ -14,17 +14,21 @@
 //! - [`BundleFiles`]: a bundle as files; [`Bundle`]: compiled, or every [`Problem`] of it at once
 //! - [`BundleTable`]: the bundles that were pushed, folded from their topic
 //! - [`Kernel`], [`Step`], [`Judgement`]: judging; [`Scenes`]: what it keeps from event to event, and what decides nothing
+//! - [`check`]: what an author sees of a bundle: the mistakes of its tests as well, and names that are probably mistakes
 //! - [`testing`]: a bundle's own tests
 
 mod bundle;
 mod cedar;
+mod check;
 mod depth;
+mod draft;
 mod files;
 mod index;
 mod judgement;
 mod kernel;
 mod manifest;
 mod membership;
+mod names;
 mod policy;
 mod scenes;
 mod schema;
@@ -34,7 +38,9 @@ mod table;
 pub mod testing;
 
 pub use agentgov_schemas::yaml::Problem;
-pub use bundle::{Bundle, generated_schema};
+pub use bundle::Bundle;
+pub use check::{Checked, check};
+pub use draft::generated_schema;
 pub use files::BundleFiles;
 pub use judgement::Judgement;
 pub use kernel::{Kernel, Step};

@@ -1,8 +1,9 @@
 //! The Cedar schema of a bundle, generated from the types of its derived values.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use agentgov_enrichment::Tools;
+use agentgov_enrichment::ValueType;
 
 /// Its path in a bundle.
 pub const SCHEMA_FILE: &str = "schema.cedarschema";
@@ -17,8 +18,8 @@ pub(crate) const CONTEXT: &[(&str, &str)] = &[
     ("time?", "datetime"),
 ];
 
-/// The schema in Cedar's syntax. Deterministic.
-pub(crate) fn generate(tools: &Tools) -> String {
+/// The schema in Cedar's syntax, with derived values of these types. Deterministic.
+pub(crate) fn generate(types: &BTreeMap<String, ValueType>) -> String {
     let mut text = String::from(
         "// Generated from tools.yaml by `agentgov policy check --write`. What policies may look at.\n\n\
          entity Role;\n\
@@ -31,7 +32,7 @@ pub(crate) fn generate(tools: &Tools) -> String {
         let _ = writeln!(text, "  {name}: {declared},");
     }
     text.push_str("  // derived values\n");
-    for (name, declared) in tools.types() {
+    for (name, declared) in types {
         let _ = writeln!(text, "  {name}?: {declared},");
     }
     text.push_str(

@@ -127,6 +127,31 @@ impl<T> Named<T> {
     }
 }
 
+/// A list without the items that are wrong, each of which is reported. One that is left out is empty.
+#[derive(Clone, Debug)]
+pub struct Readable<T> {
+    /// Those that are right.
+    pub items: Vec<T>,
+    /// True if none was wrong.
+    pub whole: bool,
+}
+
+impl<T: FromNode> FromNode for Readable<T> {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::List(items) => {
+                let read: Vec<T> = items.iter().filter_map(|item| T::from_node(item, problems)).collect();
+                Some(Self { whole: read.len() == items.len(), items: read })
+            }
+            found => wrong(node, problems, "a list", found),
+        }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self { items: Vec::new(), whole: true })
+    }
+}
+
 fn report_doubles(entries: &[(Spanned<String>, Node)], problems: &mut Problems) {
     let mut seen = BTreeSet::new();
     for (key, _) in entries {

@@ -22,7 +22,7 @@ mod node;
 mod problem;
 mod scalar;
 
-pub use fields::{Fields, Named};
+pub use fields::{Fields, Named, Readable};
 pub use node::{Node, Value};
 pub use problem::{Problem, Problems};
 pub use scalar::one_of;
@@ -41,7 +41,13 @@ pub trait FromNode: Sized {
 
 /// Reads the whole of `text` as one `T`. `file` is what problems name.
 pub fn parse<T: FromNode>(file: &str, text: &str) -> Result<T, Vec<Problem>> {
+    let (value, problems) = read(file, text);
+    problems.finish(value)
+}
+
+/// Reads what can be read of `text`, beside its problems, so that a later phase checks it in the same run.
+pub fn read<T: FromNode>(file: &str, text: &str) -> (Option<T>, Problems) {
     let mut problems = Problems::new(file);
     let value = Node::parse(text, &mut problems).and_then(|root| T::from_node(&root, &mut problems));
-    problems.finish(value)
+    (value, problems)
 }

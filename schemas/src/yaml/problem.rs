@@ -53,14 +53,17 @@ impl Problems {
 
     /// The value, if nothing was reported; else all problems in the order of the file. `value` must be there if nothing
     /// was reported.
-    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Vec<Problem>> {
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
-            _ => {
-                self.found.sort();
-                self.found.dedup();
-                Err(self.found)
-            }
+            _ => Err(self.into_sorted()),
         }
+    }
+
+    /// All problems in the order of the file.
+    pub fn into_sorted(mut self) -> Vec<Problem> {
+        self.found.sort();
+        self.found.dedup();
+        self.found
     }
 }

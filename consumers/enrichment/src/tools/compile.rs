@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agentgov_schemas::yaml::{self, Location, Named, Problem, Problems};
+use agentgov_schemas::yaml::{self, Location, Problem, Problems};
 use serde_saphyr::Spanned;
 
 use super::file::{Entry, StatesEntry, ToolsFile};
-use super::{States, Tool, Tools, ValueType};
+use super::{States, Tool, Tools, ToolsDraft, ValueType};
 use crate::expression::{Expression, Names};
 
 /// What an expression about a result may look at.
@@ -21,20 +21,34 @@ impl Tools {
     /// # Errors
     /// Every mistake that was found, each at its place.
     pub fn compile(file: &str, text: &str, reserved: &[&str]) -> Result<Self, Vec<Problem>> {
-        let read: ToolsFile = yaml::parse(file, text)?;
-        let mut compiler = Compiler::new(file, &read, reserved);
-        let default = compiler.entry(&read.default, None);
-        let named = read.tools.as_ref().into_iter().flat_map(Named::good);
-        let tools = named
-            .map(|(name, entry)| (name.to_owned(), compiler.entry(&entry.value, Some(&default))))
+        Self::draft(file, text, reserved).tools
+    }
+
+    /// Compiles the text of `file`, and gives what it declares even if it has mistakes.
+    pub fn draft(file: &str, text: &str, reserved: &[&str]) -> ToolsDraft {
+        let (read, problems) = yaml::read::<ToolsFile>(file, text);
+        let declared_whole = problems.is_empty();
+        let Some(read) = read else {
+            return ToolsDraft::unreadable(problems.finish(None));
+        };
+        let mut compiler = Compiler::new(problems, &read, reserved);
+        let default = read.default.as_ref().and_then(|entry| compiler.entry(entry, None));
+        let listed: BTreeMap<String, Tool> = read
+            .tools
+            .good()
+            .filter_map(|(name, entry)| {
+                Some((name.to_owned(), compiler.entry(&entry.value, default.as_ref())?))
+            })
             .collect();
         let Compiler { problems, kinds, types, .. } = compiler;
-        problems.finish(Some(Self {
-            default,
-            tools,
-            kinds,
-            types: types.into_iter().map(|(n, (t, _))| (n, t)).collect(),
-        }))
+        let types: BTreeMap<_, _> = types.into_iter().map(|(name, (t, _))| (name, t)).collect();
+        let tools = default.map(|default| Self { default, tools: listed, kinds, types: types.clone() });
+        ToolsDraft {
+            tools: problems.finish(tools),
+            names: read.tools.0.into_keys().collect(),
+            types,
+            declared_whole,
+        }
     }
 }
 
@@ -42,55 +56,61 @@ struct Compiler<'r> {
     problems: Problems,
     reserved: &'r [&'r str],
     kinds: BTreeSet<String>,
+    /// False if a mistake may hide a kind: then any passes.
+    kinds_whole: bool,
     /// With the line where each was first declared.
     types: BTreeMap<String, (ValueType, u64)>,
 }
 
 impl<'r> Compiler<'r> {
     /// Kinds are collected first: an expression may refer to what a later entry states.
-    fn new(file: &str, read: &ToolsFile, reserved: &'r [&'r str]) -> Self {
+    fn new(problems: Problems, read: &ToolsFile, reserved: &'r [&'r str]) -> Self {
+        let named = read.tools.0.values().map(|entry| entry.as_ref().map(|entry| &entry.value));
+        let entries: Vec<Option<&Entry>> = std::iter::once(read.default.as_ref()).chain(named).collect();
+        let whole = |entry: &Entry| entry.states.whole && entry.states.items.iter().all(|s| s.fact.is_some());
+        let kinds_whole = entries.iter().all(|entry| entry.is_some_and(whole));
         let mut compiler =
-            Self { problems: Problems::new(file), reserved, kinds: BTreeSet::new(), types: BTreeMap::new() };
-        let entries = read.tools.as_ref().into_iter().flat_map(Named::good).map(|(_, entry)| &entry.value);
-        for states in std::iter::once(&read.default).chain(entries).flat_map(|entry| &entry.states) {
-            compiler.check_identifier(&states.fact.value, states.fact.referenced);
-            compiler.kinds.insert(states.fact.value.clone());
+            Self { problems, reserved, kinds: BTreeSet::new(), kinds_whole, types: BTreeMap::new() };
+        let states = entries.into_iter().flatten().flat_map(|entry| &entry.states.items);
+        for fact in states.filter_map(|states| states.fact.as_ref()) {
+            compiler.check_identifier(&fact.value, fact.referenced);
+            compiler.kinds.insert(fact.value.clone());
         }
         compiler
     }
 
-    fn entry(&mut self, entry: &Entry, default: Option<&Tool>) -> Tool {
-        let mut tool = Tool {
-            effect: entry.effect,
-            states: default.map(|d| d.states.clone()).unwrap_or_default(),
-            refers: default.map(|d| d.refers.clone()).unwrap_or_default(),
-            derived: default.map(|d| d.derived.clone()).unwrap_or_default(),
+    /// `None`: it has no effect, which has been reported. The rest of it is checked first.
+    fn entry(&mut self, entry: &Entry, default: Option<&Tool>) -> Option<Tool> {
+        let (mut states, mut refers, mut derived) = match default {
+            Some(default) => (default.states.clone(), default.refers.clone(), default.derived.clone()),
+            None => (Vec::new(), BTreeMap::new(), BTreeMap::new()),
         };
-        tool.states.extend(entry.states.iter().filter_map(|states| self.states(states)).map(Arc::new));
-        for (kind, cel) in entry.refers.iter().flat_map(Named::good) {
-            if !self.kinds.contains(kind) {
+        states.extend(entry.states.items.iter().filter_map(|states| self.states(states)).map(Arc::new));
+        for (kind, cel) in entry.refers.good() {
+            if self.kinds_whole && !self.kinds.contains(kind) {
                 let message = format!("no tool states a fact of kind `{kind}`; {}", self.known_kinds());
                 self.problems.add(cel.referenced, message);
             }
             if let Some(expression) = self.expression(&cel.value, CALL) {
-                tool.refers.insert(kind.to_owned(), Arc::new(expression));
+                refers.insert(kind.to_owned(), Arc::new(expression));
             }
         }
-        for (name, declared) in entry.derived.iter().flat_map(Named::good) {
+        for (name, declared) in entry.derived.good() {
             self.check_derived(name, declared.value.value_type, declared.referenced);
-            if let Some(expression) = self.expression(&declared.value.value, CALL) {
-                tool.derived.insert(name.to_owned(), (declared.value.value_type, Arc::new(expression)));
+            let expression = declared.value.value.as_ref().and_then(|value| self.expression(value, CALL));
+            if let (Some(value_type), Some(expression)) = (declared.value.value_type, expression) {
+                derived.insert(name.to_owned(), (value_type, Arc::new(expression)));
             }
         }
-        tool
+        Some(Tool { effect: entry.effect?, states, refers, derived })
     }
 
     fn states(&mut self, entry: &StatesEntry) -> Option<States> {
-        let key = self.expression(&entry.key, STATES);
+        let key = entry.key.as_ref().map(|key| self.expression(key, STATES));
         let when = entry.when.as_ref().map(|when| self.expression(when, STATES));
         Some(States {
-            kind: entry.fact.value.clone(),
-            key: key?,
+            kind: entry.fact.as_ref()?.value.clone(),
+            key: key??,
             when: match when {
                 Some(compiled) => Some(compiled?),
                 None => None,
@@ -99,7 +119,7 @@ impl<'r> Compiler<'r> {
     }
 
     fn expression(&mut self, source: &Spanned<String>, names: Names) -> Option<Expression> {
-        match Expression::compile(&source.value, names, &self.kinds) {
+        match Expression::compile(&source.value, names, self.kinds_whole.then_some(&self.kinds)) {
             Ok(expression) => Some(expression),
             Err(messages) => {
                 for message in messages {
@@ -111,11 +131,12 @@ impl<'r> Compiler<'r> {
     }
 
     /// A name has one type, whichever tool derives it, and is not one that the context has already.
-    fn check_derived(&mut self, name: &str, declared: ValueType, at: Location) {
+    fn check_derived(&mut self, name: &str, declared: Option<ValueType>, at: Location) {
         self.check_identifier(name, at);
         if self.reserved.contains(&name) {
             self.problems.add(at, format!("`{name}` is a name that policies have already; choose another"));
         }
+        let Some(declared) = declared else { return };
         let (first, line) = *self.types.entry(name.to_owned()).or_insert((declared, at.line()));
         if first != declared {
             self.problems

@@ -1,39 +1,69 @@
 //! `tools.yaml` as it is written.
 
-use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, Problems};
-use agentgov_schemas::{mapping, words};
+use agentgov_schemas::words;
+use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, Problems, Readable};
 use serde_saphyr::Spanned;
 
 use super::ValueType;
 
-/// The file.
+/// The file, without what is wrong in it: the rest is checked beside the mistakes.
 pub(super) struct ToolsFile {
-    pub(super) default: Entry,
-    pub(super) tools: Option<Named<Entry>>,
+    pub(super) default: Option<Entry>,
+    pub(super) tools: Named<Entry>,
 }
-mapping!(ToolsFile, "tools.yaml", { default, tools });
 
-/// The default entry, or that of a tool.
+impl FromNode for ToolsFile {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, "tools.yaml", problems)?;
+        let default = fields.take("default");
+        let tools = fields.take::<Option<_>>("tools").flatten().unwrap_or_default();
+        fields.end();
+        Some(Self { default, tools })
+    }
+}
+
+/// The default entry, or that of a tool, without what is wrong in it.
 pub(super) struct Entry {
-    pub(super) effect: Effect,
-    pub(super) states: Vec<StatesEntry>,
-    pub(super) refers: Option<Named<Spanned<String>>>,
-    pub(super) derived: Option<Named<DerivedEntry>>,
+    pub(super) effect: Option<Effect>,
+    pub(super) states: Readable<StatesEntry>,
+    pub(super) refers: Named<Spanned<String>>,
+    pub(super) derived: Named<DerivedEntry>,
 }
-mapping!(Entry, "a tool", { effect, states, refers, derived });
 
-/// A fact that a result states.
+impl FromNode for Entry {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, "a tool", problems)?;
+        let effect = fields.take("effect");
+        let states = fields.take("states").unwrap_or(Readable { items: Vec::new(), whole: false });
+        let refers = fields.take::<Option<_>>("refers").flatten().unwrap_or_default();
+        let derived = fields.take::<Option<_>>("derived").flatten().unwrap_or_default();
+        fields.end();
+        Some(Self { effect, states, refers, derived })
+    }
+}
+
+/// A fact that a result states, without what is wrong in it.
 pub(super) struct StatesEntry {
-    pub(super) fact: Spanned<String>,
-    pub(super) key: Spanned<String>,
+    pub(super) fact: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
     pub(super) when: Option<Spanned<String>>,
 }
-mapping!(StatesEntry, "a fact that is stated", { fact, key, when });
 
-/// A derived value.
+impl FromNode for StatesEntry {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, "a fact that is stated", problems)?;
+        let fact = fields.take("fact");
+        let key = fields.take("key");
+        let when = fields.take("when").flatten();
+        fields.end();
+        Some(Self { fact, key, when })
+    }
+}
+
+/// A derived value, without what is wrong in it.
 pub(super) struct DerivedEntry {
-    pub(super) value_type: ValueType,
-    pub(super) value: Spanned<String>,
+    pub(super) value_type: Option<ValueType>,
+    pub(super) value: Option<Spanned<String>>,
 }
 
 impl FromNode for DerivedEntry {
@@ -42,7 +72,7 @@ impl FromNode for DerivedEntry {
         let value_type = fields.take("type");
         let value = fields.take("value");
         fields.end();
-        Some(Self { value_type: value_type?, value: value? })
+        Some(Self { value_type, value })
     }
 }
 

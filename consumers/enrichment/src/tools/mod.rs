@@ -9,6 +9,8 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use agentgov_schemas::yaml::Problem;
+
 use crate::expression::Expression;
 pub use file::Effect;
 pub use finding::Finding;
@@ -24,6 +26,26 @@ pub struct Tools {
     kinds: BTreeSet<String>,
     /// Derived values by name.
     types: BTreeMap<String, ValueType>,
+}
+
+/// A `tools.yaml` with or without mistakes: the names that other files may refer to are there even if it does not compile.
+#[derive(Debug)]
+pub struct ToolsDraft {
+    /// The tools, or every mistake that was found, each at its place.
+    pub tools: Result<Tools, Vec<Problem>>,
+    /// The tools that are listed.
+    pub names: BTreeSet<String>,
+    /// Derived values that are declared, with their types.
+    pub types: BTreeMap<String, ValueType>,
+    /// False if a mistake may hide a tool or a derived value.
+    pub declared_whole: bool,
+}
+
+impl ToolsDraft {
+    /// A file of which nothing is known but its problems.
+    pub const fn unreadable(tools: Result<Tools, Vec<Problem>>) -> Self {
+        Self { tools, names: BTreeSet::new(), types: BTreeMap::new(), declared_whole: false }
+    }
 }
 
 /// One entry, with what it inherits from the default entry.

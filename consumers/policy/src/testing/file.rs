@@ -1,7 +1,7 @@
 //! `tests/*.yaml` as it is written.
 
-use agentgov_schemas::mapping;
 use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
+use agentgov_schemas::{mapping, words};
 use serde_saphyr::Spanned;
 
 /// The file.
@@ -20,10 +20,34 @@ mapping!(TestFile, "a file of tests", { start, agent, shared, tests });
 /// The acting agent.
 pub(super) struct AgentEntry {
     pub(super) roles: Vec<String>,
-    /// active, suspended, retired; or unregistered: in no registry at all.
-    pub(super) state: Option<String>,
+    pub(super) state: RegistryState,
 }
 mapping!(AgentEntry, "an agent", { roles, state });
+
+/// What the registry says of the acting agent. Default: active.
+#[derive(Clone, Copy)]
+pub(super) enum RegistryState {
+    Active,
+    Suspended,
+    Retired,
+    /// It is in no registry at all.
+    Unregistered,
+}
+words!(RegistryState {
+    "active" => Active, "suspended" => Suspended, "retired" => Retired, "unregistered" => Unregistered,
+}, absent: Active);
+
+impl RegistryState {
+    /// Its state, if the agent is registered.
+    pub(super) const fn registered(self) -> Option<&'static str> {
+        match self {
+            Self::Active => Some("active"),
+            Self::Suspended => Some("suspended"),
+            Self::Retired => Some("retired"),
+            Self::Unregistered => None,
+        }
+    }
+}
 
 /// A test: one session.
 pub(super) struct TestEntry {

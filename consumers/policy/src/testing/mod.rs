@@ -15,6 +15,7 @@
 //!         input: { order: A1 }
 //! ```
 
+mod check;
 mod file;
 mod run;
 
@@ -24,6 +25,7 @@ use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::yaml::Problem;
 use serde::Serialize;
 
+pub(crate) use check::TestCheck;
 pub use run::run;
 
 /// What became of a bundle's tests.

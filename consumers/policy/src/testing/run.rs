@@ -14,7 +14,8 @@ use serde_saphyr::Spanned;
 
 use super::file::{AgentEntry, Step, TestEntry, TestFile};
 use super::{Case, Report};
-use crate::bundle::{Bundle, TESTS_FOLDER};
+use crate::bundle::Bundle;
+use crate::draft::TESTS_FOLDER;
 use crate::files::BundleFiles;
 use crate::judgement::Judgement;
 use crate::kernel::Kernel;
@@ -26,6 +27,9 @@ const TENANT: &str = "tests";
 const AGENT: &str = "agent";
 /// 2024-01-01T00:00:00Z.
 const DEFAULT_START: Micros = Micros(1_704_067_200_000_000);
+
+/// A step must have one of these.
+pub(super) const EXPECTED_STEP: &str = "expected a step with `call`, `result` or `end: true`";
 
 /// Runs the tests of `files`, of which `bundle` was compiled.
 pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
@@ -63,16 +67,17 @@ fn read(path: &str, content: &[u8]) -> Result<(TestFile, Micros), Vec<Problem>> 
     })?;
     let file: TestFile = yaml::parse(path, &text)?;
     let Some(start) = &file.start else { return Ok((file, DEFAULT_START)) };
-    match DateTime::parse_from_rfc3339(&start.value) {
-        Ok(time) => {
-            let start = Micros(time.timestamp_micros());
-            Ok((file, start))
-        }
-        Err(_) => {
-            let message = format!("expected a time such as 2024-05-15T15:00:00Z, found `{}`", start.value);
-            Err(vec![at(path, start.referenced, message)])
-        }
+    match parse_time(&start.value) {
+        Ok(start) => Ok((file, start)),
+        Err(message) => Err(vec![at(path, start.referenced, message)]),
     }
+}
+
+/// A time in RFC 3339; else what is wrong, in words.
+pub(super) fn parse_time(text: &str) -> Result<Micros, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| Micros(time.timestamp_micros()))
+        .map_err(|_| format!("expected a time such as 2024-05-15T15:00:00Z, found `{text}`"))
 }
 
 fn at(path: &str, location: Location, message: String) -> Problem {
@@ -81,8 +86,7 @@ fn at(path: &str, location: Location, message: String) -> Problem {
 
 fn registry(agent: &AgentEntry) -> AgentTable {
     let mut agents = AgentTable::default();
-    let state = agent.state.as_deref().unwrap_or("active");
-    if state != "unregistered" {
+    if let Some(state) = agent.state.registered() {
         let entry = governance::AgentEntry {
             tenant_id: TENANT,
             agent_id: AGENT,
@@ -159,8 +163,7 @@ impl<'a> Runner<'a> {
                 }
                 (None, None, Some(true)) => drop(self.tell(catalogue::SESSION_ENDED, Told::default())),
                 (None, None, _) => {
-                    let message = "expected a step with `call`, `result` or `end: true`".to_owned();
-                    self.failures.push(at(self.path, step.referenced, message));
+                    self.failures.push(at(self.path, step.referenced, EXPECTED_STEP.to_owned()));
                 }
             }
         }

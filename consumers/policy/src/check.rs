@@ -1,0 +1,109 @@
+//! A bundle as its author checks it: the mistakes of all files in one run, and names that are probably mistakes.
+//!
+//! [`Bundle::compile`] finds what keeps a bundle from judging. Stages never read the tests, and no registry of agents is at hand here:
+//! so the mistakes of tests are added, and a strange name is a warning.
+
+use agentgov_enrichment::Effect;
+use agentgov_schemas::yaml::{self, Problem};
+
+use crate::bundle::Bundle;
+use crate::cedar::Wanted;
+use crate::draft::{Draft, Parsed, Sources, TESTS_FOLDER, context_attributes};
+use crate::files::BundleFiles;
+use crate::names::{Mentions, NameKind, hint};
+use crate::schema;
+use crate::testing::TestCheck;
+
+/// The outcome of [`check`].
+#[derive(Debug)]
+pub struct Checked {
+    /// The bundle, if it compiles.
+    pub bundle: Option<Bundle>,
+    /// Every mistake, each with file and line.
+    pub problems: Vec<Problem>,
+    /// What Cedar warns of, and names that are probably mistakes.
+    pub warnings: Vec<Problem>,
+}
+
+/// Checks all files of a bundle, its tests as well.
+pub fn check(files: &BundleFiles) -> Checked {
+    let sources = Sources::read(files);
+    let draft = Draft::read(files, &sources);
+    let mut mentions = Mentions::default();
+    draft.tools.names.iter().for_each(|name| mentions.declare(NameKind::Tool, name));
+    let mut warnings = draft.warnings.clone();
+    for parsed in &draft.policies {
+        mention(parsed, &mut mentions);
+        warnings.extend(unknown_effects(parsed));
+        warnings.extend(unknown_attributes(&draft, parsed));
+    }
+    let mut tests = TestCheck::new(&draft);
+    for (path, content) in files.matching(TESTS_FOLDER, ".yaml") {
+        tests.file(path, content, &mut mentions);
+    }
+    let (test_problems, test_warnings) = tests.finish();
+    warnings.extend(test_warnings);
+    warnings.extend(mentions.strange());
+    let (bundle, mut problems) = match draft.finish(files) {
+        Ok(bundle) => (Some(bundle), Vec::new()),
+        Err(problems) => (None, problems),
+    };
+    problems.extend(test_problems);
+    for found in [&mut problems, &mut warnings] {
+        found.sort();
+        found.dedup();
+    }
+    Checked { bundle, problems, warnings }
+}
+
+/// Where a policy mentions an entity: the text of its first mention, or the policy's.
+fn place(parsed: &Parsed<'_>, text: &str, message: String) -> Problem {
+    let statement = &parsed.statement;
+    statement.problem(statement.text.find(text).unwrap_or_else(|| statement.first_token()), message)
+}
+
+fn mention(parsed: &Parsed<'_>, mentions: &mut Mentions) {
+    let by = parsed.cedar.id().to_string();
+    for uid in parsed.cedar.entity_literals() {
+        let of = uid.type_name().to_string();
+        if let Some(kind) = NameKind::ALL.into_iter().find(|kind| kind.entity_type() == of) {
+            mentions.add(kind, uid.id().unescaped(), &by, place(parsed, &uid.to_string(), String::new()));
+        }
+    }
+}
+
+/// Effects are the same for all bundles: another one is of no tool, so a condition with it never holds.
+fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
+    let words = Effect::ALL.map(Effect::as_str);
+    let literals = parsed.cedar.entity_literals();
+    let effects = literals.iter().filter(|uid| uid.type_name().to_string() == "Effect");
+    let unknown = effects.filter(|uid| !words.contains(&uid.id().unescaped()));
+    unknown
+        .map(|uid| {
+            let near = hint(uid.id().unescaped(), words.into_iter());
+            let message = format!("no tool has the effect {uid}: expected {}{near}", yaml::one_of(&words));
+            place(parsed, &uid.to_string(), message)
+        })
+        .collect()
+}
+
+/// Cedar reports an attribute that is read and not declared, but not `context has …` of one, which is never true.
+fn unknown_attributes(draft: &Draft<'_>, parsed: &Parsed<'_>) -> Vec<Problem> {
+    let Wanted::Only(names) = context_attributes(&parsed.cedar) else { return Vec::new() };
+    if !draft.tools.declared_whole {
+        return Vec::new();
+    }
+    let reported =
+        |name: &str| draft.problems.iter().any(|p| p.message.contains(&format!("attribute `{name}`")));
+    let unknown = names.iter().filter(|name| !draft.has_attribute(name) && !reported(name));
+    unknown
+        .map(|name| {
+            let known = draft.tools.types.keys().map(String::as_str).chain(schema::reserved());
+            let message = format!(
+                "no tool derives `{name}`, and the context has no such attribute{}",
+                hint(name, known)
+            );
+            place(parsed, name, message)
+        })
+        .collect()
+}

@@ -1,0 +1,283 @@
+//! From files to a bundle: every mistake at once. A phase checks what those before it could read, and reports nothing that
+//! follows from their mistakes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use agentgov_enrichment::{Tools, ToolsDraft};
+use agentgov_schemas::yaml::{self, Problem};
+use cedar_policy::{Effect, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
+
+use crate::bundle::Bundle;
+use crate::cedar::Wanted;
+use crate::depth::{self, MAX_DEPTH};
+use crate::files::BundleFiles;
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::policy::Policy;
+use crate::schema::{self, SCHEMA_FILE};
+use crate::source::{self, Statement};
+
+/// Its path in a bundle.
+const TOOLS_FILE: &str = "tools.yaml";
+/// Where its tests are.
+pub(crate) const TESTS_FOLDER: &str = "tests/";
+
+/// The texts of the `*.cedar` files.
+pub(crate) struct Sources<'f> {
+    texts: Vec<(&'f str, Cow<'f, str>)>,
+    problems: Vec<Problem>,
+}
+
+impl<'f> Sources<'f> {
+    pub(crate) fn read(files: &'f BundleFiles) -> Self {
+        let mut problems = Vec::new();
+        let texts = files
+            .matching("", ".cedar")
+            .filter_map(|(path, content)| Some((path, utf8(path, content, &mut problems)?)))
+            .collect();
+        Self { texts, problems }
+    }
+}
+
+/// The files of a bundle, as far as they can be read.
+pub(crate) struct Draft<'f> {
+    manifest: Option<Manifest>,
+    pub(crate) tools: ToolsDraft,
+    pub(crate) policies: Vec<Parsed<'f>>,
+    /// Statements that are no policy.
+    pub(crate) unparsed: Vec<Statement<'f>>,
+    pub(crate) problems: Vec<Problem>,
+    /// A bundle with warnings judges.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// A policy that Cedar could parse.
+pub(crate) struct Parsed<'f> {
+    pub(crate) statement: Statement<'f>,
+    /// `None`: its annotations have mistakes, or its id is another's.
+    pub(crate) policy: Option<Policy>,
+    pub(crate) cedar: cedar_policy::Policy,
+}
+
+impl<'f> Draft<'f> {
+    pub(crate) fn read(files: &BundleFiles, sources: &'f Sources<'f>) -> Self {
+        let mut problems = sources.problems.clone();
+        let manifest = read(files, MANIFEST_FILE, &mut problems).and_then(|text| {
+            yaml::parse::<Manifest>(MANIFEST_FILE, &text).map_err(|found| problems.extend(found)).ok()
+        });
+        let tools = tools(files);
+        problems.extend(tools.tools.as_ref().err().into_iter().flatten().cloned());
+        let (policies, unparsed) = parse_policies(sources, &mut problems);
+        let mut draft = Self { manifest, tools, policies, unparsed, problems, warnings: Vec::new() };
+        draft.check_schema_file(files);
+        draft.validate();
+        draft.warnings.extend(draft.without_grant());
+        draft.problems.extend(unknown_files(files));
+        for found in [&mut draft.problems, &mut draft.warnings] {
+            found.sort();
+            found.dedup();
+        }
+        draft
+    }
+
+    /// The bundle.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub(crate) fn finish(self, files: &BundleFiles) -> Result<Bundle, Vec<Problem>> {
+        let Self { manifest, tools: ToolsDraft { tools, .. }, policies, problems, warnings, .. } = self;
+        let policies: Option<Vec<_>> =
+            policies.into_iter().map(|parsed| Some((parsed.policy?, parsed.cedar))).collect();
+        match (manifest, tools, policies) {
+            (Some(manifest), Ok(tools), Some(policies)) if problems.is_empty() => {
+                Ok(Bundle::new(files.digest(), manifest, tools, policies, warnings))
+            }
+            _ => Err(problems),
+        }
+    }
+
+    /// Compares the schema file with tools.yaml. A tools.yaml whose declarations cannot all be read says nothing about it.
+    fn check_schema_file(&mut self, files: &BundleFiles) {
+        let Some(written) = read(files, SCHEMA_FILE, &mut self.problems) else { return };
+        let generated = schema::generate(&self.tools.types);
+        if self.tools.declared_whole && written != generated {
+            let same = written.lines().zip(generated.lines()).take_while(|(a, b)| a == b).count();
+            self.problems.push(Problem {
+                line: same as u64 + 1,
+                ..problem(
+                    SCHEMA_FILE,
+                    "is not what tools.yaml says; write it anew with `agentgov policy check --write`",
+                )
+            });
+        }
+    }
+
+    /// Holds the policies to the schema. Those that read a derived value which a mistake in tools.yaml may hide are left out.
+    fn validate(&mut self) {
+        let schema = match Schema::from_str(&schema::generate(&self.tools.types)) {
+            Ok(schema) => schema,
+            Err(e) => {
+                let message = format!("the generated schema is not valid: {e}");
+                return self.problems.push(problem(SCHEMA_FILE, message));
+            }
+        };
+        let decided = self.policies.iter().filter(|p| self.tools.declared_whole || self.is_known(&p.cedar));
+        let set = match PolicySet::from_policies(decided.map(|p| p.cedar.clone())) {
+            Ok(set) => set,
+            Err(e) => return self.problems.push(problem("*.cedar", e.to_string())),
+        };
+        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
+        let by_id: BTreeMap<_, _> =
+            self.policies.iter().map(|p| (p.cedar.id().clone(), p.statement)).collect();
+        let statement = |id: &PolicyId| by_id.get(id);
+        self.problems
+            .extend(result.validation_errors().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
+        for warning in result.validation_warnings() {
+            let Some(statement) = statement(warning.policy_id()) else { continue };
+            // A rule that can never apply guards nothing. The others are about letters that look like others: a name is what it is.
+            let never = matches!(
+                warning,
+                ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
+            );
+            let found = if never { &mut self.problems } else { &mut self.warnings };
+            found.push(statement.diagnosed(warning));
+        }
+    }
+
+    /// True if a policy reads only attributes of the context that are declared.
+    fn is_known(&self, policy: &cedar_policy::Policy) -> bool {
+        match context_attributes(policy) {
+            Wanted::Only(names) => names.iter().all(|name| self.has_attribute(name)),
+            Wanted::All => false,
+        }
+    }
+
+    /// True if the context has an attribute of that name.
+    pub(crate) fn has_attribute(&self, name: &str) -> bool {
+        self.tools.types.contains_key(name) || schema::reserved().contains(&name)
+    }
+
+    /// Without a permit nothing is allowed: one was forgotten, or another bundle was meant.
+    fn without_grant(&self) -> Option<Problem> {
+        let granted = self.policies.iter().any(|p| p.cedar.effect() == Effect::Permit);
+        let first = self.policies.first().filter(|_| !granted && self.unparsed.is_empty())?;
+        let message = "no policy of the bundle is a `permit`: every call is denied, with reason no_grant";
+        Some(first.statement.problem(first.statement.first_token(), message))
+    }
+}
+
+/// The attributes of the context that a policy reads.
+pub(crate) fn context_attributes(policy: &cedar_policy::Policy) -> Wanted {
+    policy.to_json().map_or(Wanted::All, |json| Wanted::of(&json))
+}
+
+/// What the file [`SCHEMA_FILE`]: for `agentgov policy check --write`.
+///
+/// # Errors
+/// The mistakes of tools.yaml, from which it is generated.
+pub fn generated_schema(files: &BundleFiles) -> Result<String, Vec<Problem>> {
+    tools(files).tools.map(|tools| schema::generate(tools.types()))
+}
+
+fn problem(file: &str, message: impl Into<String>) -> Problem {
+    Problem { file: file.to_owned(), line: 1, column: 1, message: message.into() }
+}
+
+fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> Option<Cow<'f, str>> {
+    let Some(content) = files.0.get(path) else {
+        problems.push(problem(path, "expected this file in the bundle, found none"));
+        return None;
+    };
+    utf8(path, content, problems)
+}
+
+fn utf8<'f>(path: &str, content: &'f [u8], problems: &mut Vec<Problem>) -> Option<Cow<'f, str>> {
+    BundleFiles::text(content)
+        .map_err(|e| {
+            problems.push(problem(path, format!("expected UTF-8, found another byte at {}", e.valid_up_to())))
+        })
+        .ok()
+}
+
+fn tools(files: &BundleFiles) -> ToolsDraft {
+    let mut problems = Vec::new();
+    match read(files, TOOLS_FILE, &mut problems) {
+        Some(text) => Tools::draft(TOOLS_FILE, &text, &schema::reserved()),
+        None => ToolsDraft::unreadable(Err(problems)),
+    }
+}
+
+/// A file that nobody reads is a typing error.
+fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
+    let known = |path: &str| {
+        [MANIFEST_FILE, TOOLS_FILE, SCHEMA_FILE, "README.md"].contains(&path)
+            || (path.ends_with(".cedar") && !path.contains('/'))
+            || path
+                .strip_prefix(TESTS_FOLDER)
+                .is_some_and(|name| name.ends_with(".yaml") && !name.contains('/'))
+    };
+    let unknown = files.0.keys().filter(|path| !known(path));
+    let expected =
+        "expected bundle.yaml, tools.yaml, schema.cedarschema, README.md, *.cedar and tests/*.yaml only";
+    unknown.map(|path| problem(path, format!("no part of a bundle; {expected}"))).collect()
+}
+
+/// The policies of the bundle, and the statements that are none.
+fn parse_policies<'f>(
+    sources: &'f Sources<'f>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Parsed<'f>>, Vec<Statement<'f>>) {
+    let (mut parsed, mut unparsed) = (Vec::new(), Vec::new());
+    let mut places: BTreeMap<String, (&str, u64)> = BTreeMap::new();
+    let statements = sources.texts.iter().flat_map(|(path, text)| source::split(path, text));
+    for statement in statements {
+        let Some(cedar) = parse(&statement, problems) else {
+            unparsed.push(statement);
+            continue;
+        };
+        let mut report = |message: String| problems.push(statement.problem(statement.first_token(), message));
+        let mut policy = Policy::read(&statement, &cedar, &mut report);
+        if let Some(read) = &policy {
+            if let Some((file, line)) = places.get(&read.id) {
+                report(format!("`@id(\"{}\")` stands in {file}:{line} already", read.id));
+                policy = None;
+            } else {
+                places.insert(read.id.clone(), (statement.file, statement.line));
+            }
+        }
+        // One that has no id of its own is known by its place.
+        let id = policy.as_ref().map_or_else(
+            || {
+                let at = statement.problem(statement.first_token(), "");
+                format!("{}:{}:{}", at.file, at.line, at.column)
+            },
+            |policy| policy.id.clone(),
+        );
+        parsed.push(Parsed { statement, policy, cedar: cedar.new_id(PolicyId::new(id)) });
+    }
+    if parsed.is_empty() && unparsed.is_empty() && sources.problems.is_empty() {
+        problems.push(problem(
+            "*.cedar",
+            "expected at least one policy, found none: nobody would be allowed anything",
+        ));
+    }
+    (parsed, unparsed)
+}
+
+fn parse(statement: &Statement<'_>, problems: &mut Vec<Problem>) -> Option<cedar_policy::Policy> {
+    // Before the parser sees it: what recurses over a policy must end.
+    if let Some(place) = depth::deeper_than(statement.text, MAX_DEPTH) {
+        problems.push(statement.problem(
+            place,
+            format!(
+                "expected at most {MAX_DEPTH} operators and brackets within each other, found more here; \
+                 each operand of a chain of `||` or `&&` is one: write more policies, or `[…].contains(…)`"
+            ),
+        ));
+        return None;
+    }
+    cedar_policy::Policy::parse(None, statement.text)
+        .map_err(|errors| problems.extend(errors.iter().map(|error| statement.diagnosed(error))))
+        .ok()
+}
