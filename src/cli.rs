@@ -4,8 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::Escaped;
+use agentgov_service::ExitCode;
 use agentgov_testenv::HelperCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;

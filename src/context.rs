@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_connect::{Endpoints, Settings, SettingsError};
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::ExitCode;
 
 use crate::cli::Global;
 use crate::failure::{Failure, OrExit as _};

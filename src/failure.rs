@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use agentgov_runtime::{ExitCode, StageError};
 use agentgov_schemas::escape::EscapedLines;
+use agentgov_service::{ExitCode, StageError};
 use serde_json::{Value, json};
 
 use crate::print::{Text, text};

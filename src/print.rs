@@ -12,8 +12,8 @@ use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::{Escaped, EscapedBytes, EscapedLines, is_escaped};
+use agentgov_service::ExitCode;
 use console::{Alignment, StyledObject, pad_str};
 use serde::Serialize;
 

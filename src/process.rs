@@ -1,7 +1,7 @@
 //! A command line's process: parse, dispatch, print, exit.
 
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::bounds::STACK;
+use agentgov_service::ExitCode;
 use clap::Parser;
 
 use crate::cli::Global;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use agentgov_alerter::Alerter;
 use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
-use agentgov_runtime::health::Snapshot;
-use agentgov_runtime::panics::Watch;
-use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
+use agentgov_runtime::processor;
 use agentgov_schemas::bounds::STACK;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::health::Snapshot;
+use agentgov_service::panics::Watch;
+use agentgov_service::{ExitCode, Health, StageError, Stop};
 
 use crate::failure::Failure;
 

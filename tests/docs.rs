@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agentgov_runtime::ExitCode;
-use agentgov_runtime::metrics::{ALL, Kind, Metric};
 use agentgov_schemas::verdict::finding;
 use agentgov_schemas::wire::WireError;
+use agentgov_service::ExitCode;
+use agentgov_service::metrics::{ALL, Kind, Metric};
 
 #[path = "docs/glossary.rs"]
 mod glossary;
@@ -53,8 +53,10 @@ fn the_index_names_our_own_alerts_and_why_a_stage_is_not_ready() {
         let alerts = after(&text, "\"agentgov:")
             .map(word)
             .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
-        let reasons =
-            after(&text, "not_ready(").filter_map(|rest| rest.trim_start().strip_prefix('"')).map(word);
+        // A processor's `readiness` reports its own.
+        let by_processors = after(&text, "report(").filter(|_| path.starts_with("consumers/"));
+        let reported = after(&text, "not_ready(").chain(by_processors);
+        let reasons = reported.filter_map(|rest| rest.trim_start().strip_prefix('"')).map(word);
         let alerts = alerts.map(|name| format!("agentgov:{name}"));
         for name in alerts.chain(reasons.map(str::to_owned)) {
             met += 1;
@@ -212,6 +214,29 @@ fn the_runbook_has_a_section_for_every_exit_code() {
 }
 
 /// The metric of a name in an expression: of a histogram, its buckets, sum and count as well.
+/// Of Cargo.lock, which has optional and test dependencies too: so no feature brings Kafka back.
+#[test]
+fn stages_build_without_kafka() {
+    let lock = read("Cargo.lock");
+    let mut dependencies: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for package in lock.split("[[package]]") {
+        let name = after(package, "name = \"").next().map(word).unwrap_or_default();
+        let list = after(package, "dependencies = [").next().and_then(|rest| rest.split(']').next());
+        // Where there are two versions, a version follows the name.
+        let quoted = list.unwrap_or_default().split('"').skip(1).step_by(2);
+        dependencies.entry(name).or_default().extend(quoted.filter_map(|name| name.split(' ').next()));
+    }
+    for stage in ["agentgov-evaluator", "agentgov-alerter", "agentgov-policy", "agentgov-processor"] {
+        let mut reached = BTreeSet::from([stage]);
+        let mut open = vec![stage];
+        while let Some(name) = open.pop() {
+            open.extend(dependencies[name].iter().filter(|name| reached.insert(name)));
+        }
+        assert!(reached.contains("agentgov-schemas"), "{stage}: {reached:?}");
+        assert!(!reached.contains("rdkafka"), "{stage} depends on Kafka's client");
+    }
+}
+
 fn metric(name: &str) -> Option<&'static Metric> {
     ALL.iter().find(|metric| {
         let part = name.strip_prefix(metric.name);

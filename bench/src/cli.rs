@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use agentgov::cli::{Command as ProductCommand, Global};
 use agentgov::failure::Failure;
 use agentgov::process::CommandLine;
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 use agentgov_testenv::HelperCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 

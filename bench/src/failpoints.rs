@@ -4,7 +4,7 @@
 //! not yet taken note of it; `return(stop)` stops it (SIGSTOP) there, so that a zombie wakes up with the rest of the step in
 //! its hand; `panic` panics in the thread that passes; a mistake is planted with `return`.
 
-use agentgov_runtime::failpoint;
+use agentgov_service::failpoint;
 use fail::FailScenario;
 use rustix::process::{Signal, getpid, kill_process};
 

@@ -12,13 +12,12 @@ use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::Evaluator;
 use agentgov_log_sink::Actions;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
-use agentgov_runtime::Health;
-use agentgov_runtime::processor::{Outputs, Processor, RestoreValue, TableRecord};
+use agentgov_processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
-use agentgov_schemas::topology::Topology;
+use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Origin, Reason, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Millis, RecordEncoder, record};
@@ -212,7 +211,8 @@ impl<P: Processor> Stepping<P> {
         let stage = topology.stage(name).map_err(StepError::of("topology"))?;
         let processor = new(topology, stage).map_err(StepError::of("processor"))?;
         let partition = processor.partition(0);
-        let outputs = Outputs::new(topology, stage, |_, _| Ok(ID)).map_err(StepError::of("outputs"))?;
+        let outputs = Outputs::new(topology, stage, |_, _| Ok::<_, MissingRole>(ID))
+            .map_err(StepError::of("outputs"))?;
         Ok(Self { processor, partition, outputs })
     }
 
@@ -289,15 +289,14 @@ impl Known {
     }
 
     fn fold_into(&self, topology: &Topology, evaluator: &mut Evaluator) -> Result<(), StepError> {
-        let health = Health::new("evaluator");
         for (subject, bytes) in &self.records {
             let schema = subject.schema().map_err(StepError::of("schema"))?;
             let (id, datum) = wire::split(bytes).map_err(StepError::of("an entry"))?;
             let topic = topology.topic_of(*subject).map_err(StepError::of("topology"))?.0;
             let value = Ok(RestoreValue::new(id, schema, datum));
-            evaluator.fold(topology, &TableRecord { topic, offset: 0, logged_at: Millis(0), value }, &health);
+            evaluator.update_table(topology, &TableRecord { topic, offset: 0, logged_at: Millis(0), value });
         }
-        evaluator.folded(&health);
+        evaluator.tables_loaded();
         Ok(())
     }
 }

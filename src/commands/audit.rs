@@ -1,7 +1,7 @@
 //! `agentgov audit …`: is the log whole?
 
 use agentgov_audit::{Finding, Kind, Report, completeness};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use crate::cli::{AuditCommand, Global};
 use crate::context;

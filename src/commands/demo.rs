@@ -8,8 +8,8 @@ use agentgov_audit::completeness;
 use agentgov_importers::{Import, ImportOptions, Input, parse_start_time};
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::imported::Violation;
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::Escaped;
+use agentgov_service::ExitCode;
 
 use super::pipeline::{self, Pipeline};
 use super::report::Report;

@@ -10,11 +10,11 @@ use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_policy::testing;
 use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, Unreadable};
-use agentgov_runtime::ExitCode;
-use agentgov_runtime::serve::StageReadiness;
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
+use agentgov_service::ExitCode;
+use agentgov_service::serve::StageReadiness;
 use agentgov_status::{
     Answer, Group, GroupState, Health, HeldBack, MapState, Part, Process, Stage, Status, Table, TopicLag,
     Wrong,

@@ -8,10 +8,10 @@ use agentgov_importers::{
     Import, ImportError, ImportOptions, Input, Problems, PublishError, Summary, chat_completions,
     parse_start_time,
 };
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::Micros;
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::{Recorder, RecorderOptions, StartError};
+use agentgov_service::ExitCode;
 
 use crate::cli::{self, Format, Global};
 use crate::context;

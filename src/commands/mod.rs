@@ -17,7 +17,7 @@ mod testenv;
 mod topology;
 mod up;
 
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use crate::cli::{Command, Global};
 use crate::failure::Failure;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles};
-use agentgov_runtime::{ExitCode, Stop};
 use agentgov_schemas::topology::Topology;
+use agentgov_service::{ExitCode, Stop};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles, Problem, SCHEMA_FILE, generated_schema, testing};
 use agentgov_registry::{BundleOutcome, BundleToPush, Source, push_bundle, read_bundle_folder};
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::ExitCode;
 
 use crate::cli::{Global, PolicyCommand};
 use crate::context;

@@ -5,8 +5,8 @@ use agentgov_registry::{
     Agent, BundleEntry, Listing, Pushed, RegistryFile, Source, Tool, Unreadable, list_agents, list_bundles,
     list_tools, push_agents, push_tools,
 };
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::ExitCode;
 
 use super::policy::pusher;
 use crate::cli::{Global, RegistryCommand};

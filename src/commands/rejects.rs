@@ -1,7 +1,7 @@
 //! `agentgov rejects …`: records that a stage could not process.
 
 use agentgov_registry::{Source, resume};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use super::policy::pusher;
 use crate::cli::{Global, RejectsCommand};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
-use agentgov_runtime::{ExitCode, Metrics, Serving, lag};
 use agentgov_schemas::topology::Topology;
+use agentgov_service::{ExitCode, Metrics, Serving, lag};
 
 use crate::cli::{Global, Listen, Run};
 use crate::context;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
 use agentgov_schemas::verdict::Decision;
 use agentgov_schemas::{Vocabulary, catalogue};
+use agentgov_service::ExitCode;
 use serde_json::Value;
 
 use crate::cli::{Global, SessionCommand};

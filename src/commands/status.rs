@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::ExitCode;
 use agentgov_status::{Answer, Group, GroupState, Health, MapState, Part, Process, Status, look};
 use console::{Style, StyledObject};
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! `agentgov testenv …`: the local stack's parts.
 
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use crate::cli::{Global, TestenvCommand};
 use crate::failure::{Failure, OrExit as _};

@@ -1,7 +1,7 @@
 //! `agentgov topology …`: the map.
 
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::EscapedLines;
+use agentgov_service::ExitCode;
 use agentgov_topology::{acls, apply, grants, graph, plan, splice};
 
 use crate::cli::{Global, RenderCommand, TopologyCommand};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use agentgov_runtime::ExitCode;
 use agentgov_schemas::escape::shell_word;
+use agentgov_service::ExitCode;
 
 use super::pipeline::Pipeline;
 use crate::cli::{Global, Up};

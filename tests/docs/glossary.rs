@@ -23,6 +23,7 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "consumers/log-sink",
     "consumers/policy",
     "consumers/runtime",
+    "consumers/service",
     "consumers/status",
     "producers/importers",
     "producers/sdk",

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
-use agentgov_runtime::failpoint::{PROCESSOR_EDGES, SINK_EDGES, THREAD_EDGES};
+use agentgov_service::failpoint::{PROCESSOR_EDGES, SINK_EDGES, THREAD_EDGES};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stack::{root, stack};

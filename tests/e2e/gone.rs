@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 
 use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
-use agentgov_runtime::lag::{self, Lag, LagReader};
-use agentgov_runtime::{ExitCode, Health, StageError, Stop, processor};
+use agentgov_runtime::processor;
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::lag::{self, Lag, LagReader};
+use agentgov_service::{ExitCode, Health, StageError, Stop};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};

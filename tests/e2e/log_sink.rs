@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_log_sink::{Config, migrate};
-use agentgov_runtime::lag::{self, Lag, LagReader};
 use agentgov_runtime::sink::{Store, protocol};
-use agentgov_runtime::{ExitCode, Health, StageError, Stop};
 use agentgov_schemas::event::{ActionEvent, Agent, Source};
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::{EMBEDDED, Topology, registry_subject};
 use agentgov_schemas::wire::Encoder;
 use agentgov_schemas::{Micros, SessionKey};
+use agentgov_service::lag::{self, Lag, LagReader};
+use agentgov_service::{ExitCode, Health, StageError, Stop};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};

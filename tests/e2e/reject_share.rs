@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_evaluator::Evaluator;
-use agentgov_runtime::{Health, StageError, Stop, processor};
+use agentgov_runtime::processor;
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::event::{ActionEvent, Source};
 use agentgov_schemas::topology::{Topology, registry_subject};
 use agentgov_schemas::verdict::Severity;
 use agentgov_schemas::{RecordEncoder, catalogue, subject, wire};
+use agentgov_service::{Health, StageError, Stop};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};

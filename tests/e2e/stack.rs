@@ -9,9 +9,10 @@ use agentgov_alerter::Alerter;
 use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
 use agentgov_evaluator::Evaluator;
 use agentgov_registry::{Agent, AgentState, Source};
-use agentgov_runtime::{Health, StageError, Stop, processor};
+use agentgov_runtime::processor;
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::{Recorder, RecorderOptions};
+use agentgov_service::{Health, StageError, Stop};
 use agentgov_testenv::{Options, TestEnv};
 
 /// Longer than anything here takes on a loaded machine.

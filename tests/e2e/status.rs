@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use agentgov_runtime::metrics::ALL;
+use agentgov_service::metrics::ALL;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
@@ -90,7 +90,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     }
     for line in served.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let known = ALL.iter().any(|metric| line.starts_with(metric.name));
-        assert!(known, "consumers/runtime/src/metrics.rs does not know {line}");
+        assert!(known, "consumers/service/src/metrics.rs does not know {line}");
     }
     let lags = samples(&served, "agentgov_lag_seconds").filter(|(labels, _)| labels.contains("log-sink"));
     assert_eq!(lags.count(), 4 * 2 + 3, "one for each partition that the sink reads");

@@ -13,8 +13,8 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{json, note, say};
 use agentgov::progress::Progress;
 use agentgov_faults::{Edge, Ended, Outcome, PRODUCERS, Produce, Scene, Setup, schedule};
-use agentgov_runtime::{ExitCode, failpoint};
 use agentgov_schemas::topology::Topology;
+use agentgov_service::{ExitCode, failpoint};
 
 use super::{Ground, OURSELVES};
 use crate::cli;

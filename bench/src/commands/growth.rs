@@ -9,7 +9,7 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::say;
 use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 use serde::Serialize;
 
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};

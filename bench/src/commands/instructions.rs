@@ -9,7 +9,7 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{json, say};
 use agentgov_bench::Step;
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use crate::cli;
 

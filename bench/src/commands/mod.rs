@@ -19,7 +19,7 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::json;
 use agentgov::progress::Progress;
 use agentgov_bench::{Plot, Setup};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 use agentgov_testenv::BackendKind;
 use serde::Serialize;
 use tempfile::NamedTempFile;

@@ -11,7 +11,7 @@ use agentgov_bench::{
     Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store,
     WARM_UP_SECONDS, Watched,
 };
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use super::{Edits, Ground, cores, policies, product, say_report};
 use crate::cli;

@@ -6,7 +6,7 @@ use agentgov::commands::pipeline::{Stack, bundle_files};
 use agentgov::commands::policy;
 use agentgov::failure::Failure;
 use agentgov_policy::{Bundle, BundleFiles};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 /// What the policies are about that are added to the example's, as it is told: tools that the agent never calls.
 pub const OTHER_TOOLS: &str = ", the added ones about other tools";

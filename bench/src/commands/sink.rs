@@ -9,7 +9,7 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::say;
 use agentgov::progress::Progress;
 use agentgov_bench::{Bench, Contender, Load, Rival, Run, SinkContender, SinkReport, Spread};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use super::{Ground, cores, product, say_report};
 use crate::cli;

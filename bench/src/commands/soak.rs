@@ -10,7 +10,7 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::say;
 use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
-use agentgov_runtime::ExitCode;
+use agentgov_service::ExitCode;
 
 use super::{Edits, Ground, draw, product, say_report};
 use crate::cli;

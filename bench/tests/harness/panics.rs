@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use agentgov_runtime::{ExitCode, failpoint};
+use agentgov_service::{ExitCode, failpoint};
 
 use crate::stack::{armed, endpoints, root};
 

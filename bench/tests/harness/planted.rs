@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use agentgov_audit::Kind;
 use agentgov_connect::Endpoints;
 use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, Setup, Step};
-use agentgov_runtime::failpoint;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::failpoint;
 
 use crate::stack::{BENCH, STACK, armed, endpoints, root};
 

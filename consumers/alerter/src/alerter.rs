@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentgov_runtime::processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue};
+use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue};
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::state::{AlertProgress, AlertState, AlertWindow};
 use agentgov_schemas::verdict::{Origin, Verdict};
@@ -80,7 +80,7 @@ impl Processor for Alerter {
         })
     }
 
-    fn tenants(&self, windows: &Windows, each: &mut dyn FnMut(&str)) {
+    fn for_each_tenant(&self, windows: &Windows, each: &mut dyn FnMut(&str)) {
         windows.tenants().for_each(each);
     }
 
@@ -220,7 +220,7 @@ fn subject_of(key: &[u8]) -> Result<Subject, RestoreError> {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_schemas::topology::Topology;
+    use agentgov_schemas::topology::{MissingRole, Topology};
     use agentgov_schemas::verdict::{Decision, DuplicateOf, Mode, Reason, RuleEffect, Severity, Violation};
     use agentgov_schemas::wire::{self, SchemaId};
     use agentgov_schemas::{Micros, Millis, subject};
@@ -269,7 +269,7 @@ mod tests {
     fn outputs() -> Outputs {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("alerter").unwrap();
-        Outputs::new(&topology, stage, |_, _| Ok(SchemaId(7))).unwrap()
+        Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(7))).unwrap()
     }
 
     /// What steps over `(logged_at, verdict)` put onto the alerts topic: policy, revision, alert id.

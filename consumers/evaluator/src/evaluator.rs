@@ -4,17 +4,14 @@ use std::collections::BTreeMap;
 
 use agentgov_enrichment::{AgentTable, Change, Session};
 use agentgov_policy::{BundleTable, Folded, Kernel, Scenes};
-use agentgov_runtime::processor::{
-    OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord,
-};
-use agentgov_runtime::{Health, StageError};
+use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
 use agentgov_schemas::state::{Progress, SessionState};
-use agentgov_schemas::topology::{SessionLimits, Stage, Topology};
+use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
 use agentgov_schemas::verdict::{Origin, Verdict, finding};
 use agentgov_schemas::{catalogue, subject};
 
@@ -45,10 +42,9 @@ impl Evaluator {
     ///
     /// # Errors
     /// If the topology does not say what a session may keep, or where agents and bundles are.
-    pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, StageError> {
-        let limits = stage.session.as_ref().ok_or_else(|| {
-            StageError::Config("topology: expected `session:` limits on the evaluator, found none".into())
-        })?;
+    pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
+        let limits = stage.session.as_ref();
+        let limits = limits.ok_or(MissingRole::Setting { stage: "evaluator", setting: "session" })?;
         let (bundles_topic, _) = topology.topic_of(subject::BUNDLE)?;
         Ok(Self {
             agents: AgentTable::default(),
@@ -141,7 +137,7 @@ impl Processor for Evaluator {
         sessions.say_headers(|tenant_id, session_id, session| {
             write(tenant_id, session_id, session, &Change::Header, out)
         })?;
-        if self.has_announcement(sessions) {
+        if self.has_pending_side_output(sessions) {
             self.refusals.announce(sessions.bundles_announced, out)?;
             sessions.bundles_announced = self.bundles.next_offset();
         }
@@ -151,19 +147,19 @@ impl Processor for Evaluator {
     }
 
     /// One partition speaks for the stage, so that a refused bundle is told once.
-    fn has_announcement(&self, sessions: &Sessions) -> bool {
+    fn has_pending_side_output(&self, sessions: &Sessions) -> bool {
         sessions.partition == 0 && self.refusals.any_from(sessions.bundles_announced)
     }
 
-    fn tenants(&self, sessions: &Sessions, each: &mut dyn FnMut(&str)) {
+    fn for_each_tenant(&self, sessions: &Sessions, each: &mut dyn FnMut(&str)) {
         sessions.tenants().for_each(each);
     }
 
-    fn announced(&self, sessions: &Sessions) -> i64 {
+    fn side_output_watermark(&self, sessions: &Sessions) -> i64 {
         sessions.bundles_announced
     }
 
-    fn fold(&mut self, topology: &Topology, record: &TableRecord<'_>, health: &Health) {
+    fn update_table(&mut self, topology: &Topology, record: &TableRecord<'_>) {
         let value = record.value.map_err(|why| RestoreError(why.to_owned()));
         if topology.topic_of(subject::AGENT).is_ok_and(|(topic, _)| topic == record.topic) {
             match value.and_then(|value| value.decode::<AgentEntry<'_>>()) {
@@ -190,17 +186,31 @@ impl Processor for Evaluator {
                 self.refusals.add_unreadable(record, &error.to_string());
             }
         }
-        self.tell_refused(health);
     }
 
-    fn folded(&mut self, health: &Health) {
+    fn tables_loaded(&mut self) {
         let logged = self.starting.take().unwrap_or_default();
         let settled = self.bundles.settle();
         tracing::info!(pushed = logged.len(), compiled = settled.compiled, "bundles");
         for refused in &settled.refused {
             self.refusals.add(refused, logged.get(&refused.offset).copied().unwrap_or(Millis(0)));
         }
-        self.tell_refused(health);
+    }
+
+    /// Not ready while the last bundle of an environment does not load.
+    fn readiness(&self, report: &mut dyn FnMut(&'static str, Option<String>)) {
+        let refused = self.bundles.refused().values().next();
+        let why = refused.map(|refused| {
+            format!(
+                "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
+                self.bundles_topic,
+                refused.offset,
+                refused.name,
+                refused.version,
+                refused.problems.first().map(ToString::to_string).unwrap_or_default()
+            )
+        });
+        report("bundle", why);
     }
 }
 
@@ -291,24 +301,6 @@ impl Evaluator {
             say(&key, judgement.verdict(event, origin), out)?;
         }
         Ok(header_is_unsaid)
-    }
-
-    /// Not ready while the last bundle of an environment does not load.
-    fn tell_refused(&self, health: &Health) {
-        match self.bundles.refused().values().next() {
-            None => health.clear("bundle"),
-            Some(refused) => health.not_ready(
-                "bundle",
-                format!(
-                    "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
-                    self.bundles_topic,
-                    refused.offset,
-                    refused.name,
-                    refused.version,
-                    refused.problems.first().map(ToString::to_string).unwrap_or_default()
-                ),
-            ),
-        }
     }
 }
 

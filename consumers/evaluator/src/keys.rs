@@ -1,7 +1,7 @@
 //! Keys of the changelog: JSON arrays, so that no id can be mistaken for two.
 
 use agentgov_enrichment::Change;
-use agentgov_runtime::processor::RestoreError;
+use agentgov_processor::RestoreError;
 
 /// What an entry of the changelog is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

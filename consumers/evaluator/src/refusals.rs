@@ -1,7 +1,7 @@
 //! Bundles that did not load, as alerts: someone pushed rules that do not hold.
 
 use agentgov_policy::Refused;
-use agentgov_runtime::processor::{OutputError, Outputs, TableRecord};
+use agentgov_processor::{OutputError, Outputs, TableRecord};
 use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey};

@@ -15,8 +15,7 @@ use std::path::Path;
 
 use agentgov_evaluator::{Evaluator, Sessions};
 use agentgov_policy::{Bundle, BundleFiles};
-use agentgov_runtime::Health;
-use agentgov_runtime::processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
+use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
@@ -24,7 +23,7 @@ use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
-use agentgov_schemas::topology::Topology;
+use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, Origin, Verdict, finding};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, catalogue};
@@ -39,7 +38,6 @@ struct Bench {
     topology: Topology,
     evaluator: Evaluator,
     outputs: Outputs,
-    health: Health,
 }
 
 impl Bench {
@@ -66,8 +64,8 @@ impl Bench {
     fn in_topology(topology: Topology, bundles: &[BundleFiles]) -> Self {
         let stage = topology.stage("evaluator").unwrap();
         let evaluator = Evaluator::new(&topology, stage).unwrap();
-        let outputs = Outputs::new(&topology, stage, |_, _| Ok(ID)).unwrap();
-        let mut bench = Self { topology, evaluator, outputs, health: Health::new("evaluator") };
+        let outputs = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(ID)).unwrap();
+        let mut bench = Self { topology, evaluator, outputs };
         let agent = AgentEntry {
             tenant_id: "acme",
             agent_id: "a",
@@ -82,7 +80,7 @@ impl Bench {
         for (offset, bundle) in bundles.iter().enumerate() {
             bench.push_bundle(bundle, offset as i64);
         }
-        bench.evaluator.folded(&bench.health);
+        bench.evaluator.tables_loaded();
         bench
     }
 
@@ -109,14 +107,14 @@ impl Bench {
         let (topic, _) = self.topology.topic_of(R::SUBJECT).unwrap();
         let value = Ok(RestoreValue::new(id, schema, datum));
         let record = TableRecord { topic, offset, logged_at: Millis(5), value };
-        self.evaluator.fold(&self.topology, &record, &self.health);
+        self.evaluator.update_table(&self.topology, &record);
     }
 
     /// A record that is no bundle.
     fn push_garbage(&mut self, offset: i64) {
         let (topic, _) = self.topology.topic_of(subject::BUNDLE).unwrap();
         let record = TableRecord { topic, offset, logged_at: Millis(5), value: Err("no bundle") };
-        self.evaluator.fold(&self.topology, &record, &self.health);
+        self.evaluator.update_table(&self.topology, &record);
     }
 
     /// What the last step announced, by the offset of its bundle.
@@ -134,7 +132,9 @@ impl Bench {
     }
 
     fn is_ready(&self) -> bool {
-        !self.health.snapshot().not_ready.contains_key("bundle")
+        let mut ready = true;
+        self.evaluator.readiness(&mut |reason, why| ready &= reason != "bundle" || why.is_none());
+        ready
     }
 
     /// Steps one event, a batch of its own, and says what came of it: verdicts and changelog.
@@ -490,14 +490,16 @@ fn a_bundle_that_does_not_load_is_announced_once_and_the_last_good_one_judges() 
     assert!(!bench.is_ready());
 
     let (mut first, other) = (bench.evaluator.partition(0), bench.evaluator.partition(1));
-    assert!(bench.evaluator.has_announcement(&first) && !bench.evaluator.has_announcement(&other));
+    assert!(
+        bench.evaluator.has_pending_side_output(&first) && !bench.evaluator.has_pending_side_output(&other)
+    );
     let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let (verdicts, changelog) = bench.step(&mut first, &cancel, 0);
     assert_eq!((verdicts.len(), bench.alerts()), (1, vec![1]));
     bench.step(&mut first, &cancel, 1);
     assert!(bench.alerts().is_empty(), "announced already");
     let restored = bench.restore(&changelog);
-    assert!(!bench.evaluator.has_announcement(&restored), "also after a restart");
+    assert!(!bench.evaluator.has_pending_side_output(&restored), "also after a restart");
 }
 
 fn broken() -> BundleFiles {
@@ -518,7 +520,7 @@ fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_correcte
         let mut bench = Bench::started_with(&pushed);
         assert_eq!(bench.is_ready(), refused.is_empty());
         let mut sessions = bench.evaluator.partition(0);
-        assert_eq!(bench.evaluator.has_announcement(&sessions), !refused.is_empty());
+        assert_eq!(bench.evaluator.has_pending_side_output(&sessions), !refused.is_empty());
         let (verdicts, changelog) = bench.step(&mut sessions, &cancel, 0);
         assert_eq!(bench.alerts(), refused);
         let schema = subject::VERDICT.schema().unwrap();
@@ -529,9 +531,9 @@ fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_correcte
         // The next start announces nothing again, and what comes then is new.
         let mut again = Bench::started_with(&pushed);
         let mut sessions = again.restore(&changelog);
-        assert!(!again.evaluator.has_announcement(&sessions));
+        assert!(!again.evaluator.has_pending_side_output(&sessions));
         again.push_bundle(&broken(), 9);
-        assert!(again.evaluator.has_announcement(&sessions) && !again.is_ready());
+        assert!(again.evaluator.has_pending_side_output(&sessions) && !again.is_ready());
         again.step(&mut sessions, &ActionEvent { event_id: "e-again", ..cancel }, 1);
         assert_eq!(again.alerts(), [9]);
     }
@@ -542,18 +544,18 @@ fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_correcte
 fn announcements_are_in_the_order_of_the_topic() {
     let mut bench = Bench::started_with(&[airline()]);
     bench.push_garbage(1);
-    assert!(bench.evaluator.has_announcement(&bench.evaluator.partition(0)));
+    assert!(bench.evaluator.has_pending_side_output(&bench.evaluator.partition(0)));
     let topology = Topology::embedded().unwrap();
     let evaluator = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap();
     let mut bench = Bench { evaluator, ..bench };
     bench.push_bundle(&broken(), 3);
     bench.push_garbage(4);
-    bench.evaluator.folded(&bench.health);
+    bench.evaluator.tables_loaded();
     let mut sessions = bench.evaluator.partition(0);
     sessions.bundles_announced = 4;
-    assert!(bench.evaluator.has_announcement(&sessions), "of offset 4");
+    assert!(bench.evaluator.has_pending_side_output(&sessions), "of offset 4");
     sessions.bundles_announced = 5;
-    assert!(!bench.evaluator.has_announcement(&sessions));
+    assert!(!bench.evaluator.has_pending_side_output(&sessions));
 }
 
 /// Only an entry of an earlier version has such ids: they are rejected before anything changes.

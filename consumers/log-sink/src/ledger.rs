@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use agentgov_runtime::StageError;
 use agentgov_runtime::sink::store::quote;
 use agentgov_runtime::sink::{NotReady, Record, Store, StoreError};
 use agentgov_schemas::Digest;
 use agentgov_schemas::wire::{Schema, SchemaId};
+use agentgov_service::StageError;
 use serde::Deserialize;
 
 use crate::tables::{SCHEMAS, STAGE};

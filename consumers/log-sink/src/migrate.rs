@@ -4,9 +4,9 @@
 use agentgov_connect::ClickHouseEndpoint;
 use agentgov_runtime::sink::store::quote;
 use agentgov_runtime::sink::{Store, StoreError, protocol};
-use agentgov_runtime::{StageError, Stop};
 use agentgov_schemas::Digest;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::{StageError, Stop};
 use serde::Deserialize;
 
 use crate::tables::{self, CLAIMS, MIGRATIONS};

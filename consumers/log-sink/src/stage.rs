@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
-use agentgov_runtime::backoff::Backoff;
+use agentgov_runtime::SchemaCache;
 use agentgov_runtime::sink::{self, Options, Store};
-use agentgov_runtime::{Health, SchemaCache, StageError, Stop};
 use agentgov_schemas::topology::Topology;
+use agentgov_service::backoff::Backoff;
+use agentgov_service::{Health, StageError, Stop};
 
 use crate::ledger::Ledger;
 use crate::migrate;

@@ -1,9 +1,9 @@
 //! Which topic goes into which table. The names stand in topology.yaml and in the migrations; they must be the same.
 
-use agentgov_runtime::StageError;
 use agentgov_runtime::sink::Route;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{ProducerKind, Stage, Topology};
+use agentgov_service::StageError;
 
 /// The stage's name: also its command, and its entry in topology.yaml.
 pub(crate) const STAGE: &str = "log-sink";

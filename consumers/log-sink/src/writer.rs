@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use agentgov_runtime::sink::native::{Block, Column, Ragged};
 use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
-use agentgov_runtime::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+use agentgov_runtime::{SchemaCache, SchemaLookup};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, record};
+use agentgov_service::{Health, StageError, Stop};
 use serde::Deserialize;
 
 use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};

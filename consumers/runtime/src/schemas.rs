@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{RegistryError, SchemaRegistry};
 use agentgov_schemas::wire::{Schema, SchemaId};
 
-use crate::backoff::Backoff;
-use crate::{Health, StageError, Stop};
+use agentgov_service::backoff::Backoff;
+use agentgov_service::{Health, StageError, Stop};
 
 /// How often an id is asked about again.
 const RECHECK: Duration = Duration::from_secs(10);
@@ -309,6 +309,6 @@ mod tests {
         assert!(!rechecked().unwrap(), "a registry that is away says nothing of the id");
         assert!(rechecked().unwrap(), "it is gone");
         assert!(!rechecked().unwrap(), "it is back");
-        assert_eq!(rechecked().unwrap_err().exit_code(), crate::ExitCode::OtherCluster);
+        assert_eq!(rechecked().unwrap_err().exit_code(), agentgov_service::ExitCode::OtherCluster);
     }
 }

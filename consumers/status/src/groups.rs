@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
-use agentgov_runtime::lag::{Lag, LagReader, Place, places};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
+use agentgov_service::lag::{Lag, LagReader, Place, places};
 use rdkafka::consumer::Consumer as _;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentgov_connect::{describe, read_text};
-use agentgov_runtime::serve::{Readiness, StageReadiness};
+use agentgov_service::serve::{Readiness, StageReadiness};
 use serde::Serialize;
 
 const WITHIN: Duration = Duration::from_secs(3);

@@ -15,6 +15,20 @@ pub enum MissingRole {
     /// No table is fed from the topic.
     #[error("topology: expected a table with `from: {0}`, found none")]
     Table(String),
+    /// A stage names a topic that is not there.
+    #[error("topology: no topic `{0}`")]
+    TopicName(String),
+    /// A topic names a schema that is not there, or one that cannot be read.
+    #[error("topology: no schema `{0}`")]
+    Schema(String),
+    /// A stage lacks a setting that it needs.
+    #[error("topology: expected `{setting}` on stage `{stage}`, found none")]
+    Setting {
+        /// The stage.
+        stage: &'static str,
+        /// The setting, as topology.yaml names it.
+        setting: &'static str,
+    },
 }
 
 impl Topology {

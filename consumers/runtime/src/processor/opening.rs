@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::Outputs;
-use super::outputs::Outgoing;
+use agentgov_processor::Outgoing;
+use agentgov_processor::Outputs;
 
 /// So long after its last record a partition counts as one that does not know the producer: brokers forget it after
 /// `producer.id.expiration.ms`, by default a day.
@@ -68,15 +68,38 @@ impl Opened {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_schemas::subject;
-    use agentgov_schemas::topology::Topology;
+    use agentgov_schemas::state::{Progress, SessionState};
+    use agentgov_schemas::topology::{MissingRole, Topology};
+    use agentgov_schemas::verdict::Origin;
+    use agentgov_schemas::wire::SchemaId;
+    use agentgov_schemas::{reject, subject};
 
-    use super::super::outputs::tests::entries_and_rejects;
     use super::*;
 
+    /// The evaluator's, with an entry of the changelog and a reject for each partition and key in turn.
     fn outputs(of: &[(i32, &str)]) -> Outputs {
-        let of: Vec<_> = of.iter().map(|&(partition, key)| (partition, key, 1)).collect();
-        entries_and_rejects(&of)
+        let topology = Topology::embedded().unwrap();
+        let stage = topology.stage("evaluator").unwrap();
+        let id = |_: &str, _: &_| Ok::<_, MissingRole>(SchemaId(1));
+        let mut outputs = Outputs::new(&topology, stage, id).unwrap();
+        let reject = reject::Reject {
+            stage: "evaluator",
+            reason: "",
+            detail: "",
+            origin: Origin { topic: "t", partition: 0, offset: 0, logged_at: Default::default() },
+            key: b"",
+            size: 0,
+            sha256: agentgov_schemas::Digest::of(b""),
+            head: b"",
+        };
+        for (partition, key) in of {
+            outputs.at_partition(*partition);
+            let progress = Some(Progress { next_offset: 1, bundles_announced: 0 });
+            let entry = SessionState { progress, ..SessionState::of("", "") };
+            outputs.state(key.as_bytes(), Some(&entry)).unwrap();
+            outputs.emit(key.as_bytes(), &reject).unwrap();
+        }
+        outputs
     }
 
     /// What is done to send `outputs`: `s` and `r` are entries and rejects.

@@ -16,9 +16,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use super::stage::{Processor, RestoreValue};
-use crate::stop::Parting;
-use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop, failpoint};
+use crate::{SchemaCache, SchemaLookup};
+use agentgov_processor::{Processor, RestoreValue};
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
 /// broker may have been away for a part of it; behind a second time, that is an error.
@@ -230,7 +231,7 @@ impl Restorer<'_> {
                     let Some((state, progress)) = known.get(&partition) else { continue };
                     let standing = |committed: &BTreeMap<i32, Committed>| {
                         let committed = committed.get(&partition).copied().unwrap_or_default();
-                        committed.standing(*progress, processor.announced(state))
+                        committed.standing(*progress, processor.side_output_watermark(state))
                     };
                     let mut stands = standing(&committed);
                     if let Standing::Ahead { .. } = stands {

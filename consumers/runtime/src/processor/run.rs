@@ -13,17 +13,18 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::assignment::{Change, GroupContext};
 use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
-use super::outputs::Outputs;
 use super::restore::{Restored, Restorer};
-use super::stage::Processor;
 use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
+use crate::SchemaCache;
 use crate::assign::assign;
-use crate::backoff::Backoff;
-use crate::metrics::{ProcessorMetrics, timed};
-use crate::stop::Parting;
-use crate::{Health, SchemaCache, StageError, Stop, failpoint};
+use agentgov_processor::Outputs;
+use agentgov_processor::Processor;
+use agentgov_service::backoff::Backoff;
+use agentgov_service::metrics::{ProcessorMetrics, timed};
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -332,7 +333,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         assign(&self.consumer, &from).map_err(StageError::kafka("assigning"))?;
         self.metrics.partitions.set(restored.len() as f64);
         for Restored { state, .. } in restored.values() {
-            self.work.processor.tenants(state, &mut |tenant| self.work.window.know(tenant.as_bytes()));
+            self.work
+                .processor
+                .for_each_tenant(state, &mut |tenant| self.work.window.know(tenant.as_bytes()));
         }
         self.work.partitions = restored;
         failpoint::edge("processor::restored");

@@ -16,10 +16,11 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::restore::reader;
-use super::stage::{Processor, RestoreValue, TableRecord};
 use crate::assign::assign;
-use crate::stop::Parting;
-use crate::{Health, SchemaCache, SchemaLookup, StageError, Stop};
+use crate::{SchemaCache, SchemaLookup};
+use agentgov_processor::{Processor, RestoreValue, TableRecord};
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop};
 
 /// A reader that has said nothing for so long, not even that it is at the end, is told again where to read: one whose first
 /// request met a broker that was going away has been seen to wait for ever.
@@ -47,6 +48,16 @@ pub(super) struct Folding<'f, P> {
     pub schemas: &'f mut SchemaCache,
     pub health: &'f Health,
     pub stop: &'f Stop,
+}
+
+impl<P: Processor> Folding<'_, P> {
+    /// Sets or clears the reasons that the processor knows.
+    fn report_readiness(&self) {
+        self.processor.readiness(&mut |reason, why| match why {
+            Some(why) => self.health.not_ready(reason, why),
+            None => self.health.clear(reason),
+        });
+    }
 }
 
 /// What following came to.
@@ -104,7 +115,8 @@ impl Tables {
                 }
             }
         }
-        folding.processor.folded(folding.health);
+        folding.processor.tables_loaded();
+        folding.report_readiness();
         folding.health.clear("tables");
         true
     }
@@ -161,7 +173,8 @@ impl Tables {
         };
         if self.controls.as_deref() != Some(topic) {
             let record = TableRecord { topic, offset, logged_at, value };
-            folding.processor.fold(folding.topology, &record, folding.health);
+            folding.processor.update_table(folding.topology, &record);
+            folding.report_readiness();
             return false;
         }
         let control = value

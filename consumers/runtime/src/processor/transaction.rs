@@ -14,12 +14,12 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::Outputs;
 use super::opening::Opened;
-use super::outputs::Outgoing;
-use crate::backoff::Backoff;
-use crate::stop::{LATE, Parting};
-use crate::{Health, StageError, Stop, failpoint};
+use agentgov_processor::Outgoing;
+use agentgov_processor::Outputs;
+use agentgov_service::backoff::Backoff;
+use agentgov_service::stop::{LATE, Parting};
+use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// How long one call to the transaction coordinator may take before it is tried again.
 const CALL: Duration = Duration::from_secs(2);

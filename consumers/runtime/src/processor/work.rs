@@ -11,11 +11,12 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
-use super::outputs::{OutputError, Outputs};
 use super::restore::{Restored, metadata};
 use super::share::{Flood, Place, RejectWindow};
-use super::stage::{Processor, Reject};
-use crate::{SchemaCache, SchemaLookup, StageError};
+use crate::{SchemaCache, SchemaLookup};
+use agentgov_processor::{OutputError, Outputs};
+use agentgov_processor::{Processor, Reject};
+use agentgov_service::StageError;
 
 /// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
 const REJECT_HEAD: usize = 4096;
@@ -160,7 +161,7 @@ impl<'c, P: Processor> Work<'c, P> {
         for (id, partition) in &mut self.partitions {
             let gap = partition.gap.take();
             let next = touched.get(id).copied();
-            if next.is_none() && gap.is_none() && !self.processor.has_announcement(&partition.state) {
+            if next.is_none() && gap.is_none() && !self.processor.has_pending_side_output(&partition.state) {
                 continue;
             }
             partition.next_offset = next.unwrap_or(partition.next_offset);
@@ -176,7 +177,7 @@ impl<'c, P: Processor> Work<'c, P> {
                 .set_offset(Offset::Offset(partition.next_offset))
                 .map_err(StageError::kafka("naming offsets"))?;
             if next.is_none() {
-                named.set_metadata(metadata(self.processor.announced(&partition.state)));
+                named.set_metadata(metadata(self.processor.side_output_watermark(&partition.state)));
             }
         }
         Ok(offsets)

@@ -17,8 +17,8 @@ use super::protocol::{self, Identity, Tail};
 use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
-use crate::metrics::timed;
-use crate::{StageError, failpoint};
+use agentgov_service::metrics::timed;
+use agentgov_service::{StageError, failpoint};
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
 /// membership proven in between, it is someone outside the group.

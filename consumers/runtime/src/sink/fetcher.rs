@@ -7,8 +7,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::group::{self, Notes};
 use super::lane::{Fetching, Lane};
-use crate::StageError;
 use crate::assign::{assign, seek};
+use agentgov_service::StageError;
 
 /// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
 ///

@@ -15,8 +15,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::lane::{MOST_BYTES, MOST_ROWS};
-use crate::stop::{GRACE, Parting};
-use crate::{Health, StageError, Stop};
+use agentgov_service::stop::{GRACE, Parting};
+use agentgov_service::{Health, StageError, Stop};
 
 /// A stop goes unheard for so long.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);

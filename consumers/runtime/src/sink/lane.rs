@@ -10,8 +10,8 @@ use super::native::Block;
 use super::plan::{Month, Place, Plan};
 use super::second::{Answer, Ranges, Reading, Second};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
-use crate::backoff::Backoff;
-use crate::{StageError, Stop, failpoint};
+use agentgov_service::backoff::Backoff;
+use agentgov_service::{StageError, Stop, failpoint};
 
 /// What is gathered goes out at this size, however little time has passed.
 pub(super) const MOST_ROWS: usize = 50_000;

@@ -16,8 +16,8 @@ use super::TopicPartition;
 use super::group::list;
 use super::position::Watermarks;
 use super::protocol::Identity;
-use crate::stop::Parting;
-use crate::{StageError, Stop};
+use agentgov_service::stop::Parting;
+use agentgov_service::{StageError, Stop};
 
 /// A stop goes unheard for so long.
 const ASK: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::marker::{Claims, names_in};
 use super::native::Block;
 use super::store::{MARGIN, Store, StoreError, quote};
-use crate::{Stop, failpoint};
+use agentgov_service::{Stop, failpoint};
 
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 

@@ -19,10 +19,10 @@ use super::probe::Probe;
 use super::second::Second;
 use super::{NotReady, Record, Store, TopicPartition, Writer};
 use crate::assign::whole_millis;
-use crate::backoff::Backoff;
-use crate::metrics::SinkMetrics;
-use crate::stop::Parting;
-use crate::{Health, StageError, Stop, failpoint};
+use agentgov_service::backoff::Backoff;
+use agentgov_service::metrics::SinkMetrics;
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);

@@ -18,8 +18,8 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::TopicPartition;
 use super::group::list;
-use crate::Stop;
 use crate::assign::assign;
+use agentgov_service::Stop;
 
 /// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
 pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
@@ -259,7 +259,7 @@ mod tests {
     use super::super::native::{Block, Column, Int64};
     use super::super::{Headers, NotReady, Pushed, Record, Route, Store, Writer};
     use super::*;
-    use crate::StageError;
+    use agentgov_service::StageError;
 
     const DEADLINE: Duration = Duration::from_secs(60);
 

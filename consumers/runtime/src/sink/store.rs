@@ -10,7 +10,7 @@ use reqwest::Url;
 use reqwest::blocking::{Body, Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use crate::{Health, StageError, Stop};
+use agentgov_service::{Health, StageError, Stop};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than any server keeps an idle connection: one that the server has just closed would look like a doubt.

@@ -6,7 +6,7 @@ use super::TopicPartition;
 use super::headers::Headers;
 use super::native::Block;
 use super::store::{Store, StoreError};
-use crate::StageError;
+use agentgov_service::StageError;
 
 /// A record as Kafka holds it.
 #[derive(Clone, Copy)]

@@ -133,7 +133,7 @@ pub(crate) fn since_epoch() -> f64 {
 }
 
 /// Does `work`, and tells how long it took.
-pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
+pub fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
     histogram.record(began.elapsed());
@@ -141,19 +141,22 @@ pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
 }
 
 /// What a processor's loop tells.
-pub(crate) struct ProcessorMetrics {
+pub struct ProcessorMetrics {
     stage: String,
     records: Counter,
     aborted: Counter,
     batch_records: Histogram,
     step: Histogram,
     commit: Histogram,
-    pub(crate) restore: Histogram,
-    pub(crate) partitions: Gauge,
+    /// Restoring an assignment.
+    pub restore: Histogram,
+    /// Partitions that this process works on.
+    pub partitions: Gauge,
 }
 
 impl ProcessorMetrics {
-    pub(crate) fn new(stage: &str) -> Self {
+    /// Of the processor `stage`.
+    pub fn new(stage: &str) -> Self {
         let stage = stage.to_owned();
         let metrics = Self {
             records: counter!(RECORDS, "stage" => stage.clone()),
@@ -172,7 +175,7 @@ impl ProcessorMetrics {
     }
 
     /// A batch is committed.
-    pub(crate) fn committed(
+    pub fn committed(
         &self,
         records: usize,
         rejects: &BTreeMap<&'static str, u64>,
@@ -190,17 +193,20 @@ impl ProcessorMetrics {
     }
 
     /// A batch is aborted.
-    pub(crate) fn aborted(&self) {
+    pub fn aborted(&self) {
         self.aborted.increment(1);
     }
 }
 
 /// What the sink's loop tells.
-pub(crate) struct SinkMetrics {
+pub struct SinkMetrics {
     records: Counter,
-    pub(crate) claim: Histogram,
-    pub(crate) drain: Histogram,
-    pub(crate) partitions: Gauge,
+    /// Claiming topic-partitions.
+    pub claim: Histogram,
+    /// Waiting until no older insert is under way.
+    pub drain: Histogram,
+    /// Partitions that this process works on.
+    pub partitions: Gauge,
     tables: BTreeMap<String, TableMetrics>,
 }
 
@@ -217,7 +223,8 @@ struct TableMetrics {
 }
 
 impl SinkMetrics {
-    pub(crate) fn new<'t>(stage: &str, tables: impl Iterator<Item = &'t str>) -> Self {
+    /// Of the sink `stage`, which writes `tables`.
+    pub fn new<'t>(stage: &str, tables: impl Iterator<Item = &'t str>) -> Self {
         let tables = tables.map(|table| (table.to_owned(), TableMetrics::new(stage, table))).collect();
         let stage = stage.to_owned();
         Self {
@@ -230,7 +237,7 @@ impl SinkMetrics {
     }
 
     /// Rows are durable.
-    pub(crate) fn inserted(&self, table: &str, rows: usize, took: Duration) {
+    pub fn inserted(&self, table: &str, rows: usize, took: Duration) {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         self.records.increment(u64::from(rows));
         if let Some(metrics) = self.tables.get(table) {
@@ -241,14 +248,14 @@ impl SinkMetrics {
     }
 
     /// Rows before which so many offsets have no record are durable.
-    pub(crate) fn skipped(&self, table: &str, offsets: u64) {
+    pub fn skipped(&self, table: &str, offsets: u64) {
         if let Some(metrics) = self.tables.get(table) {
             metrics.skipped.increment(offsets);
         }
     }
 
     /// An insert was not answered with a plain yes.
-    pub(crate) fn doubt(&self, table: &str, refused_by_fence: bool) {
+    pub fn doubt(&self, table: &str, refused_by_fence: bool) {
         if let Some(metrics) = self.tables.get(table) {
             metrics.doubts.increment(1);
             metrics.claims_lost.increment(u64::from(refused_by_fence));
@@ -256,14 +263,14 @@ impl SinkMetrics {
     }
 
     /// What the look found of a doubtful insert.
-    pub(crate) fn resolved(&self, table: &str, present: bool) {
+    pub fn resolved(&self, table: &str, present: bool) {
         if let Some(metrics) = self.tables.get(table) {
             if present { &metrics.present } else { &metrics.absent }.increment(1);
         }
     }
 
     /// Does `work`, a look at a table, and tells how long it took.
-    pub(crate) fn look<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
+    pub fn look<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
         match self.tables.get(table) {
             Some(metrics) => timed(&metrics.look, work),
             None => work(),

@@ -4,10 +4,8 @@ use std::collections::HashSet;
 
 use agentgov_schemas::Record;
 use agentgov_schemas::subject::Subject;
-use agentgov_schemas::topology::{Stage, Topology, registry_subject};
+use agentgov_schemas::topology::{MissingRole, Stage, Topology, registry_subject};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
-
-use crate::StageError;
 
 /// What the records of a batch led to, in order, not yet sent.
 pub struct Outputs {
@@ -24,6 +22,13 @@ struct Emitter {
     topic: String,
     max_bytes: usize,
     encoder: Encoder<'static>,
+}
+
+/// A position in the outputs of a batch, see [`Outputs::mark`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    records: usize,
+    bytes: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -48,7 +53,7 @@ pub struct Outgoing<'a> {
     /// The value in the wire format; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// A number for topic and partition.
-    pub(super) place: usize,
+    pub place: usize,
 }
 
 /// An output that cannot be sent.
@@ -80,22 +85,19 @@ impl Outputs {
     ///
     /// # Errors
     /// If the topology names what is not there, or `id_of` fails.
-    pub fn new(
+    pub fn new<E: From<MissingRole>>(
         topology: &Topology,
         stage: &Stage,
-        id_of: impl Fn(&str, &Schema) -> Result<SchemaId, StageError>,
-    ) -> Result<Self, StageError> {
+        id_of: impl Fn(&str, &Schema) -> Result<SchemaId, E>,
+    ) -> Result<Self, E> {
         let mut emitters = Vec::new();
         let mut state = None;
         for name in stage.emits.iter().chain(&stage.state) {
-            let topic = topology
-                .topics
-                .get(&name.value)
-                .ok_or_else(|| StageError::Config(format!("topology: no topic `{}`", name.value)))?;
-            let subject = Subject::by_name(&topic.value.schema.value).ok_or_else(|| {
-                StageError::Config(format!("topology: no schema `{}`", topic.value.schema.value))
-            })?;
-            let schema = subject.schema().map_err(|e| StageError::Internal(e.to_string()))?;
+            let topic =
+                topology.topics.get(&name.value).ok_or_else(|| MissingRole::TopicName(name.value.clone()))?;
+            let missing = || MissingRole::Schema(topic.value.schema.value.clone());
+            let subject = Subject::by_name(&topic.value.schema.value).ok_or_else(missing)?;
+            let schema = subject.schema().map_err(|_| missing())?;
             let id = id_of(&registry_subject(&name.value), schema)?;
             if stage.state.as_ref().is_some_and(|s| s.value == name.value) {
                 state = Some(emitters.len());
@@ -113,7 +115,7 @@ impl Outputs {
     /// Puts `record` onto the topic that carries its family, in the partition of the record in work.
     ///
     /// ```compile_fail,E0277
-    /// # use agentgov_runtime::processor::{Outputs, Reject};
+    /// # use agentgov_processor::{Outputs, Reject};
     /// fn emit(outputs: &mut Outputs, reject: &Reject) {
     ///     outputs.emit(b"key", reject); // It is no record: that is agentgov_schemas::reject::Reject.
     /// }
@@ -181,33 +183,35 @@ impl Outputs {
         Ok(())
     }
 
-    pub(super) fn at_partition(&mut self, partition: i32) {
+    /// From here on, outputs go to `partition`.
+    pub fn at_partition(&mut self, partition: i32) {
         self.partition = partition;
     }
 
     /// Where the outputs stand now, for [`Self::take_back`].
-    pub(super) fn mark(&self) -> (usize, usize) {
-        (self.records.len(), self.bytes.len())
+    pub fn mark(&self) -> Mark {
+        Mark { records: self.records.len(), bytes: self.bytes.len() }
     }
 
     /// Forgets what came after `mark`.
-    pub(super) fn take_back(&mut self, (records, bytes): (usize, usize)) {
-        self.records.truncate(records);
-        self.bytes.truncate(bytes);
+    pub fn take_back(&mut self, mark: Mark) {
+        self.records.truncate(mark.records);
+        self.bytes.truncate(mark.bytes);
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.take_back((0, 0));
+        self.take_back(Mark::default());
     }
 
-    pub(super) fn byte_len(&self) -> usize {
+    /// Bytes of all keys and values.
+    pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 
     /// What is to be sent, in order: of each entry of the changelog only the last, since nobody sees what stood there in
     /// between, and compaction would leave no other.
-    pub(super) fn to_send(&self) -> impl Iterator<Item = Outgoing<'_>> {
+    pub fn to_send(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let mut last = HashSet::new();
         let mut superseded = vec![false; self.records.len()];
         for (record, superseded) in self.records.iter().zip(&mut superseded).rev() {
@@ -234,7 +238,7 @@ impl Outputs {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use agentgov_schemas::state::{Progress, SessionState};
     use agentgov_schemas::verdict::Origin;
     use agentgov_schemas::{reject, subject};
@@ -242,10 +246,10 @@ pub(super) mod tests {
     use super::*;
 
     /// The evaluator's, with an entry of the changelog and a reject for each partition, key and next offset in turn.
-    pub(in crate::processor) fn entries_and_rejects(of: &[(i32, &str, i64)]) -> Outputs {
+    fn entries_and_rejects(of: &[(i32, &str, i64)]) -> Outputs {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
-        let mut outputs = Outputs::new(&topology, stage, |_, _| Ok(SchemaId(1))).unwrap();
+        let mut outputs = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(1))).unwrap();
         let reject = reject::Reject {
             stage: "evaluator",
             reason: "",

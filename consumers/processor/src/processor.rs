@@ -5,8 +5,7 @@ use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::Origin;
 use serde::Deserialize;
 
-use super::{OutputError, Outputs};
-use crate::Health;
+use crate::{OutputError, Outputs};
 
 /// A stream processor: what it does to one record. Implementations read no clock and do no I/O, so that the same
 /// records at the same positions give the same outputs.
@@ -56,27 +55,32 @@ pub trait Processor {
         out: &mut Outputs,
     ) -> Result<(), OutputError>;
 
-    /// True if the stage has something to say that no record asked for; then [`Self::finish`] is called for the
-    /// partition although nothing came.
-    fn has_announcement(&self, _partition: &Self::Partition) -> bool {
+    /// True if the partition has an output that no input record leads to; then [`Self::finish`] is called for the partition
+    /// although no record came.
+    fn has_pending_side_output(&self, _partition: &Self::Partition) -> bool {
         false
     }
 
-    /// Names the tenants of which something is known: records of theirs were accepted before.
-    fn tenants(&self, _partition: &Self::Partition, _each: &mut dyn FnMut(&str)) {}
+    /// Calls `each` with every tenant that the partition holds state of: records of theirs were accepted before.
+    fn for_each_tenant(&self, _partition: &Self::Partition, _each: &mut dyn FnMut(&str)) {}
 
-    /// How far the stage has come with what no record asked for: grows with each announcement, and is written by
-    /// [`Self::finish`]. A restore needs it, since an announcement alone leaves the partition's offset as it was.
-    fn announced(&self, _partition: &Self::Partition) -> i64 {
+    /// Returns how far the side outputs are emitted: grows with each one, and is written by [`Self::finish`]. A restore
+    /// compares it, since a side output alone leaves the partition's input offset as it was.
+    fn side_output_watermark(&self, _partition: &Self::Partition) -> i64 {
         0
     }
 
-    /// Folds one record of a governance topic. Never fails: what cannot be used is the stage's to remember and say.
-    fn fold(&mut self, _topology: &Topology, _record: &TableRecord<'_>, _health: &Health) {}
+    /// Applies one record of a global table. Never fails: the stage keeps what it cannot use, and reports it through
+    /// [`Self::readiness`] or a side output.
+    fn update_table(&mut self, _topology: &Topology, _record: &TableRecord<'_>) {}
 
-    /// Called once, at the start, when every governance topic is folded to its end, before the first record: what is folded
-    /// later is new.
-    fn folded(&mut self, _health: &Health) {}
+    /// Called once, at the start, when every global table is read to its end, before the first input record. Records that
+    /// [`Self::update_table`] gets later are new.
+    fn tables_loaded(&mut self) {}
+
+    /// Reports whether the global tables leave the stage ready: calls `report` with each reason that it knows, and with the
+    /// explanation where it holds now.
+    fn readiness(&self, _report: &mut dyn FnMut(&'static str, Option<String>)) {}
 }
 
 /// The value of a changelog record, with the schema that wrote it.

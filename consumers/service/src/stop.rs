@@ -112,7 +112,7 @@ impl Stop {
 
 /// What talks to a broker when it is dropped, as Kafka's clients do: that may take as long as the broker does not answer.
 /// Dropped through this, it is waited for so long and no longer, and ends by itself afterwards.
-pub(crate) struct Parting<T: Send + Sync + 'static> {
+pub struct Parting<T: Send + Sync + 'static> {
     inner: Arc<T>,
     /// After `inner`, since fields are dropped in this order: waits until the thread that has the last share is done.
     ended: Ended,
@@ -125,17 +125,17 @@ struct Ended {
 
 impl<T: Send + Sync + 'static> Parting<T> {
     /// For a member of a group: worth waiting for, since a group that is not told waits for the session to time out.
-    pub(crate) fn member(inner: T) -> Self {
+    pub fn member(inner: T) -> Self {
         Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_secs(2), done: None } }
     }
 
     /// For all else.
-    pub(crate) fn other(inner: T) -> Self {
+    pub fn other(inner: T) -> Self {
         Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_millis(500), done: None } }
     }
 
     /// For a call that is raced with a stop, and for who looks after it.
-    pub(crate) fn share(&self) -> Arc<T> {
+    pub fn share(&self) -> Arc<T> {
         Arc::clone(&self.inner)
     }
 }
