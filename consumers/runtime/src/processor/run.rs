@@ -14,6 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::assignment::{Change, GroupContext};
 use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
 use super::restore::{Restored, Restorer};
+use super::share::RejectWindow;
 use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
@@ -126,6 +127,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         let consumer = Parting::member(consumer);
         let reach = keep_reaching(kafka, &input.value, &consumer.share());
         let limit = stage.reject_share.as_ref().map(|share| share.value);
+        let window = RejectWindow::new(limit, alert_window(&config.topology));
         Ok(Some(Self {
             config,
             changelog: changelog.value.clone(),
@@ -137,7 +139,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             pace: Pace::new(apart),
             trouble: None,
             reached: BTreeMap::new(),
-            work: Work::new(config, &input.value, processor, schemas, outputs, limit),
+            work: Work::new(config, &input.value, processor, schemas, outputs, window),
         }))
     }
 
@@ -371,6 +373,13 @@ impl<'c, P: Processor> Loop<'c, P> {
 fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut SchemaCache) -> Folding<'f, P> {
     let Config { topology, health, stop, .. } = config;
     Folding { processor, topology, schemas, health, stop }
+}
+
+/// How long an alert of a flood is revised: as long as any other.
+fn alert_window(topology: &Topology) -> Duration {
+    const WITHOUT_AN_ALERTER: Duration = Duration::from_hours(1);
+    let window = topology.stages.values().find_map(|stage| stage.value.alert_window.as_ref());
+    window.map_or(WITHOUT_AN_ALERTER, |window| window.value.0)
 }
 
 /// How much of a topic is taken at a time.

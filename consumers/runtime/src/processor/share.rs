@@ -3,9 +3,11 @@
 //! an alert names it.
 //!
 //! Tenants are told by the records' keys, as what is rejected says nothing else. Any client may invent keys, so a tenant counts
-//! once a record of it was accepted, and memory is bounded whatever the keys are.
+//! once a record of it was accepted, and memory is bounded whatever the keys are. Only where nothing was accepted yet, any
+//! two tenants are most of them: then nobody's records are held up but those that would be rejected.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::EscapedBytes;
@@ -22,6 +24,8 @@ const MOST_KEY: usize = 256;
 #[derive(Debug)]
 pub(super) struct RejectWindow {
     limit: Option<RejectShare>,
+    /// How long further windows above the share belong to one alert, by `logged_at`.
+    alert_window: Duration,
     /// Tenants that had records accepted, and whether the share of each was above the limit in the last window that had records
     /// of it.
     known: HashMap<Box<[u8]>, bool>,
@@ -36,6 +40,16 @@ struct Counts {
     records: u32,
     rejects: u32,
     tenants: HashMap<Box<[u8]>, Tenant>,
+    /// The last alert of a flood.
+    alert: Option<FloodAlert>,
+}
+
+/// An alert of a flood, which further windows revise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FloodAlert {
+    pub(super) revision: i32,
+    /// Partition, offset and `logged_at` of the record that opened it.
+    pub(super) first: (i32, i64, Millis),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,13 +76,14 @@ pub(super) struct Place {
 pub(super) enum Flood {
     /// The stage stands still: why.
     Trips(String),
-    /// It goes on. An alert says so, of this record: the first one of the tenant that had most rejects.
-    Alert { at: Place, message: String },
+    /// It goes on. An alert, or the next revision of one, says so, of this record: the first one of the tenant that had most rejects.
+    Alert { alert: FloodAlert, at: Place, message: String },
 }
 
 impl RejectWindow {
-    pub(super) fn new(limit: Option<RejectShare>) -> Self {
-        Self { limit, known: HashMap::new(), committed: Counts::default(), counts: Counts::default() }
+    pub(super) fn new(limit: Option<RejectShare>, alert_window: Duration) -> Self {
+        let (committed, counts) = (Counts::default(), Counts::default());
+        Self { limit, alert_window, known: HashMap::new(), committed, counts }
     }
 
     /// A tenant had records accepted before.
@@ -88,9 +103,9 @@ impl RejectWindow {
         self.committed.clone_from(&self.counts);
     }
 
-    /// Other partitions: what was counted may be of those that are another process's now.
+    /// Other partitions: what was counted may be of those that are another process's now. An alert of before is still revised.
     pub(super) fn restart(&mut self) {
-        self.committed = Counts::default();
+        self.committed = Counts { alert: self.committed.alert, ..Counts::default() };
         self.begin();
     }
 
@@ -138,7 +153,8 @@ impl RejectWindow {
     }
 
     fn end(&mut self, limit: RejectShare) -> Option<Flood> {
-        let counts = std::mem::take(&mut self.counts);
+        let next = Counts { alert: self.counts.alert, ..Counts::default() };
+        let counts = std::mem::replace(&mut self.counts, next);
         let is_above = |rejects: u32, records: u32| f64::from(rejects) > limit.above * f64::from(records);
         for (id, tenant) in &counts.tenants {
             if let Some(above) = self.known.get_mut(id) {
@@ -149,6 +165,18 @@ impl RejectWindow {
             return None;
         }
         let above = self.known.values().filter(|above| **above).count();
+        const UNTIL_RESUMED: &str =
+            "nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended";
+        if self.known.is_empty() {
+            let tenants = counts.tenants.keys().filter(|id| !id.is_empty()).count();
+            if tenants > 1 {
+                return Some(Flood::Trips(format!(
+                    "all of the last {} records, of {tenants} tenants, were rejected, and none was ever accepted: is it the schema registry \
+                     that the producers use?; {UNTIL_RESUMED}",
+                    counts.records
+                )));
+            }
+        }
         let told = format!(
             "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
              that had records accepted before are above it",
@@ -158,9 +186,7 @@ impl RejectWindow {
             self.known.len()
         );
         if 2 * above > self.known.len() {
-            return Some(Flood::Trips(format!(
-                "{told}; nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended"
-            )));
+            return Some(Flood::Trips(format!("{told}; {UNTIL_RESUMED}")));
         }
         // The key decides between equals, so that the same records name the same tenant.
         let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
@@ -175,7 +201,19 @@ impl RejectWindow {
             at.offset,
             reasons.join(", ")
         );
-        Some(Flood::Alert { at, message })
+        let alert = self.alert((at.partition, at.offset, at.logged_at));
+        Some(Flood::Alert { alert, at, message })
+    }
+
+    /// The next revision of the last alert, or a new one if that was opened too long before `at`.
+    fn alert(&mut self, at: (i32, i64, Millis)) -> FloodAlert {
+        let length = i64::try_from(self.alert_window.as_millis()).unwrap_or(i64::MAX);
+        let open = self.counts.alert.filter(|open| at.2.0.saturating_sub(open.first.2.0) <= length);
+        let alert = open.map_or(FloodAlert { revision: 0, first: at }, |open| FloodAlert {
+            revision: open.revision.saturating_add(1),
+            ..open
+        });
+        *self.counts.alert.insert(alert)
     }
 }
 
@@ -191,6 +229,7 @@ mod tests {
 
     use super::*;
 
+    const HOUR: Duration = Duration::from_hours(1);
     const LIMIT: RejectShare = RejectShare { above: 0.1, window: 10 };
 
     /// A window of ten records: of each key, so many that are rejected and so many that are not.
@@ -215,18 +254,18 @@ mod tests {
 
     #[test]
     fn trips_above_the_share_of_a_full_window() {
-        let mut all = RejectWindow::new(Some(LIMIT));
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert_eq!(window(&mut all, &[("a/1", 1, 9)]), None, "one of ten is not above a tenth");
         assert!(trips(window(&mut all, &[("a/1", 2, 8)])));
-        let mut none = RejectWindow::new(None);
+        let mut none = RejectWindow::new(None, HOUR);
         assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "no limit, no trip");
     }
 
     #[test]
     fn one_tenants_flood_is_an_alert_that_names_it() {
-        let mut all = RejectWindow::new(Some(LIMIT));
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert_eq!(window(&mut all, &[("a/1", 0, 5), ("b/1", 0, 5)]), None);
-        let Some(Flood::Alert { at, message }) =
+        let Some(Flood::Alert { at, message, .. }) =
             window(&mut all, &[("b/1", 0, 2), ("a/x\n", 7, 0), ("b/1", 0, 1)])
         else {
             panic!("an alert")
@@ -250,17 +289,57 @@ mod tests {
     }
 
     #[test]
-    fn tenants_that_nobody_knows_stop_nothing() {
-        let mut all = RejectWindow::new(Some(LIMIT));
-        assert!(!trips(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])), "nobody is known");
+    fn tenants_that_nobody_knows_stop_nothing_once_one_is_known() {
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         all.know(b"a");
         assert!(!trips(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
         assert!(trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
     }
 
+    /// As in a new deployment with the wrong registry.
+    #[test]
+    fn a_stage_that_has_accepted_nothing_stops_where_two_tenants_are_rejected() {
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
+        assert!(!trips(window(&mut all, &[("a/1", 5, 0), ("a/2", 5, 0)])), "one tenant's");
+        assert!(!trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "no key is no tenant's");
+        let Some(Flood::Trips(why)) = window(&mut all, &[("a/1", 9, 0), ("b/1", 1, 0)]) else {
+            panic!("it trips")
+        };
+        assert!(why.contains("all of the last 10 records, of 2 tenants, were rejected"), "{why}");
+        assert!(!trips(window(&mut all, &[("a/1", 9, 0), ("b/1", 0, 1)])), "b's is accepted");
+        assert!(!trips(window(&mut all, &[("a/1", 9, 0), ("c/1", 1, 0)])), "only b is known");
+    }
+
+    #[test]
+    fn a_flood_within_the_alert_window_revises_one_alert() {
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
+        all.know(b"a");
+        all.know(b"b");
+        let hour = HOUR.as_millis() as i64;
+        let next = |all: &mut RejectWindow, logged_at: i64, is_committed: bool| {
+            all.begin();
+            let at = (logged_at as i32, 7, Millis(logged_at));
+            let flood = (0..10).find_map(|_| all.count(Some(b"a/1"), Some("empty_value"), at));
+            if is_committed {
+                all.commit();
+            }
+            let Some(Flood::Alert { alert: FloodAlert { revision, first }, .. }) = flood else {
+                panic!("an alert")
+            };
+            (revision, first.2.0)
+        };
+        assert_eq!(next(&mut all, 0, true), (0, 0));
+        assert_eq!(next(&mut all, 1, false), (1, 0), "aborted, and done again");
+        assert_eq!(next(&mut all, 1, true), (1, 0));
+        all.restart();
+        assert_eq!(next(&mut all, hour, true), (2, 0), "exactly at its end it is open");
+        assert_eq!(next(&mut all, hour + 1, true), (0, hour + 1));
+        assert_eq!(next(&mut all, hour, true), (1, hour + 1), "a clock that went back opens no other");
+    }
+
     #[test]
     fn what_is_not_committed_is_not_counted() {
-        let mut all = RejectWindow::new(Some(LIMIT));
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         all.know(b"a");
         let bad = |all: &mut RejectWindow, times| {
             (0..times).filter_map(|_| all.count(Some(b"a/1"), Some("empty_value"), (0, 0, Millis(0)))).count()
@@ -283,19 +362,20 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever the keys are, memory is bounded; and only known tenants stop the stage.
+        /// Whatever the keys are, memory is bounded; and once a tenant is known, only known tenants stop the stage.
         #[test]
         fn memory_is_bounded_and_only_known_tenants_count(
             records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..100),
         ) {
-            let mut all = RejectWindow::new(Some(LIMIT));
+            let mut all = RejectWindow::new(Some(LIMIT), HOUR);
             let mut accepted = std::collections::HashSet::new();
             for (key, rejected) in &records {
                 let flood = all.count(Some(key), rejected.then_some("empty_value"), (0, 0, Millis(0)));
                 if !rejected {
                     accepted.insert(tenant_of(key).to_vec());
                 }
-                prop_assert!(!trips(flood) || !accepted.is_empty());
+                let known_above = all.known.values().filter(|above| **above).count();
+                prop_assert!(!trips(flood) || accepted.is_empty() || 2 * known_above > accepted.len());
                 prop_assert!(all.counts.tenants.len() <= LIMIT.window as usize);
                 prop_assert!(all.known.keys().all(|known| known.len() <= MOST_TENANT));
             }
@@ -305,7 +385,7 @@ mod tests {
 
     #[test]
     fn more_tenants_than_can_be_known_count_for_nothing() {
-        let mut all = RejectWindow::new(Some(LIMIT));
+        let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         for tenant in 0..MOST_TENANTS + 100 {
             all.know(tenant.to_string().as_bytes());
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use agentgov_schemas::alert::{Alert, AlertDecision};
-use agentgov_schemas::topology::RejectShare;
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, wire};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -12,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
 use super::restore::{Restored, metadata};
-use super::share::{Flood, Place, RejectWindow};
+use super::share::{Flood, FloodAlert, Place, RejectWindow};
 use crate::{SchemaCache, SchemaLookup};
 use agentgov_processor::{OutputError, Outputs};
 use agentgov_processor::{Processor, Reject};
@@ -54,7 +53,7 @@ impl<'c, P: Processor> Work<'c, P> {
         processor: P,
         schemas: SchemaCache,
         outputs: Outputs,
-        limit: Option<RejectShare>,
+        window: RejectWindow,
     ) -> Self {
         Self {
             config,
@@ -64,7 +63,7 @@ impl<'c, P: Processor> Work<'c, P> {
             outputs,
             partitions: BTreeMap::new(),
             tripped: None,
-            window: RejectWindow::new(limit),
+            window,
             rejected: BTreeMap::new(),
             refused: HashMap::new(),
         }
@@ -124,7 +123,7 @@ impl<'c, P: Processor> Work<'c, P> {
             match self.window.count(message.key(), step.err().map(|reject| reject.reason), place) {
                 None => {}
                 Some(Flood::Trips(why)) => self.tripped = Some(why),
-                Some(Flood::Alert { at, message }) => self.alert(&at, &message)?,
+                Some(Flood::Alert { alert, at, message }) => self.alert(alert, &at, &message)?,
             }
             touched.insert(message.partition(), message.offset() + 1);
         }
@@ -183,24 +182,32 @@ impl<'c, P: Processor> Work<'c, P> {
         Ok(offsets)
     }
 
-    /// Emits an alert of a flood of rejects that does not stop the stage, in the partition of the record that it names.
-    fn alert(&mut self, at: &Place, message: &str) -> Result<(), StageError> {
+    /// Emits an alert of a flood of rejects that does not stop the stage, or the next revision of one, in the partition of the
+    /// record that it names.
+    fn alert(&mut self, alert: FloodAlert, at: &Place, message: &str) -> Result<(), StageError> {
         let stage = &self.config.stage;
         tracing::error!(stage, message, "a flood of rejects");
         let session_id = format!("rejects/{stage}");
         let Place { partition, offset, logged_at, .. } = *at;
         let origin = Origin { topic: &self.input, partition, offset, logged_at };
+        let FloodAlert { revision, first: (first_partition, first_offset, opened_at) } = alert;
+        let first_origin = Origin {
+            topic: &self.input,
+            partition: first_partition,
+            offset: first_offset,
+            logged_at: opened_at,
+        };
         let id = Digest::of_parts([
             OURSELVES.as_bytes(),
             session_id.as_bytes(),
             REJECT_FLOOD.as_bytes(),
             self.input.as_bytes(),
-            &partition.to_be_bytes(),
-            &offset.to_be_bytes(),
+            &first_partition.to_be_bytes(),
+            &first_offset.to_be_bytes(),
         ]);
         let alert = Alert {
             alert_id: &id.to_string(),
-            revision: 0,
+            revision,
             tenant_id: OURSELVES,
             environment: "",
             session_id: &session_id,
@@ -215,9 +222,9 @@ impl<'c, P: Processor> Work<'c, P> {
             call_index: None,
             message,
             occurred_at: Micros(logged_at.0.saturating_mul(1000)),
-            opened_at: logged_at,
+            opened_at,
             origin,
-            first_origin: origin,
+            first_origin,
             bundle_digest: None,
         };
         let key = SessionKey { tenant_id: OURSELVES, session_id: &session_id }.to_bytes();
