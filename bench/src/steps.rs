@@ -131,7 +131,7 @@ pub fn step(
                 };
                 let origin = origin(offset);
                 if step == Step::Evaluate {
-                    let step = kernel.step(session, &event, &origin);
+                    let step = kernel.step(session, &event, &origin).map_err(|e| StepError(e.to_string()))?;
                     sum += step.changes.len() + usize::from(step.verdict.is_some());
                 } else {
                     if event.is_judged() {
@@ -266,7 +266,7 @@ impl Known {
         let mut agents = AgentTable::default();
         agents.fold(&entry, 0);
         let mut bundles = BundleTable::default();
-        if let Folded::Refused(refused) = bundles.fold(&bundle, 0) {
+        if let Folded::Refused(refused) = bundles.fold(&bundle, 0, Millis(0)) {
             return Err(StepError(format!("the bundle is refused: {refused:?}")));
         }
         let active = bundles.active(environment).map(std::sync::Arc::clone);

@@ -104,7 +104,7 @@ fn steps(records: &[Record<'_>]) {
         };
         let name = (event.tenant_id.to_owned(), event.session_id.to_owned());
         let session = sessions.entry(name).or_default();
-        let step = kernel.step(session, &event, &origin);
+        let step = kernel.step(session, &event, &origin).expect("no invariant is broken");
         assert_eq!(step.verdict.is_some(), event.is_judged());
         if let Some(judgement) = &step.verdict {
             verdicts.encode(&judgement.verdict(&event, &origin)).expect("a verdict fits its schema");

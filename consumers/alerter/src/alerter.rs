@@ -76,7 +76,7 @@ impl Processor for Alerter {
             for (subject, window) in closed {
                 windows.put(subject, window);
             }
-            Reject::new("output_refused", error.to_string())
+            Reject::of_output(&error)
         })
     }
 
@@ -129,7 +129,7 @@ fn raise(
     };
     let action = verdict.origin;
     let window = match windows.get(&subject) {
-        Some(open) => Window { revision: open.revision + 1, ..open.clone() },
+        Some(open) => Window { revision: open.revision.saturating_add(1), ..open.clone() },
         None => Window {
             alert_id: alert_id(&subject, &action),
             revision: 0,

@@ -402,7 +402,10 @@ impl<'s> Run<'s, '_> {
         let items = range
             .as_iterable()
             .ok_or_else(|| erred(format!("expected a list or a map, found {}", type_of(range.as_ref()))))?;
-        self.scope.budget.charge(range.as_sizer().map_or(0, length))?;
+        let sizer = range
+            .as_sizer()
+            .ok_or_else(|| erred("expected a list or a map, found a value without a size"))?;
+        self.scope.budget.charge(length(sizer))?;
         // A fact that is not there may be what decides.
         let incomplete =
             range.downcast_ref::<Kind>().is_some_and(|kind| kind.is_uncertain(self.scope.forgets()));

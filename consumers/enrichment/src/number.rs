@@ -39,7 +39,7 @@ impl Decimal {
         let digits = [whole.as_bytes(), fraction.as_bytes()].concat();
         let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
         let end = digits.iter().rposition(|digit| *digit != b'0').map_or(zeros, |last| last + 1);
-        let digits = digits.get(zeros..end).unwrap_or_default();
+        let digits = digits.get(zeros..end)?;
         if digits.is_empty() {
             return Some(Self { negative: false, exponent: 0, digits: Box::default() });
         }
@@ -111,7 +111,7 @@ pub(crate) fn read(token: &str) -> Option<Box<dyn Val>> {
         return Decimal::parse(token).map(|decimal| Box::new(decimal) as Box<dyn Val>);
     }
     let double = token.parse::<f64>().ok()?;
-    let mantissa = token.split(['e', 'E']).next().unwrap_or_default();
+    let mantissa = token.split(['e', 'E']).next()?;
     let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
     if double.is_normal() && digits <= DIGITS_OF_A_DOUBLE {
         return Some(Box::new(CelDouble::from(double)));

@@ -201,7 +201,7 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
     let sources =
         vec![SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None }];
     let header = SessionHeader { events: 10, sources, ..Session::new().header() };
-    session.restore_header(&header);
+    session.restore_header(&header).unwrap();
     let unknown = || Some(vec![finding::SEQUENCE_UNKNOWN]);
     let steps =
         [(9, unknown()), (9, None), (10, Some(vec![])), (4, unknown()), (4, None), (12, Some(vec![]))];
@@ -209,7 +209,7 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
         assert_eq!(findings(&mut session, &bare("p", sequence)), expected, "{sequence}");
         // And after any restart.
         let mut again = Session::new();
-        again.restore_header(&session.header());
+        again.restore_header(&session.header()).unwrap();
         assert_eq!(again.header(), session.header());
         session = again;
     }
@@ -223,14 +223,14 @@ fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() 
     let mut session = Session::new();
     let sources =
         vec![SourceSequence { id: "old", sequence: 4, recent: b"", blocks: 0, unknown_through: None }];
-    session.restore_header(&SessionHeader { events: 5, sources, ..Session::new().header() });
+    session.restore_header(&SessionHeader { events: 5, sources, ..Session::new().header() }).unwrap();
     for sequence in 0..MOST_NUMBERS {
         findings(&mut session, &bare("new", sequence));
     }
     let limit = finding::SEQUENCE_LIMIT;
     assert_eq!(findings(&mut session, &bare("old", 100)), Some(vec![limit]));
     let mut restored = Session::new();
-    restored.restore_header(&session.header());
+    restored.restore_header(&session.header()).unwrap();
     for change in session.all_gone() {
         if let Change::NumbersGone { source, block } = change {
             restored.restore_numbers(&session.numbers(&source, block).unwrap()).unwrap();
@@ -305,13 +305,13 @@ proptest! {
             if restart {
                 let mut restored = Session::new();
                 if !entries_first {
-                    restored.restore_header(&session.header());
+                    restored.restore_header(&session.header()).unwrap();
                 }
                 for ((source, block), numbers) in &changelog {
                     let numbers = agentgov_schemas::state::Numbers { source, block: *block, numbers };
                     restored.restore_numbers(&numbers).unwrap();
                 }
-                restored.restore_header(&session.header());
+                restored.restore_header(&session.header()).unwrap();
                 prop_assert_eq!(restored.header(), session.header());
                 let gone = restored.all_gone();
                 prop_assert_eq!(&gone, &session.all_gone());
@@ -320,4 +320,24 @@ proptest! {
             }
         }
     }
+}
+
+/// Taken over with a default, numbers would be lost, and an event that comes again would count as new.
+#[test]
+fn header_or_tombstone_that_cannot_be_ours_is_refused() {
+    let source = SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None };
+    let many = [0; 17 * 24];
+    for wrong in [
+        SourceSequence { blocks: -1, ..source },
+        SourceSequence { blocks: 4096, ..source },
+        SourceSequence { recent: &[0; 23], ..source },
+        SourceSequence { recent: &many, ..source },
+    ] {
+        let header = SessionHeader { sources: vec![wrong], ..Session::new().header() };
+        let error = Session::new().restore_header(&header).unwrap_err();
+        assert!(error.contains("found"), "{error}");
+    }
+    assert!(Session::new().restore_numbers_gone("p", -1).is_err());
+    assert!(Session::new().restore_numbers_gone("p", 4096).is_err());
+    assert!(Session::new().restore_numbers_gone("p", 4095).is_ok());
 }

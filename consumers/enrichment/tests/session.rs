@@ -270,7 +270,7 @@ proptest! {
             };
             for change in &changes {
                 match change {
-                    Change::Header => restored.restore_header(&fed.session.header()),
+                    Change::Header => restored.restore_header(&fed.session.header()).unwrap(),
                     Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()),
                     Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
                     Change::FactGone { kind, key } => restored.restore_fact_gone(kind, key),
@@ -278,7 +278,9 @@ proptest! {
                     Change::Numbers { source, block } => {
                         restored.restore_numbers(&fed.session.numbers(source, *block).unwrap()).unwrap();
                     }
-                    Change::NumbersGone { source, block } => restored.restore_numbers_gone(source, *block),
+                    Change::NumbersGone { source, block } => {
+                        restored.restore_numbers_gone(source, *block).unwrap();
+                    }
                 }
             }
             prop_assert_eq!(restored.header(), fed.session.header());

@@ -1,9 +1,7 @@
 //! The step, its changelog and its tables.
 
-use std::collections::BTreeMap;
-
 use agentgov_enrichment::{AgentTable, Change, Session};
-use agentgov_policy::{BundleTable, Folded, Kernel, Scenes};
+use agentgov_policy::{BundleTable, Folded, InternalError, Kernel, Scenes};
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::ID_BYTES;
@@ -28,8 +26,8 @@ pub struct Evaluator {
     refusals: Refusals,
     /// Each session is copied before a step: one has failed that had no copy, and cost a restore. There may be more of its kind.
     copies: bool,
-    /// While the tables are folded to their end: when each bundle was logged, by its offset.
-    starting: Option<BTreeMap<i64, Millis>>,
+    /// The tables are being folded to their end.
+    is_starting: bool,
     limits: SessionLimits,
     /// Of the topic of actions.
     partitions: i32,
@@ -52,7 +50,7 @@ impl Evaluator {
             scenes: Scenes::default(),
             refusals: Refusals::new(bundles_topic),
             copies: false,
-            starting: Some(BTreeMap::new()),
+            is_starting: true,
             limits: limits.value,
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
@@ -76,7 +74,7 @@ impl Processor for Evaluator {
         value: Option<RestoreValue<'_>>,
     ) -> Result<Option<i64>, RestoreError> {
         let Some(value) = value else {
-            forget(sessions, &keys::parse(key)?);
+            forget(sessions, &keys::parse(key)?)?;
             return Ok(None);
         };
         let state: SessionState<'_> = value.decode()?;
@@ -84,13 +82,14 @@ impl Processor for Evaluator {
             sessions.bundles_announced = progress.bundles_announced;
             return Ok(Some(progress.next_offset));
         }
-        let now = state.header.as_ref().map_or_else(Default::default, |header| header.last_logged_at);
+        // An entry that stands before its header, or is left over of a session, has no time of its own.
+        let now = state.header.as_ref().map_or(Millis(0), |header| header.last_logged_at);
         let Some(stepped) = sessions.to_step(state.tenant_id, state.session_id, now) else {
-            return Ok(None);
+            return Err(RestoreError(lost(state.tenant_id, state.session_id)));
         };
         let session = &mut stepped.kept.session;
         if let Some(header) = &state.header {
-            session.restore_header(header);
+            session.restore_header(header).map_err(RestoreError)?;
         }
         if let Some(fact) = &state.fact {
             session.restore_fact(fact);
@@ -120,7 +119,7 @@ impl Processor for Evaluator {
         let stepped = expired
             .iter()
             .try_for_each(|kept| bury(&kept.name.0, &kept.name.1, &kept.session, out))
-            .map_err(|e| refused(&e))
+            .map_err(|e| Reject::of_output(&e))
             .and_then(|()| self.step_session(sessions, origin, event, out));
         if stepped.is_err() {
             expired.into_iter().for_each(|kept| sessions.put_back(kept));
@@ -171,17 +170,17 @@ impl Processor for Evaluator {
             }
             return;
         }
-        match (value.and_then(|value| value.decode::<Bundle<'_>>()), &mut self.starting) {
-            (Ok(bundle), Some(starting)) => {
-                self.bundles.keep(&bundle, record.offset);
-                starting.insert(record.offset, record.logged_at);
+        match value.and_then(|value| value.decode::<Bundle<'_>>()) {
+            Ok(bundle) if self.is_starting => {
+                self.bundles.keep(&bundle, record.offset, record.logged_at);
             }
-            (Ok(bundle), None) => {
-                if let Folded::Refused(refused) = self.bundles.fold(&bundle, record.offset) {
-                    self.refusals.add(&refused, record.logged_at);
+            Ok(bundle) => {
+                let folded = self.bundles.fold(&bundle, record.offset, record.logged_at);
+                if let Folded::Refused(refused) = folded {
+                    self.refusals.add(&refused);
                 }
             }
-            (Err(error), _) => {
+            Err(error) => {
                 self.bundles.skip(record.offset);
                 self.refusals.add_unreadable(record, &error.to_string());
             }
@@ -189,12 +188,10 @@ impl Processor for Evaluator {
     }
 
     fn tables_loaded(&mut self) {
-        let logged = self.starting.take().unwrap_or_default();
+        self.is_starting = false;
         let settled = self.bundles.settle();
-        tracing::info!(pushed = logged.len(), compiled = settled.compiled, "bundles");
-        for refused in &settled.refused {
-            self.refusals.add(refused, logged.get(&refused.offset).copied().unwrap_or(Millis(0)));
-        }
+        tracing::info!(pushed = settled.pushed, compiled = settled.compiled, "bundles");
+        settled.refused.iter().for_each(|refused| self.refusals.add(refused));
     }
 
     /// Not ready while the last bundle of an environment does not load.
@@ -207,7 +204,7 @@ impl Processor for Evaluator {
                 refused.offset,
                 refused.name,
                 refused.version,
-                refused.problems.first().map(ToString::to_string).unwrap_or_default()
+                refused.first_problem()
             )
         });
         report("bundle", why);
@@ -231,28 +228,29 @@ impl Evaluator {
         let Some(Stepped { kept, unsaid, is_new }) =
             sessions.to_step(tenant_id, session_id, origin.logged_at)
         else {
-            return Ok(());
+            return Err(Reject::internal(lost(tenant_id, session_id)));
         };
         let fits = out.state_fits(most_bytes(event, &kept.session));
         let before = (!is_new && (self.copies || !fits)).then(|| kept.session.clone());
-        let error = match self.judge(&mut kept.session, origin, event, fits, out) {
+        let failed = match self.judge(&mut kept.session, origin, event, fits, out) {
             Ok(header_is_unsaid) => {
                 if header_is_unsaid {
                     unsaid.add(kept);
                 }
                 return Ok(());
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
         match before {
             Some(before) => kept.session = before,
             None if is_new => sessions.take_back_new(tenant_id, session_id, origin.logged_at),
+            None if failed.is_unchanged => {}
             None => {
                 self.copies = true;
-                return Err(Reject { undo: true, ..refused(&error) });
+                return Err(Reject { undo: true, ..failed.reject });
             }
         }
-        Err(refused(&error))
+        Err(failed.reject)
     }
 
     /// Takes `event` into its session, and writes what that leads to. True if the header of the session is still to be written:
@@ -264,7 +262,7 @@ impl Evaluator {
         event: &ActionEvent<'_>,
         fits: bool,
         out: &mut Outputs,
-    ) -> Result<bool, OutputError> {
+    ) -> Result<bool, FailedStep> {
         let kernel = Kernel {
             agents: &self.agents,
             bundles: &self.bundles,
@@ -273,7 +271,7 @@ impl Evaluator {
             bundles_topic: &self.bundles_topic,
             scenes: &self.scenes,
         };
-        let step = kernel.step(session, event, origin);
+        let step = kernel.step(session, event, origin).map_err(FailedStep::unchanged)?;
         for finding in &step.findings {
             tracing::warn!(
                 topic = origin.topic,
@@ -339,8 +337,8 @@ fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
 }
 
 /// Takes away what a tombstone of the changelog names.
-fn forget(sessions: &mut Sessions, key: &Key) {
-    let Key::Session { tenant_id, session_id, entry } = key else { return };
+fn forget(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
+    let Key::Session { tenant_id, session_id, entry } = key else { return Ok(()) };
     match entry {
         Entry::Header => {
             sessions.remove(tenant_id, session_id);
@@ -357,10 +355,11 @@ fn forget(sessions: &mut Sessions, key: &Key) {
         }
         Entry::Numbers { source, block } => {
             if let Some(session) = sessions.get_mut(tenant_id, session_id) {
-                session.restore_numbers_gone(source, *block);
+                session.restore_numbers_gone(source, *block).map_err(RestoreError)?;
             }
         }
     }
+    Ok(())
 }
 
 /// Tombstones for all that the changelog holds of a session.
@@ -380,16 +379,34 @@ fn write(
     out: &mut Outputs,
 ) -> Result<(), OutputError> {
     let mut entry = SessionState::of(tenant_id, session_id);
-    match change {
-        Change::Header => entry.header = Some(session.header()),
-        Change::Fact { kind, key } => entry.fact = session.fact(kind, key),
-        Change::Call { call_id } => entry.call = session.call(call_id),
-        Change::Numbers { source, block } => entry.numbers = session.numbers(source, *block),
-        Change::FactGone { .. } | Change::CallGone { .. } | Change::NumbersGone { .. } => {}
+    // A tombstone in the place of an entry that is not there would lose it without a word.
+    let is_there = match change {
+        Change::Header => {
+            entry.header = Some(session.header());
+            true
+        }
+        Change::Fact { kind, key } => {
+            entry.fact = session.fact(kind, key);
+            entry.fact.is_some()
+        }
+        Change::Call { call_id } => {
+            entry.call = session.call(call_id);
+            entry.call.is_some()
+        }
+        Change::Numbers { source, block } => {
+            entry.numbers = session.numbers(source, *block);
+            entry.numbers.is_some()
+        }
+        Change::FactGone { .. } | Change::CallGone { .. } | Change::NumbersGone { .. } => {
+            return out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, change)?, None);
+        }
+    };
+    if !is_there {
+        return Err(OutputError::Encode(format!(
+            "expected an entry for {change:?} in the session, found none"
+        )));
     }
-    let is_there =
-        entry.header.is_some() || entry.fact.is_some() || entry.call.is_some() || entry.numbers.is_some();
-    out.state(&key_of(tenant_id, session_id, change)?, is_there.then_some(&entry))
+    out.state(&key_of(tenant_id, session_id, change)?, Some(&entry))
 }
 
 fn key_of(tenant_id: &str, session_id: &str, change: &Change) -> Result<Vec<u8>, OutputError> {
@@ -429,6 +446,97 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
     }
 }
 
-fn refused(error: &OutputError) -> Reject {
-    Reject::new("output_refused", error.to_string())
+/// A step that failed.
+struct FailedStep {
+    reject: Reject,
+    /// The session is as it was.
+    is_unchanged: bool,
+}
+
+impl FailedStep {
+    fn unchanged(error: InternalError) -> Self {
+        Self { reject: Reject::internal(error.to_string()), is_unchanged: true }
+    }
+}
+
+impl From<OutputError> for FailedStep {
+    fn from(error: OutputError) -> Self {
+        Self { reject: Reject::of_output(&error), is_unchanged: false }
+    }
+}
+
+fn lost(tenant_id: &str, session_id: &str) -> String {
+    format!("expected session {session_id} of tenant {tenant_id} in memory, found none")
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::Digest;
+    use agentgov_schemas::Micros;
+    use agentgov_schemas::event::{Agent, Payload, Source, ToolCall};
+    use agentgov_schemas::topology::MissingRole;
+    use agentgov_schemas::verdict::Origin;
+    use agentgov_schemas::wire::SchemaId;
+
+    use super::*;
+
+    fn call(session_id: &str) -> ActionEvent<'_> {
+        let data = b"{}";
+        let arguments = Payload { data, sha256: Digest::of(data), media_type: "", redacted: false };
+        ActionEvent {
+            event_id: "e",
+            r#type: catalogue::TOOL_INVOKED,
+            tenant_id: "t",
+            environment: "demo",
+            session_id,
+            session_label: None,
+            source: Source { id: "p", sequence: 0 },
+            occurred_at: Micros(0),
+            agent: Agent { id: "a", name: None, version: None },
+            actor: None,
+            trace: None,
+            message: None,
+            tool: Some(ToolCall { name: "look", call_id: "c", arguments }),
+            result: None,
+            llm: None,
+            decision: None,
+            approval: None,
+            closing: None,
+        }
+    }
+
+    /// A commit without it would leave the event without a verdict for ever.
+    #[test]
+    fn event_whose_session_is_lost_is_rejected_and_others_go_on() {
+        let topology = Topology::embedded().unwrap();
+        let stage = topology.stage("evaluator").unwrap();
+        let mut evaluator = Evaluator::new(&topology, stage).unwrap();
+        let mut out = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(1))).unwrap();
+        let mut sessions = evaluator.partition(0);
+        let mut step = |sessions: &mut Sessions, session_id: &str, offset: i64| {
+            let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(offset) };
+            evaluator.step(sessions, &origin, &call(session_id), &mut out)
+        };
+        step(&mut sessions, "lost", 0).unwrap();
+        sessions.lose("t", "lost");
+        let reject = step(&mut sessions, "lost", 1).unwrap_err();
+        assert_eq!((reject.reason, reject.undo), ("internal", false));
+        step(&mut sessions, "other", 2).unwrap();
+    }
+
+    #[test]
+    fn changed_entry_that_is_not_there_is_an_error_and_no_tombstone() {
+        let topology = Topology::embedded().unwrap();
+        let stage = topology.stage("evaluator").unwrap();
+        let mut out = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(1))).unwrap();
+        for change in [
+            Change::Fact { kind: "k".into(), key: "x".into() },
+            Change::Call { call_id: "c".into() },
+            Change::Numbers { source: "p".into(), block: 0 },
+        ] {
+            let error = write("t", "s", &Session::new(), &change, &mut out).unwrap_err();
+            assert_eq!(Reject::of_output(&error).reason, "internal", "{change:?}");
+        }
+        assert_eq!(out.iter().count(), 0);
+    }
 }

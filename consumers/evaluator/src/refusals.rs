@@ -35,12 +35,12 @@ impl Refusals {
     }
 
     /// Remembers a bundle that does not load.
-    pub fn add(&mut self, refused: &Refused, logged_at: Millis) {
-        let problem = refused.problems.first().map(ToString::to_string).unwrap_or_default();
+    pub fn add(&mut self, refused: &Refused) {
+        let problem = refused.first_problem();
         let more = refused.problems.len().saturating_sub(1);
         self.insert(Refusal {
             offset: refused.offset,
-            logged_at,
+            logged_at: refused.logged_at,
             environment: refused.environments.join(","),
             name: refused.name.clone(),
             pushed_by: refused.pushed_by.clone(),

@@ -74,12 +74,20 @@ impl Sessions {
         }
     }
 
-    /// The session, made if it is new, and where to note that its header is to be said. `None` does not happen.
+    /// The session, made if it is new, and where to note that its header is to be said. `None` if it is not where it is known
+    /// to be: an error of ours.
     pub fn to_step(&mut self, tenant_id: &str, session_id: &str, now: Millis) -> Option<Stepped<'_>> {
         let known = self.place(tenant_id, session_id);
         let place = known.unwrap_or_else(|| self.insert(tenant_id, session_id, now));
         let kept = self.kept.get_mut(place)?;
         Some(Stepped { kept, unsaid: &mut self.unsaid, is_new: known.is_none() })
+    }
+
+    /// Breaks what [`Self::to_step`] relies on.
+    #[cfg(test)]
+    pub fn lose(&mut self, tenant_id: &str, session_id: &str) {
+        let place = self.place(tenant_id, session_id).unwrap();
+        self.kept.remove(place);
     }
 
     /// Takes back a session that [`Self::to_step`] made at `now`.
@@ -195,7 +203,7 @@ mod tests {
             ended: false,
             limited: false,
         };
-        sessions.get_mut("t", session).unwrap().restore_header(&header);
+        sessions.get_mut("t", session).unwrap().restore_header(&header).unwrap();
     }
 
     fn expired(sessions: &mut Sessions, now: i64) -> Vec<String> {

@@ -10,6 +10,7 @@ use agentgov_schemas::yaml::Problem;
 use crate::draft::{Draft, Sources};
 use crate::files::BundleFiles;
 use crate::index::Index;
+use crate::internal::InternalError;
 use crate::manifest::Manifest;
 use crate::policy::Policy;
 
@@ -41,15 +42,15 @@ impl Bundle {
         tools: Tools,
         policies: Vec<(Policy, cedar_policy::Policy)>,
         warnings: Vec<Problem>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, InternalError> {
+        Ok(Self {
             manifest,
             digest,
-            index: Index::new(policies.iter().map(|(_, cedar)| cedar), &tools),
+            index: Index::new(policies.iter().map(|(_, cedar)| cedar), &tools)?,
             tools,
             policies: policies.into_iter().map(|(policy, _)| (policy.id.clone(), Arc::new(policy))).collect(),
             warnings,
-        }
+        })
     }
 
     /// SHA-256 over its files: its name for ever.
@@ -90,6 +91,12 @@ impl Bundle {
     /// Its tool definitions.
     pub const fn tools(&self) -> &Tools {
         &self.tools
+    }
+
+    /// Breaks what judging relies on.
+    #[cfg(test)]
+    pub(crate) fn lose_policy(&mut self, id: &str) {
+        self.policies.remove(id).unwrap();
     }
 
     pub(crate) const fn index(&self) -> &Index {

@@ -14,6 +14,8 @@ use cedar_policy::{
 };
 use chrono::{DateTime, SecondsFormat};
 
+use crate::internal::InternalError;
+
 /// The type of principals.
 pub(crate) static AGENT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Agent"));
 /// The type of resources.
@@ -163,12 +165,12 @@ impl Scene {
     /// Of an agent that calls a tool of this `effect`.
     ///
     /// # Errors
-    /// In words: Cedar does not take a value. None is known that it would not.
+    /// If Cedar does not take a value. None is known that it would not.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
         effect: Effect,
         agent: Option<&Agent>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, InternalError> {
         let action = Act::of(event).uid();
         let principal = uid(&AGENT, &format!("{}/{}", event.tenant_id, event.agent.id));
         let resource = tool_uid(event.tool.as_ref().map_or("", |tool| tool.name));
@@ -180,12 +182,12 @@ impl Scene {
                     HashMap::from([("effect".to_owned(), text(effect.as_str()))]),
                     HashSet::from([effect_uid(effect)]),
                 )
-                .map_err(|e| e.to_string())?,
+                .map_err(InternalError::new)?,
                 Entity::new_no_attrs(action.clone(), HashSet::from([act_group()])),
             ],
             None,
         )
-        .map_err(|e| e.to_string())?;
+        .map_err(InternalError::new)?;
         Ok(Self { principal, action, resource, entities, grants: OnceLock::new() })
     }
 
@@ -195,8 +197,8 @@ impl Scene {
     /// Those of `ask`.
     pub(crate) fn grants(
         &self,
-        ask: impl FnOnce() -> Result<Answer, String>,
-    ) -> Result<Cow<'_, Answer>, String> {
+        ask: impl FnOnce() -> Result<Answer, InternalError>,
+    ) -> Result<Cow<'_, Answer>, InternalError> {
         let answer = match self.grants.get() {
             Some(answer) => answer,
             None => {
@@ -219,19 +221,19 @@ impl<'s> Question<'s> {
     /// About `event`, with what is `wanted` of the context.
     ///
     /// # Errors
-    /// In words: Cedar does not take a value. None is known that it would not.
+    /// If Cedar does not take a value. None is known that it would not.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
         scene: &'s Scene,
         session: &Session,
         known: &Known,
         wanted: &Wanted,
-    ) -> Result<Self, String> {
-        let pairs = context(event, session, known, wanted);
-        let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
+    ) -> Result<Self, InternalError> {
+        let pairs = context(event, session, known, wanted)?;
+        let context = Context::from_pairs(pairs).map_err(InternalError::new)?;
         let Scene { principal, action, resource, .. } = scene;
         let request = Request::new(principal.clone(), action.clone(), resource.clone(), context, None)
-            .map_err(|e| e.to_string())?;
+            .map_err(InternalError::new)?;
         Ok(Self { request, scene })
     }
 
@@ -253,14 +255,14 @@ impl<'s> Question<'s> {
     }
 }
 
-fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, String> {
+fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, InternalError> {
     let mut attributes = HashMap::new();
     attributes.insert("state".to_owned(), text(agent.map_or("unregistered", |agent| agent.state.as_str())));
     if let Some(agent) = agent {
         attributes.insert("owner".to_owned(), text(&agent.owner));
     }
     let roles = agent.into_iter().flat_map(|agent| &agent.roles).map(|role| uid(&ROLE, role)).collect();
-    Entity::new(principal, attributes, roles).map_err(|e| e.to_string())
+    Entity::new(principal, attributes, roles).map_err(InternalError::new)
 }
 
 /// Exactly what [`crate::schema::CONTEXT`] and the derived values declare, as far as it is wanted.
@@ -269,37 +271,41 @@ fn context(
     session: &Session,
     known: &Known,
     wanted: &Wanted,
-) -> Vec<(String, RestrictedExpression)> {
+) -> Result<Vec<(String, RestrictedExpression)>, InternalError> {
+    type Attribute = Result<Option<RestrictedExpression>, InternalError>;
     let mut pairs = Vec::new();
-    let mut add = |name: &str, value: &dyn Fn() -> Option<RestrictedExpression>| {
+    let mut add = |name: &str, value: &dyn Fn() -> Attribute| -> Result<(), InternalError> {
         if wanted.has(name) {
-            pairs.extend(value().map(|value| (name.to_owned(), value)));
+            pairs.extend(value()?.map(|value| (name.to_owned(), value)));
         }
+        Ok(())
     };
-    add("environment", &|| Some(text(event.environment)));
-    add("tenant", &|| Some(text(event.tenant_id)));
+    add("environment", &|| Ok(Some(text(event.environment))))?;
+    add("tenant", &|| Ok(Some(text(event.tenant_id))))?;
     add("session", &|| {
-        Some(record([
+        let session = record([
             ("events", RestrictedExpression::new_long(session.events())),
             ("tool_calls", RestrictedExpression::new_long(session.tool_calls().into())),
-        ]))
-    });
+        ]);
+        session.map(Some)
+    })?;
     add("message", &|| {
-        let message = event.message.as_ref()?;
-        Some(record([
+        let Some(message) = &event.message else { return Ok(None) };
+        let message = record([
             ("has_text", RestrictedExpression::new_bool(message.has_text)),
             ("tool_calls", RestrictedExpression::new_long(message.tool_calls.into())),
-        ]))
-    });
+        ]);
+        message.map(Some)
+    })?;
     add("actor", &|| {
-        let actor = event.actor.as_ref()?;
-        Some(record([("id", text(actor.id)), ("kind", text(actor.r#type))]))
-    });
-    add(TIME, &|| datetime(event.occurred_at.0));
+        let Some(actor) = &event.actor else { return Ok(None) };
+        record([("id", text(actor.id)), ("kind", text(actor.r#type))]).map(Some)
+    })?;
+    add(TIME, &|| Ok(datetime(event.occurred_at.0)))?;
     for (name, value) in &known.derived {
-        add(name, &|| Some(scalar(value)));
+        add(name, &|| Ok(Some(scalar(value))))?;
     }
-    pairs
+    Ok(pairs)
 }
 
 /// The context's attribute of `occurred_at`.
@@ -331,8 +337,10 @@ fn text(text: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(text.to_owned())
 }
 
-fn record<const N: usize>(fields: [(&str, RestrictedExpression); N]) -> RestrictedExpression {
-    // Fails on a key that stands twice only.
+/// Fails if a name stands twice.
+fn record<const N: usize>(
+    fields: [(&str, RestrictedExpression); N],
+) -> Result<RestrictedExpression, InternalError> {
     RestrictedExpression::new_record(fields.map(|(name, value)| (name.to_owned(), value)))
-        .unwrap_or_else(|_| RestrictedExpression::new_set([]))
+        .map_err(InternalError::new)
 }

@@ -91,7 +91,11 @@ impl<'f> Draft<'f> {
             policies.into_iter().map(|parsed| Some((parsed.policy?, parsed.cedar))).collect();
         match (manifest, tools, policies) {
             (Some(manifest), Ok(tools), Some(policies)) if problems.is_empty() => {
-                Ok(Bundle::new(files.digest(), manifest, tools, policies, warnings))
+                Bundle::new(files.digest(), manifest, tools, policies, warnings)
+                    .map_err(|e| vec![problem("*.cedar", e.to_string())])
+            }
+            _ if problems.is_empty() => {
+                Err(vec![problem("(bundle)", "does not compile, and no problem says why")])
             }
             _ => Err(problems),
         }
@@ -130,18 +134,21 @@ impl<'f> Draft<'f> {
         let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
         let by_id: BTreeMap<_, _> =
             self.policies.iter().map(|p| (p.cedar.id().clone(), p.statement)).collect();
-        let statement = |id: &PolicyId| by_id.get(id);
-        self.problems
-            .extend(result.validation_errors().filter_map(|e| Some(statement(e.policy_id())?.diagnosed(e))));
+        let diagnosed = |id: &PolicyId, found: &dyn miette::Diagnostic| {
+            let statement = by_id.get(id);
+            // One without a place is a problem all the same.
+            statement
+                .map_or_else(|| problem("*.cedar", found.to_string()), |statement| statement.diagnosed(found))
+        };
+        self.problems.extend(result.validation_errors().map(|e| diagnosed(e.policy_id(), e)));
         for warning in result.validation_warnings() {
-            let Some(statement) = statement(warning.policy_id()) else { continue };
             // A rule that can never apply guards nothing. The others are about letters that look like others: a name is what it is.
             let never = matches!(
                 warning,
                 ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
             );
             let found = if never { &mut self.problems } else { &mut self.warnings };
-            found.push(statement.diagnosed(warning));
+            found.push(diagnosed(warning.policy_id(), warning));
         }
     }
 

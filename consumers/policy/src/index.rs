@@ -15,6 +15,7 @@ use cedar_policy::{
 };
 
 use crate::cedar::{self, Act, Wanted};
+use crate::internal::InternalError;
 use crate::{membership, policy, specialise};
 
 /// The policies that can match a kind of request.
@@ -42,32 +43,40 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new<'p>(policies: impl Iterator<Item = &'p Policy>, tools: &Tools) -> Self {
+    /// # Errors
+    /// If a policy cannot be added: without it, a call that it forbids would be allowed.
+    pub(crate) fn new<'p>(
+        policies: impl Iterator<Item = &'p Policy>,
+        tools: &Tools,
+    ) -> Result<Self, InternalError> {
         let policies: Vec<Scoped> = policies.map(Scoped::of).collect();
         let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
         // Tools with the same candidates share them.
         let mut shared: BTreeMap<Vec<Chosen>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
-            let effect = tools.effect(tool.unwrap_or_default());
-            by_act.each_ref().map(|by_resource| {
+            let effect = tool.map_or_else(|| tools.default_effect(), |tool| tools.effect(tool));
+            let mut of_act = |by_resource: &ByResource<'_>| {
                 let chosen = by_resource.chosen(tool, effect);
                 if let Some(shared) = shared.get(&chosen) {
-                    return Arc::clone(shared);
+                    return Ok(Arc::clone(shared));
                 }
                 let asked = chosen
                     .iter()
-                    .filter_map(|chosen| policies.get(chosen.position)?.asked.get(chosen.variant));
-                let candidates = Arc::new(Candidates::new(asked));
+                    .map(|chosen| policies.get(chosen.position)?.asked.get(chosen.variant))
+                    .collect::<Option<Vec<_>>>();
+                let asked = asked.ok_or_else(|| InternalError::new("a policy is not in the index"))?;
+                let candidates = Arc::new(Candidates::new(asked)?);
                 shared.insert(chosen, Arc::clone(&candidates));
-                candidates
-            })
+                Ok(candidates)
+            };
+            let [invoked, retried] = &by_act;
+            Ok([of_act(invoked)?, of_act(retried)?])
         };
         let mut names: BTreeSet<&str> = tools.names().collect();
         names.extend(by_act.iter().flat_map(|by_resource| by_resource.tools.keys()));
-        Self {
-            others: candidates(None),
-            tools: names.into_iter().map(|name| (name.to_owned(), candidates(Some(name)))).collect(),
-        }
+        let others = candidates(None)?;
+        let tools = names.into_iter().map(|name| Ok((name.to_owned(), candidates(Some(name))?)));
+        Ok(Self { others, tools: tools.collect::<Result<_, InternalError>>()? })
     }
 
     /// Those of a call of `tool`.
@@ -86,7 +95,7 @@ impl Candidates {
         self.by_grant.iter().any(|(grant, wanted)| grant == id && wanted.has_any(names))
     }
 
-    fn new<'p>(policies: impl Iterator<Item = &'p Asked>) -> Self {
+    fn new<'p>(policies: impl IntoIterator<Item = &'p Asked>) -> Result<Self, InternalError> {
         let mut candidates = Self {
             rules: PolicySet::new(),
             grants: PolicySet::new(),
@@ -107,11 +116,9 @@ impl Candidates {
                 }
             };
             wanted.add(&asked.wanted);
-            // Ids are unique in a bundle: checked while compiling.
-            let added = set.add(asked.policy.clone());
-            debug_assert!(added.is_ok(), "{added:?}");
+            set.add(asked.policy.clone()).map_err(InternalError::new)?;
         }
-        candidates
+        Ok(candidates)
     }
 }
 
@@ -418,10 +425,30 @@ tools:
         );
         let policy = Policy::parse(None, text).unwrap();
         let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
-        let index = Index::new([&policy].into_iter(), &tools);
+        let index = Index::new([&policy].into_iter(), &tools).unwrap();
         for tool in ["99", "other"] {
             assert_eq!(index.candidates(Act::Invoked, tool).grants.num_of_policies(), 1, "{tool}");
         }
+    }
+
+    /// Without it, what it forbids would be allowed.
+    #[test]
+    fn policy_that_cannot_be_added_is_an_error() {
+        let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
+        let forbid = Policy::parse(None, "forbid (principal, action, resource);").unwrap();
+        let error = Index::new([&forbid, &forbid].into_iter(), &tools).unwrap_err();
+        assert!(error.to_string().contains("duplicate"), "{error}");
+    }
+
+    /// A tool without a name may be listed; a tool that is not listed is another.
+    #[test]
+    fn unlisted_tool_has_the_default_effect() {
+        let tools = "default: { effect: external }\ntools:\n  '': { effect: read }\n";
+        let tools = Tools::compile("tools.yaml", tools, &[]).unwrap();
+        let grant = Policy::parse(None, "permit (principal, action, resource in Effect::\"read\");").unwrap();
+        let index = Index::new([&grant].into_iter(), &tools).unwrap();
+        let granted = |tool: &str| index.candidates(Act::Invoked, tool).grants.num_of_policies();
+        assert_eq!((granted(""), granted("other")), (1, 0));
     }
 
     fn policies() -> impl Strategy<Value = Vec<(bool, usize, usize, usize, usize)>> {
@@ -477,7 +504,7 @@ tools:
                     Policy::parse(Some(PolicyId::new(format!("p{i:02}"))), text).unwrap()
                 })
                 .collect();
-            let index = Index::new(all.iter(), &tools);
+            let index = Index::new(all.iter(), &tools).unwrap();
             let event = ActionEvent {
                 event_id: "",
                 r#type: if retried { "tool.retried" } else { "tool.invoked" },

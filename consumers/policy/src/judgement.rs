@@ -12,6 +12,7 @@ use agentgov_schemas::verdict::{
 use serde::Serialize;
 
 use crate::bundle::Bundle;
+use crate::internal::InternalError;
 use crate::policy::{Kind, Policy};
 
 /// What the policies say of one action. [`Judgement::verdict`] gives the record.
@@ -98,7 +99,7 @@ impl Judgement {
 
 /// As much of a text as any name may have.
 fn beginning(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(ID_BYTES)).unwrap_or_default()
+    text.split_at(text.floor_char_boundary(ID_BYTES)).0
 }
 
 fn violation(policy: &Policy) -> Option<Violation<'_>> {
@@ -142,7 +143,11 @@ struct KnownSession {
 }
 
 /// The canonical JSON of what was known.
-pub(crate) fn known_json(agent: Option<&Agent>, known: &Known, session: &Session) -> String {
+pub(crate) fn known_json(
+    agent: Option<&Agent>,
+    known: &Known,
+    session: &Session,
+) -> Result<String, InternalError> {
     let record = KnownRecord {
         agent: agent.map(|agent| KnownAgent {
             owner: &agent.owner,
@@ -158,6 +163,5 @@ pub(crate) fn known_json(agent: Option<&Agent>, known: &Known, session: &Session
             tool_calls: session.tool_calls(),
         },
     };
-    // Keys are texts and numbers are whole: this cannot fail.
-    serde_json::to_string(&record).unwrap_or_default()
+    serde_json::to_string(&record).map_err(InternalError::new)
 }

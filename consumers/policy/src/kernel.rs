@@ -12,6 +12,7 @@ use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
 use crate::cedar::{Act, Answer, Question, Scene, TIME, Wanted, is_datetime};
+use crate::internal::InternalError;
 use crate::judgement::{Judgement, known_json};
 use crate::policy::{Kind, OnError, Policy};
 use crate::scenes::Scenes;
@@ -48,19 +49,30 @@ pub struct Step {
 impl Kernel<'_> {
     /// Takes one event into its session, and judges it by what the session knew before. `origin` is where it stands. The
     /// caller has replaced a session that is expired (see [`Session::is_expired`]).
-    pub fn step(&self, session: &mut Session, event: &ActionEvent<'_>, origin: &Origin<'_>) -> Step {
+    ///
+    /// # Errors
+    /// If an invariant of ours does not hold. Then the session is as it was.
+    pub fn step(
+        &self,
+        session: &mut Session,
+        event: &ActionEvent<'_>,
+        origin: &Origin<'_>,
+    ) -> Result<Step, InternalError> {
         let judged = event.is_judged();
         let look = session.look(event);
         let wrong = || odd_call(event).into_iter().chain(look.findings.iter().copied()).collect();
         if let Some(highest) = look.repeat_below {
             let verdict = judged.then(|| Judgement { findings: wrong(), ..self.duplicate(session, highest) });
-            return Step { verdict, changes: Vec::new(), findings: Vec::new() };
+            return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new() });
         }
         let bundle = self.bundles.active(event.environment);
-        let verdict = judged.then(|| Judgement { findings: wrong(), ..self.judge(bundle, session, event) });
+        let verdict = match judged {
+            true => Some(Judgement { findings: wrong(), ..self.judge(bundle, session, event)? }),
+            false => None,
+        };
         let tools = bundle.map(|bundle| bundle.tools());
         let applied = session.apply(event, &look, origin, tools, &self.limits);
-        Step { verdict, changes: applied.changes, findings: applied.findings }
+        Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
     }
 
     fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement {
@@ -72,37 +84,39 @@ impl Kernel<'_> {
         }
     }
 
-    fn judge(&self, bundle: Option<&Arc<Bundle>>, session: &Session, event: &ActionEvent<'_>) -> Judgement {
+    fn judge(
+        &self,
+        bundle: Option<&Arc<Bundle>>,
+        session: &Session,
+        event: &ActionEvent<'_>,
+    ) -> Result<Judgement, InternalError> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
         let call_index = Some(session.index_of(event));
         let Some(bundle) = bundle else {
-            let known = known_json(agent, &Known::default(), session);
-            return Judgement {
+            let known = known_json(agent, &Known::default(), session)?;
+            return Ok(Judgement {
                 call_index,
                 known,
                 ..self.judgement(session, Decision::Indeterminate, Reason::NoBundle)
-            };
+            });
         };
         let mut known = bundle.tools().derive(session, event);
         if !is_datetime(event.occurred_at.0) {
             known.erred.insert(TIME.to_owned());
         }
-        let scene = self.scenes.of(event, bundle, agent, self.agents.next_offset());
-        let outcome = match scene {
-            Ok(scene) => evaluate(bundle, session, event, agent, &known, &scene),
-            Err(message) => Outcome::unasked(message),
-        };
+        let scene = self.scenes.of(event, bundle, agent, self.agents.next_offset())?;
+        let outcome = evaluate(bundle, session, event, agent, &known, &scene)?;
         let mut errors = known.findings.clone();
         errors.extend(outcome.errors);
-        Judgement {
+        Ok(Judgement {
             call_index,
             determining: outcome.determining,
             violations: outcome.violations,
             bundle: Some(Arc::clone(bundle)),
             errors,
-            known: known_json(agent, &known, session),
+            known: known_json(agent, &known, session)?,
             ..self.judgement(session, outcome.decision, outcome.reason)
-        }
+        })
     }
 
     fn judgement(&self, session: &Session, decision: Decision, reason: Reason) -> Judgement {
@@ -151,7 +165,8 @@ fn evaluate(
     agent: Option<&Agent>,
     known: &Known,
     scene: &Scene,
-) -> Outcome {
+) -> Result<Outcome, InternalError> {
+    // A call that names no tool is judged as one of no listed tool, and never allowed.
     let tool = event.tool.as_ref().map_or("", |tool| tool.name);
     let candidates = bundle.index().candidates(Act::of(event), tool);
     // Only an active agent has grants.
@@ -167,26 +182,26 @@ fn evaluate(
         // What Cedar says of an attribute that is not there names those that are.
         Question::new(event, scene, session, known, &Wanted::All).map(|question| question.ask(policies))
     };
-    let rules = match ask(&candidates.rules, &candidates.wanted_by_rules) {
-        Ok(rules) => rules,
-        Err(message) => return Outcome::unasked(message),
-    };
+    let rules = ask(&candidates.rules, &candidates.wanted_by_rules)?;
     let grants = if active {
         let ask = || ask(&candidates.grants, &candidates.wanted_by_grants);
         // What reads nothing of the context says the same of each question of its kind.
-        if candidates.wanted_by_grants.is_nothing() { scene.grants(ask) } else { ask().map(Cow::Owned) }
+        if candidates.wanted_by_grants.is_nothing() { scene.grants(ask)? } else { Cow::Owned(ask()?) }
     } else {
-        Ok(Cow::Owned(Answer::default()))
+        Cow::Owned(Answer::default())
     };
-    let grants = match grants {
-        Ok(grants) => grants,
-        Err(message) => return Outcome::unasked(message),
+    // A rule without its entry would not count, and what it forbids would be allowed.
+    let policies = |ids: &[String]| {
+        let policy = |id: &String| {
+            bundle
+                .policy(id)
+                .map(Arc::clone)
+                .ok_or_else(|| InternalError::new(format!("expected policy {id} in its bundle, found none")))
+        };
+        ids.iter().map(policy).collect::<Result<Vec<Arc<Policy>>, InternalError>>()
     };
-    let policies = |ids: &[String]| -> Vec<Arc<Policy>> {
-        ids.iter().filter_map(|id| bundle.policy(id)).map(Arc::clone).collect()
-    };
-    let violations = policies(&rules.satisfied);
-    let granted = policies(&grants.satisfied);
+    let violations = policies(&rules.satisfied)?;
+    let granted = policies(&grants.satisfied)?;
     // An enforced rule that erred, or mentions a value that erred, makes the verdict indeterminate. So do grants that all
     // mention such a value.
     let blind = |grant: &Arc<Policy>| candidates.grant_reads(&grant.id, &known.erred);
@@ -220,20 +235,7 @@ fn evaluate(
     };
     // As Cedar has it: rules that apply determine; without any, the grants do.
     let determining = if enforced.is_empty() { granted } else { enforced };
-    Outcome { decision, reason, determining, violations, errors }
-}
-
-impl Outcome {
-    /// Nothing could be asked at all.
-    fn unasked(message: String) -> Self {
-        Self {
-            decision: Decision::Indeterminate,
-            reason: Reason::Error,
-            determining: Vec::new(),
-            violations: Vec::new(),
-            errors: vec![Finding::new(Finding::POLICY_ERROR, "request", message)],
-        }
-    }
+    Ok(Outcome { decision, reason, determining, violations, errors })
 }
 
 fn is_enforced(policy: &Policy) -> bool {
@@ -246,4 +248,84 @@ fn keeps_from_deciding(policy: &Policy) -> bool {
 
 fn denies(policy: &Policy) -> bool {
     matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, effect: RuleEffect::Deny, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use agentgov_schemas::event::{self, Payload, Source, ToolCall};
+    use agentgov_schemas::topology::Span;
+    use agentgov_schemas::{Digest, Micros, Millis};
+
+    use super::*;
+    use crate::files::BundleFiles;
+    use crate::generated_schema;
+
+    fn bundle() -> Bundle {
+        let mut files = BTreeMap::from([
+            ("bundle.yaml".to_owned(), b"name: b\nversion: '1'\nenvironments: [demo]\n".to_vec()),
+            ("tools.yaml".to_owned(), b"default: { effect: read }\n".to_vec()),
+            (
+                "rules.cedar".to_owned(),
+                b"@id(\"r\") @severity(\"high\") forbid (principal, action, resource);".to_vec(),
+            ),
+        ]);
+        let schema = generated_schema(&BundleFiles(files.clone())).unwrap();
+        files.insert("schema.cedarschema".to_owned(), schema.into());
+        Bundle::compile(&BundleFiles(files)).unwrap()
+    }
+
+    /// A violation that is dropped would be an allow.
+    #[test]
+    fn rule_that_applies_and_is_not_in_its_bundle_is_an_error_that_changes_nothing() {
+        let data = b"{}";
+        let arguments = Payload { data, sha256: Digest::of(data), media_type: "", redacted: false };
+        let event = ActionEvent {
+            event_id: "e",
+            r#type: catalogue::TOOL_INVOKED,
+            tenant_id: "t",
+            environment: "demo",
+            session_id: "s",
+            session_label: None,
+            source: Source { id: "p", sequence: 0 },
+            occurred_at: Micros(0),
+            agent: event::Agent { id: "a", name: None, version: None },
+            actor: None,
+            trace: None,
+            message: None,
+            tool: Some(ToolCall { name: "look", call_id: "c", arguments }),
+            result: None,
+            llm: None,
+            decision: None,
+            approval: None,
+            closing: None,
+        };
+        let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(0) };
+        for lost in [false, true] {
+            let mut bundle = bundle();
+            if lost {
+                bundle.lose_policy("r");
+            }
+            let (agents, bundles) = (AgentTable::default(), BundleTable::of(Arc::new(bundle)));
+            let kernel = Kernel {
+                agents: &agents,
+                bundles: &bundles,
+                limits: SessionLimits { ttl: Span(Duration::MAX), max_facts: 9, max_bytes: 999 },
+                agents_topic: "agents",
+                bundles_topic: "bundles",
+                scenes: &Scenes::default(),
+            };
+            let mut session = Session::new();
+            let before = session.header().events;
+            let step = kernel.step(&mut session, &event, &origin);
+            if lost {
+                assert!(step.unwrap_err().to_string().starts_with("internal error: expected policy r"));
+                assert_eq!(session.header().events, before);
+            } else {
+                assert_eq!(step.unwrap().verdict.unwrap().decision, Decision::Deny);
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use agentgov_schemas::event::ActionEvent;
 
 use crate::bundle::Bundle;
 use crate::cedar::{Act, Scene};
+use crate::internal::InternalError;
 
 /// Most that are kept; then it begins anew.
 const MOST: usize = 10_000;
@@ -37,7 +38,7 @@ impl Scenes {
         bundle: &Bundle,
         agent: Option<&Agent>,
         agents: i64,
-    ) -> Result<Arc<Scene>, String> {
+    ) -> Result<Arc<Scene>, InternalError> {
         let kept = &mut *self.0.borrow_mut();
         let of = Some((agents, bundle.digest()));
         if kept.of != of || kept.scenes.len() >= MOST {
@@ -47,8 +48,9 @@ impl Scenes {
         let tool = event.tool.as_ref().map_or("", |tool| tool.name);
         let (tenant, name) = (event.tenant_id, event.agent.id);
         kept.key.clear();
-        // With lengths, so that no two are the same. Writing to a string does not fail.
-        let _ = write!(kept.key, "{}:{tenant}{}:{name}{:?}{tool}", tenant.len(), name.len(), Act::of(event));
+        // With lengths, so that no two are the same.
+        write!(kept.key, "{}:{tenant}{}:{name}{:?}{tool}", tenant.len(), name.len(), Act::of(event))
+            .map_err(InternalError::new)?;
         if let Some(scene) = kept.scenes.get(&kept.key) {
             return Ok(Arc::clone(scene));
         }

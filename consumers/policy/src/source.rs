@@ -22,15 +22,21 @@ pub(crate) struct Statement<'f> {
 /// parser then says what is missing.
 pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
     let mut statements = Vec::new();
-    let (mut start, mut line) = (0, 1);
-    let mut take = |start: usize, end: usize| {
-        let raw = whole.get(start..end).unwrap_or_default();
+    let (mut start, mut line, mut left) = (0, 1, whole);
+    // `end` is behind a character of `whole`.
+    let mut take = |end: usize| {
+        let (raw, rest) = left.split_at(end - start);
         let text = raw.trim();
-        let blank = raw.len() - raw.trim_start().len();
+        let (blank, _) = raw.split_at(raw.len() - raw.trim_start().len());
         let lines = |text: &str| text.matches('\n').count() as u64;
-        let first = line + lines(raw.get(..blank).unwrap_or_default());
-        line += lines(raw);
-        statements.push(Statement { file, whole, start: start + blank, text, line: first });
+        statements.push(Statement {
+            file,
+            whole,
+            start: start + blank.len(),
+            text,
+            line: line + lines(blank),
+        });
+        (start, line, left) = (end, line + lines(raw), rest);
     };
     let mut has_token = false;
     let mut chars = whole.char_indices().peekable();
@@ -50,16 +56,14 @@ pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
                 }
             }
             ';' => {
-                let end = at + c.len_utf8();
-                take(start, end);
-                start = end;
+                take(at + c.len_utf8());
                 has_token = false;
             }
             c => has_token |= !c.is_whitespace(),
         }
     }
     if has_token {
-        take(start, whole.len());
+        take(whole.len());
     }
     statements
 }
@@ -101,9 +105,10 @@ impl<'f> Statement<'f> {
 
 /// Line and column of a byte, from 1.
 fn place(text: &str, offset: usize) -> (u64, u64) {
+    // A diagnostic may point behind the end.
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     (line as u64, column as u64)
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agentgov_schemas::Digest;
 use agentgov_schemas::governance::{self, BundleFile};
 use agentgov_schemas::yaml::Problem;
+use agentgov_schemas::{Digest, Millis};
 
 use crate::bundle::Bundle;
 use crate::files::BundleFiles;
@@ -15,6 +15,8 @@ use crate::files::BundleFiles;
 pub struct Refused {
     /// Where it stands in the governance topic.
     pub offset: i64,
+    /// When its record was appended.
+    pub logged_at: Millis,
     /// Its name, as its record says.
     pub name: String,
     /// Its version, as its record says.
@@ -29,6 +31,13 @@ pub struct Refused {
     pub problems: Vec<Problem>,
 }
 
+impl Refused {
+    /// The first problem. There is always one, unless the compiler forgot to say it.
+    pub fn first_problem(&self) -> String {
+        self.problems.first().map_or_else(|| "no problem is named".to_owned(), ToString::to_string)
+    }
+}
+
 /// What became of a record.
 #[derive(Clone, Debug)]
 pub enum Folded {
@@ -41,6 +50,8 @@ pub enum Folded {
 /// What a start came to.
 #[derive(Clone, Debug, Default)]
 pub struct Settled {
+    /// How many bundles were pushed.
+    pub pushed: usize,
     /// How many bundles were compiled.
     pub compiled: usize,
     /// Those that do not load and that no later one replaces in each of their environments, in the order of the topic.
@@ -71,18 +82,18 @@ impl BundleTable {
         table
     }
 
-    /// Takes in the record at `offset` of the governance topic.
-    pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64) -> Folded {
+    /// Takes in the record at `offset` of the governance topic, appended at `logged_at`.
+    pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Folded {
         self.skip(offset);
-        let folded = compile(record, offset);
+        let folded = compile(record, offset, logged_at);
         self.take(&folded);
         folded
     }
 
-    /// Keeps the record at `offset` until the table is settled.
-    pub fn keep(&mut self, record: &governance::Bundle<'_>, offset: i64) {
+    /// Keeps the record at `offset`, appended at `logged_at`, until the table is settled.
+    pub fn keep(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) {
         self.skip(offset);
-        self.kept.push(Kept::of(record, offset));
+        self.kept.push(Kept::of(record, offset, logged_at));
     }
 
     /// Compiles, for each environment, what was kept, from the newest backwards until one loads. What is older in all of its
@@ -97,7 +108,7 @@ impl BundleTable {
             if !environments.is_empty() && environments.iter().all(|name| settled.contains(name.as_str())) {
                 continue;
             }
-            let folded = compile(&record.record(), record.offset);
+            let folded = compile(&record.record(), record.offset, record.logged_at);
             if matches!(folded, Folded::Active(_)) {
                 settled.extend(environments.iter().map(String::as_str));
             }
@@ -109,7 +120,7 @@ impl BundleTable {
             Folded::Refused(refused) => Some(Arc::clone(refused)),
             Folded::Active(_) => None,
         });
-        Settled { compiled: compiled.len(), refused: refused.collect() }
+        Settled { pushed: kept.len(), compiled: compiled.len(), refused: refused.collect() }
     }
 
     fn take(&mut self, folded: &Folded) {
@@ -161,6 +172,7 @@ impl BundleTable {
 #[derive(Debug)]
 struct Kept {
     offset: i64,
+    logged_at: Millis,
     name: String,
     version: String,
     digest: Digest,
@@ -171,10 +183,11 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(record: &governance::Bundle<'_>, offset: i64) -> Self {
+    fn of(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Self {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Self {
             offset,
+            logged_at,
             name: record.name.to_owned(),
             version: record.version.to_owned(),
             digest: record.digest,
@@ -198,11 +211,12 @@ impl Kept {
     }
 }
 
-fn compile(record: &governance::Bundle<'_>, offset: i64) -> Folded {
+fn compile(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Folded {
     match load(record) {
         Ok(bundle) => Folded::Active(Arc::new(bundle)),
         Err(problems) => Folded::Refused(Arc::new(Refused {
             offset,
+            logged_at,
             name: record.name.to_owned(),
             version: record.version.to_owned(),
             digest: record.digest,

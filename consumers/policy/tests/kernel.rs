@@ -18,7 +18,7 @@ use agentgov_policy::{
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
 use agentgov_schemas::verdict::{Decision, Reason, finding};
-use agentgov_schemas::{Digest, Micros, catalogue};
+use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 use proptest::prelude::*;
 use support::{Replay, Told, kernel, no_limits, payload};
 
@@ -380,7 +380,7 @@ fn an_event_that_was_sent_before_changes_nothing() {
             // A rerun may claim another time.
             let event = ActionEvent { occurred_at: Micros(session.events()), ..*event };
             let before = session.header().events;
-            let step = kernel.step(&mut session, &event, origin);
+            let step = kernel.step(&mut session, &event, origin).unwrap();
             let judged = step.verdict.unwrap();
             let verdict = judged.verdict(&event, origin);
             let duplicate =
@@ -418,7 +418,7 @@ fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
             let arguments = format!("{{\"id\":\"{sequence}\"}}");
             let told = Told { second, ..call("look", &arguments) };
             support::with_event(told, sequence, |event, origin| {
-                let judged = kernel.step(&mut session, event, origin).verdict.unwrap();
+                let judged = kernel.step(&mut session, event, origin).unwrap().verdict.unwrap();
                 assert_eq!(judged.findings, [""; 0]);
                 duplicates += i64::from(judged.decision == Decision::Duplicate);
             });
@@ -450,10 +450,10 @@ fn a_number_hides_no_action() {
     for (index, (sequence, id, findings)) in (0..).zip(steps) {
         let arguments = format!("{{\"id\":\"{id}\"}}");
         support::with_event(call("look", &arguments), sequence, |event, origin| {
-            let judged = kernel.step(&mut session, event, origin).verdict.unwrap();
+            let judged = kernel.step(&mut session, event, origin).unwrap().verdict.unwrap();
             assert_eq!((judged.decision, judged.call_index), (Decision::Allow, Some(index)), "{sequence}");
             assert_eq!(judged.findings, findings, "{sequence}");
-            let again = kernel.step(&mut session, event, origin).verdict.unwrap();
+            let again = kernel.step(&mut session, event, origin).unwrap().verdict.unwrap();
             assert_eq!(again.decision, Decision::Duplicate, "{sequence}");
         });
     }
@@ -701,16 +701,16 @@ fn the_last_bundle_that_loads_is_active() {
     let mut broken = files(GRANT);
     broken.0.remove("tools.yaml");
     let mut table = BundleTable::default();
-    assert!(matches!(table.fold(&record(&good), 0), Folded::Active(_)));
+    assert!(matches!(table.fold(&record(&good), 0, Millis(0)), Folded::Active(_)));
     assert_eq!(table.active("demo").unwrap().digest(), good.digest());
     assert!(table.active("production").is_none());
-    let Folded::Refused(refused) = table.fold(&record(&broken), 4) else {
+    let Folded::Refused(refused) = table.fold(&record(&broken), 4, Millis(4)) else {
         panic!("a broken bundle was taken")
     };
     assert_eq!((refused.offset, refused.environments.as_slice()), (4, ["demo".to_owned()].as_slice()));
     assert_eq!(table.active("demo").unwrap().digest(), good.digest(), "the last good one stays");
     assert_eq!(table.refused().keys().collect::<Vec<_>>(), ["demo"]);
-    assert!(matches!(table.fold(&record(&other), 6), Folded::Active(_)));
+    assert!(matches!(table.fold(&record(&other), 6, Millis(6)), Folded::Active(_)));
     assert_eq!(table.active("demo").unwrap().digest(), other.digest());
     assert!(table.refused().is_empty());
     assert_eq!((table.refusals().len(), table.next_offset()), (1, 7));
@@ -720,10 +720,10 @@ fn the_last_bundle_that_loads_is_active() {
         governance::Bundle { environments: vec!["demo", "production"], ..record(&good) },
         governance::Bundle { policies: vec!["none"], ..record(&good) },
     ] {
-        assert!(matches!(table.fold(&wrong, 8), Folded::Refused(_)), "{wrong:?}");
+        assert!(matches!(table.fold(&wrong, 8, Millis(8)), Folded::Refused(_)), "{wrong:?}");
     }
     let right = governance::Bundle { policies: vec!["all"], ..record(&good) };
-    assert!(matches!(table.fold(&right, 9), Folded::Active(_)));
+    assert!(matches!(table.fold(&right, 9, Millis(9)), Folded::Active(_)));
 }
 
 proptest! {
@@ -749,8 +749,8 @@ proptest! {
             let files = of((*n, *loads));
             let record = governance::Bundle { environments: environments(*n), ..record(&files) };
             let offset = offsets.next().unwrap();
-            folded.fold(&record, offset);
-            started.keep(&record, offset);
+            folded.fold(&record, offset, Millis(offset));
+            started.keep(&record, offset, Millis(offset));
         }
         let settled = started.settle();
         prop_assert_eq!(folded.next_offset(), started.next_offset());

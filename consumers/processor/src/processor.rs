@@ -141,6 +141,21 @@ impl Reject {
         Self { reason, detail: detail.into(), undo: false }
     }
 
+    /// Of a record at which an invariant of ours does not hold.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Reject::new("internal", detail)
+    }
+
+    /// Of a record whose output cannot be written.
+    pub fn of_output(error: &OutputError) -> Self {
+        match error {
+            OutputError::TooLarge { .. } | OutputError::NotEmitted(_) => {
+                Reject::new("output_refused", error.to_string())
+            }
+            OutputError::Encode(_) => Self::internal(error.to_string()),
+        }
+    }
+
     /// Of a record that may have changed what is known before it turned out that it cannot be processed.
     pub fn undo(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { undo: true, ..Self::new(reason, detail) }

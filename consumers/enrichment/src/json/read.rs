@@ -45,6 +45,7 @@ impl<'j> Reader<'j> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// The bytes that are left. Behind the end nothing is, which no value accepts.
     fn rest(&self) -> &'j [u8] {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
@@ -117,7 +118,7 @@ impl<'j> Reader<'j> {
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             self.digits()?;
         }
-        let token = self.text.get(start..self.at).unwrap_or_default();
+        let token = self.text.get(start..self.at).ok_or_else(|| self.syntax())?;
         Ok(number::read(token).ok_or(Unread::Long))
     }
 
@@ -178,7 +179,7 @@ impl<'j> Reader<'j> {
     /// Reads a text. A lone surrogate, which no text contains, reads as U+FFFD.
     fn string(&mut self) -> Result<String, NotJson> {
         self.at += 1;
-        let plain = self.plain();
+        let plain = self.plain()?;
         if self.peek() == Some(b'"') {
             self.at += 1;
             return Ok(plain.to_owned());
@@ -194,18 +195,18 @@ impl<'j> Reader<'j> {
                     self.at += 1;
                     text.push(self.escaped()?);
                 }
-                Some(_) => text.push_str(self.plain()),
+                Some(_) => text.push_str(self.plain()?),
                 None => return Err(self.syntax()),
             }
         }
     }
 
     /// Up to the next quote or backslash.
-    fn plain(&mut self) -> &'j str {
+    fn plain(&mut self) -> Result<&'j str, NotJson> {
         let start = self.at;
         let length = self.rest().iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count();
         self.at += length;
-        self.text.get(start..self.at).unwrap_or_default()
+        self.text.get(start..self.at).ok_or_else(|| self.syntax())
     }
 
     fn escaped(&mut self) -> Result<char, NotJson> {

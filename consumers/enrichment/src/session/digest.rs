@@ -24,8 +24,13 @@ pub(super) fn of(event: &ActionEvent<'_>) -> Digest {
         put(&mut fields, event);
         let digest = blake3::hash(&fields.0);
         *bytes = if fields.0.capacity() <= MOST_KEPT { fields.0 } else { Vec::new() };
-        digest.as_bytes().first_chunk().copied().unwrap_or_default()
+        *first_half(digest.as_bytes())
     })
+}
+
+#[expect(clippy::expect_used, reason = "32 bytes begin with 16")]
+fn first_half(digest: &[u8; 32]) -> &Digest {
+    digest.first_chunk().expect("16 bytes")
 }
 
 fn put(fields: &mut Fields, event: &ActionEvent<'_>) {
@@ -73,10 +78,12 @@ impl Fields {
     fn bytes(&mut self, bytes: &[u8]) {
         let mut rest = bytes.len();
         while rest >= 0x80 {
-            self.0.push(0x80 | u8::try_from(rest & 0x7f).unwrap_or_default());
+            let [low, ..] = rest.to_le_bytes();
+            self.0.push(0x80 | low);
             rest >>= 7;
         }
-        self.0.push(u8::try_from(rest).unwrap_or_default());
+        let [low, ..] = rest.to_le_bytes();
+        self.0.push(low);
         self.0.extend_from_slice(bytes);
     }
 

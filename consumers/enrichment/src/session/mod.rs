@@ -84,15 +84,19 @@ impl Session {
     }
 
     /// Takes over the header from the changelog. What the session keeps is counted anew, as it is restored.
-    pub fn restore_header(&mut self, header: &SessionHeader<'_>) {
+    ///
+    /// # Errors
+    /// In words, if it cannot be ours.
+    pub fn restore_header(&mut self, header: &SessionHeader<'_>) -> Result<(), String> {
         self.started_at = header.started_at;
         self.last_logged_at = header.last_logged_at;
         self.applied_through = header.applied_through;
         self.events = header.events;
         self.tool_calls = header.tool_calls;
-        self.seen.restore(&header.sources);
+        self.seen.restore(&header.sources)?;
         self.ended = header.ended;
         self.limited = header.limited;
+        Ok(())
     }
 
     /// Takes over a fact from the changelog. One that cannot be read could not be read when it was stated.
@@ -131,8 +135,11 @@ impl Session {
     }
 
     /// Takes over the tombstone of numbers.
-    pub fn restore_numbers_gone(&mut self, source: &str, block: i32) {
-        self.seen.restore_block_gone(source, block);
+    ///
+    /// # Errors
+    /// In words, if it cannot be ours.
+    pub fn restore_numbers_gone(&mut self, source: &str, block: i32) -> Result<(), String> {
+        self.seen.restore_block_gone(source, block)
     }
 
     /// The header as the changelog must say it.
@@ -144,6 +151,7 @@ impl Session {
             events: self.events,
             tool_calls: self.tool_calls,
             sources: self.seen.said(),
+            // Both are for people: a restored session counts what it keeps.
             facts: i32::try_from(self.store.entries()).unwrap_or(i32::MAX),
             bytes: i64::try_from(self.store.bytes()).unwrap_or(i64::MAX),
             ended: self.ended,

@@ -120,8 +120,7 @@ impl Seen {
         }
         source.push(entry(sequence, look.digest));
         let before = source.numbers.len() - 1;
-        (before > 0 && before.is_multiple_of(BLOCK))
-            .then(|| (source.id.clone(), i32::try_from(before / BLOCK - 1).unwrap_or(i32::MAX)))
+        (before > 0 && before.is_multiple_of(BLOCK)).then(|| (source.id.clone(), source.blocks() - 1))
     }
 
     /// What the header says.
@@ -156,17 +155,19 @@ impl Seen {
     }
 
     /// Takes over what a header says. Its entries may have come before.
-    pub(super) fn restore(&mut self, said: &[SourceSequence<'_>]) {
+    /// Fails if it cannot be one of ours.
+    pub(super) fn restore(&mut self, said: &[SourceSequence<'_>]) -> Result<(), String> {
         let mut before = std::mem::take(&mut self.0);
         for said in said {
             let mut source = match before.iter().position(|source| source.id == said.id) {
                 Some(place) => before.swap_remove(place),
                 None => Source::new(said.id, said.sequence),
             };
-            source.restore(said);
+            source.restore(said)?;
             self.0.push(source);
         }
         self.0.extend(before);
+        Ok(())
     }
 
     /// Takes over an entry. Its header may come later. False if it cannot be one of ours.
@@ -192,11 +193,16 @@ impl Seen {
         true
     }
 
-    /// Takes over the tombstone of an entry: the session was buried.
-    pub(super) fn restore_block_gone(&mut self, id: &str, block: i32) {
-        let Some(source) = self.0.iter_mut().find(|source| source.id == id) else { return };
-        source.numbers.truncate(usize::try_from(block).unwrap_or_default().saturating_mul(BLOCK));
-        source.order = Order::Unread;
+    /// Takes over the tombstone of an entry: the session was buried. Fails if it cannot be one of ours.
+    pub(super) fn restore_block_gone(&mut self, id: &str, block: i32) -> Result<(), String> {
+        let from = usize::try_from(block).ok().filter(|block| *block < MOST_BLOCKS);
+        let from =
+            from.ok_or_else(|| format!("expected a block from 0 to {}, found {block}", MOST_BLOCKS - 1))?;
+        if let Some(source) = self.0.iter_mut().find(|source| source.id == id) {
+            source.numbers.truncate(from * BLOCK);
+            source.order = Order::Unread;
+        }
+        Ok(())
     }
 }
 
@@ -206,24 +212,37 @@ impl Source {
     }
 
     /// How many entries hold what the header does not.
+    #[expect(
+        clippy::expect_used,
+        reason = "a session keeps at most MOST_NUMBERS numbers, restored ones included"
+    )]
     fn blocks(&self) -> i32 {
-        i32::try_from(self.numbers.len().saturating_sub(1) / BLOCK).unwrap_or(i32::MAX)
+        i32::try_from(self.numbers.len().saturating_sub(1) / BLOCK).expect("at most MOST_BLOCKS")
     }
 
     fn said(&self) -> SourceSequence<'_> {
-        let recent = self.numbers.get(self.numbers.len().saturating_sub(1) / BLOCK * BLOCK..);
+        // Of no numbers there are none.
+        let recent = self.numbers.chunks(BLOCK).next_back().unwrap_or_default();
         SourceSequence {
             id: &self.id,
             sequence: self.highest,
-            recent: recent.unwrap_or_default().as_flattened(),
+            recent: recent.as_flattened(),
             blocks: self.blocks(),
             unknown_through: self.unknown_through,
         }
     }
 
-    fn restore(&mut self, said: &SourceSequence<'_>) {
-        let (recent, _) = said.recent.as_chunks::<ENTRY>();
-        let blocks = usize::try_from(said.blocks).unwrap_or_default().min(MOST_BLOCKS);
+    fn restore(&mut self, said: &SourceSequence<'_>) -> Result<(), String> {
+        let (recent, rest) = said.recent.as_chunks::<ENTRY>();
+        let blocks = usize::try_from(said.blocks).ok().filter(|blocks| *blocks < MOST_BLOCKS);
+        let Some(blocks) = blocks.filter(|_| recent.len() <= BLOCK && rest.is_empty()) else {
+            return Err(format!(
+                "expected at most {} blocks and {BLOCK} numbers of {ENTRY} bytes each, found {} blocks and {} bytes",
+                MOST_BLOCKS - 1,
+                said.blocks,
+                said.recent.len()
+            ));
+        };
         self.highest = said.sequence;
         // A version that kept no numbers said neither them nor this. Of ours, a source without numbers was known to such a
         // version: there was no room for the numbers that came since.
@@ -231,6 +250,7 @@ impl Source {
         self.numbers.resize(blocks * BLOCK, [0; ENTRY]);
         self.numbers.extend_from_slice(recent);
         self.order = Order::Unread;
+        Ok(())
     }
 
     fn find(&mut self, sequence: i64, digest: Digest) -> Found {
@@ -282,5 +302,6 @@ fn entry(sequence: i64, digest: Digest) -> Entry {
 }
 
 fn number(entry: &Entry) -> i64 {
-    i64::from_be_bytes(entry.first_chunk().copied().unwrap_or_default())
+    let [a, b, c, d, e, f, g, h, ..] = *entry;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

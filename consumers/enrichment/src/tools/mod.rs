@@ -78,6 +78,11 @@ impl Tools {
         self.tool(tool).effect
     }
 
+    /// The effect of calling a tool that is not listed.
+    pub const fn default_effect(&self) -> Effect {
+        self.default.effect
+    }
+
     /// The tools that are listed.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tools.keys().map(String::as_str)

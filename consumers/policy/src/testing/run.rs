@@ -198,7 +198,14 @@ impl<'a> Runner<'a> {
             logged_at: Millis(self.sequence),
         };
         self.sequence += 1;
-        self.kernel.step(&mut self.session, &event, &origin).verdict
+        match self.kernel.step(&mut self.session, &event, &origin) {
+            Ok(step) => step.verdict,
+            Err(error) => {
+                let file = self.path.to_owned();
+                self.failures.push(Problem { file, line: 1, column: 1, message: error.to_string() });
+                None
+            }
+        }
     }
 
     fn call(&mut self, step: &Step, tool: &Spanned<String>, call_id: &str) {

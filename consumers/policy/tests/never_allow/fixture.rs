@@ -137,6 +137,6 @@ fn restored(session: &Session) -> Session {
             _ => {}
         }
     }
-    restored.restore_header(&session.header());
+    restored.restore_header(&session.header()).unwrap();
     restored
 }

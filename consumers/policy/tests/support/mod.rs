@@ -105,8 +105,9 @@ impl<'k> Replay<'k> {
     /// The next event of the session.
     pub fn tell(&mut self, told: Told<'_>) -> Option<Judgement> {
         let (kernel, session) = (self.kernel, &mut self.session);
-        let verdict =
-            with_event(told, self.sequence, |event, origin| kernel.step(session, event, origin).verdict);
+        let verdict = with_event(told, self.sequence, |event, origin| {
+            kernel.step(session, event, origin).unwrap().verdict
+        });
         self.sequence += 1;
         verdict
     }
