@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agentgov_schemas::verdict::finding;
-use agentgov_schemas::wire::WireError;
+use agentgov_schemas::Vocabulary;
+use agentgov_schemas::reject::RejectReason;
+use agentgov_schemas::verdict::{ErrorCode, RecordFinding};
 use agentgov_service::ExitCode;
 use agentgov_service::metrics::{ALL, Kind, Metric};
 
@@ -29,8 +30,12 @@ fn every_exit_code_has_its_page() {
 
 #[test]
 fn every_code_in_a_record_has_its_page_and_every_page_its_code() {
-    let mut expected: BTreeSet<String> = codes();
-    expected.extend(finding::ALL.map(str::to_owned));
+    let codes = codes();
+    let sources = sources();
+    for (code, written) in &codes {
+        assert!(sources.iter().any(|(_, text)| text.contains(written)), "nothing writes {code}, {written}");
+    }
+    let mut expected: BTreeSet<String> = codes.into_keys().map(str::to_owned).collect();
     expected.extend(exit_codes().into_values().map(str::to_owned));
     expected.extend(CASES.map(str::to_owned));
     let index = read("docs/errors/README.md");
@@ -300,26 +305,15 @@ fn exit_codes() -> BTreeMap<u8, &'static str> {
     .collect()
 }
 
-/// Every code that a reject, a verdict or a row may carry: of the wire format, and as the stages and kernels spell them.
-fn codes() -> BTreeSet<String> {
-    let message = String::new;
-    let wire = [
-        WireError::Empty,
-        WireError::WrongMagic(1),
-        WireError::TruncatedHeader(1),
-        WireError::Datum { id: 1, message: message() },
-        WireError::TrailingBytes { id: 1, extra: 1 },
-    ];
-    let mut codes: BTreeSet<String> = wire.iter().map(|error| error.reason().to_owned()).collect();
-    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("consumers")) {
-        for before in ["reason: \"", "code: \"", "Reject::new(\"", "Reject::undo(\"", "Err((\"", "Err(&(\""] {
-            codes.extend(after(&text, before).map(|rest| word(rest).to_owned()));
-        }
-        if path.ends_with("tools/finding.rs") {
-            codes.extend(after(&text, "'static str = \"").map(|rest| word(rest).to_owned()));
-        }
+/// Every code that a reject, a verdict or a row may carry, each with the name that product code gives it.
+fn codes() -> BTreeMap<&'static str, String> {
+    fn of<T: Vocabulary + std::fmt::Debug>(name: &str) -> impl Iterator<Item = (&'static str, String)> {
+        T::ALL.iter().map(move |code| (code.as_str(), format!("{name}::{code:?}")))
     }
-    codes
+    of::<RejectReason>("RejectReason")
+        .chain(of::<ErrorCode>("ErrorCode"))
+        .chain(of::<RecordFinding>("RecordFinding"))
+        .collect()
 }
 
 fn root() -> &'static Path {

@@ -92,7 +92,7 @@ fn steps(records: &[Record<'_>]) {
         let event = match schema.decode::<ActionEvent<'_>>(id, datum) {
             Ok(event) => event,
             Err(error) => {
-                assert!(!error.reason().is_empty(), "{error}");
+                assert!(!error.reason().as_str().is_empty(), "{error}");
                 continue;
             }
         };

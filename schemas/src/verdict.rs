@@ -70,9 +70,9 @@ pub struct Verdict<'a> {
     /// True if the session had reached its limit, so that facts may be missing.
     #[serde(default)]
     pub state_limit: bool,
-    /// What is wrong with the record itself, beside what the policies say: names of [`finding`], in their order.
+    /// What is wrong with the record itself, beside what the policies say, in the order of [`RecordFinding`].
     #[serde(borrow, default)]
-    pub findings: Vec<&'a str>,
+    pub findings: Vec<OpenEnum<'a, RecordFinding>>,
 }
 
 vocabulary! {
@@ -143,37 +143,51 @@ vocabulary! {
     }
 }
 
-/// What may be wrong with the record of an action: it is judged all the same, and its verdict says so. Each is a name of
-/// docs/errors.
-pub mod finding {
-    /// The record does not stand in the partition of its session's key.
-    pub const MISPLACED: &str = "misplaced";
-    /// The event carries a tool call and is of a type that the catalogue does not have.
-    pub const UNKNOWN_TYPE: &str = "unknown_type";
-    /// The event carries a tool call and is of a known type that is no call's.
-    pub const UNEXPECTED_CALL: &str = "unexpected_call";
-    /// The number is negative: sources count from 0.
-    pub const NEGATIVE_SEQUENCE: &str = "negative_sequence";
-    /// The source sent something else under this number.
-    pub const SEQUENCE_REUSED: &str = "sequence_reused";
-    /// The number is below one that the source sent before, and was not seen.
-    pub const OUT_OF_ORDER: &str = "out_of_order";
-    /// The number may have been seen by a version of the evaluator that kept no numbers.
-    pub const SEQUENCE_UNKNOWN: &str = "sequence_unknown";
-    /// The session has more numbers or sources than are kept: a repeat of this number will not be recognised.
-    pub const SEQUENCE_LIMIT: &str = "sequence_limit";
+vocabulary! {
+    /// Fault of an action's record that does not keep it from being judged, in the order in which a verdict has them. Each has
+    /// a page in docs/errors.
+    RecordFinding {
+        /// The record does not stand in the partition of its session's key.
+        Misplaced = "misplaced",
+        /// The event carries a tool call and is of a type that the catalogue does not have.
+        UnknownType = "unknown_type",
+        /// The event carries a tool call and is of a known type that is no call's.
+        UnexpectedCall = "unexpected_call",
+        /// The number is negative: sources count from 0.
+        NegativeSequence = "negative_sequence",
+        /// The source sent something else under this number.
+        SequenceReused = "sequence_reused",
+        /// The number is below one that the source sent before, and was not seen.
+        OutOfOrder = "out_of_order",
+        /// The number may have been seen by a version of the evaluator that kept no numbers.
+        SequenceUnknown = "sequence_unknown",
+        /// The session has more numbers or sources than are kept: a repeat of this number will not be recognised.
+        SequenceLimit = "sequence_limit",
+    }
+}
 
-    /// All of them, in the order in which a verdict has them.
-    pub const ALL: [&str; 8] = [
-        MISPLACED,
-        UNKNOWN_TYPE,
-        UNEXPECTED_CALL,
-        NEGATIVE_SEQUENCE,
-        SEQUENCE_REUSED,
-        OUT_OF_ORDER,
-        SEQUENCE_UNKNOWN,
-        SEQUENCE_LIMIT,
-    ];
+vocabulary! {
+    /// Code of a [`JudgeError`]. Each has a page in docs/errors.
+    ErrorCode {
+        /// The arguments are no JSON: what is derived from them erred.
+        ArgumentsNotJson = "arguments_not_json",
+        /// The arguments have too many values: what is derived from them erred.
+        ArgumentsTooLarge = "arguments_too_large",
+        /// The event says that a tool is called, but not which.
+        ToolMissing = "tool_missing",
+        /// The expression of a derived value failed: the value erred.
+        DerivedError = "derived_error",
+        /// A derived value has not the type that it declares: it erred.
+        DerivedType = "derived_type",
+        /// The expression that says which facts a call refers to failed: those are not listed.
+        RefersError = "refers_error",
+        /// An expression that extracts a fact from a result failed: facts of that kind are no longer certain.
+        StatesError = "states_error",
+        /// A policy could not be evaluated.
+        PolicyError = "policy_error",
+        /// What was known makes the verdict larger than its topic takes: it is left out.
+        KnownTooLarge = "known_too_large",
+    }
 }
 
 /// The sequence that the session had already seen from this source.
@@ -190,8 +204,9 @@ pub struct DuplicateOf<'a> {
 /// Something that could not be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeError<'a> {
-    /// A name of docs/errors.
-    pub code: &'a str,
+    /// What kind of error it is.
+    #[serde(borrow)]
+    pub code: OpenEnum<'a, ErrorCode>,
     /// The derived value, policy or field concerned.
     pub subject: &'a str,
     /// What went wrong.

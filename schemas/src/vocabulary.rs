@@ -133,7 +133,8 @@ mod tests {
 
     use super::*;
     use crate::alert::AlertDecision;
-    use crate::verdict::{Decision, Mode, Reason, RuleEffect, Severity};
+    use crate::reject::RejectReason;
+    use crate::verdict::{Decision, ErrorCode, Mode, Reason, RecordFinding, RuleEffect, Severity};
     use crate::wire::{Encoder, HEADER_LEN, Schema, SchemaId};
 
     /// Calls a generic function for each vocabulary.
@@ -141,8 +142,11 @@ mod tests {
         ($function:ident($($argument:expr),*)) => {{
             $function::<AlertDecision>($($argument),*);
             $function::<Decision>($($argument),*);
+            $function::<ErrorCode>($($argument),*);
             $function::<Mode>($($argument),*);
             $function::<Reason>($($argument),*);
+            $function::<RecordFinding>($($argument),*);
+            $function::<RejectReason>($($argument),*);
             $function::<RuleEffect>($($argument),*);
             $function::<Severity>($($argument),*);
         }};

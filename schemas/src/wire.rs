@@ -11,6 +11,7 @@ use serde_avro_fast::ser::SerializerConfig;
 
 use crate::bounds::AVRO_SCHEMA_BYTES;
 use crate::clocks::{Clocks, Converting};
+use crate::reject::RejectReason;
 use crate::{Digest, writers};
 
 /// An id that a registry gave to a schema. Means nothing outside that registry.
@@ -57,14 +58,14 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// The reject reason: a name of docs/errors.
-    pub const fn reason(&self) -> &'static str {
+    /// The reject reason.
+    pub const fn reason(&self) -> RejectReason {
         match self {
-            Self::Empty => "empty_value",
-            Self::WrongMagic(_) => "wrong_magic_byte",
-            Self::TruncatedHeader(_) => "truncated_header",
-            Self::Datum { .. } => "undecodable_datum",
-            Self::TrailingBytes { .. } => "trailing_bytes",
+            Self::Empty => RejectReason::EmptyValue,
+            Self::WrongMagic(_) => RejectReason::WrongMagicByte,
+            Self::TruncatedHeader(_) => RejectReason::TruncatedHeader,
+            Self::Datum { .. } => RejectReason::UndecodableDatum,
+            Self::TrailingBytes { .. } => RejectReason::TrailingBytes,
         }
     }
 }

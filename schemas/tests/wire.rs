@@ -80,7 +80,7 @@ fn cut_anywhere_it_is_an_error() {
                 1..HEADER_LEN => "truncated_header",
                 _ => "undecodable_datum",
             };
-            assert_eq!(error.reason(), expected, "cut at {cut} of {}", value.len());
+            assert_eq!(error.reason().as_str(), expected, "cut at {cut} of {}", value.len());
         }
     }
 }

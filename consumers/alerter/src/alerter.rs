@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(step(&mut windows, &good).unwrap(), step(&mut spared, &good).unwrap());
             for large in &too_large {
                 let reject = step(&mut windows, large).unwrap_err();
-                assert_eq!((reject.reason, reject.undo), ("output_refused", false));
+                assert_eq!((reject.reason.as_str(), reject.undo), ("output_refused", false));
             }
         }
     }

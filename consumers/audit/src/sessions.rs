@@ -185,7 +185,7 @@ mod tests {
 
     use agentgov_enrichment::Session;
     use agentgov_schemas::topology::{SessionLimits, Span};
-    use agentgov_schemas::verdict::{Origin, finding};
+    use agentgov_schemas::verdict::{Origin, RecordFinding};
     use agentgov_schemas::{Millis, catalogue};
     use proptest::prelude::*;
 
@@ -433,7 +433,7 @@ mod tests {
                 let seen = log.events.seen[&0][offset];
                 let expected = if look.repeat_below.is_some() {
                     Numbered::Repeated
-                } else if look.findings.contains(&finding::OUT_OF_ORDER) {
+                } else if look.findings.contains(&RecordFinding::OutOfOrder) {
                     Numbered::OutOfOrder
                 } else {
                     Numbered::New

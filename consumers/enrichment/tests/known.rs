@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use agentgov_enrichment::{Known, Scalar, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::verdict::{ErrorCode, Origin};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 
 fn payload(data: &[u8]) -> Payload<'_> {
@@ -213,7 +213,11 @@ fn errors_are_named_and_never_quote_a_payload() {
         assert_eq!(known.derived, BTreeMap::new(), "{cel}");
         assert_eq!(known.erred, ["v".to_owned()].into(), "{cel}");
         assert_eq!(known.findings.len(), 1, "{cel}: {known:?}");
-        assert_eq!((known.findings[0].code, known.findings[0].subject.as_str()), (code, "v"), "{cel}");
+        assert_eq!(
+            (known.findings[0].code.as_str(), known.findings[0].subject.as_str()),
+            (code, "v"),
+            "{cel}"
+        );
         assert!(!known.findings[0].message.contains("S3CRET"), "{cel}: {}", known.findings[0].message);
     }
 }
@@ -239,7 +243,7 @@ fn arguments_that_are_no_json_or_too_large() {
         assert_eq!(known.erred, ["v".to_owned()].into(), "{arguments:.20}");
         // Expressions that do not depend on them are unaffected.
         assert_eq!(derive("Bool", "facts.order.size() == 1 || input == 1", arguments).erred, [].into());
-        assert_eq!(known.findings[0].code, code, "{}", known.findings[0].message);
+        assert_eq!(known.findings[0].code.as_str(), code, "{}", known.findings[0].message);
         assert_eq!(known.findings.len(), 1);
     }
 }
@@ -466,7 +470,7 @@ fn an_object_in_place_of_a_list_is_an_error() {
 fn a_derived_value_must_not_be_long() {
     let long = format!("{{\"t\":\"{}\"}}", "x".repeat(9_000));
     let known = derive("String", "input.t", &long);
-    assert_eq!(known.findings[0].code, "derived_type");
+    assert_eq!(known.findings[0].code, ErrorCode::DerivedType);
     assert!(known.findings[0].message.starts_with("expected at most"));
 }
 

@@ -10,7 +10,7 @@ use agentgov_schemas::event::{
 };
 use agentgov_schemas::state::{SessionHeader, SourceSequence};
 use agentgov_schemas::topology::{SessionLimits, Span};
-use agentgov_schemas::verdict::{Origin, finding};
+use agentgov_schemas::verdict::{Origin, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 use proptest::prelude::*;
 
@@ -63,7 +63,7 @@ fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
 }
 
 /// What becomes of an event: `None` if it is a repeat, else what is wrong with its number, and what the changelog must say.
-fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<&'static str>, Vec<Change>)> {
+fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<RecordFinding>, Vec<Change>)> {
     let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
     let look = session.look(event);
@@ -74,7 +74,7 @@ fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<&'static 
     Some((look.findings, changes))
 }
 
-fn findings(session: &mut Session, event: &ActionEvent<'_>) -> Option<Vec<&'static str>> {
+fn findings(session: &mut Session, event: &ActionEvent<'_>) -> Option<Vec<RecordFinding>> {
     step(session, event).map(|(findings, _)| findings)
 }
 
@@ -119,7 +119,7 @@ fn whatever_a_policy_can_see_makes_another_event() {
     let mut session = Session::new();
     assert_eq!(findings(&mut session, &first), Some(vec![]));
     for (at, other) in others.iter().enumerate() {
-        assert_eq!(findings(&mut session, other), Some(vec![finding::SEQUENCE_REUSED]), "{at}");
+        assert_eq!(findings(&mut session, other), Some(vec![RecordFinding::SequenceReused]), "{at}");
     }
     // Each of them is known by now, also the first.
     for event in others.iter().chain([&first]) {
@@ -150,17 +150,17 @@ fn what_a_rerun_claims_anew_does_not() {
 #[test]
 fn a_number_hides_nothing() {
     let mut session = Session::new();
-    let steps: [(&str, i64, Option<Vec<&str>>); 11] = [
+    let steps: [(&str, i64, Option<Vec<RecordFinding>>); 11] = [
         ("p", i64::MAX, Some(vec![])),
-        ("p", 0, Some(vec![finding::OUT_OF_ORDER])),
-        ("p", 1, Some(vec![finding::OUT_OF_ORDER])),
+        ("p", 0, Some(vec![RecordFinding::OutOfOrder])),
+        ("p", 1, Some(vec![RecordFinding::OutOfOrder])),
         ("p", 1, None),
         ("q", 1, Some(vec![])),
         ("q", 5, Some(vec![])),
-        ("q", 3, Some(vec![finding::OUT_OF_ORDER])),
-        ("q", -1, Some(vec![finding::NEGATIVE_SEQUENCE, finding::OUT_OF_ORDER])),
+        ("q", 3, Some(vec![RecordFinding::OutOfOrder])),
+        ("q", -1, Some(vec![RecordFinding::NegativeSequence, RecordFinding::OutOfOrder])),
         ("q", -1, None),
-        ("r", i64::MIN, Some(vec![finding::NEGATIVE_SEQUENCE])),
+        ("r", i64::MIN, Some(vec![RecordFinding::NegativeSequence])),
         ("p", i64::MAX, None),
     ];
     for (id, sequence, expected) in steps {
@@ -174,14 +174,14 @@ fn beyond_the_limits_every_event_counts_and_says_so() {
     for sequence in 0..MOST_NUMBERS {
         assert_eq!(findings(&mut session, &bare("p", sequence)), Some(vec![]));
     }
-    let limit = || Some(vec![finding::SEQUENCE_LIMIT]);
+    let limit = || Some(vec![RecordFinding::SequenceLimit]);
     for _ in 0..2 {
         assert_eq!(findings(&mut session, &bare("p", MOST_NUMBERS)), limit());
     }
     assert_eq!(findings(&mut session, &bare("q", 0)), limit());
     assert_eq!(findings(&mut session, &bare("p", 17)), None, "those that are kept are known");
     let other = ActionEvent { event_id: "f", ..bare("p", 17) };
-    let both = vec![finding::SEQUENCE_REUSED, finding::SEQUENCE_LIMIT];
+    let both = vec![RecordFinding::SequenceReused, RecordFinding::SequenceLimit];
     assert_eq!(findings(&mut session, &other), Some(both));
     assert_eq!(session.header().sources.len(), 1);
 
@@ -189,7 +189,7 @@ fn beyond_the_limits_every_event_counts_and_says_so() {
     let mut session = Session::new();
     for (at, id) in ids.iter().enumerate() {
         let event = ActionEvent { source: Source { id, sequence: 0 }, ..bare("", 0) };
-        assert_eq!(findings(&mut session, &event), Some(vec![finding::SEQUENCE_LIMIT; at / 64]), "{id}");
+        assert_eq!(findings(&mut session, &event), Some(vec![RecordFinding::SequenceLimit; at / 64]), "{id}");
         assert_eq!(findings(&mut session, &event), if at < 64 { None } else { limit() }, "{id}");
     }
 }
@@ -202,7 +202,7 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
         vec![SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None }];
     let header = SessionHeader { events: 10, sources, ..Session::new().header() };
     session.restore_header(&header).unwrap();
-    let unknown = || Some(vec![finding::SEQUENCE_UNKNOWN]);
+    let unknown = || Some(vec![RecordFinding::SequenceUnknown]);
     let steps =
         [(9, unknown()), (9, None), (10, Some(vec![])), (4, unknown()), (4, None), (12, Some(vec![]))];
     for (sequence, expected) in steps {
@@ -213,7 +213,7 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
         assert_eq!(again.header(), session.header());
         session = again;
     }
-    assert_eq!(findings(&mut session, &bare("p", 11)), Some(vec![finding::OUT_OF_ORDER]));
+    assert_eq!(findings(&mut session, &bare("p", 11)), Some(vec![RecordFinding::OutOfOrder]));
     assert_eq!(findings(&mut session, &bare("p", 0)), unknown());
 }
 
@@ -227,7 +227,7 @@ fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() 
     for sequence in 0..MOST_NUMBERS {
         findings(&mut session, &bare("new", sequence));
     }
-    let limit = finding::SEQUENCE_LIMIT;
+    let limit = RecordFinding::SequenceLimit;
     assert_eq!(findings(&mut session, &bare("old", 100)), Some(vec![limit]));
     let mut restored = Session::new();
     restored.restore_header(&session.header()).unwrap();
@@ -238,9 +238,9 @@ fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() 
     }
     assert_eq!(restored.header(), session.header());
     for session in [&mut session, &mut restored] {
-        let expected = Some(vec![finding::OUT_OF_ORDER, limit]);
+        let expected = Some(vec![RecordFinding::OutOfOrder, limit]);
         assert_eq!(findings(session, &bare("old", 50)), expected);
-        let expected = Some(vec![finding::SEQUENCE_UNKNOWN, limit]);
+        let expected = Some(vec![RecordFinding::SequenceUnknown, limit]);
         assert_eq!(findings(session, &bare("old", 4)), expected);
     }
 }
@@ -290,11 +290,11 @@ proptest! {
             let expected = if seen[at].contains(&(sequence, content)) {
                 None
             } else {
-                let negative = (sequence < 0).then_some(finding::NEGATIVE_SEQUENCE);
+                let negative = (sequence < 0).then_some(RecordFinding::NegativeSequence);
                 let order = if seen[at].iter().any(|(number, _)| *number == sequence) {
-                    Some(finding::SEQUENCE_REUSED)
+                    Some(RecordFinding::SequenceReused)
                 } else {
-                    highest.filter(|highest| sequence < *highest).map(|_| finding::OUT_OF_ORDER)
+                    highest.filter(|highest| sequence < *highest).map(|_| RecordFinding::OutOfOrder)
                 };
                 Some(negative.into_iter().chain(order).collect::<Vec<_>>())
             };

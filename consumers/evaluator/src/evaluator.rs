@@ -8,9 +8,10 @@ use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
+use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::state::{Progress, SessionState};
 use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
-use agentgov_schemas::verdict::{Origin, Verdict, finding};
+use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Verdict};
 use agentgov_schemas::{catalogue, subject};
 
 use crate::keys::{self, Entry, Key};
@@ -110,7 +111,8 @@ impl Processor for Evaluator {
         event: &ActionEvent<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
-        check_tenant_id(event.tenant_id).map_err(|e| Reject::new("invalid_tenant_id", e.to_string()))?;
+        check_tenant_id(event.tenant_id)
+            .map_err(|e| Reject::new(RejectReason::InvalidTenantId, e.to_string()))?;
         check_ids(event)?;
         let mut expired = Vec::new();
         while let Some(kept) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
@@ -277,7 +279,7 @@ impl Evaluator {
                 topic = origin.topic,
                 partition = origin.partition,
                 offset = origin.offset,
-                code = finding.code,
+                code = finding.code.as_str(),
                 subject = finding.subject,
                 message = finding.message,
                 "a result states less than tools.yaml says"
@@ -294,7 +296,7 @@ impl Evaluator {
         if let Some(mut judgement) = step.verdict {
             let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
             if partition_of(&key, self.partitions) != Some(origin.partition) {
-                judgement.findings.insert(0, finding::MISPLACED);
+                judgement.findings.insert(0, RecordFinding::Misplaced);
             }
             say(&key, judgement.verdict(event, origin), out)?;
         }
@@ -306,13 +308,13 @@ impl Evaluator {
 fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
     let detail = |field: &str| format!("{field}: expected a name, found an empty text");
     if event.session_id.is_empty() {
-        return Err(Reject::new("empty_session_id", detail("session_id")));
+        return Err(Reject::new(RejectReason::EmptySessionId, detail("session_id")));
     }
     if event.source.id.is_empty() {
-        return Err(Reject::new("empty_source_id", detail("source.id")));
+        return Err(Reject::new(RejectReason::EmptySourceId, detail("source.id")));
     }
     if event.event_id.is_empty() {
-        return Err(Reject::new("empty_event_id", detail("event_id")));
+        return Err(Reject::new(RejectReason::EmptyEventId, detail("event_id")));
     }
     check_lengths(event)
 }
@@ -333,7 +335,7 @@ fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
     ];
     let Some((field, name)) = named.iter().find(|(_, name)| name.len() > ID_BYTES) else { return Ok(()) };
     let detail = format!("{field}: expected at most {ID_BYTES} bytes, found {}", name.len());
-    Err(Reject::new("id_too_long", detail))
+    Err(Reject::new(RejectReason::IdTooLong, detail))
 }
 
 /// Takes away what a tombstone of the changelog names.
@@ -435,8 +437,8 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
             );
             let mut shorter = Verdict { known: "{}", ..verdict };
             shorter.errors.truncate(8);
-            shorter.errors.push(agentgov_schemas::verdict::JudgeError {
-                code: "known_too_large",
+            shorter.errors.push(JudgeError {
+                code: ErrorCode::KnownTooLarge.into(),
                 subject: "known",
                 message: &message,
             });
@@ -520,7 +522,7 @@ mod tests {
         step(&mut sessions, "lost", 0).unwrap();
         sessions.lose("t", "lost");
         let reject = step(&mut sessions, "lost", 1).unwrap_err();
-        assert_eq!((reject.reason, reject.undo), ("internal", false));
+        assert_eq!((reject.reason, reject.undo), (RejectReason::Internal, false));
         step(&mut sessions, "other", 2).unwrap();
     }
 
@@ -535,7 +537,7 @@ mod tests {
             Change::Numbers { source: "p".into(), block: 0 },
         ] {
             let error = write("t", "s", &Session::new(), &change, &mut out).unwrap_err();
-            assert_eq!(Reject::of_output(&error).reason, "internal", "{change:?}");
+            assert_eq!(Reject::of_output(&error).reason, RejectReason::Internal, "{change:?}");
         }
         assert_eq!(out.iter().count(), 0);
     }

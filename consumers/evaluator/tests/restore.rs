@@ -24,7 +24,7 @@ use agentgov_schemas::key::partition_of;
 use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
-use agentgov_schemas::verdict::{Decision, Origin, Verdict, finding};
+use agentgov_schemas::verdict::{Decision, Origin, RecordFinding, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, catalogue};
 use proptest::prelude::*;
@@ -369,7 +369,7 @@ fn judged(
     sessions: &mut Sessions,
     event: &ActionEvent<'_>,
     offset: i64,
-) -> Vec<(Decision, Vec<String>)> {
+) -> Vec<(Decision, Vec<RecordFinding>)> {
     let schema = subject::VERDICT.schema().unwrap();
     let (verdicts, _) = bench.step(sessions, event, offset);
     let said = verdicts.iter().map(|(_, value)| {
@@ -377,7 +377,7 @@ fn judged(
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
         (
             verdict.decision.known().unwrap(),
-            verdict.findings.iter().map(|finding| (*finding).to_owned()).collect(),
+            verdict.findings.iter().map(|finding| finding.known().unwrap()).collect(),
         )
     });
     said.collect()
@@ -393,7 +393,7 @@ fn a_record_in_a_partition_of_another_key_is_judged_and_says_so() {
     assert!(names.iter().any(&home) && !names.iter().all(&home));
     for (offset, name) in (0..).zip(&names) {
         let event = ActionEvent { session_id: name, ..cancel };
-        let expected = if home(name) { vec![] } else { vec![finding::MISPLACED.to_owned()] };
+        let expected = if home(name) { vec![] } else { vec![RecordFinding::Misplaced] };
         assert_eq!(
             judged(&mut bench, &mut sessions, &event, offset),
             [(Decision::Deny, expected.clone())],
@@ -412,7 +412,7 @@ fn a_call_in_the_last_word_of_a_source_is_judged() {
     let closed = ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..cancel };
     let found = judged(&mut bench, &mut sessions, &closed, 0);
     let [(decision, findings)] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!((*decision, findings.last().unwrap().as_str()), (Decision::Deny, finding::UNEXPECTED_CALL));
+    assert_eq!((*decision, *findings.last().unwrap()), (Decision::Deny, RecordFinding::UnexpectedCall));
     let without = ActionEvent { tool: None, source: Source { id: "src", sequence: 1 }, ..closed };
     let (verdicts, changelog) = bench.step(&mut sessions, &without, 1);
     assert_eq!((verdicts.len(), changelog.len()), (0, 1), "else it belongs to no session: only the progress");
@@ -436,7 +436,7 @@ fn what_has_no_name_is_rejected_and_leaves_nothing_behind() {
         bench.outputs.clear();
         let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
         let reject = bench.evaluator.step(&mut sessions, &origin, &event, &mut bench.outputs).unwrap_err();
-        assert_eq!((reject.reason, reject.undo), (reason, false));
+        assert_eq!((reject.reason.as_str(), reject.undo), (reason, false));
         assert!(reject.detail.contains("expected a name, found an empty text"), "{}", reject.detail);
     }
     let (verdicts, changelog) = bench.step(&mut sessions, &good, 1);
@@ -577,7 +577,11 @@ fn a_header_that_is_too_large_is_refused_with_its_event() {
     let mut sessions = bench.restore(&[(key.clone(), Some(large))]);
     let origin = Origin { topic: "actions", partition: 0, offset: 1, logged_at: Millis(1000) };
     let reject = bench.evaluator.step(&mut sessions, &origin, &small, &mut bench.outputs).unwrap_err();
-    assert_eq!((reject.reason, reject.undo), ("output_refused", false), "it was copied before the step");
+    assert_eq!(
+        (reject.reason.as_str(), reject.undo),
+        ("output_refused", false),
+        "it was copied before the step"
+    );
 }
 
 proptest! {
@@ -624,7 +628,7 @@ fn leaves_no_trace(bench: &mut Bench, happenings: &[Happening], late: &[bool]) -
                 changelog.extend(found.1);
             }
             Err(reject) => {
-                prop_assert_eq!(reject.reason, "output_refused");
+                prop_assert_eq!(reject.reason.as_str(), "output_refused");
                 if reject.undo {
                     stepped = bench.restore(&changelog);
                 }
@@ -648,7 +652,7 @@ fn a_thousand_refused_verdicts_cost_one_restore() {
             ActionEvent { tool: Some(tool), source: Source { id: "src", sequence: offset }, ..call };
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000) };
         let reject = bench.evaluator.step(&mut sessions, &origin, &refused, &mut bench.outputs).unwrap_err();
-        assert_eq!(reject.reason, "output_refused");
+        assert_eq!(reject.reason.as_str(), "output_refused");
         bench.outputs.clear();
         if reject.undo {
             restores += 1;
@@ -699,7 +703,7 @@ fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_b
             let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
             let reject =
                 bench.evaluator.step(&mut sessions, &origin, &with(name), &mut bench.outputs).unwrap_err();
-            assert_eq!((reject.reason, reject.undo), ("id_too_long", false), "{field}");
+            assert_eq!((reject.reason.as_str(), reject.undo), ("id_too_long", false), "{field}");
             assert_eq!(reject.detail, format!("{field}: expected at most 4096 bytes, found {}", name.len()));
             assert_eq!((sessions.tenants().count(), bench.outputs.iter().count()), (0, 0), "{field}");
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use agentgov_runtime::sink::native::{Block, Column, Ragged};
 use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
 use agentgov_runtime::{SchemaCache, SchemaLookup};
+use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, record};
@@ -27,7 +28,7 @@ struct Table {
 type Push = fn(&mut Block, raw::Raw<'_>, &Writers<'_>, Option<u64>);
 
 /// A record's datum and its writer's schema, or why there is none: a reason of docs/errors, and the detail.
-type Writers<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (&'static str, String)>;
+type Writers<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (RejectReason, String)>;
 
 impl Table {
     fn of<C>(gapless: bool) -> Self
@@ -149,7 +150,7 @@ impl Writer for LogWriter {
         match self.schemas.get(id, &self.health, &self.stop) {
             SchemaLookup::Stopped => return Ok(Pushed::Stopped),
             SchemaLookup::Unknown(detail) => {
-                table.push(block, raw, skipped, &Err(("unknown_schema_id", detail)));
+                table.push(block, raw, skipped, &Err((RejectReason::UnknownSchemaId, detail)));
             }
             SchemaLookup::Known(schema) => {
                 self.ledger.meet(id, &schema, record)?;

@@ -7,7 +7,8 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
-    BundleRef, Decision, DuplicateOf, JudgeError, Origin, Reason, TablePosition, Verdict, Violation,
+    BundleRef, Decision, DuplicateOf, JudgeError, Origin, Reason, RecordFinding, TablePosition, Verdict,
+    Violation,
 };
 use serde::Serialize;
 
@@ -40,8 +41,8 @@ pub struct Judgement {
     pub last_sequence: Option<i64>,
     /// True if the session had reached its limit.
     pub state_limit: bool,
-    /// What is wrong with the record itself: names of [`agentgov_schemas::verdict::finding`], in their order.
-    pub findings: Vec<&'static str>,
+    /// What is wrong with the record itself, in the order of [`RecordFinding`].
+    pub findings: Vec<RecordFinding>,
 }
 
 impl Judgement {
@@ -81,7 +82,7 @@ impl Judgement {
                 .errors
                 .iter()
                 .map(|found| JudgeError {
-                    code: found.code,
+                    code: found.code.into(),
                     subject: &found.subject,
                     message: &found.message,
                 })
@@ -92,7 +93,7 @@ impl Judgement {
                 last_sequence,
             }),
             state_limit: self.state_limit,
-            findings: self.findings.clone(),
+            findings: self.findings.iter().map(|finding| (*finding).into()).collect(),
         }
     }
 }

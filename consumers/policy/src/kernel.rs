@@ -7,7 +7,7 @@ use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known,
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::topology::SessionLimits;
-use agentgov_schemas::verdict::{Decision, Mode, Origin, Reason, RuleEffect, finding};
+use agentgov_schemas::verdict::{Decision, ErrorCode, Mode, Origin, Reason, RecordFinding, RuleEffect};
 use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
@@ -141,12 +141,12 @@ impl Kernel<'_> {
 }
 
 /// What is odd about a call, if its type is no call's.
-fn odd_call(event: &ActionEvent<'_>) -> Option<&'static str> {
+fn odd_call(event: &ActionEvent<'_>) -> Option<RecordFinding> {
     if event.tool.is_none() || catalogue::is_judged(event.r#type) {
         return None;
     }
     let known = catalogue::is_known(event.r#type);
-    Some(if known { finding::UNEXPECTED_CALL } else { finding::UNKNOWN_TYPE })
+    Some(if known { RecordFinding::UnexpectedCall } else { RecordFinding::UnknownType })
 }
 
 /// What the policies say.
@@ -213,13 +213,13 @@ fn evaluate(
         .errors
         .iter()
         .chain(&grants.errors)
-        .map(|(id, message)| Finding::new(Finding::POLICY_ERROR, id, message.clone()))
+        .map(|(id, message)| Finding::new(ErrorCode::PolicyError, id, message.clone()))
         .collect();
     // The derived values that erred have findings already.
     let asked = [&candidates.wanted_by_rules, &candidates.wanted_by_grants];
     if known.erred.contains(TIME) && asked.iter().any(|wanted| wanted.has(TIME)) {
         let message = "expected an `occurred_at` of the years 1 to 9999, found another";
-        errors.push(Finding::new(Finding::DERIVED_ERROR, TIME, message));
+        errors.push(Finding::new(ErrorCode::DerivedError, TIME, message));
     }
     let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
     let (decision, reason) = if enforced.iter().any(|policy| denies(policy)) {

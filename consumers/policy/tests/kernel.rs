@@ -17,7 +17,7 @@ use agentgov_policy::{
 };
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
-use agentgov_schemas::verdict::{Decision, Reason, finding};
+use agentgov_schemas::verdict::{Decision, ErrorCode, Reason, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
 use proptest::prelude::*;
 use support::{Replay, Told, kernel, no_limits, payload};
@@ -190,8 +190,12 @@ fn decisions() {
         assert_eq!((judged.decision, judged.reason), (decision, reason), "{state:?} {n}");
         assert_eq!(ids(&judged.violations), violations, "{state:?} {n}");
         assert_eq!(ids(&judged.determining), determining, "{state:?} {n}");
-        let found: Vec<&str> =
-            judged.errors.iter().filter(|e| e.code == "policy_error").map(|e| e.subject.as_str()).collect();
+        let found: Vec<&str> = judged
+            .errors
+            .iter()
+            .filter(|e| e.code == ErrorCode::PolicyError)
+            .map(|e| e.subject.as_str())
+            .collect();
         assert_eq!(found, errors, "{state:?} {n}");
     }
 }
@@ -355,12 +359,12 @@ fn no_bundle_no_tool_no_json() {
 
     let judged = judge(GRANT, Some("active"), Told { kind: "tool.invoked", ..Told::default() });
     assert_eq!(judged.decision, Decision::Indeterminate);
-    assert_eq!(judged.errors[0].code, "tool_missing");
+    assert_eq!(judged.errors[0].code, ErrorCode::ToolMissing);
 
     // Nobody asks for what they say.
     let judged = judge(GRANT, Some("active"), call("change", "{"));
     assert_eq!(judged.decision, Decision::Allow);
-    assert_eq!(judged.errors[0].code, "arguments_not_json");
+    assert_eq!(judged.errors[0].code, ErrorCode::ArgumentsNotJson);
 
     let (agents, bundles) = (agents, table(GRANT));
     let mut replay = Replay::new(kernel(&agents, &bundles));
@@ -396,7 +400,7 @@ fn an_event_that_was_sent_before_changes_nothing() {
         });
     }
     let new = || (None, vec![]);
-    let late = || (None, vec![finding::OUT_OF_ORDER]);
+    let late = || (None, vec![RecordFinding::OutOfOrder]);
     let again = |sequence, last| (Some((sequence, last)), vec![]);
     let expected =
         [new(), new(), new(), again(1, 2), again(2, 2), new(), late(), again(4, 5), new(), again(0, 6)];
@@ -419,7 +423,7 @@ fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
             let told = Told { second, ..call("look", &arguments) };
             support::with_event(told, sequence, |event, origin| {
                 let judged = kernel.step(&mut session, event, origin).unwrap().verdict.unwrap();
-                assert_eq!(judged.findings, [""; 0]);
+                assert_eq!(judged.findings, []);
                 duplicates += i64::from(judged.decision == Decision::Duplicate);
             });
         }
@@ -437,15 +441,15 @@ fn a_number_hides_no_action() {
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let kernel = kernel(&agents, &bundles);
     let mut session = Session::new();
-    let late = finding::OUT_OF_ORDER;
-    let steps: [(i64, &str, &[&str]); 7] = [
+    let late = RecordFinding::OutOfOrder;
+    let steps: [(i64, &str, &[RecordFinding]); 7] = [
         (i64::MAX, "first", &[]),
         (0, "a", &[late]),
         (1, "b", &[late]),
-        (1, "c", &[finding::SEQUENCE_REUSED]),
-        (i64::MAX, "d", &[finding::SEQUENCE_REUSED]),
-        (-7, "e", &[finding::NEGATIVE_SEQUENCE, late]),
-        (i64::MIN, "f", &[finding::NEGATIVE_SEQUENCE, late]),
+        (1, "c", &[RecordFinding::SequenceReused]),
+        (i64::MAX, "d", &[RecordFinding::SequenceReused]),
+        (-7, "e", &[RecordFinding::NegativeSequence, late]),
+        (i64::MIN, "f", &[RecordFinding::NegativeSequence, late]),
     ];
     for (index, (sequence, id, findings)) in (0..).zip(steps) {
         let arguments = format!("{{\"id\":\"{id}\"}}");
@@ -473,10 +477,10 @@ fn a_call_is_judged_whatever_its_type() {
         assert_eq!(judged.decision, if retried { Decision::Allow } else { Decision::Deny }, "{kind}");
         calls += i32::from(!retried);
         assert_eq!(judged.call_index, Some(calls - 1), "{kind}");
-        let expected: &[&str] = match kind {
+        let expected: &[RecordFinding] = match kind {
             catalogue::TOOL_INVOKED | catalogue::TOOL_RETRIED => &[],
-            known if types.contains(&known) => &[finding::UNEXPECTED_CALL],
-            _ => &[finding::UNKNOWN_TYPE],
+            known if types.contains(&known) => &[RecordFinding::UnexpectedCall],
+            _ => &[RecordFinding::UnknownType],
         };
         assert_eq!(judged.findings, expected, "{kind}");
     }

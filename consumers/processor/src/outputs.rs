@@ -252,7 +252,7 @@ mod tests {
         let mut outputs = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(1))).unwrap();
         let reject = reject::Reject {
             stage: "evaluator",
-            reason: "",
+            reason: reject::RejectReason::EmptyValue.into(),
             detail: "",
             origin: Origin { topic: "t", partition: 0, offset: 0, logged_at: Default::default() },
             key: b"",

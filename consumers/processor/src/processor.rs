@@ -1,6 +1,7 @@
 //! What a stage must give.
 
 use agentgov_schemas::Millis;
+use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::Origin;
 use serde::Deserialize;
@@ -126,8 +127,8 @@ pub struct TableRecord<'a> {
 /// Why a record is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// A name of docs/errors.
-    pub reason: &'static str,
+    /// The kind of fault.
+    pub reason: RejectReason,
     /// What was expected and what was found.
     pub detail: String,
     /// True if the step had begun to change what is known. Then the batch is aborted, what is known is read again from the
@@ -137,27 +138,27 @@ pub struct Reject {
 
 impl Reject {
     /// Of a record that has changed nothing.
-    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(reason: RejectReason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), undo: false }
     }
 
     /// Of a record at which an invariant of ours does not hold.
     pub fn internal(detail: impl Into<String>) -> Self {
-        Reject::new("internal", detail)
+        Reject::new(RejectReason::Internal, detail)
     }
 
     /// Of a record whose output cannot be written.
     pub fn of_output(error: &OutputError) -> Self {
         match error {
             OutputError::TooLarge { .. } | OutputError::NotEmitted(_) => {
-                Reject::new("output_refused", error.to_string())
+                Reject::new(RejectReason::OutputRefused, error.to_string())
             }
             OutputError::Encode(_) => Self::internal(error.to_string()),
         }
     }
 
     /// Of a record that may have changed what is known before it turned out that it cannot be processed.
-    pub fn undo(reason: &'static str, detail: impl Into<String>) -> Self {
+    pub fn undo(reason: RejectReason, detail: impl Into<String>) -> Self {
         Self { undo: true, ..Self::new(reason, detail) }
     }
 }

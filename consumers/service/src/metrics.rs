@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use agentgov_schemas::reject::RejectReason;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -178,7 +179,7 @@ impl ProcessorMetrics {
     pub fn committed(
         &self,
         records: usize,
-        rejects: &BTreeMap<&'static str, u64>,
+        rejects: &BTreeMap<RejectReason, u64>,
         step: Duration,
         commit: Duration,
     ) {
@@ -188,7 +189,7 @@ impl ProcessorMetrics {
         self.step.record(step);
         self.commit.record(commit);
         for (reason, count) in rejects {
-            counter!(REJECTS, "stage" => self.stage.clone(), "reason" => *reason).increment(*count);
+            counter!(REJECTS, "stage" => self.stage.clone(), "reason" => reason.as_str()).increment(*count);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::state::{Numbers, SourceSequence};
-use agentgov_schemas::verdict::finding;
+use agentgov_schemas::verdict::RecordFinding;
 
 use super::digest::{self, Digest};
 
@@ -29,7 +29,7 @@ pub struct Look {
     /// The highest sequence of its source that was seen before, if the event is a repeat: then nothing of it counts.
     pub repeat_below: Option<i64>,
     /// What is wrong with its number.
-    pub findings: Vec<&'static str>,
+    pub findings: Vec<RecordFinding>,
     digest: Digest,
     /// Where the source is.
     place: Option<usize>,
@@ -78,7 +78,7 @@ impl Seen {
         let (digest, sequence) = (digest::of(event), event.source.sequence);
         let mut findings = Vec::new();
         if sequence < 0 {
-            findings.push(finding::NEGATIVE_SEQUENCE);
+            findings.push(RecordFinding::NegativeSequence);
         }
         let place = self.0.iter().position(|source| source.id == event.source.id);
         let mut repeat_below = None;
@@ -87,18 +87,18 @@ impl Seen {
         {
             match source.find(sequence, digest) {
                 Found::Same => repeat_below = Some(source.highest),
-                Found::Other => findings.push(finding::SEQUENCE_REUSED),
+                Found::Other => findings.push(RecordFinding::SequenceReused),
                 Found::Nothing if source.unknown_through.is_some_and(|through| sequence <= through) => {
-                    findings.push(finding::SEQUENCE_UNKNOWN);
+                    findings.push(RecordFinding::SequenceUnknown);
                 }
-                Found::Nothing if sequence < source.highest => findings.push(finding::OUT_OF_ORDER),
+                Found::Nothing if sequence < source.highest => findings.push(RecordFinding::OutOfOrder),
                 Found::Nothing => {}
             }
         }
         let kept: usize = self.0.iter().map(|source| source.numbers.len()).sum();
         let keep = kept < MOST_NUMBERS && (place.is_some() || self.0.len() < MOST_SOURCES);
         if !keep && repeat_below.is_none() {
-            findings.push(finding::SEQUENCE_LIMIT);
+            findings.push(RecordFinding::SequenceLimit);
         }
         Look { repeat_below, findings, digest, place, keep }
     }

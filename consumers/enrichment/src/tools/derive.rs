@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, ToolResult};
+use agentgov_schemas::verdict::ErrorCode;
 use cel::common::types::{CelBool, CelList, CelNull, CelOptional, CelString};
 use cel::common::value::Val;
 
@@ -36,7 +37,7 @@ impl Tools {
         let mut known = Known::default();
         let Some(call) = &event.tool else {
             known.findings.push(Finding::new(
-                Finding::TOOL_MISSING,
+                ErrorCode::ToolMissing,
                 "tool",
                 "expected the tool that is called, found an event without it",
             ));
@@ -45,17 +46,17 @@ impl Tools {
         let input = Json::arguments(call.arguments.data);
         if let Err(error) = &input {
             let code = match error {
-                NotJson::Syntax { .. } | NotJson::Unread(_) => Finding::ARGUMENTS_NOT_JSON,
-                NotJson::TooLarge => Finding::ARGUMENTS_TOO_LARGE,
+                NotJson::Syntax { .. } | NotJson::Unread(_) => ErrorCode::ArgumentsNotJson,
+                NotJson::TooLarge => ErrorCode::ArgumentsTooLarge,
             };
             known.findings.push(Finding::new(code, "arguments", error.to_string()));
         }
         let scope = Scope::new(Input::Read(input), None, session, &self.kinds, event);
         let tool = self.tool(call.name);
         for (name, (declared, expression)) in &tool.derived {
-            let mut code = Finding::DERIVED_ERROR;
+            let mut code = ErrorCode::DerivedError;
             let value = expression.evaluate(&scope, |value| {
-                code = Finding::DERIVED_TYPE;
+                code = ErrorCode::DerivedType;
                 declared.take(value.as_ref()).map_err(Failure::Error)
             });
             match value {
@@ -70,7 +71,7 @@ impl Tools {
         for (kind, expression) in &tool.refers {
             match expression.evaluate(&scope, |keys| strings(keys.as_ref())) {
                 Ok(keys) => known.facts.extend(referred(session, kind, keys)),
-                Err(failure) => known.findings.extend(Finding::of(Finding::REFERS_ERROR, kind, failure)),
+                Err(failure) => known.findings.extend(Finding::of(ErrorCode::RefersError, kind, failure)),
             }
         }
         known.facts.truncate(MAX_REFERRED);
@@ -120,7 +121,7 @@ impl Tools {
                             "the arguments of its call cannot be read".to_owned()
                         }
                     };
-                    stated.findings.push(Finding::new(Finding::STATES_ERROR, &states.kind, message));
+                    stated.findings.push(Finding::new(ErrorCode::StatesError, &states.kind, message));
                 }
             }
         }
@@ -143,7 +144,7 @@ impl Stated {
                     "expected a result in an event of type `{}`, found one in an event of another type",
                     catalogue::TOOL_RESPONSE_RECEIVED
                 );
-                self.findings.push(Finding::new(Finding::STATES_ERROR, &kind, message));
+                self.findings.push(Finding::new(ErrorCode::StatesError, &kind, message));
             }
         }
     }

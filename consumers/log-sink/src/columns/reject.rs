@@ -15,7 +15,7 @@ columns! {
         "tenant_id": Text = session(r).0,
         "session_id": Text = session(r).1,
         "stage": Text = r.stage,
-        "reason": Text = r.reason,
+        "reason": Text = r.reason.as_str(),
         "detail": Text = r.detail,
         "origin_topic": Text = r.origin.topic,
         "origin_partition": Int32 = r.origin.partition,

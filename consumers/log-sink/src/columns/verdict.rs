@@ -40,13 +40,13 @@ columns! {
         "tables.next_offset": List<Int64> = &mut v.tables.iter().map(|table| table.next_offset),
         "known_digest": Sha256 = v.known_digest,
         "known": Text = v.known,
-        "errors.code": List<Text> = &mut v.errors.iter().map(|error| error.code),
+        "errors.code": List<Text> = &mut v.errors.iter().map(|error| error.code.as_str()),
         "errors.subject": List<Text> = &mut v.errors.iter().map(|error| error.subject),
         "errors.message": List<Text> = &mut v.errors.iter().map(|error| error.message),
         "duplicate_of_source": Text = v.duplicate_of.map_or("", |duplicate| duplicate.source_id),
         "duplicate_of_sequence": Nullable<Int64> = v.duplicate_of.map(|duplicate| duplicate.sequence),
         "duplicate_of_last_sequence": Nullable<Int64> = v.duplicate_of.map(|duplicate| duplicate.last_sequence),
         "state_limit": Flag = v.state_limit,
-        "findings": List<Text> = &mut v.findings.iter().copied(),
+        "findings": List<Text> = &mut v.findings.iter().map(|finding| finding.as_str()),
     }
 }

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agentgov_enrichment::Finding;
 use agentgov_schemas::Vocabulary as _;
-use agentgov_schemas::verdict::Decision;
+use agentgov_schemas::verdict::{Decision, ErrorCode};
 use agentgov_schemas::yaml::{FromNode as _, Node, Problem, Problems, Value, one_of};
 use cedar_policy::Effect;
 
@@ -19,14 +18,14 @@ use crate::files::BundleFiles;
 use crate::names::{Mentions, NameKind, hint, nearest};
 
 /// Codes of errors that a verdict may name.
-const CODES: [&str; 7] = [
-    Finding::ARGUMENTS_NOT_JSON,
-    Finding::ARGUMENTS_TOO_LARGE,
-    Finding::TOOL_MISSING,
-    Finding::DERIVED_ERROR,
-    Finding::DERIVED_TYPE,
-    Finding::REFERS_ERROR,
-    Finding::POLICY_ERROR,
+const CODES: [ErrorCode; 7] = [
+    ErrorCode::ArgumentsNotJson,
+    ErrorCode::ArgumentsTooLarge,
+    ErrorCode::ToolMissing,
+    ErrorCode::DerivedError,
+    ErrorCode::DerivedType,
+    ErrorCode::RefersError,
+    ErrorCode::PolicyError,
 ];
 
 /// Checks the files of tests of one bundle.
@@ -124,7 +123,7 @@ impl TestCheck {
             found.one_of(node, word, &words);
         }
         for (node, error) in items(step, "errors").filter_map(as_text) {
-            found.one_of(node, error.split(' ').next().unwrap_or(error), &CODES);
+            found.one_of(node, error.split(' ').next().unwrap_or(error), &CODES.map(ErrorCode::as_str));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::EscapedBytes;
+use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::RejectShare;
 
 /// So many tenants are known at most; those that come later count for nothing.
@@ -57,7 +58,7 @@ struct Tenant {
     records: u32,
     rejects: u32,
     is_known: bool,
-    reasons: BTreeMap<&'static str, u32>,
+    reasons: BTreeMap<RejectReason, u32>,
     /// Its first rejected record of the window.
     first: Option<Place>,
 }
@@ -114,7 +115,7 @@ impl RejectWindow {
     pub(super) fn count(
         &mut self,
         key: Option<&[u8]>,
-        rejected: Option<&'static str>,
+        rejected: Option<RejectReason>,
         (partition, offset, logged_at): (i32, i64, Millis),
     ) -> Option<Flood> {
         let limit = self.limit?;
@@ -192,7 +193,8 @@ impl RejectWindow {
         let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
         let (id, Tenant { rejects, reasons, first, .. }) = most?;
         let at = first?;
-        let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let mut reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        reasons.sort();
         let message = format!(
             "{told}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
             EscapedBytes(&id),
@@ -238,7 +240,7 @@ mod tests {
         let mut offset = 0;
         for (key, rejected, accepted) in records {
             for number in 0..rejected + accepted {
-                let reason = (number < *rejected).then_some("wrong_magic_byte");
+                let reason = (number < *rejected).then_some(RejectReason::WrongMagicByte);
                 floods.push(window.count(Some(key.as_bytes()), reason, (3, offset, Millis(7))));
                 offset += 1;
             }
@@ -319,7 +321,7 @@ mod tests {
         let next = |all: &mut RejectWindow, logged_at: i64, is_committed: bool| {
             all.begin();
             let at = (logged_at as i32, 7, Millis(logged_at));
-            let flood = (0..10).find_map(|_| all.count(Some(b"a/1"), Some("empty_value"), at));
+            let flood = (0..10).find_map(|_| all.count(Some(b"a/1"), Some(RejectReason::EmptyValue), at));
             if is_committed {
                 all.commit();
             }
@@ -342,7 +344,9 @@ mod tests {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         all.know(b"a");
         let bad = |all: &mut RejectWindow, times| {
-            (0..times).filter_map(|_| all.count(Some(b"a/1"), Some("empty_value"), (0, 0, Millis(0)))).count()
+            (0..times)
+                .filter_map(|_| all.count(Some(b"a/1"), Some(RejectReason::EmptyValue), (0, 0, Millis(0))))
+                .count()
         };
         for _ in 0..5 {
             all.begin();
@@ -370,7 +374,7 @@ mod tests {
             let mut all = RejectWindow::new(Some(LIMIT), HOUR);
             let mut accepted = std::collections::HashSet::new();
             for (key, rejected) in &records {
-                let flood = all.count(Some(key), rejected.then_some("empty_value"), (0, 0, Millis(0)));
+                let flood = all.count(Some(key), rejected.then_some(RejectReason::EmptyValue), (0, 0, Millis(0)));
                 if !rejected {
                     accepted.insert(tenant_of(key).to_vec());
                 }

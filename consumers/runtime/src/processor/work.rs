@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use agentgov_schemas::alert::{Alert, AlertDecision};
+use agentgov_schemas::reject::{self, RejectReason};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
-use agentgov_schemas::{Digest, Micros, Millis, SessionKey, reject, wire};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey, wire};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -31,7 +32,7 @@ pub(super) struct Work<'c, P: Processor> {
     pub(super) tripped: Option<String>,
     pub(super) window: RejectWindow,
     /// How many records of the batch in work were rejected, by reason.
-    pub(super) rejected: BTreeMap<&'static str, u64>,
+    pub(super) rejected: BTreeMap<RejectReason, u64>,
     /// Records that are rejected without being stepped, since stepping them leaves something behind.
     refused: HashMap<(i32, i64), Reject>,
 }
@@ -108,7 +109,7 @@ impl<'c, P: Processor> Work<'c, P> {
                         topic,
                         partition,
                         offset,
-                        reason,
+                        reason = reason.as_str(),
                         detail,
                         "a step is undone by restoring"
                     );
@@ -142,7 +143,9 @@ impl<'c, P: Processor> Work<'c, P> {
         };
         let schema = match self.schemas.get(id, &self.config.health, &self.config.stop) {
             SchemaLookup::Known(schema) => schema,
-            SchemaLookup::Unknown(detail) => return Some(Err(Reject::new("unknown_schema_id", detail))),
+            SchemaLookup::Unknown(detail) => {
+                return Some(Err(Reject::new(RejectReason::UnknownSchemaId, detail)));
+            }
             SchemaLookup::Stopped => return None,
         };
         let input = match schema.decode::<P::Input<'_>>(id, datum) {
@@ -249,7 +252,7 @@ impl<'c, P: Processor> Work<'c, P> {
             topic = origin.topic,
             partition = origin.partition,
             offset = origin.offset,
-            reason = reject.reason,
+            reason = reject.reason.as_str(),
             detail,
             "rejected"
         );
@@ -257,7 +260,7 @@ impl<'c, P: Processor> Work<'c, P> {
         let key = head(message.key().unwrap_or_default());
         let record = reject::Reject {
             stage,
-            reason: reject.reason,
+            reason: reject.reason.into(),
             detail: &detail,
             origin: *origin,
             key,
@@ -290,7 +293,7 @@ fn emit_gap(
     );
     let record = reject::Reject {
         stage,
-        reason: "gap_accepted",
+        reason: RejectReason::GapAccepted.into(),
         detail: &detail,
         origin: Origin { topic: input, partition, offset: from, logged_at: Millis::default() },
         key: b"",
