@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use agentgov_schemas::escape::Escaped;
 use agentgov_service::ExitCode;
+#[cfg(feature = "local-stack")]
 use agentgov_testenv::HelperCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -58,8 +59,10 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// See it work: a stack, recorded agent runs through everything, a report. Nothing is left running.
+    #[cfg(feature = "local-stack")]
     Demo(Demo),
     /// Start a stack with every stage running, and stay up.
+    #[cfg(feature = "local-stack")]
     Up(Up),
     /// Run stages until asked to stop.
     Run(Run),
@@ -86,11 +89,13 @@ pub enum Command {
     #[command(subcommand)]
     Audit(AuditCommand),
     /// The local stack's parts.
+    #[cfg(feature = "local-stack")]
     #[command(subcommand)]
     Testenv(TestenvCommand),
 }
 
 /// `demo`.
+#[cfg(feature = "local-stack")]
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Recorded runs instead of the samples: a file as `import chat-completions` takes it; `-` is standard input.
@@ -111,6 +116,7 @@ pub struct Demo {
 }
 
 /// `up`.
+#[cfg(feature = "local-stack")]
 #[derive(Debug, Args)]
 pub struct Up {
     /// Keep the stack's data here; default: a temporary folder that is removed at the end.
@@ -314,6 +320,7 @@ pub enum AuditCommand {
 }
 
 /// `testenv …`.
+#[cfg(feature = "local-stack")]
 #[derive(Debug, Subcommand)]
 pub enum TestenvCommand {
     /// Download the stack's parts anew and write their digests into the lock file.

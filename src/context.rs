@@ -66,10 +66,12 @@ fn configured(global: &Global) -> Result<Endpoints, Failure> {
         None => name.clone(),
     };
     let missing: Vec<_> = missing.iter().map(flag).collect();
-    Err(Failure::new(
-        ExitCode::Usage,
-        format!("no stack: set {}, or start one with `agentgov up` in another terminal", missing.join(", ")),
-    ))
+    let up = if cfg!(feature = "local-stack") {
+        ", or start one with `agentgov up` in another terminal"
+    } else {
+        "; this build starts none by itself"
+    };
+    Err(Failure::new(ExitCode::Usage, format!("no stack: set {}{up}", missing.join(", "))))
 }
 
 /// A file's bytes.

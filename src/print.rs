@@ -50,15 +50,7 @@ macro_rules! text {
     }};
 }
 
-/// Appends a line to a [`Text`], with the same rules as [`say!`].
-macro_rules! append {
-    ($text:expr, $format:literal $(, $argument:expr)* $(,)?) => {
-        $text.push_line(&$crate::print::text!($format $(, $argument)*))
-    };
-}
-
 pub use crate::{note, say, text};
-pub(crate) use append;
 
 /// Text whose outside parts are escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,20 +1,25 @@
 //! One file a command: it fetches what it needs, calls the crate that does the work, and prints.
 
 pub mod audit;
+#[cfg(feature = "local-stack")]
 mod demo;
-#[cfg(test)]
+#[cfg(all(test, feature = "local-stack"))]
 mod hostile;
 mod import;
+#[cfg(feature = "local-stack")]
 pub mod pipeline;
 pub mod policy;
 mod registry;
 mod rejects;
+#[cfg(feature = "local-stack")]
 mod report;
 mod run;
 mod session;
 mod status;
+#[cfg(feature = "local-stack")]
 mod testenv;
 mod topology;
+#[cfg(feature = "local-stack")]
 mod up;
 
 use agentgov_service::ExitCode;
@@ -28,7 +33,9 @@ use crate::failure::Failure;
 /// If the command fails.
 pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
+        #[cfg(feature = "local-stack")]
         Command::Demo(args) => demo::demo(&args, global),
+        #[cfg(feature = "local-stack")]
         Command::Up(args) => up::up(&args, global),
         Command::Run(args) => run::run(&args, global),
         Command::Status(args) => status::status(&args, global),
@@ -39,6 +46,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Session(command) => session::session(&command, global),
         Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Audit(command) => audit::audit(&command, global),
+        #[cfg(feature = "local-stack")]
         Command::Testenv(command) => testenv::testenv(command, global),
     }
 }

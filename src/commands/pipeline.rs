@@ -4,18 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_connect::Endpoints;
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, Stop};
-use agentgov_testenv::{BackendKind, Options, TestEnv};
+use agentgov_testenv::{Addresses, BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
 use super::{policy, registry};
 use crate::cli::Global;
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::local::endpoints_of;
 use crate::progress::Progress;
 use crate::stages::Running;
 
@@ -169,6 +168,21 @@ impl Pipeline {
         let stages = self.running.join();
         let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(stack)
+    }
+}
+
+/// Where a stack of testenv is, in the words of those who use it.
+fn endpoints_of(addresses: &Addresses) -> Endpoints {
+    Endpoints {
+        kafka: KafkaEndpoint::at(addresses.kafka.clone()),
+        registry: RegistryEndpoint::at(addresses.registry.clone()),
+        clickhouse: ClickHouseEndpoint {
+            url: addresses.clickhouse.clone(),
+            user: addresses.clickhouse_user.clone(),
+            password: Secret::new(addresses.clickhouse_password.clone()),
+            database: addresses.clickhouse_database.clone(),
+            ..ClickHouseEndpoint::default()
+        },
     }
 }
 

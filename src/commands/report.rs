@@ -11,7 +11,14 @@ use console::{Style, measure_text_width, truncate_str};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::print::{Text, append, left, right, style, style_text, text};
+use crate::print::{Text, left, right, style, style_text, text};
+
+/// Appends a line to a [`Text`], with the same rules as [`say!`].
+macro_rules! append {
+    ($text:expr, $format:literal $(, $argument:expr)* $(,)?) => {
+        $text.push_line(&text!($format $(, $argument)*))
+    };
+}
 
 /// What the demo found.
 pub struct Report {

@@ -151,6 +151,12 @@ pub enum Error {
         /// The server's error.
         reason: String,
     },
+    /// This executable has no docker backend.
+    #[error(
+        "this executable was built without the docker backend; build it with the feature `docker`, which is on by default, or \
+         choose AGENTGOV_BACKEND=native"
+    )]
+    NoDocker,
     /// Docker refused or failed.
     #[error("docker: {what}: {reason}")]
     Docker {

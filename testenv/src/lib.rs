@@ -24,6 +24,10 @@
 
 mod addresses;
 mod backend;
+#[cfg(feature = "docker")]
+mod docker;
+#[cfg(not(feature = "docker"))]
+#[path = "no_docker.rs"]
 mod docker;
 mod engine;
 mod env;

@@ -10,7 +10,6 @@ use testcontainers::bollard::models::{HostConfig, PortBinding};
 use testcontainers::core::logs::LogFrame;
 use testcontainers::core::{ContainerPort, IntoContainerPort};
 use testcontainers::{ContainerRequest, GenericImage, Image, ImageExt};
-use testcontainers_modules::clickhouse::ClickHouse;
 use testcontainers_modules::kafka::apache;
 use uuid::Uuid;
 
@@ -57,9 +56,10 @@ pub(super) fn engine(
     user: &str,
     password: &str,
     database: &str,
-) -> ContainerRequest<ClickHouse> {
+) -> ContainerRequest<GenericImage> {
+    let image = GenericImage::new(&common.image.name, &common.image.tag);
     common
-        .apply(ClickHouse::default(), CLICKHOUSE_PORT)
+        .apply(image.with_exposed_port(CLICKHOUSE_PORT.tcp()), CLICKHOUSE_PORT)
         .with_env_var("CLICKHOUSE_USER", user)
         .with_env_var("CLICKHOUSE_PASSWORD", password)
         .with_env_var("CLICKHOUSE_DB", database)

@@ -7,7 +7,6 @@ use testcontainers::bollard::Docker;
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, Image};
-use testcontainers_modules::clickhouse::ClickHouse;
 use testcontainers_modules::kafka::apache;
 use uuid::Uuid;
 
@@ -32,7 +31,7 @@ const USER: &str = "agentgov";
 pub(super) struct Containers {
     broker: ContainerAsync<apache::Kafka>,
     registry: ContainerAsync<GenericImage>,
-    engine: ContainerAsync<ClickHouse>,
+    engine: ContainerAsync<GenericImage>,
 }
 
 /// Everything that a start goes by.
