@@ -203,7 +203,8 @@ impl Drop for Step<'_> {
     }
 }
 
-#[cfg(all(test, feature = "local-stack"))]
+#[cfg(test)]
+#[cfg(feature = "local-stack")]
 mod tests {
     use agentgov_testenv::{Event, Part};
 

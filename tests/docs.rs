@@ -14,6 +14,8 @@ use agentgov_service::metrics::{ALL, Kind, Metric};
 
 #[path = "docs/glossary.rs"]
 mod glossary;
+#[path = "docs/shipping.rs"]
+mod shipping;
 
 /// Pages of docs/errors that explain one case of an exit code.
 const CASES: [&str; 4] = ["hole", "hanging-transaction", "held-back", "offsets-skipped"];

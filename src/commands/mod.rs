@@ -3,7 +3,8 @@
 pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
-#[cfg(all(test, feature = "local-stack"))]
+#[cfg(test)]
+#[cfg(feature = "local-stack")]
 mod hostile;
 mod import;
 #[cfg(feature = "local-stack")]

@@ -27,7 +27,9 @@ use crate::stack::{self, Lock};
 use crate::supervisor::{Signal, Supervisor};
 use crate::{Error, files};
 
+#[cfg(feature = "docker")]
 pub(crate) use broker::PROPERTIES as BROKER_PROPERTIES;
+#[cfg(feature = "docker")]
 pub(crate) use registry::PATH as REGISTRY_PATH;
 use start::{Context, Started, wait_until_ready};
 

@@ -97,6 +97,7 @@ impl Supervisor {
     }
 
     /// Has containers with this label removed at the end.
+    #[cfg(feature = "docker")]
     pub(crate) fn own_containers(&self, label: String) -> Result<(), Error> {
         self.request(&Request::Containers { label })
     }
