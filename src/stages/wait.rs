@@ -59,9 +59,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use agentgov_connect::Endpoints;
+    use agentgov_schemas::topology::Topology;
     use agentgov_service::Stop;
     use agentgov_service::panics::Watch;
-    use agentgov_schemas::topology::Topology;
 
     use super::*;
 

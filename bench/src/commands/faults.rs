@@ -12,7 +12,7 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{json, note, say};
 use agentgov::progress::Progress;
-use agentgov_faults::{Edge, Ended, Outcome, PRODUCERS, Produce, Scene, Setup, schedule};
+use agentgov_faults::{Edge, Ended, Outcome, PLANT_NO_DRAIN, PRODUCERS, Produce, Scene, Setup, schedule};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, failpoint};
 
@@ -80,8 +80,9 @@ fn scene(topology: &Topology) -> Scene {
 /// The mistakes of `--plant`, by their names.
 fn plants(args: &cli::Faults) -> Result<Vec<&'static str>, Failure> {
     let known = |asked: &String| {
-        failpoint::PLANTS.into_iter().find(|plant| plant == asked).ok_or_else(|| {
-            let expected = failpoint::PLANTS.join(", ");
+        let mut plants = failpoint::PLANTS.into_iter().chain([PLANT_NO_DRAIN]);
+        plants.find(|plant| plant == asked).ok_or_else(|| {
+            let expected = [failpoint::PLANTS.as_slice(), &[PLANT_NO_DRAIN]].concat().join(", ");
             Failure::new(ExitCode::Usage, format!("expected one of {expected}, found `{asked}`"))
         })
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_audit::Kind;
 use agentgov_connect::Endpoints;
-use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, Setup, Step};
+use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, PLANT_NO_DRAIN, Setup, Step};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::failpoint;
 
@@ -172,7 +172,7 @@ fn a_drain_left_out_is_found_as_doubled_rows_and_only_then() {
             place.faults(plant, "sink::drained", repeated(6, lost))
         })
     };
-    found(Kind::Doubled, "no_drain", |place| run(place, Some(failpoint::PLANT_NO_DRAIN)));
+    found(Kind::Doubled, "no_drain", |place| run(place, Some(PLANT_NO_DRAIN)));
     let outcome = run(&Place::new("with_drain"), None);
     assert!(answers_were_lost(&outcome), "{outcome:#?}");
     assert_eq!(outcome.audit.count(Kind::Doubled), 0, "{outcome:#?}");

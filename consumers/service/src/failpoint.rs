@@ -43,13 +43,11 @@ pub const THREAD_EDGES: [&str; 3] = ["lag::look", "serve::readyz", "stop::call"]
 
 /// Commits a batch's offsets before its outputs, not with them, and goes on from there after a restart.
 pub const PLANT_COMMIT_FIRST: &str = "processor::commit-first";
-/// Does not wait for older inserts after a claim.
-pub const PLANT_NO_DRAIN: &str = "sink::no-drain";
 /// Goes on where the group has committed, not where the table ends.
 pub const PLANT_NO_LOOK: &str = "sink::no-look";
 
-/// Every mistake that can be planted.
-pub const PLANTS: [&str; 3] = [PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_LOOK];
+/// Every mistake that a stage can be asked to make.
+pub const PLANTS: [&str; 2] = [PLANT_COMMIT_FIRST, PLANT_NO_LOOK];
 
 /// Called with the name of an edge, which may end or stop the process there, or of a mistake: true if it is planted.
 pub type Hook = fn(&'static str) -> bool;

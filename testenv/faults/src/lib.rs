@@ -34,7 +34,7 @@ pub use ended::Ended;
 pub use outcome::{FaultsError, Outcome};
 pub use produce::{Produce, produce};
 pub use producers::PRODUCERS;
-pub use proxy::Meddling;
+pub use proxy::{Meddling, PLANT_NO_DRAIN};
 pub use run::{Edge, Setup, run};
 pub use schedule::{AtEdge, Fault, Scene, Step, schedule};
 pub use strangers::Strangers;

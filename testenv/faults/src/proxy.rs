@@ -4,7 +4,8 @@
 //!   sink ──request──► [head][body ··· here ···] ──► server
 //!        ◄─────────────── answer, or none ◄────────
 //! ```
-//! It understands just enough of HTTP/1.1 to know an insert in Native format, and where its body begins and ends.
+//! It understands just enough of HTTP/1.1 to know an insert in Native format, and where its body begins and ends. It can also
+//! hide the inserts that run from a sink that waits for their end ([`PLANT_NO_DRAIN`]).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,6 +18,14 @@ use std::time::{Duration, Instant};
 const MOST_HEAD: usize = 64 << 10;
 /// How an insert of a block shows in the query of its URL.
 const INSERT: &[u8] = b"FORMAT+Native";
+/// A mistake that the proxy plants: a sink that does not wait for older inserts after a claim, since it sees none.
+pub const PLANT_NO_DRAIN: &str = "sink::no-drain";
+/// The table of the running inserts, in a query for them.
+const RUNNING: &[u8] = b"system.processes";
+/// The condition of that query, and one of the same length that no insert meets.
+const ANY: &[u8] = b"'sink:') > 0";
+/// See [`ANY`].
+const NONE: &[u8] = b"'sink:') < 0";
 /// How often who waits looks whether it is all over.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -62,17 +71,20 @@ pub(crate) struct Proxy {
 
 struct Shared {
     upstream: String,
+    hides_inserts: bool,
     next: Mutex<Option<Meddling>>,
     stop: AtomicBool,
 }
 
 impl Proxy {
-    /// Listens on a free port of this machine, and passes everything on to `upstream`, host:port.
-    pub(crate) fn start(upstream: &str) -> std::io::Result<Self> {
+    /// Listens on a free port of this machine, and passes everything on to `upstream`, host:port. With `hides_inserts` queries for
+    /// running inserts find none.
+    pub(crate) fn start(upstream: &str, hides_inserts: bool) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
+            hides_inserts,
             next: Mutex::default(),
             stop: AtomicBool::new(false),
         });
@@ -181,6 +193,10 @@ fn requests(
         let is_insert = head.windows(INSERT.len()).any(|window| window == INSERT);
         let how = if is_insert { shared.take() } else { None };
         server.write_all(&head)?;
+        if shared.hides_inserts && !is_insert && length <= MOST_HEAD as u64 {
+            server.write_all(&without_running_inserts(read_body(client, &mut buffered, length)?))?;
+            continue;
+        }
         let mut body = Body { client, server, buffered: &mut buffered };
         let percent = match how {
             Some(Meddling::Cut { percent } | Meddling::Stall { percent, .. }) => u64::from(percent),
@@ -229,6 +245,29 @@ fn read_head(client: &mut TcpStream, buffered: &mut Vec<u8>) -> std::io::Result<
     }
 }
 
+/// A body of a few bytes.
+fn read_body(client: &mut TcpStream, buffered: &mut Vec<u8>, length: u64) -> std::io::Result<Vec<u8>> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let missing = length.saturating_sub(buffered.len());
+    let mut more = vec![0; missing];
+    client.read_exact(&mut more)?;
+    let rest = buffered.split_off(length.min(buffered.len()));
+    let mut body = std::mem::replace(buffered, rest);
+    body.extend_from_slice(&more);
+    Ok(body)
+}
+
+/// A query for running inserts finds none; any other stays as it is.
+fn without_running_inserts(mut query: Vec<u8>) -> Vec<u8> {
+    if query.windows(RUNNING.len()).any(|window| window == RUNNING)
+        && let Some(at) = query.windows(ANY.len()).position(|window| window == ANY)
+        && let Some(condition) = query.get_mut(at..at + ANY.len())
+    {
+        condition.copy_from_slice(NONE);
+    }
+    query
+}
+
 fn content_length(head: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(head);
     let lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -263,7 +302,7 @@ mod tests {
     /// What the server got of an insert's body, and whether its client saw an answer.
     fn insert_through(how: Option<Meddling>) -> (usize, bool) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Proxy::start(&server.local_addr().unwrap().to_string()).unwrap();
+        let proxy = Proxy::start(&server.local_addr().unwrap().to_string(), false).unwrap();
         if let Some(how) = how {
             assert!(proxy.meddle(how) && !proxy.meddle(how), "one at a time");
         }
@@ -302,5 +341,15 @@ mod tests {
         ] {
             assert_eq!(insert_through(how), expected, "{how:?}");
         }
+    }
+
+    #[test]
+    fn hides_running_inserts_where_they_are_asked_for_and_changes_no_length() {
+        let asked = b"SELECT query FROM system.processes WHERE position(query, 'sink:') > 0".to_vec();
+        let hidden = without_running_inserts(asked.clone());
+        assert_eq!(hidden.len(), asked.len());
+        assert!(hidden.ends_with(b"< 0"));
+        let other = b"SELECT 'sink:') > 0".to_vec();
+        assert_eq!(without_running_inserts(other.clone()), other);
     }
 }

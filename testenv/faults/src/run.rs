@@ -17,7 +17,7 @@ use crate::fleet::Fleet;
 use crate::full::Store;
 use crate::outcome::{FaultsError, Outcome};
 use crate::producers::Producers;
-use crate::proxy::Proxy;
+use crate::proxy::{PLANT_NO_DRAIN, Proxy};
 use crate::schedule::{Fault, Step};
 use crate::strangers::{self, Leaves};
 
@@ -48,7 +48,7 @@ pub struct Setup<'a> {
     pub program: PathBuf,
     /// The edges at which the processes of a stage can be ended and stopped, by its name.
     pub edges: BTreeMap<String, Vec<Edge>>,
-    /// Mistakes that every process of every stage makes: names of failpoints.
+    /// Mistakes that every process of every stage makes: names of failpoints, and [`PLANT_NO_DRAIN`].
     pub plants: Vec<&'static str>,
     /// Whether a stranger's producer writes beside the load.
     pub strangers: bool,
@@ -74,7 +74,8 @@ pub struct Edge {
 pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, FaultsError> {
     let outcome = Mutex::new(Outcome { seed: setup.seed, ..Outcome::default() });
     let upstream = setup.endpoints.clickhouse.url.trim_start_matches("http://");
-    let proxy = Proxy::start(upstream).map_err(|source| FaultsError::Proxy { source })?;
+    let proxy = Proxy::start(upstream, setup.plants.contains(&PLANT_NO_DRAIN))
+        .map_err(|source| FaultsError::Proxy { source })?;
     let tables = setup.topology.stores.values().flat_map(|store| store.value.tables.iter());
     let tables = tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str());
     let store = Store::new(&setup.endpoints.clickhouse, tables)?;

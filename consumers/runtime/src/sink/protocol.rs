@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::marker::{Claims, names_in};
 use super::native::Block;
 use super::store::{MARGIN, Store, StoreError, quote};
-use agentgov_service::{Stop, failpoint};
+use agentgov_service::Stop;
 
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
@@ -71,9 +71,6 @@ pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<bool, StoreE
     #[derive(Deserialize)]
     struct Running {
         query: String,
-    }
-    if failpoint::is_planted(failpoint::PLANT_NO_DRAIN) {
-        return Ok(true);
     }
     let deadline = Instant::now() + store.insert_timeout() + MARGIN;
     loop {
