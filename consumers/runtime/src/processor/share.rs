@@ -3,8 +3,7 @@
 //! an alert names it.
 //!
 //! Tenants are told by the records' keys, as what is rejected says nothing else. Any client may invent keys, so a tenant counts
-//! once a record of it was accepted, and memory is bounded whatever the keys are. Only where nothing was accepted yet, any
-//! two tenants are most of them: then nobody's records are held up but those that would be rejected.
+//! once a record of it was accepted, and memory is bounded whatever the keys are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -168,16 +167,6 @@ impl RejectWindow {
         let above = self.known.values().filter(|above| **above).count();
         const UNTIL_RESUMED: &str =
             "nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended";
-        if self.known.is_empty() {
-            let tenants = counts.tenants.keys().filter(|id| !id.is_empty()).count();
-            if tenants > 1 {
-                return Some(Flood::Trips(format!(
-                    "all of the last {} records, of {tenants} tenants, were rejected, and none was ever accepted: is it the schema registry \
-                     that the producers use?; {UNTIL_RESUMED}",
-                    counts.records
-                )));
-            }
-        }
         let told = format!(
             "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
              that had records accepted before are above it",
@@ -186,6 +175,11 @@ impl RejectWindow {
             limit.above,
             self.known.len()
         );
+        let hint = if self.known.is_empty() {
+            " (no record was ever accepted: is this the schema registry that the producers use?)"
+        } else {
+            ""
+        };
         if 2 * above > self.known.len() {
             return Some(Flood::Trips(format!("{told}; {UNTIL_RESUMED}")));
         }
@@ -196,7 +190,7 @@ impl RejectWindow {
         let mut reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         reasons.sort();
         let message = format!(
-            "{told}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
+            "{told}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
             EscapedBytes(&id),
             EscapedBytes(&at.key),
             at.partition,
@@ -291,25 +285,28 @@ mod tests {
     }
 
     #[test]
-    fn tenants_that_nobody_knows_stop_nothing_once_one_is_known() {
+    fn tenants_that_nobody_knows_stop_nothing() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
+        assert!(!trips(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])), "nobody is known");
         all.know(b"a");
         assert!(!trips(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
         assert!(trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
     }
 
-    /// As in a new deployment with the wrong registry.
+    /// Anyone may invent keys: until a tenant is known, a flood leads to alerts. They name the likely cause of a new deployment.
     #[test]
-    fn a_stage_that_has_accepted_nothing_stops_where_two_tenants_are_rejected() {
+    fn flood_before_any_accepted_record_is_an_alert_with_a_hint() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
-        assert!(!trips(window(&mut all, &[("a/1", 5, 0), ("a/2", 5, 0)])), "one tenant's");
-        assert!(!trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "no key is no tenant's");
-        let Some(Flood::Trips(why)) = window(&mut all, &[("a/1", 9, 0), ("b/1", 1, 0)]) else {
-            panic!("it trips")
+        let Some(Flood::Alert { message, .. }) = window(&mut all, &[("a/1", 9, 0), ("b/1", 1, 0)]) else {
+            panic!("an alert")
         };
-        assert!(why.contains("all of the last 10 records, of 2 tenants, were rejected"), "{why}");
-        assert!(!trips(window(&mut all, &[("a/1", 9, 0), ("b/1", 0, 1)])), "b's is accepted");
-        assert!(!trips(window(&mut all, &[("a/1", 9, 0), ("c/1", 1, 0)])), "only b is known");
+        assert!(message.contains("is this the schema registry that the producers use?"), "{message}");
+        all.know(b"a");
+        all.know(b"b");
+        let Some(Flood::Alert { message, .. }) = window(&mut all, &[("a/1", 9, 0), ("b/1", 0, 1)]) else {
+            panic!("an alert")
+        };
+        assert!(!message.contains("schema registry"), "{message}");
     }
 
     #[test]
@@ -366,7 +363,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever the keys are, memory is bounded; and once a tenant is known, only known tenants stop the stage.
+        /// Whatever the keys are, memory is bounded; and only known tenants stop the stage.
         #[test]
         fn memory_is_bounded_and_only_known_tenants_count(
             records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..100),
@@ -379,7 +376,7 @@ mod tests {
                     accepted.insert(tenant_of(key).to_vec());
                 }
                 let known_above = all.known.values().filter(|above| **above).count();
-                prop_assert!(!trips(flood) || accepted.is_empty() || 2 * known_above > accepted.len());
+                prop_assert!(!trips(flood) || 2 * known_above > accepted.len());
                 prop_assert!(all.counts.tenants.len() <= LIMIT.window as usize);
                 prop_assert!(all.known.keys().all(|known| known.len() <= MOST_TENANT));
             }
