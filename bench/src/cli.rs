@@ -8,6 +8,7 @@ use agentgov::process::CommandLine;
 use agentgov_service::ExitCode;
 use agentgov_testenv::HelperCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::commands;
 
@@ -48,6 +49,8 @@ pub enum Command {
     /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
     /// `--check`, exit code 3 if a step costs more than the file says.
     Instructions(Instructions),
+    /// Draws the results files of `growth` and `soak` as SVG.
+    Plot(Plot),
     /// Two processes of each stage on a stack of their own, under load, while stages, producers and the stack are killed, stopped and
     /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
     Faults(Faults),
@@ -66,20 +69,46 @@ pub enum Command {
 }
 
 /// `instructions`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Instructions {
     /// Events of a count; twice as many are counted as well.
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub events: usize,
     /// Compare with the figures in this file.
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     pub check: Option<PathBuf>,
     /// How much more a step may cost, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
     pub tolerance: f64,
     /// Write the figures into this file.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    #[serde(skip)]
     pub write: Option<PathBuf>,
+    /// Where the results go.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: Results,
+}
+
+/// Where the results go.
+#[derive(Debug, Args)]
+pub struct Results {
+    /// Write the results, with machine, commit and date, as a JSON file into this folder, in place of the file of the last run.
+    /// The folder is created if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub results: Option<PathBuf>,
+}
+
+/// `plot`.
+#[derive(Debug, Args)]
+pub struct Plot {
+    /// Folder of the results files.
+    #[arg(long, value_name = "DIR")]
+    pub results: PathBuf,
+    /// Folder of the plots; created if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub plots: PathBuf,
 }
 
 /// `step`.
@@ -93,7 +122,7 @@ pub struct Step {
 }
 
 /// `pipeline`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Pipeline {
     /// Events of a round.
     #[arg(long, value_name = "N", default_value_t = 400_000)]
@@ -124,25 +153,32 @@ pub struct Pipeline {
     pub policies: Option<usize>,
     /// Where it runs.
     #[command(flatten)]
+    #[serde(flatten)]
     pub ground: Ground,
+    /// Where the results go.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: Results,
 }
 
 /// What benches that publish sessions have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Ground {
     /// The same seed makes the same sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
     /// Keep data and logs here; default: a temporary folder that is removed at the end.
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     pub data: Option<PathBuf>,
     /// The product's executable, whose stages run; default: `agentgov` beside this one.
     #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
     pub agentgov: Option<PathBuf>,
 }
 
 /// `growth`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Growth {
     /// What there is more of.
     #[arg(long, value_name = "WHAT")]
@@ -155,14 +191,21 @@ pub struct Growth {
     pub rounds: usize,
     /// Draw into this folder, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     pub plots: Option<PathBuf>,
     /// Where it runs.
     #[command(flatten)]
+    #[serde(flatten)]
     pub ground: Ground,
+    /// Where the results go.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: Results,
 }
 
 /// What `growth` has more and more of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub enum GrowthAxis {
     /// Processes of each stage: 1, 2, 4.
     Processes,
@@ -184,7 +227,7 @@ impl GrowthAxis {
 }
 
 /// `soak`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Soak {
     /// How long.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -202,14 +245,20 @@ pub struct Soak {
     pub alert_window: Option<String>,
     /// Draw into this folder, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     pub plots: Option<PathBuf>,
     /// Where it runs.
     #[command(flatten)]
+    #[serde(flatten)]
     pub ground: Ground,
+    /// Where the results go.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: Results,
 }
 
 /// `sink`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub struct Sink {
     /// Events in the topic.
     #[arg(long, value_name = "N", default_value_t = 500_000)]
@@ -219,10 +268,16 @@ pub struct Sink {
     pub rounds: usize,
     /// A folder with others' programs, each in a folder of its own (bench/rivals in the sources).
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     pub rivals: Option<PathBuf>,
     /// Where it runs.
     #[command(flatten)]
+    #[serde(flatten)]
     pub ground: Ground,
+    /// Where the results go.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: Results,
 }
 
 /// `part`.

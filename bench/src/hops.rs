@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 use crate::latency::{Percentiles, Seen};
@@ -23,7 +23,7 @@ pub(crate) struct Judged {
 
 /// The way of alerts, hop by hop. What a stage produces bears the time at which its step was over; so each hop but the last holds
 /// the end of the transaction before, the fetch, the wait for the batch before, and the step.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Hops {
     /// From publishing until the evaluator has judged.
     pub to_verdict: Hop,
@@ -34,7 +34,7 @@ pub struct Hops {
 }
 
 /// One hop.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Hop {
     /// Of all alerts.
     #[serde(flatten)]

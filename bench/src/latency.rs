@@ -12,7 +12,7 @@ use agentgov_schemas::{subject, wire};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 use crate::hops::{Hops, Judged, Origin};
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(25);
 pub const WARM_UP_SECONDS: u64 = 10;
 
 /// Percentiles, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many were seen.
     pub count: usize,
@@ -52,7 +52,7 @@ impl Percentiles {
 }
 
 /// From publishing to what came of it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
     /// To the alert, as its reader has it; in a floor to the last copy.
@@ -62,7 +62,7 @@ pub enum Latency {
 }
 
 /// How late alerts were.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Alerts {
     /// From publishing to the reader.
     #[serde(flatten)]

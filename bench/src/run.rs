@@ -9,7 +9,7 @@ use agentgov_schemas::subject;
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part as StackPart, TestEnv};
 use rdkafka::Message as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 use crate::floor::copy::BareCopy;
@@ -79,7 +79,7 @@ impl Load {
 }
 
 /// One run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// Events that went through.
     pub events: u64,
@@ -104,7 +104,7 @@ impl Run {
 }
 
 /// Memory at a moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Since the first event.
     pub seconds: f64,
@@ -113,7 +113,7 @@ pub struct Sample {
 }
 
 /// A run, and its memory meanwhile.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Soak {
     /// The run.
     pub run: Run,

@@ -10,9 +10,10 @@ use agentgov::print::say;
 use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
 use agentgov_service::ExitCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
+use super::results::ResultsFolder;
 use super::{Ground, draw, product, say_report};
 use crate::cli::{self, GrowthAxis};
 
@@ -25,10 +26,10 @@ const POLICIES_OF_EVERY_TOOL: [usize; 3] = [13, 100, 1_000];
 const EVALUATIONS: u64 = 100_000_000;
 
 /// What one setting came to.
-#[derive(Debug, Serialize)]
-struct Point {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Point {
     /// The curve that it belongs to.
-    curve: &'static str,
+    curve: String,
     /// What was set.
     at: usize,
     /// A run for each round.
@@ -40,9 +41,12 @@ pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> 
         context::make_folder(folder)?;
     }
     let product = product(args.ground.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.results)?;
     let progress = Arc::new(Progress::new(global.json));
-    let mut points: Vec<Point> =
-        settings(args.by).into_iter().map(|(curve, at)| Point { curve, at, rounds: Vec::new() }).collect();
+    let mut points: Vec<Point> = settings(args.by)
+        .into_iter()
+        .map(|(curve, at)| Point { curve: curve.to_owned(), at, rounds: Vec::new() })
+        .collect();
     for round in 0..args.rounds {
         // What earlier sessions left behind would be a part of what is measured: each round has a stack of its own, and goes
         // from little to much.
@@ -72,7 +76,15 @@ pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> 
             draw(folder, file, &plot)?;
         }
     }
+    if let Some(results) = results {
+        results.write(&results_name(args.by), "growth", args, &points)?;
+    }
     say_report(&points, global, |points| tell(args, points))
+}
+
+/// Name of the results file.
+pub fn results_name(by: GrowthAxis) -> String {
+    format!("growth-{}", by.as_str())
 }
 
 /// Curves and settings, each curve in ascending order.
@@ -101,7 +113,7 @@ fn run(bench: &mut Bench<'_>, stack: &Stack, args: &cli::Growth, point: &Point) 
             Load { open_sessions: point.at, events: load.events.max(point.at as u64), ..load }
         }
         GrowthAxis::Policies => {
-            policies::push(stack, point.at, point.curve)?;
+            policies::push(stack, point.at, &point.curve)?;
             let each = if point.curve == EVERY_TOOL { point.at as u64 } else { 1 };
             Load { events: load.events.min(EVALUATIONS / each), ..load }
         }
@@ -141,7 +153,8 @@ fn curve(name: &str, points: &[Point], of: &str, value: impl Fn(&Run) -> f64) ->
     }
 }
 
-fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
+/// Files and plots of an axis.
+pub fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
     let plot = |title: &str, x: &str, (y, log): (&str, bool), curves| Plot {
         title: title.to_owned(),
         x: Axis { label: x.to_owned(), log: true },

@@ -11,6 +11,7 @@ use agentgov::print::{json, say};
 use agentgov_bench::Step;
 use agentgov_service::ExitCode;
 
+use super::results::ResultsFolder;
 use crate::cli;
 
 /// Instructions an event, by step.
@@ -18,6 +19,7 @@ type Figures = BTreeMap<String, u64>;
 
 pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCode, Failure> {
     let known = args.check.as_deref().map(read).transpose()?;
+    let results = ResultsFolder::prepare(&args.results)?;
     let program = std::env::current_exe().or_exit(ExitCode::Failed)?;
     let mut tell = |step: Step, found: f64| {
         if global.json {
@@ -35,6 +37,9 @@ pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCod
     let text = serde_json::to_string_pretty(&figures).or_exit(ExitCode::Failed)?;
     if global.json {
         json(&figures)?;
+    }
+    if let Some(results) = results {
+        results.write("instructions", "instructions", args, &figures)?;
     }
     if let Some(file) = &args.write {
         context::write(file, &format!("{text}\n"))?;

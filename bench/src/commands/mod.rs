@@ -5,6 +5,7 @@ mod growth;
 mod instructions;
 mod pipeline;
 mod policies;
+mod results;
 mod sink;
 mod soak;
 
@@ -173,6 +174,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Growth(args) => growth::growth(&args, global),
         Command::Soak(args) => soak::soak(&args, global),
         Command::Instructions(args) => instructions::instructions(&args, global),
+        Command::Plot(args) => results::plot(&args, global),
         Command::Faults(args) => faults::faults(&args, global),
         Command::Armed(command) => {
             let _scenario = failpoints::arm();

@@ -13,6 +13,7 @@ use agentgov_bench::{
 };
 use agentgov_service::ExitCode;
 
+use super::results::ResultsFolder;
 use super::{Edits, Ground, cores, policies, product, say_report};
 use crate::cli;
 
@@ -25,6 +26,7 @@ const FLOORS: [(&str, Floor); 3] =
 
 pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failure> {
     let product = product(args.ground.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits { partitions: args.partitions, ..Edits::default() };
     let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
@@ -98,6 +100,9 @@ pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failu
         latency,
     };
     ground.stack.env.stop().or_report(ExitCode::Failed)?;
+    if let Some(results) = results {
+        results.write("pipeline", "pipeline", args, &report)?;
+    }
     say_report(&report, global, tell)
 }
 

@@ -11,6 +11,7 @@ use agentgov::progress::Progress;
 use agentgov_bench::{Bench, Contender, Load, Rival, Run, SinkContender, SinkReport, Spread};
 use agentgov_service::ExitCode;
 
+use super::results::ResultsFolder;
 use super::{Ground, cores, product, say_report};
 use crate::cli;
 
@@ -25,6 +26,7 @@ const OURS: &str = "exactly once, whatever dies when (fenced claims, positions r
 
 pub fn sink(args: &cli::Sink, global: &Global) -> Result<ExitCode, Failure> {
     let product = product(args.ground.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let rivals =
         args.rivals.as_deref().map(|folder| rivals(folder, &progress)).transpose()?.unwrap_or_default();
@@ -63,6 +65,9 @@ pub fn sink(args: &cli::Sink, global: &Global) -> Result<ExitCode, Failure> {
     }
     let report = SinkReport { rows: backlog.rows, seed: args.ground.seed, cores: cores(), sinks };
     ground.stack.env.stop().or_report(ExitCode::Failed)?;
+    if let Some(results) = results {
+        results.write("sink", "sink", args, &report)?;
+    }
     say_report(&report, global, tell)
 }
 

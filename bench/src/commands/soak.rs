@@ -12,11 +12,14 @@ use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
 use agentgov_service::ExitCode;
 
+use super::results::ResultsFolder;
 use super::{Edits, Ground, draw, product, say_report};
 use crate::cli;
 
 /// Events of the run that finds out how fast the pipeline is.
 const PROBE: u64 = 200_000;
+/// File of the plot.
+pub const PLOT: &str = "soak-memory.svg";
 const EVERY: Duration = Duration::from_secs(1);
 
 pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
@@ -24,6 +27,7 @@ pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
         context::make_folder(folder)?;
     }
     let product = product(args.ground.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits {
         session_ttl: args.session_ttl.clone(),
@@ -51,7 +55,10 @@ pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
     step.done("");
     ground.stack.env.stop().or_report(ExitCode::Failed)?;
     if let Some(folder) = &args.plots {
-        draw(folder, "soak-memory.svg", &plot(&soak))?;
+        draw(folder, PLOT, &plot(&soak))?;
+    }
+    if let Some(results) = results {
+        results.write("soak", "soak", args, &soak)?;
     }
     say_report(&soak, global, tell)
 }
@@ -60,7 +67,8 @@ fn names(soak: &Soak) -> Vec<&String> {
     soak.samples.first().map(|sample| sample.resident.keys().collect()).unwrap_or_default()
 }
 
-fn plot(soak: &Soak) -> Plot {
+/// Memory of each process over time.
+pub fn plot(soak: &Soak) -> Plot {
     let curves = names(soak).into_iter().map(|name| {
         let points = soak.samples.iter().filter_map(|sample| {
             let megabytes = *sample.resident.get(name)? as f64 / 1e6;
