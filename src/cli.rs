@@ -24,7 +24,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Where the stack is, and what the map says.
+    /// Where the stack is, and which topology applies.
     #[command(flatten)]
     pub global: Global,
 }
@@ -36,8 +36,8 @@ pub struct Global {
     #[arg(long, global = true, env = "AGENTGOV_KAFKA", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka: Option<String>,
     /// The schema registry's Confluent API.
-    #[arg(long, global = true, env = "AGENTGOV_REGISTRY", value_name = "URL", hide_env_values = true)]
-    pub registry: Option<String>,
+    #[arg(long, global = true, env = "AGENTGOV_SCHEMA_REGISTRY", value_name = "URL", hide_env_values = true)]
+    pub schema_registry: Option<String>,
     /// ClickHouse's HTTP interface.
     #[arg(long, global = true, env = "AGENTGOV_CLICKHOUSE", value_name = "URL", hide_env_values = true)]
     pub clickhouse: Option<String>,
@@ -68,7 +68,7 @@ pub enum Command {
     Run(Run),
     /// The whole pipeline on one screen, and what is wrong with it. Exit code 3: something is; 75: a part is away.
     Status(Status),
-    /// The map of topics, stages and stores: check it, draw it, compare it with a cluster, create what is missing.
+    /// The topology of topics, stages and stores: check it, draw it, compare it with a cluster, create what is missing.
     #[command(subcommand)]
     Topology(TopologyCommand),
     /// Publish recorded agent runs as events.
@@ -173,21 +173,21 @@ pub struct Status {
 /// `topology …`.
 #[derive(Debug, Subcommand)]
 pub enum TopologyCommand {
-    /// Hold the map to its rules, offline. Every error at once, with its place.
+    /// Hold the topology to its rules, offline. Every error at once, with its place.
     Check {
         /// The file; default: the one of --topology, or the one that this build was made with.
         file: Option<PathBuf>,
     },
-    /// Draw the map as Mermaid.
+    /// Draw the topology as Mermaid.
     Graph {
         /// Put the drawing between the markers of this Markdown file instead of printing it.
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
-    /// Who may do what, computed from the map: for Kafka or ClickHouse.
+    /// Who may do what, computed from the topology: for Kafka or ClickHouse.
     #[command(subcommand)]
     Render(RenderCommand),
-    /// Compare the map with the cluster. Exit code 3: they differ.
+    /// Compare the topology with the cluster. Exit code 3: they differ.
     Plan,
     /// Create what is missing. Deletes nothing, shrinks nothing.
     Apply,

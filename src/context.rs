@@ -1,4 +1,4 @@
-//! Where the stack is and what the map says: from the command line, the environment, or the stack that `up` left a note of.
+//! Where the stack is and which topology applies: from the command line, the environment, or the stack that `up` left a note of.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ const LOGIN: Duration = Duration::from_secs(5);
 /// Bytes that are read from a device.
 const MAX_DEVICE_BYTES: u64 = 64 << 20;
 
-/// The map of `--topology`, or the built-in one.
+/// The topology of `--topology`, or the built-in one.
 pub fn topology(global: &Global) -> Result<Arc<Topology>, Failure> {
     topology_from(global.topology.as_deref())
 }
 
-/// The map of `file`, or the built-in one.
+/// The topology of `file`, or the built-in one.
 pub fn topology_from(file: Option<&Path>) -> Result<Arc<Topology>, Failure> {
     let parsed = match file {
         None => Topology::embedded(),
@@ -44,7 +44,7 @@ pub fn endpoints(global: &Global) -> Result<Endpoints, Failure> {
 fn configured(global: &Global) -> Result<Endpoints, Failure> {
     let variable = |name: &str| match name {
         "AGENTGOV_KAFKA" => global.kafka.clone(),
-        "AGENTGOV_REGISTRY" => global.registry.clone(),
+        "AGENTGOV_SCHEMA_REGISTRY" => global.schema_registry.clone(),
         "AGENTGOV_CLICKHOUSE" => global.clickhouse.clone(),
         other => std::env::var(other).ok(),
     };

@@ -28,7 +28,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts stages; `all` is every stage of the map. Nothing is started if one name is wrong.
+    /// Starts stages; `all` is every stage of the topology. Nothing is started if one name is wrong.
     pub fn start(
         names: &[String],
         endpoints: &Endpoints,

@@ -19,7 +19,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Where the stack is, and what the map says.
+    /// Where the stack is, and which topology applies.
     #[command(flatten)]
     pub global: Global,
 }

@@ -38,7 +38,7 @@ pub struct Setup<'a> {
     pub env: &'a TestEnv,
     /// Where it is.
     pub endpoints: &'a Endpoints,
-    /// The map; applied, with the registry and a bundle pushed.
+    /// The topology; applied, with the registry and a bundle pushed.
     pub topology: &'a Topology,
     /// What follows `run STAGE` on the command line of a stage.
     pub stage_args: Vec<String>,
@@ -148,7 +148,7 @@ pub struct Bench<'a> {
     pub(crate) runs: u32,
 }
 
-/// The map's names, as the bench needs them.
+/// The topology's names, as the bench needs them.
 pub(crate) struct Names<'t> {
     pub(crate) actions: &'t str,
     verdicts: &'t str,
@@ -224,7 +224,7 @@ impl<'a> Bench<'a> {
         let clickhouse = &self.setup.endpoints.clickhouse;
         [
             ("AGENTGOV_KAFKA", self.setup.endpoints.kafka.bootstrap.clone()),
-            ("AGENTGOV_REGISTRY", self.setup.endpoints.registry.url.clone()),
+            ("AGENTGOV_SCHEMA_REGISTRY", self.setup.endpoints.registry.url.clone()),
             ("AGENTGOV_CLICKHOUSE", clickhouse.url.clone()),
             ("AGENTGOV_CLICKHOUSE_USER", clickhouse.user.clone()),
             ("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose().to_owned()),

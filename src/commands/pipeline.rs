@@ -1,4 +1,4 @@
-//! A whole pipeline on a stack: the map applied, the airline's registry and bundle pushed, every stage running.
+//! A whole pipeline on a stack: the topology applied, the airline's registry and bundle pushed, every stage running.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub const AGENT: &str = "airline-service";
 /// Where the example's bundle judges.
 pub const ENVIRONMENT: &str = "demo";
 
-/// A stack on which stages can run: the map applied, the airline's registry and bundle pushed.
+/// A stack on which stages can run: the topology applied, the airline's registry and bundle pushed.
 pub struct Stack {
     /// Where it is.
     pub endpoints: Endpoints,

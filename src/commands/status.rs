@@ -65,19 +65,19 @@ pub fn tell(status: &Status) {
     match &status.map {
         Answer::Known(map) if map.differences.is_empty() => {
             say!(
-                "  {} {} as the map says: {} topics, {} subjects",
+                "  {} {} the cluster matches the topology: {} topics, {} subjects",
                 good(true),
-                left("map", 11),
+                left("topology", 11),
                 map.topics,
                 map.subjects
             );
         }
         Answer::Known(map) => {
             for difference in &map.differences {
-                say!("  {} {} {}", good(false), left("map", 11), difference);
+                say!("  {} {} {}", good(false), left("topology", 11), difference);
             }
         }
-        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left("map", 11), not_known(why)),
+        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left("topology", 11), not_known(why)),
     }
     head(&text!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
     for stage in &status.stages {

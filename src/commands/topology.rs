@@ -1,4 +1,4 @@
-//! `agentgov topology …`: the map.
+//! `agentgov topology …`: the topology.
 
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_service::ExitCode;
@@ -68,7 +68,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
         }
         TopologyCommand::Plan => {
             let progress = Progress::new(global.json);
-            let step = progress.step("comparing the cluster with the map");
+            let step = progress.step("comparing the cluster with the topology");
             let plan = plan(&*context::topology(global)?, &context::endpoints(global)?)
                 .or_exit(ExitCode::TryAgain)?;
             drop(step);
@@ -96,7 +96,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             if global.json {
                 json(&applied)?;
             } else if applied.removed.is_empty() {
-                say!("nothing to do: the cluster is as the map says");
+                say!("nothing to do: the cluster matches the topology");
             }
         }
     }

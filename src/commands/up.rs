@@ -62,7 +62,7 @@ fn addresses(pipeline: &Pipeline) -> Vec<Text> {
     let endpoints = &pipeline.endpoints;
     let mut lines = vec![
         export("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap),
-        export("AGENTGOV_REGISTRY", &endpoints.registry.url),
+        export("AGENTGOV_SCHEMA_REGISTRY", &endpoints.registry.url),
         export("AGENTGOV_CLICKHOUSE", &endpoints.clickhouse.url),
         export("AGENTGOV_CLICKHOUSE_DATABASE", &endpoints.clickhouse.database),
     ];

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Addresses {
     /// The broker's bootstrap address, `host:port`.
     pub kafka: String,
-    /// Base URL of the registry's Confluent-compatible API, as in `http://127.0.0.1:1234/apis/ccompat/v7`.
+    /// Base URL of the schema registry's Confluent-compatible API, as in `http://127.0.0.1:1234/apis/ccompat/v7`.
+    #[serde(rename = "schema_registry")]
     pub registry: String,
     /// Base URL of ClickHouse's HTTP interface, as in `http://127.0.0.1:1234`.
     pub clickhouse: String,

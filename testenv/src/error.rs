@@ -18,8 +18,8 @@ pub enum Error {
     },
     /// An external stack is configured in part only.
     #[error(
-        "the external stack lacks {}: give all of AGENTGOV_KAFKA, AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE, or kafka, \
-         registry and clickhouse in the file that AGENTGOV_STACK names, or none of them to have a stack started",
+        "the external stack lacks {}: give all of AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE, or kafka, \
+         schema_registry and clickhouse in the file that AGENTGOV_STACK names, or none of them to have a stack started",
         .missing.join(" and ")
     )]
     ExternalIncomplete {
@@ -37,7 +37,7 @@ pub enum Error {
     /// A part of the external stack does not answer.
     #[error(
         "the external {part} at {address} does not answer: {reason}; start it, or correct its address; to have a stack \
-         started instead, unset AGENTGOV_KAFKA, AGENTGOV_REGISTRY, AGENTGOV_CLICKHOUSE and AGENTGOV_STACK"
+         started instead, unset AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY, AGENTGOV_CLICKHOUSE and AGENTGOV_STACK"
     )]
     Unreachable {
         /// The part.
@@ -53,7 +53,7 @@ pub enum Error {
     /// The native backend does not exist for this platform.
     #[error(
         "the native backend runs on x86-64 Linux only, this is {found}: have a Docker engine running, or set \
-         AGENTGOV_KAFKA, AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"
+         AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"
     )]
     Platform {
         /// This platform.

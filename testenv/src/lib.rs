@@ -15,7 +15,7 @@
 //!
 //! | backend | what it is | when |
 //! | --- | --- | --- |
-//! | external | a stack that somebody else runs | `AGENTGOV_KAFKA`, `AGENTGOV_REGISTRY`, `AGENTGOV_CLICKHOUSE` are set |
+//! | external | a stack that somebody else runs | `AGENTGOV_KAFKA`, `AGENTGOV_SCHEMA_REGISTRY`, `AGENTGOV_CLICKHOUSE` are set |
 //! | docker | containers of the official images | a Docker engine answers |
 //! | native | processes of this machine, downloaded once from the package registries | otherwise |
 //!

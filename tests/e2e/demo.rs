@@ -33,7 +33,7 @@ fn on_a_stack_of_its_own_every_rule_fires_and_nothing_is_left_running() {
         .args(["demo", "--json"])
         .current_dir(root())
         .env_remove("AGENTGOV_KAFKA")
-        .env_remove("AGENTGOV_REGISTRY")
+        .env_remove("AGENTGOV_SCHEMA_REGISTRY")
         .env_remove("AGENTGOV_CLICKHOUSE")
         .output()
         .unwrap();

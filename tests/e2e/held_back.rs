@@ -1,4 +1,4 @@
-//! An open transaction holds back what is behind it, and no lag shows it: status, readiness and a metric do. On a map of its
+//! An open transaction holds back what is behind it, and no lag shows it: status, readiness and a metric do. On a topology of its
 //! own beside the shared one, as it holds a partition back.
 
 use std::time::{Duration, Instant};

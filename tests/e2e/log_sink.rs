@@ -1,5 +1,5 @@
 //! The log-sink on a real stack: every offset is one row, whatever happens. Each test has topics, a group and a database of
-//! its own: the map with other names.
+//! its own: the topology with other names.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

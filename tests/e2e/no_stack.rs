@@ -46,7 +46,7 @@ fn a_command_without_a_stack_says_how_to_get_one() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     let said = String::from_utf8(output.stderr).unwrap();
-    for part in ["AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE", "agentgov up"] {
+    for part in ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE", "agentgov up"] {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
 }
@@ -61,7 +61,7 @@ fn addresses_that_cannot_be_are_refused_before_anything_connects() {
             .args([
                 "topology",
                 "plan",
-                "--registry",
+                "--schema-registry",
                 "http://127.0.0.1:1",
                 "--clickhouse",
                 "http://127.0.0.1:1",
@@ -92,7 +92,7 @@ fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
         let output = Command::new(agentgov())
             .args(["import", "chat-completions", "--tenant", "t", "--agent", "a", "--environment", "e"])
             .args(["--start-time", "2024-05-15T15:00:00", "--kafka", "127.0.0.1:1"])
-            .args(["--clickhouse", "http://127.0.0.1:1", "--registry", registry])
+            .args(["--clickhouse", "http://127.0.0.1:1", "--schema-registry", registry])
             .arg(runs.path())
             .env_clear()
             .env("HTTP_PROXY", "http://user:hunter2@127.0.0.1:2")

@@ -83,7 +83,7 @@ fn one_tenants_flood_of_rejects_is_an_alert_and_stops_nobody() {
     flood.end();
 }
 
-/// An evaluator on a map of its own.
+/// An evaluator on a topology of its own.
 struct Flood {
     stack: &'static Stack,
     file: tempfile::NamedTempFile,

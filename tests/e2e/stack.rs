@@ -115,7 +115,7 @@ impl Stack {
             // Whatever runs it, to the command it is a stack that somebody else runs.
             .env("AGENTGOV_BACKEND", "external")
             .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
-            .env("AGENTGOV_REGISTRY", &self.endpoints.registry.url)
+            .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.registry.url)
             .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
             .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
             .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())

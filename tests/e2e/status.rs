@@ -1,4 +1,4 @@
-//! `agentgov status` and what a process says of itself, on a map and a database of its own beside the shared ones: one
+//! `agentgov status` and what a process says of itself, on a topology and a database of its own beside the shared ones: one
 //! process runs every stage, recorded runs flow, then it is stopped.
 
 use std::io::{BufRead as _, BufReader};
@@ -119,9 +119,14 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     // A person reads the same.
     let screen = command(&["status"]).output().unwrap();
     let screen = String::from_utf8(screen.stdout).unwrap();
-    for part in
-        ["healthy", "as the map says", "evaluator", "actions", "wrong_magic_byte of evaluator", "airline"]
-    {
+    for part in [
+        "healthy",
+        "the cluster matches the topology",
+        "evaluator",
+        "actions",
+        "wrong_magic_byte of evaluator",
+        "airline",
+    ] {
         assert!(screen.contains(part), "`{part}` is missing in\n{screen}");
     }
 
@@ -144,7 +149,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
 fn status_without_any_part_says_so_of_each() {
     let output = Command::new(crate::stack::agentgov())
         .args(["status", "--json", "--kafka", "127.0.0.1:1"])
-        .args(["--registry", "http://127.0.0.1:1", "--clickhouse", "http://127.0.0.1:1"])
+        .args(["--schema-registry", "http://127.0.0.1:1", "--clickhouse", "http://127.0.0.1:1"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(75), "{}", told(&output));

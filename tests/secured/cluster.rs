@@ -27,7 +27,7 @@ pub const PASSWORD: &str = "open sesame";
 pub struct Cluster {
     env: Option<TestEnv>,
     folder: TempDir,
-    /// The map, in which the auditors have a principal of another name.
+    /// The topology, in which the auditors have a principal of another name.
     pub topology: Topology,
     settings: Vec<(String, String)>,
 }
@@ -133,7 +133,7 @@ impl Cluster {
         TestEnv::start(options)
     }
 
-    /// A user for each principal, and for one that the map does not know; and what the map gives them.
+    /// A user for each principal, and for one that the topology does not know; and what the topology gives them.
     fn rights(&self) {
         let admin = Admin::new(&self.endpoints("admin", &[("AGENTGOV_KAFKA_MECHANISM", "PLAIN")]).kafka);
         let users = self.topology.stages.keys().chain(self.topology.principals.keys());

@@ -33,16 +33,16 @@ pub fn logins(cluster: &Cluster) {
         (&[("AGENTGOV_KAFKA_CA_FILE", &another)], 78, &["certificate verify failed"]),
         (&[("AGENTGOV_KAFKA", &by_name)], 78, &["certificate verify failed"]),
         (
-            &[("AGENTGOV_REGISTRY_PASSWORD_FILE", &wrong)],
+            &[("AGENTGOV_SCHEMA_REGISTRY_PASSWORD_FILE", &wrong)],
             75,
             &["401", "user `member` with the password that is set"],
         ),
-        (&[("AGENTGOV_REGISTRY_CA_FILE", &another)], 75, &["certificate verify failed"]),
+        (&[("AGENTGOV_SCHEMA_REGISTRY_CA_FILE", &another)], 75, &["certificate verify failed"]),
         (&[("AGENTGOV_KAFKA_USER", "")], 78, &["AGENTGOV_KAFKA_USER: expected a value"]),
         (
-            &[("AGENTGOV_REGISTRY_CA_FILE", "/nowhere")],
+            &[("AGENTGOV_SCHEMA_REGISTRY_CA_FILE", "/nowhere")],
             78,
-            &["AGENTGOV_REGISTRY_CA_FILE: /nowhere: No such file"],
+            &["AGENTGOV_SCHEMA_REGISTRY_CA_FILE: /nowhere: No such file"],
         ),
     ];
     for (more, code, expected) in cases {

@@ -39,7 +39,7 @@ COLUMNS = """
 
 
 def schema_of(schema_id: int):
-    with urllib.request.urlopen(f"{os.environ['AGENTGOV_REGISTRY']}/schemas/ids/{schema_id}") as answer:
+    with urllib.request.urlopen(f"{os.environ['AGENTGOV_SCHEMA_REGISTRY']}/schemas/ids/{schema_id}") as answer:
         return fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
 
 

@@ -55,7 +55,7 @@ impl Place {
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The stage's place among the map's.
+    /// The stage's index in the topology.
     fn stage(&self, name: &str) -> usize {
         self.topology.stages.keys().position(|stage| stage == name).unwrap()
     }

@@ -43,7 +43,7 @@ pub enum AuditError {
     /// The registry did not answer.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The map lacks a role.
+    /// The topology lacks a role.
     #[error(transparent)]
     Topology(#[from] MissingRole),
     /// The system gave no socket.

@@ -19,7 +19,7 @@ use crate::writer::LogWriter;
 pub struct Config {
     /// Where the stack is.
     pub endpoints: Endpoints,
-    /// The map.
+    /// The topology.
     pub topology: Arc<Topology>,
     /// Asks it to end.
     pub stop: Stop,
@@ -32,7 +32,7 @@ pub struct Config {
 /// Runs until asked to stop. Blocks; never call it from async code. Waits, not ready, while ClickHouse, Kafka or the
 /// registry is away.
 ///
-/// Ends with `Overtaken`, `OtherCluster` or `Fenced` as their pages in docs/errors say, with `Config` if map, tables
+/// Ends with `Overtaken`, `OtherCluster` or `Fenced` as their pages in docs/errors say, with `Config` if topology, tables
 /// and topics do not fit together, and with `Internal` if rows are missing in a table.
 pub fn run(config: Config) -> Result<(), StageError> {
     let feeds = feeds(&config.topology)?;

@@ -25,7 +25,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::metrics::{HELD_BACK, LAG_RECORDS, LAG_SECONDS, LAG_SEEN, since_epoch};
+use crate::metrics::{HELD_BACK, LAG_RECORDS, LAG_SECONDS, LAG_UPDATED, since_epoch};
 use crate::{Health, Stop, failpoint};
 
 /// How often a process looks.
@@ -204,7 +204,7 @@ struct Seen {
     since: Option<Millis>,
 }
 
-/// The partitions that a stage reads, as the map has them.
+/// The partitions that a stage reads, as the topology has them.
 pub fn places(topology: &Topology, stage: &str) -> Result<Vec<Place>, MissingRole> {
     let reads = topology.stage(stage)?.reads.iter();
     let topics = reads.filter_map(|topic| topology.topics.get_key_value(&topic.value));
@@ -475,7 +475,7 @@ pub fn watch(
             match reader.look() {
                 Ok(lags) => {
                     seen = lags;
-                    gauge!(LAG_SEEN, "stage" => stage.clone()).set(since_epoch());
+                    gauge!(LAG_UPDATED, "stage" => stage.clone()).set(since_epoch());
                 }
                 Err(error) => tracing::warn!(stage, %error, "lag was not seen"),
             }

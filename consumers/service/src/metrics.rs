@@ -48,33 +48,33 @@ macro_rules! all {
 
 all! {
     BUILD_INFO = Gauge "agentgov_build_info" ["version"] "1; the version is a label.";
-    START_TIME = Gauge "process_start_time_seconds" [] "When the process started, in seconds since the epoch.";
-    READY = Gauge "agentgov_ready" ["stage"] "1 if the stage is ready, else 0; /readyz says why.";
+    START_TIME = Gauge "process_start_time_seconds" [] "Start time of the process, in seconds since the epoch.";
+    READY = Gauge "agentgov_ready" ["stage"] "1 if the stage is ready, otherwise 0; /readyz lists the reasons.";
     NOT_READY = Gauge "agentgov_not_ready" ["stage", "reason"] "1 while the stage is not ready for this reason.";
-    LIVE = Gauge "agentgov_live" ["stage"] "1 if the stage's loop turns, else 0: then it hangs.";
-    PROGRESS_AGE = Gauge "agentgov_progress_age_seconds" ["stage"] "Since the stage last finished a batch, or found nothing to do.";
-    PARTITIONS = Gauge "agentgov_partitions" ["stage"] "Partitions that this process works on now.";
+    LIVE = Gauge "agentgov_live" ["stage"] "1 if the stage's loop runs, 0 if it hangs.";
+    PROGRESS_AGE = Gauge "agentgov_progress_age_seconds" ["stage"] "Time since the stage last finished a batch or found nothing to do.";
+    PARTITIONS = Gauge "agentgov_partitions" ["stage"] "Partitions that are assigned to this process.";
     LAG_RECORDS = Gauge "agentgov_lag_records" ["stage", "topic", "partition"] "Offsets of a partition that the stage's group has not committed.";
     LAG_SECONDS = Gauge "agentgov_lag_seconds" ["stage", "topic", "partition"] "Age of the oldest record of a partition that the stage's group has not committed; 0 if there is none.";
-    LAG_SEEN = Gauge "agentgov_lag_seen_timestamp_seconds" ["stage"] "When the lag was last seen, in seconds since the epoch.";
-    HELD_BACK = Gauge "agentgov_held_back_seconds" ["stage", "topic", "partition"] "How long an open transaction has held back a partition that the stage reads; 0 if none has for 5 seconds.";
-    RECORDS = Counter "agentgov_records_total" ["stage"] "Records that this process has finished: committed, or inserted.";
+    LAG_UPDATED = Gauge "agentgov_lag_updated_timestamp_seconds" ["stage"] "Time of the last lag reading, in seconds since the epoch.";
+    HELD_BACK = Gauge "agentgov_held_back_seconds" ["stage", "topic", "partition"] "Time for which an open transaction has held back a partition that the stage reads; 0 below 5 seconds.";
+    RECORDS = Counter "agentgov_records_total" ["stage"] "Records that this process has finished: committed or inserted.";
     REJECTS = Counter "agentgov_rejects_total" ["stage", "reason"] "Records that this process has rejected.";
-    BATCH_RECORDS = Histogram "agentgov_batch_records" ["stage"] "Records of a batch of a processor.";
-    STEP = Histogram "agentgov_step_seconds" ["stage"] "Decoding and stepping a batch.";
-    COMMIT = Histogram "agentgov_commit_seconds" ["stage"] "Producing a batch's outputs and committing its transaction.";
-    ABORTED = Counter "agentgov_transactions_aborted_total" ["stage"] "Transactions that were aborted; their records were processed again.";
-    RESTORE = Histogram "agentgov_restore_seconds" ["stage"] "Reading back from the changelog what is known, for all partitions of an assignment.";
+    BATCH_RECORDS = Histogram "agentgov_batch_records" ["stage"] "Records of a processor's batch.";
+    STEP = Histogram "agentgov_step_seconds" ["stage"] "Time to decode and step a batch.";
+    COMMIT = Histogram "agentgov_commit_seconds" ["stage"] "Time to produce a batch's outputs and commit its transaction.";
+    ABORTED = Counter "agentgov_transactions_aborted_total" ["stage"] "Aborted transactions; their records were processed again.";
+    RESTORE = Histogram "agentgov_restore_seconds" ["stage"] "Time to restore the state of an assignment from the changelog.";
     ROWS = Counter "agentgov_rows_inserted_total" ["stage", "table"] "Rows that this process has inserted.";
-    INSERT_ROWS = Histogram "agentgov_insert_rows" ["stage", "table"] "Rows that went out together.";
-    INSERT = Histogram "agentgov_insert_seconds" ["stage", "table"] "Inserting them, until they are durable.";
-    CLAIM = Histogram "agentgov_claim_seconds" ["stage"] "Claiming topic-partitions.";
-    DRAIN = Histogram "agentgov_drain_seconds" ["stage"] "Waiting until no older insert is under way.";
-    LOOK = Histogram "agentgov_look_seconds" ["stage", "table"] "Looking what a table holds, and comparing it with the topic.";
-    SKIPPED = Counter "agentgov_offsets_skipped_total" ["stage", "table"] "Offsets without a record that were passed over, before rows that are durable: a client writes transactions to the topic, or its cleanup.policy is or was compact.";
-    DOUBTS = Counter "agentgov_doubts_total" ["stage", "table"] "Inserts whose answer was not a plain yes; each was looked after.";
-    DOUBTS_RESOLVED = Counter "agentgov_doubts_resolved_total" ["stage", "table", "found"] "What the look found of doubtful inserts: present or absent.";
-    CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: somebody else has claimed, or the server has restarted.";
+    INSERT_ROWS = Histogram "agentgov_insert_rows" ["stage", "table"] "Rows of an insert.";
+    INSERT = Histogram "agentgov_insert_seconds" ["stage", "table"] "Time of an insert, until its rows are durable.";
+    CLAIM = Histogram "agentgov_claim_seconds" ["stage"] "Time to claim topic-partitions.";
+    DRAIN = Histogram "agentgov_drain_seconds" ["stage"] "Time until no insert under an older claim runs.";
+    TAIL_READ = Histogram "agentgov_tail_read_seconds" ["stage", "table"] "Time to read a table's tail and compare it with the topic.";
+    SKIPPED = Counter "agentgov_offsets_skipped_total" ["stage", "table"] "Skipped offsets before durable rows: a client writes transactions to the topic, or its cleanup.policy is or was compact.";
+    INSERTS_UNCONFIRMED = Counter "agentgov_inserts_unconfirmed_total" ["stage", "table"] "Inserts whose outcome was unknown (timeout, error, lost connection); each was verified against the table.";
+    INSERTS_RESOLVED = Counter "agentgov_inserts_resolved_total" ["stage", "table", "found"] "Unconfirmed inserts by the result of the verification: present or absent.";
+    CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: another writer has claimed the topic-partition, or the server has restarted.";
 }
 
 /// Bounds of durations, in seconds: from a look of a millisecond to an insert that runs into its timeout.
@@ -284,15 +284,15 @@ impl TableMetrics {
         let labels = || [("stage", stage.to_owned()), ("table", table.to_owned())];
         let found = |found: &str| {
             let [stage, table] = labels();
-            counter!(DOUBTS_RESOLVED, &[stage, table, ("found", found.to_owned())])
+            counter!(INSERTS_RESOLVED, &[stage, table, ("found", found.to_owned())])
         };
         let metrics = Self {
             rows: counter!(ROWS, &labels()),
             insert_rows: histogram!(INSERT_ROWS, &labels()),
             insert: histogram!(INSERT, &labels()),
-            look: histogram!(LOOK, &labels()),
+            look: histogram!(TAIL_READ, &labels()),
             skipped: counter!(SKIPPED, &labels()),
-            doubts: counter!(DOUBTS, &labels()),
+            doubts: counter!(INSERTS_UNCONFIRMED, &labels()),
             present: found("present"),
             absent: found("absent"),
             claims_lost: counter!(CLAIMS_LOST, &labels()),

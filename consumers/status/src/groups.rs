@@ -115,7 +115,7 @@ fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -
         let topic = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
         topic.is_some_and(|topic| topic.partitions().iter().any(|p| p.id() == partition))
     };
-    // Topics that are not there are the map's to tell.
+    // Topics that are not there are the topology's to tell.
     places.retain(|(topic, partition)| there(topic, *partition));
     let list = client.fetch_group_list(Some(name), WITHIN).map_err(|e| e.to_string())?;
     let info = list.groups().iter().find(|group| group.name() == name);

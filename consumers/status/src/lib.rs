@@ -5,7 +5,7 @@
 //!   groups ─────► members, partitions, lag ─────────────────┤
 //!   tables ─────► rows, rejects, alerts, gaps, skipped, … ──┼──► Status ──► wrong: what someone must see to
 //!   processes ──► ready, or why not ────────────────────────┤
-//!   the map ────► as the cluster is? (the caller compares) ─┘
+//!   topology ───► as the cluster is? (the caller compares) ─┘
 //! ```
 //!
 //! Every question has its own answer or its own reason why there is none: a part that is away is said so in its place.

@@ -11,7 +11,7 @@ use crate::parts::parts;
 use crate::process::processes;
 use crate::{Answer, Health, Log, MapState, Stage, Status};
 
-/// Compares the map with the cluster. The caller brings it: who writes topics is on the other side of the house.
+/// Compares the topology with the cluster. The caller brings it: who writes topics is on the other side of the house.
 pub type MapSeen<'a> = &'a (dyn Fn() -> Result<MapState, String> + Sync);
 
 /// Asks the parts whether they are there, those that are what they know, and the processes at `health` how they are.

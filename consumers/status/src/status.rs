@@ -45,7 +45,7 @@ pub struct Status {
     pub at: i64,
     /// Kafka, the registry, ClickHouse.
     pub parts: Vec<Part>,
-    /// Whether topics and subjects are as the map says.
+    /// Whether topics and subjects are as the topology says.
     pub map: Answer<MapState>,
     /// The stages.
     pub stages: Vec<Stage>,
@@ -79,12 +79,12 @@ pub enum Health {
     PartAway,
 }
 
-/// The map against the cluster.
+/// The topology against the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MapState {
-    /// Topics of the map.
+    /// Topics of the topology.
     pub topics: usize,
-    /// Subjects of the map.
+    /// Subjects of the topology.
     pub subjects: usize,
     /// Each difference, as `topology plan` words it.
     pub differences: Vec<String>,
@@ -181,7 +181,7 @@ impl Status {
                         group.partitions - group.held,
                         group.partitions
                     ),
-                    "look again in a few seconds; if it stays, compare the map: agentgov topology plan",
+                    "look again in a few seconds; if it stays, compare the topology: agentgov topology plan",
                 ),
                 GroupState::Stable => {}
             }
@@ -194,7 +194,7 @@ impl Status {
         }
         if let Some(map) = self.map.known().filter(|map| !map.differences.is_empty()) {
             say(
-                format!("the cluster is not as the map says: {} differences", map.differences.len()),
+                format!("the cluster is not as the topology says: {} differences", map.differences.len()),
                 "agentgov topology plan",
             );
         }

@@ -24,7 +24,7 @@ pub struct Source<'a> {
     pub topology: &'a Topology,
 }
 
-/// One topic of the map.
+/// One topic of the topology.
 pub(crate) struct GovernanceTopic<'a, R> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) name: &'a str,

@@ -1,5 +1,5 @@
 //! What recording an event costs its caller. The pure part and the spool's policies always; against a real stack where the environment names one:
-//! AGENTGOV_KAFKA (host:port) and AGENTGOV_REGISTRY (URL), with the topology applied.
+//! AGENTGOV_KAFKA (host:port) and AGENTGOV_SCHEMA_REGISTRY (URL), with the topology applied.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -97,14 +97,14 @@ fn spooled(c: &mut Criterion) {
 
 fn recorder() -> Option<Recorder> {
     let kafka = KafkaEndpoint::at(std::env::var("AGENTGOV_KAFKA").ok()?);
-    let registry = RegistryEndpoint::at(std::env::var("AGENTGOV_REGISTRY").ok()?);
+    let registry = RegistryEndpoint::at(std::env::var("AGENTGOV_SCHEMA_REGISTRY").ok()?);
     let topology = Arc::new(Topology::embedded().unwrap());
     Some(Recorder::start(RecorderOptions::new(kafka, registry, topology, "bench", "bench")).unwrap())
 }
 
 fn on_a_stack(c: &mut Criterion) {
     let Some(recorder) = recorder() else {
-        eprintln!("skipped: record on a stack (AGENTGOV_KAFKA and AGENTGOV_REGISTRY are not set)");
+        eprintln!("skipped: record on a stack (AGENTGOV_KAFKA and AGENTGOV_SCHEMA_REGISTRY are not set)");
         return;
     };
     let patience = Duration::from_secs(60);

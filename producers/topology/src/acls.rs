@@ -1,4 +1,4 @@
-//! Who may do what in Kafka: computed from the map, each principal exactly what it needs.
+//! Who may do what in Kafka: computed from the topology, each principal exactly what it needs.
 //!
 //! Kafka gives some rights with others: who may read or write a topic or join a group may describe it, and who may write
 //! any topic may do so idempotently (brokers from 2.8 on). Those are not given once more.
@@ -76,10 +76,10 @@ impl Acls {
     }
 }
 
-/// The rights that the map asks for.
+/// The rights that the topology asks for.
 ///
 /// # Errors
-/// If the map lacks a topic that somebody is to use.
+/// If the topology lacks a topic that somebody is to use.
 pub fn acls(topology: &Topology) -> Result<Acls, MissingRole> {
     let mut all = BTreeSet::new();
     for (name, stage) in &topology.stages {
@@ -123,7 +123,7 @@ impl<'a> Rights<'a> {
     }
 
     fn stage(&mut self, name: &str, stage: &Stage) {
-        for topic in stage.reads.iter().chain(&stage.tables) {
+        for topic in stage.reads.iter().chain(&stage.global_tables) {
             self.topic(&topic.value, &[Operation::Read]);
         }
         for topic in &stage.emits {
@@ -133,7 +133,7 @@ impl<'a> Rights<'a> {
             self.topic(&state.value, &[Operation::Read, Operation::Write]);
         }
         self.group(&stage.group.value, Operation::Read);
-        if stage.state.is_some() || !stage.tables.is_empty() {
+        if stage.state.is_some() || !stage.global_tables.is_empty() {
             // What reads tables and state to their end names a group, and never joins it.
             self.group(&reader_group(name), Operation::Describe);
         }
@@ -237,7 +237,7 @@ fn lines(acls: &[Acl]) -> Vec<Line<'_>> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The map lets no quote into a principal, and only a-z A-Z 0-9 . _ - into a name.
+        // The topology lets no quote into a principal, and only a-z A-Z 0-9 . _ - into a name.
         write!(f, "kafka-acls.sh \"$@\" --add --allow-principal '{}'", self.principal)?;
         self.operations.iter().try_for_each(|operation| write!(f, " --operation {operation}"))?;
         if self.pattern == Pattern::Prefixed {

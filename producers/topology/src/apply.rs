@@ -1,4 +1,4 @@
-//! Makes the world as the map says, as far as nothing is lost by it.
+//! Makes the world as the topology says, as far as nothing is lost by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,14 +29,14 @@ pub struct Applied {
     pub removed: Vec<Difference>,
 }
 
-/// Why the map was not applied, or not wholly.
+/// Why the topology was not applied, or not wholly.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// What is there could not be seen.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// Applying the map could lose something. Nothing was changed.
-    #[error("nothing was changed, since applying the map could lose records:\n{0}")]
+    /// Applying the topology could lose something. Nothing was changed.
+    #[error("nothing was changed, since applying the topology could lose records:\n{0}")]
     Refused(Plan),
     /// A topic could not be created or changed. What was reported as progress is done; apply again to go on.
     #[error("topic {topic}: expected it {what}, found error {code}")]
@@ -59,11 +59,11 @@ pub enum ApplyError {
     },
 }
 
-/// Creates and changes what the map asks for, and does nothing on a second call. `progress` hears of each difference once
+/// Creates and changes what the topology asks for, and does nothing on a second call. `progress` hears of each difference once
 /// it is removed. Blocks until every new topic has a leader for each partition.
 ///
 /// Never deletes a topic, never changes partitions or replicas, never shrinks a retention, never lowers compatibility: if
-/// the map asks for that, nothing at all is changed ([`ApplyError::Refused`]).
+/// the topology asks for that, nothing at all is changed ([`ApplyError::Refused`]).
 pub fn apply(
     topology: &Topology,
     endpoints: &Endpoints,
@@ -201,14 +201,14 @@ fn apply_subject(
 impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.removed.is_empty() {
-            return write!(f, "nothing to do: as the map says");
+            return write!(f, "nothing to do: the cluster matches the topology");
         }
         let of = |kind| {
             self.removed.iter().filter(move |d| d.kind == kind).map(|d| &d.name).collect::<BTreeSet<_>>()
         };
         write!(
             f,
-            "{} topics and {} subjects made as the map says",
+            "{} topics and {} subjects now match the topology",
             of(Kind::Topic).len(),
             of(Kind::Subject).len()
         )

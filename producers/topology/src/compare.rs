@@ -1,4 +1,4 @@
-//! The pure middle of `plan`: the map on one side, what was seen on the other.
+//! The pure middle of `plan`: the topology on one side, what was seen on the other.
 
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Topic, Topology, registry_subject};
@@ -26,7 +26,11 @@ pub(crate) fn compare(topology: &Topology, live: &Live) -> Plan {
     let notes = match live.strangers.as_slice() {
         [] => Vec::new(),
         names => {
-            vec![format!("{} topics are not in the map and left alone: {}", names.len(), some_of(names))]
+            vec![format!(
+                "{} topics are not in the topology and are left alone: {}",
+                names.len(),
+                some_of(names)
+            )]
         }
     };
     let topics = topology.topics.len();
@@ -160,7 +164,7 @@ mod tests {
         Topology::embedded().unwrap()
     }
 
-    /// A world that is as the map says.
+    /// A world that is as the topology says.
     fn world(map: &Topology) -> Live {
         let mut live = Live::default();
         for (name, topic) in &map.topics {
@@ -186,7 +190,7 @@ mod tests {
     fn nothing_differs_in_a_world_as_the_map_says() {
         let plan = compare(&map(), &world(&map()));
         assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
-        assert_eq!(plan.to_string(), "as the map says: 10 topics, 10 subjects");
+        assert_eq!(plan.to_string(), "the cluster matches the topology: 10 topics, 10 subjects");
     }
 
     #[test]
@@ -290,7 +294,7 @@ mod tests {
         live.strangers = vec!["orders".to_owned()];
         let plan = compare(&map(), &live);
         assert!(plan.is_empty());
-        assert_eq!(plan.notes, ["1 topics are not in the map and left alone: orders"]);
+        assert_eq!(plan.notes, ["1 topics are not in the topology and are left alone: orders"]);
     }
 
     #[test]

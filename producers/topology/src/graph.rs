@@ -1,4 +1,4 @@
-//! Draws the map as a Mermaid flowchart.
+//! Draws the topology as a Mermaid flowchart.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ const BEGIN: &str = "<!-- topology:begin -->";
 /// Where it ends.
 const END: &str = "<!-- topology:end -->";
 
-/// The map as a Mermaid flowchart, without a code fence: producers, topics, stages and stores from left to right. The same
+/// The topology as a Mermaid flowchart, without a code fence: producers, topics, stages and stores from left to right. The same
 /// map gives the same text.
 pub fn graph(topology: &Topology) -> String {
     let mut lines = vec!["flowchart LR".to_owned()];
@@ -101,7 +101,7 @@ fn edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
     if whole {
         line(format!("tables --> {id}"));
     }
-    for table in &stage.tables {
+    for table in &stage.global_tables {
         line(format!("{} -. table .-> {id}", topic_id(&table.value)));
     }
     if let Some(state) = &stage.state {

@@ -1,4 +1,4 @@
-//! The map against the world. What the map itself must keep is checked in `agentgov_schemas::topology`; here it is
+//! The topology against the world. What the topology itself must keep is checked in `agentgov_schemas::topology`; here it is
 //!
 //! - drawn: [`graph`](fn@graph), and [`splice`] into a document,
 //! - turned into rights: [`acls`](fn@acls) for Kafka, [`grants`](fn@grants) for ClickHouse,

@@ -64,12 +64,12 @@ pub(crate) struct LiveSubject {
     pub(crate) missing: Vec<usize>,
 }
 
-/// All that the map speaks of, as it is.
+/// All that the topology speaks of, as it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Live {
     pub(crate) topics: BTreeMap<String, LiveTopic>,
     pub(crate) subjects: BTreeMap<String, LiveSubject>,
-    /// Topics of the cluster that the map does not know; Kafka's own are left out.
+    /// Topics of the cluster that the topology does not know; Kafka's own are left out.
     pub(crate) strangers: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ impl Kafka {
         }
     }
 
-    /// The map's topics that are there, and the names of all others.
+    /// The topology's topics that are there, and the names of all others.
     pub(crate) fn topics(
         &self,
         topology: &Topology,
@@ -177,7 +177,7 @@ impl Kafka {
     }
 }
 
-/// Looks at everything that the map speaks of.
+/// Looks at everything that the topology speaks of.
 pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, LookError> {
     let (topics, strangers) = Kafka::connect(&endpoints.kafka)?.topics(topology)?;
     let registry = SchemaRegistry::new(&endpoints.registry)?;

@@ -1,4 +1,4 @@
-//! The differences between the map and the world, for people and for programs.
+//! The differences between the topology and the world, for people and for programs.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{LookError, compare, look};
 
-/// Compares the map with what is there, and changes nothing. Blocks: one look at Kafka, a few calls a subject.
+/// Compares the topology with what is there, and changes nothing. Blocks: one look at Kafka, a few calls a subject.
 pub fn plan(topology: &Topology, endpoints: &Endpoints) -> Result<Plan, LookError> {
     Ok(compare::compare(topology, &look::look(topology, endpoints)?))
 }
@@ -19,15 +19,15 @@ pub fn plan(topology: &Topology, endpoints: &Endpoints) -> Result<Plan, LookErro
 pub struct Plan {
     /// What differs.
     pub differences: Vec<Difference>,
-    /// What is worth knowing, and no difference: topics that the map does not know.
+    /// What is worth knowing, and no difference: topics that the topology does not know.
     pub notes: Vec<String>,
-    /// How many topics the map has.
+    /// How many topics the topology has.
     pub topics: usize,
-    /// How many subjects the map has.
+    /// How many subjects the topology has.
     pub subjects: usize,
 }
 
-/// One thing that is not as the map says.
+/// One thing that is not as the topology says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// What kind of thing differs.
@@ -36,7 +36,7 @@ pub struct Difference {
     pub name: String,
     /// What of it.
     pub aspect: Aspect,
-    /// What the map says.
+    /// What the topology says.
     pub expected: String,
     /// What is there.
     pub found: String,
@@ -108,7 +108,7 @@ pub enum Action {
 }
 
 impl Plan {
-    /// True if the world is as the map says.
+    /// True if the world is as the topology says.
     pub fn is_empty(&self) -> bool {
         self.differences.is_empty()
     }
@@ -161,7 +161,7 @@ impl fmt::Display for Plan {
         let refused = self.refused().count();
         let rest = self.differences.len() - refused;
         match (rest, refused) {
-            (0, 0) => write!(f, "as the map says: {topics} topics, {subjects} subjects"),
+            (0, 0) => write!(f, "the cluster matches the topology: {topics} topics, {subjects} subjects"),
             (rest, 0) => write!(f, "{rest} to apply, of {topics} topics and {subjects} subjects"),
             (rest, refused) => write!(
                 f,

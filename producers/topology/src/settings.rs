@@ -21,7 +21,7 @@ pub(crate) struct Setting {
     pub(crate) moves: Moves,
 }
 
-/// Every setting that the map decides. What is not among them is the operator's, and left as it is.
+/// Every setting that the topology decides. What is not among them is the operator's, and left as it is.
 pub(crate) fn settings_of(topic: &Topic) -> Vec<Setting> {
     let set = |name, value: &str, moves| Setting { name, value: value.to_owned(), moves };
     let cleanup = match topic.cleanup {

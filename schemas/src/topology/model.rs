@@ -1,4 +1,4 @@
-//! The map's types, as they stand in the file. Every name carries its place, so that a later error can say where it
+//! The topology's types, as they stand in the file. Every name carries its place, so that a later error can say where it
 //! was written.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 use super::{Retention, Span};
 use crate::{mapping, words};
 
-/// The map, as written.
+/// The topology, as written.
 #[derive(Clone, Debug)]
 pub struct Topology {
     /// Version of this format: 1.
@@ -89,8 +89,8 @@ pub struct Stage {
     pub principal: Option<Spanned<String>>,
     /// The topics that it consumes.
     pub reads: Vec<Spanned<String>>,
-    /// The governance topics that it folds into tables.
-    pub tables: Vec<Spanned<String>>,
+    /// The governance topics that it folds into global tables.
+    pub global_tables: Vec<Spanned<String>>,
     /// Its changelog topic.
     pub state: Option<Spanned<String>>,
     /// The topics that it writes, in one transaction with its offsets.
@@ -150,7 +150,7 @@ pub struct Table {
 pub struct Principal {
     /// Who that is, for people.
     pub what: String,
-    /// As whom it logs in; absent: as its name in the map.
+    /// As whom it logs in; absent: as its name in the topology.
     pub principal: Option<Spanned<String>>,
     /// What it may do.
     pub may: Vec<Spanned<Task>>,
@@ -185,7 +185,7 @@ pub struct Timing {
 }
 
 mapping!(Topic, "a topic", { what, schema, owner, key, producer, partitions, replication, cleanup, retention, max_message_bytes });
-mapping!(Stage, "a stage", { what, group, principal, reads, tables, state, emits, stores, reject_share, session, alert_window });
+mapping!(Stage, "a stage", { what, group, principal, reads, global_tables, state, emits, stores, reject_share, session, alert_window });
 mapping!(RejectShare, "a reject share", { above, window });
 mapping!(SessionLimits, "session limits", { ttl, max_facts, max_bytes });
 mapping!(Store, "a store", { what, writer, tables });

@@ -1,4 +1,4 @@
-//! From text to the map: what is malformed and what breaks a rule is found in one go.
+//! From text to the topology: what is malformed and what breaks a rule is found in one go.
 
 use serde_saphyr::Spanned;
 
@@ -6,7 +6,7 @@ use super::model::{Principal, Stage, Store, Timing, Topic, Topology};
 use super::{EMBEDDED, check};
 use crate::yaml::{Fields, Named, Node, Problem, Problems};
 
-/// The map as far as it could be read, and the tree that knows where everything stands.
+/// The topology as far as it could be read, and the tree that knows where everything stands.
 pub(super) struct Draft {
     pub(super) root: Node,
     pub(super) version: Option<Spanned<u32>>,
@@ -18,7 +18,7 @@ pub(super) struct Draft {
 }
 
 impl Topology {
-    /// Reads a map and holds it to every rule. `file_name` is what problems name; all are given at once.
+    /// Reads a topology and holds it to every rule. `file_name` is what problems name; all are given at once.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::new(file_name);
         let map = Node::parse(text, &mut problems)
@@ -30,7 +30,7 @@ impl Topology {
         problems.finish(map)
     }
 
-    /// The map that this build was made with.
+    /// The topology that this build was made with.
     pub fn embedded() -> Result<Self, Vec<Problem>> {
         Self::parse("topology.yaml", EMBEDDED)
     }
@@ -38,7 +38,7 @@ impl Topology {
 
 impl Draft {
     fn read(root: Node, problems: &mut Problems) -> Option<Self> {
-        let mut fields = Fields::of(&root, "the map", problems)?;
+        let mut fields = Fields::of(&root, "the topology", problems)?;
         let version = fields.take("version");
         let topics = fields.take("topics").unwrap_or_default();
         let stages = fields.take("stages").unwrap_or_default();

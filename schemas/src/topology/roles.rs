@@ -1,9 +1,9 @@
-//! What the map says of a role.
+//! What the topology says of a role.
 
 use super::{Stage, Topic, Topology};
 use crate::subject::Subject;
 
-/// A role that the map does not fill. `topology check` finds these before anything starts.
+/// A role that the topology does not fill. `topology check` finds these before anything starts.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingRole {
     /// No topic carries the schema.
@@ -78,5 +78,5 @@ pub fn reader_group(of: &str) -> String {
 /// [`reader_group`] of the audit.
 pub const AUDIT_GROUP: &str = "agentgov.audit";
 
-/// The map that this build was made with.
+/// The topology that this build was made with.
 pub const EMBEDDED: &str = include_str!("../../../topology.yaml");

@@ -34,7 +34,7 @@ pub struct Setup<'a> {
     pub env: &'a TestEnv,
     /// Where it is.
     pub endpoints: &'a Endpoints,
-    /// The map; applied, with the registry and a bundle pushed.
+    /// The topology; applied, with the registry and a bundle pushed.
     pub topology: &'a Arc<Topology>,
     /// What follows `run STAGE` on the command line of a stage.
     pub stage_args: Vec<String>,

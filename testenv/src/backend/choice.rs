@@ -29,7 +29,7 @@ pub(crate) fn choose(
         Some(BackendKind::Docker) => Ok(Choice::Docker),
         Some(BackendKind::Native) => Ok(Choice::Native),
         Some(BackendKind::External) => {
-            let all = vec!["AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE"];
+            let all = vec!["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE"];
             let addresses = external::configured(variable)?;
             addresses.map(Choice::External).ok_or(Error::ExternalIncomplete { missing: all })
         }
@@ -44,10 +44,16 @@ pub(crate) fn choose(
 /// The variables that are set and decide the backend.
 pub(crate) fn deciding(variable: Variables<'_>) -> Vec<&'static str> {
     let is_set = |name: &&str| variable(name).is_some();
-    ["AGENTGOV_BACKEND", "AGENTGOV_STACK", "AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE"]
-        .into_iter()
-        .filter(is_set)
-        .collect()
+    [
+        "AGENTGOV_BACKEND",
+        "AGENTGOV_STACK",
+        "AGENTGOV_KAFKA",
+        "AGENTGOV_SCHEMA_REGISTRY",
+        "AGENTGOV_CLICKHOUSE",
+    ]
+    .into_iter()
+    .filter(is_set)
+    .collect()
 }
 
 fn parse(name: String) -> Result<BackendKind, Error> {
@@ -63,8 +69,11 @@ fn parse(name: String) -> Result<BackendKind, Error> {
 mod tests {
     use super::*;
 
-    const ADDRESSES: [(&str, &str); 3] =
-        [("AGENTGOV_KAFKA", "k:1"), ("AGENTGOV_REGISTRY", "http://r"), ("AGENTGOV_CLICKHOUSE", "http://c")];
+    const ADDRESSES: [(&str, &str); 3] = [
+        ("AGENTGOV_KAFKA", "k:1"),
+        ("AGENTGOV_SCHEMA_REGISTRY", "http://r"),
+        ("AGENTGOV_CLICKHOUSE", "http://c"),
+    ];
 
     fn choice(asked: Option<BackendKind>, pairs: &[(&str, &str)], docker: bool) -> Result<String, Error> {
         let variable =
@@ -91,7 +100,7 @@ mod tests {
     fn external_without_addresses_is_an_error() {
         let message = choice(Some(BackendKind::External), &[], true).unwrap_err().to_string();
         assert!(
-            message.contains("AGENTGOV_KAFKA and AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"),
+            message.contains("AGENTGOV_KAFKA and AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"),
             "{message}"
         );
         assert!(

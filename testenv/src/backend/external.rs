@@ -20,10 +20,13 @@ pub(crate) fn configured(variable: Variables<'_>) -> Result<Option<Addresses>, E
         variable(name).or_else(|| file.as_ref().map(|file| field(file).clone()))
     };
     let kafka = pick("AGENTGOV_KAFKA", |file| &file.kafka);
-    let registry = pick("AGENTGOV_REGISTRY", |file| &file.registry);
+    let registry = pick("AGENTGOV_SCHEMA_REGISTRY", |file| &file.registry);
     let clickhouse = pick("AGENTGOV_CLICKHOUSE", |file| &file.clickhouse);
-    let named =
-        [("AGENTGOV_KAFKA", &kafka), ("AGENTGOV_REGISTRY", &registry), ("AGENTGOV_CLICKHOUSE", &clickhouse)];
+    let named = [
+        ("AGENTGOV_KAFKA", &kafka),
+        ("AGENTGOV_SCHEMA_REGISTRY", &registry),
+        ("AGENTGOV_CLICKHOUSE", &clickhouse),
+    ];
     let missing: Vec<&str> =
         named.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
     if missing.len() == named.len() {
@@ -57,7 +60,7 @@ fn read(path: String) -> Result<Addresses, Error> {
 
 /// How to log in, and whom to trust: the product's business, which reads the same file and checks it.
 fn is_of_the_product(name: &str) -> bool {
-    let security = ["kafka_", "registry_"].iter().any(|part| name.starts_with(part));
+    let security = ["kafka_", "schema_registry_"].iter().any(|part| name.starts_with(part));
     security || name == "clear_passwords" || (name.starts_with("clickhouse_") && name.ends_with("_file"))
 }
 
@@ -79,7 +82,8 @@ pub(crate) fn check(addresses: &Addresses, variable: Variables<'_>) -> Result<()
     };
     ask(!secured("kafka_security"), &addresses.kafka, probe::kafka)
         .map_err(unreachable(Part::Broker, &addresses.kafka))?;
-    ask(!secured("registry_user"), &registry, probe::http).map_err(unreachable(Part::Registry, &registry))?;
+    ask(!secured("schema_registry_user"), &registry, probe::http)
+        .map_err(unreachable(Part::Registry, &registry))?;
     probe::http(&clickhouse).map_err(unreachable(Part::Engine, &clickhouse))
 }
 
@@ -100,7 +104,7 @@ mod tests {
     fn all_three_addresses_are_one() {
         let addresses = with(&[
             ("AGENTGOV_KAFKA", "k:9092"),
-            ("AGENTGOV_REGISTRY", "http://r/apis/ccompat/v7/"),
+            ("AGENTGOV_SCHEMA_REGISTRY", "http://r/apis/ccompat/v7/"),
             ("AGENTGOV_CLICKHOUSE", "http://c:8123"),
         ]);
         let addresses = addresses.unwrap().unwrap();
@@ -115,7 +119,7 @@ mod tests {
     fn a_partial_one_is_an_error_that_names_what_is_missing() {
         let message = with(&[("AGENTGOV_KAFKA", "k:9092")]).unwrap_err().to_string();
         assert!(
-            message.starts_with("the external stack lacks AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"),
+            message.starts_with("the external stack lacks AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"),
             "{message}"
         );
     }
@@ -126,7 +130,7 @@ mod tests {
         let path = folder.path().join("stack.yaml");
         std::fs::write(
             &path,
-            "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nclickhouse_password: p\n",
+            "kafka: k:1\nschema_registry: http://r\nclickhouse: http://c\nclickhouse_password: p\n",
         )
         .unwrap();
         let path = path.to_str().unwrap();
@@ -138,7 +142,7 @@ mod tests {
     fn the_file_may_say_how_to_log_in() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
-        let text = "kafka: k:1\nkafka_security: sasl_ssl\nregistry: http://r\nclickhouse: http://c\nclickhouse_ca_file: a\n";
+        let text = "kafka: k:1\nkafka_security: sasl_ssl\nschema_registry: http://r\nclickhouse: http://c\nclickhouse_ca_file: a\n";
         std::fs::write(&path, text).unwrap();
         let addresses = with(&[("AGENTGOV_STACK", path.to_str().unwrap())]).unwrap().unwrap();
         assert_eq!(addresses.kafka, "k:1");
@@ -148,7 +152,8 @@ mod tests {
     fn an_unknown_key_in_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
-        std::fs::write(&path, "kafka: k:1\nregistry: http://r\nclickhouse: http://c\nkafak: x\n").unwrap();
+        std::fs::write(&path, "kafka: k:1\nschema_registry: http://r\nclickhouse: http://c\nkafak: x\n")
+            .unwrap();
         let message = with(&[("AGENTGOV_STACK", path.to_str().unwrap())]).unwrap_err().to_string();
         assert!(message.contains("kafak"), "{message}");
     }

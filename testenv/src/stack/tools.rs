@@ -45,7 +45,7 @@ impl fmt::Display for MissingTools {
         writeln!(f, "  2. have a Docker engine running; the stack then runs in containers")?;
         write!(
             f,
-            "  3. use a stack of your own: set AGENTGOV_KAFKA, AGENTGOV_REGISTRY and AGENTGOV_CLICKHOUSE"
+            "  3. use a stack of your own: set AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"
         )
     }
 }

@@ -231,7 +231,7 @@ fn schema(id: u32) -> Arc<Schema> {
         struct Registered {
             schema: String,
         }
-        let url = format!("{}/schemas/ids/{id}", env("AGENTGOV_REGISTRY"));
+        let url = format!("{}/schemas/ids/{id}", env("AGENTGOV_SCHEMA_REGISTRY"));
         // Not in the runtime's thread.
         let text = std::thread::spawn(move || {
             reqwest::blocking::get(url).expect("the registry answers").json::<Registered>().expect("a schema")

@@ -77,7 +77,7 @@ impl Tables {
         topology: &Topology,
     ) -> Result<Self, StageError> {
         let mut readers = Vec::new();
-        for topic in stage.tables.iter().map(|topic| topic.value.clone()) {
+        for topic in stage.global_tables.iter().map(|topic| topic.value.clone()) {
             let consumer = Arc::new(reader(kafka, name)?);
             keep_reaching(kafka, &topic, &consumer);
             let reader = Reader { topic, consumer, next: AtomicI64::new(0) };

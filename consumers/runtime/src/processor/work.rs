@@ -233,7 +233,7 @@ impl<'c, P: Processor> Work<'c, P> {
         let key = SessionKey { tenant_id: OURSELVES, session_id: &session_id }.to_bytes();
         self.outputs.at_partition(partition);
         match self.outputs.emit(&key, &alert) {
-            // A map may give a stage no topic of alerts: then the log alone says it.
+            // A topology may give a stage no topic of alerts: then the log alone says it.
             Ok(()) | Err(OutputError::NotEmitted(_)) => Ok(()),
             Err(e) => Err(StageError::Internal(format!("{stage}: writing an alert: {e}"))),
         }

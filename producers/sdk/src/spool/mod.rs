@@ -61,7 +61,7 @@ pub enum SpoolError {
         /// What should stand there.
         expected: String,
     },
-    /// A dead source wrote to another topic than the map names now.
+    /// A dead source wrote to another topic than the topology names now.
     #[error(
         "spool {path}: expected events for topic {expected}, found some for {found}; start once with the old map, or move the folder away to start without them"
     )]

@@ -9,10 +9,10 @@ use crate::{ClickHouseEndpoint, Login, RegistryEndpoint, Secret, Tls};
 
 impl Settings {
     pub(super) fn registry_of(&self, findings: &mut Findings) -> Option<RegistryEndpoint> {
-        let (url, tls) = self.url("registry", &[], findings)?;
-        let (user, password) = self.login("registry", &url, findings);
+        let (url, tls) = self.url("schema_registry", &[], findings)?;
+        let (user, password) = self.login("schema_registry", &url, findings);
         let login = user.map(|user| Login { user, password });
-        Some(RegistryEndpoint { url: self.as_written("registry"), login, tls })
+        Some(RegistryEndpoint { url: self.as_written("schema_registry"), login, tls })
     }
 
     pub(super) fn clickhouse_of(&self, findings: &mut Findings) -> Option<ClickHouseEndpoint> {

@@ -198,7 +198,7 @@ fn secret_file(name: &str) -> Option<&'static str> {
     match name {
         "kafka_password" => Some("kafka_password_file"),
         "kafka_key_password" => Some("kafka_key_password_file"),
-        "registry_password" => Some("registry_password_file"),
+        "schema_registry_password" => Some("schema_registry_password_file"),
         "clickhouse_password" => Some("clickhouse_password_file"),
         _ => None,
     }

@@ -9,7 +9,7 @@ const SECRET: &str = "hunter2";
 fn with(more: &[(&str, &str)]) -> Result<Endpoints, SettingsError> {
     let plain = [
         ("KAFKA", "127.0.0.1:9092"),
-        ("REGISTRY", "http://localhost:8081/apis"),
+        ("SCHEMA_REGISTRY", "http://localhost:8081/apis"),
         ("CLICKHOUSE", "http://[::1]:8123"),
     ];
     let find = |name: &str| {
@@ -101,12 +101,13 @@ fn brokers_are_hosts_and_ports() {
 #[test]
 fn what_is_not_set_is_told_by_its_name() {
     let none = Settings::read(&|_| None, None).unwrap().endpoints();
-    let names = ["AGENTGOV_KAFKA", "AGENTGOV_REGISTRY", "AGENTGOV_CLICKHOUSE"].map(str::to_owned).to_vec();
+    let names =
+        ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE"].map(str::to_owned).to_vec();
     assert_eq!(none, Err(SettingsError::Unset(names)));
     let producer =
         Settings::read(&|name| (name == "AGENTGOV_KAFKA").then(|| "k:1".to_owned()), None).unwrap();
     assert_eq!(producer.kafka().unwrap().bootstrap, "k:1");
-    assert_eq!(producer.registry(), Err(SettingsError::Unset(vec!["AGENTGOV_REGISTRY".into()])));
+    assert_eq!(producer.registry(), Err(SettingsError::Unset(vec!["AGENTGOV_SCHEMA_REGISTRY".into()])));
 }
 
 #[test]
@@ -128,10 +129,10 @@ fn everything_over_tls_with_logins_and_nothing_shows_a_secret() {
         ("KAFKA_CERTIFICATE_FILE", certificate),
         ("KAFKA_KEY_FILE", locked.to_str().unwrap()),
         ("KAFKA_KEY_PASSWORD_FILE", secret),
-        ("REGISTRY", "https://registry/apis/"),
-        ("REGISTRY_USER", "evaluator"),
-        ("REGISTRY_PASSWORD", SECRET),
-        ("REGISTRY_CA_FILE", certificate),
+        ("SCHEMA_REGISTRY", "https://registry/apis/"),
+        ("SCHEMA_REGISTRY_USER", "evaluator"),
+        ("SCHEMA_REGISTRY_PASSWORD", SECRET),
+        ("SCHEMA_REGISTRY_CA_FILE", certificate),
         ("CLICKHOUSE", "https://clickhouse:8443"),
         ("CLICKHOUSE_USER", "sink"),
         ("CLICKHOUSE_PASSWORD", SECRET),
@@ -228,15 +229,15 @@ fn a_half_configuration_names_what_is_missing() {
             &["AGENTGOV_KAFKA_SECURITY: Client creation error: ssl.key.location failed"],
         ),
         (
-            &[("REGISTRY_USER", "u")],
+            &[("SCHEMA_REGISTRY_USER", "u")],
             &[
-                "AGENTGOV_REGISTRY_USER: a user without a password; expected AGENTGOV_REGISTRY_PASSWORD or AGENTGOV_REGISTRY_PASSWORD_FILE as well",
+                "AGENTGOV_SCHEMA_REGISTRY_USER: a user without a password; expected AGENTGOV_SCHEMA_REGISTRY_PASSWORD or AGENTGOV_SCHEMA_REGISTRY_PASSWORD_FILE as well",
             ],
         ),
         (
-            &[("REGISTRY_PASSWORD", SECRET)],
+            &[("SCHEMA_REGISTRY_PASSWORD", SECRET)],
             &[
-                "AGENTGOV_REGISTRY_PASSWORD: a password without a user; expected AGENTGOV_REGISTRY_USER as well",
+                "AGENTGOV_SCHEMA_REGISTRY_PASSWORD: a password without a user; expected AGENTGOV_SCHEMA_REGISTRY_USER as well",
             ],
         ),
         (
@@ -246,12 +247,14 @@ fn a_half_configuration_names_what_is_missing() {
             ],
         ),
         (
-            &[("REGISTRY_CA_FILE", certificate)],
-            &["AGENTGOV_REGISTRY_CA_FILE: has no effect; expected AGENTGOV_REGISTRY to begin with https://"],
+            &[("SCHEMA_REGISTRY_CA_FILE", certificate)],
+            &[
+                "AGENTGOV_SCHEMA_REGISTRY_CA_FILE: has no effect; expected AGENTGOV_SCHEMA_REGISTRY to begin with https://",
+            ],
         ),
         (
-            &[("REGISTRY", "https://r"), ("REGISTRY_CA_FILE", "/nowhere/ca.pem")],
-            &["AGENTGOV_REGISTRY_CA_FILE: /nowhere/ca.pem: No such file or directory"],
+            &[("SCHEMA_REGISTRY", "https://r"), ("SCHEMA_REGISTRY_CA_FILE", "/nowhere/ca.pem")],
+            &["AGENTGOV_SCHEMA_REGISTRY_CA_FILE: /nowhere/ca.pem: No such file or directory"],
         ),
         (
             &[
@@ -270,17 +273,17 @@ fn a_half_configuration_names_what_is_missing() {
             ],
         ),
         (
-            &[("REGISTRY", "hunter2 is here")],
-            &["AGENTGOV_REGISTRY: expected a URL such as https://host:8443, found none"],
+            &[("SCHEMA_REGISTRY", "hunter2 is here")],
+            &["AGENTGOV_SCHEMA_REGISTRY: expected a URL such as https://host:8443, found none"],
         ),
         (
-            &[("REGISTRY_PASSWORD_FILE", "/nowhere/p")],
-            &["AGENTGOV_REGISTRY_PASSWORD_FILE: cannot read /nowhere/p: No such file or directory"],
+            &[("SCHEMA_REGISTRY_PASSWORD_FILE", "/nowhere/p")],
+            &["AGENTGOV_SCHEMA_REGISTRY_PASSWORD_FILE: cannot read /nowhere/p: No such file or directory"],
         ),
         (
-            &[("REGISTRY_PASSWORD", SECRET), ("REGISTRY_PASSWORD_FILE", not_pem)],
+            &[("SCHEMA_REGISTRY_PASSWORD", SECRET), ("SCHEMA_REGISTRY_PASSWORD_FILE", not_pem)],
             &[
-                "AGENTGOV_REGISTRY_PASSWORD_FILE: is set as well as AGENTGOV_REGISTRY_PASSWORD; expected one of the two",
+                "AGENTGOV_SCHEMA_REGISTRY_PASSWORD_FILE: is set as well as AGENTGOV_SCHEMA_REGISTRY_PASSWORD; expected one of the two",
             ],
         ),
         (&[("KAFKA", ""), ("KAFKA_USER", "u")], &["AGENTGOV_KAFKA_USER: is set, but AGENTGOV_KAFKA is not"]),
@@ -308,11 +311,14 @@ fn a_password_crosses_no_network_without_tls_unless_it_is_allowed() {
         ]
     };
     assert_eq!(with(&sasl("localhost:1,127.0.0.9:2,[::1]:3")).unwrap().kafka.protocol(), "sasl_plaintext");
-    let registry =
-        [("REGISTRY", "http://registry:8081"), ("REGISTRY_USER", "u"), ("REGISTRY_PASSWORD", SECRET)];
+    let registry = [
+        ("SCHEMA_REGISTRY", "http://registry:8081"),
+        ("SCHEMA_REGISTRY_USER", "u"),
+        ("SCHEMA_REGISTRY_PASSWORD", SECRET),
+    ];
     for (settings, at) in [
         (&sasl("localhost:1,b2:2")[..], "AGENTGOV_KAFKA_SECURITY: expected sasl_ssl"),
-        (&registry[..], "AGENTGOV_REGISTRY: expected https"),
+        (&registry[..], "AGENTGOV_SCHEMA_REGISTRY: expected https"),
     ] {
         let found = wrong(with(settings));
         assert!(found.len() == 1 && found[0].starts_with(at), "{found:?}");
@@ -332,19 +338,19 @@ fn a_password_crosses_no_network_without_tls_unless_it_is_allowed() {
 fn a_file_says_the_same_and_its_mistakes_have_places() {
     let endpoints = from_file(
         "kafka: b:1\nkafka_security: sasl_plaintext\nkafka_mechanism: PLAIN\nkafka_user: u\nkafka_password_file: secret\n\
-         clear_passwords: allow\nregistry: http://r\nclickhouse: http://c\nclickhouse_database: log\n",
+         clear_passwords: allow\nschema_registry: http://r\nclickhouse: http://c\nclickhouse_database: log\n",
     )
     .unwrap();
     assert_eq!(endpoints.kafka.login.unwrap().password.expose(), SECRET);
     assert_eq!(endpoints.clickhouse.database, "log");
-    let rest = "registry: http://r\nclickhouse: http://c\n";
+    let rest = "schema_registry: http://r\nclickhouse: http://c\n";
     assert_eq!(
         wrong(from_file(&format!("kafka: b:1\nkafak_user: u\nkafka_password: 12345\n{rest}"))),
         [
             "/stack.yaml:2:1: unknown key `kafak_user` of a stack; expected kafka, kafka_security, kafka_mechanism, kafka_user, \
              kafka_password, kafka_password_file, kafka_ca_file, kafka_certificate_file, kafka_key_file, kafka_key_password, \
-             kafka_key_password_file, registry, registry_user, registry_password, registry_password_file, registry_ca_file, \
-             registry_certificate_file, registry_key_file, clickhouse, clickhouse_user, clickhouse_password, \
+             kafka_key_password_file, schema_registry, schema_registry_user, schema_registry_password, schema_registry_password_file, schema_registry_ca_file, \
+             schema_registry_certificate_file, schema_registry_key_file, clickhouse, clickhouse_user, clickhouse_password, \
              clickhouse_password_file, clickhouse_database, clickhouse_ca_file, clickhouse_certificate_file, \
              clickhouse_key_file or clear_passwords",
             "/stack.yaml:3:17: expected text; a number, true, false or null must be put in quotes",
@@ -364,12 +370,12 @@ fn a_file_says_the_same_and_its_mistakes_have_places() {
 fn a_variable_wins_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stack.yaml");
-    let text = "kafka: b:1\nregistry: http://localhost\nregistry_user: u\nregistry_password: old\nclickhouse: http://c\n";
+    let text = "kafka: b:1\nschema_registry: http://localhost\nschema_registry_user: u\nschema_registry_password: old\nclickhouse: http://c\n";
     std::fs::write(&file, text).unwrap();
     let new = folder.path().join("new");
     std::fs::write(&new, "new").unwrap();
     let variable = |name: &str| match name {
-        "AGENTGOV_REGISTRY_PASSWORD_FILE" => Some(new.display().to_string()),
+        "AGENTGOV_SCHEMA_REGISTRY_PASSWORD_FILE" => Some(new.display().to_string()),
         "AGENTGOV_CLICKHOUSE" => Some(String::new()),
         _ => None,
     };

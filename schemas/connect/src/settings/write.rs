@@ -23,10 +23,10 @@ impl Endpoints {
             set("kafka_user", &login.user);
             set("kafka_password", login.password.expose());
         }
-        set("registry", &registry.url);
+        set("schema_registry", &registry.url);
         if let Some(login) = &registry.login {
-            set("registry_user", &login.user);
-            set("registry_password", login.password.expose());
+            set("schema_registry_user", &login.user);
+            set("schema_registry_password", login.password.expose());
         }
         set("clickhouse", &clickhouse.url);
         set("clickhouse_user", &clickhouse.user);
@@ -37,7 +37,7 @@ impl Endpoints {
         let no_tls = Tls::default();
         for (part, tls) in [
             ("kafka", kafka.tls.as_ref().unwrap_or(&no_tls)),
-            ("registry", &registry.tls),
+            ("schema_registry", &registry.tls),
             ("clickhouse", &clickhouse.tls),
         ] {
             let path = |file: &PathBuf| {

@@ -1,4 +1,4 @@
-//! Rules about the map as a whole.
+//! Rules about the topology as a whole.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The rules that a map must keep, each with its reason. docs/topology.md lists them for people.
+//! The rules that a topology must keep, each with its reason. docs/topology.md lists them for people.
 //!
 //! A rule looks at what could be read; what could not has been reported already, and is no second mistake.
 
@@ -32,7 +32,7 @@ const RULES: &[(&str, Rule)] = &[
     ("references", stages::references),
     ("lists", stages::lists),
     ("groups", stages::groups),
-    ("tables", stages::tables),
+    ("global tables", stages::global_tables),
     ("state", stages::state),
     ("emits", stages::emits),
     ("jobs", stages::jobs),

@@ -13,7 +13,7 @@ use crate::yaml::Problems;
 /// The topics that a stage names, with the key that names them.
 fn topics_of(stage: &Stage) -> impl Iterator<Item = (&'static str, &Spanned<String>)> {
     let reads = stage.reads.iter().map(|topic| ("reads", topic));
-    let tables = stage.tables.iter().map(|topic| ("tables", topic));
+    let tables = stage.global_tables.iter().map(|topic| ("global_tables", topic));
     let state = stage.state.iter().map(|topic| ("state", topic));
     let emits = stage.emits.iter().map(|topic| ("emits", topic));
     reads.chain(tables).chain(state).chain(emits)
@@ -72,13 +72,13 @@ pub(super) fn groups(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A table is folded from its first record to its end, and any past position can be rebuilt: one partition, kept for ever,
+/// A global table is folded from its first record to its end, and any past position can be rebuilt: one partition, kept for ever,
 /// never compacted.
-pub(super) fn tables(draft: &Draft, problems: &mut Problems) {
+pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
     let names: BTreeSet<&str> = draft
         .stages
         .good()
-        .flat_map(|(_, stage)| &stage.value.tables)
+        .flat_map(|(_, stage)| &stage.value.global_tables)
         .map(|table| table.value.as_str())
         .collect();
     for (name, topic) in names.into_iter().filter_map(|name| Some((name, draft.topics.get(name)?))) {
@@ -91,7 +91,7 @@ pub(super) fn tables(draft: &Draft, problems: &mut Problems) {
         for (_, key, expected) in wrongs.into_iter().filter(|(wrong, _, _)| *wrong) {
             problems.add(
                 draft.root.place(&["topics", name, key]),
-                format!("`{name}` is folded into a table; expected {expected}"),
+                format!("`{name}` is folded into a global table; expected {expected}"),
             );
         }
     }

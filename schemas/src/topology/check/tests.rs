@@ -1,4 +1,4 @@
-//! Breaks a good map, one rule at a time, and expects exactly the problems of that rule.
+//! Breaks a good topology, one rule at a time, and expects exactly the problems of that rule.
 
 use super::RULES;
 use crate::topology::Topology;
@@ -128,7 +128,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     "actions": [("actions:", "key: session", "key: entry")] => [
         "t:4:60: `actions` carries actions; expected key: session, so that a session's are in order",
     ];
-    "use of topics": [("tables: [agents", "agents, bundles", "agents")] => [
+    "use of topics": [("global_tables: [agents", "agents, bundles", "agents")] => [
         "t:12:3: nobody reads `bundles`; expected a stage that reads it, or no such topic",
     ];
     "use of topics": [("emits: [verdicts", "verdicts, rejects", "rejects")] => [
@@ -161,18 +161,18 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     "groups": [("group: g.ring", "g.ring", "g.judge")] => [
         "t:26:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
     ];
-    "tables": [("agents:", "partitions: 1", "partitions: 2")] => [
-        "t:10:93: `agents` is folded into a table; expected partitions: 1, so that its entries have one order",
+    "global tables": [("agents:", "partitions: 1", "partitions: 2")] => [
+        "t:10:93: `agents` is folded into a global table; expected partitions: 1, so that its entries have one order",
     ];
-    "tables": [("agents:", "retention: forever", "retention: 7d")] => [
-        "t:10:107: `agents` is folded into a table; expected retention: forever",
+    "global tables": [("agents:", "retention: forever", "retention: 7d")] => [
+        "t:10:107: `agents` is folded into a global table; expected retention: forever",
     ];
-    "tables": [("agents:", "key: entry", "cleanup: compact, key: entry")] => [
-        "t:10:56: `agents` is folded into a table; expected cleanup: delete, so that its history stays",
+    "global tables": [("agents:", "key: entry", "cleanup: compact, key: entry")] => [
+        "t:10:56: `agents` is folded into a global table; expected cleanup: delete, so that its history stays",
         "t:10:56: `agents` is no stage's state; expected cleanup: delete, since compaction loses records",
     ];
-    "tables": [("agents:", "key: entry", "key: session")] => [
-        "t:10:52: `agents` is folded into a table; expected key: entry",
+    "global tables": [("agents:", "key: entry", "key: session")] => [
+        "t:10:52: `agents` is folded into a global table; expected key: entry",
     ];
     "state": [("windows:", "cleanup: compact, ", "")] => [
         "t:9:3: `windows` is the state of `ring`; expected cleanup: compact",
@@ -319,9 +319,9 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
             "t:6:98: expected 1 to 10000 partitions, found 0",
             "t:11:10: a topic must have `owner`",
             "t:12:3: `agents` stands twice; expected each key once",
-            "t:19:22: tables of `judge`: no topic `bundles` in topics",
+            "t:19:29: global_tables of `judge`: no topic `bundles` in topics",
             "t:25:5: a stage must have `group`",
-            "t:26:5: unknown key `groop` of a stage; expected what, group, principal, reads, tables, state, emits, stores, reject_share, session or alert_window",
+            "t:26:5: unknown key `groop` of a stage; expected what, group, principal, reads, global_tables, state, emits, stores, reject_share, session or alert_window",
             "t:39:13: expected text, found the number 7; put it in quotes if it is meant as text",
             "t:46:9: timing must have `heartbeat`",
         ]
@@ -331,8 +331,8 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
 #[test]
 fn a_text_that_is_no_map() {
     for (text, expected) in [
-        ("", "t:1:1: expected the map (a mapping), found nothing"),
-        ("- a", "t:1:1: expected the map (a mapping), found a list"),
+        ("", "t:1:1: expected the topology (a mapping), found nothing"),
+        ("- a", "t:1:1: expected the topology (a mapping), found a list"),
         ("a: [", "t:1:4: not YAML: unclosed bracket '['"),
         ("version: 1\n\ttopics: {}", "t:1:10: not YAML: while scanning a plain scalar, found a tab"),
     ] {

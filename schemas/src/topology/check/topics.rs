@@ -115,7 +115,7 @@ pub(super) fn used(draft: &Draft, problems: &mut Problems) {
         let is = |used: &serde_saphyr::Spanned<String>| used.value == name;
         let stages = || draft.stages.good().map(|(_, stage)| &stage.value);
         let is_state = stages().any(|s| s.state.as_ref().is_some_and(is));
-        if !is_state && !stages().any(|s| s.reads.iter().chain(&s.tables).any(is)) {
+        if !is_state && !stages().any(|s| s.reads.iter().chain(&s.global_tables).any(is)) {
             problems
                 .add(at, format!("nobody reads `{name}`; expected a stage that reads it, or no such topic"));
         }
