@@ -86,9 +86,14 @@ pub fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundl
     if !session.actor_id.is_empty() {
         say!("  on behalf of {}", session.actor_id);
     }
+    let mut agent = session.agent_id.as_str();
     for Entry { event, verdict } in entries {
         say!();
         tell_event(event);
+        if event.agent_id != agent {
+            say!("  agent {}", style(&event.agent_id).bold());
+            agent = &event.agent_id;
+        }
         if let Some(verdict) = verdict {
             tell_verdict(verdict, bundles.get(&verdict.bundle_digest));
         }
@@ -99,7 +104,14 @@ fn tell_event(event: &Event) {
     let at = jiff::Timestamp::from_microsecond(event.occurred_at)
         .map_or_else(|_| format!("{} µs", event.occurred_at), |time| time.to_string());
     let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
-    say!("{}  {}  {}", style(at).dim(), style(&event.event_type).bold(), style(place).dim());
+    let source = format!("{}#{}", event.source_id, event.source_sequence);
+    say!(
+        "{}  {}  {}  {}",
+        style(at).dim(),
+        style(&event.event_type).bold(),
+        style(place).dim(),
+        style(source).dim()
+    );
     let who = if event.role.is_empty() { String::new() } else { format!("{}: ", event.role) };
     if !event.text.is_empty() {
         say!("  {}{}", who, shorten(&event.text));
@@ -167,5 +179,64 @@ fn shorten(payload: &LoggedBytes) -> Text {
     match end.and_then(|end| line.get(..end)) {
         Some(shown) => text!("{}{}", EscapedBytes(shown), "…"),
         None => text!("{}", EscapedBytes(&line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::print::capture;
+
+    fn event(offset: i64, agent: &str, source: (&str, i64)) -> Entry {
+        let event = Event {
+            topic: "agent.actions".into(),
+            partition: 3,
+            offset,
+            logged_at: 0,
+            occurred_at: 0,
+            source_id: source.0.into(),
+            source_sequence: source.1,
+            agent_id: agent.into(),
+            event_type: "user.input".into(),
+            role: String::new(),
+            text: "".into(),
+            tool: String::new(),
+            call_id: String::new(),
+            arguments: "".into(),
+            result: "".into(),
+        };
+        Entry { event, verdict: None }
+    }
+
+    #[test]
+    fn agent_is_named_where_it_changes_and_source_at_each_event() {
+        let session = Found {
+            tenant_id: "acme".into(),
+            session_id: "s".into(),
+            session_label: String::new(),
+            agent_id: "clerk".into(),
+            actor_id: String::new(),
+        };
+        let entries = [
+            event(1, "clerk", ("a", 7)),
+            event(2, "refunds", ("b", 0)),
+            event(3, "refunds", ("b", 1)),
+            event(4, "clerk", ("a", 8)),
+        ];
+        let shown = capture::lines(|| tell(&session, &entries, &BTreeMap::new()));
+        let at = |offset, source: &str| {
+            format!("1970-01-01T00:00:00Z  user.input  agent.actions/3@{offset}  {source}\n")
+        };
+        let expected = format!(
+            "session s\n  id s · tenant acme · agent clerk\n\n{}\n{}  agent refunds\n\n{}\n{}  agent clerk\n",
+            at(1, "a#7"),
+            at(2, "b#0"),
+            at(3, "b#1"),
+            at(4, "a#8")
+        );
+        assert_eq!(shown, expected);
+        let json = serde_json::to_value(&entries[1]).unwrap();
+        let named = ["agent_id", "source_id", "source_sequence"].map(|field| json["event"][field].clone());
+        assert_eq!(named, [serde_json::json!("refunds"), "b".into(), 0.into()]);
     }
 }

@@ -26,10 +26,9 @@ pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     let stop = pipeline.stop_handle();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
     let noted = local::note(&pipeline.endpoints);
-    if let Noted::Nowhere { path, error } = &noted {
+    if let Noted::Nowhere { error } = &noted {
         note!(
-            "agentgov: warning: {}: {}; other commands find this stack by the variables, not by themselves",
-            path.display(),
+            "agentgov: warning: {}; other commands find this stack by the variables, not by themselves",
             error
         );
     }

@@ -28,8 +28,6 @@ pub enum Noted {
     Another,
     /// They do not, since the note cannot be written.
     Nowhere {
-        /// Where it was to be.
-        path: PathBuf,
         /// Why it is not there.
         error: io::Error,
     },
@@ -37,14 +35,24 @@ pub enum Noted {
 
 /// Leaves a note of a stack that this process runs.
 pub fn note(endpoints: &Endpoints) -> Noted {
-    note_at(path(), endpoints)
+    match path() {
+        Some(path) => note_at(path, endpoints),
+        None => Noted::Nowhere {
+            error: io::Error::other(
+                "expected HOME or XDG_STATE_HOME for the note of this stack, found neither",
+            ),
+        },
+    }
 }
 
 fn note_at(path: PathBuf, endpoints: &Endpoints) -> Noted {
     match write(&path, endpoints) {
         Ok(Some(file)) => Noted::Here { _note: Note { file, path } },
         Ok(None) => Noted::Another,
-        Err(error) => Noted::Nowhere { path, error },
+        Err(error) => {
+            let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            Noted::Nowhere { error }
+        }
     }
 }
 
@@ -95,7 +103,9 @@ mod tests {
         assert!(matches!(note_at(path.clone(), &endpoints), Noted::Another));
         // Below a file there is no folder.
         match note_at(path.join("below/stack.json"), &endpoints) {
-            Noted::Nowhere { path: found, .. } => assert_eq!(found, path.join("below/stack.json")),
+            Noted::Nowhere { error } => {
+                assert!(error.to_string().starts_with(&path.join("below").display().to_string()), "{error}");
+            }
             other => panic!("{other:?}"),
         }
         drop(first);

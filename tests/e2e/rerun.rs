@@ -1,11 +1,15 @@
 //! An import that is run again counts once, however far it came before.
 
 use std::process::Stdio;
+use std::time::Duration;
 
+use agentgov_schemas::subject;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::checks;
-use crate::stack::{AGENT, ENVIRONMENT, Stack, root, stack};
+use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack, root, stack};
 
 fn import<'a>(file: &'a str, tenant: &'a str) -> Vec<&'a str> {
     let import = ["--json", "import", "chat-completions", file, "--tenant", tenant, "--agent", AGENT];
@@ -54,12 +58,13 @@ fn a_killed_import_is_completed_by_running_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("runs.jsonl");
     let path = file.to_str().unwrap();
-    // A machine may publish the shorter file before it can be hit.
+    // A machine may publish the shorter file before the kill comes.
     for (tenant, copies) in [("killed-1", 100), ("killed-2", 1_000)] {
         std::fs::write(&file, invented(copies)).unwrap();
         let arrived = format!("SELECT count() FROM actions WHERE tenant_id = '{tenant}'");
+        let published = Published::of(stack, tenant);
         let mut killed = stack.command(&import(path, tenant)).stdout(Stdio::null()).spawn().unwrap();
-        stack.eventually("the first rows", || stack.number(&arrived) > 0);
+        stack.eventually("the first record in the topic", || published.any());
         killed.kill().unwrap();
         let hit = killed.wait().unwrap().code().is_none();
 
@@ -84,6 +89,37 @@ fn a_killed_import_is_completed_by_running_it_again() {
         }
     }
     panic!("no import was hit midway");
+}
+
+/// Reads the topic of actions from its end on: a record is there some seconds before its row.
+struct Published {
+    consumer: BaseConsumer,
+    key_prefix: String,
+}
+
+impl Published {
+    fn of(stack: &Stack, tenant: &str) -> Self {
+        let (topic, settings) = stack.topology.topic_of(subject::ACTION_EVENT).unwrap();
+        let mut config = stack.endpoints.kafka.client_config();
+        let consumer: BaseConsumer = config.set("group.id", "tests.rerun").create().unwrap();
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..settings.partitions.value {
+            let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap();
+            ends.add_partition_offset(topic, partition, Offset::Offset(end)).unwrap();
+        }
+        consumer.assign(&ends).unwrap();
+        Self { consumer, key_prefix: format!("{tenant}/") }
+    }
+
+    /// True once a record of the tenant is in the topic, since [`Self::of`]. Each record is looked at once.
+    fn any(&self) -> bool {
+        while let Some(record) = self.consumer.poll(Duration::from_millis(100)) {
+            if record.unwrap().key().is_some_and(|key| key.starts_with(self.key_prefix.as_bytes())) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// The sample runs again and again, each time under other task ids.

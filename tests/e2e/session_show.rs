@@ -34,7 +34,8 @@ fn a_session_is_told_in_order_with_verdicts_and_what_was_known() {
     let story = stack.run(&show);
 
     let events = format!(
-        "SELECT type, concat(topic, '/', toString(partition), '@', toString(offset)) FROM actions
+        "SELECT type, concat(topic, '/', toString(partition), '@', toString(offset), '  ', source_id, '#', toString(source_sequence))
+         FROM actions
          WHERE tenant_id = '{TENANT}' AND session_id = '{session}' ORDER BY partition, offset"
     );
     let events = stack.rows(&events);

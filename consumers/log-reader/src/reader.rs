@@ -32,7 +32,7 @@ pub(crate) struct Tables {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The server did not answer, or refused.
-    #[error("reading the log from ClickHouse at {url}: {}", describe(source))]
+    #[error("reading the log from ClickHouse at {url}: {}{}", describe(source), path_hint(url, source))]
     ClickHouse {
         /// The server.
         url: String,
@@ -56,6 +56,20 @@ pub enum ReadError {
     /// The system gave no thread or socket.
     #[error("starting the reader: {0}")]
     Runtime(#[from] std::io::Error),
+}
+
+/// A hint for a URL with a path that ClickHouse does not serve.
+fn path_hint(url: &str, source: &clickhouse::error::Error) -> &'static str {
+    let has_path = url.split_once("://").is_some_and(|(_, rest)| {
+        rest.split_once('/').is_some_and(|(_, path)| !path.trim_matches('/').is_empty())
+    });
+    match source {
+        clickhouse::error::Error::BadResponse(answer) if has_path && !answer.contains("Code: ") => {
+            "; the URL has a path, and ClickHouse answers queries at `/`: set AGENTGOV_CLICKHOUSE to scheme, host and port, \
+             unless a proxy expects that path"
+        }
+        _ => "",
+    }
 }
 
 impl LogReader {
@@ -111,6 +125,28 @@ impl LogReader {
         match self.runtime.block_on(async { tokio::time::timeout(patience, answer).await }) {
             Ok(answer) => answer.map_err(|source| ReadError::ClickHouse { url: url(), source }),
             Err(_) => Err(ReadError::Silent { url: url(), patience }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clickhouse::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn answer_that_is_not_clickhouse_s_names_the_path_of_the_url() {
+        let no_handle = || Error::BadResponse("There is no handle /play2".to_owned());
+        let exception = || Error::BadResponse("Code: 60. DB::Exception: no such table".to_owned());
+        for (url, source, hinted) in [
+            ("http://c:8123/play2", no_handle(), true),
+            ("http://c:8123/", no_handle(), false),
+            ("http://c:8123", no_handle(), false),
+            ("http://c:8123/proxied", exception(), false),
+        ] {
+            let text = ReadError::ClickHouse { url: url.to_owned(), source }.to_string();
+            assert_eq!(text.contains("set AGENTGOV_CLICKHOUSE"), hinted, "{text}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Found {
     /// Its label; empty if it has none.
     #[serde(deserialize_with = "logged::text")]
     pub session_label: String,
-    /// The agent that acted in it.
+    /// Agent of its first event in the log. Each [`Event`] names its own.
     #[serde(deserialize_with = "logged::text")]
     pub agent_id: String,
     /// On whose behalf; empty if nobody said.
@@ -50,6 +50,14 @@ pub struct Event {
     pub logged_at: i64,
     /// When it happened, as its producer claims, in microseconds since the epoch.
     pub occurred_at: i64,
+    /// The source that numbered it.
+    #[serde(deserialize_with = "logged::text")]
+    pub source_id: String,
+    /// Its number in that source.
+    pub source_sequence: i64,
+    /// The agent that acted.
+    #[serde(deserialize_with = "logged::text")]
+    pub agent_id: String,
     /// Its type.
     #[serde(deserialize_with = "logged::text")]
     pub event_type: String,
@@ -120,7 +128,7 @@ impl LogReader {
     pub fn find_sessions(&self, name: &str, tenant: Option<&str>) -> Result<Vec<Found>, ReadError> {
         let sql = format!(
             "SELECT toString(a.tenant_id) AS tenant_id, a.session_id AS session_id, any(a.session_label) AS session_label,
-                    toString(any(a.agent_id)) AS agent_id, max(a.actor_id) AS actor_id
+                    toString(argMin(a.agent_id, (a.partition, a.offset))) AS agent_id, max(a.actor_id) AS actor_id
              FROM {} AS a WHERE (a.session_id = ? OR a.session_label = ?) AND (? = '' OR a.tenant_id = ?)
              GROUP BY a.tenant_id, a.session_id ORDER BY max(a.logged_at) DESC",
             self.tables.actions
@@ -134,7 +142,8 @@ impl LogReader {
         let events: Vec<Event> = self.rows(
             &format!(
                 "SELECT toString(topic) AS topic, partition, offset, toUnixTimestamp64Milli(logged_at) AS logged_at,
-                        occurred_at_micros AS occurred_at, toString(type) AS event_type, toString(message_role) AS role,
+                        occurred_at_micros AS occurred_at, source_id, source_sequence, toString(agent_id) AS agent_id,
+                        toString(type) AS event_type, toString(message_role) AS role,
                         message_text AS text, toString(tool_name) AS tool, call_id, arguments, result
                  FROM {} WHERE tenant_id = ? AND session_id = ? ORDER BY partition, offset",
                 self.tables.actions

@@ -1,5 +1,6 @@
 //! Do the parts answer, how fast, and which are they?
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, SchemaRegistry};
@@ -28,19 +29,42 @@ pub struct Part {
     pub answer_ms: u64,
 }
 
-/// A client of Kafka that says nothing by itself.
-pub(crate) struct Quiet;
+/// How systems name the limit of open files in an error.
+const OUT_OF_FILES: [&str; 2] = ["Too many open files", "os error 24"];
+
+/// True of an error because this process may not open another file or connection.
+pub(crate) fn is_out_of_files(error: &str) -> bool {
+    OUT_OF_FILES.iter().any(|text| error.contains(text))
+}
+
+/// A client of Kafka that logs nothing. Its errors do not say why a connection failed, but its log does.
+#[derive(Default)]
+pub(crate) struct Quiet {
+    out_of_files: AtomicBool,
+}
+
+impl Quiet {
+    fn look_at(&self, text: &str) {
+        if is_out_of_files(text) {
+            self.out_of_files.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
 impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: rdkafka::error::KafkaError, _: &str) {}
+    fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
+        self.look_at(message);
+    }
+    fn error(&self, _: rdkafka::error::KafkaError, reason: &str) {
+        self.look_at(reason);
+    }
 }
 impl ConsumerContext for Quiet {}
 
 /// A Kafka client for questions.
 pub(crate) fn client(endpoints: &Endpoints) -> Result<BaseConsumer<Quiet>, String> {
     let mut config = endpoints.kafka.client_config();
-    config.set("group.id", "agentgov.status").create_with_context(Quiet).map_err(|e| e.to_string())
+    config.set("group.id", "agentgov.status").create_with_context(Quiet::default()).map_err(|e| e.to_string())
 }
 
 /// Asks all of them at once.
@@ -79,7 +103,13 @@ fn timed<T>(ask: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 fn kafka(endpoints: &Endpoints) -> Result<String, String> {
-    let metadata = client(endpoints)?.fetch_metadata(None, WITHIN).map_err(|e| e.to_string())?;
+    let client = client(endpoints)?;
+    let metadata = client.fetch_metadata(None, WITHIN).map_err(|e| {
+        match client.context().out_of_files.load(Ordering::Relaxed) {
+            true => format!("{e}: {}", OUT_OF_FILES.join(", ")),
+            false => e.to_string(),
+        }
+    })?;
     Ok(match metadata.brokers().len() {
         1 => "1 broker".to_owned(),
         brokers => format!("{brokers} brokers"),

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use serde::Serialize;
 
+use crate::parts::is_out_of_files;
 use crate::{Group, GroupState, HeldBack, Part, Process};
+
+/// What to do where the operating system allows this process no more files or connections.
+const RAISE_THE_LIMIT: &str =
+    "raise this process's limit of open files (`ulimit -n`, or LimitNOFILE= of a systemd unit)";
 
 /// An answer, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -130,9 +135,16 @@ impl Status {
     /// Says what is wrong, from everything else.
     pub(crate) fn judge(&mut self) {
         let mut wrong = Vec::new();
-        let mut say = |what: String, to_do: &str| wrong.push(Wrong { what, to_do: to_do.to_owned() });
+        let mut say = |what: String, to_do: &str| {
+            let to_do = if is_out_of_files(&what) { RAISE_THE_LIMIT } else { to_do };
+            wrong.push(Wrong { what, to_do: to_do.to_owned() });
+        };
         for part in self.parts.iter().filter(|part| !part.answers) {
-            let what = format!("{} at {} is away: {}", part.name, part.address, part.said);
+            let state = match is_out_of_files(&part.said) {
+                true => "was not asked: this process may not open another file or connection",
+                false => "is away",
+            };
+            let what = format!("{} at {} {state}: {}", part.name, part.address, part.said);
             say(what, "bring it back; the stages wait for it and lose nothing");
         }
         for process in &self.processes {
@@ -290,8 +302,12 @@ mod tests {
         status.judge();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 11] = [
+        let cases: [(&str, Health, Breaks); 12] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
+            ("was not asked: this process may not open another file", Health::PartAway, |s| {
+                s.parts[0].answers = false;
+                s.parts[0].said = "connecting: Too many open files (os error 24)".into();
+            }),
             ("does not run", Health::Unhealthy, |s| group(s).state = GroupState::Empty),
             ("rebalancing", Health::Unhealthy, |s| group(s).state = GroupState::Rebalancing),
             ("2 of 12 partitions have no owner", Health::Unhealthy, |s| group(s).held = 10),

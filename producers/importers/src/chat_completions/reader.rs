@@ -92,6 +92,14 @@ impl Reader<'_> {
         if messages.kind() != Kind::Array {
             self.problem(&at, "an array", Some(messages));
         }
+        for name in MESSAGES {
+            if fields.fields().filter(|(field, _)| field == name).count() > 1 {
+                self.note(
+                    &format!("{name} stands there more than once, so the last is imported"),
+                    path.trim_end_matches('.'),
+                );
+            }
+        }
         if fields.some("system").is_some() {
             self.note("field system beside the messages is not imported", "");
         }

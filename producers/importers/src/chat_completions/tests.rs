@@ -382,6 +382,22 @@ fn fields_that_are_not_imported_are_counted() {
     assert!(notes(RUN).is_empty());
 }
 
+#[test]
+fn repeated_list_of_messages_is_noted() {
+    let file = r#"[{"messages":[{"role":"user","content":"first"}],"messages":[{"role":"user","content":"last"}]},
+        {"traj":[{"role":"user","content":"a"}],"traj":[{"role":"user","content":"b"}]}]"#;
+    assert_eq!(
+        notes(file),
+        [
+            "messages stands there more than once, so the last is imported: once, at line 1",
+            "traj stands there more than once, so the last is imported: once, at line 2",
+        ]
+    );
+    let file =
+        r#"{"messages":[{"role":"user","content":"first"}],"messages":[{"role":"user","content":"last"}]}"#;
+    assert_eq!(story(file), ["user.input last"]);
+}
+
 /// A name of the file may be of any length; a message is not.
 #[test]
 fn long_names_are_cut_in_messages() {
@@ -395,7 +411,7 @@ fn long_names_are_cut_in_messages() {
             format!(
                 "messages[].content[] of type {cut} is imported as its digest: once, at line 1, [0].content[0]"
             ),
-            format!("messages[].{cut} is not imported: once, at line 1, [0]"),
+            format!("messages[].{cut} is not imported: once, at line 1"),
         ]
     );
     let two = format!(r#"{{"{long}":[[{{"role":"x"}}]],"{long}b":[[{{"role":"x"}}]]}}"#);
