@@ -57,6 +57,8 @@ vocabulary! {
         EmptyEventId = "empty_event_id",
         /// A name is longer than names may be.
         IdTooLong = "id_too_long",
+        /// A record without a timestamp.
+        NoTimestamp = "no_timestamp",
         /// The stage's output is larger than its topic takes.
         OutputRefused = "output_refused",
         /// Something that no record can bring about: a mistake of ours.

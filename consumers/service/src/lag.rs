@@ -26,7 +26,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::metrics::{HELD_BACK, LAG_RECORDS, LAG_SECONDS, LAG_UPDATED, since_epoch};
-use crate::{Health, Stop, failpoint};
+use crate::{Health, Stop, failpoint, logged_at};
 
 /// How often a process looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -81,14 +81,15 @@ impl Open {
 
     /// How old it is at `now`.
     pub fn age(&self, now: Millis) -> Duration {
-        let millis = now.0.saturating_sub(self.since.0);
-        Duration::from_millis(u64::try_from(millis).unwrap_or_default()).max(self.seen)
+        since(self.since, now).max(self.seen)
     }
 
     /// Which partition waits, and since when.
     pub fn worded(&self, (topic, partition): &Place) -> String {
-        let since = DateTime::from_timestamp_millis(self.since.0).unwrap_or_default();
-        let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let since = DateTime::from_timestamp_millis(self.since.0).map_or_else(
+            || format!("millisecond {} of the epoch", self.since.0),
+            |since| since.to_rfc3339_opts(SecondsFormat::Secs, true),
+        );
         format!(
             "{topic}/{partition} has waited since {since} for the transaction that is open at offset {}",
             self.offset
@@ -99,12 +100,11 @@ impl Open {
 impl Lag {
     /// How old the next record is at `now`; 0 if there is none, `None` if it is not known.
     pub fn age(&self, now: Millis) -> Option<Duration> {
-        let millis = match self.oldest {
-            Some(oldest) => (now.0 - oldest.0).max(0),
-            None if self.records == 0 => 0,
-            None => return None,
-        };
-        Some(Duration::from_millis(u64::try_from(millis).unwrap_or_default()))
+        match self.oldest {
+            Some(oldest) => Some(since(oldest, now)),
+            None if self.records == 0 => Some(Duration::ZERO),
+            None => None,
+        }
     }
 }
 
@@ -288,6 +288,7 @@ impl LagReader {
         // High watermarks before the last stable offsets, which only grow: so one is below the other if a transaction is open.
         let watermarks = offsets(&self.uncommitted.offsets_for_times(self.list(Offset::End)?, CALL)?);
         let ends = offsets(&self.reader.offsets_for_times(self.list(Offset::End)?, CALL)?);
+        // A group that has committed nothing has everything before it.
         let next = |place: &Place| committed.get(place).copied().unwrap_or(0);
         if let Some(search) = &mut self.search {
             for (place, range) in search.reached() {
@@ -326,7 +327,7 @@ impl LagReader {
                 let place = (topic.to_owned(), partition);
                 let lag = match heads.get(&partition) {
                     Some(Head::Record(offset, logged_at)) => {
-                        Lag { records: (end - offset).max(1), oldest: Some(*logged_at), open: None }
+                        Lag { records: (end - offset).max(1), oldest: *logged_at, open: None }
                     }
                     Some(Head::None) => {
                         clear.push((place.clone(), from..end));
@@ -382,7 +383,7 @@ impl LagReader {
                 if let Some(Head::Record(offset, logged_at)) = heads.get(partition)
                     && *offset == seen.offset
                 {
-                    seen.since = Some(*logged_at);
+                    seen.since = *logged_at;
                 }
             }
         }
@@ -421,10 +422,7 @@ fn heads(
     let mut heads = BTreeMap::new();
     while !open.is_empty() && Instant::now() < deadline {
         let (partition, head) = match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => {
-                let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
-                (message.partition(), Head::Record(message.offset(), logged_at))
-            }
+            Some(Ok(message)) => (message.partition(), Head::Record(message.offset(), logged_at(&message))),
             Some(Err(KafkaError::PartitionEOF(partition))) => (partition, Head::None),
             // Of an outage that is over each broken connection has left one of these.
             Some(Err(_)) | None => continue,
@@ -437,8 +435,14 @@ fn heads(
     Ok(heads)
 }
 
+/// The time from `then` to `now`; zero while a clock is behind.
+fn since(then: Millis, now: Millis) -> Duration {
+    Duration::from_millis(now.0.saturating_sub(then.0).max(0).unsigned_abs())
+}
+
 enum Head {
-    Record(i64, Millis),
+    /// Its offset and when it was appended, if it has a timestamp.
+    Record(i64, Option<Millis>),
     None,
 }
 

@@ -5,8 +5,10 @@
 //! - [`serve`]: health and metrics over HTTP
 //! - [`error`]: how a stage ends, and the exit code · [`panics`]: a panic in any thread ends the process
 //! - [`stop`]: a request to stop, and calls that it interrupts · [`backoff`]: pauses between tries
+//! - [`logged_at`]: when the broker appended a record
 //! - [`failpoint`]: edges at which the fault harness interferes; by a hook that the product does not set
 
+mod appended;
 pub mod backoff;
 pub mod error;
 pub mod failpoint;
@@ -17,6 +19,7 @@ pub mod panics;
 pub mod serve;
 pub mod stop;
 
+pub use appended::{NO_TIMESTAMP, logged_at};
 pub use error::{ExitCode, StageError};
 pub use health::Health;
 pub use metrics::Metrics;

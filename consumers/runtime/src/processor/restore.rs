@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::keep_reaching;
+use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -48,12 +49,33 @@ pub(super) fn metadata(announced: i64) -> String {
     announced.to_string()
 }
 
+/// Reads [`metadata`]; an offset that was committed with records has none.
+fn announced(metadata: &str) -> Option<i64> {
+    if metadata.is_empty() { Some(0) } else { metadata.parse().ok() }
+}
+
 impl Committed {
-    fn of(element: &TopicPartitionListElem<'_>) -> Self {
-        Self {
-            offset: if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None },
-            announced: element.metadata().parse().unwrap_or_default(),
-        }
+    /// # Errors
+    /// If the broker does not give the offset, or the metadata are not ours.
+    fn of(element: &TopicPartitionListElem<'_>) -> Result<Self, StageError> {
+        let (topic, partition) = (element.topic(), element.partition());
+        element.error().map_err(|e| StageError::Unavailable {
+            what: format!("reading the committed offset of {topic}/{partition}"),
+            message: e.to_string(),
+        })?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            // Nothing is committed.
+            _ => None,
+        };
+        let announced = announced(element.metadata()).ok_or_else(|| {
+            StageError::Internal(format!(
+                "{topic}/{partition}: expected the metadata of the committed offset to be empty or a number, found `{}`: another client \
+                 has committed for this group; stop it, and commit the same offset without metadata",
+                EscapedBytes(element.metadata().as_bytes())
+            ))
+        })?;
+        Ok(Self { offset, announced })
     }
 
     /// Where a changelog stands that is applied through `progress` and says how far the stage has `announced`.
@@ -123,6 +145,7 @@ impl Restorer<'_> {
         };
         let mut restored = BTreeMap::new();
         for (partition, (state, progress)) in known {
+            // A changelog without progress is that of a stage that has processed nothing.
             let mut expected = progress.unwrap_or(0);
             if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
                 expected = committed_at.get(&partition).and_then(|at| at.offset).unwrap_or(expected);
@@ -169,7 +192,18 @@ impl Restorer<'_> {
                 _ => e.to_string(),
             },
         })?;
-        Ok(answer.elements().iter().map(|e| (e.partition(), Committed::of(e))).collect())
+        let committed: BTreeMap<_, _> = answer
+            .elements()
+            .iter()
+            .map(|element| Ok((element.partition(), Committed::of(element)?)))
+            .collect::<Result<_, StageError>>()?;
+        match partitions.iter().find(|partition| !committed.contains_key(partition)) {
+            None => Ok(committed),
+            Some(partition) => Err(StageError::Unavailable {
+                what: "reading committed offsets".into(),
+                message: format!("the answer leaves {}/{partition} out", self.input),
+            }),
+        }
     }
 
     #[expect(clippy::type_complexity, reason = "state and progress by partition, used once")]
@@ -187,7 +221,7 @@ impl Restorer<'_> {
         let mut next: BTreeMap<i32, i64> = BTreeMap::new();
         let reader = self.reader(partitions)?;
         let mut deadline = Instant::now() + MARKER_WAIT;
-        while !behind.is_empty() {
+        while let Some(first_behind) = behind.first().copied() {
             if self.stop.is_asked() {
                 return Ok(None);
             }
@@ -203,6 +237,7 @@ impl Restorer<'_> {
                     *next = message.offset() + 1;
                     let at =
                         || format!("{}/{} offset {}", self.changelog, message.partition(), message.offset());
+                    // No key of a changelog is empty: the processor refuses a record without one.
                     let key = message.key().unwrap_or_default();
                     let parsed;
                     let value = match message.payload() {
@@ -230,14 +265,21 @@ impl Restorer<'_> {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     let Some((state, progress)) = known.get(&partition) else { continue };
                     let standing = |committed: &BTreeMap<i32, Committed>| {
-                        let committed = committed.get(&partition).copied().unwrap_or_default();
-                        committed.standing(*progress, processor.side_output_watermark(state))
+                        let committed = committed.get(&partition).ok_or_else(|| {
+                            StageError::Internal(format!(
+                                "{}/{partition} is restored and was not asked for",
+                                self.input
+                            ))
+                        })?;
+                        Ok::<_, StageError>(
+                            committed.standing(*progress, processor.side_output_watermark(state)),
+                        )
                     };
-                    let mut stands = standing(&committed);
+                    let mut stands = standing(&committed)?;
                     if let Standing::Ahead { .. } = stands {
                         // This process may have slept, and somebody else committed.
                         committed.extend(self.committed(group, &[partition])?);
-                        stands = standing(&committed);
+                        stands = standing(&committed)?;
                     }
                     match stands {
                         _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => {
@@ -268,7 +310,7 @@ impl Restorer<'_> {
                 return Err(StageError::OtherCluster {
                     stage: self.stage.to_owned(),
                     topic: self.changelog.to_owned(),
-                    partition: behind.first().copied().unwrap_or_default(),
+                    partition: first_behind,
                     message: format!(
                         "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}, twice: \
                          it was deleted, or belongs to another cluster"
@@ -383,7 +425,7 @@ mod tests {
             if let Some(announced) = announced {
                 element.set_metadata(metadata(announced));
             }
-            Committed::of(&element)
+            Committed::of(&element).unwrap()
         };
         let ahead = Standing::Ahead { committed: 7, progress: 8 };
         for (offset, said, progress, announced, standing) in [
@@ -405,6 +447,21 @@ mod tests {
                 standing,
                 "committed at {offset:?} with {said:?}, changelog at {progress:?} with {announced}"
             );
+        }
+    }
+
+    #[test]
+    fn metadata_of_another_client_are_an_error_that_says_what_to_do() {
+        for foreign in ["ours", "1.5", " 3", "9223372036854775808", "\n"] {
+            let mut list = TopicPartitionList::new();
+            let mut element = list.add_partition("agent.actions", 4);
+            element.set_offset(Offset::Offset(7)).unwrap();
+            element.set_metadata(foreign);
+            let error = Committed::of(&element).unwrap_err().to_string();
+            let shown = EscapedBytes(foreign.as_bytes()).to_string();
+            for part in ["agent.actions/4", &shown, "commit the same offset without metadata"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
         }
     }
 }

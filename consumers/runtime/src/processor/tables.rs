@@ -20,7 +20,7 @@ use crate::assign::assign;
 use crate::{SchemaCache, SchemaLookup};
 use agentgov_processor::{Processor, RestoreValue, TableRecord};
 use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, logged_at};
 
 /// A reader that has said nothing for so long, not even that it is at the end, is told again where to read: one whose first
 /// request met a broker that was going away has been seen to wait for ever.
@@ -143,7 +143,7 @@ impl Tables {
         self.readers.iter().filter(|reader| reader.next.load(Ordering::Relaxed) > 0).for_each(Reader::go_on);
     }
 
-    /// True if the record tells this stage to resume.
+    /// Folds a record. A tombstone is an empty value, which no entry is. True if the record tells this stage to resume.
     fn fold<P: Processor>(
         &self,
         topic: &str,
@@ -151,7 +151,7 @@ impl Tables {
         folding: &mut Folding<'_, P>,
     ) -> bool {
         let offset = message.offset();
-        let logged_at = Millis(message.timestamp().to_millis().unwrap_or_default());
+        let logged_at = logged_at(message);
         let parsed;
         let unreadable;
         let value = match wire::split(message.payload().unwrap_or_default()) {
@@ -171,6 +171,9 @@ impl Tables {
                 SchemaLookup::Stopped => return false,
             },
         };
+        // When an entry was logged is part of what it says.
+        let value = if logged_at.is_some() { value } else { Err(NO_TIMESTAMP) };
+        let logged_at = logged_at.unwrap_or(Millis(0));
         if self.controls.as_deref() != Some(topic) {
             let record = TableRecord { topic, offset, logged_at, value };
             folding.processor.update_table(folding.topology, &record);

@@ -7,7 +7,7 @@ use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::reject::{self, RejectReason};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, wire};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
@@ -16,7 +16,7 @@ use super::share::{Flood, FloodAlert, Place, RejectWindow};
 use crate::{SchemaCache, SchemaLookup};
 use agentgov_processor::{OutputError, Outputs};
 use agentgov_processor::{Processor, Reject};
-use agentgov_service::StageError;
+use agentgov_service::{NO_TIMESTAMP, StageError, logged_at};
 
 /// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
 const REJECT_HEAD: usize = 4096;
@@ -91,13 +91,12 @@ impl<'c, P: Processor> Work<'c, P> {
             }
             self.outputs.at_partition(message.partition());
             let mark = self.outputs.mark();
-            let origin = Origin {
-                topic: &input,
-                partition: message.partition(),
-                offset: message.offset(),
-                logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+            let (origin, timestamp) = origin_of(&input, message);
+            let step = match timestamp {
+                Ok(()) => self.step(message, &origin),
+                Err(reject) => Some(Err(reject)),
             };
-            let Some(step) = self.step(message, &origin) else { return Ok(Stepped::Stopped) };
+            let Some(step) = step else { return Ok(Stepped::Stopped) };
             if let Err(reject) = &step {
                 self.outputs.take_back(mark);
                 if reject.undo {
@@ -137,6 +136,7 @@ impl<'c, P: Processor> Work<'c, P> {
             return Some(Err(refused.clone()));
         }
         let decoded = |error: wire::WireError| Some(Err(Reject::new(error.reason(), error.to_string())));
+        // A tombstone has no bytes, and is rejected as an empty value.
         let (id, datum) = match wire::split(message.payload().unwrap_or_default()) {
             Ok(split) => split,
             Err(error) => return decoded(error),
@@ -274,6 +274,17 @@ impl<'c, P: Processor> Work<'c, P> {
     }
 }
 
+/// Where a record stands. The error is the reject of a record without a timestamp, which cannot be stepped: its origin
+/// says 1970.
+fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<(), Reject>) {
+    let (partition, offset) = (message.partition(), message.offset());
+    let at = |logged_at| Origin { topic, partition, offset, logged_at };
+    match logged_at(message) {
+        Some(logged_at) => (at(logged_at), Ok(())),
+        None => (at(Millis(0)), Err(Reject::new(RejectReason::NoTimestamp, NO_TIMESTAMP))),
+    }
+}
+
 /// The tenant of what concerns agentgov itself.
 const OURSELVES: &str = "agentgov";
 /// The policy that an alert of a flood of rejects names.
@@ -306,4 +317,26 @@ fn emit_gap(
 
 fn head(bytes: &[u8]) -> &[u8] {
     bytes.get(..REJECT_HEAD).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_timestamp_is_rejected() {
+        let message = |timestamp| OwnedMessage::new(None, None, "t".into(), timestamp, 3, 7, None);
+        let (origin, step) = origin_of("t", &message(Timestamp::LogAppendTime(5)));
+        let expected = Origin { topic: "t", partition: 3, offset: 7, logged_at: Millis(5) };
+        assert_eq!((origin, step), (expected, Ok(())));
+        for none in [Timestamp::NotAvailable, Timestamp::CreateTime(-1)] {
+            let (origin, step) = origin_of("t", &message(none));
+            assert_eq!((origin.partition, origin.offset), (3, 7));
+            let reject = step.unwrap_err();
+            assert_eq!((reject.reason, reject.undo), (RejectReason::NoTimestamp, false));
+        }
+    }
 }

@@ -210,7 +210,9 @@ impl<W: Writer> Sink<W> {
             let marks = self.probe.watermarks(at).map_err(NotYet::Kafka)?;
             let none = Vec::new();
             let gaps = gaps.get(at.name()).unwrap_or(&none);
-            let claim = claims.get(at.name()).unwrap_or_default();
+            let claim = claims.get(at.name()).ok_or_else(|| {
+                NotYet::Fatal(StageError::Internal(format!("{at} was not claimed with its table")))
+            })?;
             let (next, to_compare) = match position(tail, marks, gaps, lane.route.gapless) {
                 Position::GoOn { next, compare } => (next, compare),
                 Position::Overtaken { from, to, compare } => {
@@ -238,7 +240,7 @@ impl<W: Writer> Sink<W> {
         let held = self.probe.records(&offsets).map_err(NotYet::Kafka)?;
         for (at, (offset, identity)) in expected {
             let Some(found) = held.get(at) else { continue };
-            if found.offset == *offset && found.identity == *identity {
+            if found.offset == *offset && found.identity == Some(*identity) {
                 continue;
             }
             // Retention may have taken it since the watermarks were read.
@@ -250,7 +252,8 @@ impl<W: Writer> Sink<W> {
                 format!(
                     "the last row of table {table} is the record at offset {offset}, {identity}, but the topic has at offset \
                      {} a record {}: it is another topic of the same name",
-                    found.offset, found.identity
+                    found.offset,
+                    found.identity.map_or_else(|| "without a timestamp".to_owned(), |found| found.to_string())
                 ),
             )));
         }

@@ -24,11 +24,14 @@ pub trait Kind {
 }
 
 fn put_var_uint(mut value: usize, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
     }
-    out.push(u8::try_from(value).unwrap_or_default());
 }
 
 fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
@@ -155,22 +158,30 @@ impl Column {
 
 /// The cells of a row, in the order of the block's columns.
 #[derive(Debug)]
-pub struct Cells<'b>(std::slice::IterMut<'b, Column>);
+pub struct Cells<'b> {
+    columns: std::slice::IterMut<'b, Column>,
+    surplus: &'b mut usize,
+}
 
 impl Cells<'_> {
     /// Fills the next cell.
     pub fn put<K: Kind>(&mut self, value: K::Value<'_>) {
-        if let Some(column) = self.0.next() {
-            K::push(&mut column.parts, value);
-            column.rows += 1;
-        }
+        self.fill(|parts| K::push(parts, value));
     }
 
     /// Leaves the next cell at what stands for "not known".
     pub fn skip<K: Kind>(&mut self) {
-        if let Some(column) = self.0.next() {
-            K::push_default(&mut column.parts);
-            column.rows += 1;
+        self.fill(K::push_default);
+    }
+
+    fn fill(&mut self, push: impl FnOnce(&mut [Vec<u8>])) {
+        match self.columns.next() {
+            Some(column) => {
+                push(&mut column.parts);
+                column.rows += 1;
+            }
+            // The block can no longer be encoded.
+            None => *self.surplus += 1,
         }
     }
 }
@@ -180,27 +191,45 @@ impl Cells<'_> {
 pub struct Block {
     columns: Vec<Column>,
     rows: usize,
+    /// Cells put into rows that were full.
+    surplus: usize,
 }
 
-/// A row that was not filled to its end: a mistake of ours.
+/// A row that does not have one cell for each column: a mistake of ours.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("column {column}: expected {expected} rows, found {found}")]
-pub struct Ragged {
-    column: &'static str,
-    expected: usize,
-    found: usize,
+pub enum Ragged {
+    /// A row has too few cells.
+    #[error("column {column}: expected {expected} rows, found {found}")]
+    Missing {
+        /// The first column that has another number of rows.
+        column: &'static str,
+        /// Rows of the block.
+        expected: usize,
+        /// Rows of the column.
+        found: usize,
+    },
+    /// Rows have too many cells.
+    #[error("expected a cell for each of {columns} columns, found {surplus} more in {rows} rows")]
+    Surplus {
+        /// Columns of the block.
+        columns: usize,
+        /// Rows of the block.
+        rows: usize,
+        /// Cells without a column.
+        surplus: usize,
+    },
 }
 
 impl Block {
     /// An empty block of these columns.
     pub const fn new(columns: Vec<Column>) -> Self {
-        Self { columns, rows: 0 }
+        Self { columns, rows: 0, surplus: 0 }
     }
 
     /// Begins a row; every cell of it must be filled or skipped.
     pub fn row(&mut self) -> Cells<'_> {
         self.rows += 1;
-        Cells(self.columns.iter_mut())
+        Cells { columns: self.columns.iter_mut(), surplus: &mut self.surplus }
     }
 
     /// Rows gathered.
@@ -219,13 +248,20 @@ impl Block {
     }
 
     /// The block as it goes over the wire.
+    ///
+    /// # Errors
+    /// If a row has more or fewer cells than the block has columns.
     pub fn encode(&self) -> Result<Vec<u8>, Ragged> {
+        if self.surplus > 0 {
+            let Self { rows, surplus, .. } = *self;
+            return Err(Ragged::Surplus { columns: self.columns.len(), rows, surplus });
+        }
         let mut out = Vec::with_capacity(self.bytes() + 64 * self.columns.len());
         put_var_uint(self.columns.len(), &mut out);
         put_var_uint(self.rows, &mut out);
         for column in &self.columns {
             if column.rows != self.rows {
-                return Err(Ragged { column: column.name, expected: self.rows, found: column.rows });
+                return Err(Ragged::Missing { column: column.name, expected: self.rows, found: column.rows });
             }
             put_bytes(column.name.as_bytes(), &mut out);
             put_bytes(column.sql_type.as_bytes(), &mut out);
@@ -237,6 +273,7 @@ impl Block {
     /// Forgets the rows, keeps the memory.
     pub fn clear(&mut self) {
         self.rows = 0;
+        self.surplus = 0;
         for column in &mut self.columns {
             column.rows = 0;
             column.parts.iter_mut().for_each(Vec::clear);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
-use agentgov_schemas::{Digest, Millis};
+use agentgov_schemas::Digest;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -17,7 +17,7 @@ use super::group::list;
 use super::position::Watermarks;
 use super::protocol::Identity;
 use agentgov_service::stop::Parting;
-use agentgov_service::{StageError, Stop};
+use agentgov_service::{StageError, Stop, logged_at};
 
 /// A stop goes unheard for so long.
 const ASK: Duration = Duration::from_secs(3);
@@ -28,7 +28,8 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) offset: i64,
-    pub(super) identity: Identity,
+    /// `None` of a record without a timestamp, of which no table has a row.
+    pub(super) identity: Option<Identity>,
 }
 
 /// The consumer.
@@ -106,10 +107,11 @@ impl Probe {
             let at = TopicPartition::new(message.topic(), message.partition());
             held.entry(at).or_insert_with(|| Held {
                 offset: message.offset(),
-                identity: Identity {
+                identity: logged_at(&message).map(|logged_at| Identity {
+                    // The digest of a tombstone is that of no bytes.
                     sha256: Digest::of(message.payload().unwrap_or_default()),
-                    logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
-                },
+                    logged_at,
+                }),
             });
         }
         Ok(())

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use agentgov_schemas::{Digest, Millis};
 use serde::Deserialize;
 
+use super::NotReady;
 use super::marker::{Claims, names_in};
 use super::native::Block;
 use super::store::{MARGIN, Store, StoreError, quote};
-use agentgov_service::Stop;
+use agentgov_service::{StageError, Stop};
 
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
@@ -127,11 +128,12 @@ pub fn look(
 }
 
 /// Inserts `block` under `claims`, which name every topic-partition in it. When this returns, all its rows are durable
-/// at the server. On an error all of them are there, or none, or they will be: never send them again under these claims.
-pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), StoreError> {
-    let body =
-        block.encode().map_err(|e| StoreError::Refused { code: 0, message: format!("{table}: {e}") })?;
+/// at the server. If the store fails, all of them are there, or none, or they will be: never send them again under these claims.
+/// A block that cannot be encoded ends the stage, which has no way to leave its records out.
+pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), NotReady> {
+    let internal = |e| NotReady::Fatal(StageError::Internal(format!("a block of table {table}: {e}")));
+    let body = block.encode().map_err(internal)?;
     let names: Vec<_> = block.names().map(|name| format!("`{name}`")).collect();
     let sql = format!("{} INSERT INTO {table} ({}) FORMAT Native", claims.marker(), names.join(","));
-    store.insert_native(&sql, body)
+    Ok(store.insert_native(&sql, body)?)
 }

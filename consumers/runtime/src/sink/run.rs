@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{KafkaEndpoint, Reach, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Timing;
-use rdkafka::Message as _;
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -22,7 +22,7 @@ use crate::assign::whole_millis;
 use agentgov_service::backoff::Backoff;
 use agentgov_service::metrics::SinkMetrics;
 use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop, failpoint};
+use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, failpoint, logged_at};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
@@ -319,16 +319,26 @@ fn gather<W: Writer>(
 ) -> Result<Taken, StageError> {
     let Some(share) = lane.shares.get(&message.partition()) else { return Ok(Taken::NotOurs) };
     let at: TopicPartition = share.at.clone();
+    let logged_at = appended(&at, message)?;
     let record = Record {
         at: &at,
         offset: message.offset(),
-        logged_at: Millis(message.timestamp().to_millis().unwrap_or_default()),
+        logged_at,
         key: message.key(),
         value: message.payload(),
         headers: Headers::of(message),
         skipped: 0,
     };
     lane.take(writer, &record)
+}
+
+/// When a record was appended. One without a timestamp ends the stage: a table has no row without one, and no record may be left out.
+fn appended(at: &TopicPartition, message: &impl Message) -> Result<Millis, StageError> {
+    let missing = || {
+        let offset = message.offset();
+        StageError::Config(format!("{at} offset {offset}: {NO_TIMESTAMP}; see docs/errors/no_timestamp.md"))
+    };
+    logged_at(message).ok_or_else(missing)
 }
 
 /// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag. `false`: the lane is in
@@ -396,6 +406,29 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
                 lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);
             }
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_service::ExitCode;
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_timestamp_ends_the_sink() {
+        let at = TopicPartition::new("agent.actions", 3);
+        let appended = |timestamp| {
+            appended(&at, &OwnedMessage::new(None, None, "agent.actions".into(), timestamp, 3, 7, None))
+        };
+        assert_eq!(appended(Timestamp::LogAppendTime(5)).unwrap(), Millis(5));
+        for none in [Timestamp::NotAvailable, Timestamp::CreateTime(-1)] {
+            let error = appended(none).unwrap_err();
+            assert_eq!(error.exit_code(), ExitCode::Config);
+            assert!(error.to_string().starts_with("agent.actions/3 offset 7: expected "), "{error}");
         }
     }
 }

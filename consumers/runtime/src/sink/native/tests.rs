@@ -121,7 +121,23 @@ fn a_skipped_cell_is_the_default() {
 fn a_row_that_is_not_filled_is_told() {
     let mut block = block();
     block.row().put::<Text>("alone");
-    assert_eq!(block.encode(), Err(Ragged { column: "number", expected: 1, found: 0 }));
+    assert_eq!(block.encode(), Err(Ragged::Missing { column: "number", expected: 1, found: 0 }));
+}
+
+#[test]
+fn a_cell_too_many_is_told_and_forgotten_with_its_rows() {
+    let mut block = Block::new(vec![Column::new::<Text>("text")]);
+    for _ in 0..2 {
+        block.row().put::<Text>("fits");
+    }
+    let mut cells = block.row();
+    cells.skip::<Text>();
+    cells.put::<Text>("does not");
+    cells.skip::<Text>();
+    assert_eq!(block.encode(), Err(Ragged::Surplus { columns: 1, rows: 3, surplus: 2 }));
+    block.clear();
+    block.row().put::<Text>("fits");
+    assert!(block.encode().is_ok());
 }
 
 #[test]
