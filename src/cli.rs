@@ -17,14 +17,14 @@ use crate::commands;
 use crate::failure::Failure;
 use crate::process::CommandLine;
 
-/// Governance for AI agents: what each agent did, whether it was allowed, and the proof.
+/// Governance for AI agents: records what each agent did, and judges whether it was allowed.
 #[derive(Debug, Parser)]
 #[command(name = "agentgov", version, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Where the stack is, and which topology applies.
+    /// Addresses of the stack, and the topology.
     #[command(flatten)]
     pub global: Global,
 }
@@ -32,25 +32,25 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Kafka's brokers, host:port, comma separated.
+    /// Kafka brokers, comma separated.
     #[arg(long, global = true, env = "AGENTGOV_KAFKA", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka: Option<String>,
-    /// The schema registry's Confluent API.
+    /// URL of the schema registry's Confluent API.
     #[arg(long, global = true, env = "AGENTGOV_SCHEMA_REGISTRY", value_name = "URL", hide_env_values = true)]
     pub schema_registry: Option<String>,
-    /// ClickHouse's HTTP interface.
+    /// URL of ClickHouse's HTTP interface.
     #[arg(long, global = true, env = "AGENTGOV_CLICKHOUSE", value_name = "URL", hide_env_values = true)]
     pub clickhouse: Option<String>,
-    /// A YAML file that says where the stack is and how to log in; single variables win over it.
+    /// YAML file with the addresses and logins of the stack; environment variables override it.
     #[arg(long, global = true, env = "AGENTGOV_STACK", value_name = "FILE", hide_env_values = true)]
     pub stack: Option<PathBuf>,
-    /// A topology file; default: the one that this build was made with.
+    /// Topology file [default: the built-in one].
     #[arg(long, global = true, value_name = "FILE")]
     pub topology: Option<PathBuf>,
-    /// Print for a program instead of a person.
+    /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to log to stderr, e.g. info or agentgov_runtime=debug.
+    /// Log filter for stderr, e.g. info or agentgov_runtime=debug.
     #[arg(long, global = true, env = "AGENTGOV_LOG", default_value = "error", value_name = "FILTER")]
     pub log: String,
 }
@@ -58,37 +58,37 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// See it work: a stack, recorded agent runs through everything, a report. Nothing is left running.
+    /// Start a stack, send recorded agent runs through the pipeline, print a report, stop everything.
     #[cfg(feature = "local-stack")]
     Demo(Demo),
-    /// Start a stack with every stage running, and stay up.
+    /// Run a stack with every stage until interrupted.
     #[cfg(feature = "local-stack")]
     Up(Up),
-    /// Run stages until asked to stop.
+    /// Run stages until a signal.
     Run(Run),
-    /// The whole pipeline on one screen, and what is wrong with it. Exit code 3: something is; 75: a part is away.
+    /// Show the pipeline and its faults on one screen. Exit code 3: a fault; 75: a part is away.
     Status(Status),
-    /// The topology of topics, stages and stores: check it, draw it, compare it with a cluster, create what is missing.
+    /// Check and draw the topology, compare it with a cluster, create what is missing.
     #[command(subcommand)]
     Topology(TopologyCommand),
     /// Publish recorded agent runs as events.
     Import(Import),
-    /// Agents and tools: who they are, who answers for them, what they may be.
+    /// Register and list agents and tools.
     #[command(subcommand)]
     Registry(RegistryCommand),
-    /// Policy bundles: check, test and push them.
+    /// Check, test and push policy bundles.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// One session's story.
+    /// Show sessions.
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Records that a stage could not process.
+    /// Handle records that a stage could not process.
     #[command(subcommand)]
     Rejects(RejectsCommand),
-    /// Is the log whole?
+    /// Audit the log.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// The local stack's parts.
+    /// Manage the parts of the local stack.
     #[cfg(feature = "local-stack")]
     #[command(subcommand)]
     Testenv(TestenvCommand),
@@ -98,19 +98,19 @@ pub enum Command {
 #[cfg(feature = "local-stack")]
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Recorded runs instead of the samples: a file as `import chat-completions` takes it; `-` is standard input.
+    /// Recorded runs to use instead of the samples, in a format of `import chat-completions`; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// The sessions' clock at their start; without a zone it is UTC.
+    /// Start time of the sessions; UTC without a zone.
     #[arg(long, value_name = "TIME", default_value = "2024-05-15T15:00:00")]
     pub start_time: String,
-    /// Leave everything up after the report, until interrupted.
+    /// Keep the stack running after the report, until interrupted.
     #[arg(long)]
     pub keep: bool,
-    /// Write one line a violation: session, call, tool, policy, tab separated.
+    /// Write the violations to this file, one per line: session, call, tool, policy, tab separated.
     #[arg(long, value_name = "FILE")]
     pub violations: Option<PathBuf>,
-    /// Give up when the pipeline takes longer than this, in seconds.
+    /// Fail if the pipeline takes longer than this.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub within: u64,
 }
@@ -119,10 +119,10 @@ pub struct Demo {
 #[cfg(feature = "local-stack")]
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Keep the stack's data here; default: a temporary folder that is removed at the end.
+    /// Folder for the stack's data [default: a temporary folder, removed at the end].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Go on behind records that retention deleted before they were read.
+    /// Resume behind records that retention deleted before they were read.
     #[arg(long)]
     pub accept_gap: bool,
 }
@@ -130,13 +130,13 @@ pub struct Up {
 /// `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Stages by their names in the topology, or `all`.
+    /// Names of stages in the topology, or `all`.
     #[arg(required = true, value_name = "STAGE")]
     pub stages: Vec<String>,
-    /// Go on behind records that retention deleted before they were read.
+    /// Resume behind records that retention deleted before they were read.
     #[arg(long)]
     pub accept_gap: bool,
-    /// Serve /livez, /readyz and /metrics here.
+    /// Address on which to serve /livez, /readyz and /metrics.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_LISTEN")]
     pub listen: Option<Listen>,
 }
@@ -162,10 +162,10 @@ impl FromStr for Listen {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Ask a process how it is, at the address of its `run --listen`. May be repeated.
+    /// Address of a process's `run --listen`, to include its health. May be repeated.
     #[arg(long, value_name = "URL", env = "AGENTGOV_HEALTH", value_delimiter = ',')]
     pub health: Vec<String>,
-    /// Look again so often, until interrupted.
+    /// Repeat at this interval, until interrupted.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub watch: Option<u64>,
 }
@@ -173,21 +173,21 @@ pub struct Status {
 /// `topology …`.
 #[derive(Debug, Subcommand)]
 pub enum TopologyCommand {
-    /// Hold the topology to its rules, offline. Every error at once, with its place.
+    /// Check the topology against its rules, offline. Reports every error, with its place.
     Check {
-        /// The file; default: the one of --topology, or the one that this build was made with.
+        /// Topology file [default: the one of --topology, or the built-in one].
         file: Option<PathBuf>,
     },
     /// Draw the topology as Mermaid.
     Graph {
-        /// Put the drawing between the markers of this Markdown file instead of printing it.
+        /// Write the drawing between the markers of this Markdown file instead of printing it.
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
-    /// Who may do what, computed from the topology: for Kafka or ClickHouse.
+    /// Print the rights in Kafka or ClickHouse, computed from the topology.
     #[command(subcommand)]
     Render(RenderCommand),
-    /// Compare the topology with the cluster. Exit code 3: they differ.
+    /// Compare the topology with the cluster, and change nothing. Exit code 3: they differ.
     Plan,
     /// Create what is missing. Deletes nothing, shrinks nothing.
     Apply,
@@ -227,24 +227,24 @@ Read as well: arrays of runs, pretty-printed JSON, gzip, tau-bench, tau2 and Age
 pub struct Import {
     /// The format.
     pub format: Format,
-    /// The file, packed with gzip or not; `-` is standard input.
+    /// File, plain or gzip; `-` is standard input.
     pub file: PathBuf,
-    /// The field that names a run, e.g. `id` or `metadata.id`; default: task_id/trial, else the line.
+    /// Field with the label of a run, e.g. `id` or `metadata.id` [default: task_id/trial, otherwise the line].
     #[arg(long, value_name = "FIELD")]
     pub label: Option<String>,
-    /// Import the other runs when some cannot be read, and say which were left out; default: nothing is imported then.
+    /// Leave out unreadable runs and name them [default: one unreadable run fails the whole import].
     #[arg(long)]
     pub skip_bad: bool,
-    /// The tenant that the runs belong to.
+    /// Tenant of the runs.
     #[arg(long)]
     pub tenant: String,
-    /// The agent that made the runs.
+    /// Agent of the runs.
     #[arg(long)]
     pub agent: String,
-    /// The deployment environment.
+    /// Deployment environment.
     #[arg(long, default_value = "production")]
     pub environment: String,
-    /// The sessions' clock at their start, one second a message from there; default: now. Without a zone it is UTC.
+    /// Start time of the sessions; each message is a second later. UTC without a zone [default: now].
     #[arg(long, value_name = "TIME")]
     pub start_time: Option<String>,
 }
@@ -252,7 +252,7 @@ pub struct Import {
 /// `registry …`.
 #[derive(Debug, Subcommand)]
 pub enum RegistryCommand {
-    /// Push the agents and tools of a file; what is there already is left alone.
+    /// Push the agents and tools of a file; skips unchanged entries.
     Push {
         /// A registry.yaml.
         file: PathBuf,
@@ -264,7 +264,7 @@ pub enum RegistryCommand {
 /// `policy …`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Compile a bundle: every error at once, with its place. Exit code 78 if it has any.
+    /// Compile a bundle. Reports every error, with its place. Exit code 78: it has errors.
     Check {
         /// The bundle's folder.
         bundle: PathBuf,
@@ -272,12 +272,12 @@ pub enum PolicyCommand {
         #[arg(long)]
         write: bool,
     },
-    /// Run a bundle's tests. Exit code 3 if one fails.
+    /// Run a bundle's tests. Exit code 3: a test fails.
     Test {
         /// The bundle's folder.
         bundle: PathBuf,
     },
-    /// Check and test a bundle, and push it: from then on it judges its environments.
+    /// Check, test and push a bundle; it then judges its environments.
     Push {
         /// The bundle's folder.
         bundle: PathBuf,
@@ -287,12 +287,12 @@ pub enum PolicyCommand {
 /// `session …`.
 #[derive(Debug, Subcommand)]
 pub enum SessionCommand {
-    /// Event by event: what happened, what was known then, the verdict, the policy's text.
+    /// Print a session event by event, with the verdicts, their inputs and the policies' texts.
     Show {
-        /// The session's id, or its label.
+        /// Id or label of the session.
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         session: String,
-        /// Its tenant; needed only if two tenants have such a session.
+        /// Tenant; required only if several tenants have such a session.
         #[arg(long)]
         tenant: Option<String>,
     },
@@ -301,11 +301,11 @@ pub enum SessionCommand {
 /// `rejects …`.
 #[derive(Debug, Subcommand)]
 pub enum RejectsCommand {
-    /// Tell a stage that stands still after a flood of rejects to consume again.
+    /// Resume a stage that stands still after a flood of rejects.
     Resume {
-        /// The stage's name in the topology.
+        /// Name of the stage in the topology.
         stage: String,
-        /// Why, for the record.
+        /// Reason, recorded with the control.
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -314,8 +314,7 @@ pub enum RejectsCommand {
 /// `audit …`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Compare topics, tables and what the events say of themselves. Exit code 3 if anything is missing, doubled or out of
-    /// order.
+    /// Compare topics, tables and the claims of the events. Exit code 3: a record is missing, doubled or out of order.
     Completeness,
 }
 
@@ -323,13 +322,13 @@ pub enum AuditCommand {
 #[cfg(feature = "local-stack")]
 #[derive(Debug, Subcommand)]
 pub enum TestenvCommand {
-    /// Download the stack's parts anew and write their digests into the lock file.
+    /// Download the stack's parts again and write their digests into the lock file.
     Lock {
-        /// The folder of the lock file.
+        /// Folder of the lock file.
         #[arg(long, value_name = "DIR", default_value = "testenv")]
         folder: PathBuf,
     },
-    /// The processes beside a local stack's parts, started by the stack itself.
+    /// Internal processes of a local stack, started by the stack itself.
     #[command(flatten)]
     Helper(HelperCommand),
 }

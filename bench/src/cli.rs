@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use crate::commands;
 
-/// Measures the pipeline and breaks it: benchmarks and the fault harness.
+/// Benchmarks of the pipeline, and the fault harness.
 #[derive(Debug, Parser)]
 #[command(name = "agentgov-bench", version, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Where the stack is, and which topology applies.
+    /// Addresses of the stack, and the topology.
     #[command(flatten)]
     pub global: Global,
 }
@@ -37,33 +37,32 @@ impl CommandLine for Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// How fast the pipeline is, what it costs, and how late its rows and alerts are; bare processes that move the same bytes
-    /// run in turn with it, and say what the machine can do.
+    /// Measure throughput, CPU and latency of the pipeline, in turn with bare processes that move the same bytes.
     Pipeline(Pipeline),
-    /// The sink's work alone, rows per second of CPU: the log sink, a bare insert of the same rows, and others' programs in turn.
+    /// Measure rows per CPU-second of the log-sink, a bare insert of the same rows, and other programs, in turn.
     Sink(Sink),
-    /// How cost grows: throughput by processes of each stage, cost by open sessions or by policies, each from little to much.
+    /// Measure throughput by processes of each stage, and cost by open sessions or policies.
     Growth(Growth),
-    /// Whether memory stays where it is: the pipeline as fast as it goes for minutes, its memory looked at each second.
+    /// Measure memory each second while the pipeline runs at full speed for minutes.
     Soak(Soak),
-    /// How many instructions an event costs at each step, counted by valgrind's callgrind: the same on a busy machine. With
-    /// `--check`, exit code 3 if a step costs more than the file says.
+    /// Count the instructions of each step of an event with valgrind's callgrind; other load has no effect. With `--check`,
+    /// exit code 3: a step costs more than in the file.
     Instructions(Instructions),
     /// Draws the results files of `growth` and `soak` as SVG.
     Plot(Plot),
-    /// Two processes of each stage on a stack of their own, under load, while stages, producers and the stack are killed, stopped and
-    /// scaled; then the audit. Exit code 3 if anything was lost, doubled or did not recover.
+    /// Kill, pause and scale stages, producers and the parts of a stack under load, then audit the log. Exit code 3: a record was
+    /// lost or doubled, or a part did not recover.
     Faults(Faults),
-    /// A command of `agentgov`, in a process that obeys FAILPOINTS: the stages of `faults`.
+    /// Run a command of `agentgov` with FAILPOINTS in effect; started by `faults`.
     #[command(subcommand)]
     Armed(ProductCommand),
-    /// A producer of `faults`, started by it.
+    /// Run a producer; started by `faults`.
     Produce(Produce),
-    /// A process beside those of the product, started by the benchmarks.
+    /// Run a bare process; started by the benchmarks.
     Part(Part),
-    /// One step, started by `instructions`.
+    /// Run one step; started by `instructions`.
     Step(Step),
-    /// The processes beside a stack's parts, started by the stack itself.
+    /// Internal processes of a local stack, started by the stack itself.
     #[command(subcommand)]
     Testenv(HelperCommand),
 }
@@ -71,17 +70,17 @@ pub enum Command {
 /// `instructions`.
 #[derive(Debug, Args, Serialize)]
 pub struct Instructions {
-    /// Events of a count; twice as many are counted as well.
+    /// Events of a count; a second count has twice as many.
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub events: usize,
-    /// Compare with the figures in this file.
+    /// Compare with the figures of this file.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub check: Option<PathBuf>,
-    /// How much more a step may cost, in percent.
+    /// Tolerated increase of a step, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
     pub tolerance: f64,
-    /// Write the figures into this file.
+    /// Write the figures to this file.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     #[serde(skip)]
     pub write: Option<PathBuf>,
@@ -127,28 +126,28 @@ pub struct Pipeline {
     /// Events of a round.
     #[arg(long, value_name = "N", default_value_t = 400_000)]
     pub events: u64,
-    /// Rounds of each; at least five for figures that others should believe.
+    /// Rounds of each; at least five for reliable figures.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
-    /// Events a second of the runs that measure latency; default: half of what the pipeline reached.
+    /// Events a second of the latency runs [default: half of the measured throughput].
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// How long each of those runs is measured, after ten seconds that are not; 0: none.
+    /// Measured seconds of a latency run, after ten seconds of warm-up; 0: no latency runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub latency_seconds: u64,
-    /// How many of them, after one that is not counted.
+    /// Latency rounds, after one that is not counted.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub latency_rounds: usize,
     /// Processes of each stage.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub processes: usize,
-    /// Sessions that are open side by side.
+    /// Concurrently open sessions.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub sessions: usize,
-    /// Partitions of each topic of the log; default: as the topology says.
+    /// Partitions of each topic of the log [default: of the topology].
     #[arg(long, value_name = "N")]
     pub partitions: Option<u32>,
-    /// Policies of the bundle: the example's, and as many more about other tools; default: the example's.
+    /// Policies of the bundle: the example's plus added ones about other tools [default: the example's].
     #[arg(long, value_name = "N")]
     pub policies: Option<usize>,
     /// Where it runs.
@@ -164,14 +163,14 @@ pub struct Pipeline {
 /// What benches that publish sessions have in common.
 #[derive(Debug, Args, Serialize)]
 pub struct Ground {
-    /// The same seed makes the same sessions.
+    /// Seed of the sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    /// Folder for data and logs [default: a temporary folder, removed at the end].
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub data: Option<PathBuf>,
-    /// The product's executable, whose stages run; default: `agentgov` beside this one.
+    /// Executable whose stages run [default: `agentgov` beside this one].
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
     pub agentgov: Option<PathBuf>,
@@ -180,16 +179,16 @@ pub struct Ground {
 /// `growth`.
 #[derive(Debug, Args, Serialize)]
 pub struct Growth {
-    /// What there is more of.
+    /// Quantity to increase.
     #[arg(long, value_name = "WHAT")]
     pub by: GrowthAxis,
-    /// Events of a run; with more open sessions than that, as many as sessions.
+    /// Events of a run; at least one per open session.
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     pub events: u64,
-    /// Rounds, each on a stack of its own.
+    /// Rounds, each on a new stack.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub rounds: usize,
-    /// Draw into this folder, which is made if it is not there.
+    /// Folder for plots; created if it does not exist.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub plots: Option<PathBuf>,
@@ -203,7 +202,7 @@ pub struct Growth {
     pub results: Results,
 }
 
-/// What `growth` has more and more of.
+/// Quantity that `growth` increases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthAxis {
@@ -229,21 +228,19 @@ impl GrowthAxis {
 /// `soak`.
 #[derive(Debug, Args, Serialize)]
 pub struct Soak {
-    /// How long.
+    /// Duration.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub seconds: u64,
-    /// Events a second; default: as many as the pipeline has just done.
+    /// Events a second [default: measured before the soak].
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// How long a session is remembered after its last event; default: as the topology says. Sessions are memory: what is still
-    /// remembered grows with the days.
+    /// Time to live of a session after its last event [default: of the topology]. The memory of sessions grows with it.
     #[arg(long, value_name = "DURATION")]
     pub session_ttl: Option<String>,
-    /// How long further violations of a policy in a session belong to an open alert; default: as the topology says. An alert is
-    /// remembered as long.
+    /// Time during which further violations belong to an open alert [default: of the topology]. Alerts stay in memory as long.
     #[arg(long, value_name = "DURATION")]
     pub alert_window: Option<String>,
-    /// Draw into this folder, which is made if it is not there.
+    /// Folder for plots; created if it does not exist.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub plots: Option<PathBuf>,
@@ -263,10 +260,10 @@ pub struct Sink {
     /// Events in the topic.
     #[arg(long, value_name = "N", default_value_t = 500_000)]
     pub events: u64,
-    /// Rounds of each; at least five for figures that others should believe.
+    /// Rounds of each; at least five for reliable figures.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
-    /// A folder with others' programs, each in a folder of its own (bench/rivals in the sources).
+    /// Folder with other programs, each in its own folder (bench/rivals in the sources).
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub rivals: Option<PathBuf>,
@@ -293,16 +290,16 @@ pub struct Part {
 /// `faults`.
 #[derive(Debug, Args)]
 pub struct Faults {
-    /// How often a process is killed (SIGKILL).
+    /// Scheduled SIGKILLs.
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub kills: usize,
-    /// The same seed makes the same schedule.
+    /// Seed of the schedule.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Keep data and logs here; default: a temporary folder that is removed at the end.
+    /// Folder for data and logs [default: a temporary folder, removed at the end].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Plant a mistake in the stages, to see that it is found: sink::no-drain and others.
+    /// Plant a mistake in the stages that the audit must find, e.g. sink::no-drain.
     #[arg(long, value_name = "MISTAKE")]
     pub plant: Vec<String>,
 }
