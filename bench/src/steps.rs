@@ -11,7 +11,7 @@ use agentgov_alerter::Alerter;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::Evaluator;
 use agentgov_log_sink::Actions;
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, Scenes};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, RequestCache};
 use agentgov_processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
@@ -235,7 +235,7 @@ impl<P: Processor> Stepping<P> {
 struct Known {
     agents: AgentTable,
     bundles: BundleTable,
-    scenes: Scenes,
+    requests: RequestCache,
     bundle: std::sync::Arc<Bundle>,
     records: [(Subject, Vec<u8>); 2],
 }
@@ -272,7 +272,7 @@ impl Known {
         let active = bundles.active(environment).map(std::sync::Arc::clone);
         let active = active.ok_or_else(|| StepError("the bundle is not active".to_owned()))?;
         let records = [encoded(&entry)?, encoded(&bundle)?];
-        Ok(Self { agents, bundles, scenes: Scenes::default(), bundle: active, records })
+        Ok(Self { agents, bundles, requests: RequestCache::default(), bundle: active, records })
     }
 
     fn kernel(&self, topology: &Topology) -> Result<Kernel<'_>, StepError> {
@@ -284,7 +284,7 @@ impl Known {
             limits,
             agents_topic: "agents",
             bundles_topic: "bundles",
-            scenes: &self.scenes,
+            requests: &self.requests,
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use agentgov_audit::{Record as Audited, examine};
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_log_sink::Actions;
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, Scenes};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::AgentEntry;
@@ -74,7 +74,7 @@ fn rows(records: &[Record<'_>]) {
 
 /// What decodes has a verdict if it is judged, and a verdict is a record.
 fn steps(records: &[Record<'_>]) {
-    let (agents, bundles, scenes) = (agents(), BundleTable::of(bundle()), Scenes::default());
+    let (agents, bundles, requests) = (agents(), BundleTable::of(bundle()), RequestCache::default());
     let limits = SessionLimits { ttl: Span(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
     let kernel = Kernel {
         agents: &agents,
@@ -82,7 +82,7 @@ fn steps(records: &[Record<'_>]) {
         limits,
         agents_topic: "agents",
         bundles_topic: "bundles",
-        scenes: &scenes,
+        requests: &requests,
     };
     let schema = subject::ACTION_EVENT.schema().expect("a schema of this build");
     let mut verdicts = Encoder::new(SchemaId(7), subject::VERDICT.schema().expect("a schema of this build"));

@@ -1,5 +1,6 @@
 //! The step, and its changelog.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue};
@@ -51,7 +52,8 @@ impl Processor for Alerter {
                 policy: policy.to_owned(),
             };
             let first = (first.topic.to_owned(), first.partition, first.offset, first.logged_at);
-            windows.put(subject, Window { alert_id: alert_id.to_owned(), revision, opened_at, first });
+            windows
+                .put(Arc::new(subject), Window { alert_id: alert_id.to_owned(), revision, opened_at, first });
         }
         Ok(entry.progress.map(|progress| progress.next_offset))
     }
@@ -96,12 +98,12 @@ impl Processor for Alerter {
 }
 
 /// An alert that was opened or revised, and how it was before.
-type Raised = (Subject, Option<Window>);
+type Raised = (Arc<Subject>, Option<Window>);
 
 /// Writes the alerts that are `closed`, and those that `verdict` opens or revises; these are noted in `raised`, also on an error.
 fn emit(
     windows: &mut Windows,
-    closed: &[(Subject, Window)],
+    closed: &[(Arc<Subject>, Window)],
     verdict: &Verdict<'_>,
     raised: &mut Vec<Raised>,
     out: &mut Outputs,
@@ -183,7 +185,8 @@ fn raise(
         progress: None,
     };
     out.state(&key_of(&subject), Some(&entry))?;
-    let before = windows.put(subject.clone(), window);
+    let subject = Arc::new(subject);
+    let before = windows.put(Arc::clone(&subject), window);
     Ok((subject, before))
 }
 

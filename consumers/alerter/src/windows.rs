@@ -1,6 +1,7 @@
 //! The open alerts of one partition.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_schemas::Millis;
@@ -26,8 +27,8 @@ pub struct Window {
 /// Open alerts, and when each closes.
 #[derive(Debug, Default)]
 pub struct Windows {
-    open: HashMap<Subject, Window>,
-    by_opening: BTreeSet<(Millis, Subject)>,
+    open: HashMap<Arc<Subject>, Window>,
+    by_opening: BTreeSet<(Millis, Arc<Subject>)>,
 }
 
 impl Windows {
@@ -41,35 +42,34 @@ impl Windows {
     }
 
     /// Opens an alert, or puts its next revision in its place. Returns the one before.
-    pub fn put(&mut self, subject: Subject, window: Window) -> Option<Window> {
+    pub fn put(&mut self, subject: Arc<Subject>, window: Window) -> Option<Window> {
         let opened_at = window.opened_at;
-        self.by_opening.insert((opened_at, subject.clone()));
-        let before = self.open.insert(subject.clone(), window);
-        if let Some(before) = before.as_ref().filter(|before| before.opened_at != opened_at) {
-            self.by_opening.remove(&(before.opened_at, subject));
+        let before = self.open.insert(Arc::clone(&subject), window);
+        let before_at = before.as_ref().map(|before| before.opened_at);
+        if before_at != Some(opened_at) {
+            if let Some(before_at) = before_at {
+                self.by_opening.remove(&(before_at, Arc::clone(&subject)));
+            }
+            self.by_opening.insert((opened_at, subject));
         }
         before
     }
 
     pub fn remove(&mut self, subject: &Subject) -> Option<Window> {
-        let window = self.open.remove(subject)?;
-        self.by_opening.remove(&(window.opened_at, subject.clone()));
+        let (subject, window) = self.open.remove_entry(subject)?;
+        self.by_opening.remove(&(window.opened_at, subject));
         Some(window)
     }
 
     /// Closes and returns the alerts that were opened more than `length` before `now`. Called for each record, so that
     /// what is open depends on the records alone, not on how they came in batches.
-    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<(Subject, Window)> {
+    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<(Arc<Subject>, Window)> {
         let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
         let mut closed = Vec::new();
-        while let Some((opened_at, subject)) = self.by_opening.first().cloned() {
-            if now.0.saturating_sub(opened_at.0) <= length {
-                break;
-            }
-            match self.remove(&subject) {
-                Some(window) => closed.push((subject, window)),
-                None => drop(self.by_opening.pop_first()),
-            }
+        let is_over = |opened_at: Millis| now.0.saturating_sub(opened_at.0) > length;
+        while self.by_opening.first().is_some_and(|(opened_at, _)| is_over(*opened_at)) {
+            let Some((_, subject)) = self.by_opening.pop_first() else { break };
+            closed.extend(self.open.remove_entry(&subject));
         }
         closed
     }
@@ -79,8 +79,8 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn subject(policy: &str) -> Subject {
-        Subject { tenant_id: "t".into(), session_id: "s".into(), policy: policy.into() }
+    fn subject(policy: &str) -> Arc<Subject> {
+        Arc::new(Subject { tenant_id: "t".into(), session_id: "s".into(), policy: policy.into() })
     }
 
     fn window(opened_at: i64, revision: i32) -> Window {

@@ -1,7 +1,7 @@
 //! The step, its changelog and its tables.
 
 use agentgov_enrichment::{AgentTable, Change, Session};
-use agentgov_policy::{BundleTable, Folded, InternalError, Kernel, Scenes};
+use agentgov_policy::{BundleTable, Folded, InternalError, Kernel, RequestCache};
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::ID_BYTES;
@@ -23,7 +23,7 @@ use crate::sessions::{Sessions, Stepped};
 pub struct Evaluator {
     agents: AgentTable,
     bundles: BundleTable,
-    scenes: Scenes,
+    requests: RequestCache,
     refusals: Refusals,
     /// Each session is copied before a step: one has failed that had no copy, and cost a restore. There may be more of its kind.
     copies: bool,
@@ -48,7 +48,7 @@ impl Evaluator {
         Ok(Self {
             agents: AgentTable::default(),
             bundles: BundleTable::default(),
-            scenes: Scenes::default(),
+            requests: RequestCache::default(),
             refusals: Refusals::new(bundles_topic),
             copies: false,
             is_starting: true,
@@ -271,7 +271,7 @@ impl Evaluator {
             limits: self.limits,
             agents_topic: &self.agents_topic,
             bundles_topic: &self.bundles_topic,
-            scenes: &self.scenes,
+            requests: &self.requests,
         };
         let step = kernel.step(session, event, origin).map_err(FailedStep::unchanged)?;
         for finding in &step.findings {

@@ -8,6 +8,7 @@ use std::sync::{LazyLock, OnceLock};
 use agentgov_enrichment::{Agent, Effect, Known, Scalar, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
+use cedar_policy::pst::{Clause, Expr, Var};
 use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression,
@@ -78,35 +79,55 @@ impl Act {
     }
 }
 
-/// Policies that apply, and those that could not be evaluated: by id, in order.
+/// The policies that apply, and those that erred: by id, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct AuthorizationOutcome {
     pub(crate) satisfied: Vec<String>,
     pub(crate) errors: Vec<(String, String)>,
 }
 
-/// Which attributes of the context policies read: the others need not be built.
+/// The attributes of the context that policies read. The others need not be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum RequiredAttributes {
     /// These, by name.
     Only(BTreeSet<String>),
     /// Any: a policy reads the context as a whole.
     All,
 }
 
-impl Wanted {
+impl RequiredAttributes {
     /// No attribute.
     pub(crate) const fn nothing() -> Self {
         Self::Only(BTreeSet::new())
     }
 
-    /// By what a policy says, in Cedar's JSON format.
-    pub(crate) fn of(policy: &serde_json::Value) -> Self {
-        let mut names = BTreeSet::new();
-        if collect(policy, &mut names) { Self::Only(names) } else { Self::All }
+    /// The attributes that clauses of a policy read.
+    pub(crate) fn of(clauses: &[Clause]) -> Self {
+        let mut required = Self::nothing();
+        for clause in clauses {
+            let (Clause::When(body) | Clause::Unless(body)) = clause;
+            required.add(&body.reduce(&Self::read_by, &Self::or, Self::nothing()));
+        }
+        required
     }
 
-    /// What either wants.
+    /// What an expression itself reads of the context, if it reads it.
+    fn read_by(expr: &Expr) -> Option<Self> {
+        let is_context = |expr: &Expr| matches!(expr, Expr::Var(Var::Context));
+        let attribute = |name: &str| Some(Self::Only(BTreeSet::from([name.to_owned()])));
+        match expr {
+            Expr::GetAttr { expr, attr } if is_context(expr) => attribute(attr),
+            Expr::HasAttr { expr, attrs } if is_context(expr) => attribute(attrs.first()),
+            _ => is_context(expr).then_some(Self::All),
+        }
+    }
+
+    fn or(mut self, other: Self) -> Self {
+        self.add(&other);
+        self
+    }
+
+    /// Adds the attributes of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
         match (&mut *self, other) {
             (Self::Only(names), Self::Only(more)) => names.extend(more.iter().cloned()),
@@ -133,35 +154,17 @@ impl Wanted {
     }
 }
 
-/// Collects the attributes of the context that are read by their names. False if it is read otherwise.
-fn collect(json: &serde_json::Value, names: &mut BTreeSet<String>) -> bool {
-    let is_context = |json: Option<&serde_json::Value>| {
-        json.and_then(|json| json.get("Var")).and_then(serde_json::Value::as_str) == Some("context")
-    };
-    match json {
-        serde_json::Value::Object(fields) => fields.iter().all(|(field, inner)| {
-            if (field == "." || field == "has") && is_context(inner.get("left")) {
-                let name = inner.get("attr").and_then(serde_json::Value::as_str);
-                return name.map(|name| names.insert(name.to_owned())).is_some();
-            }
-            !(field == "Var" && inner == "context") && collect(inner, names)
-        }),
-        serde_json::Value::Array(items) => items.iter().all(|item| collect(item, names)),
-        _ => true,
-    }
-}
-
-/// Principal, action and resource of a kind of question.
+/// Principal, action and resource of a kind of request, with their entities.
 #[derive(Debug)]
-pub(crate) struct Scene {
+pub(crate) struct RequestTemplate {
     principal: EntityUid,
     action: EntityUid,
     resource: EntityUid,
     pub(crate) entities: Entities,
-    grants: OnceLock<Answer>,
+    grants: OnceLock<AuthorizationOutcome>,
 }
 
-impl Scene {
+impl RequestTemplate {
     /// Of an agent that calls a tool of this `effect`.
     ///
     /// # Errors
@@ -191,55 +194,55 @@ impl Scene {
         Ok(Self { principal, action, resource, entities, grants: OnceLock::new() })
     }
 
-    /// What those grants say that read nothing but the scene: asked once.
+    /// The outcome of grants that read nothing of the context. It is evaluated once.
     ///
     /// # Errors
-    /// Those of `ask`.
+    /// Those of `authorize`.
     pub(crate) fn grants(
         &self,
-        ask: impl FnOnce() -> Result<Answer, InternalError>,
-    ) -> Result<Cow<'_, Answer>, InternalError> {
-        let answer = match self.grants.get() {
-            Some(answer) => answer,
+        authorize: impl FnOnce() -> Result<AuthorizationOutcome, InternalError>,
+    ) -> Result<Cow<'_, AuthorizationOutcome>, InternalError> {
+        let outcome = match self.grants.get() {
+            Some(outcome) => outcome,
             None => {
-                let answer = ask()?;
-                self.grants.get_or_init(|| answer)
+                let outcome = authorize()?;
+                self.grants.get_or_init(|| outcome)
             }
         };
-        Ok(Cow::Borrowed(answer))
+        Ok(Cow::Borrowed(outcome))
     }
 }
 
-/// What Cedar is asked.
+/// A request with its context.
 #[derive(Debug)]
-pub(crate) struct Question<'s> {
+pub(crate) struct AuthorizationRequest<'s> {
     pub(crate) request: Request,
-    pub(crate) scene: &'s Scene,
+    pub(crate) template: &'s RequestTemplate,
 }
 
-impl<'s> Question<'s> {
-    /// About `event`, with what is `wanted` of the context.
+impl<'s> AuthorizationRequest<'s> {
+    /// The request of `event`, with the attributes that are `required` of the context.
     ///
     /// # Errors
     /// If Cedar does not take a value. None is known that it would not.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
-        scene: &'s Scene,
+        template: &'s RequestTemplate,
         session: &Session,
         known: &Known,
-        wanted: &Wanted,
+        required: &RequiredAttributes,
     ) -> Result<Self, InternalError> {
-        let pairs = context(event, session, known, wanted)?;
+        let pairs = context(event, session, known, required)?;
         let context = Context::from_pairs(pairs).map_err(InternalError::new)?;
-        let Scene { principal, action, resource, .. } = scene;
+        let RequestTemplate { principal, action, resource, .. } = template;
         let request = Request::new(principal.clone(), action.clone(), resource.clone(), context, None)
             .map_err(InternalError::new)?;
-        Ok(Self { request, scene })
+        Ok(Self { request, template })
     }
 
-    /// Asks all policies of a set, which are of one effect.
-    pub(crate) fn ask(&self, policies: &PolicySet) -> Answer {
-        let response = Authorizer::new().is_authorized(&self.request, policies, &self.scene.entities);
+    /// Evaluates all policies of a set, which are of one effect.
+    pub(crate) fn authorize(&self, policies: &PolicySet) -> AuthorizationOutcome {
+        let response = Authorizer::new().is_authorized(&self.request, policies, &self.template.entities);
         let mut satisfied: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
         satisfied.sort();
         let mut errors: Vec<(String, String)> = response
@@ -251,7 +254,7 @@ impl<'s> Question<'s> {
             })
             .collect();
         errors.sort();
-        Answer { satisfied, errors }
+        AuthorizationOutcome { satisfied, errors }
     }
 }
 
@@ -265,17 +268,17 @@ fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, I
     Entity::new(principal, attributes, roles).map_err(InternalError::new)
 }
 
-/// Exactly what [`crate::schema::CONTEXT`] and the derived values declare, as far as it is wanted.
+/// Exactly what [`crate::schema::CONTEXT`] and the derived values declare, as far as it is required.
 fn context(
     event: &ActionEvent<'_>,
     session: &Session,
     known: &Known,
-    wanted: &Wanted,
+    required: &RequiredAttributes,
 ) -> Result<Vec<(String, RestrictedExpression)>, InternalError> {
     type Attribute = Result<Option<RestrictedExpression>, InternalError>;
     let mut pairs = Vec::new();
     let mut add = |name: &str, value: &dyn Fn() -> Attribute| -> Result<(), InternalError> {
-        if wanted.has(name) {
+        if required.has(name) {
             pairs.extend(value()?.map(|value| (name.to_owned(), value)));
         }
         Ok(())

@@ -7,7 +7,7 @@ use agentgov_enrichment::Effect;
 use agentgov_schemas::yaml::{self, Problem};
 
 use crate::bundle::Bundle;
-use crate::cedar::Wanted;
+use crate::cedar::RequiredAttributes;
 use crate::draft::{Draft, Parsed, Sources, TESTS_FOLDER, context_attributes};
 use crate::files::BundleFiles;
 use crate::names::{Mentions, NameKind, hint};
@@ -89,7 +89,7 @@ fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
 
 /// Cedar reports an attribute that is read and not declared, but not `context has …` of one, which is never true.
 fn unknown_attributes(draft: &Draft<'_>, parsed: &Parsed<'_>) -> Vec<Problem> {
-    let Wanted::Only(names) = context_attributes(&parsed.cedar) else { return Vec::new() };
+    let RequiredAttributes::Only(names) = context_attributes(&parsed.cedar) else { return Vec::new() };
     if !draft.tools.declared_whole {
         return Vec::new();
     }

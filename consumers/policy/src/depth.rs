@@ -209,13 +209,18 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use agentgov_schemas::bounds::STACK;
     use cedar_policy::Policy;
+    use cedar_policy::pst::Expr;
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
-    use serde_json::Value;
 
     use super::*;
+    use crate::index::static_template;
+    use crate::partial_eval::body;
+    use crate::rewrite::map_operands;
 
     fn depth(text: &str) -> usize {
         (0..).find(|most| deeper_than(text, *most).is_none()).unwrap()
@@ -256,24 +261,15 @@ mod tests {
         }
     }
 
-    /// Of the tree of a condition, as Cedar writes it as JSON: an operator is one level there.
-    fn depth_of_tree(json: &Value) -> usize {
-        match json {
-            Value::Object(fields) => {
-                let deepest = |fields: &serde_json::Map<String, Value>| {
-                    fields.values().map(depth_of_tree).max().unwrap_or(0)
-                };
-                let sides = ["left", "right", "arg", "if", "then", "else", "attr", "pattern"];
-                match fields.iter().next() {
-                    Some((leaf, _)) if ["Value", "Var", "Slot"].contains(&leaf.as_str()) => 0,
-                    Some((side, _)) if sides.contains(&side.as_str()) => deepest(fields),
-                    Some((record, Value::Object(elements))) if record == "Record" => 1 + deepest(elements),
-                    _ => 1 + deepest(fields),
-                }
-            }
-            Value::Array(items) => items.iter().map(depth_of_tree).max().unwrap_or(0),
-            _ => 0,
-        }
+    /// Depth of an expression: an operator is one level.
+    fn depth_of_tree(expr: &Arc<Expr>) -> usize {
+        let mut deepest = 0;
+        map_operands(expr, &mut |operand| {
+            deepest = deepest.max(depth_of_tree(operand));
+            Arc::clone(operand)
+        });
+        let is_leaf = matches!(**expr, Expr::Literal(_) | Expr::Var(_) | Expr::Slot(_));
+        deepest + usize::from(!is_leaf)
     }
 
     fn expression() -> impl Strategy<Value = String> {
@@ -307,9 +303,9 @@ mod tests {
                 let text = format!("permit (principal, action, resource) when {{ {expression} }};");
                 // Some of what is generated is no Cedar, e.g. `if` as an operand without brackets.
                 if let Ok(policy) = Policy::parse(None, &text) {
-                    let tree = policy.to_json().unwrap();
+                    let template = static_template(&policy).unwrap();
                     // One more for the bracket of the scope, and one for the condition's.
-                    let tree = 2 + depth_of_tree(&tree["conditions"][0]["body"]);
+                    let tree = 2 + depth_of_tree(body(&template.clauses()[0]));
                     prop_assert!(deeper_than(&text, tree - 1).is_some(), "{text}: {tree}");
                 }
                 Ok(())

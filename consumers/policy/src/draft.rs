@@ -10,9 +10,10 @@ use agentgov_schemas::yaml::{self, Problem};
 use cedar_policy::{Effect, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
 
 use crate::bundle::Bundle;
-use crate::cedar::Wanted;
+use crate::cedar::RequiredAttributes;
 use crate::depth::{self, MAX_DEPTH};
 use crate::files::BundleFiles;
+use crate::index::static_template;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::policy::Policy;
 use crate::schema::{self, SCHEMA_FILE};
@@ -155,8 +156,8 @@ impl<'f> Draft<'f> {
     /// True if a policy reads only attributes of the context that are declared.
     fn is_known(&self, policy: &cedar_policy::Policy) -> bool {
         match context_attributes(policy) {
-            Wanted::Only(names) => names.iter().all(|name| self.has_attribute(name)),
-            Wanted::All => false,
+            RequiredAttributes::Only(names) => names.iter().all(|name| self.has_attribute(name)),
+            RequiredAttributes::All => false,
         }
     }
 
@@ -175,8 +176,9 @@ impl<'f> Draft<'f> {
 }
 
 /// The attributes of the context that a policy reads.
-pub(crate) fn context_attributes(policy: &cedar_policy::Policy) -> Wanted {
-    policy.to_json().map_or(Wanted::All, |json| Wanted::of(&json))
+pub(crate) fn context_attributes(policy: &cedar_policy::Policy) -> RequiredAttributes {
+    static_template(policy)
+        .map_or(RequiredAttributes::All, |template| RequiredAttributes::of(template.clauses()))
 }
 
 /// What the file [`SCHEMA_FILE`]: for `agentgov policy check --write`.

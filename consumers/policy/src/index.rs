@@ -1,22 +1,23 @@
-//! Only policies that can match are evaluated: by action, resource and principal type, before Cedar sees them.
+//! The index of a bundle's policies: selects the candidates of a request by action, resource and principal type.
 //!
-//! A tool's effect is a matter of the bundle, so what a policy's scope says of action and resource is decided here, once,
-//! for every tool that the bundle names and for all others together, and so is what its conditions say of the tool's name;
-//! Cedar is not asked that again. The rest is Cedar's to decide.
+//! The effect of a tool is known when the bundle is compiled. So the index decides the constraints on action and resource, and
+//! comparisons with the tool's name in conditions, once for every tool that the bundle names and once for all others. Cedar
+//! evaluates the residual policies.
 //! Forbids and grants are separate sets: a forbid that applies, enforced or observed, must not hide whether a grant exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentgov_enrichment::{Effect, Tools};
+use cedar_policy::pst::{self, Clause, Template};
 use cedar_policy::{
     ActionConstraint, Effect as PolicyEffect, EntityUid, Policy, PolicySet, PrincipalConstraint,
     ResourceConstraint,
 };
 
-use crate::cedar::{self, Act, Wanted};
+use crate::cedar::{self, Act, RequiredAttributes};
 use crate::internal::InternalError;
-use crate::{membership, policy, specialise};
+use crate::{partial_eval, policy, rewrite};
 
 /// The policies that can match a kind of request.
 #[derive(Debug)]
@@ -25,14 +26,14 @@ pub(crate) struct Candidates {
     pub(crate) rules: PolicySet,
     /// Permits.
     pub(crate) grants: PolicySet,
-    /// What the rules read of the context.
-    pub(crate) wanted_by_rules: Wanted,
-    /// What the grants read of it.
-    pub(crate) wanted_by_grants: Wanted,
+    /// Attributes of the context that the rules read.
+    pub(crate) required_by_rules: RequiredAttributes,
+    /// Attributes of the context that the grants read.
+    pub(crate) required_by_grants: RequiredAttributes,
     /// Attributes read by the rules that make the verdict indeterminate if they err.
-    pub(crate) decisive: Wanted,
+    pub(crate) decisive: RequiredAttributes,
     /// Attributes read by each grant, by its id.
-    pub(crate) by_grant: Vec<(String, Wanted)>,
+    pub(crate) by_grant: Vec<(String, RequiredAttributes)>,
 }
 
 /// Candidates by action and tool.
@@ -49,10 +50,10 @@ impl Index {
         policies: impl Iterator<Item = &'p Policy>,
         tools: &Tools,
     ) -> Result<Self, InternalError> {
-        let policies: Vec<Scoped> = policies.map(Scoped::of).collect();
+        let policies: Vec<IndexedPolicy> = policies.map(IndexedPolicy::new).collect();
         let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
         // Tools with the same candidates share them.
-        let mut shared: BTreeMap<Vec<Chosen>, Arc<Candidates>> = BTreeMap::new();
+        let mut shared: BTreeMap<Vec<CandidateRef>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
             let effect = tool.map_or_else(|| tools.default_effect(), |tool| tools.effect(tool));
             let mut of_act = |by_resource: &ByResource<'_>| {
@@ -60,12 +61,13 @@ impl Index {
                 if let Some(shared) = shared.get(&chosen) {
                     return Ok(Arc::clone(shared));
                 }
-                let asked = chosen
+                let residuals = chosen
                     .iter()
-                    .map(|chosen| policies.get(chosen.position)?.asked.get(chosen.variant))
+                    .map(|chosen| policies.get(chosen.position)?.residuals.policies.get(chosen.residual))
                     .collect::<Option<Vec<_>>>();
-                let asked = asked.ok_or_else(|| InternalError::new("a policy is not in the index"))?;
-                let candidates = Arc::new(Candidates::new(asked)?);
+                let residuals =
+                    residuals.ok_or_else(|| InternalError::new("a policy is not in the index"))?;
+                let candidates = Arc::new(Candidates::new(residuals)?);
                 shared.insert(chosen, Arc::clone(&candidates));
                 Ok(candidates)
             };
@@ -79,7 +81,7 @@ impl Index {
         Ok(Self { others, tools: tools.collect::<Result<_, InternalError>>()? })
     }
 
-    /// Those of a call of `tool`.
+    /// Returns the candidates of a call of `tool`.
     pub(crate) fn candidates(&self, act: Act, tool: &str) -> &Candidates {
         let [invoked, retried] = self.tools.get(tool).unwrap_or(&self.others);
         match act {
@@ -92,110 +94,135 @@ impl Index {
 impl Candidates {
     /// Returns true if a grant reads one of these attributes.
     pub(crate) fn grant_reads(&self, id: &str, names: &BTreeSet<String>) -> bool {
-        self.by_grant.iter().any(|(grant, wanted)| grant == id && wanted.has_any(names))
+        self.by_grant.iter().any(|(grant, required)| grant == id && required.has_any(names))
     }
 
-    fn new<'p>(policies: impl IntoIterator<Item = &'p Asked>) -> Result<Self, InternalError> {
+    fn new<'p>(policies: impl IntoIterator<Item = &'p ResidualPolicy>) -> Result<Self, InternalError> {
         let mut candidates = Self {
             rules: PolicySet::new(),
             grants: PolicySet::new(),
-            wanted_by_rules: Wanted::nothing(),
-            wanted_by_grants: Wanted::nothing(),
-            decisive: Wanted::nothing(),
+            required_by_rules: RequiredAttributes::nothing(),
+            required_by_grants: RequiredAttributes::nothing(),
+            decisive: RequiredAttributes::nothing(),
             by_grant: Vec::new(),
         };
-        for asked in policies {
-            if policy::decides_or_errs(&asked.policy) {
-                candidates.decisive.add(&asked.wanted);
+        for ResidualPolicy { policy, required } in policies {
+            if policy::decides_or_errs(policy) {
+                candidates.decisive.add(required);
             }
-            let (set, wanted) = match asked.policy.effect() {
-                PolicyEffect::Forbid => (&mut candidates.rules, &mut candidates.wanted_by_rules),
+            let (set, all_required) = match policy.effect() {
+                PolicyEffect::Forbid => (&mut candidates.rules, &mut candidates.required_by_rules),
                 PolicyEffect::Permit => {
-                    candidates.by_grant.push((asked.policy.id().to_string(), asked.wanted.clone()));
-                    (&mut candidates.grants, &mut candidates.wanted_by_grants)
+                    candidates.by_grant.push((policy.id().to_string(), required.clone()));
+                    (&mut candidates.grants, &mut candidates.required_by_grants)
                 }
             };
-            wanted.add(&asked.wanted);
-            set.add(asked.policy.clone()).map_err(InternalError::new)?;
+            all_required.add(required);
+            set.add(policy.clone()).map_err(InternalError::new)?;
         }
         Ok(candidates)
     }
 }
 
-/// A policy, and what was read of it once for all tools.
-struct Scoped {
+/// A policy with its scope, and its residuals.
+struct IndexedPolicy {
     action: ActionConstraint,
     resources: Resources,
-    /// As it is asked of different tools.
-    asked: Vec<Asked>,
-    /// Which of them it is, of each tool that its conditions name. None: of that tool it need not be asked.
+    residuals: Residuals,
+}
+
+/// The residuals of a policy.
+struct Residuals {
+    policies: Vec<ResidualPolicy>,
+    /// Position of the residual for each tool that the conditions name. None: the policy cannot apply to the tool.
     named: BTreeMap<String, Option<usize>>,
-    /// Which of them it is, of all other tools.
+    /// That for all other tools.
     others: Option<usize>,
 }
 
-/// A policy as it is asked, and what it reads of the context.
+/// The part of a policy that Cedar evaluates, and the attributes of the context that it reads.
 #[derive(Debug)]
-struct Asked {
+struct ResidualPolicy {
     policy: Policy,
-    wanted: Wanted,
+    required: RequiredAttributes,
 }
 
-impl Scoped {
-    fn of(policy: &Policy) -> Self {
+impl IndexedPolicy {
+    fn new(policy: &Policy) -> Self {
         let resources = if principal_can_match(&policy.principal_constraint()) {
             Resources::of(&policy.resource_constraint())
         } else {
             Resources::None
         };
-        let action = policy.action_constraint();
-        let (mut asked, mut named, mut others) = (Vec::new(), BTreeMap::new(), Some(0));
-        let Ok(json) = policy.to_json() else {
-            asked.push(Asked { policy: policy.clone(), wanted: Wanted::All });
-            return Self { action, resources, asked, named, others };
+        let residuals = Residuals::of(policy);
+        Self { action: policy.action_constraint(), resources, residuals }
+    }
+}
+
+impl Residuals {
+    fn of(policy: &Policy) -> Self {
+        // Cedar evaluates a policy that cannot be read as a tree, which is right, too.
+        let Some(template) = static_template(policy) else { return Self::one(ResidualPolicy::whole(policy)) };
+        let clauses = template.clauses();
+        let Some(names) = partial_eval::named_tools(clauses) else {
+            return Self::one(ResidualPolicy::new(policy, &template, clauses));
         };
-        let Some(names) = specialise::named(&json) else {
-            asked.push(Asked::of(policy, json));
-            return Self { action, resources, asked, named, others };
-        };
-        let mut decided = Vec::new();
-        let mut variant = |tool: Option<&str>| {
-            let json = specialise::decide(&json, tool)?;
-            // Most tools that a policy names are one to it.
-            Some(decided.iter().position(|known| *known == json).unwrap_or_else(|| {
-                asked.push(Asked::of(policy, json.clone()));
-                decided.push(json);
-                decided.len() - 1
+        let (mut policies, mut known): (Vec<ResidualPolicy>, Vec<Vec<Clause>>) = (Vec::new(), Vec::new());
+        let mut residual = |tool: Option<&str>| {
+            let clauses = partial_eval::residual(clauses, tool)?;
+            // Most tools that a policy names have one residual.
+            Some(known.iter().position(|known| *known == clauses).unwrap_or_else(|| {
+                policies.push(ResidualPolicy::new(policy, &template, &clauses));
+                known.push(clauses);
+                known.len() - 1
             }))
         };
-        others = variant(None);
-        for name in names {
-            let variant = variant(Some(&name));
-            named.insert(name, variant);
-        }
-        Self { action, resources, asked, named, others }
+        let others = residual(None);
+        let named = names.into_iter().map(|name| {
+            let residual = residual(Some(&name));
+            (name, residual)
+        });
+        Self { named: named.collect(), others, policies }
+    }
+
+    /// The same for every tool.
+    fn one(policy: ResidualPolicy) -> Self {
+        Self { policies: vec![policy], named: BTreeMap::new(), others: Some(0) }
     }
 }
 
-impl Asked {
-    /// `json` is what is left of `policy` to be asked.
-    fn of(policy: &Policy, mut json: serde_json::Value) -> Self {
-        let wanted = Wanted::of(&json);
-        membership::compare(&mut json);
-        leave_out_what_is_decided(&mut json);
-        match Policy::from_json(Some(policy.id().clone()), json) {
-            Ok(cheaper) => Self { policy: cheaper, wanted },
-            Err(_) => Self { policy: policy.clone(), wanted: Wanted::All },
-        }
+impl ResidualPolicy {
+    fn whole(policy: &Policy) -> Self {
+        Self { policy: policy.clone(), required: RequiredAttributes::All }
+    }
+
+    /// `clauses` are what is left of those of `template`, which is `policy`. The index has matched action and resource already,
+    /// and the scope has no other effect.
+    fn new(policy: &Policy, template: &Template, clauses: &[Clause]) -> Self {
+        let expanded = clauses.iter().map(|clause| match clause {
+            Clause::When(body) => Clause::When(rewrite::expand_contains(body)),
+            Clause::Unless(body) => Clause::Unless(rewrite::expand_contains(body)),
+        });
+        let mut residual = template.clone();
+        residual.action = pst::ActionConstraint::Any;
+        residual.resource = pst::ResourceConstraint::Any;
+        let built = residual.try_with_clauses(expanded).ok().and_then(|template| {
+            let policy = pst::StaticPolicy::try_from(template).ok()?;
+            Policy::from_pst(policy.into()).ok()
+        });
+        // Cedar evaluates the whole policy instead, with the same outcome.
+        built.map_or_else(
+            || Self::whole(policy),
+            |policy| Self { policy, required: RequiredAttributes::of(clauses) },
+        )
     }
 }
 
-/// A policy is asked of actions and tools only that its scope matches, and what it says of them has no other effect.
-fn leave_out_what_is_decided(policy: &mut serde_json::Value) {
-    for part in ["action", "resource"] {
-        if let Some(constraint) = policy.get_mut(part) {
-            *constraint = serde_json::json!({ "op": "All" });
-        }
+/// The syntax tree of a policy that is no link of a template.
+pub(crate) fn static_template(policy: &Policy) -> Option<Template> {
+    match policy.to_pst().ok()? {
+        pst::Policy::Static(policy) => Some(policy.body().clone()),
+        pst::Policy::Linked(_) => None,
     }
 }
 
@@ -228,18 +255,18 @@ impl Resources {
     }
 }
 
-/// A policy by its position, and which of the ways in which it is asked.
+/// A policy and one of its residuals, by their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Chosen {
+struct CandidateRef {
     position: usize,
-    variant: usize,
+    residual: usize,
 }
 
-/// What is different of a tool.
+/// The residual of a policy for one tool, in place of that for the others.
 struct Exception {
     position: usize,
-    /// As it is asked of the tool, if at all.
-    variant: Option<usize>,
+    /// None: the policy cannot apply to the tool.
+    residual: Option<usize>,
     /// Only if this is the tool's effect.
     effect: Option<Effect>,
 }
@@ -247,36 +274,37 @@ struct Exception {
 /// The policies whose scope matches an action, by the tools that it matches.
 #[derive(Default)]
 struct ByResource<'p> {
-    all: Vec<Chosen>,
-    effects: BTreeMap<&'static str, Vec<Chosen>>,
+    all: Vec<CandidateRef>,
+    effects: BTreeMap<&'static str, Vec<CandidateRef>>,
     tools: BTreeMap<&'p str, Vec<Exception>>,
 }
 
 impl<'p> ByResource<'p> {
-    fn of(policies: &'p [Scoped], act: Act) -> Self {
+    fn of(policies: &'p [IndexedPolicy], act: Act) -> Self {
         let mut by_resource = Self::default();
-        let matching = policies.iter().enumerate().filter(|(_, scoped)| action_matches(&scoped.action, act));
-        for (position, scoped) in matching {
-            let others = scoped.others.map(|variant| Chosen { position, variant });
-            let effect = match &scoped.resources {
+        let matching = policies.iter().enumerate().filter(|(_, policy)| action_matches(&policy.action, act));
+        for (position, policy) in matching {
+            let Residuals { named, others, .. } = &policy.residuals;
+            let of_others = others.map(|residual| CandidateRef { position, residual });
+            let effect = match &policy.resources {
                 Resources::All => {
-                    by_resource.all.extend(others);
+                    by_resource.all.extend(of_others);
                     None
                 }
                 Resources::Effect(effect) => {
-                    by_resource.effects.entry(effect.as_str()).or_default().extend(others);
+                    by_resource.effects.entry(effect.as_str()).or_default().extend(of_others);
                     Some(*effect)
                 }
                 Resources::Tool(name) => {
-                    let variant = scoped.named.get(name).copied().unwrap_or(scoped.others);
-                    let exception = Exception { position, variant, effect: None };
+                    let residual = named.get(name).copied().unwrap_or(*others);
+                    let exception = Exception { position, residual, effect: None };
                     by_resource.tools.entry(name).or_default().push(exception);
                     continue;
                 }
                 Resources::None => continue,
             };
-            for (name, variant) in &scoped.named {
-                let exception = Exception { position, variant: *variant, effect };
+            for (name, residual) in named {
+                let exception = Exception { position, residual: *residual, effect };
                 by_resource.tools.entry(name).or_default().push(exception);
             }
         }
@@ -284,18 +312,18 @@ impl<'p> ByResource<'p> {
     }
 
     /// In the order of their positions. `tool` is `None` for those that no policy and no entry of tools.yaml names.
-    fn chosen(&self, tool: Option<&str>, effect: Effect) -> Vec<Chosen> {
+    fn chosen(&self, tool: Option<&str>, effect: Effect) -> Vec<CandidateRef> {
         let of_effect = self.effects.get(effect.as_str()).into_iter().flatten();
         let mut chosen: BTreeMap<usize, usize> =
-            self.all.iter().chain(of_effect).map(|chosen| (chosen.position, chosen.variant)).collect();
+            self.all.iter().chain(of_effect).map(|chosen| (chosen.position, chosen.residual)).collect();
         let exceptions = tool.and_then(|tool| self.tools.get(tool)).into_iter().flatten();
         for exception in exceptions.filter(|e| e.effect.is_none_or(|only| only == effect)) {
-            match exception.variant {
-                Some(variant) => chosen.insert(exception.position, variant),
+            match exception.residual {
+                Some(residual) => chosen.insert(exception.position, residual),
                 None => chosen.remove(&exception.position),
             };
         }
-        chosen.into_iter().map(|(position, variant)| Chosen { position, variant }).collect()
+        chosen.into_iter().map(|(position, residual)| CandidateRef { position, residual }).collect()
     }
 }
 
@@ -324,7 +352,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cedar::{Answer, Question, Scene};
+    use crate::cedar::{AuthorizationOutcome, AuthorizationRequest, RequestTemplate};
 
     const TOOLS: &str = "
 default: { effect: external }
@@ -380,6 +408,10 @@ tools:
         "context has n && context.n > 1",
         "context has n && context.n == 2",
         "context.n == 2 || true",
+        "context has n.s || context.n > 1",
+        "resource is Tool && context has s.x",
+        "-context.n < 0 && principal is Agent in Role::\"clerk\"",
+        "{\"n\": context.n}.n == 2 || [context.n].containsAny([1, 2])",
         "true || context.n > 1",
         "context has s && context.s like \"a*\"",
         "context.s == \"a\"",
@@ -468,7 +500,7 @@ tools:
         ]
     }
 
-    fn union(answers: [Answer; 2]) -> (Vec<String>, Vec<(String, String)>) {
+    fn union(answers: [AuthorizationOutcome; 2]) -> (Vec<String>, Vec<(String, String)>) {
         let [mut a, b] = answers;
         a.satisfied.extend(b.satisfied);
         a.errors.extend(b.errors);
@@ -533,24 +565,24 @@ tools:
             let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             let known = Known { derived, ..Known::default() };
             let agent = registered.then_some(&agent);
-            let scene = Scene::new(&event, tools.effect(tool), agent).unwrap();
+            let scene = RequestTemplate::new(&event, tools.effect(tool), agent).unwrap();
             let session = Session::new();
-            let asked = |wanted: &Wanted| Question::new(&event, &scene, &session, &known, wanted).unwrap();
+            let asked = |wanted: &RequiredAttributes| AuthorizationRequest::new(&event, &scene, &session, &known, wanted).unwrap();
             let candidates = index.candidates(Act::of(&event), tool);
-            let question = asked(&Wanted::All);
+            let question = asked(&RequiredAttributes::All);
             for (policies, wanted) in [
-                (&candidates.rules, &candidates.wanted_by_rules),
-                (&candidates.grants, &candidates.wanted_by_grants),
+                (&candidates.rules, &candidates.required_by_rules),
+                (&candidates.grants, &candidates.required_by_grants),
             ] {
-                let (whole, sliced) = (question.ask(policies), asked(wanted).ask(policies));
+                let (whole, sliced) = (question.authorize(policies), asked(wanted).authorize(policies));
                 prop_assert_eq!(&whole.satisfied, &sliced.satisfied);
                 // The messages list what is there.
-                let ids = |answer: &Answer| answer.errors.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+                let ids = |answer: &AuthorizationOutcome| answer.errors.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
                 prop_assert_eq!(ids(&whole), ids(&sliced));
             }
 
-            let rules = question.ask(&candidates.rules);
-            let grants = question.ask(&candidates.grants);
+            let rules = question.authorize(&candidates.rules);
+            let grants = question.authorize(&candidates.grants);
             let plain = Authorizer::new().is_authorized(
                 &question.request,
                 &PolicySet::from_policies(all.clone()).unwrap(),
@@ -564,7 +596,7 @@ tools:
 
             // The same, policy by policy: also those that Cedar's one set does not name.
             let of = |effect| PolicySet::from_policies(all.iter().filter(|p| p.effect() == effect).cloned()).unwrap();
-            let whole = [question.ask(&of(PolicyEffect::Forbid)), question.ask(&of(PolicyEffect::Permit))];
+            let whole = [question.authorize(&of(PolicyEffect::Forbid)), question.authorize(&of(PolicyEffect::Permit))];
             prop_assert_eq!(union([rules, grants]), union(whole.clone()));
 
             // Each policy whose outcome changes with the value reads the value.
@@ -572,20 +604,20 @@ tools:
             derived.remove("n");
             derived.extend(other.map(|value| ("n".to_owned(), value)));
             let known = Known { derived, ..Known::default() };
-            let question = Question::new(&event, &scene, &session, &known, &Wanted::All).unwrap();
+            let question = AuthorizationRequest::new(&event, &scene, &session, &known, &RequiredAttributes::All).unwrap();
             let names = BTreeSet::from(["n".to_owned()]);
-            let differ = |of_one: &Answer, of_other: &Answer| -> BTreeSet<String> {
-                let ids = |answer: &Answer| -> BTreeSet<String> {
+            let differ = |of_one: &AuthorizationOutcome, of_other: &AuthorizationOutcome| -> BTreeSet<String> {
+                let ids = |answer: &AuthorizationOutcome| -> BTreeSet<String> {
                     let errors = answer.errors.iter().map(|(id, _)| format!("{id}!"));
                     answer.satisfied.iter().cloned().chain(errors).collect()
                 };
                 ids(of_one).symmetric_difference(&ids(of_other)).map(|id| id.trim_end_matches('!').to_owned()).collect()
             };
             let [rules, grants] = whole;
-            if !differ(&rules, &question.ask(&of(PolicyEffect::Forbid))).is_empty() {
+            if !differ(&rules, &question.authorize(&of(PolicyEffect::Forbid))).is_empty() {
                 prop_assert!(candidates.decisive.has_any(&names));
             }
-            for id in differ(&grants, &question.ask(&of(PolicyEffect::Permit))) {
+            for id in differ(&grants, &question.authorize(&of(PolicyEffect::Permit))) {
                 prop_assert!(candidates.grant_reads(&id, &names), "{}", id);
             }
         }

@@ -18,7 +18,7 @@ use crate::policy::{Kind, Policy};
 
 /// What the policies say of one action. [`Judgement::verdict`] gives the record.
 #[derive(Clone, Debug)]
-pub struct Judgement {
+pub struct Judgement<'k> {
     /// What is decided.
     pub decision: Decision,
     /// Why.
@@ -34,7 +34,7 @@ pub struct Judgement {
     /// Every error met while judging.
     pub errors: Vec<Finding>,
     /// Governance topics, and the first offset of each that was not yet folded.
-    pub tables: Vec<(String, i64)>,
+    pub tables: [(&'k str, i64); 2],
     /// What was known, as canonical JSON.
     pub known: String,
     /// Of a duplicate: the highest sequence of its source that was seen before it.
@@ -45,7 +45,7 @@ pub struct Judgement {
     pub findings: Vec<RecordFinding>,
 }
 
-impl Judgement {
+impl Judgement<'_> {
     /// The record of the judgement of `event`, which stands at `origin`.
     pub fn verdict<'v>(&'v self, event: &'v ActionEvent<'v>, origin: &'v Origin<'v>) -> Verdict<'v> {
         Verdict {

@@ -11,11 +11,13 @@ use agentgov_schemas::verdict::{Decision, ErrorCode, Mode, Origin, Reason, Recor
 use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
-use crate::cedar::{Act, Answer, Question, Scene, TIME, Wanted, is_datetime};
+use crate::cedar::{
+    Act, AuthorizationOutcome, AuthorizationRequest, RequestTemplate, RequiredAttributes, TIME, is_datetime,
+};
 use crate::internal::InternalError;
 use crate::judgement::{Judgement, known_json};
 use crate::policy::{Kind, OnError, Policy};
-use crate::scenes::Scenes;
+use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
 /// What judging needs beside the event and its session.
@@ -31,22 +33,22 @@ pub struct Kernel<'a> {
     pub agents_topic: &'a str,
     /// The topic that `bundles` was folded from, for the verdict.
     pub bundles_topic: &'a str,
-    /// What it keeps from event to event.
-    pub scenes: &'a Scenes,
+    /// Requests kept from event to event.
+    pub requests: &'a RequestCache,
 }
 
 /// What became of one event.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct Step<'k> {
     /// The verdict of a judged type.
-    pub verdict: Option<Judgement>,
+    pub verdict: Option<Judgement<'k>>,
     /// What the changelog must be told, in order. None of a duplicate.
     pub changes: Vec<Change>,
     /// Errors of tools.yaml's expressions about what a result states: no verdict tells them.
     pub findings: Vec<Finding>,
 }
 
-impl Kernel<'_> {
+impl<'k> Kernel<'k> {
     /// Takes one event into its session, and judges it by what the session knew before. `origin` is where it stands. The
     /// caller has replaced a session that is expired (see [`Session::is_expired`]).
     ///
@@ -57,7 +59,7 @@ impl Kernel<'_> {
         session: &mut Session,
         event: &ActionEvent<'_>,
         origin: &Origin<'_>,
-    ) -> Result<Step, InternalError> {
+    ) -> Result<Step<'k>, InternalError> {
         let judged = event.is_judged();
         let look = session.look(event);
         let wrong = || odd_call(event).into_iter().chain(look.findings.iter().copied()).collect();
@@ -75,7 +77,7 @@ impl Kernel<'_> {
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
     }
 
-    fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement {
+    fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement<'k> {
         Judgement {
             call_index: None,
             known: "{}".to_owned(),
@@ -89,7 +91,7 @@ impl Kernel<'_> {
         bundle: Option<&Arc<Bundle>>,
         session: &Session,
         event: &ActionEvent<'_>,
-    ) -> Result<Judgement, InternalError> {
+    ) -> Result<Judgement<'k>, InternalError> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
         let call_index = Some(session.index_of(event));
         let Some(bundle) = bundle else {
@@ -104,9 +106,9 @@ impl Kernel<'_> {
         if !is_datetime(event.occurred_at.0) {
             known.erred.insert(TIME.to_owned());
         }
-        let scene = self.scenes.of(event, bundle, agent, self.agents.next_offset())?;
-        let outcome = evaluate(bundle, session, event, agent, &known, &scene)?;
-        let mut errors = known.findings.clone();
+        let template = self.requests.of(event, bundle, agent, self.agents.next_offset())?;
+        let outcome = evaluate(bundle, session, event, agent, &known, &template)?;
+        let mut errors = std::mem::take(&mut known.findings);
         errors.extend(outcome.errors);
         Ok(Judgement {
             call_index,
@@ -119,7 +121,7 @@ impl Kernel<'_> {
         })
     }
 
-    fn judgement(&self, session: &Session, decision: Decision, reason: Reason) -> Judgement {
+    fn judgement(&self, session: &Session, decision: Decision, reason: Reason) -> Judgement<'k> {
         Judgement {
             decision,
             reason,
@@ -128,9 +130,9 @@ impl Kernel<'_> {
             violations: Vec::new(),
             bundle: None,
             errors: Vec::new(),
-            tables: vec![
-                (self.agents_topic.to_owned(), self.agents.next_offset()),
-                (self.bundles_topic.to_owned(), self.bundles.next_offset()),
+            tables: [
+                (self.agents_topic, self.agents.next_offset()),
+                (self.bundles_topic, self.bundles.next_offset()),
             ],
             known: String::new(),
             last_sequence: None,
@@ -164,31 +166,37 @@ fn evaluate(
     event: &ActionEvent<'_>,
     agent: Option<&Agent>,
     known: &Known,
-    scene: &Scene,
+    template: &RequestTemplate,
 ) -> Result<Outcome, InternalError> {
     // A call that names no tool is judged as one of no listed tool, and never allowed.
     let tool = event.tool.as_ref().map_or("", |tool| tool.name);
     let candidates = bundle.index().candidates(Act::of(event), tool);
     // Only an active agent has grants.
     let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
-    let ask = |policies: &PolicySet, wanted: &Wanted| {
+    let authorize = |policies: &PolicySet, required: &RequiredAttributes| {
         if policies.is_empty() {
-            return Ok(Answer::default());
+            return Ok(AuthorizationOutcome::default());
         }
-        let answer = Question::new(event, scene, session, known, wanted)?.ask(policies);
-        if answer.errors.is_empty() {
-            return Ok(answer);
+        let outcome =
+            AuthorizationRequest::new(event, template, session, known, required)?.authorize(policies);
+        if outcome.errors.is_empty() {
+            return Ok(outcome);
         }
-        // What Cedar says of an attribute that is not there names those that are.
-        Question::new(event, scene, session, known, &Wanted::All).map(|question| question.ask(policies))
+        // Cedar's message about a missing attribute names those that are there: with all of them it is the same as for any index.
+        AuthorizationRequest::new(event, template, session, known, &RequiredAttributes::All)
+            .map(|request| request.authorize(policies))
     };
-    let rules = ask(&candidates.rules, &candidates.wanted_by_rules)?;
+    let rules = authorize(&candidates.rules, &candidates.required_by_rules)?;
     let grants = if active {
-        let ask = || ask(&candidates.grants, &candidates.wanted_by_grants);
-        // What reads nothing of the context says the same of each question of its kind.
-        if candidates.wanted_by_grants.is_nothing() { scene.grants(ask)? } else { Cow::Owned(ask()?) }
+        let authorize = || authorize(&candidates.grants, &candidates.required_by_grants);
+        // Grants that read nothing of the context have one outcome for each request of the template.
+        if candidates.required_by_grants.is_nothing() {
+            template.grants(authorize)?
+        } else {
+            Cow::Owned(authorize()?)
+        }
     } else {
-        Cow::Owned(Answer::default())
+        Cow::Owned(AuthorizationOutcome::default())
     };
     // A rule without its entry would not count, and what it forbids would be allowed.
     let policies = |ids: &[String]| {
@@ -216,8 +224,8 @@ fn evaluate(
         .map(|(id, message)| Finding::new(ErrorCode::PolicyError, id, message.clone()))
         .collect();
     // The derived values that erred have findings already.
-    let asked = [&candidates.wanted_by_rules, &candidates.wanted_by_grants];
-    if known.erred.contains(TIME) && asked.iter().any(|wanted| wanted.has(TIME)) {
+    let required = [&candidates.required_by_rules, &candidates.required_by_grants];
+    if known.erred.contains(TIME) && required.iter().any(|required| required.has(TIME)) {
         let message = "expected an `occurred_at` of the years 1 to 9999, found another";
         errors.push(Finding::new(ErrorCode::DerivedError, TIME, message));
     }
@@ -315,7 +323,7 @@ mod tests {
                 limits: SessionLimits { ttl: Span(Duration::MAX), max_facts: 9, max_bytes: 999 },
                 agents_topic: "agents",
                 bundles_topic: "bundles",
-                scenes: &Scenes::default(),
+                requests: &RequestCache::default(),
             };
             let mut session = Session::new();
             let before = session.header().events;

@@ -13,7 +13,7 @@
 //!
 //! - [`BundleFiles`]: a bundle as files; [`Bundle`]: compiled, or every [`Problem`] of it at once
 //! - [`BundleTable`]: the bundles that were pushed, folded from their topic
-//! - [`Kernel`], [`Step`], [`Judgement`]: judging; [`Scenes`]: what it keeps from event to event, and what decides nothing
+//! - [`Kernel`], [`Step`], [`Judgement`]: judging; [`RequestCache`]: requests kept from event to event, which changes no verdict
 //! - [`check`]: what an author sees of a bundle: the mistakes of its tests as well, and names that are probably mistakes
 //! - [`testing`]: a bundle's own tests
 
@@ -28,13 +28,13 @@ mod internal;
 mod judgement;
 mod kernel;
 mod manifest;
-mod membership;
 mod names;
+mod partial_eval;
 mod policy;
-mod scenes;
+mod request_cache;
+mod rewrite;
 mod schema;
 mod source;
-mod specialise;
 mod table;
 pub mod testing;
 
@@ -47,6 +47,6 @@ pub use internal::InternalError;
 pub use judgement::Judgement;
 pub use kernel::{Kernel, Step};
 pub use policy::{Kind, OnError, Policy};
-pub use scenes::Scenes;
+pub use request_cache::RequestCache;
 pub use schema::SCHEMA_FILE;
 pub use table::{BundleTable, Folded, Refused, Settled};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{
-    Bundle, BundleFiles, BundleTable, Folded, Judgement, Kernel, Problem, Scenes, generated_schema,
+    Bundle, BundleFiles, BundleTable, Folded, Judgement, Kernel, Problem, RequestCache, generated_schema,
 };
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
@@ -84,9 +84,10 @@ fn call<'a>(name: &'a str, arguments: &'a str) -> Told<'a> {
     Told { kind: "tool.invoked", tool: Some(tool), ..Told::default() }
 }
 
-fn judge(policies: &str, state: Option<&str>, told: Told<'_>) -> Judgement {
-    let (agents, bundles) = (agents(state), table(policies));
-    Replay::new(kernel(&agents, &bundles)).tell(told).unwrap()
+fn judge(policies: &str, state: Option<&str>, told: Told<'_>) -> Judgement<'static> {
+    // One a verdict; tests are short.
+    let (agents, bundles) = (Box::leak(Box::new(agents(state))), Box::leak(Box::new(table(policies))));
+    Replay::new(kernel(agents, bundles)).tell(told).unwrap()
 }
 
 fn ids(policies: &[Arc<agentgov_policy::Policy>]) -> Vec<&str> {
@@ -503,7 +504,7 @@ fn a_verdict_says_what_was_known_and_no_more() {
         judged.known,
         r#"{"agent":{"owner":"us","roles":["clerk"],"state":"active"},"derived":{"known":true,"n":7,"names":["a","b"]},"facts":[{"key":"A2","kind":"thing","offset":2}],"session":{"events":3,"started_at":1715785200000000,"tool_calls":0}}"#
     );
-    assert_eq!(judged.tables, [("agents".to_owned(), 12), ("bundles".to_owned(), 0)]);
+    assert_eq!(judged.tables, [("agents", 12), ("bundles", 0)]);
     support::with_event(call("change", "{}"), 9, |event, origin| {
         assert_eq!(judged.verdict(event, origin).known_digest, Digest::of(judged.known.as_bytes()));
     });
@@ -541,12 +542,12 @@ fn what_is_kept_between_questions_decides_nothing() {
         when { resource != Tool::\"look\" && context has n && context.n > 1 };",
     );
     let mut agents = AgentTable::default();
-    let kept = Scenes::default();
+    let kept = RequestCache::default();
     for (offset, role, answers) in
         [(11, "clerk", [Allow, Deny, Deny, Deny]), (12, "boss", [Deny, Allow, Deny, Deny])]
     {
         agents.fold(&agent(role), offset);
-        let mut replay = Replay::new(Kernel { scenes: &kept, ..kernel(&agents, &bundles) });
+        let mut replay = Replay::new(Kernel { requests: &kept, ..kernel(&agents, &bundles) });
         // Asked again, what was asked before is kept.
         for round in 0..2 {
             let asked =

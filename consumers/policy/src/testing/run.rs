@@ -20,7 +20,7 @@ use crate::files::BundleFiles;
 use crate::judgement::Judgement;
 use crate::kernel::Kernel;
 use crate::policy::Kind;
-use crate::scenes::Scenes;
+use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
 const TENANT: &str = "tests";
@@ -41,8 +41,8 @@ pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
             Ok((file, start)) => {
                 for test in &file.tests {
                     let agents = registry(test.value.agent.as_ref().unwrap_or(&file.agent));
-                    let scenes = Scenes::default();
-                    let mut runner = Runner::new(bundle, (&bundles, &agents, &scenes), path, start);
+                    let requests = RequestCache::default();
+                    let mut runner = Runner::new(bundle, (&bundles, &agents, &requests), path, start);
                     runner.test(&test.value);
                     violated.append(&mut runner.violated);
                     report.cases.push(Case {
@@ -125,7 +125,7 @@ struct Told<'t> {
 impl<'a> Runner<'a> {
     fn new(
         bundle: &'a Bundle,
-        (bundles, agents, scenes): (&'a BundleTable, &'a AgentTable, &'a Scenes),
+        (bundles, agents, requests): (&'a BundleTable, &'a AgentTable, &'a RequestCache),
         path: &'a str,
         start: Micros,
     ) -> Self {
@@ -138,7 +138,7 @@ impl<'a> Runner<'a> {
                 limits,
                 agents_topic: "agents",
                 bundles_topic: "bundles",
-                scenes,
+                requests,
             },
             environment: bundle.environments().first().map_or("", String::as_str),
             path,
@@ -170,7 +170,7 @@ impl<'a> Runner<'a> {
     }
 
     /// A second later, from the one source of the test.
-    fn tell(&mut self, kind: &str, told: Told<'_>) -> Option<Judgement> {
+    fn tell(&mut self, kind: &str, told: Told<'_>) -> Option<Judgement<'a>> {
         let event = ActionEvent {
             event_id: "",
             r#type: kind,
@@ -238,7 +238,7 @@ impl<'a> Runner<'a> {
         self.tell(catalogue::TOOL_RESPONSE_RECEIVED, Told { result: Some(result), ..Told::default() });
     }
 
-    fn compare(&mut self, step: &Step, tool: &Spanned<String>, verdict: &Judgement) {
+    fn compare(&mut self, step: &Step, tool: &Spanned<String>, verdict: &Judgement<'_>) {
         let found: BTreeSet<&str> = verdict.violations.iter().map(|policy| policy.id.as_str()).collect();
         self.violated.extend(found.iter().map(|id| (*id).to_owned()));
         let entries = step.expect.as_ref().map(|expect| expect.value.as_slice()).unwrap_or_default();

@@ -103,7 +103,7 @@ impl<'k> Replay<'k> {
     }
 
     /// The next event of the session.
-    pub fn tell(&mut self, told: Told<'_>) -> Option<Judgement> {
+    pub fn tell(&mut self, told: Told<'_>) -> Option<Judgement<'k>> {
         let (kernel, session) = (self.kernel, &mut self.session);
         let verdict = with_event(told, self.sequence, |event, origin| {
             kernel.step(session, event, origin).unwrap().verdict
@@ -222,6 +222,6 @@ pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k
         agents_topic: "agents",
         bundles_topic: "bundles",
         // One a kernel; tests are short.
-        scenes: Box::leak(Box::default()),
+        requests: Box::leak(Box::default()),
     }
 }
