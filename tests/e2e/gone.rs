@@ -19,7 +19,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::log_sink::{Log, Outcome, block_on, transact};
+use crate::log_sink::{Log, Outcome, block_on, delete, short_retention, transact};
 use crate::stack::{DEADLINE, root, stack};
 
 /// Topics of its own, and an evaluator.
@@ -37,10 +37,13 @@ struct Running {
 
 impl Own {
     fn new(name: &str) -> Self {
+        Self::of(name, &std::fs::read_to_string(root().join("topology.yaml")).unwrap())
+    }
+
+    fn of(name: &str, text: &str) -> Self {
         let stack = stack();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.yaml");
-        let text = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
         let text = text
             .replace("agent.", &format!("{name}."))
             .replace("governance.", &format!("{name}-governance."))
@@ -156,9 +159,7 @@ fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
     evaluator.has_processed(10);
     evaluator.stop();
     own.produce(10);
-    let mut before = TopicPartitionList::new();
-    before.add_partition_offset(&own.actions, 0, Offset::Offset(15)).unwrap();
-    block_on(own.admin().delete_records(&before, &AdminOptions::new())).unwrap();
+    delete(&own.endpoints.kafka, [(own.actions.as_str(), 0, Offset::Offset(15))]);
     let error = own.start(false).end();
     assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
     assert!(error.to_string().contains("at offset 10, but the topic starts at 15"), "{error}");
@@ -167,6 +168,45 @@ fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
     evaluator.has_processed(5);
     evaluator.stop();
     assert!(own.has_reject("gap_accepted"));
+}
+
+/// Retention takes what an aborted transaction left at the end of a partition.
+#[test]
+fn offsets_that_were_empty_when_retention_deleted_them_do_not_stop_a_processor() {
+    let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
+    let own = Own::of("quiet", &short_retention(&map));
+    let aborted = |count| transact(&own.endpoints.kafka, &own.actions, &[0], count, Outcome::Aborted);
+    let delete_all = || delete(&own.endpoints.kafka, [(own.actions.as_str(), 0, Offset::End)]);
+    let passed = |evaluator: &Running, offset| {
+        stack().eventually(&format!("it passes to {offset}: {:?}", own.committed()), || {
+            assert!(!evaluator.thread.is_finished(), "it ended: {:?}", evaluator.health.snapshot());
+            own.committed().0 == Offset::Offset(offset)
+        });
+    };
+    own.produce(2);
+    aborted(3);
+    let evaluator = own.start(false);
+    evaluator.has_processed(2);
+    passed(&evaluator, 6);
+    evaluator.stop();
+    delete_all();
+    let evaluator = own.start(false);
+    own.produce(1);
+    evaluator.has_processed(1);
+    assert_eq!(evaluator.health.snapshot().records, 1);
+    aborted(1);
+    passed(&evaluator, 9);
+    evaluator.stop();
+    assert!(!own.has_reject("gap_accepted"), "nothing was lost");
+    assert_eq!(own.values(subject::REJECT).len(), 3);
+
+    // A record that was there behind them is a loss, although markers follow it.
+    own.produce(1);
+    aborted(1);
+    delete_all();
+    let error = own.start(false).end();
+    assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
+    assert!(error.to_string().contains("at offset 9, but the topic starts at 12"), "{error}");
 }
 
 /// An announcement alone moves no offset: what tells a restore of it is committed beside the offset.

@@ -1,10 +1,12 @@
 //! The log-sink on a real stack: every offset is one row, whatever happens. Each test has topics, a group and a database of
 //! its own: the topology with other names.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use agentgov_audit::Kind;
 use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_log_sink::{Config, migrate};
 use agentgov_runtime::sink::{Store, protocol};
@@ -68,7 +70,16 @@ struct Count {
 
 impl Log {
     pub fn new(name: &str) -> Self {
-        let text = EMBEDDED
+        Self::of(name, EMBEDDED)
+    }
+
+    /// Of a map whose topics keep their records for so short that quiet partitions are read each second.
+    fn with_short_retention(name: &str) -> Self {
+        Self::of(name, &short_retention(EMBEDDED))
+    }
+
+    fn of(name: &str, map: &str) -> Self {
+        let text = map
             .replace("agent.", &format!("{name}.agent."))
             .replace("governance.", &format!("{name}.governance."))
             .replace("agentgov.", &format!("{name}.agentgov."));
@@ -198,6 +209,26 @@ impl Log {
         }
     }
 
+    /// Waits until it is on record that no record stands in these offsets.
+    fn wait_until_proven(&self, topic: &str, partition: i32, offsets: Range<i64>) {
+        let of = format!("topic_partition = '{topic}/{partition}' AND from_offset = {}", offsets.start);
+        let sql = format!("SELECT toUInt64(max(to_offset)) AS n FROM sink_empty_ranges WHERE {of}");
+        let deadline = Instant::now() + DEADLINE;
+        let end = u64::try_from(offsets.end).unwrap();
+        while self.store.select::<Count>(&sql).unwrap()[0].n != end {
+            assert!(Instant::now() < deadline, "{topic}/{partition}: {offsets:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Deletes all that these partitions hold, as retention does.
+    fn delete_all(&self, partitions: &[(&str, i32)]) {
+        delete(
+            &self.endpoints.kafka,
+            partitions.iter().map(|(topic, partition)| (*topic, *partition, Offset::End)),
+        );
+    }
+
     /// Rows that nobody produced, as an accident or an attacker would leave them.
     fn forge(&self, offsets: &[i64]) {
         let name = format!("{}/0", self.actions);
@@ -230,6 +261,24 @@ pub fn transact(kafka: &KafkaEndpoint, topic: &str, partitions: &[i32], count: u
         Outcome::Committed => producer.commit_transaction(DEADLINE).unwrap(),
         Outcome::Aborted => producer.abort_transaction(DEADLINE).unwrap(),
     }
+}
+
+/// Deletes the records of partitions of topics before an offset, as retention does.
+pub fn delete<'t>(kafka: &KafkaEndpoint, before: impl IntoIterator<Item = (&'t str, i32, Offset)>) {
+    let admin: AdminClient<DefaultClientContext> = kafka.client_config().create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, offset) in before {
+        list.add_partition_offset(topic, partition, offset).unwrap();
+    }
+    let deleted = block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    deleted.elements().iter().for_each(|deleted| deleted.error().unwrap());
+}
+
+/// A map with the retention of none of its topics longer than minutes.
+pub fn short_retention(map: &str) -> String {
+    ["30d", "90d"]
+        .iter()
+        .fold(map.to_owned(), |map, days| map.replace(&format!("retention: {days}"), "retention: 10m"))
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -362,28 +411,18 @@ fn what_is_no_prefix_of_this_topic_ends_the_sink() {
 fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
     let log = Log::new("gap");
     log.produce(20, &[]);
-    let admin: AdminClient<DefaultClientContext> = log.endpoints.kafka.client_config().create().unwrap();
-    let mut before = TopicPartitionList::new();
-    before.add_partition_offset(&log.actions, 0, Offset::Offset(4)).unwrap();
-    block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
+    delete(&log.endpoints.kafka, [(log.actions.as_str(), 0, Offset::Offset(4))]);
     let error = log.end();
     assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
     let sink = log.start(true);
-    let deadline = Instant::now() + DEADLINE;
-    while log.count("count()") < 16 {
-        assert!(Instant::now() < deadline, "found {} rows", log.count("count()"));
-        std::thread::yield_now();
-    }
+    log.wait_until_rows(16);
     sink.stop();
     let gaps = "SELECT count() AS n FROM sink_gaps WHERE from_offset = 0 AND to_offset = 4";
     assert_eq!(log.store.select::<Count>(gaps).unwrap()[0].n, 1);
     // Once recorded it needs no accepting any more.
     log.produce(2, &[]);
     let sink = log.start(false);
-    while log.count("count()") < 18 {
-        assert!(Instant::now() < deadline, "found {} rows", log.count("count()"));
-        std::thread::yield_now();
-    }
+    log.wait_until_rows(18);
     sink.stop();
 }
 
@@ -446,4 +485,69 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
             protocol::look(&log.store, "actions", true, &[format!("{}/{partition}", log.actions)].into());
         assert_eq!(tail.unwrap().into_values().next().unwrap().first, 0);
     }
+}
+
+/// Retention takes what an aborted transaction left at the end of a partition, and the marker behind the last verdict.
+#[test]
+fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
+    let log = Log::with_short_retention("tail");
+    let kafka = &log.endpoints.kafka;
+    let verdicts = log.topology.topic_of(subject::VERDICT).unwrap().0.to_owned();
+    log.produce(4, &[]);
+    log.transact(&[0], 3, Outcome::Aborted);
+    transact(kafka, &verdicts, &[0], 1, Outcome::Committed);
+    transact(kafka, &verdicts, &[1], 2, Outcome::Aborted);
+    let sink = log.start(false);
+    log.wait_until_proven(&log.actions, 0, 2..6);
+    log.wait_until_proven(&verdicts, 0, 1..2);
+    log.wait_until_proven(&verdicts, 1, 0..3);
+    sink.stop();
+    log.delete_all(&[(&log.actions, 0), (&verdicts, 0), (&verdicts, 1)]);
+
+    let sink = log.start(false);
+    log.produce(2, &[]);
+    transact(kafka, &verdicts, &[0, 1], 1, Outcome::Committed);
+    log.wait_until_rows(6);
+    let of = |what: &str| log.store.select::<Count>(&format!("SELECT {what}")).unwrap()[0].n;
+    let deadline = Instant::now() + DEADLINE;
+    while of("count() AS n FROM verdicts") < 3 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert_eq!(log.count("sumIf(skipped, partition = 0 AND offset = 6)"), 4, "the next row counts them");
+    assert_eq!(of("count() AS n FROM sink_gaps"), 0, "nothing was lost");
+    let complete: Vec<Complete> = log.store.select(&queries::statement("8")).unwrap();
+    let found: Vec<_> = complete.iter().map(|of| (of.skipped, of.missing, of.doubled)).collect();
+    assert_eq!(found, [(4, 0, 0), (0, 0, 0)]);
+    let report = agentgov_audit::completeness(&log.topology, &log.endpoints).unwrap();
+    for kind in [Kind::Lost, Kind::Doubled, Kind::Different, Kind::Transactional] {
+        assert_eq!(report.count(kind), 0, "{kind:?}: {report:?}");
+    }
+
+    // A record that was there behind the proven offsets is a loss, although markers follow it.
+    log.transact(&[0], 1, Outcome::Aborted);
+    log.wait_until_proven(&log.actions, 0, 7..9);
+    sink.stop();
+    log.transact(&[0], 1, Outcome::Committed);
+    log.transact(&[0], 1, Outcome::Aborted);
+    log.delete_all(&[(&log.actions, 0)]);
+    let error = log.end();
+    assert_eq!(error.exit_code(), ExitCode::Overtaken, "{error}");
+    assert!(error.to_string().contains("at offset 7, but the topic starts at 13"), "{error}");
+}
+
+#[test]
+fn a_proof_that_the_topic_contradicts_ends_the_sink() {
+    let log = Log::new("unproven");
+    log.produce(10, &[]);
+    let name = format!("{}/0", log.actions);
+    log.store.execute(&format!("INSERT INTO sink_claims VALUES ('{name}', 5)")).unwrap();
+    let columns = "topic_partition, from_offset, to_offset, claim";
+    let forge = format!("INSERT INTO sink_empty_ranges ({columns}) VALUES ('{name}', 0, 4, 5)");
+    log.store.execute(&forge).unwrap();
+    delete(&log.endpoints.kafka, [(log.actions.as_str(), 0, Offset::Offset(2))]);
+    let error = log.end();
+    assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
+    assert!(error.to_string().contains("no record stands at offset 2"), "{error}");
+    assert_eq!(log.count("countIf(partition = 0)"), 0);
 }

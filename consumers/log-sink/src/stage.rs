@@ -11,7 +11,7 @@ use agentgov_service::{Health, StageError, Stop};
 
 use crate::ledger::Ledger;
 use crate::migrate;
-use crate::tables::{CLAIMS, GAPS, STAGE, feeds, stage};
+use crate::tables::{CLAIMS, EMPTY, GAPS, STAGE, feeds, stage};
 use crate::writer::LogWriter;
 
 /// What the stage needs.
@@ -49,6 +49,7 @@ pub fn run(config: Config) -> Result<(), StageError> {
         routes: feeds.into_iter().map(|feed| feed.route).collect(),
         claims: CLAIMS.to_owned(),
         gaps: GAPS.to_owned(),
+        empty: EMPTY.to_owned(),
         kafka: config.endpoints.kafka,
         timing,
         accept_gap: config.accept_gap,

@@ -10,6 +10,7 @@ pub(crate) const STAGE: &str = "log-sink";
 /// Tables that are fed from no topic, as the migrations name them.
 pub(crate) const CLAIMS: &str = "sink_claims";
 pub(crate) const GAPS: &str = "sink_gaps";
+pub(crate) const EMPTY: &str = "sink_empty_ranges";
 pub(crate) const SCHEMAS: &str = "schemas";
 pub(crate) const MIGRATIONS: &str = "schema_migrations";
 
@@ -46,7 +47,7 @@ pub(crate) fn feeds(topology: &Topology) -> Result<Vec<Feed>, StageError> {
             Err(why) => wrong.push(why),
         }
     }
-    for name in [CLAIMS, GAPS, SCHEMAS, MIGRATIONS] {
+    for name in [CLAIMS, GAPS, EMPTY, SCHEMAS, MIGRATIONS] {
         if !topology.stores.values().any(|store| store.value.tables.contains_key(name)) {
             wrong.push(format!(
                 "topology: expected a table `{name}` in a store that {STAGE} writes, found none"
@@ -74,7 +75,8 @@ fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {
     }
     // The tables of these have a column `skipped`.
     let gapless = topic.value.producer == ProducerKind::Idempotent;
-    let route = Route { topic: name.to_owned(), table: table.to_owned(), gapless };
+    let retention = topic.value.retention.value;
+    let route = Route { topic: name.to_owned(), table: table.to_owned(), gapless, retention };
     Ok(Feed { subject: *subject, route })
 }
 

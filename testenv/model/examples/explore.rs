@@ -22,6 +22,11 @@ fn main() {
     for flaw in sink::Flaw::HARMFUL {
         print("sink", flaw, || find(sink::Sink { bounds, flaw: Some(flaw) }));
     }
+    let retention = sink::Bounds::RETENTION;
+    print("sink", retention, || explore(sink::Sink { bounds: retention, flaw: None }));
+    for flaw in sink::Flaw::OF_PROOFS {
+        print("sink", flaw, || find(sink::Sink { bounds: retention, flaw: Some(flaw) }));
+    }
     let flaw = sink::Flaw::NoProof;
     print("sink", flaw, || explore(sink::Sink { bounds, flaw: Some(flaw) }));
     let bounds = processor::Bounds::TEST;

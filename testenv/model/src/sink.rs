@@ -11,6 +11,8 @@
 //! - a killed process that is started again is a doubt as well: it remembers nothing, and its requests stay under way
 //! - a second reader, which looks whether offsets that were passed over hold no record, answers at once; a [`Action::Miss`] is a first
 //!   reader that passed over a record, and what comes of it
+//! - a proof that no record follows is read and recorded at once: it holds whenever that is. What was gathered when retention
+//!   deletes it is dropped
 //! - a stopped process (SIGSTOP) is one that takes no action for long; a zombie, one that has not learnt of a rebalance
 
 use stateright::{Model, Property};
@@ -47,6 +49,11 @@ pub struct State {
     owner: usize,
     committed: u8,
     restarts: u8,
+    /// The first offset that retention has not deleted, and how often it has deleted.
+    start: u8,
+    deletions: u8,
+    /// Offsets, up to the second one, in which a fresh reader found no record.
+    proof: Option<(u8, u8)>,
     sinks: Vec<Process>,
 }
 
@@ -62,7 +69,8 @@ struct Row {
 pub struct Rows {
     from: u8,
     to: u8,
-    /// So many offsets at the beginning are passed over, whether there are records or not. Of [`Flaw::NoSecondReader`].
+    /// So many offsets at the beginning are passed over, whether there are records or not: those that retention has deleted behind a
+    /// proof, and of [`Flaw::NoSecondReader`].
     blind: u8,
 }
 
@@ -80,11 +88,27 @@ enum Step {
     Idle,
     Assigned,
     Member,
-    Claiming { claim: u8 },
-    Claimed { claim: u8 },
-    Drained { claim: u8 },
-    Ready { claim: u8, next: u8 },
-    Inserting { claim: u8, rows: Rows },
+    Claiming {
+        claim: u8,
+    },
+    Claimed {
+        claim: u8,
+    },
+    Drained {
+        claim: u8,
+    },
+    /// The next row counts from `next`; what stands before `fetch` was proven, and is deleted.
+    Ready {
+        claim: u8,
+        next: u8,
+        fetch: u8,
+    },
+    Inserting {
+        claim: u8,
+        rows: Rows,
+    },
+    /// Retention was faster: exit code 81.
+    Overtaken,
 }
 
 /// A request, on its way or in the server.
@@ -142,6 +166,10 @@ pub enum Action {
     Insert(usize, u8),
     /// A process is given the record before this offset, and not the one before that, which is there.
     Miss(usize, u8),
+    /// A fresh reader finds no record from a process's position up to this offset, not included, and that is recorded.
+    ProveEmpty(usize, u8),
+    /// Retention deletes what stands before this offset.
+    Delete(u8),
     /// The server takes the next step of a request: its claim holds; it starts; the fence looks; its rows are there.
     Serve(Request),
     /// The connection of a running insert is cut, and the server cancels it.
@@ -162,14 +190,15 @@ impl Sink {
             actions.push(Action::Learn(sink));
         }
         let claims_left = state.fresh <= self.bounds.claims;
-        if claims_left && !matches!(process.step, Step::Idle | Step::Assigned | Step::Member) {
+        let doubts = !matches!(process.step, Step::Idle | Step::Assigned | Step::Member | Step::Overtaken);
+        if claims_left && doubts {
             actions.push(Action::Doubt(sink));
         }
         let runs =
             |r: &Request| matches!(r, Request::Insert { at: Progress::Running | Progress::Passed, .. });
         let drained = !state.under_way.iter().any(runs);
         match process.step {
-            Step::Idle | Step::Claiming { .. } | Step::Inserting { .. } => {}
+            Step::Idle | Step::Claiming { .. } | Step::Inserting { .. } | Step::Overtaken => {}
             Step::Assigned => {
                 let member = process.generation == state.generation && state.owner == sink;
                 if member || self.is(Flaw::NoProof) {
@@ -192,10 +221,17 @@ impl Sink {
                 }
             }
             Step::Drained { .. } => actions.push(Action::Look(sink)),
-            Step::Ready { next, .. } => {
-                let ends = (next + 1..=self.bounds.offsets).filter(|to| self.is_record(to - 1));
+            // What it would read is not there any more.
+            Step::Ready { fetch, .. } if fetch < state.start => {}
+            Step::Ready { next, fetch, .. } => {
+                let is_empty = |to: &u8| (fetch..*to).all(|offset| !self.is_record(offset));
+                let ends = fetch + 1..=self.bounds.offsets;
+                let empty = ends.filter(|to| is_empty(to) || self.is(Flaw::UnreadProof));
+                let proofs = empty.filter(|to| self.bounds.deletions > 0 && state.proof != Some((next, *to)));
+                actions.extend(proofs.map(|to| Action::ProveEmpty(sink, to)));
+                let ends = (fetch + 1..=self.bounds.offsets).filter(|to| self.is_record(to - 1));
                 for to in ends {
-                    let records = (next..to).filter(|offset| self.is_record(*offset)).count();
+                    let records = (fetch..to).filter(|offset| self.is_record(*offset)).count();
                     if records <= usize::from(self.bounds.block) {
                         actions.push(Action::Insert(sink, to));
                     }
@@ -220,7 +256,17 @@ impl Sink {
         let Step::Drained { claim } = state.sinks[sink].step else { return };
         let end = state.table.last().map_or(0, |last| last.offset + 1);
         let next = if self.is(Flaw::NoLook) { state.committed } else { end };
-        state.sinks[sink].step = Step::Ready { claim, next };
+        let covers = |(from, to): (u8, u8)| {
+            (from..to).contains(&next) && (to >= state.start || self.is(Flaw::ProofTooShort))
+        };
+        state.sinks[sink].step = match state.start {
+            start if start <= next => Step::Ready { claim, next, fetch: next },
+            start if state.proof.is_some_and(covers) => match self.is(Flaw::UncountedProof) {
+                true => Step::Ready { claim, next: start, fetch: start },
+                false => Step::Ready { claim, next, fetch: start },
+            },
+            _ => Step::Overtaken,
+        };
     }
 
     const fn is_record(&self, offset: u8) -> bool {
@@ -251,11 +297,11 @@ impl Sink {
     }
 
     fn insert(&self, state: &mut State, sink: usize, to: u8, misses: bool) {
-        let Step::Ready { claim, next } = state.sinks[sink].step else { return };
-        let rows = Rows { from: next, to, blind: if misses { to - 1 - next } else { 0 } };
+        let Step::Ready { claim, next, fetch } = state.sinks[sink].step else { return };
+        let rows = Rows { from: next, to, blind: if misses { to - 1 - next } else { fetch - next } };
         state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Travelling });
         state.sinks[sink].step = match self.is(Flaw::Pipelined) {
-            true => Step::Ready { claim, next: to },
+            true => Step::Ready { claim, next: to, fetch: to },
             false => Step::Inserting { claim, rows },
         };
     }
@@ -264,7 +310,7 @@ impl Sink {
         let step = &mut state.sinks[sink].step;
         *step = match step {
             Step::Inserting { claim, rows } if self.is(Flaw::SentAgain) => {
-                Step::Ready { claim: *claim, next: rows.from }
+                Step::Ready { claim: *claim, next: rows.from, fetch: rows.from + rows.blind }
             }
             _ => Step::Assigned,
         };
@@ -303,7 +349,7 @@ impl Sink {
                     if self.is(Flaw::NoLook) && current && waits(state, sink, claim, rows) {
                         state.committed = rows.to;
                     }
-                    answer(state, sink, claim, rows, Step::Ready { claim, next: rows.to });
+                    answer(state, sink, claim, rows, Step::Ready { claim, next: rows.to, fetch: rows.to });
                 }
             },
         }
@@ -351,6 +397,9 @@ impl Model for Sink {
             owner: 0,
             committed: 0,
             restarts: 0,
+            start: 0,
+            deletions: 0,
+            proof: None,
             sinks: vec![Process { generation: 0, step: Step::Idle }; self.bounds.sinks],
         }]
     }
@@ -361,6 +410,9 @@ impl Model for Sink {
             if sink != state.owner && state.generation <= self.bounds.rebalances {
                 actions.push(Action::Rebalance(sink));
             }
+        }
+        if state.deletions < self.bounds.deletions {
+            actions.extend((state.start + 1..=self.bounds.offsets).map(Action::Delete));
         }
         for request in &state.under_way {
             actions.push(Action::Serve(request.clone()));
@@ -398,6 +450,15 @@ impl Model for Sink {
             Action::Look(sink) => self.look(&mut state, sink),
             Action::Insert(sink, to) => self.insert(&mut state, sink, to, false),
             Action::Miss(sink, to) => self.miss(&mut state, sink, to),
+            Action::ProveEmpty(sink, to) => {
+                if let Step::Ready { next, .. } = state.sinks[sink].step {
+                    state.proof = Some((next, to));
+                }
+            }
+            Action::Delete(to) => {
+                state.deletions += 1;
+                state.start = to;
+            }
             Action::Serve(request) => self.serve(&mut state, request),
             Action::Cut(request) => remove(&mut state, &request),
             Action::Restart(claim) => {
@@ -414,7 +475,7 @@ impl Model for Sink {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always(
                 "the table has the records of a prefix of the topic",
                 |model: &Self, state: &State| {
@@ -451,15 +512,32 @@ impl Model for Sink {
                     state.sinks.iter().any(waits) && state.under_way.iter().any(passed)
                 },
             ),
-            Property::sometimes("the server restarts between a look and an insert", |_, state: &State| {
-                let ready = |p: &Process| matches!(p.step, Step::Ready { .. });
-                state.restarts > 0 && state.claim == 0 && state.sinks.iter().any(ready)
-            }),
             Property::sometimes("a zombie is about to insert", |_, state: &State| {
                 let zombie =
                     |p: &Process| p.generation != state.generation && matches!(p.step, Step::Ready { .. });
                 state.sinks.iter().any(zombie)
             }),
-        ]
+        ];
+        if self.bounds.restarts > 0 {
+            properties.push(Property::sometimes(
+                "the server restarts between a look and an insert",
+                |_, state: &State| {
+                    let ready = |p: &Process| matches!(p.step, Step::Ready { .. });
+                    state.restarts > 0 && state.claim == 0 && state.sinks.iter().any(ready)
+                },
+            ));
+        }
+        if self.bounds.deletions > 0 {
+            properties.extend([
+            Property::sometimes("a record is inserted behind offsets that retention deleted and a proof covers", |_, state: &State| {
+                let blind = |r: &Request| matches!(r, Request::Insert { rows, at: Progress::Passed, .. } if rows.blind > 0);
+                state.under_way.iter().any(blind)
+            }),
+            Property::sometimes("retention was faster than the sink", |_, state: &State| {
+                state.sinks.iter().any(|process| process.step == Step::Overtaken)
+            }),
+            ]);
+        }
+        properties
     }
 }

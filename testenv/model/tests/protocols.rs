@@ -25,6 +25,15 @@ fn each_step_of_the_sink_is_needed() {
     }
 }
 
+#[test]
+fn the_sink_passes_over_no_record_that_retention_deleted() {
+    let bounds = sink::Bounds::RETENTION;
+    holds(&explore(Sink { bounds, flaw: None }));
+    for flaw in sink::Flaw::OF_PROOFS {
+        breaks(flaw, &find(Sink { bounds, flaw: Some(flaw) }));
+    }
+}
+
 /// Membership keeps processes from taking each other's claims for ever. Nothing is lost or doubled for want of it.
 #[test]
 fn membership_is_not_what_keeps_the_table_right() {

@@ -34,6 +34,8 @@ pub(super) struct Restored<P: Processor> {
     pub next_offset: i64,
     /// Offsets that were accepted as lost, from the first one to the first that is there; not yet recorded.
     pub gap: Option<(i64, i64)>,
+    /// No record stands between `next_offset` and this one, as was proven; not yet committed.
+    pub empty_to: Option<i64>,
 }
 
 /// What the group has committed of a partition.
@@ -153,7 +155,7 @@ impl Restorer<'_> {
             let next_offset = self.position(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
             tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
-            restored.insert(partition, Restored { state, next_offset, gap });
+            restored.insert(partition, Restored { state, next_offset, gap, empty_to: None });
         }
         Ok(Some(restored))
     }

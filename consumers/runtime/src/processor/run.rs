@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, Reach, SchemaRegistry, keep_reaching};
-use agentgov_schemas::topology::{ProducerKind, Stage, Topology};
+use agentgov_schemas::topology::{ProducerKind, Stage, Topology, reader_group};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -20,6 +20,7 @@ use super::transaction::{Outcome, Transactions};
 use super::work::{Stepped, Work};
 use crate::SchemaCache;
 use crate::assign::assign;
+use crate::empty_tail::{self, EmptyTail, TailProver};
 use agentgov_processor::Outputs;
 use agentgov_processor::Processor;
 use agentgov_service::backoff::Backoff;
@@ -72,6 +73,7 @@ struct Loop<'c, P: Processor> {
     trouble: Option<(Instant, Backoff)>,
     /// What this process has committed, per partition.
     reached: BTreeMap<i32, i64>,
+    prover: TailProver,
     /// Apart from the consumer, which the records of a batch borrow.
     work: Work<'c, P>,
 }
@@ -126,6 +128,8 @@ impl<'c, P: Processor> Loop<'c, P> {
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
         let consumer = Parting::member(consumer);
         let reach = keep_reaching(kafka, &input.value, &consumer.share());
+        let retention = config.topology.topics.get(&input.value).map(|topic| topic.value.retention.value);
+        let readers = kafka.consumer_config(&reader_group(&config.stage));
         let limit = stage.reject_share.as_ref().map(|share| share.value);
         let window = RejectWindow::new(limit, alert_window(&config.topology));
         Ok(Some(Self {
@@ -139,6 +143,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             pace: Pace::new(apart),
             trouble: None,
             reached: BTreeMap::new(),
+            prover: TailProver::new(readers, empty_tail::interval(retention)),
             work: Work::new(config, &input.value, processor, schemas, outputs, window),
         }))
     }
@@ -155,6 +160,7 @@ impl<'c, P: Processor> Loop<'c, P> {
                 self.trouble(why);
             }
             self.work.schemas.recheck(&self.config.stage, &self.config.health)?;
+            self.pass_empty_tails();
             match self.turn()? {
                 Turn::Done => {}
                 Turn::Trouble(why) => self.trouble(why),
@@ -163,6 +169,23 @@ impl<'c, P: Processor> Loop<'c, P> {
             self.ask_broker();
         }
         Ok(())
+    }
+
+    /// Has the next transaction move over what fresh readers have proven to hold no record, and has them read what is quiet now. Once
+    /// retention has deleted these offsets, nothing else shows that no record was lost.
+    fn pass_empty_tails(&mut self) {
+        let (input, partitions) = (&self.work.input, &mut self.work.partitions);
+        let positions = || {
+            let positions = partitions.iter().map(|(partition, restored)| (*partition, restored.next_offset));
+            BTreeMap::from([(input.to_string(), positions.collect())])
+        };
+        for EmptyTail { partition, offsets, .. } in self.prover.turn(positions) {
+            if let Some(restored) = partitions.get_mut(&partition)
+                && restored.next_offset == offsets.start
+            {
+                restored.empty_to = Some(offsets.end);
+            }
+        }
     }
 
     /// Kafka said that something is wrong with it.

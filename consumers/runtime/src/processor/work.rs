@@ -162,7 +162,8 @@ impl<'c, P: Processor> Work<'c, P> {
         let mut offsets = TopicPartitionList::new();
         for (id, partition) in &mut self.partitions {
             let gap = partition.gap.take();
-            let next = touched.get(id).copied();
+            let empty_to = partition.empty_to.take();
+            let next = touched.get(id).copied().or(empty_to);
             if next.is_none() && gap.is_none() && !self.processor.has_pending_side_output(&partition.state) {
                 continue;
             }

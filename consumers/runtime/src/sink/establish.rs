@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::StoreError;
 use super::group::{NotProven, list, prove_membership};
 use super::marker::Claims;
-use super::position::{Position, Watermarks, position};
+use super::position::{Position, Recorded, Resume, Watermarks, position};
 use super::protocol::{self, Identity, Tail};
 use super::run::{Options, Sink};
 use super::store::quote;
@@ -43,7 +43,7 @@ impl From<StoreError> for NotYet {
 type Due = BTreeMap<usize, Vec<TopicPartition>>;
 
 /// Where each partition goes on, under which claim.
-type Established = Vec<(usize, TopicPartition, u64, i64)>;
+type Established = Vec<(usize, TopicPartition, u64, Resume)>;
 
 impl<W: Writer> Sink<W> {
     /// Establishes the lanes whose time has come. What does not work is tried again later; the other lanes go on.
@@ -62,11 +62,11 @@ impl<W: Writer> Sink<W> {
         let health = self.options.health.clone();
         match self.steps(&due) {
             Ok(established) => {
-                for (place, at, claim, next) in established {
+                for (place, at, claim, resume) in established {
                     let lane = self.lanes.get_mut(place);
                     if let Some(share) = lane.and_then(|lane| lane.shares.get_mut(&at.partition)) {
-                        tracing::info!(stage = self.options.stage, %at, offset = next, "goes on");
-                        (share.claim, share.next, share.durable) = (claim, next, next);
+                        share.claimed(claim, resume);
+                        tracing::info!(stage = self.options.stage, %at, offset = share.fetch_position(), "goes on");
                     }
                 }
                 for place in due.keys() {
@@ -142,9 +142,9 @@ impl<W: Writer> Sink<W> {
         let asked = list(partitions).map_err(NotYet::Kafka)?;
         let committed =
             self.consumer.committed_offsets(asked, Duration::from_secs(10)).map_err(NotYet::Kafka)?;
-        for (_, at, _, next) in established {
+        for (_, at, _, resume) in established {
             let found = committed.find_partition(&at.topic, at.partition).map(|found| found.offset());
-            *next = if let Some(Offset::Offset(offset)) = found { offset } else { 0 };
+            *resume = Resume::at(if let Some(Offset::Offset(offset)) = found { offset } else { 0 });
         }
         Ok(())
     }
@@ -203,21 +203,23 @@ impl<W: Writer> Sink<W> {
         let Some(lane) = self.lanes.get(place) else { return Ok(()) };
         let names: BTreeSet<_> = partitions.iter().map(|at| at.name().to_owned()).collect();
         let tails = protocol::look(&self.store, &lane.route.table, lane.route.gapless, &names)?;
-        let gaps = self.accepted_gaps(&names)?;
+        let gaps = self.ranges(&self.options.gaps, &names)?;
+        let empty = self.ranges(&self.options.empty, &names)?;
         let mut compare = BTreeMap::new();
         for at in partitions {
             let tail = tails.get(at.name());
             let marks = self.probe.watermarks(at).map_err(NotYet::Kafka)?;
-            let none = Vec::new();
-            let gaps = gaps.get(at.name()).unwrap_or(&none);
+            let of = |ranges: &BTreeMap<_, Vec<_>>| ranges.get(at.name()).cloned().unwrap_or_default();
+            let (gaps, empty) = (of(&gaps), of(&empty));
+            let recorded = Recorded { gaps: &gaps, empty: &empty };
             let claim = claims.get(at.name()).ok_or_else(|| {
                 NotYet::Fatal(StageError::Internal(format!("{at} was not claimed with its table")))
             })?;
-            let (next, to_compare) = match position(tail, marks, gaps, lane.route.gapless) {
-                Position::GoOn { next, compare } => (next, compare),
+            let (resume, to_compare) = match position(tail, marks, recorded, lane.route.gapless) {
+                Position::GoOn { resume, compare } => (resume, compare),
                 Position::Overtaken { from, to, compare } => {
                     self.overtaken(at, from..to, claim)?;
-                    (to, compare)
+                    (Resume::at(to), compare)
                 }
                 Position::Shorter { expected } => return Err(self.shorter(at, expected, marks)),
                 Position::Hole { expected } => return Err(self.hole(&lane.route.table, at, tail, &expected)),
@@ -225,7 +227,7 @@ impl<W: Writer> Sink<W> {
             if let Some((tail, offset)) = tail.zip(to_compare) {
                 compare.insert(at.clone(), (offset, tail.identity));
             }
-            established.push((place, at.clone(), claim, next));
+            established.push((place, at.clone(), claim, resume));
         }
         self.compare(&lane.route.table, &compare)
     }
@@ -260,27 +262,28 @@ impl<W: Writer> Sink<W> {
         Ok(())
     }
 
-    fn accepted_gaps(
+    /// Ranges of offsets that a table has on record, by topic-partition.
+    fn ranges(
         &self,
+        table: &str,
         names: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Vec<Range<i64>>>, StoreError> {
         #[derive(Deserialize)]
-        struct Gap {
+        struct Recorded {
             topic_partition: String,
             from: i64,
             to: i64,
         }
         let listed: Vec<_> = names.iter().map(|name| quote(name)).collect();
-        let rows: Vec<Gap> = self.store.select(&format!(
-            "SELECT topic_partition, from_offset AS from, to_offset AS to FROM {} WHERE topic_partition IN ({})",
-            self.options.gaps,
+        let rows: Vec<Recorded> = self.store.select(&format!(
+            "SELECT topic_partition, from_offset AS from, to_offset AS to FROM {table} WHERE topic_partition IN ({})",
             listed.join(",")
         ))?;
-        let mut gaps: BTreeMap<String, Vec<Range<i64>>> = BTreeMap::new();
-        for gap in rows {
-            gaps.entry(gap.topic_partition).or_default().push(gap.from..gap.to);
+        let mut ranges: BTreeMap<String, Vec<Range<i64>>> = BTreeMap::new();
+        for row in rows {
+            ranges.entry(row.topic_partition).or_default().push(row.from..row.to);
         }
-        Ok(gaps)
+        Ok(ranges)
     }
 
     /// Retention was faster. Ends the stage, unless the gap is accepted: then it is recorded before fetching goes on.
@@ -352,7 +355,7 @@ impl<W: Writer> Sink<W> {
         )))
     }
 
-    fn other_cluster(&self, at: &TopicPartition, message: String) -> StageError {
+    pub(super) fn other_cluster(&self, at: &TopicPartition, message: String) -> StageError {
         StageError::OtherCluster {
             stage: self.options.stage.clone(),
             topic: at.topic.to_string(),

@@ -48,7 +48,8 @@ pub(super) fn pause(consumer: &BaseConsumer<Notes>, lanes: &[Lane]) -> Result<()
 /// The partitions of `lanes`, from where they stand.
 fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> Result<TopicPartitionList, StageError> {
     let shares = lanes.flat_map(|lane| lane.shares.values());
-    let list: KafkaResult<_> = group::list(shares.map(|share| (&share.at, Offset::Offset(share.next))));
+    let list: KafkaResult<_> =
+        group::list(shares.map(|share| (&share.at, Offset::Offset(share.fetch_position()))));
     list.map_err(StageError::kafka("list partitions"))
 }
 
@@ -57,6 +58,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use agentgov_connect::KafkaEndpoint;
+    use agentgov_schemas::topology::Retention;
     use rdkafka::ClientConfig;
     use rdkafka::Message as _;
     use rdkafka::mocking::MockCluster;
@@ -93,7 +95,12 @@ mod tests {
 
     /// In doubt, and not given to the consumer.
     fn lane(topic: &str) -> Lane {
-        let mut lane = Lane::new(Route { topic: topic.into(), table: topic.into(), gapless: true });
+        let mut lane = Lane::new(Route {
+            topic: topic.into(),
+            table: topic.into(),
+            gapless: true,
+            retention: Retention::Forever,
+        });
         lane.assign(&[TopicPartition::new(topic, 0)]);
         lane
     }

@@ -8,6 +8,7 @@ use super::finding::Finding;
 use super::marker::Claims;
 use super::native::Block;
 use super::plan::{Month, Place, Plan};
+use super::position::Resume;
 use super::second::{Answer, Ranges, Reading, Second};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
 use agentgov_service::backoff::Backoff;
@@ -28,10 +29,41 @@ pub(super) struct Share {
     pub(super) at: TopicPartition,
     /// The claim under which its rows are inserted.
     pub(super) claim: u64,
-    /// The offset at which fetching goes on.
+    /// The offset behind the last record that is gathered: the next row counts from here.
     pub(super) next: i64,
     /// The table has all records before this offset.
     pub(super) durable: i64,
+    /// Retention has deleted what stood before this offset.
+    readable: i64,
+    /// No record stands from `next` up to this offset, as the store has on record.
+    empty_to: i64,
+}
+
+impl Share {
+    pub(super) const fn new(at: TopicPartition) -> Self {
+        Self { at, claim: 0, next: 0, durable: 0, readable: 0, empty_to: 0 }
+    }
+
+    /// The claim holds.
+    pub(super) fn claimed(&mut self, claim: u64, Resume { next, fetch, empty_to }: Resume) {
+        (self.claim, self.next, self.durable) = (claim, next, next);
+        (self.readable, self.empty_to) = (fetch, empty_to);
+    }
+
+    /// Where fetching goes on.
+    pub(super) fn fetch_position(&self) -> i64 {
+        self.next.max(self.readable)
+    }
+
+    /// Where the part begins of which it is not on record whether a record stands there. `None`: nothing is known, or rows are gathered.
+    fn unproven_from(&self) -> Option<i64> {
+        (self.claim != 0 && self.next == self.durable).then(|| self.fetch_position().max(self.empty_to))
+    }
+
+    /// True if a record at this offset contradicts what is on record.
+    pub(super) fn is_proven_empty(&self, offset: i64) -> bool {
+        (self.next..self.empty_to).contains(&offset)
+    }
 }
 
 #[derive(Debug)]
@@ -137,7 +169,7 @@ impl Lane {
         self.reading = None;
         self.contested = None;
         let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
-        self.shares = ours.map(|at| (at.partition, Share { at, claim: 0, next: 0, durable: 0 })).collect();
+        self.shares = ours.map(|at| (at.partition, Share::new(at))).collect();
         self.fetching = Fetching::No;
         self.claim_at = (!self.shares.is_empty()).then(Instant::now);
     }
@@ -159,12 +191,35 @@ impl Lane {
         }
     }
 
-    /// What is gathered and was passed over, as far as no second reader has agreed.
-    fn unproven(&self) -> Ranges {
+    /// Positions of the quiet partitions of a lane that is not in doubt, by which a reader may prove that no record follows.
+    pub(super) fn quiet(&self) -> BTreeMap<i32, i64> {
+        let shares = self.shares.iter().filter(|_| self.claim_at.is_none());
+        shares.filter_map(|(partition, share)| Some((*partition, share.unproven_from()?))).collect()
+    }
+
+    /// A proof that no record stands in `offsets`, as a row: the partition's name, its claim, and the offsets from the next row's on.
+    /// `None` if the partition has moved since.
+    pub(super) fn proof(&self, partition: i32, offsets: &Range<i64>) -> Option<(String, u64, Range<i64>)> {
+        let share = self.shares.get(&partition).filter(|_| self.claim_at.is_none())?;
+        let is_here = share.unproven_from() == Some(offsets.start);
+        is_here.then(|| (share.at.name().to_owned(), share.claim, share.next..offsets.end))
+    }
+
+    /// The proof is on record.
+    pub(super) fn proven(&mut self, partition: i32, empty_to: i64) {
+        if let Some(share) = self.shares.get_mut(&partition) {
+            share.empty_to = empty_to;
+        }
+    }
+
+    /// What is gathered and was passed over, as far as it is there and no second reader has agreed.
+    pub(super) fn unproven(&self) -> Ranges {
         let unproven = self.passed_over.iter().map(|(partition, ranges)| {
             let agreed = self.agreed.get(partition);
-            let proven = |range: &&Range<i64>| agreed.is_some_and(|agreed| agreed.contains(*range));
-            (*partition, ranges.iter().filter(|range| !proven(range)).cloned().collect::<Vec<_>>())
+            let readable = self.shares.get(partition).map_or(0, |share| share.readable);
+            let there = ranges.iter().map(|range| range.start.max(readable)..range.end);
+            let proven = |range: &Range<i64>| agreed.is_some_and(|agreed| agreed.contains(range));
+            (*partition, there.filter(|range| !range.is_empty() && !proven(range)).collect::<Vec<_>>())
         });
         unproven.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }

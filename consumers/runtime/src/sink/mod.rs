@@ -16,12 +16,14 @@
 //! - `group`: membership, and rebalances · `fetcher`: what is fetched, and from where · `probe`: what Kafka holds
 //! - `lane`: what is gathered for one table · `headers`: a record's headers, whatever their names
 //! - `second`: what was passed over, read once more · `finding`: what the log says of it
+//! - `empty`: proofs that no record follows the last row, made durable
 
 pub mod marker;
 pub mod native;
 pub mod protocol;
 pub mod store;
 
+mod empty;
 mod establish;
 mod fetcher;
 mod finding;

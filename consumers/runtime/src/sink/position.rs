@@ -11,11 +11,29 @@ pub(super) struct Watermarks {
     pub(super) high: i64,
 }
 
+/// Resume position of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// The offset behind the table's last row: the next row counts from here.
+    pub(super) next: i64,
+    /// Where fetching begins: `next`, or the log start offset if all before it is proven to be empty.
+    pub(super) fetch: i64,
+    /// No record stands before this offset, as was proven: one that comes is of another topic.
+    pub(super) empty_to: i64,
+}
+
+impl Resume {
+    /// Nothing is proven.
+    pub(super) const fn at(next: i64) -> Self {
+        Self { next, fetch: next, empty_to: next }
+    }
+}
+
 /// What looking came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Go on at `next`; first the record at `compare` must be the one that the table holds, if the topic still has it.
-    GoOn { next: i64, compare: Option<i64> },
+    /// Go on at `resume`; first the record at `compare` must be the one that the table holds, if the topic still has it.
+    GoOn { resume: Resume, compare: Option<i64> },
     /// The topic has lost `from` to `to` (not included) before they were read. Accepted, it goes on at `to`.
     Overtaken { from: i64, to: i64, compare: Option<i64> },
     /// The topic ends before what the table has of it.
@@ -24,11 +42,22 @@ pub(super) enum Position {
     Hole { expected: Range<u64> },
 }
 
-/// Decides. `gaps`: offsets that were accepted as lost. `gapless`: every offset is a row, or is counted as passed over by the row after it.
+/// What was recorded of a partition beside its rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recorded<'r> {
+    /// Offsets that were accepted as lost.
+    pub(super) gaps: &'r [Range<i64>],
+    /// Offsets in which a fresh reader found no record.
+    pub(super) empty: &'r [Range<i64>],
+}
+
+/// Decides. `gapless`: every offset is a row, or is counted as passed over by the row after it.
+///
+/// A proof of empty offsets serves for those that retention has deleted, all of them, and for no others: what is still there is read.
 pub(super) fn position(
     tail: Option<&Tail>,
     marks: Watermarks,
-    gaps: &[Range<i64>],
+    Recorded { gaps, empty }: Recorded<'_>,
     gapless: bool,
 ) -> Position {
     let mut next = tail.map_or(0, |tail| tail.last + 1);
@@ -47,10 +76,17 @@ pub(super) fn position(
     // A gap that was accepted, but nothing was written since.
     next = gaps.iter().filter(|gap| gap.contains(&next)).map(|gap| gap.end).max().unwrap_or(next);
     let compare = tail.map(|tail| tail.last).filter(|last| *last >= marks.low);
-    if marks.low > next {
-        return Position::Overtaken { from: next, to: marks.low, compare };
+    if marks.low <= next {
+        return Position::GoOn { resume: Resume::at(next), compare };
     }
-    Position::GoOn { next, compare }
+    let empty_to = empty.iter().filter(|empty| empty.contains(&next)).map(|empty| empty.end).max();
+    match empty_to {
+        Some(empty_to) if empty_to > marks.high => Position::Shorter { expected: empty_to },
+        Some(empty_to) if empty_to >= marks.low => {
+            Position::GoOn { resume: Resume { next, fetch: marks.low, empty_to }, compare }
+        }
+        _ => Position::Overtaken { from: next, to: marks.low, compare },
+    }
 }
 
 /// How many offsets of `whole` lie in any of `gaps`, which may overlap.
@@ -67,8 +103,10 @@ fn covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges that have one")]
 mod tests {
     use agentgov_schemas::{Digest, Millis};
+    use proptest::prelude::*;
 
     use super::super::protocol::Identity;
     use super::*;
@@ -83,11 +121,10 @@ mod tests {
     }
 
     fn go_on(next: i64, compare: Option<i64>) -> Position {
-        Position::GoOn { next, compare }
+        Position::GoOn { resume: Resume::at(next), compare }
     }
 
     #[test]
-    #[expect(clippy::single_range_in_vec_init, reason = "a list of gaps that has one")]
     fn cases() {
         let marks = |low, high| Watermarks { low, high };
         let overtaken = |from, to, compare| Position::Overtaken { from, to, compare };
@@ -214,7 +251,66 @@ mod tests {
             ),
             ("overlapping gaps", tail(0, 8, 6), marks(0, 9), vec![2..4, 3..5], true, go_on(9, Some(8))),
         ] {
-            assert_eq!(position(tail.as_ref(), marks, &gaps, gapless), expected, "{what}");
+            let recorded = Recorded { gaps: &gaps, empty: &[] };
+            assert_eq!(position(tail.as_ref(), marks, recorded, gapless), expected, "{what}");
+        }
+    }
+
+    /// The table has offsets 0 to 8, and the topic `low..high`.
+    #[test]
+    fn a_proof_serves_for_deleted_offsets_that_it_covers() {
+        let overtaken = |to| Position::Overtaken { from: 9, to, compare: None };
+        let resume =
+            |fetch, empty_to| Position::GoOn { resume: Resume { next: 9, fetch, empty_to }, compare: None };
+        for (what, low, high, empty, expected) in [
+            ("all of it is deleted", 14, 14, &[9..14][..], resume(14, 14)),
+            ("and records came since", 14, 20, &[9..14], resume(14, 14)),
+            ("a part of it is deleted", 12, 14, &[9..14], resume(12, 14)),
+            ("made before the last rows", 14, 14, &[5..14], resume(14, 14)),
+            ("the longest one counts", 14, 14, &[9..11, 9..14, 7..12], resume(14, 14)),
+            ("a record may have stood behind it", 15, 20, &[9..14], overtaken(15)),
+            ("a record may have stood before it", 14, 20, &[10..14], overtaken(14)),
+            ("of other offsets", 14, 20, &[0..9, 14..20], overtaken(14)),
+            ("two with a record between them", 14, 20, &[9..11, 12..14], overtaken(14)),
+            ("backwards", 14, 20, &[Range { start: 14, end: 9 }], overtaken(14)),
+            ("nothing is deleted: it is read", 9, 20, &[9..14], go_on(9, None)),
+            ("more than the topic has", 14, 14, &[9..i64::MAX], Position::Shorter { expected: i64::MAX }),
+        ] {
+            let marks = Watermarks { low, high };
+            for gapless in [true, false] {
+                let recorded = Recorded { gaps: &[], empty };
+                assert_eq!(position(tail(0, 8, 9).as_ref(), marks, recorded, gapless), expected, "{what}");
+            }
+        }
+        let marks = Watermarks { low: 14, high: 14 };
+        let none = position(None, marks, Recorded { gaps: &[], empty: &[0..14] }, true);
+        let resume = Resume { next: 0, fetch: 14, empty_to: 14 };
+        assert_eq!(none, Position::GoOn { resume, compare: None }, "no record ever came");
+        let accepted = Recorded { gaps: &[9..12], empty: &[12..14] };
+        let resume = Resume { next: 12, fetch: 14, empty_to: 14 };
+        let accepted = position(tail(0, 8, 9).as_ref(), marks, accepted, true);
+        assert_eq!(accepted, Position::GoOn { resume, compare: None }, "behind a gap that was accepted");
+    }
+
+    proptest! {
+        /// Whatever is recorded, a deleted offset that is not proven to be empty ends the stage, and all that is there is read.
+        #[test]
+        fn only_proven_offsets_are_passed_over(
+            next in 0_i64..20,
+            low in 0_i64..20,
+            more in 0_i64..20,
+            empty in prop::collection::vec((0_i64..20, 0_i64..30), 0..4),
+        ) {
+            let empty: Vec<_> = empty.into_iter().map(|(from, to)| from..to).collect();
+            let tail = if next > 0 { tail(0, next - 1, next.unsigned_abs()) } else { None };
+            let marks = Watermarks { low, high: low.max(next) + more };
+            let recorded = Recorded { gaps: &[], empty: &empty };
+            if let Position::GoOn { resume, .. } = position(tail.as_ref(), marks, recorded, true) {
+                prop_assert_eq!(resume.next, next);
+                prop_assert_eq!(resume.fetch, next.max(low));
+                let is_empty = |offset: i64| empty.iter().any(|empty| empty.contains(&offset));
+                prop_assert!((next..resume.fetch.max(resume.empty_to)).all(is_empty));
+            }
         }
     }
 }

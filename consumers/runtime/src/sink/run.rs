@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, Reach, keep_reaching};
 use agentgov_schemas::Millis;
-use agentgov_schemas::topology::Timing;
+use agentgov_schemas::topology::{Retention, Timing};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,8 +17,9 @@ use super::headers::Headers;
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::second::Second;
-use super::{NotReady, Record, Store, TopicPartition, Writer};
+use super::{NotReady, Record, Store, TopicPartition, Writer, empty};
 use crate::assign::whole_millis;
+use crate::empty_tail::{self, TailProver};
 use agentgov_service::backoff::Backoff;
 use agentgov_service::metrics::SinkMetrics;
 use agentgov_service::stop::Parting;
@@ -39,6 +40,8 @@ pub struct Route {
     pub table: String,
     /// True if every offset is a record: the topic's producers write no transactions. Then the table's rows are counted.
     pub gapless: bool,
+    /// How long the topic keeps its records.
+    pub retention: Retention,
 }
 
 /// What the loop needs to know.
@@ -54,6 +57,8 @@ pub struct Options {
     pub claims: String,
     /// The table of offsets that were accepted as lost.
     pub gaps: String,
+    /// The table of offsets behind a partition's last row in which a fresh reader found no record.
+    pub empty: String,
     /// Where Kafka is.
     pub kafka: KafkaEndpoint,
     /// The timeouts that decide recovery.
@@ -83,6 +88,7 @@ pub(super) struct Sink<W> {
     reach: Reach,
     pub(super) probe: Probe,
     second: Second,
+    pub(super) prover: TailProver,
     pub(super) lanes: Vec<Lane>,
     pub(super) metrics: SinkMetrics,
     /// Since Kafka was in trouble: when to ask next whether it answers.
@@ -96,6 +102,8 @@ impl<W: Writer> Sink<W> {
         let mut config = group::config(&options.kafka, &options.group, &options.timing);
         let probe = Probe::new(config.clone(), options.stop.clone())?;
         let second = Second::new(config.clone());
+        let retentions = options.routes.iter().map(|route| route.retention);
+        let prover = TailProver::new(config.clone(), empty_tail::interval(retentions));
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
         let topic = topics.first().copied().unwrap_or_default();
@@ -114,6 +122,7 @@ impl<W: Writer> Sink<W> {
             reach,
             probe,
             second,
+            prover,
             lanes,
             metrics,
             trouble,
@@ -128,6 +137,7 @@ impl<W: Writer> Sink<W> {
             self.establish()?;
             let idle = self.fetch()?;
             self.flush(idle)?;
+            self.record_empty_tails()?;
             self.ask_kafka();
         }
         self.commit(CommitMode::Sync);
@@ -187,7 +197,7 @@ impl<W: Writer> Sink<W> {
             let Some(lane) = self.lanes.iter_mut().find(|lane| lane.route.topic == message.topic()) else {
                 continue;
             };
-            match gather(lane, &mut self.writer, &message)? {
+            match gather(&self.options, lane, &mut self.writer, &message)? {
                 Taken::Yes | Taken::NotOurs => {}
                 Taken::Full | Taken::Stopped => return Ok(false),
                 Taken::InsertFirst => {
@@ -201,7 +211,7 @@ impl<W: Writer> Sink<W> {
                     )? {
                         return self.rest().map(|()| false);
                     }
-                    if gather(lane, &mut self.writer, &message)? == Taken::InsertFirst {
+                    if gather(&self.options, lane, &mut self.writer, &message)? == Taken::InsertFirst {
                         return Err(StageError::Internal("a record found no place in empty blocks".into()));
                     }
                 }
@@ -280,7 +290,7 @@ impl<W: Writer> Sink<W> {
     }
 
     /// Stops fetching for the lanes that are in doubt; the others go on.
-    fn rest(&self) -> Result<(), StageError> {
+    pub(super) fn rest(&self) -> Result<(), StageError> {
         fetcher::pause(&self.consumer, &self.lanes)
     }
 
@@ -313,11 +323,15 @@ impl<W: Writer> Sink<W> {
 }
 
 fn gather<W: Writer>(
+    options: &Options,
     lane: &mut Lane,
     writer: &mut W,
     message: &BorrowedMessage<'_>,
 ) -> Result<Taken, StageError> {
     let Some(share) = lane.shares.get(&message.partition()) else { return Ok(Taken::NotOurs) };
+    if share.is_proven_empty(message.offset()) {
+        return Err(empty::contradicted(options, &share.at, message.offset()));
+    }
     let at: TopicPartition = share.at.clone();
     let logged_at = appended(&at, message)?;
     let record = Record {

@@ -4,21 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::Offset;
 
 use super::TopicPartition;
 use super::group::list;
 use crate::assign::assign;
+use crate::fresh_reader::{self, FreshReader, Movement, STANDS};
 use agentgov_service::Stop;
 
 /// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
@@ -26,11 +24,7 @@ pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
 
 /// So long the sink waits for it before it rests the lane.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Without a step for so long, reading is given up, to be begun anew. Each record is a step, and each batch that holds none.
-const STANDS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
-/// How often the client says how far it has fetched: of a long range without records nothing else shows that it moves.
-const STATISTICS: Duration = Duration::from_secs(1);
 /// Ranges that are nearer to each other than this are read in one go: to start anew costs more.
 const NEAR: i64 = 1_000;
 
@@ -54,14 +48,8 @@ pub(super) struct Second {
 
 impl Second {
     /// `config` is the group's: assigning needs its name, but these consumers never join.
-    pub(super) fn new(mut config: ClientConfig) -> Self {
-        config
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
-            .set("fetch.wait.max.ms", "20")
-            .set("queued.max.messages.kbytes", "8192");
-        Self { config }
+    pub(super) fn new(config: ClientConfig) -> Self {
+        Self { config: fresh_reader::settings(config) }
     }
 
     /// Begins to read, in a thread of its own. Dropping it ends that.
@@ -120,25 +108,8 @@ impl Drop for Reading {
     }
 }
 
-/// Says how far the client has fetched.
-#[derive(Debug, Default)]
-struct Fetched(AtomicI64);
-
-impl ClientContext for Fetched {
-    fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        self.0.store(partitions.map(|partition| partition.next_offset.max(0)).sum(), Ordering::Relaxed);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka, second reader");
-    }
-}
-
-impl ConsumerContext for Fetched {}
-
 fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> Answer {
-    let reader = match config.create_with_context::<_, BaseConsumer<Fetched>>(Fetched::default()) {
+    let reader = match fresh_reader::create(config) {
         Ok(reader) => reader,
         Err(error) => return Answer::Silence(error.to_string()),
     };
@@ -158,7 +129,7 @@ fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> Ans
 
 /// Reads from the first of `ranges`, which are in order, to the record behind the last.
 fn run(
-    reader: &BaseConsumer<Fetched>,
+    reader: &FreshReader,
     at: &TopicPartition,
     ranges: &[Range<i64>],
     stop: &Stop,
@@ -166,13 +137,9 @@ fn run(
     let Some(first) = ranges.first() else { return Ok(Answer::Agrees) };
     assign(reader, &list([(at, Offset::Offset(first.start))])?)?;
     let mut ranges = Expected(ranges);
-    let mut moved = (Instant::now(), reader.context().0.load(Ordering::Relaxed));
+    let mut movement = Movement::of(reader.context());
     loop {
-        let fetched = reader.context().0.load(Ordering::Relaxed);
-        if fetched != moved.1 {
-            moved = (Instant::now(), fetched);
-        }
-        if stop.is_asked() || moved.0.elapsed() > STANDS {
+        if stop.is_asked() || movement.stands(reader.context()) {
             return Ok(Answer::Silence(format!("{at}: no record and no end within {STANDS:?}")));
         }
         let message = match reader.poll(POLL) {
@@ -196,7 +163,7 @@ fn run(
         if message.partition() != at.partition || message.offset() < first.start {
             continue;
         }
-        moved.0 = Instant::now();
+        movement.moved();
         match ranges.take(message.offset()) {
             Step::Next => {}
             Step::Done => return Ok(Answer::Agrees),
@@ -251,12 +218,14 @@ impl Expected<'_> {
 mod tests {
     use agentgov_connect::KafkaEndpoint;
     use agentgov_schemas::Millis;
+    use agentgov_schemas::topology::Retention;
     use proptest::prelude::*;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
     use super::super::lane::{Lane, Taken};
     use super::super::native::{Block, Column, Int64};
+    use super::super::position::Resume;
     use super::super::{Headers, NotReady, Pushed, Record, Route, Store, Writer};
     use super::*;
     use agentgov_service::StageError;
@@ -351,7 +320,12 @@ mod tests {
     fn a_lane_reads_again_what_its_consumer_passed_over() {
         let cluster = cluster(30);
         let second = second(cluster.bootstrap_servers());
-        let mut lane = Lane::new(Route { topic: "a".into(), table: "a".into(), gapless: true });
+        let mut lane = Lane::new(Route {
+            topic: "a".into(),
+            table: "a".into(),
+            gapless: true,
+            retention: Retention::Forever,
+        });
         let at = TopicPartition::new("a", 0);
         lane.assign(std::slice::from_ref(&at));
         lane.claim_at = None;
@@ -376,11 +350,55 @@ mod tests {
     }
 
     #[test]
+    fn offsets_that_were_proven_before_retention_took_them_count_and_are_not_read_again() {
+        let mut lane = Lane::new(Route {
+            topic: "a".into(),
+            table: "a".into(),
+            gapless: true,
+            retention: Retention::Forever,
+        });
+        let at = TopicPartition::new("a", 0);
+        lane.assign(std::slice::from_ref(&at));
+        assert_eq!(lane.quiet(), BTreeMap::new(), "nothing is claimed");
+        lane.shares.get_mut(&0).unwrap().claimed(7, Resume { next: 9, fetch: 12, empty_to: 14 });
+        assert_eq!(lane.quiet(), BTreeMap::new(), "in doubt");
+        lane.claim_at = None;
+        let share = &lane.shares[&0];
+        assert_eq!(share.fetch_position(), 12);
+        let contradicts: Vec<_> = (0..20).filter(|offset| share.is_proven_empty(*offset)).collect();
+        assert_eq!(contradicts, [9, 10, 11, 12, 13]);
+        assert_eq!(lane.quiet(), BTreeMap::from([(0, 14)]));
+        assert_eq!(lane.proof(0, &(14..16)), Some(("a/0".to_owned(), 7, 9..16)), "from the next row on");
+        assert_eq!(lane.proof(0, &(13..16)), None, "of another position");
+        assert_eq!(lane.proof(1, &(14..16)), None, "of another partition");
+        lane.proven(0, 16);
+        assert_eq!(lane.quiet(), BTreeMap::from([(0, 16)]));
+        let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
+        let record = Record { at: &at, offset: 20, logged_at: Millis(0), key, value, headers, skipped };
+        assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+        assert_eq!(lane.quiet(), BTreeMap::new(), "a row is gathered");
+        assert_eq!(lane.unproven(), Ranges::from([(0, vec![12..20])]), "what is there is read again");
+        lane.shares.get_mut(&0).unwrap().durable = 21;
+        lane.unanswered();
+        lane.doubt();
+        lane.shares.get_mut(&0).unwrap().claimed(8, Resume::at(9));
+        lane.claim_at = None;
+        let record = Record { offset: 11, ..record };
+        assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+        assert_eq!(lane.unproven(), Ranges::from([(0, vec![9..11])]));
+    }
+
+    #[test]
     fn what_was_passed_over_is_noted_once_its_rows_are_durable() {
         for (durable, present, noted) in
             [(5, true, Ranges::from([(0, vec![2..4])])), (0, false, Ranges::new())]
         {
-            let mut lane = Lane::new(Route { topic: "a".into(), table: "a".into(), gapless: true });
+            let mut lane = Lane::new(Route {
+                topic: "a".into(),
+                table: "a".into(),
+                gapless: true,
+                retention: Retention::Forever,
+            });
             let at = TopicPartition::new("a", 0);
             lane.assign(std::slice::from_ref(&at));
             lane.claim_at = None;

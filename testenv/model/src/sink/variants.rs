@@ -17,18 +17,32 @@ pub struct Bounds {
     pub rebalances: u8,
     /// Times that the server is killed and comes back.
     pub restarts: u8,
+    /// Times that retention deletes offsets.
+    pub deletions: u8,
 }
 
 impl Bounds {
     /// What every test run explores, in seconds.
-    pub const TEST: Self =
-        Self { sinks: 2, offsets: 4, empty: 0b1010, block: 1, claims: 3, rebalances: 1, restarts: 1 };
+    pub const TEST: Self = Self {
+        sinks: 2,
+        offsets: 4,
+        empty: 0b1010,
+        block: 1,
+        claims: 3,
+        rebalances: 1,
+        restarts: 1,
+        deletions: 0,
+    };
+
+    /// The same with retention, which deletes offsets.
+    pub const RETENTION: Self = Self { empty: 0b1001, claims: 2, restarts: 0, deletions: 1, ..Self::TEST };
 
     /// Wider, one at a time: minutes each.
-    pub const WIDE: [Self; 3] = [
+    pub const WIDE: [Self; 4] = [
         Self { offsets: 6, empty: 0b10_0101, block: 2, rebalances: 2, ..Self::TEST },
         Self { claims: 4, ..Self::TEST },
         Self { sinks: 3, rebalances: 2, restarts: 0, ..Self::TEST },
+        Self { offsets: 5, empty: 0b10010, deletions: 2, ..Self::RETENTION },
     ];
 }
 
@@ -59,6 +73,12 @@ pub enum Flaw {
     NoSecondReader,
     /// Rows do not count what was passed over before them.
     Uncounted,
+    /// Records that offsets hold no record without reading them.
+    UnreadProof,
+    /// Passes over what retention deleted although the proof does not reach that far.
+    ProofTooShort,
+    /// Passes over what retention deleted, and the next row does not count it.
+    UncountedProof,
 }
 
 impl Flaw {
@@ -76,4 +96,7 @@ impl Flaw {
         Self::NoSecondReader,
         Self::Uncounted,
     ];
+
+    /// Those by which that comes of retention ([`Bounds::RETENTION`]).
+    pub const OF_PROOFS: [Self; 3] = [Self::UnreadProof, Self::ProofTooShort, Self::UncountedProof];
 }

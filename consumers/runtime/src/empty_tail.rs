@@ -1,0 +1,326 @@
+//! Proof that a partition ends with offsets that no record has: markers of transactions, and records of aborted ones.
+//!
+//! A stage resumes behind its last record. If retention deletes the offsets from there on, nothing shows any more whether a record stood
+//! there, and the stage ends as overtaken. So, while they can still be read, a fresh reader reads each quiet partition from the stage's
+//! position to its last stable offset; if it delivers no record, the stage makes the range durable (ADR 0022).
+//!
+//! The proof holds for good: an offset below the last stable offset is decided, and no record takes its place.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+use agentgov_schemas::topology::Retention;
+use rdkafka::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use crate::assign::assign;
+use crate::fresh_reader::{self, FreshReader, Movement};
+use agentgov_service::Stop;
+
+/// How long the brokers may take to return the ends of the partitions.
+const CALL: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(100);
+/// Interval of rounds at least and at most.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Rounds within the shortest retention.
+const ROUNDS: u32 = 1_000;
+
+/// Resume positions by topic and partition.
+pub(crate) type Positions = BTreeMap<String, BTreeMap<i32, i64>>;
+
+/// A partition's offsets, from a resume position on, in which no record stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EmptyTail {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offsets: Range<i64>,
+}
+
+/// Interval of rounds for topics of these retentions.
+pub(crate) fn interval(retentions: impl IntoIterator<Item = Retention>) -> Duration {
+    let lengths = retentions.into_iter().filter_map(|retention| match retention {
+        Retention::For(length) => Some(length / ROUNDS),
+        Retention::Forever => None,
+    });
+    lengths.fold(MAX_INTERVAL, Duration::min).max(MIN_INTERVAL)
+}
+
+/// Proves empty tails, one round at a time, each in a thread of its own.
+pub(crate) struct TailProver {
+    settings: ClientConfig,
+    interval: Duration,
+    next_round: Instant,
+    /// Positions and ends of the last round: a partition is quiet if neither has moved.
+    seen: Ranges,
+    round: Option<Round>,
+}
+
+/// By topic and partition, the offsets from a position to the last stable offset.
+type Ranges = BTreeMap<String, BTreeMap<i32, Range<i64>>>;
+
+/// Result of a round.
+#[derive(Debug, Default)]
+struct Found {
+    seen: Ranges,
+    empty: Vec<EmptyTail>,
+}
+
+struct Round {
+    found: Receiver<KafkaResult<Found>>,
+    stop: Stop,
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.stop.ask();
+    }
+}
+
+impl TailProver {
+    /// `config` names a group, as assigning needs a name; no reader joins it.
+    pub(crate) fn new(config: ClientConfig, interval: Duration) -> Self {
+        Self {
+            settings: fresh_reader::settings(config),
+            interval,
+            next_round: Instant::now(),
+            seen: Ranges::new(),
+            round: None,
+        }
+    }
+
+    /// Begins a round if one is due. Returns the tails that the last one has proven, once.
+    pub(crate) fn turn(&mut self, positions: impl FnOnce() -> Positions) -> Vec<EmptyTail> {
+        let Some(round) = &self.round else {
+            if Instant::now() >= self.next_round {
+                self.next_round = Instant::now() + self.interval;
+                self.begin(positions());
+            }
+            return Vec::new();
+        };
+        let found = match round.found.try_recv() {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "whether quiet partitions end without a record is not known; trying again");
+                Found::default()
+            }
+            Err(TryRecvError::Disconnected) => Found::default(),
+            Err(TryRecvError::Empty) => return Vec::new(),
+        };
+        self.round = None;
+        self.seen = found.seen;
+        found.empty
+    }
+
+    fn begin(&mut self, positions: Positions) {
+        if positions.values().all(BTreeMap::is_empty) {
+            return;
+        }
+        let (done, found) = sync_channel(1);
+        let stop = Stop::default();
+        let (settings, seen, asked) = (self.settings.clone(), std::mem::take(&mut self.seen), stop.clone());
+        let spawned = std::thread::Builder::new().name("tail-prover".into()).spawn(move || {
+            // Nobody listens any more: it was dropped.
+            let _ = done.send(prove(&settings, &positions, &seen, &asked));
+        });
+        match spawned {
+            Ok(_) => self.round = Some(Round { found, stop }),
+            Err(error) => tracing::warn!(%error, "no thread to read quiet partitions; trying again"),
+        }
+    }
+}
+
+/// One round: asks for the ends, and reads the partitions that are quiet since the last one.
+fn prove(settings: &ClientConfig, positions: &Positions, before: &Ranges, stop: &Stop) -> KafkaResult<Found> {
+    let reader = fresh_reader::create(settings)?;
+    let mut seen = Ranges::new();
+    for (topic, positions) in positions {
+        let ends = offsets(&reader, topic, positions.keys(), Offset::End)?;
+        let range = |(partition, position): (&i32, &i64)| {
+            let end = ends.get(partition)?;
+            (end > position).then_some((*partition, *position..*end))
+        };
+        seen.insert(topic.clone(), positions.iter().filter_map(range).collect());
+    }
+    let quiet = unchanged(before, &seen);
+    let mut empty = Vec::new();
+    for (topic, mut quiet) in quiet {
+        // What retention has taken cannot be read, and would end the reading of the others.
+        let beginnings = offsets(&reader, &topic, quiet.keys(), Offset::Beginning)?;
+        quiet.retain(|partition, range| beginnings.get(partition).is_some_and(|first| *first <= range.start));
+        // The event of a partition's end does not name its topic: so one topic for a reader.
+        let reader = fresh_reader::create(settings)?;
+        for (partition, offsets) in read(&reader, &topic, quiet, stop)? {
+            empty.push(EmptyTail { topic: topic.clone(), partition, offsets });
+        }
+    }
+    Ok(Found { seen, empty })
+}
+
+/// The ranges that are the same as before.
+fn unchanged(before: &Ranges, now: &Ranges) -> Ranges {
+    let of_topic = |(topic, ranges): (&String, &BTreeMap<i32, Range<i64>>)| {
+        let mut ranges = ranges.clone();
+        let before = before.get(topic)?;
+        ranges.retain(|partition, range| before.get(partition) == Some(range));
+        (!ranges.is_empty()).then(|| (topic.clone(), ranges))
+    };
+    now.iter().filter_map(of_topic).collect()
+}
+
+/// The log start offsets, or the last stable offsets, of partitions of a topic; those that the brokers do not return are absent.
+fn offsets<'p>(
+    reader: &FreshReader,
+    topic: &str,
+    partitions: impl Iterator<Item = &'p i32>,
+    which: Offset,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, which)?;
+    }
+    if list.count() == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let found = reader.offsets_for_times(list, CALL)?;
+    let offset = |element: &TopicPartitionListElem<'_>| match (element.offset(), element.error()) {
+        (Offset::Offset(offset), Ok(())) => Some((element.partition(), offset)),
+        _ => None,
+    };
+    Ok(found.elements().iter().filter_map(offset).collect())
+}
+
+/// Reads `ranges` of a topic. Returns those in which no record stands.
+fn read(
+    reader: &FreshReader,
+    topic: &str,
+    ranges: BTreeMap<i32, Range<i64>>,
+    stop: &Stop,
+) -> KafkaResult<Vec<(i32, Range<i64>)>> {
+    let mut empty = Vec::new();
+    if ranges.is_empty() {
+        return Ok(empty);
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, range) in &ranges {
+        list.add_partition_offset(topic, *partition, Offset::Offset(range.start))?;
+    }
+    assign(reader, &list)?;
+    let mut pending = ranges;
+    let mut movement = Movement::of(reader.context());
+    while !pending.is_empty() && !stop.is_asked() && !movement.stands(reader.context()) {
+        match reader.poll(POLL) {
+            None => {}
+            Some(Ok(message)) => {
+                movement.moved();
+                let partition = message.partition();
+                let Some(range) = pending.get(&partition) else { continue };
+                if message.topic() != topic || message.offset() < range.start {
+                    continue;
+                }
+                if message.offset() >= range.end {
+                    empty.push((partition, range.clone()));
+                }
+                pending.remove(&partition);
+                // The others may have far to go.
+                let mut read = TopicPartitionList::new();
+                read.add_partition(topic, partition);
+                reader.pause(&read)?;
+            }
+            // The end is at least where it was when this round asked for it.
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                movement.moved();
+                empty.extend(pending.remove_entry(&partition));
+            }
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                // Of an outage each broken connection leaves one.
+                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_connect::KafkaEndpoint;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn rounds_are_many_within_a_retention_and_few_a_minute() {
+        let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
+        let hour = Retention::For(Duration::from_secs(3_600));
+        for (retentions, expected) in [
+            (&[days(30), days(90), Retention::Forever][..], 60_000),
+            (&[Retention::Forever], 60_000),
+            (&[], 60_000),
+            (&[days(30), hour], 3_600),
+            (&[Retention::For(Duration::ZERO)], 1_000),
+        ] {
+            assert_eq!(
+                interval(retentions.iter().copied()),
+                Duration::from_millis(expected),
+                "{retentions:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_partition_is_quiet_if_neither_position_nor_end_moves() {
+        let ranges =
+            |of_a: &[(i32, Range<i64>)]| Ranges::from([("a".to_owned(), of_a.iter().cloned().collect())]);
+        let before = ranges(&[(0, 5..9), (1, 5..9), (2, 5..9)]);
+        let now = ranges(&[(0, 5..9), (1, 6..9), (2, 5..10), (3, 5..9)]);
+        assert_eq!(unchanged(&before, &now), ranges(&[(0, 5..9)]));
+        assert_eq!(unchanged(&Ranges::new(), &now), Ranges::new(), "the first round");
+    }
+
+    #[test]
+    fn a_partition_with_a_record_behind_the_position_is_not_proven() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 3, 1).unwrap();
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        for partition in [0, 1] {
+            for _ in 0..30 {
+                producer.send(BaseRecord::<(), str>::to("a").partition(partition).payload("x")).unwrap();
+            }
+        }
+        producer.flush(DEADLINE).unwrap();
+        let config = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("sink");
+        // The group has not got to the last records of one, and to the end of the other two.
+        let positions = || Positions::from([("a".to_owned(), BTreeMap::from([(0, 28), (1, 30), (2, 0)]))]);
+        let settings = fresh_reader::settings(config.clone());
+        let first = prove(&settings, &positions(), &Ranges::new(), &Stop::default()).unwrap();
+        assert_eq!(first.seen, Ranges::from([("a".to_owned(), BTreeMap::from([(0, 28..30)]))]));
+        let second = prove(&settings, &positions(), &first.seen, &Stop::default()).unwrap();
+        assert_eq!((second.seen, second.empty), (first.seen, vec![]));
+
+        let mut prover = TailProver::new(config, MIN_INTERVAL);
+        let began = Instant::now();
+        let mut rounds = 0;
+        while rounds < 3 {
+            assert!(began.elapsed() < DEADLINE);
+            assert_eq!(
+                prover.turn(|| {
+                    rounds += 1;
+                    positions()
+                }),
+                vec![]
+            );
+            std::thread::yield_now();
+        }
+    }
+}

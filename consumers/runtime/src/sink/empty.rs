@@ -1,0 +1,85 @@
+//! Proofs that no record follows a partition's last row, made durable in the store. They serve once retention has deleted the offsets:
+//! `position` passes over those that a proof covers.
+
+use std::ops::Range;
+
+use super::marker::Claims;
+use super::run::{Options, Sink};
+use super::store::quote;
+use super::{TopicPartition, Writer};
+use agentgov_service::StageError;
+
+impl<W: Writer> Sink<W> {
+    /// Records what fresh readers have proven since the last call, and has them read what is quiet now.
+    pub(super) fn record_empty_tails(&mut self) -> Result<(), StageError> {
+        let lanes = &self.lanes;
+        let proven =
+            self.prover.turn(|| lanes.iter().map(|lane| (lane.route.topic.clone(), lane.quiet())).collect());
+        let mut rows = Vec::new();
+        for tail in proven {
+            let Some(lane) = self.lanes.iter().position(|lane| lane.route.topic == tail.topic) else {
+                continue;
+            };
+            let proof = self.lanes.get(lane).and_then(|lane| lane.proof(tail.partition, &tail.offsets));
+            rows.extend(proof.map(|proof| (lane, tail.partition, proof)));
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let Err(error) =
+            self.store.execute(&insert(&self.options.empty, rows.iter().map(|(.., proof)| proof)))
+        else {
+            for (lane, partition, (name, _, offsets)) in rows {
+                tracing::debug!(
+                    at = name,
+                    from = offsets.start,
+                    to = offsets.end,
+                    "no record in these offsets"
+                );
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.proven(partition, offsets.end);
+                }
+            }
+            return Ok(());
+        };
+        if !error.is_fence() {
+            tracing::warn!(%error, table = self.options.empty, "a proof was not recorded; trying again");
+            return Ok(());
+        }
+        // Somebody else has claimed, or the server has restarted.
+        let mut lanes: Vec<_> = rows.into_iter().map(|(lane, ..)| lane).collect();
+        lanes.dedup();
+        for lane in lanes {
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.doubt();
+            }
+        }
+        self.rest()
+    }
+}
+
+fn insert<'p>(table: &str, proofs: impl Iterator<Item = &'p (String, u64, Range<i64>)> + Clone) -> String {
+    let marker = proofs.clone().map(|(name, claim, _)| (name.clone(), *claim)).collect::<Claims>().marker();
+    let rows = proofs.map(|(name, claim, offsets)| {
+        format!("({}, {}, {}, {claim})", quote(name), offsets.start, offsets.end)
+    });
+    let rows: Vec<_> = rows.collect();
+    format!(
+        "{marker} INSERT INTO {table} (topic_partition, from_offset, to_offset, claim) VALUES {}",
+        rows.join(", ")
+    )
+}
+
+/// A record came where none can be.
+pub(super) fn contradicted(options: &Options, at: &TopicPartition, offset: i64) -> StageError {
+    StageError::OtherCluster {
+        stage: options.stage.clone(),
+        topic: at.topic.to_string(),
+        partition: at.partition,
+        message: format!(
+            "table {} has on record that no record stands at offset {offset}, but the topic has one there: it is another topic of \
+             the same name, or rows were changed from outside",
+            options.empty
+        ),
+    }
+}
