@@ -2,6 +2,7 @@
 //!
 //! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: the records, one module a schema family,
 //!   borrowed from the bytes they are decoded from
+//! - [`readiness`]: why a stage is not ready
 //! - [`catalogue`]: the types of events, and which of them are judged
 //! - [`subject`]: the schemas themselves, by subject, with their versions; [`record`]: which type each has
 //! - [`wire`]: the Confluent wire format, and datum encoding and decoding
@@ -21,6 +22,7 @@ pub mod escape;
 pub mod event;
 pub mod governance;
 pub mod key;
+pub mod readiness;
 pub mod record;
 pub mod reject;
 pub mod state;
@@ -35,6 +37,7 @@ pub mod yaml;
 
 pub use digest::Digest;
 pub use key::SessionKey;
+pub use readiness::NotReadyReason;
 pub use record::{Record, RecordEncoder};
 pub use timestamp::{Micros, Millis};
 pub use vocabulary::{OpenEnum, Vocabulary};

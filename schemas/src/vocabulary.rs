@@ -133,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::alert::AlertDecision;
+    use crate::readiness::NotReadyReason;
     use crate::reject::RejectReason;
     use crate::verdict::{Decision, ErrorCode, Mode, Reason, RecordFinding, RuleEffect, Severity};
     use crate::wire::{Encoder, HEADER_LEN, Schema, SchemaId};
@@ -144,6 +145,7 @@ mod tests {
             $function::<Decision>($($argument),*);
             $function::<ErrorCode>($($argument),*);
             $function::<Mode>($($argument),*);
+            $function::<NotReadyReason>($($argument),*);
             $function::<Reason>($($argument),*);
             $function::<RecordFinding>($($argument),*);
             $function::<RejectReason>($($argument),*);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use agentgov_policy::{BundleFiles, SCHEMA_FILE};
 use agentgov_registry::read_bundle_folder;
 use agentgov_schemas::governance::{Bundle, BundleFile};
-use agentgov_schemas::{SessionKey, catalogue, subject};
+use agentgov_schemas::{NotReadyReason, SessionKey, catalogue, subject};
 use agentgov_sdk::{Content, Event, Recorder, ToolCall};
 
 use crate::actions::Writer;
@@ -105,7 +105,7 @@ fn call_until(stack: &Stack, recorder: &Recorder, tenant_id: &str, prefix: &str,
 /// What the shared evaluator says of bundles that do not load.
 fn trouble(stack: &Stack) -> Option<String> {
     let (_, health) = stack.health.iter().find(|(stage, _)| stage == "evaluator").unwrap();
-    health.snapshot().not_ready.remove("bundle")
+    health.snapshot().not_ready.remove(&NotReadyReason::Bundle)
 }
 
 /// Pushes a good bundle when the test ends, however it ends: the evaluator is everyone's.

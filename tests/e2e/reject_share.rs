@@ -11,7 +11,7 @@ use agentgov_schemas::alert::Alert;
 use agentgov_schemas::event::{ActionEvent, Source};
 use agentgov_schemas::topology::{Topology, registry_subject};
 use agentgov_schemas::verdict::Severity;
-use agentgov_schemas::{RecordEncoder, catalogue, subject, wire};
+use agentgov_schemas::{NotReadyReason, RecordEncoder, catalogue, subject, wire};
 use agentgov_service::{Health, StageError, Stop};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -33,7 +33,7 @@ fn a_flood_of_rejects_stops_the_stage_until_it_is_told_to_resume() {
         flood.write("flood/s", b"\x01 not in the wire format");
     }
     stack.eventually("the evaluator stands still", || {
-        health.snapshot().not_ready.contains_key("reject_share")
+        health.snapshot().not_ready.contains_key(&NotReadyReason::RejectShare)
     });
 
     // A judged event comes while it stands still: its verdict must wait for the word.
@@ -61,7 +61,7 @@ fn one_tenants_flood_of_rejects_is_an_alert_and_stops_nobody() {
     }
     flood.write("quiet/s", &flood.good(2));
     assert_eq!(flood.read(subject::VERDICT, 3).len(), 3, "it is judged, whatever the others send");
-    assert!(!flood.health.snapshot().not_ready.contains_key("reject_share"));
+    assert!(!flood.health.snapshot().not_ready.contains_key(&NotReadyReason::RejectShare));
     let alerts = flood.read(subject::ALERT, 6);
     let schema = subject::ALERT.schema().unwrap();
     let mut ids = std::collections::BTreeSet::new();

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use agentgov_schemas::NotReadyReason;
 use agentgov_testenv::Part;
 
 use crate::load::Load;
@@ -24,7 +25,7 @@ struct Outage<'a> {
     /// Who must say so, if it runs and if it is started meanwhile, and by which names of `/readyz`.
     running: &'a [&'a str],
     started: &'a [&'a str],
-    because: &'a [&'a str],
+    because: &'a [NotReadyReason],
 }
 
 impl Outage<'_> {
@@ -128,7 +129,7 @@ fn a_broker_that_is_away_is_waited_for() {
         length: seconds(13),
         running: &ALL,
         started: &ALL,
-        because: &["broker", "transaction", "kafka"],
+        because: &[NotReadyReason::Kafka, NotReadyReason::Transaction],
     };
     survives(&[outage(How::Hanging), outage(How::Killed)]);
 }
@@ -141,7 +142,7 @@ fn a_clickhouse_that_is_away_is_waited_for() {
         length: seconds(5),
         running: &["log-sink"],
         started: &["log-sink"],
-        because: &["clickhouse", "clickhouse_answer"],
+        because: &[NotReadyReason::Clickhouse, NotReadyReason::ClickhouseAnswer],
     };
     survives(&[outage(How::Hanging), outage(How::Killed)]);
 }
@@ -155,7 +156,7 @@ fn a_registry_that_is_away_is_waited_for() {
         // What has met the schemas that flow does not need it.
         running: &[],
         started: &["evaluator", "alerter"],
-        because: &["dependency"],
+        because: &[NotReadyReason::Dependency],
     };
     survives(&[outage(How::Hanging), outage(How::Killed)]);
 }

@@ -12,7 +12,7 @@ use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::state::{Progress, SessionState};
 use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
 use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Verdict};
-use agentgov_schemas::{catalogue, subject};
+use agentgov_schemas::{NotReadyReason, catalogue, subject};
 
 use crate::keys::{self, Entry, Key};
 use crate::refusals::Refusals;
@@ -197,7 +197,7 @@ impl Processor for Evaluator {
     }
 
     /// Not ready while the last bundle of an environment does not load.
-    fn readiness(&self, report: &mut dyn FnMut(&'static str, Option<String>)) {
+    fn readiness(&self, report: &mut dyn FnMut(NotReadyReason, Option<String>)) {
         let refused = self.bundles.refused().values().next();
         let why = refused.map(|refused| {
             format!(
@@ -209,7 +209,7 @@ impl Processor for Evaluator {
                 refused.first_problem()
             )
         });
-        report("bundle", why);
+        report(NotReadyReason::Bundle, why);
     }
 }
 

@@ -26,7 +26,7 @@ use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, Origin, RecordFinding, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
-use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, catalogue};
+use agentgov_schemas::{Digest, Micros, Millis, NotReadyReason, Record, RecordEncoder, catalogue};
 use proptest::prelude::*;
 
 const ID: SchemaId = SchemaId(1);
@@ -133,7 +133,8 @@ impl Bench {
 
     fn is_ready(&self) -> bool {
         let mut ready = true;
-        self.evaluator.readiness(&mut |reason, why| ready &= reason != "bundle" || why.is_none());
+        self.evaluator
+            .readiness(&mut |reason, why| ready &= reason != NotReadyReason::Bundle || why.is_none());
         ready
     }
 

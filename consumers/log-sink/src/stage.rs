@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agentgov_connect::{Endpoints, SchemaRegistry};
 use agentgov_runtime::SchemaCache;
 use agentgov_runtime::sink::{self, Options, Store};
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::backoff::Backoff;
 use agentgov_service::{Health, StageError, Stop};
@@ -66,11 +67,11 @@ fn start(config: &Config, store: &Store) -> Result<Option<Ledger>, StageError> {
         let started = migrate::with(store, &config.stop).and_then(|_| Ledger::load(store));
         match started {
             Ok(ledger) => {
-                config.health.clear("clickhouse");
+                config.health.clear(NotReadyReason::Clickhouse);
                 return Ok(Some(ledger));
             }
             Err(StageError::Unavailable { what, message }) => {
-                config.health.not_ready("clickhouse", format!("{what}: {message}"));
+                config.health.not_ready(NotReadyReason::Clickhouse, format!("{what}: {message}"));
             }
             Err(fatal) => return Err(fatal),
         }

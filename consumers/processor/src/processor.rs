@@ -1,9 +1,9 @@
 //! What a stage must give.
 
-use agentgov_schemas::Millis;
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::{Millis, NotReadyReason};
 use serde::Deserialize;
 
 use crate::{OutputError, Outputs};
@@ -81,7 +81,7 @@ pub trait Processor {
 
     /// Reports whether the global tables leave the stage ready: calls `report` with each reason that it knows, and with the
     /// explanation where it holds now.
-    fn readiness(&self, _report: &mut dyn FnMut(&'static str, Option<String>)) {}
+    fn readiness(&self, _report: &mut dyn FnMut(NotReadyReason, Option<String>)) {}
 }
 
 /// The value of a changelog record, with the schema that wrote it.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{RegistryError, SchemaRegistry};
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::wire::{Schema, SchemaId};
 
 use agentgov_service::backoff::Backoff;
@@ -75,25 +76,29 @@ impl SchemaCache {
         let mut backoff = Backoff::default();
         loop {
             let registry = Arc::clone(&self.registry);
-            let late =
-                || health.not_ready("registry", "the schema registry takes a request, and does not answer");
+            let late = || {
+                health.not_ready(
+                    NotReadyReason::Registry,
+                    "the schema registry takes a request, and does not answer",
+                )
+            };
             match stop.race(late, move || registry.schema(id)) {
                 None => return SchemaLookup::Stopped,
                 Some(Ok(schema)) => {
-                    health.clear("registry");
+                    health.clear(NotReadyReason::Registry);
                     let schema = Arc::new(schema);
                     self.known.insert(id, Arc::clone(&schema));
                     self.unknown.remove(&id);
                     return SchemaLookup::Known(schema);
                 }
                 Some(Err(error)) if error.is_about_the_id() => {
-                    health.clear("registry");
+                    health.clear(NotReadyReason::Registry);
                     let why = error.to_string();
                     self.remember_unknown(id, &why);
                     return SchemaLookup::Unknown(why);
                 }
                 Some(Err(error)) => {
-                    health.not_ready("registry", error.to_string());
+                    health.not_ready(NotReadyReason::Registry, error.to_string());
                     if stop.wait(backoff.pause()) {
                         return SchemaLookup::Stopped;
                     }
@@ -136,7 +141,7 @@ impl SchemaCache {
                     Ok((_, Err(error))) if error.is_about_the_id() => {
                         self.missing = true;
                         health.not_ready(
-                            "schema_id",
+                            NotReadyReason::SchemaId,
                             format!("{error}, which was there: has the registry lost its data?"),
                         );
                     }
@@ -146,7 +151,7 @@ impl SchemaCache {
                 }
             }
             if !std::mem::take(&mut self.missing) {
-                health.clear("schema_id");
+                health.clear(NotReadyReason::SchemaId);
             }
             self.answers = None;
             self.recheck = Instant::now() + RECHECK;
@@ -178,8 +183,12 @@ impl SchemaCache {
     ) -> Result<SchemaId, StageError> {
         let (registry, named, text) =
             (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
-        let late =
-            || health.not_ready("dependency", "the schema registry takes a request, and does not answer");
+        let late = || {
+            health.not_ready(
+                NotReadyReason::Dependency,
+                "the schema registry takes a request, and does not answer",
+            )
+        };
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
         match stop.race(late, move || registry.id_of(&named, &text)) {
             None => Err(unavailable("asked to stop before it answered".to_owned())),
@@ -245,7 +254,7 @@ mod tests {
         assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)), "from memory");
         assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Unknown(_)));
         assert!(matches!(schemas.get(SchemaId(3), &health, &stop), SchemaLookup::Unknown(_)));
-        assert!(!health.snapshot().not_ready.contains_key("registry"));
+        assert!(!health.snapshot().not_ready.contains_key(&NotReadyReason::Registry));
     }
 
     #[test]
@@ -304,7 +313,7 @@ mod tests {
             while schemas.answers.is_some() {
                 schemas.recheck("test", &health)?;
             }
-            Ok::<_, StageError>(health.snapshot().not_ready.contains_key("schema_id"))
+            Ok::<_, StageError>(health.snapshot().not_ready.contains_key(&NotReadyReason::SchemaId))
         };
         assert!(!rechecked().unwrap(), "a registry that is away says nothing of the id");
         assert!(rechecked().unwrap(), "it is gone");

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use agentgov_schemas::NotReadyReason;
+
 /// A stage that says it is ready looks around at least ten times a second. After this long without, it hangs.
 const STUCK: Duration = Duration::from_secs(60);
 /// A stage that waits tries again every few seconds, and no single call to what it waits for takes longer than a minute.
@@ -16,7 +18,7 @@ const STUCK: Duration = Duration::from_secs(60);
 const SILENT: Duration = Duration::from_secs(150);
 
 /// Reasons that an onlooker sees: the stage itself waits for nothing.
-const SEEN: [&str; 1] = ["held_back"];
+const SEEN: [NotReadyReason; 1] = [NotReadyReason::HeldBack];
 
 /// What a stage says of itself. Cheap to clone and to update.
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ struct Inner {
     stage: String,
     started: Instant,
     /// Why the stage is not ready, by what is wrong. Empty: ready.
-    reasons: Mutex<BTreeMap<&'static str, String>>,
+    reasons: Mutex<BTreeMap<NotReadyReason, String>>,
     /// Milliseconds since `started` at which it last made progress.
     progress: AtomicU64,
     /// Milliseconds since `started` of its last sign of life.
@@ -42,7 +44,7 @@ pub struct Snapshot {
     /// The stage.
     pub stage: String,
     /// Why it is not ready; empty: ready.
-    pub not_ready: BTreeMap<&'static str, String>,
+    pub not_ready: BTreeMap<NotReadyReason, String>,
     /// Since it last made progress: finished a batch, or looked and found nothing to do.
     pub since_progress: Duration,
     /// Since its loop last turned, or it said anything else.
@@ -65,42 +67,37 @@ impl Health {
             records: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
         }));
-        health.not_ready("starting", "no partitions assigned yet");
+        health.not_ready(NotReadyReason::Starting, "no partitions assigned yet");
         health
     }
 
     /// Says why the stage is not ready. `what` names the trouble, so that [`Self::clear`] ends just this one.
-    pub fn not_ready(&self, what: &'static str, why: impl Into<String>) {
+    pub fn not_ready(&self, what: NotReadyReason, why: impl Into<String>) {
         self.alive();
         let why = why.into();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        if reasons.get(what) != Some(&why) {
-            tracing::warn!(stage = self.0.stage, what, why, "not ready");
+        if reasons.get(&what) != Some(&why) {
+            tracing::warn!(stage = self.0.stage, what = what.as_str(), why, "not ready");
             reasons.insert(what, why);
         }
     }
 
     /// Sets, or clears, a reason that an onlooker sees: no sign of life of the stage, and it may hang all the same.
-    pub(crate) fn seen(&self, what: &'static str, why: Option<String>) {
+    pub(crate) fn seen(&self, what: NotReadyReason, why: Option<String>) {
         debug_assert!(SEEN.contains(&what));
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         match why {
-            Some(why) if reasons.get(what) != Some(&why) => {
-                tracing::warn!(stage = self.0.stage, what, why, "not ready");
+            Some(why) if reasons.get(&what) != Some(&why) => {
+                tracing::warn!(stage = self.0.stage, what = what.as_str(), why, "not ready");
                 reasons.insert(what, why);
             }
             Some(_) => {}
             None => {
-                if reasons.remove(what).is_some() {
-                    tracing::info!(stage = self.0.stage, what, "over");
+                if reasons.remove(&what).is_some() {
+                    tracing::info!(stage = self.0.stage, what = what.as_str(), "over");
                 }
             }
         }
-    }
-
-    /// True while that trouble lasts.
-    pub fn waits_for(&self, what: &str) -> bool {
-        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).contains_key(what)
     }
 
     /// A sign of life: the loop turns, although there may be nothing to say.
@@ -109,10 +106,10 @@ impl Health {
     }
 
     /// Ends one trouble.
-    pub fn clear(&self, what: &'static str) {
+    pub fn clear(&self, what: NotReadyReason) {
         self.alive();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        if reasons.remove(what).is_some() && reasons.is_empty() {
+        if reasons.remove(&what).is_some() && reasons.is_empty() {
             tracing::info!(stage = self.0.stage, "ready");
         }
     }
@@ -169,11 +166,11 @@ mod tests {
     #[test]
     fn ready_when_no_trouble_is_left() {
         let health = Health::new("evaluator");
-        assert!(health.snapshot().not_ready.contains_key("starting"));
-        health.not_ready("registry", "away");
-        health.clear("starting");
+        assert!(health.snapshot().not_ready.contains_key(&NotReadyReason::Starting));
+        health.not_ready(NotReadyReason::Registry, "away");
+        health.clear(NotReadyReason::Starting);
         assert_eq!(health.snapshot().not_ready.len(), 1);
-        health.clear("registry");
+        health.clear(NotReadyReason::Registry);
         health.progress(10, 1);
         let now = health.snapshot();
         assert!(now.not_ready.is_empty() && (now.records, now.rejects) == (10, 1));
@@ -189,7 +186,7 @@ mod tests {
         stage.since_alive = Duration::ZERO;
         stage.not_ready.clear();
         assert!(stage.hangs().is_some(), "it waits for nothing");
-        stage.not_ready.insert("held_back", "an open transaction".into());
+        stage.not_ready.insert(NotReadyReason::HeldBack, "an open transaction".into());
         assert!(stage.hangs().is_some(), "an onlooker speaks, it does not");
         stage.since_progress = STUCK;
         assert_eq!(stage.hangs(), None);
@@ -198,8 +195,8 @@ mod tests {
     #[test]
     fn whatever_a_stage_says_is_a_sign_of_life() {
         let says: [fn(&Health); 4] = [
-            |health| health.not_ready("registry", "away"),
-            |health| health.clear("registry"),
+            |health| health.not_ready(NotReadyReason::Registry, "away"),
+            |health| health.clear(NotReadyReason::Registry),
             |health| health.progress(0, 0),
             Health::alive,
         ];

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
-use agentgov_schemas::Millis;
 use agentgov_schemas::topology::{MissingRole, Topology};
+use agentgov_schemas::{Millis, NotReadyReason};
 use chrono::{DateTime, SecondsFormat};
 use metrics::gauge;
 use rdkafka::Message as _;
@@ -515,7 +515,7 @@ fn tell_open(health: &Health, seen: &BTreeMap<Place, Lag>) {
         Some(open.worded(place))
     });
     let lasting: Vec<_> = lasting.collect();
-    health.seen("held_back", (!lasting.is_empty()).then(|| lasting.join("; ")));
+    health.seen(NotReadyReason::HeldBack, (!lasting.is_empty()).then(|| lasting.join("; ")));
 }
 
 #[cfg(test)]
@@ -562,12 +562,12 @@ mod tests {
     #[test]
     fn a_stage_that_gets_nothing_of_a_partition_is_not_ready_but_lives() {
         let health = Health::new("alerter");
-        health.clear("starting");
+        health.clear(NotReadyReason::Starting);
         let place = ("agent.verdicts".to_owned(), 1);
         let open = Open { offset: 7, records: 3, since: Millis(0), seen: LASTS };
         let mut seen = BTreeMap::from([(place, Lag { open: Some(open), ..Lag::default() })]);
         tell_open(&health, &seen);
-        assert!(health.snapshot().not_ready["held_back"].contains("agent.verdicts/1"));
+        assert!(health.snapshot().not_ready[&NotReadyReason::HeldBack].contains("agent.verdicts/1"));
         seen.values_mut()
             .for_each(|lag| lag.open = Some(Open { seen: Duration::ZERO, since: Millis(i64::MAX), ..open }));
         tell_open(&health, &seen);

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::escape::Escaped;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -41,7 +42,7 @@ struct Process {
     stop: Stop,
     metrics: Metrics,
     /// Reasons that were told once: their gauges fall back to 0, they do not vanish.
-    told: Arc<Mutex<BTreeSet<(String, &'static str)>>>,
+    told: Arc<Mutex<BTreeSet<(String, NotReadyReason)>>>,
 }
 
 /// What a process says of its readiness, for programs.
@@ -151,7 +152,9 @@ impl Process {
         let mut stages: Vec<_> = self.stages.iter().map(Health::snapshot).collect();
         if self.stop.is_asked() {
             for stage in &mut stages {
-                stage.not_ready.insert("stopping", "asked to end; finishing the batch in work".into());
+                stage
+                    .not_ready
+                    .insert(NotReadyReason::Stopping, "asked to end; finishing the batch in work".into());
             }
         }
         stages
@@ -189,7 +192,11 @@ async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, head
 fn readiness(stages: &[Snapshot]) -> Readiness {
     let told = |stage: &Snapshot| StageReadiness {
         stage: stage.stage.clone(),
-        not_ready: stage.not_ready.iter().map(|(what, why)| ((*what).to_owned(), why.clone())).collect(),
+        not_ready: stage
+            .not_ready
+            .iter()
+            .map(|(what, why)| (what.as_str().to_owned(), why.clone()))
+            .collect(),
         hangs: stage.hangs(),
         progress_age_seconds: stage.since_progress.as_secs_f64(),
     };
@@ -208,10 +215,10 @@ async fn metrics(State(process): State<Process>) -> impl IntoResponse {
         gauge!(READY, "stage" => name.clone()).set(yes(stage.not_ready.is_empty()));
         gauge!(LIVE, "stage" => name.clone()).set(yes(stage.hangs().is_none()));
         gauge!(PROGRESS_AGE, "stage" => name.clone()).set(stage.since_progress.as_secs_f64());
-        told.insert((name.clone(), "starting"));
+        told.insert((name.clone(), NotReadyReason::Starting));
         told.extend(stage.not_ready.keys().map(|reason| (name.clone(), *reason)));
         for (_, reason) in told.iter().filter(|(stage, _)| stage == name) {
-            gauge!(NOT_READY, "stage" => name.clone(), "reason" => *reason)
+            gauge!(NOT_READY, "stage" => name.clone(), "reason" => reason.as_str())
                 .set(yes(stage.not_ready.contains_key(reason)));
         }
     }
@@ -243,8 +250,8 @@ mod tests {
     #[test]
     fn a_program_reads_which_stage_waits_for_what() {
         let (ready, waits) = (Health::new("alerter"), Health::new("log-sink"));
-        ready.clear("starting");
-        waits.not_ready("clickhouse", "away");
+        ready.clear(NotReadyReason::Starting);
+        waits.not_ready(NotReadyReason::Clickhouse, "away");
         let told = readiness(&[ready.snapshot(), waits.snapshot()]);
         assert!(!told.ready && told.stages[0].not_ready.is_empty());
         assert_eq!(told.stages[1].not_ready["clickhouse"], "away");

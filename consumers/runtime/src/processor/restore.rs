@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::keep_reaching;
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -296,7 +297,8 @@ impl Restorer<'_> {
                 }
                 Some(Err(error)) => {
                     deadline = Instant::now() + MARKER_WAIT;
-                    self.health.not_ready("changelog", format!("reading the changelog: {error}"));
+                    self.health
+                        .not_ready(NotReadyReason::Changelog, format!("reading the changelog: {error}"));
                 }
                 None => {}
             }
@@ -320,7 +322,7 @@ impl Restorer<'_> {
                 });
             }
         }
-        self.health.clear("changelog");
+        self.health.clear(NotReadyReason::Changelog);
         Ok(Some(known))
     }
 

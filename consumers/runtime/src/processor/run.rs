@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{Endpoints, Reach, SchemaRegistry, keep_reaching};
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{ProducerKind, Stage, Topology, reader_group};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -190,7 +191,7 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// Kafka said that something is wrong with it.
     fn trouble(&mut self, why: String) {
-        self.config.health.not_ready("broker", why);
+        self.config.health.not_ready(NotReadyReason::Kafka, why);
         self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
     }
 
@@ -207,12 +208,14 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         match self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)) {
             Ok(_) => {
-                self.config.health.clear("broker");
+                self.config.health.clear(NotReadyReason::Kafka);
                 self.trouble = None;
                 self.tables.go_on();
             }
             Err(error) => {
-                self.config.health.not_ready("broker", format!("no answer from the broker: {error}"));
+                self.config
+                    .health
+                    .not_ready(NotReadyReason::Kafka, format!("no answer from the broker: {error}"));
                 *at = Instant::now() + backoff.pause();
             }
         }
@@ -303,7 +306,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
         self.config.health.progress(count as u64, rejected);
         if let Some(why) = &self.work.tripped {
-            self.config.health.not_ready("reject_share", why.clone());
+            self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
             self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))?;
         }
@@ -319,7 +322,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             match change {
                 Change::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
-                    self.config.health.not_ready("starting", why);
+                    self.config.health.not_ready(NotReadyReason::Starting, why);
                     // Or the broker does not answer any more, and the session has timed out.
                     self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
                 }
@@ -343,7 +346,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             behind: Cell::new(false),
         };
         let why = format!("restoring {} partitions from {}", partitions.len(), self.changelog);
-        self.config.health.not_ready("starting", why);
+        self.config.health.not_ready(NotReadyReason::Starting, why);
         let restored = timed(&self.metrics.restore, || {
             wait_for(self.config, || {
                 restorer.restore(&self.work.processor, &self.consumer, partitions, &mut self.work.schemas)
@@ -364,9 +367,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         self.work.partitions = restored;
         failpoint::edge("processor::restored");
-        self.config.health.clear("starting");
+        self.config.health.clear(NotReadyReason::Starting);
         if let Some(why) = &self.work.tripped {
-            self.config.health.not_ready("reject_share", why.clone());
+            self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
             self.consumer.pause(&from).map_err(StageError::kafka("pausing"))?;
         }
         Ok(())
@@ -385,7 +388,7 @@ impl<'c, P: Processor> Loop<'c, P> {
     fn resume(&mut self) -> Result<(), StageError> {
         if self.work.tripped.take().is_some() {
             tracing::info!(stage = self.config.stage, "resumed by an operator");
-            self.config.health.clear("reject_share");
+            self.config.health.clear(NotReadyReason::RejectShare);
             let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
             self.consumer.resume(&ours).map_err(StageError::kafka("resuming"))?;
         }
@@ -454,15 +457,16 @@ fn wait_for<T>(
     loop {
         match call() {
             Err(StageError::Unavailable { what, message }) => {
-                config
-                    .health
-                    .not_ready("dependency", format!("{what}: {message} (since {:.0?})", began.elapsed()));
+                config.health.not_ready(
+                    NotReadyReason::Dependency,
+                    format!("{what}: {message} (since {:.0?})", began.elapsed()),
+                );
                 if config.stop.wait(backoff.pause()) {
                     return Ok(None);
                 }
             }
             other => {
-                config.health.clear("dependency");
+                config.health.clear(NotReadyReason::Dependency);
                 return other.map(Some);
             }
         }

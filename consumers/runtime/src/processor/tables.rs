@@ -9,7 +9,7 @@ use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::Millis;
 use agentgov_schemas::governance::Control;
 use agentgov_schemas::topology::{Stage, Topology};
-use agentgov_schemas::{subject, wire};
+use agentgov_schemas::{NotReadyReason, subject, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -109,7 +109,7 @@ impl Tables {
                     Some(Err(KafkaError::PartitionEOF(_))) => break,
                     Some(Err(error)) => {
                         let topic = &reader.topic;
-                        folding.health.not_ready("tables", format!("reading {topic}: {error}"))
+                        folding.health.not_ready(NotReadyReason::Tables, format!("reading {topic}: {error}"))
                     }
                     None => {}
                 }
@@ -117,7 +117,7 @@ impl Tables {
         }
         folding.processor.tables_loaded();
         folding.report_readiness();
-        folding.health.clear("tables");
+        folding.health.clear(NotReadyReason::Tables);
         true
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{Stage, Timing};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -155,7 +156,7 @@ impl Transactions {
         };
         if let Outcome::Committed | Outcome::Aborted = outcome {
             // The coordinator has answered.
-            self.health.clear("transaction");
+            self.health.clear(NotReadyReason::Transaction);
         }
         outcome
     }
@@ -276,7 +277,7 @@ impl Transactions {
     }
 
     fn wait(&self, why: impl Into<String>) {
-        self.health.not_ready("transaction", why);
+        self.health.not_ready(NotReadyReason::Transaction, why);
     }
 
     /// True if it was asked to stop, and the grace for what is under way is over.
@@ -352,12 +353,15 @@ fn producer(
         // Asked again, it goes on where it was.
         match producer.init_transactions(CALL) {
             Ok(()) => {
-                health.clear("transaction");
+                health.clear(NotReadyReason::Transaction);
                 tracing::info!(stage, transactional_id, "producer");
                 return Ok(Some(producer));
             }
             Err(error) if is_retriable(&error) => {
-                health.not_ready("transaction", format!("waiting for the transaction coordinator: {error}"));
+                health.not_ready(
+                    NotReadyReason::Transaction,
+                    format!("waiting for the transaction coordinator: {error}"),
+                );
                 if stop.wait(backoff.pause()) {
                     return Ok(None);
                 }

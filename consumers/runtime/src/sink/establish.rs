@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use agentgov_schemas::NotReadyReason;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
@@ -77,21 +78,21 @@ impl<W: Writer> Sink<W> {
                     }
                     lane.claimed();
                 }
-                health.clear("starting");
-                health.clear("group");
-                health.clear("kafka");
+                health.clear(NotReadyReason::Starting);
+                health.clear(NotReadyReason::Group);
+                health.clear(NotReadyReason::Kafka);
                 self.trouble = None;
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
-                    health.clear("clickhouse");
+                    health.clear(NotReadyReason::Clickhouse);
                 }
                 self.commit(CommitMode::Async);
                 return self.resume();
             }
             Err(NotYet::Fatal(error)) => return Err(error),
             Err(NotYet::Stopped) => {}
-            Err(NotYet::Group(error)) => health.not_ready("group", error.to_string()),
-            Err(NotYet::Kafka(error)) => health.not_ready("kafka", error.to_string()),
-            Err(NotYet::Store(error)) => health.not_ready("clickhouse", error.to_string()),
+            Err(NotYet::Group(error)) => health.not_ready(NotReadyReason::Group, error.to_string()),
+            Err(NotYet::Kafka(error)) => health.not_ready(NotReadyReason::Kafka, error.to_string()),
+            Err(NotYet::Store(error)) => health.not_ready(NotReadyReason::Clickhouse, error.to_string()),
         }
         self.lanes_of(&due).for_each(super::lane::Lane::doubt);
         Ok(())

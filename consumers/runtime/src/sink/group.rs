@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agentgov_connect::KafkaEndpoint;
+use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::Timing;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -200,7 +201,8 @@ pub(super) fn prove_membership(
         committed.set_partition_offset(&topic, partition, Offset::Offset(0)).map_err(NotProven::Unknown)?;
     }
     commit(consumer, committed, stop, || {
-        health.not_ready("kafka", "the group's coordinator takes a commit, and does not answer");
+        health
+            .not_ready(NotReadyReason::Kafka, "the group's coordinator takes a commit, and does not answer");
     })
     .ok_or(NotProven::Stopped)?
     .map_err(proof)

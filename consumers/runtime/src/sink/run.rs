@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, Reach, keep_reaching};
-use agentgov_schemas::Millis;
 use agentgov_schemas::topology::{Retention, Timing};
+use agentgov_schemas::{Millis, NotReadyReason};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -151,7 +151,7 @@ impl<W: Writer> Sink<W> {
             let partitions = match rebalance {
                 Rebalance::Assigned(partitions) => partitions,
                 Rebalance::Revoked => {
-                    health.not_ready("group", "rebalancing");
+                    health.not_ready(NotReadyReason::Group, "rebalancing");
                     // Or the broker does not answer any more, and the session has timed out.
                     self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
                     self.lanes.iter_mut().for_each(|lane| lane.assign(&[]));
@@ -165,10 +165,13 @@ impl<W: Writer> Sink<W> {
                 lane.assign(&partitions);
             }
             if partitions.is_empty() {
-                health.clear("starting");
-                health.clear("group");
+                health.clear(NotReadyReason::Starting);
+                health.clear(NotReadyReason::Group);
             } else {
-                health.not_ready("starting", format!("taking over {} partitions", partitions.len()));
+                health.not_ready(
+                    NotReadyReason::Starting,
+                    format!("taking over {} partitions", partitions.len()),
+                );
             }
         }
     }
@@ -218,7 +221,7 @@ impl<W: Writer> Sink<W> {
             }
             records += 1;
             if records.is_multiple_of(RECORDS_BETWEEN_LOOKS) && started.elapsed() > POLL {
-                self.options.health.clear("kafka");
+                self.options.health.clear(NotReadyReason::Kafka);
                 return Ok(false);
             }
             wait = Duration::ZERO;
@@ -243,15 +246,19 @@ impl<W: Writer> Sink<W> {
         match self.probe.answers(topic) {
             // Each has connections of its own.
             Ok(()) if self.reach.is_lost() => {
-                self.options.health.not_ready("kafka", "the group's consumer reaches no broker");
+                self.options
+                    .health
+                    .not_ready(NotReadyReason::Kafka, "the group's consumer reaches no broker");
                 *at = Instant::now() + backoff.pause();
             }
             Ok(()) => {
-                self.options.health.clear("kafka");
+                self.options.health.clear(NotReadyReason::Kafka);
                 self.trouble = None;
             }
             Err(error) => {
-                self.options.health.not_ready("kafka", format!("no answer from the broker: {error}"));
+                self.options
+                    .health
+                    .not_ready(NotReadyReason::Kafka, format!("no answer from the broker: {error}"));
                 *at = Instant::now() + backoff.pause();
             }
         }
@@ -280,11 +287,11 @@ impl<W: Writer> Sink<W> {
             }
         }
         if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
-            self.options.health.clear("clickhouse");
+            self.options.health.clear(NotReadyReason::Clickhouse);
         }
         match self.lanes.iter().find_map(|lane| lane.contested.as_deref()) {
-            Some(why) => self.options.health.not_ready("skipped", why),
-            None => self.options.health.clear("skipped"),
+            Some(why) => self.options.health.not_ready(NotReadyReason::Skipped, why),
+            None => self.options.health.clear(NotReadyReason::Skipped),
         }
         if doubts { self.rest() } else { Ok(()) }
     }
@@ -389,7 +396,7 @@ fn insert<W: Writer>(
     };
     metrics.doubt(&lane.route.table, error.is_fence());
     lane.unanswered();
-    options.health.not_ready("clickhouse", format!("table {}: {error}", lane.route.table));
+    options.health.not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", lane.route.table));
     lane.doubt();
     Ok(false)
 }
@@ -407,7 +414,7 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
     match error {
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
-            options.health.not_ready("kafka", error.to_string());
+            options.health.not_ready(NotReadyReason::Kafka, error.to_string());
             if let Some(
                 RDKafkaErrorCode::AutoOffsetReset
                 | RDKafkaErrorCode::UnknownTopicOrPartition

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use agentgov_connect::{ClickHouseEndpoint, describe, http_client, read_text};
+use agentgov_schemas::NotReadyReason;
 use reqwest::Url;
 use reqwest::blocking::{Body, Client, RequestBuilder};
 use serde::de::DeserializeOwned;
@@ -159,10 +160,13 @@ impl Store {
             None => exchange(request),
             Some((stop, health)) => {
                 let late = || {
-                    health.not_ready("clickhouse_answer", "ClickHouse takes a request, and does not answer")
+                    health.not_ready(
+                        NotReadyReason::ClickhouseAnswer,
+                        "ClickHouse takes a request, and does not answer",
+                    )
                 };
                 let answer = stop.race(late, move || exchange(request));
-                health.clear("clickhouse_answer");
+                health.clear(NotReadyReason::ClickhouseAnswer);
                 answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
             }
         };
