@@ -34,7 +34,7 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
 /// Prints what an audit looked at, and each kind of finding.
 pub fn tell(report: &Report) {
     say!(
-        "{} records in the topics, {} rows in the tables, {} offsets passed over, {} records not yet reached by the sink",
+        "{} records in the topics, {} rows in the tables, {} offsets skipped, {} records not yet reached by the sink",
         report.records,
         report.rows,
         report.skipped,
@@ -50,7 +50,7 @@ pub fn tell(report: &Report) {
     );
     if report.held_back > 0 {
         say!(
-            "{} offsets stand behind an open transaction, where nobody reads: `agentgov status` names the partition",
+            "{} offsets are behind an open transaction, where no stage reads: `agentgov status` names the partition",
             report.held_back
         );
     }
@@ -67,7 +67,7 @@ pub fn tell(report: &Report) {
     }
     let found = report.findings.iter().map(|finding| finding.kind);
     if !report.findings.is_empty() && found.into_iter().all(Kind::is_of_producers) {
-        say!("The pipeline lost, doubled and changed nothing. The producers have to be mended.");
+        say!("The pipeline lost, doubled and changed nothing. The producers must be fixed.");
     }
 }
 

@@ -44,7 +44,7 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
                 several.iter().map(|f| format!("--tenant {} {}", word(&f.tenant_id), word(&f.session_id)));
             return Err(Failure::all(
                 ExitCode::Usage,
-                &format!("`{session}` may mean several sessions:"),
+                &format!("`{session}` matches several sessions:"),
                 lines,
             ));
         }
@@ -163,7 +163,7 @@ fn tell_known(known: &str) {
         for fact in facts {
             let text = |field| fact.get(field).and_then(Value::as_str).unwrap_or_default();
             let offset = fact.get("offset").map(ToString::to_string).unwrap_or_default();
-            say!("    {} {} {} (said at offset {})", style("fact ").dim(), text("kind"), text("key"), offset);
+            say!("    {} {} {} (at offset {})", style("fact ").dim(), text("kind"), text("key"), offset);
         }
     }
 }

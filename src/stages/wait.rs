@@ -46,7 +46,7 @@ impl Running {
                 ));
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                let what = format!("expected {what} within {within:?}; still not so. What the stages say:");
+                let what = format!("expected {what} within {within:?}; the stages report:");
                 return Err(Failure::all(ExitCode::TryAgain, &what, trouble()));
             }
         }

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_map_and_the_migrations_agree() {
+    fn topology_and_migrations_agree() {
         let feeds = feeds(&topology()).unwrap();
         assert_eq!(feeds.len(), LOG.len());
         let gapless: Vec<_> =

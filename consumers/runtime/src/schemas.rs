@@ -79,7 +79,7 @@ impl SchemaCache {
             let late = || {
                 health.not_ready(
                     NotReadyReason::Registry,
-                    "the schema registry takes a request, and does not answer",
+                    "the schema registry has accepted a request and does not answer",
                 )
             };
             match stop.race(late, move || registry.schema(id)) {
@@ -186,7 +186,7 @@ impl SchemaCache {
         let late = || {
             health.not_ready(
                 NotReadyReason::Dependency,
-                "the schema registry takes a request, and does not answer",
+                "the schema registry has accepted a request and does not answer",
             )
         };
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };

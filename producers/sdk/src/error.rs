@@ -156,7 +156,7 @@ pub enum RecordError {
         error: SpoolError,
     },
     /// `close` was called.
-    #[error("recorder is closed: source {source_id} has said how many events it wrote")]
+    #[error("recorder is closed: source {source_id} has written its closing event")]
     Closed {
         /// The source.
         source_id: String,

@@ -258,7 +258,7 @@ mod tests {
 
     /// The rights of the built-in map, as a script. If it changes, somebody's rights change: look at each line.
     #[test]
-    fn the_built_in_map_gives_these_rights() {
+    fn built_in_topology_gives_these_rights() {
         let topology = Topology::embedded().unwrap();
         assert_eq!(acls(&topology).unwrap().to_string(), include_str!("acls.sh"));
     }

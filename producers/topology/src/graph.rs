@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_map() {
+    fn readme_shows_the_topology() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
         let readme = std::fs::read_to_string(path).expect(path);
         let spliced = splice(&readme, &embedded()).expect(path);

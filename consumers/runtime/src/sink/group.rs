@@ -201,8 +201,10 @@ pub(super) fn prove_membership(
         committed.set_partition_offset(&topic, partition, Offset::Offset(0)).map_err(NotProven::Unknown)?;
     }
     commit(consumer, committed, stop, || {
-        health
-            .not_ready(NotReadyReason::Kafka, "the group's coordinator takes a commit, and does not answer");
+        health.not_ready(
+            NotReadyReason::Kafka,
+            "the group's coordinator has accepted a commit and does not answer",
+        );
     })
     .ok_or(NotProven::Stopped)?
     .map_err(proof)

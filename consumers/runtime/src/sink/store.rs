@@ -162,7 +162,7 @@ impl Store {
                 let late = || {
                     health.not_ready(
                         NotReadyReason::ClickhouseAnswer,
-                        "ClickHouse takes a request, and does not answer",
+                        "ClickHouse has accepted a request and does not answer",
                     )
                 };
                 let answer = stop.race(late, move || exchange(request));

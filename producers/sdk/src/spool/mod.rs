@@ -63,7 +63,7 @@ pub enum SpoolError {
     },
     /// A dead source wrote to another topic than the topology names now.
     #[error(
-        "spool {path}: expected events for topic {expected}, found some for {found}; start once with the old map, or move the folder away to start without them"
+        "spool {path}: expected events for topic {expected}, found some for {found}; start once with the old topology, or move the folder away to start without them"
     )]
     OtherTopic {
         /// The source's folder.

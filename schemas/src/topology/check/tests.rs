@@ -27,7 +27,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_good_map_and_the_embedded_map_keep_every_rule() {
+fn good_topology_and_embedded_topology_keep_every_rule() {
     assert_eq!(problems(GOOD), Vec::<String>::new());
     if let Err(problems) = Topology::embedded() {
         panic!("{problems:#?}");
