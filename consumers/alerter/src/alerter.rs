@@ -51,7 +51,7 @@ impl Processor for Alerter {
                 session_id: entry.session_id.to_owned(),
                 policy: policy.to_owned(),
             };
-            let first = (first.topic.to_owned(), first.partition, first.offset, first.logged_at);
+            let first = first.into();
             windows
                 .put(Arc::new(subject), Window { alert_id: alert_id.to_owned(), revision, opened_at, first });
         }
@@ -136,11 +136,10 @@ fn raise(
             alert_id: alert_id(&subject, &action),
             revision: 0,
             opened_at: action.logged_at,
-            first: (action.topic.to_owned(), action.partition, action.offset, action.logged_at),
+            first: action.into(),
         },
     };
-    let (topic, partition, offset, logged_at) = &window.first;
-    let first_origin = Origin { topic, partition: *partition, offset: *offset, logged_at: *logged_at };
+    let first_origin = window.first.origin();
     let message = format!(
         "{} {}: {} {}",
         verdict.agent_id,

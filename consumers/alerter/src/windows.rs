@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_schemas::Millis;
+use agentgov_schemas::verdict::Origin;
 
 /// What an alert is about: tenant, session, policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,8 +21,31 @@ pub struct Window {
     pub alert_id: String,
     pub revision: i32,
     pub opened_at: Millis,
-    /// Topic, partition, offset, logged_at of the action that opened it.
-    pub first: (String, i32, i64, Millis),
+    /// The action that opened it.
+    pub first: FirstOrigin,
+}
+
+/// Where the action stands that opened an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstOrigin {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    logged_at: Millis,
+}
+
+impl FirstOrigin {
+    /// As records have it.
+    pub fn origin(&self) -> Origin<'_> {
+        let Self { topic, partition, offset, logged_at } = self;
+        Origin { topic, partition: *partition, offset: *offset, logged_at: *logged_at }
+    }
+}
+
+impl From<Origin<'_>> for FirstOrigin {
+    fn from(Origin { topic, partition, offset, logged_at }: Origin<'_>) -> Self {
+        Self { topic: topic.to_owned(), partition, offset, logged_at }
+    }
 }
 
 /// Open alerts, and when each closes.
@@ -88,7 +112,7 @@ mod tests {
             alert_id: "a".into(),
             revision,
             opened_at: Millis(opened_at),
-            first: ("v".into(), 0, 0, Millis(0)),
+            first: Origin { topic: "v", partition: 0, offset: 0, logged_at: Millis(0) }.into(),
         }
     }
 

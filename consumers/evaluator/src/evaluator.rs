@@ -235,12 +235,11 @@ impl Evaluator {
         let fits = out.state_fits(most_bytes(event, &kept.session));
         let before = (!is_new && (self.copies || !fits)).then(|| kept.session.clone());
         let failed = match self.judge(&mut kept.session, origin, event, fits, out) {
-            Ok(header_is_unsaid) => {
-                if header_is_unsaid {
-                    unsaid.add(kept);
-                }
+            Ok(HeaderWrite::Due) => {
+                unsaid.add(kept);
                 return Ok(());
             }
+            Ok(HeaderWrite::Done) => return Ok(()),
             Err(failed) => failed,
         };
         match before {
@@ -255,8 +254,8 @@ impl Evaluator {
         Err(failed.reject)
     }
 
-    /// Takes `event` into its session, and writes what that leads to. True if the header of the session is still to be written:
-    /// it is left for [`Processor::finish`] if entries fit whatever the event makes of them.
+    /// Takes `event` into its session, and writes what that leads to. The header of the session is left for
+    /// [`Processor::finish`] if entries fit whatever the event makes of them.
     fn judge(
         &self,
         session: &mut Session,
@@ -264,7 +263,7 @@ impl Evaluator {
         event: &ActionEvent<'_>,
         fits: bool,
         out: &mut Outputs,
-    ) -> Result<bool, FailedStep> {
+    ) -> Result<HeaderWrite, FailedStep> {
         let kernel = Kernel {
             agents: &self.agents,
             bundles: &self.bundles,
@@ -285,10 +284,10 @@ impl Evaluator {
                 "a result states less than tools.yaml says"
             );
         }
-        let mut header_is_unsaid = false;
+        let mut header = HeaderWrite::Done;
         for change in &step.changes {
             if *change == Change::Header && fits {
-                header_is_unsaid = true;
+                header = HeaderWrite::Due;
                 continue;
             }
             write(event.tenant_id, event.session_id, session, change, out)?;
@@ -300,7 +299,7 @@ impl Evaluator {
             }
             say(&key, judgement.verdict(event, origin), out)?;
         }
-        Ok(header_is_unsaid)
+        Ok(header)
     }
 }
 
@@ -446,6 +445,14 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
         }
         other => other,
     }
+}
+
+/// Whether the header of a session is still to be written.
+enum HeaderWrite {
+    /// It is written, or as it was.
+    Done,
+    /// It is to be written at the end of the batch.
+    Due,
 }
 
 /// A step that failed.

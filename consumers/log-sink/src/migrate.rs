@@ -2,6 +2,7 @@
 //! holds the migration claim, by the same protocol as rows: claim, drain, look, apply.
 
 use agentgov_connect::ClickHouseEndpoint;
+use agentgov_runtime::sink::protocol::Drained;
 use agentgov_runtime::sink::store::quote;
 use agentgov_runtime::sink::{Store, StoreError, protocol};
 use agentgov_schemas::Digest;
@@ -85,8 +86,14 @@ pub(crate) fn with(store: &Store, stop: &Stop) -> Result<Migrated, StageError> {
     }
     for _ in 0..ATTEMPTS {
         match apply(store, stop) {
-            Ok(Ok((applied, already))) => return Ok(Migrated { database, applied, already }),
-            Ok(Err(config)) => return Err(StageError::Config(config)),
+            Ok(Attempt::Applied { now, before }) => {
+                return Ok(Migrated { database, applied: now, already: before });
+            }
+            Ok(Attempt::Foreign(why)) => return Err(StageError::Config(why)),
+            Ok(Attempt::Stopped) => {
+                let message = "asked to stop".to_owned();
+                return Err(StageError::Unavailable { what: "migrations".into(), message });
+            }
             Err(error) if error.is_fence() => {
                 tracing::info!("another process migrates as well; looking again")
             }
@@ -99,19 +106,32 @@ pub(crate) fn with(store: &Store, stop: &Stop) -> Result<Migrated, StageError> {
     })
 }
 
-type Outcome = Result<(Vec<String>, usize), String>;
+/// What an attempt came to.
+enum Attempt {
+    /// The tables are as this build has them.
+    Applied {
+        /// Files that it applied.
+        now: Vec<String>,
+        /// How many had been applied before.
+        before: usize,
+    },
+    /// The tables were made from other files.
+    Foreign(String),
+    /// A stop was asked for.
+    Stopped,
+}
 
-fn apply(store: &Store, stop: &Stop) -> Result<Outcome, StoreError> {
+fn apply(store: &Store, stop: &Stop) -> Result<Attempt, StoreError> {
     let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
     let claim = claims.get(MIGRATIONS).unwrap_or_default();
-    if !protocol::drain(store, &claims, stop)? {
-        return Err(StoreError::Refused { code: 0, message: "asked to stop".into() });
+    if protocol::drain(store, &claims, stop)? == Drained::Stopped {
+        return Ok(Attempt::Stopped);
     }
     let applied: Vec<Applied> = store.select(&format!(
         "SELECT DISTINCT version, name, lower(hex(sha256)) AS sha256 FROM {MIGRATIONS} ORDER BY version"
     ))?;
     if let Err(why) = check(&applied) {
-        return Ok(Err(why));
+        return Ok(Attempt::Foreign(why));
     }
     let mut now = Vec::new();
     for (at, (name, statement)) in FILES.iter().enumerate().skip(applied.len()) {
@@ -126,7 +146,7 @@ fn apply(store: &Store, stop: &Stop) -> Result<Outcome, StoreError> {
         tracing::info!(database = store.database(), migration = name, "applied");
         now.push((*name).to_owned());
     }
-    Ok(Ok((now, applied.len())))
+    Ok(Attempt::Applied { now, before: applied.len() })
 }
 
 /// What was applied must be a prefix of what this build has.
@@ -162,9 +182,7 @@ fn unavailable(error: StoreError) -> StageError {
         StoreError::NoAnswer { url, message } => {
             StageError::Unavailable { what: format!("clickhouse at {url}"), message }
         }
-        StoreError::Refused { .. } => {
-            StageError::Unavailable { what: "migrations".into(), message: error.to_string() }
-        }
+        error => StageError::Unavailable { what: "migrations".into(), message: error.to_string() },
     }
 }
 

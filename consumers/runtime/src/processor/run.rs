@@ -17,7 +17,7 @@ use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
 use super::restore::{Restored, Restorer};
 use super::share::RejectWindow;
 use super::tables::{Folding, Tables};
-use super::transaction::{Outcome, Transactions};
+use super::transaction::{Outcome, Replaced, Transactions};
 use super::work::{Stepped, Work};
 use crate::SchemaCache;
 use crate::assign::assign;
@@ -297,8 +297,10 @@ impl<'c, P: Processor> Loop<'c, P> {
                 return Ok(Turn::StartOver);
             }
             Outcome::Lost(lost) => {
-                let replaced = self.transactions.replace(lost)?;
-                return Ok(if replaced { Turn::StartOver } else { Turn::Done });
+                return Ok(match self.transactions.replace(lost)? {
+                    Replaced::Done => Turn::StartOver,
+                    Replaced::Stopped => Turn::Done,
+                });
             }
             Outcome::Left => return Ok(Turn::Done),
         }

@@ -62,6 +62,14 @@ pub(super) enum Outcome {
 trait Call: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static {}
 impl<F: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static> Call for F {}
 
+/// How taking a new producer ended.
+pub(super) enum Replaced {
+    /// There is one.
+    Done,
+    /// A stop was asked for meanwhile.
+    Stopped,
+}
+
 /// Why a producer is of no more use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lost {
@@ -123,8 +131,8 @@ impl Transactions {
     }
 
     /// A new producer in place of one that is lost. Safe whatever became of the old one's transaction, as after a kill: start
-    /// over, and restoring waits until the coordinator has ended it (ADR 0006). `false`: asked to stop meanwhile.
-    pub(super) fn replace(&mut self, lost: Lost) -> Result<bool, StageError> {
+    /// over, and restoring waits until the coordinator has ended it (ADR 0006).
+    pub(super) fn replace(&mut self, lost: Lost) -> Result<Replaced, StageError> {
         self.lost += 1;
         if self.lost >= SURELY_LOST {
             return Err(self.fatal(lost));
@@ -133,7 +141,11 @@ impl Transactions {
         tracing::warn!(stage = self.stage, what, %error, "this producer is lost; taking a new one");
         let Self { kafka, group, topic, stage, health, stop, .. } = self;
         let new = producer(kafka, group, topic, stage, self.transaction_timeout, health, stop)?;
-        Ok(new.map(|new| self.producer = new).is_some())
+        match new {
+            Some(new) => self.producer = new,
+            None => return Ok(Replaced::Stopped),
+        }
+        Ok(Replaced::Done)
     }
 
     /// Sends `outputs` and `offsets` in one transaction. `group` was taken when the batch was polled: if the group has

@@ -14,7 +14,7 @@ use super::StoreError;
 use super::group::{NotProven, list, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, Recorded, Resume, Watermarks, position};
-use super::protocol::{self, Identity, Tail};
+use super::protocol::{self, Drained, Identity, Tail};
 use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
@@ -119,8 +119,9 @@ impl<W: Writer> Sink<W> {
         let claims = timed(&self.metrics.claim, claim)?;
         failpoint::edge("sink::claimed");
         health.alive();
-        if !timed(&self.metrics.drain, || protocol::drain(&self.store, &claims, &self.options.stop))? {
-            return Err(NotYet::Stopped);
+        match timed(&self.metrics.drain, || protocol::drain(&self.store, &claims, &self.options.stop))? {
+            Drained::Done => {}
+            Drained::Stopped => return Err(NotYet::Stopped),
         }
         failpoint::edge("sink::drained");
         let mut established = Vec::new();

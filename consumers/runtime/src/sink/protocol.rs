@@ -67,8 +67,18 @@ pub fn claim(
     Ok(claims)
 }
 
-/// Waits until no insert that names one of `claims` is under way: what is there then stays. `false`: asked to stop.
-pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<bool, StoreError> {
+/// How waiting for older inserts ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// None is under way.
+    Done,
+    /// A stop was asked for meanwhile.
+    Stopped,
+}
+
+/// Waits until no insert that names one of `claims` is under way: what is there then stays.
+pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<Drained, StoreError> {
     #[derive(Deserialize)]
     struct Running {
         query: String,
@@ -79,15 +89,14 @@ pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<bool, StoreE
             store.select("SELECT query FROM system.processes WHERE position(query, 'sink:') > 0")?;
         let Some(ours) = running.iter().find(|r| names_in(&r.query).any(|name| claims.get(name).is_some()))
         else {
-            return Ok(true);
+            return Ok(Drained::Done);
         };
         if Instant::now() > deadline {
             let marker = ours.query.split_once("*/").map_or(ours.query.as_str(), |(marker, _)| marker);
-            let message = format!("an older insert ({marker}*/) is still under way, later than it may be");
-            return Err(StoreError::Refused { code: 0, message });
+            return Err(StoreError::Overdue { marker: format!("{marker}*/") });
         }
         if stop.wait(DRAIN_PAUSE) {
-            return Ok(false);
+            return Ok(Drained::Stopped);
         }
     }
 }

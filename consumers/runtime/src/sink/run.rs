@@ -135,8 +135,8 @@ impl<W: Writer> Sink<W> {
             self.options.health.alive();
             self.rebalance();
             self.establish()?;
-            let idle = self.fetch()?;
-            self.flush(idle)?;
+            let fetched = self.fetch()?;
+            self.flush(fetched == Fetched::All)?;
             self.record_empty_tails()?;
             self.ask_kafka();
         }
@@ -176,8 +176,8 @@ impl<W: Writer> Sink<W> {
         }
     }
 
-    /// Gathers records until there are none, or enough. Returns whether there are none.
-    fn fetch(&mut self) -> Result<bool, StageError> {
+    /// Gathers records until there are none, or enough.
+    fn fetch(&mut self) -> Result<Fetched, StageError> {
         let started = Instant::now();
         let mut records = 0_usize;
         let mut wait = self.lanes.iter().filter_map(|lane| lane.patience(true)).fold(POLL, Duration::min);
@@ -195,24 +195,25 @@ impl<W: Writer> Sink<W> {
             };
             if consumer.context().any() {
                 // Rebalanced: the message may be no longer ours. Whoever owns it reads it again.
-                return Ok(false);
+                return Ok(Fetched::Some);
             }
             let Some(lane) = self.lanes.iter_mut().find(|lane| lane.route.topic == message.topic()) else {
                 continue;
             };
             match gather(&self.options, lane, &mut self.writer, &message)? {
                 Taken::Yes | Taken::NotOurs => {}
-                Taken::Full | Taken::Stopped => return Ok(false),
+                Taken::Full | Taken::Stopped => return Ok(Fetched::Some),
                 Taken::InsertFirst => {
-                    if !insert(
+                    let inserted = insert(
                         &self.options,
                         &self.store,
                         lane,
                         &mut self.writer,
                         (consumer, &self.second),
                         &self.metrics,
-                    )? {
-                        return self.rest().map(|()| false);
+                    )?;
+                    if inserted == Inserted::InDoubt {
+                        return self.rest().map(|()| Fetched::Some);
                     }
                     if gather(&self.options, lane, &mut self.writer, &message)? == Taken::InsertFirst {
                         return Err(StageError::Internal("a record found no place in empty blocks".into()));
@@ -222,14 +223,14 @@ impl<W: Writer> Sink<W> {
             records += 1;
             if records.is_multiple_of(RECORDS_BETWEEN_LOOKS) && started.elapsed() > POLL {
                 self.options.health.clear(NotReadyReason::Kafka);
-                return Ok(false);
+                return Ok(Fetched::Some);
             }
             wait = Duration::ZERO;
         }
         if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
             self.options.health.progress(0, 0);
         }
-        Ok(true)
+        Ok(Fetched::All)
     }
 
     /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
@@ -281,8 +282,8 @@ impl<W: Writer> Sink<W> {
                     (&self.consumer, &self.second),
                     &self.metrics,
                 )? {
-                    true => self.robbed = 0,
-                    false => doubts = true,
+                    Inserted::Durable => self.robbed = 0,
+                    Inserted::InDoubt => doubts = true,
                 }
             }
         }
@@ -362,8 +363,25 @@ fn appended(at: &TopicPartition, message: &impl Message) -> Result<Millis, Stage
     logged_at(message).ok_or_else(missing)
 }
 
-/// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag. `false`: the lane is in
-/// doubt now.
+/// What gathering records came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fetched {
+    /// Everything that was there.
+    All,
+    /// As much as is gathered at once; more may be there.
+    Some,
+}
+
+/// What became of a lane's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inserted {
+    /// All of them are in the table.
+    Durable,
+    /// They may be or not: the lane is in doubt.
+    InDoubt,
+}
+
+/// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag.
 fn insert<W: Writer>(
     options: &Options,
     store: &Store,
@@ -371,9 +389,9 @@ fn insert<W: Writer>(
     writer: &mut W,
     (consumer, second): (&BaseConsumer<Notes>, &Second),
     metrics: &SinkMetrics,
-) -> Result<bool, StageError> {
+) -> Result<Inserted, StageError> {
     if !lane.proves(second, &options.stop) {
-        return Ok(false);
+        return Ok(Inserted::InDoubt);
     }
     let began = Instant::now();
     let inserted = lane.insert(writer, store);
@@ -389,7 +407,7 @@ fn insert<W: Writer>(
                 tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
             }
             failpoint::edge("sink::committed");
-            return Ok(true);
+            return Ok(Inserted::Durable);
         }
         Err(NotReady::Store(error)) => error,
         Err(NotReady::Fatal(error)) => return Err(error),
@@ -398,7 +416,7 @@ fn insert<W: Writer>(
     lane.unanswered();
     options.health.not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", lane.route.table));
     lane.doubt();
-    Ok(false)
+    Ok(Inserted::InDoubt)
 }
 
 /// Counts and logs what was passed over before rows that are durable, also where another block of the insert is not.

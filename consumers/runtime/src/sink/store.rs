@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use agentgov_connect::{ClickHouseEndpoint, describe, http_client, read_text};
 use agentgov_schemas::NotReadyReason;
-use reqwest::Url;
 use reqwest::blocking::{Body, Client, RequestBuilder};
+use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use agentgov_service::{Health, StageError, Stop};
@@ -30,16 +30,34 @@ pub struct Store {
     heeds: Option<(Stop, Health)>,
 }
 
-/// Why a request cannot be relied on. Whether an insert took effect is not known after either.
+/// Why a request cannot be relied on. Whether an insert took effect is not known after any of them.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The server answered with an exception.
     #[error("clickhouse: {message}")]
     Refused {
-        /// ClickHouse's error code; 0 if it gave none.
+        /// ClickHouse's error code.
         code: u32,
         /// What it said.
         message: String,
+    },
+    /// Something answered that is not ClickHouse, or gave no exception: a proxy, a page for logging in.
+    #[error("clickhouse at {url}: expected 200 or an exception of ClickHouse, found {status}: {message}")]
+    Unexpected {
+        /// Where.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The body.
+        message: String,
+    },
+    /// An answer that is not the rows that were asked for.
+    #[error("clickhouse: expected rows as JSON, found {found:?} ({error})")]
+    Unreadable {
+        /// The answer.
+        found: String,
+        /// Why it is none.
+        error: serde_json::Error,
     },
     /// No answer: not reachable, cut, or too late.
     #[error("clickhouse at {url}: {message}")]
@@ -49,12 +67,27 @@ pub enum StoreError {
         /// What happened.
         message: String,
     },
+    /// A stop was asked for before the answer came.
+    #[error("clickhouse at {url}: asked to stop before it answered")]
+    Stopped {
+        /// Where.
+        url: String,
+    },
+    /// An older insert is under way, later than it may be.
+    #[error("clickhouse: an older insert ({marker}) is still under way, later than it may be")]
+    Overdue {
+        /// Its marker.
+        marker: String,
+    },
 }
+
+/// ClickHouse's `VIOLATED_CONSTRAINT`.
+const VIOLATED_CONSTRAINT: u32 = 469;
 
 impl StoreError {
     /// True if a claim did not hold: someone else claimed, or the server restarted.
     pub const fn is_fence(&self) -> bool {
-        matches!(self, Self::Refused { code: 469, .. })
+        matches!(self, Self::Refused { code: VIOLATED_CONSTRAINT, .. })
     }
 }
 
@@ -113,10 +146,7 @@ impl Store {
             ("wait_end_of_query", "1"),
         ];
         let answer = self.send(&keys, sql.to_owned())?;
-        let unreadable = |e: serde_json::Error| StoreError::Refused {
-            code: 0,
-            message: format!("expected rows as JSON, found {answer:?} ({e})"),
-        };
+        let unreadable = |error| StoreError::Unreadable { found: answer.clone(), error };
         answer.lines().map(|line| serde_json::from_str(line).map_err(unreadable)).collect()
     }
 
@@ -155,7 +185,7 @@ impl Store {
                 .header("X-ClickHouse-User", &self.endpoint.user)
                 .header("X-ClickHouse-Key", self.endpoint.password.expose());
         }
-        let no_answer = |message| StoreError::NoAnswer { url: self.endpoint.url.clone(), message };
+        let url = || self.endpoint.url.clone();
         let answer = match &self.heeds {
             None => exchange(request),
             Some((stop, health)) => {
@@ -167,29 +197,90 @@ impl Store {
                 };
                 let answer = stop.race(late, move || exchange(request));
                 health.clear(NotReadyReason::ClickhouseAnswer);
-                answer.ok_or_else(|| no_answer("asked to stop before it answered".into()))?
+                answer.ok_or_else(|| StoreError::Stopped { url: url() })?
             }
         };
-        let (status, code, body) = answer.map_err(no_answer)?;
-        if status == reqwest::StatusCode::OK && code.is_none() {
-            return Ok(body);
+        let Answer { status, code, body } =
+            answer.map_err(|message| StoreError::NoAnswer { url: url(), message })?;
+        match code {
+            None if status == StatusCode::OK => Ok(body),
+            None => {
+                let message = body.trim_end().to_owned();
+                Err(StoreError::Unexpected { url: url(), status: status.as_u16(), message })
+            }
+            Some(code) => Err(StoreError::Refused { code, message: body.trim_end().to_owned() }),
         }
-        let message = if body.is_empty() { status.to_string() } else { body.trim_end().to_owned() };
-        Err(StoreError::Refused { code: code.unwrap_or(0), message })
     }
 }
 
-/// Status, the code of an exception if there is one, body.
-type Answer = (reqwest::StatusCode, Option<u32>, String);
+/// What a server answered.
+struct Answer {
+    status: StatusCode,
+    /// The code of an exception, if there is one.
+    code: Option<u32>,
+    body: String,
+}
 
 fn exchange(request: RequestBuilder) -> Result<Answer, String> {
     let answer = request.send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
     let code = answer.headers().get(EXCEPTION_CODE).and_then(|code| code.to_str().ok()?.parse().ok());
-    Ok((status, code, read_text(answer)?))
+    Ok(Answer { status, code, body: read_text(answer)? })
 }
 
 /// `text` as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What a client makes of one answer; `None`: the connection is closed without one.
+    fn asked(answer: Option<&'static str>) -> StoreError {
+        #[derive(Debug, serde::Deserialize)]
+        struct Row {
+            #[expect(dead_code, reason = "it is only read")]
+            n: i64,
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = ClickHouseEndpoint { url, ..ClickHouseEndpoint::default() };
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let read = stream.read(&mut [0; 4096]).unwrap();
+            assert!(read > 0);
+            if let Some(answer) = answer {
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let store = Store::new(&endpoint, Duration::from_secs(60)).unwrap();
+        let error = store.select::<Row>("SELECT 1 AS n").unwrap_err();
+        server.join().unwrap();
+        error
+    }
+
+    #[test]
+    fn each_fault_of_an_answer_is_an_error_of_its_own() {
+        let fence = asked(Some(
+            "HTTP/1.1 500 x\r\nX-ClickHouse-Exception-Code: 469\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n",
+        ));
+        assert!(matches!(&fence, StoreError::Refused { code: 469, message } if message == "no"), "{fence:?}");
+        assert!(fence.is_fence());
+        // ClickHouse may fail after it has answered 200.
+        let late = asked(Some(
+            "HTTP/1.1 200 OK\r\nX-ClickHouse-Exception-Code: 159\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate",
+        ));
+        assert!(matches!(late, StoreError::Refused { code: 159, .. }) && !late.is_fence(), "{late:?}");
+        let proxy = asked(Some("HTTP/1.1 502 x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nproxy"));
+        assert!(matches!(&proxy, StoreError::Unexpected { status: 502, message, .. } if message == "proxy"));
+        let page = asked(Some("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"));
+        assert!(matches!(&page, StoreError::Unreadable { found, .. } if found == "<html>"), "{page:?}");
+        let closed = asked(None);
+        assert!(matches!(closed, StoreError::NoAnswer { .. }), "{closed:?}");
+    }
 }

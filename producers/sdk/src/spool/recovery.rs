@@ -54,6 +54,15 @@ pub(crate) struct Republish {
     pub(crate) schema_id: SchemaId,
 }
 
+/// How a step of publishing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It is done.
+    Done,
+    /// The recorder was dropped before.
+    Stopped,
+}
+
 impl Recovery {
     /// Publishes `dead`, one after the other.
     pub(crate) fn start(dead: Vec<Found>, with: Republish) -> std::io::Result<Self> {
@@ -109,13 +118,13 @@ impl Shared {
         for found in dead {
             let (source_id, events) = (found.header.source_id.clone(), found.events());
             match self.publish(&found, with) {
-                Ok(true) => {
+                Ok(Progress::Done) => {
                     tracing::info!(source_id, events, "spool: a dead source is published and closed");
                     self.lock().left -= 1;
                     self.changed.notify_all();
                 }
-                // Stopped: its files are for the next start.
-                Ok(false) => break,
+                // Its files are for the next start.
+                Ok(Progress::Stopped) => break,
                 Err(reason) => {
                     tracing::error!(
                         source_id,
@@ -131,8 +140,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Publishes one source, closes it, waits until all of that is durable, and removes its files. False: stopped before.
-    fn publish(&self, found: &Found, with: &Republish) -> Result<bool, String> {
+    /// Publishes one source, closes it, waits until all of that is durable, and removes its files.
+    fn publish(&self, found: &Found, with: &Republish) -> Result<Progress, String> {
         let Found { dead, header, segments, first, end, closed } = found;
         let ledger = Ledger::starting_at(*first, EVENTS, BYTES.max(with.max_message_bytes));
         let ledger = Arc::new(ledger);
@@ -153,8 +162,9 @@ impl Shared {
                     Ok(None) | Err(Broken::Torn { .. }) => break,
                     Err(broken) => return Err(changed(broken)),
                 };
-                if !self.send(&ledger, &queue, record.sequence, record.key, record.value)? {
-                    return Ok(false);
+                if self.send(&ledger, &queue, record.sequence, record.key, record.value)? == Progress::Stopped
+                {
+                    return Ok(Progress::Stopped);
                 }
             }
         }
@@ -169,8 +179,8 @@ impl Shared {
             )
             .map_err(|error| error.to_string())?;
             let (key, value) = composer.closing(*end).map_err(|error| error.to_string())?;
-            if !self.send(&ledger, &queue, *end, &key, &value)? {
-                return Ok(false);
+            if self.send(&ledger, &queue, *end, &key, &value)? == Progress::Stopped {
+                return Ok(Progress::Stopped);
             }
             total += 1;
         }
@@ -178,15 +188,15 @@ impl Shared {
             match ledger.wait_for_durable(total, Instant::now() + LOOK) {
                 Settled::Durable => break,
                 Settled::Failed { reason, .. } => return Err(reason),
-                Settled::Unfinished(_) if self.stop.load(Ordering::Acquire) => return Ok(false),
+                Settled::Unfinished(_) if self.stop.load(Ordering::Acquire) => return Ok(Progress::Stopped),
                 Settled::Unfinished(_) => {}
             }
         }
         dead.remove(segments.iter().map(|path| path.as_path())).map_err(|error| error.to_string())?;
-        Ok(true)
+        Ok(Progress::Done)
     }
 
-    /// Sends one record, as soon as there is room. False: stopped before.
+    /// Sends one record, as soon as there is room.
     fn send(
         &self,
         ledger: &Ledger,
@@ -194,7 +204,7 @@ impl Shared {
         sequence: i64,
         key: &[u8],
         value: &[u8],
-    ) -> Result<bool, String> {
+    ) -> Result<Progress, String> {
         let bytes = key.len() + value.len();
         while !self.stop.load(Ordering::Acquire) {
             match ledger.reserve(bytes) {
@@ -206,7 +216,7 @@ impl Shared {
                 Reserved::Yes => {}
             }
             match queue.send(sequence, key, value) {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Progress::Done),
                 Err(NotEnqueued::Failed(reason)) => return Err(reason),
                 Err(NotEnqueued::Full) => {
                     ledger.release(bytes);
@@ -214,7 +224,7 @@ impl Shared {
                 }
             }
         }
-        Ok(false)
+        Ok(Progress::Stopped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
