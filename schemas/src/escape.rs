@@ -107,7 +107,9 @@ fn escaped(bytes: &[u8], keep_lines: bool) -> String {
 fn escape_into(out: &mut String, text: &str, keep_lines: bool, escape_follows: bool) {
     let needs = |c: char| is_escaped(c) && !(keep_lines && c == '\n');
     let mut rest = text;
-    while let Some(c) = rest.chars().next() {
+    loop {
+        let mut chars = rest.chars();
+        let Some(c) = chars.next() else { return };
         if c == '\\' {
             let after = rest.trim_start_matches('\\');
             let run = rest.len() - after.len();
@@ -119,7 +121,7 @@ fn escape_into(out: &mut String, text: &str, keep_lines: bool, escape_follows: b
             rest = after;
         } else if needs(c) {
             out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+            rest = chars.as_str();
         } else {
             let end = rest.find(|c| c == '\\' || needs(c)).unwrap_or(rest.len());
             let (plain, after) = rest.split_at(end);

@@ -36,7 +36,7 @@ impl SessionKey<'_> {
 /// The partition of a key among `partitions`, as every producer of ours and Kafka's own client choose it: murmur2, made
 /// positive, modulo. `None` if there are no partitions.
 pub fn partition_of(key: &[u8], partitions: i32) -> Option<i32> {
-    let positive = i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default();
+    let positive = (murmur2(key) & 0x7fff_ffff).cast_signed();
     positive.checked_rem(partitions.max(0))
 }
 
@@ -44,6 +44,7 @@ pub fn partition_of(key: &[u8], partitions: i32) -> Option<i32> {
 fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let (words, rest) = key.as_chunks::<4>();
+    // No key that Kafka takes is as long as a u32.
     let mut hash = 0x9747_b28c ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
     for word in words {
         let mut word = u32::from_le_bytes(*word).wrapping_mul(M);

@@ -34,6 +34,19 @@ pub enum AuditError {
         /// The topic.
         topic: String,
     },
+    /// A record has no timestamp: when a session expired cannot be told.
+    #[error(
+        "audit: {topic}/{partition} offset {offset}: expected the time at which the broker appended the record, found none; \
+         see docs/errors/no_timestamp.md"
+    )]
+    NoTimestamp {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record's offset.
+        offset: i64,
+    },
     /// The tables could not be read.
     #[error("audit: reading the tables: {}", describe(.0))]
     ClickHouse(#[from] clickhouse::error::Error),

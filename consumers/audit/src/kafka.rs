@@ -9,7 +9,7 @@ use agentgov_schemas::topology::AUDIT_GROUP;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::Message;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -139,10 +139,11 @@ impl<'a> Reader<'a> {
                     }
                     let end = bounds.get(&partition).map_or(0, |bounds| bounds.end);
                     if offset < end {
+                        let logged_at = logged_at(topic, &message)?;
                         each(&Record {
                             partition,
                             offset,
-                            logged_at: message.timestamp().to_millis().unwrap_or_default(),
+                            logged_at,
                             key: message.key(),
                             value: message.payload(),
                         })?;
@@ -242,6 +243,13 @@ fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer<Fetched>,
         .create_with_context(Fetched::default())
 }
 
+/// When the broker appended a record.
+fn logged_at(topic: &str, message: &impl Message) -> Result<i64, AuditError> {
+    let (partition, offset) = (message.partition(), message.offset());
+    let missing = || AuditError::NoTimestamp { topic: topic.to_owned(), partition, offset };
+    message.timestamp().to_millis().ok_or_else(missing)
+}
+
 #[cfg(test)]
 mod tests {
     use rdkafka::config::ClientConfig;
@@ -305,5 +313,16 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60));
             drop(consumer.poll(Duration::from_millis(100)));
         }
+    }
+
+    #[test]
+    fn a_record_without_a_timestamp_is_an_error() {
+        let at = |timestamp| {
+            let message = rdkafka::message::OwnedMessage::new(None, None, "t".into(), timestamp, 3, 7, None);
+            logged_at("t", &message)
+        };
+        assert_eq!(at(rdkafka::Timestamp::LogAppendTime(5)).unwrap(), 5);
+        let error = at(rdkafka::Timestamp::NotAvailable).unwrap_err().to_string();
+        assert!(error.contains("t/3 offset 7"), "{error}");
     }
 }

@@ -140,6 +140,7 @@ impl Writer for LogWriter {
     fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError> {
         let table = self.table(&record.at.topic)?;
         let (raw, skipped) = (raw::Raw::new(record, claim), record.skipped);
+        // A tombstone is an empty value.
         let (id, datum) = match wire::split(record.value.unwrap_or_default()) {
             Ok(split) => split,
             Err(error) => {

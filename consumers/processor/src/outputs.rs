@@ -105,6 +105,7 @@ impl Outputs {
             emitters.push(Emitter {
                 subject: subject.name,
                 topic: name.value.clone(),
+                // A negative limit, which no checked topology has, lets nothing out.
                 max_bytes: usize::try_from(topic.value.max_message_bytes.value).unwrap_or(0),
                 encoder: Encoder::new(id, schema),
             });
@@ -224,15 +225,21 @@ impl Outputs {
     }
 
     /// What was said, in order.
+    #[expect(
+        clippy::expect_used,
+        reason = "`push` wrote what a record refers to, and `take_back` cuts whole records; none may be left out"
+    )]
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
-        self.records.iter().filter_map(|r| {
-            Some(Outgoing {
-                topic: &self.emitters.get(r.emitter)?.topic,
+        self.records.iter().map(|r| {
+            let bytes = |from, to| self.bytes.get(from..to).expect("the bytes of a record");
+            let partition = usize::try_from(r.partition).expect("Kafka counts partitions from 0");
+            Outgoing {
+                topic: &self.emitters.get(r.emitter).expect("the emitter of a record").topic,
                 partition: r.partition,
-                key: self.bytes.get(r.key_start..r.value_start)?,
-                value: if r.tombstone { None } else { Some(self.bytes.get(r.value_start..r.end)?) },
-                place: usize::try_from(r.partition).unwrap_or_default() * self.emitters.len() + r.emitter,
-            })
+                key: bytes(r.key_start, r.value_start),
+                value: (!r.tombstone).then(|| bytes(r.value_start, r.end)),
+                place: partition * self.emitters.len() + r.emitter,
+            }
         })
     }
 }

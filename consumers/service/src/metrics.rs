@@ -130,6 +130,7 @@ fn describe(metric: &Metric) {
 
 /// Now, as Prometheus tells time.
 pub(crate) fn since_epoch() -> f64 {
+    // A clock before 1970 is as wrong as one that stands there.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 

@@ -119,6 +119,7 @@ fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -
     places.retain(|(topic, partition)| there(topic, *partition));
     let list = client.fetch_group_list(Some(name), WITHIN).map_err(|e| e.to_string())?;
     let info = list.groups().iter().find(|group| group.name() == name);
+    // A group that the brokers do not list has no members.
     let members = info.map(|info| info.members()).unwrap_or_default();
     let state = match info.map(|info| info.state()).unwrap_or_default() {
         "Stable" => GroupState::Stable,

@@ -8,7 +8,7 @@ use agentgov_schemas::topology::Topology;
 
 use crate::groups::groups;
 use crate::parts::parts;
-use crate::process::processes;
+use crate::process::{panicked, processes};
 use crate::{Answer, Health, Log, MapState, Stage, Status};
 
 /// Compares the topology with the cluster. The caller brings it: who writes topics is on the other side of the house.
@@ -49,7 +49,7 @@ pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: 
             parts,
             map: map.join().unwrap_or_else(|_| Answer::Unknown("comparing it panicked".to_owned())),
             stages,
-            processes: processes.join().unwrap_or_default(),
+            processes: processes.join().unwrap_or_else(|_| panicked(health)),
             tables: log.tables,
             rejects_last_hour: log.rejects,
             alerts_last_hour: log.alerts,
@@ -64,6 +64,7 @@ pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: 
 }
 
 pub(crate) fn now() -> Millis {
+    // A clock before 1970 is as wrong as one that stands there.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -120,7 +120,7 @@ fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String
     let registry = SchemaRegistry::new(&endpoints.registry).map_err(|e| e.to_string())?;
     let subject =
         topology.topics.keys().next().map(|topic| agentgov_schemas::topology::registry_subject(topic));
-    // Any answer will do, also that it has none.
+    // Any answer will do, also that it has none, or that there is no subject without a name.
     registry.compatibility(&subject.unwrap_or_default()).map_err(|e| e.to_string())?;
     Ok("answers".to_owned())
 }

@@ -21,6 +21,14 @@ pub struct Process {
     pub stages: Vec<StageReadiness>,
 }
 
+/// What is known of them if asking them panicked.
+pub(crate) fn panicked(urls: &[String]) -> Vec<Process> {
+    let away = || Some("asking it panicked".to_owned());
+    let process =
+        |url: &String| Process { url: url.clone(), away: away(), version: String::new(), stages: vec![] };
+    urls.iter().map(process).collect()
+}
+
 /// Asks all of them at once. A URL is that of `run --listen`, with or without `http://`.
 pub(crate) fn processes(urls: &[String]) -> Vec<Process> {
     std::thread::scope(|scope| {
@@ -31,6 +39,7 @@ pub(crate) fn processes(urls: &[String]) -> Vec<Process> {
                 Ok(told) => (None, Some(told)),
                 Err(why) => (Some(why), None),
             };
+            // Of a process that is away neither is known.
             let (version, stages) = told.map(|told| (told.version, told.stages)).unwrap_or_default();
             Process { url: url.clone(), away, version, stages }
         });

@@ -118,6 +118,12 @@ impl Schemas {
         record: &BorrowedMessage<'_>,
         each: &mut impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
     ) -> Result<Result<(), String>, Error> {
+        // As the evaluator, which passes such a record over.
+        let Some(logged_at) = record.timestamp().to_millis().map(Millis) else {
+            return Ok(Err(
+                "expected the time at which the broker appended the record, found none".to_owned()
+            ));
+        };
         let (id, datum) = match wire::split(record.payload().unwrap_or_default()) {
             Ok(parts) => parts,
             Err(wrong) => return Ok(Err(wrong.to_string())),
@@ -131,8 +137,7 @@ impl Schemas {
                 Err(error) => return Err(error.into()),
             },
         };
-        let at =
-            At { offset: record.offset(), logged_at: Millis(record.timestamp().to_millis().unwrap_or(-1)) };
+        let at = At { offset: record.offset(), logged_at };
         Ok(each(at, &Decoded { schema, id, datum, of: PhantomData }))
     }
 }

@@ -129,6 +129,7 @@ pub(crate) fn append<R: Record>(
     if records.is_empty() {
         return Ok(());
     }
+    // A negative limit, which no checked topology has, takes nothing.
     let allowed = usize::try_from(topic.topic.max_message_bytes.value).unwrap_or_default();
     for (key, value) in records {
         let size = key.len() + value.len() + BATCH_OVERHEAD;

@@ -279,6 +279,7 @@ pub fn uuid_v8(digest: Digest) -> Uuid {
 }
 
 fn now() -> Micros {
+    // A clock before 1970 is as wrong as one that stands there; no stage relies on it.
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }

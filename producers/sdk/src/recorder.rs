@@ -106,6 +106,7 @@ impl Recorder {
     /// started before, registry and brokers may be away.
     pub fn start(options: RecorderOptions) -> Result<Self, StartError> {
         let (topic, settings) = options.topology.topic_of(subject::ACTION_EVENT)?;
+        // A negative limit, which no checked topology has, is refused as too small.
         let max_message_bytes = usize::try_from(settings.max_message_bytes.value).unwrap_or_default();
         start::check(&options, max_message_bytes)?;
         let known = start::schema_id(&options, topic)?;

@@ -43,7 +43,11 @@ pub(crate) fn check_spool(
     header: &Header,
     max_message_bytes: usize,
 ) -> Result<(), StartError> {
-    let header = header.to_bytes().unwrap_or_default();
+    let header = header.to_bytes().map_err(|error| StartError::Option {
+        option: "spool",
+        expected: "a header that can be written".to_owned(),
+        found: error.to_string(),
+    })?;
     at_least("spool.max_bytes", least_bytes(&header, max_message_bytes), options.max_bytes)
 }
 

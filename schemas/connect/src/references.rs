@@ -138,6 +138,7 @@ fn full_name(schema: &Value, enclosing: &str) -> Option<(String, String)> {
     if !["record", "error", "enum", "fixed"].contains(&kind) {
         return None;
     }
+    // `definition` refuses a type without a name.
     let name = schema.get("name").and_then(Value::as_str).unwrap_or_default();
     if let Some((namespace, _)) = name.rsplit_once('.') {
         return Some((name.to_owned(), namespace.to_owned()));

@@ -162,11 +162,12 @@ impl SchemaRegistry {
     /// A schema that another one refers to.
     fn referred(&self, Reference { subject, version, .. }: &Reference) -> Result<Referring, RegistryError> {
         // A subject may have any name: it is one segment of the path.
-        let mut url = reqwest::Url::parse(&self.base)
-            .map_err(|e| RegistryError::Unavailable { url: self.base.clone(), message: e.to_string() })?;
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["subjects", subject, "versions", &version.to_string()]);
-        }
+        let unusable = |message| RegistryError::Unavailable { url: self.base.clone(), message };
+        let mut url = reqwest::Url::parse(&self.base).map_err(|e| unusable(e.to_string()))?;
+        url.path_segments_mut()
+            .map_err(|()| unusable("expected a URL with a path, found one without".to_owned()))?
+            .pop_if_empty()
+            .extend(["subjects", subject, "versions", &version.to_string()]);
         let url = url.to_string();
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Err(RegistryError::Unexpected {

@@ -40,6 +40,7 @@ impl Draft {
     fn read(root: Node, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(&root, "the topology", problems)?;
         let version = fields.take("version");
+        // Missing ones are problems already.
         let topics = fields.take("topics").unwrap_or_default();
         let stages = fields.take("stages").unwrap_or_default();
         let stores = fields.take("stores").unwrap_or_default();

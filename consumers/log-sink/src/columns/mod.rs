@@ -1,4 +1,5 @@
-//! The columns of each table, one module a table: name, type and value of a column stand on one line.
+//! The columns of each table, one module a table: name, type and value of a column stand on one line. Where a record leaves out a
+//! text, its column is empty, as in a row that does not decode.
 
 use agentgov_runtime::sink::native::{Cells, Column};
 

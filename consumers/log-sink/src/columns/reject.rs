@@ -6,6 +6,7 @@ use agentgov_schemas::reject::Reject;
 /// What the rejected record's key claims: `tenant/session` (see `agentgov_schemas::SessionKey`). Nothing if it has
 /// another form: a rejected record may be anything.
 fn session<'a>(reject: &Reject<'a>) -> (&'a str, &'a str) {
+    // The key itself is a column beside.
     std::str::from_utf8(reject.key).ok().and_then(|key| key.split_once('/')).unwrap_or_default()
 }
 
