@@ -95,7 +95,7 @@ impl TailProver {
     }
 
     /// Begins a round if one is due. Returns the tails that the last one has proven, once.
-    pub(crate) fn turn(&mut self, positions: impl FnOnce() -> Positions) -> Vec<EmptyTail> {
+    pub(crate) fn poll(&mut self, positions: impl FnOnce() -> Positions) -> Vec<EmptyTail> {
         let Some(round) = &self.round else {
             if Instant::now() >= self.next_round {
                 self.next_round = Instant::now() + self.interval;
@@ -314,7 +314,7 @@ mod tests {
         while rounds < 3 {
             assert!(began.elapsed() < DEADLINE);
             assert_eq!(
-                prover.turn(|| {
+                prover.poll(|| {
                     rounds += 1;
                     positions()
                 }),

@@ -180,7 +180,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             let positions = partitions.iter().map(|(partition, restored)| (*partition, restored.next_offset));
             BTreeMap::from([(input.to_string(), positions.collect())])
         };
-        for EmptyTail { partition, offsets, .. } in self.prover.turn(positions) {
+        for EmptyTail { partition, offsets, .. } in self.prover.poll(positions) {
             if let Some(restored) = partitions.get_mut(&partition)
                 && restored.next_offset == offsets.start
             {

@@ -14,7 +14,7 @@ impl<W: Writer> Sink<W> {
     pub(super) fn record_empty_tails(&mut self) -> Result<(), StageError> {
         let lanes = &self.lanes;
         let proven =
-            self.prover.turn(|| lanes.iter().map(|lane| (lane.route.topic.clone(), lane.quiet())).collect());
+            self.prover.poll(|| lanes.iter().map(|lane| (lane.route.topic.clone(), lane.quiet())).collect());
         let mut rows = Vec::new();
         for tail in proven {
             let Some(lane) = self.lanes.iter().position(|lane| lane.route.topic == tail.topic) else {
