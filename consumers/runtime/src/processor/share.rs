@@ -118,6 +118,7 @@ impl RejectWindow {
         (partition, offset, logged_at): (i32, i64, Millis),
     ) -> Option<Flood> {
         let limit = self.limit?;
+        // A record without a key is of the tenant without a name.
         let key = key.unwrap_or_default();
         let id = tenant_of(key);
         // A key is copied once a window.

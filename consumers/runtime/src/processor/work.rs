@@ -257,6 +257,7 @@ impl<'c, P: Processor> Work<'c, P> {
             detail,
             "rejected"
         );
+        // Of a tombstone, and of a record without a key, no bytes.
         let value = message.payload().unwrap_or_default();
         let key = head(message.key().unwrap_or_default());
         let record = reject::Reject {

@@ -374,6 +374,7 @@ impl Lane {
                 .all(|(partition, end)| self.shares.get(partition).is_some_and(|s| s.durable >= *end))
         };
         let doubtful = self.open.iter().find(|open| !durable(open)).map(|open| open.ends.clone());
+        // All of it is durable: nothing is doubtful.
         self.doubtful = doubtful.unwrap_or_default();
         self.doubtful_over.clear();
         take_before(&mut self.passed_over, &self.doubtful, &mut self.doubtful_over);

@@ -66,7 +66,7 @@ pub(super) fn position(
     }
     if let (Some(tail), true) = (tail, gapless) {
         let whole = tail.first..tail.last + 1;
-        let most = u64::try_from(whole.end - whole.start).unwrap_or_default();
+        let most = whole.end.abs_diff(whole.start);
         let most = most.saturating_sub(tail.skipped);
         let least = most.saturating_sub(covered(gaps, &whole));
         if !(least..=most).contains(&tail.count) {
@@ -96,10 +96,11 @@ fn covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
     let mut end = whole.start;
     let mut sum = 0;
     for gap in gaps {
-        sum += (gap.end - gap.start.max(end)).max(0);
+        let start = gap.start.max(end);
+        sum += gap.end.max(start).abs_diff(start);
         end = end.max(gap.end);
     }
-    u64::try_from(sum).unwrap_or_default()
+    sum
 }
 
 #[cfg(test)]

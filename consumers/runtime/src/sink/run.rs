@@ -106,7 +106,9 @@ impl<W: Writer> Sink<W> {
         let prover = TailProver::new(config.clone(), empty_tail::interval(retentions));
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&mut config, &topics)?;
-        let topic = topics.first().copied().unwrap_or_default();
+        let topic = topics.first().copied().ok_or_else(|| {
+            StageError::Config(format!("topology: stage `{}` reads no topic that has a table", options.stage))
+        })?;
         let reach = keep_reaching(&options.kafka, topic, &consumer.share());
         probe.keep_reaching(&options.kafka, topic);
         let lanes = options.routes.iter().cloned().map(Lane::new).collect();

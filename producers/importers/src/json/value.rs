@@ -130,7 +130,8 @@ fn decode(quoted: &[u8]) -> (Cow<'_, str>, bool) {
         return (String::from_utf8_lossy(plain), false);
     }
     // As bytes, serde_json leaves a lone surrogate as the three bytes that it would have if it were a character.
-    let bytes = serde_json::from_slice::<ByteBuf>(quoted).map(ByteBuf::into_vec).unwrap_or_default();
+    // The scanner takes what serde_json takes, by test; were it not so, the text would stay as it is written, not become empty.
+    let bytes = serde_json::from_slice::<ByteBuf>(quoted).map_or_else(|_| plain.to_vec(), ByteBuf::into_vec);
     match String::from_utf8(bytes) {
         Ok(text) => (Cow::Owned(text), false),
         Err(error) => (Cow::Owned(replace_surrogates(error.as_bytes())), true),

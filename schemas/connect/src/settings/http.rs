@@ -20,6 +20,7 @@ impl Settings {
         let (user, password) = self.login("clickhouse", &url, findings);
         Some(ClickHouseEndpoint {
             url: self.as_written("clickhouse"),
+            // No user, no login: `Settings::login` has refused a password without one.
             user: user.unwrap_or_default(),
             password,
             database: self.get("clickhouse_database").map_or(DATABASE, |setting| setting.text()).to_owned(),

@@ -129,6 +129,7 @@ impl Settings {
             (Some((certificate_file, _)), Some((key_file, _))) => Some(crate::ClientCertificate {
                 certificate_file,
                 key_file,
+                // A key may have no password.
                 key_password: key_password.map(|setting| setting.value.clone()).unwrap_or_default(),
             }),
             (Some((_, at)), None) => {
