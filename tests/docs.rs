@@ -12,6 +12,8 @@ use agentgov_schemas::{NotReadyReason, Vocabulary};
 use agentgov_service::ExitCode;
 use agentgov_service::metrics::{ALL, Kind, Metric};
 
+#[path = "docs/dependencies.rs"]
+mod dependencies;
 #[path = "docs/glossary.rs"]
 mod glossary;
 #[path = "docs/shipping.rs"]

@@ -1,11 +1,10 @@
-//! How stacks of containers fail and end. Runs with AGENTGOV_BACKEND=docker only, as under
+//! How stacks of containers fail and end. They need a Docker engine, so `tests/parties/run containers` runs them, under
 //! `testenv/docker/run-local-images`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout,
     reason = "clippy takes helpers of tests for product code"
 )]
 
@@ -22,14 +21,6 @@ use testcontainers::core::client::docker_client_instance;
 /// The tests count containers, so they take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
-fn skipped() -> bool {
-    let skipped = std::env::var("AGENTGOV_BACKEND").as_deref() != Ok("docker");
-    if skipped {
-        println!("SKIPPED: AGENTGOV_BACKEND is not docker");
-    }
-    skipped
-}
-
 /// Ids of the containers of all stacks, running or not.
 fn containers() -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -43,10 +34,8 @@ fn containers() -> BTreeSet<String> {
 }
 
 #[test]
+#[ignore = "needs a Docker engine: tests/parties/run containers"]
 fn no_container_outlives_a_killed_owner() {
-    if skipped() {
-        return;
-    }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let mut child = owner::spawn("docker", &[]);
@@ -59,10 +48,8 @@ fn no_container_outlives_a_killed_owner() {
 }
 
 #[test]
+#[ignore = "needs a Docker engine: tests/parties/run containers"]
 fn a_container_that_dies_early_shows_its_log_and_takes_the_others_along() {
-    if skipped() {
-        return;
-    }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let options = owner::options().backend(BackendKind::Docker).broker_property("process.roles", "nonsense");
@@ -73,10 +60,8 @@ fn a_container_that_dies_early_shows_its_log_and_takes_the_others_along() {
 }
 
 #[test]
+#[ignore = "needs a Docker engine: tests/parties/run containers"]
 fn a_stop_removes_everything_before_it_returns() {
-    if skipped() {
-        return;
-    }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let stack = TestEnv::start(owner::options().backend(BackendKind::Docker))

@@ -1,10 +1,11 @@
 //! What goes onto the log: events through the SDK, and records as no producer of ours would write them.
 
 use agentgov_connect::SchemaRegistry;
-use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::registry_subject;
-use agentgov_schemas::{Digest, Micros, Record, RecordEncoder, SessionKey, catalogue};
+use agentgov_schemas::{Micros, Record, RecordEncoder, SessionKey, catalogue};
 use agentgov_sdk::{self as sdk, Content, Recorder};
+pub use agentgov_test_support::payload;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
@@ -123,10 +124,6 @@ pub fn answer<'a>(
         result: Some(ToolResult { call_id, name: None, is_error: None, content: payload(content) }),
         ..event
     }
-}
-
-pub fn payload(data: &[u8]) -> Payload<'_> {
-    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
 }
 
 /// Records a session: it starts, a person asks, `calls` harmless calls are made and answered, it ends. Every third call

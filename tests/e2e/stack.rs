@@ -54,8 +54,7 @@ pub fn root() -> &'static Path {
 
 /// A file of the recorded runs that stand beside the project; `None` on a machine that does not have them.
 pub fn shared(file: &str) -> Option<PathBuf> {
-    let path = root().join("../shared/data/airline-agent-runs").join(file);
-    path.exists().then_some(path)
+    agentgov_test_support::shared(&format!("airline-agent-runs/{file}"))
 }
 
 impl Stack {

@@ -25,20 +25,20 @@ pub struct Stack {
     pub data: tempfile::TempDir,
 }
 
-/// The stack, for this test alone until it is dropped. `None`: there is none on this backend, and why was printed.
+/// The stack, for this test alone until it is dropped. `None`: there is none on this backend, and a person has allowed to skip the test.
 pub fn stack() -> Option<MutexGuard<'static, Stack>> {
     static STACK: LazyLock<Result<Mutex<Stack>, String>> = LazyLock::new(|| {
         let named = std::env::var("AGENTGOV_BACKEND").unwrap_or_default();
         if named.is_empty() || named == "native" {
             Ok(Mutex::new(Stack::start()))
         } else {
-            Err(format!("SKIPPED: parts are killed and stopped on the native backend only, this is {named}"))
+            Err(format!("parts are killed and stopped on the native backend only, this is {named}"))
         }
     });
     match &*STACK {
         Ok(stack) => Some(stack.lock().unwrap_or_else(PoisonError::into_inner)),
         Err(why) => {
-            eprintln!("{why}");
+            agentgov_test_support::skip("outages", why);
             None
         }
     }

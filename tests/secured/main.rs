@@ -6,7 +6,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
     reason = "a test says what it expects by failing loudly"
 )]
 
@@ -21,8 +20,7 @@ use cluster::{Cluster, told};
 #[test]
 fn each_has_its_rights_and_no_other() {
     if let Some(why) = cluster::not_here() {
-        eprintln!("SKIPPED secured: {why}");
-        return;
+        return agentgov_test_support::skip("secured", &why);
     }
     let cluster = Cluster::start();
     let topology = cluster.run("deployer", &["topology", "apply"]);

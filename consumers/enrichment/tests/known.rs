@@ -10,14 +10,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentgov_enrichment::{Known, Scalar, Session, Tools};
-use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{ErrorCode, Origin};
-use agentgov_schemas::{Digest, Micros, Millis, catalogue};
-
-fn payload(data: &[u8]) -> Payload<'_> {
-    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
-}
+use agentgov_schemas::{Micros, Millis, catalogue};
+use agentgov_test_support::payload;
 
 fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResult<'a>>) -> ActionEvent<'a> {
     ActionEvent {

@@ -12,13 +12,10 @@ use agentgov_schemas::state::{SessionHeader, SourceSequence};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{Origin, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use agentgov_test_support::payload;
 use proptest::prelude::*;
 
 const MOST_NUMBERS: i64 = 65_536;
-
-fn payload(data: &[u8]) -> Payload<'_> {
-    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
-}
 
 /// An event with everything that policies can see.
 fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {

@@ -9,10 +9,11 @@
 use std::time::Duration;
 
 use agentgov_enrichment::{Change, Session, Tools};
-use agentgov_schemas::event::{ActionEvent, Agent, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use agentgov_schemas::{Micros, Millis, catalogue};
+use agentgov_test_support::payload;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -32,10 +33,6 @@ fn tools() -> Tools {
 
 fn limits(max_facts: u32, max_bytes: u64) -> SessionLimits {
     SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts, max_bytes }
-}
-
-fn payload(data: &[u8]) -> Payload<'_> {
-    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
 }
 
 /// Feeds events, and keeps a changelog beside: the entries as they must be written.

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel};
-use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::AgentEntry;
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::{Digest, Micros, Millis};
+use agentgov_schemas::{Micros, Millis};
+pub use agentgov_test_support::payload;
 use serde_json::Value;
 
 /// The repository.
@@ -91,10 +92,6 @@ pub struct Told<'a> {
     pub tool: Option<ToolCall<'a>>,
     pub result: Option<ToolResult<'a>>,
     pub second: i64,
-}
-
-pub fn payload(data: &[u8]) -> Payload<'_> {
-    Payload { data, sha256: Digest::of(data), media_type: "application/json", redacted: false }
 }
 
 impl<'k> Replay<'k> {

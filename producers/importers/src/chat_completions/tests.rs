@@ -1,7 +1,5 @@
 //! What is read of a line, and what is said of a bad one.
 
-use std::path::Path;
-
 use agentgov_schemas::{Digest, Micros, catalogue};
 use proptest::prelude::*;
 
@@ -436,9 +434,8 @@ fn what_may_be_missing() {
 
 #[test]
 fn the_recorded_runs() {
-    let runs =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/airline-agent-runs/runs.jsonl");
-    let Ok(bytes) = std::fs::read(runs) else { return };
+    let Some(runs) = agentgov_test_support::shared("airline-agent-runs/runs.jsonl") else { return };
+    let bytes = std::fs::read(runs).unwrap();
     let import = parse("runs.jsonl", &bytes, options()).unwrap();
     let summary = import.summary();
     assert_eq!((summary.sessions, summary.tool_calls), (100, 621));

@@ -1,0 +1,68 @@
+//! deny.toml's bans and sources hold for Cargo.lock, without cargo-deny.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use toml::{Table, Value};
+
+use super::root;
+
+fn read(file: &str) -> Table {
+    fs::read_to_string(root().join(file)).unwrap().parse().unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+fn texts(value: Option<&Value>) -> Vec<&str> {
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn text<'t>(table: &'t Value, key: &str) -> Option<&'t str> {
+    table.get(key).and_then(Value::as_str)
+}
+
+/// What is wrong with the packages of a Cargo.lock.
+fn faults(deny: &Table, lock: &Table) -> Vec<String> {
+    let registries = texts(deny.get("sources").and_then(|sources| sources.get("allow-registry")));
+    let bans = deny.get("bans").and_then(|bans| bans.get("deny")).and_then(Value::as_array);
+    let banned: BTreeMap<&str, Vec<&str>> = bans
+        .into_iter()
+        .flatten()
+        .map(|ban| (text(ban, "crate").unwrap(), texts(ban.get("wrappers"))))
+        .collect();
+    let mut faults = Vec::new();
+    for package in lock.get("package").and_then(Value::as_array).into_iter().flatten() {
+        let name = text(package, "name").unwrap();
+        if let Some(source) = text(package, "source") {
+            let allowed = registries.iter().any(|registry| source == format!("registry+{registry}"));
+            if !allowed || text(package, "checksum").is_none() {
+                faults.push(format!("{name} comes from {source}"));
+            }
+        }
+        if banned.get(name).is_some_and(Vec::is_empty) {
+            faults.push(format!("{name} is banned"));
+        }
+        for needed in texts(package.get("dependencies")) {
+            let needed = needed.split(' ').next().unwrap_or(needed);
+            if banned.get(needed).is_some_and(|wrappers| !wrappers.is_empty() && !wrappers.contains(&name)) {
+                faults.push(format!("{name} depends on {needed}"));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn no_dependency_is_banned_or_of_another_registry() {
+    let deny = read("deny.toml");
+    let found = faults(&deny, &read("Cargo.lock"));
+    assert!(found.is_empty(), "deny.toml does not allow it: {found:#?}");
+    let lock = r#"
+        package = [
+            { name = "a", source = "git+https://example.com/a" },
+            { name = "b", source = "registry+https://github.com/rust-lang/crates.io-index", checksum = "x",
+              dependencies = ["rustls 0.23.0"] },
+            { name = "aws-lc-sys" },
+            { name = "hyper-rustls", dependencies = ["rustls"] },
+        ]"#;
+    let expected = ["a comes from git+https://example.com/a", "b depends on rustls", "aws-lc-sys is banned"];
+    assert_eq!(faults(&deny, &lock.parse().unwrap()), expected);
+}
