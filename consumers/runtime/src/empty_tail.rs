@@ -11,16 +11,17 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use agentgov_connect::assign::assign;
 use agentgov_schemas::topology::Retention;
+use agentgov_service::Stop;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use crate::assign::assign;
+use crate::consumer::is_connection_lost;
 use crate::fresh_reader::{self, FreshReader, Movement};
-use agentgov_service::Stop;
 
 /// How long the brokers may take to return the ends of the partitions.
 const CALL: Duration = Duration::from_secs(5);
@@ -237,11 +238,8 @@ fn read(
                 movement.moved();
                 empty.extend(pending.remove_entry(&partition));
             }
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                // Of an outage each broken connection leaves one.
-                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {}
-                _ => return Err(error),
-            },
+            Some(Err(error)) if is_connection_lost(&error) => {}
+            Some(Err(error)) => return Err(error),
         }
     }
     Ok(empty)
@@ -299,7 +297,7 @@ mod tests {
             }
         }
         producer.flush(DEADLINE).unwrap();
-        let config = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("sink");
+        let config = KafkaEndpoint::at(cluster.bootstrap_servers()).reader_config("sink");
         // The group has not got to the last records of one, and to the end of the other two.
         let positions = || Positions::from([("a".to_owned(), BTreeMap::from([(0, 28), (1, 30), (2, 0)]))]);
         let settings = fresh_reader::settings(config.clone());

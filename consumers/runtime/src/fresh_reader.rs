@@ -18,13 +18,9 @@ const STATISTICS: Duration = Duration::from_secs(1);
 /// A client that one reading uses.
 pub(crate) type FreshReader = BaseConsumer<Fetched>;
 
-/// Settings of fresh readers. `config` names a group, as assigning needs a name.
+/// Settings of fresh readers. `config` is a reader's (`KafkaEndpoint::reader_config`).
 pub(crate) fn settings(mut config: ClientConfig) -> ClientConfig {
     config
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
         .set("fetch.wait.max.ms", "20")
         .set("queued.max.messages.kbytes", "8192");

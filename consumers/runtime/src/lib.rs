@@ -8,12 +8,12 @@
 //! - [`processor`]: the loop of stages from Kafka to Kafka; the interface of such a stage is the crate `agentgov_processor`
 //! - [`sink`]: the loop of stages from Kafka to a store
 //! - [`schemas`]: writers' schemas by id, fetched once
-//! - `assign`: giving a consumer its partitions · `fresh_reader`: clients made for one reading
+//! - `consumer`: what the consumers of both loops share · `fresh_reader`: clients made for one reading
 //! - `empty_tail`: proof that a partition ends with offsets that no record has
 //!
 //! Health, metrics, stopping and exit codes are the crate `agentgov_service`.
 
-mod assign;
+mod consumer;
 mod empty_tail;
 mod fresh_reader;
 pub mod processor;

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::SchemaRegistry;
+use agentgov_connect::{Read, SchemaRegistry, TopicReader};
+use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire::{self, Schema, SchemaId};
 use agentgov_schemas::{Millis, Record};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -50,47 +48,33 @@ pub(crate) fn fold<R: Record>(
     topic: &GovernanceTopic<'_, R>,
     mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
 ) -> Result<Vec<Unreadable>, Error> {
-    let consumer = consumer(topic)?;
-    topic.check(&consumer)?;
-    let mut from_start = TopicPartitionList::new();
-    from_start
-        .add_partition_offset(topic.name, 0, Offset::Beginning)
-        .and_then(|()| consumer.assign(&from_start))
-        .map_err(|source| topic.error("assigning its partition", source))?;
+    let reader = TopicReader::new(&topic.endpoints.kafka, topic.name, &reader_group(topic.name))
+        .map_err(|source| topic.error("creating a consumer", source))?;
+    topic.check(reader.consumer())?;
+    reader.start([0]).map_err(|source| topic.error("assigning its partition", source))?;
     let mut schemas =
         Schemas { registry: SchemaRegistry::new(&topic.endpoints.registry)?, known: HashMap::new() };
     let mut unreadable = Vec::new();
     let mut last = Instant::now();
     loop {
-        match consumer.poll(POLL) {
-            Some(Ok(record)) => {
+        match reader.poll(POLL) {
+            Some(Read::Record(record)) => {
                 last = Instant::now();
                 let offset = record.offset();
                 if let Err(reason) = schemas.decode(&record, &mut each)? {
                     unreadable.push(Unreadable { offset, reason });
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(unreadable),
+            Some(Read::End(_)) => return Ok(unreadable),
             // librdkafka reconnects by itself; only standing still for long is an error.
-            Some(Err(source)) if last.elapsed() > STALL => return Err(topic.error("reading", source)),
+            Some(Read::Error(source)) if last.elapsed() > STALL => return Err(topic.error("reading", source)),
             None if last.elapsed() > STALL => {
                 let bootstrap = topic.endpoints.kafka.bootstrap.clone();
                 return Err(Error::Stalled { bootstrap, topic: topic.name.to_owned(), waited: STALL });
             }
-            Some(Err(_)) | None => (),
+            Some(Read::Error(_)) | None => (),
         }
     }
-}
-
-fn consumer<R: Record>(topic: &GovernanceTopic<'_, R>) -> Result<BaseConsumer, Error> {
-    topic
-        .endpoints
-        .kafka
-        .consumer_config(&agentgov_schemas::topology::reader_group(topic.name))
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .create()
-        .map_err(|source| topic.error("creating a consumer", source))
 }
 
 /// A datum and the schema that wrote it.

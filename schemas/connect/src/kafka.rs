@@ -129,6 +129,25 @@ impl KafkaEndpoint {
         config.set("fetch.queue.backoff.ms", FETCH_REST.as_millis().to_string());
         config
     }
+
+    /// The same for a consumer that never moves by itself: a position that is gone is an error.
+    pub fn positioned_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.consumer_config(group);
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("allow.auto.create.topics", "false");
+        // Tried again at least this often: what is back is used within seconds.
+        config.set("reconnect.backoff.max.ms", "2000");
+        config
+    }
+
+    /// The same for a consumer that reads committed records to the end of their partitions, and reports when it is there.
+    pub fn reader_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.positioned_config(group);
+        config.set("isolation.level", "read_committed");
+        config.set("enable.partition.eof", "true");
+        config
+    }
 }
 
 const EVENTS: Duration = Duration::from_millis(20);

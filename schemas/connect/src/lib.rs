@@ -8,6 +8,7 @@
 //! The registry's client is ours because no crate does lookup, registration and compatibility over one blocking client
 //! (ADR 0002); the Kafka and ClickHouse clients are libraries.
 
+pub mod assign;
 mod describe;
 mod endpoints;
 mod http;
@@ -18,6 +19,7 @@ mod registry;
 mod secret;
 pub mod settings;
 mod tls;
+mod topic_reader;
 
 pub use describe::describe;
 pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, RegistryEndpoint};
@@ -30,3 +32,4 @@ pub use registry::{RegistryError, SchemaRegistry};
 pub use secret::Secret;
 pub use settings::{Settings, SettingsError};
 pub use tls::{ClientCertificate, Tls, TlsError};
+pub use topic_reader::{Read, TopicReader};

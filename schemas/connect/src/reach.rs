@@ -78,6 +78,16 @@ impl Reach {
     pub fn is_lost(&self) -> bool {
         self.looks.load(Ordering::Relaxed) >= SURE
     }
+
+    /// Notes that the client has got an answer from a broker.
+    pub fn found(&self) {
+        self.looks.store(0, Ordering::Relaxed);
+    }
+
+    /// Of a client that has had nobody to ask, for tests of those who wait for one.
+    pub fn lost() -> Self {
+        Self { looks: Arc::new(AtomicU32::new(SURE)) }
+    }
 }
 
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use agentgov_connect::assign::whole_millis;
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 
-use super::assignment::GroupContext;
-use crate::assign::whole_millis;
+use crate::consumer::{RebalanceListener, is_offset_gone};
 
 /// How long to wait for a first record before looking around.
 const IDLE: Duration = Duration::from_millis(50);
@@ -79,7 +79,7 @@ pub(super) enum End {
 }
 
 /// Polls until there is nothing more, or enough. Rebalances are noted in the consumer's context meanwhile.
-pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<GroupContext>, pace: &Pace) -> Fetched<'c> {
+pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<RebalanceListener>, pace: &Pace) -> Fetched<'c> {
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
@@ -100,8 +100,8 @@ pub(super) fn fetch<'c>(consumer: &'c BaseConsumer<GroupContext>, pace: &Pace) -
             Some(Err(error)) => {
                 end = match error {
                     KafkaError::MessageConsumptionFatal(_) => End::Fatal(error),
-                    KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => End::OffsetGone,
-                    _ => End::Trouble(error),
+                    error if is_offset_gone(&error) => End::OffsetGone,
+                    error => End::Trouble(error),
                 };
                 break;
             }

@@ -12,7 +12,6 @@
 //! - [`Processor`](agentgov_processor::Processor): what a stage must give, in a crate of its own
 //! - [`run`]: the loop
 
-mod assignment;
 mod batch;
 mod opening;
 mod restore;

@@ -9,19 +9,20 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::keep_reaching;
+use agentgov_connect::{Read, TopicReader};
+use agentgov_processor::{Processor, RestoreValue};
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::escape::EscapedBytes;
+use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire;
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop, failpoint};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::{SchemaCache, SchemaLookup};
-use agentgov_processor::{Processor, RestoreValue};
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
 /// broker may have been away for a part of it; behind a second time, that is an error.
@@ -122,6 +123,54 @@ pub(super) struct Restorer<'a> {
     pub behind: Cell<bool>,
 }
 
+/// A partition as far as its changelog was read.
+struct Replayed<P: Processor> {
+    state: P::Partition,
+    /// The input offset up to which it is applied, if an entry said so.
+    progress: Option<i64>,
+}
+
+/// The changelog of an assignment, while it is read.
+struct Replay<'p, P: Processor> {
+    processor: &'p P,
+    partitions: BTreeMap<i32, Replayed<P>>,
+    /// What the group has committed.
+    committed: BTreeMap<i32, Committed>,
+    /// Partitions whose changelog does not hold that yet.
+    behind: Vec<i32>,
+    /// When waiting for it ends.
+    deadline: Instant,
+}
+
+impl<'p, P: Processor> Replay<'p, P> {
+    fn new(processor: &'p P, partitions: &[i32], committed: BTreeMap<i32, Committed>) -> Self {
+        let empty = |partition| Replayed { state: processor.partition(partition), progress: None };
+        Self {
+            processor,
+            partitions: partitions.iter().map(|partition| (*partition, empty(*partition))).collect(),
+            committed,
+            behind: partitions.to_vec(),
+            deadline: Instant::now() + MARKER_WAIT,
+        }
+    }
+
+    /// Something was read, or cannot be for now: waiting begins anew.
+    fn moved(&mut self) {
+        self.deadline = Instant::now() + MARKER_WAIT;
+    }
+
+    fn complete(&mut self, partition: i32) {
+        self.behind.retain(|behind| *behind != partition);
+    }
+
+    /// How a partition stands to what was committed of it. `None` if it is none that was asked for.
+    fn standing(&self, partition: i32) -> Option<Standing> {
+        let Replayed { state, progress } = self.partitions.get(&partition)?;
+        let committed = self.committed.get(&partition)?;
+        Some(committed.standing(*progress, self.processor.side_output_watermark(state)))
+    }
+}
+
 impl Restorer<'_> {
     /// Restores `partitions`. `None` if asked to stop meanwhile.
     ///
@@ -147,7 +196,7 @@ impl Restorer<'_> {
             return Ok(None);
         };
         let mut restored = BTreeMap::new();
-        for (partition, (state, progress)) in known {
+        for (partition, Replayed { state, progress }) in known {
             // A changelog without progress is that of a stage that has processed nothing.
             let mut expected = progress.unwrap_or(0);
             if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
@@ -209,121 +258,124 @@ impl Restorer<'_> {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "state and progress by partition, used once")]
+    /// Replays the changelog until it holds what the group has committed of each partition. `None` if asked to stop meanwhile.
     fn changelog<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         processor: &P,
         group: &BaseConsumer<C>,
         partitions: &[i32],
-        mut committed: BTreeMap<i32, Committed>,
+        committed: BTreeMap<i32, Committed>,
         schemas: &mut SchemaCache,
-    ) -> Result<Option<BTreeMap<i32, (P::Partition, Option<i64>)>>, StageError> {
-        let mut known: BTreeMap<i32, (P::Partition, Option<i64>)> =
-            partitions.iter().map(|p| (*p, (processor.partition(*p), None))).collect();
-        let mut behind = partitions.to_vec();
-        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+    ) -> Result<Option<BTreeMap<i32, Replayed<P>>>, StageError> {
         let reader = self.reader(partitions)?;
-        let mut deadline = Instant::now() + MARKER_WAIT;
-        while let Some(first_behind) = behind.first().copied() {
+        let mut replay = Replay::new(processor, partitions, committed);
+        while let Some(first_behind) = replay.behind.first().copied() {
             if self.stop.is_asked() {
                 return Ok(None);
             }
             self.health.alive();
             match reader.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    deadline = Instant::now() + MARKER_WAIT;
-                    let Some((state, progress)) = known.get_mut(&message.partition()) else { continue };
-                    let next = next.entry(message.partition()).or_default();
-                    if message.offset() < *next {
-                        continue;
-                    }
-                    *next = message.offset() + 1;
-                    let at =
-                        || format!("{}/{} offset {}", self.changelog, message.partition(), message.offset());
-                    // No key of a changelog is empty: the processor refuses a record without one.
-                    let key = message.key().unwrap_or_default();
-                    let parsed;
-                    let value = match message.payload() {
-                        None => None,
-                        Some(bytes) => {
-                            let (id, datum) = wire::split(bytes)
-                                .map_err(|e| StageError::Internal(format!("{}: {e}", at())))?;
-                            parsed = match schemas.get(id, self.health, self.stop) {
-                                SchemaLookup::Known(schema) => schema,
-                                SchemaLookup::Unknown(why) => {
-                                    return Err(StageError::Internal(format!("{}: {why}", at())));
-                                }
-                                SchemaLookup::Stopped => return Ok(None),
-                            };
-                            Some(RestoreValue::new(id, &parsed, datum))
-                        }
-                    };
-                    let applied = processor
-                        .restore(state, key, value)
-                        .map_err(|e| StageError::Internal(format!("{}: {e}", at())))?;
-                    if applied.is_some() {
-                        *progress = applied;
+                Some(Read::Record(record)) => {
+                    replay.moved();
+                    if !self.apply(&mut replay, &record, schemas)? {
+                        return Ok(None);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let Some((state, progress)) = known.get(&partition) else { continue };
-                    let standing = |committed: &BTreeMap<i32, Committed>| {
-                        let committed = committed.get(&partition).ok_or_else(|| {
-                            StageError::Internal(format!(
-                                "{}/{partition} is restored and was not asked for",
-                                self.input
-                            ))
-                        })?;
-                        Ok::<_, StageError>(
-                            committed.standing(*progress, processor.side_output_watermark(state)),
-                        )
-                    };
-                    let mut stands = standing(&committed)?;
-                    if let Standing::Ahead { .. } = stands {
-                        // This process may have slept, and somebody else committed.
-                        committed.extend(self.committed(group, &[partition])?);
-                        stands = standing(&committed)?;
-                    }
-                    match stands {
-                        _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => {
-                            behind.retain(|p| *p != partition);
-                        }
-                        Standing::Complete => behind.retain(|p| *p != partition),
-                        Standing::Behind => {}
-                        Standing::Ahead { committed, progress } => {
-                            return Err(self.moved_back(partition, committed, progress));
-                        }
-                    }
-                }
-                Some(Err(error)) => {
-                    deadline = Instant::now() + MARKER_WAIT;
+                Some(Read::End(partition)) => self.compare(&mut replay, group, partition)?,
+                Some(Read::Error(error)) => {
+                    replay.moved();
                     self.health
                         .not_ready(NotReadyReason::Changelog, format!("reading the changelog: {error}"));
                 }
                 None => {}
             }
-            if Instant::now() > deadline {
-                if !self.behind.replace(true) {
-                    return Err(StageError::Unavailable {
-                        what: "the changelog".into(),
-                        message: format!(
-                            "behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"
-                        ),
-                    });
-                }
-                return Err(StageError::OtherCluster {
-                    stage: self.stage.to_owned(),
-                    topic: self.changelog.to_owned(),
-                    partition: first_behind,
-                    message: format!(
-                        "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}, twice: \
-                         it was deleted, or belongs to another cluster"
-                    ),
-                });
+            if Instant::now() > replay.deadline {
+                return Err(self.stays_behind(&replay.committed, first_behind));
             }
         }
         self.health.clear(NotReadyReason::Changelog);
-        Ok(Some(known))
+        Ok(Some(replay.partitions))
+    }
+
+    /// Applies a record of the changelog. Returns `false` if asked to stop while the registry was away.
+    fn apply<P: Processor>(
+        &self,
+        replay: &mut Replay<'_, P>,
+        record: &BorrowedMessage<'_>,
+        schemas: &mut SchemaCache,
+    ) -> Result<bool, StageError> {
+        let Some(partition) = replay.partitions.get_mut(&record.partition()) else { return Ok(true) };
+        let failed = |why: &dyn std::fmt::Display| {
+            let (changelog, at, offset) = (self.changelog, record.partition(), record.offset());
+            StageError::Internal(format!("{changelog}/{at} offset {offset}: {why}"))
+        };
+        let parsed;
+        let value = match record.payload() {
+            None => None,
+            Some(bytes) => {
+                let (id, datum) = wire::split(bytes).map_err(|e| failed(&e))?;
+                parsed = match schemas.get(id, self.health, self.stop) {
+                    SchemaLookup::Known(schema) => schema,
+                    SchemaLookup::Unknown(why) => return Err(failed(&why)),
+                    SchemaLookup::Stopped => return Ok(false),
+                };
+                Some(RestoreValue::new(id, &parsed, datum))
+            }
+        };
+        // No key of a changelog is empty: the processor refuses a record without one.
+        let key = record.key().unwrap_or_default();
+        let applied = replay.processor.restore(&mut partition.state, key, value).map_err(|e| failed(&e))?;
+        partition.progress = applied.or(partition.progress);
+        Ok(true)
+    }
+
+    /// Compares a partition whose changelog is read to its end with what the group has committed of it.
+    fn compare<P: Processor, C: rdkafka::consumer::ConsumerContext>(
+        &self,
+        replay: &mut Replay<'_, P>,
+        group: &BaseConsumer<C>,
+        partition: i32,
+    ) -> Result<(), StageError> {
+        let not_asked = || {
+            let input = self.input;
+            StageError::Internal(format!("{input}/{partition} is restored and was not asked for"))
+        };
+        let mut standing = replay.standing(partition).ok_or_else(not_asked)?;
+        if let Standing::Ahead { .. } = standing {
+            // This process may have slept, and somebody else committed.
+            replay.committed.extend(self.committed(group, &[partition])?);
+            standing = replay.standing(partition).ok_or_else(not_asked)?;
+        }
+        match standing {
+            _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => replay.complete(partition),
+            Standing::Complete => replay.complete(partition),
+            Standing::Behind => {}
+            Standing::Ahead { committed, progress } => {
+                return Err(self.moved_back(partition, committed, progress));
+            }
+        }
+        Ok(())
+    }
+
+    /// The changelog did not reach the committed offsets in time. It is read anew once.
+    fn stays_behind(&self, committed: &BTreeMap<i32, Committed>, partition: i32) -> StageError {
+        if !self.behind.replace(true) {
+            return StageError::Unavailable {
+                what: "the changelog".into(),
+                message: format!(
+                    "behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"
+                ),
+            };
+        }
+        StageError::OtherCluster {
+            stage: self.stage.to_owned(),
+            topic: self.changelog.to_owned(),
+            partition,
+            message: format!(
+                "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}, twice: \
+                 it was deleted, or belongs to another cluster"
+            ),
+        }
     }
 
     fn moved_back(&self, partition: i32, committed: i64, progress: i64) -> StageError {
@@ -381,38 +433,12 @@ impl Restorer<'_> {
         })
     }
 
-    fn reader(&self, partitions: &[i32]) -> Result<Parting<BaseConsumer>, StageError> {
-        let reader = Parting::other(reader(self.kafka, self.stage)?);
-        keep_reaching(self.kafka, self.changelog, &reader.share());
-        let mut from_start = TopicPartitionList::new();
-        for partition in partitions {
-            from_start
-                .add_partition_offset(self.changelog, *partition, Offset::Beginning)
-                .map_err(StageError::kafka("assigning the changelog"))?;
-        }
-        reader.assign(&from_start).map_err(StageError::kafka("assigning the changelog"))?;
-        Ok(reader)
+    fn reader(&self, partitions: &[i32]) -> Result<Parting<TopicReader>, StageError> {
+        let reader = TopicReader::new(self.kafka, self.changelog, &reader_group(self.stage));
+        let reader = reader.map_err(StageError::kafka("creating a reader"))?;
+        reader.start(partitions.iter().copied()).map_err(StageError::kafka("assigning the changelog"))?;
+        Ok(Parting::other(reader))
     }
-}
-
-/// A consumer outside any group's rebalancing, which reads partitions to their end and says when it is there.
-///
-/// It may hand records over once more, which must not be taken for new ones: where a partition begins is asked of the broker, and an
-/// answer that comes after the partition was moved makes librdkafka ask again and go there
-/// (<https://github.com/confluentinc/librdkafka/issues/2256>).
-pub(super) fn reader(
-    kafka: &agentgov_connect::KafkaEndpoint,
-    stage: &str,
-) -> Result<BaseConsumer, StageError> {
-    kafka
-        .consumer_config(&agentgov_schemas::topology::reader_group(stage))
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set("reconnect.backoff.max.ms", "2000")
-        .create()
-        .map_err(StageError::kafka("creating a reader"))
 }
 
 #[cfg(test)]

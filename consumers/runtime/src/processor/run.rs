@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Endpoints, Reach, SchemaRegistry, keep_reaching};
+use agentgov_connect::assign::assign;
+use agentgov_connect::{Endpoints, SchemaRegistry, keep_reaching};
+use agentgov_processor::Outputs;
+use agentgov_processor::Processor;
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{ProducerKind, Stage, Topology, reader_group};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use agentgov_service::backoff::Backoff;
+use agentgov_service::metrics::{ProcessorMetrics, timed};
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, StageError, Stop, failpoint};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::assignment::{Change, GroupContext};
 use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
 use super::restore::{Restored, Restorer};
 use super::share::RejectWindow;
@@ -20,14 +25,8 @@ use super::tables::{Folding, Tables};
 use super::transaction::{Outcome, Replaced, Transactions};
 use super::work::{Stepped, Work};
 use crate::SchemaCache;
-use crate::assign::assign;
+use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config};
 use crate::empty_tail::{self, EmptyTail, TailProver};
-use agentgov_processor::Outputs;
-use agentgov_processor::Processor;
-use agentgov_service::backoff::Backoff;
-use agentgov_service::metrics::{ProcessorMetrics, timed};
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -63,15 +62,12 @@ pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError>
 struct Loop<'c, P: Processor> {
     config: &'c Config,
     changelog: String,
-    consumer: Parting<BaseConsumer<GroupContext>>,
-    /// The consumer's.
-    reach: Reach,
+    consumer: Parting<BaseConsumer<RebalanceListener>>,
     transactions: Transactions,
     tables: Tables,
     metrics: ProcessorMetrics,
     pace: Pace,
-    /// Since Kafka was in trouble: when to ask next whether it answers.
-    trouble: Option<(Instant, Backoff)>,
+    outage: OutageProbe,
     /// What this process has committed, per partition.
     reached: BTreeMap<i32, i64>,
     prover: TailProver,
@@ -111,38 +107,29 @@ impl<'c, P: Processor> Loop<'c, P> {
         if !tables.fold_to_end(folding(config, &mut processor, &mut schemas)) {
             return Ok(None);
         }
-        let Gulps { min_bytes, max_wait_ms, apart } = gulps(&config.topology, &input.value);
-        let consumer: BaseConsumer<GroupContext> = kafka
-            .consumer_config(&stage.group.value)
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("partition.assignment.strategy", "roundrobin")
-            .set("session.timeout.ms", timing.session_timeout.0.as_millis().to_string())
-            .set("heartbeat.interval.ms", timing.heartbeat.0.as_millis().to_string())
-            .set("reconnect.backoff.max.ms", "2000")
+        let FetchSettings { min_bytes, max_wait_ms, apart } = fetch_settings(&config.topology, &input.value);
+        let consumer: BaseConsumer<RebalanceListener> = member_config(kafka, &stage.group.value, timing)
             .set("fetch.min.bytes", min_bytes)
             .set("fetch.wait.max.ms", max_wait_ms)
             .set("queued.max.messages.kbytes", "65536")
-            .create_with_context(GroupContext::default())
+            .create_with_context(RebalanceListener::default())
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
         let consumer = Parting::member(consumer);
         let reach = keep_reaching(kafka, &input.value, &consumer.share());
         let retention = config.topology.topics.get(&input.value).map(|topic| topic.value.retention.value);
-        let readers = kafka.consumer_config(&reader_group(&config.stage));
+        let readers = kafka.reader_config(&reader_group(&config.stage));
         let limit = stage.reject_share.as_ref().map(|share| share.value);
         let window = RejectWindow::new(limit, alert_window(&config.topology));
         Ok(Some(Self {
             config,
             changelog: changelog.value.clone(),
             consumer,
-            reach,
             transactions,
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
             pace: Pace::new(apart),
-            trouble: None,
+            outage: OutageProbe::new(reach),
             reached: BTreeMap::new(),
             prover: TailProver::new(readers, empty_tail::interval(retention)),
             work: Work::new(config, &input.value, processor, schemas, outputs, window),
@@ -158,16 +145,18 @@ impl<'c, P: Processor> Loop<'c, P> {
                 self.resume()?;
             }
             if let Some(why) = followed.trouble {
-                self.trouble(why);
+                self.outage.report(&self.config.health, why);
             }
             self.work.schemas.recheck(&self.config.stage, &self.config.health)?;
             self.pass_empty_tails();
-            match self.turn()? {
+            match self.process_batch()? {
                 Turn::Done => {}
-                Turn::Trouble(why) => self.trouble(why),
+                Turn::Trouble(why) => self.outage.report(&self.config.health, why),
                 Turn::StartOver => self.start_over()?,
             }
-            self.ask_broker();
+            if self.outage.run(&self.config.health, &self.consumer, &self.work.input) {
+                self.tables.go_on();
+            }
         }
         Ok(())
     }
@@ -189,55 +178,22 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
     }
 
-    /// Kafka said that something is wrong with it.
-    fn trouble(&mut self, why: String) {
-        self.config.health.not_ready(NotReadyReason::Kafka, why);
-        self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
-    }
-
-    /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
-    /// connection leaves an error in the queue, which are only taken out once it answers, as waiting at each would make
-    /// a recovery take minutes; a connection that hangs leaves none, nor does one that librdkafka has given up.
-    fn ask_broker(&mut self) {
-        if self.reach.is_lost() {
-            self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
-        }
-        let Some((at, backoff)) = &mut self.trouble else { return };
-        if Instant::now() < *at {
-            return;
-        }
-        match self.consumer.fetch_metadata(Some(&self.work.input), Duration::from_secs(1)) {
-            Ok(_) => {
-                self.config.health.clear(NotReadyReason::Kafka);
-                self.trouble = None;
-                self.tables.go_on();
-            }
-            Err(error) => {
-                self.config
-                    .health
-                    .not_ready(NotReadyReason::Kafka, format!("no answer from the broker: {error}"));
-                *at = Instant::now() + backoff.pause();
-            }
-        }
-    }
-
-    /// One batch.
-    fn turn(&mut self) -> Result<Turn, StageError> {
-        let fetched = fetch(&self.consumer, &self.pace);
+    /// Fetches, steps and commits one batch.
+    fn process_batch(&mut self) -> Result<Turn, StageError> {
+        let Fetched { records, end } = fetch(&self.consumer, &self.pace);
         let changes = self.consumer.context().take();
         if !changes.is_empty() {
             // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
-            drop(fetched);
+            drop(records);
             return self.follow_group(changes).map(|()| Turn::Done);
         }
-        let Fetched { records, end } = fetched;
         let after = match end {
             End::Enough => Turn::Done,
             // What is known of every partition is read again, and fetched from there.
             End::OffsetGone => return Ok(Turn::StartOver),
             // It may come back as another.
-            End::Trouble(error) if is_deleted(&error) => {
-                self.trouble(error.to_string());
+            End::Trouble(error) if is_topic_gone(&error) => {
+                self.outage.report(&self.config.health, error.to_string());
                 return Ok(Turn::StartOver);
             }
             End::Trouble(error) => Turn::Trouble(error.to_string()),
@@ -267,19 +223,29 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         let stepped = began.elapsed();
         failpoint::edge("processor::stepped");
-        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-            self.consumer
-                .commit(&offsets, CommitMode::Sync)
-                .map_err(StageError::kafka("committing first"))?;
+        if let Some(turn) = self.commit(&offsets, group, count)? {
+            return Ok(turn);
         }
-        let outcome = self.transactions.run(&self.work.outputs, &offsets, group);
-        tracing::debug!(
-            stage = self.config.stage,
-            count,
-            bytes = self.work.outputs.byte_len(),
-            ?outcome,
-            "batch"
-        );
+        let rejected = self.work.rejected.values().sum();
+        self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
+        self.config.health.progress(count as u64, rejected);
+        self.pause_if_tripped()?;
+        Ok(after)
+    }
+
+    /// Commits the outputs of a batch of `count` records together with its `offsets`. `None`: committed; else how the turn ends.
+    fn commit(
+        &mut self,
+        offsets: &TopicPartitionList,
+        group: ConsumerGroupMetadata,
+        count: usize,
+    ) -> Result<Option<Turn>, StageError> {
+        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
+            self.consumer.commit(offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
+        }
+        let outcome = self.transactions.run(&self.work.outputs, offsets, group);
+        let bytes = self.work.outputs.byte_len();
+        tracing::debug!(stage = self.config.stage, count, bytes, ?outcome, "batch");
         self.work.outputs.clear();
         failpoint::edge("processor::committed");
         match outcome {
@@ -291,44 +257,45 @@ impl<'c, P: Processor> Loop<'c, P> {
                         self.work.committed(at.partition(), offset);
                     }
                 }
+                Ok(None)
             }
             Outcome::Aborted => {
                 self.metrics.aborted();
-                return Ok(Turn::StartOver);
+                Ok(Some(Turn::StartOver))
             }
-            Outcome::Lost(lost) => {
-                return Ok(match self.transactions.replace(lost)? {
-                    Replaced::Done => Turn::StartOver,
-                    Replaced::Stopped => Turn::Done,
-                });
-            }
-            Outcome::Left => return Ok(Turn::Done),
+            Outcome::Lost(lost) => Ok(Some(match self.transactions.replace(lost)? {
+                Replaced::Done => Turn::StartOver,
+                Replaced::Stopped => Turn::Done,
+            })),
+            Outcome::Left => Ok(Some(Turn::Done)),
         }
-        let rejected = self.work.rejected.values().sum();
-        self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
-        self.config.health.progress(count as u64, rejected);
-        if let Some(why) = &self.work.tripped {
-            self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
-            let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
-            self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))?;
-        }
-        Ok(after)
     }
 
-    fn follow_group(&mut self, changes: Vec<Change>) -> Result<(), StageError> {
+    /// Stops fetching after a flood of rejects, until an operator resumes the stage.
+    fn pause_if_tripped(&self) -> Result<(), StageError> {
+        let Some(why) = &self.work.tripped else { return Ok(()) };
+        self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
+        let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+        self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))
+    }
+
+    fn follow_group(&mut self, changes: Vec<Rebalance>) -> Result<(), StageError> {
         for change in changes {
             self.work.partitions.clear();
             self.work.outputs.clear();
             self.work.window.restart();
             self.metrics.partitions.set(0.0);
             match change {
-                Change::Revoked { lost } => {
+                Rebalance::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
                     self.config.health.not_ready(NotReadyReason::Starting, why);
                     // Or the broker does not answer any more, and the session has timed out.
-                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    self.outage.suspect();
                 }
-                Change::Assigned(partitions) => self.claim(&partitions)?,
+                Rebalance::Assigned(partitions) => {
+                    let partitions: Vec<i32> = partitions.iter().map(|at| at.partition).collect();
+                    self.claim(&partitions)?;
+                }
             }
         }
         Ok(())
@@ -370,11 +337,7 @@ impl<'c, P: Processor> Loop<'c, P> {
         self.work.partitions = restored;
         failpoint::edge("processor::restored");
         self.config.health.clear(NotReadyReason::Starting);
-        if let Some(why) = &self.work.tripped {
-            self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
-            self.consumer.pause(&from).map_err(StageError::kafka("pausing"))?;
-        }
-        Ok(())
+        self.pause_if_tripped()
     }
 
     /// After a doubt: memory may be ahead of what was committed, so it is dropped and read again.
@@ -411,7 +374,7 @@ fn alert_window(topology: &Topology) -> Duration {
 }
 
 /// How much of a topic is taken at a time.
-struct Gulps {
+struct FetchSettings {
     /// From how many bytes on it is fetched.
     min_bytes: &'static str,
     /// After how many milliseconds it is fetched however little there is.
@@ -422,24 +385,13 @@ struct Gulps {
 
 /// What transactions write becomes readable when they commit, and is fetched then. What is written otherwise comes append by append:
 /// a trickle is fetched in gulps, a stream as it comes.
-fn gulps(topology: &Topology, topic: &str) -> Gulps {
+fn fetch_settings(topology: &Topology, topic: &str) -> FetchSettings {
     match topology.topics.get(topic).map(|topic| topic.value.producer) {
         Some(ProducerKind::Transactional) => {
-            Gulps { min_bytes: "1", max_wait_ms: "20", apart: APART_BY_COMMITS }
+            FetchSettings { min_bytes: "1", max_wait_ms: "20", apart: APART_BY_COMMITS }
         }
-        _ => Gulps { min_bytes: "65536", max_wait_ms: "10", apart: APART },
+        _ => FetchSettings { min_bytes: "65536", max_wait_ms: "10", apart: APART },
     }
-}
-
-fn is_deleted(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-        )
-    )
 }
 
 /// How a turn ended.
@@ -482,7 +434,8 @@ mod tests {
     #[test]
     fn what_transactions_write_is_fetched_as_they_commit() {
         let topology = Topology::embedded().unwrap();
-        let (verdicts, actions) = (gulps(&topology, "agent.verdicts"), gulps(&topology, "agent.actions"));
+        let (verdicts, actions) =
+            (fetch_settings(&topology, "agent.verdicts"), fetch_settings(&topology, "agent.actions"));
         assert_eq!((verdicts.min_bytes, verdicts.apart), ("1", APART_BY_COMMITS));
         assert_eq!(
             (actions.min_bytes, actions.apart),

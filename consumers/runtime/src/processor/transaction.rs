@@ -5,8 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_processor::Outgoing;
+use agentgov_processor::Outputs;
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{Stage, Timing};
+use agentgov_service::backoff::Backoff;
+use agentgov_service::stop::{LATE, Parting};
+use agentgov_service::{Health, StageError, Stop, failpoint};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -16,11 +21,6 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::opening::Opened;
-use agentgov_processor::Outgoing;
-use agentgov_processor::Outputs;
-use agentgov_service::backoff::Backoff;
-use agentgov_service::stop::{LATE, Parting};
-use agentgov_service::{Health, StageError, Stop, failpoint};
 
 /// How long one call to the transaction coordinator may take before it is tried again.
 const CALL: Duration = Duration::from_secs(2);

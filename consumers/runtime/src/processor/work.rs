@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use agentgov_processor::{OutputError, Outputs};
+use agentgov_processor::{Processor, Reject};
 use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::reject::{self, RejectReason};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, wire};
+use agentgov_service::{NO_TIMESTAMP, StageError, logged_at};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -14,9 +17,6 @@ use super::Config;
 use super::restore::{Restored, metadata};
 use super::share::{Flood, FloodAlert, Place, RejectWindow};
 use crate::{SchemaCache, SchemaLookup};
-use agentgov_processor::{OutputError, Outputs};
-use agentgov_processor::{Processor, Reject};
-use agentgov_service::{NO_TIMESTAMP, StageError, logged_at};
 
 /// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
 const REJECT_HEAD: usize = 4096;

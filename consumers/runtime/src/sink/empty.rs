@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
+use agentgov_service::StageError;
+
 use super::marker::Claims;
 use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
-use agentgov_service::StageError;
 
 impl<W: Writer> Sink<W> {
     /// Records what fresh readers have proven since the last call, and has them read what is quiet now.

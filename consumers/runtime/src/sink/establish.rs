@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::NotReadyReason;
+use agentgov_service::metrics::timed;
+use agentgov_service::{StageError, failpoint};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
@@ -18,8 +20,6 @@ use super::protocol::{self, Drained, Identity, Tail};
 use super::run::{Options, Sink};
 use super::store::quote;
 use super::{TopicPartition, Writer};
-use agentgov_service::metrics::timed;
-use agentgov_service::{StageError, failpoint};
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
 /// membership proven in between, it is someone outside the group.
@@ -80,8 +80,7 @@ impl<W: Writer> Sink<W> {
                 }
                 health.clear(NotReadyReason::Starting);
                 health.clear(NotReadyReason::Group);
-                health.clear(NotReadyReason::Kafka);
-                self.trouble = None;
+                self.outage.recovered(&health);
                 if self.lanes.iter().all(|lane| lane.strikes < 2) {
                     health.clear(NotReadyReason::Clickhouse);
                 }

@@ -1,20 +1,24 @@
 //! What the sink's consumer fetches, and from where. A lane that is not ready is not given to it: there is no offset that could stand
-//! for "not yet" (see [`crate::assign`]).
+//! for "not yet" (see [`agentgov_connect::assign`]).
 
+use agentgov_connect::assign::{assign, seek};
+use agentgov_service::StageError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::group::{self, Notes};
+use super::group;
 use super::lane::{Fetching, Lane};
-use crate::assign::{assign, seek};
-use agentgov_service::StageError;
+use crate::consumer::RebalanceListener;
 
 /// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
 ///
 /// A lane that was in doubt is moved back to where it stands. One that the consumer does not have yet, or has lost, is given to it
 /// together with all others whose claims hold; that stops and starts them all.
-pub(super) fn fetch(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane]) -> Result<(), StageError> {
+pub(super) fn fetch(
+    consumer: &BaseConsumer<RebalanceListener>,
+    lanes: &mut [Lane],
+) -> Result<(), StageError> {
     let ready = |lane: &Lane| lane.claim_at.is_none() && !lane.shares.is_empty();
     let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
     let anew = lanes.iter().any(|lane| ready(lane) && lane.fetching == Fetching::No);
@@ -36,7 +40,7 @@ pub(super) fn fetch(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane]) -> Resul
 }
 
 /// Fetches nothing for the lanes that are in doubt.
-pub(super) fn pause(consumer: &BaseConsumer<Notes>, lanes: &[Lane]) -> Result<(), StageError> {
+pub(super) fn pause(consumer: &BaseConsumer<RebalanceListener>, lanes: &[Lane]) -> Result<(), StageError> {
     let rests = |lane: &&Lane| lane.claim_at.is_some() && lane.fetching == Fetching::Rests;
     let list = list(lanes.iter().filter(rests))?;
     if list.count() == 0 {
@@ -87,10 +91,10 @@ mod tests {
         cluster
     }
 
-    fn consumer(cluster: &MockCluster<'static, DefaultProducerContext>) -> BaseConsumer<Notes> {
+    fn consumer(cluster: &MockCluster<'static, DefaultProducerContext>) -> BaseConsumer<RebalanceListener> {
         let mut config = KafkaEndpoint::at(cluster.bootstrap_servers()).consumer_config("sink");
         config.set("auto.offset.reset", "error").set("fetch.message.max.bytes", "1");
-        config.create_with_context(Notes::default()).unwrap()
+        config.create_with_context(RebalanceListener::default()).unwrap()
     }
 
     /// In doubt, and not given to the consumer.
@@ -106,7 +110,7 @@ mod tests {
     }
 
     /// Polls until the lanes stand at `ends`, one record after the other.
-    fn take(consumer: &BaseConsumer<Notes>, lanes: &mut [Lane], ends: &[i64]) {
+    fn take(consumer: &BaseConsumer<RebalanceListener>, lanes: &mut [Lane], ends: &[i64]) {
         let began = Instant::now();
         while lanes.iter().zip(ends).any(|(lane, end)| lane.shares[&0].next < *end) {
             assert!(began.elapsed() < DEADLINE, "expected {ends:?}: {lanes:?}");

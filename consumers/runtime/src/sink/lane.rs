@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use agentgov_service::backoff::Backoff;
+use agentgov_service::{StageError, Stop, failpoint};
+
 use super::finding::Finding;
 use super::marker::Claims;
 use super::native::Block;
@@ -11,8 +14,6 @@ use super::plan::{Month, Place, Plan};
 use super::position::Resume;
 use super::second::{Answer, Ranges, Reading, Second};
 use super::{NotReady, Pushed, Record, Route, Store, TopicPartition, Writer, protocol};
-use agentgov_service::backoff::Backoff;
-use agentgov_service::{StageError, Stop, failpoint};
 
 /// What is gathered goes out at this size, however little time has passed.
 pub(super) const MOST_ROWS: usize = 50_000;

@@ -37,7 +37,7 @@ mod run;
 mod second;
 mod writer;
 
-pub use group::TopicPartition;
+pub use crate::consumer::TopicPartition;
 pub use headers::{Header, Headers};
 pub use run::{Options, Route, run};
 pub use store::{Store, StoreError};

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::Digest;
+use agentgov_service::stop::Parting;
+use agentgov_service::{StageError, Stop, logged_at};
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -16,8 +18,7 @@ use super::TopicPartition;
 use super::group::list;
 use super::position::Watermarks;
 use super::protocol::Identity;
-use agentgov_service::stop::Parting;
-use agentgov_service::{StageError, Stop, logged_at};
+use crate::consumer::is_connection_lost;
 
 /// A stop goes unheard for so long.
 const ASK: Duration = Duration::from_secs(3);
@@ -58,11 +59,6 @@ impl Probe {
         keep_reaching(kafka, topic, &self.consumer.share());
     }
 
-    /// Whether the broker answers. Waits a second at most.
-    pub(super) fn answers(&self, topic: &str) -> Result<(), KafkaError> {
-        self.consumer.fetch_metadata(Some(topic), Duration::from_secs(1)).map(drop)
-    }
-
     /// Its watermarks.
     pub(super) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, KafkaError> {
         let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, ASK)?;
@@ -94,12 +90,9 @@ impl Probe {
             let message = match self.consumer.poll(POLL) {
                 None => continue,
                 Some(Ok(message)) => message,
-                // Nobody polls between two looks: of an outage that is over each broken connection has left one of these,
-                // and to give up at each would make a recovery take minutes.
-                Some(Err(KafkaError::MessageConsumption(
-                    code @ (RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown),
-                ))) => {
-                    last = code;
+                // Nobody polls between two looks.
+                Some(Err(error)) if is_connection_lost(&error) => {
+                    last = error.rdkafka_error_code().unwrap_or(last);
                     continue;
                 }
                 Some(Err(error)) => return Err(error),

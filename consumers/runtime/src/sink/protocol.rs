@@ -10,13 +10,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::{Digest, Millis};
+use agentgov_service::{StageError, Stop};
 use serde::Deserialize;
 
 use super::NotReady;
 use super::marker::{Claims, names_in};
 use super::native::Block;
 use super::store::{MARGIN, Store, StoreError, quote};
-use agentgov_service::{StageError, Stop};
 
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 

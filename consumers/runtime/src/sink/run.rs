@@ -2,28 +2,28 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, Reach, keep_reaching};
+use agentgov_connect::assign::whole_millis;
+use agentgov_connect::{KafkaEndpoint, keep_reaching};
 use agentgov_schemas::topology::{Retention, Timing};
 use agentgov_schemas::{Millis, NotReadyReason};
+use agentgov_service::metrics::SinkMetrics;
+use agentgov_service::stop::Parting;
+use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, failpoint, logged_at};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 
 use super::fetcher;
-use super::group::{self, Notes, Rebalance};
+use super::group;
 use super::headers::Headers;
 use super::lane::{Lane, Taken};
 use super::probe::Probe;
 use super::second::Second;
 use super::{NotReady, Record, Store, TopicPartition, Writer, empty};
-use crate::assign::whole_millis;
+use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_offset_gone, is_topic_gone};
 use crate::empty_tail::{self, TailProver};
-use agentgov_service::backoff::Backoff;
-use agentgov_service::metrics::SinkMetrics;
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, failpoint, logged_at};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
 const POLL: Duration = Duration::from_millis(50);
@@ -83,29 +83,26 @@ pub(super) struct Sink<W> {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) writer: W,
-    pub(super) consumer: Parting<BaseConsumer<Notes>>,
-    /// The consumer's.
-    reach: Reach,
+    pub(super) consumer: Parting<BaseConsumer<RebalanceListener>>,
     pub(super) probe: Probe,
     second: Second,
     pub(super) prover: TailProver,
     pub(super) lanes: Vec<Lane>,
     pub(super) metrics: SinkMetrics,
-    /// Since Kafka was in trouble: when to ask next whether it answers.
-    pub(super) trouble: Option<(Instant, Backoff)>,
+    pub(super) outage: OutageProbe,
     /// Times in a row that a proven member found its claim taken by someone else.
     pub(super) robbed: u32,
 }
 
 impl<W: Writer> Sink<W> {
     fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
-        let mut config = group::config(&options.kafka, &options.group, &options.timing);
-        let probe = Probe::new(config.clone(), options.stop.clone())?;
-        let second = Second::new(config.clone());
+        let probe = Probe::new(options.kafka.positioned_config(&options.group), options.stop.clone())?;
+        let second = Second::new(options.kafka.reader_config(&options.group));
         let retentions = options.routes.iter().map(|route| route.retention);
-        let prover = TailProver::new(config.clone(), empty_tail::interval(retentions));
+        let readers = options.kafka.reader_config(&options.group);
+        let prover = TailProver::new(readers, empty_tail::interval(retentions));
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
-        let consumer = group::join(&mut config, &topics)?;
+        let consumer = group::join(&options.kafka, &options.group, &options.timing, &topics)?;
         let topic = topics.first().copied().ok_or_else(|| {
             StageError::Config(format!("topology: stage `{}` reads no topic that has a table", options.stage))
         })?;
@@ -115,19 +112,19 @@ impl<W: Writer> Sink<W> {
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
         // Whether it is there is asked at once: until then nothing is known.
-        let trouble = Some((Instant::now(), Backoff::default()));
+        let mut outage = OutageProbe::new(reach);
+        outage.suspect();
         Ok(Self {
             options,
             store,
             writer,
             consumer,
-            reach,
             probe,
             second,
             prover,
             lanes,
             metrics,
-            trouble,
+            outage,
             robbed: 0,
         })
     }
@@ -140,7 +137,9 @@ impl<W: Writer> Sink<W> {
             let fetched = self.fetch()?;
             self.flush(fetched == Fetched::All)?;
             self.record_empty_tails()?;
-            self.ask_kafka();
+            if let Some(route) = self.options.routes.first() {
+                self.outage.run(&self.options.health, &self.consumer, &route.topic);
+            }
         }
         self.commit(CommitMode::Sync);
         Ok(())
@@ -152,10 +151,10 @@ impl<W: Writer> Sink<W> {
             let health = &self.options.health;
             let partitions = match rebalance {
                 Rebalance::Assigned(partitions) => partitions,
-                Rebalance::Revoked => {
+                Rebalance::Revoked { .. } => {
                     health.not_ready(NotReadyReason::Group, "rebalancing");
                     // Or the broker does not answer any more, and the session has timed out.
-                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    self.outage.suspect();
                     self.lanes.iter_mut().for_each(|lane| lane.assign(&[]));
                     self.metrics.partitions.set(0.0);
                     continue;
@@ -191,7 +190,7 @@ impl<W: Writer> Sink<W> {
                 Some(Err(error)) => {
                     trouble(&self.options, &mut self.lanes, error)?;
                     self.rest()?;
-                    self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+                    self.outage.suspect();
                     break;
                 }
             };
@@ -233,38 +232,6 @@ impl<W: Writer> Sink<W> {
             self.options.health.progress(0, 0);
         }
         Ok(Fetched::All)
-    }
-
-    /// After trouble Kafka is asked until it answers: that nothing more is said is no sign of it. Of an outage each broken
-    /// connection leaves one error; one that hangs leaves none.
-    fn ask_kafka(&mut self) {
-        if self.reach.is_lost() {
-            self.trouble.get_or_insert_with(|| (Instant::now(), Backoff::default()));
-        }
-        let Some((at, backoff)) = &mut self.trouble else { return };
-        let Some(topic) = self.options.routes.first().map(|route| &route.topic) else { return };
-        if Instant::now() < *at {
-            return;
-        }
-        match self.probe.answers(topic) {
-            // Each has connections of its own.
-            Ok(()) if self.reach.is_lost() => {
-                self.options
-                    .health
-                    .not_ready(NotReadyReason::Kafka, "the group's consumer reaches no broker");
-                *at = Instant::now() + backoff.pause();
-            }
-            Ok(()) => {
-                self.options.health.clear(NotReadyReason::Kafka);
-                self.trouble = None;
-            }
-            Err(error) => {
-                self.options
-                    .health
-                    .not_ready(NotReadyReason::Kafka, format!("no answer from the broker: {error}"));
-                *at = Instant::now() + backoff.pause();
-            }
-        }
     }
 
     /// Inserts what has waited long enough.
@@ -389,7 +356,7 @@ fn insert<W: Writer>(
     store: &Store,
     lane: &mut Lane,
     writer: &mut W,
-    (consumer, second): (&BaseConsumer<Notes>, &Second),
+    (consumer, second): (&BaseConsumer<RebalanceListener>, &Second),
     metrics: &SinkMetrics,
 ) -> Result<Inserted, StageError> {
     if !lane.proves(second, &options.stop) {
@@ -435,13 +402,7 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
             options.health.not_ready(NotReadyReason::Kafka, error.to_string());
-            if let Some(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) = error.rdkafka_error_code()
-            {
+            if is_offset_gone(&error) || is_topic_gone(&error) {
                 // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
                 // looking at all of them finds out.
                 lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);

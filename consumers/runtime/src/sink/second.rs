@@ -7,17 +7,18 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use agentgov_connect::assign::assign;
+use agentgov_service::Stop;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 
 use super::TopicPartition;
 use super::group::list;
-use crate::assign::assign;
+use crate::consumer::{is_connection_lost, is_offset_gone};
 use crate::fresh_reader::{self, FreshReader, Movement, STANDS};
-use agentgov_service::Stop;
 
 /// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
 pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
@@ -47,7 +48,7 @@ pub(super) struct Second {
 }
 
 impl Second {
-    /// `config` is the group's: assigning needs its name, but these consumers never join.
+    /// `config` is a reader's.
     pub(super) fn new(config: ClientConfig) -> Self {
         Self { config: fresh_reader::settings(config) }
     }
@@ -150,15 +151,12 @@ fn run(
                     "{at}: the partition ends, but a record came from behind its end"
                 )));
             }
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                // Of an outage each broken connection leaves one.
-                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => continue,
-                // Retention took the offset meanwhile.
-                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    return Ok(Answer::Otherwise(format!("{at}: {error}")));
-                }
-                _ => return Err(error),
-            },
+            Some(Err(error)) if is_connection_lost(&error) => continue,
+            // Retention took the offset meanwhile.
+            Some(Err(error)) if is_offset_gone(&error) => {
+                return Ok(Answer::Otherwise(format!("{at}: {error}")));
+            }
+            Some(Err(error)) => return Err(error),
         };
         if message.partition() != at.partition || message.offset() < first.start {
             continue;
@@ -247,9 +245,7 @@ mod tests {
     }
 
     fn second(bootstrap: impl Into<String>) -> Second {
-        let mut config = KafkaEndpoint::at(bootstrap).consumer_config("sink");
-        config.set("auto.offset.reset", "error");
-        Second::new(config)
+        Second::new(KafkaEndpoint::at(bootstrap).reader_config("sink"))
     }
 
     fn answer(reading: &Reading) -> Answer {

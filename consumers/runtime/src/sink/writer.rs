@@ -1,12 +1,12 @@
 //! What a stage adds to the loop: the columns of a record.
 
 use agentgov_schemas::Millis;
+use agentgov_service::StageError;
 
 use super::TopicPartition;
 use super::headers::Headers;
 use super::native::Block;
 use super::store::{Store, StoreError};
-use agentgov_service::StageError;
 
 /// A record as Kafka holds it.
 #[derive(Clone, Copy)]

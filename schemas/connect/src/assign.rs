@@ -15,7 +15,7 @@ const MOVE: Duration = Duration::from_secs(2);
 
 /// Gives the consumer these partitions and no others, and waits until it has started them: to take them away again before those
 /// that it had have stopped would end the process (<https://github.com/confluentinc/librdkafka/issues/5573>).
-pub(crate) fn assign<C: ConsumerContext>(
+pub fn assign<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &TopicPartitionList,
 ) -> KafkaResult<()> {
@@ -28,7 +28,7 @@ pub(crate) fn assign<C: ConsumerContext>(
 }
 
 /// Moves partitions. `false`: the consumer has not started one of them, as it was just assigned, or as its topic was deleted.
-pub(crate) fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &TopicPartitionList) -> bool {
+pub fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &TopicPartitionList) -> bool {
     if partitions.count() == 0 {
         return true;
     }
@@ -42,7 +42,7 @@ pub(crate) fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &
 }
 
 /// A wait for records, rounded up: rust-rdkafka asks for whole milliseconds, and then again and again through what is left.
-pub(crate) fn whole_millis(wait: Duration) -> Duration {
+pub fn whole_millis(wait: Duration) -> Duration {
     Duration::from_millis(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
 }
 

@@ -1,0 +1,124 @@
+//! After an error, the broker is probed until it responds; silence does not mean that it has recovered.
+
+use std::time::{Duration, Instant};
+
+use agentgov_connect::Reach;
+use agentgov_schemas::NotReadyReason;
+use agentgov_service::Health;
+use agentgov_service::backoff::Backoff;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
+
+/// The reason of readiness that an outage of the broker sets.
+const REASON: NotReadyReason = NotReadyReason::Kafka;
+/// How long one probe waits for the response.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Probes the broker from the first error, or from when the consumer has lost every broker, until it responds.
+///
+/// An outage leaves one error for each broken connection in the consumer's queue; a connection that hangs leaves none, nor does
+/// one that librdkafka has given up.
+pub(crate) struct OutageProbe {
+    /// The consumer's.
+    reach: Reach,
+    /// Since an outage is suspected: when to probe next.
+    next: Option<(Instant, Backoff)>,
+}
+
+impl OutageProbe {
+    /// For the consumer that `reach` is of.
+    pub(crate) const fn new(reach: Reach) -> Self {
+        Self { reach, next: None }
+    }
+
+    /// Has the broker probed from now on, if it is not yet.
+    pub(crate) fn suspect(&mut self) {
+        self.next.get_or_insert_with(|| (Instant::now(), Backoff::default()));
+    }
+
+    /// Reports an error of the consumer, and has the broker probed.
+    pub(crate) fn report(&mut self, health: &Health, why: String) {
+        health.not_ready(REASON, why);
+        self.suspect();
+    }
+
+    /// Ends the outage: the broker has responded to something else.
+    pub(crate) fn recovered(&mut self, health: &Health) {
+        health.clear(REASON);
+        self.next = None;
+    }
+
+    /// Probes the broker through `consumer`, if that is due. Returns whether an outage has ended.
+    pub(crate) fn run<C: ConsumerContext>(
+        &mut self,
+        health: &Health,
+        consumer: &BaseConsumer<C>,
+        topic: &str,
+    ) -> bool {
+        self.run_with(health, || consumer.fetch_metadata(Some(topic), WITHIN).map(drop))
+    }
+
+    fn run_with(&mut self, health: &Health, probe: impl FnOnce() -> KafkaResult<()>) -> bool {
+        if self.reach.is_lost() {
+            self.suspect();
+        }
+        let Some((at, backoff)) = &mut self.next else { return false };
+        if Instant::now() < *at {
+            return false;
+        }
+        match probe() {
+            Ok(()) => {
+                // Or it counts as lost until the watchdog has looked again, and is probed without need.
+                self.reach.found();
+                self.recovered(health);
+                true
+            }
+            Err(error) => {
+                health.not_ready(REASON, format!("no answer from the broker: {error}"));
+                *at = Instant::now() + backoff.pause();
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+    use super::*;
+
+    const AWAY: KafkaResult<()> = Err(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure));
+
+    fn is_ready(health: &Health) -> bool {
+        !health.snapshot().not_ready.contains_key(&REASON)
+    }
+
+    #[test]
+    fn the_broker_is_probed_from_the_first_error_until_it_responds() {
+        let (health, mut probe) = (Health::new("test"), OutageProbe::new(Reach::default()));
+        assert!(!probe.run_with(&health, || panic!("probed without a reason")));
+        probe.report(&health, "an error".into());
+        assert!(!is_ready(&health));
+        assert!(!probe.run_with(&health, || AWAY));
+        assert!(!probe.run_with(&health, || panic!("probed again at once")));
+        assert!(!is_ready(&health), "silence is no recovery");
+        let due = |probe: &mut OutageProbe| probe.next.as_mut().unwrap().0 = Instant::now();
+        due(&mut probe);
+        probe.suspect();
+        assert!(!probe.run_with(&health, || AWAY), "a further error changes nothing");
+        due(&mut probe);
+        assert!(probe.run_with(&health, || Ok(())) && is_ready(&health));
+        assert!(!probe.run_with(&health, || panic!("probed after it has recovered")));
+    }
+
+    #[test]
+    fn a_consumer_without_a_broker_is_probed_without_an_error() {
+        let reach = Reach::lost();
+        let (health, mut probe) = (Health::new("test"), OutageProbe::new(reach.clone()));
+        assert!(!probe.run_with(&health, || AWAY) && !is_ready(&health));
+        probe.next.as_mut().unwrap().0 = Instant::now();
+        assert!(probe.run_with(&health, || Ok(())) && is_ready(&health));
+        assert!(!reach.is_lost(), "an answer is a broker");
+    }
+}

@@ -1,0 +1,169 @@
+//! Rebalances of a stage's group. The callback only takes note: restoring or claiming what was assigned needs I/O, and the loop
+//! does that between two polls.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+
+/// A partition of a topic. Its name, `topic/partition`, is what claims and rows carry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    name: Arc<str>,
+}
+
+impl TopicPartition {
+    /// Partition `partition` of `topic`.
+    pub fn new(topic: &str, partition: i32) -> Self {
+        Self { topic: topic.into(), partition, name: format!("{topic}/{partition}").into() }
+    }
+
+    /// `topic/partition`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A change of the partitions that this process owns.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rebalance {
+    /// It owns these, and fetches them once the loop has assigned them.
+    Assigned(Vec<TopicPartition>),
+    /// It owns none. `lost`: the group went on without this process.
+    Revoked { lost: bool },
+}
+
+/// Records rebalances for the loop.
+#[derive(Debug, Default)]
+pub(crate) struct RebalanceListener {
+    rebalances: Mutex<Vec<Rebalance>>,
+    any: AtomicBool,
+}
+
+impl RebalanceListener {
+    /// Returns whether there is something to take.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Returns the rebalances since the last call, oldest first.
+    pub(crate) fn take(&self) -> Vec<Rebalance> {
+        self.any.store(false, Ordering::Release);
+        std::mem::take(&mut self.rebalances.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, rebalance: Rebalance) {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
+        self.any.store(true, Ordering::Release);
+    }
+}
+
+impl ClientContext for RebalanceListener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::debug!(facility, message, "kafka");
+            }
+            _ => tracing::warn!(facility, message, "kafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for RebalanceListener {
+    /// Answers at once, so that the group never waits for a store or a changelog: an assignment with an empty one. The loop
+    /// assigns the partitions when it knows where to resume. Revoked ones are given up here, before anything else is done.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let (rebalance, answered) = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                let assigned = partitions.elements();
+                let assigned =
+                    assigned.iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
+                (Rebalance::Assigned(assigned), consumer.assign(&TopicPartitionList::new()))
+            }
+            _ => {
+                // Unassigning forgets it.
+                let lost = consumer.assignment_lost();
+                (Rebalance::Revoked { lost }, consumer.unassign())
+            }
+        };
+        tracing::info!(?rebalance, "rebalance");
+        if let Err(error) = answered {
+            tracing::error!(%error, ?rebalance, "the rebalance was not answered");
+        }
+        self.note(rebalance);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "offsets were not committed; only the lag shows it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use agentgov_connect::KafkaEndpoint;
+    use agentgov_schemas::topology::Topology;
+    use rdkafka::mocking::MockCluster;
+
+    use super::super::member_config;
+    use super::*;
+
+    fn next(consumer: &BaseConsumer<RebalanceListener>) -> Vec<Rebalance> {
+        let began = Instant::now();
+        while !consumer.context().any() {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            let _ = consumer.poll(Duration::from_millis(20));
+        }
+        consumer.context().take()
+    }
+
+    #[test]
+    fn nothing_is_fetched_of_an_assignment_before_the_loop_assigns_it() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 2, 1).unwrap();
+        let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
+        let timing = &Topology::embedded().unwrap().timing;
+        let consumer: BaseConsumer<RebalanceListener> =
+            member_config(&kafka, "stage", timing).create_with_context(RebalanceListener::default()).unwrap();
+        consumer.subscribe(&["a"]).unwrap();
+        let ours = [0, 1].map(|partition| TopicPartition::new("a", partition));
+        assert_eq!(next(&consumer), [Rebalance::Assigned(ours.to_vec())]);
+        assert!(!consumer.context().any(), "taken");
+        assert_eq!(consumer.assignment().unwrap().count(), 0);
+
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("a", 0, rdkafka::Offset::Offset(0)).unwrap();
+        agentgov_connect::assign::assign(&consumer, &list).unwrap();
+        consumer.unsubscribe();
+        assert_eq!(next(&consumer), [Rebalance::Revoked { lost: false }]);
+        assert_eq!(consumer.assignment().unwrap().count(), 0, "given up within the callback");
+    }
+}
