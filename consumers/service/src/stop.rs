@@ -3,7 +3,7 @@
 //! what was not committed is done again by whoever goes on.
 
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,22 @@ struct Inner {
     asked: OnceLock<Instant>,
     gate: Mutex<()>,
     wake: Condvar,
+    /// Between two calls.
+    idle: Mutex<Vec<Worker>>,
+}
+
+/// A thread that makes calls, one after the other, until it is dropped.
+#[derive(Debug)]
+struct Worker(SyncSender<Box<dyn FnOnce() + Send>>);
+
+impl Worker {
+    fn start() -> std::io::Result<Self> {
+        let (calls, next) = sync_channel::<Box<dyn FnOnce() + Send>>(1);
+        std::thread::Builder::new()
+            .name("call".into())
+            .spawn(move || next.into_iter().for_each(|call| call()))?;
+        Ok(Self(calls))
+    }
 }
 
 impl Stop {
@@ -57,7 +73,7 @@ impl Stop {
         self.is_asked()
     }
 
-    /// Makes a call that cannot be interrupted, in a thread of its own. `None` if a stop [is due](Self::is_due): then it is
+    /// Makes a call that cannot be interrupted, in a worker thread. `None` if a stop [is due](Self::is_due): then it is
     /// left behind, and what comes of it is not known. `late` is called, again and again, while it takes longer than
     /// [`LATE`].
     pub fn race<T: Send + 'static>(
@@ -86,17 +102,24 @@ impl Stop {
     ) -> Option<T> {
         let (done, answer) = sync_channel(1);
         let began = Instant::now();
-        std::thread::Builder::new()
-            .name("call".into())
+        let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let worker = match kept {
+            Some(worker) => worker,
+            None => Worker::start().ok()?,
+        };
+        let call = move || {
+            failpoint::edge("stop::call");
             // Nobody listens any more: it was left behind.
-            .spawn(move || {
-                failpoint::edge("stop::call");
-                let _ = done.send(call());
-            })
-            .ok()?;
+            let _ = done.send(call());
+        };
+        worker.0.send(Box::new(call)).ok()?;
         loop {
             match answer.recv_timeout(LOOK) {
-                Ok(answer) => return Some(answer),
+                Ok(answer) => {
+                    idle().push(worker);
+                    return Some(answer);
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -104,6 +127,7 @@ impl Stop {
                 late();
             }
             if over(began) {
+                // The worker ends after its call.
                 return None;
             }
         }
@@ -198,6 +222,23 @@ mod tests {
             "once it is due, nothing more is waited for"
         );
         assert!(began.elapsed() < GRACE);
+    }
+
+    #[test]
+    fn calls_share_a_thread_until_one_is_left_behind() {
+        let stop = Stop::default();
+        let thread = || stop.race(|| (), || std::thread::current().id());
+        let first = thread().unwrap();
+        assert_eq!(thread(), Some(first));
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        stop.ask();
+        assert!(stop.race_last(Duration::ZERO, || (), move || held.recv()).is_none());
+        assert!(thread().is_some_and(|second| second != first), "the first one is still in its call");
+        let nested = stop.race(|| (), {
+            let stop = stop.clone();
+            move || stop.race(|| (), || 5)
+        });
+        assert_eq!(nested, Some(Some(5)), "a call may make another");
     }
 
     #[test]
