@@ -365,7 +365,8 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let mut documents = vec![root().join("README.md")];
+    let mut documents =
+        vec![root().join("README.md"), root().join("CONTRIBUTING.md"), root().join("SECURITY.md")];
     for folder in ["docs", "examples", "producers", "consumers", "bench"] {
         documents.extend(files(folder, "md"));
     }
