@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Micros, catalogue};
+use crate::{Digest, Micros, SessionKey, catalogue};
 
 /// Something an agent did or is about to do, as its producer told it. Nobody changes it afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,48 @@ pub struct ActionEvent<'a> {
     pub closing: Option<Closing>,
 }
 
-impl ActionEvent<'_> {
+impl<'a> ActionEvent<'a> {
+    /// An event that has its identity and says nothing yet: of no environment, at time 0, with every optional field absent.
+    /// The rest follows by update syntax, so that a field more changes no caller:
+    ///
+    /// ```
+    /// # use agentgov_schemas::SessionKey;
+    /// # use agentgov_schemas::event::{ActionEvent, Agent, Source};
+    /// # let (session, source) = (SessionKey { tenant_id: "acme", session_id: "s" }, Source { id: "a", sequence: 0 });
+    /// let event = ActionEvent {
+    ///     environment: "production",
+    ///     ..ActionEvent::new("0192f0c1-0000-7000-8000-000000000000", "user.input", session, source, Agent::new("bot"))
+    /// };
+    /// ```
+    pub const fn new(
+        event_id: &'a str,
+        r#type: &'a str,
+        session: SessionKey<'a>,
+        source: Source<'a>,
+        agent: Agent<'a>,
+    ) -> Self {
+        Self {
+            event_id,
+            r#type,
+            tenant_id: session.tenant_id,
+            environment: "",
+            session_id: session.session_id,
+            session_label: None,
+            source,
+            occurred_at: Micros(0),
+            agent,
+            actor: None,
+            trace: None,
+            message: None,
+            tool: None,
+            result: None,
+            llm: None,
+            decision: None,
+            approval: None,
+            closing: None,
+        }
+    }
+
     /// True if the policies judge it: its type is judged, or it carries a tool call. A misspelt type is no way around them.
     pub fn is_judged(&self) -> bool {
         self.tool.is_some() || catalogue::is_judged(self.r#type)
@@ -215,6 +256,13 @@ pub struct Agent<'a> {
     /// gen_ai.agent.version.
     #[serde(borrow, default)]
     pub version: Option<&'a str>,
+}
+
+impl<'a> Agent<'a> {
+    /// An agent of which only the id is known.
+    pub const fn new(id: &'a str) -> Self {
+        Self { id, name: None, version: None }
+    }
 }
 
 /// The running producer instance that wrote the event.

@@ -74,24 +74,15 @@ impl Writer<ActionEvent<'static>> {
 /// An event that says nothing yet, the first of a source of its own.
 pub fn event<'a>(r#type: &'a str, tenant_id: &'a str, session_id: &'a str) -> ActionEvent<'a> {
     ActionEvent {
-        event_id: "0192f0c1-0000-7000-8000-000000000000",
-        r#type,
-        tenant_id,
         environment: ENVIRONMENT,
-        session_id,
-        session_label: None,
-        source: Source { id: session_id, sequence: 0 },
         occurred_at: Micros(1_715_785_200_000_000),
-        agent: Agent { id: AGENT, name: None, version: None },
-        actor: None,
-        trace: None,
-        message: None,
-        tool: None,
-        result: None,
-        llm: None,
-        decision: None,
-        approval: None,
-        closing: None,
+        ..ActionEvent::new(
+            "0192f0c1-0000-7000-8000-000000000000",
+            r#type,
+            SessionKey { tenant_id, session_id },
+            Source { id: session_id, sequence: 0 },
+            Agent::new(AGENT),
+        )
     }
 }
 

@@ -140,25 +140,17 @@ impl Log {
             producer.send(record).map_err(|(error, _)| error).unwrap();
         };
         for number in 0..count {
+            let event_id = format!("e{number}");
             let event = ActionEvent {
-                event_id: &format!("e{number}"),
-                r#type: "session.started",
-                tenant_id: "acme",
                 environment: "test",
-                session_id: "s",
-                session_label: None,
-                source: Source { id: "source", sequence: number },
                 occurred_at: Micros(i64::MIN + number),
-                agent: Agent { id: "agent", name: None, version: None },
-                actor: None,
-                trace: None,
-                message: None,
-                tool: None,
-                result: None,
-                llm: None,
-                decision: None,
-                approval: None,
-                closing: None,
+                ..ActionEvent::new(
+                    &event_id,
+                    "session.started",
+                    SessionKey { tenant_id: "acme", session_id: "s" },
+                    Source { id: "source", sequence: number },
+                    Agent::new("agent"),
+                )
             };
             send(usize::try_from(number).unwrap(), Some(&encoder.encode(&event).unwrap()));
         }

@@ -355,18 +355,8 @@ pub mod testing {
                 redacted: false,
             };
             ActionEvent {
-                event_id: &self.event_id,
-                r#type: self.r#type,
-                tenant_id: self.tenant,
                 environment: "test",
-                session_id: &self.session,
-                session_label: None,
-                source: Source { id: &self.source, sequence: self.sequence },
                 occurred_at: Micros(self.occurred_at),
-                agent: Agent { id: "agent", name: None, version: None },
-                actor: None,
-                trace: None,
-                message: None,
                 tool: self.call.map(|(call_id, arguments)| ToolCall {
                     name: "tool",
                     call_id,
@@ -378,10 +368,14 @@ pub mod testing {
                     is_error: None,
                     content: payload(content),
                 }),
-                llm: None,
-                decision: None,
-                approval: None,
                 closing: self.total.map(|total| Closing { total }),
+                ..ActionEvent::new(
+                    &self.event_id,
+                    self.r#type,
+                    SessionKey { tenant_id: self.tenant, session_id: &self.session },
+                    Source { id: &self.source, sequence: self.sequence },
+                    Agent::new("agent"),
+                )
             }
         }
 

@@ -13,30 +13,23 @@ use agentgov_enrichment::{Known, Scalar, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{ErrorCode, Origin};
-use agentgov_schemas::{Micros, Millis, catalogue};
+use agentgov_schemas::{Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
 
 fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResult<'a>>) -> ActionEvent<'a> {
     ActionEvent {
-        event_id: "e",
-        r#type: kind,
-        tenant_id: "acme",
         environment: "test",
-        session_id: "s",
-        session_label: None,
-        source: Source { id: "p", sequence: 0 },
         // 2024-05-15T15:00:00Z
         occurred_at: Micros(1_715_785_200_000_000),
-        agent: Agent { id: "bot", name: None, version: None },
-        actor: None,
-        trace: None,
-        message: None,
         tool,
         result,
-        llm: None,
-        decision: None,
-        approval: None,
-        closing: None,
+        ..ActionEvent::new(
+            "e",
+            kind,
+            SessionKey { tenant_id: "acme", session_id: "s" },
+            Source { id: "p", sequence: 0 },
+            Agent::new("bot"),
+        )
     }
 }
 

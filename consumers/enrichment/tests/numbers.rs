@@ -11,7 +11,7 @@ use agentgov_schemas::event::{
 use agentgov_schemas::state::{SessionHeader, SourceSequence};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{Origin, RecordFinding};
-use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
 use proptest::prelude::*;
 
@@ -20,17 +20,9 @@ const MOST_NUMBERS: i64 = 65_536;
 /// An event with everything that policies can see.
 fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
     ActionEvent {
-        event_id: "e",
-        r#type: catalogue::TOOL_RETRIED,
-        tenant_id: "acme",
         environment: "test",
-        session_id: "s",
-        session_label: None,
-        source: Source { id, sequence },
         occurred_at: Micros(1),
-        agent: Agent { id: "bot", name: None, version: None },
         actor: Some(Actor { id: "ada", r#type: "human" }),
-        trace: None,
         message: Some(Message {
             id: "m",
             role: "assistant",
@@ -40,10 +32,13 @@ fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
         }),
         tool: Some(ToolCall { name: "t", call_id: "c", arguments: payload(b"{}") }),
         result: Some(ToolResult { call_id: "c", name: None, is_error: None, content: payload(b"[]") }),
-        llm: None,
-        decision: None,
-        approval: None,
-        closing: None,
+        ..ActionEvent::new(
+            "e",
+            catalogue::TOOL_RETRIED,
+            SessionKey { tenant_id: "acme", session_id: "s" },
+            Source { id, sequence },
+            Agent::new("bot"),
+        )
     }
 }
 

@@ -12,7 +12,7 @@ use agentgov_enrichment::{Change, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::{Micros, Millis, catalogue};
+use agentgov_schemas::{Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -55,24 +55,17 @@ impl Fed {
         result: Option<ToolResult<'_>>,
     ) -> Vec<Change> {
         let event = ActionEvent {
-            event_id: "e",
-            r#type: kind,
-            tenant_id: "acme",
             environment: "test",
-            session_id: "s",
-            session_label: None,
-            source: Source { id: "p", sequence: self.offset },
             occurred_at: Micros(self.offset * 10),
-            agent: Agent { id: "bot", name: None, version: None },
-            actor: None,
-            trace: None,
-            message: None,
             tool,
             result,
-            llm: None,
-            decision: None,
-            approval: None,
-            closing: None,
+            ..ActionEvent::new(
+                "e",
+                kind,
+                SessionKey { tenant_id: "acme", session_id: "s" },
+                Source { id: "p", sequence: self.offset },
+                Agent::new("bot"),
+            )
         };
         let origin = Origin { topic: "t", partition: 0, offset: self.offset, logged_at: Millis(self.offset) };
         self.offset += 1;

@@ -493,24 +493,16 @@ mod tests {
         let data = b"{}";
         let arguments = Payload { data, sha256: Digest::of(data), media_type: "", redacted: false };
         ActionEvent {
-            event_id: "e",
-            r#type: catalogue::TOOL_INVOKED,
-            tenant_id: "t",
             environment: "demo",
-            session_id,
-            session_label: None,
-            source: Source { id: "p", sequence: 0 },
             occurred_at: Micros(0),
-            agent: Agent { id: "a", name: None, version: None },
-            actor: None,
-            trace: None,
-            message: None,
             tool: Some(ToolCall { name: "look", call_id: "c", arguments }),
-            result: None,
-            llm: None,
-            decision: None,
-            approval: None,
-            closing: None,
+            ..ActionEvent::new(
+                "e",
+                catalogue::TOOL_INVOKED,
+                SessionKey { tenant_id: "t", session_id },
+                Source { id: "p", sequence: 0 },
+                Agent::new("a"),
+            )
         }
     }
 

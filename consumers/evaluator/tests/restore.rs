@@ -26,7 +26,9 @@ use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, Origin, RecordFinding, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
-use agentgov_schemas::{Digest, Micros, Millis, NotReadyReason, Record, RecordEncoder, catalogue};
+use agentgov_schemas::{
+    Digest, Micros, Millis, NotReadyReason, Record, RecordEncoder, SessionKey, catalogue,
+};
 use proptest::prelude::*;
 
 const ID: SchemaId = SchemaId(1);
@@ -245,24 +247,15 @@ fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
     const CALLS: [&str; 2] = ["c0", "c1"];
     let call_id = CALLS[usize::from(happening.call) % 2];
     let mut event = ActionEvent {
-        event_id: "e",
-        r#type: catalogue::USER_INPUT,
-        tenant_id: "acme",
         environment: "demo",
-        session_id: SESSIONS[usize::from(happening.session) % 3],
-        session_label: None,
-        source: Source { id: ["src", "other"][usize::from(happening.source) % 2], sequence },
         occurred_at: Micros(1_715_785_200_000_000 + sequence),
-        agent: Agent { id: "a", name: None, version: None },
-        actor: None,
-        trace: None,
-        message: None,
-        tool: None,
-        result: None,
-        llm: None,
-        decision: None,
-        approval: None,
-        closing: None,
+        ..ActionEvent::new(
+            "e",
+            catalogue::USER_INPUT,
+            SessionKey { tenant_id: "acme", session_id: SESSIONS[usize::from(happening.session) % 3] },
+            Source { id: ["src", "other"][usize::from(happening.source) % 2], sequence },
+            Agent::new("a"),
+        )
     };
     let tool = |name, arguments| Some(ToolCall { name, call_id, arguments: payload(arguments) });
     match happening.kind % 7 {

@@ -347,7 +347,7 @@ fn action_matches(constraint: &ActionConstraint, act: Act) -> bool {
 mod tests {
     use agentgov_enrichment::{Agent, AgentState, Known, Scalar, Session};
     use agentgov_schemas::event::{ActionEvent, Agent as EventAgent, Payload, Source, ToolCall};
-    use agentgov_schemas::{Digest, Micros};
+    use agentgov_schemas::{Digest, SessionKey};
     use cedar_policy::{Authorizer, Decision, PolicyId};
     use proptest::prelude::*;
 
@@ -537,29 +537,16 @@ tools:
                 })
                 .collect();
             let index = Index::new(all.iter(), &tools).unwrap();
+            let kind = if retried { "tool.retried" } else { "tool.invoked" };
+            let (session, source) = (SessionKey { tenant_id: "t", session_id: "" }, Source { id: "", sequence: 0 });
             let event = ActionEvent {
-                event_id: "",
-                r#type: if retried { "tool.retried" } else { "tool.invoked" },
-                tenant_id: "t",
                 environment: "e",
-                session_id: "",
-                session_label: None,
-                source: Source { id: "", sequence: 0 },
-                occurred_at: Micros(0),
-                agent: EventAgent { id: "bot", name: None, version: None },
-                actor: None,
-                trace: None,
-                message: None,
                 tool: Some(ToolCall {
                     name: tool,
                     call_id: "",
                     arguments: Payload { data: b"", sha256: Digest::of(b""), media_type: "", redacted: false },
                 }),
-                result: None,
-                llm: None,
-                decision: None,
-                approval: None,
-                closing: None,
+                ..ActionEvent::new("", kind, session, source, EventAgent::new("bot"))
             };
             let agent = Agent { owner: "us".into(), roles: vec![role.into()], state: AgentState::Active };
             let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();

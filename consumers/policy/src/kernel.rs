@@ -265,7 +265,7 @@ mod tests {
 
     use agentgov_schemas::event::{self, Payload, Source, ToolCall};
     use agentgov_schemas::topology::Span;
-    use agentgov_schemas::{Digest, Micros, Millis};
+    use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 
     use super::*;
     use crate::files::BundleFiles;
@@ -291,24 +291,16 @@ mod tests {
         let data = b"{}";
         let arguments = Payload { data, sha256: Digest::of(data), media_type: "", redacted: false };
         let event = ActionEvent {
-            event_id: "e",
-            r#type: catalogue::TOOL_INVOKED,
-            tenant_id: "t",
             environment: "demo",
-            session_id: "s",
-            session_label: None,
-            source: Source { id: "p", sequence: 0 },
             occurred_at: Micros(0),
-            agent: event::Agent { id: "a", name: None, version: None },
-            actor: None,
-            trace: None,
-            message: None,
             tool: Some(ToolCall { name: "look", call_id: "c", arguments }),
-            result: None,
-            llm: None,
-            decision: None,
-            approval: None,
-            closing: None,
+            ..ActionEvent::new(
+                "e",
+                catalogue::TOOL_INVOKED,
+                SessionKey { tenant_id: "t", session_id: "s" },
+                Source { id: "p", sequence: 0 },
+                event::Agent { id: "a", name: None, version: None },
+            )
         };
         let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(0) };
         for lost in [false, true] {

@@ -214,15 +214,9 @@ impl Prepared<'_> {
     fn numbered(&self, sequence: i64) -> ActionEvent<'_> {
         let event = self.event;
         ActionEvent {
-            event_id: &self.event_id_text,
-            r#type: event.r#type,
-            tenant_id: &self.composer.tenant_id,
             environment: &self.composer.environment,
-            session_id: event.session_id,
             session_label: event.session_label,
-            source: Source { id: &self.composer.source_id, sequence },
             occurred_at: self.occurred_at,
-            agent: event.agent,
             actor: event.actor,
             trace: event.trace,
             message: event.message.map(|message| event::Message {
@@ -247,6 +241,13 @@ impl Prepared<'_> {
             decision: event.decision,
             approval: event.approval,
             closing: self.closing.then_some(Closing { total: sequence }),
+            ..ActionEvent::new(
+                &self.event_id_text,
+                event.r#type,
+                SessionKey { tenant_id: &self.composer.tenant_id, session_id: event.session_id },
+                Source { id: &self.composer.source_id, sequence },
+                event.agent,
+            )
         }
     }
 }

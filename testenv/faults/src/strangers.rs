@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_schemas::event::{ActionEvent, Agent, Closing, Payload, Source, ToolCall};
 use agentgov_schemas::topology::{Topology, registry_subject};
-use agentgov_schemas::{Digest, Micros, RecordEncoder, catalogue, subject};
+use agentgov_schemas::{Digest, Micros, RecordEncoder, SessionKey, catalogue, subject};
 use fastrand::Rng;
 use rdkafka::Message as _;
 use rdkafka::client::ClientContext;
@@ -156,24 +156,17 @@ impl<'a> Stranger<'a> {
             redacted: false,
         };
         let event = ActionEvent {
-            event_id: &id,
-            r#type: if total.is_some() { catalogue::SOURCE_CLOSED } else { catalogue::TOOL_INVOKED },
-            tenant_id: "strangers",
             environment: "demo",
-            session_id: &session,
-            session_label: None,
-            source: Source { id: &id, sequence },
             occurred_at: Micros(self.rng.i64(..)),
-            agent: Agent { id: "stranger", name: None, version: None },
-            actor: None,
-            trace: None,
-            message: None,
             tool: total.is_none().then_some(ToolCall { name: "think", call_id: "c", arguments: payload }),
-            result: None,
-            llm: None,
-            decision: None,
-            approval: None,
             closing: total.map(|total| Closing { total }),
+            ..ActionEvent::new(
+                &id,
+                if total.is_some() { catalogue::SOURCE_CLOSED } else { catalogue::TOOL_INVOKED },
+                SessionKey { tenant_id: "strangers", session_id: &session },
+                Source { id: &id, sequence },
+                Agent::new("stranger"),
+            )
         };
         (format!("{KEYS}{session}"), self.encoder.encode(&event).unwrap_or_default())
     }

@@ -8,7 +8,7 @@ use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, Tool
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{Decision, Origin};
 use agentgov_schemas::yaml::{self, Location, Problem};
-use agentgov_schemas::{Digest, Micros, Millis, catalogue, governance};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey, catalogue, governance};
 use chrono::DateTime;
 use serde_saphyr::Spanned;
 
@@ -172,24 +172,18 @@ impl<'a> Runner<'a> {
     /// A second later, from the one source of the test.
     fn tell(&mut self, kind: &str, told: Told<'_>) -> Option<Judgement<'a>> {
         let event = ActionEvent {
-            event_id: "",
-            r#type: kind,
-            tenant_id: TENANT,
             environment: self.environment,
-            session_id: "session",
-            session_label: None,
-            source: Source { id: "tests", sequence: self.sequence },
             occurred_at: Micros(self.start.0.saturating_add(self.sequence.saturating_mul(1_000_000))),
-            agent: Agent { id: AGENT, name: None, version: None },
-            actor: None,
-            trace: None,
             message: told.message,
             tool: told.tool,
             result: told.result,
-            llm: None,
-            decision: None,
-            approval: None,
-            closing: None,
+            ..ActionEvent::new(
+                "",
+                kind,
+                SessionKey { tenant_id: TENANT, session_id: "session" },
+                Source { id: "tests", sequence: self.sequence },
+                Agent::new(AGENT),
+            )
         };
         let origin = Origin {
             topic: "actions",

@@ -12,7 +12,7 @@ use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, Too
 use agentgov_schemas::governance::AgentEntry;
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
-use agentgov_schemas::{Micros, Millis};
+use agentgov_schemas::{Micros, Millis, SessionKey};
 pub use agentgov_test_support::payload;
 use serde_json::Value;
 
@@ -117,24 +117,18 @@ pub fn with_event<T>(
     then: impl FnOnce(&ActionEvent<'_>, &Origin<'_>) -> T,
 ) -> T {
     let event = ActionEvent {
-        event_id: "e",
-        r#type: told.kind,
-        tenant_id: "airline",
         environment: "demo",
-        session_id: "s",
-        session_label: None,
-        source: Source { id: "test", sequence },
         occurred_at: Micros(START + told.second * 1_000_000),
-        agent: Agent { id: "airline-service", name: None, version: None },
-        actor: None,
-        trace: None,
         message: told.message,
         tool: told.tool,
         result: told.result,
-        llm: None,
-        decision: None,
-        approval: None,
-        closing: None,
+        ..ActionEvent::new(
+            "e",
+            told.kind,
+            SessionKey { tenant_id: "airline", session_id: "s" },
+            Source { id: "test", sequence },
+            Agent::new("airline-service"),
+        )
     };
     then(&event, &Origin { topic: "actions", partition: 0, offset: sequence, logged_at: Millis(sequence) })
 }
