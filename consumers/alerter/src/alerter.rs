@@ -344,6 +344,28 @@ mod tests {
         }
     }
 
+    /// Of a later build: the alert has the name as it came, and an unknown decision raises none of its own.
+    #[test]
+    fn unknown_decision_is_passed_on_and_raises_nothing() {
+        let mut later = verdict(1, &["a"]);
+        later.decision = OpenEnum::read("quarantine");
+        later.violations[0].severity = OpenEnum::read("apocalyptic");
+        let mut none = later.clone();
+        none.violations.clear();
+        let mut alerter = Alerter::new(Duration::from_secs(1));
+        let (mut windows, mut out) = (alerter.partition(3), outputs());
+        for verdict in [&none, &later] {
+            alerter.step(&mut windows, &verdict.origin, verdict, &mut out).unwrap();
+        }
+        let schema = subject::ALERT.schema().unwrap();
+        let alerts = out.iter().filter_map(|record| {
+            let (id, datum) = wire::split(record.value?).unwrap();
+            let alert: Alert<'_> = schema.decode(id, datum).ok()?;
+            Some((alert.policy, alert.decision.as_str(), alert.severity.as_str()))
+        });
+        assert_eq!(alerts.collect::<Vec<_>>(), [("a", "quarantine", "apocalyptic")]);
+    }
+
     #[test]
     fn what_no_policy_says_is_told_as_well_and_duplicates_are_not() {
         let mut no_grant = verdict(1, &[]);
