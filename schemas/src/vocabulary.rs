@@ -171,6 +171,22 @@ mod tests {
         name.known()
     }
 
+    /// A lenient reader would take these for the name, and write other bytes than it read.
+    fn what_is_close_to_a_name_is_unknown<T: Vocabulary + fmt::Debug>() {
+        for name in T::names() {
+            let close = [
+                name.to_uppercase(),
+                format!("{name} "),
+                format!(" {name}"),
+                format!("{name}\0"),
+                format!("{name}{name}"),
+            ];
+            for text in close {
+                assert_eq!(through::<T>(&text), None, "{text:?}");
+            }
+        }
+    }
+
     fn every_name_is_its_own_value<T: Vocabulary + fmt::Debug>() {
         for (i, value) in T::ALL.iter().enumerate() {
             assert_eq!(through::<T>(value.as_str()), Some(*value));
@@ -189,6 +205,11 @@ mod tests {
     #[test]
     fn a_known_name_is_read_as_its_value_and_written_alike() {
         each!(every_name_is_its_own_value());
+    }
+
+    #[test]
+    fn a_name_is_read_to_the_byte() {
+        each!(what_is_close_to_a_name_is_unknown());
     }
 
     #[test]
