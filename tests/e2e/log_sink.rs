@@ -490,6 +490,7 @@ fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
     transact(kafka, &verdicts, &[0], 1, Outcome::Committed);
     transact(kafka, &verdicts, &[1], 2, Outcome::Aborted);
     let sink = log.start(false);
+    log.wait_until_rows(4);
     log.wait_until_proven(&log.actions, 0, 2..6);
     log.wait_until_proven(&verdicts, 0, 1..2);
     log.wait_until_proven(&verdicts, 1, 0..3);

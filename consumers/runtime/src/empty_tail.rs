@@ -138,40 +138,68 @@ impl TailProver {
 
 /// One round: asks for the ends, and reads the partitions that are quiet since the last one.
 fn prove(settings: &ClientConfig, positions: &Positions, before: &Ranges, stop: &Stop) -> KafkaResult<Found> {
+    let mut found = Found::default();
     let reader = fresh_reader::create(settings)?;
-    let mut seen = Ranges::new();
     for (topic, positions) in positions {
-        let ends = offsets(&reader, topic, positions.keys(), Offset::End)?;
-        let range = |(partition, position): (&i32, &i64)| {
-            let end = ends.get(partition)?;
-            (end > position).then_some((*partition, *position..*end))
-        };
-        seen.insert(topic.clone(), positions.iter().filter_map(range).collect());
-    }
-    let quiet = unchanged(before, &seen);
-    let mut empty = Vec::new();
-    for (topic, mut quiet) in quiet {
-        // What retention has taken cannot be read, and would end the reading of the others.
-        let beginnings = offsets(&reader, &topic, quiet.keys(), Offset::Beginning)?;
-        quiet.retain(|partition, range| beginnings.get(partition).is_some_and(|first| *first <= range.start));
-        // The event of a partition's end does not name its topic: so one topic for a reader.
-        let reader = fresh_reader::create(settings)?;
-        for (partition, offsets) in read(&reader, &topic, quiet, stop)? {
-            empty.push(EmptyTail { topic: topic.clone(), partition, offsets });
+        let before = before.get(topic).cloned().unwrap_or_default();
+        let proven = seen(&reader, topic, positions).and_then(|now| {
+            let quiet = unchanged(&before, &now);
+            Ok((now, prove_quiet(settings, &reader, topic, quiet, stop)?))
+        });
+        match proven {
+            Ok((now, empty)) => {
+                let tail = |(partition, offsets)| EmptyTail { topic: topic.clone(), partition, offsets };
+                found.empty.extend(empty.into_iter().map(tail));
+                found.seen.insert(topic.clone(), now);
+            }
+            Err(error) => {
+                tracing::debug!(topic, %error, "whether its quiet partitions end without a record is not known; trying again");
+                found.seen.insert(topic.clone(), before);
+            }
         }
     }
-    Ok(Found { seen, empty })
+    Ok(found)
+}
+
+/// The offsets from each position to the last stable offset, of those partitions that have any.
+fn seen(
+    reader: &FreshReader,
+    topic: &str,
+    positions: &BTreeMap<i32, i64>,
+) -> KafkaResult<BTreeMap<i32, Range<i64>>> {
+    let ends = offsets(reader, topic, positions.keys(), Offset::End)?;
+    let range = |(partition, position): (&i32, &i64)| {
+        let end = ends.get(partition)?;
+        (end > position).then_some((*partition, *position..*end))
+    };
+    Ok(positions.iter().filter_map(range).collect())
+}
+
+/// Those of the `quiet` ranges of a topic in which no record stands.
+fn prove_quiet(
+    settings: &ClientConfig,
+    reader: &FreshReader,
+    topic: &str,
+    mut quiet: BTreeMap<i32, Range<i64>>,
+    stop: &Stop,
+) -> KafkaResult<Vec<(i32, Range<i64>)>> {
+    // What retention has taken cannot be read, and would end the reading of the others.
+    let beginnings = offsets(reader, topic, quiet.keys(), Offset::Beginning)?;
+    quiet.retain(|partition, range| beginnings.get(partition).is_some_and(|first| *first <= range.start));
+    if quiet.is_empty() {
+        return Ok(Vec::new());
+    }
+    // The event of a partition's end does not name its topic: so one topic for a reader.
+    read(&fresh_reader::create(settings)?, topic, quiet, stop)
 }
 
 /// The ranges that are the same as before.
-fn unchanged(before: &Ranges, now: &Ranges) -> Ranges {
-    let of_topic = |(topic, ranges): (&String, &BTreeMap<i32, Range<i64>>)| {
-        let mut ranges = ranges.clone();
-        let before = before.get(topic)?;
-        ranges.retain(|partition, range| before.get(partition) == Some(range));
-        (!ranges.is_empty()).then(|| (topic.clone(), ranges))
-    };
-    now.iter().filter_map(of_topic).collect()
+fn unchanged(
+    before: &BTreeMap<i32, Range<i64>>,
+    now: &BTreeMap<i32, Range<i64>>,
+) -> BTreeMap<i32, Range<i64>> {
+    let is_same = |(partition, range): &(&i32, &Range<i64>)| before.get(*partition) == Some(*range);
+    now.iter().filter(is_same).map(|(partition, range)| (*partition, range.clone())).collect()
 }
 
 /// The log start offsets, or the last stable offsets, of partitions of a topic; those that the brokers do not return are absent.
@@ -204,9 +232,6 @@ fn read(
     stop: &Stop,
 ) -> KafkaResult<Vec<(i32, Range<i64>)>> {
     let mut empty = Vec::new();
-    if ranges.is_empty() {
-        return Ok(empty);
-    }
     let mut list = TopicPartitionList::new();
     for (partition, range) in &ranges {
         list.add_partition_offset(topic, *partition, Offset::Offset(range.start))?;
@@ -276,12 +301,11 @@ mod tests {
 
     #[test]
     fn a_partition_is_quiet_if_neither_position_nor_end_moves() {
-        let ranges =
-            |of_a: &[(i32, Range<i64>)]| Ranges::from([("a".to_owned(), of_a.iter().cloned().collect())]);
+        let ranges = |ranges: &[(i32, Range<i64>)]| ranges.iter().cloned().collect::<BTreeMap<_, _>>();
         let before = ranges(&[(0, 5..9), (1, 5..9), (2, 5..9)]);
         let now = ranges(&[(0, 5..9), (1, 6..9), (2, 5..10), (3, 5..9)]);
         assert_eq!(unchanged(&before, &now), ranges(&[(0, 5..9)]));
-        assert_eq!(unchanged(&Ranges::new(), &now), Ranges::new(), "the first round");
+        assert_eq!(unchanged(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
     }
 
     #[test]
