@@ -1,5 +1,6 @@
 //! A whole pipeline on a stack: the topology applied, the airline's registry and bundle pushed, every stage running.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ impl Stack {
         let mut options = Options::new(helper).progress(move |event| listener.stack(&event));
         options.data_dir.clone_from(&data);
         options.backend = backend;
+        options.given = given(global);
         let env = TestEnv::start(options).or_report(ExitCode::TryAgain)?;
         if let (Some(data), BackendKind::External) = (data, env.backend()) {
             return Err(Failure::new(
@@ -93,6 +95,18 @@ impl Stack {
         ));
         Ok(Self { endpoints, topology, bundle, env })
     }
+}
+
+/// Addresses that options of the command line or their variables name.
+fn given(global: &Global) -> BTreeMap<&'static str, String> {
+    let stack = global.stack.as_ref().map(|path| path.display().to_string());
+    let named = [
+        ("AGENTGOV_KAFKA", global.kafka.clone()),
+        ("AGENTGOV_SCHEMA_REGISTRY", global.schema_registry.clone()),
+        ("AGENTGOV_CLICKHOUSE", global.clickhouse.clone()),
+        ("AGENTGOV_STACK", stack),
+    ];
+    named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// A running pipeline.

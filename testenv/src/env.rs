@@ -26,7 +26,10 @@ impl TestEnv {
     /// Chooses a backend and starts the stack; returns when every part answers. It blocks, and may be called from
     /// anywhere, an async runtime included.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let given = options.given.clone();
+        let variable = move |name: &str| {
+            given.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+        };
         let choice = choose(options.backend, &variable, docker::answers)?;
         let because = match options.backend {
             Some(_) => Vec::new(),

@@ -1,5 +1,6 @@
 //! What a caller may choose about a stack.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Options {
     pub helper: PathBuf,
     /// The backend; `None` leaves the choice to the environment (see the crate's documentation).
     pub backend: Option<BackendKind>,
+    /// Addresses from a command line, by the variable that they replace, as in `("AGENTGOV_KAFKA", …)`.
+    pub given: BTreeMap<&'static str, String>,
     /// Where the parts keep their data and logs. `None`: a temporary directory, removed at the end. A directory
     /// that was used before is opened again with its data (native backend).
     pub data_dir: Option<PathBuf>,
@@ -58,6 +61,7 @@ impl Options {
         Self {
             helper: helper.into(),
             backend: None,
+            given: BTreeMap::new(),
             data_dir: None,
             broker_properties: Vec::new(),
             broker_listeners: Vec::new(),

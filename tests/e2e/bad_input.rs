@@ -468,6 +468,7 @@ fn call_of_an_unknown_type() {
     case.goes_on();
     assert_eq!(decided(&case, at, "unknown_type"), ["deny", "1", "1"]);
     assert_eq!(case.verdict(at, "type, call_index"), ["tool.invokd", "0"]);
+    assert_eq!(case.row(at, "type"), ["tool.invokd"]);
     let story = case.stack.run(&["session", "show", case.session, "--tenant", TENANT]);
     assert!(story.contains("\n    finding unknown_type\n"), "{story}");
 }

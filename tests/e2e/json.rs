@@ -8,18 +8,17 @@ use crate::bundles::Folder;
 use crate::stack::{AGENT, ENVIRONMENT, agentgov, root, stack, told};
 
 /// Tests elsewhere read the JSON of these; they start a stack of their own, or run until they are stopped.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 8] = [
     "demo",
     "up",
     "run",
-    "bench faults",
-    "bench pipeline",
-    "bench sink",
-    "bench growth",
-    "bench soak",
-    "bench instructions",
     // It downloads the stack's parts.
     "testenv lock",
+    // Processes of a local stack, which print no result.
+    "testenv supervisor run",
+    "testenv supervisor parts",
+    "testenv supervisor become",
+    "testenv engine",
 ];
 
 /// Every command, by its help.

@@ -479,6 +479,23 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
     }
 }
 
+/// The end of the partition moves in every round.
+#[test]
+fn client_that_keeps_aborting_does_not_prevent_the_proof() {
+    let log = Log::with_short_retention("aborts");
+    log.produce(2, &[]);
+    let sink = log.start(false);
+    log.wait_until_rows(2);
+    let of = format!("topic_partition = '{}/0'", log.actions);
+    let sql = format!("SELECT toUInt64(uniqExact(to_offset)) AS n FROM sink_empty_ranges WHERE {of}");
+    let deadline = Instant::now() + DEADLINE;
+    while log.store.select::<Count>(&sql).unwrap()[0].n < 2 {
+        assert!(Instant::now() < deadline, "no second range");
+        log.transact(&[0], 1, Outcome::Aborted);
+    }
+    sink.stop();
+}
+
 /// Retention takes what an aborted transaction left at the end of a partition, and the marker behind the last verdict.
 #[test]
 fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {

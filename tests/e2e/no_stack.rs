@@ -52,6 +52,25 @@ fn a_command_without_a_stack_says_how_to_get_one() {
 }
 
 #[test]
+fn demo_with_a_stack_of_ones_own_by_options_starts_none() {
+    for (arguments, expected) in [
+        (&["--stack", "no-such-stack.yaml"][..], "no-such-stack.yaml"),
+        (&["--kafka", "127.0.0.1:9"], "AGENTGOV_SCHEMA_REGISTRY"),
+    ] {
+        let output = Command::new(agentgov())
+            .arg("demo")
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{}", told(&output));
+        assert!(!said.contains("java"), "it looks for the parts of a stack:\n{said}");
+    }
+}
+
+#[test]
 fn addresses_that_cannot_be_are_refused_before_anything_connects() {
     for (arguments, expected) in [
         (&["--kafka", "kafka://127.0.0.1:9092"][..], "AGENTGOV_KAFKA: expected brokers as HOST:PORT"),

@@ -2,7 +2,8 @@
 //!
 //! A stage resumes behind its last record. If retention deletes the offsets from there on, nothing shows any more whether a record stood
 //! there, and the stage ends as overtaken. So, while they can still be read, a fresh reader reads each quiet partition from the stage's
-//! position to its last stable offset; if it delivers no record, the stage makes the range durable (ADR 0022).
+//! position to the last stable offset of the round before; if it delivers no record, the stage makes the range durable (ADR 0022). The
+//! end may move meanwhile: a client that keeps aborting does not prevent the proof.
 //!
 //! The proof holds for good: an offset below the last stable offset is decided, and no record takes its place.
 
@@ -57,7 +58,7 @@ pub(crate) struct TailProver {
     settings: ClientConfig,
     interval: Duration,
     next_round: Instant,
-    /// Positions and ends of the last round: a partition is quiet if neither has moved.
+    /// Positions and ends of the last round: a partition is quiet if its position has not moved.
     seen: Ranges,
     round: Option<Round>,
 }
@@ -143,7 +144,7 @@ fn prove(settings: &ClientConfig, positions: &Positions, before: &Ranges, stop: 
     for (topic, positions) in positions {
         let before = before.get(topic).cloned().unwrap_or_default();
         let proven = seen(&reader, topic, positions).and_then(|now| {
-            let quiet = unchanged(&before, &now);
+            let quiet = standing(&before, &now);
             Ok((now, prove_quiet(settings, &reader, topic, quiet, stop)?))
         });
         match proven {
@@ -193,13 +194,16 @@ fn prove_quiet(
     read(&fresh_reader::create(settings)?, topic, quiet, stop)
 }
 
-/// The ranges that are the same as before.
-fn unchanged(
+/// Of the partitions whose position is as before: the offsets from it to the end of the round before.
+fn standing(
     before: &BTreeMap<i32, Range<i64>>,
     now: &BTreeMap<i32, Range<i64>>,
 ) -> BTreeMap<i32, Range<i64>> {
-    let is_same = |(partition, range): &(&i32, &Range<i64>)| before.get(*partition) == Some(*range);
-    now.iter().filter(is_same).map(|(partition, range)| (*partition, range.clone())).collect()
+    let stands = |(partition, now): (&i32, &Range<i64>)| {
+        let before = before.get(partition)?;
+        (before.start == now.start && before.end <= now.end).then(|| (*partition, before.clone()))
+    };
+    now.iter().filter_map(stands).collect()
 }
 
 /// The log start offsets, or the last stable offsets, of partitions of a topic; those that the brokers do not return are absent.
@@ -238,14 +242,25 @@ fn read(
     }
     assign(reader, &list)?;
     let mut pending = ranges;
+    let mut ended = BTreeMap::new();
+    let mut unanswered = 0;
     let mut movement = Movement::of(reader.context());
-    while !pending.is_empty() && !stop.is_asked() && !movement.stands(reader.context()) {
-        match reader.poll(POLL) {
+    while !(pending.is_empty() && ended.is_empty()) && !stop.is_asked() && !movement.stands(reader.context())
+    {
+        // A leader that has just been elected may name an end that is too low for a moment: only the position of fetching proves,
+        // once nothing that was fetched is queued any more. One empty poll may have served a report of statistics instead.
+        let reached =
+            |partition: &i32, range: &mut Range<i64>| reader.context().offset(*partition) >= range.end;
+        let decides = ended.iter_mut().any(|(partition, range)| reached(partition, range));
+        let polled = reader.poll(if decides { Duration::ZERO } else { POLL });
+        unanswered = if polled.is_none() { unanswered + 1 } else { 0 };
+        match polled {
+            None if unanswered > 1 => empty.extend(ended.extract_if(.., reached)),
             None => {}
             Some(Ok(message)) => {
                 movement.moved();
                 let partition = message.partition();
-                let Some(range) = pending.get(&partition) else { continue };
+                let Some(range) = pending.get(&partition).or_else(|| ended.get(&partition)) else { continue };
                 if message.topic() != topic || message.offset() < range.start {
                     continue;
                 }
@@ -253,15 +268,15 @@ fn read(
                     empty.push((partition, range.clone()));
                 }
                 pending.remove(&partition);
+                ended.remove(&partition);
                 // The others may have far to go.
                 let mut read = TopicPartitionList::new();
                 read.add_partition(topic, partition);
                 reader.pause(&read)?;
             }
-            // The end is at least where it was when this round asked for it.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 movement.moved();
-                empty.extend(pending.remove_entry(&partition));
+                ended.extend(pending.remove_entry(&partition));
             }
             Some(Err(error)) if is_connection_lost(&error) => {}
             Some(Err(error)) => return Err(error),
@@ -300,12 +315,16 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_quiet_if_neither_position_nor_end_moves() {
+    fn partition_whose_position_stands_is_read_to_the_end_of_the_round_before() {
         let ranges = |ranges: &[(i32, Range<i64>)]| ranges.iter().cloned().collect::<BTreeMap<_, _>>();
-        let before = ranges(&[(0, 5..9), (1, 5..9), (2, 5..9)]);
-        let now = ranges(&[(0, 5..9), (1, 6..9), (2, 5..10), (3, 5..9)]);
-        assert_eq!(unchanged(&before, &now), ranges(&[(0, 5..9)]));
-        assert_eq!(unchanged(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
+        let before = ranges(&[(0, 5..9), (1, 5..9), (2, 5..9), (4, 5..9)]);
+        let now = ranges(&[(0, 5..9), (1, 6..9), (2, 5..10), (3, 5..9), (4, 5..8)]);
+        assert_eq!(
+            standing(&before, &now),
+            ranges(&[(0, 5..9), (2, 5..9)]),
+            "an end that went back proves nothing"
+        );
+        assert_eq!(standing(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
     }
 
     #[test]
@@ -329,6 +348,9 @@ mod tests {
         assert_eq!(first.seen, Ranges::from([("a".to_owned(), BTreeMap::from([(0, 28..30)]))]));
         let second = prove(&settings, &positions(), &first.seen, &Stop::default()).unwrap();
         assert_eq!((second.seen, second.empty), (first.seen, vec![]));
+        let reader = fresh_reader::create(&settings).unwrap();
+        let found = read(&reader, "a", BTreeMap::from([(0, 28..30)]), &Stop::default());
+        assert_eq!(found, Ok(vec![]), "it was read, and a record stood there");
 
         let mut prover = TailProver::new(config, MIN_INTERVAL);
         let began = Instant::now();

@@ -1,7 +1,8 @@
 //! Clients made for one reading, beside a stage's own consumer: they join no group and have no position, no rebalance and no history. They
 //! read committed records only.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -32,20 +33,32 @@ pub(crate) fn create(settings: &ClientConfig) -> KafkaResult<FreshReader> {
     settings.create_with_context(Fetched::default())
 }
 
-/// Takes note of how far the client has fetched.
+/// Offset up to which the client has fetched each partition; one topic for a reader.
 #[derive(Debug, Default)]
-pub(crate) struct Fetched(AtomicI64);
+pub(crate) struct Fetched(Mutex<BTreeMap<i32, i64>>);
 
 impl Fetched {
-    fn offsets(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+    fn by_partition(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sum(&self) -> i64 {
+        self.by_partition().values().sum()
+    }
+
+    /// Next offset to fetch of a partition; -1 before the first statistics.
+    pub(crate) fn offset(&self, partition: i32) -> i64 {
+        self.by_partition().get(&partition).copied().unwrap_or(-1)
     }
 }
 
 impl ClientContext for Fetched {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        self.0.store(partitions.map(|partition| partition.next_offset.max(0)).sum(), Ordering::Relaxed);
+        // Partition -1 is librdkafka's for records without one.
+        let fetched =
+            partitions.filter(|of| of.partition >= 0).map(|of| (of.partition, of.next_offset.max(0)));
+        *self.by_partition() = fetched.collect();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -63,7 +76,7 @@ pub(crate) struct Movement {
 
 impl Movement {
     pub(crate) fn of(fetched: &Fetched) -> Self {
-        Self { since: Instant::now(), fetched: fetched.offsets() }
+        Self { since: Instant::now(), fetched: fetched.sum() }
     }
 
     /// Notes a step that the statistics do not show.
@@ -73,7 +86,7 @@ impl Movement {
 
     /// True if nothing has moved for [`STANDS`].
     pub(crate) fn stands(&mut self, fetched: &Fetched) -> bool {
-        let fetched = fetched.offsets();
+        let fetched = fetched.sum();
         if fetched != self.fetched {
             *self = Self { since: Instant::now(), fetched };
         }

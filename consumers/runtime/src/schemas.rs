@@ -73,6 +73,18 @@ impl SchemaCache {
         {
             return SchemaLookup::Unknown(why.clone());
         }
+        self.ask(id, health, stop)
+    }
+
+    /// The same, but asks again for an id that was unknown a moment ago: for entries of tables, which are read once.
+    pub fn get_anew(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+        match self.known.get(&id) {
+            Some(schema) => SchemaLookup::Known(Arc::clone(schema)),
+            None => self.ask(id, health, stop),
+        }
+    }
+
+    fn ask(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
         let mut backoff = Backoff::default();
         loop {
             let registry = Arc::clone(&self.registry);
@@ -262,6 +274,7 @@ mod tests {
         let (health, stop) = (Health::new("test"), Stop::default());
         for refused in [(404, unknown()), (200, schema("no avro"))] {
             // The answer after the one that is cached, and any that follow, know the id.
+            let refused_again = refused.clone();
             let mut answers = vec![(200, schema(r#""string""#)); 2000];
             answers.splice(..1, [refused, (503, String::new())]);
             let mut schemas = SchemaCache::new(registry(answers));
@@ -276,6 +289,17 @@ mod tests {
             schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = until + Duration::from_mins(1);
             for _ in 0..1000 {
                 assert!(!is_known(&mut schemas), "not asked again");
+            }
+            let anew = SchemaCache::new(registry(vec![refused_again.clone(), (200, schema(r#""string""#))]));
+            for (mut schemas, found) in [(anew, [false, true])] {
+                for known in found {
+                    let found = schemas.get_anew(SchemaId(1), &health, &stop);
+                    assert_eq!(
+                        matches!(found, SchemaLookup::Known(_)),
+                        known,
+                        "a table's entry asks again at once"
+                    );
+                }
             }
             schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = Instant::now();
             assert!(is_known(&mut schemas), "its time is over; the outage is waited for");

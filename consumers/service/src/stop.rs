@@ -3,7 +3,7 @@
 //! what was not committed is done again by whoever goes on.
 
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,17 +103,28 @@ impl Stop {
         let (done, answer) = sync_channel(1);
         let began = Instant::now();
         let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
-        let worker = match kept {
-            Some(worker) => worker,
-            None => Worker::start().ok()?,
-        };
-        let call = move || {
+        let mut call: Box<dyn FnOnce() + Send> = Box::new(move || {
             failpoint::edge("stop::call");
             // Nobody listens any more: it was left behind.
             let _ = done.send(call());
+        });
+        let worker = loop {
+            let kept = idle().pop();
+            match kept.map_or_else(Worker::start, Ok) {
+                Ok(worker) => match worker.0.send(call) {
+                    Ok(()) => break worker,
+                    Err(SendError(unsent)) => call = unsent,
+                },
+                // `None` means a stop, so the call waits until the system has a thread again.
+                Err(error) => {
+                    tracing::warn!(%error, "no thread for a call; trying again");
+                    std::thread::sleep(LOOK);
+                }
+            }
+            if over(began) {
+                return None;
+            }
         };
-        worker.0.send(Box::new(call)).ok()?;
         loop {
             match answer.recv_timeout(LOOK) {
                 Ok(answer) => {

@@ -314,7 +314,7 @@ impl Restorer<'_> {
             None => None,
             Some(bytes) => {
                 let (id, datum) = wire::split(bytes).map_err(|e| failed(&e))?;
-                parsed = match schemas.get(id, self.health, self.stop) {
+                parsed = match schemas.get_anew(id, self.health, self.stop) {
                     SchemaLookup::Known(schema) => schema,
                     SchemaLookup::Unknown(why) => return Err(failed(&why)),
                     SchemaLookup::Stopped => return Ok(false),

@@ -211,7 +211,9 @@ impl<'c, P: Processor> Loop<'c, P> {
         let began = Instant::now();
         let offsets = match self.work.step_all(&records)? {
             Stepped::Offsets(offsets) => offsets,
-            Stepped::Stopped => return Ok(Turn::Done),
+            Stepped::Stopped if self.config.stop.is_asked() => return Ok(Turn::Done),
+            // Its records were fetched, and are not to be passed over.
+            Stepped::Stopped => return Ok(Turn::StartOver),
             Stepped::Undo => return Ok(Turn::StartOver),
         };
         let count = records.len();

@@ -144,7 +144,7 @@ impl Tables {
                 unreadable = error.to_string();
                 Err(unreadable.as_str())
             }
-            Ok((id, datum)) => match folding.schemas.get(id, folding.health, folding.stop) {
+            Ok((id, datum)) => match folding.schemas.get_anew(id, folding.health, folding.stop) {
                 SchemaLookup::Known(schema) => {
                     parsed = schema;
                     Ok(RestoreValue::new(id, &parsed, datum))
