@@ -245,8 +245,7 @@ fn read(
     let mut ended = BTreeMap::new();
     let mut unanswered = 0;
     let mut movement = Movement::of(reader.context());
-    while !(pending.is_empty() && ended.is_empty()) && !stop.is_asked() && !movement.stands(reader.context())
-    {
+    while pending.len() + ended.len() > 0 && !stop.is_asked() && !movement.stands(reader.context()) {
         // A leader that has just been elected may name an end that is too low for a moment: only the position of fetching proves,
         // once nothing that was fetched is queued any more. One empty poll may have served a report of statistics instead.
         let reached =
