@@ -409,7 +409,7 @@ fn long_names_are_cut_in_messages() {
             format!(
                 "messages[].content[] of type {cut} is imported as its digest: once, at line 1, [0].content[0]"
             ),
-            format!("messages[].{cut} is not imported: once, at line 1"),
+            format!("messages[].{cut} is not imported: once, at line 1, [0]"),
         ]
     );
     let two = format!(r#"{{"{long}":[[{{"role":"x"}}]],"{long}b":[[{{"role":"x"}}]]}}"#);
