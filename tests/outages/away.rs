@@ -115,7 +115,7 @@ fn survives(outages: &[Outage<'_>]) {
         outage.survive(&stack, &load, &mut stages);
     }
     load.stop();
-    stack.is_whole();
+    stack.is_whole(&stages);
     terminate("nothing to do", stages);
 }
 

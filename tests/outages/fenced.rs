@@ -42,6 +42,6 @@ fn a_producer_that_is_lost_is_replaced() {
         load.flows(10);
     }
     load.stop();
-    stack.is_whole();
+    stack.is_whole(&stages);
     terminate("afterwards", stages);
 }

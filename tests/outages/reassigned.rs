@@ -39,5 +39,5 @@ fn a_schema_id_that_means_something_else_ends_every_stage() {
     let stages = fleet(&stack);
     all_ready("with the registry as it was", &stages);
     load.stop();
-    stack.is_whole();
+    stack.is_whole(&stages);
 }

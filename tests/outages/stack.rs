@@ -10,6 +10,8 @@ use agentgov_registry::{Agent, AgentState, Source};
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 
+use crate::stage::Stage;
+
 /// Longer than anything here takes on a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 /// The tenant, and the agent that acts in it.
@@ -106,7 +108,7 @@ impl Stack {
     }
 
     /// Waits until every record has its row and every judged action its verdict, once, by the audit.
-    pub fn is_whole(&self) {
+    pub fn is_whole(&self, stages: &[Stage]) {
         let began = Instant::now();
         loop {
             let output = self.command().args(["audit", "completeness"]).output().unwrap();
@@ -118,7 +120,16 @@ impl Stack {
                 eprintln!("the log is whole: {last}");
                 return;
             }
-            assert!(began.elapsed() < 2 * DEADLINE, "expected the log to be whole: {last}");
+            if began.elapsed() >= 2 * DEADLINE {
+                // The state of each stage, and the last that it logged, say where a record waits.
+                let words = stages.iter().map(|stage| {
+                    let log = stage.told();
+                    let last: Vec<&str> = log.lines().rev().take(60).collect();
+                    let last: Vec<&str> = last.into_iter().rev().collect();
+                    format!("{}: {}\n{}", stage.name, stage.troubles(), last.join("\n"))
+                });
+                panic!("expected the log to be whole: {last}\n{}", words.collect::<Vec<_>>().join("\n\n"));
+            }
         }
     }
 }
