@@ -312,18 +312,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_lane_reads_again_what_its_consumer_passed_over() {
-        let cluster = cluster(30);
-        let second = second(cluster.bootstrap_servers());
+    /// A lane that was assigned `at` and has not claimed it yet.
+    fn assigned(at: &TopicPartition) -> Lane {
         let mut lane = Lane::new(Route {
             topic: "a".into(),
             table: "a".into(),
             gapless: true,
             retention: Retention::Forever,
         });
+        lane.assign(std::slice::from_ref(at));
+        lane
+    }
+
+    #[test]
+    fn a_lane_reads_again_what_its_consumer_passed_over() {
+        let cluster = cluster(30);
+        let second = second(cluster.bootstrap_servers());
         let at = TopicPartition::new("a", 0);
-        lane.assign(std::slice::from_ref(&at));
+        let mut lane = assigned(&at);
         lane.claim_at = None;
         let take = |lane: &mut Lane, offset| {
             let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
@@ -347,14 +353,8 @@ mod tests {
 
     #[test]
     fn offsets_that_were_proven_before_retention_took_them_count_and_are_not_read_again() {
-        let mut lane = Lane::new(Route {
-            topic: "a".into(),
-            table: "a".into(),
-            gapless: true,
-            retention: Retention::Forever,
-        });
         let at = TopicPartition::new("a", 0);
-        lane.assign(std::slice::from_ref(&at));
+        let mut lane = assigned(&at);
         assert_eq!(lane.quiet(), BTreeMap::new(), "nothing is claimed");
         lane.shares.get_mut(&0).unwrap().claimed(7, Resume { next: 9, fetch: 12, empty_to: 14 });
         assert_eq!(lane.quiet(), BTreeMap::new(), "in doubt");
@@ -389,14 +389,8 @@ mod tests {
         for (durable, present, noted) in
             [(5, true, Ranges::from([(0, vec![2..4])])), (0, false, Ranges::new())]
         {
-            let mut lane = Lane::new(Route {
-                topic: "a".into(),
-                table: "a".into(),
-                gapless: true,
-                retention: Retention::Forever,
-            });
             let at = TopicPartition::new("a", 0);
-            lane.assign(std::slice::from_ref(&at));
+            let mut lane = assigned(&at);
             lane.claim_at = None;
             // The last one is of another month: it goes into a block of its own, behind the one in doubt.
             for (offset, day) in [(0, 0), (1, 0), (4, 0), (9, 40)] {
