@@ -9,7 +9,7 @@ use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_policy::testing;
-use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, Unreadable};
+use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, UnreadableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
@@ -102,7 +102,7 @@ fn story(text: &str) {
 
 fn listed(text: &str) -> Listed {
     let own = || text.to_owned();
-    let unreadable = || vec![Unreadable { offset: 3, reason: own() }];
+    let unreadable = || vec![UnreadableRecord { offset: 3, reason: own() }];
     let agent = Agent {
         tenant_id: own(),
         agent_id: own(),

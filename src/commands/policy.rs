@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles, Problem, SCHEMA_FILE, generated_schema, testing};
-use agentgov_registry::{BundleOutcome, BundleToPush, Source, push_bundle, read_bundle_folder};
+use agentgov_registry::{BundleOutcome, BundleToPush, RegistryContext, push_bundle, read_bundle_folder};
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
@@ -109,7 +109,7 @@ pub fn push(
         policies: &policies,
         pushed_by: &pusher(),
     };
-    push_bundle(Source { endpoints, topology }, push).or_exit(ExitCode::Failed)
+    push_bundle(RegistryContext { endpoints, topology }, push).or_exit(ExitCode::Failed)
 }
 
 /// Who pushes, as the machine knows them: for the history, not for access.

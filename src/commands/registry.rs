@@ -2,8 +2,8 @@
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
-    Agent, BundleEntry, Listing, Pushed, RegistryFile, Source, Tool, Unreadable, list_agents, list_bundles,
-    list_tools, push_agents, push_tools,
+    Agent, BundleEntry, Listing, PushSummary, RegistryContext, RegistryFile, Tool, UnreadableRecord,
+    list_agents, list_bundles, list_tools, push_agents, push_tools,
 };
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
@@ -22,11 +22,11 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
             if global.json {
                 let keys =
-                    |of: &Pushed| serde_json::json!({ "pushed": of.pushed, "unchanged": of.unchanged });
+                    |of: &PushSummary| serde_json::json!({ "pushed": of.pushed, "unchanged": of.unchanged });
                 let [agents, tools] = &pushed;
                 json(&serde_json::json!({ "agents": keys(agents), "tools": keys(tools) }))?;
             } else {
-                for (what, Pushed { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
+                for (what, PushSummary { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
                     say!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
                 }
             }
@@ -48,20 +48,20 @@ pub fn push(
     entries: &RegistryFile,
     endpoints: &Endpoints,
     topology: &Topology,
-) -> Result<[Pushed; 2], Failure> {
-    let source = Source { endpoints, topology };
+) -> Result<[PushSummary; 2], Failure> {
+    let context = RegistryContext { endpoints, topology };
     let who = pusher();
-    let agents = push_agents(source, &entries.agents, &who).or_exit(ExitCode::TryAgain)?;
-    let tools = push_tools(source, &entries.tools, &who).or_exit(ExitCode::TryAgain)?;
+    let agents = push_agents(context, &entries.agents, &who).or_exit(ExitCode::TryAgain)?;
+    let tools = push_tools(context, &entries.tools, &who).or_exit(ExitCode::TryAgain)?;
     Ok([agents, tools])
 }
 
 fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(), Failure> {
-    let source = Source { endpoints, topology };
+    let context = RegistryContext { endpoints, topology };
     let listed = Listed {
-        agents: list_agents(source).or_exit(ExitCode::TryAgain)?,
-        tools: list_tools(source).or_exit(ExitCode::TryAgain)?,
-        bundles: list_bundles(source).or_exit(ExitCode::TryAgain)?,
+        agents: list_agents(context).or_exit(ExitCode::TryAgain)?,
+        tools: list_tools(context).or_exit(ExitCode::TryAgain)?,
+        bundles: list_bundles(context).or_exit(ExitCode::TryAgain)?,
     };
     if as_json {
         let Listed { agents, tools, bundles } = &listed;
@@ -88,7 +88,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+    fn unreadable(&self) -> impl Iterator<Item = &UnreadableRecord> {
         self.agents.unreadable.iter().chain(&self.tools.unreadable).chain(&self.bundles.unreadable)
     }
 }

@@ -1,6 +1,6 @@
 //! `agentgov rejects …`: records that a stage could not process.
 
-use agentgov_registry::{Source, resume};
+use agentgov_registry::{RegistryContext, send_resume};
 use agentgov_service::ExitCode;
 
 use super::policy::pusher;
@@ -13,8 +13,8 @@ pub fn rejects(command: &RejectsCommand, global: &Global) -> Result<ExitCode, Fa
     let RejectsCommand::Resume { stage, reason } = command;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     topology.stage(stage).or_exit(ExitCode::Usage)?;
-    let source = Source { endpoints: &endpoints, topology: &topology };
-    resume(source, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
+    let context = RegistryContext { endpoints: &endpoints, topology: &topology };
+    send_resume(context, stage, reason, &pusher()).or_exit(ExitCode::TryAgain)?;
     if global.json {
         json(&serde_json::json!({ "stage": stage, "reason": reason }))?;
     } else {

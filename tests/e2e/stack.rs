@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use agentgov_alerter::Alerter;
 use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
 use agentgov_evaluator::Evaluator;
-use agentgov_registry::{Agent, AgentState, Source};
+use agentgov_registry::{Agent, AgentState, RegistryContext};
 use agentgov_runtime::processor;
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::{Recorder, RecorderOptions};
@@ -143,8 +143,8 @@ impl Stack {
                 description: None,
             })
             .collect();
-        let source = Source { endpoints: &self.endpoints, topology: &self.topology };
-        agentgov_registry::push_agents(source, &agents, "tests").unwrap();
+        let context = RegistryContext { endpoints: &self.endpoints, topology: &self.topology };
+        agentgov_registry::push_agents(context, &agents, "tests").unwrap();
     }
 
     /// A recorder of a new source.

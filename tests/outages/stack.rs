@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
-use agentgov_registry::{Agent, AgentState, Source};
+use agentgov_registry::{Agent, AgentState, RegistryContext};
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 
@@ -81,8 +81,8 @@ impl Stack {
             state: AgentState::Active,
             description: None,
         };
-        let source = Source { endpoints: &stack.endpoints, topology: &stack.topology };
-        agentgov_registry::push_agents(source, &[agent], "tests").unwrap();
+        let context = RegistryContext { endpoints: &stack.endpoints, topology: &stack.topology };
+        agentgov_registry::push_agents(context, &[agent], "tests").unwrap();
         stack
     }
 

@@ -7,8 +7,8 @@ use agentgov_schemas::event::Agent;
 use agentgov_schemas::{Digest, Micros, catalogue};
 use agentgov_sdk::{Event, uuid_v8};
 
-use crate::Refused;
-use crate::chat_completions::{self, Place, Run, Runs};
+use crate::RefusedRuns;
+use crate::chat_completions::{self, Run, RunLocation, Runs};
 use crate::file::{Ending, Input};
 use crate::problem::{Notes, Problems};
 
@@ -36,7 +36,7 @@ pub struct ImportOptions {
 
 impl ImportOptions {
     /// What all ids of the import follow from: everything that changes its events, except `now`.
-    fn identity(&self, reading: &[u8], file: Digest, left_out: &[Place]) -> Digest {
+    fn identity(&self, reading: &[u8], file: Digest, left_out: &[RunLocation]) -> Digest {
         let start_time = self.start_time.map(|start| start.0.to_be_bytes());
         let left_out: Vec<u8> =
             left_out.iter().flat_map(|place| [place.line, place.before]).flat_map(u64::to_be_bytes).collect();
@@ -115,7 +115,7 @@ pub struct Import<'b> {
     summary: Summary,
     notes: Notes,
     problems: Problems,
-    left_out: Vec<Place>,
+    left_out: Vec<RunLocation>,
 }
 
 /// One session of an import.
@@ -123,7 +123,7 @@ pub struct Import<'b> {
 pub struct ImportedSession<'i> {
     options: &'i ImportOptions,
     identity: Digest,
-    place: Place,
+    place: RunLocation,
     session_id: String,
     label: String,
     run: Run,
@@ -155,7 +155,7 @@ impl<'b> Import<'b> {
         summary: Summary,
         notes: Notes,
         problems: Problems,
-        left_out: Vec<Place>,
+        left_out: Vec<RunLocation>,
     ) -> Self {
         let identity = self.options.identity(self.reading, self.digest, &left_out);
         Self { identity, summary, notes, problems, left_out, ..self }
@@ -163,14 +163,14 @@ impl<'b> Import<'b> {
 
     /// The same import without the runs that a recorder refuses. Its ids are others.
     #[must_use]
-    pub fn without(self, refused: Refused) -> Self {
+    pub fn without(self, refused: RefusedRuns) -> Self {
         let mut left_out = [self.left_out.as_slice(), refused.places.as_slice()].concat();
         left_out.sort_unstable();
         let (notes, problems) = (self.notes.clone(), self.problems.clone().and(refused.problems));
         self.holding(refused.rest, notes, problems, left_out)
     }
 
-    fn session(&self, place: Place, run: Run) -> ImportedSession<'_> {
+    fn session(&self, place: RunLocation, run: Run) -> ImportedSession<'_> {
         let id = uuid_v8(Digest::of_parts(
             [self.identity.as_bytes().as_slice()].into_iter().chain(place.parts().iter().map(Vec::as_slice)),
         ));
@@ -211,7 +211,7 @@ impl<'b> Import<'b> {
     }
 
     /// Where the runs begin that are left out, in the order of the file.
-    pub fn left_out(&self) -> &[Place] {
+    pub fn left_out(&self) -> &[RunLocation] {
         &self.left_out
     }
 
@@ -258,7 +258,7 @@ impl<'b> Import<'b> {
     }
 }
 
-impl Place {
+impl RunLocation {
     /// Its part of an id's digest. A run that is the first on its line has the id that it had when a line had one run.
     fn parts(self) -> Vec<Vec<u8>> {
         let line = self.line.to_be_bytes().to_vec();
@@ -272,7 +272,7 @@ impl Place {
 
 impl ImportedSession<'_> {
     /// Where it begins in the file.
-    pub const fn place(&self) -> Place {
+    pub const fn place(&self) -> RunLocation {
         self.place
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_sdk::{FlushError, RecordError, Recorder};
 
-use crate::{Import, ImportError, Place, Problem, Problems, Summary};
+use crate::{Import, ImportError, Problem, Problems, RunLocation, Summary};
 
 /// How long the brokers may acknowledge nothing at all before an import gives up waiting.
 const STALLED: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub enum PublishError {
     },
     /// The topic would not take some events. Nothing was published.
     #[error("{} events cannot be published: {}", .0.problems.count(), .0.problems)]
-    Refused(Refused),
+    Refused(RefusedRuns),
     /// The file cannot be read any more, or has changed. What came before may be published.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -37,7 +37,7 @@ pub enum PublishError {
         /// The file.
         file: String,
         /// Where the run of the session begins that was being published.
-        place: Place,
+        place: RunLocation,
         /// What the recorder said.
         error: Box<RecordError>,
     },
@@ -53,11 +53,11 @@ pub enum PublishError {
 
 /// What a recorder would not take of an import.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedRuns {
     /// Why not, with line and message.
     pub problems: Problems,
     /// The runs that it is of.
-    pub places: Vec<Place>,
+    pub places: Vec<RunLocation>,
     /// What is left without them.
     pub rest: Summary,
 }
@@ -115,8 +115,9 @@ pub fn publish(
 }
 
 /// Asks a recorder whether it would take every event. Publishes nothing.
-pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<Refused>, ImportError> {
-    let mut refused = Refused { problems: Problems::default(), places: Vec::new(), rest: Summary::default() };
+pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<RefusedRuns>, ImportError> {
+    let mut refused =
+        RefusedRuns { problems: Problems::default(), places: Vec::new(), rest: Summary::default() };
     for session in import.sessions() {
         let session = session?;
         let events = session.numbered();

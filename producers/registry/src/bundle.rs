@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::fold::fold;
 use crate::push::append;
-use crate::{Error, Listing, Source};
+use crate::{Error, Listing, RegistryContext};
 
 /// A bundle that the policy crate found right.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +66,8 @@ pub struct BundleEntry {
 
 /// Appends a bundle, unless it is active in all of its environments already. Refuses another content under a version that
 /// was pushed before.
-pub fn push_bundle(source: Source<'_>, bundle: BundleToPush<'_>) -> Result<BundleOutcome, Error> {
-    if decide(&list_bundles(source)?.entries, &bundle)? == BundleOutcome::AlreadyActive {
+pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Result<BundleOutcome, Error> {
+    if decide(&list_bundles(context)?.entries, &bundle)? == BundleOutcome::AlreadyActive {
         return Ok(BundleOutcome::AlreadyActive);
     }
     let record = Bundle {
@@ -79,7 +79,7 @@ pub fn push_bundle(source: Source<'_>, bundle: BundleToPush<'_>) -> Result<Bundl
         pushed_by: bundle.pushed_by,
         policies: bundle.policies.iter().map(String::as_str).collect(),
     };
-    let topic = source.topic::<Bundle<'static>>()?;
+    let topic = context.topic::<Bundle<'static>>()?;
     let value = topic
         .encoder()?
         .encode(&record)
@@ -89,9 +89,9 @@ pub fn push_bundle(source: Source<'_>, bundle: BundleToPush<'_>) -> Result<Bundl
 }
 
 /// Every bundle that was ever pushed, in the order of the log.
-pub fn list_bundles(source: Source<'_>) -> Result<Listing<BundleEntry>, Error> {
+pub fn list_bundles(context: RegistryContext<'_>) -> Result<Listing<BundleEntry>, Error> {
     let mut entries = Vec::new();
-    let unreadable = fold(&source.topic::<Bundle<'static>>()?, |at, decoded| {
+    let unreadable = fold(&context.topic::<Bundle<'static>>()?, |at, decoded| {
         let bundle = decoded.read::<Bundle<'_>>()?;
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         entries.push(BundleEntry {

@@ -3,12 +3,17 @@
 use agentgov_schemas::governance::Control;
 
 use crate::push::append;
-use crate::{Error, Source};
+use crate::{Error, RegistryContext};
 
 /// Tells a stage that the cause of its flood of rejects is mended: it consumes again. When it returns, every in-sync
 /// replica has it; the stage hears of it within a moment. A stage that was not standing still does nothing.
-pub fn resume(source: Source<'_>, stage: &str, reason: &str, sent_by: &str) -> Result<(), Error> {
-    let topic = source.topic::<Control<'static>>()?;
+pub fn send_resume(
+    context: RegistryContext<'_>,
+    stage: &str,
+    reason: &str,
+    sent_by: &str,
+) -> Result<(), Error> {
+    let topic = context.topic::<Control<'static>>()?;
     let control = Control { stage, command: Control::RESUME, reason, sent_by };
     let value = topic
         .encoder()?

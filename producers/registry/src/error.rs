@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 pub enum Error {
     /// The map has no topic for it.
     #[error(transparent)]
-    Map(#[from] MissingRole),
+    Topology(#[from] MissingRole),
     /// Kafka did not do as asked.
     #[error("kafka {bootstrap}: topic {topic}: {what}: {source}")]
     Kafka {
@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The schema registry did not do as asked.
     #[error(transparent)]
-    Schemas(#[from] agentgov_connect::RegistryError),
+    SchemaRegistry(#[from] agentgov_connect::RegistryError),
     /// Reading the topic to its end stood still.
     #[error("kafka {bootstrap}: topic {topic}: expected its end, found no record for {} s", waited.as_secs())]
     Stalled {

@@ -24,12 +24,12 @@ pub struct Listing<T> {
     /// The entries that count.
     pub entries: Vec<T>,
     /// Records that this build cannot read.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableRecord>,
 }
 
 /// A record of a governance topic that this build cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unreadable {
+pub struct UnreadableRecord {
     /// Where it stands.
     pub offset: i64,
     /// Why.
@@ -47,7 +47,7 @@ pub(crate) struct At {
 pub(crate) fn fold<R: Record>(
     topic: &GovernanceTopic<'_, R>,
     mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
-) -> Result<Vec<Unreadable>, Error> {
+) -> Result<Vec<UnreadableRecord>, Error> {
     let reader = TopicReader::new(&topic.endpoints.kafka, topic.name, &reader_group(topic.name))
         .map_err(|source| topic.error("creating a consumer", source))?;
     topic.check(reader.consumer())?;
@@ -62,7 +62,7 @@ pub(crate) fn fold<R: Record>(
                 last = Instant::now();
                 let offset = record.offset();
                 if let Err(reason) = schemas.decode(&record, &mut each)? {
-                    unreadable.push(Unreadable { offset, reason });
+                    unreadable.push(UnreadableRecord { offset, reason });
                 }
             }
             Some(Read::End(_)) => return Ok(unreadable),

@@ -7,7 +7,7 @@
 //!
 //! Every push first reads what the topic holds and appends only what differs, so that pushing twice is pushing once.
 //! When a push returns, all that it appended is acknowledged by every in-sync replica. All functions that take
-//! [`Source`] block; never call them from async code.
+//! [`RegistryContext`] block; never call them from async code.
 //!
 //! Whether a bundle is right is judged before it is pushed, by the policy crate; here it is files with a digest.
 
@@ -22,11 +22,11 @@ mod push;
 mod source;
 
 pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
-pub use control::resume;
+pub use control::send_resume;
 pub use entry::{Agent, AgentState, Effect, Tool};
 pub use error::Error;
 pub use file::RegistryFile;
-pub use fold::{Listing, Unreadable};
+pub use fold::{Listing, UnreadableRecord};
 pub use folder::{BundleFolder, FolderError, MAX_BUNDLE_BYTES, read_bundle_folder};
-pub use push::{Pushed, list_agents, list_tools, push_agents, push_tools};
-pub use source::Source;
+pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
+pub use source::RegistryContext;

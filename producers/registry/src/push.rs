@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::fold::fold;
 use crate::source::GovernanceTopic;
-use crate::{Agent, Error, Listing, Source, Tool};
+use crate::{Agent, Error, Listing, RegistryContext, Tool};
 
 /// How long Kafka may take to acknowledge a record.
 const DELIVERY: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const BATCH_OVERHEAD: usize = 512;
 
 /// What a push did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Pushed {
+pub struct PushSummary {
     /// Keys that were appended: new, or not what the topic held.
     pub pushed: Vec<String>,
     /// Keys that the topic held already, word for word.
@@ -32,27 +32,35 @@ pub struct Pushed {
 
 /// Appends every agent that is not in the topic already as it is here. `pushed_by` says who pushed, for people. An agent
 /// that is not in `agents` stays as it is: to stop one, say `state: retired`.
-pub fn push_agents(source: Source<'_>, agents: &[Agent], pushed_by: &str) -> Result<Pushed, Error> {
-    let held = last_by_key(list_agents(source)?, Agent::key);
-    let topic = source.topic::<AgentEntry<'static>>()?;
+pub fn push_agents(
+    context: RegistryContext<'_>,
+    agents: &[Agent],
+    pushed_by: &str,
+) -> Result<PushSummary, Error> {
+    let held = last_by_key(list_agents(context)?, Agent::key);
+    let topic = context.topic::<AgentEntry<'static>>()?;
     push(&topic, agents, Agent::key, &held, same_agent, |agent, encoder| {
         encoder.encode(&agent.to_record(pushed_by))
     })
 }
 
 /// Appends every tool that is not in the topic already as it is here.
-pub fn push_tools(source: Source<'_>, tools: &[Tool], pushed_by: &str) -> Result<Pushed, Error> {
-    let held = last_by_key(list_tools(source)?, Tool::key);
-    let topic = source.topic::<ToolEntry<'static>>()?;
+pub fn push_tools(
+    context: RegistryContext<'_>,
+    tools: &[Tool],
+    pushed_by: &str,
+) -> Result<PushSummary, Error> {
+    let held = last_by_key(list_tools(context)?, Tool::key);
+    let topic = context.topic::<ToolEntry<'static>>()?;
     push(&topic, tools, Tool::key, &held, same_tool, |tool, encoder| {
         encoder.encode(&tool.to_record(pushed_by))
     })
 }
 
 /// The last entry of every agent, in order of their keys.
-pub fn list_agents(source: Source<'_>) -> Result<Listing<Agent>, Error> {
+pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<Agent>, Error> {
     let mut last = BTreeMap::new();
-    let unreadable = fold(&source.topic::<AgentEntry<'static>>()?, |_, decoded| {
+    let unreadable = fold(&context.topic::<AgentEntry<'static>>()?, |_, decoded| {
         let agent = Agent::from_record(&decoded.read::<AgentEntry<'_>>()?)?;
         last.insert(agent.key(), agent);
         Ok(())
@@ -61,9 +69,9 @@ pub fn list_agents(source: Source<'_>) -> Result<Listing<Agent>, Error> {
 }
 
 /// The last entry of every tool, in order of their keys.
-pub fn list_tools(source: Source<'_>) -> Result<Listing<Tool>, Error> {
+pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> {
     let mut last = BTreeMap::new();
-    let unreadable = fold(&source.topic::<ToolEntry<'static>>()?, |_, decoded| {
+    let unreadable = fold(&context.topic::<ToolEntry<'static>>()?, |_, decoded| {
         let tool = Tool::from_record(&decoded.read::<ToolEntry<'_>>()?)?;
         last.insert(tool.key(), tool);
         Ok(())
@@ -92,7 +100,7 @@ fn push<T, R: Record>(
     held: &BTreeMap<String, T>,
     same: fn(&T, &T) -> bool,
     encode: impl Fn(&T, &mut RecordEncoder<R>) -> Result<Vec<u8>, EncodeError>,
-) -> Result<Pushed, Error> {
+) -> Result<PushSummary, Error> {
     let (unchanged, changed) = unchanged_and_changed(entries, key, held, same);
     let mut encoder = topic.encoder()?;
     let records = changed
@@ -105,7 +113,7 @@ fn push<T, R: Record>(
         })
         .collect::<Result<Vec<_>, Error>>()?;
     append(topic, &records)?;
-    Ok(Pushed {
+    Ok(PushSummary {
         pushed: records.into_iter().map(|(key, _)| key).collect(),
         unchanged: unchanged.into_iter().map(key).collect(),
     })

@@ -17,7 +17,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The stack and its map: what every function here needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct RegistryContext<'a> {
     /// Where the stack is.
     pub endpoints: &'a Endpoints,
     /// Where the governance topics stand.
@@ -32,7 +32,7 @@ pub(crate) struct GovernanceTopic<'a, R> {
     records: PhantomData<fn(&R)>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> RegistryContext<'a> {
     /// The topic that carries records of type `R`.
     pub(crate) fn topic<R: Record>(&self) -> Result<GovernanceTopic<'a, R>, Error> {
         let (name, topic) = self.topology.topic_of(R::SUBJECT)?;

@@ -11,7 +11,7 @@ use agentgov_schemas::wire::SchemaId;
 use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, key};
 use uuid::Uuid;
 
-use crate::redact::{Part, Payload};
+use crate::redact::{Payload, PayloadKind};
 use crate::spool::Header;
 use crate::{Content, Event, RecordError, Redact, StartError};
 
@@ -32,7 +32,7 @@ pub struct Composer {
 
 /// An event that only lacks its number: payloads redacted and digested, id and clock set.
 #[derive(Debug)]
-pub struct Prepared<'a> {
+pub struct PreparedEvent<'a> {
     composer: &'a Composer,
     event: &'a Event<'a>,
     event_id: Uuid,
@@ -81,7 +81,7 @@ impl Composer {
     }
 
     /// The same, with a hook that redacts.
-    pub fn redacting(self, redact: Option<Arc<dyn Redact>>) -> Self {
+    pub fn with_redaction(self, redact: Option<Arc<dyn Redact>>) -> Self {
         Self { redact, ..self }
     }
 
@@ -90,13 +90,13 @@ impl Composer {
         &self.source_id
     }
 
-    /// An encoder for [`Prepared::encode_into`]; one a thread, reused.
+    /// An encoder for [`PreparedEvent::encode_into`]; one a thread, reused.
     pub fn encoder(&self) -> RecordEncoder<ActionEvent<'static>> {
         self.schema.encoder(self.schema_id)
     }
 
     /// Checks `event`, redacts and digests its payloads. Everything about an event that costs and needs no number.
-    pub fn prepare<'a>(&'a self, event: &'a Event<'a>) -> Result<Prepared<'a>, RecordError> {
+    pub fn prepare<'a>(&'a self, event: &'a Event<'a>) -> Result<PreparedEvent<'a>, RecordError> {
         for (field, value) in
             [("type", event.r#type), ("session_id", event.session_id), ("agent.id", event.agent.id)]
         {
@@ -139,12 +139,12 @@ impl Composer {
     }
 
     /// The closing event. Its id follows from the source, so that it is the same if the source is recorded again.
-    pub(crate) fn prepare_closing<'a>(&'a self, event: &'a Event<'a>) -> Prepared<'a> {
+    pub(crate) fn prepare_closing<'a>(&'a self, event: &'a Event<'a>) -> PreparedEvent<'a> {
         let parts = [self.source_id.as_bytes(), catalogue::SOURCE_CLOSED.as_bytes()];
         self.seal(event, uuid_v8(Digest::of_parts(parts)), true)
     }
 
-    fn seal<'a>(&'a self, event: &'a Event<'a>, event_id: Uuid, closing: bool) -> Prepared<'a> {
+    fn seal<'a>(&'a self, event: &'a Event<'a>, event_id: Uuid, closing: bool) -> PreparedEvent<'a> {
         let seal = |part, tool, content: Content<'a>| {
             let payload = Payload { part, event_type: event.r#type, tool, content };
             let redacted = self.redact.as_ref().and_then(|redact| redact.redact(&payload));
@@ -155,16 +155,19 @@ impl Composer {
             Sealed { sha256: Digest::of(&data), data, media_type: content.media_type, redacted }
         };
         let key = SessionKey { tenant_id: &self.tenant_id, session_id: event.session_id };
-        Prepared {
+        PreparedEvent {
             composer: self,
             event,
             event_id,
             event_id_text: event_id.to_string(),
             occurred_at: event.occurred_at.unwrap_or_else(now),
             key: key.to_bytes(),
-            message: event.message.and_then(|m| m.content).map(|content| seal(Part::Message, None, content)),
-            arguments: event.tool.map(|tool| seal(Part::Arguments, Some(tool.name), tool.arguments)),
-            result: event.result.map(|result| seal(Part::Result, result.name, result.content)),
+            message: event
+                .message
+                .and_then(|m| m.content)
+                .map(|content| seal(PayloadKind::Message, None, content)),
+            arguments: event.tool.map(|tool| seal(PayloadKind::Arguments, Some(tool.name), tool.arguments)),
+            result: event.result.map(|result| seal(PayloadKind::Result, result.name, result.content)),
             closing,
         }
     }
@@ -176,7 +179,7 @@ pub(crate) fn closing_event(session_id: &str) -> Event<'_> {
     Event::new(catalogue::SOURCE_CLOSED, session_id, agent)
 }
 
-impl Prepared<'_> {
+impl PreparedEvent<'_> {
     /// The record's key.
     pub fn key(&self) -> &[u8] {
         &self.key
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn the_digest_is_of_what_is_published() {
         let rules = RedactFields::new([("pay", vec!["/cvv"])]).unwrap();
-        let composer = composer(10_000).redacting(Some(Arc::new(rules)));
+        let composer = composer(10_000).with_redaction(Some(Arc::new(rules)));
         let tool = ToolCall { name: "pay", call_id: "c", arguments: content(b"{\"cvv\": 999}") };
         let event = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
         let value = encoded(&composer, &event).unwrap();

@@ -22,12 +22,12 @@ mod sequences;
 mod spool;
 mod start;
 
-pub use compose::{Composer, Prepared, uuid_v8};
+pub use compose::{Composer, PreparedEvent, uuid_v8};
 pub use error::{FlushError, RecordError, RecoverError, StartError};
 pub use event::{Content, Event, Message, ToolCall, ToolResult};
 pub use options::{Fsync, RecorderOptions, SpoolOptions, WhenFull};
 pub use recorder::{Closed, Flushed, Receipt, Recorder, Stats};
-pub use redact::{InvalidPointer, Part, Payload, Redact, RedactFields};
+pub use redact::{InvalidPointer, Payload, PayloadKind, Redact, RedactFields};
 pub use sequences::Sequences;
 pub use spool::SpoolError;
 #[doc(hidden)]

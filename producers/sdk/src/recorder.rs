@@ -14,7 +14,7 @@ use crate::queue::{NotEnqueued, Queue};
 use crate::spool::{AppendError, Appended, Folder, Found, Kind, Record, Recovery, Republish, Spool};
 use crate::start;
 use crate::{
-    Composer, Event, FlushError, Prepared, RecordError, RecorderOptions, RecoverError, SpoolError,
+    Composer, Event, FlushError, PreparedEvent, RecordError, RecorderOptions, RecoverError, SpoolError,
     SpoolOptions, StartError, WhenFull,
 };
 
@@ -114,7 +114,7 @@ impl Recorder {
         let source_id = options.source_id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let composer =
             Composer::new(options.tenant_id, options.environment, source_id, schema_id, max_message_bytes)?
-                .redacting(options.redact);
+                .with_redaction(options.redact);
         let ledger = Arc::new(Ledger::new(options.buffer_events, options.buffer_bytes));
         let queue = Queue::open(&options.kafka, topic, max_message_bytes, Arc::clone(&ledger))?;
         start::check_topic(&queue, &options.kafka, known.from_spool)?;
@@ -232,7 +232,7 @@ impl Recorder {
         self.composer.source_id()
     }
 
-    fn enqueue(&self, prepared: &Prepared<'_>) -> Result<Enqueued, RecordError> {
+    fn enqueue(&self, prepared: &PreparedEvent<'_>) -> Result<Enqueued, RecordError> {
         let mut intake = self.intake();
         if intake.phase != Phase::Open {
             return Err(RecordError::Closed { source_id: self.source_id().to_owned() });
@@ -245,7 +245,7 @@ impl Recorder {
     fn enqueue_under(
         &self,
         intake: &mut Intake,
-        prepared: &Prepared<'_>,
+        prepared: &PreparedEvent<'_>,
         kind: Kind,
     ) -> Result<Enqueued, RecordError> {
         let sequence = intake.next;

@@ -10,7 +10,7 @@ use crate::Content;
 
 /// Where in an event a payload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PayloadKind {
     /// The text of a chat message.
     Message,
     /// The arguments of a tool call.
@@ -23,7 +23,7 @@ pub enum Part {
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     /// Where it stands.
-    pub part: Part,
+    pub part: PayloadKind,
     /// The event's type.
     pub event_type: &'a str,
     /// The tool, of arguments, and of results whose caller named it.
@@ -163,7 +163,7 @@ mod tests {
     fn redact(tool: Option<&str>, data: &[u8]) -> Option<String> {
         let rules = RedactFields::new([("pay", vec!["/card/number", "/cvv", "/items/1"])]).unwrap();
         let content = Content { data, media_type: "application/json" };
-        let payload = Payload { part: Part::Arguments, event_type: "tool.invoked", tool, content };
+        let payload = Payload { part: PayloadKind::Arguments, event_type: "tool.invoked", tool, content };
         rules.redact(&payload).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 

@@ -11,7 +11,7 @@ use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication}
 use rdkafka::types::RDKafkaErrorCode;
 use serde::Serialize;
 
-use crate::LookError;
+use crate::ClusterReadError;
 use crate::compare::{COMPATIBILITY, compare};
 use crate::look::{Kafka, Live, look};
 use crate::plan::{Aspect, Difference, Kind, Plan};
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Applied {
+pub struct ApplyReport {
     /// Every difference that was there and is no more, in the order in which they were removed.
     pub removed: Vec<Difference>,
 }
@@ -34,7 +34,7 @@ pub struct Applied {
 pub enum ApplyError {
     /// What is there could not be seen.
     #[error(transparent)]
-    Look(#[from] LookError),
+    ClusterRead(#[from] ClusterReadError),
     /// Applying the topology could lose something. Nothing was changed.
     #[error("nothing was changed, since applying the topology could lose records:\n{0}")]
     Refused(Plan),
@@ -68,7 +68,7 @@ pub fn apply(
     topology: &Topology,
     endpoints: &Endpoints,
     progress: &mut dyn FnMut(&Difference),
-) -> Result<Applied, ApplyError> {
+) -> Result<ApplyReport, ApplyError> {
     let live = look(topology, endpoints)?;
     let plan = compare(topology, &live);
     if plan.refused().next().is_some() {
@@ -76,7 +76,7 @@ pub fn apply(
     }
     let (topics, subjects): (Vec<_>, Vec<_>) =
         plan.differences.into_iter().partition(|difference| difference.kind == Kind::Topic);
-    let mut applied = Applied::default();
+    let mut applied = ApplyReport::default();
     let mut done = |differences: Vec<Difference>| {
         differences.iter().for_each(&mut *progress);
         applied.removed.extend(differences);
@@ -198,7 +198,7 @@ fn apply_subject(
     Ok(())
 }
 
-impl fmt::Display for Applied {
+impl fmt::Display for ApplyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.removed.is_empty() {
             return write!(f, "nothing to do: the cluster matches the topology");

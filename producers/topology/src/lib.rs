@@ -23,8 +23,8 @@ mod plan;
 mod settings;
 
 pub use acls::{Acl, Acls, Operation, Pattern, Resource, acls};
-pub use apply::{Applied, ApplyError, apply};
+pub use apply::{ApplyError, ApplyReport, apply};
 pub use grants::grants;
 pub use graph::{MissingMarkers, graph, splice};
-pub use look::LookError;
+pub use look::ClusterReadError;
 pub use plan::{Action, Aspect, Difference, Kind, Plan, plan};

@@ -15,7 +15,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why the world could not be looked at.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum ClusterReadError {
     /// Kafka did not answer, or not as asked.
     #[error("kafka {bootstrap}: {what}: {source}; is it running and reachable?")]
     Kafka {
@@ -81,10 +81,10 @@ pub(crate) struct Kafka {
 }
 
 impl Kafka {
-    pub(crate) fn connect(endpoint: &KafkaEndpoint) -> Result<Self, LookError> {
+    pub(crate) fn connect(endpoint: &KafkaEndpoint) -> Result<Self, ClusterReadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let bootstrap = endpoint.bootstrap.clone();
-        let admin = endpoint.client_config().create().map_err(|source| LookError::Kafka {
+        let admin = endpoint.client_config().create().map_err(|source| ClusterReadError::Kafka {
             bootstrap: bootstrap.clone(),
             what: "creating the admin client".to_owned(),
             source: Box::new(source),
@@ -101,12 +101,12 @@ impl Kafka {
         &self,
         what: &str,
         answer: impl Future<Output = Result<T, KafkaError>>,
-    ) -> Result<T, LookError> {
+    ) -> Result<T, ClusterReadError> {
         self.runtime.block_on(answer).map_err(|source| self.error(what, source))
     }
 
-    pub(crate) fn error(&self, what: &str, source: KafkaError) -> LookError {
-        LookError::Kafka {
+    pub(crate) fn error(&self, what: &str, source: KafkaError) -> ClusterReadError {
+        ClusterReadError::Kafka {
             bootstrap: self.bootstrap.clone(),
             what: what.to_owned(),
             source: Box::new(source),
@@ -117,7 +117,7 @@ impl Kafka {
     pub(crate) fn topics(
         &self,
         topology: &Topology,
-    ) -> Result<(BTreeMap<String, LiveTopic>, Vec<String>), LookError> {
+    ) -> Result<(BTreeMap<String, LiveTopic>, Vec<String>), ClusterReadError> {
         let metadata = self
             .admin
             .inner()
@@ -156,7 +156,7 @@ impl Kafka {
     fn settings<'a>(
         &self,
         names: impl Iterator<Item = &'a String>,
-    ) -> Result<Vec<(String, Settings)>, LookError> {
+    ) -> Result<Vec<(String, Settings)>, ClusterReadError> {
         let topics: Vec<_> = names.map(|name| ResourceSpecifier::Topic(name)).collect();
         if topics.is_empty() {
             return Ok(Vec::new());
@@ -178,7 +178,7 @@ impl Kafka {
 }
 
 /// Looks at everything that the topology speaks of.
-pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, LookError> {
+pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, ClusterReadError> {
     let (topics, strangers) = Kafka::connect(&endpoints.kafka)?.topics(topology)?;
     let registry = SchemaRegistry::new(&endpoints.registry)?;
     let mut subjects = BTreeMap::new();

@@ -7,10 +7,10 @@ use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use serde::Serialize;
 
-use crate::{LookError, compare, look};
+use crate::{ClusterReadError, compare, look};
 
 /// Compares the topology with what is there, and changes nothing. Blocks: one look at Kafka, a few calls a subject.
-pub fn plan(topology: &Topology, endpoints: &Endpoints) -> Result<Plan, LookError> {
+pub fn plan(topology: &Topology, endpoints: &Endpoints) -> Result<Plan, ClusterReadError> {
     Ok(compare::compare(topology, &look::look(topology, endpoints)?))
 }
 

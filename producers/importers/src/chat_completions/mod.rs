@@ -37,7 +37,7 @@ use crate::{Import, ImportError, ImportOptions, Summary};
 
 pub(crate) use events::events;
 pub(crate) use run::Run;
-pub use runs::Place;
+pub use runs::RunLocation;
 pub(crate) use runs::Runs;
 #[cfg(test)]
 pub(crate) use shape::is_run;
@@ -92,12 +92,12 @@ pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<
 struct Found {
     summary: Summary,
     problems: Problems,
-    left_out: Vec<Place>,
+    left_out: Vec<RunLocation>,
     is_new: bool,
 }
 
 impl Found {
-    fn take(&mut self, input: &Input<'_>, place: Place, run: Result<Run, Vec<Problem>>) {
+    fn take(&mut self, input: &Input<'_>, place: RunLocation, run: Result<Run, Vec<Problem>>) {
         match run {
             Ok(run) => {
                 let agent = Agent { id: "", name: None, version: None };

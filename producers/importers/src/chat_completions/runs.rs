@@ -13,14 +13,14 @@ use crate::problem::{Notes, Problem};
 
 /// Where a run begins: the line, and how many others begin on it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RunLocation {
     /// From 1.
     pub line: u64,
     /// From 0.
     pub before: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RunLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.before {
             0 => write!(f, "{}", self.line),
@@ -36,7 +36,7 @@ pub(crate) struct Runs<'i> {
     /// The document that `pending` is of.
     bytes: Vec<u8>,
     pending: VecDeque<Pending>,
-    last: Place,
+    last: RunLocation,
     notes: Notes,
 }
 
@@ -53,7 +53,7 @@ impl<'i> Runs<'i> {
             label,
             bytes: Vec::new(),
             pending: VecDeque::new(),
-            last: Place { line: 0, before: 0 },
+            last: RunLocation { line: 0, before: 0 },
             notes: Notes::default(),
         }
     }
@@ -63,11 +63,11 @@ impl<'i> Runs<'i> {
         (self.notes, self.last.line.max(1), self.documents.ending())
     }
 
-    fn place(&mut self, line: u64) -> Place {
+    fn place(&mut self, line: u64) -> RunLocation {
         // A line that ends with LF may have a lone CR between two runs.
         let line = line.max(self.last.line);
         let before = if line == self.last.line { self.last.before + 1 } else { 0 };
-        self.last = Place { line, before };
+        self.last = RunLocation { line, before };
         self.last
     }
 
@@ -82,7 +82,7 @@ impl<'i> Runs<'i> {
 }
 
 impl Iterator for Runs<'_> {
-    type Item = (Place, Result<Run, Vec<Problem>>);
+    type Item = (RunLocation, Result<Run, Vec<Problem>>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let problem = |line, message| Problem { file: String::new(), line, message };
@@ -109,7 +109,7 @@ impl Iterator for Runs<'_> {
                     let rest = if last { "; nothing behind it can be read" } else { "" };
                     let place = self.place(line);
                     // One that is the only thing in the file is named for what it is.
-                    let rest = if place == (Place { line: 1, before: 0 }) { "" } else { rest };
+                    let rest = if place == (RunLocation { line: 1, before: 0 }) { "" } else { rest };
                     return Some((place, Err(vec![problem(line, format!("{message}{rest}"))])));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::bytes::{Bytes, LineEnd};
 use super::layout::{Layout, layout};
-use super::{Ending, MAX_DOCUMENT, Reader};
+use super::{Ending, MAX_DOCUMENT_BYTES, Reader};
 use crate::json::Value;
 
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -44,7 +44,7 @@ enum Unread {
 
 impl<'i> Documents<'i> {
     pub(crate) fn new(reader: Reader<'i>, is_document: fn(Value<'_>) -> bool) -> Self {
-        Self::limited(reader, is_document, MAX_DOCUMENT)
+        Self::limited(reader, is_document, MAX_DOCUMENT_BYTES)
     }
 
     fn limited(reader: Reader<'i>, is_document: fn(Value<'_>) -> bool, limit: usize) -> Self {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 /// Most bytes that a gzip file may unpack to. Nothing holds them all; it bounds the work that a small file can cause.
-pub const MAX_UNPACKED: u64 = 16 << 30;
+pub const MAX_UNPACKED_BYTES: u64 = 16 << 30;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const BUFFER: usize = 64 << 10;
@@ -84,8 +84,14 @@ impl<'b> Input<'b> {
         let gzip = raw.fill_buf()?.starts_with(GZIP);
         let unpacked: Box<dyn Read + '_> =
             if gzip { Box::new(Members(Some(GzDecoder::new(raw)))) } else { Box::new(raw) };
-        let bytes =
-            Digesting { unpacked, gzip, limit: MAX_UNPACKED, count: 0, sha256: Sha256::new(), ending: None };
+        let bytes = Digesting {
+            unpacked,
+            gzip,
+            limit: MAX_UNPACKED_BYTES,
+            count: 0,
+            sha256: Sha256::new(),
+            ending: None,
+        };
         Ok(BufReader::with_capacity(BUFFER, bytes))
     }
 }

@@ -1,6 +1,6 @@
 //! A file of JSON documents: opened as often as it is needed, unpacked, and cut into documents.
 //!
-//! Memory is that of the largest document, at most [`MAX_DOCUMENT`].
+//! Memory is that of the largest document, at most [`MAX_DOCUMENT_BYTES`].
 
 mod bytes;
 mod documents;
@@ -10,7 +10,7 @@ mod sniff;
 
 pub(crate) use documents::{Document, Documents};
 pub(crate) use input::{Ending, Reader};
-pub use input::{Input, MAX_UNPACKED};
+pub use input::{Input, MAX_UNPACKED_BYTES};
 
 /// Most bytes of one document: a line, an element of an array, or an object over several lines.
-pub const MAX_DOCUMENT: usize = 256 << 20;
+pub const MAX_DOCUMENT_BYTES: usize = 256 << 20;
