@@ -21,7 +21,7 @@ use crate::process::CommandLine;
 #[derive(Debug, Parser)]
 #[command(name = "agentgov", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: Command,
     /// Addresses of the stack, and the topology.
@@ -55,7 +55,7 @@ pub struct Global {
     pub log: String,
 }
 
-/// What to do.
+/// Commands of `agentgov`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a stack, send recorded agent runs through the pipeline, print a report, stop everything.
@@ -141,7 +141,7 @@ pub struct Run {
     pub listen: Option<Listen>,
 }
 
-/// The addresses that HOST:PORT stands for, in the order in which the system gives them.
+/// Socket addresses that HOST:PORT resolves to, in the order of the resolver.
 #[derive(Clone, Debug)]
 pub struct Listen(pub Vec<SocketAddr>);
 
@@ -173,7 +173,7 @@ pub struct Status {
 /// `topology …`.
 #[derive(Debug, Subcommand)]
 pub enum TopologyCommand {
-    /// Check the topology against its rules, offline. Reports every error, with its place.
+    /// Check the topology against its rules, offline. Reports every error with its file and line.
     Check {
         /// Topology file [default: the one of --topology, or the built-in one].
         file: Option<PathBuf>,
@@ -200,20 +200,20 @@ pub enum RenderCommand {
     Acls,
     /// Roles and grants for ClickHouse, as SQL.
     Grants {
-        /// The database that holds the log.
+        /// Database of the log.
         #[arg(long, default_value = agentgov_connect::settings::DATABASE)]
         database: String,
     },
 }
 
-/// A format of recorded runs.
+/// Format of recorded runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
-    /// One run a line, its messages as in OpenAI's chat completions.
+    /// One run per line, with messages as in OpenAI's chat completions.
     ChatCompletions,
 }
 
-/// An example that can be imported as it stands, for `import --help`.
+/// Example of `import --help`. It can be imported unchanged.
 const IMPORT_EXAMPLE: &str = r#"A file of three runs, one a line:
 {"task_id": "1", "trial": 0, "messages": [{"role": "user", "content": "Who am I?"}, {"role": "assistant", "content": "You are Lee."}]}
 {"messages": [{"role": "user", "content": "Cancel it."}, {"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "cancel", "arguments": "{\"id\": 7}"}}]}, {"role": "tool", "tool_call_id": "c1", "content": "done"}]}
@@ -225,7 +225,7 @@ Read as well: arrays of runs, pretty-printed JSON, gzip, tau-bench, tau2 and Age
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_EXAMPLE)]
 pub struct Import {
-    /// The format.
+    /// Format of the file.
     pub format: Format,
     /// File, plain or gzip; `-` is standard input.
     pub file: PathBuf,
@@ -264,7 +264,7 @@ pub enum RegistryCommand {
 /// `policy …`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Compile a bundle. Reports every error, with its place. Exit code 78: it has errors.
+    /// Compile a bundle. Reports every error with its file and line. Exit code 78: the bundle has errors.
     Check {
         /// The bundle's folder.
         bundle: PathBuf,
@@ -301,7 +301,7 @@ pub enum SessionCommand {
 /// `rejects …`.
 #[derive(Debug, Subcommand)]
 pub enum RejectsCommand {
-    /// Resume a stage that stands still after a flood of rejects.
+    /// Resume a stage that stopped because of too many rejects.
     Resume {
         /// Name of the stage in the topology.
         stage: String,
@@ -322,7 +322,7 @@ pub enum AuditCommand {
 #[cfg(feature = "local-stack")]
 #[derive(Debug, Subcommand)]
 pub enum TestenvCommand {
-    /// Download the stack's parts again and write their digests into the lock file.
+    /// Download the stack's parts again and write their digests to the lock file.
     Lock {
         /// Folder of the lock file.
         #[arg(long, value_name = "DIR", default_value = "testenv")]
@@ -344,13 +344,13 @@ impl CommandLine for Cli {
 }
 
 impl Global {
-    /// Logs to stderr: stdout is for what was asked.
+    /// Initialises logging to stderr; stdout is for results.
     pub fn trace(&self) {
-        // librdkafka tells every end of a partition and every lost connection as an error; what matters it returns to its
-        // caller as well, and the stages say it in their own words.
-        let asked = format!("rdkafka::client=off,librdkafka=off,{}", self.log);
-        let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("error"));
-        // Fields quote what servers, files and records say.
+        // librdkafka logs every end of a partition and every lost connection as an error. It also returns the relevant
+        // errors to its caller, and the stages log those.
+        let directives = format!("rdkafka::client=off,librdkafka=off,{}", self.log);
+        let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("error"));
+        // Fields quote text of servers, files and records.
         let fields = debug_fn(|writer, field, value| {
             let value = Escaped(format!("{value:?}"));
             if field.name() == "message" {
@@ -362,9 +362,9 @@ impl Global {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .fmt_fields(fields.delimited(" "))
-            // A file of log lines has no colours in it.
+            // Log files contain no colour codes.
             .with_ansi(console::user_attended_stderr() && console::colors_enabled_stderr())
-            // It would tell of a stderr that is gone on stderr, and panic.
+            // If stderr is closed, the subscriber would report that on stderr and panic.
             .log_internal_errors(false)
             .with_writer(std::io::stderr)
             .init();
@@ -376,12 +376,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_example_of_import_can_be_imported() {
+    fn import_example_can_be_imported() {
         let lines: Vec<&str> = super::IMPORT_EXAMPLE.lines().filter(|line| line.starts_with('{')).collect();
         let options = agentgov_importers::ImportOptions {
             tenant_id: "t".to_owned(),

@@ -1,4 +1,4 @@
-//! How a command fails: what to print, and what to exit with.
+//! Failures of commands: the message to print and the exit code.
 
 use std::fmt;
 
@@ -8,53 +8,53 @@ use serde_json::{Value, json};
 
 use crate::print::{Text, text};
 
-/// A command's failure.
+/// Failure of a command.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The process's exit code.
+    /// Exit code of the process.
     pub code: ExitCode,
-    what: What,
+    summary: Summary,
     problems: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-enum What {
-    /// One line, raw.
+enum Summary {
+    /// One line, not escaped.
     Line(String),
-    /// Lines, whose author has escaped their parts.
+    /// Several lines, whose outside text is already escaped.
     Report(String),
 }
 
 impl Failure {
-    /// Ends with `code` and prints `message`.
+    /// Fails with `code` and a one-line `message`.
     pub fn new(code: ExitCode, message: impl fmt::Display) -> Self {
-        Self { code, what: What::Line(message.to_string()), problems: Vec::new() }
+        Self { code, summary: Summary::Line(message.to_string()), problems: Vec::new() }
     }
 
-    /// A report of several lines, whose author has escaped its parts.
+    /// Fails with a report of several lines, whose outside text is already escaped.
     pub fn report(code: ExitCode, report: impl fmt::Display) -> Self {
-        Self { code, what: What::Report(report.to_string()), problems: Vec::new() }
+        Self { code, summary: Summary::Report(report.to_string()), problems: Vec::new() }
     }
 
-    /// Several problems, a line each.
-    pub fn all(code: ExitCode, what: &str, problems: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+    /// Fails with several problems, one per line below `heading`.
+    pub fn all(code: ExitCode, heading: &str, problems: impl IntoIterator<Item = impl fmt::Display>) -> Self {
         let problems = problems.into_iter().map(|problem| problem.to_string()).collect();
-        Self { code, what: What::Line(what.to_owned()), problems }
+        Self { code, summary: Summary::Line(heading.to_owned()), problems }
     }
 
-    /// The message, escaped.
+    /// Returns the escaped message.
     pub fn message(&self) -> Text {
-        let mut lines = vec![match &self.what {
-            What::Line(line) => Text::from(line),
-            What::Report(lines) => text!("{}", EscapedLines(lines)),
+        let mut lines = vec![match &self.summary {
+            Summary::Line(line) => Text::from(line),
+            Summary::Report(lines) => text!("{}", EscapedLines(lines)),
         }];
         lines.extend(self.problems.iter().map(|problem| text!("  {}", problem)));
         Text::join(&lines, "\n")
     }
 
-    /// For a program.
+    /// Formats the failure as JSON.
     pub fn to_json(&self) -> Value {
-        let (What::Line(message) | What::Report(message)) = &self.what;
+        let (Summary::Line(message) | Summary::Report(message)) = &self.summary;
         json!({ "error": { "exit_code": self.code as u8, "message": message, "problems": self.problems } })
     }
 }
@@ -71,12 +71,12 @@ impl From<StageError> for Failure {
     }
 }
 
-/// Gives any error an exit code.
+/// Converts errors into failures with an exit code.
 pub trait OrExit<T> {
-    /// The value, or a failure with this code.
+    /// Converts an error with a one-line message.
     fn or_exit(self, code: ExitCode) -> Result<T, Failure>;
 
-    /// The same of an error that is a report of several lines.
+    /// Converts an error whose message is a report of several lines.
     fn or_report(self, code: ExitCode) -> Result<T, Failure>;
 }
 

@@ -1,10 +1,10 @@
-//! What the executables share: `agentgov`, and `agentgov-bench`, which measures and breaks the same stages.
+//! Library of the executables `agentgov` and `agentgov-bench`.
 //!
-//! - [`process`]: a command line's process, from its arguments to its exit code
-//! - [`cli`], [`commands`]: the product's command line, and what its commands do
-//! - [`context`]: where the stack is, and what the topology says
-//! - [`failure`]: how a command fails
-//! - [`print`], [`progress`]: output that escapes outside text; steps of long work
+//! - [`process`]: entry point, from arguments to exit code
+//! - [`cli`], [`commands`]: command line of the product and its commands
+//! - [`context`]: addresses of the stack, and the topology
+//! - [`failure`]: errors of commands
+//! - [`print`], [`progress`]: output with escaping of outside text; progress of long steps
 
 pub mod cli;
 pub mod commands;

@@ -1,5 +1,5 @@
-//! The note that a running `up` or `demo --keep` leaves, so that other commands find its stack without being told.
-//! It counts only while its writer holds it locked: a note of a stack that is gone misleads nobody.
+//! Note of a running `up` or `demo --keep`, from which other commands learn the addresses of its stack. The writer holds a
+//! lock on the file; an unlocked note belongs to a stack that has ended and is ignored.
 
 #[cfg(feature = "local-stack")]
 mod note;
@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use agentgov_connect::{Endpoints, Settings};
 
 #[cfg(feature = "local-stack")]
-pub use note::{Noted, note};
+pub use note::{NoteOutcome, write_note};
 
-/// The stack of the note, if there is one that counts.
-pub fn noted() -> Option<Endpoints> {
-    let path = path()?;
+/// Returns the stack of the note, if its writer still runs.
+pub fn read_note() -> Option<Endpoints> {
+    let path = note_path()?;
     let file = File::open(&path).ok()?;
     if file.try_lock_shared().is_ok() {
         return None;
@@ -23,12 +23,12 @@ pub fn noted() -> Option<Endpoints> {
     Settings::read(&|_| None, Some(&path)).ok()?.endpoints().ok()
 }
 
-/// `None` without a folder of this user's own: in a shared one, another user could leave a note.
-fn path() -> Option<PathBuf> {
-    path_in(&|name| std::env::var_os(name))
+/// Returns `None` without a private folder of this user: in a shared folder, another user could write the note.
+fn note_path() -> Option<PathBuf> {
+    note_path_in(&|name| std::env::var_os(name))
 }
 
-fn path_in(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn note_path_in(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let folder = |name| variable(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
     state.map(|state| state.join("agentgov/stack.json"))
@@ -39,9 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn note_is_never_in_a_folder_that_users_share() {
+    fn note_is_never_in_a_shared_folder() {
         let path = |set: &[(&str, &str)]| {
-            path_in(&|name| set.iter().find(|(of, _)| *of == name).map(|(_, value)| OsString::from(value)))
+            note_path_in(&|name| {
+                set.iter().find(|(of, _)| *of == name).map(|(_, value)| OsString::from(value))
+            })
         };
         let state = ("XDG_STATE_HOME", "/state");
         let home = ("HOME", "/home/me");

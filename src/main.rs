@@ -1,8 +1,8 @@
-//! The product's executable. What it does is in the library beside it and in the crates.
+//! The executable of the product.
 
 use std::process::ExitCode;
 
-/// A step makes many small values and drops them in the same order: measured, this costs a stage a tenth less than the
+/// A step allocates many small values and frees them in the same order. mimalloc makes a stage about 10 % cheaper than the
 /// system's allocator (ADR 0031).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

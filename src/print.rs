@@ -1,9 +1,9 @@
-//! Prints to stdout and stderr: the only module that does.
+//! Output to stdout and stderr; no other module prints.
 //!
-//! [`say!`] and [`note!`] escape every argument of a type that may hold outside text, so that no record, file or server
-//! can move the cursor, forge a line or hide text. Printed as they are: numbers, [`Text`], values that are [`style`]d or
-//! wrapped in one of the types of [`agentgov_schemas::escape`]. The format string takes no captured variables
-//! (`{name}`), which the macros could not escape: pass them as arguments.
+//! [`outln!`] and [`errln!`] escape every argument of a type that may hold outside text, so that no record, file or server
+//! can move the cursor, forge a line or hide text. Not escaped: numbers, [`Text`], and values that are [`style`]d or
+//! wrapped in a type of [`agentgov_schemas::escape`]. The format string must not capture variables (`{name}`), because the
+//! macros cannot escape them: pass them as arguments.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Display};
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 
 /// Prints a line to stdout. See [`self`].
 #[macro_export]
-macro_rules! say {
+macro_rules! outln {
     () => { $crate::print::stdout_line(&$crate::print::Text::default()) };
     ($format:literal $(, $argument:expr)* $(,)?) => {
         $crate::print::stdout_line(&$crate::print::text!($format $(, $argument)*))
@@ -30,19 +30,19 @@ macro_rules! say {
 
 /// Prints a line to stderr. See [`self`].
 #[macro_export]
-macro_rules! note {
+macro_rules! errln {
     ($format:literal $(, $argument:expr)* $(,)?) => {
         $crate::print::stderr_line(&$crate::print::text!($format $(, $argument)*))
     };
 }
 
-/// Formats a [`Text`], with the same rules as [`say!`].
+/// Formats a [`Text`], with the rules of [`outln!`].
 #[macro_export]
 macro_rules! text {
     ($format:literal $(, $argument:expr)* $(,)?) => {{
         #[allow(unused_imports, reason = "not needed where every argument is printable")]
         use $crate::print::Outside as _;
-        // `concat!` keeps the format string from capturing variables.
+        // `concat!` prevents the format string from capturing variables.
         $crate::print::Text::from_escaped(format!(
             concat!($format, "")
             $(, $crate::print::Argument(&$argument).printed())*
@@ -50,14 +50,14 @@ macro_rules! text {
     }};
 }
 
-pub use crate::{note, say, text};
+pub use crate::{errln, outln, text};
 
 /// Text whose outside parts are escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text(String);
 
 impl Text {
-    /// For [`text!`].
+    /// Wraps text that is already escaped; for [`text!`].
     pub fn from_escaped(text: String) -> Self {
         Self(text)
     }
@@ -68,12 +68,12 @@ impl Text {
         self.0.push('\n');
     }
 
-    /// Appends.
+    /// Appends text.
     pub fn push(&mut self, text: &Self) {
         self.0.push_str(&text.0);
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -114,27 +114,27 @@ impl<T: Display> From<StyledObject<Escaped<T>>> for Text {
     }
 }
 
-/// Styles a value, whose text is escaped.
+/// Styles a value and escapes its text.
 pub fn style<T: Display>(value: T) -> StyledObject<Escaped<T>> {
     console::style(Escaped(value))
 }
 
-/// Styles text that is escaped already.
+/// Styles text that is already escaped.
 pub fn style_text(text: Text) -> StyledObject<Text> {
     console::style(text)
 }
 
-/// Pads to a width, with the text on the left.
+/// Pads to a width, text on the left.
 pub fn left(text: impl Into<Text>, width: usize) -> Text {
     Text(pad_str(text.into().as_str(), width, Alignment::Left, None).into_owned())
 }
 
-/// Pads to a width, with the text on the right.
+/// Pads to a width, text on the right.
 pub fn right(text: impl Into<Text>, width: usize) -> Text {
     Text(pad_str(text.into().as_str(), width, Alignment::Right, None).into_owned())
 }
 
-/// Types whose text contains nothing that needs an escape.
+/// Types whose text never needs escaping.
 pub trait Printable: Display {}
 
 macro_rules! printable {
@@ -148,19 +148,19 @@ impl<T: AsRef<[u8]>> Printable for EscapedBytes<T> {}
 impl<T: Printable> Printable for StyledObject<T> {}
 impl<T: Printable + ?Sized> Printable for &T {}
 
-/// An argument of [`text!`]. Its inherent method takes precedence over that of [`Outside`].
+/// Argument of [`text!`]. Its inherent method takes precedence over that of [`Outside`].
 pub struct Argument<'a, T: ?Sized>(pub &'a T);
 
 impl<'a, T: Printable + ?Sized> Argument<'a, T> {
-    /// The value as it is.
+    /// Returns the value unchanged.
     pub fn printed(&self) -> &'a T {
         self.0
     }
 }
 
-/// Any other argument of [`text!`].
+/// Arguments of [`text!`] that may hold outside text.
 pub trait Outside {
-    /// The value, escaped.
+    /// Returns the value, escaped.
     fn printed(&self) -> impl Display;
 }
 
@@ -170,18 +170,18 @@ impl<T: Display + ?Sized> Outside for Argument<'_, T> {
     }
 }
 
-/// True once a result was printed as JSON.
+/// Set once a result was printed as JSON.
 static JSON_PRINTED: AtomicBool = AtomicBool::new(false);
 
-/// Prints a failure as JSON, unless a result was printed: a program reads one document.
+/// Prints a failure as JSON, unless a result was already printed: stdout must hold one JSON document.
 pub fn json_failure(failure: &Failure) {
     if !JSON_PRINTED.load(Ordering::Relaxed) {
-        // A failure to print it is that of stdout, which is reported.
+        // An error of stdout is reported by [`finish`].
         let _ = json(&failure.to_json());
     }
 }
 
-/// Prints a value as JSON, in which characters that act on a terminal are escapes of JSON.
+/// Prints a value as JSON and escapes characters that a terminal interprets.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(value).map_err(|e| Failure::new(ExitCode::Failed, e))?;
     JSON_PRINTED.store(true, Ordering::Relaxed);
@@ -197,7 +197,7 @@ pub fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Outside strings of JSON none of these characters occurs, except line feeds.
+/// Escapes characters that a terminal interprets. Outside of JSON strings only line feeds occur.
 pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -212,10 +212,10 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// The first error of stdout; nothing is written after it.
+/// First error of stdout; nothing is written after it.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
-/// Writes a line to stdout. An error is kept for [`finish`].
+/// Writes a line to stdout. [`finish`] returns the first error.
 pub fn stdout_line(line: &Text) {
     #[cfg(test)]
     if capture::line(line) {
@@ -224,7 +224,7 @@ pub fn stdout_line(line: &Text) {
     write_stdout(|out| writeln!(out, "{}", line.0));
 }
 
-/// Clears the screen, if stdout is a terminal.
+/// Clears the screen if stdout is a terminal.
 pub fn clear_screen() {
     let terminal = console::Term::stdout();
     if terminal.is_term() {
@@ -241,7 +241,7 @@ fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
     }
 }
 
-/// Writes a line to stderr. Nobody can be notified of an error there.
+/// Writes a line to stderr. Errors are ignored: there is no other channel to report them.
 #[allow(clippy::disallowed_methods, reason = "here stderr is written")]
 pub fn stderr_line(line: &Text) {
     #[cfg(test)]
@@ -251,14 +251,14 @@ pub fn stderr_line(line: &Text) {
     let _ = writeln!(io::stderr(), "{}", line.0);
 }
 
-/// Prints a panic: its message may quote a record.
+/// Prints a panic and escapes its message, which may quote a record.
 pub fn panicked(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let payload = panic.payload();
     let message = payload.downcast_ref::<&str>().copied();
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    note!(
+    errln!(
         "agentgov: thread `{}` panicked at {}: {}",
         thread.name().unwrap_or("without a name"),
         place,
@@ -266,29 +266,29 @@ pub fn panicked(panic: &PanicHookInfo<'_>) {
     );
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
-        note!("{}", EscapedLines(backtrace));
+        errln!("{}", EscapedLines(backtrace));
     }
 }
 
-/// Prints help, a version, or the usage that clap expected, and returns the exit code.
+/// Prints clap's help, version or usage error, and returns the exit code.
 pub fn clap(error: &clap::Error) -> ExitCode {
     let printed = error.print();
     let usage = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
     match printed {
         Err(e) if !error.use_stderr() && e.kind() != io::ErrorKind::BrokenPipe => {
-            note!("agentgov: standard output cannot be written: {}", e);
+            errln!("agentgov: standard output cannot be written: {}", e);
             ExitCode::Failed
         }
         _ => usage,
     }
 }
 
-/// True once stdout cannot be written: a command that would go on printing ends.
+/// Returns true once writing to stdout has failed, so that repeating commands can end.
 pub fn is_stdout_gone() -> bool {
     FAILED.get().is_some()
 }
 
-/// The outcome of all that was printed: an error unless it was written, or the reader closed its pipe, as `head` does.
+/// Returns the first error of stdout. A closed pipe, as with `head`, is not an error.
 pub fn finish() -> Result<(), Failure> {
     match FAILED.get() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -298,7 +298,7 @@ pub fn finish() -> Result<(), Failure> {
     }
 }
 
-/// Collects what a test's thread prints.
+/// Captures the output of a test's thread.
 #[cfg(test)]
 pub mod capture {
     use std::cell::RefCell;
@@ -327,7 +327,7 @@ pub mod capture {
     }
 }
 
-/// Tests that set the process's panic hook, or watch for panics, hold this.
+/// Held by tests that set the panic hook or watch for panics.
 #[cfg(test)]
 pub static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
@@ -336,26 +336,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_that_may_hold_outside_text_are_escaped() {
+    fn outside_text_in_arguments_is_escaped() {
         let hostile = "a\n\u{1b}[2Kb";
         let shown = r"a\u{a}\u{1b}[2Kb";
         let styled = console::style(hostile).red().force_styling(true);
         let io = io::Error::other(hostile);
         let printed = capture::lines(|| {
-            say!("{} {}", hostile, String::from(hostile));
-            say!("{:<3}|{}", &hostile, io);
-            say!("{}", text!("{}{}", hostile, 7));
-            note!("{}", left(hostile, 3));
+            outln!("{} {}", hostile, String::from(hostile));
+            outln!("{:<3}|{}", &hostile, io);
+            outln!("{}", text!("{}{}", hostile, 7));
+            errln!("{}", left(hostile, 3));
         });
         assert_eq!(printed, format!("{shown} {shown}\n{shown}|{shown}\n{shown}7\n{shown}\n"));
-        // Colours of ours pass; colours around outside text that nobody escaped are shown as text.
+        // Our own colour codes pass; colour codes around unescaped outside text are shown as text.
         assert!(text!("{}", styled).as_str().starts_with(r"\u{1b}[31m"));
         let red = text!("{}", style(hostile).red().force_styling(true));
         assert_eq!(red.as_str(), format!("\u{1b}[31m{shown}\u{1b}[0m"));
     }
 
     #[test]
-    fn a_panic_that_quotes_a_record_is_escaped() {
+    fn panic_message_is_escaped() {
         let _alone = HOOK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(panicked));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_value_and_loses_what_acts_on_a_terminal() {
+    fn json_keeps_its_value_without_terminal_escapes() {
         let hostile = "\u{9b}2K\u{202e}\u{e0041}\u{7f}\n\"";
         let value = serde_json::json!({ hostile: [hostile, 1] });
         let printed = capture::lines(|| json(&value).unwrap());

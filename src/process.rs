@@ -1,4 +1,4 @@
-//! A command line's process: parse, dispatch, print, exit.
+//! Entry point of the executables: parses the arguments, runs the command, prints failures, returns the exit code.
 
 use agentgov_schemas::bounds::STACK;
 use agentgov_service::ExitCode;
@@ -8,9 +8,9 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::{file_limit, print};
 
-/// A command line.
+/// Command line of an executable.
 pub trait CommandLine: Parser + 'static {
-    /// The options of every command.
+    /// Returns the options of every command.
     fn global(&self) -> &Global;
 
     /// Runs the command.
@@ -20,23 +20,23 @@ pub trait CommandLine: Parser + 'static {
     fn run(self) -> Result<ExitCode, Failure>;
 }
 
-/// Runs the process's command line, and returns what the process exits with.
+/// Runs the command line of this process and returns its exit code.
 pub fn main<C: CommandLine>() -> std::process::ExitCode {
     std::panic::set_hook(Box::new(print::panicked));
-    // The main thread's own stack is what the shell's limit says.
+    // The stack size of the main thread depends on the shell's limit.
     let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK);
-    let code = match thread.spawn(work::<C>) {
-        // The panic was printed where it arose.
+    let code = match thread.spawn(run_command_line::<C>) {
+        // The panic hook has already printed the panic.
         Ok(working) => working.join().unwrap_or(ExitCode::Panicked),
         Err(error) => {
-            print::note!("agentgov: expected to start a thread with a stack of {} bytes: {}", STACK, error);
+            print::errln!("agentgov: cannot start a thread with a stack of {} bytes: {}", STACK, error);
             ExitCode::Failed
         }
     };
     std::process::ExitCode::from(code as u8)
 }
 
-fn work<C: CommandLine>() -> ExitCode {
+fn run_command_line<C: CommandLine>() -> ExitCode {
     let command_line = match C::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => return print::clap(&error),
@@ -44,7 +44,7 @@ fn work<C: CommandLine>() -> ExitCode {
     let global = command_line.global();
     global.trace();
     if let Some(warning) = file_limit::raise() {
-        print::note!("agentgov: warning: {}", warning);
+        print::errln!("agentgov: warning: {}", warning);
     }
     let json = global.json;
     let done = command_line.run();
@@ -54,9 +54,9 @@ fn work<C: CommandLine>() -> ExitCode {
     match done.and_then(|code| print::finish().map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
-            print::note!("agentgov: {}", failure.message());
+            print::errln!("agentgov: {}", failure.message());
             if let Some(explanation) = file_limit::explain(failure.message().as_str()) {
-                print::note!("agentgov: {}", explanation);
+                print::errln!("agentgov: {}", explanation);
             }
             failure.code
         }

@@ -1,4 +1,4 @@
-//! Progress on a terminal as bars, elsewhere as plain lines: one as a step ends, and one every few seconds while it lasts.
+//! Progress of long steps: bars on a terminal, otherwise one line at the end of a step and one every few seconds during it.
 
 #[cfg(feature = "local-stack")]
 mod stack;
@@ -11,57 +11,57 @@ use std::time::{Duration, Instant};
 use agentgov_schemas::escape::escape;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::print::{Text, note, style, text};
+use crate::print::{Text, errln, style, text};
 
-/// Interval of the lines about a step that lasts, off a terminal.
+/// Interval of progress lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shows steps of long work, on stderr.
+/// Shows the progress of long steps on stderr.
 pub struct Progress {
     bars: MultiProgress,
     terminal: bool,
     quiet: bool,
-    running: Arc<Mutex<Running>>,
-    /// Dropped, it ends the thread that prints about steps that last.
+    running: Arc<Mutex<RunningSteps>>,
+    /// Ends the thread that prints progress lines when dropped.
     _lines: Option<Sender<()>>,
 }
 
-/// The steps that run.
+/// Steps in progress.
 #[derive(Default)]
-struct Running {
+struct RunningSteps {
     steps: BTreeMap<u64, RunningStep>,
     #[cfg(feature = "local-stack")]
     parts: BTreeMap<String, u64>,
     next: u64,
 }
 
-/// A step that runs.
+/// Step in progress.
 struct RunningStep {
     what: String,
     position: u64,
     total: Option<u64>,
     bytes: bool,
     began: Instant,
-    /// When a line about it was due last.
-    printed: Instant,
+    /// Time of the last progress line.
+    last_line: Instant,
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// `quiet`: for a program, so nothing at all.
+    /// Creates the progress display. `quiet` prints nothing, for JSON output.
     pub fn new(quiet: bool) -> Self {
         let terminal = console::user_attended_stderr();
         let running = Arc::default();
-        let lines = if quiet || terminal { None } else { print_lines(&running) };
+        let lines = if quiet || terminal { None } else { spawn_line_printer(&running) };
         Self { bars: MultiProgress::new(), terminal, quiet, running, _lines: lines }
     }
 
-    /// Begins a step without a known length.
+    /// Begins a step of unknown length.
     pub fn step(&self, what: impl Into<String>) -> Step<'_> {
         self.begin(what.into(), None)
     }
 
-    /// Begins a step of `total` things.
+    /// Begins a step of `total` units.
     pub fn counted(&self, what: impl Into<String>, total: u64) -> Step<'_> {
         self.begin(what.into(), Some(total))
     }
@@ -76,7 +76,7 @@ impl Progress {
         let id = running.next;
         running.next += 1;
         let step =
-            RunningStep { what: what.to_owned(), position: 0, total, bytes, began, printed: began, bar };
+            RunningStep { what: what.to_owned(), position: 0, total, bytes, began, last_line: began, bar };
         running.steps.insert(id, step);
         id
     }
@@ -115,29 +115,29 @@ impl Progress {
         if self.terminal {
             let _ = self.bars.println(text.as_str());
         } else {
-            note!("{}", text);
+            errln!("{}", text);
         }
     }
 }
 
-/// Starts the thread that prints about steps that last. Without one there are fewer lines.
-fn print_lines(running: &Arc<Mutex<Running>>) -> Option<Sender<()>> {
+/// Starts the thread that prints progress lines. If the thread cannot be started, only final lines are printed.
+fn spawn_line_printer(running: &Arc<Mutex<RunningSteps>>) -> Option<Sender<()>> {
     let (sender, ended) = mpsc::channel();
     let running = Arc::clone(running);
     let print = move || {
         while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
             let due = lock(&running).due(Instant::now());
-            due.iter().for_each(|line| note!("{}", line));
+            due.iter().for_each(|line| errln!("{}", line));
         }
     };
     std::thread::Builder::new().name("progress".to_owned()).spawn(print).ok().map(|_| sender)
 }
 
-fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+fn lock(running: &Mutex<RunningSteps>) -> MutexGuard<'_, RunningSteps> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Running {
+impl RunningSteps {
     fn at(&mut self, id: u64, position: u64, total: Option<u64>) {
         let Some(step) = self.steps.get_mut(&id) else { return };
         step.position = position;
@@ -150,14 +150,14 @@ impl Running {
         }
     }
 
-    /// A line about each step that has had none for [`LINE_INTERVAL`].
+    /// Returns a line for each step whose last line is older than [`LINE_INTERVAL`].
     fn due(&mut self, now: Instant) -> Vec<Text> {
-        let due = |step: &&mut RunningStep| now.saturating_duration_since(step.printed) >= LINE_INTERVAL;
+        let due = |step: &&mut RunningStep| now.saturating_duration_since(step.last_line) >= LINE_INTERVAL;
         self.steps
             .values_mut()
             .filter(due)
             .map(|step| {
-                step.printed = now;
+                step.last_line = now;
                 step.line(now)
             })
             .collect()
@@ -177,7 +177,7 @@ impl RunningStep {
     }
 }
 
-/// A step that has begun. Dropped without [`Step::done`], it failed.
+/// Step in progress. Dropping it without [`Step::done`] marks it as failed.
 pub struct Step<'p> {
     what: String,
     id: u64,
@@ -185,12 +185,12 @@ pub struct Step<'p> {
 }
 
 impl Step<'_> {
-    /// Says how far it is.
+    /// Updates the position.
     pub fn at(&self, position: u64, total: u64) {
         lock(&self.progress.running).at(self.id, position, Some(total));
     }
 
-    /// Ends it, with what came of it.
+    /// Ends the step and prints its outcome.
     pub fn done(self, outcome: impl AsRef<str>) {
         self.progress.remove(self.id);
         self.progress.line(&text!("{} {}: {}", style("✓").green(), self.what, style(outcome.as_ref()).dim()));
@@ -211,13 +211,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_lasts_has_a_line_every_few_seconds() {
+    fn long_step_prints_a_line_at_each_interval() {
         let progress = Progress::new(true);
         let (step, other) = (progress.counted("publishing", 10), progress.step("waiting\n"));
         let download =
             Event::Downloading { part: Part::Broker, what: "it".to_owned(), bytes: Some(9_000_000) };
-        progress.stack(&download);
-        progress.stack(&Event::Downloaded { part: Part::Broker, bytes: 2_000_000 });
+        progress.show_stack_event(&download);
+        progress.show_stack_event(&Event::Downloaded { part: Part::Broker, bytes: 2_000_000 });
         step.at(4, 12);
         let began = Instant::now();
         let lines = |seconds| {
@@ -235,7 +235,7 @@ mod tests {
         step.done("done");
         drop(other);
         assert_eq!(lines(12), ["  … downloading it: 2 MB of 9 MB, 12 s so far"]);
-        progress.stack(&Event::Installed { part: Part::Broker });
+        progress.show_stack_event(&Event::Installed { part: Part::Broker });
         assert!(lines(60).is_empty());
     }
 }

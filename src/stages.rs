@@ -1,4 +1,4 @@
-//! The stages by name, each running in a thread of this process.
+//! Stages of the pipeline, each in a thread of this process.
 
 #[cfg(feature = "local-stack")]
 mod wait;
@@ -17,18 +17,18 @@ use agentgov_service::{ExitCode, Health, StageError, Stop};
 
 use crate::failure::Failure;
 
-/// Stages that run.
-pub struct Running {
+/// Stages in progress.
+pub struct RunningStages {
     stop: Stop,
-    /// Of all threads of this process, until the stages have ended.
+    /// Watches all threads of this process for panics until the stages have ended.
     panics: Watch,
     stages: Vec<(Health, JoinHandle<Result<(), Failure>>)>,
-    /// Why a stage ended by itself: the first of them.
-    first: Arc<Mutex<Option<Failure>>>,
+    /// Failure of the first stage that ended by itself.
+    first_failure: Arc<Mutex<Option<Failure>>>,
 }
 
-impl Running {
-    /// Starts stages; `all` is every stage of the topology. Nothing is started if one name is wrong.
+impl RunningStages {
+    /// Starts stages; `all` selects every stage of the topology. If a name is unknown, nothing is started.
     pub fn start(
         names: &[String],
         endpoints: &Endpoints,
@@ -45,7 +45,7 @@ impl Running {
         }
         let stop = Stop::default();
         let panics = Watch::new(stop.clone());
-        let first = Arc::<Mutex<Option<Failure>>>::default();
+        let first_failure = Arc::<Mutex<Option<Failure>>>::default();
         let mut stages = Vec::new();
         for name in names {
             let health = Health::new(name.as_str());
@@ -59,19 +59,19 @@ impl Running {
             };
             let thread = std::thread::Builder::new()
                 .name(name.clone())
-                // The evaluator compiles what was pushed.
+                // The evaluator compiles pushed bundles, which needs a large stack.
                 .stack_size(STACK)
                 .spawn({
-                    let (stop, first) = (stop.clone(), Arc::clone(&first));
+                    let (stop, first_failure) = (stop.clone(), Arc::clone(&first_failure));
                     move || {
                         let ended = run(config).map_err(Failure::from);
                         if let Err(failure) = &ended {
-                            first
+                            first_failure
                                 .lock()
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .get_or_insert_with(|| failure.clone());
                         }
-                        // One stage's end is the process's: half a pipeline that looks alive helps nobody.
+                        // If one stage ends, the process ends: a partial pipeline must not look alive.
                         stop.ask();
                         ended
                     }
@@ -79,20 +79,20 @@ impl Running {
                 .map_err(|e| Failure::new(ExitCode::Failed, format!("starting a thread for {name}: {e}")))?;
             stages.push((health, thread));
         }
-        Ok(Self { stop, panics, stages, first })
+        Ok(Self { stop, panics, stages, first_failure })
     }
 
-    /// To ask the stages to end.
+    /// Returns the shutdown signal of the stages.
     pub fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    /// What each stage says of itself, from now on.
+    /// Returns the health handles of the stages.
     pub fn healths(&self) -> Vec<Health> {
         self.stages.iter().map(|(health, _)| health.clone()).collect()
     }
 
-    /// Waits until all have ended: the first error counts.
+    /// Waits until all stages have ended and returns the first failure.
     pub fn join(mut self) -> Result<(), Failure> {
         self.join_all()
     }
@@ -107,8 +107,9 @@ impl Running {
                 first = ended;
             }
         }
-        // Whichever thread panicked, or stage ended by itself: that is why the others ended.
-        match (self.panics.panic(), self.first.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+        // The panic or the first failed stage caused the others to end.
+        match (self.panics.panic(), self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take())
+        {
             (Some(panic), _) => Err(panic.into()),
             (None, Some(failure)) => Err(failure),
             (None, None) => first,
@@ -116,7 +117,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningStages {
     fn drop(&mut self) {
         self.stop.ask();
         if !self.stages.is_empty()
@@ -148,6 +149,6 @@ fn run(config: processor::Config) -> Result<(), StageError> {
             health: config.health,
             accept_gap: config.accept_gap,
         }),
-        other => Err(StageError::Config(format!("topology: `{other}` is no stage of this build"))),
+        other => Err(StageError::Config(format!("topology: this build has no stage `{other}`"))),
     }
 }

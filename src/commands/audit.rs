@@ -1,4 +1,4 @@
-//! `agentgov audit …`: is the log whole?
+//! `agentgov audit …`: compares the log with the topics.
 
 use agentgov_audit::{Finding, Kind, Report, completeness};
 use agentgov_service::ExitCode;
@@ -6,11 +6,11 @@ use agentgov_service::ExitCode;
 use crate::cli::{AuditCommand, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say, style};
+use crate::print::{json, outln, style};
 use crate::progress::Progress;
 
-/// Partitions or intervals of a finding that are printed.
-const SHOWN: usize = 12;
+/// Maximum number of partitions or intervals printed per finding.
+const MAX_SHOWN: usize = 12;
 
 /// Runs `audit …`.
 ///
@@ -26,21 +26,21 @@ pub fn audit(command: &AuditCommand, global: &Global) -> Result<ExitCode, Failur
     if global.json {
         json(&report)?;
     } else {
-        tell(&report);
+        print_report(&report);
     }
     Ok(if report.findings.is_empty() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-/// Prints what an audit looked at, and each kind of finding.
-pub fn tell(report: &Report) {
-    say!(
+/// Prints the size of the audit and each kind of finding.
+pub fn print_report(report: &Report) {
+    outln!(
         "{} records in the topics, {} rows in the tables, {} offsets skipped, {} records not yet reached by the sink",
         report.records,
         report.rows,
         report.skipped,
         report.pending
     );
-    say!(
+    outln!(
         "{} judged actions ({} sent again), {} answers not yet given by the stages, {} sources ({} closed)",
         report.judged,
         report.sent_again,
@@ -49,7 +49,7 @@ pub fn tell(report: &Report) {
         report.closed_sources
     );
     if report.held_back > 0 {
-        say!(
+        outln!(
             "{} offsets are behind an open transaction, where no stage reads: `agentgov status` names the partition",
             report.held_back
         );
@@ -57,34 +57,34 @@ pub fn tell(report: &Report) {
     for kind in Kind::ALL {
         let name = kind.as_str();
         match report.of(kind) {
-            None => say!("  {} {:<17} 0", style("✓").green(), name),
+            None => outln!("  {} {:<17} 0", style("✓").green(), name),
             Some(finding) => {
-                say!("  {} {:<17} {}, first {}", style("✗").red(), name, finding.count, finding.first);
-                details(finding);
-                say!("      {}", kind.meaning());
+                outln!("  {} {:<17} {}, first {}", style("✗").red(), name, finding.count, finding.first);
+                print_details(finding);
+                outln!("      {}", kind.meaning());
             }
         }
     }
     let found = report.findings.iter().map(|finding| finding.kind);
     if !report.findings.is_empty() && found.into_iter().all(Kind::is_of_producers) {
-        say!("The pipeline lost, doubled and changed nothing. The producers must be fixed.");
+        outln!("The pipeline lost, doubled and changed nothing. The producers must be fixed.");
     }
 }
 
-/// Prints where else than at its first place something was found.
-fn details(finding: &Finding) {
+/// Prints the partitions and intervals of a finding beyond its first occurrence.
+fn print_details(finding: &Finding) {
     if finding.by_partition.len() > 1 {
         let counts =
-            finding.by_partition.iter().take(SHOWN).map(|(partition, n)| format!("{partition}: {n}"));
-        let more = finding.by_partition.len().saturating_sub(SHOWN);
-        say!("      by partition: {}{}", counts.collect::<Vec<_>>().join(", "), and_more(more as u64));
+            finding.by_partition.iter().take(MAX_SHOWN).map(|(partition, n)| format!("{partition}: {n}"));
+        let more = finding.by_partition.len().saturating_sub(MAX_SHOWN);
+        outln!("      by partition: {}{}", counts.collect::<Vec<_>>().join(", "), and_more(more as u64));
     }
     if let Some((_, others)) = finding.intervals.split_first()
         && !others.is_empty()
     {
-        let shown = others.iter().take(SHOWN).map(ToString::to_string);
-        let more = (others.len().saturating_sub(SHOWN) as u64).saturating_add(finding.more_intervals);
-        say!("      then {}{}", shown.collect::<Vec<_>>().join("; "), and_more(more));
+        let shown = others.iter().take(MAX_SHOWN).map(ToString::to_string);
+        let more = (others.len().saturating_sub(MAX_SHOWN) as u64).saturating_add(finding.more_intervals);
+        outln!("      then {}{}", shown.collect::<Vec<_>>().join("; "), and_more(more));
     }
 }
 

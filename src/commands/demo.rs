@@ -1,4 +1,4 @@
-//! `agentgov demo`: recorded agent runs through everything, and a report.
+//! `agentgov demo`: sends recorded agent runs through the pipeline and prints a report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::{import, up};
 use crate::cli::{Demo, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{Text, json, note, say, text};
+use crate::print::{Text, errln, json, outln, text};
 use crate::progress::Progress;
 
 pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
-    // Everything that can be wrong with what was asked is found before anything starts.
+    // Invalid arguments and files are reported before anything starts.
     let topology = context::topology(global)?;
     let options = ImportOptions {
         tenant_id: pipeline::TENANT.to_owned(),
@@ -42,16 +42,16 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     if args.input.is_some()
         && let Some(warning) = unknown_tools(&import)?
     {
-        note!("{}", warning);
+        errln!("{}", warning);
     }
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
     let pipeline = Pipeline::start(topology, None, false, global, &progress)?;
-    let flowing = Instant::now();
+    let publishing_began = Instant::now();
     let import = import::publish(import, &pipeline.endpoints, &pipeline.topology, &progress)?;
 
-    // The source's closing event is one more.
+    // One more for the event that closes the source.
     let events = import.summary().events + 1;
     let source = import.source_id();
     let reader =
@@ -63,11 +63,11 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         step.at(done, total);
         Ok(now.is_complete(events))
     })?;
-    let took = flowing.elapsed();
-    step.done(format!("all done {:.1} s after the first was published", took.as_secs_f64()));
+    let pipeline_time = publishing_began.elapsed();
+    step.done(format!("all done {:.1} s after the first was published", pipeline_time.as_secs_f64()));
 
     let mut violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
-    // Of one call, in the order in which the bundle states its policies.
+    // Sorts the violations of a call by the position of their policies in the bundle.
     let place =
         |violation: &Violation| pipeline.bundle.policy(&violation.policy).map(|p| (p.file.clone(), p.line));
     for same_call in violations.chunk_by_mut(|a, b| a.session_id == b.session_id && a.call == b.call) {
@@ -77,7 +77,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         Some(file) => context::write(file, &tab_separated(&violations)),
         None => Ok(()),
     };
-    // The log of a stack that somebody else runs may be large: `audit completeness` is theirs to call.
+    // The log of an external stack may be large; its owner can run `audit completeness`.
     let audit = if pipeline.is_ours() {
         let step = progress.step("comparing topics and tables");
         let audit = completeness(&pipeline.topology, &pipeline.endpoints).or_exit(ExitCode::TryAgain)?;
@@ -94,27 +94,28 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
         violations,
         bundle: pipeline.bundle.name().to_owned(),
         policies: pipeline.bundle.policies().filter_map(|policy| super::report::Rule::of(policy)).collect(),
-        pipeline_ms: took.as_millis(),
+        pipeline_ms: pipeline_time.as_millis(),
         total_ms: began.elapsed().as_millis(),
     };
     if global.json {
         json(&report.to_json())?;
     } else {
-        say!("{}", report.to_text(args.keep));
+        outln!("{}", report.to_text(args.keep));
     }
-    // The report is not lost with the file.
+    // The report is printed even if the file could not be written.
     written?;
     if args.keep {
-        up::stay(pipeline, global.json)?;
+        up::serve_until_shutdown(pipeline, global.json)?;
     } else {
         pipeline.stop()?;
     }
     Ok(ExitCode::Done)
 }
 
-/// Names the called tools that the example's bundle has no entry for: its rules are about others.
+/// Returns a warning that names the called tools without an entry in the example's bundle, since none of its rules apply to
+/// them.
 fn unknown_tools(import: &Import<'_>) -> Result<Option<Text>, Failure> {
-    const NAMED: usize = 10;
+    const MAX_NAMED: usize = 10;
     let bundle = pipeline::compiled_bundle()?;
     let known: BTreeSet<&str> = bundle.tools().names().collect();
     let (mut tools, mut unknown) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
@@ -131,12 +132,12 @@ fn unknown_tools(import: &Import<'_>) -> Result<Option<Text>, Failure> {
     if unknown.is_empty() {
         return Ok(None);
     }
-    let mut names: Vec<Text> = unknown.keys().take(NAMED).map(Text::from).collect();
-    if unknown.len() > NAMED {
-        names.push(text!("and {} more", unknown.len() - NAMED));
+    let mut names: Vec<Text> = unknown.keys().take(MAX_NAMED).map(Text::from).collect();
+    if unknown.len() > MAX_NAMED {
+        names.push(text!("and {} more", unknown.len() - MAX_NAMED));
     }
     Ok(Some(text!(
-        "note: bundle `{}` has no entry for {} of the {} tools that these runs call, in {} calls: {}. No rule is about them; \
+        "note: bundle `{}` has no entry for {} of the {} tools that these runs call, in {} calls: {}. No rule applies to them; \
          a call without a grant is denied. Your own tools need a bundle of your own: docs/policies.md",
         bundle.name(),
         unknown.len(),
@@ -146,7 +147,7 @@ fn unknown_tools(import: &Import<'_>) -> Result<Option<Text>, Failure> {
     )))
 }
 
-/// One line a violation, sorted as the report has them: session, call, tool, policy. Every value is escaped, so that it
+/// Formats violations in the report's order, one line each: session, call, tool, policy. Every value is escaped, so that it
 /// contains no tab and no line break.
 pub fn tab_separated(violations: &[Violation]) -> String {
     let mut text = String::from("session\tcall\ttool\tpolicy\n");

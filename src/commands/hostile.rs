@@ -1,5 +1,5 @@
-//! Whatever records, files and servers say, each command prints the lines that it prints of harmless text, and no
-//! character that acts on a terminal or hides.
+//! Tests that commands escape text of records, files and servers: they print the same number of lines for hostile text as
+//! for harmless text, and no character that a terminal interprets or hides.
 
 use std::collections::BTreeMap;
 
@@ -22,25 +22,25 @@ use agentgov_status::{
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
 
-use super::registry::Listed;
+use super::registry::RegistryEntries;
 use super::report::Report;
 use crate::failure::Failure;
-use crate::print::{Text, capture, json, note, say};
+use crate::print::{Text, capture, errln, json, outln};
 
-/// What each command prints, by its name, where outside text is `text`.
-fn prints(text: &str) -> Vec<(&'static str, String)> {
+/// Returns the output of each command, by command name, with `text` in place of all outside text.
+fn outputs(text: &str) -> Vec<(&'static str, String)> {
     let own = || text.to_owned();
     vec![
-        ("session show", capture::lines(|| story(text))),
-        ("registry list", capture::lines(|| super::registry::tell(&listed(text)))),
-        ("demo", capture::lines(|| say!("{}", report(text).to_text(true)))),
-        ("demo, ended", capture::lines(|| say!("{}", report(text).to_text(false)))),
+        ("session show", capture::lines(|| print_session(text))),
+        ("registry list", capture::lines(|| super::registry::print_entries(&registry_entries(text)))),
+        ("demo", capture::lines(|| outln!("{}", report(text).to_text(true)))),
+        ("demo, ended", capture::lines(|| outln!("{}", report(text).to_text(false)))),
         ("demo --violations", super::demo::tab_separated(&[violation(text), violation(text)])),
-        ("status", capture::lines(|| super::status::tell(&status(text)))),
-        ("audit completeness", capture::lines(|| super::audit::tell(&audit(text)))),
-        ("policy test", capture::lines(|| say!("{}", EscapedLines(tests(text))))),
-        ("topology plan", capture::lines(|| say!("{}", EscapedLines(plan(text))))),
-        ("up", capture::lines(|| say!("{}", super::up::export("AGENTGOV_KAFKA", text)))),
+        ("status", capture::lines(|| super::status::print_status(&status(text)))),
+        ("audit completeness", capture::lines(|| super::audit::print_report(&audit(text)))),
+        ("policy test", capture::lines(|| outln!("{}", EscapedLines(tests(text))))),
+        ("topology plan", capture::lines(|| outln!("{}", EscapedLines(plan(text))))),
+        ("up", capture::lines(|| outln!("{}", super::up::export("AGENTGOV_KAFKA", text)))),
         ("a failure", failure(&Failure::new(ExitCode::Failed, text))),
         ("problems", failure(&Failure::all(ExitCode::Config, "problems:", [problem(text), problem(text)]))),
         ("topology apply", failure(&Failure::report(ExitCode::Failed, ApplyError::Refused(plan(text))))),
@@ -50,10 +50,10 @@ fn prints(text: &str) -> Vec<(&'static str, String)> {
 }
 
 fn failure(failure: &Failure) -> String {
-    capture::lines(|| note!("agentgov: {}", failure.message()))
+    capture::lines(|| errln!("agentgov: {}", failure.message()))
 }
 
-fn story(text: &str) {
+fn print_session(text: &str) {
     let own = || text.to_owned();
     let found = Found {
         tenant_id: own(),
@@ -97,10 +97,10 @@ fn story(text: &str) {
         bundle_digest: own(),
         findings: vec![own()],
     };
-    super::session::tell(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
+    super::session::print_session(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
 }
 
-fn listed(text: &str) -> Listed {
+fn registry_entries(text: &str) -> RegistryEntries {
     let own = || text.to_owned();
     let unreadable = || vec![UnreadableRecord { offset: 3, reason: own() }];
     let agent = Agent {
@@ -126,7 +126,7 @@ fn listed(text: &str) -> Listed {
         policies: vec![own()],
         pushed_by: own(),
     };
-    Listed {
+    RegistryEntries {
         agents: Listing { entries: vec![agent], unreadable: unreadable() },
         tools: Listing { entries: vec![tool], unreadable: unreadable() },
         bundles: Listing { entries: vec![bundle], unreadable: unreadable() },
@@ -219,14 +219,14 @@ fn plan(text: &str) -> Plan {
     }
 }
 
-/// Lines of which each quotes `text`, to the importer.
+/// Returns the importer's messages for lines that each quote `text`.
 fn imported(text: &str) -> String {
     let lines = [
         serde_json::json!({ "task_id": { "x": text }, "trial": text, "messages": text }),
         serde_json::json!({ "task_id": text, "trial": 0, "messages": [{ "role": text, "content": 1 }] }),
     ];
     let bad = lines.map(|line| line.to_string()).join("\n");
-    // What is noted of a run that is imported.
+    // A run that is imported with notes.
     let good =
         serde_json::json!({ "messages": [{ "role": "user", "content": [{ "type": text }], (text): [1] }] });
     let options = ImportOptions {
@@ -336,10 +336,10 @@ fn hostile() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn no_command_prints_outside_text_that_acts_or_forges_a_line(text in hostile()) {
+    fn commands_escape_outside_text(text in hostile()) {
         console::set_colors_enabled(false);
         let lines = |printed: &str| printed.matches('\n').count();
-        for ((command, harmless), (_, printed)) in prints("x").into_iter().zip(prints(&text)) {
+        for ((command, harmless), (_, printed)) in outputs("x").into_iter().zip(outputs(&text)) {
             let separator = |c| c == '\n' || (c == '\t' && command == "demo --violations");
             prop_assert!(!printed.contains(|c| !separator(c) && is_escaped(c)), "{}: {:?}", command, printed);
             prop_assert_eq!(lines(&printed), lines(&harmless), "{}: {}", command, printed);
@@ -350,7 +350,7 @@ proptest! {
 }
 
 #[test]
-fn a_suggested_command_is_quoted_and_never_an_option() {
+fn suggested_command_is_quoted_and_never_an_option() {
     let suggested = |label: &str, id: &str| {
         let mut report = report("x");
         report.violations =

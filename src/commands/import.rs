@@ -1,4 +1,4 @@
-//! `agentgov import FORMAT FILE`: recorded agent runs as events.
+//! `agentgov import FORMAT FILE`: publishes recorded agent runs as events.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use agentgov_service::ExitCode;
 use crate::cli::{self, Format, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{self, Text, json, say};
+use crate::print::{self, Text, json, outln};
 use crate::progress::Progress;
 
-/// Most places of left out runs that a person is shown.
-const SHOWN: usize = 20;
+/// Maximum number of skipped runs whose lines are printed.
+const MAX_SHOWN_LINES: usize = 20;
 
 pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> {
     let start_time = args.start_time.as_deref().map(parse_start_time).transpose().or_exit(ExitCode::Usage)?;
@@ -45,13 +45,13 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
     let Summary { sessions, events, tool_calls, .. } = import.summary();
     let left_out: Vec<String> = import.left_out().iter().map(ToString::to_string).collect();
     if global.json {
-        let told = serde_json::json!({
+        let result = serde_json::json!({
             "sessions": sessions, "events": events, "tool_calls": tool_calls, "source_id": import.source_id(),
             "left_out": left_out, "notes": import.notes().lines(),
         });
-        json(&told)?;
+        json(&result)?;
     } else {
-        say!(
+        outln!(
             "published {} events of {} sessions ({} tool calls) as source {}",
             events,
             sessions,
@@ -59,55 +59,55 @@ pub fn import(args: &cli::Import, global: &Global) -> Result<ExitCode, Failure> 
             import.source_id()
         );
         if !left_out.is_empty() {
-            say!("left out {} runs, which begin on {}", left_out.len(), lines(&left_out));
+            outln!("skipped {} runs, which begin on {}", left_out.len(), first_lines(&left_out));
         }
     }
     Ok(ExitCode::Done)
 }
 
-/// A file to import, or standard input.
+/// Opens a file to import, or standard input.
 pub fn open(file: &Path) -> Result<Input<'static>, Failure> {
     Input::open(file).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", file.display())))
 }
 
-/// Checks a whole file of recorded runs. Says on stderr what is wrong with those that are left out, and what of the others
-/// is not imported.
+/// Parses and checks a whole file of recorded runs. Prints to stderr the errors of skipped runs and the content of other
+/// runs that is not imported.
 pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, Failure> {
     let import = chat_completions::read(input, options).map_err(unreadable)?;
     for note in notes(&import) {
-        print::note!("agentgov: {}", note);
+        print::errln!("agentgov: {}", note);
     }
-    say_left_out(import.problems());
+    report_skipped(import.problems());
     Ok(import)
 }
 
-/// What of the runs is not imported, a line each.
+/// Formats the notes about content that is not imported, one line each.
 pub fn notes(import: &Import<'_>) -> Vec<Text> {
     import.notes().lines().iter().map(|note| print::text!("{}: {}", import.file(), note)).collect()
 }
 
-fn say_left_out(problems: &Problems) {
+fn report_skipped(problems: &Problems) {
     if !problems.is_empty() {
-        let left_out = problems_as("runs that cannot be read are left out:", problems);
-        print::note!("agentgov: {}", left_out.message());
+        let left_out = failure_of("skipped runs that cannot be read:", problems);
+        print::errln!("agentgov: {}", left_out.message());
     }
 }
 
-fn problems_as(what: &str, problems: &Problems) -> Failure {
+fn failure_of(what: &str, problems: &Problems) -> Failure {
     Failure::all(ExitCode::Config, what, problems.lines())
 }
 
 fn unreadable(error: ImportError) -> Failure {
     match error {
         ImportError::Problems(problems) => {
-            problems_as("nothing was published, since the file has errors:", &problems)
+            failure_of("nothing was published; the file has errors:", &problems)
         }
         error => Failure::new(ExitCode::Failed, format!("nothing was published: {error}")),
     }
 }
 
-/// Publishes an import; when it returns, every event is durable. Runs that the topic would not take are left out, or nothing
-/// is published, as the import's options say. Returns what was published.
+/// Publishes an import. Every event is durable when the function returns. Runs that the topic rejects are skipped, or
+/// nothing is published, depending on the import's options. Returns the runs that were published.
 pub fn publish<'b>(
     mut import: Import<'b>,
     endpoints: &Endpoints,
@@ -125,12 +125,12 @@ pub fn publish<'b>(
                 return Ok(import);
             }
             Err(PublishError::Refused(refused)) if import.options().skip_bad && refused.rest.sessions > 0 => {
-                say_left_out(&refused.problems);
+                report_skipped(&refused.problems);
                 import = import.without(refused);
             }
             Err(PublishError::Refused(refused)) => {
-                let what = "nothing was published, since the topic would not take some events:";
-                return Err(problems_as(what, &refused.problems));
+                let what = "nothing was published; the topic does not accept some events:";
+                return Err(failure_of(what, &refused.problems));
             }
             Err(PublishError::Import(error)) => return Err(Failure::new(ExitCode::Failed, error)),
             Err(error) if error.is_permanent() => return Err(Failure::new(ExitCode::Config, error)),
@@ -165,9 +165,9 @@ fn recorder(
     })
 }
 
-/// The first places, and how many more there are.
-fn lines(places: &[String]) -> String {
-    let shown: Vec<&str> = places.iter().take(SHOWN).map(String::as_str).collect();
+/// Formats the first lines and the number of further ones.
+fn first_lines(places: &[String]) -> String {
+    let shown: Vec<&str> = places.iter().take(MAX_SHOWN_LINES).map(String::as_str).collect();
     let more = match places.len() - shown.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -175,7 +175,7 @@ fn lines(places: &[String]) -> String {
     format!("lines {}{more}", shown.join(", "))
 }
 
-/// This machine's clock.
+/// Returns the current time of this machine's clock.
 pub fn now() -> Micros {
     Micros(jiff::Timestamp::now().as_microsecond())
 }

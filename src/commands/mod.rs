@@ -1,4 +1,4 @@
-//! One file a command: it fetches what it needs, calls the crate that does the work, and prints.
+//! Commands, one file each. A command reads its inputs, calls the crate that does the work, and prints.
 
 pub mod audit;
 #[cfg(feature = "local-stack")]

@@ -1,15 +1,15 @@
-//! A whole pipeline on a stack: the topology applied, the airline's registry and bundle pushed, every stage running.
+//! A pipeline on a local stack: topology applied, the example's registry and bundle pushed, every stage running.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, Stop};
-use agentgov_testenv::{Addresses, BackendKind, Options, TestEnv};
+use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
 use super::{policy, registry};
@@ -17,32 +17,32 @@ use crate::cli::Global;
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
-use crate::stages::Running;
+use crate::stages::RunningStages;
 
-/// The example that the demo shows, part of the binary so that it needs nothing else.
+/// The example of the demo, embedded so that the executable needs no other files.
 static AIRLINE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/airline");
 
-/// The tenant and agent that the example registers.
+/// Tenant that the example registers.
 pub const TENANT: &str = "airline";
-/// See [`TENANT`].
+/// Agent that the example registers.
 pub const AGENT: &str = "airline-service";
-/// Where the example's bundle judges.
+/// Environment in which the example's bundle is active.
 pub const ENVIRONMENT: &str = "demo";
 
-/// A stack on which stages can run: the topology applied, the airline's registry and bundle pushed.
+/// A stack that is ready for stages: topology applied, the example's registry and bundle pushed.
 pub struct Stack {
-    /// Where it is.
+    /// Addresses and logins of the stack.
     pub endpoints: Endpoints,
-    /// Its map.
+    /// Topology of the pipeline.
     pub topology: Arc<Topology>,
-    /// The bundle that judges.
+    /// The pushed bundle.
     pub bundle: Bundle,
-    /// What runs it.
+    /// Handle of the running stack.
     pub env: TestEnv,
 }
 
 impl Stack {
-    /// Starts it. Without a `backend` the environment chooses.
+    /// Starts a stack. Without `backend`, the environment selects one.
     pub fn start(
         topology: Arc<Topology>,
         data: Option<PathBuf>,
@@ -52,25 +52,25 @@ impl Stack {
     ) -> Result<Self, Failure> {
         let helper = std::env::current_exe().or_exit(ExitCode::Failed)?;
         let listener = Arc::clone(progress);
-        let mut options = Options::new(helper).progress(move |event| listener.stack(&event));
+        let mut options = Options::new(helper).progress(move |event| listener.show_stack_event(&event));
         options.data_dir.clone_from(&data);
         options.backend = backend;
-        options.given = given(global);
+        options.given = given_addresses(global);
         let env = TestEnv::start(options).or_report(ExitCode::TryAgain)?;
         if let (Some(data), BackendKind::External) = (data, env.backend()) {
             return Err(Failure::new(
                 ExitCode::Usage,
                 format!(
-                    "--data {} is for a stack that is started here, and AGENTGOV_KAFKA and its like, AGENTGOV_STACK or AGENTGOV_BACKEND \
-                     name one that runs already; unset them, or leave --data out",
+                    "expected a local stack for --data {}, found the address of an external one; unset AGENTGOV_KAFKA, \
+                     AGENTGOV_SCHEMA_REGISTRY, AGENTGOV_CLICKHOUSE, AGENTGOV_STACK and AGENTGOV_BACKEND, or omit --data",
                     data.display()
                 ),
             ));
         }
         let endpoints = match env.backend() {
-            // Only its owner knows how to log in.
+            // Logins of an external stack come from the settings only.
             BackendKind::External => context::endpoints(global)?,
-            BackendKind::Docker | BackendKind::Native => endpoints_of(env.addresses()),
+            BackendKind::Docker | BackendKind::Native => env.addresses().into(),
         };
 
         let step = progress.step("applying the topology");
@@ -97,8 +97,8 @@ impl Stack {
     }
 }
 
-/// Addresses that options of the command line or their variables name.
-fn given(global: &Global) -> BTreeMap<&'static str, String> {
+/// Returns the addresses that command-line options or their variables set.
+fn given_addresses(global: &Global) -> BTreeMap<&'static str, String> {
     let stack = global.stack.as_ref().map(|path| path.display().to_string());
     let named = [
         ("AGENTGOV_KAFKA", global.kafka.clone()),
@@ -111,19 +111,19 @@ fn given(global: &Global) -> BTreeMap<&'static str, String> {
 
 /// A running pipeline.
 pub struct Pipeline {
-    /// Where its stack is.
+    /// Addresses and logins of the stack.
     pub endpoints: Endpoints,
-    /// Its map.
+    /// Topology of the pipeline.
     pub topology: Arc<Topology>,
-    /// The bundle that judges.
+    /// The pushed bundle.
     pub bundle: Bundle,
-    // In the order in which they are to end: the stages before what they stand on.
-    running: Running,
+    // Declared in shutdown order: the stages before the stack.
+    running: RunningStages,
     env: TestEnv,
 }
 
 impl Pipeline {
-    /// Starts everything. `stop` is asked by a signal; the start itself ends early then.
+    /// Starts the stack and every stage, and waits until the stages are ready.
     pub fn start(
         topology: Arc<Topology>,
         data: Option<PathBuf>,
@@ -134,7 +134,7 @@ impl Pipeline {
         let Stack { endpoints, topology, bundle, env } =
             Stack::start(topology, data, None, global, progress)?;
         let step = progress.step("starting the stages");
-        let running = Running::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
+        let running = RunningStages::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
         let pipeline = Self { endpoints, topology, bundle, running, env };
         pipeline.wait("the stages to be ready", Duration::from_secs(60), |running| {
             Ok(running.health().iter().all(|stage| stage.not_ready.is_empty()))
@@ -144,17 +144,17 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// To ask the stages to end.
+    /// Returns the signal that shuts the stages down.
     pub fn stop_handle(&self) -> Stop {
         self.running.stop().clone()
     }
 
-    /// True of a stack that this process started.
+    /// Returns true if this process started the stack.
     pub fn is_ours(&self) -> bool {
         self.env.backend() != BackendKind::External
     }
 
-    /// Where the parts' logs are; empty for a stack that somebody else runs.
+    /// Returns the folder of the parts' logs; empty for an external stack.
     pub fn logs(&self) -> &std::path::Path {
         self.env.logs()
     }
@@ -164,12 +164,12 @@ impl Pipeline {
         &self,
         what: &str,
         within: Duration,
-        met: impl FnMut(&Running) -> Result<bool, Failure>,
+        met: impl FnMut(&RunningStages) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         self.running.wait(what, within, met)
     }
 
-    /// Ends stages, then the stack.
+    /// Shuts the stages down, then the stack.
     pub fn stop(self) -> Result<(), Failure> {
         self.running.stop().ask();
         let stages = self.running.join();
@@ -177,7 +177,7 @@ impl Pipeline {
         stages.and(stack)
     }
 
-    /// Waits until the stages end, because one failed or because [`Self::stop_handle`] was asked; then ends the stack.
+    /// Waits until the stages end, after a failure or after [`Self::stop_handle`] was triggered, then stops the stack.
     pub fn join(self) -> Result<(), Failure> {
         let stages = self.running.join();
         let stack = self.env.stop().or_report(ExitCode::Failed);
@@ -185,39 +185,27 @@ impl Pipeline {
     }
 }
 
-/// Where a stack of testenv is, in the words of those who use it.
-fn endpoints_of(addresses: &Addresses) -> Endpoints {
-    Endpoints {
-        kafka: KafkaEndpoint::at(addresses.kafka.clone()),
-        registry: RegistryEndpoint::at(addresses.registry.clone()),
-        clickhouse: ClickHouseEndpoint {
-            url: addresses.clickhouse.clone(),
-            user: addresses.clickhouse_user.clone(),
-            password: Secret::new(addresses.clickhouse_password.clone()),
-            database: addresses.clickhouse_database.clone(),
-            ..ClickHouseEndpoint::default()
-        },
-    }
-}
-
-/// The sample runs.
+/// Returns the example's recorded runs.
 pub fn sample_runs() -> Result<&'static [u8], Failure> {
     text("runs.jsonl").map(str::as_bytes)
 }
 
 fn text(path: &str) -> Result<&'static str, Failure> {
     AIRLINE.get_file(path).and_then(include_dir::File::contents_utf8).ok_or_else(|| {
-        Failure::new(ExitCode::Failed, format!("examples/airline/{path} is missing from this build"))
+        let message = format!(
+            "expected examples/airline/{path} in this build, found none: build it from a complete source tree"
+        );
+        Failure::new(ExitCode::Failed, message)
     })
 }
 
-/// The example's bundle, compiled.
+/// Compiles the example's bundle.
 pub fn compiled_bundle() -> Result<Bundle, Failure> {
     Bundle::compile(&bundle_files())
         .map_err(|problems| Failure::all(ExitCode::Config, "the example's bundle has errors:", problems))
 }
 
-/// The example's bundle.
+/// Returns the files of the example's bundle.
 pub fn bundle_files() -> BundleFiles {
     fn add(dir: &Dir<'_>, files: &mut std::collections::BTreeMap<String, Vec<u8>>) {
         for file in dir.files() {

@@ -1,4 +1,4 @@
-//! `agentgov policy …`: bundles.
+//! `agentgov policy …`: checks, tests and pushes bundles.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use agentgov_service::ExitCode;
 use crate::cli::{Global, PolicyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, note, say, style};
+use crate::print::{errln, json, outln, style};
 
 /// Runs `policy …`.
 ///
@@ -24,7 +24,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
     match command {
         PolicyCommand::Check { bundle, write } => {
             let mut files = read(bundle)?;
-            // The mistakes of a tools.yaml that gives no schema are reported below, with all others.
+            // If tools.yaml is too broken to generate a schema, the check below reports its errors with all others.
             if *write && let Ok(schema) = generated_schema(&files) {
                 context::write(&bundle.join(SCHEMA_FILE), &schema)?;
                 files.0.insert(SCHEMA_FILE.to_owned(), schema.into_bytes());
@@ -33,12 +33,12 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             show_warnings(bundle, &checked.warnings);
             let compiled = match checked.bundle {
                 Some(compiled) if checked.problems.is_empty() => compiled,
-                _ => return Err(wrong(bundle, &checked.problems)),
+                _ => return Err(failure_of(bundle, &checked.problems)),
             };
             if global.json {
                 json(&serde_json::json!({ "bundle": summary(&compiled, &checked.warnings) }))?;
             } else {
-                say!("ok: {}", describe(&compiled));
+                outln!("ok: {}", describe(&compiled));
             }
             Ok(ExitCode::Done)
         }
@@ -53,7 +53,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                     "tests": report,
                 }))?;
             } else {
-                tell(&compiled, &report);
+                print_results(&compiled, &report);
             }
             Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
         }
@@ -62,7 +62,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             let compiled = compile(bundle, &files)?;
             let report = testing::run(&compiled, &files);
             if !global.json {
-                tell(&compiled, &report);
+                print_results(&compiled, &report);
             }
             let outcome = if report.passed() {
                 let (endpoints, topology) = (context::endpoints(global)?, context::topology(global)?);
@@ -71,11 +71,11 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                 None
             };
             let (word, line) = match outcome {
-                Some(BundleOutcome::Pushed) => ("pushed", "pushed: it judges from now on"),
+                Some(BundleOutcome::Pushed) => ("pushed", "pushed: active from now on"),
                 Some(BundleOutcome::AlreadyActive) => {
-                    ("already_active", "it is active already: nothing was pushed")
+                    ("already_active", "nothing was pushed: the bundle is already active")
                 }
-                None => ("tests_failed", "nothing was pushed"),
+                None => ("tests_failed", "nothing was pushed: a test failed"),
             };
             if global.json {
                 json(&serde_json::json!({
@@ -85,14 +85,14 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                     "outcome": word,
                 }))?;
             } else {
-                say!("{}", line);
+                outln!("{}", line);
             }
             Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
         }
     }
 }
 
-/// Pushes a compiled bundle: from then on it judges its environments.
+/// Pushes a compiled bundle, which then becomes active in its environments.
 pub fn push(
     bundle: &Bundle,
     files: &BundleFiles,
@@ -107,13 +107,13 @@ pub fn push(
         environments: bundle.environments(),
         digest: bundle.digest(),
         policies: &policies,
-        pushed_by: &pusher(),
+        pushed_by: &current_user(),
     };
     push_bundle(RegistryContext { endpoints, topology }, push).or_exit(ExitCode::Failed)
 }
 
-/// Who pushes, as the machine knows them: for the history, not for access.
-pub fn pusher() -> String {
+/// Returns the user name of this session. It is for the history, not for access control.
+pub fn current_user() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
 }
 
@@ -123,27 +123,27 @@ fn read(folder: &Path) -> Result<BundleFiles, Failure> {
 }
 
 fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
-    let bundle = Bundle::compile(files).map(Arc::new).map_err(|problems| wrong(folder, &problems))?;
+    let bundle = Bundle::compile(files).map(Arc::new).map_err(|problems| failure_of(folder, &problems))?;
     show_warnings(folder, bundle.warnings());
     Ok(bundle)
 }
 
 fn show_warnings(folder: &Path, warnings: &[Problem]) {
     for warning in warnings {
-        note!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
+        errln!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
     }
 }
 
-fn wrong(folder: &Path, problems: &[Problem]) -> Failure {
+fn failure_of(folder: &Path, problems: &[Problem]) -> Failure {
     let placed = problems.iter().map(|problem| format!("{}/{problem}", folder.display()));
     Failure::all(ExitCode::Config, "the bundle has errors:", placed)
 }
 
-/// Prints the outcome of a bundle's tests.
-fn tell(bundle: &Bundle, report: &testing::Report) {
-    say!("{}", EscapedLines(report));
+/// Prints the results of a bundle's tests.
+fn print_results(bundle: &Bundle, report: &testing::Report) {
+    outln!("{}", EscapedLines(report));
     if report.passed() {
-        say!("{} {}", style("ok:").green(), describe(bundle));
+        outln!("{} {}", style("ok:").green(), describe(bundle));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `agentgov registry …`: agents and tools.
+//! `agentgov registry …`: pushes and lists agents and tools.
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
@@ -8,11 +8,11 @@ use agentgov_registry::{
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 
-use super::policy::pusher;
+use super::policy::current_user;
 use crate::cli::{Global, RegistryCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, note, say};
+use crate::print::{errln, json, outln};
 
 pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
@@ -27,7 +27,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
                 json(&serde_json::json!({ "agents": keys(agents), "tools": keys(tools) }))?;
             } else {
                 for (what, PushSummary { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
-                    say!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
+                    outln!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
                 }
             }
         }
@@ -36,10 +36,10 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
     Ok(ExitCode::Done)
 }
 
-/// Checks a registry.yaml; every error is named with its place.
+/// Parses and checks a registry.yaml. Reports every error with its line.
 pub fn parse(file: &str, text: &str) -> Result<RegistryFile, Failure> {
     RegistryFile::parse(file, text).map_err(|problems| {
-        Failure::all(ExitCode::Config, "nothing was pushed, since the file has errors:", problems)
+        Failure::all(ExitCode::Config, "nothing was pushed; the file has errors:", problems)
     })
 }
 
@@ -50,35 +50,35 @@ pub fn push(
     topology: &Topology,
 ) -> Result<[PushSummary; 2], Failure> {
     let context = RegistryContext { endpoints, topology };
-    let who = pusher();
-    let agents = push_agents(context, &entries.agents, &who).or_exit(ExitCode::TryAgain)?;
-    let tools = push_tools(context, &entries.tools, &who).or_exit(ExitCode::TryAgain)?;
+    let user = current_user();
+    let agents = push_agents(context, &entries.agents, &user).or_exit(ExitCode::TryAgain)?;
+    let tools = push_tools(context, &entries.tools, &user).or_exit(ExitCode::TryAgain)?;
     Ok([agents, tools])
 }
 
 fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(), Failure> {
     let context = RegistryContext { endpoints, topology };
-    let listed = Listed {
+    let entries = RegistryEntries {
         agents: list_agents(context).or_exit(ExitCode::TryAgain)?,
         tools: list_tools(context).or_exit(ExitCode::TryAgain)?,
         bundles: list_bundles(context).or_exit(ExitCode::TryAgain)?,
     };
     if as_json {
-        let Listed { agents, tools, bundles } = &listed;
+        let RegistryEntries { agents, tools, bundles } = &entries;
         json(&serde_json::json!({
             "agents": agents.entries,
             "tools": tools.entries,
             "bundles": bundles.entries,
-            "unreadable": listed.unreadable().collect::<Vec<_>>(),
+            "unreadable": entries.unreadable().collect::<Vec<_>>(),
         }))?;
     } else {
-        tell(&listed);
+        print_entries(&entries);
     }
     Ok(())
 }
 
-/// The entries of the registry.
-pub struct Listed {
+/// Entries of the agent registry.
+pub struct RegistryEntries {
     /// Agents.
     pub agents: Listing<Agent>,
     /// Tools.
@@ -87,18 +87,18 @@ pub struct Listed {
     pub bundles: Listing<BundleEntry>,
 }
 
-impl Listed {
+impl RegistryEntries {
     fn unreadable(&self) -> impl Iterator<Item = &UnreadableRecord> {
         self.agents.unreadable.iter().chain(&self.tools.unreadable).chain(&self.bundles.unreadable)
     }
 }
 
-/// Prints the entries of the registry.
-pub fn tell(listed: &Listed) {
-    let Listed { agents, tools, bundles } = listed;
-    say!("agents");
+/// Prints the entries of the agent registry.
+pub fn print_entries(entries: &RegistryEntries) {
+    let RegistryEntries { agents, tools, bundles } = entries;
+    outln!("agents");
     for agent in &agents.entries {
-        say!(
+        outln!(
             "  {:<32} {:<10} {:<24} {}",
             agent.key(),
             agent.state.as_str(),
@@ -106,13 +106,13 @@ pub fn tell(listed: &Listed) {
             agent.roles.join(", ")
         );
     }
-    say!("tools");
+    outln!("tools");
     for tool in &tools.entries {
-        say!("  {:<44} {:<12} {}", tool.key(), tool.effect.as_str(), tool.owner);
+        outln!("  {:<44} {:<12} {}", tool.key(), tool.effect.as_str(), tool.owner);
     }
-    say!("bundles");
+    outln!("bundles");
     for bundle in &bundles.entries {
-        say!(
+        outln!(
             "  {:<24} {:<10} {} at offset {} for {}",
             bundle.name,
             bundle.version,
@@ -121,7 +121,7 @@ pub fn tell(listed: &Listed) {
             bundle.environments.join(", ")
         );
     }
-    for record in listed.unreadable() {
-        note!("unreadable: offset {}: {}", record.offset, record.reason);
+    for record in entries.unreadable() {
+        errln!("unreadable: offset {}: {}", record.offset, record.reason);
     }
 }

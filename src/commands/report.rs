@@ -1,4 +1,4 @@
-//! The demo's report: what came in, what was found, where, how quickly, and where to look next.
+//! Report of the demo: input, violations, sessions, audit, latency and next steps.
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,36 @@ use serde_json::{Value, json};
 
 use crate::print::{Text, left, right, style, style_text, text};
 
-/// Appends a line to a [`Text`], with the same rules as [`say!`].
+/// Appends a formatted line to a [`Text`], with the rules of [`outln!`].
 macro_rules! append {
     ($text:expr, $format:literal $(, $argument:expr)* $(,)?) => {
         $text.push_line(&text!($format $(, $argument)*))
     };
 }
 
-/// What the demo found.
+/// Results of the demo.
 pub struct Report {
-    /// What comparing topics and tables found; `None` if it was not asked.
+    /// Result of the audit; `None` if it did not run.
     pub audit: Option<agentgov_audit::Report>,
-    /// The file of recorded runs.
+    /// Name of the file of recorded runs.
     pub input: String,
-    /// What is in the log.
+    /// Counts of the log.
     pub counts: Counts,
-    /// How quickly verdicts and alerts came.
+    /// Latency of verdicts and alerts.
     pub latency: Latency,
-    /// Every violation, read back from ClickHouse.
+    /// Violations, read from ClickHouse.
     pub violations: Vec<Violation>,
-    /// The bundle that judged.
+    /// Name of the bundle.
     pub bundle: String,
-    /// Its rules.
+    /// Rules of the bundle.
     pub policies: Vec<Rule>,
-    /// From the first event's publishing to the last alert's row, in milliseconds.
+    /// Milliseconds from the first published event to the last row.
     pub pipeline_ms: u128,
-    /// The whole demo so far, in milliseconds.
+    /// Milliseconds of the whole demo so far.
     pub total_ms: u128,
 }
 
-/// A rule, for the report.
+/// Rule of the bundle, as the report shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
     policy: String,
@@ -51,7 +51,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Of a policy that forbids; `None` of a grant.
+    /// Returns the rule of a `forbid` policy; `None` for a grant.
     pub fn of(policy: &Policy) -> Option<Self> {
         let Kind::Rule { severity, .. } = policy.kind else { return None };
         let title = policy.title.clone().unwrap_or_default();
@@ -59,12 +59,12 @@ impl Rule {
     }
 }
 
-/// Sessions shown one by one; the rest is counted.
-const SESSIONS_SHOWN: usize = 12;
+/// Maximum number of sessions listed; further ones are counted.
+const MAX_SHOWN_SESSIONS: usize = 12;
 const WIDTH: usize = 100;
 
 impl Report {
-    /// For a program.
+    /// Formats the report as JSON.
     pub fn to_json(&self) -> Value {
         let by_policy: Vec<Value> = self
             .policies
@@ -89,40 +89,40 @@ impl Report {
         })
     }
 
-    /// For a person. `kept` says whether the stack is still there to look around in.
+    /// Formats the report as text. `kept`: the stack stays up after the report.
     pub fn to_text(&self, kept: bool) -> Text {
         let mut text = Text::default();
-        self.head(&mut text);
-        self.came_in(&mut text);
-        self.found(&mut text);
-        self.sessions(&mut text);
-        self.whole(&mut text);
-        self.how_quickly(&mut text);
-        self.next(&mut text, kept);
+        self.push_title(&mut text);
+        self.push_input(&mut text);
+        self.push_violations(&mut text);
+        self.push_sessions(&mut text);
+        self.push_audit(&mut text);
+        self.push_latency(&mut text);
+        self.push_next_steps(&mut text, kept);
         text
     }
 
-    fn head(&self, out: &mut Text) {
+    fn push_title(&self, out: &mut Text) {
         let title = text!(" agentgov · {} ", self.input);
         let rule = "━".repeat(WIDTH.saturating_sub(measure_text_width(title.as_str()) + 3));
         append!(out, "\n{}{}{}", style("━━━").cyan(), style_text(title).bold(), style(rule).cyan());
     }
 
-    fn came_in(&self, out: &mut Text) {
+    fn push_input(&self, out: &mut Text) {
         let c = &self.counts;
-        heading(out, "What came in");
+        push_heading(out, "What came in");
         append!(
             out,
             "  {} sessions · {} events · {} tool calls, each judged by bundle `{}`",
-            number(c.sessions),
-            number(c.events),
-            number(c.tool_calls),
+            with_thousands(c.sessions),
+            with_thousands(c.events),
+            with_thousands(c.tool_calls),
             self.bundle
         );
         append!(
             out,
             "  {} rows in the log: every event {}{}",
-            number(c.rows),
+            with_thousands(c.rows),
             if c.rows == c.events {
                 "exactly once".to_owned()
             } else {
@@ -141,39 +141,39 @@ impl Report {
         let mut legend = Vec::new();
         for (name, n, colour) in &shares {
             if *n > 0 {
-                let cells = "█".repeat(share(*n, total, 60).max(1));
+                let cells = "█".repeat(bar_cells(*n, total, 60).max(1));
                 bar.push(&text!("{}", colour.apply_to(Escaped(cells))));
-                legend.push(text!("{} {}", colour.apply_to(Escaped(number(*n))), name));
+                legend.push(text!("{} {}", colour.apply_to(Escaped(with_thousands(*n))), name));
             }
         }
         append!(out, "  {}  {}", bar, Text::join(&legend, " · "));
         if c.without_grant > 0 {
-            append!(out, "  {} of them denied since no grant allows them", number(c.without_grant));
+            append!(out, "  {} of them denied since no grant allows them", with_thousands(c.without_grant));
         }
     }
 
-    fn whole(&self, out: &mut Text) {
+    fn push_audit(&self, out: &mut Text) {
         let Some(audit) = &self.audit else { return };
-        heading(out, "Is the log whole?");
+        push_heading(out, "Is the log whole?");
         append!(
             out,
             "  {} records of the topics compared with {} rows of the tables, by a reader of its own",
-            number(audit.records),
-            number(audit.rows)
+            with_thousands(audit.records),
+            with_thousands(audit.rows)
         );
         let mut line = Text::default();
         for kind in agentgov_audit::Kind::ALL {
             let n = audit.count(kind);
-            let told = format!("{} {n}", kind.as_str());
-            line.push(&text!("  {}", if n == 0 { style(told).green() } else { style(told).red().bold() }));
+            let count = format!("{} {n}", kind.as_str());
+            line.push(&text!("  {}", if n == 0 { style(count).green() } else { style(count).red().bold() }));
         }
         out.push_line(&line);
     }
 
-    fn found(&self, out: &mut Text) {
+    fn push_violations(&self, out: &mut Text) {
         let sessions: std::collections::BTreeSet<_> = self.violations.iter().map(|v| &v.session_id).collect();
         let alerted = self.violations.iter().filter(|v| v.alerted).count();
-        heading(out, "What was found");
+        push_heading(out, "What was found");
         append!(
             out,
             "  {} violations in {} sessions; {}",
@@ -201,23 +201,23 @@ impl Report {
             append!(
                 out,
                 "  {}  {} {} {}",
-                left(severity(rule.severity).apply_to(Escaped(rule.severity)), 8),
+                left(severity_style(rule.severity).apply_to(Escaped(rule.severity)), 8),
                 left(style(&rule.policy).bold(), name_width),
-                right(number(*n), 5),
-                severity(rule.severity).apply_to(Escaped("▇".repeat(share(*n, most, 16).max(1))))
+                right(with_thousands(*n), 5),
+                severity_style(rule.severity).apply_to(Escaped("▇".repeat(bar_cells(*n, most, 16).max(1))))
             );
             if !rule.title.is_empty() {
                 append!(out, "            {}", style(&rule.title).dim());
             }
         }
-        let silent: Vec<&str> =
+        let not_violated: Vec<&str> =
             rules.iter().filter(|(_, n)| *n == 0).map(|(rule, _)| rule.policy.as_str()).collect();
-        if !silent.is_empty() {
-            append!(out, "  {}", style(format!("not violated: {}", silent.join(", "))).dim());
+        if !not_violated.is_empty() {
+            append!(out, "  {}", style(format!("not violated: {}", not_violated.join(", "))).dim());
         }
     }
 
-    fn sessions(&self, out: &mut Text) {
+    fn push_sessions(&self, out: &mut Text) {
         if self.violations.is_empty() {
             return;
         }
@@ -229,8 +229,8 @@ impl Report {
             }
         }
         sessions.sort_by_key(|(_, list)| std::cmp::Reverse(list.len()));
-        heading(out, "Where");
-        for (_, list) in sessions.iter().take(SESSIONS_SHOWN) {
+        push_heading(out, "Where");
+        for (_, list) in sessions.iter().take(MAX_SHOWN_SESSIONS) {
             let label = list.first().map_or("", |v| v.session.as_str());
             for (i, v) in list.iter().enumerate() {
                 let shown = style(if i == 0 { label } else { "" }).cyan().bold();
@@ -238,20 +238,20 @@ impl Report {
                     "  {} {} {}",
                     left(shown, 8),
                     left(text!("call {:>2} {}", v.call, v.tool), 38),
-                    severity(&v.severity).apply_to(Escaped(&v.policy))
+                    severity_style(&v.severity).apply_to(Escaped(&v.policy))
                 );
-                // Cut behind what was escaped, so that no part of an escape sequence remains.
+                // Truncates after escaping, so that no incomplete escape sequence remains.
                 append!(out, "{}", Text::from_escaped(truncate_str(line.as_str(), WIDTH, "…").into_owned()));
             }
         }
-        if let Some(more) = sessions.len().checked_sub(SESSIONS_SHOWN).filter(|more| *more > 0) {
+        if let Some(more) = sessions.len().checked_sub(MAX_SHOWN_SESSIONS).filter(|more| *more > 0) {
             append!(out, "  {}", style(format!("… and {more} sessions more")).dim());
         }
     }
 
-    fn how_quickly(&self, out: &mut Text) {
+    fn push_latency(&self, out: &mut Text) {
         let l = &self.latency;
-        heading(out, "How quickly");
+        push_heading(out, "How quickly");
         append!(out, "  event → verdict  {}", within(l.verdict_p50, l.verdict_p99));
         append!(out, "  event → alert    {}", within(l.alert_p50, l.alert_p99));
         append!(
@@ -266,12 +266,12 @@ impl Report {
         );
     }
 
-    fn next(&self, out: &mut Text, kept: bool) {
-        heading(out, "Where to look next");
+    fn push_next_steps(&self, out: &mut Text, kept: bool) {
+        push_heading(out, "Where to look next");
         let session = self
             .violations
             .first()
-            .map_or_else(|| Text::from("ID"), |v| shell_session(&v.session, &v.session_id));
+            .map_or_else(|| Text::from("ID"), |v| session_argument(&v.session, &v.session_id));
         if kept {
             append!(
                 out,
@@ -297,21 +297,21 @@ impl Report {
     }
 }
 
-/// How a shell command names a session: by its label, unless nobody could check what the shell makes of that.
-fn shell_session(label: &str, id: &str) -> Text {
+/// Returns the shell argument that names a session: the label if it can be quoted safely, otherwise the id.
+fn session_argument(label: &str, id: &str) -> Text {
     let quoted = |name| shell_word(name).map(|word| (name, word));
     let (name, word) = [label, id].into_iter().find_map(quoted).unwrap_or(("ID", "ID".into()));
-    // Otherwise an option.
+    // Keeps a label that begins with `-` from being parsed as an option.
     let separator = if name.starts_with('-') { "-- " } else { "" };
     Text::from_escaped(format!("{separator}{word}"))
 }
 
-fn heading(out: &mut Text, text: &str) {
+fn push_heading(out: &mut Text, text: &str) {
     append!(out, "");
     append!(out, "{}", style(text).bold().cyan());
 }
 
-fn severity(name: &str) -> Style {
+fn severity_style(name: &str) -> Style {
     match Severity::by_name(name) {
         Some(Severity::Critical) => Style::new().red().bold(),
         Some(Severity::High) => Style::new().red(),
@@ -320,13 +320,13 @@ fn severity(name: &str) -> Style {
     }
 }
 
-/// `part` of `whole`, in cells of a bar of `width`.
-fn share(part: u64, whole: u64, width: u64) -> usize {
+/// Returns the number of bar cells, of `width`, for `part` of `whole`.
+fn bar_cells(part: u64, whole: u64, width: u64) -> usize {
     usize::try_from((part * width).checked_div(whole).unwrap_or(0)).unwrap_or(0)
 }
 
-/// With a comma between thousands.
-fn number(n: u64) -> String {
+/// Formats a number with commas between thousands.
+fn with_thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -341,7 +341,7 @@ fn number(n: u64) -> String {
 fn within(p50: Option<f64>, p99: Option<f64>) -> String {
     match p50.zip(p99) {
         Some((p50, p99)) => format!("half within {}, 99 of 100 within {}", millis(p50), millis(p99)),
-        None => "nothing was measured: there is none".to_owned(),
+        None => "not measured".to_owned(),
     }
 }
 
@@ -354,15 +354,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_measured_is_no_measurement_of_0() {
+    fn latency_without_measurement_is_not_shown_as_0() {
         assert_eq!(within(Some(0.4), Some(1200.0)), "half within 0 ms, 99 of 100 within 1.2 s");
-        assert_eq!(within(None, None), "nothing was measured: there is none");
+        assert_eq!(within(None, None), "not measured");
     }
 
     #[test]
-    fn numbers_are_grouped() {
+    fn numbers_have_commas_between_thousands() {
         for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(number(n), text);
+            assert_eq!(with_thousands(n), text);
         }
     }
 }

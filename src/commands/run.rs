@@ -1,4 +1,4 @@
-//! `agentgov run STAGE…`: stages until asked to stop.
+//! `agentgov run STAGE…`: runs stages until a shutdown signal.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use agentgov_service::{ExitCode, Metrics, Serving, lag};
 use crate::cli::{Global, Listen, Run};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{self, say};
-use crate::stages::Running;
+use crate::print::{self, outln};
+use crate::stages::RunningStages;
 
 pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
     let endpoints = context::endpoints(global)?;
-    // Before the stages: what they tell earlier is not counted.
+    // Before the stages start, since earlier metrics are lost.
     let metrics = args.listen.as_ref().map(|_| Metrics::start()).transpose()?;
-    let running = Running::start(&args.stages, &endpoints, &topology, args.accept_gap)?;
+    let running = RunningStages::start(&args.stages, &endpoints, &topology, args.accept_gap)?;
     let stop = running.stop().clone();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
     let serving = match args.listen.as_ref().zip(metrics) {
@@ -33,11 +33,11 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     ended.map(|()| ExitCode::Done)
 }
 
-/// Health and metrics of the stages, and how far their groups are behind.
+/// Serves health and metrics of the stages, and starts the lag watchers of their groups.
 fn serve(
     listen: &Listen,
     metrics: Metrics,
-    running: &Running,
+    running: &RunningStages,
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
     json: bool,
@@ -48,7 +48,7 @@ fn serve(
         let stage = health.snapshot().stage;
         let group = topology.stage(&stage).or_exit(ExitCode::Config)?.group.value.clone();
         let places = lag::places(topology, &stage).or_exit(ExitCode::Config)?;
-        // It ends when the stages are asked to; nobody waits for it.
+        // The watcher ends with the shutdown signal; nothing waits for it.
         let _watch = lag::watch(endpoints.kafka.clone(), health, group, places, stop.clone())
             .or_exit(ExitCode::Failed)?;
     }
@@ -56,7 +56,7 @@ fn serve(
     if json {
         print::json_line(&serde_json::json!({ "listening": url }))?;
     } else {
-        say!("health and metrics on {}", url);
+        outln!("health and metrics on {}", url);
     }
     Ok(serving)
 }

@@ -1,4 +1,4 @@
-//! `agentgov session show`: one session's story.
+//! `agentgov session show`: prints a session event by event.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::cli::{Global, SessionCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{Text, json, say, style, text};
+use crate::print::{Text, json, outln, style, text};
 use crate::progress::Progress;
 
-/// How much of a payload is shown.
-const SHOWN: usize = 400;
-/// More bytes than that many characters have.
-const MOST: usize = 4 * (SHOWN + 1);
+/// Maximum number of characters shown of a payload.
+const MAX_SHOWN_CHARS: usize = 400;
+/// Upper bound of the UTF-8 bytes of [`MAX_SHOWN_CHARS`] characters.
+const MAX_SHOWN_BYTES: usize = 4 * (MAX_SHOWN_CHARS + 1);
 
 pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Failure> {
     let SessionCommand::Show { session, tenant } = command;
@@ -37,7 +37,7 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
         }
         [one] => one,
         several => {
-            // As words of a shell, where they can be such.
+            // Quoted for a shell where that is possible.
             let word =
                 |text: &str| shell_word(text).map_or_else(|| format!("{text:?}"), |word| word.into_owned());
             let lines =
@@ -53,15 +53,15 @@ pub fn session(command: &SessionCommand, global: &Global) -> Result<ExitCode, Fa
     let bundles = bundles(&reader, &entries)?;
     drop(step);
     if global.json {
-        let story = serde_json::json!({ "session": chosen, "entries": entries });
-        json(&story)?;
+        let result = serde_json::json!({ "session": chosen, "entries": entries });
+        json(&result)?;
     } else {
-        tell(chosen, &entries, &bundles);
+        print_session(chosen, &entries, &bundles);
     }
     Ok(ExitCode::Done)
 }
 
-/// The bundles that judged in the session, by digest, as the log keeps them.
+/// Returns the bundles of the session's verdicts by digest, from the log.
 fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bundle>, Failure> {
     let mut bundles = BTreeMap::new();
     for verdict in entries.iter().filter_map(|entry| entry.verdict.as_ref()) {
@@ -70,7 +70,7 @@ fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bun
             continue;
         }
         let files = reader.bundle_files(digest).or_exit(ExitCode::TryAgain)?;
-        // One that this build cannot compile any more: the story is told without its text.
+        // If this build cannot compile a bundle, the session is printed without policy texts.
         if let Ok(bundle) = Bundle::compile(&BundleFiles(files)) {
             bundles.insert(digest.clone(), bundle);
         }
@@ -78,34 +78,34 @@ fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bun
     Ok(bundles)
 }
 
-/// Prints a session's story.
-pub fn tell(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
+/// Prints a session.
+pub fn print_session(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
     let name = if session.session_label.is_empty() { &session.session_id } else { &session.session_label };
-    say!("{} {}", style("session").cyan(), style(name).bold());
-    say!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
+    outln!("{} {}", style("session").cyan(), style(name).bold());
+    outln!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
     if !session.actor_id.is_empty() {
-        say!("  on behalf of {}", session.actor_id);
+        outln!("  on behalf of {}", session.actor_id);
     }
     let mut agent = session.agent_id.as_str();
     for Entry { event, verdict } in entries {
-        say!();
-        tell_event(event);
+        outln!();
+        print_event(event);
         if event.agent_id != agent {
-            say!("  agent {}", style(&event.agent_id).bold());
+            outln!("  agent {}", style(&event.agent_id).bold());
             agent = &event.agent_id;
         }
         if let Some(verdict) = verdict {
-            tell_verdict(verdict, bundles.get(&verdict.bundle_digest));
+            print_verdict(verdict, bundles.get(&verdict.bundle_digest));
         }
     }
 }
 
-fn tell_event(event: &Event) {
+fn print_event(event: &Event) {
     let at = jiff::Timestamp::from_microsecond(event.occurred_at)
         .map_or_else(|_| format!("{} µs", event.occurred_at), |time| time.to_string());
     let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
     let source = format!("{}#{}", event.source_id, event.source_sequence);
-    say!(
+    outln!(
         "{}  {}  {}  {}",
         style(at).dim(),
         style(&event.event_type).bold(),
@@ -114,68 +114,69 @@ fn tell_event(event: &Event) {
     );
     let who = if event.role.is_empty() { String::new() } else { format!("{}: ", event.role) };
     if !event.text.is_empty() {
-        say!("  {}{}", who, shorten(&event.text));
+        outln!("  {}{}", who, shorten(&event.text));
     }
     let answers = !event.result.is_empty() || event.event_type == catalogue::TOOL_RESPONSE_RECEIVED;
     let tool = style(&event.tool).cyan();
     if !event.arguments.is_empty() || !(event.tool.is_empty() || answers) {
-        say!("  {}({})", tool, shorten(&event.arguments));
+        outln!("  {}({})", tool, shorten(&event.arguments));
     }
     if answers {
         let tool = if event.tool.is_empty() { Text::default() } else { text!("{} ", tool) };
-        say!("  {}→ {}", tool, shorten(&event.result));
+        outln!("  {}→ {}", tool, shorten(&event.result));
     }
 }
 
-fn tell_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
+fn print_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     let decision = match Decision::by_name(&verdict.decision) {
         Some(Decision::Allow) => style(&verdict.decision).green(),
         Some(Decision::Deny) => style(&verdict.decision).red(),
         _ => style(&verdict.decision).yellow(),
     };
-    say!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
-    tell_known(&verdict.known);
+    outln!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
+    print_known_values(&verdict.known);
     for error in &verdict.errors {
-        say!("    {} {}", style("error").red(), error);
+        outln!("    {} {}", style("error").red(), error);
     }
     for finding in &verdict.findings {
-        say!("    {} {}", style("finding").yellow(), finding);
+        outln!("    {} {}", style("finding").yellow(), finding);
     }
     for id in &verdict.violations {
-        say!("    {} {}", style("violates").red(), style(id).bold());
+        outln!("    {} {}", style("violates").red(), style(id).bold());
         let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };
-        say!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
+        outln!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
         for line in policy.source.lines() {
-            say!("      {}", style(line.replace('\t', "    ")).dim());
+            outln!("      {}", style(line.replace('\t', "    ")).dim());
         }
     }
 }
 
-/// What was known, a line a thing.
-fn tell_known(known: &str) {
+/// Prints the derived values and facts of a verdict, one per line.
+fn print_known_values(known: &str) {
     let Ok(Value::Object(known)) = serde_json::from_str::<Value>(known) else { return };
     if let Some(Value::Object(derived)) = known.get("derived") {
         for (name, value) in derived {
-            say!("    {} {} = {}", style("known").dim(), name, value);
+            outln!("    {} {} = {}", style("known").dim(), name, value);
         }
     }
     if let Some(Value::Array(facts)) = known.get("facts") {
         for fact in facts {
             let text = |field| fact.get(field).and_then(Value::as_str).unwrap_or_default();
             let offset = fact.get("offset").map(ToString::to_string).unwrap_or_default();
-            say!("    {} {} {} (at offset {})", style("fact ").dim(), text("kind"), text("key"), offset);
+            outln!("    {} {} {} (at offset {})", style("fact ").dim(), text("kind"), text("key"), offset);
         }
     }
 }
 
-/// One line, and not too long a one.
+/// Formats a payload as one line of limited length.
 fn shorten(payload: &LoggedBytes) -> Text {
     let words: Vec<&[u8]> =
         payload.0.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
     let line = words.join(&b' ');
-    // Characters, or bytes that are none.
+    // Counts the bytes that begin a UTF-8 character; invalid bytes count as characters.
     let mut begins = line.iter().enumerate().filter(|(_, byte)| **byte & 0xc0 != 0x80).map(|(at, _)| at);
-    let end = begins.nth(SHOWN).or_else(|| (line.len() > MOST).then_some(MOST));
+    let end =
+        begins.nth(MAX_SHOWN_CHARS).or_else(|| (line.len() > MAX_SHOWN_BYTES).then_some(MAX_SHOWN_BYTES));
     match end.and_then(|end| line.get(..end)) {
         Some(shown) => text!("{}{}", EscapedBytes(shown), "…"),
         None => text!("{}", EscapedBytes(&line)),
@@ -223,7 +224,7 @@ mod tests {
             event(3, "refunds", ("b", 1)),
             event(4, "clerk", ("a", 8)),
         ];
-        let shown = capture::lines(|| tell(&session, &entries, &BTreeMap::new()));
+        let shown = capture::lines(|| print_session(&session, &entries, &BTreeMap::new()));
         let at = |offset, source: &str| {
             format!("1970-01-01T00:00:00Z  user.input  agent.actions/3@{offset}  {source}\n")
         };

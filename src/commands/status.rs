@@ -1,4 +1,4 @@
-//! `agentgov status`: the whole pipeline on one screen.
+//! `agentgov status`: prints the state of the pipeline on one screen.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::cli::{self, Global};
 use crate::context;
 use crate::failure::Failure;
-use crate::print::{self, Text, json, left, right, say, style, style_text, text};
+use crate::print::{self, Text, json, left, outln, right, style, style_text, text};
 
 pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
@@ -25,7 +25,7 @@ pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> 
         if global.json {
             json(&status)?;
         } else {
-            tell(&status);
+            print_status(&status);
         }
         match args.watch {
             Some(_) if print::is_stdout_gone() => return Ok(ExitCode::Done),
@@ -47,26 +47,26 @@ fn map(topology: &Topology, endpoints: &Endpoints) -> Result<MapState, String> {
     Ok(MapState { topics: plan.topics, subjects: plan.subjects, differences })
 }
 
-/// Prints the pipeline's state.
-pub fn tell(status: &Status) {
+/// Prints the state of the pipeline.
+pub fn print_status(status: &Status) {
     let (word, colour) = match status.health {
         Health::Healthy => ("healthy", Style::new().green().bold()),
         Health::Unhealthy => ("not healthy", Style::new().red().bold()),
         Health::PartAway => ("a part is away", Style::new().red().bold()),
     };
     let at = Timestamp::from_millisecond(status.at).unwrap_or_default();
-    say!("{}  {}", colour.apply_to(Escaped(word)), style(at.strftime("%Y-%m-%d %H:%M:%S UTC")).dim());
+    outln!("{}  {}", colour.apply_to(Escaped(word)), style(at.strftime("%Y-%m-%d %H:%M:%S UTC")).dim());
     for wrong in &status.wrong {
-        say!("  {} {}", style("✗").red(), wrong.what);
-        say!("    {} {}", style("→").dim(), wrong.to_do);
+        outln!("  {} {}", style("✗").red(), wrong.what);
+        outln!("    {} {}", style("→").dim(), wrong.to_do);
     }
-    head(&text!("Parts"));
-    status.parts.iter().for_each(part);
+    print_heading(&text!("Parts"));
+    status.parts.iter().for_each(print_part);
     match &status.map {
         Answer::Known(map) if map.differences.is_empty() => {
-            say!(
+            outln!(
                 "  {} {} the cluster matches the topology: {} topics, {} subjects",
-                good(true),
+                mark(true),
                 left("topology", 11),
                 map.topics,
                 map.subjects
@@ -74,34 +74,40 @@ pub fn tell(status: &Status) {
         }
         Answer::Known(map) => {
             for difference in &map.differences {
-                say!("  {} {} {}", good(false), left("topology", 11), difference);
+                outln!("  {} {} {}", mark(false), left("topology", 11), difference);
             }
         }
-        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left("topology", 11), not_known(why)),
+        Answer::Unknown(why) => {
+            outln!("  {} {} {}", unknown_mark(), left("topology", 11), unknown_because(why))
+        }
     }
-    head(&text!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
+    print_heading(&text!("{} processes  partitions     behind   oldest waits", left("Stages", 17)));
     for stage in &status.stages {
         match &stage.state {
-            Answer::Known(group) => stage_line(&stage.name, group),
-            Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(&stage.name, 11), not_known(why)),
+            Answer::Known(group) => print_stage(&stage.name, group),
+            Answer::Unknown(why) => {
+                outln!("  {} {} {}", unknown_mark(), left(&stage.name, 11), unknown_because(why))
+            }
         }
     }
     if !status.processes.is_empty() {
-        head(&text!("Processes"));
-        status.processes.iter().for_each(process);
+        print_heading(&text!("Processes"));
+        status.processes.iter().for_each(print_process);
     }
-    head(&text!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
+    print_heading(&text!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
     for table in &status.tables {
         match &table.rows {
             Answer::Known(rows) => {
                 let newest = table.newest.map_or_else(|| "–".to_owned(), |newest| ago(status.at, newest));
-                say!("    {} {}  {}", left(&table.name, 11), right(thousands(*rows), 12), newest);
+                outln!("    {} {}  {}", left(&table.name, 11), right(thousands(*rows), 12), newest);
             }
-            Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(&table.name, 11), not_known(why)),
+            Answer::Unknown(why) => {
+                outln!("  {} {} {}", unknown_mark(), left(&table.name, 11), unknown_because(why))
+            }
         }
     }
-    head(&text!("Last hour"));
-    list("alerts", &status.alerts_last_hour, |alerted| {
+    print_heading(&text!("Last hour"));
+    print_list("alerts", &status.alerts_last_hour, |alerted| {
         let again = alerted.violations.saturating_sub(alerted.opened);
         format!(
             "{} {} opened, {} further violations",
@@ -110,11 +116,11 @@ pub fn tell(status: &Status) {
             thousands(again)
         )
     });
-    list("rejects", &status.rejects_last_hour, |rejected| {
+    print_list("rejects", &status.rejects_last_hour, |rejected| {
         format!("{} {} of {}", thousands(rejected.count), rejected.reason, rejected.stage)
     });
-    head(&text!("Standing"));
-    list("bundles", &status.bundles, |active| {
+    print_heading(&text!("Standing"));
+    print_list("bundles", &status.bundles, |active| {
         let digest: String = active.digest.chars().take(12).collect();
         let pushed = ago(status.at, active.pushed_at);
         format!(
@@ -122,7 +128,7 @@ pub fn tell(status: &Status) {
             active.environment, active.name, active.version, active.pushed_by
         )
     });
-    list("gaps", &status.gaps, |gap| {
+    print_list("gaps", &status.gaps, |gap| {
         let lost = gap.to - gap.from;
         format!(
             "{} {} to {}: {lost} offsets accepted as lost {}",
@@ -132,7 +138,7 @@ pub fn tell(status: &Status) {
             ago(status.at, gap.accepted_at)
         )
     });
-    list("skipped", &status.skipped, |skipped| {
+    print_list("skipped", &status.skipped, |skipped| {
         format!(
             "{} {} offsets without a record, by transactions or compaction; the last are {} to {}, {}",
             skipped.topic_partition,
@@ -144,16 +150,16 @@ pub fn tell(status: &Status) {
     });
 }
 
-fn part(part: &Part) {
-    let said = if part.answers {
+fn print_part(part: &Part) {
+    let text = if part.answers {
         text!("{} {}", left(&part.said, 22), style(format!("{} ms", part.answer_ms)).dim())
     } else {
         style(format!("away: {}", part.said)).red().into()
     };
-    say!("  {} {} {} {}", good(part.answers), left(&part.name, 11), left(&part.address, 39), said);
+    outln!("  {} {} {} {}", mark(part.answers), left(&part.name, 11), left(&part.address, 39), text);
 }
 
-fn stage_line(name: &str, group: &Group) {
+fn print_stage(name: &str, group: &Group) {
     let stable = group.state == GroupState::Stable && group.held == group.partitions;
     let state = match group.state {
         GroupState::Stable => group.members.to_string(),
@@ -163,8 +169,8 @@ fn stage_line(name: &str, group: &Group) {
     let held = format!("{}/{}", group.held, group.partitions);
     let line = |mark: Text, name: Text, state: &str, held: &str, records: i64, oldest: Option<f64>| {
         let (records, oldest) =
-            (thousands(u64::try_from(records).unwrap_or_default()), waits(records, oldest));
-        say!(
+            (thousands(u64::try_from(records).unwrap_or_default()), oldest_wait(records, oldest));
+        outln!(
             "  {} {} {} {} {} {}",
             mark,
             name,
@@ -174,12 +180,12 @@ fn stage_line(name: &str, group: &Group) {
             right(oldest, 13)
         );
     };
-    line(good(stable).into(), left(name, 13), &state, &held, group.records(), group.oldest_seconds());
+    line(mark(stable).into(), left(name, 13), &state, &held, group.records(), group.oldest_seconds());
     for held in &group.held_back {
         let what = format!("{}/{} held back at offset {}", held.topic, held.partition, held.offset);
-        say!("    {} {} offsets for {}", style(what).red(), held.records, short(held.seconds));
+        outln!("    {} {} offsets for {}", style(what).red(), held.records, format_seconds(held.seconds));
     }
-    // One topic needs no line of its own.
+    // The stage's line already covers a single topic.
     for lag in group.lag.iter().filter(|lag| lag.records > 0 && group.lag.len() > 1) {
         line(
             " ".into(),
@@ -192,74 +198,74 @@ fn stage_line(name: &str, group: &Group) {
     }
 }
 
-fn process(process: &Process) {
+fn print_process(process: &Process) {
     if let Some(why) = &process.away {
-        say!("  {} {} {}", good(false), left(&process.url, 28), style(why).red());
+        outln!("  {} {} {}", mark(false), left(&process.url, 28), style(why).red());
     }
     for stage in &process.stages {
-        let well = stage.not_ready.is_empty() && stage.hangs.is_none();
-        let said = if well {
-            format!("ready, progress {} ago", short(stage.progress_age_seconds))
+        let healthy = stage.not_ready.is_empty() && stage.hangs.is_none();
+        let text = if healthy {
+            format!("ready, progress {} ago", format_seconds(stage.progress_age_seconds))
         } else {
             String::new()
         };
-        say!("  {} {} {} {}", good(well), left(&process.url, 28), left(&stage.stage, 10), said);
+        outln!("  {} {} {} {}", mark(healthy), left(&process.url, 28), left(&stage.stage, 10), text);
         let waits = stage.not_ready.iter().map(|(reason, why)| format!("{reason}: {why}"));
         for why in waits.chain(stage.hangs.iter().map(|why| format!("hangs: {why}"))) {
-            say!("      {}", style(why).red());
+            outln!("      {}", style(why).red());
         }
     }
 }
 
-/// A line an entry, at most a handful.
-fn list<T>(name: &str, answer: &Answer<Vec<T>>, line: impl Fn(&T) -> String) {
-    const MOST: usize = 6;
+/// Prints entries, one line each, up to [`MAX_SHOWN`].
+fn print_list<T>(name: &str, answer: &Answer<Vec<T>>, line: impl Fn(&T) -> String) {
+    const MAX_SHOWN: usize = 6;
     match answer {
-        Answer::Unknown(why) => say!("  {} {} {}", unknown(), left(name, 11), not_known(why)),
-        Answer::Known(entries) if entries.is_empty() => say!("    {} none", left(name, 11)),
+        Answer::Unknown(why) => outln!("  {} {} {}", unknown_mark(), left(name, 11), unknown_because(why)),
+        Answer::Known(entries) if entries.is_empty() => outln!("    {} none", left(name, 11)),
         Answer::Known(entries) => {
-            for (at, entry) in entries.iter().take(MOST).enumerate() {
-                say!("    {} {}", left(if at == 0 { name } else { "" }, 11), line(entry));
+            for (at, entry) in entries.iter().take(MAX_SHOWN).enumerate() {
+                outln!("    {} {}", left(if at == 0 { name } else { "" }, 11), line(entry));
             }
-            if entries.len() > MOST {
-                say!("    {} and {} more", left("", 11), entries.len() - MOST);
+            if entries.len() > MAX_SHOWN {
+                outln!("    {} and {} more", left("", 11), entries.len() - MAX_SHOWN);
             }
         }
     }
 }
 
-fn head(text: &Text) {
-    say!();
-    say!("{}", style_text(Text::from_escaped(text.as_str().trim_end().to_owned())).bold());
+fn print_heading(text: &Text) {
+    outln!();
+    outln!("{}", style_text(Text::from_escaped(text.as_str().trim_end().to_owned())).bold());
 }
 
-fn good(well: bool) -> StyledObject<Escaped<&'static str>> {
-    if well { style("✓").green() } else { style("✗").red() }
+fn mark(healthy: bool) -> StyledObject<Escaped<&'static str>> {
+    if healthy { style("✓").green() } else { style("✗").red() }
 }
 
-fn unknown() -> StyledObject<Escaped<&'static str>> {
+fn unknown_mark() -> StyledObject<Escaped<&'static str>> {
     style("?").yellow()
 }
 
-fn not_known(why: &str) -> StyledObject<Escaped<String>> {
+fn unknown_because(why: &str) -> StyledObject<Escaped<String>> {
     style(format!("not known: {why}")).dim()
 }
 
-fn waits(records: i64, oldest: Option<f64>) -> String {
+fn oldest_wait(records: i64, oldest: Option<f64>) -> String {
     match oldest {
         _ if records == 0 => "–".to_owned(),
-        Some(seconds) => short(seconds),
+        Some(seconds) => format_seconds(seconds),
         None => "not known".to_owned(),
     }
 }
 
 fn ago(now: i64, then: i64) -> String {
     let seconds = (now - then).max(0) as f64 / 1000.0;
-    format!("{} ago", short(seconds))
+    format!("{} ago", format_seconds(seconds))
 }
 
-/// A duration in its two largest units.
-fn short(seconds: f64) -> String {
+/// Formats a duration in its two largest units.
+fn format_seconds(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
         0..10 => format!("{seconds:.1} s"),
@@ -287,22 +293,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_short() {
-        for (seconds, said) in [
+    fn durations_and_counts_are_formatted() {
+        for (seconds, expected) in [
             (0.25, "0.2 s"),
             (59.9, "59 s"),
             (192.0, "3 min 12 s"),
             (7_500.0, "2 h 05 min"),
             (180_000.0, "2 d 02 h"),
         ] {
-            assert_eq!(short(seconds), said);
+            assert_eq!(format_seconds(seconds), expected);
         }
         assert_eq!(
             (thousands(7), thousands(1_234), thousands(1_234_567)),
             ("7".into(), "1,234".into(), "1,234,567".into())
         );
         assert_eq!(
-            (waits(0, None), waits(3, None), waits(3, Some(12.0))),
+            (oldest_wait(0, None), oldest_wait(3, None), oldest_wait(3, Some(12.0))),
             ("–".into(), "not known".into(), "12 s".into())
         );
     }

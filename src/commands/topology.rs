@@ -1,4 +1,4 @@
-//! `agentgov topology …`: the topology.
+//! `agentgov topology …`: checks, draws, compares and applies the topology.
 
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_service::ExitCode;
@@ -7,7 +7,7 @@ use agentgov_topology::{acls, apply, grants, graph, plan, splice};
 use crate::cli::{Global, RenderCommand, TopologyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{json, say};
+use crate::print::{json, outln};
 use crate::progress::Progress;
 
 pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, Failure> {
@@ -26,7 +26,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
                 }))?;
                 return Ok(ExitCode::Done);
             }
-            say!(
+            outln!(
                 "ok: {} topics with {} partitions, {} stages, {} stores",
                 topology.topics.len(),
                 partitions,
@@ -38,14 +38,14 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             let drawing = graph(&*context::topology(global)?);
             match write {
                 None if global.json => json(&serde_json::json!({ "mermaid": drawing }))?,
-                None => say!("{}", EscapedLines(drawing.trim_end())),
+                None => outln!("{}", EscapedLines(drawing.trim_end())),
                 Some(file) => {
                     let spliced = splice(&context::read_text(&file)?, &drawing).or_exit(ExitCode::Failed)?;
                     context::write(&file, &spliced)?;
                     if global.json {
                         json(&serde_json::json!({ "written": file }))?;
                     } else {
-                        say!("wrote {}", file.display());
+                        outln!("wrote {}", file.display());
                     }
                 }
             }
@@ -55,7 +55,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             if global.json {
                 json(&acls)?;
             } else {
-                say!("{}", EscapedLines(acls.to_string().trim_end()));
+                outln!("{}", EscapedLines(acls.to_string().trim_end()));
             }
         }
         TopologyCommand::Render(RenderCommand::Grants { database }) => {
@@ -63,7 +63,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             if global.json {
                 json(&statements)?;
             } else {
-                say!("{};", EscapedLines(statements.join(";\n")));
+                outln!("{};", EscapedLines(statements.join(";\n")));
             }
         }
         TopologyCommand::Plan => {
@@ -75,18 +75,18 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             if global.json {
                 json(&plan)?;
             } else {
-                say!("{}", EscapedLines(&plan));
+                outln!("{}", EscapedLines(&plan));
             }
             return Ok(if plan.is_empty() { ExitCode::Done } else { ExitCode::Findings });
         }
         TopologyCommand::Apply => {
             let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
-            let mut told = |difference: &agentgov_topology::Difference| {
+            let mut print_difference = |difference: &agentgov_topology::Difference| {
                 if !global.json {
-                    say!("{}", EscapedLines(difference));
+                    outln!("{}", EscapedLines(difference));
                 }
             };
-            let applied = apply(&topology, &endpoints, &mut told).map_err(|error| {
+            let applied = apply(&topology, &endpoints, &mut print_difference).map_err(|error| {
                 let code = match &error {
                     agentgov_topology::ApplyError::Refused(_) => ExitCode::Failed,
                     _ => ExitCode::TryAgain,
@@ -96,7 +96,7 @@ pub fn topology(command: TopologyCommand, global: &Global) -> Result<ExitCode, F
             if global.json {
                 json(&applied)?;
             } else if applied.removed.is_empty() {
-                say!("nothing to do: the cluster matches the topology");
+                outln!("nothing to do: the cluster matches the topology");
             }
         }
     }

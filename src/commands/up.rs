@@ -1,4 +1,4 @@
-//! `agentgov up`: a pipeline that stays up.
+//! `agentgov up`: starts a pipeline and keeps it running.
 
 use std::sync::Arc;
 
@@ -9,55 +9,55 @@ use super::pipeline::Pipeline;
 use crate::cli::{Global, Up};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::local::{self, Noted};
-use crate::print::{self, Text, note, say, text};
+use crate::local::{self, NoteOutcome};
+use crate::print::{self, Text, errln, outln, text};
 use crate::progress::Progress;
 
 pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
     let pipeline =
         Pipeline::start(context::topology(global)?, args.data.clone(), args.accept_gap, global, &progress)?;
-    stay(pipeline, global.json)?;
+    serve_until_shutdown(pipeline, global.json)?;
     Ok(ExitCode::Done)
 }
 
-/// Says where everything is, and waits for Ctrl-C or SIGTERM.
-pub fn stay(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
+/// Prints the stack's addresses and waits for Ctrl-C or SIGTERM.
+pub fn serve_until_shutdown(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     let stop = pipeline.stop_handle();
     ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
-    let noted = local::note(&pipeline.endpoints);
-    if let Noted::Nowhere { error } = &noted {
-        note!(
-            "agentgov: warning: {}; other commands find this stack by the variables, not by themselves",
+    let note = local::write_note(&pipeline.endpoints);
+    if let NoteOutcome::Failed { error } = &note {
+        errln!(
+            "agentgov: warning: {}; other commands find this stack only through the variables below",
             error
         );
     }
     if json {
         print::json_line(&pipeline.endpoints)?;
     } else {
-        say!();
-        addresses(&pipeline).iter().for_each(|line| say!("{}", line));
-        match &noted {
-            Noted::Here { .. } => {
-                say!("Other `agentgov` commands of this user find this stack by themselves.");
+        outln!();
+        export_lines(&pipeline).iter().for_each(|line| outln!("{}", line));
+        match &note {
+            NoteOutcome::Written { .. } => {
+                outln!("Other `agentgov` commands of this user connect to this stack.");
             }
-            Noted::Another => {
-                say!(
-                    "Other `agentgov` commands of this user find the stack that was started before this one: for this one, set"
+            NoteOutcome::OtherStackNoted => {
+                outln!(
+                    "Other `agentgov` commands of this user connect to the stack that was started first. To connect to this one, set"
                 );
-                say!("the variables above where they run.");
+                outln!("the variables above where they run.");
             }
-            Noted::Nowhere { .. } => {
-                say!("For other `agentgov` commands, set the variables above where they run.")
+            NoteOutcome::Failed { .. } => {
+                outln!("To connect other `agentgov` commands, set the variables above in their shell.")
             }
         }
-        say!("Ctrl-C ends everything.");
+        outln!("Ctrl-C ends everything.");
     }
     pipeline.join()
 }
 
-/// Where everything is, as lines for a shell.
-fn addresses(pipeline: &Pipeline) -> Vec<Text> {
+/// Formats the stack's addresses as shell assignments.
+fn export_lines(pipeline: &Pipeline) -> Vec<Text> {
     let endpoints = &pipeline.endpoints;
     let mut lines = vec![
         export("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap),
@@ -71,7 +71,7 @@ fn addresses(pipeline: &Pipeline) -> Vec<Text> {
     lines
 }
 
-/// A line that a shell reads as this assignment.
+/// Formats a shell line that exports a variable.
 pub fn export(variable: &'static str, value: &str) -> Text {
     match shell_word(value) {
         Some(word) => text!("export {}={}", variable, Text::from_escaped(word.into_owned())),

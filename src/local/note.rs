@@ -7,37 +7,37 @@ use std::path::{Path, PathBuf};
 
 use agentgov_connect::Endpoints;
 
-use super::path;
+use super::note_path;
 
-/// A note that counts until it is dropped.
+/// Written note; removed on drop.
 #[derive(Debug)]
 pub struct Note {
     file: File,
     path: PathBuf,
 }
 
-/// Whether other commands find a stack.
+/// Outcome of writing the note.
 #[derive(Debug)]
-pub enum Noted {
-    /// By a note, while this is not dropped.
-    Here {
-        /// The note.
+pub enum NoteOutcome {
+    /// Other commands find this stack until the note is dropped.
+    Written {
+        /// The written note.
         _note: Note,
     },
-    /// They find another one: a process that runs has left a note before.
-    Another,
-    /// They do not, since the note cannot be written.
-    Nowhere {
-        /// Why it is not there.
+    /// Other commands find another stack: a running process has already written the note.
+    OtherStackNoted,
+    /// Other commands find no stack, since the note could not be written.
+    Failed {
+        /// Cause of the failure.
         error: io::Error,
     },
 }
 
-/// Leaves a note of a stack that this process runs.
-pub fn note(endpoints: &Endpoints) -> Noted {
-    match path() {
-        Some(path) => note_at(path, endpoints),
-        None => Noted::Nowhere {
+/// Writes the note of a stack that this process runs.
+pub fn write_note(endpoints: &Endpoints) -> NoteOutcome {
+    match note_path() {
+        Some(path) => write_note_at(path, endpoints),
+        None => NoteOutcome::Failed {
             error: io::Error::other(
                 "expected HOME or XDG_STATE_HOME for the note of this stack, found neither",
             ),
@@ -45,18 +45,18 @@ pub fn note(endpoints: &Endpoints) -> Noted {
     }
 }
 
-fn note_at(path: PathBuf, endpoints: &Endpoints) -> Noted {
+fn write_note_at(path: PathBuf, endpoints: &Endpoints) -> NoteOutcome {
     match write(&path, endpoints) {
-        Ok(Some(file)) => Noted::Here { _note: Note { file, path } },
-        Ok(None) => Noted::Another,
+        Ok(Some(file)) => NoteOutcome::Written { _note: Note { file, path } },
+        Ok(None) => NoteOutcome::OtherStackNoted,
         Err(error) => {
             let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-            Noted::Nowhere { error }
+            NoteOutcome::Failed { error }
         }
     }
 }
 
-/// Returns the file, locked; `None` if another process has it locked.
+/// Returns the locked file; `None` if another process holds the lock.
 fn write(path: &Path, endpoints: &Endpoints) -> io::Result<Option<File>> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -77,7 +77,7 @@ fn write(path: &Path, endpoints: &Endpoints) -> io::Result<Option<File>> {
 
 impl Drop for Note {
     fn drop(&mut self) {
-        // Still locked: nobody else's note can be there.
+        // The lock is still held, so the note is our own.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_that_cannot_be_written_is_told_with_its_path_and_the_first_one_counts() {
+    fn write_failure_names_the_path_and_the_first_note_stays() {
         let folder = tempfile::tempdir().unwrap();
         let endpoints = Endpoints {
             kafka: KafkaEndpoint::at("127.0.0.1:9092".to_owned()),
@@ -98,12 +98,12 @@ mod tests {
             clickhouse: ClickHouseEndpoint::default(),
         };
         let path = folder.path().join("state/stack.json");
-        let first = note_at(path.clone(), &endpoints);
-        assert!(matches!(first, Noted::Here { .. }), "{first:?}");
-        assert!(matches!(note_at(path.clone(), &endpoints), Noted::Another));
-        // Below a file there is no folder.
-        match note_at(path.join("below/stack.json"), &endpoints) {
-            Noted::Nowhere { error } => {
+        let first = write_note_at(path.clone(), &endpoints);
+        assert!(matches!(first, NoteOutcome::Written { .. }), "{first:?}");
+        assert!(matches!(write_note_at(path.clone(), &endpoints), NoteOutcome::OtherStackNoted));
+        // A folder cannot be created below a file.
+        match write_note_at(path.join("below/stack.json"), &endpoints) {
+            NoteOutcome::Failed { error } => {
                 assert!(error.to_string().starts_with(&path.join("below").display().to_string()), "{error}");
             }
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! The steps of a starting stack.
+//! Progress of a starting stack.
 
 use agentgov_testenv::{Event, Part};
 
@@ -6,8 +6,8 @@ use super::{Progress, lock};
 use crate::print::{style, text};
 
 impl Progress {
-    /// Shows the events of a starting stack.
-    pub fn stack(&self, event: &Event) {
+    /// Shows an event of a starting stack.
+    pub fn show_stack_event(&self, event: &Event) {
         match event {
             Event::Chosen { backend, because } if because.is_empty() => {
                 self.line(&text!("  stack: {}", backend));

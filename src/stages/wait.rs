@@ -1,4 +1,4 @@
-//! Waiting for stages of this process.
+//! Waiting for conditions of stages in this process.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -6,48 +6,50 @@ use std::time::{Duration, Instant};
 use agentgov_service::ExitCode;
 use agentgov_service::health::Snapshot;
 
-use super::Running;
+use super::RunningStages;
 use crate::failure::Failure;
 
-impl Running {
-    /// How each stage is.
+impl RunningStages {
+    /// Returns the health of each stage.
     pub fn health(&self) -> Vec<Snapshot> {
         self.stages.iter().map(|(health, _)| health.snapshot()).collect()
     }
 
-    /// Waits for a condition, looking ten times a second. Fails at once if a stage has ended.
+    /// Waits for a condition, which it checks ten times a second. Fails at once if a stage has ended.
     pub fn wait(
         &self,
         what: &str,
         within: Duration,
         mut met: impl FnMut(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        // `None`: later than the clock goes.
+        // `None` if the deadline is beyond the range of the clock.
         let deadline = Instant::now().checked_add(within);
         while !met(self)? {
-            let trouble = || {
-                let told = self.health().into_iter().flat_map(|stage| {
+            let reports_of_stages = || {
+                let reports = self.health().into_iter().flat_map(|stage| {
                     stage.not_ready.into_values().map(move |why| format!("{}: {why}", stage.stage))
                 });
-                told.collect::<Vec<_>>()
+                reports.collect::<Vec<_>>()
             };
             if self.stop.wait(Duration::from_millis(100)) {
                 if let Some(panic) = self.panics.panic() {
                     return Err(panic.into());
                 }
-                // A stage that ended by itself asked the others to stop: its reason is the process's.
-                if let Some(failure) = self.first.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                // A stage that ends by itself shuts the others down; its failure is the cause.
+                if let Some(failure) =
+                    self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                {
                     return Err(failure);
                 }
                 return Err(Failure::all(
                     ExitCode::Failed,
                     &format!("stopped while waiting for {what}"),
-                    trouble(),
+                    reports_of_stages(),
                 ));
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 let what = format!("expected {what} within {within:?}; the stages report:");
-                return Err(Failure::all(ExitCode::TryAgain, &what, trouble()));
+                return Err(Failure::all(ExitCode::TryAgain, &what, reports_of_stages()));
             }
         }
         Ok(())
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_length_of_time_is_waited_for() {
+    fn wait_accepts_any_duration() {
         let _alone = crate::print::HOOK.lock().unwrap_or_else(PoisonError::into_inner);
         let topology = Arc::new(Topology::embedded().unwrap());
         let endpoints = Endpoints {
@@ -74,14 +76,14 @@ mod tests {
             registry: agentgov_connect::RegistryEndpoint::default(),
             clickhouse: agentgov_connect::ClickHouseEndpoint::default(),
         };
-        let running = Running::start(&[], &endpoints, &topology, false).unwrap();
+        let running = RunningStages::start(&[], &endpoints, &topology, false).unwrap();
         running.wait("nothing", Duration::MAX, |_| Ok(true)).unwrap();
         let late = running.wait("what never comes", Duration::ZERO, |_| Ok(false));
         assert!(late.is_err());
     }
 
     #[test]
-    fn a_stage_that_ends_by_itself_gives_the_reason_and_the_exit_code() {
+    fn wait_returns_the_failure_of_the_stage_that_ended() {
         let _alone = crate::print::HOOK.lock().unwrap_or_else(PoisonError::into_inner);
         for (first, code) in [
             (None, ExitCode::Failed),
@@ -89,7 +91,12 @@ mod tests {
         ] {
             let stop = Stop::default();
             let panics = Watch::new(stop.clone());
-            let running = Running { stop, panics, stages: Vec::new(), first: Arc::new(Mutex::new(first)) };
+            let running = RunningStages {
+                stop,
+                panics,
+                stages: Vec::new(),
+                first_failure: Arc::new(Mutex::new(first)),
+            };
             running.stop().ask();
             let failure = running.wait("what never comes", Duration::MAX, |_| Ok(false)).unwrap_err();
             assert_eq!(failure.code, code, "{failure}");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
 use serde::{Deserialize, Serialize};
 
 /// Where the parts answer, and how to log in. Also the form of the file that `AGENTGOV_STACK` names.
@@ -41,6 +42,23 @@ impl fmt::Debug for Addresses {
             .field("clickhouse_password", &"***")
             .field("clickhouse_database", &self.clickhouse_database)
             .finish()
+    }
+}
+
+/// Endpoints for the crates of the pipeline: without TLS, logged in with the addresses' ClickHouse user.
+impl From<&Addresses> for Endpoints {
+    fn from(addresses: &Addresses) -> Self {
+        Self {
+            kafka: KafkaEndpoint::at(addresses.kafka.clone()),
+            registry: RegistryEndpoint::at(addresses.registry.clone()),
+            clickhouse: ClickHouseEndpoint {
+                url: addresses.clickhouse.clone(),
+                user: addresses.clickhouse_user.clone(),
+                password: Secret::new(addresses.clickhouse_password.clone()),
+                database: addresses.clickhouse_database.clone(),
+                ..ClickHouseEndpoint::default()
+            },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use agentgov_alerter::Alerter;
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
 use agentgov_registry::{Agent, AgentState, RegistryContext};
 use agentgov_runtime::processor;
@@ -60,18 +60,7 @@ pub fn shared(file: &str) -> Option<PathBuf> {
 impl Stack {
     fn start() -> Self {
         let env = TestEnv::start(Options::new(agentgov())).unwrap_or_else(|e| panic!("{e}"));
-        let at = env.addresses();
-        let endpoints = Endpoints {
-            kafka: KafkaEndpoint::at(at.kafka.clone()),
-            registry: RegistryEndpoint::at(at.registry.clone()),
-            clickhouse: ClickHouseEndpoint {
-                url: at.clickhouse.clone(),
-                user: at.clickhouse_user.clone(),
-                password: Secret::new(at.clickhouse_password.clone()),
-                database: at.clickhouse_database.clone(),
-                ..ClickHouseEndpoint::default()
-            },
-        };
+        let endpoints = Endpoints::from(env.addresses());
         let topology = Arc::new(Topology::embedded().unwrap());
         agentgov_topology::apply(&topology, &endpoints, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
         let mut stack = Self { endpoints, topology, health: Vec::new(), env };

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::Endpoints;
 use agentgov_registry::{Agent, AgentState, RegistryContext};
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{BackendKind, Options, TestEnv};
@@ -55,18 +55,7 @@ impl Stack {
         let data = tempfile::tempdir().unwrap();
         let options = Options::new(agentgov()).backend(BackendKind::Native).data_dir(data.path());
         let env = TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"));
-        let at = env.addresses();
-        let endpoints = Endpoints {
-            kafka: KafkaEndpoint::at(at.kafka.clone()),
-            registry: RegistryEndpoint::at(at.registry.clone()),
-            clickhouse: ClickHouseEndpoint {
-                url: at.clickhouse.clone(),
-                user: at.clickhouse_user.clone(),
-                password: Secret::new(at.clickhouse_password.clone()),
-                database: at.clickhouse_database.clone(),
-                ..ClickHouseEndpoint::default()
-            },
-        };
+        let endpoints = Endpoints::from(env.addresses());
         let topology = Arc::new(Topology::embedded().unwrap());
         let stack = Self { env, endpoints, topology, data };
         stack.run(&["topology", "apply"]);

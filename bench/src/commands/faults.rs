@@ -10,7 +10,7 @@ use agentgov::commands::audit;
 use agentgov::commands::pipeline;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::{json, note, say};
+use agentgov::print::{errln, json, outln};
 use agentgov::progress::Progress;
 use agentgov_faults::{Edge, Ended, Outcome, PLANT_NO_DRAIN, PRODUCERS, Produce, Scene, Setup, schedule};
 use agentgov_schemas::topology::Topology;
@@ -44,7 +44,7 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
         seed: args.seed,
         settle: SETTLE,
     };
-    let outcome = agentgov_faults::run(&setup, &|line| note!("{}", line)).or_exit(ExitCode::TryAgain)?;
+    let outcome = agentgov_faults::run(&setup, &|line| errln!("{}", line)).or_exit(ExitCode::TryAgain)?;
     stack.env.stop().or_report(ExitCode::Failed)?;
     if global.json {
         json(&outcome)?;
@@ -108,7 +108,7 @@ pub fn produce(args: cli::Produce, global: &Global) -> Result<ExitCode, Failure>
 
 fn tell(outcome: &Outcome) {
     let seconds = |ms: u128| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100);
-    say!(
+    outln!(
         "seed {}: {} kills in {}, {} events of {} sources meanwhile",
         outcome.seed,
         outcome.kills,
@@ -117,17 +117,17 @@ fn tell(outcome: &Outcome) {
         outcome.sources
     );
     for (what, times) in outcome.done.iter().chain(&outcome.at_edges) {
-        say!("  {:<34} {}", what, times);
+        outln!("  {:<34} {}", what, times);
     }
     if outcome.missed > 0 {
-        say!("  {:<34} {}", "nothing there", outcome.missed);
+        outln!("  {:<34} {}", "nothing there", outcome.missed);
     }
     for (how, Ended { times, last_words }) in &outcome.ended {
-        say!("  ended by itself: {}, {} times; the log of the first ended with", how, times);
-        last_words.iter().for_each(|line| say!("    {}", line));
+        outln!("  ended by itself: {}, {} times; the log of the first ended with", how, times);
+        last_words.iter().for_each(|line| outln!("    {}", line));
     }
     if let Some(strangers) = &outcome.strangers {
-        say!(
+        outln!(
             "a stranger beside them: {} records, {} more withdrawn, {} of which it is not known; {} are no row, {} came back",
             strangers.records,
             strangers.withdrawn,
@@ -136,18 +136,18 @@ fn tell(outcome: &Outcome) {
             strangers.returned
         );
         for (deed, times) in &strangers.deeds {
-            say!("  {:<34} {}", deed, times);
+            outln!("  {:<34} {}", deed, times);
         }
     }
     if let Some(settled) = outcome.settled_ms {
-        say!(
+        outln!(
             "{} records had no row yet when the faults were over; everything was done {} later",
             outcome.behind,
             seconds(settled)
         );
     }
     for complaint in outcome.complaints() {
-        say!("  {}", complaint);
+        outln!("  {}", complaint);
     }
-    audit::tell(&outcome.audit);
+    audit::print_report(&outcome.audit);
 }

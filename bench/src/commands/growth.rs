@@ -6,7 +6,7 @@ use agentgov::cli::Global;
 use agentgov::commands::pipeline::Stack;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::say;
+use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
 use agentgov_service::ExitCode;
@@ -38,7 +38,7 @@ pub struct Point {
 
 pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.plots {
-        context::make_folder(folder)?;
+        context::create_folder(folder)?;
     }
     let product = product(args.ground.agentgov.as_deref())?;
     let results = ResultsFolder::prepare(&args.results)?;
@@ -217,7 +217,7 @@ pub fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
 
 fn tell(args: &cli::Growth, points: &[Point]) {
     let by = args.by.as_str();
-    say!(
+    outln!(
         "{:>10} {:>26} {:>22} {:>22} {:>16}",
         by,
         "events/s",
@@ -229,7 +229,7 @@ fn tell(args: &cli::Growth, points: &[Point]) {
         format!("{:.digits$} ({:.digits$} to {:.digits$})", spread.median, spread.least, spread.most)
     };
     for point in points {
-        say!(
+        outln!(
             "{:>10} {:>26} {:>22} {:>22} {:>16.0}{}",
             point.at,
             wide(spread(point, Run::rate), 0),

@@ -7,7 +7,7 @@ use agentgov::cli::Global;
 use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::{json, say};
+use agentgov::print::{json, outln};
 use agentgov_bench::Step;
 use agentgov_service::ExitCode;
 
@@ -29,7 +29,7 @@ pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCod
         let change = before.map_or_else(String::new, |before| {
             format!("{before:>12}  {:>+6.1} %", (found / *before as f64 - 1.0) * 100.0)
         });
-        say!("{:<10} {:>12.0} {}", step.as_str(), found, change);
+        outln!("{:<10} {:>12.0} {}", step.as_str(), found, change);
     };
     let found = agentgov_bench::instructions(&program, args.events, &mut tell).or_exit(ExitCode::Failed)?;
     let figures: Figures =
@@ -64,7 +64,7 @@ pub fn step(args: &cli::Step, global: &Global) -> Result<ExitCode, Failure> {
     let who = (TENANT, AGENT, ENVIRONMENT);
     let done =
         agentgov_bench::step(step, args.events, &topology, &bundle_files(), who).or_exit(ExitCode::Failed)?;
-    say!("{}", done);
+    outln!("{}", done);
     Ok(ExitCode::Done)
 }
 

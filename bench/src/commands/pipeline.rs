@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentgov::cli::Global;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::say;
+use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{
     Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store,
@@ -122,7 +122,7 @@ pub fn part(args: &cli::Part, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 fn tell(report: &Report) {
-    say!(
+    outln!(
         "{} events a round, {} rounds, {} process(es) a stage, {} open sessions, {} policies, {} cores, seed {}",
         report.events,
         report.contenders.first().map_or(0, |contender| contender.rounds.len()),
@@ -132,15 +132,15 @@ fn tell(report: &Report) {
         report.cores,
         report.seed
     );
-    say!("");
-    say!("{:<18} {:>24} {:>26} {:>16}", "", "events/s", "CPU-s a million events", "pipeline has");
+    outln!("");
+    outln!("{:<18} {:>24} {:>26} {:>16}", "", "events/s", "CPU-s a million events", "pipeline has");
     for contender in &report.contenders {
         let (rate, cpu) = (contender.rate(), contender.cpu());
         let share = match report.share_of(&contender.name) {
             Some(share) if contender.name != PIPELINE => format!("{:.0} %", share.median * 100.0),
             _ => String::new(),
         };
-        say!(
+        outln!(
             "{:<18} {:>24} {:>26} {:>16}",
             contender.name,
             format!("{:.0} ({:.0} to {:.0})", rate.median, rate.least, rate.most),
@@ -148,11 +148,11 @@ fn tell(report: &Report) {
             share
         );
     }
-    say!("");
+    outln!("");
     for contender in &report.contenders {
-        say!("{}: CPU-s a million events, and most memory, by process", contender.name);
+        outln!("{}: CPU-s a million events, and most memory, by process", contender.name);
         for (process, usage) in contender.by_process() {
-            say!("  {:<18} {:>7.2} {:>8} MB", process, usage.cpu_s, usage.rss_bytes / 1_000_000);
+            outln!("  {:<18} {:>7.2} {:>8} MB", process, usage.cpu_s, usage.rss_bytes / 1_000_000);
         }
     }
     for contender in &report.latency {
@@ -161,7 +161,7 @@ fn tell(report: &Report) {
                 Latency::Alert(alerts) => ("alert", alerts.late, alerts.hops),
                 Latency::Row(p) => ("row", p, None),
             };
-            say!(
+            outln!(
                 "{:<18} publish to {:<6} p50 {:>7.1} ms  p99 {:>7.1} ms  p99.9 {:>7.1} ms  ({} seen)",
                 contender.name,
                 what,
@@ -176,7 +176,7 @@ fn tell(report: &Report) {
         }
     }
     if let Some(times) = report.p99_beside(FLOORS[0].0) {
-        say!("p99 from publish to alert: {:.1} times that of {} (medians)", times, FLOORS[0].0);
+        outln!("p99 from publish to alert: {:.1} times that of {} (medians)", times, FLOORS[0].0);
     }
 }
 
@@ -185,7 +185,7 @@ fn tell_hops(hops: &Hops) {
     let hops =
         [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
     for (what, hop) in hops {
-        say!(
+        outln!(
             "{:<18} {:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",
             "",
             what,

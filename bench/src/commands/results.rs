@@ -7,7 +7,7 @@ use std::process::Command;
 use agentgov::cli::Global;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::say;
+use agentgov::print::outln;
 use agentgov_bench::Soak;
 use agentgov_service::ExitCode;
 use serde::de::DeserializeOwned;
@@ -55,7 +55,7 @@ impl ResultsFolder {
     /// Creates the folder and resolves the commit, before a long run. Returns `None` without `--results`.
     pub fn prepare(args: &cli::Results) -> Result<Option<Self>, Failure> {
         let Some(folder) = &args.results else { return Ok(None) };
-        context::make_folder(folder)?;
+        context::create_folder(folder)?;
         Ok(Some(Self { folder: folder.clone(), commit: commit()? }))
     }
 
@@ -121,7 +121,7 @@ fn commit() -> Result<String, Failure> {
 
 /// `plot`: draws the results files of a folder.
 pub fn plot(args: &cli::Plot, _: &Global) -> Result<ExitCode, Failure> {
-    context::make_folder(&args.plots)?;
+    context::create_folder(&args.plots)?;
     let mut drawn = Vec::new();
     for by in [GrowthAxis::Processes, GrowthAxis::Sessions, GrowthAxis::Policies] {
         if let Some(points) = read::<Vec<growth::Point>>(&args.results, &growth::results_name(by))? {
@@ -140,7 +140,7 @@ pub fn plot(args: &cli::Plot, _: &Global) -> Result<ExitCode, Failure> {
     }
     for (file, plot) in drawn {
         draw(&args.plots, file, &plot)?;
-        say!("{}", file);
+        outln!("{}", file);
     }
     Ok(ExitCode::Done)
 }

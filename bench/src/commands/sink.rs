@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use agentgov::cli::Global;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::say;
+use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{Bench, Contender, Load, Rival, Run, SinkContender, SinkReport, Spread};
 use agentgov_service::ExitCode;
@@ -113,9 +113,9 @@ fn rivals(folder: &Path, progress: &Progress) -> Result<Vec<(Rival, String)>, Fa
 
 fn tell(report: &SinkReport) {
     let rounds = report.sinks.first().map_or(0, |sink| sink.contender.rounds.len());
-    say!("{} rows a round, {} rounds, {} cores, seed {}", report.rows, rounds, report.cores, report.seed);
-    say!("");
-    say!(
+    outln!("{} rows a round, {} rounds, {} cores, seed {}", report.rows, rounds, report.cores, report.seed);
+    outln!("");
+    outln!(
         "{:<15} {:>28} {:>14} {:>22} {:>12} {:>8}",
         "",
         "rows a CPU-second",
@@ -130,7 +130,7 @@ fn tell(report: &SinkReport) {
         let times = times.map_or_else(String::new, |times| format!("{:.1} times", times.median));
         let usage = sink.contender.by_process();
         let rss = usage.get(&sink.contender.name).map_or(0, |usage| usage.rss_bytes);
-        say!(
+        outln!(
             "{:<15} {:>28} {:>14} {:>22} {:>12.0} {:>8}",
             sink.contender.name,
             thousands(own),
@@ -140,15 +140,15 @@ fn tell(report: &SinkReport) {
             rss / 1_000_000
         );
     }
-    say!("");
+    outln!("");
     for sink in &report.sinks {
-        say!("{:<15} {}", sink.contender.name, sink.guarantees);
+        outln!("{:<15} {}", sink.contender.name, sink.guarantees);
     }
-    say!("");
+    outln!("");
     for sink in &report.sinks {
         let usage = sink.contender.by_process();
         let parts = usage.iter().map(|(name, usage)| format!("{name} {:.2}", usage.cpu_s));
-        say!("{}: CPU-s a million rows: {}", sink.contender.name, parts.collect::<Vec<_>>().join(", "));
+        outln!("{}: CPU-s a million rows: {}", sink.contender.name, parts.collect::<Vec<_>>().join(", "));
     }
 }
 

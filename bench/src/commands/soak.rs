@@ -7,7 +7,7 @@ use std::time::Duration;
 use agentgov::cli::Global;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
-use agentgov::print::say;
+use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
 use agentgov_service::ExitCode;
@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.plots {
-        context::make_folder(folder)?;
+        context::create_folder(folder)?;
     }
     let product = product(args.ground.agentgov.as_deref())?;
     let results = ResultsFolder::prepare(&args.results)?;
@@ -87,14 +87,14 @@ pub fn plot(soak: &Soak) -> Plot {
 
 /// Medians of each minute.
 fn tell(soak: &Soak) {
-    say!(
+    outln!(
         "{} events in {:.0} s, {:.0} a second; MB resident, medians of each minute",
         soak.run.events,
         soak.run.seconds,
         soak.run.rate()
     );
     let names = names(soak);
-    say!("{:>6} {}", "minute", names.iter().map(|name| format!("{name:>12}")).collect::<String>());
+    outln!("{:>6} {}", "minute", names.iter().map(|name| format!("{name:>12}")).collect::<String>());
     let mut minutes: BTreeMap<u64, Vec<&Sample>> = BTreeMap::new();
     for sample in &soak.samples {
         minutes.entry((sample.seconds / 60.0) as u64).or_default().push(sample);
@@ -104,6 +104,6 @@ fn tell(soak: &Soak) {
             let of = samples.iter().filter_map(|sample| sample.resident.get(*name));
             format!("{:>12.0}", Spread::of(of.map(|bytes| *bytes as f64 / 1e6)).median)
         });
-        say!("{:>6} {}", minute + 1, cells.collect::<String>());
+        outln!("{:>6} {}", minute + 1, cells.collect::<String>());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::Endpoints;
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 
 /// The executable under test.
@@ -19,18 +19,9 @@ pub static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
 
 /// The stack, with a database of its own.
 pub fn endpoints(database: &str) -> Endpoints {
-    let at = STACK.addresses();
-    Endpoints {
-        kafka: KafkaEndpoint::at(at.kafka.clone()),
-        registry: RegistryEndpoint::at(at.registry.clone()),
-        clickhouse: ClickHouseEndpoint {
-            url: at.clickhouse.clone(),
-            user: at.clickhouse_user.clone(),
-            password: Secret::new(at.clickhouse_password.clone()),
-            database: database.to_owned(),
-            ..ClickHouseEndpoint::default()
-        },
-    }
+    let mut endpoints = Endpoints::from(STACK.addresses());
+    endpoints.clickhouse.database = database.to_owned();
+    endpoints
 }
 
 /// A command of the product in a process that obeys FAILPOINTS, on the stack, in the workspace's root.
