@@ -10,7 +10,7 @@ use std::process::Command;
 use agentgov_alerter::Alerter;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::Evaluator;
-use agentgov_log_sink::Actions;
+use agentgov_log_sink::ActionRows;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, RequestCache};
 use agentgov_processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
@@ -177,7 +177,7 @@ pub fn step(
             Ok(sum)
         }
         Step::Row => {
-            let mut rows = Actions::new().map_err(StepError::of("schema"))?;
+            let mut rows = ActionRows::new().map_err(StepError::of("schema"))?;
             let at = TopicPartition::new("actions", 0);
             for (offset, (key, value)) in composed.iter().enumerate() {
                 rows.push(&Record {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agentgov_audit::{Record as Audited, examine};
 use agentgov_enrichment::{AgentTable, Session};
-use agentgov_log_sink::Actions;
+use agentgov_log_sink::ActionRows;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
@@ -60,7 +60,7 @@ fn records(mut data: &[u8]) -> Vec<Record<'_>> {
 
 /// The log leaves none out.
 fn rows(records: &[Record<'_>]) {
-    let mut actions = Actions::new().expect("a schema of this build");
+    let mut actions = ActionRows::new().expect("a schema of this build");
     for record in records {
         let at = TopicPartition::new("actions", record.partition);
         let Record { offset, key, value, .. } = *record;

@@ -473,8 +473,12 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
             0,
             "each row counts what is right before it"
         );
-        let tail =
-            protocol::look(&log.store, "actions", true, &[format!("{}/{partition}", log.actions)].into());
+        let tail = protocol::read_tails(
+            &log.store,
+            "actions",
+            true,
+            &[format!("{}/{partition}", log.actions)].into(),
+        );
         assert_eq!(tail.unwrap().into_values().next().unwrap().first, 0);
     }
 }

@@ -7,18 +7,18 @@
 //!
 //! - [`run`]: the stage · [`migrate`]: the tables, from `migrations/*.sql`
 //! - `tables`: which topic goes into which table · `columns`: the columns of each, one module a table
-//! - `writer`: from record to row · `ledger`: the schemas met, recorded before the rows that use them
+//! - `encoder`: from record to row · `recorded_schemas`: the schemas met, recorded before the rows that use them
 //!
 //! The loop around it, and why it is exactly once: [`agentgov_runtime::sink`].
 
 mod columns;
-mod ledger;
+mod encoder;
 mod migrate;
+mod recorded_schemas;
 mod stage;
 mod tables;
-mod writer;
 
-pub use migrate::{Migrated, migrate};
-pub use stage::{Config, run};
 #[doc(hidden)]
-pub use writer::Actions;
+pub use encoder::ActionRows;
+pub use migrate::{MigrationReport, migrate};
+pub use stage::{Config, run};

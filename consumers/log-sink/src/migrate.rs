@@ -2,7 +2,7 @@
 //! holds the migration claim, by the same protocol as rows: claim, drain, look, apply.
 
 use agentgov_connect::ClickHouseEndpoint;
-use agentgov_runtime::sink::protocol::Drained;
+use agentgov_runtime::sink::protocol::DrainOutcome;
 use agentgov_runtime::sink::store::quote;
 use agentgov_runtime::sink::{Store, StoreError, protocol};
 use agentgov_schemas::Digest;
@@ -47,19 +47,19 @@ migrations!(
 );
 
 /// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.
-const FOUNDATION: usize = 2;
+const FOUNDATION_FILES: usize = 2;
 /// Times that another process may take the migration claim before this one gives up.
-const ATTEMPTS: usize = 20;
+const MAX_ATTEMPTS: usize = 20;
 
 /// What migrating came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Migrated {
+pub struct MigrationReport {
     /// The database.
     pub database: String,
     /// Files that were applied now.
     pub applied: Vec<String>,
     /// Files that had been applied before.
-    pub already: usize,
+    pub previously_applied: usize,
 }
 
 #[derive(Deserialize)]
@@ -72,29 +72,31 @@ struct Applied {
 /// Creates the database and its tables, or what of them is missing. Several processes may do so at the same time.
 ///
 /// `Unavailable` if the server is away; `Config` if the tables were made from other files than this build has.
-pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Migrated, StageError> {
+pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<MigrationReport, StageError> {
     tables::feeds(topology)?;
     let store = Store::new(endpoint, topology.timing.insert_timeout.0)?;
-    with(&store, &Stop::default())
+    migrate_store(&store, &Stop::default())
 }
 
-pub(crate) fn with(store: &Store, stop: &Stop) -> Result<Migrated, StageError> {
+pub(crate) fn migrate_store(store: &Store, stop: &Stop) -> Result<MigrationReport, StageError> {
     let database = store.database().to_owned();
-    store.execute_outside(&format!("CREATE DATABASE IF NOT EXISTS `{database}`")).map_err(unavailable)?;
-    for (_, statement) in FILES.iter().take(FOUNDATION) {
+    store
+        .execute_without_database(&format!("CREATE DATABASE IF NOT EXISTS `{database}`"))
+        .map_err(unavailable)?;
+    for (_, statement) in FILES.iter().take(FOUNDATION_FILES) {
         store.execute(statement).map_err(unavailable)?;
     }
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         match apply(store, stop) {
             Ok(Attempt::Applied { now, before }) => {
-                return Ok(Migrated { database, applied: now, already: before });
+                return Ok(MigrationReport { database, applied: now, previously_applied: before });
             }
             Ok(Attempt::Foreign(why)) => return Err(StageError::Config(why)),
             Ok(Attempt::Stopped) => {
                 let message = "asked to stop".to_owned();
                 return Err(StageError::Unavailable { what: "migrations".into(), message });
             }
-            Err(error) if error.is_fence() => {
+            Err(error) if error.is_fenced() => {
                 tracing::info!("another process migrates as well; looking again")
             }
             Err(error) => return Err(unavailable(error)),
@@ -128,13 +130,13 @@ enum Attempt {
 fn apply(store: &Store, stop: &Stop) -> Result<Attempt, StoreError> {
     let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
     let claim = claims.get(MIGRATIONS).expect("the claim that was made");
-    if protocol::drain(store, &claims, stop)? == Drained::Stopped {
+    if protocol::drain(store, &claims, stop)? == DrainOutcome::Stopped {
         return Ok(Attempt::Stopped);
     }
     let applied: Vec<Applied> = store.select(&format!(
         "SELECT DISTINCT version, name, lower(hex(sha256)) AS sha256 FROM {MIGRATIONS} ORDER BY version"
     ))?;
-    if let Err(why) = check(&applied) {
+    if let Err(why) = check_applied(&applied) {
         return Ok(Attempt::Foreign(why));
     }
     let mut now = Vec::new();
@@ -154,7 +156,7 @@ fn apply(store: &Store, stop: &Stop) -> Result<Attempt, StoreError> {
 }
 
 /// What was applied must be a prefix of what this build has.
-fn check(applied: &[Applied]) -> Result<(), String> {
+fn check_applied(applied: &[Applied]) -> Result<(), String> {
     for (at, found) in applied.iter().enumerate() {
         let Some((name, statement)) = FILES.get(at) else {
             return Err(format!(
@@ -183,7 +185,7 @@ fn check(applied: &[Applied]) -> Result<(), String> {
 
 fn unavailable(error: StoreError) -> StageError {
     match error {
-        StoreError::NoAnswer { url, message } => {
+        StoreError::NoResponse { url, message } => {
             StageError::Unavailable { what: format!("clickhouse at {url}"), message }
         }
         error => StageError::Unavailable { what: "migrations".into(), message: error.to_string() },
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_numbered_in_order_and_may_be_run_twice() {
+    fn migrations_are_numbered_in_order_and_repeatable() {
         assert!(FILES.is_sorted_by(|(before, _), (after, _)| before < after));
         for (name, text) in FILES {
             assert!(name.chars().take(4).all(|c| c.is_ascii_digit()), "{name}");
@@ -220,15 +222,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_prefix_of_the_own_files_is_accepted() {
+    fn applied_migrations_must_be_a_prefix_of_this_builds() {
         for count in [0, 1, FILES.len()] {
-            assert_eq!(check(&applied(count)), Ok(()));
+            assert_eq!(check_applied(&applied(count)), Ok(()));
         }
         let mut changed = applied(3);
         changed[1].sha256 = Digest::of(b"edited");
-        assert!(check(&changed).unwrap_err().contains("0002_schema_migrations"));
+        assert!(check_applied(&changed).unwrap_err().contains("0002_schema_migrations"));
         let mut newer = applied(FILES.len());
         newer.push(Applied { version: 99, name: "0099_later".into(), sha256: Digest::of(b"") });
-        assert!(check(&newer).unwrap_err().contains("0099_later"));
+        assert!(check_applied(&newer).unwrap_err().contains("0099_later"));
     }
 }

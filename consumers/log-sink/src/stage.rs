@@ -10,10 +10,10 @@ use agentgov_schemas::topology::Topology;
 use agentgov_service::backoff::Backoff;
 use agentgov_service::{Health, StageError, Stop};
 
-use crate::ledger::Ledger;
+use crate::encoder::LogEncoder;
 use crate::migrate;
+use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{CLAIMS, EMPTY, GAPS, STAGE, feeds, stage};
-use crate::writer::LogWriter;
 
 /// What the stage needs.
 #[derive(Clone, Debug)]
@@ -39,36 +39,37 @@ pub fn run(config: Config) -> Result<(), StageError> {
     let feeds = feeds(&config.topology)?;
     let timing = config.topology.timing;
     let store = Store::new(&config.endpoints.clickhouse, timing.insert_timeout.0)?
-        .heeding(config.stop.clone(), config.health.clone());
-    let Some(ledger) = start(&config, &store)? else { return Ok(()) };
+        .with_shutdown(config.stop.clone(), config.health.clone());
+    let Some(recorded_schemas) = prepare(&config, &store)? else { return Ok(()) };
     let registry =
         SchemaRegistry::new(&config.endpoints.registry).map_err(|e| StageError::Config(e.to_string()))?;
-    let writer = LogWriter::new(&feeds, SchemaCache::new(registry), ledger, &config.health, &config.stop);
+    let encoder =
+        LogEncoder::new(&feeds, SchemaCache::new(registry), recorded_schemas, &config.health, &config.stop);
     let options = Options {
         stage: STAGE.to_owned(),
         group: stage(&config.topology)?.group.value.clone(),
         routes: feeds.into_iter().map(|feed| feed.route).collect(),
-        claims: CLAIMS.to_owned(),
-        gaps: GAPS.to_owned(),
-        empty: EMPTY.to_owned(),
+        claims_table: CLAIMS.to_owned(),
+        gaps_table: GAPS.to_owned(),
+        empty_ranges_table: EMPTY.to_owned(),
         kafka: config.endpoints.kafka,
         timing,
         accept_gap: config.accept_gap,
         stop: config.stop,
         health: config.health,
     };
-    sink::run(options, store, writer)
+    sink::run(options, store, encoder)
 }
 
 /// Makes the tables and reads which schemas are recorded. Waits while ClickHouse is away; `None`: asked to stop.
-fn start(config: &Config, store: &Store) -> Result<Option<Ledger>, StageError> {
+fn prepare(config: &Config, store: &Store) -> Result<Option<RecordedSchemas>, StageError> {
     let mut backoff = Backoff::default();
     loop {
-        let started = migrate::with(store, &config.stop).and_then(|_| Ledger::load(store));
+        let started = migrate::migrate_store(store, &config.stop).and_then(|_| RecordedSchemas::load(store));
         match started {
-            Ok(ledger) => {
+            Ok(recorded_schemas) => {
                 config.health.clear(NotReadyReason::Clickhouse);
-                return Ok(Some(ledger));
+                return Ok(Some(recorded_schemas));
             }
             Err(StageError::Unavailable { what, message }) => {
                 config.health.not_ready(NotReadyReason::Clickhouse, format!("{what}: {message}"));

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn topology_and_migrations_agree() {
+    fn topology_and_migrations_name_the_same_tables() {
         let feeds = feeds(&topology()).unwrap();
         assert_eq!(feeds.len(), LOG.len());
         let gapless: Vec<_> =
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mismatches_are_told_at_once() {
+    fn all_mismatches_are_reported_together() {
         let mut topology = topology();
         for store in topology.stores.values_mut() {
             store.value.tables.remove("sink_gaps");

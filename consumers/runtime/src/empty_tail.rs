@@ -22,16 +22,16 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::consumer::is_connection_lost;
-use crate::fresh_reader::{self, FreshReader, Movement};
+use crate::fresh_reader::{self, FreshReader, ProgressWatch};
 
 /// How long the brokers may take to return the ends of the partitions.
-const CALL: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(100);
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval of rounds at least and at most.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 /// Rounds within the shortest retention.
-const ROUNDS: u32 = 1_000;
+const ROUNDS_PER_RETENTION: u32 = 1_000;
 
 /// Resume positions by topic and partition.
 pub(crate) type Positions = BTreeMap<String, BTreeMap<i32, i64>>;
@@ -47,7 +47,7 @@ pub(crate) struct EmptyTail {
 /// Interval of rounds for topics of these retentions.
 pub(crate) fn interval(retentions: impl IntoIterator<Item = Retention>) -> Duration {
     let lengths = retentions.into_iter().filter_map(|retention| match retention {
-        Retention::For(length) => Some(length / ROUNDS),
+        Retention::For(length) => Some(length / ROUNDS_PER_RETENTION),
         Retention::Forever => None,
     });
     lengths.fold(MAX_INTERVAL, Duration::min).max(MIN_INTERVAL)
@@ -68,13 +68,13 @@ type Ranges = BTreeMap<String, BTreeMap<i32, Range<i64>>>;
 
 /// Result of a round.
 #[derive(Debug, Default)]
-struct Found {
+struct RoundResult {
     seen: Ranges,
     empty: Vec<EmptyTail>,
 }
 
 struct Round {
-    found: Receiver<KafkaResult<Found>>,
+    found: Receiver<KafkaResult<RoundResult>>,
     stop: Stop,
 }
 
@@ -101,7 +101,7 @@ impl TailProver {
         let Some(round) = &self.round else {
             if Instant::now() >= self.next_round {
                 self.next_round = Instant::now() + self.interval;
-                self.begin(positions());
+                self.start_round(positions());
             }
             return Vec::new();
         };
@@ -109,9 +109,9 @@ impl TailProver {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "whether quiet partitions end without a record is not known; trying again");
-                Found::default()
+                RoundResult::default()
             }
-            Err(TryRecvError::Disconnected) => Found::default(),
+            Err(TryRecvError::Disconnected) => RoundResult::default(),
             Err(TryRecvError::Empty) => return Vec::new(),
         };
         self.round = None;
@@ -119,16 +119,17 @@ impl TailProver {
         found.empty
     }
 
-    fn begin(&mut self, positions: Positions) {
+    fn start_round(&mut self, positions: Positions) {
         if positions.values().all(BTreeMap::is_empty) {
             return;
         }
         let (done, found) = sync_channel(1);
         let stop = Stop::default();
-        let (settings, seen, asked) = (self.settings.clone(), std::mem::take(&mut self.seen), stop.clone());
+        let (settings, seen, round_stop) =
+            (self.settings.clone(), std::mem::take(&mut self.seen), stop.clone());
         let spawned = std::thread::Builder::new().name("tail-prover".into()).spawn(move || {
             // Nobody listens any more: it was dropped.
-            let _ = done.send(prove(&settings, &positions, &seen, &asked));
+            let _ = done.send(prove(&settings, &positions, &seen, &round_stop));
         });
         match spawned {
             Ok(_) => self.round = Some(Round { found, stop }),
@@ -138,13 +139,18 @@ impl TailProver {
 }
 
 /// One round: asks for the ends, and reads the partitions that are quiet since the last one.
-fn prove(settings: &ClientConfig, positions: &Positions, before: &Ranges, stop: &Stop) -> KafkaResult<Found> {
-    let mut found = Found::default();
+fn prove(
+    settings: &ClientConfig,
+    positions: &Positions,
+    before: &Ranges,
+    stop: &Stop,
+) -> KafkaResult<RoundResult> {
+    let mut found = RoundResult::default();
     let reader = fresh_reader::create(settings)?;
     for (topic, positions) in positions {
         let before = before.get(topic).cloned().unwrap_or_default();
-        let proven = seen(&reader, topic, positions).and_then(|now| {
-            let quiet = standing(&before, &now);
+        let proven = tail_ranges(&reader, topic, positions).and_then(|now| {
+            let quiet = unmoved(&before, &now);
             Ok((now, prove_quiet(settings, &reader, topic, quiet, stop)?))
         });
         match proven {
@@ -163,7 +169,7 @@ fn prove(settings: &ClientConfig, positions: &Positions, before: &Ranges, stop: 
 }
 
 /// The offsets from each position to the last stable offset, of those partitions that have any.
-fn seen(
+fn tail_ranges(
     reader: &FreshReader,
     topic: &str,
     positions: &BTreeMap<i32, i64>,
@@ -195,15 +201,12 @@ fn prove_quiet(
 }
 
 /// Of the partitions whose position is as before: the offsets from it to the end of the round before.
-fn standing(
-    before: &BTreeMap<i32, Range<i64>>,
-    now: &BTreeMap<i32, Range<i64>>,
-) -> BTreeMap<i32, Range<i64>> {
-    let stands = |(partition, now): (&i32, &Range<i64>)| {
+fn unmoved(before: &BTreeMap<i32, Range<i64>>, now: &BTreeMap<i32, Range<i64>>) -> BTreeMap<i32, Range<i64>> {
+    let is_unmoved = |(partition, now): (&i32, &Range<i64>)| {
         let before = before.get(partition)?;
         (before.start == now.start && before.end <= now.end).then(|| (*partition, before.clone()))
     };
-    now.iter().filter_map(stands).collect()
+    now.iter().filter_map(is_unmoved).collect()
 }
 
 /// The log start offsets, or the last stable offsets, of partitions of a topic; those that the brokers do not return are absent.
@@ -220,7 +223,7 @@ fn offsets<'p>(
     if list.count() == 0 {
         return Ok(BTreeMap::new());
     }
-    let found = reader.offsets_for_times(list, CALL)?;
+    let found = reader.offsets_for_times(list, OFFSETS_TIMEOUT)?;
     let offset = |element: &TopicPartitionListElem<'_>| match (element.offset(), element.error()) {
         (Offset::Offset(offset), Ok(())) => Some((element.partition(), offset)),
         _ => None,
@@ -243,21 +246,21 @@ fn read(
     assign(reader, &list)?;
     let mut pending = ranges;
     let mut ended = BTreeMap::new();
-    let mut unanswered = 0;
-    let mut movement = Movement::of(reader.context());
-    while pending.len() + ended.len() > 0 && !stop.is_asked() && !movement.stands(reader.context()) {
+    let mut empty_polls = 0;
+    let mut progress = ProgressWatch::new(reader.context());
+    while pending.len() + ended.len() > 0 && !stop.is_asked() && !progress.is_stalled(reader.context()) {
         // A leader that has just been elected may name an end that is too low for a moment: only the position of fetching proves,
         // once nothing that was fetched is queued any more. One empty poll may have served a report of statistics instead.
         let reached =
             |partition: &i32, range: &mut Range<i64>| reader.context().offset(*partition) >= range.end;
         let decides = ended.iter_mut().any(|(partition, range)| reached(partition, range));
-        let polled = reader.poll(if decides { Duration::ZERO } else { POLL });
-        unanswered = if polled.is_none() { unanswered + 1 } else { 0 };
+        let polled = reader.poll(if decides { Duration::ZERO } else { POLL_INTERVAL });
+        empty_polls = if polled.is_none() { empty_polls + 1 } else { 0 };
         match polled {
-            None if unanswered > 1 => empty.extend(ended.extract_if(.., reached)),
+            None if empty_polls > 1 => empty.extend(ended.extract_if(.., reached)),
             None => {}
             Some(Ok(message)) => {
-                movement.moved();
+                progress.record_progress();
                 let partition = message.partition();
                 let Some(range) = pending.get(&partition).or_else(|| ended.get(&partition)) else { continue };
                 if message.topic() != topic || message.offset() < range.start {
@@ -274,7 +277,7 @@ fn read(
                 reader.pause(&read)?;
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                movement.moved();
+                progress.record_progress();
                 ended.extend(pending.remove_entry(&partition));
             }
             Some(Err(error)) if is_connection_lost(&error) => {}
@@ -295,7 +298,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn rounds_are_many_within_a_retention_and_few_a_minute() {
+    fn round_interval_is_a_fraction_of_the_shortest_retention() {
         let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
         let hour = Retention::For(Duration::from_secs(3_600));
         for (retentions, expected) in [
@@ -314,20 +317,20 @@ mod tests {
     }
 
     #[test]
-    fn partition_whose_position_stands_is_read_to_the_end_of_the_round_before() {
+    fn partition_with_an_unmoved_position_is_read_to_the_previous_end() {
         let ranges = |ranges: &[(i32, Range<i64>)]| ranges.iter().cloned().collect::<BTreeMap<_, _>>();
         let before = ranges(&[(0, 5..9), (1, 5..9), (2, 5..9), (4, 5..9)]);
         let now = ranges(&[(0, 5..9), (1, 6..9), (2, 5..10), (3, 5..9), (4, 5..8)]);
         assert_eq!(
-            standing(&before, &now),
+            unmoved(&before, &now),
             ranges(&[(0, 5..9), (2, 5..9)]),
             "an end that went back proves nothing"
         );
-        assert_eq!(standing(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
+        assert_eq!(unmoved(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
     }
 
     #[test]
-    fn a_partition_with_a_record_behind_the_position_is_not_proven() {
+    fn partition_with_a_record_after_the_position_is_not_proven() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 3, 1).unwrap();
         let mut config = ClientConfig::new();

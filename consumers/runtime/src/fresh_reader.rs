@@ -12,17 +12,17 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 
 /// Without a step for so long, reading is given up, to be begun anew. Each record is a step, and each batch that holds none.
-pub(crate) const STANDS: Duration = Duration::from_secs(10);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the client reports how far it has fetched: of a long range without records nothing else shows that it moves.
-const STATISTICS: Duration = Duration::from_secs(1);
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A client that one reading uses.
-pub(crate) type FreshReader = BaseConsumer<Fetched>;
+pub(crate) type FreshReader = BaseConsumer<FetchPositions>;
 
 /// Settings of fresh readers. `config` is a reader's (`KafkaEndpoint::reader_config`).
 pub(crate) fn settings(mut config: ClientConfig) -> ClientConfig {
     config
-        .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
+        .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
         .set("fetch.wait.max.ms", "20")
         .set("queued.max.messages.kbytes", "8192");
     config
@@ -30,14 +30,14 @@ pub(crate) fn settings(mut config: ClientConfig) -> ClientConfig {
 
 /// Makes a client with [`settings`].
 pub(crate) fn create(settings: &ClientConfig) -> KafkaResult<FreshReader> {
-    settings.create_with_context(Fetched::default())
+    settings.create_with_context(FetchPositions::default())
 }
 
 /// Offset up to which the client has fetched each partition; one topic for a reader.
 #[derive(Debug, Default)]
-pub(crate) struct Fetched(Mutex<BTreeMap<i32, i64>>);
+pub(crate) struct FetchPositions(Mutex<BTreeMap<i32, i64>>);
 
-impl Fetched {
+impl FetchPositions {
     fn by_partition(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,7 +52,7 @@ impl Fetched {
     }
 }
 
-impl ClientContext for Fetched {
+impl ClientContext for FetchPositions {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         // Partition -1 is librdkafka's for records without one.
@@ -66,30 +66,30 @@ impl ClientContext for Fetched {
     }
 }
 
-impl ConsumerContext for Fetched {}
+impl ConsumerContext for FetchPositions {}
 
 /// Decides whether a reading still moves.
-pub(crate) struct Movement {
+pub(crate) struct ProgressWatch {
     since: Instant,
     fetched: i64,
 }
 
-impl Movement {
-    pub(crate) fn of(fetched: &Fetched) -> Self {
+impl ProgressWatch {
+    pub(crate) fn new(fetched: &FetchPositions) -> Self {
         Self { since: Instant::now(), fetched: fetched.sum() }
     }
 
     /// Notes a step that the statistics do not show.
-    pub(crate) fn moved(&mut self) {
+    pub(crate) fn record_progress(&mut self) {
         self.since = Instant::now();
     }
 
-    /// True if nothing has moved for [`STANDS`].
-    pub(crate) fn stands(&mut self, fetched: &Fetched) -> bool {
+    /// True if nothing has moved for [`STALL_TIMEOUT`].
+    pub(crate) fn is_stalled(&mut self, fetched: &FetchPositions) -> bool {
         let fetched = fetched.sum();
         if fetched != self.fetched {
             *self = Self { since: Instant::now(), fetched };
         }
-        self.since.elapsed() > STANDS
+        self.since.elapsed() > STALL_TIMEOUT
     }
 }

@@ -14,15 +14,15 @@ use agentgov_service::backoff::Backoff;
 use agentgov_service::{Health, StageError, Stop};
 
 /// How often an id is asked about again.
-const RECHECK: Duration = Duration::from_secs(10);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the registry's answer that it has no schema of an id holds. A flood of records with one such id costs ten requests a second.
 /// A producer registers its schema before it publishes, so an answer from before a record was appended may be wrong: only a bad
 /// record with the id that the registry gives next can bring that about, or a replica of the registry that lags. Then
 /// so many records more are rejected as come in this time.
-const UNKNOWN_FOR: Duration = Duration::from_millis(100);
+const UNKNOWN_TTL: Duration = Duration::from_millis(100);
 /// Most ids that are remembered as unknown.
-const MOST_UNKNOWN: usize = 1000;
+const MAX_UNKNOWN: usize = 1000;
 
 /// The schemas that this process has met. One a thread: it needs no lock.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ pub struct SchemaCache {
     known: HashMap<SchemaId, Arc<Schema>>,
     /// Ids of which the registry had no schema a moment ago: until when that holds, and its answer.
     unknown: HashMap<SchemaId, (Instant, String)>,
-    recheck: Instant,
-    answers: Option<Receiver<(SchemaId, Result<Schema, RegistryError>)>>,
+    next_recheck: Instant,
+    recheck_results: Option<Receiver<(SchemaId, Result<Schema, RegistryError>)>>,
     /// What is asked now has an id that the registry does not have any more.
-    missing: bool,
+    any_missing: bool,
 }
 
 /// What asking for a schema came to.
@@ -51,14 +51,14 @@ pub enum SchemaLookup {
 impl SchemaCache {
     /// An empty cache over `registry`.
     pub fn new(registry: SchemaRegistry) -> Self {
-        let recheck = Instant::now() + RECHECK;
+        let next_recheck = Instant::now() + RECHECK_INTERVAL;
         Self {
             registry: Arc::new(registry),
             known: HashMap::new(),
             unknown: HashMap::new(),
-            recheck,
-            answers: None,
-            missing: false,
+            next_recheck,
+            recheck_results: None,
+            any_missing: false,
         }
     }
 
@@ -73,18 +73,18 @@ impl SchemaCache {
         {
             return SchemaLookup::Unknown(why.clone());
         }
-        self.ask(id, health, stop)
+        self.fetch(id, health, stop)
     }
 
     /// The same, but asks again for an id that was unknown a moment ago: for entries of tables, which are read once.
-    pub fn get_anew(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+    pub fn get_uncached(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
         match self.known.get(&id) {
             Some(schema) => SchemaLookup::Known(Arc::clone(schema)),
-            None => self.ask(id, health, stop),
+            None => self.fetch(id, health, stop),
         }
     }
 
-    fn ask(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+    fn fetch(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
         let mut backoff = Backoff::default();
         loop {
             let registry = Arc::clone(&self.registry);
@@ -121,11 +121,11 @@ impl SchemaCache {
 
     fn remember_unknown(&mut self, id: SchemaId, why: &str) {
         let now = Instant::now();
-        if self.unknown.len() >= MOST_UNKNOWN {
+        if self.unknown.len() >= MAX_UNKNOWN {
             self.unknown.retain(|_, (until, _)| now < *until);
         }
-        if self.unknown.len() < MOST_UNKNOWN {
-            self.unknown.insert(id, (now + UNKNOWN_FOR, why.to_owned()));
+        if self.unknown.len() < MAX_UNKNOWN {
+            self.unknown.insert(id, (now + UNKNOWN_TTL, why.to_owned()));
         }
     }
 
@@ -135,7 +135,7 @@ impl SchemaCache {
     /// # Errors
     /// If an id means something else now: records that were written since may have been misread.
     pub fn recheck(&mut self, stage: &str, health: &Health) -> Result<(), StageError> {
-        if let Some(answers) = &self.answers {
+        if let Some(answers) = &self.recheck_results {
             loop {
                 match answers.try_recv() {
                     Ok((id, Ok(found))) => {
@@ -151,7 +151,7 @@ impl SchemaCache {
                         }
                     }
                     Ok((_, Err(error))) if error.is_about_the_id() => {
-                        self.missing = true;
+                        self.any_missing = true;
                         health.not_ready(
                             NotReadyReason::SchemaId,
                             format!("{error}, which was there: has the registry lost its data?"),
@@ -162,25 +162,25 @@ impl SchemaCache {
                     Err(TryRecvError::Disconnected) => break,
                 }
             }
-            if !std::mem::take(&mut self.missing) {
+            if !std::mem::take(&mut self.any_missing) {
                 health.clear(NotReadyReason::SchemaId);
             }
-            self.answers = None;
-            self.recheck = Instant::now() + RECHECK;
-        } else if Instant::now() >= self.recheck && !self.known.is_empty() {
+            self.recheck_results = None;
+            self.next_recheck = Instant::now() + RECHECK_INTERVAL;
+        } else if Instant::now() >= self.next_recheck && !self.known.is_empty() {
             let (send, answers) = channel();
             let (registry, ids) =
                 (Arc::clone(&self.registry), self.known.keys().copied().collect::<Vec<_>>());
             // Ends with the first answer that nobody waits for, or that does not come.
-            let asking = move || {
+            let recheck_ids = move || {
                 ids.into_iter().map(|id| (id, registry.schema(id))).all(|answer| {
                     let goes_on = answer.1.is_ok();
                     send.send(answer).is_ok() && goes_on
                 })
             };
-            self.recheck = Instant::now() + RECHECK;
-            let spawned = std::thread::Builder::new().name("schemas".into()).spawn(asking);
-            self.answers = spawned.is_ok().then_some(answers);
+            self.next_recheck = Instant::now() + RECHECK_INTERVAL;
+            let spawned = std::thread::Builder::new().name("schemas".into()).spawn(recheck_ids);
+            self.recheck_results = spawned.is_ok().then_some(answers);
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn no_record_is_rejected_for_what_is_wrong_with_the_registry() {
+    fn registry_fault_rejects_no_record() {
         let (health, stop) = (Health::new("test"), Stop::default());
         let troubles = vec![
             (503, "starting".to_owned()),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_is_asked_for_once_in_a_while_and_found_once_it_is_registered() {
+    fn unknown_id_is_cached_briefly_and_found_once_registered() {
         let (health, stop) = (Health::new("test"), Stop::default());
         for refused in [(404, unknown()), (200, schema("no avro"))] {
             // The answer after the one that is cached, and any that follow, know the id.
@@ -285,7 +285,7 @@ mod tests {
             };
             assert!(!is_known(&mut schemas));
             let until = schemas.unknown[&SchemaId(1)].0;
-            assert!(until <= Instant::now() + UNKNOWN_FOR);
+            assert!(until <= Instant::now() + UNKNOWN_TTL);
             schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = until + Duration::from_mins(1);
             for _ in 0..1000 {
                 assert!(!is_known(&mut schemas), "not asked again");
@@ -293,7 +293,7 @@ mod tests {
             let anew = SchemaCache::new(registry(vec![refused_again.clone(), (200, schema(r#""string""#))]));
             for (mut schemas, found) in [(anew, [false, true])] {
                 for known in found {
-                    let found = schemas.get_anew(SchemaId(1), &health, &stop);
+                    let found = schemas.get_uncached(SchemaId(1), &health, &stop);
                     assert_eq!(
                         matches!(found, SchemaLookup::Known(_)),
                         known,
@@ -308,19 +308,19 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_are_bounded() {
+    fn unknown_id_cache_is_bounded() {
         let mut schemas = SchemaCache::new(registry(vec![]));
         let until = Instant::now() + Duration::from_mins(1);
-        schemas.unknown.extend((0..MOST_UNKNOWN as u32).map(|id| (SchemaId(id), (until, String::new()))));
+        schemas.unknown.extend((0..MAX_UNKNOWN as u32).map(|id| (SchemaId(id), (until, String::new()))));
         schemas.remember_unknown(SchemaId(u32::MAX), "");
-        assert!(schemas.unknown.len() == MOST_UNKNOWN && !schemas.unknown.contains_key(&SchemaId(u32::MAX)));
+        assert!(schemas.unknown.len() == MAX_UNKNOWN && !schemas.unknown.contains_key(&SchemaId(u32::MAX)));
         schemas.unknown.values_mut().for_each(|(until, _)| *until = Instant::now());
         schemas.remember_unknown(SchemaId(u32::MAX), "");
         assert_eq!(schemas.unknown.len(), 1, "those whose time is over make room");
     }
 
     #[test]
-    fn an_id_that_means_something_else_is_noticed_and_one_that_is_gone_is_told() {
+    fn changed_id_is_an_error_and_missing_id_is_not_ready() {
         let (health, stop) = (Health::new("test"), Stop::default());
         let answers = vec![
             (200, schema(r#""string""#)),
@@ -332,9 +332,9 @@ mod tests {
         let mut schemas = SchemaCache::new(registry(answers));
         assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)));
         let mut rechecked = || {
-            schemas.recheck = Instant::now();
+            schemas.next_recheck = Instant::now();
             schemas.recheck("test", &health)?;
-            while schemas.answers.is_some() {
+            while schemas.recheck_results.is_some() {
                 schemas.recheck("test", &health)?;
             }
             Ok::<_, StageError>(health.snapshot().not_ready.contains_key(&NotReadyReason::SchemaId))

@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::time::Instant;
 
-use agentgov_model::{Explored, explore, find, processor, sink};
+use agentgov_model::{Exploration, explore, find_counterexample, processor, sink};
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("wide") {
@@ -20,24 +20,24 @@ fn main() {
     let bounds = sink::Bounds::TEST;
     print("sink", bounds, || explore(sink::Sink { bounds, flaw: None }));
     for flaw in sink::Flaw::HARMFUL {
-        print("sink", flaw, || find(sink::Sink { bounds, flaw: Some(flaw) }));
+        print("sink", flaw, || find_counterexample(sink::Sink { bounds, flaw: Some(flaw) }));
     }
     let retention = sink::Bounds::RETENTION;
     print("sink", retention, || explore(sink::Sink { bounds: retention, flaw: None }));
-    for flaw in sink::Flaw::OF_PROOFS {
-        print("sink", flaw, || find(sink::Sink { bounds: retention, flaw: Some(flaw) }));
+    for flaw in sink::Flaw::HARMFUL_WITH_RETENTION {
+        print("sink", flaw, || find_counterexample(sink::Sink { bounds: retention, flaw: Some(flaw) }));
     }
-    let flaw = sink::Flaw::NoProof;
+    let flaw = sink::Flaw::NoMembershipProof;
     print("sink", flaw, || explore(sink::Sink { bounds, flaw: Some(flaw) }));
     let bounds = processor::Bounds::TEST;
     print("processor", bounds, || explore(processor::Processor { bounds, flaw: None }));
     for flaw in processor::Flaw::HARMFUL {
-        print("processor", flaw, || find(processor::Processor { bounds, flaw: Some(flaw) }));
+        print("processor", flaw, || find_counterexample(processor::Processor { bounds, flaw: Some(flaw) }));
     }
 }
 
-fn print(model: &str, of: impl Debug, run: impl FnOnce() -> Explored) {
+fn print(model: &str, of: impl Debug, run: impl FnOnce() -> Exploration) {
     let began = Instant::now();
-    let explored = run();
-    println!("{model}, {of:?}: {:.1?}, {explored}", began.elapsed());
+    let exploration = run();
+    println!("{model}, {of:?}: {:.1?}, {exploration}", began.elapsed());
 }

@@ -8,30 +8,30 @@ use stateright::{Checker as _, Expectation, HasDiscoveries, Model};
 
 /// What was found.
 #[derive(Clone, Debug)]
-pub struct Explored {
+pub struct Exploration {
     /// Different states that were reached.
     pub states: usize,
     /// Steps to the farthest of them, by the shortest way.
     pub depth: usize,
     /// Per property that must always hold and does not: the shortest way there, one action a line.
-    pub broken: BTreeMap<&'static str, Vec<String>>,
+    pub violated: BTreeMap<&'static str, Vec<String>>,
     /// Properties that should sometimes hold, and never do: the model does not do what it is meant to.
-    pub never: Vec<&'static str>,
+    pub unreached: Vec<&'static str>,
 }
 
-impl fmt::Display for Explored {
+impl fmt::Display for Exploration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} states, {} steps deep", self.states, self.depth)?;
-        for (name, path) in &self.broken {
+        for (name, path) in &self.violated {
             writeln!(f, "broken: {name}")?;
             path.iter().enumerate().try_for_each(|(n, action)| writeln!(f, "{:4}. {action}", n + 1))?;
         }
-        self.never.iter().try_for_each(|name| writeln!(f, "never: {name}"))
+        self.unreached.iter().try_for_each(|name| writeln!(f, "never: {name}"))
     }
 }
 
 /// Explores every state of `model` within its bounds.
-pub fn explore<M>(model: M) -> Explored
+pub fn explore<M>(model: M) -> Exploration
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
@@ -41,7 +41,7 @@ where
 }
 
 /// Explores `model`, nearest states first, until a property is broken. What should sometimes hold may not have come yet.
-pub fn find<M>(model: M) -> Explored
+pub fn find_counterexample<M>(model: M) -> Exploration
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
@@ -50,7 +50,7 @@ where
     run(model, HasDiscoveries::AnyFailures)
 }
 
-fn run<M>(model: M, until: HasDiscoveries) -> Explored
+fn run<M>(model: M, until: HasDiscoveries) -> Exploration
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
@@ -60,19 +60,19 @@ where
     // One thread: the order is that of distance, so that a counterexample is a shortest one, and always the same.
     let checker = model.checker().threads(1).finish_when(until).spawn_bfs().join();
     let mut found = checker.discoveries();
-    let mut broken = BTreeMap::new();
-    let mut never = Vec::new();
+    let mut violated = BTreeMap::new();
+    let mut unreached = Vec::new();
     for property in properties {
         match (property.expectation, found.remove(property.name)) {
-            (Expectation::Sometimes, None) => never.push(property.name),
+            (Expectation::Sometimes, None) => unreached.push(property.name),
             (Expectation::Sometimes, Some(_)) | (_, None) => {}
             (_, Some(path)) => {
                 let actions = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
-                broken.insert(property.name, actions);
+                violated.insert(property.name, actions);
             }
         }
     }
     // The checker counts the first state as a step.
     let depth = checker.max_depth().saturating_sub(1);
-    Explored { states: checker.unique_state_count(), depth, broken, never }
+    Exploration { states: checker.unique_state_count(), depth, violated, unreached }
 }

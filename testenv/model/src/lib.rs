@@ -14,4 +14,4 @@ mod explore;
 pub mod processor;
 pub mod sink;
 
-pub use explore::{Explored, explore, find};
+pub use explore::{Exploration, explore, find_counterexample};

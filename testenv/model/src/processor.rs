@@ -101,7 +101,7 @@ enum Step {
         committed: u8,
     },
     /// Of [`Flaw::ChangelogFirst`].
-    Knowing {
+    ChangelogRead {
         known: Offsets,
     },
     Running {
@@ -130,10 +130,10 @@ pub enum Action {
     /// A process is killed, and started again.
     Kill(usize),
     /// A process asks for the committed offset.
-    AskCommitted(usize),
+    ReadCommitted(usize),
     /// A process has read the changelog to its end.
     ReadChangelog(usize),
-    /// A process polls a record with an error, and drops it. Of [`Flaw::DropsPolled`].
+    /// A process polls a record with an error, and drops it. Of [`Flaw::DropsPolledRecord`].
     Drop(usize),
     /// A process steps a batch up to this offset, not included, and writes outputs and state in a transaction.
     Step(usize, u8),
@@ -205,9 +205,9 @@ impl Processor {
         match step {
             Step::Away | Step::Ended => {}
             Step::Assigned if self.is(Flaw::ChangelogFirst) => actions.push(Action::ReadChangelog(process)),
-            Step::Assigned | Step::Knowing { .. } => {
+            Step::Assigned | Step::ChangelogRead { .. } => {
                 if self.stable(state) {
-                    actions.push(Action::AskCommitted(process));
+                    actions.push(Action::ReadCommitted(process));
                 }
             }
             Step::Restoring { committed } => {
@@ -216,7 +216,7 @@ impl Processor {
                 }
             }
             Step::Running { next, .. } => {
-                if self.is(Flaw::DropsPolled) && *next < self.bounds.records {
+                if self.is(Flaw::DropsPolledRecord) && *next < self.bounds.records {
                     actions.push(Action::Drop(process));
                 }
                 // A producer begins only when its last transaction is complete.
@@ -333,18 +333,18 @@ impl Model for Processor {
                 }
                 state.processes[process] = Process { generation: 0, step: Step::Away };
             }
-            Action::AskCommitted(process) => {
+            Action::ReadCommitted(process) => {
                 let committed = state.committed;
                 let step = &mut state.processes[process].step;
                 *step = match step {
-                    Step::Knowing { known } => Step::Running { known: *known, next: committed },
+                    Step::ChangelogRead { known } => Step::Running { known: *known, next: committed },
                     _ => Step::Restoring { committed },
                 };
             }
             Action::ReadChangelog(process) => {
                 let step = match state.processes[process].step {
                     Step::Restoring { committed } => self.restored(&state, committed)?,
-                    _ => Step::Knowing { known: self.changelog(&state).0 },
+                    _ => Step::ChangelogRead { known: self.changelog(&state).0 },
                 };
                 state.processes[process].step = step;
             }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What is drawn together, because nothing lies between that anyone could see:
-//! - an answer is read when the server sends it; a lost or late one is a [`Action::Doubt`] before the server acts
+//! - an answer is read when the server sends it; a lost or late one is a [`Action::Invalidate`] before the server acts
 //! - a killed process that is started again is a doubt as well: it remembers nothing, and its requests stay under way
 //! - a second reader, which looks whether offsets that were passed over hold no record, answers at once; a [`Action::Miss`] is a first
 //!   reader that passed over a record, and what comes of it
@@ -40,11 +40,11 @@ pub struct State {
     /// The claim before it. Kept for [`Flaw::PersistentClaims`] only.
     replaced: u8,
     /// The next claim's number.
-    fresh: u8,
+    next_claim: u8,
     /// What was sent and has not ended, in order.
-    under_way: Vec<Request>,
+    in_flight: Vec<Request>,
     /// The group's generation, the process that owns the partition in it, and the committed offset (which is kept for
-    /// [`Flaw::NoLook`] only).
+    /// [`Flaw::NoTailRead`] only).
     generation: u8,
     owner: usize,
     committed: u8,
@@ -138,7 +138,7 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Progress {
     /// Not at the server yet.
-    Travelling,
+    Sent,
     /// Shows in the list of processes; the fence has not looked at it yet.
     Running,
     /// Has passed the fence; its rows are not there yet.
@@ -153,7 +153,7 @@ pub enum Action {
     /// A process learns of the group's generation, and drops what it had.
     Learn(usize),
     /// A process gives up waiting, or is killed and started again; what it has sent stays under way.
-    Doubt(usize),
+    Invalidate(usize),
     /// A process proves to the group that it is a member of its generation.
     Prove(usize),
     /// A process sends a claim.
@@ -161,7 +161,7 @@ pub enum Action {
     /// A process finds no insert in the server's list of processes.
     Drain(usize),
     /// A process looks where the table ends.
-    Look(usize),
+    ReadTail(usize),
     /// A process sends an insert up to this offset, not included.
     Insert(usize, u8),
     /// A process is given the record before this offset, and not the one before that, which is there.
@@ -189,19 +189,20 @@ impl Sink {
         if process.generation != state.generation {
             actions.push(Action::Learn(sink));
         }
-        let claims_left = state.fresh <= self.bounds.claims;
-        let doubts = !matches!(process.step, Step::Idle | Step::Assigned | Step::Member | Step::Overtaken);
-        if claims_left && doubts {
-            actions.push(Action::Doubt(sink));
+        let claims_left = state.next_claim <= self.bounds.claims;
+        let can_invalidate =
+            !matches!(process.step, Step::Idle | Step::Assigned | Step::Member | Step::Overtaken);
+        if claims_left && can_invalidate {
+            actions.push(Action::Invalidate(sink));
         }
         let runs =
             |r: &Request| matches!(r, Request::Insert { at: Progress::Running | Progress::Passed, .. });
-        let drained = !state.under_way.iter().any(runs);
+        let drained = !state.in_flight.iter().any(runs);
         match process.step {
             Step::Idle | Step::Claiming { .. } | Step::Inserting { .. } | Step::Overtaken => {}
             Step::Assigned => {
                 let member = process.generation == state.generation && state.owner == sink;
-                if member || self.is(Flaw::NoProof) {
+                if member || self.is(Flaw::NoMembershipProof) {
                     actions.push(Action::Prove(sink));
                 }
             }
@@ -220,13 +221,13 @@ impl Sink {
                     actions.push(Action::Drain(sink));
                 }
             }
-            Step::Drained { .. } => actions.push(Action::Look(sink)),
+            Step::Drained { .. } => actions.push(Action::ReadTail(sink)),
             // What it would read is not there any more.
             Step::Ready { fetch, .. } if fetch < state.start => {}
             Step::Ready { next, fetch, .. } => {
                 let is_empty = |to: &u8| (fetch..*to).all(|offset| !self.is_record(offset));
                 let ends = fetch + 1..=self.bounds.offsets;
-                let empty = ends.filter(|to| is_empty(to) || self.is(Flaw::UnreadProof));
+                let empty = ends.filter(|to| is_empty(to) || self.is(Flaw::ProofWithoutRead));
                 let proofs = empty.filter(|to| self.bounds.deletions > 0 && state.proof != Some((next, *to)));
                 actions.extend(proofs.map(|to| Action::ProveEmpty(sink, to)));
                 let ends = (fetch + 1..=self.bounds.offsets).filter(|to| self.is_record(to - 1));
@@ -245,23 +246,26 @@ impl Sink {
 
     fn claim(&self, state: &mut State, sink: usize) {
         let number = u8::try_from(sink + 1).unwrap_or(u8::MAX);
-        let claim = if self.is(Flaw::ClaimReused) { number } else { state.fresh };
-        state.fresh += 1;
-        state.under_way.push(Request::Claim { sink, claim });
-        state.sinks[sink].step =
-            if self.is(Flaw::ClaimNotAwaited) { Step::Claimed { claim } } else { Step::Claiming { claim } };
+        let claim = if self.is(Flaw::ClaimReused) { number } else { state.next_claim };
+        state.next_claim += 1;
+        state.in_flight.push(Request::Claim { sink, claim });
+        state.sinks[sink].step = if self.is(Flaw::UnacknowledgedClaim) {
+            Step::Claimed { claim }
+        } else {
+            Step::Claiming { claim }
+        };
     }
 
-    fn look(&self, state: &mut State, sink: usize) {
+    fn read_tail(&self, state: &mut State, sink: usize) {
         let Step::Drained { claim } = state.sinks[sink].step else { return };
         let end = state.table.last().map_or(0, |last| last.offset + 1);
-        let next = if self.is(Flaw::NoLook) { state.committed } else { end };
+        let next = if self.is(Flaw::NoTailRead) { state.committed } else { end };
         let covers = |(from, to): (u8, u8)| {
             (from..to).contains(&next) && (to >= state.start || self.is(Flaw::ProofTooShort))
         };
         state.sinks[sink].step = match state.start {
             start if start <= next => Step::Ready { claim, next, fetch: next },
-            start if state.proof.is_some_and(covers) => match self.is(Flaw::UncountedProof) {
+            start if state.proof.is_some_and(covers) => match self.is(Flaw::ProvenSkipsNotCounted) {
                 true => Step::Ready { claim, next: start, fetch: start },
                 false => Step::Ready { claim, next, fetch: start },
             },
@@ -279,7 +283,7 @@ impl Sink {
         let mut found = Vec::new();
         for offset in rows.from..rows.to {
             if offset < rows.from + rows.blind || !self.is_record(offset) {
-                skipped += u8::from(!self.is(Flaw::Uncounted));
+                skipped += u8::from(!self.is(Flaw::SkipsNotCounted));
             } else {
                 found.push(Row { offset, skipped });
                 skipped = 0;
@@ -299,17 +303,17 @@ impl Sink {
     fn insert(&self, state: &mut State, sink: usize, to: u8, misses: bool) {
         let Step::Ready { claim, next, fetch } = state.sinks[sink].step else { return };
         let rows = Rows { from: next, to, blind: if misses { to - 1 - next } else { fetch - next } };
-        state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Travelling });
+        state.in_flight.push(Request::Insert { sink, claim, rows, at: Progress::Sent });
         state.sinks[sink].step = match self.is(Flaw::Pipelined) {
             true => Step::Ready { claim, next: to, fetch: to },
             false => Step::Inserting { claim, rows },
         };
     }
 
-    fn doubt(&self, state: &mut State, sink: usize) {
+    fn invalidate(&self, state: &mut State, sink: usize) {
         let step = &mut state.sinks[sink].step;
         *step = match step {
-            Step::Inserting { claim, rows } if self.is(Flaw::SentAgain) => {
+            Step::Inserting { claim, rows } if self.is(Flaw::InsertRetried) => {
                 Step::Ready { claim: *claim, next: rows.from, fetch: rows.from + rows.blind }
             }
             _ => Step::Assigned,
@@ -334,11 +338,11 @@ impl Sink {
                 }
             }
             Request::Insert { sink, claim, rows, at } => match at {
-                Progress::Travelling => {
-                    state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Running });
+                Progress::Sent => {
+                    state.in_flight.push(Request::Insert { sink, claim, rows, at: Progress::Running });
                 }
                 Progress::Running if state.claim == claim || self.is(Flaw::NoFence) => {
-                    state.under_way.push(Request::Insert { sink, claim, rows, at: Progress::Passed });
+                    state.in_flight.push(Request::Insert { sink, claim, rows, at: Progress::Passed });
                 }
                 // Refused: 469.
                 Progress::Running => answer(state, sink, claim, rows, Step::Assigned),
@@ -346,7 +350,7 @@ impl Sink {
                     state.table.extend(self.rows(rows));
                     state.table.sort_unstable();
                     let current = state.sinks[sink].generation == state.generation;
-                    if self.is(Flaw::NoLook) && current && waits(state, sink, claim, rows) {
+                    if self.is(Flaw::NoTailRead) && current && awaits(state, sink, claim, rows) {
                         state.committed = rows.to;
                     }
                     answer(state, sink, claim, rows, Step::Ready { claim, next: rows.to, fetch: rows.to });
@@ -357,19 +361,19 @@ impl Sink {
 }
 
 fn remove(state: &mut State, request: &Request) {
-    if let Some(at) = state.under_way.iter().position(|r| r == request) {
-        state.under_way.remove(at);
+    if let Some(at) = state.in_flight.iter().position(|r| r == request) {
+        state.in_flight.remove(at);
     }
 }
 
 /// Whether a process waits for the answer to this insert.
-fn waits(state: &State, sink: usize, claim: u8, rows: Rows) -> bool {
+fn awaits(state: &State, sink: usize, claim: u8, rows: Rows) -> bool {
     state.sinks[sink].step == Step::Inserting { claim, rows }
 }
 
 /// Hands the answer to the process, if it still waits for it.
 fn answer(state: &mut State, sink: usize, claim: u8, rows: Rows, then: Step) {
-    if waits(state, sink, claim, rows) {
+    if awaits(state, sink, claim, rows) {
         state.sinks[sink].step = then;
     }
 }
@@ -391,8 +395,8 @@ impl Model for Sink {
             table: Vec::new(),
             claim: 0,
             replaced: 0,
-            fresh: 1,
-            under_way: Vec::new(),
+            next_claim: 1,
+            in_flight: Vec::new(),
             generation: 1,
             owner: 0,
             committed: 0,
@@ -414,7 +418,7 @@ impl Model for Sink {
         if state.deletions < self.bounds.deletions {
             actions.extend((state.start + 1..=self.bounds.offsets).map(Action::Delete));
         }
-        for request in &state.under_way {
+        for request in &state.in_flight {
             actions.push(Action::Serve(request.clone()));
             if matches!(request, Request::Insert { at: Progress::Running | Progress::Passed, .. }) {
                 actions.push(Action::Cut(request.clone()));
@@ -440,14 +444,14 @@ impl Model for Sink {
                 let step = if state.owner == sink { Step::Assigned } else { Step::Idle };
                 state.sinks[sink] = Process { generation: state.generation, step };
             }
-            Action::Doubt(sink) => self.doubt(&mut state, sink),
+            Action::Invalidate(sink) => self.invalidate(&mut state, sink),
             Action::Prove(sink) => state.sinks[sink].step = Step::Member,
             Action::Claim(sink) => self.claim(&mut state, sink),
             Action::Drain(sink) => {
                 let claim = if let Step::Claimed { claim } = state.sinks[sink].step { claim } else { 0 };
                 state.sinks[sink].step = Step::Drained { claim };
             }
-            Action::Look(sink) => self.look(&mut state, sink),
+            Action::ReadTail(sink) => self.read_tail(&mut state, sink),
             Action::Insert(sink, to) => self.insert(&mut state, sink, to, false),
             Action::Miss(sink, to) => self.miss(&mut state, sink, to),
             Action::ProveEmpty(sink, to) => {
@@ -467,10 +471,10 @@ impl Model for Sink {
                 let survives = |r: &Request| {
                     !matches!(r, Request::Insert { at: Progress::Running | Progress::Passed, .. })
                 };
-                state.under_way.retain(survives);
+                state.in_flight.retain(survives);
             }
         }
-        state.under_way.sort_unstable_by_key(rank);
+        state.in_flight.sort_unstable_by_key(rank);
         Some(state)
     }
 
@@ -502,14 +506,14 @@ impl Model for Sink {
             // Without these the model would hold for want of anything happening.
             Property::sometimes("the fence meets an insert under an older claim", |_, state: &State| {
                 let older = |r: &Request| matches!(r, Request::Insert { claim, at: Progress::Running, .. } if *claim < state.claim);
-                state.under_way.iter().any(older)
+                state.in_flight.iter().any(older)
             }),
             Property::sometimes(
                 "a drain waits for an insert that has passed the fence",
                 |_, state: &State| {
                     let passed = |r: &Request| matches!(r, Request::Insert { at: Progress::Passed, .. });
                     let waits = |p: &Process| matches!(p.step, Step::Claimed { .. });
-                    state.sinks.iter().any(waits) && state.under_way.iter().any(passed)
+                    state.sinks.iter().any(waits) && state.in_flight.iter().any(passed)
                 },
             ),
             Property::sometimes("a zombie is about to insert", |_, state: &State| {
@@ -531,7 +535,7 @@ impl Model for Sink {
             properties.extend([
             Property::sometimes("a record is inserted behind offsets that retention deleted and a proof covers", |_, state: &State| {
                 let blind = |r: &Request| matches!(r, Request::Insert { rows, at: Progress::Passed, .. } if rows.blind > 0);
-                state.under_way.iter().any(blind)
+                state.in_flight.iter().any(blind)
             }),
             Property::sometimes("retention was faster than the sink", |_, state: &State| {
                 state.sinks.iter().any(|process| process.step == Step::Overtaken)

@@ -12,24 +12,24 @@ pub(crate) trait Columns {
     /// Fills a row.
     fn fill(cells: &mut Cells<'_>, value: &Self::Value<'_>);
     /// Fills a row of which nothing is known.
-    fn absent(cells: &mut Cells<'_>);
+    fn fill_default(cells: &mut Cells<'_>);
 }
 
 macro_rules! columns {
-    ($(#[$doc:meta])* $value:ident: $type:ty { $($name:literal: $kind:ty = $expr:expr,)* }) => {
+    ($(#[$doc:meta])* $value:ident: $type:ty { $($name:literal: $column_type:ty = $expr:expr,)* }) => {
         $(#[$doc])*
         pub(crate) struct Columns;
 
         impl crate::columns::Columns for Columns {
             type Value<'a> = $type;
             fn columns() -> impl Iterator<Item = agentgov_runtime::sink::native::Column> {
-                [$(agentgov_runtime::sink::native::Column::new::<$kind>($name)),*].into_iter()
+                [$(agentgov_runtime::sink::native::Column::new::<$column_type>($name)),*].into_iter()
             }
             fn fill(cells: &mut agentgov_runtime::sink::native::Cells<'_>, $value: &Self::Value<'_>) {
-                $(cells.put::<$kind>($expr);)*
+                $(cells.put::<$column_type>($expr);)*
             }
-            fn absent(cells: &mut agentgov_runtime::sink::native::Cells<'_>) {
-                $(cells.skip::<$kind>();)*
+            fn fill_default(cells: &mut agentgov_runtime::sink::native::Cells<'_>) {
+                $(cells.skip::<$column_type>();)*
             }
         }
     };

@@ -7,7 +7,7 @@ use agentgov_runtime::sink::native::{
 use agentgov_schemas::Digest;
 
 use super::NO_DIGEST;
-use crate::writer::record_digest;
+use crate::encoder::record_digest;
 
 /// A record, with what is known of its decoding.
 pub(crate) struct Raw<'a> {

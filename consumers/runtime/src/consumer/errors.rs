@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_means_one_thing() {
+    fn each_error_has_one_class() {
         use RDKafkaErrorCode as Code;
         let meanings = |code| {
             let error = KafkaError::MessageConsumption(code);

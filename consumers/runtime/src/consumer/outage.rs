@@ -12,7 +12,7 @@ use rdkafka::error::KafkaResult;
 /// The reason of readiness that an outage of the broker sets.
 const REASON: NotReadyReason = NotReadyReason::Kafka;
 /// How long one probe waits for the response.
-const WITHIN: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes the broker from the first error, or from when the consumer has lost every broker, until it responds.
 ///
@@ -55,7 +55,7 @@ impl OutageProbe {
         consumer: &BaseConsumer<C>,
         topic: &str,
     ) -> bool {
-        self.run_with(health, || consumer.fetch_metadata(Some(topic), WITHIN).map(drop))
+        self.run_with(health, || consumer.fetch_metadata(Some(topic), PROBE_TIMEOUT).map(drop))
     }
 
     fn run_with(&mut self, health: &Health, probe: impl FnOnce() -> KafkaResult<()>) -> bool {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_broker_is_probed_from_the_first_error_until_it_responds() {
+    fn broker_is_probed_from_the_first_error_until_it_responds() {
         let (health, mut probe) = (Health::new("test"), OutageProbe::new(Reach::default()));
         assert!(!probe.run_with(&health, || panic!("probed without a reason")));
         probe.report(&health, "an error".into());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_consumer_without_a_broker_is_probed_without_an_error() {
+    fn lost_brokers_start_the_probe_without_an_error() {
         let reach = Reach::lost();
         let (health, mut probe) = (Health::new("test"), OutageProbe::new(reach.clone()));
         assert!(!probe.run_with(&health, || AWAY) && !is_ready(&health));

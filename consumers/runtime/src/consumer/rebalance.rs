@@ -53,24 +53,24 @@ pub(crate) enum Rebalance {
 #[derive(Debug, Default)]
 pub(crate) struct RebalanceListener {
     rebalances: Mutex<Vec<Rebalance>>,
-    any: AtomicBool,
+    is_pending: AtomicBool,
 }
 
 impl RebalanceListener {
     /// Returns whether there is something to take.
-    pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
+    pub(crate) fn has_rebalances(&self) -> bool {
+        self.is_pending.load(Ordering::Acquire)
     }
 
     /// Returns the rebalances since the last call, oldest first.
     pub(crate) fn take(&self) -> Vec<Rebalance> {
-        self.any.store(false, Ordering::Release);
+        self.is_pending.store(false, Ordering::Release);
         std::mem::take(&mut self.rebalances.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn note(&self, rebalance: Rebalance) {
+    fn record(&self, rebalance: Rebalance) {
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
-        self.any.store(true, Ordering::Release);
+        self.is_pending.store(true, Ordering::Release);
     }
 }
 
@@ -115,7 +115,7 @@ impl ConsumerContext for RebalanceListener {
         if let Err(error) = answered {
             tracing::error!(%error, ?rebalance, "the rebalance was not answered");
         }
-        self.note(rebalance);
+        self.record(rebalance);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
@@ -138,7 +138,7 @@ mod tests {
 
     fn next(consumer: &BaseConsumer<RebalanceListener>) -> Vec<Rebalance> {
         let began = Instant::now();
-        while !consumer.context().any() {
+        while !consumer.context().has_rebalances() {
             assert!(began.elapsed() < Duration::from_secs(60));
             let _ = consumer.poll(Duration::from_millis(20));
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fetched_of_an_assignment_before_the_loop_assigns_it() {
+    fn assignment_is_empty_until_the_loop_assigns_partitions() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 2, 1).unwrap();
         let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
@@ -156,7 +156,7 @@ mod tests {
         consumer.subscribe(&["a"]).unwrap();
         let ours = [0, 1].map(|partition| TopicPartition::new("a", partition));
         assert_eq!(next(&consumer), [Rebalance::Assigned(ours.to_vec())]);
-        assert!(!consumer.context().any(), "taken");
+        assert!(!consumer.context().has_rebalances(), "taken");
         assert_eq!(consumer.assignment().unwrap().count(), 0);
 
         let mut list = TopicPartitionList::new();

@@ -13,12 +13,12 @@
 //! - [`run`]: the loop
 
 mod batch;
-mod opening;
+mod first_record;
+mod reject_window;
 mod restore;
 mod run;
-mod share;
+mod stepper;
 mod tables;
 mod transaction;
-mod work;
 
 pub use run::{Config, run};

@@ -26,12 +26,12 @@ use crate::{SchemaCache, SchemaLookup};
 
 /// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
 /// broker may have been away for a part of it; behind a second time, that is an error.
-const MARKER_WAIT: Duration = Duration::from_secs(30);
+const MARKER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call may take before it is tried again; a stop goes unheard for so long.
-const CALL: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known of an assigned partition, and where to go on.
-pub(super) struct Restored<P: Processor> {
+pub(super) struct RestoredPartition<P: Processor> {
     pub state: P::Partition,
     pub next_offset: i64,
     /// Offsets that were accepted as lost, from the first one to the first that is there; not yet recorded.
@@ -45,16 +45,16 @@ pub(super) struct Restored<P: Processor> {
 struct Committed {
     offset: Option<i64>,
     /// How far the stage had come with what no record asked for, if it was committed without a record.
-    announced: i64,
+    side_output_watermark: i64,
 }
 
-/// The metadata of a committed offset: [`Processor::announced`], in decimal.
-pub(super) fn metadata(announced: i64) -> String {
-    announced.to_string()
+/// The metadata of a committed offset: [`Processor::watermark`], in decimal.
+pub(super) fn watermark_metadata(watermark: i64) -> String {
+    watermark.to_string()
 }
 
 /// Reads [`metadata`]; an offset that was committed with records has none.
-fn announced(metadata: &str) -> Option<i64> {
+fn parse_watermark(metadata: &str) -> Option<i64> {
     if metadata.is_empty() { Some(0) } else { metadata.parse().ok() }
 }
 
@@ -72,35 +72,35 @@ impl Committed {
             // Nothing is committed.
             _ => None,
         };
-        let announced = announced(element.metadata()).ok_or_else(|| {
+        let side_output_watermark = parse_watermark(element.metadata()).ok_or_else(|| {
             StageError::Internal(format!(
                 "{topic}/{partition}: expected the metadata of the committed offset to be empty or a number, found `{}`: another client \
                  has committed for this group; stop it, and commit the same offset without metadata",
                 EscapedBytes(element.metadata().as_bytes())
             ))
         })?;
-        Ok(Self { offset, announced })
+        Ok(Self { offset, side_output_watermark })
     }
 
-    /// Where a changelog stands that is applied through `progress` and says how far the stage has `announced`.
-    fn standing(self, progress: Option<i64>, announced: i64) -> Standing {
+    /// Where a changelog stands that is applied through `progress` and says how far the stage has `watermark`.
+    fn status(self, progress: Option<i64>, watermark: i64) -> ChangelogStatus {
         match (self.offset, progress) {
             // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
-            (None, _) => Standing::Complete,
-            (Some(_), None) => Standing::Behind,
+            (None, _) => ChangelogStatus::Complete,
+            (Some(_), None) => ChangelogStatus::Behind,
             (Some(committed), Some(progress)) if progress > committed => {
-                Standing::Ahead { committed, progress }
+                ChangelogStatus::Ahead { committed, progress }
             }
-            (Some(committed), Some(progress)) if progress < committed => Standing::Behind,
-            (Some(_), Some(_)) if announced < self.announced => Standing::Behind,
-            (Some(_), Some(_)) => Standing::Complete,
+            (Some(committed), Some(progress)) if progress < committed => ChangelogStatus::Behind,
+            (Some(_), Some(_)) if watermark < self.side_output_watermark => ChangelogStatus::Behind,
+            (Some(_), Some(_)) => ChangelogStatus::Complete,
         }
     }
 }
 
 /// Where the changelog of a partition stands, compared with what was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum ChangelogStatus {
     /// It holds all that was committed.
     Complete,
     /// A marker is still on its way.
@@ -118,13 +118,13 @@ pub(super) struct Restorer<'a> {
     pub health: &'a Health,
     pub stop: &'a Stop,
     /// What this process has committed itself, per partition: from there it only goes on.
-    pub reached: &'a BTreeMap<i32, i64>,
+    pub committed_offsets: &'a BTreeMap<i32, i64>,
     /// True once the changelog was behind for too long.
-    pub behind: Cell<bool>,
+    pub was_behind: Cell<bool>,
 }
 
 /// A partition as far as its changelog was read.
-struct Replayed<P: Processor> {
+struct ReplayedPartition<P: Processor> {
     state: P::Partition,
     /// The input offset up to which it is applied, if an entry said so.
     progress: Option<i64>,
@@ -133,7 +133,7 @@ struct Replayed<P: Processor> {
 /// The changelog of an assignment, while it is read.
 struct Replay<'p, P: Processor> {
     processor: &'p P,
-    partitions: BTreeMap<i32, Replayed<P>>,
+    partitions: BTreeMap<i32, ReplayedPartition<P>>,
     /// What the group has committed.
     committed: BTreeMap<i32, Committed>,
     /// Partitions whose changelog does not hold that yet.
@@ -144,30 +144,30 @@ struct Replay<'p, P: Processor> {
 
 impl<'p, P: Processor> Replay<'p, P> {
     fn new(processor: &'p P, partitions: &[i32], committed: BTreeMap<i32, Committed>) -> Self {
-        let empty = |partition| Replayed { state: processor.partition(partition), progress: None };
+        let empty = |partition| ReplayedPartition { state: processor.partition(partition), progress: None };
         Self {
             processor,
             partitions: partitions.iter().map(|partition| (*partition, empty(*partition))).collect(),
             committed,
             behind: partitions.to_vec(),
-            deadline: Instant::now() + MARKER_WAIT,
+            deadline: Instant::now() + MARKER_TIMEOUT,
         }
     }
 
     /// Something was read, or cannot be for now: waiting begins anew.
-    fn moved(&mut self) {
-        self.deadline = Instant::now() + MARKER_WAIT;
+    fn extend_deadline(&mut self) {
+        self.deadline = Instant::now() + MARKER_TIMEOUT;
     }
 
-    fn complete(&mut self, partition: i32) {
+    fn mark_complete(&mut self, partition: i32) {
         self.behind.retain(|behind| *behind != partition);
     }
 
     /// How a partition stands to what was committed of it. `None` if it is none that was asked for.
-    fn standing(&self, partition: i32) -> Option<Standing> {
-        let Replayed { state, progress } = self.partitions.get(&partition)?;
+    fn status(&self, partition: i32) -> Option<ChangelogStatus> {
+        let ReplayedPartition { state, progress } = self.partitions.get(&partition)?;
         let committed = self.committed.get(&partition)?;
-        Some(committed.standing(*progress, self.processor.side_output_watermark(state)))
+        Some(committed.status(*progress, self.processor.side_output_watermark(state)))
     }
 }
 
@@ -182,36 +182,36 @@ impl Restorer<'_> {
         group: &BaseConsumer<C>,
         partitions: &[i32],
         schemas: &mut SchemaCache,
-    ) -> Result<Option<BTreeMap<i32, Restored<P>>>, StageError> {
+    ) -> Result<Option<BTreeMap<i32, RestoredPartition<P>>>, StageError> {
         let committed = self.committed(group, partitions)?;
         let committed_at = committed.clone();
-        for (partition, reached) in self.reached {
+        for (partition, reached) in self.committed_offsets {
             if let Some(Committed { offset, .. }) = committed.get(partition)
                 && offset.is_none_or(|committed| committed < *reached)
             {
-                return Err(self.went_back(*partition, *offset, *reached));
+                return Err(self.offset_reset_error(*partition, *offset, *reached));
             }
         }
-        let Some(known) = self.changelog(processor, group, partitions, committed, schemas)? else {
+        let Some(known) = self.replay_changelog(processor, group, partitions, committed, schemas)? else {
             return Ok(None);
         };
         let mut restored = BTreeMap::new();
-        for (partition, Replayed { state, progress }) in known {
+        for (partition, ReplayedPartition { state, progress }) in known {
             // A changelog without progress is that of a stage that has processed nothing.
             let mut expected = progress.unwrap_or(0);
             if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
                 expected = committed_at.get(&partition).and_then(|at| at.offset).unwrap_or(expected);
             }
-            let next_offset = self.position(group, partition, expected)?;
+            let next_offset = self.resume_offset(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
             tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
-            restored.insert(partition, Restored { state, next_offset, gap, empty_to: None });
+            restored.insert(partition, RestoredPartition { state, next_offset, gap, empty_to: None });
         }
         Ok(Some(restored))
     }
 
     /// While this process runs, its group's offsets neither expire nor go back.
-    fn went_back(&self, partition: i32, committed: Option<i64>, reached: i64) -> StageError {
+    fn offset_reset_error(&self, partition: i32, committed: Option<i64>, reached: i64) -> StageError {
         let found = committed.map_or_else(|| "none".to_owned(), |committed| committed.to_string());
         StageError::OtherCluster {
             stage: self.stage.to_owned(),
@@ -234,7 +234,7 @@ impl Restorer<'_> {
         for partition in partitions {
             asked.add_partition(self.input, *partition);
         }
-        let answer = group.committed_offsets(asked, CALL).map_err(|e| StageError::Unavailable {
+        let answer = group.committed_offsets(asked, CALL_TIMEOUT).map_err(|e| StageError::Unavailable {
             what: "reading committed offsets".into(),
             message: match e.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::OperationTimedOut) => format!(
@@ -259,15 +259,15 @@ impl Restorer<'_> {
     }
 
     /// Replays the changelog until it holds what the group has committed of each partition. `None` if asked to stop meanwhile.
-    fn changelog<P: Processor, C: rdkafka::consumer::ConsumerContext>(
+    fn replay_changelog<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         processor: &P,
         group: &BaseConsumer<C>,
         partitions: &[i32],
         committed: BTreeMap<i32, Committed>,
         schemas: &mut SchemaCache,
-    ) -> Result<Option<BTreeMap<i32, Replayed<P>>>, StageError> {
-        let reader = self.reader(partitions)?;
+    ) -> Result<Option<BTreeMap<i32, ReplayedPartition<P>>>, StageError> {
+        let reader = self.changelog_reader(partitions)?;
         let mut replay = Replay::new(processor, partitions, committed);
         while let Some(first_behind) = replay.behind.first().copied() {
             if self.stop.is_asked() {
@@ -276,21 +276,21 @@ impl Restorer<'_> {
             self.health.alive();
             match reader.poll(Duration::from_millis(100)) {
                 Some(Read::Record(record)) => {
-                    replay.moved();
+                    replay.extend_deadline();
                     if !self.apply(&mut replay, &record, schemas)? {
                         return Ok(None);
                     }
                 }
-                Some(Read::End(partition)) => self.compare(&mut replay, group, partition)?,
+                Some(Read::End(partition)) => self.check_end(&mut replay, group, partition)?,
                 Some(Read::Error(error)) => {
-                    replay.moved();
+                    replay.extend_deadline();
                     self.health
                         .not_ready(NotReadyReason::Changelog, format!("reading the changelog: {error}"));
                 }
                 None => {}
             }
             if Instant::now() > replay.deadline {
-                return Err(self.stays_behind(&replay.committed, first_behind));
+                return Err(self.changelog_behind_error(&replay.committed, first_behind));
             }
         }
         self.health.clear(NotReadyReason::Changelog);
@@ -314,7 +314,7 @@ impl Restorer<'_> {
             None => None,
             Some(bytes) => {
                 let (id, datum) = wire::split(bytes).map_err(|e| failed(&e))?;
-                parsed = match schemas.get_anew(id, self.health, self.stop) {
+                parsed = match schemas.get_uncached(id, self.health, self.stop) {
                     SchemaLookup::Known(schema) => schema,
                     SchemaLookup::Unknown(why) => return Err(failed(&why)),
                     SchemaLookup::Stopped => return Ok(false),
@@ -330,40 +330,40 @@ impl Restorer<'_> {
     }
 
     /// Compares a partition whose changelog is read to its end with what the group has committed of it.
-    fn compare<P: Processor, C: rdkafka::consumer::ConsumerContext>(
+    fn check_end<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         replay: &mut Replay<'_, P>,
         group: &BaseConsumer<C>,
         partition: i32,
     ) -> Result<(), StageError> {
-        let not_asked = || {
+        let unknown_partition = || {
             let input = self.input;
             StageError::Internal(format!("{input}/{partition} is restored and was not asked for"))
         };
-        let mut standing = replay.standing(partition).ok_or_else(not_asked)?;
-        if let Standing::Ahead { .. } = standing {
+        let mut status = replay.status(partition).ok_or_else(unknown_partition)?;
+        if let ChangelogStatus::Ahead { .. } = status {
             // This process may have slept, and somebody else committed.
             replay.committed.extend(self.committed(group, &[partition])?);
-            standing = replay.standing(partition).ok_or_else(not_asked)?;
+            status = replay.status(partition).ok_or_else(unknown_partition)?;
         }
-        match standing {
-            _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => replay.complete(partition),
-            Standing::Complete => replay.complete(partition),
-            Standing::Behind => {}
-            Standing::Ahead { committed, progress } => {
-                return Err(self.moved_back(partition, committed, progress));
+        match status {
+            _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => replay.mark_complete(partition),
+            ChangelogStatus::Complete => replay.mark_complete(partition),
+            ChangelogStatus::Behind => {}
+            ChangelogStatus::Ahead { committed, progress } => {
+                return Err(self.changelog_ahead_error(partition, committed, progress));
             }
         }
         Ok(())
     }
 
     /// The changelog did not reach the committed offsets in time. It is read anew once.
-    fn stays_behind(&self, committed: &BTreeMap<i32, Committed>, partition: i32) -> StageError {
-        if !self.behind.replace(true) {
+    fn changelog_behind_error(&self, committed: &BTreeMap<i32, Committed>, partition: i32) -> StageError {
+        if !self.was_behind.replace(true) {
             return StageError::Unavailable {
                 what: "the changelog".into(),
                 message: format!(
-                    "behind the committed offsets ({committed:?}) for {MARKER_WAIT:?}; reading it anew"
+                    "behind the committed offsets ({committed:?}) for {MARKER_TIMEOUT:?}; reading it anew"
                 ),
             };
         }
@@ -372,13 +372,13 @@ impl Restorer<'_> {
             topic: self.changelog.to_owned(),
             partition,
             message: format!(
-                "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_WAIT:?}, twice: \
+                "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_TIMEOUT:?}, twice: \
                  it was deleted, or belongs to another cluster"
             ),
         }
     }
 
-    fn moved_back(&self, partition: i32, committed: i64, progress: i64) -> StageError {
+    fn changelog_ahead_error(&self, partition: i32, committed: i64, progress: i64) -> StageError {
         StageError::OtherCluster {
             stage: self.stage.to_owned(),
             topic: self.input.to_owned(),
@@ -391,13 +391,13 @@ impl Restorer<'_> {
     }
 
     /// Where to go on, checked against what the topic still holds.
-    fn position<C: rdkafka::consumer::ConsumerContext>(
+    fn resume_offset<C: rdkafka::consumer::ConsumerContext>(
         &self,
         group: &BaseConsumer<C>,
         partition: i32,
         next: i64,
     ) -> Result<i64, StageError> {
-        let (low, high) = group.fetch_watermarks(self.input, partition, CALL).map_err(|e| {
+        let (low, high) = group.fetch_watermarks(self.input, partition, CALL_TIMEOUT).map_err(|e| {
             StageError::Unavailable { what: "asking for watermarks".into(), message: e.to_string() }
         })?;
         if next > high {
@@ -433,7 +433,7 @@ impl Restorer<'_> {
         })
     }
 
-    fn reader(&self, partitions: &[i32]) -> Result<Parting<TopicReader>, StageError> {
+    fn changelog_reader(&self, partitions: &[i32]) -> Result<Parting<TopicReader>, StageError> {
         let reader = TopicReader::new(self.kafka, self.changelog, &reader_group(self.stage));
         let reader = reader.map_err(StageError::kafka("creating a reader"))?;
         reader.start(partitions.iter().copied()).map_err(StageError::kafka("assigning the changelog"))?;
@@ -446,42 +446,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changelog_is_complete_once_it_holds_what_was_committed() {
+    fn changelog_is_complete_once_it_reaches_the_committed_offset_and_watermark() {
         let mut list = TopicPartitionList::new();
-        let mut committed = |offset: Option<i64>, announced: Option<i64>| {
+        let mut committed = |offset: Option<i64>, watermark: Option<i64>| {
             let partition = i32::try_from(list.count()).unwrap();
             let mut element = list.add_partition("agent.actions", partition);
             element.set_offset(offset.map_or(Offset::Invalid, Offset::Offset)).unwrap();
-            if let Some(announced) = announced {
-                element.set_metadata(metadata(announced));
+            if let Some(watermark) = watermark {
+                element.set_metadata(watermark_metadata(watermark));
             }
             Committed::of(&element).unwrap()
         };
-        let ahead = Standing::Ahead { committed: 7, progress: 8 };
-        for (offset, said, progress, announced, standing) in [
-            (None, None, None, 0, Standing::Complete),
-            (None, None, Some(7), 0, Standing::Complete),
-            (Some(7), None, None, 0, Standing::Behind),
-            (Some(7), None, Some(6), 9, Standing::Behind),
-            (Some(7), None, Some(7), 0, Standing::Complete),
-            (Some(7), None, Some(7), 3, Standing::Complete),
+        let ahead = ChangelogStatus::Ahead { committed: 7, progress: 8 };
+        for (offset, committed_watermark, progress, watermark, status) in [
+            (None, None, None, 0, ChangelogStatus::Complete),
+            (None, None, Some(7), 0, ChangelogStatus::Complete),
+            (Some(7), None, None, 0, ChangelogStatus::Behind),
+            (Some(7), None, Some(6), 9, ChangelogStatus::Behind),
+            (Some(7), None, Some(7), 0, ChangelogStatus::Complete),
+            (Some(7), None, Some(7), 3, ChangelogStatus::Complete),
             (Some(7), None, Some(8), 0, ahead),
             // Without a record: the offset is that of the transaction before.
-            (Some(7), Some(3), Some(7), 2, Standing::Behind),
-            (Some(7), Some(3), Some(7), 3, Standing::Complete),
-            (Some(7), Some(3), Some(7), 4, Standing::Complete),
+            (Some(7), Some(3), Some(7), 2, ChangelogStatus::Behind),
+            (Some(7), Some(3), Some(7), 3, ChangelogStatus::Complete),
+            (Some(7), Some(3), Some(7), 4, ChangelogStatus::Complete),
             (Some(7), Some(3), Some(8), 3, ahead),
         ] {
             assert_eq!(
-                committed(offset, said).standing(progress, announced),
-                standing,
-                "committed at {offset:?} with {said:?}, changelog at {progress:?} with {announced}"
+                committed(offset, committed_watermark).status(progress, watermark),
+                status,
+                "committed at {offset:?} with {committed_watermark:?}, changelog at {progress:?} with {watermark}"
             );
         }
     }
 
     #[test]
-    fn metadata_of_another_client_are_an_error_that_says_what_to_do() {
+    fn metadata_of_another_client_is_an_error_with_a_remedy() {
         for foreign in ["ours", "1.5", " 3", "9223372036854775808", "\n"] {
             let mut list = TopicPartitionList::new();
             let mut element = list.add_partition("agent.actions", 4);

@@ -18,12 +18,12 @@ use agentgov_service::{Health, StageError, Stop, failpoint};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::batch::{APART, APART_BY_COMMITS, End, Fetched, Pace, fetch};
-use super::restore::{Restored, Restorer};
-use super::share::RejectWindow;
-use super::tables::{Folding, Tables};
-use super::transaction::{Outcome, Replaced, Transactions};
-use super::work::{Stepped, Work};
+use super::batch::{BATCH_INTERVAL, BatchPacer, COMMITTED_BATCH_INTERVAL, FetchEnd, FetchedBatch, fetch};
+use super::reject_window::RejectWindow;
+use super::restore::{RestoredPartition, Restorer};
+use super::stepper::{BatchStepper, StepOutcome};
+use super::tables::{FoldContext, GlobalTables};
+use super::transaction::{Outcome, Replacement, Transactions};
 use crate::SchemaCache;
 use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config};
 use crate::empty_tail::{self, EmptyTail, TailProver};
@@ -53,29 +53,29 @@ pub struct Config {
 pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError> {
     let topology = Arc::clone(&config.topology);
     let stage = topology.stage(&config.stage)?;
-    match Loop::start(&config, stage, processor)? {
+    match ProcessorLoop::start(&config, stage, processor)? {
         Some(mut running) => running.run(),
         None => Ok(()),
     }
 }
 
-struct Loop<'c, P: Processor> {
+struct ProcessorLoop<'c, P: Processor> {
     config: &'c Config,
     changelog: String,
     consumer: Parting<BaseConsumer<RebalanceListener>>,
     transactions: Transactions,
-    tables: Tables,
+    tables: GlobalTables,
     metrics: ProcessorMetrics,
-    pace: Pace,
+    pacer: BatchPacer,
     outage: OutageProbe,
     /// What this process has committed, per partition.
-    reached: BTreeMap<i32, i64>,
+    committed_offsets: BTreeMap<i32, i64>,
     prover: TailProver,
     /// Apart from the consumer, which the records of a batch borrow.
-    work: Work<'c, P>,
+    stepper: BatchStepper<'c, P>,
 }
 
-impl<'c, P: Processor> Loop<'c, P> {
+impl<'c, P: Processor> ProcessorLoop<'c, P> {
     /// Everything that must be there before the first record. `None` if asked to stop meanwhile.
     fn start(config: &'c Config, stage: &Stage, mut processor: P) -> Result<Option<Self>, StageError> {
         let [input] = stage.reads.as_slice() else {
@@ -92,7 +92,7 @@ impl<'c, P: Processor> Loop<'c, P> {
             StageError::Unavailable { what: "schema registry".into(), message: e.to_string() }
         })?;
         let mut schemas = SchemaCache::new(registry);
-        let Some(outputs) = wait_for(config, || {
+        let Some(outputs) = retry_unavailable(config, || {
             Outputs::new(&config.topology, stage, |subject, schema| {
                 schemas.id_for_writing(subject, schema, &config.health, &config.stop)
             })
@@ -103,11 +103,12 @@ impl<'c, P: Processor> Loop<'c, P> {
         let timing = &config.topology.timing;
         let started = Transactions::start(kafka, &config.stage, stage, timing, &config.health, &config.stop)?;
         let Some(transactions) = started else { return Ok(None) };
-        let tables = Tables::new(kafka, &config.stage, stage, &config.topology)?;
-        if !tables.fold_to_end(folding(config, &mut processor, &mut schemas)) {
+        let tables = GlobalTables::new(kafka, &config.stage, stage, &config.topology)?;
+        if !tables.load(fold_context(config, &mut processor, &mut schemas)) {
             return Ok(None);
         }
-        let FetchSettings { min_bytes, max_wait_ms, apart } = fetch_settings(&config.topology, &input.value);
+        let FetchSettings { min_bytes, max_wait_ms, interval } =
+            fetch_settings(&config.topology, &input.value);
         let consumer: BaseConsumer<RebalanceListener> = member_config(kafka, &stage.group.value, timing)
             .set("fetch.min.bytes", min_bytes)
             .set("fetch.wait.max.ms", max_wait_ms)
@@ -128,34 +129,37 @@ impl<'c, P: Processor> Loop<'c, P> {
             transactions,
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
-            pace: Pace::new(apart),
+            pacer: BatchPacer::new(interval),
             outage: OutageProbe::new(reach),
-            reached: BTreeMap::new(),
+            committed_offsets: BTreeMap::new(),
             prover: TailProver::new(readers, empty_tail::interval(retention)),
-            work: Work::new(config, &input.value, processor, schemas, outputs, window),
+            stepper: BatchStepper::new(config, &input.value, processor, schemas, outputs, window),
         }))
     }
 
     fn run(&mut self) -> Result<(), StageError> {
         while !self.config.stop.is_asked() {
             self.config.health.alive();
-            let followed =
-                self.tables.follow(folding(self.config, &mut self.work.processor, &mut self.work.schemas));
-            if followed.resume {
-                self.resume()?;
+            let updates = self.tables.poll_updates(fold_context(
+                self.config,
+                &mut self.stepper.processor,
+                &mut self.stepper.schemas,
+            ));
+            if updates.resume {
+                self.resume_after_reject_flood()?;
             }
-            if let Some(why) = followed.trouble {
+            if let Some(why) = updates.error {
                 self.outage.report(&self.config.health, why);
             }
-            self.work.schemas.recheck(&self.config.stage, &self.config.health)?;
-            self.pass_empty_tails();
+            self.stepper.schemas.recheck(&self.config.stage, &self.config.health)?;
+            self.skip_empty_tails();
             match self.process_batch()? {
-                Turn::Done => {}
-                Turn::Trouble(why) => self.outage.report(&self.config.health, why),
-                Turn::StartOver => self.start_over()?,
+                BatchOutcome::Done => {}
+                BatchOutcome::Unavailable(why) => self.outage.report(&self.config.health, why),
+                BatchOutcome::Restore => self.restore_assignment()?,
             }
-            if self.outage.run(&self.config.health, &self.consumer, &self.work.input) {
-                self.tables.go_on();
+            if self.outage.run(&self.config.health, &self.consumer, &self.stepper.input) {
+                self.tables.restart_readers();
             }
         }
         Ok(())
@@ -163,8 +167,8 @@ impl<'c, P: Processor> Loop<'c, P> {
 
     /// Has the next transaction move over what fresh readers have proven to hold no record, and has them read what is quiet now. Once
     /// retention has deleted these offsets, nothing else shows that no record was lost.
-    fn pass_empty_tails(&mut self) {
-        let (input, partitions) = (&self.work.input, &mut self.work.partitions);
+    fn skip_empty_tails(&mut self) {
+        let (input, partitions) = (&self.stepper.input, &mut self.stepper.partitions);
         let positions = || {
             let positions = partitions.iter().map(|(partition, restored)| (*partition, restored.next_offset));
             BTreeMap::from([(input.to_string(), positions.collect())])
@@ -179,25 +183,25 @@ impl<'c, P: Processor> Loop<'c, P> {
     }
 
     /// Fetches, steps and commits one batch.
-    fn process_batch(&mut self) -> Result<Turn, StageError> {
-        let Fetched { records, end } = fetch(&self.consumer, &self.pace);
+    fn process_batch(&mut self) -> Result<BatchOutcome, StageError> {
+        let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer);
         let changes = self.consumer.context().take();
         if !changes.is_empty() {
             // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
             drop(records);
-            return self.follow_group(changes).map(|()| Turn::Done);
+            return self.apply_rebalances(changes).map(|()| BatchOutcome::Done);
         }
         let after = match end {
-            End::Enough => Turn::Done,
+            FetchEnd::Enough => BatchOutcome::Done,
             // What is known of every partition is read again, and fetched from there.
-            End::OffsetGone => return Ok(Turn::StartOver),
+            FetchEnd::OffsetGone => return Ok(BatchOutcome::Restore),
             // It may come back as another.
-            End::Trouble(error) if is_topic_gone(&error) => {
+            FetchEnd::Transient(error) if is_topic_gone(&error) => {
                 self.outage.report(&self.config.health, error.to_string());
-                return Ok(Turn::StartOver);
+                return Ok(BatchOutcome::Restore);
             }
-            End::Trouble(error) => Turn::Trouble(error.to_string()),
-            End::Fatal(error) => {
+            FetchEnd::Transient(error) => BatchOutcome::Unavailable(error.to_string()),
+            FetchEnd::Fatal(error) => {
                 return Err(StageError::Fenced {
                     stage: self.config.stage.clone(),
                     message: error.to_string(),
@@ -209,15 +213,15 @@ impl<'c, P: Processor> Loop<'c, P> {
             return Err(StageError::Internal("the consumer has no group".into()));
         };
         let began = Instant::now();
-        let offsets = match self.work.step_all(&records)? {
-            Stepped::Offsets(offsets) => offsets,
-            Stepped::Stopped if self.config.stop.is_asked() => return Ok(Turn::Done),
+        let offsets = match self.stepper.step_all(&records)? {
+            StepOutcome::Offsets(offsets) => offsets,
+            StepOutcome::Stopped if self.config.stop.is_asked() => return Ok(BatchOutcome::Done),
             // Its records were fetched, and are not to be passed over.
-            Stepped::Stopped => return Ok(Turn::StartOver),
-            Stepped::Undo => return Ok(Turn::StartOver),
+            StepOutcome::Stopped => return Ok(BatchOutcome::Restore),
+            StepOutcome::Restore => return Ok(BatchOutcome::Restore),
         };
         let count = records.len();
-        self.pace.took(count, began, began.elapsed());
+        self.pacer.record_step(count, began, began.elapsed());
         drop(records);
         if offsets.count() == 0 {
             self.config.health.progress(0, 0);
@@ -225,13 +229,13 @@ impl<'c, P: Processor> Loop<'c, P> {
         }
         let stepped = began.elapsed();
         failpoint::edge("processor::stepped");
-        if let Some(turn) = self.commit(&offsets, group, count)? {
-            return Ok(turn);
+        if let Some(outcome) = self.commit(&offsets, group, count)? {
+            return Ok(outcome);
         }
-        let rejected = self.work.rejected.values().sum();
-        self.metrics.committed(count, &self.work.rejected, stepped, began.elapsed() - stepped);
+        let rejected = self.stepper.rejected.values().sum();
+        self.metrics.committed(count, &self.stepper.rejected, stepped, began.elapsed() - stepped);
         self.config.health.progress(count as u64, rejected);
-        self.pause_if_tripped()?;
+        self.pause_on_reject_flood()?;
         Ok(after)
     }
 
@@ -241,51 +245,51 @@ impl<'c, P: Processor> Loop<'c, P> {
         offsets: &TopicPartitionList,
         group: ConsumerGroupMetadata,
         count: usize,
-    ) -> Result<Option<Turn>, StageError> {
+    ) -> Result<Option<BatchOutcome>, StageError> {
         if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
             self.consumer.commit(offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
         }
-        let outcome = self.transactions.run(&self.work.outputs, offsets, group);
-        let bytes = self.work.outputs.byte_len();
+        let outcome = self.transactions.run(&self.stepper.outputs, offsets, group);
+        let bytes = self.stepper.outputs.byte_len();
         tracing::debug!(stage = self.config.stage, count, bytes, ?outcome, "batch");
-        self.work.outputs.clear();
+        self.stepper.outputs.clear();
         failpoint::edge("processor::committed");
         match outcome {
             Outcome::Committed => {
-                self.work.window.commit();
+                self.stepper.window.commit();
                 for at in offsets.elements() {
                     if let Offset::Offset(offset) = at.offset() {
-                        self.reached.insert(at.partition(), offset);
-                        self.work.committed(at.partition(), offset);
+                        self.committed_offsets.insert(at.partition(), offset);
+                        self.stepper.mark_committed(at.partition(), offset);
                     }
                 }
                 Ok(None)
             }
             Outcome::Aborted => {
                 self.metrics.aborted();
-                Ok(Some(Turn::StartOver))
+                Ok(Some(BatchOutcome::Restore))
             }
             Outcome::Lost(lost) => Ok(Some(match self.transactions.replace(lost)? {
-                Replaced::Done => Turn::StartOver,
-                Replaced::Stopped => Turn::Done,
+                Replacement::Done => BatchOutcome::Restore,
+                Replacement::Stopped => BatchOutcome::Done,
             })),
-            Outcome::Left => Ok(Some(Turn::Done)),
+            Outcome::Abandoned => Ok(Some(BatchOutcome::Done)),
         }
     }
 
     /// Stops fetching after a flood of rejects, until an operator resumes the stage.
-    fn pause_if_tripped(&self) -> Result<(), StageError> {
-        let Some(why) = &self.work.tripped else { return Ok(()) };
+    fn pause_on_reject_flood(&self) -> Result<(), StageError> {
+        let Some(why) = &self.stepper.pause_reason else { return Ok(()) };
         self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
-        let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
-        self.consumer.pause(&ours).map_err(StageError::kafka("pausing"))
+        let assigned = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+        self.consumer.pause(&assigned).map_err(StageError::kafka("pausing"))
     }
 
-    fn follow_group(&mut self, changes: Vec<Rebalance>) -> Result<(), StageError> {
+    fn apply_rebalances(&mut self, changes: Vec<Rebalance>) -> Result<(), StageError> {
         for change in changes {
-            self.work.partitions.clear();
-            self.work.outputs.clear();
-            self.work.window.restart();
+            self.stepper.partitions.clear();
+            self.stepper.outputs.clear();
+            self.stepper.window.reset();
             self.metrics.partitions.set(0.0);
             match change {
                 Rebalance::Revoked { lost } => {
@@ -296,7 +300,7 @@ impl<'c, P: Processor> Loop<'c, P> {
                 }
                 Rebalance::Assigned(partitions) => {
                     let partitions: Vec<i32> = partitions.iter().map(|at| at.partition).collect();
-                    self.claim(&partitions)?;
+                    self.restore_and_assign(&partitions)?;
                 }
             }
         }
@@ -304,75 +308,85 @@ impl<'c, P: Processor> Loop<'c, P> {
     }
 
     /// Restores what is known of `partitions`, and only then begins to fetch from them.
-    fn claim(&mut self, partitions: &[i32]) -> Result<(), StageError> {
+    fn restore_and_assign(&mut self, partitions: &[i32]) -> Result<(), StageError> {
         let restorer = Restorer {
             stage: &self.config.stage,
-            input: &self.work.input,
+            input: &self.stepper.input,
             changelog: &self.changelog,
             kafka: &self.config.endpoints.kafka,
             accept_gap: self.config.accept_gap,
             health: &self.config.health,
             stop: &self.config.stop,
-            reached: &self.reached,
-            behind: Cell::new(false),
+            committed_offsets: &self.committed_offsets,
+            was_behind: Cell::new(false),
         };
         let why = format!("restoring {} partitions from {}", partitions.len(), self.changelog);
         self.config.health.not_ready(NotReadyReason::Starting, why);
         let restored = timed(&self.metrics.restore, || {
-            wait_for(self.config, || {
-                restorer.restore(&self.work.processor, &self.consumer, partitions, &mut self.work.schemas)
+            retry_unavailable(self.config, || {
+                restorer.restore(
+                    &self.stepper.processor,
+                    &self.consumer,
+                    partitions,
+                    &mut self.stepper.schemas,
+                )
             })
         })?;
         let Some(restored) = restored.flatten() else { return Ok(()) };
         let mut from = TopicPartitionList::new();
-        for (partition, Restored { next_offset, .. }) in &restored {
-            from.add_partition_offset(&self.work.input, *partition, Offset::Offset(*next_offset))
+        for (partition, RestoredPartition { next_offset, .. }) in &restored {
+            from.add_partition_offset(&self.stepper.input, *partition, Offset::Offset(*next_offset))
                 .map_err(StageError::kafka("assigning"))?;
         }
         assign(&self.consumer, &from).map_err(StageError::kafka("assigning"))?;
         self.metrics.partitions.set(restored.len() as f64);
-        for Restored { state, .. } in restored.values() {
-            self.work
-                .processor
-                .for_each_tenant(state, &mut |tenant| self.work.window.know(tenant.as_bytes()));
+        for RestoredPartition { state, .. } in restored.values() {
+            self.stepper.processor.for_each_tenant(state, &mut |tenant| {
+                self.stepper.window.add_known_tenant(tenant.as_bytes())
+            });
         }
-        self.work.partitions = restored;
+        self.stepper.partitions = restored;
         failpoint::edge("processor::restored");
         self.config.health.clear(NotReadyReason::Starting);
-        self.pause_if_tripped()
+        self.pause_on_reject_flood()
     }
 
     /// After a doubt: memory may be ahead of what was committed, so it is dropped and read again.
-    fn start_over(&mut self) -> Result<(), StageError> {
-        let partitions: Vec<i32> = std::mem::take(&mut self.work.partitions).into_keys().collect();
-        self.work.outputs.clear();
+    fn restore_assignment(&mut self) -> Result<(), StageError> {
+        let partitions: Vec<i32> = std::mem::take(&mut self.stepper.partitions).into_keys().collect();
+        self.stepper.outputs.clear();
         self.consumer.unassign().map_err(StageError::kafka("unassigning"))?;
         let changes = self.consumer.context().take();
-        if changes.is_empty() { self.claim(&partitions) } else { self.follow_group(changes) }
+        if changes.is_empty() { self.restore_and_assign(&partitions) } else { self.apply_rebalances(changes) }
     }
 
     /// Consumes again after a flood of rejects.
-    fn resume(&mut self) -> Result<(), StageError> {
-        if self.work.tripped.take().is_some() {
+    fn resume_after_reject_flood(&mut self) -> Result<(), StageError> {
+        if self.stepper.pause_reason.take().is_some() {
             tracing::info!(stage = self.config.stage, "resumed by an operator");
             self.config.health.clear(NotReadyReason::RejectShare);
-            let ours = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
-            self.consumer.resume(&ours).map_err(StageError::kafka("resuming"))?;
+            let assigned =
+                self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+            self.consumer.resume(&assigned).map_err(StageError::kafka("resuming"))?;
         }
         Ok(())
     }
 }
 
-fn folding<'f, P>(config: &'f Config, processor: &'f mut P, schemas: &'f mut SchemaCache) -> Folding<'f, P> {
+fn fold_context<'f, P>(
+    config: &'f Config,
+    processor: &'f mut P,
+    schemas: &'f mut SchemaCache,
+) -> FoldContext<'f, P> {
     let Config { topology, health, stop, .. } = config;
-    Folding { processor, topology, schemas, health, stop }
+    FoldContext { processor, topology, schemas, health, stop }
 }
 
 /// How long an alert of a flood is revised: as long as any other.
 fn alert_window(topology: &Topology) -> Duration {
-    const WITHOUT_AN_ALERTER: Duration = Duration::from_hours(1);
+    const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
     let window = topology.stages.values().find_map(|stage| stage.value.alert_window.as_ref());
-    window.map_or(WITHOUT_AN_ALERTER, |window| window.value.0)
+    window.map_or(DEFAULT_WINDOW, |window| window.value.0)
 }
 
 /// How much of a topic is taken at a time.
@@ -382,7 +396,7 @@ struct FetchSettings {
     /// After how many milliseconds it is fetched however little there is.
     max_wait_ms: &'static str,
     /// How far apart batches begin, under load.
-    apart: Duration,
+    interval: Duration,
 }
 
 /// What transactions write becomes readable when they commit, and is fetched then. What is written otherwise comes append by append:
@@ -390,21 +404,21 @@ struct FetchSettings {
 fn fetch_settings(topology: &Topology, topic: &str) -> FetchSettings {
     match topology.topics.get(topic).map(|topic| topic.value.producer) {
         Some(ProducerKind::Transactional) => {
-            FetchSettings { min_bytes: "1", max_wait_ms: "20", apart: APART_BY_COMMITS }
+            FetchSettings { min_bytes: "1", max_wait_ms: "20", interval: COMMITTED_BATCH_INTERVAL }
         }
-        _ => FetchSettings { min_bytes: "65536", max_wait_ms: "10", apart: APART },
+        _ => FetchSettings { min_bytes: "65536", max_wait_ms: "10", interval: BATCH_INTERVAL },
     }
 }
 
 /// How a turn ended.
-enum Turn {
+enum BatchOutcome {
     Done,
-    Trouble(String),
-    StartOver,
+    Unavailable(String),
+    Restore,
 }
 
 /// Tries until it works, not ready meanwhile, as long as the trouble is one that passes. `None` if asked to stop.
-fn wait_for<T>(
+fn retry_unavailable<T>(
     config: &Config,
     mut call: impl FnMut() -> Result<T, StageError>,
 ) -> Result<Option<T>, StageError> {
@@ -434,14 +448,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_transactions_write_is_fetched_as_they_commit() {
+    fn transactional_topic_is_fetched_without_a_minimum() {
         let topology = Topology::embedded().unwrap();
         let (verdicts, actions) =
             (fetch_settings(&topology, "agent.verdicts"), fetch_settings(&topology, "agent.actions"));
-        assert_eq!((verdicts.min_bytes, verdicts.apart), ("1", APART_BY_COMMITS));
+        assert_eq!((verdicts.min_bytes, verdicts.interval), ("1", COMMITTED_BATCH_INTERVAL));
         assert_eq!(
-            (actions.min_bytes, actions.apart),
-            ("65536", APART),
+            (actions.min_bytes, actions.interval),
+            ("65536", BATCH_INTERVAL),
             "its producers write append by append"
         );
     }

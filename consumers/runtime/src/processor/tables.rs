@@ -16,17 +16,17 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use crate::{SchemaCache, SchemaLookup};
 
 /// A reader without an event for so long, not even the end, is restarted ([`TopicReader::restart`]).
-const QUIET: Duration = Duration::from_secs(5);
+const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
-pub(super) struct Tables {
+pub(super) struct GlobalTables {
     readers: Parting<Vec<TopicReader>>,
     stage: String,
     controls: Option<String>,
 }
 
 /// What folding needs beside the readers.
-pub(super) struct Folding<'f, P> {
+pub(super) struct FoldContext<'f, P> {
     pub processor: &'f mut P,
     pub topology: &'f Topology,
     pub schemas: &'f mut SchemaCache,
@@ -34,7 +34,7 @@ pub(super) struct Folding<'f, P> {
     pub stop: &'f Stop,
 }
 
-impl<P: Processor> Folding<'_, P> {
+impl<P: Processor> FoldContext<'_, P> {
     /// Sets or clears the reasons that the processor knows.
     fn report_readiness(&self) {
         self.processor.readiness(&mut |reason, why| match why {
@@ -46,14 +46,14 @@ impl<P: Processor> Folding<'_, P> {
 
 /// What following came to.
 #[derive(Debug, Default)]
-pub(super) struct Followed {
+pub(super) struct TableUpdates {
     /// An operator told the stage to resume.
     pub resume: bool,
     /// Kafka is in trouble. It is read on by itself when Kafka is back.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
-impl Tables {
+impl GlobalTables {
     pub(super) fn new(
         kafka: &KafkaEndpoint,
         name: &str,
@@ -72,68 +72,68 @@ impl Tables {
     }
 
     /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
-    pub(super) fn fold_to_end<P: Processor>(&self, mut folding: Folding<'_, P>) -> bool {
+    pub(super) fn load<P: Processor>(&self, mut context: FoldContext<'_, P>) -> bool {
         for reader in self.readers.iter() {
-            let mut quiet = Instant::now();
+            let mut last_event = Instant::now();
             loop {
-                if folding.stop.is_asked() {
+                if context.stop.is_asked() {
                     return false;
                 }
-                folding.health.alive();
-                if quiet.elapsed() > QUIET {
+                context.health.alive();
+                if last_event.elapsed() > READER_TIMEOUT {
                     restart(reader);
-                    quiet = Instant::now();
+                    last_event = Instant::now();
                 }
                 match reader.poll(Duration::from_millis(100)) {
                     Some(Read::Record(message)) => {
-                        quiet = Instant::now();
-                        self.fold(reader.topic(), &message, &mut folding);
+                        last_event = Instant::now();
+                        self.apply(reader.topic(), &message, &mut context);
                     }
                     Some(Read::End(_)) => break,
                     Some(Read::Error(error)) => {
                         let topic = reader.topic();
-                        folding.health.not_ready(NotReadyReason::Tables, format!("reading {topic}: {error}"))
+                        context.health.not_ready(NotReadyReason::Tables, format!("reading {topic}: {error}"))
                     }
                     None => {}
                 }
             }
         }
-        folding.processor.tables_loaded();
-        folding.report_readiness();
-        folding.health.clear(NotReadyReason::Tables);
+        context.processor.tables_loaded();
+        context.report_readiness();
+        context.health.clear(NotReadyReason::Tables);
         true
     }
 
     /// Folds what has come since, without waiting.
-    pub(super) fn follow<P: Processor>(&self, mut folding: Folding<'_, P>) -> Followed {
-        let mut followed = Followed::default();
+    pub(super) fn poll_updates<P: Processor>(&self, mut context: FoldContext<'_, P>) -> TableUpdates {
+        let mut updates = TableUpdates::default();
         for reader in self.readers.iter() {
             while let Some(event) = reader.poll(Duration::ZERO) {
                 match event {
                     Read::Record(message) => {
-                        followed.resume |= self.fold(reader.topic(), &message, &mut folding);
+                        updates.resume |= self.apply(reader.topic(), &message, &mut context);
                     }
                     Read::End(_) => {}
                     Read::Error(error) => {
-                        followed.trouble = Some(format!("reading {}: {error}", reader.topic()));
+                        updates.error = Some(format!("reading {}: {error}", reader.topic()));
                     }
                 }
             }
         }
-        followed
+        updates
     }
 
     /// After an outage: has every reader go on where it is.
-    pub(super) fn go_on(&self) {
+    pub(super) fn restart_readers(&self) {
         self.readers.iter().filter(|reader| reader.has_read()).for_each(restart);
     }
 
     /// Folds a record. A tombstone is an empty value, which no entry is. True if the record tells this stage to resume.
-    fn fold<P: Processor>(
+    fn apply<P: Processor>(
         &self,
         topic: &str,
         message: &BorrowedMessage<'_>,
-        folding: &mut Folding<'_, P>,
+        context: &mut FoldContext<'_, P>,
     ) -> bool {
         let offset = message.offset();
         let logged_at = logged_at(message);
@@ -144,7 +144,7 @@ impl Tables {
                 unreadable = error.to_string();
                 Err(unreadable.as_str())
             }
-            Ok((id, datum)) => match folding.schemas.get_anew(id, folding.health, folding.stop) {
+            Ok((id, datum)) => match context.schemas.get_uncached(id, context.health, context.stop) {
                 SchemaLookup::Known(schema) => {
                     parsed = schema;
                     Ok(RestoreValue::new(id, &parsed, datum))
@@ -161,8 +161,8 @@ impl Tables {
         let logged_at = logged_at.unwrap_or(Millis(0));
         if self.controls.as_deref() != Some(topic) {
             let record = TableRecord { topic, offset, logged_at, value };
-            folding.processor.update_table(folding.topology, &record);
-            folding.report_readiness();
+            context.processor.update_table(context.topology, &record);
+            context.report_readiness();
             return false;
         }
         let control = value

@@ -20,20 +20,20 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::opening::Opened;
+use super::first_record::FirstRecordBarrier;
 
 /// How long one call to the transaction coordinator may take before it is tried again.
-const CALL: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A transaction that has not ended after so long ends without this producer.
-const GIVE_UP: Duration = Duration::from_secs(60);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Transactional ids are unique, so what fences one is the coordinator, after an outage or a pause that was longer than
 /// the transaction may take. So often in a row, without one commit, it is something that a new producer does not mend.
-const SURELY_LOST: u32 = 5;
+const MAX_LOST_PRODUCERS: u32 = 5;
 
 pub(super) struct Transactions {
-    producer: Parting<BaseProducer<Deliveries>>,
+    producer: Parting<BaseProducer<DeliveryContext>>,
     /// Of this producer.
-    opened: Opened,
+    barrier: FirstRecordBarrier,
     kafka: KafkaEndpoint,
     group: String,
     /// A topic that it writes.
@@ -53,17 +53,17 @@ pub(super) enum Outcome {
     /// Nothing of it counts: what is in memory is ahead, and must be read again.
     Aborted,
     /// This producer is of no more use, and how the transaction ends is the coordinator's: take a new one, and start over.
-    Lost(Lost),
+    Lost(LostProducer),
     /// Asked to stop, and the broker did not answer in time: whoever goes on finds out how it ended.
-    Left,
+    Abandoned,
 }
 
 /// A call of the producer that may be repeated.
-trait Call: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static {}
-impl<F: Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Clone + Send + 'static> Call for F {}
+trait Call: Fn(&BaseProducer<DeliveryContext>) -> Result<(), KafkaError> + Clone + Send + 'static {}
+impl<F: Fn(&BaseProducer<DeliveryContext>) -> Result<(), KafkaError> + Clone + Send + 'static> Call for F {}
 
 /// How taking a new producer ended.
-pub(super) enum Replaced {
+pub(super) enum Replacement {
     /// There is one.
     Done,
     /// A stop was asked for meanwhile.
@@ -72,25 +72,25 @@ pub(super) enum Replaced {
 
 /// Why a producer is of no more use.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostProducer {
     what: &'static str,
     error: KafkaError,
 }
 
-impl Lost {
+impl LostProducer {
     const fn at(what: &'static str) -> impl FnOnce(KafkaError) -> Outcome {
         move |error| Outcome::Lost(Self { what, error })
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Deliveries {
+pub(super) struct DeliveryContext {
     failed: AtomicBool,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for DeliveryContext {}
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
         // The first says why; thousands may follow it.
@@ -119,10 +119,10 @@ impl Transactions {
             .as_ref()
             .map(|topic| topic.value.clone())
             .ok_or_else(|| StageError::Config(format!("topology: stage `{name}` has no state topic")))?;
-        let producer = producer(kafka, &group, &topic, name, transaction_timeout, health, stop)?;
+        let producer = create_producer(kafka, &group, &topic, name, transaction_timeout, health, stop)?;
         Ok(producer.map(|producer| Self {
             producer,
-            opened: Opened::default(),
+            barrier: FirstRecordBarrier::default(),
             kafka: kafka.clone(),
             group,
             topic,
@@ -136,20 +136,20 @@ impl Transactions {
 
     /// A new producer in place of one that is lost. Safe whatever became of the old one's transaction, as after a kill: start
     /// over, and restoring waits until the coordinator has ended it (ADR 0006).
-    pub(super) fn replace(&mut self, lost: Lost) -> Result<Replaced, StageError> {
+    pub(super) fn replace(&mut self, lost: LostProducer) -> Result<Replacement, StageError> {
         self.lost += 1;
-        if self.lost >= SURELY_LOST {
-            return Err(self.fatal(lost));
+        if self.lost >= MAX_LOST_PRODUCERS {
+            return Err(self.fatal_error(lost));
         }
-        let Lost { what, error } = lost;
+        let LostProducer { what, error } = lost;
         tracing::warn!(stage = self.stage, what, %error, "this producer is lost; taking a new one");
         let Self { kafka, group, topic, stage, health, stop, .. } = self;
-        let new = producer(kafka, group, topic, stage, self.transaction_timeout, health, stop)?;
+        let new = create_producer(kafka, group, topic, stage, self.transaction_timeout, health, stop)?;
         match new {
             Some(new) => self.producer = new,
-            None => return Ok(Replaced::Stopped),
+            None => return Ok(Replacement::Stopped),
         }
-        Ok(Replaced::Done)
+        Ok(Replacement::Done)
     }
 
     /// Sends `outputs` and `offsets` in one transaction. `group` was taken when the batch was polled: if the group has
@@ -161,10 +161,10 @@ impl Transactions {
         group: ConsumerGroupMetadata,
     ) -> Outcome {
         // Whatever does not commit opens nothing.
-        let mut opened = std::mem::take(&mut self.opened);
-        let outcome = match self.transaction(outputs, &mut opened, offsets, group) {
+        let mut barrier = std::mem::take(&mut self.barrier);
+        let outcome = match self.transaction(outputs, &mut barrier, offsets, group) {
             Ok(()) => {
-                self.opened = opened;
+                self.barrier = barrier;
                 self.lost = 0;
                 Outcome::Committed
             }
@@ -180,12 +180,12 @@ impl Transactions {
     fn transaction(
         &self,
         outputs: &Outputs,
-        opened: &mut Opened,
+        barrier: &mut FirstRecordBarrier,
         offsets: &TopicPartitionList,
         group: ConsumerGroupMetadata,
     ) -> Result<(), Outcome> {
         self.producer.context().failed.store(false, Ordering::Release);
-        self.producer.begin_transaction().map_err(Lost::at("beginning a transaction"))?;
+        self.producer.begin_transaction().map_err(LostProducer::at("beginning a transaction"))?;
         failpoint::edge("processor::begun");
         let send = |record: &Outgoing<'_>| {
             self.send(record).map_err(|error| {
@@ -193,29 +193,29 @@ impl Transactions {
                 self.abort()
             })
         };
-        opened.send(SystemTime::now(), outputs, send, || self.settle())?;
+        barrier.send(SystemTime::now(), outputs, send, || self.await_acks())?;
         // rust-rdkafka's commit flushes in steps of 100 ms: settled first, it has nothing to wait for.
-        self.settle()?;
+        self.await_acks()?;
         failpoint::edge("processor::produced");
-        let of_group = Arc::new((offsets.clone(), group));
+        let request = Arc::new((offsets.clone(), group));
         self.retry("sending offsets", move |producer| {
-            let (offsets, group) = &*of_group;
-            producer.send_offsets_to_transaction(offsets, group, CALL)
+            let (offsets, group) = &*request;
+            producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT)
         })?;
         failpoint::edge("processor::offsets-sent");
-        self.retry("committing a transaction", |producer| producer.commit_transaction(CALL))
+        self.retry("committing a transaction", |producer| producer.commit_transaction(CALL_TIMEOUT))
     }
 
     /// Waits until all that was sent is acknowledged.
-    fn settle(&self) -> Result<(), Outcome> {
+    fn await_acks(&self) -> Result<(), Outcome> {
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
-            serve(&self.producer);
+            poll_producer(&self.producer);
             if self.stop.is_due() {
-                return Err(Outcome::Left);
+                return Err(Outcome::Abandoned);
             }
             if began.elapsed() > LATE {
-                self.wait("the broker does not take the outputs of a transaction");
+                self.report_waiting("the broker does not take the outputs of a transaction");
             }
         }
         if self.producer.context().failed.load(Ordering::Acquire) { Err(self.abort()) } else { Ok(()) }
@@ -235,7 +235,7 @@ impl Transactions {
                         return Err(full);
                     }
                     outgoing = back;
-                    serve(&self.producer);
+                    poll_producer(&self.producer);
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -245,21 +245,21 @@ impl Transactions {
     /// Repeats a call that may be repeated, aborts where the transaction is lost, and gives up where the producer is.
     fn retry(&self, what: &'static str, call: impl Call) -> Result<(), Outcome> {
         let mut backoff = Backoff::default();
-        let deadline = Instant::now() + GIVE_UP;
+        let deadline = Instant::now() + RETRY_TIMEOUT;
         loop {
-            match self.race(what, &call).ok_or(Outcome::Left)? {
+            match self.call_cancellable(what, &call).ok_or(Outcome::Abandoned)? {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(error = %e, what, "transaction lost; aborting");
                     return Err(self.abort());
                 }
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
-                    self.wait(format!("{what}: {error}"));
+                    self.report_waiting(format!("{what}: {error}"));
                     if self.pause(&mut backoff) {
-                        return Err(Outcome::Left);
+                        return Err(Outcome::Abandoned);
                     }
                 }
-                Err(error) => return Err(Lost::at(what)(error)),
+                Err(error) => return Err(LostProducer::at(what)(error)),
             }
         }
     }
@@ -267,32 +267,32 @@ impl Transactions {
     fn abort(&self) -> Outcome {
         let what = "aborting a transaction";
         let mut backoff = Backoff::default();
-        let deadline = Instant::now() + GIVE_UP;
+        let deadline = Instant::now() + RETRY_TIMEOUT;
         loop {
-            let abort = |producer: &BaseProducer<Deliveries>| producer.abort_transaction(CALL);
-            let Some(answer) = self.race(what, &abort) else { return Outcome::Left };
+            let abort = |producer: &BaseProducer<DeliveryContext>| producer.abort_transaction(CALL_TIMEOUT);
+            let Some(answer) = self.call_cancellable(what, &abort) else { return Outcome::Abandoned };
             match answer {
                 Ok(()) => return Outcome::Aborted,
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {
-                    self.wait(format!("{what}: {error}"));
+                    self.report_waiting(format!("{what}: {error}"));
                     if self.pause(&mut backoff) {
-                        return Outcome::Left;
+                        return Outcome::Abandoned;
                     }
                 }
-                Err(error) => return Lost::at(what)(error),
+                Err(error) => return LostProducer::at(what)(error),
             }
         }
     }
 
     /// Makes a call that librdkafka may let take as long as the transaction's timeout, whatever it is told. `None`: asked to
     /// stop, and it does not end.
-    fn race(&self, what: &'static str, call: &impl Call) -> Option<Result<(), KafkaError>> {
+    fn call_cancellable(&self, what: &'static str, call: &impl Call) -> Option<Result<(), KafkaError>> {
         let (producer, call) = (self.producer.share(), call.clone());
-        let late = || self.wait(format!("{what}: the transaction coordinator does not answer"));
+        let late = || self.report_waiting(format!("{what}: the transaction coordinator does not answer"));
         self.stop.race(late, move || call(&producer))
     }
 
-    fn wait(&self, why: impl Into<String>) {
+    fn report_waiting(&self, why: impl Into<String>) {
         self.health.not_ready(NotReadyReason::Transaction, why);
     }
 
@@ -304,7 +304,7 @@ impl Transactions {
         self.stop.is_due()
     }
 
-    fn fatal(&self, Lost { what, error }: Lost) -> StageError {
+    fn fatal_error(&self, LostProducer { what, error }: LostProducer) -> StageError {
         let fenced = matches!(
             error.rdkafka_error_code(),
             Some(
@@ -315,7 +315,7 @@ impl Transactions {
             )
         );
         if fenced {
-            let message = format!("{what}: {error}, and so {SURELY_LOST} producers in a row");
+            let message = format!("{what}: {error}, and so {MAX_LOST_PRODUCERS} producers in a row");
             StageError::Fenced { stage: self.stage.clone(), message }
         } else {
             StageError::Kafka { what: format!("{}: {what}", self.stage), source: error }
@@ -325,13 +325,13 @@ impl Transactions {
 
 /// Lets the producer report, and leaves the core to whoever sends for a moment. rust-rdkafka's poll with a timeout asks again
 /// and again through what is left of its last millisecond.
-fn serve(producer: &BaseProducer<Deliveries>) {
+fn poll_producer(producer: &BaseProducer<DeliveryContext>) {
     producer.poll(Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
 }
 
 /// A producer with a transactional id that nobody else has, or had. `None`: asked to stop.
-fn producer(
+fn create_producer(
     kafka: &KafkaEndpoint,
     group: &str,
     topic: &str,
@@ -339,7 +339,7 @@ fn producer(
     transaction_timeout: Duration,
     health: &Health,
     stop: &Stop,
-) -> Result<Option<Parting<BaseProducer<Deliveries>>>, StageError> {
+) -> Result<Option<Parting<BaseProducer<DeliveryContext>>>, StageError> {
     let transactional_id = format!("{group}-{}-{:016x}", std::process::id(), fastrand::u64(..));
     let timeout = transaction_timeout.as_millis().to_string();
     let config = kafka
@@ -360,14 +360,14 @@ fn producer(
         .set("queue.buffering.max.kbytes", "262144")
         .set("reconnect.backoff.max.ms", "2000")
         .clone();
-    let producer = BaseProducer::from_config_and_context(&config, Deliveries::default())
+    let producer = BaseProducer::from_config_and_context(&config, DeliveryContext::default())
         .map_err(StageError::kafka("creating the producer"))?;
     let producer = Parting::other(producer);
     keep_reaching(kafka, topic, &producer.share());
     let mut backoff = Backoff::default();
     loop {
         // Asked again, it goes on where it was.
-        match producer.init_transactions(CALL) {
+        match producer.init_transactions(CALL_TIMEOUT) {
             Ok(()) => {
                 health.clear(NotReadyReason::Transaction);
                 tracing::info!(stage, transactional_id, "producer");

@@ -8,54 +8,59 @@ use agentgov_service::StageError;
 use super::marker::Claims;
 use super::run::{Options, Sink};
 use super::store::quote;
-use super::{TopicPartition, Writer};
+use super::{RowEncoder, TopicPartition};
 
-impl<W: Writer> Sink<W> {
+impl<E: RowEncoder> Sink<E> {
     /// Records what fresh readers have proven since the last call, and has them read what is quiet now.
     pub(super) fn record_empty_tails(&mut self) -> Result<(), StageError> {
-        let lanes = &self.lanes;
-        let proven =
-            self.prover.poll(|| lanes.iter().map(|lane| (lane.route.topic.clone(), lane.quiet())).collect());
+        let writers = &self.writers;
+        let proven = self.prover.poll(|| {
+            writers.iter().map(|writer| (writer.route.topic.clone(), writer.quiet_positions())).collect()
+        });
         let mut rows = Vec::new();
         for tail in proven {
-            let Some(lane) = self.lanes.iter().position(|lane| lane.route.topic == tail.topic) else {
+            let Some(writer) = self.writers.iter().position(|writer| writer.route.topic == tail.topic) else {
                 continue;
             };
-            let proof = self.lanes.get(lane).and_then(|lane| lane.proof(tail.partition, &tail.offsets));
-            rows.extend(proof.map(|proof| (lane, tail.partition, proof)));
+            let proof = self
+                .writers
+                .get(writer)
+                .and_then(|writer| writer.empty_tail_row(tail.partition, &tail.offsets));
+            rows.extend(proof.map(|proof| (writer, tail.partition, proof)));
         }
         if rows.is_empty() {
             return Ok(());
         }
-        let Err(error) =
-            self.store.execute(&insert(&self.options.empty, rows.iter().map(|(.., proof)| proof)))
+        let Err(error) = self
+            .store
+            .execute(&insert(&self.options.empty_ranges_table, rows.iter().map(|(.., proof)| proof)))
         else {
-            for (lane, partition, (name, _, offsets)) in rows {
+            for (writer, partition, (name, _, offsets)) in rows {
                 tracing::debug!(
                     at = name,
                     from = offsets.start,
                     to = offsets.end,
                     "no record in these offsets"
                 );
-                if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.proven(partition, offsets.end);
+                if let Some(writer) = self.writers.get_mut(writer) {
+                    writer.mark_empty(partition, offsets.end);
                 }
             }
             return Ok(());
         };
-        if !error.is_fence() {
-            tracing::warn!(%error, table = self.options.empty, "a proof was not recorded; trying again");
+        if !error.is_fenced() {
+            tracing::warn!(%error, table = self.options.empty_ranges_table, "a proof was not recorded; trying again");
             return Ok(());
         }
         // Somebody else has claimed, or the server has restarted.
-        let mut lanes: Vec<_> = rows.into_iter().map(|(lane, ..)| lane).collect();
-        lanes.dedup();
-        for lane in lanes {
-            if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.doubt();
+        let mut writers: Vec<_> = rows.into_iter().map(|(writer, ..)| writer).collect();
+        writers.dedup();
+        for writer in writers {
+            if let Some(writer) = self.writers.get_mut(writer) {
+                writer.invalidate();
             }
         }
-        self.rest()
+        self.pause_invalidated()
     }
 }
 
@@ -72,7 +77,7 @@ fn insert<'p>(table: &str, proofs: impl Iterator<Item = &'p (String, u64, Range<
 }
 
 /// A record came where none can be.
-pub(super) fn contradicted(options: &Options, at: &TopicPartition, offset: i64) -> StageError {
+pub(super) fn contradiction_error(options: &Options, at: &TopicPartition, offset: i64) -> StageError {
     StageError::OtherCluster {
         stage: options.stage.clone(),
         topic: at.topic.to_string(),
@@ -80,7 +85,7 @@ pub(super) fn contradicted(options: &Options, at: &TopicPartition, offset: i64) 
         message: format!(
             "table {} has on record that no record stands at offset {offset}, but the topic has one there: it is another topic of \
              the same name, or rows were changed from outside",
-            options.empty
+            options.empty_ranges_table
         ),
     }
 }

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::group;
-use super::lane::{Fetching, Lane};
+use super::table_writer::{FetchState, TableWriter};
 use crate::consumer::RebalanceListener;
 
 /// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
@@ -17,43 +17,47 @@ use crate::consumer::RebalanceListener;
 /// together with all others whose claims hold; that stops and starts them all.
 pub(super) fn fetch(
     consumer: &BaseConsumer<RebalanceListener>,
-    lanes: &mut [Lane],
+    writers: &mut [TableWriter],
 ) -> Result<(), StageError> {
-    let ready = |lane: &Lane| lane.claim_at.is_none() && !lane.shares.is_empty();
-    let back = |lane: &&Lane| ready(lane) && lane.fetching == Fetching::Rests;
-    let anew = lanes.iter().any(|lane| ready(lane) && lane.fetching == Fetching::No);
-    if anew || !seek(consumer, &list(lanes.iter().filter(back))?) {
-        assign(consumer, &list(lanes.iter().filter(|lane| ready(lane)))?)
+    let ready = |writer: &TableWriter| writer.claim_at.is_none() && !writer.partitions.is_empty();
+    let paused = |writer: &&TableWriter| ready(writer) && writer.fetch_state == FetchState::Paused;
+    let reassign = writers.iter().any(|writer| ready(writer) && writer.fetch_state == FetchState::Unassigned);
+    if reassign || !seek(consumer, &list(writers.iter().filter(paused))?) {
+        assign(consumer, &list(writers.iter().filter(|writer| ready(writer)))?)
             .map_err(StageError::kafka("assign partitions"))?;
-        for lane in &mut *lanes {
-            lane.fetching = if ready(lane) { Fetching::Rests } else { Fetching::No };
+        for writer in &mut *writers {
+            writer.fetch_state = if ready(writer) { FetchState::Paused } else { FetchState::Unassigned };
         }
     }
-    let back = list(lanes.iter().filter(back))?;
-    if back.count() > 0 {
-        consumer.resume(&back).map_err(StageError::kafka("resume partitions"))?;
+    let paused = list(writers.iter().filter(paused))?;
+    if paused.count() > 0 {
+        consumer.resume(&paused).map_err(StageError::kafka("resume partitions"))?;
     }
-    for lane in lanes.iter_mut().filter(|lane| ready(lane)) {
-        lane.fetching = Fetching::Yes;
+    for writer in writers.iter_mut().filter(|writer| ready(writer)) {
+        writer.fetch_state = FetchState::Active;
     }
     Ok(())
 }
 
 /// Fetches nothing for the lanes that are in doubt.
-pub(super) fn pause(consumer: &BaseConsumer<RebalanceListener>, lanes: &[Lane]) -> Result<(), StageError> {
-    let rests = |lane: &&Lane| lane.claim_at.is_some() && lane.fetching == Fetching::Rests;
-    let list = list(lanes.iter().filter(rests))?;
+pub(super) fn pause(
+    consumer: &BaseConsumer<RebalanceListener>,
+    writers: &[TableWriter],
+) -> Result<(), StageError> {
+    let is_paused =
+        |writer: &&TableWriter| writer.claim_at.is_some() && writer.fetch_state == FetchState::Paused;
+    let list = list(writers.iter().filter(is_paused))?;
     if list.count() == 0 {
         return Ok(());
     }
     consumer.pause(&list).map_err(StageError::kafka("pause partitions"))
 }
 
-/// The partitions of `lanes`, from where they stand.
-fn list<'l>(lanes: impl Iterator<Item = &'l Lane>) -> Result<TopicPartitionList, StageError> {
-    let shares = lanes.flat_map(|lane| lane.shares.values());
+/// The partitions of `writers`, from where they stand.
+fn list<'l>(writers: impl Iterator<Item = &'l TableWriter>) -> Result<TopicPartitionList, StageError> {
+    let partitions = writers.flat_map(|writer| writer.partitions.values());
     let list: KafkaResult<_> =
-        group::list(shares.map(|share| (&share.at, Offset::Offset(share.fetch_position()))));
+        group::list(partitions.map(|owned| (&owned.at, Offset::Offset(owned.fetch_position()))));
     list.map_err(StageError::kafka("list partitions"))
 }
 
@@ -98,28 +102,28 @@ mod tests {
     }
 
     /// In doubt, and not given to the consumer.
-    fn lane(topic: &str) -> Lane {
-        let mut lane = Lane::new(Route {
+    fn lane(topic: &str) -> TableWriter {
+        let mut writer = TableWriter::new(Route {
             topic: topic.into(),
             table: topic.into(),
             gapless: true,
             retention: Retention::Forever,
         });
-        lane.assign(&[TopicPartition::new(topic, 0)]);
-        lane
+        writer.assign(&[TopicPartition::new(topic, 0)]);
+        writer
     }
 
     /// Polls until the lanes stand at `ends`, one record after the other.
-    fn take(consumer: &BaseConsumer<RebalanceListener>, lanes: &mut [Lane], ends: &[i64]) {
+    fn take(consumer: &BaseConsumer<RebalanceListener>, writers: &mut [TableWriter], ends: &[i64]) {
         let began = Instant::now();
-        while lanes.iter().zip(ends).any(|(lane, end)| lane.shares[&0].next < *end) {
-            assert!(began.elapsed() < DEADLINE, "expected {ends:?}: {lanes:?}");
+        while writers.iter().zip(ends).any(|(writer, end)| writer.partitions[&0].next < *end) {
+            assert!(began.elapsed() < DEADLINE, "expected {ends:?}: {writers:?}");
             let Some(message) = consumer.poll(ROUND_TRIP).transpose().unwrap() else { continue };
-            let lane = lanes.iter_mut().find(|lane| lane.route.topic == message.topic()).unwrap();
-            if lane.claim_at.is_some() {
+            let writer = writers.iter_mut().find(|writer| writer.route.topic == message.topic()).unwrap();
+            if writer.claim_at.is_some() {
                 continue;
             }
-            let next = &mut lane.shares.get_mut(&0).unwrap().next;
+            let next = &mut writer.partitions.get_mut(&0).unwrap().next;
             // What comes again is nothing new to a lane.
             assert!(
                 message.offset() <= *next,
@@ -132,62 +136,62 @@ mod tests {
     }
 
     #[test]
-    fn no_record_is_passed_over_when_lanes_become_ready_one_after_the_other() {
+    fn writers_that_become_ready_one_by_one_lose_no_record() {
         let cluster = slow_cluster(&["a", "b"], 60);
         let consumer = consumer(&cluster);
-        let mut lanes = [lane("a"), lane("b")];
-        lanes.iter_mut().for_each(|lane| lane.claim_at = None);
-        fetch(&consumer, &mut lanes).unwrap();
-        take(&consumer, &mut lanes, &[5, 5]);
+        let mut writers = [lane("a"), lane("b")];
+        writers.iter_mut().for_each(|writer| writer.claim_at = None);
+        fetch(&consumer, &mut writers).unwrap();
+        take(&consumer, &mut writers, &[5, 5]);
 
         // The group gives both to this process anew; the broker is connected, and takes its time.
         consumer.unassign().unwrap();
-        lanes = [lane("a"), lane("b")];
-        for ready in 0..lanes.len() {
-            lanes[ready].claim_at = None;
-            fetch(&consumer, &mut lanes).unwrap();
+        writers = [lane("a"), lane("b")];
+        for ready in 0..writers.len() {
+            writers[ready].claim_at = None;
+            fetch(&consumer, &mut writers).unwrap();
         }
-        assert!(lanes.iter().all(|lane| lane.fetching == Fetching::Yes));
-        take(&consumer, &mut lanes, &[50, 50]);
+        assert!(writers.iter().all(|writer| writer.fetch_state == FetchState::Active));
+        take(&consumer, &mut writers, &[50, 50]);
     }
 
     #[test]
-    fn a_lane_that_was_in_doubt_goes_on_where_it_stands() {
+    fn invalidated_writer_resumes_at_its_position() {
         let cluster = slow_cluster(&["a", "b"], 40);
         let consumer = consumer(&cluster);
-        let mut lanes = [lane("a"), lane("b")];
-        lanes.iter_mut().for_each(|lane| lane.claim_at = None);
-        fetch(&consumer, &mut lanes).unwrap();
-        take(&consumer, &mut lanes, &[20, 20]);
+        let mut writers = [lane("a"), lane("b")];
+        writers.iter_mut().for_each(|writer| writer.claim_at = None);
+        fetch(&consumer, &mut writers).unwrap();
+        take(&consumer, &mut writers, &[20, 20]);
 
-        lanes[1].doubt();
-        pause(&consumer, &lanes).unwrap();
-        take(&consumer, &mut lanes, &[30, 0]);
+        writers[1].invalidate();
+        pause(&consumer, &writers).unwrap();
+        take(&consumer, &mut writers, &[30, 0]);
         // The table has less than was gathered.
-        lanes[1].shares.get_mut(&0).unwrap().next = 5;
-        lanes[1].claim_at = None;
-        fetch(&consumer, &mut lanes).unwrap();
-        take(&consumer, &mut lanes, &[40, 40]);
+        writers[1].partitions.get_mut(&0).unwrap().next = 5;
+        writers[1].claim_at = None;
+        fetch(&consumer, &mut writers).unwrap();
+        take(&consumer, &mut writers, &[40, 40]);
     }
 
     #[test]
-    fn partitions_may_be_taken_away_at_once() {
+    fn partitions_can_be_revoked_right_after_assignment() {
         const PARTITIONS: i32 = 100;
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", PARTITIONS, 1).unwrap();
         cluster.create_topic("b", PARTITIONS, 1).unwrap();
         let consumer = consumer(&cluster);
         for _ in 0..10 {
-            let mut lanes = ["a", "b"].map(|topic| {
-                let mut lane = lane(topic);
+            let mut writers = ["a", "b"].map(|topic| {
+                let mut writer = lane(topic);
                 let all: Vec<_> =
                     (0..PARTITIONS).map(|partition| TopicPartition::new(topic, partition)).collect();
-                lane.assign(&all);
-                lane
+                writer.assign(&all);
+                writer
             });
-            for ready in 0..lanes.len() {
-                lanes[ready].claim_at = None;
-                fetch(&consumer, &mut lanes).unwrap();
+            for ready in 0..writers.len() {
+                writers[ready].claim_at = None;
+                fetch(&consumer, &mut writers).unwrap();
             }
             consumer.unassign().unwrap();
         }

@@ -11,14 +11,14 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::lane::{MOST_BYTES, MOST_ROWS};
+use super::table_writer::{MAX_BYTES, MAX_ROWS};
 use crate::consumer::{RebalanceListener, TopicPartition, member_config};
 
 /// A stop goes unheard for so long.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// What one answer of a broker may bring, compressed. All of it is queued, however full the queue is; with the default, 1 MiB of
 /// each partition, the sink had some 100 MB more (ADR 0031).
-const MOST_FETCHED: usize = 4 << 20;
+const MAX_FETCH_BYTES: usize = 4 << 20;
 
 /// Joins the group, to read `topics`.
 pub(super) fn join(
@@ -32,9 +32,9 @@ pub(super) fn join(
         .set("fetch.min.bytes", "262144")
         .set("fetch.wait.max.ms", "100")
         // While one insert runs the next is fetched, and no more.
-        .set("queued.min.messages", MOST_ROWS.to_string())
-        .set("queued.max.messages.kbytes", (MOST_BYTES >> 10).to_string())
-        .set("fetch.max.bytes", MOST_FETCHED.to_string())
+        .set("queued.min.messages", MAX_ROWS.to_string())
+        .set("queued.max.messages.kbytes", (MAX_BYTES >> 10).to_string())
+        .set("fetch.max.bytes", MAX_FETCH_BYTES.to_string())
         .create_with_context(RebalanceListener::default())
         .map_err(StageError::kafka("kafka consumer"))?;
     consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;
@@ -43,7 +43,7 @@ pub(super) fn join(
 
 /// Why membership is not proven.
 #[derive(Debug)]
-pub(super) enum NotProven {
+pub(super) enum MembershipError {
     /// The group does not know this member in this generation: a rebalance will say more.
     NotMember(KafkaError),
     /// The brokers did not say.
@@ -59,10 +59,10 @@ pub(super) fn prove_membership(
     partitions: &[TopicPartition],
     stop: &Stop,
     health: &Health,
-) -> Result<(), NotProven> {
-    let list =
-        list(partitions.iter().map(|partition| (partition, Offset::Invalid))).map_err(NotProven::Unknown)?;
-    let mut committed = consumer.committed_offsets(list, GROUP_TIMEOUT).map_err(proof)?;
+) -> Result<(), MembershipError> {
+    let list = list(partitions.iter().map(|partition| (partition, Offset::Invalid)))
+        .map_err(MembershipError::Unknown)?;
+    let mut committed = consumer.committed_offsets(list, GROUP_TIMEOUT).map_err(classify_error)?;
     let none_yet: Vec<_> = committed
         .elements()
         .iter()
@@ -70,7 +70,9 @@ pub(super) fn prove_membership(
         .map(|e| (e.topic().to_owned(), e.partition()))
         .collect();
     for (topic, partition) in none_yet {
-        committed.set_partition_offset(&topic, partition, Offset::Offset(0)).map_err(NotProven::Unknown)?;
+        committed
+            .set_partition_offset(&topic, partition, Offset::Offset(0))
+            .map_err(MembershipError::Unknown)?;
     }
     commit(consumer, committed, stop, || {
         health.not_ready(
@@ -78,8 +80,8 @@ pub(super) fn prove_membership(
             "the group's coordinator has accepted a commit and does not answer",
         );
     })
-    .ok_or(NotProven::Stopped)?
-    .map_err(proof)
+    .ok_or(MembershipError::Stopped)?
+    .map_err(classify_error)
 }
 
 /// Commits, and waits for the answer. `None`: asked to stop.
@@ -93,7 +95,7 @@ pub(super) fn commit(
     stop.race_last(GRACE / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
 }
 
-fn proof(error: KafkaError) -> NotProven {
+fn classify_error(error: KafkaError) -> MembershipError {
     match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::UnknownMemberId
@@ -101,8 +103,8 @@ fn proof(error: KafkaError) -> NotProven {
             | RDKafkaErrorCode::RebalanceInProgress
             | RDKafkaErrorCode::FencedInstanceId
             | RDKafkaErrorCode::AssignmentLost,
-        ) => NotProven::NotMember(error),
-        _ => NotProven::Unknown(error),
+        ) => MembershipError::NotMember(error),
+        _ => MembershipError::Unknown(error),
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Claims(BTreeMap<String, u64>);
 
 impl Claims {
     /// Fresh claims, none of them 0: that is what an unclaimed name answers.
-    pub fn fresh(names: impl IntoIterator<Item = String>) -> Self {
+    pub fn random(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| (name, fastrand::u64(1..))).collect())
     }
 
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_marker_names_exactly_its_partitions() {
-        let claims = Claims::fresh(["agent.actions/1", "agent.actions/12"].map(String::from));
+        let claims = Claims::random(["agent.actions/1", "agent.actions/12"].map(String::from));
         let query = format!("{} INSERT INTO actions FORMAT Native", claims.marker());
         assert_eq!(names_in(&query).collect::<Vec<_>>(), ["agent.actions/1", "agent.actions/12"]);
         assert!(claims.iter().all(|(_, claim)| claim != 0));

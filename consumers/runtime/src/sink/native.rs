@@ -10,17 +10,17 @@ use std::marker::PhantomData;
 use agentgov_schemas::{Digest, Micros, Millis};
 
 /// How values of one SQL type are laid out in a column.
-pub trait Kind {
+pub trait ColumnType {
     /// What is put into the column.
     type Value<'v>: 'v;
     /// How many separate runs of bytes the column consists of.
-    const PARTS: usize;
+    const BUFFERS: usize;
     /// The SQL type, as ClickHouse writes it.
     fn sql_type() -> String;
-    /// Appends a value to the [`Self::PARTS`] runs.
-    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>);
+    /// Appends a value to the [`Self::BUFFERS`] runs.
+    fn push(buffers: &mut [Vec<u8>], value: Self::Value<'_>);
     /// Appends the value that stands for "not known".
-    fn push_default(parts: &mut [Vec<u8>]);
+    fn push_default(buffers: &mut [Vec<u8>]);
 }
 
 fn put_var_uint(mut value: usize, out: &mut Vec<u8>) {
@@ -39,31 +39,31 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-macro_rules! kinds {
+macro_rules! column_types {
     ($($(#[$doc:meta])* $name:ident = $sql:literal: $value:ty, default $default:expr, |$v:ident, $out:ident| $push:expr;)*) => {
         $($(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
 
-        impl Kind for $name {
+        impl ColumnType for $name {
             type Value<'v> = $value;
-            const PARTS: usize = 1;
+            const BUFFERS: usize = 1;
             fn sql_type() -> String {
                 $sql.to_owned()
             }
-            fn push(parts: &mut [Vec<u8>], $v: Self::Value<'_>) {
-                if let [$out, ..] = parts {
+            fn push(buffers: &mut [Vec<u8>], $v: Self::Value<'_>) {
+                if let [$out, ..] = buffers {
                     $push;
                 }
             }
-            fn push_default(parts: &mut [Vec<u8>]) {
-                Self::push(parts, $default);
+            fn push_default(buffers: &mut [Vec<u8>]) {
+                Self::push(buffers, $default);
             }
         })*
     };
 }
 
-kinds! {
+column_types! {
     /// Text; not known: empty.
     Text = "String": &'v str, default "", |v, out| put_bytes(v.as_bytes(), out);
     /// Bytes, whatever they are; not known: empty.
@@ -97,22 +97,22 @@ const LAST_MICROS: i64 = 10_413_791_999_999_999;
 #[derive(Debug)]
 pub struct Nullable<K>(PhantomData<K>);
 
-impl<K: Kind> Kind for Nullable<K> {
+impl<K: ColumnType> ColumnType for Nullable<K> {
     type Value<'v> = Option<K::Value<'v>>;
-    const PARTS: usize = 1 + K::PARTS;
+    const BUFFERS: usize = 1 + K::BUFFERS;
     fn sql_type() -> String {
         format!("Nullable({})", K::sql_type())
     }
-    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>) {
-        let Some((nulls, inner)) = parts.split_first_mut() else { return };
+    fn push(buffers: &mut [Vec<u8>], value: Self::Value<'_>) {
+        let Some((nulls, inner)) = buffers.split_first_mut() else { return };
         nulls.push(u8::from(value.is_none()));
         match value {
             Some(value) => K::push(inner, value),
             None => K::push_default(inner),
         }
     }
-    fn push_default(parts: &mut [Vec<u8>]) {
-        Self::push(parts, None);
+    fn push_default(buffers: &mut [Vec<u8>]) {
+        Self::push(buffers, None);
     }
 }
 
@@ -120,14 +120,14 @@ impl<K: Kind> Kind for Nullable<K> {
 #[derive(Debug)]
 pub struct List<K>(PhantomData<K>);
 
-impl<K: Kind> Kind for List<K> {
+impl<K: ColumnType> ColumnType for List<K> {
     type Value<'v> = &'v mut dyn Iterator<Item = K::Value<'v>>;
-    const PARTS: usize = 1 + K::PARTS;
+    const BUFFERS: usize = 1 + K::BUFFERS;
     fn sql_type() -> String {
         format!("Array({})", K::sql_type())
     }
-    fn push(parts: &mut [Vec<u8>], value: Self::Value<'_>) {
-        let Some((ends, inner)) = parts.split_first_mut() else { return };
+    fn push(buffers: &mut [Vec<u8>], value: Self::Value<'_>) {
+        let Some((ends, inner)) = buffers.split_first_mut() else { return };
         let mut end = ends.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
         for item in value {
             K::push(inner, item);
@@ -135,8 +135,8 @@ impl<K: Kind> Kind for List<K> {
         }
         ends.extend_from_slice(&end.to_le_bytes());
     }
-    fn push_default(parts: &mut [Vec<u8>]) {
-        Self::push(parts, &mut std::iter::empty());
+    fn push_default(buffers: &mut [Vec<u8>]) {
+        Self::push(buffers, &mut std::iter::empty());
     }
 }
 
@@ -145,14 +145,14 @@ impl<K: Kind> Kind for List<K> {
 pub struct Column {
     name: &'static str,
     sql_type: String,
-    parts: Vec<Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
     rows: usize,
 }
 
 impl Column {
     /// An empty column.
-    pub fn new<K: Kind>(name: &'static str) -> Self {
-        Self { name, sql_type: K::sql_type(), parts: vec![Vec::new(); K::PARTS], rows: 0 }
+    pub fn new<K: ColumnType>(name: &'static str) -> Self {
+        Self { name, sql_type: K::sql_type(), buffers: vec![Vec::new(); K::BUFFERS], rows: 0 }
     }
 }
 
@@ -165,19 +165,19 @@ pub struct Cells<'b> {
 
 impl Cells<'_> {
     /// Fills the next cell.
-    pub fn put<K: Kind>(&mut self, value: K::Value<'_>) {
-        self.fill(|parts| K::push(parts, value));
+    pub fn put<K: ColumnType>(&mut self, value: K::Value<'_>) {
+        self.fill(|buffers| K::push(buffers, value));
     }
 
     /// Leaves the next cell at what stands for "not known".
-    pub fn skip<K: Kind>(&mut self) {
+    pub fn skip<K: ColumnType>(&mut self) {
         self.fill(K::push_default);
     }
 
     fn fill(&mut self, push: impl FnOnce(&mut [Vec<u8>])) {
         match self.columns.next() {
             Some(column) => {
-                push(&mut column.parts);
+                push(&mut column.buffers);
                 column.rows += 1;
             }
             // The block can no longer be encoded.
@@ -197,10 +197,10 @@ pub struct Block {
 
 /// A row that does not have one cell for each column: a mistake of ours.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ragged {
+pub enum CellCountError {
     /// A row has too few cells.
     #[error("column {column}: expected {expected} rows, found {found}")]
-    Missing {
+    TooFew {
         /// The first column that has another number of rows.
         column: &'static str,
         /// Rows of the block.
@@ -210,7 +210,7 @@ pub enum Ragged {
     },
     /// Rows have too many cells.
     #[error("expected a cell for each of {columns} columns, found {surplus} more in {rows} rows")]
-    Surplus {
+    TooMany {
         /// Columns of the block.
         columns: usize,
         /// Rows of the block.
@@ -239,7 +239,7 @@ impl Block {
 
     /// Bytes gathered: the size of the encoded block, but for its few hundred bytes of names.
     pub fn bytes(&self) -> usize {
-        self.columns.iter().flat_map(|column| &column.parts).map(Vec::len).sum()
+        self.columns.iter().flat_map(|column| &column.buffers).map(Vec::len).sum()
     }
 
     /// Names of the columns, for the INSERT's list.
@@ -251,21 +251,25 @@ impl Block {
     ///
     /// # Errors
     /// If a row has more or fewer cells than the block has columns.
-    pub fn encode(&self) -> Result<Vec<u8>, Ragged> {
+    pub fn encode(&self) -> Result<Vec<u8>, CellCountError> {
         if self.surplus > 0 {
             let Self { rows, surplus, .. } = *self;
-            return Err(Ragged::Surplus { columns: self.columns.len(), rows, surplus });
+            return Err(CellCountError::TooMany { columns: self.columns.len(), rows, surplus });
         }
         let mut out = Vec::with_capacity(self.bytes() + 64 * self.columns.len());
         put_var_uint(self.columns.len(), &mut out);
         put_var_uint(self.rows, &mut out);
         for column in &self.columns {
             if column.rows != self.rows {
-                return Err(Ragged::Missing { column: column.name, expected: self.rows, found: column.rows });
+                return Err(CellCountError::TooFew {
+                    column: column.name,
+                    expected: self.rows,
+                    found: column.rows,
+                });
             }
             put_bytes(column.name.as_bytes(), &mut out);
             put_bytes(column.sql_type.as_bytes(), &mut out);
-            column.parts.iter().for_each(|part| out.extend_from_slice(part));
+            column.buffers.iter().for_each(|buffer| out.extend_from_slice(buffer));
         }
         Ok(out)
     }
@@ -276,7 +280,7 @@ impl Block {
         self.surplus = 0;
         for column in &mut self.columns {
             column.rows = 0;
-            column.parts.iter_mut().for_each(Vec::clear);
+            column.buffers.iter_mut().for_each(Vec::clear);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use agentgov_schemas::Millis;
 
 /// Blocks that are open side by side: while a backlog crosses the end of a month, its partitions do so one by one.
-const MOST_OPEN: usize = 3;
+const MAX_OPEN_BLOCKS: usize = 3;
 
 /// A month of `logged_at` in UTC, as ClickHouse's toYYYYMM tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Month {
 
 /// Where a record belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BlockSlot {
     /// Into the open block of this number, counted in the order of inserting; a new one if there is none yet.
     Block(usize),
     /// Nowhere before the open blocks are inserted.
@@ -40,33 +40,33 @@ pub(super) enum Place {
 
 /// The months of the open blocks, and in which of them each partition stands.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct BlockPlan {
     months: Vec<Month>,
-    stands: BTreeMap<i32, usize>,
+    current: BTreeMap<i32, usize>,
 }
 
-impl Plan {
+impl BlockPlan {
     /// Finds the place of the next record of `partition`.
-    pub(super) fn place(&mut self, partition: i32, month: Month) -> Place {
-        let from = self.stands.get(&partition).copied().unwrap_or(0);
+    pub(super) fn slot_for(&mut self, partition: i32, month: Month) -> BlockSlot {
+        let from = self.current.get(&partition).copied().unwrap_or(0);
         let open =
             self.months.iter().enumerate().skip(from).find(|(_, open)| **open == month).map(|(at, _)| at);
         let at = match open {
             Some(at) => at,
-            None if self.months.len() < MOST_OPEN => {
+            None if self.months.len() < MAX_OPEN_BLOCKS => {
                 self.months.push(month);
                 self.months.len() - 1
             }
-            None => return Place::Full,
+            None => return BlockSlot::Full,
         };
-        self.stands.insert(partition, at);
-        Place::Block(at)
+        self.current.insert(partition, at);
+        BlockSlot::Block(at)
     }
 
     /// Forgets the blocks: they are inserted, or given up.
     pub(super) fn clear(&mut self) {
         self.months.clear();
-        self.stands.clear();
+        self.current.clear();
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn months() {
+    fn month_is_that_of_the_utc_date() {
         for (millis, month) in [
             (0, 197_001),
             (-1, 196_912),
@@ -97,19 +97,19 @@ mod tests {
         fn blocks_hold_one_month_and_partitions_stay_in_order(
             records in prop::collection::vec((0..4_i32, 0..4_i64), 0..200)
         ) {
-            let mut plan = Plan::default();
+            let mut plan = BlockPlan::default();
             let mut inserted: Vec<Vec<(i32, i64, usize)>> = Vec::new();
             let mut open: Vec<Vec<(i32, i64, usize)>> = Vec::new();
             for (number, (partition, month)) in records.iter().copied().enumerate() {
-                let place = match plan.place(partition, Month(month)) {
-                    Place::Full => {
+                let place = match plan.slot_for(partition, Month(month)) {
+                    BlockSlot::Full => {
                         inserted.append(&mut open);
                         plan.clear();
-                        plan.place(partition, Month(month))
+                        plan.slot_for(partition, Month(month))
                     }
                     place => place,
                 };
-                let Place::Block(at) = place else { panic!("nowhere, after all blocks were inserted") };
+                let BlockSlot::Block(at) = place else { panic!("nowhere, after all blocks were inserted") };
                 if at == open.len() {
                     open.push(Vec::new());
                 }

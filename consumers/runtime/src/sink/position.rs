@@ -13,7 +13,7 @@ pub(super) struct Watermarks {
 
 /// Resume position of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Resume {
+pub(super) struct ResumePoint {
     /// The offset behind the table's last row: the next row counts from here.
     pub(super) next: i64,
     /// Where fetching begins: `next`, or the log start offset if all before it is proven to be empty.
@@ -22,7 +22,7 @@ pub(super) struct Resume {
     pub(super) empty_to: i64,
 }
 
-impl Resume {
+impl ResumePoint {
     /// Nothing is proven.
     pub(super) const fn at(next: i64) -> Self {
         Self { next, fetch: next, empty_to: next }
@@ -33,7 +33,7 @@ impl Resume {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Position {
     /// Go on at `resume`; first the record at `compare` must be the one that the table holds, if the topic still has it.
-    GoOn { resume: Resume, compare: Option<i64> },
+    Continue { resume: ResumePoint, compare: Option<i64> },
     /// The topic has lost `from` to `to` (not included) before they were read. Accepted, it goes on at `to`.
     Overtaken { from: i64, to: i64, compare: Option<i64> },
     /// The topic ends before what the table has of it.
@@ -44,7 +44,7 @@ pub(super) enum Position {
 
 /// What was recorded of a partition beside its rows.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Recorded<'r> {
+pub(super) struct RecordedRanges<'r> {
     /// Offsets that were accepted as lost.
     pub(super) gaps: &'r [Range<i64>],
     /// Offsets in which a fresh reader found no record.
@@ -54,10 +54,10 @@ pub(super) struct Recorded<'r> {
 /// Decides. `gapless`: every offset is a row, or is counted as passed over by the row after it.
 ///
 /// A proof of empty offsets serves for those that retention has deleted, all of them, and for no others: what is still there is read.
-pub(super) fn position(
+pub(super) fn resume_position(
     tail: Option<&Tail>,
     marks: Watermarks,
-    Recorded { gaps, empty }: Recorded<'_>,
+    RecordedRanges { gaps, empty }: RecordedRanges<'_>,
     gapless: bool,
 ) -> Position {
     let mut next = tail.map_or(0, |tail| tail.last + 1);
@@ -68,7 +68,7 @@ pub(super) fn position(
         let whole = tail.first..tail.last + 1;
         let most = whole.end.abs_diff(whole.start);
         let most = most.saturating_sub(tail.skipped);
-        let least = most.saturating_sub(covered(gaps, &whole));
+        let least = most.saturating_sub(count_covered(gaps, &whole));
         if !(least..=most).contains(&tail.count) {
             return Position::Hole { expected: least..most + 1 };
         }
@@ -77,20 +77,20 @@ pub(super) fn position(
     next = gaps.iter().filter(|gap| gap.contains(&next)).map(|gap| gap.end).max().unwrap_or(next);
     let compare = tail.map(|tail| tail.last).filter(|last| *last >= marks.low);
     if marks.low <= next {
-        return Position::GoOn { resume: Resume::at(next), compare };
+        return Position::Continue { resume: ResumePoint::at(next), compare };
     }
     let empty_to = empty.iter().filter(|empty| empty.contains(&next)).map(|empty| empty.end).max();
     match empty_to {
         Some(empty_to) if empty_to > marks.high => Position::Shorter { expected: empty_to },
         Some(empty_to) if empty_to >= marks.low => {
-            Position::GoOn { resume: Resume { next, fetch: marks.low, empty_to }, compare }
+            Position::Continue { resume: ResumePoint { next, fetch: marks.low, empty_to }, compare }
         }
         _ => Position::Overtaken { from: next, to: marks.low, compare },
     }
 }
 
 /// How many offsets of `whole` lie in any of `gaps`, which may overlap.
-fn covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
+fn count_covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
     let mut gaps: Vec<_> = gaps.iter().map(|g| g.start.max(whole.start)..g.end.min(whole.end)).collect();
     gaps.sort_by_key(|gap| gap.start);
     let mut end = whole.start;
@@ -113,30 +113,30 @@ mod tests {
     use super::*;
 
     fn tail(first: i64, last: i64, count: u64) -> Option<Tail> {
-        passed(first, last, count, 0)
+        tail_with_skipped(first, last, count, 0)
     }
 
-    fn passed(first: i64, last: i64, count: u64, skipped: u64) -> Option<Tail> {
+    fn tail_with_skipped(first: i64, last: i64, count: u64, skipped: u64) -> Option<Tail> {
         let identity = Identity { sha256: Digest::of(b""), logged_at: Millis(0) };
         Some(Tail { first, last, count, skipped, identity })
     }
 
-    fn go_on(next: i64, compare: Option<i64>) -> Position {
-        Position::GoOn { resume: Resume::at(next), compare }
+    fn continue_at(next: i64, compare: Option<i64>) -> Position {
+        Position::Continue { resume: ResumePoint::at(next), compare }
     }
 
     #[test]
-    fn cases() {
+    fn resume_position_follows_the_table_the_topic_and_the_recorded_ranges() {
         let marks = |low, high| Watermarks { low, high };
         let overtaken = |from, to, compare| Position::Overtaken { from, to, compare };
         for (what, tail, marks, gaps, gapless, expected) in [
-            ("nothing anywhere", None, marks(0, 0), vec![], true, go_on(0, None)),
-            ("nothing read yet", None, marks(0, 9), vec![], true, go_on(0, None)),
+            ("nothing anywhere", None, marks(0, 0), vec![], true, continue_at(0, None)),
+            ("nothing read yet", None, marks(0, 9), vec![], true, continue_at(0, None)),
             ("retention before the first look", None, marks(3, 9), vec![], true, overtaken(0, 3, None)),
-            ("that gap accepted, nothing written", None, marks(3, 9), vec![0..3], true, go_on(3, None)),
+            ("that gap accepted, nothing written", None, marks(3, 9), vec![0..3], true, continue_at(3, None)),
             ("that gap has grown since", None, marks(5, 9), vec![0..3], true, overtaken(3, 5, None)),
-            ("all read", tail(0, 8, 9), marks(0, 9), vec![], true, go_on(9, Some(8))),
-            ("last record gone", tail(0, 8, 9), marks(9, 12), vec![], true, go_on(9, None)),
+            ("all read", tail(0, 8, 9), marks(0, 9), vec![], true, continue_at(9, Some(8))),
+            ("last record gone", tail(0, 8, 9), marks(9, 12), vec![], true, continue_at(9, None)),
             ("overtaken", tail(0, 8, 9), marks(10, 12), vec![], true, overtaken(9, 10, None)),
             (
                 "gap accepted, nothing written since",
@@ -144,7 +144,7 @@ mod tests {
                 marks(10, 12),
                 vec![9..10],
                 true,
-                go_on(10, None),
+                continue_at(10, None),
             ),
             (
                 "gap accepted and passed",
@@ -152,7 +152,7 @@ mod tests {
                 marks(10, 13),
                 vec![9..10],
                 true,
-                go_on(13, Some(12)),
+                continue_at(13, Some(12)),
             ),
             ("topic re-created", tail(0, 8, 9), marks(0, 3), vec![], true, Position::Shorter { expected: 9 }),
             ("topic one short", tail(0, 8, 9), marks(0, 8), vec![], false, Position::Shorter { expected: 9 }),
@@ -165,8 +165,8 @@ mod tests {
                 true,
                 Position::Hole { expected: 9..10 },
             ),
-            ("transactions leave gaps", tail(0, 8, 7), marks(0, 9), vec![], false, go_on(9, Some(8))),
-            ("old months dropped", tail(4, 8, 5), marks(0, 9), vec![], true, go_on(9, Some(8))),
+            ("transactions leave gaps", tail(0, 8, 7), marks(0, 9), vec![], false, continue_at(9, Some(8))),
+            ("old months dropped", tail(4, 8, 5), marks(0, 9), vec![], true, continue_at(9, Some(8))),
             (
                 "gap and hole",
                 tail(0, 8, 6),
@@ -175,19 +175,33 @@ mod tests {
                 true,
                 Position::Hole { expected: 7..10 },
             ),
-            ("offsets passed over", passed(0, 8, 6, 3), marks(0, 9), vec![], true, go_on(9, Some(8))),
             (
-                "nothing but passed over before",
-                passed(0, 8, 1, 8),
+                "offsets passed over",
+                tail_with_skipped(0, 8, 6, 3),
                 marks(0, 9),
                 vec![],
                 true,
-                go_on(9, Some(8)),
+                continue_at(9, Some(8)),
             ),
-            ("a marker at the end", passed(0, 8, 6, 3), marks(0, 11), vec![], true, go_on(9, Some(8))),
+            (
+                "nothing but passed over before",
+                tail_with_skipped(0, 8, 1, 8),
+                marks(0, 9),
+                vec![],
+                true,
+                continue_at(9, Some(8)),
+            ),
+            (
+                "a marker at the end",
+                tail_with_skipped(0, 8, 6, 3),
+                marks(0, 11),
+                vec![],
+                true,
+                continue_at(9, Some(8)),
+            ),
             (
                 "passed over, and one row missing",
-                passed(0, 8, 5, 3),
+                tail_with_skipped(0, 8, 5, 3),
                 marks(0, 9),
                 vec![],
                 true,
@@ -195,16 +209,23 @@ mod tests {
             ),
             (
                 "passed over, and one row doubled",
-                passed(0, 8, 7, 3),
+                tail_with_skipped(0, 8, 7, 3),
                 marks(0, 9),
                 vec![],
                 true,
                 Position::Hole { expected: 6..7 },
             ),
-            ("passed over, and a gap", passed(0, 8, 4, 3), marks(0, 9), vec![2..4], true, go_on(9, Some(8))),
+            (
+                "passed over, and a gap",
+                tail_with_skipped(0, 8, 4, 3),
+                marks(0, 9),
+                vec![2..4],
+                true,
+                continue_at(9, Some(8)),
+            ),
             (
                 "passed over, a gap and a hole",
-                passed(0, 8, 3, 3),
+                tail_with_skipped(0, 8, 3, 3),
                 marks(0, 9),
                 vec![2..4],
                 true,
@@ -212,15 +233,15 @@ mod tests {
             ),
             (
                 "old months dropped within what was passed over",
-                passed(4, 8, 3, 2),
+                tail_with_skipped(4, 8, 3, 2),
                 marks(0, 9),
                 vec![],
                 true,
-                go_on(9, Some(8)),
+                continue_at(9, Some(8)),
             ),
             (
                 "retention within what was passed over",
-                passed(0, 8, 6, 3),
+                tail_with_skipped(0, 8, 6, 3),
                 marks(10, 12),
                 vec![],
                 true,
@@ -228,15 +249,15 @@ mod tests {
             ),
             (
                 "the rest of what retention left was passed over",
-                passed(0, 12, 7, 4),
+                tail_with_skipped(0, 12, 7, 4),
                 marks(10, 13),
                 vec![9..11],
                 true,
-                go_on(13, Some(12)),
+                continue_at(13, Some(12)),
             ),
             (
                 "more passed over than there are offsets",
-                passed(0, 8, 1, u64::MAX),
+                tail_with_skipped(0, 8, 1, u64::MAX),
                 marks(0, 9),
                 vec![],
                 true,
@@ -244,25 +265,27 @@ mod tests {
             ),
             (
                 "topic re-created, shorter",
-                passed(0, 8, 6, 3),
+                tail_with_skipped(0, 8, 6, 3),
                 marks(0, 3),
                 vec![],
                 true,
                 Position::Shorter { expected: 9 },
             ),
-            ("overlapping gaps", tail(0, 8, 6), marks(0, 9), vec![2..4, 3..5], true, go_on(9, Some(8))),
+            ("overlapping gaps", tail(0, 8, 6), marks(0, 9), vec![2..4, 3..5], true, continue_at(9, Some(8))),
         ] {
-            let recorded = Recorded { gaps: &gaps, empty: &[] };
-            assert_eq!(position(tail.as_ref(), marks, recorded, gapless), expected, "{what}");
+            let recorded = RecordedRanges { gaps: &gaps, empty: &[] };
+            assert_eq!(resume_position(tail.as_ref(), marks, recorded, gapless), expected, "{what}");
         }
     }
 
     /// The table has offsets 0 to 8, and the topic `low..high`.
     #[test]
-    fn a_proof_serves_for_deleted_offsets_that_it_covers() {
+    fn proof_covers_only_deleted_offsets_within_its_range() {
         let overtaken = |to| Position::Overtaken { from: 9, to, compare: None };
-        let resume =
-            |fetch, empty_to| Position::GoOn { resume: Resume { next: 9, fetch, empty_to }, compare: None };
+        let resume = |fetch, empty_to| Position::Continue {
+            resume: ResumePoint { next: 9, fetch, empty_to },
+            compare: None,
+        };
         for (what, low, high, empty, expected) in [
             ("all of it is deleted", 14, 14, &[9..14][..], resume(14, 14)),
             ("and records came since", 14, 20, &[9..14], resume(14, 14)),
@@ -274,29 +297,33 @@ mod tests {
             ("of other offsets", 14, 20, &[0..9, 14..20], overtaken(14)),
             ("two with a record between them", 14, 20, &[9..11, 12..14], overtaken(14)),
             ("backwards", 14, 20, &[Range { start: 14, end: 9 }], overtaken(14)),
-            ("nothing is deleted: it is read", 9, 20, &[9..14], go_on(9, None)),
+            ("nothing is deleted: it is read", 9, 20, &[9..14], continue_at(9, None)),
             ("more than the topic has", 14, 14, &[9..i64::MAX], Position::Shorter { expected: i64::MAX }),
         ] {
             let marks = Watermarks { low, high };
             for gapless in [true, false] {
-                let recorded = Recorded { gaps: &[], empty };
-                assert_eq!(position(tail(0, 8, 9).as_ref(), marks, recorded, gapless), expected, "{what}");
+                let recorded = RecordedRanges { gaps: &[], empty };
+                assert_eq!(
+                    resume_position(tail(0, 8, 9).as_ref(), marks, recorded, gapless),
+                    expected,
+                    "{what}"
+                );
             }
         }
         let marks = Watermarks { low: 14, high: 14 };
-        let none = position(None, marks, Recorded { gaps: &[], empty: &[0..14] }, true);
-        let resume = Resume { next: 0, fetch: 14, empty_to: 14 };
-        assert_eq!(none, Position::GoOn { resume, compare: None }, "no record ever came");
-        let accepted = Recorded { gaps: &[9..12], empty: &[12..14] };
-        let resume = Resume { next: 12, fetch: 14, empty_to: 14 };
-        let accepted = position(tail(0, 8, 9).as_ref(), marks, accepted, true);
-        assert_eq!(accepted, Position::GoOn { resume, compare: None }, "behind a gap that was accepted");
+        let none = resume_position(None, marks, RecordedRanges { gaps: &[], empty: &[0..14] }, true);
+        let resume = ResumePoint { next: 0, fetch: 14, empty_to: 14 };
+        assert_eq!(none, Position::Continue { resume, compare: None }, "no record ever came");
+        let accepted = RecordedRanges { gaps: &[9..12], empty: &[12..14] };
+        let resume = ResumePoint { next: 12, fetch: 14, empty_to: 14 };
+        let accepted = resume_position(tail(0, 8, 9).as_ref(), marks, accepted, true);
+        assert_eq!(accepted, Position::Continue { resume, compare: None }, "behind a gap that was accepted");
     }
 
     proptest! {
         /// Whatever is recorded, a deleted offset that is not proven to be empty ends the stage, and all that is there is read.
         #[test]
-        fn only_proven_offsets_are_passed_over(
+        fn only_proven_offsets_are_skipped(
             next in 0_i64..20,
             low in 0_i64..20,
             more in 0_i64..20,
@@ -305,8 +332,8 @@ mod tests {
             let empty: Vec<_> = empty.into_iter().map(|(from, to)| from..to).collect();
             let tail = if next > 0 { tail(0, next - 1, next.unsigned_abs()) } else { None };
             let marks = Watermarks { low, high: low.max(next) + more };
-            let recorded = Recorded { gaps: &[], empty: &empty };
-            if let Position::GoOn { resume, .. } = position(tail.as_ref(), marks, recorded, true) {
+            let recorded = RecordedRanges { gaps: &[], empty: &empty };
+            if let Position::Continue { resume, .. } = resume_position(tail.as_ref(), marks, recorded, true) {
                 prop_assert_eq!(resume.next, next);
                 prop_assert_eq!(resume.fetch, next.max(low));
                 let is_empty = |offset: i64| empty.iter().any(|empty| empty.contains(&offset));

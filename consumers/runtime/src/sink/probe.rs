@@ -21,25 +21,25 @@ use super::protocol::Identity;
 use crate::consumer::is_connection_lost;
 
 /// A stop goes unheard for so long.
-const ASK: Duration = Duration::from_secs(3);
-const TIMEOUT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(100);
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(3);
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A record that Kafka holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct KafkaRecord {
     pub(super) offset: i64,
     /// `None` of a record without a timestamp, of which no table has a row.
     pub(super) identity: Option<Identity>,
 }
 
 /// The consumer.
-pub(super) struct Probe {
+pub(super) struct TopicProbe {
     consumer: Parting<BaseConsumer>,
     stop: Stop,
 }
 
-impl Probe {
+impl TopicProbe {
     /// `config` is the group's: assigning needs its name, but this consumer never joins.
     pub(super) fn new(mut config: ClientConfig, stop: Stop) -> Result<Self, StageError> {
         let consumer = config
@@ -61,7 +61,7 @@ impl Probe {
 
     /// Its watermarks.
     pub(super) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, ASK)?;
+        let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, WATERMARKS_TIMEOUT)?;
         Ok(Watermarks { low, high })
     }
 
@@ -69,7 +69,7 @@ impl Probe {
     pub(super) fn records(
         &self,
         offsets: &BTreeMap<TopicPartition, i64>,
-    ) -> Result<BTreeMap<TopicPartition, Held>, KafkaError> {
+    ) -> Result<BTreeMap<TopicPartition, KafkaRecord>, KafkaError> {
         let mut held = BTreeMap::new();
         if offsets.is_empty() {
             return Ok(held);
@@ -80,14 +80,18 @@ impl Probe {
         outcome.map(|()| held)
     }
 
-    fn collect(&self, wanted: usize, held: &mut BTreeMap<TopicPartition, Held>) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + TIMEOUT;
+    fn collect(
+        &self,
+        wanted: usize,
+        held: &mut BTreeMap<TopicPartition, KafkaRecord>,
+    ) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + RECORDS_TIMEOUT;
         let mut last = RDKafkaErrorCode::OperationTimedOut;
         while held.len() < wanted {
             if Instant::now() > deadline || self.stop.is_asked() {
                 return Err(KafkaError::MessageConsumption(last));
             }
-            let message = match self.consumer.poll(POLL) {
+            let message = match self.consumer.poll(POLL_INTERVAL) {
                 None => continue,
                 Some(Ok(message)) => message,
                 // Nobody polls between two looks.
@@ -98,7 +102,7 @@ impl Probe {
                 Some(Err(error)) => return Err(error),
             };
             let at = TopicPartition::new(message.topic(), message.partition());
-            held.entry(at).or_insert_with(|| Held {
+            held.entry(at).or_insert_with(|| KafkaRecord {
                 offset: message.offset(),
                 identity: logged_at(&message).map(|logged_at| Identity {
                     // The digest of a tombstone is that of no bytes.

@@ -13,12 +13,12 @@ use agentgov_schemas::{Digest, Millis};
 use agentgov_service::{StageError, Stop};
 use serde::Deserialize;
 
-use super::NotReady;
+use super::WriteError;
 use super::marker::{Claims, names_in};
 use super::native::Block;
-use super::store::{MARGIN, Store, StoreError, quote};
+use super::store::{CLIENT_MARGIN, Store, StoreError, quote};
 
-const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a table holds of a topic-partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn claim(
     table: &str,
     names: impl IntoIterator<Item = String>,
 ) -> Result<Claims, StoreError> {
-    let claims = Claims::fresh(names);
+    let claims = Claims::random(names);
     let values: Vec<_> = claims.iter().map(|(name, claim)| format!("({},{claim})", quote(name))).collect();
     if !values.is_empty() {
         store
@@ -70,7 +70,7 @@ pub fn claim(
 /// How waiting for older inserts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Drained {
+pub enum DrainOutcome {
     /// None is under way.
     Done,
     /// A stop was asked for meanwhile.
@@ -78,31 +78,31 @@ pub enum Drained {
 }
 
 /// Waits until no insert that names one of `claims` is under way: what is there then stays.
-pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<Drained, StoreError> {
+pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<DrainOutcome, StoreError> {
     #[derive(Deserialize)]
     struct Running {
         query: String,
     }
-    let deadline = Instant::now() + store.insert_timeout() + MARGIN;
+    let deadline = Instant::now() + store.insert_timeout() + CLIENT_MARGIN;
     loop {
         let running: Vec<Running> =
             store.select("SELECT query FROM system.processes WHERE position(query, 'sink:') > 0")?;
         let Some(ours) = running.iter().find(|r| names_in(&r.query).any(|name| claims.get(name).is_some()))
         else {
-            return Ok(Drained::Done);
+            return Ok(DrainOutcome::Done);
         };
         if Instant::now() > deadline {
             let marker = ours.query.split_once("*/").map_or(ours.query.as_str(), |(marker, _)| marker);
-            return Err(StoreError::Overdue { marker: format!("{marker}*/") });
+            return Err(StoreError::InsertOverdue { marker: format!("{marker}*/") });
         }
-        if stop.wait(DRAIN_PAUSE) {
-            return Ok(Drained::Stopped);
+        if stop.wait(DRAIN_POLL_INTERVAL) {
+            return Ok(DrainOutcome::Stopped);
         }
     }
 }
 
 /// What `table` holds of `names`; those of which it holds nothing are absent. `gapless`: it has a column `skipped`.
-pub fn look(
+pub fn read_tails(
     store: &Store,
     table: &str,
     gapless: bool,
@@ -139,8 +139,8 @@ pub fn look(
 /// Inserts `block` under `claims`, which name every topic-partition in it. When this returns, all its rows are durable
 /// at the server. If the store fails, all of them are there, or none, or they will be: never send them again under these claims.
 /// A block that cannot be encoded ends the stage, which has no way to leave its records out.
-pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), NotReady> {
-    let internal = |e| NotReady::Fatal(StageError::Internal(format!("a block of table {table}: {e}")));
+pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), WriteError> {
+    let internal = |e| WriteError::Fatal(StageError::Internal(format!("a block of table {table}: {e}")));
     let body = block.encode().map_err(internal)?;
     let names: Vec<_> = block.names().map(|name| format!("`{name}`")).collect();
     let sql = format!("{} INSERT INTO {table} ({}) FORMAT Native", claims.marker(), names.join(","));

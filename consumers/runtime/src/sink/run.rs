@@ -18,18 +18,18 @@ use rdkafka::topic_partition_list::Offset;
 use super::fetcher;
 use super::group;
 use super::headers::Headers;
-use super::lane::{Lane, Taken};
-use super::probe::Probe;
-use super::second::Second;
-use super::{NotReady, Record, Store, TopicPartition, Writer, empty};
+use super::probe::TopicProbe;
+use super::second_reader::SecondReader;
+use super::table_writer::{PushOutcome, TableWriter};
+use super::{Record, RowEncoder, Store, TopicPartition, WriteError, empty};
 use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_offset_gone, is_topic_gone};
 use crate::empty_tail::{self, TailProver};
 
 /// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often the clock is looked at while records come.
-const RECORDS_BETWEEN_LOOKS: usize = 64;
+const RECORDS_BETWEEN_CLOCK_READS: usize = 64;
 
 /// A topic, and the table that has its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +54,11 @@ pub struct Options {
     /// What it reads, and where that goes.
     pub routes: Vec<Route>,
     /// The table of claims.
-    pub claims: String,
+    pub claims_table: String,
     /// The table of offsets that were accepted as lost.
-    pub gaps: String,
+    pub gaps_table: String,
     /// The table of offsets behind a partition's last row in which a fresh reader found no record.
-    pub empty: String,
+    pub empty_ranges_table: String,
     /// Where Kafka is.
     pub kafka: KafkaEndpoint,
     /// The timeouts that decide recovery.
@@ -75,29 +75,29 @@ pub struct Options {
 ///
 /// Returns `Ok` after it has committed its offsets and left the group. An insert that is under way is waited for if the store
 /// answers soon; what was only gathered is read again by whoever goes on.
-pub fn run<W: Writer>(options: Options, store: Store, writer: W) -> Result<(), StageError> {
-    Sink::new(options, store, writer)?.run()
+pub fn run<E: RowEncoder>(options: Options, store: Store, encoder: E) -> Result<(), StageError> {
+    Sink::new(options, store, encoder)?.run()
 }
 
-pub(super) struct Sink<W> {
+pub(super) struct Sink<E> {
     pub(super) options: Options,
     pub(super) store: Store,
-    pub(super) writer: W,
+    pub(super) encoder: E,
     pub(super) consumer: Parting<BaseConsumer<RebalanceListener>>,
-    pub(super) probe: Probe,
-    second: Second,
+    pub(super) probe: TopicProbe,
+    second_reader: SecondReader,
     pub(super) prover: TailProver,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) writers: Vec<TableWriter>,
     pub(super) metrics: SinkMetrics,
     pub(super) outage: OutageProbe,
     /// Times in a row that a proven member found its claim taken by someone else.
-    pub(super) robbed: u32,
+    pub(super) claim_conflicts: u32,
 }
 
-impl<W: Writer> Sink<W> {
-    fn new(options: Options, store: Store, writer: W) -> Result<Self, StageError> {
-        let probe = Probe::new(options.kafka.positioned_config(&options.group), options.stop.clone())?;
-        let second = Second::new(options.kafka.reader_config(&options.group));
+impl<E: RowEncoder> Sink<E> {
+    fn new(options: Options, store: Store, encoder: E) -> Result<Self, StageError> {
+        let probe = TopicProbe::new(options.kafka.positioned_config(&options.group), options.stop.clone())?;
+        let second_reader = SecondReader::new(options.kafka.reader_config(&options.group));
         let retentions = options.routes.iter().map(|route| route.retention);
         let readers = options.kafka.reader_config(&options.group);
         let prover = TailProver::new(readers, empty_tail::interval(retentions));
@@ -108,7 +108,7 @@ impl<W: Writer> Sink<W> {
         })?;
         let reach = keep_reaching(&options.kafka, topic, &consumer.share());
         probe.keep_reaching(&options.kafka, topic);
-        let lanes = options.routes.iter().cloned().map(Lane::new).collect();
+        let writers = options.routes.iter().cloned().map(TableWriter::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
         // Whether it is there is asked at once: until then nothing is known.
@@ -117,15 +117,15 @@ impl<W: Writer> Sink<W> {
         Ok(Self {
             options,
             store,
-            writer,
+            encoder,
             consumer,
             probe,
-            second,
+            second_reader,
             prover,
-            lanes,
+            writers,
             metrics,
             outage,
-            robbed: 0,
+            claim_conflicts: 0,
         })
     }
 
@@ -135,7 +135,7 @@ impl<W: Writer> Sink<W> {
             self.rebalance();
             self.establish()?;
             let fetched = self.fetch()?;
-            self.flush(fetched == Fetched::All)?;
+            self.flush(fetched == FetchOutcome::Drained)?;
             self.record_empty_tails()?;
             if let Some(route) = self.options.routes.first() {
                 self.outage.run(&self.options.health, &self.consumer, &route.topic);
@@ -155,15 +155,15 @@ impl<W: Writer> Sink<W> {
                     health.not_ready(NotReadyReason::Group, "rebalancing");
                     // Or the broker does not answer any more, and the session has timed out.
                     self.outage.suspect();
-                    self.lanes.iter_mut().for_each(|lane| lane.assign(&[]));
+                    self.writers.iter_mut().for_each(|writer| writer.assign(&[]));
                     self.metrics.partitions.set(0.0);
                     continue;
                 }
             };
             self.metrics.partitions.set(partitions.len() as f64);
             tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
-            for lane in &mut self.lanes {
-                lane.assign(&partitions);
+            for writer in &mut self.writers {
+                writer.assign(&partitions);
             }
             if partitions.is_empty() {
                 health.clear(NotReadyReason::Starting);
@@ -178,113 +178,124 @@ impl<W: Writer> Sink<W> {
     }
 
     /// Gathers records until there are none, or enough.
-    fn fetch(&mut self) -> Result<Fetched, StageError> {
+    fn fetch(&mut self) -> Result<FetchOutcome, StageError> {
         let started = Instant::now();
         let mut records = 0_usize;
-        let mut wait = self.lanes.iter().filter_map(|lane| lane.patience(true)).fold(POLL, Duration::min);
+        let mut wait = self
+            .writers
+            .iter()
+            .filter_map(|writer| writer.time_until_insert(true))
+            .fold(POLL_INTERVAL, Duration::min);
         let consumer = &self.consumer;
         loop {
             let message = match consumer.poll(whole_millis(wait)) {
                 None => break,
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
-                    trouble(&self.options, &mut self.lanes, error)?;
-                    self.rest()?;
+                    handle_consumer_error(&self.options, &mut self.writers, error)?;
+                    self.pause_invalidated()?;
                     self.outage.suspect();
                     break;
                 }
             };
-            if consumer.context().any() {
+            if consumer.context().has_rebalances() {
                 // Rebalanced: the message may be no longer ours. Whoever owns it reads it again.
-                return Ok(Fetched::Some);
+                return Ok(FetchOutcome::Limited);
             }
-            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.route.topic == message.topic()) else {
+            let Some(writer) = self.writers.iter_mut().find(|writer| writer.route.topic == message.topic())
+            else {
                 continue;
             };
-            match gather(&self.options, lane, &mut self.writer, &message)? {
-                Taken::Yes | Taken::NotOurs => {}
-                Taken::Full | Taken::Stopped => return Ok(Fetched::Some),
-                Taken::InsertFirst => {
+            match push_message(&self.options, writer, &mut self.encoder, &message)? {
+                PushOutcome::Buffered | PushOutcome::NotOwned => {}
+                PushOutcome::Full | PushOutcome::Stopped => return Ok(FetchOutcome::Limited),
+                PushOutcome::InsertFirst => {
                     let inserted = insert(
                         &self.options,
                         &self.store,
-                        lane,
-                        &mut self.writer,
-                        (consumer, &self.second),
+                        writer,
+                        &mut self.encoder,
+                        (consumer, &self.second_reader),
                         &self.metrics,
                     )?;
-                    if inserted == Inserted::InDoubt {
-                        return self.rest().map(|()| Fetched::Some);
+                    if inserted == InsertOutcome::Unconfirmed {
+                        return self.pause_invalidated().map(|()| FetchOutcome::Limited);
                     }
-                    if gather(&self.options, lane, &mut self.writer, &message)? == Taken::InsertFirst {
+                    if push_message(&self.options, writer, &mut self.encoder, &message)?
+                        == PushOutcome::InsertFirst
+                    {
                         return Err(StageError::Internal("a record found no place in empty blocks".into()));
                     }
                 }
             }
             records += 1;
-            if records.is_multiple_of(RECORDS_BETWEEN_LOOKS) && started.elapsed() > POLL {
+            if records.is_multiple_of(RECORDS_BETWEEN_CLOCK_READS) && started.elapsed() > POLL_INTERVAL {
                 self.options.health.clear(NotReadyReason::Kafka);
-                return Ok(Fetched::Some);
+                return Ok(FetchOutcome::Limited);
             }
             wait = Duration::ZERO;
         }
-        if self.lanes.iter().all(|lane| lane.claim_at.is_none()) {
+        if self.writers.iter().all(|writer| writer.claim_at.is_none()) {
             self.options.health.progress(0, 0);
         }
-        Ok(Fetched::All)
+        Ok(FetchOutcome::Drained)
     }
 
     /// Inserts what has waited long enough.
     fn flush(&mut self, idle: bool) -> Result<(), StageError> {
-        let mut doubts = false;
-        for lane in &mut self.lanes {
+        let mut invalidated = false;
+        for writer in &mut self.writers {
             if self.options.stop.is_asked() {
                 // What is not inserted yet is read again by whoever goes on.
                 return Ok(());
             }
-            if lane.patience(idle).is_some_and(|patience| patience.is_zero()) {
+            if writer.time_until_insert(idle).is_some_and(|time_until_insert| time_until_insert.is_zero()) {
                 match insert(
                     &self.options,
                     &self.store,
-                    lane,
-                    &mut self.writer,
-                    (&self.consumer, &self.second),
+                    writer,
+                    &mut self.encoder,
+                    (&self.consumer, &self.second_reader),
                     &self.metrics,
                 )? {
-                    Inserted::Durable => self.robbed = 0,
-                    Inserted::InDoubt => doubts = true,
+                    InsertOutcome::Durable => self.claim_conflicts = 0,
+                    InsertOutcome::Unconfirmed => invalidated = true,
                 }
             }
         }
-        if self.lanes.iter().all(|lane| lane.claim_at.is_none() && lane.strikes == 0) {
+        if self.writers.iter().all(|writer| writer.claim_at.is_none() && writer.consecutive_failures == 0) {
             self.options.health.clear(NotReadyReason::Clickhouse);
         }
-        match self.lanes.iter().find_map(|lane| lane.contested.as_deref()) {
+        match self.writers.iter().find_map(|writer| writer.skip_problem.as_deref()) {
             Some(why) => self.options.health.not_ready(NotReadyReason::Skipped, why),
             None => self.options.health.clear(NotReadyReason::Skipped),
         }
-        if doubts { self.rest() } else { Ok(()) }
+        if invalidated { self.pause_invalidated() } else { Ok(()) }
     }
 
     /// Stops fetching for the lanes that are in doubt; the others go on.
-    pub(super) fn rest(&self) -> Result<(), StageError> {
-        fetcher::pause(&self.consumer, &self.lanes)
+    pub(super) fn pause_invalidated(&self) -> Result<(), StageError> {
+        fetcher::pause(&self.consumer, &self.writers)
     }
 
     /// Goes on fetching for the lanes whose claims hold.
     pub(super) fn resume(&mut self) -> Result<(), StageError> {
-        if self.consumer.context().any() {
+        if self.consumer.context().has_rebalances() {
             // Rebalanced meanwhile: these may be no longer ours.
             return Ok(());
         }
-        fetcher::fetch(&self.consumer, &mut self.lanes)
+        fetcher::fetch(&self.consumer, &mut self.writers)
     }
 
     /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
     pub(super) fn commit(&self, mode: CommitMode) {
-        let held = self.lanes.iter().flat_map(|lane| lane.shares.values()).filter(|share| share.claim != 0);
+        let held = self
+            .writers
+            .iter()
+            .flat_map(|writer| writer.partitions.values())
+            .filter(|owned| owned.claim != 0);
         let committed =
-            group::list(held.map(|share| (&share.at, Offset::Offset(share.durable)))).and_then(|list| {
+            group::list(held.map(|owned| (&owned.at, Offset::Offset(owned.durable)))).and_then(|list| {
                 match (list.count(), mode) {
                     (0, _) => Ok(()),
                     (_, CommitMode::Async) => self.consumer.commit(&list, mode),
@@ -299,18 +310,18 @@ impl<W: Writer> Sink<W> {
     }
 }
 
-fn gather<W: Writer>(
+fn push_message<E: RowEncoder>(
     options: &Options,
-    lane: &mut Lane,
-    writer: &mut W,
+    writer: &mut TableWriter,
+    encoder: &mut E,
     message: &BorrowedMessage<'_>,
-) -> Result<Taken, StageError> {
-    let Some(share) = lane.shares.get(&message.partition()) else { return Ok(Taken::NotOurs) };
-    if share.is_proven_empty(message.offset()) {
-        return Err(empty::contradicted(options, &share.at, message.offset()));
+) -> Result<PushOutcome, StageError> {
+    let Some(owned) = writer.partitions.get(&message.partition()) else { return Ok(PushOutcome::NotOwned) };
+    if owned.is_proven_empty(message.offset()) {
+        return Err(empty::contradiction_error(options, &owned.at, message.offset()));
     }
-    let at: TopicPartition = share.at.clone();
-    let logged_at = appended(&at, message)?;
+    let at: TopicPartition = owned.at.clone();
+    let logged_at = append_time(&at, message)?;
     let record = Record {
         at: &at,
         offset: message.offset(),
@@ -320,11 +331,11 @@ fn gather<W: Writer>(
         headers: Headers::of(message),
         skipped: 0,
     };
-    lane.take(writer, &record)
+    writer.push(encoder, &record)
 }
 
 /// When a record was appended. One without a timestamp ends the stage: a table has no row without one, and no record may be left out.
-fn appended(at: &TopicPartition, message: &impl Message) -> Result<Millis, StageError> {
+fn append_time(at: &TopicPartition, message: &impl Message) -> Result<Millis, StageError> {
     let missing = || {
         let offset = message.offset();
         StageError::Config(format!("{at} offset {offset}: {NO_TIMESTAMP}; see docs/errors/no_timestamp.md"))
@@ -334,70 +345,74 @@ fn appended(at: &TopicPartition, message: &impl Message) -> Result<Millis, Stage
 
 /// What gathering records came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fetched {
+enum FetchOutcome {
     /// Everything that was there.
-    All,
+    Drained,
     /// As much as is gathered at once; more may be there.
-    Some,
+    Limited,
 }
 
 /// What became of a lane's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inserted {
+enum InsertOutcome {
     /// All of them are in the table.
     Durable,
     /// They may be or not: the lane is in doubt.
-    InDoubt,
+    Unconfirmed,
 }
 
 /// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag.
-fn insert<W: Writer>(
+fn insert<E: RowEncoder>(
     options: &Options,
     store: &Store,
-    lane: &mut Lane,
-    writer: &mut W,
-    (consumer, second): (&BaseConsumer<RebalanceListener>, &Second),
+    writer: &mut TableWriter,
+    encoder: &mut E,
+    (consumer, second_reader): (&BaseConsumer<RebalanceListener>, &SecondReader),
     metrics: &SinkMetrics,
-) -> Result<Inserted, StageError> {
-    if !lane.proves(second, &options.stop) {
-        return Ok(Inserted::InDoubt);
+) -> Result<InsertOutcome, StageError> {
+    if !writer.confirm_skips(second_reader, &options.stop) {
+        return Ok(InsertOutcome::Unconfirmed);
     }
     let began = Instant::now();
-    let inserted = lane.insert(writer, store);
-    note_passed_over(&options.stage, lane, metrics);
+    let inserted = writer.insert(encoder, store);
+    report_skipped(&options.stage, writer, metrics);
     let error = match inserted {
         Ok(rows) => {
-            metrics.inserted(&lane.route.table, rows, began.elapsed());
+            metrics.inserted(&writer.route.table, rows, began.elapsed());
             options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
-            tracing::debug!(stage = options.stage, table = lane.route.table, rows, "inserted");
-            let durable = lane.shares.values().map(|share| (&share.at, Offset::Offset(share.durable)));
+            tracing::debug!(stage = options.stage, table = writer.route.table, rows, "inserted");
+            let durable = writer.partitions.values().map(|owned| (&owned.at, Offset::Offset(owned.durable)));
             let committed = group::list(durable).and_then(|list| consumer.commit(&list, CommitMode::Async));
             if let Err(error) = committed {
                 tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
             }
             failpoint::edge("sink::committed");
-            return Ok(Inserted::Durable);
+            return Ok(InsertOutcome::Durable);
         }
-        Err(NotReady::Store(error)) => error,
-        Err(NotReady::Fatal(error)) => return Err(error),
+        Err(WriteError::Store(error)) => error,
+        Err(WriteError::Fatal(error)) => return Err(error),
     };
-    metrics.doubt(&lane.route.table, error.is_fence());
-    lane.unanswered();
-    options.health.not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", lane.route.table));
-    lane.doubt();
-    Ok(Inserted::InDoubt)
+    metrics.doubt(&writer.route.table, error.is_fenced());
+    writer.note_unconfirmed();
+    options.health.not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", writer.route.table));
+    writer.invalidate();
+    Ok(InsertOutcome::Unconfirmed)
 }
 
 /// Counts and logs what was passed over before rows that are durable, also where another block of the insert is not.
-pub(super) fn note_passed_over(stage: &str, lane: &mut Lane, metrics: &SinkMetrics) {
-    let passed_over = lane.take_passed_over();
-    let offsets = passed_over.values().flatten().map(|range| range.end.abs_diff(range.start));
-    metrics.skipped(&lane.route.table, offsets.sum());
-    lane.finding.note(stage, &lane.route.topic, &passed_over);
+pub(super) fn report_skipped(stage: &str, writer: &mut TableWriter, metrics: &SinkMetrics) {
+    let skips = writer.take_durable_skips();
+    let offsets = skips.values().flatten().map(|range| range.end.abs_diff(range.start));
+    metrics.skipped(&writer.route.table, offsets.sum());
+    writer.skip_log.note(stage, &writer.route.topic, &skips);
 }
 
 /// A consumer's error: some pass, some mean that a partition's position is gone, some end the stage.
-fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(), StageError> {
+fn handle_consumer_error(
+    options: &Options,
+    writers: &mut [TableWriter],
+    error: KafkaError,
+) -> Result<(), StageError> {
     match error {
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
@@ -405,7 +420,10 @@ fn trouble(options: &Options, lanes: &mut [Lane], error: KafkaError) -> Result<(
             if is_offset_gone(&error) || is_topic_gone(&error) {
                 // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
                 // looking at all of them finds out.
-                lanes.iter_mut().filter(|lane| !lane.shares.is_empty()).for_each(Lane::doubt);
+                writers
+                    .iter_mut()
+                    .filter(|writer| !writer.partitions.is_empty())
+                    .for_each(TableWriter::invalidate);
             }
             Ok(())
         }
@@ -421,14 +439,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_without_a_timestamp_ends_the_sink() {
+    fn record_without_a_timestamp_ends_the_sink() {
         let at = TopicPartition::new("agent.actions", 3);
-        let appended = |timestamp| {
-            appended(&at, &OwnedMessage::new(None, None, "agent.actions".into(), timestamp, 3, 7, None))
+        let append_time = |timestamp| {
+            append_time(&at, &OwnedMessage::new(None, None, "agent.actions".into(), timestamp, 3, 7, None))
         };
-        assert_eq!(appended(Timestamp::LogAppendTime(5)).unwrap(), Millis(5));
+        assert_eq!(append_time(Timestamp::LogAppendTime(5)).unwrap(), Millis(5));
         for none in [Timestamp::NotAvailable, Timestamp::CreateTime(-1)] {
-            let error = appended(none).unwrap_err();
+            let error = append_time(none).unwrap_err();
             assert_eq!(error.exit_code(), ExitCode::Config);
             assert!(error.to_string().starts_with("agent.actions/3 offset 7: expected "), "{error}");
         }

@@ -15,10 +15,10 @@ use agentgov_service::{Health, StageError, Stop};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than any server keeps an idle connection: one that the server has just closed would look like a doubt.
-const IDLE_CONNECTION: Duration = Duration::from_secs(1);
+const MAX_CONNECTION_IDLE: Duration = Duration::from_secs(1);
 /// How much longer the client waits than the server may work.
-pub(super) const MARGIN: Duration = Duration::from_secs(5);
-const EXCEPTION_CODE: &str = "X-ClickHouse-Exception-Code";
+pub(super) const CLIENT_MARGIN: Duration = Duration::from_secs(5);
+const EXCEPTION_CODE_HEADER: &str = "X-ClickHouse-Exception-Code";
 
 /// A server, and a database in it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Store {
     url: Url,
     endpoint: ClickHouseEndpoint,
     insert_timeout: Duration,
-    heeds: Option<(Stop, Health)>,
+    shutdown: Option<(Stop, Health)>,
 }
 
 /// Why a request cannot be relied on. Whether an insert took effect is not known after any of them.
@@ -35,7 +35,7 @@ pub struct Store {
 pub enum StoreError {
     /// The server answered with an exception.
     #[error("clickhouse: {message}")]
-    Refused {
+    Exception {
         /// ClickHouse's error code.
         code: u32,
         /// What it said.
@@ -61,7 +61,7 @@ pub enum StoreError {
     },
     /// No answer: not reachable, cut, or too late.
     #[error("clickhouse at {url}: {message}")]
-    NoAnswer {
+    NoResponse {
         /// Where.
         url: String,
         /// What happened.
@@ -75,7 +75,7 @@ pub enum StoreError {
     },
     /// An older insert is under way, later than it may be.
     #[error("clickhouse: an older insert ({marker}) is still under way, later than it may be")]
-    Overdue {
+    InsertOverdue {
         /// Its marker.
         marker: String,
     },
@@ -86,8 +86,8 @@ const VIOLATED_CONSTRAINT: u32 = 469;
 
 impl StoreError {
     /// True if a claim did not hold: someone else claimed, or the server restarted.
-    pub const fn is_fence(&self) -> bool {
-        matches!(self, Self::Refused { code: VIOLATED_CONSTRAINT, .. })
+    pub const fn is_fenced(&self) -> bool {
+        matches!(self, Self::Exception { code: VIOLATED_CONSTRAINT, .. })
     }
 }
 
@@ -100,20 +100,20 @@ impl Store {
         let http = http_client(&endpoint.url, &endpoint.tls)
             .map_err(|e| StageError::Config(format!("clickhouse: {e}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(insert_timeout + MARGIN)
-            .pool_idle_timeout(IDLE_CONNECTION)
+            .timeout(insert_timeout + CLIENT_MARGIN)
+            .pool_idle_timeout(MAX_CONNECTION_IDLE)
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
             .map_err(|e| StageError::Config(format!("clickhouse: no HTTP client: {}", describe(&e))))?;
-        Ok(Self { http, url, endpoint: endpoint.clone(), insert_timeout, heeds: None })
+        Ok(Self { http, url, endpoint: endpoint.clone(), insert_timeout, shutdown: None })
     }
 
     /// The same, for a stage: a request that is late is told as `clickhouse_answer`, and one that is under way when a stop is
     /// asked for is given up after a moment. Nothing is lost by that: the table says where to go on.
-    pub fn heeding(mut self, stop: Stop, health: Health) -> Self {
-        self.heeds = Some((stop, health));
+    pub fn with_shutdown(mut self, stop: Stop, health: Health) -> Self {
+        self.shutdown = Some((stop, health));
         self
     }
 
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Runs a statement outside the database, e.g. to create it.
-    pub fn execute_outside(&self, sql: &str) -> Result<(), StoreError> {
+    pub fn execute_without_database(&self, sql: &str) -> Result<(), StoreError> {
         self.send(&[], sql.to_owned()).map(drop)
     }
 
@@ -186,8 +186,8 @@ impl Store {
                 .header("X-ClickHouse-Key", self.endpoint.password.expose());
         }
         let url = || self.endpoint.url.clone();
-        let answer = match &self.heeds {
-            None => exchange(request),
+        let answer = match &self.shutdown {
+            None => send_request(request),
             Some((stop, health)) => {
                 let late = || {
                     health.not_ready(
@@ -195,37 +195,37 @@ impl Store {
                         "ClickHouse has accepted a request and does not answer",
                     )
                 };
-                let answer = stop.race(late, move || exchange(request));
+                let answer = stop.race(late, move || send_request(request));
                 health.clear(NotReadyReason::ClickhouseAnswer);
                 answer.ok_or_else(|| StoreError::Stopped { url: url() })?
             }
         };
-        let Answer { status, code, body } =
-            answer.map_err(|message| StoreError::NoAnswer { url: url(), message })?;
+        let Response { status, code, body } =
+            answer.map_err(|message| StoreError::NoResponse { url: url(), message })?;
         match code {
             None if status == StatusCode::OK => Ok(body),
             None => {
                 let message = body.trim_end().to_owned();
                 Err(StoreError::Unexpected { url: url(), status: status.as_u16(), message })
             }
-            Some(code) => Err(StoreError::Refused { code, message: body.trim_end().to_owned() }),
+            Some(code) => Err(StoreError::Exception { code, message: body.trim_end().to_owned() }),
         }
     }
 }
 
 /// What a server answered.
-struct Answer {
+struct Response {
     status: StatusCode,
     /// The code of an exception, if there is one.
     code: Option<u32>,
     body: String,
 }
 
-fn exchange(request: RequestBuilder) -> Result<Answer, String> {
+fn send_request(request: RequestBuilder) -> Result<Response, String> {
     let answer = request.send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
-    let code = answer.headers().get(EXCEPTION_CODE).and_then(|code| code.to_str().ok()?.parse().ok());
-    Ok(Answer { status, code, body: read_text(answer)? })
+    let code = answer.headers().get(EXCEPTION_CODE_HEADER).and_then(|code| code.to_str().ok()?.parse().ok());
+    Ok(Response { status, code, body: read_text(answer)? })
 }
 
 /// `text` as an SQL literal.
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     /// What a client makes of one answer; `None`: the connection is closed without one.
-    fn asked(answer: Option<&'static str>) -> StoreError {
+    fn select_error(answer: Option<&'static str>) -> StoreError {
         #[derive(Debug, serde::Deserialize)]
         struct Row {
             #[expect(dead_code, reason = "it is only read")]
@@ -266,21 +266,26 @@ mod tests {
 
     #[test]
     fn each_fault_of_an_answer_is_an_error_of_its_own() {
-        let fence = asked(Some(
+        let fence = select_error(Some(
             "HTTP/1.1 500 x\r\nX-ClickHouse-Exception-Code: 469\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n",
         ));
-        assert!(matches!(&fence, StoreError::Refused { code: 469, message } if message == "no"), "{fence:?}");
-        assert!(fence.is_fence());
+        assert!(
+            matches!(&fence, StoreError::Exception { code: 469, message } if message == "no"),
+            "{fence:?}"
+        );
+        assert!(fence.is_fenced());
         // ClickHouse may fail after it has answered 200.
-        let late = asked(Some(
+        let late = select_error(Some(
             "HTTP/1.1 200 OK\r\nX-ClickHouse-Exception-Code: 159\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate",
         ));
-        assert!(matches!(late, StoreError::Refused { code: 159, .. }) && !late.is_fence(), "{late:?}");
-        let proxy = asked(Some("HTTP/1.1 502 x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nproxy"));
+        assert!(matches!(late, StoreError::Exception { code: 159, .. }) && !late.is_fenced(), "{late:?}");
+        let proxy =
+            select_error(Some("HTTP/1.1 502 x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nproxy"));
         assert!(matches!(&proxy, StoreError::Unexpected { status: 502, message, .. } if message == "proxy"));
-        let page = asked(Some("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"));
+        let page =
+            select_error(Some("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"));
         assert!(matches!(&page, StoreError::Unreadable { found, .. } if found == "<html>"), "{page:?}");
-        let closed = asked(None);
-        assert!(matches!(closed, StoreError::NoAnswer { .. }), "{closed:?}");
+        let closed = select_error(None);
+        assert!(matches!(closed, StoreError::NoResponse { .. }), "{closed:?}");
     }
 }

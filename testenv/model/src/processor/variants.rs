@@ -48,7 +48,7 @@ pub enum Flaw {
     /// After an abort, goes on with what is in memory.
     KeepsMemory,
     /// Drops a polled record when an error comes with it, and polls on, without seeking back.
-    DropsPolled,
+    DropsPolledRecord,
 }
 
 impl Flaw {
@@ -61,6 +61,6 @@ impl Flaw {
         Self::ReadUncommitted,
         Self::LateMetadata,
         Self::KeepsMemory,
-        Self::DropsPolled,
+        Self::DropsPolledRecord,
     ];
 }

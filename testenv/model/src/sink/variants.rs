@@ -50,11 +50,11 @@ impl Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Claims without proving membership first.
-    NoProof,
+    NoMembershipProof,
     /// Looks as soon as the claim is acknowledged.
     NoDrain,
     /// Goes on where the group's committed offset is, instead of where the table ends.
-    NoLook,
+    NoTailRead,
     /// The table accepts a row under any claim.
     NoFence,
     /// A restarted server knows claims again: the last one, or one that it had replaced.
@@ -62,41 +62,42 @@ pub enum Flaw {
     /// Drains before it claims.
     DrainFirst,
     /// Uses a claim without waiting until it is acknowledged.
-    ClaimNotAwaited,
+    UnacknowledgedClaim,
     /// Claims with the same number each time.
     ClaimReused,
     /// After a doubt, sends the insert again under the same claim.
-    SentAgain,
+    InsertRetried,
     /// Sends the next insert before the last one is answered.
     Pipelined,
     /// Passes over offsets without asking a second reader.
     NoSecondReader,
     /// Rows do not count what was passed over before them.
-    Uncounted,
+    SkipsNotCounted,
     /// Records that offsets hold no record without reading them.
-    UnreadProof,
+    ProofWithoutRead,
     /// Passes over what retention deleted although the proof does not reach that far.
     ProofTooShort,
     /// Passes over what retention deleted, and the next row does not count it.
-    UncountedProof,
+    ProvenSkipsNotCounted,
 }
 
 impl Flaw {
     /// Those by which the table gets a row twice, or a hole, or a count that is not exact.
     pub const HARMFUL: [Self; 11] = [
         Self::NoDrain,
-        Self::NoLook,
+        Self::NoTailRead,
         Self::NoFence,
         Self::PersistentClaims,
         Self::DrainFirst,
-        Self::ClaimNotAwaited,
+        Self::UnacknowledgedClaim,
         Self::ClaimReused,
-        Self::SentAgain,
+        Self::InsertRetried,
         Self::Pipelined,
         Self::NoSecondReader,
-        Self::Uncounted,
+        Self::SkipsNotCounted,
     ];
 
     /// Those by which that comes of retention ([`Bounds::RETENTION`]).
-    pub const OF_PROOFS: [Self; 3] = [Self::UnreadProof, Self::ProofTooShort, Self::UncountedProof];
+    pub const HARMFUL_WITH_RETENTION: [Self; 3] =
+        [Self::ProofWithoutRead, Self::ProofTooShort, Self::ProvenSkipsNotCounted];
 }

@@ -55,7 +55,7 @@ fn rows() -> impl Strategy<Value = Vec<(String, Option<i32>, Vec<Option<String>>
 
 proptest! {
     #[test]
-    fn what_is_put_in_comes_out(rows in rows()) {
+    fn encoded_block_decodes_to_the_values_put_in(rows in rows()) {
         let mut block = block();
         // A block that was used before is as good as a new one.
         for _ in 0..2 {
@@ -99,7 +99,7 @@ proptest! {
 }
 
 #[test]
-fn a_skipped_cell_is_the_default() {
+fn skipped_cell_has_the_default_value() {
     let mut block = block();
     let mut cells = block.row();
     cells.skip::<Text>();
@@ -118,14 +118,14 @@ fn a_skipped_cell_is_the_default() {
 }
 
 #[test]
-fn a_row_that_is_not_filled_is_told() {
+fn row_with_too_few_cells_is_an_error() {
     let mut block = block();
     block.row().put::<Text>("alone");
-    assert_eq!(block.encode(), Err(Ragged::Missing { column: "number", expected: 1, found: 0 }));
+    assert_eq!(block.encode(), Err(CellCountError::TooFew { column: "number", expected: 1, found: 0 }));
 }
 
 #[test]
-fn a_cell_too_many_is_told_and_forgotten_with_its_rows() {
+fn row_with_too_many_cells_is_an_error_until_the_block_is_cleared() {
     let mut block = Block::new(vec![Column::new::<Text>("text")]);
     for _ in 0..2 {
         block.row().put::<Text>("fits");
@@ -134,14 +134,14 @@ fn a_cell_too_many_is_told_and_forgotten_with_its_rows() {
     cells.skip::<Text>();
     cells.put::<Text>("does not");
     cells.skip::<Text>();
-    assert_eq!(block.encode(), Err(Ragged::Surplus { columns: 1, rows: 3, surplus: 2 }));
+    assert_eq!(block.encode(), Err(CellCountError::TooMany { columns: 1, rows: 3, surplus: 2 }));
     block.clear();
     block.row().put::<Text>("fits");
     assert!(block.encode().is_ok());
 }
 
 #[test]
-fn producers_clocks_stay_within_what_the_type_shows() {
+fn occurred_at_is_clamped_to_the_range_of_datetime64() {
     for (claimed, shown) in [
         (0, 0),
         (FIRST_MICROS, FIRST_MICROS),
@@ -150,8 +150,8 @@ fn producers_clocks_stay_within_what_the_type_shows() {
         (7_258_118_400_000_000, 7_258_118_400_000_000),
         (i64::MAX, LAST_MICROS),
     ] {
-        let mut parts = [Vec::new()];
-        OccurredAt::push(&mut parts, Micros(claimed));
-        assert_eq!(parts[0], shown.to_le_bytes(), "{claimed}");
+        let mut buffers = [Vec::new()];
+        OccurredAt::push(&mut buffers, Micros(claimed));
+        assert_eq!(buffers[0], shown.to_le_bytes(), "{claimed}");
     }
 }

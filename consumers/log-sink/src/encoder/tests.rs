@@ -9,12 +9,12 @@ use super::*;
 use crate::tables::feeds;
 
 /// A writer whose registry is never asked.
-fn writer() -> (LogWriter, Vec<Feed>) {
+fn encoder() -> (LogEncoder, Vec<Feed>) {
     let feeds = feeds(&Topology::embedded().unwrap()).unwrap();
     let registry =
         agentgov_connect::SchemaRegistry::new(&RegistryEndpoint::at("http://127.0.0.1:9")).unwrap();
     let (health, stop) = (Health::new("log-sink"), Stop::default());
-    (LogWriter::new(&feeds, SchemaCache::new(registry), Ledger::default(), &health, &stop), feeds)
+    (LogEncoder::new(&feeds, SchemaCache::new(registry), RecordedSchemas::default(), &health, &stop), feeds)
 }
 
 /// Names of a table's columns as its migrations declare and add them; those of a nested one with a dot.
@@ -45,20 +45,20 @@ fn declared(table: &str) -> BTreeSet<String> {
 
 #[test]
 fn rows_have_the_columns_of_the_migrations() {
-    let (writer, feeds) = writer();
+    let (encoder, feeds) = encoder();
     for feed in feeds {
-        let block = writer.block(&feed.route.topic).unwrap();
+        let block = encoder.block(&feed.route.topic).unwrap();
         let names: BTreeSet<_> = block.names().map(str::to_owned).collect();
         assert_eq!(names, declared(&feed.route.table), "{}", feed.route.table);
     }
 }
 
 #[test]
-fn what_does_not_decode_is_a_row_all_the_same() {
-    let (mut writer, feeds) = writer();
+fn undecodable_record_is_a_row() {
+    let (mut encoder, feeds) = encoder();
     for feed in feeds {
         let at = TopicPartition::new(&feed.route.topic, 3);
-        let mut block = writer.block(&feed.route.topic).unwrap();
+        let mut block = encoder.block(&feed.route.topic).unwrap();
         let bad: [(Option<&[u8]>, &str); 4] = [
             (None, "empty_value"),
             (Some(b""), "empty_value"),
@@ -76,7 +76,7 @@ fn what_does_not_decode_is_a_row_all_the_same() {
                 skipped: 0,
             };
             block.clear();
-            assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Row);
+            assert_eq!(encoder.push(&mut block, &record, 1).unwrap(), EncodeOutcome::Row);
             let encoded = block.encode().unwrap();
             let found = encoded.windows(reason.len()).any(|window| window == reason.as_bytes());
             assert!(found, "{}: {reason}", feed.route.table);
@@ -85,11 +85,11 @@ fn what_does_not_decode_is_a_row_all_the_same() {
 }
 
 #[test]
-fn asked_to_stop_while_the_registry_is_away_leaves_the_block_as_it_was() {
-    let (mut writer, feeds) = writer();
+fn shutdown_during_a_registry_outage_leaves_the_block_unchanged() {
+    let (mut encoder, feeds) = encoder();
     let topic = &feeds[0].route.topic;
     let at = TopicPartition::new(topic, 0);
-    let mut block = writer.block(topic).unwrap();
+    let mut block = encoder.block(topic).unwrap();
     let record = Record {
         at: &at,
         offset: 0,
@@ -99,7 +99,7 @@ fn asked_to_stop_while_the_registry_is_away_leaves_the_block_as_it_was() {
         headers: Headers::none(),
         skipped: 0,
     };
-    writer.stop.ask();
-    assert_eq!(writer.push(&mut block, &record, 1).unwrap(), Pushed::Stopped);
+    encoder.stop.ask();
+    assert_eq!(encoder.push(&mut block, &record, 1).unwrap(), EncodeOutcome::Stopped);
     assert_eq!(block.rows(), 0);
 }

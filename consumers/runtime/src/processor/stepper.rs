@@ -14,40 +14,40 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Config;
-use super::restore::{Restored, metadata};
-use super::share::{Flood, FloodAlert, Place, RejectWindow};
+use super::reject_window::{Flood, FloodAlert, RecordRef, RejectWindow};
+use super::restore::{RestoredPartition, watermark_metadata};
 use crate::{SchemaCache, SchemaLookup};
 
 /// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
-const REJECT_HEAD: usize = 4096;
+const MAX_REJECT_BYTES: usize = 4096;
 
-pub(super) struct Work<'c, P: Processor> {
+pub(super) struct BatchStepper<'c, P: Processor> {
     config: &'c Config,
     pub(super) input: Arc<str>,
     pub(super) processor: P,
     pub(super) schemas: SchemaCache,
     pub(super) outputs: Outputs,
-    pub(super) partitions: BTreeMap<i32, Restored<P>>,
+    pub(super) partitions: BTreeMap<i32, RestoredPartition<P>>,
     /// Why nothing is consumed until an operator says so.
-    pub(super) tripped: Option<String>,
+    pub(super) pause_reason: Option<String>,
     pub(super) window: RejectWindow,
     /// How many records of the batch in work were rejected, by reason.
     pub(super) rejected: BTreeMap<RejectReason, u64>,
     /// Records that are rejected without being stepped, since stepping them leaves something behind.
-    refused: HashMap<(i32, i64), Reject>,
+    known_rejects: HashMap<(i32, i64), Reject>,
 }
 
 /// What stepping a batch came to.
-pub(super) enum Stepped {
+pub(super) enum StepOutcome {
     /// All of it: these offsets are to be committed with the outputs.
     Offsets(TopicPartitionList),
     /// Asked to stop before it was done.
     Stopped,
     /// A record left something behind that must not stay: start over, it is known now.
-    Undo,
+    Restore,
 }
 
-impl<'c, P: Processor> Work<'c, P> {
+impl<'c, P: Processor> BatchStepper<'c, P> {
     pub(super) fn new(
         config: &'c Config,
         input: &str,
@@ -63,21 +63,21 @@ impl<'c, P: Processor> Work<'c, P> {
             schemas,
             outputs,
             partitions: BTreeMap::new(),
-            tripped: None,
+            pause_reason: None,
             window,
             rejected: BTreeMap::new(),
-            refused: HashMap::new(),
+            known_rejects: HashMap::new(),
         }
     }
 
     /// `offset` of `partition` is committed: nothing before it is stepped again.
-    pub(super) fn committed(&mut self, partition: i32, offset: i64) {
-        self.refused.retain(|(of, at), _| *of != partition || *at >= offset);
+    pub(super) fn mark_committed(&mut self, partition: i32, offset: i64) {
+        self.known_rejects.retain(|(of, at), _| *of != partition || *at >= offset);
     }
 
     /// Steps every record of an assigned partition, in order.
-    pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<Stepped, StageError> {
-        let mut touched: BTreeMap<i32, i64> = BTreeMap::new();
+    pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<StepOutcome, StageError> {
+        let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
         self.rejected.clear();
         self.window.begin();
         let input = Arc::clone(&self.input);
@@ -87,7 +87,7 @@ impl<'c, P: Processor> Work<'c, P> {
             }
             if self.config.stop.is_asked() {
                 // Nothing of the batch is committed: whoever goes on does it again.
-                return Ok(Stepped::Stopped);
+                return Ok(StepOutcome::Stopped);
             }
             self.outputs.at_partition(message.partition());
             let mark = self.outputs.mark();
@@ -96,7 +96,7 @@ impl<'c, P: Processor> Work<'c, P> {
                 Ok(()) => self.step(message, &origin),
                 Err(reject) => Some(Err(reject)),
             };
-            let Some(step) = step else { return Ok(Stepped::Stopped) };
+            let Some(step) = step else { return Ok(StepOutcome::Stopped) };
             if let Err(reject) = &step {
                 self.outputs.take_back(mark);
                 if reject.undo {
@@ -112,28 +112,28 @@ impl<'c, P: Processor> Work<'c, P> {
                         detail,
                         "a step is undone by restoring"
                     );
-                    let refused = Reject { undo: false, ..reject.clone() };
-                    self.refused.insert((origin.partition, origin.offset), refused);
-                    return Ok(Stepped::Undo);
+                    let known_rejects = Reject { undo: false, ..reject.clone() };
+                    self.known_rejects.insert((origin.partition, origin.offset), known_rejects);
+                    return Ok(StepOutcome::Restore);
                 }
                 *self.rejected.entry(reject.reason).or_default() += 1;
-                self.reject(message, &origin, reject)?;
+                self.emit_reject(message, &origin, reject)?;
             }
             let place = (origin.partition, origin.offset, origin.logged_at);
             match self.window.count(message.key(), step.err().map(|reject| reject.reason), place) {
                 None => {}
-                Some(Flood::Trips(why)) => self.tripped = Some(why),
-                Some(Flood::Alert { alert, at, message }) => self.alert(alert, &at, &message)?,
+                Some(Flood::PauseStage(why)) => self.pause_reason = Some(why),
+                Some(Flood::Alert { alert, at, message }) => self.emit_flood_alert(alert, &at, &message)?,
             }
-            touched.insert(message.partition(), message.offset() + 1);
+            next_offsets.insert(message.partition(), message.offset() + 1);
         }
-        self.finish(&touched).map(Stepped::Offsets)
+        self.finish(&next_offsets).map(StepOutcome::Offsets)
     }
 
     /// Decodes and steps one record. `None` if asked to stop while the registry was away.
     fn step(&mut self, message: &BorrowedMessage<'_>, origin: &Origin<'_>) -> Option<Result<(), Reject>> {
-        if let Some(refused) = self.refused.get(&(origin.partition, origin.offset)) {
-            return Some(Err(refused.clone()));
+        if let Some(known_rejects) = self.known_rejects.get(&(origin.partition, origin.offset)) {
+            return Some(Err(known_rejects.clone()));
         }
         let decoded = |error: wire::WireError| Some(Err(Reject::new(error.reason(), error.to_string())));
         // A tombstone has no bytes, and is rejected as an empty value.
@@ -157,13 +157,13 @@ impl<'c, P: Processor> Work<'c, P> {
     }
 
     /// Writes how far each partition is, and what no record asked for. Returns the offsets to commit.
-    fn finish(&mut self, touched: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
+    fn finish(&mut self, next_offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
         let stage = &self.config.stage;
         let mut offsets = TopicPartitionList::new();
         for (id, partition) in &mut self.partitions {
             let gap = partition.gap.take();
             let empty_to = partition.empty_to.take();
-            let next = touched.get(id).copied().or(empty_to);
+            let next = next_offsets.get(id).copied().or(empty_to);
             if next.is_none() && gap.is_none() && !self.processor.has_pending_side_output(&partition.state) {
                 continue;
             }
@@ -180,7 +180,8 @@ impl<'c, P: Processor> Work<'c, P> {
                 .set_offset(Offset::Offset(partition.next_offset))
                 .map_err(StageError::kafka("naming offsets"))?;
             if next.is_none() {
-                named.set_metadata(metadata(self.processor.side_output_watermark(&partition.state)));
+                named
+                    .set_metadata(watermark_metadata(self.processor.side_output_watermark(&partition.state)));
             }
         }
         Ok(offsets)
@@ -188,11 +189,16 @@ impl<'c, P: Processor> Work<'c, P> {
 
     /// Emits an alert of a flood of rejects that does not stop the stage, or the next revision of one, in the partition of the
     /// record that it names.
-    fn alert(&mut self, alert: FloodAlert, at: &Place, message: &str) -> Result<(), StageError> {
+    fn emit_flood_alert(
+        &mut self,
+        alert: FloodAlert,
+        at: &RecordRef,
+        message: &str,
+    ) -> Result<(), StageError> {
         let stage = &self.config.stage;
         tracing::error!(stage, message, "a flood of rejects");
         let session_id = format!("rejects/{stage}");
-        let Place { partition, offset, logged_at, .. } = *at;
+        let RecordRef { partition, offset, logged_at, .. } = *at;
         let origin = Origin { topic: &self.input, partition, offset, logged_at };
         let FloodAlert { revision, first: (first_partition, first_offset, opened_at) } = alert;
         let first_origin = Origin {
@@ -202,7 +208,7 @@ impl<'c, P: Processor> Work<'c, P> {
             logged_at: opened_at,
         };
         let id = Digest::of_parts([
-            OURSELVES.as_bytes(),
+            SYSTEM_TENANT.as_bytes(),
             session_id.as_bytes(),
             REJECT_FLOOD.as_bytes(),
             self.input.as_bytes(),
@@ -212,7 +218,7 @@ impl<'c, P: Processor> Work<'c, P> {
         let alert = Alert {
             alert_id: &id.to_string(),
             revision,
-            tenant_id: OURSELVES,
+            tenant_id: SYSTEM_TENANT,
             environment: "",
             session_id: &session_id,
             session_label: None,
@@ -231,7 +237,7 @@ impl<'c, P: Processor> Work<'c, P> {
             first_origin,
             bundle_digest: None,
         };
-        let key = SessionKey { tenant_id: OURSELVES, session_id: &session_id }.to_bytes();
+        let key = SessionKey { tenant_id: SYSTEM_TENANT, session_id: &session_id }.to_bytes();
         self.outputs.at_partition(partition);
         match self.outputs.emit(&key, &alert) {
             // A topology may give a stage no topic of alerts: then the log alone says it.
@@ -240,14 +246,14 @@ impl<'c, P: Processor> Work<'c, P> {
         }
     }
 
-    fn reject(
+    fn emit_reject(
         &mut self,
         message: &BorrowedMessage<'_>,
         origin: &Origin<'_>,
         reject: &Reject,
     ) -> Result<(), StageError> {
         let stage = &self.config.stage;
-        let detail: String = reject.detail.chars().take(REJECT_HEAD / 4).collect();
+        let detail: String = reject.detail.chars().take(MAX_REJECT_BYTES / 4).collect();
         tracing::warn!(
             stage,
             topic = origin.topic,
@@ -259,7 +265,7 @@ impl<'c, P: Processor> Work<'c, P> {
         );
         // Of a tombstone, and of a record without a key, no bytes.
         let value = message.payload().unwrap_or_default();
-        let key = head(message.key().unwrap_or_default());
+        let key = truncate(message.key().unwrap_or_default());
         let record = reject::Reject {
             stage,
             reason: reject.reason.into(),
@@ -268,7 +274,7 @@ impl<'c, P: Processor> Work<'c, P> {
             key,
             size: i64::try_from(value.len()).unwrap_or(i64::MAX),
             sha256: Digest::of(value),
-            head: head(value),
+            head: truncate(value),
         };
         self.outputs
             .emit(key, &record)
@@ -288,7 +294,7 @@ fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<
 }
 
 /// The tenant of what concerns agentgov itself.
-const OURSELVES: &str = "agentgov";
+const SYSTEM_TENANT: &str = "agentgov";
 /// The policy that an alert of a flood of rejects names.
 const REJECT_FLOOD: &str = "agentgov:reject-flood";
 
@@ -317,8 +323,8 @@ fn emit_gap(
     outputs.emit(b"", &record).map_err(|e| StageError::Internal(format!("{stage}: recording a gap: {e}")))
 }
 
-fn head(bytes: &[u8]) -> &[u8] {
-    bytes.get(..REJECT_HEAD).unwrap_or(bytes)
+fn truncate(bytes: &[u8]) -> &[u8] {
+    bytes.get(..MAX_REJECT_BYTES).unwrap_or(bytes)
 }
 
 #[cfg(test)]
@@ -329,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_without_a_timestamp_is_rejected() {
+    fn record_without_a_timestamp_is_rejected() {
         let message = |timestamp| OwnedMessage::new(None, None, "t".into(), timestamp, 3, 7, None);
         let (origin, step) = origin_of("t", &message(Timestamp::LogAppendTime(5)));
         let expected = Origin { topic: "t", partition: 3, offset: 7, logged_at: Millis(5) };

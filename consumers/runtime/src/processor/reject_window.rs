@@ -14,11 +14,11 @@ use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::RejectShare;
 
 /// So many tenants are known at most; those that come later count for nothing.
-const MOST_TENANTS: usize = 10_000;
+const MAX_TENANTS: usize = 10_000;
 /// So much of a key says whose it is: as long as a tenant id may be.
-const MOST_TENANT: usize = 128;
+const MAX_TENANT_BYTES: usize = 128;
 /// So much of a key is shown.
-const MOST_KEY: usize = 256;
+const MAX_KEY_BYTES: usize = 256;
 
 /// Counts rejects over a window of records.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct RejectWindow {
 struct Counts {
     records: u32,
     rejects: u32,
-    tenants: HashMap<Box<[u8]>, Tenant>,
+    tenants: HashMap<Box<[u8]>, TenantCounts>,
     /// The last alert of a flood.
     alert: Option<FloodAlert>,
 }
@@ -53,18 +53,18 @@ pub(super) struct FloodAlert {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Tenant {
+struct TenantCounts {
     records: u32,
     rejects: u32,
     is_known: bool,
     reasons: BTreeMap<RejectReason, u32>,
     /// Its first rejected record of the window.
-    first: Option<Place>,
+    first: Option<RecordRef>,
 }
 
 /// A record, as the window sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordRef {
     pub(super) key: Vec<u8>,
     pub(super) partition: i32,
     pub(super) offset: i64,
@@ -75,9 +75,9 @@ pub(super) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flood {
     /// The stage stands still: why.
-    Trips(String),
+    PauseStage(String),
     /// It goes on. An alert, or the next revision of one, says so, of this record: the first one of the tenant that had most rejects.
-    Alert { alert: FloodAlert, at: Place, message: String },
+    Alert { alert: FloodAlert, at: RecordRef, message: String },
 }
 
 impl RejectWindow {
@@ -87,8 +87,8 @@ impl RejectWindow {
     }
 
     /// A tenant had records accepted before.
-    pub(super) fn know(&mut self, tenant: &[u8]) {
-        if self.known.len() < MOST_TENANTS && !self.known.contains_key(tenant) {
+    pub(super) fn add_known_tenant(&mut self, tenant: &[u8]) {
+        if self.known.len() < MAX_TENANTS && !self.known.contains_key(tenant) {
             self.known.insert(tenant.into(), false);
         }
     }
@@ -104,7 +104,7 @@ impl RejectWindow {
     }
 
     /// Other partitions: what was counted may be of those that are another process's now. An alert of before is still revised.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.committed = Counts { alert: self.committed.alert, ..Counts::default() };
         self.begin();
     }
@@ -126,7 +126,10 @@ impl RejectWindow {
             Some(tenant) => tenant,
             None => {
                 let is_known = self.known.contains_key(id);
-                self.counts.tenants.entry(id.into()).or_insert(Tenant { is_known, ..Tenant::default() })
+                self.counts
+                    .tenants
+                    .entry(id.into())
+                    .or_insert(TenantCounts { is_known, ..TenantCounts::default() })
             }
         };
         self.counts.records += 1;
@@ -137,23 +140,23 @@ impl RejectWindow {
                 tenant.rejects += 1;
                 *tenant.reasons.entry(reason).or_default() += 1;
                 tenant.first.get_or_insert_with(|| {
-                    let key = key.get(..MOST_KEY).unwrap_or(key).to_vec();
-                    Place { key, partition, offset, logged_at }
+                    let key = key.get(..MAX_KEY_BYTES).unwrap_or(key).to_vec();
+                    RecordRef { key, partition, offset, logged_at }
                 });
             }
             None if !tenant.is_known => {
                 tenant.is_known = true;
-                self.know(id);
+                self.add_known_tenant(id);
             }
             None => {}
         }
         if self.counts.records < limit.window {
             return None;
         }
-        self.end(limit)
+        self.close_window(limit)
     }
 
-    fn end(&mut self, limit: RejectShare) -> Option<Flood> {
+    fn close_window(&mut self, limit: RejectShare) -> Option<Flood> {
         let next = Counts { alert: self.counts.alert, ..Counts::default() };
         let counts = std::mem::replace(&mut self.counts, next);
         let is_above = |rejects: u32, records: u32| f64::from(rejects) > limit.above * f64::from(records);
@@ -168,7 +171,7 @@ impl RejectWindow {
         let above = self.known.values().filter(|above| **above).count();
         const UNTIL_RESUMED: &str =
             "nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended";
-        let told = format!(
+        let summary = format!(
             "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
              that had records accepted before are above it",
             counts.rejects,
@@ -182,28 +185,28 @@ impl RejectWindow {
             ""
         };
         if 2 * above > self.known.len() {
-            return Some(Flood::Trips(format!("{told}; {UNTIL_RESUMED}")));
+            return Some(Flood::PauseStage(format!("{summary}; {UNTIL_RESUMED}")));
         }
         // The key decides between equals, so that the same records name the same tenant.
         let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
-        let (id, Tenant { rejects, reasons, first, .. }) = most?;
+        let (id, TenantCounts { rejects, reasons, first, .. }) = most?;
         let at = first?;
         let mut reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         reasons.sort();
         let message = format!(
-            "{told}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
+            "{summary}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
             EscapedBytes(&id),
             EscapedBytes(&at.key),
             at.partition,
             at.offset,
             reasons.join(", ")
         );
-        let alert = self.alert((at.partition, at.offset, at.logged_at));
+        let alert = self.next_alert((at.partition, at.offset, at.logged_at));
         Some(Flood::Alert { alert, at, message })
     }
 
     /// The next revision of the last alert, or a new one if that was opened too long before `at`.
-    fn alert(&mut self, at: (i32, i64, Millis)) -> FloodAlert {
+    fn next_alert(&mut self, at: (i32, i64, Millis)) -> FloodAlert {
         let length = i64::try_from(self.alert_window.as_millis()).unwrap_or(i64::MAX);
         let open = self.counts.alert.filter(|open| at.2.0.saturating_sub(open.first.2.0) <= length);
         let alert = open.map_or(FloodAlert { revision: 0, first: at }, |open| FloodAlert {
@@ -217,7 +220,7 @@ impl RejectWindow {
 /// Whose a key is: what stands before its first slash.
 fn tenant_of(key: &[u8]) -> &[u8] {
     let tenant = key.split(|byte| *byte == b'/').next().unwrap_or_default();
-    tenant.get(..MOST_TENANT).unwrap_or(tenant)
+    tenant.get(..MAX_TENANT_BYTES).unwrap_or(tenant)
 }
 
 #[cfg(test)]
@@ -245,21 +248,21 @@ mod tests {
         floods.pop().unwrap()
     }
 
-    fn trips(flood: Option<Flood>) -> bool {
-        matches!(flood, Some(Flood::Trips(_)))
+    fn pauses(flood: Option<Flood>) -> bool {
+        matches!(flood, Some(Flood::PauseStage(_)))
     }
 
     #[test]
-    fn trips_above_the_share_of_a_full_window() {
+    fn stage_pauses_above_the_share_of_a_full_window() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert_eq!(window(&mut all, &[("a/1", 1, 9)]), None, "one of ten is not above a tenth");
-        assert!(trips(window(&mut all, &[("a/1", 2, 8)])));
+        assert!(pauses(window(&mut all, &[("a/1", 2, 8)])));
         let mut none = RejectWindow::new(None, HOUR);
         assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "no limit, no trip");
     }
 
     #[test]
-    fn one_tenants_flood_is_an_alert_that_names_it() {
+    fn flood_of_one_tenant_is_an_alert_that_names_it() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert_eq!(window(&mut all, &[("a/1", 0, 5), ("b/1", 0, 5)]), None);
         let Some(Flood::Alert { at, message, .. }) =
@@ -267,7 +270,7 @@ mod tests {
         else {
             panic!("an alert")
         };
-        assert_eq!(at, Place { key: b"a/x\n".to_vec(), partition: 3, offset: 2, logged_at: Millis(7) });
+        assert_eq!(at, RecordRef { key: b"a/x\n".to_vec(), partition: 3, offset: 2, logged_at: Millis(7) });
         for part in [
             "7 of the last 10",
             "1 of 2 tenants",
@@ -279,19 +282,22 @@ mod tests {
         }
         // The others' records come more slowly: they are not above while nothing of them is rejected.
         for _ in 0..20 {
-            assert!(!trips(window(&mut all, &[("a/1", 10, 0)])));
+            assert!(!pauses(window(&mut all, &[("a/1", 10, 0)])));
         }
-        assert!(trips(window(&mut all, &[("b/1", 10, 0)])), "both are above now, each in its last window");
-        assert!(!trips(window(&mut all, &[("b/1", 0, 1), ("a/1", 9, 0)])), "b is well again");
+        assert!(pauses(window(&mut all, &[("b/1", 10, 0)])), "both are above now, each in its last window");
+        assert!(!pauses(window(&mut all, &[("b/1", 0, 1), ("a/1", 9, 0)])), "b is well again");
     }
 
     #[test]
-    fn tenants_that_nobody_knows_stop_nothing() {
+    fn unknown_tenants_do_not_pause_the_stage() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
-        assert!(!trips(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])), "nobody is known");
-        all.know(b"a");
-        assert!(!trips(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
-        assert!(trips(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
+        assert!(
+            !pauses(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])),
+            "nobody is known"
+        );
+        all.add_known_tenant(b"a");
+        assert!(!pauses(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
+        assert!(pauses(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
     }
 
     /// Anyone may invent keys: until a tenant is known, a flood leads to alerts. They name the likely cause of a new deployment.
@@ -302,8 +308,8 @@ mod tests {
             panic!("an alert")
         };
         assert!(message.contains("is this the schema registry that the producers use?"), "{message}");
-        all.know(b"a");
-        all.know(b"b");
+        all.add_known_tenant(b"a");
+        all.add_known_tenant(b"b");
         let Some(Flood::Alert { message, .. }) = window(&mut all, &[("a/1", 9, 0), ("b/1", 0, 1)]) else {
             panic!("an alert")
         };
@@ -311,10 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_within_the_alert_window_revises_one_alert() {
+    fn flood_within_the_alert_window_revises_one_alert() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
-        all.know(b"a");
-        all.know(b"b");
+        all.add_known_tenant(b"a");
+        all.add_known_tenant(b"b");
         let hour = HOUR.as_millis() as i64;
         let next = |all: &mut RejectWindow, logged_at: i64, is_committed: bool| {
             all.begin();
@@ -331,16 +337,16 @@ mod tests {
         assert_eq!(next(&mut all, 0, true), (0, 0));
         assert_eq!(next(&mut all, 1, false), (1, 0), "aborted, and done again");
         assert_eq!(next(&mut all, 1, true), (1, 0));
-        all.restart();
+        all.reset();
         assert_eq!(next(&mut all, hour, true), (2, 0), "exactly at its end it is open");
         assert_eq!(next(&mut all, hour + 1, true), (0, hour + 1));
         assert_eq!(next(&mut all, hour, true), (1, hour + 1), "a clock that went back opens no other");
     }
 
     #[test]
-    fn what_is_not_committed_is_not_counted() {
+    fn uncommitted_batch_is_not_counted() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
-        all.know(b"a");
+        all.add_known_tenant(b"a");
         let bad = |all: &mut RejectWindow, times| {
             (0..times)
                 .filter_map(|_| all.count(Some(b"a/1"), Some(RejectReason::EmptyValue), (0, 0, Millis(0))))
@@ -357,7 +363,7 @@ mod tests {
         all.begin();
         bad(&mut all, 9);
         all.commit();
-        all.restart();
+        all.reset();
         assert_eq!(bad(&mut all, 9), 0, "of other partitions");
     }
 
@@ -377,20 +383,20 @@ mod tests {
                     accepted.insert(tenant_of(key).to_vec());
                 }
                 let known_above = all.known.values().filter(|above| **above).count();
-                prop_assert!(!trips(flood) || 2 * known_above > accepted.len());
+                prop_assert!(!pauses(flood) || 2 * known_above > accepted.len());
                 prop_assert!(all.counts.tenants.len() <= LIMIT.window as usize);
-                prop_assert!(all.known.keys().all(|known| known.len() <= MOST_TENANT));
+                prop_assert!(all.known.keys().all(|known| known.len() <= MAX_TENANT_BYTES));
             }
             prop_assert_eq!(all.known.len(), accepted.len());
         }
     }
 
     #[test]
-    fn more_tenants_than_can_be_known_count_for_nothing() {
+    fn tenants_beyond_the_limit_are_ignored() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
-        for tenant in 0..MOST_TENANTS + 100 {
-            all.know(tenant.to_string().as_bytes());
+        for tenant in 0..MAX_TENANTS + 100 {
+            all.add_known_tenant(tenant.to_string().as_bytes());
         }
-        assert_eq!(all.known.len(), MOST_TENANTS);
+        assert_eq!(all.known.len(), MAX_TENANTS);
     }
 }

@@ -29,7 +29,7 @@ pub struct Record<'a> {
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub enum EncodeOutcome {
     /// It is a row of the block.
     Row,
     /// The stage was asked to stop while it waited for what the row needs; the block is as it was.
@@ -38,28 +38,33 @@ pub enum Pushed {
 
 /// Why what the rows refer to is not durable.
 #[derive(Debug)]
-pub enum NotReady {
+pub enum WriteError {
     /// The store did not do as asked: tried again after a while, like an insert.
     Store(StoreError),
     /// This ends the stage.
     Fatal(StageError),
 }
 
-impl From<StoreError> for NotReady {
+impl From<StoreError> for WriteError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
 /// Turns records into rows. Every record is a row: a writer has no way to leave one out.
-pub trait Writer {
+pub trait RowEncoder {
     /// An empty block of the table that the records of `topic` go to. Its columns include `topic_partition`, `offset`,
     /// `claim`, `logged_at` and `record_sha256`, and `skipped` where the topic is gapless, on which the protocol relies.
     fn block(&self, topic: &str) -> Result<Block, StageError>;
 
     /// Adds `record` to a block of its topic, under `claim`. An error ends the stage.
-    fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError>;
+    fn push(
+        &mut self,
+        block: &mut Block,
+        record: &Record<'_>,
+        claim: u64,
+    ) -> Result<EncodeOutcome, StageError>;
 
     /// Makes durable what the rows pushed so far refer to. Called before each insert; may be called again for the same.
-    fn before_insert(&mut self, store: &Store) -> Result<(), NotReady>;
+    fn before_insert(&mut self, store: &Store) -> Result<(), WriteError>;
 }

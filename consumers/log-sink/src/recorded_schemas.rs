@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use agentgov_runtime::sink::store::quote;
-use agentgov_runtime::sink::{NotReady, Record, Store, StoreError};
+use agentgov_runtime::sink::{Record, Store, StoreError, WriteError};
 use agentgov_schemas::Digest;
 use agentgov_schemas::wire::{Schema, SchemaId};
 use agentgov_service::StageError;
@@ -13,7 +13,7 @@ use crate::tables::{SCHEMAS, STAGE};
 
 /// What is recorded, and what is still to be.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct RecordedSchemas {
     recorded: HashMap<SchemaId, Digest>,
     pending: Vec<Pending>,
 }
@@ -32,23 +32,23 @@ struct Row {
     fingerprint: Digest,
 }
 
-impl Ledger {
+impl RecordedSchemas {
     /// What the table has.
     pub(crate) fn load(store: &Store) -> Result<Self, StageError> {
-        let mut ledger = Self::default();
+        let mut recorded_schemas = Self::default();
         for row in rows(store)
             .map_err(|e| StageError::Unavailable { what: "schemas".into(), message: e.to_string() })?
         {
-            ledger.recorded.insert(SchemaId(row.schema_id), row.fingerprint);
+            recorded_schemas.recorded.insert(SchemaId(row.schema_id), row.fingerprint);
         }
-        Ok(ledger)
+        Ok(recorded_schemas)
     }
 
     /// Takes note that `record` was written with `schema`, which the registry knows as `id`.
     ///
     /// Fatal if the id was recorded for another schema: ids mean nothing outside the registry that gave them, so this is
     /// another registry, or one that lost its data, and records may be misread.
-    pub(crate) fn meet(
+    pub(crate) fn add(
         &mut self,
         id: SchemaId,
         schema: &Schema,
@@ -58,7 +58,7 @@ impl Ledger {
         match self.recorded.get(&id) {
             Some(recorded) if *recorded == fingerprint => Ok(()),
             Some(recorded) => {
-                Err(another_registry(id, *recorded, fingerprint, &record.at.topic, record.at.partition))
+                Err(other_registry_error(id, *recorded, fingerprint, &record.at.topic, record.at.partition))
             }
             None => {
                 let topic = record.at.topic.to_string();
@@ -70,7 +70,7 @@ impl Ledger {
     }
 
     /// Records what was met and is not recorded yet. To be called before rows that refer to it go out.
-    pub(crate) fn write(&mut self, store: &Store) -> Result<(), NotReady> {
+    pub(crate) fn flush(&mut self, store: &Store) -> Result<(), WriteError> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -79,8 +79,8 @@ impl Ledger {
             if let Some(ours) =
                 self.pending.iter().find(|p| p.id.0 == row.schema_id && p.fingerprint != row.fingerprint)
             {
-                let error = another_registry(ours.id, row.fingerprint, ours.fingerprint, &ours.topic, -1);
-                return Err(NotReady::Fatal(error));
+                let error = other_registry_error(ours.id, row.fingerprint, ours.fingerprint, &ours.topic, -1);
+                return Err(WriteError::Fatal(error));
             }
         }
         let values: Vec<_> = self
@@ -103,7 +103,7 @@ fn rows(store: &Store) -> Result<Vec<Row>, StoreError> {
     store.select(&format!("SELECT DISTINCT schema_id, lower(hex(fingerprint)) AS fingerprint FROM {SCHEMAS}"))
 }
 
-fn another_registry(
+fn other_registry_error(
     id: SchemaId,
     recorded: Digest,
     found: Digest,

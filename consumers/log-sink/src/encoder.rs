@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_runtime::sink::native::{Block, Column, Ragged};
-use agentgov_runtime::sink::{NotReady, Pushed, Record, Store, Writer};
+use agentgov_runtime::sink::native::{Block, CellCountError, Column};
+use agentgov_runtime::sink::{EncodeOutcome, Record, RowEncoder, Store, WriteError};
 use agentgov_runtime::{SchemaCache, SchemaLookup};
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::subject::{self, Subject};
@@ -13,7 +13,7 @@ use agentgov_service::{Health, StageError, Stop};
 use serde::Deserialize;
 
 use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};
-use crate::ledger::Ledger;
+use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{Feed, STAGE};
 
 /// How the records of one topic become rows.
@@ -25,10 +25,10 @@ struct Table {
 }
 
 /// Decodes a datum and fills a row with it, or with why it does not decode; and with what was passed over, if the table has that.
-type Push = fn(&mut Block, raw::Raw<'_>, &Writers<'_>, Option<u64>);
+type Push = fn(&mut Block, raw::Raw<'_>, &SplitValue<'_>, Option<u64>);
 
 /// A record's datum and its writer's schema, or why there is none: a reason of docs/errors, and the detail.
-type Writers<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (RejectReason, String)>;
+type SplitValue<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (RejectReason, String)>;
 
 impl Table {
     fn of<C>(gapless: bool) -> Self
@@ -72,17 +72,17 @@ impl Table {
         Block::new(columns)
     }
 
-    fn push(&self, block: &mut Block, raw: raw::Raw<'_>, skipped: u64, writers: &Writers<'_>) {
-        (self.push)(block, raw, writers, self.gapless.then_some(skipped));
+    fn push(&self, block: &mut Block, raw: raw::Raw<'_>, skipped: u64, split: &SplitValue<'_>) {
+        (self.push)(block, raw, split, self.gapless.then_some(skipped));
     }
 }
 
-fn push<C>(block: &mut Block, mut raw: raw::Raw<'_>, writers: &Writers<'_>, skipped: Option<u64>)
+fn push<C>(block: &mut Block, mut raw: raw::Raw<'_>, split: &SplitValue<'_>, skipped: Option<u64>)
 where
     C: Columns,
     for<'a> C::Value<'a>: Deserialize<'a>,
 {
-    let decoded = match writers {
+    let decoded = match split {
         Ok((schema, id, datum)) => {
             raw.schema_id = id.0;
             raw.schema_fingerprint = schema.fingerprint().0;
@@ -95,7 +95,7 @@ where
     raw::Columns::fill(&mut cells, &raw);
     match &decoded {
         Some(value) => C::fill(&mut cells, value),
-        None => C::absent(&mut cells),
+        None => C::fill_default(&mut cells),
     }
     if let Some(skipped) = skipped {
         skipped::Columns::fill(&mut cells, &skipped);
@@ -103,19 +103,19 @@ where
 }
 
 /// Writes the records of the log.
-pub(crate) struct LogWriter {
+pub(crate) struct LogEncoder {
     tables: BTreeMap<String, Table>,
     schemas: SchemaCache,
-    ledger: Ledger,
+    recorded_schemas: RecordedSchemas,
     health: Health,
     stop: Stop,
 }
 
-impl LogWriter {
+impl LogEncoder {
     pub(crate) fn new(
         feeds: &[Feed],
         schemas: SchemaCache,
-        ledger: Ledger,
+        recorded_schemas: RecordedSchemas,
         health: &Health,
         stop: &Stop,
     ) -> Self {
@@ -123,7 +123,7 @@ impl LogWriter {
             .iter()
             .filter_map(|feed| Some((feed.route.topic.clone(), Table::for_feed(feed)?)))
             .collect();
-        Self { tables, schemas, ledger, health: health.clone(), stop: stop.clone() }
+        Self { tables, schemas, recorded_schemas, health: health.clone(), stop: stop.clone() }
     }
 
     fn table(&self, topic: &str) -> Result<Table, StageError> {
@@ -132,12 +132,17 @@ impl LogWriter {
     }
 }
 
-impl Writer for LogWriter {
+impl RowEncoder for LogEncoder {
     fn block(&self, topic: &str) -> Result<Block, StageError> {
         Ok(self.table(topic)?.block())
     }
 
-    fn push(&mut self, block: &mut Block, record: &Record<'_>, claim: u64) -> Result<Pushed, StageError> {
+    fn push(
+        &mut self,
+        block: &mut Block,
+        record: &Record<'_>,
+        claim: u64,
+    ) -> Result<EncodeOutcome, StageError> {
         let table = self.table(&record.at.topic)?;
         let (raw, skipped) = (raw::Raw::new(record, claim), record.skipped);
         // A tombstone is an empty value.
@@ -145,37 +150,37 @@ impl Writer for LogWriter {
             Ok(split) => split,
             Err(error) => {
                 table.push(block, raw, skipped, &Err((error.reason(), error.to_string())));
-                return Ok(Pushed::Row);
+                return Ok(EncodeOutcome::Row);
             }
         };
         match self.schemas.get(id, &self.health, &self.stop) {
-            SchemaLookup::Stopped => return Ok(Pushed::Stopped),
+            SchemaLookup::Stopped => return Ok(EncodeOutcome::Stopped),
             SchemaLookup::Unknown(detail) => {
                 table.push(block, raw, skipped, &Err((RejectReason::UnknownSchemaId, detail)));
             }
             SchemaLookup::Known(schema) => {
-                self.ledger.meet(id, &schema, record)?;
+                self.recorded_schemas.add(id, &schema, record)?;
                 table.push(block, raw, skipped, &Ok((&schema, id, datum)));
             }
         }
-        Ok(Pushed::Row)
+        Ok(EncodeOutcome::Row)
     }
 
-    fn before_insert(&mut self, store: &Store) -> Result<(), NotReady> {
-        self.schemas.recheck(STAGE, &self.health).map_err(NotReady::Fatal)?;
-        self.ledger.write(store)
+    fn before_insert(&mut self, store: &Store) -> Result<(), WriteError> {
+        self.schemas.recheck(STAGE, &self.health).map_err(WriteError::Fatal)?;
+        self.recorded_schemas.flush(store)
     }
 }
 
 /// Rows of actions without a stage around them: a benchmark counts what they cost, fuzzing that none is left out.
 #[derive(Debug)]
-pub struct Actions {
+pub struct ActionRows {
     block: Block,
     table: Table,
     schema: &'static wire::Schema,
 }
 
-impl Actions {
+impl ActionRows {
     /// None yet.
     ///
     /// # Errors
@@ -189,10 +194,10 @@ impl Actions {
     pub fn push(&mut self, record: &Record<'_>) {
         let raw = raw::Raw::new(record, 1);
         let split = wire::split(record.value.unwrap_or_default());
-        let writers = split
+        let split = split
             .map(|(id, datum)| (self.schema, id, datum))
             .map_err(|error| (error.reason(), error.to_string()));
-        self.table.push(&mut self.block, raw, record.skipped, &writers);
+        self.table.push(&mut self.block, raw, record.skipped, &split);
     }
 
     /// Rows gathered.
@@ -204,7 +209,7 @@ impl Actions {
     ///
     /// # Errors
     /// If a row was not filled to its end: a mistake of ours.
-    pub fn encode(&self) -> Result<Vec<u8>, Ragged> {
+    pub fn encode(&self) -> Result<Vec<u8>, CellCountError> {
         self.block.encode()
     }
 

@@ -18,71 +18,71 @@ use rdkafka::topic_partition_list::Offset;
 use super::TopicPartition;
 use super::group::list;
 use crate::consumer::{is_connection_lost, is_offset_gone};
-use crate::fresh_reader::{self, FreshReader, Movement, STANDS};
+use crate::fresh_reader::{self, FreshReader, ProgressWatch, STALL_TIMEOUT};
 
 /// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
 pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
 
 /// So long the sink waits for it before it rests the lane.
-const PATIENCE: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(100);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Ranges that are nearer to each other than this are read in one go: to start anew costs more.
-const NEAR: i64 = 1_000;
+const MAX_RANGE_DISTANCE: i64 = 1_000;
 
 /// What the second reader found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum SecondReadOutcome {
     /// No record in any of the ranges, and the record that came behind each.
-    Agrees,
+    Empty,
     /// A record within a range, at this offset: the first reader passed over it.
-    Record(TopicPartition, i64),
+    FoundRecord(TopicPartition, i64),
     /// Not what the first reader saw, for this reason. Where the partition goes on is to be looked for again.
-    Otherwise(String),
+    Mismatch(String),
     /// Nothing for a while: it is to be asked again.
-    Silence(String),
+    NoAnswer(String),
 }
 
 /// Makes second readers.
-pub(super) struct Second {
+pub(super) struct SecondReader {
     config: ClientConfig,
 }
 
-impl Second {
+impl SecondReader {
     /// `config` is a reader's.
     pub(super) fn new(config: ClientConfig) -> Self {
         Self { config: fresh_reader::settings(config) }
     }
 
     /// Begins to read, in a thread of its own. Dropping it ends that.
-    pub(super) fn read(&self, topic: &str, ranges: Ranges) -> std::io::Result<Reading> {
+    pub(super) fn read(&self, topic: &str, ranges: Ranges) -> std::io::Result<SecondRead> {
         let (done, answer) = sync_channel(1);
         let stop = Stop::default();
-        let (config, topic, of, asked) =
+        let (config, topic, requested, reader_stop) =
             (self.config.clone(), topic.to_owned(), ranges.clone(), stop.clone());
         std::thread::Builder::new().name("second-reader".into()).spawn(move || {
             // Nobody listens any more: it was dropped.
-            let _ = done.send(read(&config, &topic, &of, &asked));
+            let _ = done.send(read(&config, &topic, &requested, &reader_stop));
         })?;
-        Ok(Reading { ranges, answer, stop })
+        Ok(SecondRead { ranges, answer, stop })
     }
 }
 
 /// A second reader at work.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct SecondRead {
     pub(super) ranges: Ranges,
-    answer: Receiver<Answer>,
+    answer: Receiver<SecondReadOutcome>,
     stop: Stop,
 }
 
-impl Reading {
+impl SecondRead {
     /// Waits a little. `None`: it still reads.
-    pub(super) fn wait(&self, stop: &Stop) -> Option<Answer> {
-        let until = Instant::now() + PATIENCE;
+    pub(super) fn wait(&self, stop: &Stop) -> Option<SecondReadOutcome> {
+        let until = Instant::now() + WAIT_TIMEOUT;
         loop {
-            match self.answer.recv_timeout(POLL) {
+            match self.answer.recv_timeout(POLL_INTERVAL) {
                 Ok(answer) => return Some(answer),
-                Err(RecvTimeoutError::Disconnected) => return Some(Self::gone()),
+                Err(RecvTimeoutError::Disconnected) => return Some(Self::thread_ended()),
                 Err(RecvTimeoutError::Timeout) if stop.is_asked() || Instant::now() >= until => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -90,84 +90,86 @@ impl Reading {
     }
 
     /// The answer, if it is there.
-    pub(super) fn answer(&self) -> Option<Answer> {
+    pub(super) fn answer(&self) -> Option<SecondReadOutcome> {
         match self.answer.try_recv() {
             Ok(answer) => Some(answer),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Self::gone()),
+            Err(TryRecvError::Disconnected) => Some(Self::thread_ended()),
         }
     }
 
-    fn gone() -> Answer {
-        Answer::Silence("the second reader ended without an answer".into())
+    fn thread_ended() -> SecondReadOutcome {
+        SecondReadOutcome::NoAnswer("the second reader ended without an answer".into())
     }
 }
 
-impl Drop for Reading {
+impl Drop for SecondRead {
     fn drop(&mut self) {
         self.stop.ask();
     }
 }
 
-fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> Answer {
+fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> SecondReadOutcome {
     let reader = match fresh_reader::create(config) {
         Ok(reader) => reader,
-        Err(error) => return Answer::Silence(error.to_string()),
+        Err(error) => return SecondReadOutcome::NoAnswer(error.to_string()),
     };
     // Partition by partition: the end of one is told without the name of its topic, and few have anything to look at.
     for (partition, ranges) in ranges {
         let at = TopicPartition::new(topic, *partition);
-        for near in ranges.chunk_by(|before, after| after.start - before.end <= NEAR) {
-            match run(&reader, &at, near, stop) {
-                Ok(Answer::Agrees) => {}
+        for near in ranges.chunk_by(|before, after| after.start - before.end <= MAX_RANGE_DISTANCE) {
+            match read_ranges(&reader, &at, near, stop) {
+                Ok(SecondReadOutcome::Empty) => {}
                 Ok(other) => return other,
-                Err(error) => return Answer::Silence(format!("{at}: {error}")),
+                Err(error) => return SecondReadOutcome::NoAnswer(format!("{at}: {error}")),
             }
         }
     }
-    Answer::Agrees
+    SecondReadOutcome::Empty
 }
 
 /// Reads from the first of `ranges`, which are in order, to the record behind the last.
-fn run(
+fn read_ranges(
     reader: &FreshReader,
     at: &TopicPartition,
     ranges: &[Range<i64>],
     stop: &Stop,
-) -> Result<Answer, KafkaError> {
-    let Some(first) = ranges.first() else { return Ok(Answer::Agrees) };
+) -> Result<SecondReadOutcome, KafkaError> {
+    let Some(first) = ranges.first() else { return Ok(SecondReadOutcome::Empty) };
     assign(reader, &list([(at, Offset::Offset(first.start))])?)?;
-    let mut ranges = Expected(ranges);
-    let mut movement = Movement::of(reader.context());
+    let mut ranges = ExpectedRecords(ranges);
+    let mut progress = ProgressWatch::new(reader.context());
     loop {
-        if stop.is_asked() || movement.stands(reader.context()) {
-            return Ok(Answer::Silence(format!("{at}: no record and no end within {STANDS:?}")));
+        if stop.is_asked() || progress.is_stalled(reader.context()) {
+            return Ok(SecondReadOutcome::NoAnswer(format!(
+                "{at}: no record and no end within {STALL_TIMEOUT:?}"
+            )));
         }
-        let message = match reader.poll(POLL) {
+        let message = match reader.poll(POLL_INTERVAL) {
             None => continue,
             Some(Ok(message)) => message,
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(Answer::Otherwise(format!(
+                return Ok(SecondReadOutcome::Mismatch(format!(
                     "{at}: the partition ends, but a record came from behind its end"
                 )));
             }
             Some(Err(error)) if is_connection_lost(&error) => continue,
             // Retention took the offset meanwhile.
             Some(Err(error)) if is_offset_gone(&error) => {
-                return Ok(Answer::Otherwise(format!("{at}: {error}")));
+                return Ok(SecondReadOutcome::Mismatch(format!("{at}: {error}")));
             }
             Some(Err(error)) => return Err(error),
         };
         if message.partition() != at.partition || message.offset() < first.start {
             continue;
         }
-        movement.moved();
+        progress.record_progress();
         match ranges.take(message.offset()) {
             Step::Next => {}
-            Step::Done => return Ok(Answer::Agrees),
-            Step::Within => return Ok(Answer::Record(at.clone(), message.offset())),
-            Step::Behind => {
-                return Ok(Answer::Otherwise(format!(
+            Step::Done => return Ok(SecondReadOutcome::Empty),
+            Step::FoundRecord => return Ok(SecondReadOutcome::FoundRecord(at.clone(), message.offset())),
+            Step::MissedRecord => {
+                return Ok(SecondReadOutcome::Mismatch(format!(
                     "{at}: the second reader finds offset {} where the first had a record before it",
                     message.offset()
                 )));
@@ -177,7 +179,7 @@ fn run(
 }
 
 /// What is still to come: ranges in order, and behind each the record that the first reader had.
-struct Expected<'r>(&'r [Range<i64>]);
+struct ExpectedRecords<'r>(&'r [Range<i64>]);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
@@ -186,20 +188,20 @@ enum Step {
     /// As it should be, and that was all.
     Done,
     /// Where no record should be.
-    Within,
+    FoundRecord,
     /// Behind the record that should have come.
-    Behind,
+    MissedRecord,
 }
 
-impl Expected<'_> {
+impl ExpectedRecords<'_> {
     /// The next record that the second reader delivers.
     fn take(&mut self, offset: i64) -> Step {
         let Some((range, rest)) = self.0.split_first() else { return Step::Done };
         if range.contains(&offset) {
-            return Step::Within;
+            return Step::FoundRecord;
         }
         if offset > range.end {
-            return Step::Behind;
+            return Step::MissedRecord;
         }
         if offset == range.end {
             self.0 = rest;
@@ -221,10 +223,10 @@ mod tests {
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
-    use super::super::lane::{Lane, Taken};
     use super::super::native::{Block, Column, Int64};
-    use super::super::position::Resume;
-    use super::super::{Headers, NotReady, Pushed, Record, Route, Store, Writer};
+    use super::super::position::ResumePoint;
+    use super::super::table_writer::{PushOutcome, TableWriter};
+    use super::super::{EncodeOutcome, Headers, Record, Route, RowEncoder, Store, WriteError};
     use super::*;
     use agentgov_service::StageError;
 
@@ -244,11 +246,11 @@ mod tests {
         cluster
     }
 
-    fn second(bootstrap: impl Into<String>) -> Second {
-        Second::new(KafkaEndpoint::at(bootstrap).reader_config("sink"))
+    fn second(bootstrap: impl Into<String>) -> SecondReader {
+        SecondReader::new(KafkaEndpoint::at(bootstrap).reader_config("sink"))
     }
 
-    fn answer(reading: &Reading) -> Answer {
+    fn answer(reading: &SecondRead) -> SecondReadOutcome {
         let began = Instant::now();
         loop {
             if let Some(answer) = reading.wait(&Stop::default()) {
@@ -264,11 +266,11 @@ mod tests {
         let second = second(cluster.bootstrap_servers());
         let read = |ranges| answer(&second.read("a", Ranges::from([(0, ranges)])).unwrap());
         let at = TopicPartition::new("a", 0);
-        assert_eq!(read(vec![5..7, 9..10]), Answer::Record(at, 5));
+        assert_eq!(read(vec![5..7, 9..10]), SecondReadOutcome::FoundRecord(at, 5));
         // Nothing was passed over where nothing stands between.
-        assert_eq!(read(vec![5..5, 29..29]), Answer::Agrees);
+        assert_eq!(read(vec![5..5, 29..29]), SecondReadOutcome::Empty);
         for (ranges, says) in [(vec![30..40], "ends"), (vec![90..91], "a/0")] {
-            let Answer::Otherwise(why) = read(ranges.clone()) else { panic!("{ranges:?}") };
+            let SecondReadOutcome::Mismatch(why) = read(ranges.clone()) else { panic!("{ranges:?}") };
             assert!(why.contains(says), "{ranges:?}: {why}");
         }
     }
@@ -282,15 +284,15 @@ mod tests {
         stop.ask();
         assert_eq!(reading.wait(&stop), None, "asked to stop");
         assert_eq!(reading.answer(), None);
-        let Reading { answer, stop, .. } = &reading;
+        let SecondRead { answer, stop, .. } = &reading;
         stop.ask();
-        assert!(matches!(answer.recv_timeout(DEADLINE).unwrap(), Answer::Silence(_)));
+        assert!(matches!(answer.recv_timeout(DEADLINE).unwrap(), SecondReadOutcome::NoAnswer(_)));
     }
 
     /// Writes offsets.
     struct Offsets;
 
-    impl Writer for Offsets {
+    impl RowEncoder for Offsets {
         fn block(&self, _topic: &str) -> Result<Block, StageError> {
             Ok(Block::new(vec![Column::new::<Int64>("offset"), Column::new::<Int64>("skipped")]))
         }
@@ -300,28 +302,28 @@ mod tests {
             block: &mut Block,
             record: &Record<'_>,
             _claim: u64,
-        ) -> Result<Pushed, StageError> {
+        ) -> Result<EncodeOutcome, StageError> {
             let mut cells = block.row();
             cells.put::<Int64>(record.offset);
             cells.put::<Int64>(i64::try_from(record.skipped).unwrap());
-            Ok(Pushed::Row)
+            Ok(EncodeOutcome::Row)
         }
 
-        fn before_insert(&mut self, _store: &Store) -> Result<(), NotReady> {
+        fn before_insert(&mut self, _store: &Store) -> Result<(), WriteError> {
             Ok(())
         }
     }
 
     /// A lane that was assigned `at` and has not claimed it yet.
-    fn assigned(at: &TopicPartition) -> Lane {
-        let mut lane = Lane::new(Route {
+    fn assigned(at: &TopicPartition) -> TableWriter {
+        let mut writer = TableWriter::new(Route {
             topic: "a".into(),
             table: "a".into(),
             gapless: true,
             retention: Retention::Forever,
         });
-        lane.assign(std::slice::from_ref(at));
-        lane
+        writer.assign(std::slice::from_ref(at));
+        writer
     }
 
     #[test]
@@ -329,59 +331,67 @@ mod tests {
         let cluster = cluster(30);
         let second = second(cluster.bootstrap_servers());
         let at = TopicPartition::new("a", 0);
-        let mut lane = assigned(&at);
-        lane.claim_at = None;
-        let take = |lane: &mut Lane, offset| {
+        let mut writer = assigned(&at);
+        writer.claim_at = None;
+        let take = |writer: &mut TableWriter, offset| {
             let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
             let record = Record { at: &at, offset, logged_at: Millis(0), key, value, headers, skipped };
-            assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+            assert_eq!(writer.push(&mut Offsets, &record).unwrap(), PushOutcome::Buffered);
         };
-        take(&mut lane, 0);
-        take(&mut lane, 1);
-        assert!(lane.proves(&second, &Stop::default()), "nothing was passed over");
-        take(&mut lane, 4);
-        assert!(!lane.proves(&second, &Stop::default()));
-        let why = lane.contested.clone().unwrap();
+        take(&mut writer, 0);
+        take(&mut writer, 1);
+        assert!(writer.confirm_skips(&second, &Stop::default()), "nothing was passed over");
+        take(&mut writer, 4);
+        assert!(!writer.confirm_skips(&second, &Stop::default()));
+        let why = writer.skip_problem.clone().unwrap();
         assert!(why.contains("a/0") && why.contains("offset 2"), "{why}");
-        assert!(lane.claim_at.is_some(), "the table says where it goes on");
-        assert_eq!(lane.patience(true), None, "nothing is left that could go out");
+        assert!(writer.claim_at.is_some(), "the table says where it goes on");
+        assert_eq!(writer.time_until_insert(true), None, "nothing is left that could go out");
         // The look finds an empty table, and now all come.
-        (lane.claim_at, lane.shares.get_mut(&0).unwrap().next) = (None, 0);
-        (0..5).for_each(|offset| take(&mut lane, offset));
-        assert!(lane.proves(&second, &Stop::default()));
+        (writer.claim_at, writer.partitions.get_mut(&0).unwrap().next) = (None, 0);
+        (0..5).for_each(|offset| take(&mut writer, offset));
+        assert!(writer.confirm_skips(&second, &Stop::default()));
     }
 
     #[test]
     fn offsets_that_were_proven_before_retention_took_them_count_and_are_not_read_again() {
         let at = TopicPartition::new("a", 0);
-        let mut lane = assigned(&at);
-        assert_eq!(lane.quiet(), BTreeMap::new(), "nothing is claimed");
-        lane.shares.get_mut(&0).unwrap().claimed(7, Resume { next: 9, fetch: 12, empty_to: 14 });
-        assert_eq!(lane.quiet(), BTreeMap::new(), "in doubt");
-        lane.claim_at = None;
-        let share = &lane.shares[&0];
-        assert_eq!(share.fetch_position(), 12);
-        let contradicts: Vec<_> = (0..20).filter(|offset| share.is_proven_empty(*offset)).collect();
+        let mut writer = assigned(&at);
+        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "nothing is claimed");
+        writer.partitions.get_mut(&0).unwrap().set_claim(7, ResumePoint { next: 9, fetch: 12, empty_to: 14 });
+        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "in doubt");
+        writer.claim_at = None;
+        let owned = &writer.partitions[&0];
+        assert_eq!(owned.fetch_position(), 12);
+        let contradicts: Vec<_> = (0..20).filter(|offset| owned.is_proven_empty(*offset)).collect();
         assert_eq!(contradicts, [9, 10, 11, 12, 13]);
-        assert_eq!(lane.quiet(), BTreeMap::from([(0, 14)]));
-        assert_eq!(lane.proof(0, &(14..16)), Some(("a/0".to_owned(), 7, 9..16)), "from the next row on");
-        assert_eq!(lane.proof(0, &(13..16)), None, "of another position");
-        assert_eq!(lane.proof(1, &(14..16)), None, "of another partition");
-        lane.proven(0, 16);
-        assert_eq!(lane.quiet(), BTreeMap::from([(0, 16)]));
+        assert_eq!(writer.quiet_positions(), BTreeMap::from([(0, 14)]));
+        assert_eq!(
+            writer.empty_tail_row(0, &(14..16)),
+            Some(("a/0".to_owned(), 7, 9..16)),
+            "from the next row on"
+        );
+        assert_eq!(writer.empty_tail_row(0, &(13..16)), None, "of another position");
+        assert_eq!(writer.empty_tail_row(1, &(14..16)), None, "of another partition");
+        writer.mark_empty(0, 16);
+        assert_eq!(writer.quiet_positions(), BTreeMap::from([(0, 16)]));
         let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
         let record = Record { at: &at, offset: 20, logged_at: Millis(0), key, value, headers, skipped };
-        assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
-        assert_eq!(lane.quiet(), BTreeMap::new(), "a row is gathered");
-        assert_eq!(lane.unproven(), Ranges::from([(0, vec![12..20])]), "what is there is read again");
-        lane.shares.get_mut(&0).unwrap().durable = 21;
-        lane.unanswered();
-        lane.doubt();
-        lane.shares.get_mut(&0).unwrap().claimed(8, Resume::at(9));
-        lane.claim_at = None;
+        assert_eq!(writer.push(&mut Offsets, &record).unwrap(), PushOutcome::Buffered);
+        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "a row is gathered");
+        assert_eq!(
+            writer.unconfirmed_skips_of_gathered(),
+            Ranges::from([(0, vec![12..20])]),
+            "what is there is read again"
+        );
+        writer.partitions.get_mut(&0).unwrap().durable = 21;
+        writer.note_unconfirmed();
+        writer.invalidate();
+        writer.partitions.get_mut(&0).unwrap().set_claim(8, ResumePoint::at(9));
+        writer.claim_at = None;
         let record = Record { offset: 11, ..record };
-        assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
-        assert_eq!(lane.unproven(), Ranges::from([(0, vec![9..11])]));
+        assert_eq!(writer.push(&mut Offsets, &record).unwrap(), PushOutcome::Buffered);
+        assert_eq!(writer.unconfirmed_skips_of_gathered(), Ranges::from([(0, vec![9..11])]));
     }
 
     #[test]
@@ -390,27 +400,27 @@ mod tests {
             [(5, true, Ranges::from([(0, vec![2..4])])), (0, false, Ranges::new())]
         {
             let at = TopicPartition::new("a", 0);
-            let mut lane = assigned(&at);
-            lane.claim_at = None;
+            let mut writer = assigned(&at);
+            writer.claim_at = None;
             // The last one is of another month: it goes into a block of its own, behind the one in doubt.
             for (offset, day) in [(0, 0), (1, 0), (4, 0), (9, 40)] {
                 let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
                 let logged_at = Millis(day * 86_400_000);
                 let record = Record { at: &at, offset, logged_at, key, value, headers, skipped };
-                assert_eq!(lane.take(&mut Offsets, &record).unwrap(), Taken::Yes);
+                assert_eq!(writer.push(&mut Offsets, &record).unwrap(), PushOutcome::Buffered);
             }
-            lane.unanswered();
-            lane.doubt();
-            assert_eq!(lane.take_passed_over(), Ranges::new(), "nobody knows yet");
-            lane.shares.get_mut(&0).unwrap().durable = durable;
-            assert_eq!(lane.doubt_resolved(), Some(present));
-            assert_eq!(lane.take_passed_over(), noted, "durable up to {durable}");
-            assert_eq!(lane.take_passed_over(), Ranges::new(), "once");
+            writer.note_unconfirmed();
+            writer.invalidate();
+            assert_eq!(writer.take_durable_skips(), Ranges::new(), "nobody knows yet");
+            writer.partitions.get_mut(&0).unwrap().durable = durable;
+            assert_eq!(writer.take_insert_resolution(), Some(present));
+            assert_eq!(writer.take_durable_skips(), noted, "durable up to {durable}");
+            assert_eq!(writer.take_durable_skips(), Ranges::new(), "once");
         }
     }
 
     fn last(ranges: &[Range<i64>], offsets: &[i64]) -> Step {
-        let mut expected = Expected(ranges);
+        let mut expected = ExpectedRecords(ranges);
         let mut last = Step::Next;
         for offset in offsets {
             last = expected.take(*offset);
@@ -427,13 +437,13 @@ mod tests {
         for (offsets, expected) in [
             (&[7, 11, 12, 19, 21][..], Step::Done),
             (&[7, 11, 21], Step::Done),
-            (&[5], Step::Within),
-            (&[6, 7], Step::Within),
-            (&[7, 10], Step::Within),
-            (&[8], Step::Behind),
-            (&[7, 12], Step::Behind),
-            (&[7, 11, 20], Step::Within),
-            (&[7, 11, 12, 22], Step::Behind),
+            (&[5], Step::FoundRecord),
+            (&[6, 7], Step::FoundRecord),
+            (&[7, 10], Step::FoundRecord),
+            (&[8], Step::MissedRecord),
+            (&[7, 12], Step::MissedRecord),
+            (&[7, 11, 20], Step::FoundRecord),
+            (&[7, 11, 12, 22], Step::MissedRecord),
             (&[7, 11, 19], Step::Next),
             (&[], Step::Next),
         ] {

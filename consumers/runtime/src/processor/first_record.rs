@@ -12,57 +12,57 @@ use agentgov_processor::Outputs;
 
 /// So long after its last record a partition counts as one that does not know the producer: brokers forget it after
 /// `producer.id.expiration.ms`, by default a day.
-const REST: Duration = Duration::from_mins(10);
+const MAX_IDLE_TIME: Duration = Duration::from_mins(10);
 
 /// The partitions that know a producer.
 #[derive(Default)]
-pub(super) struct Opened {
+pub(super) struct FirstRecordBarrier {
     /// When the producer wrote to each place ([`Outgoing::place`]), if it did. By the wall clock, which goes on while a machine
     /// sleeps.
-    last: Vec<Option<SystemTime>>,
+    last_written: Vec<Option<SystemTime>>,
 }
 
-impl Opened {
+impl FirstRecordBarrier {
     /// Sends `outputs`, in order within each partition. The first record in a partition that does not know the producer is sent
-    /// before `settle`, which waits until all that was sent is acknowledged, and what follows it there afterwards.
+    /// before `await_acks`, which waits until all that was sent is acknowledged, and what follows it there afterwards.
     ///
     /// What is opened is noted at once: forget it if the transaction does not commit.
     ///
     /// # Errors
-    /// Those of `send` and `settle`, after which nothing more is sent.
+    /// Those of `send` and `await_acks`, after which nothing more is sent.
     pub(super) fn send<E>(
         &mut self,
         now: SystemTime,
         outputs: &Outputs,
         mut send: impl FnMut(&Outgoing<'_>) -> Result<(), E>,
-        settle: impl FnOnce() -> Result<(), E>,
+        await_acks: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut opening = BTreeSet::new();
-        let mut held = Vec::new();
+        let mut first_in = BTreeSet::new();
+        let mut deferred = Vec::new();
         for record in outputs.to_send() {
-            if opening.contains(&record.place) {
-                held.push(record);
+            if first_in.contains(&record.place) {
+                deferred.push(record);
                 continue;
             }
-            if !self.touch(record.place, now) {
-                opening.insert(record.place);
+            if !self.mark_written(record.place, now) {
+                first_in.insert(record.place);
             }
             send(&record)?;
         }
-        if held.is_empty() {
+        if deferred.is_empty() {
             return Ok(());
         }
-        settle()?;
-        held.iter().try_for_each(send)
+        await_acks()?;
+        deferred.iter().try_for_each(send)
     }
 
     /// Notes a record, and tells whether the place knew the producer.
-    fn touch(&mut self, place: usize, now: SystemTime) -> bool {
-        if self.last.len() <= place {
-            self.last.resize(place + 1, None);
+    fn mark_written(&mut self, place: usize, now: SystemTime) -> bool {
+        if self.last_written.len() <= place {
+            self.last_written.resize(place + 1, None);
         }
-        let before = self.last.get_mut(place).and_then(|last| last.replace(now));
-        before.is_some_and(|before| now.duration_since(before).is_ok_and(|rest| rest < REST))
+        let before = self.last_written.get_mut(place).and_then(|last| last.replace(now));
+        before.is_some_and(|before| now.duration_since(before).is_ok_and(|rest| rest < MAX_IDLE_TIME))
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// What is done to send `outputs`: `s` and `r` are entries and rejects.
-    fn log(opened: &mut Opened, now: SystemTime, outputs: &Outputs) -> Vec<String> {
+    fn sent_order(barrier: &mut FirstRecordBarrier, now: SystemTime, outputs: &Outputs) -> Vec<String> {
         let topology = Topology::embedded().unwrap();
         let rejects = topology.topic_of(subject::REJECT).unwrap().0;
         let log = std::cell::RefCell::new(Vec::new());
@@ -113,59 +113,62 @@ mod tests {
             log.borrow_mut().push(format!("{topic}{} {key}", record.partition));
             Ok::<_, ()>(())
         };
-        let settle = || {
+        let await_acks = || {
             log.borrow_mut().push("settle".into());
             Ok(())
         };
-        opened.send(now, outputs, send, settle).unwrap();
+        barrier.send(now, outputs, send, await_acks).unwrap();
         log.into_inner()
     }
 
     #[test]
-    fn nothing_follows_the_first_record_of_a_partition_before_it_is_acknowledged() {
-        let mut opened = Opened::default();
+    fn records_after_a_partitions_first_wait_for_its_acknowledgement() {
+        let mut barrier = FirstRecordBarrier::default();
         let now = SystemTime::now();
-        let sent = log(&mut opened, now, &outputs(&[(0, "a"), (0, "b"), (2, "c"), (0, "d"), (2, "e")]));
+        let sent =
+            sent_order(&mut barrier, now, &outputs(&[(0, "a"), (0, "b"), (2, "c"), (0, "d"), (2, "e")]));
         let (first, rest) =
             (["s0 a", "r0 a", "s2 c", "r2 c"], ["s0 b", "r0 b", "s0 d", "r0 d", "s2 e", "r2 e"]);
         assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat());
 
-        let sent = log(&mut opened, now, &outputs(&[(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]));
+        let sent =
+            sent_order(&mut barrier, now, &outputs(&[(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]));
         let (first, rest) =
             (["s0 a", "r0 a", "s0 b", "r0 b", "s1 c", "r1 c", "s2 e", "r2 e"], ["s1 d", "r1 d"]);
         assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat(), "only partition 1 is new");
     }
 
     #[test]
-    fn a_partition_is_opened_once_and_again_after_a_long_rest_or_when_the_clock_went_back() {
-        let mut opened = Opened::default();
+    fn partition_needs_a_first_record_again_after_idling_or_a_clock_step_back() {
+        let mut barrier = FirstRecordBarrier::default();
         let two = outputs(&[(0, "a"), (0, "b")]);
         let mut now = SystemTime::now();
-        let mut settles = |now| log(&mut opened, now, &two).contains(&"settle".to_owned());
-        assert!(settles(now));
-        assert!(!settles(now));
-        now += REST - Duration::from_secs(1);
-        assert!(!settles(now), "known, if there was no long rest");
-        now += REST - Duration::from_secs(1);
-        assert!(!settles(now), "what counts is its last record");
-        now += REST;
-        assert!(settles(now));
+        let mut waits = |now| sent_order(&mut barrier, now, &two).contains(&"settle".to_owned());
+        assert!(waits(now));
+        assert!(!waits(now));
+        now += MAX_IDLE_TIME - Duration::from_secs(1);
+        assert!(!waits(now), "known, if there was no long rest");
+        now += MAX_IDLE_TIME - Duration::from_secs(1);
+        assert!(!waits(now), "what counts is its last record");
+        now += MAX_IDLE_TIME;
+        assert!(waits(now));
         now -= Duration::from_secs(1);
-        assert!(settles(now));
+        assert!(waits(now));
         assert!(
-            !log(&mut Opened::default(), now, &outputs(&[(0, "a"), (1, "b")])).contains(&"settle".to_owned())
+            !sent_order(&mut FirstRecordBarrier::default(), now, &outputs(&[(0, "a"), (1, "b")]))
+                .contains(&"settle".to_owned())
         );
     }
 
     #[test]
-    fn nothing_is_sent_behind_what_did_not_settle() {
+    fn failed_acknowledgement_stops_sending() {
         let mut sent = 0;
         let send = |_: &Outgoing<'_>| {
             sent += 1;
             Ok(())
         };
         let two = outputs(&[(0, "a"), (0, "b")]);
-        let result = Opened::default().send(SystemTime::now(), &two, send, || Err("refused"));
+        let result = FirstRecordBarrier::default().send(SystemTime::now(), &two, send, || Err("refused"));
         assert_eq!((result, sent), (Err("refused"), 2));
     }
 }
