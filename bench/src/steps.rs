@@ -11,11 +11,11 @@ use agentgov_alerter::Alerter;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::Evaluator;
 use agentgov_log_sink::ActionRows;
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Folded, Kernel, RequestCache};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, FoldOutcome, Kernel, RequestCache};
 use agentgov_processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Origin, Reason, Verdict};
@@ -137,8 +137,8 @@ pub fn step(
                     if event.is_judged() {
                         sum += tools.derive(session, &event).derived.len();
                     }
-                    let look = session.look(&event);
-                    sum += session.apply(&event, &look, &origin, Some(tools), &kernel.limits).changes.len();
+                    let check = session.check_sequence(&event);
+                    sum += session.apply(&event, &check, &origin, Some(tools), &kernel.limits).changes.len();
                 }
             }
             Ok(sum)
@@ -248,7 +248,7 @@ impl Known {
             name: agent,
             owner: "bench",
             roles: vec!["airline-agent"],
-            state: "active",
+            state: AgentState::Active.into(),
             description: "",
             pushed_by: "bench",
         };
@@ -266,7 +266,7 @@ impl Known {
         let mut agents = AgentTable::default();
         agents.fold(&entry, 0);
         let mut bundles = BundleTable::default();
-        if let Folded::Refused(refused) = bundles.fold(&bundle, 0, Millis(0)) {
+        if let FoldOutcome::Refused(refused) = bundles.fold(&bundle, 0, Millis(0)) {
             return Err(StepError(format!("the bundle is refused: {refused:?}")));
         }
         let active = bundles.active(environment).map(std::sync::Arc::clone);

@@ -11,7 +11,7 @@ use agentgov_log_sink::ActionRows;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::AgentEntry;
+use agentgov_schemas::governance::{AgentEntry, AgentState};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::wire::{self, Encoder, SchemaId};
@@ -74,7 +74,7 @@ fn rows(records: &[Record<'_>]) {
 
 /// What decodes has a verdict if it is judged, and a verdict is a record.
 fn steps(records: &[Record<'_>]) {
-    let (agents, bundles, requests) = (agents(), BundleTable::of(bundle()), RequestCache::default());
+    let (agents, bundles, requests) = (agents(), BundleTable::with_bundle(bundle()), RequestCache::default());
     let limits = SessionLimits { ttl: Span(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
     let kernel = Kernel {
         agents: &agents,
@@ -137,7 +137,7 @@ fn agents() -> AgentTable {
         name: "Service agent",
         owner: "customer-care",
         roles: vec!["airline-agent"],
-        state: "active",
+        state: AgentState::Active.into(),
         description: "",
         pushed_by: "",
     };

@@ -2,9 +2,9 @@
 //!
 //! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::Digest;
+use crate::{Digest, OpenEnum, vocabulary, words};
 
 /// An agent as its owner registered it. The last entry of a key counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +21,54 @@ pub struct AgentEntry<'a> {
     #[serde(borrow)]
     pub roles: Vec<&'a str>,
     /// active, suspended or retired. Only an active agent has grants.
-    pub state: &'a str,
+    #[serde(borrow)]
+    pub state: OpenEnum<'a, AgentState>,
     /// What it is for.
     #[serde(default)]
     pub description: &'a str,
     /// Who pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
+}
+
+vocabulary! {
+    /// Whether a registered agent has the grants of its roles.
+    AgentState {
+        /// The agent has the grants of its roles.
+        Active = "active",
+        /// The agent has no grants until it is active again.
+        Suspended = "suspended",
+        /// The agent never has grants again.
+        Retired = "retired",
+    }
+}
+words!(AgentState { "active" => Active, "suspended" => Suspended, "retired" => Retired });
+
+vocabulary! {
+    /// Effect of calling a tool.
+    ToolEffect {
+        /// Reads, and changes nothing.
+        Read = "read",
+        /// Changes something that can be changed back.
+        Write = "write",
+        /// Changes something that cannot be changed back.
+        Destructive = "destructive",
+        /// Acts outside the systems that the tools belong to.
+        External = "external",
+    }
+}
+words!(ToolEffect { "read" => Read, "write" => Write, "destructive" => Destructive, "external" => External });
+
+impl Serialize for AgentState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl Serialize for ToolEffect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// A tool as its owner registered it. The last entry of a key counts.
@@ -40,7 +81,8 @@ pub struct ToolEntry<'a> {
     /// The team or person who answers for it.
     pub owner: &'a str,
     /// read, write, destructive or external.
-    pub effect: &'a str,
+    #[serde(borrow)]
+    pub effect: OpenEnum<'a, ToolEffect>,
     /// What it does.
     #[serde(default)]
     pub description: &'a str,

@@ -133,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::alert::AlertDecision;
+    use crate::governance::{AgentState, ToolEffect};
     use crate::readiness::NotReadyReason;
     use crate::reject::RejectReason;
     use crate::verdict::{Decision, ErrorCode, Mode, Reason, RecordFinding, RuleEffect, Severity};
@@ -141,6 +142,7 @@ mod tests {
     /// Calls a generic function for each vocabulary.
     macro_rules! each {
         ($function:ident($($argument:expr),*)) => {{
+            $function::<AgentState>($($argument),*);
             $function::<AlertDecision>($($argument),*);
             $function::<Decision>($($argument),*);
             $function::<ErrorCode>($($argument),*);
@@ -151,6 +153,7 @@ mod tests {
             $function::<RejectReason>($($argument),*);
             $function::<RuleEffect>($($argument),*);
             $function::<Severity>($($argument),*);
+            $function::<ToolEffect>($($argument),*);
         }};
     }
 

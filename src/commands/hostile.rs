@@ -9,7 +9,7 @@ use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
 use agentgov_policy::testing;
-use agentgov_registry::{Agent, AgentState, BundleEntry, Effect, Listing, Tool, UnreadableRecord};
+use agentgov_registry::{Agent, AgentState, BundleEntry, Listing, Tool, ToolEffect, UnreadableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
@@ -112,8 +112,13 @@ fn registry_entries(text: &str) -> RegistryEntries {
         state: AgentState::Active,
         description: Some(own()),
     };
-    let tool =
-        Tool { tenant_id: own(), name: own(), owner: own(), effect: Effect::Read, description: Some(own()) };
+    let tool = Tool {
+        tenant_id: own(),
+        name: own(),
+        owner: own(),
+        effect: ToolEffect::Read,
+        description: Some(own()),
+    };
     let bundle = BundleEntry {
         offset: 1,
         logged_at: Millis(0),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
-use agentgov_policy::{Kind, Policy};
+use agentgov_policy::{Policy, PolicyKind};
 use agentgov_schemas::Vocabulary;
 use agentgov_schemas::escape::{Escaped, shell_word};
 use agentgov_schemas::verdict::Severity;
@@ -53,7 +53,7 @@ pub struct Rule {
 impl Rule {
     /// Returns the rule of a `forbid` policy; `None` for a grant.
     pub fn of(policy: &Policy) -> Option<Self> {
-        let Kind::Rule { severity, .. } = policy.kind else { return None };
+        let PolicyKind::Rule { severity, .. } = policy.kind else { return None };
         let title = policy.title.clone().unwrap_or_default();
         Some(Self { policy: policy.id.clone(), title, severity: severity.as_str() })
     }

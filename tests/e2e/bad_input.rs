@@ -5,7 +5,7 @@ use std::process::Command;
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::{ActionEvent, Source};
-use agentgov_schemas::governance::AgentEntry;
+use agentgov_schemas::governance::{AgentEntry, AgentState};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, subject};
 use agentgov_sdk::{self as sdk, RecordError};
@@ -183,7 +183,7 @@ fn schema_of_another_topic() {
             name: AGENT,
             owner: "tests",
             roles: vec![],
-            state: "active",
+            state: AgentState::Active.into(),
             description: "",
             pushed_by: "",
         });

@@ -429,11 +429,11 @@ mod tests {
                 };
                 log.add(&event);
                 let event = event.event();
-                let look = session.look(&event);
+                let check = session.check_sequence(&event);
                 let seen = log.events.seen[&0][offset];
-                let expected = if look.repeat_below.is_some() {
+                let expected = if check.highest_if_repeat.is_some() {
                     Numbered::Repeated
-                } else if look.findings.contains(&RecordFinding::OutOfOrder) {
+                } else if check.findings.contains(&RecordFinding::OutOfOrder) {
                     Numbered::OutOfOrder
                 } else {
                     Numbered::New
@@ -442,7 +442,7 @@ mod tests {
                 if expected != Numbered::Repeated {
                     counted.push(seen);
                     let origin = Origin { topic: "t", partition: 0, offset: offset as i64, logged_at: Millis(0) };
-                    session.apply(&event, &look, &origin, None, &limits);
+                    session.apply(&event, &check, &origin, None, &limits);
                 }
             }
             let found = count(&counted.iter().collect::<Vec<_>>(), i64::MAX);

@@ -2,37 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_schemas::governance::AgentEntry;
-
-/// Whether an agent may act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentState {
-    /// It has the grants of its roles.
-    Active,
-    /// No grants until it is active again.
-    Suspended,
-    /// No grants any more. A state that this build does not know counts as retired: it must not open anything.
-    Retired,
-}
-
-impl AgentState {
-    fn parse(text: &str) -> Self {
-        match text {
-            "active" => Self::Active,
-            "suspended" => Self::Suspended,
-            _ => Self::Retired,
-        }
-    }
-
-    /// The word that the registry uses.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Retired => "retired",
-        }
-    }
-}
+use agentgov_schemas::governance::{AgentEntry, AgentState};
 
 /// What verdicts need to know of a registered agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +28,9 @@ impl AgentTable {
         let mut roles: Vec<String> = entry.roles.iter().map(|role| (*role).to_owned()).collect();
         roles.sort();
         roles.dedup();
-        let agent = Agent { owner: entry.owner.to_owned(), roles, state: AgentState::parse(entry.state) };
+        // A state of a later build must not grant anything.
+        let state = entry.state.known().unwrap_or(AgentState::Retired);
+        let agent = Agent { owner: entry.owner.to_owned(), roles, state };
         self.agents.entry(entry.tenant_id.to_owned()).or_default().insert(entry.agent_id.to_owned(), agent);
         self.skip(offset);
     }
@@ -81,6 +53,8 @@ impl AgentTable {
 
 #[cfg(test)]
 mod tests {
+    use agentgov_schemas::OpenEnum;
+
     use super::*;
 
     #[test]
@@ -92,14 +66,14 @@ mod tests {
             name: "Bot",
             owner: "support",
             roles: vec!["clerk", "agent", "clerk"],
-            state: "active",
+            state: AgentState::Active.into(),
             description: "",
             pushed_by: "",
         };
         table.fold(&entry, 4);
         assert_eq!(table.get("acme", "bot").unwrap().roles, ["agent", "clerk"]);
         assert_eq!(table.get("other", "bot"), None, "another tenant's agent of the same id");
-        entry.state = "on leave";
+        entry.state = OpenEnum::read("on leave");
         table.fold(&entry, 7);
         assert_eq!(
             table.get("acme", "bot").unwrap().state,

@@ -30,7 +30,7 @@ use crate::functions::{EQUIVALENT, steps_on_text};
 use crate::json::{Object, error, is_of_payload};
 use crate::number::Number;
 use crate::scope::Scope;
-use crate::session::Kind;
+use crate::session::FactsOfKind;
 
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, Failure>;
 
@@ -161,7 +161,7 @@ impl<'s> Run<'s, '_> {
 
     /// `has(of.field)`. True of a value that cannot be read, too.
     fn has(self, of: &dyn Val, field: &dyn Val) -> Result<bool, Failure> {
-        if let Some(kind) = of.downcast_ref::<Kind>() {
+        if let Some(kind) = of.downcast_ref::<FactsOfKind>() {
             return kind.has(field, self.scope.forgets()).map_err(of_cel);
         }
         if let Some(container) = of.as_container().filter(|_| is_map(of)) {
@@ -228,7 +228,7 @@ impl<'s> Run<'s, '_> {
             return Ok(CowVal::owned(CelOptional::none()));
         }
         let found = match of {
-            CowVal::Borrowed(of) => match of.downcast_ref::<Kind>() {
+            CowVal::Borrowed(of) => match of.downcast_ref::<FactsOfKind>() {
                 Some(kind) => {
                     kind.find(key, self.scope.forgets()).map(|fact| CowVal::Borrowed(fact as &dyn Val))
                 }
@@ -322,7 +322,7 @@ impl<'s> Run<'s, '_> {
     }
 
     fn function<'b, 'v>(self, name: &str, args: Vec<CowVal<'b, 'v>>) -> Outcome<'b, 'v> {
-        if let Some(kind) = args.first().and_then(|value| value.downcast_ref::<Kind>())
+        if let Some(kind) = args.first().and_then(|value| value.downcast_ref::<FactsOfKind>())
             && kind.is_uncertain(self.scope.forgets())
             && name != "type"
         {
@@ -408,7 +408,7 @@ impl<'s> Run<'s, '_> {
         self.scope.budget.charge(length(sizer))?;
         // A fact that is not there may be what decides.
         let incomplete =
-            range.downcast_ref::<Kind>().is_some_and(|kind| kind.is_uncertain(self.scope.forgets()));
+            range.downcast_ref::<FactsOfKind>().is_some_and(|kind| kind.is_uncertain(self.scope.forgets()));
         let mut failed = incomplete.then(uncertain);
         match Step::of(fold) {
             Step::Logical(decides, holds) => {
@@ -461,7 +461,7 @@ impl<'s> Run<'s, '_> {
 
     /// `value in container`.
     fn within(self, value: &dyn Val, container: &dyn Val) -> Result<bool, Failure> {
-        if let Some(kind) = container.downcast_ref::<Kind>() {
+        if let Some(kind) = container.downcast_ref::<FactsOfKind>() {
             return kind.has(value, self.scope.forgets()).map_err(of_cel);
         }
         if let Some(list) = container.downcast_ref::<CelList<'_>>() {
@@ -567,7 +567,7 @@ impl<'s> Run<'s, '_> {
     fn same_entries(self, a: &dyn Val, b: &dyn Val) -> Result<bool, Failure> {
         let forgets = self.scope.forgets();
         let uncertain_kind =
-            |map: &dyn Val| map.downcast_ref::<Kind>().is_some_and(|kind| kind.is_uncertain(forgets));
+            |map: &dyn Val| map.downcast_ref::<FactsOfKind>().is_some_and(|kind| kind.is_uncertain(forgets));
         if uncertain_kind(a) || uncertain_kind(b) {
             return Err(uncertain());
         }

@@ -11,7 +11,7 @@ use cel::{DeclarationError, Env, ExecutionError, extensions};
 use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime};
 
 use crate::expression::Failure;
-use crate::session::Kind;
+use crate::session::FactsOfKind;
 
 /// Names that an expression may call. What is not here does not compile, so that a typing error is found at the door.
 pub(crate) const CALLABLE: &[&str] = &[
@@ -198,7 +198,7 @@ fn copy(value: &dyn Val) -> usize {
         list.iter().map(|item| copy(item.as_ref())).sum()
     } else if let Some(optional) = value.downcast_ref::<CelOptional<'_>>() {
         optional.option().map_or(0, copy)
-    } else if let Some(kind) = value.downcast_ref::<Kind>() {
+    } else if let Some(kind) = value.downcast_ref::<FactsOfKind>() {
         kind.len()
     } else {
         0

@@ -26,7 +26,7 @@ pub struct Json(Box<dyn Val>);
 
 /// A payload that cannot be read. Says nothing of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotJson {
+pub enum PayloadError {
     /// Not JSON in UTF-8.
     #[error("expected JSON in UTF-8, found something else at line {line}, column {column}")]
     Syntax {
@@ -40,12 +40,12 @@ pub enum NotJson {
     TooLarge,
     /// It is one value that cannot be read.
     #[error("expected a value that can be read, found {0}")]
-    Unread(Unread),
+    UnreadableValue(UnreadableValue),
 }
 
 /// A value within a payload that parsers read differently, or that no type holds. Reading it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
+pub enum UnreadableValue {
     /// `NaN`: no limit is above or below it.
     #[error("NaN, which is no number")]
     NotANumber,
@@ -74,27 +74,31 @@ impl Json {
     ///
     /// # Errors
     /// Nothing of it can be read.
-    pub fn parse(bytes: &[u8]) -> Result<Self, NotJson> {
-        read::read(bytes)?.map(Self).map_err(NotJson::Unread)
+    pub fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
+        read::read(bytes)?.map(Self).map_err(PayloadError::UnreadableValue)
     }
 
     /// Parses the arguments of a call.
     ///
     /// # Errors
     /// Nothing of them can be read, or they are not there.
-    pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, NotJson> {
+    pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, PayloadError> {
         let json = Self::parse(bytes)?;
         let is_null = json.0.downcast_ref::<CelNull>().is_some();
-        if is_null { Err(NotJson::Unread(Unread::Null)) } else { Ok(json) }
+        if is_null { Err(PayloadError::UnreadableValue(UnreadableValue::Null)) } else { Ok(json) }
     }
 
     /// Parses the result of a call. JSON within a text cannot be read: some tools encode twice, and a reader may decode twice.
     ///
     /// # Errors
     /// Nothing of it can be read.
-    pub(crate) fn result(bytes: &[u8]) -> Result<Self, NotJson> {
+    pub(crate) fn result(bytes: &[u8]) -> Result<Self, PayloadError> {
         let json = Self::parse(bytes)?;
-        if is_encoded(json.as_val()) { Err(NotJson::Unread(Unread::Encoded)) } else { Ok(json) }
+        if is_encoded(json.as_val()) {
+            Err(PayloadError::UnreadableValue(UnreadableValue::Encoded))
+        } else {
+            Ok(json)
+        }
     }
 
     /// The value, for an expression.
@@ -106,11 +110,11 @@ impl Json {
 /// Returns an element of a list as a result of its own, unless it is a value that states nothing: a text, a number, `true`, `null`.
 pub(crate) fn element_as_result<'a>(
     element: &'a (dyn Val + 'static),
-) -> Option<Result<&'a (dyn Val + 'static), NotJson>> {
+) -> Option<Result<&'a (dyn Val + 'static), PayloadError>> {
     if is_of_payload(element) {
         Some(Ok(element))
     } else {
-        is_encoded(element).then_some(Err(NotJson::Unread(Unread::Encoded)))
+        is_encoded(element).then_some(Err(PayloadError::UnreadableValue(UnreadableValue::Encoded)))
     }
 }
 
@@ -133,7 +137,7 @@ pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
 }
 
 /// A value of an object.
-type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, Unread>);
+type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, UnreadableValue>);
 
 /// A map with string keys, in their order, shared. Of CEL type `map`.
 #[derive(Clone, Debug)]
@@ -166,7 +170,7 @@ impl<'a> Object<'a> {
 
     /// Creates an object. The value of a repeated key cannot be read.
     pub(crate) fn read(
-        entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, Unread>)>,
+        entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, UnreadableValue>)>,
         origin: Origin,
     ) -> Self {
         let mut entries: Vec<Entry<'a>> =
@@ -175,7 +179,7 @@ impl<'a> Object<'a> {
         entries.dedup_by(|later, earlier| {
             let same = later.0.inner() == earlier.0.inner();
             if same {
-                earlier.1 = Err(Unread::Repeated);
+                earlier.1 = Err(UnreadableValue::Repeated);
             }
             same
         });
@@ -209,7 +213,7 @@ pub(crate) fn error(message: impl ToString) -> ExecutionError {
 /// The name of no function: errors of our own.
 pub(crate) const OWN: &str = "@";
 
-fn unread(why: Unread) -> ExecutionError {
+fn unread(why: UnreadableValue) -> ExecutionError {
     error(format!("expected a value that can be read, found {why}"))
 }
 

@@ -6,14 +6,14 @@
 //!      tools.yaml ─┴─ Tools::derive ◄────┘  the state before the event
 //!                          │
 //!                          ▼
-//!                        Known: derived values, facts referred to, errors
+//!                        CallContext: derived values, facts referred to, errors
 //! ```
 //!
 //! - [`Session`]: what one session of one tenant knows; [`Change`]: which of its entries an event changed
 //! - [`AgentTable`]: the registered agents, folded from their topic
 //! - [`Tools`]: a bundle's `tools.yaml`, compiled: which results state facts, which facts a call refers to, which values
 //!   are derived from them
-//! - [`Known`]: the outcome for one call, with every [`Finding`] on the way
+//! - [`CallContext`]: the outcome for one call, with every [`Finding`] on the way
 //! - [`json`]: payloads as CEL values; [`expression`]: CEL, compiled, checked and bounded; `evaluate`: what it comes to;
 //!   `number`: how numbers compare
 
@@ -28,7 +28,7 @@ mod scope;
 pub mod session;
 pub mod tools;
 
-pub use agents::{Agent, AgentState, AgentTable};
-pub use known::{Known, Referred, Scalar};
-pub use session::{Change, Look, Session};
-pub use tools::{Effect, Finding, Tools, ToolsDraft, ValueType};
+pub use agents::{Agent, AgentTable};
+pub use known::{CallContext, FactRef, Scalar};
+pub use session::{Change, InvalidEntry, SequenceCheck, Session};
+pub use tools::{Finding, Tools, ToolsDraft, ValueType};

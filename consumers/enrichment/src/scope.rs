@@ -14,8 +14,10 @@ use chrono::DateTime;
 
 use crate::expression::Failure;
 use crate::functions::{Budget, in_range};
-use crate::json::{self, Json, Keys, NotJson, OWN_MAP, Object, Origin, Unread, no_such_key, text_key};
-use crate::session::{Facts, Kind, Session};
+use crate::json::{
+    self, Json, Keys, OWN_MAP, Object, Origin, PayloadError, UnreadableValue, no_such_key, text_key,
+};
+use crate::session::{Facts, FactsOfKind, Session};
 
 /// The members of `session`.
 pub(crate) const SESSION_MEMBERS: &[&str] = &["events", "started_at", "tool_calls"];
@@ -38,16 +40,16 @@ pub(crate) struct Scope<'a> {
 }
 
 /// A result, or why it cannot be read.
-pub(crate) type ResultValue<'a> = Result<&'a (dyn Val + 'static), NotJson>;
+pub(crate) type ResultValue<'a> = Result<&'a (dyn Val + 'static), PayloadError>;
 
 /// The arguments of a call.
 pub(crate) enum Input<'a> {
     /// Of no call that is known.
     Absent,
     /// Of a call that is kept.
-    Kept(&'a [u8], OnceLock<Result<Json, NotJson>>),
+    Kept(&'a [u8], OnceLock<Result<Json, PayloadError>>),
     /// Read already.
-    Read(Result<Json, NotJson>),
+    Read(Result<Json, PayloadError>),
 }
 
 impl<'a> Input<'a> {
@@ -155,9 +157,9 @@ fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
 }
 
 /// A producer's clock is unchecked: a time outside of CEL's years cannot be read.
-fn timestamp<'a>(time: Micros) -> Result<Box<dyn Val + 'a>, Unread> {
+fn timestamp<'a>(time: Micros) -> Result<Box<dyn Val + 'a>, UnreadableValue> {
     let time = DateTime::from_timestamp_micros(time.0).and_then(|time| in_range(time.fixed_offset()));
-    Ok(Box::new(CelTimestamp::from(time.ok_or(Unread::Time)?)))
+    Ok(Box::new(CelTimestamp::from(time.ok_or(UnreadableValue::Time)?)))
 }
 
 /// `facts`: by kind.
@@ -167,7 +169,7 @@ struct KnownFacts<'a> {
     kinds: &'a BTreeSet<String>,
 }
 
-static NOTHING: Kind = Kind::empty();
+static NOTHING: FactsOfKind = FactsOfKind::empty();
 
 impl Val for KnownFacts<'_> {
     fn get_type(&self) -> &Type {
@@ -214,7 +216,7 @@ impl Indexer for KnownFacts<'_> {
     }
 }
 
-impl Val for Kind {
+impl Val for FactsOfKind {
     fn get_type(&self) -> &Type {
         &OWN_MAP
     }
@@ -253,9 +255,9 @@ impl Val for Kind {
     }
 }
 
-impl StaticVal for Kind {}
+impl StaticVal for FactsOfKind {}
 
-impl Indexer for Kind {
+impl Indexer for FactsOfKind {
     fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
@@ -271,7 +273,7 @@ impl Indexer for Kind {
     }
 }
 
-impl Iterable for Kind {
+impl Iterable for FactsOfKind {
     fn iter<'b, 'v>(&'b self) -> Box<dyn CelIterator<'b, 'v> + 'b>
     where
         Self: 'v,
@@ -280,13 +282,13 @@ impl Iterable for Kind {
     }
 }
 
-impl Sizer for Kind {
+impl Sizer for FactsOfKind {
     fn size(&self) -> CelInt {
         CelInt::from(i64::try_from(self.len()).unwrap_or(i64::MAX))
     }
 }
 
-impl Kind {
+impl FactsOfKind {
     /// A fact. `forgets`: the session may have dropped some, so that one that is not there is not unknown.
     pub(crate) fn find(&self, key: &dyn Val, forgets: bool) -> Result<&(dyn Val + 'static), ExecutionError> {
         let key = text_key(key)?;

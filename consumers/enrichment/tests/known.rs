@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agentgov_enrichment::{Known, Scalar, Session, Tools};
+use agentgov_enrichment::{CallContext, Scalar, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::{ErrorCode, Origin};
@@ -36,13 +36,13 @@ fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResul
 fn apply(session: &mut Session, event: &ActionEvent<'_>, tools: &Tools) {
     let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
-    let look = session.look(event);
-    let applied = session.apply(event, &look, &origin, Some(tools), &limits);
+    let check = session.check_sequence(event);
+    let applied = session.apply(event, &check, &origin, Some(tools), &limits);
     assert_eq!(applied.findings, []);
 }
 
 /// One derived value of each type, of a session that has been told of an order.
-fn derive(value_type: &str, cel: &str, arguments: &str) -> Known {
+fn derive(value_type: &str, cel: &str, arguments: &str) -> CallContext {
     let quoted = serde_json::to_string(cel).unwrap();
     let yaml = format!(
         "default:\n  effect: read\n  states:\n    - {{ fact: order, key: result.id }}\n  derived:\n    v: {{ type: '{value_type}', value: {quoted} }}\n"
@@ -138,7 +138,7 @@ fn what_is_not_known_is_absent_and_no_error() {
         "facts.order['A1'].lines.exists(l, l.colour == 'red')",
         "input.a.b.c == 1",
     ] {
-        assert_eq!(derive("Bool", cel, r#"{"a":{}}"#), Known::default(), "{cel}");
+        assert_eq!(derive("Bool", cel, r#"{"a":{}}"#), CallContext::default(), "{cel}");
     }
     // But what is decided without it is known.
     let known = derive("Bool", "facts.order['A1'].lines.exists(l, l.n == 100 || l.colour == 'red')", "{}");
@@ -320,8 +320,8 @@ tools:
                 event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)),
             ] {
                 let origin = Origin { topic: "t", partition: 0, offset, logged_at: Millis(0) };
-                let look = session.look(&event);
-                session.apply(&event, &look, &origin, Some(&tools), &limits);
+                let check = session.check_sequence(&event);
+                session.apply(&event, &check, &origin, Some(&tools), &limits);
                 offset += 1;
             }
         }
@@ -539,7 +539,7 @@ tools:
     let problems = draft.tools.unwrap_err();
     let lines: Vec<u64> = problems.iter().map(|p| p.line).collect();
     assert_eq!(lines, [4, 5], "{problems:#?}");
-    assert!(draft.names.contains("get") && !draft.declared_whole);
+    assert!(draft.names.contains("get") && !draft.declarations_complete);
 }
 
 #[test]

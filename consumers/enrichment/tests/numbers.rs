@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agentgov_enrichment::{Change, Session};
+use agentgov_enrichment::{Change, InvalidEntry, Session};
 use agentgov_schemas::event::{
     ActionEvent, Actor, Agent, Message, Payload, Source, ToolCall, ToolResult, Trace,
 };
@@ -58,12 +58,12 @@ fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
 fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<RecordFinding>, Vec<Change>)> {
     let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
-    let look = session.look(event);
-    if look.repeat_below.is_some() {
+    let check = session.check_sequence(event);
+    if check.highest_if_repeat.is_some() {
         return None;
     }
-    let changes = session.apply(event, &look, &origin, None, &limits).changes;
-    Some((look.findings, changes))
+    let changes = session.apply(event, &check, &origin, None, &limits).changes;
+    Some((check.findings, changes))
 }
 
 fn findings(session: &mut Session, event: &ActionEvent<'_>) -> Option<Vec<RecordFinding>> {
@@ -135,7 +135,7 @@ fn what_a_rerun_claims_anew_does_not() {
     ] {
         assert_eq!(findings(&mut session, &again), None);
     }
-    assert_eq!(session.look(&first).repeat_below, Some(7));
+    assert_eq!(session.check_sequence(&first).highest_if_repeat, Some(7));
     assert_eq!(session.events(), 1);
 }
 
@@ -223,8 +223,8 @@ fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() 
     assert_eq!(findings(&mut session, &bare("old", 100)), Some(vec![limit]));
     let mut restored = Session::new();
     restored.restore_header(&session.header()).unwrap();
-    for change in session.all_gone() {
-        if let Change::NumbersGone { source, block } = change {
+    for change in session.tombstones() {
+        if let Change::NumbersRemoved { source, block } = change {
             restored.restore_numbers(&session.numbers(&source, block).unwrap()).unwrap();
         }
     }
@@ -245,7 +245,7 @@ fn numbers_that_are_not_ours_are_refused() {
         [(-1, &numbers[..]), (4096, &numbers), (0, &numbers[1..]), (0, &numbers[24..]), (0, b"")]
     {
         let numbers = agentgov_schemas::state::Numbers { source: "p", block, numbers };
-        assert!(session.restore_numbers(&numbers).unwrap_err().contains("expected 16 numbers"));
+        assert!(session.restore_numbers(&numbers).is_err());
     }
     assert!(session.header().sources.is_empty());
 }
@@ -305,8 +305,8 @@ proptest! {
                 }
                 restored.restore_header(&session.header()).unwrap();
                 prop_assert_eq!(restored.header(), session.header());
-                let gone = restored.all_gone();
-                prop_assert_eq!(&gone, &session.all_gone());
+                let gone = restored.tombstones();
+                prop_assert_eq!(&gone, &session.tombstones());
                 prop_assert_eq!(gone.len(), changelog.len(), "each entry is buried");
                 session = restored;
             }
@@ -327,9 +327,9 @@ fn header_or_tombstone_that_cannot_be_ours_is_refused() {
     ] {
         let header = SessionHeader { sources: vec![wrong], ..Session::new().header() };
         let error = Session::new().restore_header(&header).unwrap_err();
-        assert!(error.contains("found"), "{error}");
+        assert!(matches!(error, InvalidEntry::Source { .. }), "{error}");
     }
-    assert!(Session::new().restore_numbers_gone("p", -1).is_err());
-    assert!(Session::new().restore_numbers_gone("p", 4096).is_err());
-    assert!(Session::new().restore_numbers_gone("p", 4095).is_ok());
+    assert!(Session::new().restore_numbers_tombstone("p", -1).is_err());
+    assert!(Session::new().restore_numbers_tombstone("p", 4096).is_err());
+    assert!(Session::new().restore_numbers_tombstone("p", 4095).is_ok());
 }

@@ -69,8 +69,8 @@ impl Fed {
         };
         let origin = Origin { topic: "t", partition: 0, offset: self.offset, logged_at: Millis(self.offset) };
         self.offset += 1;
-        let look = self.session.look(&event);
-        self.session.apply(&event, &look, &origin, Some(&self.tools), &self.limits).changes
+        let check = self.session.check_sequence(&event);
+        self.session.apply(&event, &check, &origin, Some(&self.tools), &self.limits).changes
     }
 
     fn call(&mut self, tool: &str, call_id: &str, arguments: &str) -> Vec<Change> {
@@ -184,14 +184,14 @@ fn beyond_the_limits_nothing_more_is_kept_and_nothing_outdated_stays() {
 
     let mut fed = Fed::new(limits(100, 40));
     fed.result("", r#"{"id":"A1"}"#);
-    let gone = Change::FactGone { kind: "order".to_owned(), key: "A1".to_owned() };
+    let gone = Change::FactRemoved { kind: "order".to_owned(), key: "A1".to_owned() };
     assert_eq!(
         fed.result("", r#"{"id":"A1","text":"much longer than there is room for"}"#),
         [gone, Change::Header]
     );
     assert_eq!((fed.session.header().facts, fed.session.header().bytes), (0, 0));
     fed.call("a", "1", "{}");
-    let gone = Change::CallGone { call_id: "1".to_owned() };
+    let gone = Change::CallRemoved { call_id: "1".to_owned() };
     let long = r#"{"text":"much longer than there is room for"}"#;
     assert_eq!(fed.call("a", "1", long), [gone, Change::Header], "a result is no answer to an older call");
 }
@@ -202,8 +202,8 @@ fn the_end_drops_what_was_known_but_not_what_was_seen() {
     fed.call("a", "1", "{}");
     fed.result("1", r#"{"id":"A1"}"#);
     let changes = fed.event(catalogue::SESSION_ENDED, None, None);
-    let fact_gone = Change::FactGone { kind: "order".to_owned(), key: "A1".to_owned() };
-    assert_eq!(changes, [fact_gone, Change::CallGone { call_id: "1".to_owned() }, Change::Header]);
+    let fact_gone = Change::FactRemoved { kind: "order".to_owned(), key: "A1".to_owned() };
+    assert_eq!(changes, [fact_gone, Change::CallRemoved { call_id: "1".to_owned() }, Change::Header]);
     let header = fed.session.header();
     assert!(header.ended);
     assert_eq!((header.facts, header.bytes, header.events, header.sources[0].sequence), (0, 0, 3, 2));
@@ -263,18 +263,18 @@ proptest! {
                     Change::Header => restored.restore_header(&fed.session.header()).unwrap(),
                     Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()),
                     Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
-                    Change::FactGone { kind, key } => restored.restore_fact_gone(kind, key),
-                    Change::CallGone { call_id } => restored.restore_call_gone(call_id),
+                    Change::FactRemoved { kind, key } => restored.restore_fact_tombstone(kind, key),
+                    Change::CallRemoved { call_id } => restored.restore_call_tombstone(call_id),
                     Change::Numbers { source, block } => {
                         restored.restore_numbers(&fed.session.numbers(source, *block).unwrap()).unwrap();
                     }
-                    Change::NumbersGone { source, block } => {
-                        restored.restore_numbers_gone(source, *block).unwrap();
+                    Change::NumbersRemoved { source, block } => {
+                        restored.restore_numbers_tombstone(source, *block).unwrap();
                     }
                 }
             }
             prop_assert_eq!(restored.header(), fed.session.header());
-            prop_assert_eq!(restored.all_gone(), fed.session.all_gone());
+            prop_assert_eq!(restored.tombstones(), fed.session.tombstones());
             let header = fed.session.header();
             prop_assert!(u32::try_from(header.facts).unwrap() <= max_facts);
             prop_assert!(u64::try_from(header.bytes).unwrap() <= max_bytes);

@@ -1,7 +1,7 @@
 //! The step, its changelog and its tables.
 
-use agentgov_enrichment::{AgentTable, Change, Session};
-use agentgov_policy::{BundleTable, Folded, InternalError, Kernel, RequestCache};
+use agentgov_enrichment::{AgentTable, Change, InvalidEntry, Session};
+use agentgov_policy::{BundleTable, FoldOutcome, InternalError, Kernel, RequestCache};
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::ID_BYTES;
@@ -90,7 +90,7 @@ impl Processor for Evaluator {
         };
         let session = &mut stepped.kept.session;
         if let Some(header) = &state.header {
-            session.restore_header(header).map_err(RestoreError)?;
+            session.restore_header(header).map_err(invalid_entry)?;
         }
         if let Some(fact) = &state.fact {
             session.restore_fact(fact);
@@ -99,7 +99,7 @@ impl Processor for Evaluator {
             session.restore_call(call);
         }
         if let Some(numbers) = &state.numbers {
-            session.restore_numbers(numbers).map_err(RestoreError)?;
+            session.restore_numbers(numbers).map_err(invalid_entry)?;
         }
         Ok(None)
     }
@@ -174,11 +174,11 @@ impl Processor for Evaluator {
         }
         match value.and_then(|value| value.decode::<Bundle<'_>>()) {
             Ok(bundle) if self.is_starting => {
-                self.bundles.keep(&bundle, record.offset, record.logged_at);
+                self.bundles.defer(&bundle, record.offset, record.logged_at);
             }
             Ok(bundle) => {
                 let folded = self.bundles.fold(&bundle, record.offset, record.logged_at);
-                if let Folded::Refused(refused) = folded {
+                if let FoldOutcome::Refused(refused) = folded {
                     self.refusals.add(&refused);
                 }
             }
@@ -191,14 +191,14 @@ impl Processor for Evaluator {
 
     fn tables_loaded(&mut self) {
         self.is_starting = false;
-        let settled = self.bundles.settle();
+        let settled = self.bundles.compile_deferred();
         tracing::info!(pushed = settled.pushed, compiled = settled.compiled, "bundles");
         settled.refused.iter().for_each(|refused| self.refusals.add(refused));
     }
 
     /// Not ready while the last bundle of an environment does not load.
     fn readiness(&self, report: &mut dyn FnMut(NotReadyReason, Option<String>)) {
-        let refused = self.bundles.refused().values().next();
+        let refused = self.bundles.refused_by_environment().values().next();
         let why = refused.map(|refused| {
             format!(
                 "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
@@ -346,17 +346,17 @@ fn forget(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
         }
         Entry::Fact { kind, key } => {
             if let Some(session) = sessions.get_mut(tenant_id, session_id) {
-                session.restore_fact_gone(kind, key);
+                session.restore_fact_tombstone(kind, key);
             }
         }
         Entry::Call { call_id } => {
             if let Some(session) = sessions.get_mut(tenant_id, session_id) {
-                session.restore_call_gone(call_id);
+                session.restore_call_tombstone(call_id);
             }
         }
         Entry::Numbers { source, block } => {
             if let Some(session) = sessions.get_mut(tenant_id, session_id) {
-                session.restore_numbers_gone(source, *block).map_err(RestoreError)?;
+                session.restore_numbers_tombstone(source, *block).map_err(invalid_entry)?;
             }
         }
     }
@@ -365,7 +365,7 @@ fn forget(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
 
 /// Tombstones for all that the changelog holds of a session.
 fn bury(tenant_id: &str, session_id: &str, session: &Session, out: &mut Outputs) -> Result<(), OutputError> {
-    for gone in session.all_gone().iter().chain([&Change::Header]) {
+    for gone in session.tombstones().iter().chain([&Change::Header]) {
         out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, gone)?, None)?;
     }
     Ok(())
@@ -398,7 +398,7 @@ fn write(
             entry.numbers = session.numbers(source, *block);
             entry.numbers.is_some()
         }
-        Change::FactGone { .. } | Change::CallGone { .. } | Change::NumbersGone { .. } => {
+        Change::FactRemoved { .. } | Change::CallRemoved { .. } | Change::NumbersRemoved { .. } => {
             return out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, change)?, None);
         }
     };
@@ -420,7 +420,7 @@ fn most_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
     let ids = 7 * (event.tenant_id.len() + event.session_id.len());
     let arguments = event.tool.as_ref().map_or(0, |tool| tool.arguments.data.len());
     let content = event.result.as_ref().map_or(0, |result| result.content.data.len());
-    ids + session.most_header_bytes() + arguments.max(content) + MOST_NAMES
+    ids + session.max_header_bytes() + arguments.max(content) + MOST_NAMES
 }
 
 /// A source, a call, a tool or a fact with its kind, each as key and in the value.
@@ -472,6 +472,10 @@ impl From<OutputError> for FailedStep {
     fn from(error: OutputError) -> Self {
         Self { reject: Reject::of_output(&error), is_unchanged: false }
     }
+}
+
+fn invalid_entry(error: InvalidEntry) -> RestoreError {
+    RestoreError(error.to_string())
 }
 
 fn lost(tenant_id: &str, session_id: &str) -> String {

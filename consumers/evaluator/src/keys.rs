@@ -31,13 +31,13 @@ pub const PROGRESS: &[u8] = br#"["progress"]"#;
 pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_json::Result<Vec<u8>> {
     match change {
         Change::Header => serde_json::to_vec(&[tenant_id, session_id, "header"]),
-        Change::Fact { kind, key } | Change::FactGone { kind, key } => {
+        Change::Fact { kind, key } | Change::FactRemoved { kind, key } => {
             serde_json::to_vec(&[tenant_id, session_id, "fact", kind, key])
         }
-        Change::Call { call_id } | Change::CallGone { call_id } => {
+        Change::Call { call_id } | Change::CallRemoved { call_id } => {
             serde_json::to_vec(&[tenant_id, session_id, "call", call_id])
         }
-        Change::Numbers { source, block } | Change::NumbersGone { source, block } => {
+        Change::Numbers { source, block } | Change::NumbersRemoved { source, block } => {
             serde_json::to_vec(&[tenant_id, session_id, "numbers", source, &block.to_string()])
         }
     }

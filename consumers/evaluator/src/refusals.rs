@@ -1,6 +1,6 @@
 //! Bundles that did not load, as alerts: someone pushed rules that do not hold.
 
-use agentgov_policy::Refused;
+use agentgov_policy::RefusedBundle;
 use agentgov_processor::{OutputError, Outputs, TableRecord};
 use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
@@ -35,7 +35,7 @@ impl Refusals {
     }
 
     /// Remembers a bundle that does not load.
-    pub fn add(&mut self, refused: &Refused) {
+    pub fn add(&mut self, refused: &RefusedBundle) {
         let problem = refused.first_problem();
         let more = refused.problems.len().saturating_sub(1);
         self.insert(Refusal {

@@ -19,7 +19,7 @@ use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRec
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
-use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
@@ -74,7 +74,7 @@ impl Bench {
             name: "a",
             owner: "o",
             roles: vec!["airline-agent"],
-            state: "active",
+            state: AgentState::Active.into(),
             description: "",
             pushed_by: "",
         };

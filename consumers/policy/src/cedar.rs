@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
 use std::sync::{LazyLock, OnceLock};
 
-use agentgov_enrichment::{Agent, Effect, Known, Scalar, Session};
+use agentgov_enrichment::{Agent, CallContext, Scalar, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::ToolEffect;
 use cedar_policy::pst::{Clause, Expr, Var};
 use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
@@ -40,7 +41,7 @@ pub(crate) fn tool_uid(name: &str) -> EntityUid {
 }
 
 /// `Effect::"write"`.
-pub(crate) fn effect_uid(effect: Effect) -> EntityUid {
+pub(crate) fn effect_uid(effect: ToolEffect) -> EntityUid {
     uid(&EFFECT, effect.as_str())
 }
 
@@ -171,7 +172,7 @@ impl RequestTemplate {
     /// If Cedar does not take a value. None is known that it would not.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
-        effect: Effect,
+        effect: ToolEffect,
         agent: Option<&Agent>,
     ) -> Result<Self, InternalError> {
         let action = Act::of(event).uid();
@@ -229,7 +230,7 @@ impl<'s> AuthorizationRequest<'s> {
         event: &ActionEvent<'_>,
         template: &'s RequestTemplate,
         session: &Session,
-        known: &Known,
+        known: &CallContext,
         required: &RequiredAttributes,
     ) -> Result<Self, InternalError> {
         let pairs = context(event, session, known, required)?;
@@ -272,7 +273,7 @@ fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, I
 fn context(
     event: &ActionEvent<'_>,
     session: &Session,
-    known: &Known,
+    known: &CallContext,
     required: &RequiredAttributes,
 ) -> Result<Vec<(String, RestrictedExpression)>, InternalError> {
     type Attribute = Result<Option<RestrictedExpression>, InternalError>;

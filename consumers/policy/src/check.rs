@@ -3,7 +3,8 @@
 //! [`Bundle::compile`] finds what keeps a bundle from judging. Stages never read the tests, and no registry of agents is at hand here:
 //! so the mistakes of tests are added, and a strange name is a warning.
 
-use agentgov_enrichment::Effect;
+use agentgov_schemas::Vocabulary as _;
+use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::{self, Problem};
 
 use crate::bundle::Bundle;
@@ -16,7 +17,7 @@ use crate::testing::TestCheck;
 
 /// The outcome of [`check`].
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckReport {
     /// The bundle, if it compiles.
     pub bundle: Option<Bundle>,
     /// Every mistake, each with file and line.
@@ -26,7 +27,7 @@ pub struct Checked {
 }
 
 /// Checks all files of a bundle, its tests as well.
-pub fn check(files: &BundleFiles) -> Checked {
+pub fn check(files: &BundleFiles) -> CheckReport {
     let sources = Sources::read(files);
     let draft = Draft::read(files, &sources);
     let mut mentions = Mentions::default();
@@ -53,7 +54,7 @@ pub fn check(files: &BundleFiles) -> Checked {
         found.sort();
         found.dedup();
     }
-    Checked { bundle, problems, warnings }
+    CheckReport { bundle, problems, warnings }
 }
 
 /// Where a policy mentions an entity: the text of its first mention, or the policy's.
@@ -74,13 +75,13 @@ fn mention(parsed: &Parsed<'_>, mentions: &mut Mentions) {
 
 /// Effects are the same for all bundles: another one is of no tool, so a condition with it never holds.
 fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
-    let words = Effect::ALL.map(Effect::as_str);
+    let words = ToolEffect::names();
     let literals = parsed.cedar.entity_literals();
     let effects = literals.iter().filter(|uid| uid.type_name().to_string() == "Effect");
     let unknown = effects.filter(|uid| !words.contains(&uid.id().unescaped()));
     unknown
         .map(|uid| {
-            let near = hint(uid.id().unescaped(), words.into_iter());
+            let near = hint(uid.id().unescaped(), words.iter().copied());
             let message = format!("no tool has the effect {uid}: expected {}{near}", yaml::one_of(&words));
             place(parsed, &uid.to_string(), message)
         })
@@ -90,7 +91,7 @@ fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
 /// Cedar reports an attribute that is read and not declared, but not `context has …` of one, which is never true.
 fn unknown_attributes(draft: &Draft<'_>, parsed: &Parsed<'_>) -> Vec<Problem> {
     let RequiredAttributes::Only(names) = context_attributes(&parsed.cedar) else { return Vec::new() };
-    if !draft.tools.declared_whole {
+    if !draft.tools.declarations_complete {
         return Vec::new();
     }
     let reported =

@@ -106,7 +106,7 @@ impl<'f> Draft<'f> {
     fn check_schema_file(&mut self, files: &BundleFiles) {
         let Some(written) = read(files, SCHEMA_FILE, &mut self.problems) else { return };
         let generated = schema::generate(&self.tools.types);
-        if self.tools.declared_whole && written != generated {
+        if self.tools.declarations_complete && written != generated {
             let same = written.lines().zip(generated.lines()).take_while(|(a, b)| a == b).count();
             self.problems.push(Problem {
                 line: same as u64 + 1,
@@ -127,7 +127,8 @@ impl<'f> Draft<'f> {
                 return self.problems.push(problem(SCHEMA_FILE, message));
             }
         };
-        let decided = self.policies.iter().filter(|p| self.tools.declared_whole || self.is_known(&p.cedar));
+        let decided =
+            self.policies.iter().filter(|p| self.tools.declarations_complete || self.is_known(&p.cedar));
         let set = match PolicySet::from_policies(decided.map(|p| p.cedar.clone())) {
             Ok(set) => set,
             Err(e) => return self.problems.push(problem("*.cedar", e.to_string())),

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agentgov_enrichment::{Effect, Tools};
+use agentgov_enrichment::Tools;
+use agentgov_schemas::Vocabulary as _;
+use agentgov_schemas::governance::ToolEffect;
 use cedar_policy::pst::{self, Clause, Template};
 use cedar_policy::{
     ActionConstraint, Effect as PolicyEffect, EntityUid, Policy, PolicySet, PrincipalConstraint,
@@ -230,7 +232,7 @@ pub(crate) fn static_template(policy: &Policy) -> Option<Template> {
 enum Resources {
     All,
     Tool(String),
-    Effect(Effect),
+    Effect(ToolEffect),
     None,
 }
 
@@ -240,7 +242,11 @@ impl Resources {
             (*uid.type_name() == *cedar::TOOL).then(|| Self::Tool(uid.id().unescaped().to_owned()))
         };
         let effect = |uid: &EntityUid| {
-            Effect::ALL.into_iter().find(|effect| *uid == cedar::effect_uid(*effect)).map(Self::Effect)
+            ToolEffect::ALL
+                .iter()
+                .copied()
+                .find(|effect| *uid == cedar::effect_uid(*effect))
+                .map(Self::Effect)
         };
         // A tool is in itself and in its effect, and in nothing else.
         let within = |uid: &EntityUid| tool(uid).or_else(|| effect(uid));
@@ -268,7 +274,7 @@ struct Exception {
     /// None: the policy cannot apply to the tool.
     residual: Option<usize>,
     /// Only if this is the tool's effect.
-    effect: Option<Effect>,
+    effect: Option<ToolEffect>,
 }
 
 /// The policies whose scope matches an action, by the tools that it matches.
@@ -312,7 +318,7 @@ impl<'p> ByResource<'p> {
     }
 
     /// In the order of their positions. `tool` is `None` for those that no policy and no entry of tools.yaml names.
-    fn chosen(&self, tool: Option<&str>, effect: Effect) -> Vec<CandidateRef> {
+    fn chosen(&self, tool: Option<&str>, effect: ToolEffect) -> Vec<CandidateRef> {
         let of_effect = self.effects.get(effect.as_str()).into_iter().flatten();
         let mut chosen: BTreeMap<usize, usize> =
             self.all.iter().chain(of_effect).map(|chosen| (chosen.position, chosen.residual)).collect();
@@ -345,8 +351,9 @@ fn action_matches(constraint: &ActionConstraint, act: Act) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_enrichment::{Agent, AgentState, Known, Scalar, Session};
+    use agentgov_enrichment::{Agent, CallContext, Scalar, Session};
     use agentgov_schemas::event::{ActionEvent, Agent as EventAgent, Payload, Source, ToolCall};
+    use agentgov_schemas::governance::AgentState;
     use agentgov_schemas::{Digest, SessionKey};
     use cedar_policy::{Authorizer, Decision, PolicyId};
     use proptest::prelude::*;
@@ -550,7 +557,7 @@ tools:
             };
             let agent = Agent { owner: "us".into(), roles: vec![role.into()], state: AgentState::Active };
             let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-            let known = Known { derived, ..Known::default() };
+            let known = CallContext { derived, ..CallContext::default() };
             let agent = registered.then_some(&agent);
             let scene = RequestTemplate::new(&event, tools.effect(tool), agent).unwrap();
             let session = Session::new();
@@ -590,7 +597,7 @@ tools:
             let mut derived = known.derived.clone();
             derived.remove("n");
             derived.extend(other.map(|value| ("n".to_owned(), value)));
-            let known = Known { derived, ..Known::default() };
+            let known = CallContext { derived, ..CallContext::default() };
             let question = AuthorizationRequest::new(&event, &scene, &session, &known, &RequiredAttributes::All).unwrap();
             let names = BTreeSet::from(["n".to_owned()]);
             let differ = |of_one: &AuthorizationOutcome, of_other: &AuthorizationOutcome| -> BTreeSet<String> {

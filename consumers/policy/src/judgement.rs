@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentgov_enrichment::{Agent, Finding, Known, Session};
+use agentgov_enrichment::{Agent, CallContext, Finding, Session};
 use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::internal::InternalError;
-use crate::policy::{Kind, Policy};
+use crate::policy::{Policy, PolicyKind};
 
 /// What the policies say of one action. [`Judgement::verdict`] gives the record.
 #[derive(Clone, Debug)]
@@ -105,13 +105,13 @@ fn beginning(text: &str) -> &str {
 
 fn violation(policy: &Policy) -> Option<Violation<'_>> {
     match policy.kind {
-        Kind::Rule { severity, mode, effect, .. } => Some(Violation {
+        PolicyKind::Rule { severity, mode, effect, .. } => Some(Violation {
             policy: &policy.id,
             severity: severity.into(),
             mode: mode.into(),
             effect: effect.into(),
         }),
-        Kind::Grant => None,
+        PolicyKind::Grant => None,
     }
 }
 
@@ -124,7 +124,7 @@ struct KnownRecord<'k> {
     /// There only if something did.
     #[serde(skip_serializing_if = "std::collections::BTreeSet::is_empty")]
     erred: &'k std::collections::BTreeSet<String>,
-    facts: &'k [agentgov_enrichment::Referred],
+    facts: &'k [agentgov_enrichment::FactRef],
     session: KnownSession,
 }
 
@@ -146,7 +146,7 @@ struct KnownSession {
 /// The canonical JSON of what was known.
 pub(crate) fn known_json(
     agent: Option<&Agent>,
-    known: &Known,
+    known: &CallContext,
     session: &Session,
 ) -> Result<String, InternalError> {
     let record = KnownRecord {

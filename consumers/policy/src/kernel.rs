@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agentgov_enrichment::{Agent, AgentState, AgentTable, Change, Finding, Known, Session};
+use agentgov_enrichment::{Agent, AgentTable, CallContext, Change, Finding, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::AgentState;
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::{Decision, ErrorCode, Mode, Origin, Reason, RecordFinding, RuleEffect};
 use cedar_policy::PolicySet;
@@ -16,7 +17,7 @@ use crate::cedar::{
 };
 use crate::internal::InternalError;
 use crate::judgement::{Judgement, known_json};
-use crate::policy::{Kind, OnError, Policy};
+use crate::policy::{OnError, Policy, PolicyKind};
 use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
@@ -61,9 +62,9 @@ impl<'k> Kernel<'k> {
         origin: &Origin<'_>,
     ) -> Result<Step<'k>, InternalError> {
         let judged = event.is_judged();
-        let look = session.look(event);
-        let wrong = || odd_call(event).into_iter().chain(look.findings.iter().copied()).collect();
-        if let Some(highest) = look.repeat_below {
+        let check = session.check_sequence(event);
+        let wrong = || odd_call(event).into_iter().chain(check.findings.iter().copied()).collect();
+        if let Some(highest) = check.highest_if_repeat {
             let verdict = judged.then(|| Judgement { findings: wrong(), ..self.duplicate(session, highest) });
             return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new() });
         }
@@ -73,7 +74,7 @@ impl<'k> Kernel<'k> {
             false => None,
         };
         let tools = bundle.map(|bundle| bundle.tools());
-        let applied = session.apply(event, &look, origin, tools, &self.limits);
+        let applied = session.apply(event, &check, origin, tools, &self.limits);
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
     }
 
@@ -95,7 +96,7 @@ impl<'k> Kernel<'k> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
         let call_index = Some(session.index_of(event));
         let Some(bundle) = bundle else {
-            let known = known_json(agent, &Known::default(), session)?;
+            let known = known_json(agent, &CallContext::default(), session)?;
             return Ok(Judgement {
                 call_index,
                 known,
@@ -165,7 +166,7 @@ fn evaluate(
     session: &Session,
     event: &ActionEvent<'_>,
     agent: Option<&Agent>,
-    known: &Known,
+    known: &CallContext,
     template: &RequestTemplate,
 ) -> Result<Outcome, InternalError> {
     // A call that names no tool is judged as one of no listed tool, and never allowed.
@@ -247,15 +248,15 @@ fn evaluate(
 }
 
 fn is_enforced(policy: &Policy) -> bool {
-    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, .. })
+    matches!(policy.kind, PolicyKind::Rule { mode: Mode::Enforce, .. })
 }
 
 fn keeps_from_deciding(policy: &Policy) -> bool {
-    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, on_error: OnError::Indeterminate, .. })
+    matches!(policy.kind, PolicyKind::Rule { mode: Mode::Enforce, on_error: OnError::Indeterminate, .. })
 }
 
 fn denies(policy: &Policy) -> bool {
-    matches!(policy.kind, Kind::Rule { mode: Mode::Enforce, effect: RuleEffect::Deny, .. })
+    matches!(policy.kind, PolicyKind::Rule { mode: Mode::Enforce, effect: RuleEffect::Deny, .. })
 }
 
 #[cfg(test)]
@@ -308,7 +309,7 @@ mod tests {
             if lost {
                 bundle.lose_policy("r");
             }
-            let (agents, bundles) = (AgentTable::default(), BundleTable::of(Arc::new(bundle)));
+            let (agents, bundles) = (AgentTable::default(), BundleTable::with_bundle(Arc::new(bundle)));
             let kernel = Kernel {
                 agents: &agents,
                 bundles: &bundles,

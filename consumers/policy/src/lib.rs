@@ -40,13 +40,13 @@ pub mod testing;
 
 pub use agentgov_schemas::yaml::Problem;
 pub use bundle::Bundle;
-pub use check::{Checked, check};
+pub use check::{CheckReport, check};
 pub use draft::generated_schema;
 pub use files::BundleFiles;
 pub use internal::InternalError;
 pub use judgement::Judgement;
 pub use kernel::{Kernel, Step};
-pub use policy::{Kind, OnError, Policy};
+pub use policy::{OnError, Policy, PolicyKind};
 pub use request_cache::RequestCache;
 pub use schema::SCHEMA_FILE;
-pub use table::{BundleTable, Folded, Refused, Settled};
+pub use table::{BundleTable, CompileSummary, FoldOutcome, RefusedBundle};

@@ -19,7 +19,7 @@ pub struct Policy {
     /// The controls that it implements: `@controls`, separated by commas.
     pub controls: Vec<String>,
     /// A rule, or a grant.
-    pub kind: Kind,
+    pub kind: PolicyKind,
     /// The file that it stands in, within the bundle.
     pub file: String,
     /// The line that its text begins in, from 1.
@@ -30,7 +30,7 @@ pub struct Policy {
 
 /// What a policy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum PolicyKind {
     /// A `permit`: says which agents may use which tools.
     Grant,
     /// A `forbid`.
@@ -99,7 +99,7 @@ impl Policy {
                 for name in RULES_ONLY.iter().filter(|name| annotation(name).is_some()) {
                     report(format!("`@{name}` is for forbid policies; a permit is a grant and has none"));
                 }
-                Some(Kind::Grant)
+                Some(PolicyKind::Grant)
             }
             Effect::Forbid => {
                 let severity = value("severity", annotation("severity"), None, report);
@@ -107,7 +107,7 @@ impl Policy {
                 let effect = value("effect", annotation("effect"), Some(RuleEffect::Deny), report);
                 let on_error = value(ON_ERROR, annotation(ON_ERROR), Some(OnError::Indeterminate), report);
                 severity.zip(mode).zip(effect.zip(on_error)).map(|((severity, mode), (effect, on_error))| {
-                    Kind::Rule { severity, mode, effect, on_error }
+                    PolicyKind::Rule { severity, mode, effect, on_error }
                 })
             }
         };

@@ -12,7 +12,7 @@ use crate::files::BundleFiles;
 
 /// A pushed bundle that does not load. The last good one of its environments stays active.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedBundle {
     /// Where it stands in the governance topic.
     pub offset: i64,
     /// When its record was appended.
@@ -31,7 +31,7 @@ pub struct Refused {
     pub problems: Vec<Problem>,
 }
 
-impl Refused {
+impl RefusedBundle {
     /// The first problem. There is always one, unless the compiler forgot to say it.
     pub fn first_problem(&self) -> String {
         self.problems.first().map_or_else(|| "no problem is named".to_owned(), ToString::to_string)
@@ -40,50 +40,50 @@ impl Refused {
 
 /// What became of a record.
 #[derive(Clone, Debug)]
-pub enum Folded {
+pub enum FoldOutcome {
     /// The bundle judges from now on in its environments.
     Active(Arc<Bundle>),
     /// It does not load.
-    Refused(Arc<Refused>),
+    Refused(Arc<RefusedBundle>),
 }
 
 /// What a start came to.
 #[derive(Clone, Debug, Default)]
-pub struct Settled {
+pub struct CompileSummary {
     /// How many bundles were pushed.
     pub pushed: usize,
     /// How many bundles were compiled.
     pub compiled: usize,
     /// Those that do not load and that no later one replaces in each of their environments, in the order of the topic.
-    pub refused: Vec<Arc<Refused>>,
+    pub refused: Vec<Arc<RefusedBundle>>,
 }
 
 /// The bundles as far as their topic was read. In each environment the last one that loads is active.
 ///
-/// A start reads every bundle that was ever pushed, and compiles those that it needs: each is [kept](Self::keep), and
-/// then the table is [settled](Self::settle). What is pushed later is [folded](Self::fold). Both ways lead to the same table.
+/// A start reads every bundle that was ever pushed, and compiles those that it needs: each is [deferred](Self::defer), and
+/// then the newest of them are [compiled](Self::compile_deferred). What is pushed later is [folded](Self::fold). Both ways lead to the same table.
 #[derive(Debug, Default)]
 pub struct BundleTable {
     /// Not compiled yet, in the order of the topic.
     kept: Vec<Kept>,
     active: BTreeMap<String, Arc<Bundle>>,
     /// By environment, where the last one pushed does not load.
-    refused: BTreeMap<String, Arc<Refused>>,
+    refused: BTreeMap<String, Arc<RefusedBundle>>,
     /// Every one, in the order of the topic.
-    refusals: Vec<Arc<Refused>>,
+    refusals: Vec<Arc<RefusedBundle>>,
     next_offset: i64,
 }
 
 impl BundleTable {
     /// A table that has one bundle, active in its environments. For tests of bundles.
-    pub fn of(bundle: Arc<Bundle>) -> Self {
+    pub fn with_bundle(bundle: Arc<Bundle>) -> Self {
         let mut table = Self::default();
         table.activate(&bundle);
         table
     }
 
     /// Takes in the record at `offset` of the governance topic, appended at `logged_at`.
-    pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Folded {
+    pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> FoldOutcome {
         self.skip(offset);
         let folded = compile(record, offset, logged_at);
         self.take(&folded);
@@ -91,16 +91,16 @@ impl BundleTable {
     }
 
     /// Keeps the record at `offset`, appended at `logged_at`, until the table is settled.
-    pub fn keep(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) {
+    pub fn defer(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) {
         self.skip(offset);
         self.kept.push(Kept::of(record, offset, logged_at));
     }
 
     /// Compiles, for each environment, what was kept, from the newest backwards until one loads. What is older in all of its
     /// environments is not looked at: it was corrected before anybody saw it.
-    pub fn settle(&mut self) -> Settled {
+    pub fn compile_deferred(&mut self) -> CompileSummary {
         let kept = std::mem::take(&mut self.kept);
-        let mut compiled: BTreeMap<usize, Folded> = BTreeMap::new();
+        let mut compiled: BTreeMap<usize, FoldOutcome> = BTreeMap::new();
         let mut settled: BTreeSet<&str> = BTreeSet::new();
         for (position, record) in kept.iter().enumerate().rev() {
             let environments = &record.environments;
@@ -109,7 +109,7 @@ impl BundleTable {
                 continue;
             }
             let folded = compile(&record.record(), record.offset, record.logged_at);
-            if matches!(folded, Folded::Active(_)) {
+            if matches!(folded, FoldOutcome::Active(_)) {
                 settled.extend(environments.iter().map(String::as_str));
             }
             compiled.insert(position, folded);
@@ -117,16 +117,16 @@ impl BundleTable {
         // Oldest first: as if each had been folded when it came.
         compiled.values().for_each(|folded| self.take(folded));
         let refused = compiled.values().filter_map(|folded| match folded {
-            Folded::Refused(refused) => Some(Arc::clone(refused)),
-            Folded::Active(_) => None,
+            FoldOutcome::Refused(refused) => Some(Arc::clone(refused)),
+            FoldOutcome::Active(_) => None,
         });
-        Settled { pushed: kept.len(), compiled: compiled.len(), refused: refused.collect() }
+        CompileSummary { pushed: kept.len(), compiled: compiled.len(), refused: refused.collect() }
     }
 
-    fn take(&mut self, folded: &Folded) {
+    fn take(&mut self, folded: &FoldOutcome) {
         match folded {
-            Folded::Active(bundle) => self.activate(bundle),
-            Folded::Refused(refused) => {
+            FoldOutcome::Active(bundle) => self.activate(bundle),
+            FoldOutcome::Refused(refused) => {
                 for environment in &refused.environments {
                     self.refused.insert(environment.clone(), Arc::clone(refused));
                 }
@@ -153,12 +153,12 @@ impl BundleTable {
     }
 
     /// Environments in which the last bundle pushed does not load: the stage is not ready.
-    pub fn refused(&self) -> &BTreeMap<String, Arc<Refused>> {
+    pub fn refused_by_environment(&self) -> &BTreeMap<String, Arc<RefusedBundle>> {
         &self.refused
     }
 
     /// Every bundle that did not load, in the order of the topic: for alerts.
-    pub fn refusals(&self) -> &[Arc<Refused>] {
+    pub fn refused_bundles(&self) -> &[Arc<RefusedBundle>] {
         &self.refusals
     }
 
@@ -211,10 +211,10 @@ impl Kept {
     }
 }
 
-fn compile(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Folded {
+fn compile(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> FoldOutcome {
     match load(record) {
-        Ok(bundle) => Folded::Active(Arc::new(bundle)),
-        Err(problems) => Folded::Refused(Arc::new(Refused {
+        Ok(bundle) => FoldOutcome::Active(Arc::new(bundle)),
+        Err(problems) => FoldOutcome::Refused(Arc::new(RefusedBundle {
             offset,
             logged_at,
             name: record.name.to_owned(),

@@ -10,7 +10,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use agentgov_policy::{BundleTable, Kind, testing};
+use agentgov_policy::{BundleTable, PolicyKind, testing};
 use serde_json::Value;
 use support::{airline, airline_files, kernel, replay_run, root, service_agent};
 
@@ -23,7 +23,7 @@ fn its_tests_pass_and_violate_every_rule() {
 }
 
 fn replay(path: &std::path::Path) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
-    let (agents, bundles) = (service_agent(), BundleTable::of(airline()));
+    let (agents, bundles) = (service_agent(), BundleTable::with_bundle(airline()));
     let (mut lines, mut fired, mut errors) = (Vec::new(), BTreeSet::new(), Vec::new());
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let run: Value = serde_json::from_str(line).unwrap();
@@ -43,7 +43,8 @@ fn replay(path: &std::path::Path) -> (Vec<String>, BTreeSet<String>, Vec<String>
 fn every_rule_fires_on_the_sample_runs() {
     let (lines, fired, errors) = replay(&root().join("examples/airline/runs.jsonl"));
     let bundle = airline();
-    let rules = bundle.policies().filter(|policy| policy.kind != Kind::Grant).map(|policy| policy.id.clone());
+    let rules =
+        bundle.policies().filter(|policy| policy.kind != PolicyKind::Grant).map(|policy| policy.id.clone());
     assert_eq!(fired, rules.collect::<BTreeSet<_>>(), "{lines:#?}");
     assert_eq!(errors, Vec::<String>::new());
 }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{
-    Bundle, BundleFiles, BundleTable, Folded, Judgement, Kernel, Problem, RequestCache, generated_schema,
+    Bundle, BundleFiles, BundleTable, FoldOutcome, Judgement, Kernel, Problem, RequestCache, generated_schema,
 };
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
-use agentgov_schemas::governance::{self, AgentEntry, BundleFile};
+use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::verdict::{Decision, ErrorCode, Reason, RecordFinding};
-use agentgov_schemas::{Digest, Micros, Millis, catalogue};
+use agentgov_schemas::{Digest, Micros, Millis, OpenEnum, catalogue};
 use proptest::prelude::*;
 use support::{Replay, Told, kernel, no_limits, payload};
 
@@ -53,7 +53,7 @@ fn files(policies: &str) -> BundleFiles {
 
 fn table(policies: &str) -> BundleTable {
     match Bundle::compile(&files(policies)) {
-        Ok(bundle) => BundleTable::of(Arc::new(bundle)),
+        Ok(bundle) => BundleTable::with_bundle(Arc::new(bundle)),
         Err(problems) => panic!("{problems:#?}"),
     }
 }
@@ -61,7 +61,7 @@ fn table(policies: &str) -> BundleTable {
 fn agents(state: Option<&str>) -> AgentTable {
     let mut agents = AgentTable::default();
     if let Some(state) = state {
-        agents.fold(&AgentEntry { state, ..agent("clerk") }, 11);
+        agents.fold(&AgentEntry { state: OpenEnum::read(state), ..agent("clerk") }, 11);
     }
     agents
 }
@@ -73,7 +73,7 @@ fn agent(role: &str) -> AgentEntry<'_> {
         name: "",
         owner: "us",
         roles: vec![role],
-        state: "active",
+        state: AgentState::Active.into(),
         description: "",
         pushed_by: "",
     }
@@ -706,29 +706,29 @@ fn the_last_bundle_that_loads_is_active() {
     let mut broken = files(GRANT);
     broken.0.remove("tools.yaml");
     let mut table = BundleTable::default();
-    assert!(matches!(table.fold(&record(&good), 0, Millis(0)), Folded::Active(_)));
+    assert!(matches!(table.fold(&record(&good), 0, Millis(0)), FoldOutcome::Active(_)));
     assert_eq!(table.active("demo").unwrap().digest(), good.digest());
     assert!(table.active("production").is_none());
-    let Folded::Refused(refused) = table.fold(&record(&broken), 4, Millis(4)) else {
+    let FoldOutcome::Refused(refused) = table.fold(&record(&broken), 4, Millis(4)) else {
         panic!("a broken bundle was taken")
     };
     assert_eq!((refused.offset, refused.environments.as_slice()), (4, ["demo".to_owned()].as_slice()));
     assert_eq!(table.active("demo").unwrap().digest(), good.digest(), "the last good one stays");
-    assert_eq!(table.refused().keys().collect::<Vec<_>>(), ["demo"]);
-    assert!(matches!(table.fold(&record(&other), 6, Millis(6)), Folded::Active(_)));
+    assert_eq!(table.refused_by_environment().keys().collect::<Vec<_>>(), ["demo"]);
+    assert!(matches!(table.fold(&record(&other), 6, Millis(6)), FoldOutcome::Active(_)));
     assert_eq!(table.active("demo").unwrap().digest(), other.digest());
-    assert!(table.refused().is_empty());
-    assert_eq!((table.refusals().len(), table.next_offset()), (1, 7));
+    assert!(table.refused_by_environment().is_empty());
+    assert_eq!((table.refused_bundles().len(), table.next_offset()), (1, 7));
     for wrong in [
         governance::Bundle { digest: Digest::of(b""), ..record(&good) },
         governance::Bundle { name: "c", ..record(&good) },
         governance::Bundle { environments: vec!["demo", "production"], ..record(&good) },
         governance::Bundle { policies: vec!["none"], ..record(&good) },
     ] {
-        assert!(matches!(table.fold(&wrong, 8, Millis(8)), Folded::Refused(_)), "{wrong:?}");
+        assert!(matches!(table.fold(&wrong, 8, Millis(8)), FoldOutcome::Refused(_)), "{wrong:?}");
     }
     let right = governance::Bundle { policies: vec!["all"], ..record(&good) };
-    assert!(matches!(table.fold(&right, 9, Millis(9)), Folded::Active(_)));
+    assert!(matches!(table.fold(&right, 9, Millis(9)), FoldOutcome::Active(_)));
 }
 
 proptest! {
@@ -755,11 +755,11 @@ proptest! {
             let record = governance::Bundle { environments: environments(*n), ..record(&files) };
             let offset = offsets.next().unwrap();
             folded.fold(&record, offset, Millis(offset));
-            started.keep(&record, offset, Millis(offset));
+            started.defer(&record, offset, Millis(offset));
         }
-        let settled = started.settle();
+        let settled = started.compile_deferred();
         prop_assert_eq!(folded.next_offset(), started.next_offset());
-        prop_assert_eq!(folded.refused(), started.refused());
+        prop_assert_eq!(folded.refused_by_environment(), started.refused_by_environment());
         for name in ["a", "b", "c"] {
             let digest = |table: &BundleTable| table.active(name).map(|bundle| bundle.digest());
             prop_assert_eq!(digest(&folded), digest(&started));
@@ -775,7 +775,7 @@ proptest! {
         let refused: Vec<i64> = settled.refused.iter().map(|refused| refused.offset).collect();
         let expected: Vec<i64> = needed.iter().filter(|at| !pushed[**at].1).map(|at| *at as i64).collect();
         prop_assert_eq!(refused, expected);
-        prop_assert_eq!(started.settle().compiled, 0);
+        prop_assert_eq!(started.compile_deferred().compiled, 0);
     }
 }
 

@@ -1,9 +1,7 @@
 //! Agents and tools, as their owners register them.
 
-use std::fmt;
-
-use agentgov_schemas::governance::{AgentEntry, ToolEntry};
-use agentgov_schemas::{mapping, words};
+use agentgov_schemas::governance::{AgentEntry, AgentState, ToolEffect, ToolEntry};
+use agentgov_schemas::mapping;
 use serde::Serialize;
 
 /// An agent.
@@ -25,18 +23,6 @@ pub struct Agent {
     pub description: Option<String>,
 }
 
-/// Whether an agent may act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentState {
-    /// Its roles have their grants.
-    Active,
-    /// No grants for now.
-    Suspended,
-    /// No grants for ever.
-    Retired,
-}
-
 /// A tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tool {
@@ -47,72 +33,13 @@ pub struct Tool {
     /// The team or person who answers for it.
     pub owner: String,
     /// What a call of it may do.
-    pub effect: Effect,
+    pub effect: ToolEffect,
     /// What it does.
     pub description: Option<String>,
 }
 
-/// What a call of a tool may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// Looks, and changes nothing.
-    Read,
-    /// Changes something that can be changed back.
-    Write,
-    /// Changes something for good.
-    Destructive,
-    /// Reaches outside the organisation.
-    External,
-}
-
 mapping!(Agent, "an agent", { tenant_id, agent_id, name, owner, roles, state, description });
 mapping!(Tool, "a tool", { tenant_id, name, owner, effect, description });
-words!(AgentState { "active" => Active, "suspended" => Suspended, "retired" => Retired });
-words!(Effect { "read" => Read, "write" => Write, "destructive" => Destructive, "external" => External });
-
-impl AgentState {
-    /// As in events and files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Retired => "retired",
-        }
-    }
-
-    fn by_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Suspended, Self::Retired].into_iter().find(|state| state.as_str() == name)
-    }
-}
-
-impl Effect {
-    /// As in events and files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Destructive => "destructive",
-            Self::External => "external",
-        }
-    }
-
-    fn by_name(name: &str) -> Option<Self> {
-        [Self::Read, Self::Write, Self::Destructive, Self::External].into_iter().find(|e| e.as_str() == name)
-    }
-}
-
-impl fmt::Display for AgentState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 impl Agent {
     /// The Kafka key: `tenant_id/agent_id`.
@@ -127,14 +54,14 @@ impl Agent {
             name: &self.name,
             owner: &self.owner,
             roles: self.roles.iter().map(String::as_str).collect(),
-            state: self.state.as_str(),
+            state: self.state.into(),
             description: self.description.as_deref().unwrap_or_default(),
             pushed_by,
         }
     }
 
     pub(crate) fn from_record(record: &AgentEntry<'_>) -> Result<Self, String> {
-        let state = AgentState::by_name(record.state).ok_or_else(|| {
+        let state = record.state.known().ok_or_else(|| {
             format!("expected active, suspended or retired, found state `{}`", record.state)
         })?;
         Ok(Self {
@@ -160,14 +87,14 @@ impl Tool {
             tenant_id: &self.tenant_id,
             name: &self.name,
             owner: &self.owner,
-            effect: self.effect.as_str(),
+            effect: self.effect.into(),
             description: self.description.as_deref().unwrap_or_default(),
             pushed_by,
         }
     }
 
     pub(crate) fn from_record(record: &ToolEntry<'_>) -> Result<Self, String> {
-        let effect = Effect::by_name(record.effect).ok_or_else(|| {
+        let effect = record.effect.known().ok_or_else(|| {
             format!("expected read, write, destructive or external, found effect `{}`", record.effect)
         })?;
         Ok(Self {
@@ -187,11 +114,13 @@ fn some(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use agentgov_schemas::{OpenEnum, Vocabulary as _};
+
     use super::*;
 
     #[test]
     fn records_and_back() {
-        for state in [AgentState::Active, AgentState::Suspended, AgentState::Retired] {
+        for state in AgentState::ALL.iter().copied() {
             let agent = Agent {
                 tenant_id: "acme".into(),
                 agent_id: "clerk".into(),
@@ -203,7 +132,7 @@ mod tests {
             };
             assert_eq!(Agent::from_record(&agent.to_record("me")), Ok(agent));
         }
-        for effect in [Effect::Read, Effect::Write, Effect::Destructive, Effect::External] {
+        for effect in ToolEffect::ALL.iter().copied() {
             let tool = Tool {
                 tenant_id: "acme".into(),
                 name: "book".into(),
@@ -221,7 +150,7 @@ mod tests {
             tenant_id: "a",
             name: "b",
             owner: "c",
-            effect: "shrug",
+            effect: OpenEnum::read("shrug"),
             description: "",
             pushed_by: "",
         };

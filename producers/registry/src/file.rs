@@ -66,7 +66,7 @@ fn check_entry(at: yaml::Location, tenant_id: &str, texts: &[(&str, &String)], p
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AgentState, Effect};
+    use crate::{AgentState, ToolEffect};
 
     #[test]
     fn a_good_file() {
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(file.agents[0].state, AgentState::Active);
         assert_eq!(
             (file.tools[0].effect, file.tools[0].description.as_deref()),
-            (Effect::Write, Some("books"))
+            (ToolEffect::Write, Some("books"))
         );
         assert_eq!(RegistryFile::parse("registry.yaml", "agents: []\n").unwrap(), RegistryFile::default());
     }

@@ -21,9 +21,10 @@ mod folder;
 mod push;
 mod source;
 
+pub use agentgov_schemas::governance::{AgentState, ToolEffect};
 pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
 pub use control::send_resume;
-pub use entry::{Agent, AgentState, Effect, Tool};
+pub use entry::{Agent, Tool};
 pub use error::Error;
 pub use file::RegistryFile;
 pub use fold::{Listing, UnreadableRecord};

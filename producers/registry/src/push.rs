@@ -218,7 +218,7 @@ impl ProducerContext for Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AgentState, Effect};
+    use crate::{AgentState, ToolEffect};
 
     fn agent(description: Option<&str>) -> Agent {
         Agent {
@@ -237,7 +237,7 @@ mod tests {
             tenant_id: "acme".into(),
             name: "book".into(),
             owner: "desk".into(),
-            effect: Effect::Write,
+            effect: ToolEffect::Write,
             description: description.map(str::to_owned),
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! The reader accepts texts beyond RFC 8259 that parsers either refuse or read alike: a byte order mark in front, control
 //! characters in texts, `Infinity`. It marks a value that parsers read differently, or that no type holds, in its place
-//! ([`Unread`]), and reads the rest.
+//! ([`UnreadableValue`]), and reads the rest.
 
 use cel::common::types::{CelBool, CelDouble, CelList, CelNull, CelString};
 use cel::common::value::Val;
 
-use super::{MAX_DEPTH, MAX_VALUES, NotJson, Object, Origin, Unread};
+use super::{MAX_DEPTH, MAX_VALUES, Object, Origin, PayloadError, UnreadableValue};
 use crate::number;
 
 /// A value, or why it cannot be read.
-pub(super) type Item = Result<Box<dyn Val>, Unread>;
+pub(super) type Item = Result<Box<dyn Val>, UnreadableValue>;
 
-pub(super) fn read(bytes: &[u8]) -> Result<Item, NotJson> {
+pub(super) fn read(bytes: &[u8]) -> Result<Item, PayloadError> {
     let text = std::str::from_utf8(bytes).map_err(|e| syntax(bytes, e.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { text, at: 0, left: MAX_VALUES };
@@ -22,11 +22,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Item, NotJson> {
     if reader.at < text.len() { Err(reader.syntax()) } else { Ok(item) }
 }
 
-fn syntax(bytes: &[u8], at: usize) -> NotJson {
+fn syntax(bytes: &[u8], at: usize) -> PayloadError {
     let before = bytes.get(..at).unwrap_or(bytes);
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    NotJson::Syntax { line, column }
+    PayloadError::Syntax { line, column }
 }
 
 struct Reader<'j> {
@@ -37,7 +37,7 @@ struct Reader<'j> {
 }
 
 impl<'j> Reader<'j> {
-    fn syntax(&self) -> NotJson {
+    fn syntax(&self) -> PayloadError {
         syntax(self.text.as_bytes(), self.at)
     }
 
@@ -62,7 +62,7 @@ impl<'j> Reader<'j> {
         self.peek()
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+    fn expect(&mut self, byte: u8) -> Result<(), PayloadError> {
         if self.next() != Some(byte) {
             return Err(self.syntax());
         }
@@ -70,11 +70,11 @@ impl<'j> Reader<'j> {
         Ok(())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Item, NotJson> {
-        self.left = self.left.checked_sub(1).filter(|left| *left > 0).ok_or(NotJson::TooLarge)?;
+    fn value(&mut self, depth: usize) -> Result<Item, PayloadError> {
+        self.left = self.left.checked_sub(1).filter(|left| *left > 0).ok_or(PayloadError::TooLarge)?;
         match self.next() {
             Some(b'"') => Ok(Ok(Box::new(CelString::from(self.string()?)))),
-            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip().map(|()| Err(Unread::Deep)),
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip().map(|()| Err(UnreadableValue::Deep)),
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.list(depth + 1),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -82,14 +82,14 @@ impl<'j> Reader<'j> {
         }
     }
 
-    fn word(&mut self) -> Result<Item, NotJson> {
+    fn word(&mut self) -> Result<Item, PayloadError> {
         type Word = (&'static str, fn() -> Item);
         const WORDS: [Word; 5] = [
             ("true", || Ok(Box::new(CelBool::from(true)))),
             ("false", || Ok(Box::new(CelBool::from(false)))),
             ("null", || Ok(Box::new(CelNull))),
             ("Infinity", || Ok(Box::new(CelDouble::from(f64::INFINITY)))),
-            ("NaN", || Err(Unread::NotANumber)),
+            ("NaN", || Err(UnreadableValue::NotANumber)),
         ];
         let found = WORDS.into_iter().find(|(word, _)| self.rest().starts_with(word.as_bytes()));
         let (word, item) = found.ok_or_else(|| self.syntax())?;
@@ -97,7 +97,7 @@ impl<'j> Reader<'j> {
         Ok(item())
     }
 
-    fn number(&mut self) -> Result<Item, NotJson> {
+    fn number(&mut self) -> Result<Item, PayloadError> {
         let start = self.at;
         self.at += usize::from(self.peek() == Some(b'-'));
         if self.rest().starts_with(b"Infinity") {
@@ -119,17 +119,17 @@ impl<'j> Reader<'j> {
             self.digits()?;
         }
         let token = self.text.get(start..self.at).ok_or_else(|| self.syntax())?;
-        Ok(number::read(token).ok_or(Unread::Long))
+        Ok(number::read(token).ok_or(UnreadableValue::Long))
     }
 
     /// At least one.
-    fn digits(&mut self) -> Result<usize, NotJson> {
+    fn digits(&mut self) -> Result<usize, PayloadError> {
         let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         if count == 0 { Err(self.syntax()) } else { Ok(count) }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Item, NotJson> {
+    fn list(&mut self, depth: usize) -> Result<Item, PayloadError> {
         self.at += 1;
         let mut items: Vec<Box<dyn Val>> = Vec::new();
         let mut unread = None;
@@ -155,7 +155,7 @@ impl<'j> Reader<'j> {
         })
     }
 
-    fn object(&mut self, depth: usize) -> Result<Item, NotJson> {
+    fn object(&mut self, depth: usize) -> Result<Item, PayloadError> {
         self.at += 1;
         let mut entries = Vec::new();
         if self.next() != Some(b'}') {
@@ -177,7 +177,7 @@ impl<'j> Reader<'j> {
     }
 
     /// Reads a text. A lone surrogate, which no text contains, reads as U+FFFD.
-    fn string(&mut self) -> Result<String, NotJson> {
+    fn string(&mut self) -> Result<String, PayloadError> {
         self.at += 1;
         let plain = self.plain()?;
         if self.peek() == Some(b'"') {
@@ -202,14 +202,14 @@ impl<'j> Reader<'j> {
     }
 
     /// Up to the next quote or backslash.
-    fn plain(&mut self) -> Result<&'j str, NotJson> {
+    fn plain(&mut self) -> Result<&'j str, PayloadError> {
         let start = self.at;
         let length = self.rest().iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count();
         self.at += length;
         self.text.get(start..self.at).ok_or_else(|| self.syntax())
     }
 
-    fn escaped(&mut self) -> Result<char, NotJson> {
+    fn escaped(&mut self) -> Result<char, PayloadError> {
         let escape = self.peek().ok_or_else(|| self.syntax())?;
         self.at += 1;
         Ok(match escape {
@@ -243,7 +243,7 @@ impl<'j> Reader<'j> {
     }
 
     /// Four hexadecimal digits.
-    fn unit(&mut self) -> Result<u16, NotJson> {
+    fn unit(&mut self) -> Result<u16, PayloadError> {
         let digits = self.rest().get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let unit = digits
             .and_then(|digits| std::str::from_utf8(digits).ok())
@@ -254,7 +254,7 @@ impl<'j> Reader<'j> {
     }
 
     /// Passes over a list or an object, however deep it is.
-    fn skip(&mut self) -> Result<(), NotJson> {
+    fn skip(&mut self) -> Result<(), PayloadError> {
         let mut open = Vec::new();
         loop {
             match self.next() {

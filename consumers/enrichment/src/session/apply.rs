@@ -7,7 +7,7 @@ use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::Origin;
 
 use super::store::{DOUBT, FactValue, call_size, fact_size};
-use super::{Change, Look, Session};
+use super::{Change, SequenceCheck, Session};
 use crate::tools::{Finding, Tools};
 
 /// What [`Session::apply`] did.
@@ -25,7 +25,7 @@ impl Session {
     pub fn apply(
         &mut self,
         event: &ActionEvent<'_>,
-        look: &Look,
+        check: &SequenceCheck,
         origin: &Origin<'_>,
         tools: Option<&Tools>,
         limits: &SessionLimits,
@@ -37,7 +37,7 @@ impl Session {
         self.events = self.events.saturating_add(1);
         self.last_logged_at = origin.logged_at;
         self.applied_through = origin.offset;
-        if let Some((source, block)) = self.seen.keep(event, look) {
+        if let Some((source, block)) = self.seen.keep(event, check) {
             applied.changes.push(Change::Numbers { source, block });
         }
         if event.is_judged() {
@@ -51,7 +51,7 @@ impl Session {
         }
         if event.r#type == catalogue::SESSION_ENDED {
             self.ended = true;
-            applied.changes.extend(self.store.all_gone());
+            applied.changes.extend(self.store.tombstones());
             self.store = super::Store::default();
             self.seen.shrink();
         } else if let Some(result) = &event.result {
@@ -86,7 +86,7 @@ impl Session {
             self.store.put_call(&call);
             applied.changes.push(Change::Call { call_id: call_id.to_owned() });
         } else if gone {
-            applied.changes.push(Change::CallGone { call_id: call_id.to_owned() });
+            applied.changes.push(Change::CallRemoved { call_id: call_id.to_owned() });
         }
     }
 
@@ -129,7 +129,7 @@ impl Session {
     fn forget_kind(&mut self, kind: &str, applied: &mut Applied) {
         for key in self.store.keys(kind) {
             self.store.remove_fact(kind, &key);
-            applied.changes.push(Change::FactGone { kind: kind.to_owned(), key });
+            applied.changes.push(Change::FactRemoved { kind: kind.to_owned(), key });
         }
     }
 
@@ -149,7 +149,7 @@ impl Session {
             self.store.put_fact(&kind, &key, says, offset);
             applied.changes.push(Change::Fact { kind, key });
         } else if gone {
-            applied.changes.push(Change::FactGone { kind, key });
+            applied.changes.push(Change::FactRemoved { kind, key });
         }
     }
 

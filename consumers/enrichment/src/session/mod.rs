@@ -12,10 +12,10 @@ use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader};
 use agentgov_schemas::{Micros, Millis};
 
 pub use apply::Applied;
-pub use seen::Look;
 use seen::Seen;
+pub use seen::{InvalidEntry, SequenceCheck};
 use store::{FactValue, Store};
-pub(crate) use store::{Facts, Kind, StoredCall};
+pub(crate) use store::{Facts, FactsOfKind, StoredCall};
 
 /// The state of one (tenant, session), in memory. The caller keeps it under that key, and writes to the changelog what
 /// each [`Change`] names.
@@ -57,19 +57,19 @@ pub enum Change {
         block: i32,
     },
     /// A fact that is not known any more: a tombstone.
-    FactGone {
+    FactRemoved {
         /// Its kind.
         kind: String,
         /// Its key.
         key: String,
     },
     /// A call that is not known any more: a tombstone.
-    CallGone {
+    CallRemoved {
         /// Its id.
         call_id: String,
     },
     /// Numbers of a session that is dropped: a tombstone.
-    NumbersGone {
+    NumbersRemoved {
         /// The source.
         source: String,
         /// Which sixteen, from 0.
@@ -87,7 +87,7 @@ impl Session {
     ///
     /// # Errors
     /// In words, if it cannot be ours.
-    pub fn restore_header(&mut self, header: &SessionHeader<'_>) -> Result<(), String> {
+    pub fn restore_header(&mut self, header: &SessionHeader<'_>) -> Result<(), InvalidEntry> {
         self.started_at = header.started_at;
         self.last_logged_at = header.last_logged_at;
         self.applied_through = header.applied_through;
@@ -110,12 +110,12 @@ impl Session {
     }
 
     /// Takes over the tombstone of a fact.
-    pub fn restore_fact_gone(&mut self, kind: &str, key: &str) {
+    pub fn restore_fact_tombstone(&mut self, kind: &str, key: &str) {
         self.store.remove_fact(kind, key);
     }
 
     /// Takes over the tombstone of a call.
-    pub fn restore_call_gone(&mut self, call_id: &str) {
+    pub fn restore_call_tombstone(&mut self, call_id: &str) {
         self.store.remove_call(call_id);
     }
 
@@ -123,23 +123,16 @@ impl Session {
     ///
     /// # Errors
     /// In words, if they cannot be ours.
-    pub fn restore_numbers(&mut self, numbers: &Numbers<'_>) -> Result<(), String> {
-        if self.seen.restore_block(numbers) {
-            return Ok(());
-        }
-        Err(format!(
-            "expected 16 numbers of 24 bytes each, found block {} of {} bytes",
-            numbers.block,
-            numbers.numbers.len()
-        ))
+    pub fn restore_numbers(&mut self, numbers: &Numbers<'_>) -> Result<(), InvalidEntry> {
+        self.seen.restore_block(numbers)
     }
 
     /// Takes over the tombstone of numbers.
     ///
     /// # Errors
     /// In words, if it cannot be ours.
-    pub fn restore_numbers_gone(&mut self, source: &str, block: i32) -> Result<(), String> {
-        self.seen.restore_block_gone(source, block)
+    pub fn restore_numbers_tombstone(&mut self, source: &str, block: i32) -> Result<(), InvalidEntry> {
+        self.seen.restore_block_tombstone(source, block)
     }
 
     /// The header as the changelog must say it.
@@ -160,7 +153,7 @@ impl Session {
     }
 
     /// The header takes no more bytes than that in Avro.
-    pub fn most_header_bytes(&self) -> usize {
+    pub fn max_header_bytes(&self) -> usize {
         self.seen.most_bytes() + 128
     }
 
@@ -181,9 +174,9 @@ impl Session {
 
     /// Every entry but the header as a tombstone: what the changelog must be told, beside the header's, when the session
     /// is dropped.
-    pub fn all_gone(&self) -> Vec<Change> {
-        let mut gone = self.store.all_gone();
-        gone.extend(self.seen.blocks().map(|(source, block)| Change::NumbersGone { source, block }));
+    pub fn tombstones(&self) -> Vec<Change> {
+        let mut gone = self.store.tombstones();
+        gone.extend(self.seen.blocks().map(|(source, block)| Change::NumbersRemoved { source, block }));
         gone
     }
 
@@ -194,8 +187,8 @@ impl Session {
     }
 
     /// What to make of the number of an event that is not applied yet: a repeat is not applied at all.
-    pub fn look(&mut self, event: &ActionEvent<'_>) -> Look {
-        self.seen.look(event)
+    pub fn check_sequence(&mut self, event: &ActionEvent<'_>) -> SequenceCheck {
+        self.seen.check(event)
     }
 
     /// When it began, as its producer says; `None` before the first event.

@@ -10,13 +10,13 @@ use agentgov_schemas::verdict::RecordFinding;
 use super::digest::{self, Digest};
 
 /// Most numbers that a session keeps, of all its sources.
-const MOST_NUMBERS: usize = 65_536;
+const MAX_NUMBERS: usize = 65_536;
 /// Most sources of which a session keeps numbers.
-const MOST_SOURCES: usize = 64;
+const MAX_SOURCES: usize = 64;
 /// Numbers of an entry of the changelog.
 const BLOCK: usize = 16;
 /// Most entries that hold the numbers of one session.
-const MOST_BLOCKS: usize = MOST_NUMBERS / BLOCK;
+const MAX_BLOCKS: usize = MAX_NUMBERS / BLOCK;
 /// Bytes of a number and its digest.
 const ENTRY: usize = 24;
 
@@ -25,9 +25,9 @@ type Entry = [u8; ENTRY];
 
 /// What a session makes of an event's number, before it takes the event in.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct SequenceCheck {
     /// The highest sequence of its source that was seen before, if the event is a repeat: then nothing of it counts.
-    pub repeat_below: Option<i64>,
+    pub highest_if_repeat: Option<i64>,
     /// What is wrong with its number.
     pub findings: Vec<RecordFinding>,
     digest: Digest,
@@ -35,6 +35,40 @@ pub struct Look {
     place: Option<usize>,
     /// False if there is no room for the number.
     keep: bool,
+}
+
+/// An entry of the changelog that no version of this code writes: the changelog is damaged, or belongs to another stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEntry {
+    /// The header of a session claims more numbers of a source than a session keeps, or its numbers are cut.
+    #[error(
+        "expected at most {} blocks and {BLOCK} numbers of {ENTRY} bytes each in a session's header, found {blocks} blocks and {bytes} bytes",
+        MAX_BLOCKS - 1
+    )]
+    Source {
+        /// Number of blocks in entries of their own.
+        blocks: i32,
+        /// Bytes of the numbers in the header.
+        bytes: usize,
+    },
+    /// The index of a block of numbers is out of range.
+    #[error("expected a block of numbers from 0 to {}, found block {block}", MAX_BLOCKS - 1)]
+    BlockIndex {
+        /// Index of the block.
+        block: i32,
+    },
+    /// A block of numbers does not have the length of a block.
+    #[error("expected {BLOCK} numbers of {ENTRY} bytes each, found {bytes} bytes")]
+    BlockLength {
+        /// Bytes of the numbers.
+        bytes: usize,
+    },
+}
+
+/// Returns the index of a block of numbers, which a session may have.
+fn block_index(block: i32) -> Result<usize, InvalidEntry> {
+    let index = usize::try_from(block).ok().filter(|index| *index < MAX_BLOCKS);
+    index.ok_or(InvalidEntry::BlockIndex { block })
 }
 
 /// Numbers of a source that the changelog must be told of: of which source, and which sixteen.
@@ -63,7 +97,7 @@ enum Order {
     /// They are not: all of them once more.
     Any(BTreeSet<Entry>),
     /// Restored, and not looked at yet.
-    Unread,
+    Unindexed,
 }
 
 /// What stands under a number.
@@ -74,19 +108,19 @@ enum Found {
 }
 
 impl Seen {
-    pub(super) fn look(&mut self, event: &ActionEvent<'_>) -> Look {
+    pub(super) fn check(&mut self, event: &ActionEvent<'_>) -> SequenceCheck {
         let (digest, sequence) = (digest::of(event), event.source.sequence);
         let mut findings = Vec::new();
         if sequence < 0 {
             findings.push(RecordFinding::NegativeSequence);
         }
         let place = self.0.iter().position(|source| source.id == event.source.id);
-        let mut repeat_below = None;
+        let mut highest_if_repeat = None;
         if let Some(source) = place.and_then(|place| self.0.get_mut(place))
             && sequence <= source.highest
         {
             match source.find(sequence, digest) {
-                Found::Same => repeat_below = Some(source.highest),
+                Found::Same => highest_if_repeat = Some(source.highest),
                 Found::Other => findings.push(RecordFinding::SequenceReused),
                 Found::Nothing if source.unknown_through.is_some_and(|through| sequence <= through) => {
                     findings.push(RecordFinding::SequenceUnknown);
@@ -96,29 +130,29 @@ impl Seen {
             }
         }
         let kept: usize = self.0.iter().map(|source| source.numbers.len()).sum();
-        let keep = kept < MOST_NUMBERS && (place.is_some() || self.0.len() < MOST_SOURCES);
-        if !keep && repeat_below.is_none() {
+        let keep = kept < MAX_NUMBERS && (place.is_some() || self.0.len() < MAX_SOURCES);
+        if !keep && highest_if_repeat.is_none() {
             findings.push(RecordFinding::SequenceLimit);
         }
-        Look { repeat_below, findings, digest, place, keep }
+        SequenceCheck { highest_if_repeat, findings, digest, place, keep }
     }
 
     /// Takes in the number of an event, which `look` was for. Returns the entry that is full by now, if one is.
-    pub(super) fn keep(&mut self, event: &ActionEvent<'_>, look: &Look) -> Option<FullBlock> {
+    pub(super) fn keep(&mut self, event: &ActionEvent<'_>, check: &SequenceCheck) -> Option<FullBlock> {
         let sequence = event.source.sequence;
-        let source = match look.place.and_then(|place| self.0.get_mut(place)) {
+        let source = match check.place.and_then(|place| self.0.get_mut(place)) {
             Some(source) => source,
-            None if look.keep => {
+            None if check.keep => {
                 self.0.push(Source::new(event.source.id, sequence));
                 self.0.last_mut()?
             }
             None => return None,
         };
         source.highest = source.highest.max(sequence);
-        if !look.keep {
+        if !check.keep {
             return None;
         }
-        source.push(entry(sequence, look.digest));
+        source.push(entry(sequence, check.digest));
         let before = source.numbers.len() - 1;
         (before > 0 && before.is_multiple_of(BLOCK)).then(|| (source.id.clone(), source.blocks() - 1))
     }
@@ -156,7 +190,7 @@ impl Seen {
 
     /// Takes over what a header says. Its entries may have come before.
     /// Fails if it cannot be one of ours.
-    pub(super) fn restore(&mut self, said: &[SourceSequence<'_>]) -> Result<(), String> {
+    pub(super) fn restore(&mut self, said: &[SourceSequence<'_>]) -> Result<(), InvalidEntry> {
         let mut before = std::mem::take(&mut self.0);
         for said in said {
             let mut source = match before.iter().position(|source| source.id == said.id) {
@@ -171,17 +205,17 @@ impl Seen {
     }
 
     /// Takes over an entry. Its header may come later. False if it cannot be one of ours.
-    pub(super) fn restore_block(&mut self, said: &Numbers<'_>) -> bool {
+    pub(super) fn restore_block(&mut self, said: &Numbers<'_>) -> Result<(), InvalidEntry> {
         let (numbers, rest) = said.numbers.as_chunks::<ENTRY>();
-        let Ok(block) = usize::try_from(said.block) else { return false };
-        if block >= MOST_BLOCKS || numbers.len() != BLOCK || !rest.is_empty() {
-            return false;
+        let block = block_index(said.block)?;
+        if numbers.len() != BLOCK || !rest.is_empty() {
+            return Err(InvalidEntry::BlockLength { bytes: said.numbers.len() });
         }
         let place = self.0.iter().position(|source| source.id == said.source).unwrap_or_else(|| {
             self.0.push(Source::new(said.source, i64::MIN));
             self.0.len() - 1
         });
-        let Some(source) = self.0.get_mut(place) else { return false };
+        let Some(source) = self.0.get_mut(place) else { return Ok(()) };
         let (from, to) = (block * BLOCK, (block + 1) * BLOCK);
         if source.numbers.len() < to {
             source.numbers.resize(to, [0; ENTRY]);
@@ -189,18 +223,16 @@ impl Seen {
         if let Some(there) = source.numbers.get_mut(from..to) {
             there.copy_from_slice(numbers);
         }
-        source.order = Order::Unread;
-        true
+        source.order = Order::Unindexed;
+        Ok(())
     }
 
     /// Takes over the tombstone of an entry: the session was buried. Fails if it cannot be one of ours.
-    pub(super) fn restore_block_gone(&mut self, id: &str, block: i32) -> Result<(), String> {
-        let from = usize::try_from(block).ok().filter(|block| *block < MOST_BLOCKS);
-        let from =
-            from.ok_or_else(|| format!("expected a block from 0 to {}, found {block}", MOST_BLOCKS - 1))?;
+    pub(super) fn restore_block_tombstone(&mut self, id: &str, block: i32) -> Result<(), InvalidEntry> {
+        let from = block_index(block)?;
         if let Some(source) = self.0.iter_mut().find(|source| source.id == id) {
             source.numbers.truncate(from * BLOCK);
-            source.order = Order::Unread;
+            source.order = Order::Unindexed;
         }
         Ok(())
     }
@@ -214,10 +246,10 @@ impl Source {
     /// How many entries hold what the header does not.
     #[expect(
         clippy::expect_used,
-        reason = "a session keeps at most MOST_NUMBERS numbers, restored ones included"
+        reason = "a session keeps at most MAX_NUMBERS numbers, restored ones included"
     )]
     fn blocks(&self) -> i32 {
-        i32::try_from(self.numbers.len().saturating_sub(1) / BLOCK).expect("at most MOST_BLOCKS")
+        i32::try_from(self.numbers.len().saturating_sub(1) / BLOCK).expect("at most MAX_BLOCKS")
     }
 
     fn said(&self) -> SourceSequence<'_> {
@@ -232,16 +264,11 @@ impl Source {
         }
     }
 
-    fn restore(&mut self, said: &SourceSequence<'_>) -> Result<(), String> {
+    fn restore(&mut self, said: &SourceSequence<'_>) -> Result<(), InvalidEntry> {
         let (recent, rest) = said.recent.as_chunks::<ENTRY>();
-        let blocks = usize::try_from(said.blocks).ok().filter(|blocks| *blocks < MOST_BLOCKS);
+        let blocks = usize::try_from(said.blocks).ok().filter(|blocks| *blocks < MAX_BLOCKS);
         let Some(blocks) = blocks.filter(|_| recent.len() <= BLOCK && rest.is_empty()) else {
-            return Err(format!(
-                "expected at most {} blocks and {BLOCK} numbers of {ENTRY} bytes each, found {} blocks and {} bytes",
-                MOST_BLOCKS - 1,
-                said.blocks,
-                said.recent.len()
-            ));
+            return Err(InvalidEntry::Source { blocks: said.blocks, bytes: said.recent.len() });
         };
         self.highest = said.sequence;
         // A version that kept no numbers said neither them nor this. Of ours, a source without numbers was known to such a
@@ -249,12 +276,12 @@ impl Source {
         self.unknown_through = said.unknown_through.or_else(|| recent.is_empty().then_some(said.sequence));
         self.numbers.resize(blocks * BLOCK, [0; ENTRY]);
         self.numbers.extend_from_slice(recent);
-        self.order = Order::Unread;
+        self.order = Order::Unindexed;
         Ok(())
     }
 
     fn find(&mut self, sequence: i64, digest: Digest) -> Found {
-        if matches!(self.order, Order::Unread) {
+        if matches!(self.order, Order::Unindexed) {
             let rising = self.numbers.is_sorted_by(|before, after| number(before) < number(after));
             self.order =
                 if rising { Order::Rising } else { Order::Any(self.numbers.iter().copied().collect()) };
@@ -269,7 +296,7 @@ impl Source {
                     None => Found::Nothing,
                 }
             }
-            Order::Rising | Order::Unread => {
+            Order::Rising | Order::Unindexed => {
                 let at = self.numbers.binary_search_by_key(&sequence, number);
                 match at.ok().and_then(|at| self.numbers.get(at)) {
                     Some(found) if *found == entry(sequence, digest) => Found::Same,
@@ -287,7 +314,7 @@ impl Source {
                 let all = self.numbers.iter().copied().chain([new]);
                 self.order = Order::Any(all.collect());
             }
-            Order::Rising | Order::Unread => {}
+            Order::Rising | Order::Unindexed => {}
         }
         self.numbers.push(new);
     }

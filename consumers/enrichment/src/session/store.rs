@@ -7,21 +7,21 @@ use agentgov_schemas::state::{Call, Fact};
 use cel::common::types::CelString;
 
 use super::Change;
-use crate::json::{Json, NotJson};
+use crate::json::{Json, PayloadError};
 
 /// Facts by kind.
-pub(crate) type Facts = BTreeMap<String, Kind>;
+pub(crate) type Facts = BTreeMap<String, FactsOfKind>;
 
 /// The facts of one kind, by key. A copy is shallow.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kind(BTreeMap<String, Arc<StoredFact>>);
+pub(crate) struct FactsOfKind(BTreeMap<String, Arc<StoredFact>>);
 
 /// A fact, with its value converted once.
 #[derive(Debug)]
 pub(crate) struct StoredFact {
     key: CelString<'static>,
     bytes: Box<[u8]>,
-    json: Result<Json, NotJson>,
+    json: Result<Json, PayloadError>,
     offset: i64,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct FactValue<'a> {
     /// As it was said.
     pub(super) bytes: &'a [u8],
     /// The same, parsed; or why it cannot be read.
-    pub(super) json: Result<Json, NotJson>,
+    pub(super) json: Result<Json, PayloadError>,
 }
 
 impl<'a> FactValue<'a> {
@@ -44,7 +44,7 @@ impl<'a> FactValue<'a> {
 pub(super) const DOUBT: &str = "\u{fffd}";
 
 impl StoredFact {
-    pub(crate) const fn json(&self) -> Result<&Json, &NotJson> {
+    pub(crate) const fn json(&self) -> Result<&Json, &PayloadError> {
         self.json.as_ref()
     }
 
@@ -54,7 +54,7 @@ impl StoredFact {
     }
 }
 
-impl Kind {
+impl FactsOfKind {
     pub(crate) const fn empty() -> Self {
         Self(BTreeMap::new())
     }
@@ -201,10 +201,12 @@ impl Store {
         self.bytes
     }
 
-    pub(super) fn all_gone(&self) -> Vec<Change> {
+    pub(super) fn tombstones(&self) -> Vec<Change> {
         let facts = self.facts.iter().flat_map(|(kind, facts)| {
-            facts.0.keys().map(|key| Change::FactGone { kind: kind.clone(), key: key.clone() })
+            facts.0.keys().map(|key| Change::FactRemoved { kind: kind.clone(), key: key.clone() })
         });
-        facts.chain(self.calls.keys().map(|call_id| Change::CallGone { call_id: call_id.clone() })).collect()
+        facts
+            .chain(self.calls.keys().map(|call_id| Change::CallRemoved { call_id: call_id.clone() }))
+            .collect()
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use agentgov_schemas::yaml::{self, Location, Problem, Problems};
 use serde_saphyr::Spanned;
 
-use super::file::{Entry, StatesEntry, ToolsFile};
-use super::{States, Tool, Tools, ToolsDraft, ValueType};
+use super::file::{Entry, FactRuleEntry, ToolsFile};
+use super::{FactRule, Tool, Tools, ToolsDraft, ValueType};
 use crate::expression::{Expression, Names};
 
 /// What an expression about a result may look at.
@@ -27,7 +27,7 @@ impl Tools {
     /// Compiles the text of `file`, and gives what it declares even if it has mistakes.
     pub fn draft(file: &str, text: &str, reserved: &[&str]) -> ToolsDraft {
         let (read, problems) = yaml::read::<ToolsFile>(file, text);
-        let declared_whole = problems.is_empty();
+        let declarations_complete = problems.is_empty();
         let Some(read) = read else {
             return ToolsDraft::unreadable(problems.finish(None));
         };
@@ -47,7 +47,7 @@ impl Tools {
             tools: problems.finish(tools),
             names: read.tools.0.into_keys().collect(),
             types,
-            declared_whole,
+            declarations_complete,
         }
     }
 }
@@ -105,10 +105,10 @@ impl<'r> Compiler<'r> {
         Some(Tool { effect: entry.effect?, states, refers, derived })
     }
 
-    fn states(&mut self, entry: &StatesEntry) -> Option<States> {
+    fn states(&mut self, entry: &FactRuleEntry) -> Option<FactRule> {
         let key = entry.key.as_ref().map(|key| self.expression(key, STATES));
         let when = entry.when.as_ref().map(|when| self.expression(when, STATES));
-        Some(States {
+        Some(FactRule {
             kind: entry.fact.as_ref()?.value.clone(),
             key: key??,
             when: match when {

@@ -8,10 +8,10 @@ use agentgov_schemas::verdict::ErrorCode;
 use cel::common::types::{CelBool, CelList, CelNull, CelOptional, CelString};
 use cel::common::value::Val;
 
-use super::{Finding, States, Tools};
+use super::{FactRule, Finding, Tools};
 use crate::expression::Failure;
-use crate::json::{self, Json, NotJson};
-use crate::known::{Known, Referred};
+use crate::json::{self, Json, PayloadError};
+use crate::known::{CallContext, FactRef};
 use crate::scope::{Input, MAX_KEY, ResultValue, Scope, is_key};
 use crate::session::Session;
 
@@ -20,21 +20,21 @@ const MAX_REFERRED: usize = 1000;
 
 /// The facts that a result states, by kind and key.
 #[derive(Debug, Default)]
-pub(crate) struct Stated {
+pub(crate) struct ExtractedFacts {
     pub(crate) facts: BTreeSet<(String, String)>,
     /// Kinds of which the result may state a fact: an expression erred.
     pub(crate) doubted: BTreeSet<String>,
     /// Kinds whose facts the result may replace, under keys that are unknown.
     pub(crate) outdated: BTreeSet<String>,
     /// What each of them says: the result.
-    pub(crate) content: Option<Result<Json, NotJson>>,
+    pub(crate) content: Option<Result<Json, PayloadError>>,
     pub(crate) findings: Vec<Finding>,
 }
 
 impl Tools {
     /// What is known of the call of `event`, in the state before it.
-    pub fn derive(&self, session: &Session, event: &ActionEvent<'_>) -> Known {
-        let mut known = Known::default();
+    pub fn derive(&self, session: &Session, event: &ActionEvent<'_>) -> CallContext {
+        let mut known = CallContext::default();
         let Some(call) = &event.tool else {
             known.findings.push(Finding::new(
                 ErrorCode::ToolMissing,
@@ -46,8 +46,8 @@ impl Tools {
         let input = Json::arguments(call.arguments.data);
         if let Err(error) = &input {
             let code = match error {
-                NotJson::Syntax { .. } | NotJson::Unread(_) => ErrorCode::ArgumentsNotJson,
-                NotJson::TooLarge => ErrorCode::ArgumentsTooLarge,
+                PayloadError::Syntax { .. } | PayloadError::UnreadableValue(_) => ErrorCode::ArgumentsNotJson,
+                PayloadError::TooLarge => ErrorCode::ArgumentsTooLarge,
             };
             known.findings.push(Finding::new(code, "arguments", error.to_string()));
         }
@@ -84,8 +84,8 @@ impl Tools {
         session: &Session,
         event: &ActionEvent<'_>,
         result: &ToolResult<'_>,
-    ) -> Stated {
-        let mut stated = Stated::default();
+    ) -> ExtractedFacts {
+        let mut stated = ExtractedFacts::default();
         let call = session.stored_call(result.call_id);
         if call.is_none() && session.forgets() {
             // The session may have dropped the call, so the tool is unknown.
@@ -98,7 +98,8 @@ impl Tools {
         }
         let content = Json::result(result.content.data);
         // Plain text states nothing. Broken JSON may state something.
-        if matches!(content, Err(NotJson::Syntax { .. })) && !json::is_meant_as_json(result.content.data) {
+        if matches!(content, Err(PayloadError::Syntax { .. })) && !json::is_meant_as_json(result.content.data)
+        {
             return stated;
         }
         let input = call.map_or(Input::Absent, |call| Input::of(&call.arguments));
@@ -135,7 +136,7 @@ impl Tools {
     }
 }
 
-impl Stated {
+impl ExtractedFacts {
     /// Doubts what is stated: the event is not one that brings results, so that it may mean something else.
     fn doubt_facts(&mut self) {
         for (kind, _) in std::mem::take(&mut self.facts) {
@@ -150,7 +151,7 @@ impl Stated {
     }
 }
 
-impl States {
+impl FactRule {
     /// The key under which the result is a fact; `None` if it is none.
     fn key_of(&self, scope: &Scope<'_>) -> Result<Option<String>, Failure> {
         if let Some(when) = &self.when {
@@ -187,7 +188,7 @@ impl States {
     }
 }
 
-impl States {
+impl FactRule {
     /// Fails if the result is a list with an element that would be a fact as a result of its own, or that errs: the list may
     /// replace the fact, which an expression such as `type(result) == map` does not see.
     fn check_elements<'a>(&self, result: ResultValue<'a>, scope: &mut Scope<'a>) -> Result<(), Failure> {
@@ -226,12 +227,12 @@ fn strings(value: &dyn Val) -> Result<BTreeSet<String>, Failure> {
 }
 
 /// Those that are known.
-fn referred(session: &Session, kind: &str, keys: BTreeSet<String>) -> Vec<Referred> {
+fn referred(session: &Session, kind: &str, keys: BTreeSet<String>) -> Vec<FactRef> {
     let Some(facts) = session.facts().get(kind) else { return Vec::new() };
     keys.into_iter()
         .filter_map(|key| {
             let offset = facts.get_fact(&key)?.offset();
-            Some(Referred { key, kind: kind.to_owned(), offset })
+            Some(FactRef { key, kind: kind.to_owned(), offset })
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! `tools.yaml` as it is written.
 
-use agentgov_schemas::words;
+use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, Problems, Readable};
 use serde_saphyr::Spanned;
 
@@ -24,8 +24,8 @@ impl FromNode for ToolsFile {
 
 /// The default entry, or that of a tool, without what is wrong in it.
 pub(super) struct Entry {
-    pub(super) effect: Option<Effect>,
-    pub(super) states: Readable<StatesEntry>,
+    pub(super) effect: Option<ToolEffect>,
+    pub(super) states: Readable<FactRuleEntry>,
     pub(super) refers: Named<Spanned<String>>,
     pub(super) derived: Named<DerivedEntry>,
 }
@@ -43,13 +43,13 @@ impl FromNode for Entry {
 }
 
 /// A fact that a result states, without what is wrong in it.
-pub(super) struct StatesEntry {
+pub(super) struct FactRuleEntry {
     pub(super) fact: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
     pub(super) when: Option<Spanned<String>>,
 }
 
-impl FromNode for StatesEntry {
+impl FromNode for FactRuleEntry {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(node, "a fact that is stated", problems)?;
         let fact = fields.take("fact");
@@ -73,34 +73,5 @@ impl FromNode for DerivedEntry {
         let value = fields.take("value");
         fields.end();
         Some(Self { value_type, value })
-    }
-}
-
-/// What calling a tool does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Effect {
-    /// Looks, and changes nothing.
-    Read,
-    /// Changes something that can be changed back.
-    Write,
-    /// Changes something that cannot.
-    Destructive,
-    /// Acts outside the systems that the tools belong to.
-    External,
-}
-words!(Effect { "read" => Read, "write" => Write, "destructive" => Destructive, "external" => External });
-
-impl Effect {
-    /// Every effect.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Destructive, Self::External];
-
-    /// The word that files use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Destructive => "destructive",
-            Self::External => "external",
-        }
     }
 }

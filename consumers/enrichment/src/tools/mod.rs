@@ -9,10 +9,10 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::Problem;
 
 use crate::expression::Expression;
-pub use file::Effect;
 pub use finding::Finding;
 pub use value::ValueType;
 
@@ -38,21 +38,21 @@ pub struct ToolsDraft {
     /// Derived values that are declared, with their types.
     pub types: BTreeMap<String, ValueType>,
     /// False if a mistake may hide a tool or a derived value.
-    pub declared_whole: bool,
+    pub declarations_complete: bool,
 }
 
 impl ToolsDraft {
     /// A file of which nothing is known but its problems.
     pub const fn unreadable(tools: Result<Tools, Vec<Problem>>) -> Self {
-        Self { tools, names: BTreeSet::new(), types: BTreeMap::new(), declared_whole: false }
+        Self { tools, names: BTreeSet::new(), types: BTreeMap::new(), declarations_complete: false }
     }
 }
 
 /// One entry, with what it inherits from the default entry.
 #[derive(Debug)]
 struct Tool {
-    effect: Effect,
-    states: Vec<Arc<States>>,
+    effect: ToolEffect,
+    states: Vec<Arc<FactRule>>,
     /// By kind.
     refers: BTreeMap<String, Arc<Expression>>,
     /// By name.
@@ -61,7 +61,7 @@ struct Tool {
 
 /// When and under which key a result is a fact.
 #[derive(Debug)]
-struct States {
+struct FactRule {
     kind: String,
     key: Expression,
     when: Option<Expression>,
@@ -74,12 +74,12 @@ impl Tools {
     }
 
     /// What calling a tool does. Of a tool that is not listed: what the default entry says.
-    pub fn effect(&self, tool: &str) -> Effect {
+    pub fn effect(&self, tool: &str) -> ToolEffect {
         self.tool(tool).effect
     }
 
     /// The effect of calling a tool that is not listed.
-    pub const fn default_effect(&self) -> Effect {
+    pub const fn default_effect(&self) -> ToolEffect {
         self.default.effect
     }
 

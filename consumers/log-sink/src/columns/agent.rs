@@ -11,7 +11,7 @@ columns! {
         "name": Text = a.name,
         "owner": Text = a.owner,
         "roles": List<Text> = &mut a.roles.iter().copied(),
-        "state": Text = a.state,
+        "state": Text = a.state.as_str(),
         "description": Text = a.description,
         "pushed_by": Text = a.pushed_by,
     }

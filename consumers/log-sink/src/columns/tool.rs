@@ -9,7 +9,7 @@ columns! {
         "tenant_id": Text = t.tenant_id,
         "name": Text = t.name,
         "owner": Text = t.owner,
-        "effect": Text = t.effect,
+        "effect": Text = t.effect.as_str(),
         "description": Text = t.description,
         "pushed_by": Text = t.pushed_by,
     }

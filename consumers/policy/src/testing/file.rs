@@ -1,5 +1,6 @@
 //! `tests/*.yaml` as it is written.
 
+use agentgov_schemas::governance::AgentState;
 use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
 use agentgov_schemas::{mapping, words};
 use serde_saphyr::Spanned;
@@ -39,11 +40,11 @@ words!(RegistryState {
 
 impl RegistryState {
     /// Its state, if the agent is registered.
-    pub(super) const fn registered(self) -> Option<&'static str> {
+    pub(super) const fn registered(self) -> Option<AgentState> {
         match self {
-            Self::Active => Some("active"),
-            Self::Suspended => Some("suspended"),
-            Self::Retired => Some("retired"),
+            Self::Active => Some(AgentState::Active),
+            Self::Suspended => Some(AgentState::Suspended),
+            Self::Retired => Some(AgentState::Retired),
             Self::Unregistered => None,
         }
     }

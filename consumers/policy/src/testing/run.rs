@@ -19,7 +19,7 @@ use crate::draft::TESTS_FOLDER;
 use crate::files::BundleFiles;
 use crate::judgement::Judgement;
 use crate::kernel::Kernel;
-use crate::policy::Kind;
+use crate::policy::PolicyKind;
 use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
@@ -35,7 +35,7 @@ pub(super) const EXPECTED_STEP: &str = "expected a step with `call`, `result` or
 pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
     let mut report = Report::default();
     let mut violated = BTreeSet::new();
-    let bundles = BundleTable::of(Arc::clone(bundle));
+    let bundles = BundleTable::with_bundle(Arc::clone(bundle));
     for (path, content) in files.matching(TESTS_FOLDER, ".yaml") {
         match read(path, content) {
             Ok((file, start)) => {
@@ -56,7 +56,8 @@ pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
             Err(problems) => report.problems.extend(problems),
         }
     }
-    let rules = bundle.policies().filter(|policy| policy.kind != Kind::Grant).map(|policy| policy.id.clone());
+    let rules =
+        bundle.policies().filter(|policy| policy.kind != PolicyKind::Grant).map(|policy| policy.id.clone());
     report.never_violated = rules.filter(|id| !violated.contains(id)).collect();
     report
 }
@@ -93,7 +94,7 @@ fn registry(agent: &AgentEntry) -> AgentTable {
             name: AGENT,
             owner: "tests",
             roles: agent.roles.iter().map(String::as_str).collect(),
-            state,
+            state: state.into(),
             description: "",
             pushed_by: "",
         };

@@ -55,7 +55,7 @@ pub static AIRLINE: LazyLock<Vec<Denied>> = LazyLock::new(|| {
     .into_iter()
     .map(|(tool, arguments)| Denied {
         rule: "airline".to_owned(),
-        bundles: BundleTable::of(Arc::clone(&bundle)),
+        bundles: BundleTable::with_bundle(Arc::clone(&bundle)),
         before: vec![customer.clone(), reservation.clone()],
         tool,
         arguments,
@@ -103,7 +103,7 @@ static PLAIN: LazyLock<Vec<Denied>> = LazyLock::new(|| {
     bundles
         .map(|(value, policies)| Denied {
             rule: format!("{value} {policies}"),
-            bundles: BundleTable::of(bundle(ANY_ORDER, value, policies)),
+            bundles: BundleTable::with_bundle(bundle(ANY_ORDER, value, policies)),
             before: vec![order("7", true), order("8", false)],
             tool: "pay",
             arguments: arguments.clone(),

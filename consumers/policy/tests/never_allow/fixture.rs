@@ -127,11 +127,11 @@ impl Denied {
 /// The session that a changelog brings back.
 fn restored(session: &Session) -> Session {
     let mut restored = Session::new();
-    for entry in session.all_gone() {
+    for entry in session.tombstones() {
         match entry {
-            Change::FactGone { kind, key } => restored.restore_fact(&session.fact(&kind, &key).unwrap()),
-            Change::CallGone { call_id } => restored.restore_call(&session.call(&call_id).unwrap()),
-            Change::NumbersGone { source, block } => {
+            Change::FactRemoved { kind, key } => restored.restore_fact(&session.fact(&kind, &key).unwrap()),
+            Change::CallRemoved { call_id } => restored.restore_call(&session.call(&call_id).unwrap()),
+            Change::NumbersRemoved { source, block } => {
                 restored.restore_numbers(&session.numbers(&source, block).unwrap()).unwrap();
             }
             _ => {}

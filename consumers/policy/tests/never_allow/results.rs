@@ -50,7 +50,7 @@ static ORDER: LazyLock<Value> = LazyLock::new(|| {
 fn denied(states: &str, value: &str, policies: &str) -> Denied {
     Denied {
         rule: format!("{states} {value} {policies}"),
-        bundles: BundleTable::of(bundle(states, value, policies)),
+        bundles: BundleTable::with_bundle(bundle(states, value, policies)),
         before: vec![],
         tool: "pay",
         arguments: json!({ "id": "7" }),

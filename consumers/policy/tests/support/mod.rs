@@ -9,7 +9,7 @@ use std::time::Duration;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, ToolResult};
-use agentgov_schemas::governance::AgentEntry;
+use agentgov_schemas::governance::{AgentEntry, AgentState};
 use agentgov_schemas::topology::{SessionLimits, Span};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::{Micros, Millis, SessionKey};
@@ -66,7 +66,7 @@ pub fn service_agent() -> AgentTable {
         name: "Service agent",
         owner: "customer-care",
         roles: vec!["airline-agent"],
-        state: "active",
+        state: AgentState::Active.into(),
         description: "",
         pushed_by: "",
     };
