@@ -6,8 +6,10 @@ use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
 use serde::Serialize;
 
 use crate::parts::is_out_of_files;
-use crate::{Group, GroupState, HeldBack, Part, Process};
+use crate::{Group, GroupState, HeldBack, Part, Process, TopicLag};
 
+/// The advice where an answer is missing although its part answers others.
+const LOOK_AGAIN: &str = "look again in a few seconds; if it stays, the message says which request failed: see the logs of that part";
 /// What to do where the operating system allows this process no more files or connections.
 const RAISE_THE_LIMIT: &str =
     "raise this process's limit of open files (`ulimit -n`, or LimitNOFILE= of a systemd unit)";
@@ -76,9 +78,9 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Nothing is wrong.
+    /// Everything was answered, and nothing is wrong.
     Healthy,
-    /// Something is.
+    /// Something is wrong, or not known although every part answers.
     Unhealthy,
     /// A part is away: what depends on it is not known.
     PartAway,
@@ -178,8 +180,15 @@ impl Status {
             );
         }
         for stage in &self.stages {
-            let Some(group) = stage.state.known() else { continue };
             let name = &stage.name;
+            let group = match &stage.state {
+                Answer::Known(group) => group,
+                Answer::Unknown(why) if self.part_answers("kafka") => {
+                    say(format!("the state of {name} is not known: {why}"), LOOK_AGAIN);
+                    continue;
+                }
+                Answer::Unknown(_) => continue,
+            };
             match group.state {
                 GroupState::Empty => {
                     say(format!("{name} does not run: its group has no members"), "agentgov run");
@@ -203,21 +212,40 @@ impl Status {
                     "see why under its process's /readyz; if it works and cannot keep up, start more processes",
                 );
             }
+            for lag in group.lag.iter().filter(|lag| lag.oldest_seconds.is_none()) {
+                let TopicLag { topic, records, .. } = lag;
+                say(
+                    format!("{name}: how long up to {records} records of {topic} have waited is not known"),
+                    LOOK_AGAIN,
+                );
+            }
         }
-        if let Some(map) = self.map.known().filter(|map| !map.differences.is_empty()) {
-            say(
+        match &self.map {
+            Answer::Known(map) if map.differences.is_empty() => {}
+            Answer::Known(map) => say(
                 format!("the cluster is not as the topology says: {} differences", map.differences.len()),
                 "agentgov topology plan",
-            );
+            ),
+            Answer::Unknown(why) if self.part_answers("kafka") && self.part_answers("registry") => say(
+                format!("whether the cluster is as the topology says is not known: {why}"),
+                "agentgov topology plan",
+            ),
+            Answer::Unknown(_) => {}
         }
         if self.part_answers("clickhouse") {
+            let mut is_readable = true;
             for table in &self.tables {
                 if let Answer::Unknown(why) = &table.rows {
+                    is_readable = false;
                     say(
                         format!("table {} cannot be read: {why}", table.name),
                         "start the log-sink: it makes the tables",
                     );
                 }
+            }
+            // Without its table each of these is unknown too.
+            for (what, why) in self.unknown_of_the_log().into_iter().filter(|_| is_readable) {
+                say(format!("{what}: not known: {why}"), LOOK_AGAIN);
             }
         }
         let lately = |skipped: &&Skipped| self.at - skipped.logged_at < LATELY;
@@ -242,6 +270,24 @@ impl Status {
             Health::Unhealthy
         };
         self.wrong = wrong;
+    }
+
+    /// Returns which questions to the log have no answer, and why.
+    fn unknown_of_the_log(&self) -> Vec<(&'static str, &str)> {
+        fn why<T>(answer: &Answer<T>) -> Option<&str> {
+            match answer {
+                Answer::Known(_) => None,
+                Answer::Unknown(why) => Some(why),
+            }
+        }
+        let answers = [
+            ("rejects of the last hour", why(&self.rejects_last_hour)),
+            ("alerts of the last hour", why(&self.alerts_last_hour)),
+            ("accepted gaps", why(&self.gaps)),
+            ("skipped offsets", why(&self.skipped)),
+            ("active bundles", why(&self.bundles)),
+        ];
+        answers.into_iter().filter_map(|(what, why)| Some((what, why?))).collect()
     }
 
     /// True if that part answers.
@@ -284,7 +330,14 @@ mod tests {
             alerts_last_hour: Answer::Known(vec![]),
             gaps: Answer::Known(vec![]),
             skipped: Answer::Known(vec![]),
-            bundles: Answer::Unknown("not asked".into()),
+            bundles: Answer::Known(vec![Active {
+                environment: "demo".into(),
+                name: "b".into(),
+                version: "1".into(),
+                digest: "00".into(),
+                pushed_at: 0,
+                pushed_by: "us".into(),
+            }]),
             wrong: vec![],
         }
     }
@@ -302,7 +355,7 @@ mod tests {
         status.judge();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 12] = [
+        let cases: [(&str, Health, Breaks); 22] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("was not asked: this process may not open another file", Health::PartAway, |s| {
                 s.parts[0].answers = false;
@@ -344,6 +397,37 @@ mod tests {
                 s.skipped = Answer::Known(vec![skipped(1), skipped(0)]);
             }),
             ("no bundle", Health::Unhealthy, |s| s.bundles = Answer::Known(vec![])),
+            ("the state of evaluator is not known: timed out", Health::Unhealthy, |s| {
+                s.stages[0].state = Answer::Unknown("timed out".into());
+            }),
+            ("how long up to 5 records of t have waited is not known", Health::Unhealthy, |s| {
+                group(s).lag[0] = TopicLag { topic: "t".into(), records: 5, oldest_seconds: None };
+            }),
+            ("as the topology says is not known: refused", Health::Unhealthy, |s| {
+                s.map = Answer::Unknown("refused".into());
+            }),
+            ("rejects of the last hour: not known: no", Health::Unhealthy, |s| {
+                s.rejects_last_hour = Answer::Unknown("no".into());
+            }),
+            ("alerts of the last hour: not known: no", Health::Unhealthy, |s| {
+                s.alerts_last_hour = Answer::Unknown("no".into());
+            }),
+            ("accepted gaps: not known: no", Health::Unhealthy, |s| s.gaps = Answer::Unknown("no".into())),
+            ("skipped offsets: not known: no", Health::Unhealthy, |s| {
+                s.skipped = Answer::Unknown("no".into())
+            }),
+            ("active bundles: not known: no", Health::Unhealthy, |s| {
+                s.bundles = Answer::Unknown("no".into())
+            }),
+            ("table actions cannot be read", Health::Unhealthy, |s| {
+                s.tables[0].rows = Answer::Unknown("no such table".into());
+                s.bundles = Answer::Unknown("no such table".into());
+            }),
+            ("is away", Health::PartAway, |s| {
+                s.parts[0].answers = false;
+                s.stages[0].state = Answer::Unknown("kafka is away".into());
+                s.map = Answer::Unknown("kafka is away".into());
+            }),
             ("does not answer: refused", Health::Unhealthy, |s| {
                 let away = Some("refused".into());
                 s.processes = vec![Process { url: "u".into(), away, version: String::new(), stages: vec![] }];
