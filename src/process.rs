@@ -1,6 +1,6 @@
 //! Entry point of the executables: parses the arguments, runs the command, prints failures, returns the exit code.
 
-use agentgov_schemas::bounds::STACK;
+use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_service::ExitCode;
 use clap::Parser;
 
@@ -24,12 +24,12 @@ pub trait CommandLine: Parser + 'static {
 pub fn main<C: CommandLine>() -> std::process::ExitCode {
     std::panic::set_hook(Box::new(print::panicked));
     // The stack size of the main thread depends on the shell's limit.
-    let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK_BYTES);
     let code = match thread.spawn(run_command_line::<C>) {
         // The panic hook has already printed the panic.
         Ok(working) => working.join().unwrap_or(ExitCode::Panicked),
         Err(error) => {
-            print::errln!("agentgov: cannot start a thread with a stack of {} bytes: {}", STACK, error);
+            print::errln!("agentgov: cannot start a thread with a stack of {} bytes: {}", STACK_BYTES, error);
             ExitCode::Failed
         }
     };

@@ -10,18 +10,18 @@ use agentgov_alerter::Alerter;
 use agentgov_connect::Endpoints;
 use agentgov_evaluator::Evaluator;
 use agentgov_runtime::processor;
-use agentgov_schemas::bounds::STACK;
+use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::Topology;
-use agentgov_service::panics::Watch;
-use agentgov_service::{ExitCode, Health, StageError, Stop};
+use agentgov_service::panics::PanicGuard;
+use agentgov_service::{ExitCode, Health, ShutdownSignal, StageError};
 
 use crate::failure::Failure;
 
 /// Stages in progress.
 pub struct RunningStages {
-    stop: Stop,
+    stop: ShutdownSignal,
     /// Watches all threads of this process for panics until the stages have ended.
-    panics: Watch,
+    panics: PanicGuard,
     stages: Vec<(Health, JoinHandle<Result<(), Failure>>)>,
     /// Failure of the first stage that ended by itself.
     first_failure: Arc<Mutex<Option<Failure>>>,
@@ -43,8 +43,8 @@ impl RunningStages {
             let message = format!("expected a stage of the topology ({}), found `{wrong}`", known.join(", "));
             return Err(Failure::new(ExitCode::Usage, message));
         }
-        let stop = Stop::default();
-        let panics = Watch::new(stop.clone());
+        let stop = ShutdownSignal::default();
+        let panics = PanicGuard::new(stop.clone());
         let first_failure = Arc::<Mutex<Option<Failure>>>::default();
         let mut stages = Vec::new();
         for name in names {
@@ -60,7 +60,7 @@ impl RunningStages {
             let thread = std::thread::Builder::new()
                 .name(name.clone())
                 // The evaluator compiles pushed bundles, which needs a large stack.
-                .stack_size(STACK)
+                .stack_size(STACK_BYTES)
                 .spawn({
                     let (stop, first_failure) = (stop.clone(), Arc::clone(&first_failure));
                     move || {
@@ -72,7 +72,7 @@ impl RunningStages {
                                 .get_or_insert_with(|| failure.clone());
                         }
                         // If one stage ends, the process ends: a partial pipeline must not look alive.
-                        stop.ask();
+                        stop.request();
                         ended
                     }
                 })
@@ -83,7 +83,7 @@ impl RunningStages {
     }
 
     /// Returns the shutdown signal of the stages.
-    pub fn stop(&self) -> &Stop {
+    pub fn stop(&self) -> &ShutdownSignal {
         &self.stop
     }
 
@@ -119,7 +119,7 @@ impl RunningStages {
 
 impl Drop for RunningStages {
     fn drop(&mut self) {
-        self.stop.ask();
+        self.stop.request();
         if !self.stages.is_empty()
             && let Err(failure) = self.join_all()
         {

@@ -10,7 +10,7 @@ use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::verdict::{ErrorCode, RecordFinding};
 use agentgov_schemas::{NotReadyReason, Vocabulary};
 use agentgov_service::ExitCode;
-use agentgov_service::metrics::{ALL, Kind, Metric};
+use agentgov_service::metrics::{METRICS, Metric, MetricKind};
 
 #[path = "docs/dependencies.rs"]
 mod dependencies;
@@ -155,7 +155,7 @@ fn the_tests_that_hold_invariants_are_there() {
 fn every_metric_has_its_row_and_every_row_its_metric() {
     let page = read("docs/operations/metrics.md");
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
-    let expected: Vec<String> = ALL
+    let expected: Vec<String> = METRICS
         .iter()
         .map(|metric| {
             let kind = format!("{:?}", metric.kind).to_lowercase();
@@ -205,11 +205,12 @@ fn dashboard_and_alert_rules_use_metrics_that_exist() {
             used.insert(metric.name);
             let labels = labels_of(expression);
             let mut unknown =
-                labels.iter().filter(|label| !ALL.iter().any(|m| m.labels.contains(&label.as_str())));
+                labels.iter().filter(|label| !METRICS.iter().any(|m| m.labels.contains(&label.as_str())));
             assert_eq!(unknown.next(), None, "a label that no metric has, in {expression}");
         }
     }
-    let unused: Vec<_> = ALL.iter().map(|metric| metric.name).filter(|name| !used.contains(name)).collect();
+    let unused: Vec<_> =
+        METRICS.iter().map(|metric| metric.name).filter(|name| !used.contains(name)).collect();
     assert!(unused.is_empty(), "neither dashboard nor alert rules look at {unused:?}");
 }
 
@@ -249,10 +250,10 @@ fn stages_build_without_kafka() {
 }
 
 fn metric(name: &str) -> Option<&'static Metric> {
-    ALL.iter().find(|metric| {
+    METRICS.iter().find(|metric| {
         let part = name.strip_prefix(metric.name);
         part == Some("")
-            || (metric.kind == Kind::Histogram && matches!(part, Some("_bucket" | "_sum" | "_count")))
+            || (metric.kind == MetricKind::Histogram && matches!(part, Some("_bucket" | "_sum" | "_count")))
     })
 }
 

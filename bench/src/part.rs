@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::topology::Topology;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ pub struct Places {
     /// The brokers.
     pub kafka: KafkaEndpoint,
     /// The registry.
-    pub registry: RegistryEndpoint,
+    pub registry: SchemaRegistryEndpoint,
     /// The map.
     pub topology: Arc<Topology>,
     /// ClickHouse's address with user, password and database, as a URL's query.

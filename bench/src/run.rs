@@ -224,7 +224,7 @@ impl<'a> Bench<'a> {
         let clickhouse = &self.setup.endpoints.clickhouse;
         [
             ("AGENTGOV_KAFKA", self.setup.endpoints.kafka.bootstrap.clone()),
-            ("AGENTGOV_SCHEMA_REGISTRY", self.setup.endpoints.registry.url.clone()),
+            ("AGENTGOV_SCHEMA_REGISTRY", self.setup.endpoints.schema_registry.url.clone()),
             ("AGENTGOV_CLICKHOUSE", clickhouse.url.clone()),
             ("AGENTGOV_CLICKHOUSE_USER", clickhouse.user.clone()),
             ("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose().to_owned()),

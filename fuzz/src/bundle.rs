@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentgov_policy::{Bundle, BundleFiles, testing};
-use agentgov_schemas::bounds::STACK;
+use agentgov_schemas::bounds::STACK_BYTES;
 
 /// On the stack that every thread has which compiles.
 pub fn check(data: &[u8]) {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
         let checking = thread.spawn_scoped(scope, || compile_and_test(data)).expect("a thread");
         checking.join().expect("no panic");
     });

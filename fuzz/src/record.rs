@@ -12,7 +12,7 @@ use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, AgentState};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::wire::{self, Encoder, SchemaId};
 use agentgov_schemas::{Millis, subject};
@@ -75,7 +75,8 @@ fn rows(records: &[Record<'_>]) {
 /// What decodes has a verdict if it is judged, and a verdict is a record.
 fn steps(records: &[Record<'_>]) {
     let (agents, bundles, requests) = (agents(), BundleTable::with_bundle(bundle()), RequestCache::default());
-    let limits = SessionLimits { ttl: Span(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
+    let limits =
+        SessionLimits { ttl: HumanDuration(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
     let kernel = Kernel {
         agents: &agents,
         bundles: &bundles,

@@ -133,7 +133,7 @@ pub struct SessionState<'a> {
 
 impl<'a> SessionState<'a> {
     /// An entry that holds nothing yet.
-    pub const fn of(tenant_id: &'a str, session_id: &'a str) -> Self {
+    pub const fn new(tenant_id: &'a str, session_id: &'a str) -> Self {
         Self { tenant_id, session_id, header: None, fact: None, call: None, progress: None, numbers: None }
     }
 }

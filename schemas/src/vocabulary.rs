@@ -34,13 +34,13 @@ pub enum OpenEnum<'a, T> {
     Unknown(UnknownName<'a>),
 }
 
-/// A text that is no name of a vocabulary. Only [`OpenEnum::read`] makes one, so that a known name never hides in it.
+/// A text that is no name of a vocabulary. Only [`OpenEnum::from_name`] makes one, so that a known name never hides in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnknownName<'a>(&'a str);
 
 impl<'a, T: Vocabulary> OpenEnum<'a, T> {
     /// Reads the text of a record.
-    pub fn read(text: &'a str) -> Self {
+    pub fn from_name(text: &'a str) -> Self {
         T::by_name(text).map_or(Self::Unknown(UnknownName(text)), Self::Known)
     }
 
@@ -87,7 +87,7 @@ impl<T: Vocabulary> Serialize for OpenEnum<'_, T> {
 
 impl<'de: 'a, 'a, T: Vocabulary> Deserialize<'de> for OpenEnum<'a, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&'a str>::deserialize(deserializer).map(Self::read)
+        <&'a str>::deserialize(deserializer).map(Self::from_name)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
                 || text.is_empty()
         );
         assert_eq!(Encoder::new(id, &schema).encode(&name).unwrap(), written);
-        assert_eq!(name, OpenEnum::read(text));
+        assert_eq!(name, OpenEnum::from_name(text));
         name.known()
     }
 

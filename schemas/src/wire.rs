@@ -9,7 +9,7 @@ use std::io::BufRead as _;
 use serde::{Deserialize, Serialize};
 use serde_avro_fast::ser::SerializerConfig;
 
-use crate::bounds::AVRO_SCHEMA_BYTES;
+use crate::bounds::MAX_AVRO_SCHEMA_BYTES;
 use crate::clocks::{Clocks, Converting};
 use crate::reject::RejectReason;
 use crate::{Digest, writers};
@@ -106,9 +106,11 @@ impl Schema {
     /// # Errors
     /// It is none, or one of which a short datum could claim any amount of work: [`crate::bounds`].
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
-        if text.len() > AVRO_SCHEMA_BYTES {
+        if text.len() > MAX_AVRO_SCHEMA_BYTES {
             let found = text.len();
-            return Err(SchemaError(format!("expected at most {AVRO_SCHEMA_BYTES} bytes, found {found}")));
+            return Err(SchemaError(format!(
+                "expected at most {MAX_AVRO_SCHEMA_BYTES} bytes, found {found}"
+            )));
         }
         let parsed = apache_avro::Schema::parse_str(text).map_err(|e| {
             let place = e.source().map(|source| format!(": {source}")).unwrap_or_default();

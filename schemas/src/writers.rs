@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, Schema, UuidSchema};
 
-use crate::bounds::{AVRO_DEPTH, AVRO_FIXED_BYTES, AVRO_TYPES};
+use crate::bounds::{MAX_AVRO_DEPTH, MAX_AVRO_FIXED_BYTES, MAX_AVRO_TYPES};
 
 /// What a type costs its decoder.
 #[derive(Clone, Copy)]
@@ -40,10 +40,10 @@ impl Costs {
             | Schema::Duration(inner)
             | Schema::Uuid(UuidSchema::Fixed(inner))
             | Schema::Decimal(DecimalSchema { inner: InnerDecimalSchema::Fixed(inner), .. }) => {
-                if inner.size > AVRO_FIXED_BYTES {
+                if inner.size > MAX_AVRO_FIXED_BYTES {
                     let (name, size) = (&inner.name, inner.size);
                     return Err(format!(
-                        "expected fixed `{name}` of at most {AVRO_FIXED_BYTES} bytes, found {size}"
+                        "expected fixed `{name}` of at most {MAX_AVRO_FIXED_BYTES} bytes, found {size}"
                     ));
                 }
                 self.add(&inner.name, namespace, Some(leaf(inner.size == 0)));
@@ -108,12 +108,12 @@ impl Costs {
             whole.is_empty &= part.is_empty;
         }
         whole.depth = whole.depth.saturating_add(1);
-        if whole.depth > AVRO_DEPTH {
-            return Err(format!("expected types nested at most {AVRO_DEPTH} deep, found more"));
+        if whole.depth > MAX_AVRO_DEPTH {
+            return Err(format!("expected types nested at most {MAX_AVRO_DEPTH} deep, found more"));
         }
-        if whole.types > AVRO_TYPES {
+        if whole.types > MAX_AVRO_TYPES {
             return Err(format!(
-                "expected at most {AVRO_TYPES} types, each counted where it is used, found more"
+                "expected at most {MAX_AVRO_TYPES} types, each counted where it is used, found more"
             ));
         }
         Ok(whole)
@@ -202,7 +202,7 @@ mod tests {
     fn each_of_ours_is_far_below_the_bounds() {
         for subject in SUBJECTS {
             for text in subject.versions {
-                assert!(text.len() < crate::bounds::AVRO_SCHEMA_BYTES / 10, "{}", subject.name);
+                assert!(text.len() < crate::bounds::MAX_AVRO_SCHEMA_BYTES / 10, "{}", subject.name);
                 assert!(Schema::parse(text).is_ok(), "{}", subject.name);
             }
         }

@@ -1,6 +1,6 @@
 //! `agentgov audit …`: compares the log with the topics.
 
-use agentgov_audit::{Finding, Kind, Report, completeness};
+use agentgov_audit::{Finding, FindingKind, Report, completeness};
 use agentgov_service::ExitCode;
 
 use crate::cli::{AuditCommand, Global};
@@ -54,9 +54,9 @@ pub fn print_report(report: &Report) {
             report.held_back
         );
     }
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let name = kind.as_str();
-        match report.of(kind) {
+        match report.finding(kind) {
             None => outln!("  {} {:<17} 0", style("✓").green(), name),
             Some(finding) => {
                 outln!("  {} {:<17} {}, first {}", style("✗").red(), name, finding.count, finding.first);
@@ -66,7 +66,7 @@ pub fn print_report(report: &Report) {
         }
     }
     let found = report.findings.iter().map(|finding| finding.kind);
-    if !report.findings.is_empty() && found.into_iter().all(Kind::is_of_producers) {
+    if !report.findings.is_empty() && found.into_iter().all(FindingKind::is_caused_by_producer) {
         outln!("The pipeline lost, doubled and changed nothing. The producers must be fixed.");
     }
 }

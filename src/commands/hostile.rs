@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_audit::{Finding, Interval, Kind, Report as Audit};
+use agentgov_audit::{Finding, FindingKind, Interval, Report as Audit};
 use agentgov_importers::{ImportOptions, Input};
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
-use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
+use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
+use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
 use agentgov_policy::testing;
 use agentgov_registry::{Agent, AgentState, BundleEntry, Listing, Tool, ToolEffect, UnreadableRecord};
 use agentgov_schemas::Millis;
@@ -16,8 +16,8 @@ use agentgov_schemas::yaml::Problem;
 use agentgov_service::ExitCode;
 use agentgov_service::serve::StageReadiness;
 use agentgov_status::{
-    Answer, Group, GroupState, Health, HeldBack, MapState, Part, Process, Stage, Status, Table, TopicLag,
-    Wrong,
+    Answer, Fault, Group, GroupState, Health, HeldBack, Part, Process, Stage, Status, Table, TopicLag,
+    TopologyState,
 };
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
@@ -55,7 +55,7 @@ fn failure(failure: &Failure) -> String {
 
 fn print_session(text: &str) {
     let own = || text.to_owned();
-    let found = Found {
+    let found = SessionMatch {
         tenant_id: own(),
         session_id: own(),
         session_label: own(),
@@ -188,7 +188,7 @@ fn audit(text: &str) -> Audit {
         intervals: intervals(),
         more_intervals: 1,
     };
-    Audit { findings: Kind::ALL.into_iter().map(finding).collect(), ..Audit::default() }
+    Audit { findings: FindingKind::ALL.into_iter().map(finding).collect(), ..Audit::default() }
 }
 
 fn tests(text: &str) -> testing::Report {
@@ -256,7 +256,7 @@ fn imported(text: &str) -> String {
 
 fn status(text: &str) -> Status {
     let own = || text.to_owned();
-    let part = |answers| Part { name: own(), address: own(), answers, said: own(), answer_ms: 1 };
+    let part = |answers| Part { name: own(), address: own(), answers, detail: own(), answer_ms: 1 };
     let lag = || TopicLag { topic: own(), records: 1, oldest_seconds: Some(1.0) };
     let held =
         HeldBack { topic: own(), partition: 0, offset: 0, records: 1, since: 0, seconds: 6.0, worded: own() };
@@ -280,21 +280,21 @@ fn status(text: &str) -> Status {
         health: Health::Unhealthy,
         at: 0,
         parts: vec![part(true), part(false)],
-        map: Answer::Known(MapState { topics: 1, subjects: 1, differences: vec![own()] }),
+        topology: Answer::Known(TopologyState { topics: 1, subjects: 1, differences: vec![own()] }),
         stages: vec![stage(Answer::Known(group)), stage(Answer::Unknown(own()))],
         processes: vec![Process { url: own(), away: Some(own()), version: own(), stages: vec![readiness] }],
         tables: vec![table(Answer::Known(1)), table(Answer::Unknown(own()))],
-        rejects_last_hour: Answer::Known(vec![Rejected { stage: own(), reason: own(), count: 1 }]),
-        alerts_last_hour: Answer::Known(vec![Alerted { severity: own(), opened: 1, violations: 1 }]),
+        rejects_last_hour: Answer::Known(vec![RejectCount { stage: own(), reason: own(), count: 1 }]),
+        alerts_last_hour: Answer::Known(vec![AlertCount { severity: own(), opened: 1, violations: 1 }]),
         gaps: Answer::Known(vec![Gap { topic_partition: own(), from: 0, to: 1, accepted_at: 0 }]),
-        skipped: Answer::Known(vec![Skipped {
+        skipped: Answer::Known(vec![SkippedOffsets {
             topic_partition: own(),
             offsets: 1,
             from: 0,
             to: 1,
             logged_at: 0,
         }]),
-        bundles: Answer::Known(vec![Active {
+        bundles: Answer::Known(vec![ActiveBundle {
             environment: own(),
             name: own(),
             version: own(),
@@ -302,7 +302,7 @@ fn status(text: &str) -> Status {
             pushed_at: 0,
             pushed_by: own(),
         }]),
-        wrong: vec![Wrong { what: own(), to_do: own() }],
+        wrong: vec![Fault { what: own(), to_do: own() }],
     }
 }
 

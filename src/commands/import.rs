@@ -149,7 +149,7 @@ fn recorder(
         source_id: Some(import.source_id()),
         ..RecorderOptions::new(
             endpoints.kafka.clone(),
-            endpoints.registry.clone(),
+            endpoints.schema_registry.clone(),
             Arc::clone(topology),
             options.tenant_id.clone(),
             options.environment.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::topology::Topology;
-use agentgov_service::{ExitCode, Stop};
+use agentgov_service::{ExitCode, ShutdownSignal};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
@@ -145,7 +145,7 @@ impl Pipeline {
     }
 
     /// Returns the signal that shuts the stages down.
-    pub fn stop_handle(&self) -> Stop {
+    pub fn stop_handle(&self) -> ShutdownSignal {
         self.running.stop().clone()
     }
 
@@ -171,7 +171,7 @@ impl Pipeline {
 
     /// Shuts the stages down, then the stack.
     pub fn stop(self) -> Result<(), Failure> {
-        self.running.stop().ask();
+        self.running.stop().request();
         let stages = self.running.join();
         let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(stack)

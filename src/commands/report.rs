@@ -162,7 +162,7 @@ impl Report {
             with_thousands(audit.rows)
         );
         let mut line = Text::default();
-        for kind in agentgov_audit::Kind::ALL {
+        for kind in agentgov_audit::FindingKind::ALL {
             let n = audit.count(kind);
             let count = format!("{} {n}", kind.as_str());
             line.push(&text!("  {}", if n == 0 { style(count).green() } else { style(count).red().bold() }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
-use agentgov_service::{ExitCode, Metrics, Serving, lag};
+use agentgov_service::{ExitCode, HealthServer, Metrics, lag};
 
 use crate::cli::{Global, Listen, Run};
 use crate::context;
@@ -19,7 +19,7 @@ pub fn run(args: &Run, global: &Global) -> Result<ExitCode, Failure> {
     let metrics = args.listen.as_ref().map(|_| Metrics::start()).transpose()?;
     let running = RunningStages::start(&args.stages, &endpoints, &topology, args.accept_gap)?;
     let stop = running.stop().clone();
-    ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
+    ctrlc::set_handler(move || stop.request()).or_exit(ExitCode::Failed)?;
     let serving = match args.listen.as_ref().zip(metrics) {
         Some((listen, metrics)) => {
             Some(serve(listen, metrics, &running, &endpoints, &topology, global.json)?)
@@ -41,15 +41,15 @@ fn serve(
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
     json: bool,
-) -> Result<Serving, Failure> {
+) -> Result<HealthServer, Failure> {
     let stop = running.stop();
-    let serving = Serving::start(&listen.0, running.healths(), metrics, stop.clone())?;
+    let serving = HealthServer::start(&listen.0, running.healths(), metrics, stop.clone())?;
     for health in running.healths() {
         let stage = health.snapshot().stage;
         let group = topology.stage(&stage).or_exit(ExitCode::Config)?.group.value.clone();
-        let places = lag::places(topology, &stage).or_exit(ExitCode::Config)?;
+        let places = lag::input_partitions(topology, &stage).or_exit(ExitCode::Config)?;
         // The watcher ends with the shutdown signal; nothing waits for it.
-        let _watch = lag::watch(endpoints.kafka.clone(), health, group, places, stop.clone())
+        let _watch = lag::spawn_monitor(endpoints.kafka.clone(), health, group, places, stop.clone())
             .or_exit(ExitCode::Failed)?;
     }
     let url = format!("http://{}", serving.address());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::session::{Entry, Event, Found, Verdict};
+use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
 use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
@@ -79,7 +79,7 @@ fn bundles(reader: &LogReader, entries: &[Entry]) -> Result<BTreeMap<String, Bun
 }
 
 /// Prints a session.
-pub fn print_session(session: &Found, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
+pub fn print_session(session: &SessionMatch, entries: &[Entry], bundles: &BTreeMap<String, Bundle>) {
     let name = if session.session_label.is_empty() { &session.session_id } else { &session.session_label };
     outln!("{} {}", style("session").cyan(), style(name).bold());
     outln!("  id {} · tenant {} · agent {}", session.session_id, session.tenant_id, session.agent_id);
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn agent_is_named_where_it_changes_and_source_at_each_event() {
-        let session = Found {
+        let session = SessionMatch {
             tenant_id: "acme".into(),
             session_id: "s".into(),
             session_label: String::new(),

@@ -6,7 +6,7 @@ use agentgov_connect::Endpoints;
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
-use agentgov_status::{Answer, Group, GroupState, Health, MapState, Part, Process, Status, look};
+use agentgov_status::{Answer, Group, GroupState, Health, Part, Process, Status, TopologyState, collect};
 use console::{Style, StyledObject};
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ use crate::print::{self, Text, json, left, outln, right, style, style_text, text
 pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     loop {
-        let status = look(&topology, &endpoints, &args.health, &|| map(&topology, &endpoints));
+        let status = collect(&topology, &endpoints, &args.health, &|| map(&topology, &endpoints));
         if args.watch.is_some() && !global.json {
             print::clear_screen();
         }
@@ -41,10 +41,10 @@ pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> 
     }
 }
 
-fn map(topology: &Topology, endpoints: &Endpoints) -> Result<MapState, String> {
+fn map(topology: &Topology, endpoints: &Endpoints) -> Result<TopologyState, String> {
     let plan = agentgov_topology::plan(topology, endpoints).map_err(|e| e.to_string())?;
     let differences = plan.differences.iter().map(ToString::to_string).collect();
-    Ok(MapState { topics: plan.topics, subjects: plan.subjects, differences })
+    Ok(TopologyState { topics: plan.topics, subjects: plan.subjects, differences })
 }
 
 /// Prints the state of the pipeline.
@@ -62,7 +62,7 @@ pub fn print_status(status: &Status) {
     }
     print_heading(&text!("Parts"));
     status.parts.iter().for_each(print_part);
-    match &status.map {
+    match &status.topology {
         Answer::Known(map) if map.differences.is_empty() => {
             outln!(
                 "  {} {} the cluster matches the topology: {} topics, {} subjects",
@@ -152,9 +152,9 @@ pub fn print_status(status: &Status) {
 
 fn print_part(part: &Part) {
     let text = if part.answers {
-        text!("{} {}", left(&part.said, 22), style(format!("{} ms", part.answer_ms)).dim())
+        text!("{} {}", left(&part.detail, 22), style(format!("{} ms", part.answer_ms)).dim())
     } else {
-        style(format!("away: {}", part.said)).red().into()
+        style(format!("away: {}", part.detail)).red().into()
     };
     outln!("  {} {} {} {}", mark(part.answers), left(&part.name, 11), left(&part.address, 39), text);
 }

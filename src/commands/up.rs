@@ -24,7 +24,7 @@ pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
 /// Prints the stack's addresses and waits for Ctrl-C or SIGTERM.
 pub fn serve_until_shutdown(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     let stop = pipeline.stop_handle();
-    ctrlc::set_handler(move || stop.ask()).or_exit(ExitCode::Failed)?;
+    ctrlc::set_handler(move || stop.request()).or_exit(ExitCode::Failed)?;
     let note = local::write_note(&pipeline.endpoints);
     if let NoteOutcome::Failed { error } = &note {
         errln!(
@@ -61,7 +61,7 @@ fn export_lines(pipeline: &Pipeline) -> Vec<Text> {
     let endpoints = &pipeline.endpoints;
     let mut lines = vec![
         export("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap),
-        export("AGENTGOV_SCHEMA_REGISTRY", &endpoints.registry.url),
+        export("AGENTGOV_SCHEMA_REGISTRY", &endpoints.schema_registry.url),
         export("AGENTGOV_CLICKHOUSE", &endpoints.clickhouse.url),
         export("AGENTGOV_CLICKHOUSE_DATABASE", &endpoints.clickhouse.database),
     ];

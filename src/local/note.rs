@@ -85,7 +85,7 @@ impl Drop for Note {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_connect::{ClickHouseEndpoint, KafkaEndpoint, RegistryEndpoint};
+    use agentgov_connect::{ClickHouseEndpoint, KafkaEndpoint, SchemaRegistryEndpoint};
 
     use super::*;
 
@@ -94,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let endpoints = Endpoints {
             kafka: KafkaEndpoint::at("127.0.0.1:9092".to_owned()),
-            registry: RegistryEndpoint::at("http://127.0.0.1:8081".to_owned()),
+            schema_registry: SchemaRegistryEndpoint::at("http://127.0.0.1:8081".to_owned()),
             clickhouse: ClickHouseEndpoint::default(),
         };
         let path = folder.path().join("state/stack.json");

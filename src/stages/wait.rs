@@ -62,8 +62,8 @@ mod tests {
 
     use agentgov_connect::Endpoints;
     use agentgov_schemas::topology::Topology;
-    use agentgov_service::Stop;
-    use agentgov_service::panics::Watch;
+    use agentgov_service::ShutdownSignal;
+    use agentgov_service::panics::PanicGuard;
 
     use super::*;
 
@@ -73,7 +73,7 @@ mod tests {
         let topology = Arc::new(Topology::embedded().unwrap());
         let endpoints = Endpoints {
             kafka: agentgov_connect::KafkaEndpoint::default(),
-            registry: agentgov_connect::RegistryEndpoint::default(),
+            schema_registry: agentgov_connect::SchemaRegistryEndpoint::default(),
             clickhouse: agentgov_connect::ClickHouseEndpoint::default(),
         };
         let running = RunningStages::start(&[], &endpoints, &topology, false).unwrap();
@@ -89,15 +89,15 @@ mod tests {
             (None, ExitCode::Failed),
             (Some(Failure::new(ExitCode::Overtaken, "retention was faster")), ExitCode::Overtaken),
         ] {
-            let stop = Stop::default();
-            let panics = Watch::new(stop.clone());
+            let stop = ShutdownSignal::default();
+            let panics = PanicGuard::new(stop.clone());
             let running = RunningStages {
                 stop,
                 panics,
                 stages: Vec::new(),
                 first_failure: Arc::new(Mutex::new(first)),
             };
-            running.stop().ask();
+            running.stop().request();
             let failure = running.wait("what never comes", Duration::MAX, |_| Ok(false)).unwrap_err();
             assert_eq!(failure.code, code, "{failure}");
         }

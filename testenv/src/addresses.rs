@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint, Secret};
+use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, SchemaRegistryEndpoint, Secret};
 use serde::{Deserialize, Serialize};
 
 /// Where the parts answer, and how to log in. Also the form of the file that `AGENTGOV_STACK` names.
@@ -50,7 +50,7 @@ impl From<&Addresses> for Endpoints {
     fn from(addresses: &Addresses) -> Self {
         Self {
             kafka: KafkaEndpoint::at(addresses.kafka.clone()),
-            registry: RegistryEndpoint::at(addresses.registry.clone()),
+            schema_registry: SchemaRegistryEndpoint::at(addresses.registry.clone()),
             clickhouse: ClickHouseEndpoint {
                 url: addresses.clickhouse.clone(),
                 user: addresses.clickhouse_user.clone(),

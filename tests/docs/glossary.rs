@@ -18,7 +18,6 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "consumers/policy",
     "consumers/runtime",
     "consumers/service",
-    "consumers/status",
     "producers/importers",
     "producers/sdk",
     "producers/topology",

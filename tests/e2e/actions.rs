@@ -31,7 +31,7 @@ impl<R: Record> Writer<R> {
     pub fn new(stack: &Stack) -> Self {
         let (topic, _) = stack.topology.topic_of(R::SUBJECT).unwrap();
         let schema = R::SUBJECT.schema().unwrap();
-        let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+        let registry = SchemaRegistry::new(&stack.endpoints.schema_registry).unwrap();
         let id = registry.id_of(&registry_subject(topic), schema.text()).unwrap().unwrap();
         let mut config = stack.endpoints.kafka.client_config();
         // Above what any topic takes: it is the broker that refuses, not this client.

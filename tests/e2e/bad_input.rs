@@ -168,7 +168,7 @@ fn schema_whose_data_have_no_bound() {
         let fields: Vec<String> =
             (0..40).map(|n| format!(r#"{{"name":"f{n}","type":{}}}"#, record(n))).collect();
         let schema = format!(r#"{{"type":"record","name":"NoBound","fields":[{}]}}"#, fields.join(","));
-        let registry = SchemaRegistry::new(&case.stack.endpoints.registry).unwrap();
+        let registry = SchemaRegistry::new(&case.stack.endpoints.schema_registry).unwrap();
         let id = registry.register("bad-input-no-bound", &schema).unwrap();
         Some([&[0][..], &id.0.to_be_bytes()].concat())
     });
@@ -668,7 +668,7 @@ fn registered(stack: &Stack, subject: &str, schema: &Value, references: &[(&str,
     let references =
         references.iter().map(|(name, subject)| json!({"name": name, "subject": subject, "version": 1}));
     let body = json!({"schema": schema.to_string(), "references": references.collect::<Vec<_>>()});
-    let url = format!("{}/subjects/{subject}/versions", stack.endpoints.registry.url);
+    let url = format!("{}/subjects/{subject}/versions", stack.endpoints.schema_registry.url);
     let answer = reqwest::blocking::Client::new().post(url).json(&body).send().unwrap();
     let answer: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
     SchemaId(u32::try_from(answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap())

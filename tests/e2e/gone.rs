@@ -10,7 +10,7 @@ use agentgov_runtime::processor;
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::lag::{self, Lag, LagReader};
-use agentgov_service::{ExitCode, Health, StageError, Stop};
+use agentgov_service::{ExitCode, Health, ShutdownSignal, StageError};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -31,7 +31,7 @@ struct Own {
 
 struct Running {
     health: Health,
-    stop: Stop,
+    stop: ShutdownSignal,
     thread: JoinHandle<Result<(), StageError>>,
 }
 
@@ -57,7 +57,7 @@ impl Own {
     }
 
     fn start(&self, accept_gap: bool) -> Running {
-        let (health, stop) = (Health::new("evaluator"), Stop::default());
+        let (health, stop) = (Health::new("evaluator"), ShutdownSignal::default());
         let config = processor::Config {
             stage: "evaluator".into(),
             endpoints: self.endpoints.clone(),
@@ -140,7 +140,7 @@ impl Running {
     }
 
     fn stop(self) {
-        self.stop.ask();
+        self.stop.request();
         self.thread.join().unwrap().unwrap();
     }
 
@@ -280,10 +280,10 @@ fn transactions_of_strangers_are_neither_work_nor_lag_of_a_processor() {
     let strangers = |outcome| transact(&own.endpoints.kafka, &own.actions, &[0], 3, outcome);
     let nothing_waits = || {
         let group = &own.topology.stage("evaluator").unwrap().group.value;
-        let places = lag::places(&own.topology, "evaluator").unwrap();
+        let places = lag::input_partitions(&own.topology, "evaluator").unwrap();
         let mut reader = LagReader::new(&own.endpoints.kafka, group, places).unwrap();
         stack().eventually("nothing waits", || {
-            reader.look().unwrap().values().all(|lag| *lag == Lag::default())
+            reader.read().unwrap().values().all(|lag| *lag == Lag::default())
         });
     };
     strangers(Outcome::Aborted);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_audit::Kind;
+use agentgov_audit::FindingKind;
 use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry};
 use agentgov_log_sink::{Config, migrate};
 use agentgov_runtime::sink::{Store, protocol};
@@ -16,7 +16,7 @@ use agentgov_schemas::topology::{EMBEDDED, Topology, registry_subject};
 use agentgov_schemas::wire::Encoder;
 use agentgov_schemas::{Micros, SessionKey};
 use agentgov_service::lag::{self, Lag, LagReader};
-use agentgov_service::{ExitCode, Health, StageError, Stop};
+use agentgov_service::{ExitCode, Health, ShutdownSignal, StageError};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -44,13 +44,13 @@ pub enum Outcome {
 
 /// A sink in a thread.
 pub struct Running {
-    stop: Stop,
+    stop: ShutdownSignal,
     pub thread: JoinHandle<Result<(), StageError>>,
 }
 
 impl Running {
     fn stop(self) {
-        self.stop.ask();
+        self.stop.request();
         self.thread.join().unwrap().unwrap();
     }
 }
@@ -105,7 +105,7 @@ impl Log {
     }
 
     pub fn start(&self, accept_gap: bool) -> Running {
-        let stop = Stop::default();
+        let stop = ShutdownSignal::default();
         let config = Config {
             endpoints: self.endpoints.clone(),
             topology: Arc::clone(&self.topology),
@@ -128,7 +128,7 @@ impl Log {
     /// Writes `count` good actions, then each of `values` as it is, over both partitions.
     pub fn produce(&self, count: i64, values: &[Option<&[u8]>]) {
         let schema = subject::ACTION_EVENT.schema().unwrap();
-        let registry = SchemaRegistry::new(&self.endpoints.registry).unwrap();
+        let registry = SchemaRegistry::new(&self.endpoints.schema_registry).unwrap();
         let id = registry.register(&registry_subject(&self.actions), schema.text()).unwrap();
         let mut encoder = Encoder::new(id, schema);
         let producer = self.producer();
@@ -189,11 +189,11 @@ impl Log {
     /// Waits until the sink's group has nothing left to read.
     fn wait_until_done(&self) {
         let group = &self.topology.stage("log-sink").unwrap().group.value;
-        let places = lag::places(&self.topology, "log-sink").unwrap();
+        let places = lag::input_partitions(&self.topology, "log-sink").unwrap();
         let mut reader = LagReader::new(&self.endpoints.kafka, group, places).unwrap();
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let lags = reader.look().unwrap();
+            let lags = reader.read().unwrap();
             if lags.values().all(|lag| *lag == Lag::default()) {
                 return;
             }
@@ -534,7 +534,8 @@ fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
     let found: Vec<_> = complete.iter().map(|of| (of.skipped, of.missing, of.doubled)).collect();
     assert_eq!(found, [(4, 0, 0), (0, 0, 0)]);
     let report = agentgov_audit::completeness(&log.topology, &log.endpoints).unwrap();
-    for kind in [Kind::Lost, Kind::Doubled, Kind::Different, Kind::Transactional] {
+    for kind in [FindingKind::Lost, FindingKind::Doubled, FindingKind::Different, FindingKind::Transactional]
+    {
         assert_eq!(report.count(kind), 0, "{kind:?}: {report:?}");
     }
 

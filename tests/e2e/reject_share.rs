@@ -12,7 +12,7 @@ use agentgov_schemas::event::{ActionEvent, Source};
 use agentgov_schemas::topology::{Topology, registry_subject};
 use agentgov_schemas::verdict::Severity;
 use agentgov_schemas::{NotReadyReason, RecordEncoder, catalogue, subject, wire};
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -89,7 +89,7 @@ struct Flood {
     file: tempfile::NamedTempFile,
     topology: Arc<Topology>,
     health: Health,
-    stop: Stop,
+    stop: ShutdownSignal,
     running: std::thread::JoinHandle<Result<(), StageError>>,
     producer: BaseProducer,
     id: wire::SchemaId,
@@ -109,7 +109,7 @@ impl Flood {
         let map = file.path().to_str().unwrap();
         stack.run(&["topology", "apply", "--topology", map]);
         let topology = Arc::new(Topology::parse(map, &text).unwrap());
-        let (stop, health) = (Stop::default(), Health::new("evaluator"));
+        let (stop, health) = (ShutdownSignal::default(), Health::new("evaluator"));
         let config = processor::Config {
             stage: "evaluator".into(),
             endpoints: stack.endpoints.clone(),
@@ -123,7 +123,7 @@ impl Flood {
         stack.eventually("the evaluator is ready", || health.snapshot().not_ready.is_empty());
         let producer: BaseProducer =
             stack.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap();
-        let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+        let registry = SchemaRegistry::new(&stack.endpoints.schema_registry).unwrap();
         let schema = subject::ACTION_EVENT.schema().unwrap();
         let (actions, _) = topology.topic_of(subject::ACTION_EVENT).unwrap();
         let id = registry.id_of(&registry_subject(actions), schema.text()).unwrap().unwrap();
@@ -173,7 +173,7 @@ impl Flood {
     }
 
     fn end(self) {
-        self.stop.ask();
+        self.stop.request();
         self.running.join().unwrap().unwrap();
     }
 }

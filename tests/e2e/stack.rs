@@ -12,7 +12,7 @@ use agentgov_registry::{Agent, AgentState, RegistryContext};
 use agentgov_runtime::processor;
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::{Recorder, RecorderOptions};
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 use agentgov_testenv::{Options, TestEnv};
 
 /// Longer than anything here takes on a loaded machine.
@@ -76,7 +76,7 @@ impl Stack {
                 stage,
                 endpoints,
                 topology,
-                stop: Stop::default(),
+                stop: ShutdownSignal::default(),
                 health,
                 accept_gap: false,
             };
@@ -103,7 +103,7 @@ impl Stack {
             // Whatever runs it, to the command it is a stack that somebody else runs.
             .env("AGENTGOV_BACKEND", "external")
             .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
-            .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.registry.url)
+            .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.schema_registry.url)
             .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
             .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
             .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
@@ -138,9 +138,9 @@ impl Stack {
 
     /// A recorder of a new source.
     pub fn recorder(&self, tenant_id: &str, environment: &str) -> Recorder {
-        let Endpoints { kafka, registry, .. } = self.endpoints.clone();
+        let Endpoints { kafka, schema_registry, .. } = self.endpoints.clone();
         let options =
-            RecorderOptions::new(kafka, registry, Arc::clone(&self.topology), tenant_id, environment);
+            RecorderOptions::new(kafka, schema_registry, Arc::clone(&self.topology), tenant_id, environment);
         Recorder::start(options).unwrap()
     }
 

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use agentgov_service::metrics::ALL;
+use agentgov_service::metrics::METRICS;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     // Nothing is there yet: it says so, and does not fail.
     let (code, nothing) = status(&[]);
     assert_eq!((code, &nothing["health"]), (3, &"unhealthy".into()));
-    assert!(!nothing["map"]["known"]["differences"].as_array().unwrap().is_empty());
+    assert!(!nothing["topology"]["known"]["differences"].as_array().unwrap().is_empty());
 
     done(&["topology", "apply"]);
     done(&["registry", "push", "examples/airline/registry.yaml"]);
@@ -72,7 +72,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
         let mut rows = samples(&served, "agentgov_rows_inserted_total");
         rows.any(|(labels, rows)| labels.contains("table=\"rejects\"") && rows >= 1.0) && waiting == 0.0
     });
-    for metric in ALL {
+    for metric in METRICS {
         let name = metric.name;
         let kind = format!("# TYPE {name} {}\n", format!("{:?}", metric.kind).to_lowercase());
         assert!(served.contains(&kind), "/metrics has no {name}, or it is no {:?}:\n{served}", metric.kind);
@@ -89,7 +89,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
         assert_eq!(named, expected, "labels of {name}");
     }
     for line in served.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let known = ALL.iter().any(|metric| line.starts_with(metric.name));
+        let known = METRICS.iter().any(|metric| line.starts_with(metric.name));
         assert!(known, "consumers/service/src/metrics.rs does not know {line}");
     }
     let lags = samples(&served, "agentgov_lag_seconds").filter(|(labels, _)| labels.contains("log-sink"));
@@ -156,7 +156,7 @@ fn status_without_any_part_says_so_of_each() {
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["health"], "part_away");
     assert!(status["parts"].as_array().unwrap().iter().all(|part| part["answers"] == false));
-    assert_eq!(status["map"]["unknown"], "kafka is away");
+    assert_eq!(status["topology"]["unknown"], "kafka is away");
     assert_eq!(status["tables"][0]["rows"]["unknown"], "clickhouse is away");
 }
 

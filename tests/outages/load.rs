@@ -19,7 +19,7 @@ pub struct Load {
 
 impl Load {
     pub fn start(stack: &Stack) -> Self {
-        let (kafka, registry) = (stack.endpoints.kafka.clone(), stack.endpoints.registry.clone());
+        let (kafka, registry) = (stack.endpoints.kafka.clone(), stack.endpoints.schema_registry.clone());
         let options = RecorderOptions::new(kafka, registry, Arc::clone(&stack.topology), TENANT, ENVIRONMENT);
         let recorder = Recorder::start(options).unwrap();
         let (done, sessions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -20,7 +20,7 @@ fn a_schema_id_that_means_something_else_ends_every_stage() {
     std::fs::rename(&now, &kept).unwrap();
     std::fs::create_dir(&now).unwrap();
     stack.env.restart(Part::Registry).unwrap();
-    let registry = SchemaRegistry::new(&stack.endpoints.registry).unwrap();
+    let registry = SchemaRegistry::new(&stack.endpoints.schema_registry).unwrap();
     for id in 0..40 {
         let schema = format!(r#"{{"type":"record","name":"Other{id}","fields":[]}}"#);
         registry.register(&format!("other-{id}"), &schema).unwrap();

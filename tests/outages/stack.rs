@@ -82,7 +82,7 @@ impl Stack {
         command
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
             .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
-            .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.registry.url)
+            .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.schema_registry.url)
             .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
             .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
             .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())

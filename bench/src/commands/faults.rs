@@ -94,7 +94,7 @@ pub fn produce(args: cli::Produce, global: &Global) -> Result<ExitCode, Failure>
     let endpoints = context::endpoints(global)?;
     let produce = Produce {
         kafka: endpoints.kafka,
-        registry: endpoints.registry,
+        registry: endpoints.schema_registry,
         topology: context::topology(global)?,
         tenant: args.tenant,
         agent: args.agent,

@@ -112,7 +112,7 @@ pub fn part(args: &cli::Part, global: &Global) -> Result<ExitCode, Failure> {
     let endpoints = context::endpoints(global)?;
     let places = Places {
         kafka: endpoints.kafka.clone(),
-        registry: endpoints.registry.clone(),
+        registry: endpoints.schema_registry.clone(),
         topology: context::topology(global)?,
         clickhouse: Store::new(&endpoints.clickhouse).or_exit(ExitCode::Failed)?,
         tapes: args.tapes.clone(),

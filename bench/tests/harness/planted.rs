@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_audit::Kind;
+use agentgov_audit::FindingKind;
 use agentgov_connect::Endpoints;
 use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, PLANT_NO_DRAIN, Setup, Step};
 use agentgov_schemas::topology::Topology;
@@ -130,7 +130,7 @@ fn killed_at_the_edge(stage: usize) -> Vec<Step> {
 
 /// Runs it, each time at a place of its own, until the audit finds this: on a busy machine the faults may miss their moment.
 /// Not at the same place again: a sink refuses a table in which rows are doubled.
-fn found(kind: Kind, name: &str, run: impl Fn(&Place) -> Outcome) {
+fn found(kind: FindingKind, name: &str, run: impl Fn(&Place) -> Outcome) {
     let mut outcomes = Vec::new();
     for attempt in 1..=3 {
         let outcome = run(&Place::new(&format!("{name}_{attempt}")));
@@ -149,7 +149,7 @@ fn answers_were_lost(outcome: &Outcome) -> bool {
 
 #[test]
 fn offsets_committed_before_outputs_are_found_as_loss() {
-    found(Kind::Unjudged, "commit_first", |place| {
+    found(FindingKind::Unjudged, "commit_first", |place| {
         let steps = killed_at_the_edge(place.stage("evaluator"));
         place.faults(Some(failpoint::PLANT_COMMIT_FIRST), "processor::begun", steps)
     });
@@ -157,9 +157,9 @@ fn offsets_committed_before_outputs_are_found_as_loss() {
 
 #[test]
 fn going_on_without_a_look_is_found_as_doubled_rows() {
-    found(Kind::Doubled, "no_look", |place| {
+    found(FindingKind::Doubled, "no_look", |place| {
         let steps = killed_at_the_edge(place.stage("log-sink"));
-        place.faults(Some(failpoint::PLANT_NO_LOOK), "sink::inserted", steps)
+        place.faults(Some(failpoint::PLANT_NO_TAIL_READ), "sink::inserted", steps)
     });
 }
 
@@ -172,9 +172,9 @@ fn a_drain_left_out_is_found_as_doubled_rows_and_only_then() {
             place.faults(plant, "sink::drained", repeated(6, lost))
         })
     };
-    found(Kind::Doubled, "no_drain", |place| run(place, Some(PLANT_NO_DRAIN)));
+    found(FindingKind::Doubled, "no_drain", |place| run(place, Some(PLANT_NO_DRAIN)));
     let outcome = run(&Place::new("with_drain"), None);
     assert!(answers_were_lost(&outcome), "{outcome:#?}");
-    assert_eq!(outcome.audit.count(Kind::Doubled), 0, "{outcome:#?}");
+    assert_eq!(outcome.audit.count(FindingKind::Doubled), 0, "{outcome:#?}");
     assert!(outcome.is_clean(), "{outcome:#?}");
 }

@@ -35,7 +35,7 @@ pub fn armed(args: &[&str], endpoints: &Endpoints) -> Command {
         // To the command it is a stack that somebody else runs.
         .env("AGENTGOV_BACKEND", "external")
         .env("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap)
-        .env("AGENTGOV_SCHEMA_REGISTRY", &endpoints.registry.url)
+        .env("AGENTGOV_SCHEMA_REGISTRY", &endpoints.schema_registry.url)
         .env("AGENTGOV_CLICKHOUSE", &clickhouse.url)
         .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
         .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())

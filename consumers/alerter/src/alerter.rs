@@ -78,7 +78,7 @@ impl Processor for Alerter {
             for (subject, window) in closed {
                 windows.put(subject, window);
             }
-            Reject::of_output(&error)
+            Reject::from_output_error(&error)
         })
     }
 
@@ -159,7 +159,7 @@ fn raise(
         policy: finding.policy,
         severity: finding.severity,
         mode: finding.mode,
-        decision: OpenEnum::read(verdict.decision.as_str()),
+        decision: OpenEnum::from_name(verdict.decision.as_str()),
         tool: verdict.tool,
         call_index: verdict.call_index,
         message: &message,
@@ -348,8 +348,8 @@ mod tests {
     #[test]
     fn unknown_decision_is_passed_on_and_raises_nothing() {
         let mut later = verdict(1, &["a"]);
-        later.decision = OpenEnum::read("quarantine");
-        later.violations[0].severity = OpenEnum::read("apocalyptic");
+        later.decision = OpenEnum::from_name("quarantine");
+        later.violations[0].severity = OpenEnum::from_name("apocalyptic");
         let mut none = later.clone();
         none.violations.clear();
         let mut alerter = Alerter::new(Duration::from_secs(1));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry, TlsError, describe};
+use agentgov_connect::{Endpoints, SchemaRegistry, SchemaRegistryError, TlsError, describe};
 use agentgov_schemas::Vocabulary;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::events::{At, Events, Expected};
 use crate::kafka::{self, Partitions, Reader, Record};
 use crate::record::{self, Decoder, Fields};
-use crate::report::{Interval, Kind, Report};
+use crate::report::{FindingKind, Interval, Report};
 use crate::rows::{Place, Tables};
 use crate::{headers, sessions, sources};
 
@@ -55,7 +55,7 @@ pub enum AuditError {
     Tls(#[from] TlsError),
     /// The registry did not answer.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(#[from] SchemaRegistryError),
     /// The topology lacks a role.
     #[error(transparent)]
     Topology(#[from] MissingRole),
@@ -94,7 +94,7 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
     let mut audit = Audit {
         topology,
         endpoints,
-        decoder: Decoder::new(SchemaRegistry::new(&endpoints.registry)?),
+        decoder: Decoder::new(SchemaRegistry::new(&endpoints.schema_registry)?),
         tables: Tables::new(&endpoints.clickhouse)?,
         report: Report::default(),
         answered: Answered::default(),
@@ -252,7 +252,7 @@ impl Audit<'_> {
                 self.report.unanswered += 1;
             }
             if *found != 1 && is_passed {
-                self.report.add_in(Kind::Unjudged, *partition, 1, || {
+                self.report.add_in(FindingKind::Unjudged, *partition, 1, || {
                     let place = format!("{}/{partition}@{offset}", actions.name);
                     match expected {
                         Expected::Answer => format!("{place}: {found} verdicts and rejects"),
@@ -274,8 +274,8 @@ impl Audit<'_> {
             match alerts {
                 1 => {}
                 0 if behind => self.report.unanswered += 1,
-                0 => self.report.add_in(Kind::AlertMissing, *partition, 1, place),
-                _ => self.report.add_in(Kind::AlertDoubled, *partition, 1, place),
+                0 => self.report.add_in(FindingKind::AlertMissing, *partition, 1, place),
+                _ => self.report.add_in(FindingKind::AlertDoubled, *partition, 1, place),
             }
         }
         self.answered.unwanted.sort();
@@ -283,7 +283,7 @@ impl Audit<'_> {
             if judged.get(partition).is_none_or(|next| offset >= next) {
                 continue;
             }
-            self.report.add_in(Kind::AlertDoubled, *partition, 1, || {
+            self.report.add_in(FindingKind::AlertDoubled, *partition, 1, || {
                 format!(
                     "{policy} at partition {partition} offset {offset}: an alert that no verdict asks for"
                 )
@@ -347,7 +347,7 @@ fn transactions(report: &mut Report, actions: &Topic) {
             if next < offset {
                 let of = format!("{}/{partition}", actions.name);
                 let interval = Interval { of, first: next, last: offset - 1 };
-                report.add_interval(Kind::Transactional, next.abs_diff(offset), interval);
+                report.add_interval(FindingKind::Transactional, next.abs_diff(offset), interval);
             }
             next = offset.saturating_add(1);
         }
@@ -372,7 +372,7 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
         if let [a, b] = pair
             && a.offset == b.offset
         {
-            report.add(Kind::Doubled, || format!("{name}@{}", a.offset));
+            report.add(FindingKind::Doubled, || format!("{name}@{}", a.offset));
         }
     }
     let row_at = |offset: i64| {
@@ -382,9 +382,9 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
     for Held { offset, sha256, .. } in held {
         match row_at(*offset) {
             None if *offset > last_row => report.pending += 1,
-            None => report.add(Kind::Lost, || format!("{name}@{offset}")),
+            None => report.add(FindingKind::Lost, || format!("{name}@{offset}")),
             Some(found) if found.sha256 != *sha256 => {
-                report.add(Kind::Different, || format!("{name}@{offset}"));
+                report.add(FindingKind::Different, || format!("{name}@{offset}"));
             }
             Some(_) => {}
         }
@@ -393,8 +393,9 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
     let end = held.last().map_or(low, |held| held.offset.saturating_add(1));
     for row in rows.iter().filter(|row| row.offset >= low && row.offset < end && !there.contains(&row.offset))
     {
-        report
-            .add(Kind::Different, || format!("{name}@{}: a row of what the topic does not hold", row.offset));
+        report.add(FindingKind::Different, || {
+            format!("{name}@{}: a row of what the topic does not hold", row.offset)
+        });
     }
 }
 
@@ -411,7 +412,7 @@ fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[Held], row
         };
         let expected = before.abs_diff(row.offset);
         if row.skipped != expected {
-            report.add(Kind::Different, || {
+            report.add(FindingKind::Different, || {
                 format!(
                     "{name}@{}: the row counts {} offsets without a record before it, the topic has {expected}",
                     row.offset, row.skipped
@@ -511,13 +512,13 @@ mod tests {
         let behind = report(&[0, 1, 2], &[(0, "d0")], 0);
         assert_eq!((behind.findings.len(), behind.pending), (0, 2));
         for (there, rows, kind, first) in [
-            (&[0, 1, 2][..], &[(0, "d0"), (2, "d2")][..], Kind::Lost, "t/0@1"),
-            (&[0, 1], &[(0, "d0"), (1, "d1"), (1, "d1")], Kind::Doubled, "t/0@1"),
-            (&[0, 1], &[(0, "d0"), (1, "dX")], Kind::Different, "t/0@1"),
+            (&[0, 1, 2][..], &[(0, "d0"), (2, "d2")][..], FindingKind::Lost, "t/0@1"),
+            (&[0, 1], &[(0, "d0"), (1, "d1"), (1, "d1")], FindingKind::Doubled, "t/0@1"),
+            (&[0, 1], &[(0, "d0"), (1, "dX")], FindingKind::Different, "t/0@1"),
             (
                 &[0, 2],
                 &[(0, "d0"), (1, "d1"), (2, "d2")],
-                Kind::Different,
+                FindingKind::Different,
                 "t/0@1: a row of what the topic does not hold",
             ),
         ] {
@@ -598,8 +599,9 @@ mod tests {
             let rows: Vec<_> = rows.iter().map(place).collect();
             let mut report = Report::default();
             compare_skipped(&mut report, "t/0", low, &held(offsets), &rows);
-            let first =
-                report.of(Kind::Different).map(|found| found.first.split(':').next().unwrap().to_owned());
+            let first = report
+                .finding(FindingKind::Different)
+                .map(|found| found.first.split(':').next().unwrap().to_owned());
             assert_eq!(first.as_deref(), wrong, "{what}");
             assert_eq!(report.skipped, skipped, "{what}");
         }
@@ -622,7 +624,7 @@ mod tests {
                 Topic { name: "actions".into(), partitions, held: BTreeMap::from([(3, held(offsets))]) };
             let mut report = Report::default();
             transactions(&mut report, &topic);
-            let found = report.of(Kind::Transactional);
+            let found = report.finding(FindingKind::Transactional);
             let intervals: Vec<_> =
                 found.iter().flat_map(|f| &f.intervals).map(|i| (i.first, i.last)).collect();
             assert_eq!(intervals, expected, "{what}");

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::kafka::Record;
 use crate::murmur2::partition_of;
 use crate::record::Fields;
-use crate::report::{Kind, Report};
+use crate::report::{FindingKind, Report};
 
 /// Where a record of the topic of actions stands: partition and offset.
 pub type At = (i32, i64);
@@ -219,7 +219,7 @@ impl Events {
     /// Records that do not stand in the partition of their session's key.
     pub fn misplaced(&self, report: &mut Report) {
         for (partition, Misplaced { count, first, expected }) in &self.misplaced {
-            report.add_in(Kind::Misplaced, *partition, *count, || {
+            report.add_in(FindingKind::Misplaced, *partition, *count, || {
                 format!("{}/{partition}@{first}, whose session belongs into partition {expected}", self.topic)
             });
         }
@@ -484,8 +484,8 @@ mod tests {
             log.add_record(partition, key, &datum);
             let mut report = Report::default();
             log.events.misplaced(&mut report);
-            assert_eq!(report.count(Kind::Misplaced), misplaced, "{what}");
-            if let Some(finding) = report.of(Kind::Misplaced) {
+            assert_eq!(report.count(FindingKind::Misplaced), misplaced, "{what}");
+            if let Some(finding) = report.finding(FindingKind::Misplaced) {
                 assert!(finding.first.starts_with(&format!("actions/{partition}@0, ")), "{}", finding.first);
                 assert_eq!(finding.by_partition, BTreeMap::from([(partition, 1)]), "{what}");
             }

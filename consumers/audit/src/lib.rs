@@ -24,4 +24,4 @@ mod sources;
 
 pub use check::{AuditError, completeness, examine};
 pub use kafka::Record;
-pub use report::{Finding, Interval, Kind, Report, SourceSeen};
+pub use report::{Finding, FindingKind, Interval, Report, SourceSummary};

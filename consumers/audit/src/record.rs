@@ -155,7 +155,7 @@ mod tests {
                 .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
                 .unwrap();
         });
-        let registry = SchemaRegistry::new(&agentgov_connect::RegistryEndpoint::at(url)).unwrap();
+        let registry = SchemaRegistry::new(&agentgov_connect::SchemaRegistryEndpoint::at(url)).unwrap();
         let refused = Decoder::new(registry).decode(&[0, 0, 0, 0, 7, 1]).map(|record| record.is_some());
         server.join().unwrap();
         let message = refused.unwrap_err().to_string();

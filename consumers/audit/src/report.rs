@@ -8,7 +8,7 @@ use serde::Serialize;
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum FindingKind {
     /// A record of a topic is no row, although later ones of its partition are.
     Lost,
     /// An offset is more than one row.
@@ -40,7 +40,7 @@ pub enum Kind {
     Transactional,
 }
 
-impl Kind {
+impl FindingKind {
     /// Every kind, in the order in which reports have them.
     pub const ALL: [Self; 14] = [
         Self::Lost,
@@ -80,7 +80,7 @@ impl Kind {
     }
 
     /// True if a producer did it: the log holds what was written, and the producer must be mended.
-    pub const fn is_of_producers(self) -> bool {
+    pub const fn is_caused_by_producer(self) -> bool {
         match self {
             Self::Reordered
             | Self::SequenceGap
@@ -166,7 +166,7 @@ const MAX_INTERVALS: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// How often; of gaps, how many numbers are missing, and of transactions, how many offsets they took.
     pub count: u64,
     /// The first place: topic/partition@offset, or source and sequence.
@@ -189,7 +189,7 @@ const fn is_zero(number: &u64) -> bool {
 
 /// What the topic holds of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SourceSeen {
+pub struct SourceSummary {
     /// Sequence after the highest; 0: nothing.
     pub end: i64,
     /// How many below are not there.
@@ -225,19 +225,25 @@ pub struct Report {
     pub closed_sources: u64,
     /// What the topic holds of each source, by tenant and source.
     #[serde(skip)]
-    pub by_source: BTreeMap<(String, String), SourceSeen>,
-    /// What is wrong, in the order of [`Kind::ALL`]; empty: nothing is.
+    pub by_source: BTreeMap<(String, String), SourceSummary>,
+    /// What is wrong, in the order of [`FindingKind::ALL`]; empty: nothing is.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
     /// Counts one finding; the first place of a kind is kept.
-    pub(crate) fn add(&mut self, kind: Kind, place: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, kind: FindingKind, place: impl FnOnce() -> String) {
         self.add_many(kind, 1, place);
     }
 
     /// Counts findings in a partition of the topic of actions.
-    pub(crate) fn add_in(&mut self, kind: Kind, partition: i32, count: u64, place: impl FnOnce() -> String) {
+    pub(crate) fn add_in(
+        &mut self,
+        kind: FindingKind,
+        partition: i32,
+        count: u64,
+        place: impl FnOnce() -> String,
+    ) {
         if let Some(finding) = self.add_many(kind, count, place) {
             let here = finding.by_partition.entry(partition).or_default();
             *here = here.saturating_add(count);
@@ -245,7 +251,7 @@ impl Report {
     }
 
     /// Counts numbers that are missing, or passed over.
-    pub(crate) fn add_interval(&mut self, kind: Kind, count: u64, interval: Interval) {
+    pub(crate) fn add_interval(&mut self, kind: FindingKind, count: u64, interval: Interval) {
         if let Some(finding) = self.add_many(kind, count, || interval.to_string()) {
             if finding.intervals.len() < MAX_INTERVALS {
                 finding.intervals.push(interval);
@@ -256,7 +262,12 @@ impl Report {
     }
 
     /// `None` does not happen.
-    fn add_many(&mut self, kind: Kind, count: u64, place: impl FnOnce() -> String) -> Option<&mut Finding> {
+    fn add_many(
+        &mut self,
+        kind: FindingKind,
+        count: u64,
+        place: impl FnOnce() -> String,
+    ) -> Option<&mut Finding> {
         let at = match self.findings.binary_search_by_key(&kind, |finding| finding.kind) {
             Ok(at) => at,
             Err(at) => {
@@ -278,17 +289,17 @@ impl Report {
     }
 
     /// What the topic holds of a source of a tenant.
-    pub fn source(&self, tenant: &str, id: &str) -> Option<SourceSeen> {
+    pub fn source(&self, tenant: &str, id: &str) -> Option<SourceSummary> {
         self.by_source.get(&(tenant.to_owned(), id.to_owned())).copied()
     }
 
     /// The finding of a kind, if there is one.
-    pub fn of(&self, kind: Kind) -> Option<&Finding> {
+    pub fn finding(&self, kind: FindingKind) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.kind == kind)
     }
 
     /// How often something of a kind was found.
-    pub fn count(&self, kind: Kind) -> u64 {
-        self.of(kind).map_or(0, |finding| finding.count)
+    pub fn count(&self, kind: FindingKind) -> u64 {
+        self.finding(kind).map_or(0, |finding| finding.count)
     }
 }

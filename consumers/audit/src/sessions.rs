@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::events::{Act, At, Events, Name, Seen, Short};
 use crate::headers::{Counted, Headers, Kept};
 use crate::kafka::Partitions;
-use crate::report::{Kind, Report};
+use crate::report::{FindingKind, Report};
 
 /// Pairs of a number and a content that the evaluator keeps for a session.
 const MAX_NUMBERS: usize = 65_536;
@@ -95,7 +95,7 @@ pub fn examine(events: &Events, context: &Context<'_>, report: &mut Report) {
             report.add_in(kind, *partition, 1, || {
                 let place = format!("{}/{partition}@{offset}", events.topic);
                 match kind {
-                    Kind::Unjudged => {
+                    FindingKind::Unjudged => {
                         format!("{place}: its verdict says duplicate, and nothing before it has its number and content")
                     }
                     _ => place,
@@ -111,7 +111,7 @@ fn examine_one(
     events: &[&Seen],
     context: &Context<'_>,
     report: &mut Report,
-    found: &mut Vec<(i64, Kind)>,
+    found: &mut Vec<(i64, FindingKind)>,
 ) {
     // Without its beginning it is not known what came before.
     let is_whole = context.partitions.get(&partition).is_some_and(|bounds| bounds.low == 0);
@@ -120,11 +120,11 @@ fn examine_one(
     for event in events {
         match numbers.take(event) {
             Numbered::Repeated => continue,
-            Numbered::OutOfOrder => found.push((event.offset, Kind::Reordered)),
+            Numbered::OutOfOrder => found.push((event.offset, FindingKind::Reordered)),
             Numbered::New => {}
         }
         if is_whole && context.duplicates.contains(&(partition, event.offset)) {
-            found.push((event.offset, Kind::Unjudged));
+            found.push((event.offset, FindingKind::Unjudged));
         }
         counted.push(event);
     }
@@ -144,7 +144,7 @@ fn examine_one(
     report.sessions += 1;
     let expected = count(&counted, header.applied_through);
     if !expected.equals(header) {
-        report.add_in(Kind::Miscounted, partition, 1, || {
+        report.add_in(FindingKind::Miscounted, partition, 1, || {
             format!(
                 "tenant {}, session {}, partition {partition}: expected {expected}, found {header}",
                 name.tenant, name.id
@@ -184,7 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use agentgov_enrichment::Session;
-    use agentgov_schemas::topology::{SessionLimits, Span};
+    use agentgov_schemas::topology::{HumanDuration, SessionLimits};
     use agentgov_schemas::verdict::{Origin, RecordFinding};
     use agentgov_schemas::{Millis, catalogue};
     use proptest::prelude::*;
@@ -245,7 +245,7 @@ mod tests {
             report
         }
 
-        fn kinds(&self) -> Vec<(Kind, u64)> {
+        fn kinds(&self) -> Vec<(FindingKind, u64)> {
             self.look().findings.iter().map(|finding| (finding.kind, finding.count)).collect()
         }
     }
@@ -286,11 +286,12 @@ mod tests {
             ("a retried call may keep its index", vec![of(0), retried(1)], 2, 1, 0),
         ] {
             let through = events.len() as i64 - 1;
-            let expected: Vec<_> = if reordered > 0 { vec![(Kind::Reordered, reordered)] } else { vec![] };
+            let expected: Vec<_> =
+                if reordered > 0 { vec![(FindingKind::Reordered, reordered)] } else { vec![] };
             let case = |events_: i64, calls: i64| Case::of(&events).says(0, "s", events_, calls, through);
             assert_eq!(case(counted, calls).kinds(), expected, "{what}");
             assert_eq!(case(counted, calls).look().sessions, 1, "{what}");
-            let wrong: Vec<_> = expected.iter().copied().chain([(Kind::Miscounted, 1)]).collect();
+            let wrong: Vec<_> = expected.iter().copied().chain([(FindingKind::Miscounted, 1)]).collect();
             assert_eq!(case(counted + 1, calls).kinds(), wrong, "{what}, and one too many counted");
             assert_eq!(case(counted - 1, calls).kinds(), wrong, "{what}, and one too few counted");
         }
@@ -300,14 +301,14 @@ mod tests {
     fn only_events_up_to_the_offset_and_not_rejected_count() {
         let events = [input(0), of(1), of(2), of(3)];
         assert_eq!(Case::of(&events).says(0, "s", 3, 2, 2).kinds(), []);
-        assert_eq!(Case::of(&events).says(0, "s", 4, 3, 2).kinds(), [(Kind::Miscounted, 1)]);
+        assert_eq!(Case::of(&events).says(0, "s", 4, 3, 2).kinds(), [(FindingKind::Miscounted, 1)]);
         let mut case = Case::of(&[of(0), of(1), of(0), of(2)]).says(0, "s", 3, 3, 3);
         assert_eq!(case.kinds(), []);
         // What is rejected leaves nothing behind: sent again, it is new.
         case.rejected.insert((0, 0));
-        assert_eq!(case.kinds(), [(Kind::Reordered, 1)]);
+        assert_eq!(case.kinds(), [(FindingKind::Reordered, 1)]);
         case.rejected.insert((0, 2));
-        assert_eq!(case.kinds(), [(Kind::Miscounted, 1)]);
+        assert_eq!(case.kinds(), [(FindingKind::Miscounted, 1)]);
     }
 
     #[test]
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(case.kinds(), []);
         assert_eq!(case.look().sessions, 2);
         let report = case.says(7, "s", 3, 3, 1).look();
-        let finding = report.of(Kind::Miscounted).unwrap();
+        let finding = report.finding(FindingKind::Miscounted).unwrap();
         assert_eq!(finding.by_partition, BTreeMap::from([(7, 1)]));
         assert_eq!(
             finding.first,
@@ -332,12 +333,16 @@ mod tests {
     fn a_verdict_that_hides_an_action_is_found() {
         let mut case = Case::of(&[of(9), of(0), of(9), other(of(9))]);
         case.duplicates.insert((0, 2));
-        assert_eq!(case.kinds(), [(Kind::Reordered, 1)], "it was sent before");
+        assert_eq!(case.kinds(), [(FindingKind::Reordered, 1)], "it was sent before");
         case.duplicates.extend([(0, 1), (0, 3)]);
-        assert_eq!(case.kinds(), [(Kind::Reordered, 1), (Kind::Unjudged, 2)]);
+        assert_eq!(case.kinds(), [(FindingKind::Reordered, 1), (FindingKind::Unjudged, 2)]);
         let report = case.look();
         assert!(
-            report.of(Kind::Unjudged).unwrap().first.starts_with("actions/0@1: its verdict says duplicate")
+            report
+                .finding(FindingKind::Unjudged)
+                .unwrap()
+                .first
+                .starts_with("actions/0@1: its verdict says duplicate")
         );
     }
 
@@ -358,7 +363,7 @@ mod tests {
         assert_eq!((later.kinds(), later.look().sessions), (vec![], 0), "more was counted than was read");
         let mut cut = Case::of(&[of(1), of(2)]).says(0, "s", 9, 9, 1);
         cut.duplicates.insert((0, 1));
-        assert_eq!(cut.kinds(), [(Kind::Unjudged, 1), (Kind::Miscounted, 1)]);
+        assert_eq!(cut.kinds(), [(FindingKind::Unjudged, 1), (FindingKind::Miscounted, 1)]);
         cut.low = 1;
         assert_eq!((cut.kinds(), cut.look().sessions), (vec![], 0), "retention has deleted its beginning");
         let mut gone = Case::of(&[of(0)]);
@@ -371,7 +376,7 @@ mod tests {
         let case = |counted: Counted| {
             let mut case = Case::of(&[of(5), of(0), other(of(5)), of(6)]);
             case.headers.insert((0, name_digest("acme", "s")), Kept::Counted(counted));
-            case.look().count(Kind::Miscounted)
+            case.look().count(FindingKind::Miscounted)
         };
         let counted = |events| Counted { applied_through: 3, events, ..Counted::default() };
         assert_eq!([4, 2, 3].map(|events| case(counted(events))), [0, 1, 1]);
@@ -417,7 +422,7 @@ mod tests {
         ) {
             let sources = ["a", "b", "c"];
             let contents = ["{}", "{\"x\":1}", ""];
-            let limits = SessionLimits { ttl: Span(Duration::from_secs(1)), max_facts: 10, max_bytes: 10_000 };
+            let limits = SessionLimits { ttl: HumanDuration(Duration::from_secs(1)), max_facts: 10, max_bytes: 10_000 };
             let mut session = Session::new();
             let (mut log, mut numbers, mut counted) = (Log::new(1), Numbers::default(), Vec::new());
             for (offset, (source, sequence, content, calls)) in events.into_iter().enumerate() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::events::{Act, At, Events, Name, Seen};
-use crate::report::{Interval, Kind, Report, SourceSeen};
+use crate::report::{FindingKind, Interval, Report, SourceSummary};
 
 /// A number that a source used.
 #[derive(Clone, Copy)]
@@ -43,11 +43,11 @@ fn source(
     used: &[Used<'_>],
     horizon: Option<i64>,
     report: &mut Report,
-) -> SourceSeen {
+) -> SourceSummary {
     let place = |at: At| format!("{topic}/{}@{}", at.0, at.1);
     let negative = used.iter().filter(|used| used.event.sequence < 0);
     for Used { at, event } in in_order(negative) {
-        report.add_in(Kind::NegativeSequence, at.0, 1, || {
+        report.add_in(FindingKind::NegativeSequence, at.0, 1, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
@@ -77,12 +77,12 @@ fn source(
     for (first, last) in gaps.found.iter().filter(known) {
         let missing = first.abs_diff(*last).saturating_add(1);
         report.add_interval(
-            Kind::SequenceGap,
+            FindingKind::SequenceGap,
             missing,
             Interval { of: format!("source {}", name.id), first: *first, last: *last },
         );
     }
-    SourceSeen { end, gaps: within, total }
+    SourceSummary { end, gaps: within, total }
 }
 
 /// Numbers from 0 on that were not used.
@@ -119,7 +119,7 @@ fn reused(name: &Name, used: &[Used<'_>], place: &impl Fn(At) -> String, report:
         }
     }
     for Used { at, event } in in_order(found.into_iter()) {
-        report.add_in(Kind::SequenceReused, at.0, 1, || {
+        report.add_in(FindingKind::SequenceReused, at.0, 1, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
@@ -136,7 +136,7 @@ fn totals(name: &Name, used: &[Used<'_>], place: &impl Fn(At) -> String, report:
         *total < 0 || *total < largest || highest.is_some_and(|highest| highest >= *total)
     });
     for Used { at, event } in in_order(wrong.map(|(used, _)| used)) {
-        report.add_in(Kind::WrongTotal, at.0, 1, || {
+        report.add_in(FindingKind::WrongTotal, at.0, 1, || {
             let total = event.total.unwrap_or_default();
             let highest = highest.map_or("no event".to_owned(), |highest| format!("events up to {highest}"));
             format!("{}, source {}: a total of {total}, found {highest}", place(at), name.id)
@@ -174,11 +174,11 @@ mod tests {
     }
 
     fn intervals(report: &Report) -> Vec<(i64, i64)> {
-        let finding = report.of(Kind::SequenceGap);
+        let finding = report.finding(FindingKind::SequenceGap);
         finding.map(|f| f.intervals.iter().map(|i| (i.first, i.last)).collect()).unwrap_or_default()
     }
 
-    fn kinds(report: &Report) -> Vec<(Kind, u64)> {
+    fn kinds(report: &Report) -> Vec<(FindingKind, u64)> {
         report.findings.iter().map(|finding| (finding.kind, finding.count)).collect()
     }
 
@@ -213,14 +213,14 @@ mod tests {
             let found = report(&events.chain(closing).collect::<Vec<_>>());
             assert_eq!(intervals(&found), *gaps, "{numbers:?}");
             let missing: u64 = gaps.iter().map(|(first, last)| first.abs_diff(*last) + 1).sum();
-            assert_eq!(found.count(Kind::SequenceGap), missing, "{numbers:?}");
+            assert_eq!(found.count(FindingKind::SequenceGap), missing, "{numbers:?}");
         }
     }
 
     #[test]
     fn a_gap_is_told_with_its_source_in_text_and_json() {
         let found = report(&[Event::of("a", 0), Event::of("a", 8), Event::of("a", 10)]);
-        let finding = found.of(Kind::SequenceGap).unwrap();
+        let finding = found.finding(FindingKind::SequenceGap).unwrap();
         assert_eq!(finding.first, "source a: 1 to 7");
         let json = serde_json::to_value(finding).unwrap();
         assert_eq!(json["intervals"][0], serde_json::json!({"of": "source a", "first": 1, "last": 7}));
@@ -238,29 +238,37 @@ mod tests {
             (
                 "another content",
                 vec![of("a", 0), other(of("a", 0)), of("a", 0)],
-                vec![(Kind::SequenceReused, 1)],
+                vec![(FindingKind::SequenceReused, 1)],
             ),
-            ("another session", vec![of("a", 0), elsewhere(of("a", 0))], vec![(Kind::SequenceReused, 1)]),
+            (
+                "another session",
+                vec![of("a", 0), elsewhere(of("a", 0))],
+                vec![(FindingKind::SequenceReused, 1)],
+            ),
             ("another source", vec![of("a", 0), of("b", 0)], vec![]),
             ("another tenant", vec![of("a", 0), Event { tenant: "beta", ..other(of("a", 0)) }], vec![]),
-            ("negative", vec![of("a", 0), of("a", -1), of("a", -7)], vec![(Kind::NegativeSequence, 2)]),
-            ("a total of -1 and no event", vec![closing("a", 0, -1)], vec![(Kind::WrongTotal, 1)]),
-            ("total of -1", vec![of("a", 0), closing("a", 1, -1)], vec![(Kind::WrongTotal, 1)]),
+            (
+                "negative",
+                vec![of("a", 0), of("a", -1), of("a", -7)],
+                vec![(FindingKind::NegativeSequence, 2)],
+            ),
+            ("a total of -1 and no event", vec![closing("a", 0, -1)], vec![(FindingKind::WrongTotal, 1)]),
+            ("total of -1", vec![of("a", 0), closing("a", 1, -1)], vec![(FindingKind::WrongTotal, 1)]),
             (
                 "total below what came",
                 vec![of("a", 0), of("a", 1), closing("a", 2, 1)],
-                vec![(Kind::WrongTotal, 1)],
+                vec![(FindingKind::WrongTotal, 1)],
             ),
             (
                 "the end has an event's number",
                 vec![of("a", 0), of("a", 1), closing("a", 1, 1)],
-                vec![(Kind::WrongTotal, 1)],
+                vec![(FindingKind::WrongTotal, 1)],
             ),
             ("closed twice with one total", vec![of("a", 0), closing("a", 1, 1), closing("a", 1, 1)], vec![]),
             (
                 "closed with two totals",
                 vec![of("a", 0), closing("a", 1, 1), closing("a", 2, 2)],
-                vec![(Kind::WrongTotal, 1)],
+                vec![(FindingKind::WrongTotal, 1)],
             ),
         ] {
             assert_eq!(kinds(&report(&events)), expected, "{what}");
@@ -272,8 +280,8 @@ mod tests {
         let found =
             report(&[Event::of("a", 0), Event::of("a", 3), Event::closing("a", 5, 5), Event::of("b", MAX)]);
         let seen = |source: &str| found.by_source[&("acme".to_owned(), source.to_owned())];
-        assert_eq!(seen("a"), SourceSeen { end: 6, gaps: 3, total: Some(5) });
-        assert_eq!(seen("b"), SourceSeen { end: MAX, gaps: MAX as u64, total: None });
+        assert_eq!(seen("a"), SourceSummary { end: 6, gaps: 3, total: Some(5) });
+        assert_eq!(seen("b"), SourceSummary { end: MAX, gaps: MAX as u64, total: None });
         assert_eq!((found.sources, found.closed_sources), (2, 1));
     }
 
@@ -306,7 +314,7 @@ mod tests {
             let missing: Vec<i64> = (0..end).filter(|number| !there.contains(number)).collect();
             let listed: Vec<i64> = intervals(&found).into_iter().flat_map(|(first, last)| first..=last).collect();
             prop_assert_eq!(&listed, &missing);
-            prop_assert_eq!(found.count(Kind::SequenceGap), missing.len() as u64);
+            prop_assert_eq!(found.count(FindingKind::SequenceGap), missing.len() as u64);
             events.reverse();
             prop_assert_eq!(intervals(&report(&events)), intervals(&found));
         }

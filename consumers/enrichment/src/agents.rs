@@ -73,7 +73,7 @@ mod tests {
         table.fold(&entry, 4);
         assert_eq!(table.get("acme", "bot").unwrap().roles, ["agent", "clerk"]);
         assert_eq!(table.get("other", "bot"), None, "another tenant's agent of the same id");
-        entry.state = OpenEnum::read("on leave");
+        entry.state = OpenEnum::from_name("on leave");
         table.fold(&entry, 7);
         assert_eq!(
             table.get("acme", "bot").unwrap().state,

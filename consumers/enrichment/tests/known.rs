@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_enrichment::{CallContext, Scalar, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::{ErrorCode, Origin};
 use agentgov_schemas::{Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
@@ -34,7 +34,8 @@ fn event<'a>(kind: &'a str, tool: Option<ToolCall<'a>>, result: Option<ToolResul
 }
 
 fn apply(session: &mut Session, event: &ActionEvent<'_>, tools: &Tools) {
-    let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
+    let limits =
+        SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
     let check = session.check_sequence(event);
     let applied = session.apply(event, &check, &origin, Some(tools), &limits);
@@ -306,7 +307,8 @@ tools:
 ";
     let tools = Tools::compile("tools.yaml", yaml, &[]).unwrap();
     for (max_facts, role) in [(10, Some("guest")), (2, None)] {
-        let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts, max_bytes: 1 << 20 };
+        let limits =
+            SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts, max_bytes: 1 << 20 };
         let mut session = Session::new();
         let mut offset = 0;
         for (call_id, role) in [("a", "admin"), ("b", "guest")] {

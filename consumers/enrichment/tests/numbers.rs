@@ -9,7 +9,7 @@ use agentgov_schemas::event::{
     ActionEvent, Actor, Agent, Message, Payload, Source, ToolCall, ToolResult, Trace,
 };
 use agentgov_schemas::state::{SessionHeader, SourceSequence};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::{Origin, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
@@ -56,7 +56,8 @@ fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
 
 /// What becomes of an event: `None` if it is a repeat, else what is wrong with its number, and what the changelog must say.
 fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<RecordFinding>, Vec<Change>)> {
-    let limits = SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
+    let limits =
+        SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
     let origin = Origin { topic: "t", partition: 0, offset: session.events(), logged_at: Millis(0) };
     let check = session.check_sequence(event);
     if check.highest_if_repeat.is_some() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use agentgov_enrichment::{Change, Session, Tools};
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::{Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
@@ -32,7 +32,7 @@ fn tools() -> Tools {
 }
 
 fn limits(max_facts: u32, max_bytes: u64) -> SessionLimits {
-    SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts, max_bytes }
+    SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts, max_bytes }
 }
 
 /// Feeds events, and keeps a changelog beside: the entries as they must be written.

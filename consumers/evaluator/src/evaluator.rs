@@ -4,7 +4,7 @@ use agentgov_enrichment::{AgentTable, Change, InvalidEntry, Session};
 use agentgov_policy::{BundleTable, FoldOutcome, InternalError, Kernel, RequestCache};
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
-use agentgov_schemas::bounds::ID_BYTES;
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
@@ -121,7 +121,7 @@ impl Processor for Evaluator {
         let stepped = expired
             .iter()
             .try_for_each(|kept| bury(&kept.name.0, &kept.name.1, &kept.session, out))
-            .map_err(|e| Reject::of_output(&e))
+            .map_err(|e| Reject::from_output_error(&e))
             .and_then(|()| self.step_session(sessions, origin, event, out));
         if stepped.is_err() {
             expired.into_iter().for_each(|kept| sessions.put_back(kept));
@@ -143,7 +143,7 @@ impl Processor for Evaluator {
             sessions.bundles_announced = self.bundles.next_offset();
         }
         let progress = Some(Progress { next_offset, bundles_announced: sessions.bundles_announced });
-        let entry = SessionState { progress, ..SessionState::of("", "") };
+        let entry = SessionState { progress, ..SessionState::new("", "") };
         out.state(keys::PROGRESS, Some(&entry))
     }
 
@@ -332,8 +332,8 @@ fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
         ("tool.call_id", event.tool.as_ref().map_or("", |tool| tool.call_id)),
         ("result.call_id", event.result.as_ref().map_or("", |result| result.call_id)),
     ];
-    let Some((field, name)) = named.iter().find(|(_, name)| name.len() > ID_BYTES) else { return Ok(()) };
-    let detail = format!("{field}: expected at most {ID_BYTES} bytes, found {}", name.len());
+    let Some((field, name)) = named.iter().find(|(_, name)| name.len() > MAX_ID_BYTES) else { return Ok(()) };
+    let detail = format!("{field}: expected at most {MAX_ID_BYTES} bytes, found {}", name.len());
     Err(Reject::new(RejectReason::IdTooLong, detail))
 }
 
@@ -379,7 +379,7 @@ fn write(
     change: &Change,
     out: &mut Outputs,
 ) -> Result<(), OutputError> {
-    let mut entry = SessionState::of(tenant_id, session_id);
+    let mut entry = SessionState::new(tenant_id, session_id);
     // A tombstone in the place of an entry that is not there would lose it without a word.
     let is_there = match change {
         Change::Header => {
@@ -424,7 +424,7 @@ fn most_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
 }
 
 /// A source, a call, a tool or a fact with its kind, each as key and in the value.
-const MOST_NAMES: usize = 16 * ID_BYTES;
+const MOST_NAMES: usize = 16 * MAX_ID_BYTES;
 
 /// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:
 /// the decision stands, the digest still binds what was known, and an error says what is left out.
@@ -470,7 +470,7 @@ impl FailedStep {
 
 impl From<OutputError> for FailedStep {
     fn from(error: OutputError) -> Self {
-        Self { reject: Reject::of_output(&error), is_unchanged: false }
+        Self { reject: Reject::from_output_error(&error), is_unchanged: false }
     }
 }
 
@@ -540,7 +540,7 @@ mod tests {
             Change::Numbers { source: "p".into(), block: 0 },
         ] {
             let error = write("t", "s", &Session::new(), &change, &mut out).unwrap_err();
-            assert_eq!(Reject::of_output(&error).reason, RejectReason::Internal, "{change:?}");
+            assert_eq!(Reject::from_output_error(&error).reason, RejectReason::Internal, "{change:?}");
         }
         assert_eq!(out.iter().count(), 0);
     }

@@ -17,7 +17,7 @@ use agentgov_evaluator::{Evaluator, Sessions};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
-use agentgov_schemas::bounds::ID_BYTES;
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::key::partition_of;
@@ -639,7 +639,7 @@ fn a_thousand_refused_verdicts_cost_one_restore() {
     let mut sessions = bench.evaluator.partition(0);
     let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let (_, changelog) = bench.step(&mut sessions, &call, 0);
-    let tool = ToolCall { name: &"x".repeat(ID_BYTES), ..call.tool.unwrap() };
+    let tool = ToolCall { name: &"x".repeat(MAX_ID_BYTES), ..call.tool.unwrap() };
     let mut restores = 0;
     for offset in 1..=1000 {
         let refused =
@@ -688,8 +688,8 @@ fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_b
         }),
     ];
     // Six bytes each, as they stand in a key of the changelog.
-    let (longest, longer) = ("\u{1}".repeat(ID_BYTES), "\u{1}".repeat(400_000));
-    let one_more = "\u{1}".repeat(ID_BYTES + 1);
+    let (longest, longer) = ("\u{1}".repeat(MAX_ID_BYTES), "\u{1}".repeat(400_000));
+    let one_more = "\u{1}".repeat(MAX_ID_BYTES + 1);
     for (field, with) in fields {
         let mut sessions = bench.evaluator.partition(0);
         for name in [&one_more, &longer] {
@@ -712,7 +712,7 @@ fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_b
 fn the_longest_names_leave_room_for_the_rest() {
     let mut bench = Bench::new();
     let mut sessions = bench.evaluator.partition(0);
-    let name = "\u{1}".repeat(ID_BYTES);
+    let name = "\u{1}".repeat(MAX_ID_BYTES);
     let label = "ü".repeat(200_000) + "x";
     let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let call = ActionEvent {
@@ -732,6 +732,6 @@ fn the_longest_names_leave_room_for_the_rest() {
         let (verdicts, _) = bench.step(&mut sessions, &event, offset);
         let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
-        assert_eq!(verdict.session_label, label.get(..ID_BYTES), "4 KiB of it");
+        assert_eq!(verdict.session_label, label.get(..MAX_ID_BYTES), "4 KiB of it");
     }
 }

@@ -19,7 +19,7 @@ pub struct TableSize {
 
 /// Rejects of a stage, with one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct Rejected {
+pub struct RejectCount {
     /// The stage.
     #[serde(deserialize_with = "logged::text")]
     pub stage: String,
@@ -32,7 +32,7 @@ pub struct Rejected {
 
 /// Alerts of one severity.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct Alerted {
+pub struct AlertCount {
     /// The severity.
     #[serde(deserialize_with = "logged::text")]
     pub severity: String,
@@ -58,7 +58,7 @@ pub struct Gap {
 
 /// Offsets of a topic-partition that no record has, since a client wrote transactions.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct Skipped {
+pub struct SkippedOffsets {
     /// Topic and partition.
     #[serde(deserialize_with = "logged::text")]
     pub topic_partition: String,
@@ -74,7 +74,7 @@ pub struct Skipped {
 
 /// The bundle that judges an environment: the last one pushed for it that reached the log.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct Active {
+pub struct ActiveBundle {
     /// The environment.
     #[serde(deserialize_with = "logged::text")]
     pub environment: String,
@@ -121,7 +121,7 @@ impl LogReader {
     }
 
     /// Rejects that were logged within the last `seconds`, by stage and reason, the most frequent first.
-    pub fn rejected_within(&self, seconds: u32) -> Result<Vec<Rejected>, ReadError> {
+    pub fn rejects_within(&self, seconds: u32) -> Result<Vec<RejectCount>, ReadError> {
         let sql = format!(
             "SELECT toString(r.stage) AS stage, toString(r.reason) AS reason, count() AS count FROM {} AS r
              WHERE r.logged_at > now64(3) - {seconds} GROUP BY r.stage, r.reason ORDER BY count DESC, stage, reason",
@@ -131,7 +131,7 @@ impl LogReader {
     }
 
     /// Alerts that were logged within the last `seconds`, by severity.
-    pub fn alerted_within(&self, seconds: u32) -> Result<Vec<Alerted>, ReadError> {
+    pub fn alerts_within(&self, seconds: u32) -> Result<Vec<AlertCount>, ReadError> {
         let sql = format!(
             "SELECT toString(a.severity) AS severity, countIf(a.revision = 0) AS opened, count() AS violations FROM {} AS a
              WHERE a.logged_at > now64(3) - {seconds} GROUP BY a.severity
@@ -151,7 +151,7 @@ impl LogReader {
     }
 
     /// What each partition of a table's topic has of offsets without a record, the latest first. Reads no rows: a projection has it.
-    pub fn skipped(&self, table: &str) -> Result<Vec<Skipped>, ReadError> {
+    pub fn skipped(&self, table: &str) -> Result<Vec<SkippedOffsets>, ReadError> {
         let sql = format!(
             "SELECT toString(topic_partition) AS topic_partition, sum(skipped) AS offsets,
                     maxIf(offset, skipped > 0) - toInt64(argMaxIf(skipped, offset, skipped > 0)) AS from,
@@ -162,7 +162,7 @@ impl LogReader {
     }
 
     /// The bundle that judges each environment.
-    pub fn active_bundles(&self) -> Result<Vec<Active>, ReadError> {
+    pub fn active_bundles(&self) -> Result<Vec<ActiveBundle>, ReadError> {
         let sql = format!(
             "SELECT toString(judged) AS environment, argMax(b.name, b.offset) AS name, argMax(b.version, b.offset) AS version,
                     argMax(lower(hex(b.digest)), b.offset) AS digest,

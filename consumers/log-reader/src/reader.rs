@@ -44,7 +44,7 @@ pub enum ReadError {
     Tls(#[from] TlsError),
     /// The server took too long.
     #[error("reading the log from ClickHouse at {url}: no answer within {patience:?}")]
-    Silent {
+    Timeout {
         /// The server.
         url: String,
         /// How long it was waited for.
@@ -99,7 +99,7 @@ impl LogReader {
 
     /// The same, waiting no longer than `patience` for an answer.
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
+    pub const fn with_timeout(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
@@ -124,7 +124,7 @@ impl LogReader {
         let (url, patience) = (|| self.url.clone(), self.patience);
         match self.runtime.block_on(async { tokio::time::timeout(patience, answer).await }) {
             Ok(answer) => answer.map_err(|source| ReadError::ClickHouse { url: url(), source }),
-            Err(_) => Err(ReadError::Silent { url: url(), patience }),
+            Err(_) => Err(ReadError::Timeout { url: url(), patience }),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{LogReader, LoggedBytes, ReadError, logged};
 
 /// A session that a name may mean.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct Found {
+pub struct SessionMatch {
     /// Its tenant.
     #[serde(deserialize_with = "logged::text")]
     pub tenant_id: String,
@@ -125,7 +125,7 @@ struct File {
 
 impl LogReader {
     /// The sessions that `name` may mean: by id or by label, of one tenant or of any. The one seen last comes first.
-    pub fn find_sessions(&self, name: &str, tenant: Option<&str>) -> Result<Vec<Found>, ReadError> {
+    pub fn find_sessions(&self, name: &str, tenant: Option<&str>) -> Result<Vec<SessionMatch>, ReadError> {
         let sql = format!(
             "SELECT toString(a.tenant_id) AS tenant_id, a.session_id AS session_id, any(a.session_label) AS session_label,
                     toString(argMin(a.agent_id, (a.partition, a.offset))) AS agent_id, max(a.actor_id) AS actor_id

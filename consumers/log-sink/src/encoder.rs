@@ -9,7 +9,7 @@ use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, record};
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 use serde::Deserialize;
 
 use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};
@@ -108,7 +108,7 @@ pub(crate) struct LogEncoder {
     schemas: SchemaCache,
     recorded_schemas: RecordedSchemas,
     health: Health,
-    stop: Stop,
+    stop: ShutdownSignal,
 }
 
 impl LogEncoder {
@@ -117,7 +117,7 @@ impl LogEncoder {
         schemas: SchemaCache,
         recorded_schemas: RecordedSchemas,
         health: &Health,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Self {
         let tables = feeds
             .iter()

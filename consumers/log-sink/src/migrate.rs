@@ -7,7 +7,7 @@ use agentgov_runtime::sink::store::quote;
 use agentgov_runtime::sink::{Store, StoreError, protocol};
 use agentgov_schemas::Digest;
 use agentgov_schemas::topology::Topology;
-use agentgov_service::{StageError, Stop};
+use agentgov_service::{ShutdownSignal, StageError};
 use serde::Deserialize;
 
 use crate::tables::{self, CLAIMS, MIGRATIONS};
@@ -75,10 +75,10 @@ struct Applied {
 pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<MigrationReport, StageError> {
     tables::feeds(topology)?;
     let store = Store::new(endpoint, topology.timing.insert_timeout.0)?;
-    migrate_store(&store, &Stop::default())
+    migrate_store(&store, &ShutdownSignal::default())
 }
 
-pub(crate) fn migrate_store(store: &Store, stop: &Stop) -> Result<MigrationReport, StageError> {
+pub(crate) fn migrate_store(store: &Store, stop: &ShutdownSignal) -> Result<MigrationReport, StageError> {
     let database = store.database().to_owned();
     store
         .execute_without_database(&format!("CREATE DATABASE IF NOT EXISTS `{database}`"))
@@ -127,7 +127,7 @@ enum Attempt {
     clippy::expect_used,
     reason = "what was claimed has a claim; without it the fence of the table would be 0"
 )]
-fn apply(store: &Store, stop: &Stop) -> Result<Attempt, StoreError> {
+fn apply(store: &Store, stop: &ShutdownSignal) -> Result<Attempt, StoreError> {
     let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
     let claim = claims.get(MIGRATIONS).expect("the claim that was made");
     if protocol::drain(store, &claims, stop)? == DrainOutcome::Stopped {

@@ -8,7 +8,7 @@ use agentgov_runtime::sink::{self, Options, Store};
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::backoff::Backoff;
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 
 use crate::encoder::LogEncoder;
 use crate::migrate;
@@ -23,7 +23,7 @@ pub struct Config {
     /// The topology.
     pub topology: Arc<Topology>,
     /// Asks it to end.
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
     /// What it says of itself.
     pub health: Health,
     /// True: where retention was faster than the stage, go on behind the gap and record it.
@@ -41,8 +41,8 @@ pub fn run(config: Config) -> Result<(), StageError> {
     let store = Store::new(&config.endpoints.clickhouse, timing.insert_timeout.0)?
         .with_shutdown(config.stop.clone(), config.health.clone());
     let Some(recorded_schemas) = prepare(&config, &store)? else { return Ok(()) };
-    let registry =
-        SchemaRegistry::new(&config.endpoints.registry).map_err(|e| StageError::Config(e.to_string()))?;
+    let registry = SchemaRegistry::new(&config.endpoints.schema_registry)
+        .map_err(|e| StageError::Config(e.to_string()))?;
     let encoder =
         LogEncoder::new(&feeds, SchemaCache::new(registry), recorded_schemas, &config.health, &config.stop);
     let options = Options {
@@ -72,7 +72,7 @@ fn prepare(config: &Config, store: &Store) -> Result<Option<RecordedSchemas>, St
                 return Ok(Some(recorded_schemas));
             }
             Err(StageError::Unavailable { what, message }) => {
-                config.health.not_ready(NotReadyReason::Clickhouse, format!("{what}: {message}"));
+                config.health.set_not_ready(NotReadyReason::Clickhouse, format!("{what}: {message}"));
             }
             Err(fatal) => return Err(fatal),
         }

@@ -6,7 +6,7 @@
 //! one counts.
 
 /// Deepest that a policy may be. A debug build needs 100 KiB of stack for each level
-/// ([`STACK`](agentgov_schemas::bounds::STACK)).
+/// ([`STACK_BYTES`](agentgov_schemas::bounds::STACK_BYTES)).
 pub(crate) const MAX_DEPTH: usize = 256;
 
 /// Where a policy gets deeper than `most`, in bytes. `None`: nowhere.
@@ -211,7 +211,7 @@ impl Open {
 mod tests {
     use std::sync::Arc;
 
-    use agentgov_schemas::bounds::STACK;
+    use agentgov_schemas::bounds::STACK_BYTES;
     use cedar_policy::Policy;
     use cedar_policy::pst::Expr;
     use proptest::prelude::*;
@@ -311,6 +311,6 @@ mod tests {
                 Ok(())
             })
         };
-        std::thread::Builder::new().stack_size(STACK).spawn(check).unwrap().join().unwrap().unwrap();
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(check).unwrap().join().unwrap().unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{Agent, CallContext, Finding, Session};
 use agentgov_schemas::Digest;
-use agentgov_schemas::bounds::ID_BYTES;
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
     BundleRef, Decision, DuplicateOf, JudgeError, Origin, Reason, RecordFinding, TablePosition, Verdict,
@@ -100,7 +100,7 @@ impl Judgement<'_> {
 
 /// As much of a text as any name may have.
 fn beginning(text: &str) -> &str {
-    text.split_at(text.floor_char_boundary(ID_BYTES)).0
+    text.split_at(text.floor_char_boundary(MAX_ID_BYTES)).0
 }
 
 fn violation(policy: &Policy) -> Option<Violation<'_>> {

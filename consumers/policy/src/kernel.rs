@@ -265,7 +265,7 @@ mod tests {
     use std::time::Duration;
 
     use agentgov_schemas::event::{self, Payload, Source, ToolCall};
-    use agentgov_schemas::topology::Span;
+    use agentgov_schemas::topology::HumanDuration;
     use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 
     use super::*;
@@ -313,7 +313,7 @@ mod tests {
             let kernel = Kernel {
                 agents: &agents,
                 bundles: &bundles,
-                limits: SessionLimits { ttl: Span(Duration::MAX), max_facts: 9, max_bytes: 999 },
+                limits: SessionLimits { ttl: HumanDuration(Duration::MAX), max_facts: 9, max_bytes: 999 },
                 agents_topic: "agents",
                 bundles_topic: "bundles",
                 requests: &RequestCache::default(),

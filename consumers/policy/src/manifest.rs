@@ -22,12 +22,12 @@ impl FromNode for Manifest {
         fields.end();
         for (key, text) in [("name", &name), ("version", &version)] {
             if text.as_ref().is_some_and(|text: &String| text.trim().is_empty()) {
-                problems.add(node.place(&[key]), format!("`{key}` must not be empty"));
+                problems.add(node.location(&[key]), format!("`{key}` must not be empty"));
             }
         }
         if environments.as_ref().is_some_and(|environments: &Vec<String>| environments.is_empty()) {
             let message = "expected at least one of `environments`, found none: it would judge nowhere";
-            problems.add(node.place(&["environments"]), message);
+            problems.add(node.location(&["environments"]), message);
         }
         Some(Self { name: name?, version: version?, environments: environments? })
     }

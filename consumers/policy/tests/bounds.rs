@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use agentgov_enrichment::Tools;
 use agentgov_policy::{Bundle, BundleFiles, Problem, generated_schema, testing};
-use agentgov_schemas::bounds::STACK;
+use agentgov_schemas::bounds::STACK_BYTES;
 
 /// As `agentgov run` and every command do it. A test's own thread has 2 MiB.
 fn on_the_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap().join().unwrap()
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap()
 }
 
 fn files(tools: &str, policies: &str) -> BundleFiles {

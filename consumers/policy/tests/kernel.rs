@@ -61,7 +61,7 @@ fn table(policies: &str) -> BundleTable {
 fn agents(state: Option<&str>) -> AgentTable {
     let mut agents = AgentTable::default();
     if let Some(state) = state {
-        agents.fold(&AgentEntry { state: OpenEnum::read(state), ..agent("clerk") }, 11);
+        agents.fold(&AgentEntry { state: OpenEnum::from_name(state), ..agent("clerk") }, 11);
     }
     agents
 }

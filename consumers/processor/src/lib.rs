@@ -8,5 +8,5 @@
 mod outputs;
 mod processor;
 
-pub use outputs::{Mark, Outgoing, OutputError, Outputs};
+pub use outputs::{Outgoing, OutputError, OutputMark, Outputs};
 pub use processor::{Processor, Reject, RestoreError, RestoreValue, TableRecord};

@@ -26,7 +26,7 @@ struct Emitter {
 
 /// A position in the outputs of a batch, see [`Outputs::mark`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mark {
+pub struct OutputMark {
     records: usize,
     bytes: usize,
 }
@@ -185,24 +185,24 @@ impl Outputs {
     }
 
     /// From here on, outputs go to `partition`.
-    pub fn at_partition(&mut self, partition: i32) {
+    pub fn set_partition(&mut self, partition: i32) {
         self.partition = partition;
     }
 
-    /// Where the outputs stand now, for [`Self::take_back`].
-    pub fn mark(&self) -> Mark {
-        Mark { records: self.records.len(), bytes: self.bytes.len() }
+    /// Where the outputs stand now, for [`Self::rollback_to`].
+    pub fn mark(&self) -> OutputMark {
+        OutputMark { records: self.records.len(), bytes: self.bytes.len() }
     }
 
     /// Forgets what came after `mark`.
-    pub fn take_back(&mut self, mark: Mark) {
+    pub fn rollback_to(&mut self, mark: OutputMark) {
         self.records.truncate(mark.records);
         self.bytes.truncate(mark.bytes);
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.take_back(Mark::default());
+        self.rollback_to(OutputMark::default());
     }
 
     /// Bytes of all keys and values.
@@ -227,7 +227,7 @@ impl Outputs {
     /// What was said, in order.
     #[expect(
         clippy::expect_used,
-        reason = "`push` wrote what a record refers to, and `take_back` cuts whole records; none may be left out"
+        reason = "`push` wrote what a record refers to, and `rollback_to` cuts whole records; none may be left out"
     )]
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         self.records.iter().map(|r| {
@@ -268,9 +268,9 @@ mod tests {
             head: b"",
         };
         for (partition, key, next_offset) in of {
-            outputs.at_partition(*partition);
+            outputs.set_partition(*partition);
             let progress = Some(Progress { next_offset: *next_offset, bundles_announced: 0 });
-            let entry = SessionState { progress, ..SessionState::of("", "") };
+            let entry = SessionState { progress, ..SessionState::new("", "") };
             outputs.state(key.as_bytes(), Some(&entry)).unwrap();
             outputs.emit(key.as_bytes(), &reject).unwrap();
         }
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn of_each_entry_of_the_changelog_the_last_is_sent_and_all_else() {
         let mut outputs = entries_and_rejects(&[(0, "a", 1), (1, "a", 2), (0, "b", 3), (0, "a", 4)]);
-        outputs.at_partition(0);
+        outputs.set_partition(0);
         outputs.state::<SessionState<'_>>(b"b", None).unwrap();
         let topology = Topology::embedded().unwrap();
         let state = topology.topic_of(subject::SESSION_STATE).unwrap().0;

@@ -148,7 +148,7 @@ impl Reject {
     }
 
     /// Of a record whose output cannot be written.
-    pub fn of_output(error: &OutputError) -> Self {
+    pub fn from_output_error(error: &OutputError) -> Self {
         match error {
             OutputError::TooLarge { .. } | OutputError::NotEmitted(_) => {
                 Reject::new(RejectReason::OutputRefused, error.to_string())

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::assign::assign;
 use agentgov_schemas::topology::Retention;
-use agentgov_service::Stop;
+use agentgov_service::ShutdownSignal;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
@@ -75,12 +75,12 @@ struct RoundResult {
 
 struct Round {
     found: Receiver<KafkaResult<RoundResult>>,
-    stop: Stop,
+    stop: ShutdownSignal,
 }
 
 impl Drop for Round {
     fn drop(&mut self) {
-        self.stop.ask();
+        self.stop.request();
     }
 }
 
@@ -124,7 +124,7 @@ impl TailProver {
             return;
         }
         let (done, found) = sync_channel(1);
-        let stop = Stop::default();
+        let stop = ShutdownSignal::default();
         let (settings, seen, round_stop) =
             (self.settings.clone(), std::mem::take(&mut self.seen), stop.clone());
         let spawned = std::thread::Builder::new().name("tail-prover".into()).spawn(move || {
@@ -143,7 +143,7 @@ fn prove(
     settings: &ClientConfig,
     positions: &Positions,
     before: &Ranges,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> KafkaResult<RoundResult> {
     let mut found = RoundResult::default();
     let reader = fresh_reader::create(settings)?;
@@ -188,7 +188,7 @@ fn prove_quiet(
     reader: &FreshReader,
     topic: &str,
     mut quiet: BTreeMap<i32, Range<i64>>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> KafkaResult<Vec<(i32, Range<i64>)>> {
     // What retention has taken cannot be read, and would end the reading of the others.
     let beginnings = offsets(reader, topic, quiet.keys(), Offset::Beginning)?;
@@ -236,7 +236,7 @@ fn read(
     reader: &FreshReader,
     topic: &str,
     ranges: BTreeMap<i32, Range<i64>>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> KafkaResult<Vec<(i32, Range<i64>)>> {
     let mut empty = Vec::new();
     let mut list = TopicPartitionList::new();
@@ -248,7 +248,7 @@ fn read(
     let mut ended = BTreeMap::new();
     let mut empty_polls = 0;
     let mut progress = ProgressWatch::new(reader.context());
-    while pending.len() + ended.len() > 0 && !stop.is_asked() && !progress.is_stalled(reader.context()) {
+    while pending.len() + ended.len() > 0 && !stop.is_requested() && !progress.is_stalled(reader.context()) {
         // A leader that has just been elected may name an end that is too low for a moment: only the position of fetching proves,
         // once nothing that was fetched is queued any more. One empty poll may have served a report of statistics instead.
         let reached =
@@ -346,12 +346,12 @@ mod tests {
         // The group has not got to the last records of one, and to the end of the other two.
         let positions = || Positions::from([("a".to_owned(), BTreeMap::from([(0, 28), (1, 30), (2, 0)]))]);
         let settings = fresh_reader::settings(config.clone());
-        let first = prove(&settings, &positions(), &Ranges::new(), &Stop::default()).unwrap();
+        let first = prove(&settings, &positions(), &Ranges::new(), &ShutdownSignal::default()).unwrap();
         assert_eq!(first.seen, Ranges::from([("a".to_owned(), BTreeMap::from([(0, 28..30)]))]));
-        let second = prove(&settings, &positions(), &first.seen, &Stop::default()).unwrap();
+        let second = prove(&settings, &positions(), &first.seen, &ShutdownSignal::default()).unwrap();
         assert_eq!((second.seen, second.empty), (first.seen, vec![]));
         let reader = fresh_reader::create(&settings).unwrap();
-        let found = read(&reader, "a", BTreeMap::from([(0, 28..30)]), &Stop::default());
+        let found = read(&reader, "a", BTreeMap::from([(0, 28..30)]), &ShutdownSignal::default());
         assert_eq!(found, Ok(vec![]), "it was read, and a record stood there");
 
         let mut prover = TailProver::new(config, MIN_INTERVAL);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{RegistryError, SchemaRegistry};
+use agentgov_connect::{SchemaRegistry, SchemaRegistryError};
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::wire::{Schema, SchemaId};
 
 use agentgov_service::backoff::Backoff;
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 
 /// How often an id is asked about again.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub struct SchemaCache {
     /// Ids of which the registry had no schema a moment ago: until when that holds, and its answer.
     unknown: HashMap<SchemaId, (Instant, String)>,
     next_recheck: Instant,
-    recheck_results: Option<Receiver<(SchemaId, Result<Schema, RegistryError>)>>,
+    recheck_results: Option<Receiver<(SchemaId, Result<Schema, SchemaRegistryError>)>>,
     /// What is asked now has an id that the registry does not have any more.
     any_missing: bool,
 }
@@ -64,7 +64,7 @@ impl SchemaCache {
 
     /// The schema of `id`. While the registry is away, or answers what it should not, it waits, not ready, until that is
     /// over or `stop` is asked: a record is never rejected for an outage.
-    pub fn get(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+    pub fn get(&mut self, id: SchemaId, health: &Health, stop: &ShutdownSignal) -> SchemaLookup {
         if let Some(schema) = self.known.get(&id) {
             return SchemaLookup::Known(Arc::clone(schema));
         }
@@ -77,24 +77,24 @@ impl SchemaCache {
     }
 
     /// The same, but asks again for an id that was unknown a moment ago: for entries of tables, which are read once.
-    pub fn get_uncached(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+    pub fn get_uncached(&mut self, id: SchemaId, health: &Health, stop: &ShutdownSignal) -> SchemaLookup {
         match self.known.get(&id) {
             Some(schema) => SchemaLookup::Known(Arc::clone(schema)),
             None => self.fetch(id, health, stop),
         }
     }
 
-    fn fetch(&mut self, id: SchemaId, health: &Health, stop: &Stop) -> SchemaLookup {
+    fn fetch(&mut self, id: SchemaId, health: &Health, stop: &ShutdownSignal) -> SchemaLookup {
         let mut backoff = Backoff::default();
         loop {
             let registry = Arc::clone(&self.registry);
             let late = || {
-                health.not_ready(
+                health.set_not_ready(
                     NotReadyReason::Registry,
                     "the schema registry has accepted a request and does not answer",
                 )
             };
-            match stop.race(late, move || registry.schema(id)) {
+            match stop.run_cancellable(late, move || registry.schema(id)) {
                 None => return SchemaLookup::Stopped,
                 Some(Ok(schema)) => {
                     health.clear(NotReadyReason::Registry);
@@ -110,7 +110,7 @@ impl SchemaCache {
                     return SchemaLookup::Unknown(why);
                 }
                 Some(Err(error)) => {
-                    health.not_ready(NotReadyReason::Registry, error.to_string());
+                    health.set_not_ready(NotReadyReason::Registry, error.to_string());
                     if stop.wait(backoff.pause()) {
                         return SchemaLookup::Stopped;
                     }
@@ -152,7 +152,7 @@ impl SchemaCache {
                     }
                     Ok((_, Err(error))) if error.is_about_the_id() => {
                         self.any_missing = true;
-                        health.not_ready(
+                        health.set_not_ready(
                             NotReadyReason::SchemaId,
                             format!("{error}, which was there: has the registry lost its data?"),
                         );
@@ -191,24 +191,24 @@ impl SchemaCache {
         subject: &str,
         schema: &Schema,
         health: &Health,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Result<SchemaId, StageError> {
         let (registry, named, text) =
             (Arc::clone(&self.registry), subject.to_owned(), schema.text().to_owned());
         let late = || {
-            health.not_ready(
+            health.set_not_ready(
                 NotReadyReason::Dependency,
                 "the schema registry has accepted a request and does not answer",
             )
         };
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
-        match stop.race(late, move || registry.id_of(&named, &text)) {
+        match stop.run_cancellable(late, move || registry.id_of(&named, &text)) {
             None => Err(unavailable("asked to stop before it answered".to_owned())),
             Some(Ok(Some(id))) => Ok(id),
             Some(Ok(None)) => Err(StageError::Config(format!(
                 "schema registry: subject {subject} does not hold the schema that this build writes; run `agentgov topology apply`"
             ))),
-            Some(Err(error @ RegistryError::Unavailable { .. })) => Err(unavailable(error.to_string())),
+            Some(Err(error @ SchemaRegistryError::Unavailable { .. })) => Err(unavailable(error.to_string())),
             Some(Err(error)) => Err(StageError::Config(error.to_string())),
         }
     }
@@ -219,7 +219,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    use agentgov_connect::RegistryEndpoint;
+    use agentgov_connect::SchemaRegistryEndpoint;
 
     use super::*;
 
@@ -238,7 +238,7 @@ mod tests {
                 stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             }
         });
-        SchemaRegistry::new(&RegistryEndpoint::at(url)).unwrap()
+        SchemaRegistry::new(&SchemaRegistryEndpoint::at(url)).unwrap()
     }
 
     fn schema(text: &str) -> String {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn registry_fault_rejects_no_record() {
-        let (health, stop) = (Health::new("test"), Stop::default());
+        let (health, stop) = (Health::new("test"), ShutdownSignal::default());
         let troubles = vec![
             (503, "starting".to_owned()),
             (401, "who are you?".to_owned()),
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn unknown_id_is_cached_briefly_and_found_once_registered() {
-        let (health, stop) = (Health::new("test"), Stop::default());
+        let (health, stop) = (Health::new("test"), ShutdownSignal::default());
         for refused in [(404, unknown()), (200, schema("no avro"))] {
             // The answer after the one that is cached, and any that follow, know the id.
             let refused_again = refused.clone();
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn changed_id_is_an_error_and_missing_id_is_not_ready() {
-        let (health, stop) = (Health::new("test"), Stop::default());
+        let (health, stop) = (Health::new("test"), ShutdownSignal::default());
         let answers = vec![
             (200, schema(r#""string""#)),
             (503, String::new()),

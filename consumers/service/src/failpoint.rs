@@ -19,7 +19,7 @@ pub const SINK_EDGES: [&str; 7] = [
     "sink::proven",
     "sink::claimed",
     "sink::drained",
-    "sink::looked",
+    "sink::tail-read",
     "sink::inserting",
     "sink::inserted",
     "sink::committed",
@@ -39,15 +39,15 @@ pub const BATCH_EDGES: [&str; 8] = [
 
 /// In threads beside a stage's own: its onlooker, the health server's tasks, calls that a stop leaves behind. A panic that is planted
 /// there, `NAME=panic`, ends the process.
-pub const THREAD_EDGES: [&str; 3] = ["lag::look", "serve::readyz", "stop::call"];
+pub const THREAD_EDGES: [&str; 3] = ["lag::read", "serve::readyz", "shutdown::call"];
 
 /// Commits a batch's offsets before its outputs, not with them, and goes on from there after a restart.
 pub const PLANT_COMMIT_FIRST: &str = "processor::commit-first";
 /// Goes on where the group has committed, not where the table ends.
-pub const PLANT_NO_LOOK: &str = "sink::no-look";
+pub const PLANT_NO_TAIL_READ: &str = "sink::no-tail-read";
 
 /// Every mistake that a stage can be asked to make.
-pub const PLANTS: [&str; 2] = [PLANT_COMMIT_FIRST, PLANT_NO_LOOK];
+pub const PLANTS: [&str; 2] = [PLANT_COMMIT_FIRST, PLANT_NO_TAIL_READ];
 
 /// Called with the name of an edge, which may end or stop the process there, or of a mistake: true if it is planted.
 pub type Hook = fn(&'static str) -> bool;

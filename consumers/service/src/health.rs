@@ -67,13 +67,13 @@ impl Health {
             records: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
         }));
-        health.not_ready(NotReadyReason::Starting, "no partitions assigned yet");
+        health.set_not_ready(NotReadyReason::Starting, "no partitions assigned yet");
         health
     }
 
     /// Says why the stage is not ready. `what` names the trouble, so that [`Self::clear`] ends just this one.
-    pub fn not_ready(&self, what: NotReadyReason, why: impl Into<String>) {
-        self.alive();
+    pub fn set_not_ready(&self, what: NotReadyReason, why: impl Into<String>) {
+        self.heartbeat();
         let why = why.into();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.get(&what) != Some(&why) {
@@ -101,13 +101,13 @@ impl Health {
     }
 
     /// A sign of life: the loop turns, although there may be nothing to say.
-    pub fn alive(&self) {
+    pub fn heartbeat(&self) {
         self.0.alive.store(self.now(), Ordering::Relaxed);
     }
 
     /// Ends one trouble.
     pub fn clear(&self, what: NotReadyReason) {
-        self.alive();
+        self.heartbeat();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.remove(&what).is_some() && reasons.is_empty() {
             tracing::info!(stage = self.0.stage, "ready");
@@ -116,8 +116,8 @@ impl Health {
 
     /// Says that the stage has made progress by so many records, of which so many were rejected. Call it with zeroes
     /// when it looked and there was nothing to do.
-    pub fn progress(&self, records: u64, rejects: u64) {
-        self.alive();
+    pub fn record_progress(&self, records: u64, rejects: u64) {
+        self.heartbeat();
         self.0.progress.store(self.now(), Ordering::Relaxed);
         self.0.records.fetch_add(records, Ordering::Relaxed);
         self.0.rejects.fetch_add(rejects, Ordering::Relaxed);
@@ -167,11 +167,11 @@ mod tests {
     fn ready_when_no_trouble_is_left() {
         let health = Health::new("evaluator");
         assert!(health.snapshot().not_ready.contains_key(&NotReadyReason::Starting));
-        health.not_ready(NotReadyReason::Registry, "away");
+        health.set_not_ready(NotReadyReason::Registry, "away");
         health.clear(NotReadyReason::Starting);
         assert_eq!(health.snapshot().not_ready.len(), 1);
         health.clear(NotReadyReason::Registry);
-        health.progress(10, 1);
+        health.record_progress(10, 1);
         let now = health.snapshot();
         assert!(now.not_ready.is_empty() && (now.records, now.rejects) == (10, 1));
     }
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn whatever_a_stage_says_is_a_sign_of_life() {
         let says: [fn(&Health); 4] = [
-            |health| health.not_ready(NotReadyReason::Registry, "away"),
+            |health| health.set_not_ready(NotReadyReason::Registry, "away"),
             |health| health.clear(NotReadyReason::Registry),
-            |health| health.progress(0, 0),
-            Health::alive,
+            |health| health.record_progress(0, 0),
+            Health::heartbeat,
         ];
         for say in says {
             let health = Health::new("evaluator");

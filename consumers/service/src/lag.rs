@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::{Millis, NotReadyReason};
 use chrono::{DateTime, SecondsFormat};
@@ -26,7 +26,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::metrics::{HELD_BACK, LAG_RECORDS, LAG_SECONDS, LAG_UPDATED, since_epoch};
-use crate::{Health, Stop, failpoint, logged_at};
+use crate::{Health, ShutdownSignal, failpoint, logged_at};
 
 /// How often a process looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const SEEN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A topic and one of its partitions.
-pub type Place = (String, i32);
+pub type TopicPartition = (String, i32);
 
 /// How far a group is behind on a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,12 +57,12 @@ pub struct Lag {
     /// When the broker appended the next record. `None`: there is none, or it was not told in time.
     pub oldest: Option<Millis>,
     /// An open transaction, if there is one.
-    pub open: Option<Open>,
+    pub open: Option<OpenTransaction>,
 }
 
 /// An open transaction, which holds back what is behind it in its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
+pub struct OpenTransaction {
     /// The last stable offset: of its first record, where readers of committed records end.
     pub offset: i64,
     /// Offsets from there to the end of the partition, its own among them.
@@ -73,7 +73,7 @@ pub struct Open {
     pub seen: Duration,
 }
 
-impl Open {
+impl OpenTransaction {
     /// True if it has lasted for more than a moment.
     pub fn lasts(&self, now: Millis) -> bool {
         self.seen >= LASTS || (self.seen >= SEEN && self.age(now) >= LASTS)
@@ -85,7 +85,7 @@ impl Open {
     }
 
     /// Which partition waits, and since when.
-    pub fn worded(&self, (topic, partition): &Place) -> String {
+    pub fn worded(&self, (topic, partition): &TopicPartition) -> String {
         let since = DateTime::from_timestamp_millis(self.since.0).map_or_else(
             || format!("millisecond {} of the epoch", self.since.0),
             |since| since.to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -115,9 +115,9 @@ pub struct LagReader {
     uncommitted: Arc<BaseConsumer>,
     /// Asks where partitions end and reads what is next, as the stage would see it.
     reader: Arc<BaseConsumer>,
-    places: Vec<Place>,
-    /// Open transactions that earlier looks saw.
-    open: BTreeMap<Place, Seen>,
+    places: Vec<TopicPartition>,
+    /// OpenTransaction transactions that earlier looks saw.
+    open: BTreeMap<TopicPartition, Seen>,
     /// Where earlier looks found no record: they need not look again.
     clear: Clear,
     /// Looks further for the next records that one look does not reach.
@@ -150,7 +150,7 @@ impl Search {
     }
 
     /// Takes what the client has reached since the last call, for a moment at most: ranges without a record.
-    fn reached(&mut self) -> Vec<(Place, Range<i64>)> {
+    fn reached(&mut self) -> Vec<(TopicPartition, Range<i64>)> {
         let mut clear = Vec::new();
         let deadline = Instant::now() + AGAIN;
         while !self.pending.is_empty() && Instant::now() < deadline {
@@ -175,23 +175,23 @@ impl Search {
 
 /// Ranges of offsets in which no record stands, one of each partition.
 #[derive(Debug, Default)]
-struct Clear(BTreeMap<Place, Range<i64>>);
+struct Clear(BTreeMap<TopicPartition, Range<i64>>);
 
 impl Clear {
     /// No record stands in `range`. What is clear right before it stays so.
-    fn add(&mut self, place: Place, range: Range<i64>) {
+    fn add(&mut self, place: TopicPartition, range: Range<i64>) {
         let before = self.0.get(&place).filter(|before| before.end == range.start);
         let start = before.map_or(range.start, |before| before.start);
         self.0.insert(place, start..range.end);
     }
 
     /// Where the next record is to be looked for by a group that has committed `next`.
-    fn first_unknown(&self, place: &Place, next: i64) -> i64 {
+    fn first_unknown(&self, place: &TopicPartition, next: i64) -> i64 {
         self.0.get(place).filter(|clear| clear.contains(&next)).map_or(next, |clear| clear.end)
     }
 
     /// A partition that ends before what was seen of it is another one.
-    fn end(&mut self, ends: &BTreeMap<Place, i64>) {
+    fn end(&mut self, ends: &BTreeMap<TopicPartition, i64>) {
         self.0.retain(|place, clear| ends.get(place).is_none_or(|end| clear.end <= *end));
     }
 }
@@ -205,7 +205,7 @@ struct Seen {
 }
 
 /// The partitions that a stage reads, as the topology has them.
-pub fn places(topology: &Topology, stage: &str) -> Result<Vec<Place>, MissingRole> {
+pub fn input_partitions(topology: &Topology, stage: &str) -> Result<Vec<TopicPartition>, MissingRole> {
     let reads = topology.stage(stage)?.reads.iter();
     let topics = reads.filter_map(|topic| topology.topics.get_key_value(&topic.value));
     Ok(topics
@@ -220,7 +220,7 @@ impl LagReader {
     ///
     /// # Errors
     /// If the client cannot be made.
-    pub fn new(kafka: &KafkaEndpoint, group: &str, places: Vec<Place>) -> Result<Self, KafkaError> {
+    pub fn new(kafka: &KafkaEndpoint, group: &str, places: Vec<TopicPartition>) -> Result<Self, KafkaError> {
         let mut config = kafka.consumer_config(group);
         config
             .set("enable.auto.offset.store", "false")
@@ -236,8 +236,8 @@ impl LagReader {
         config.set("isolation.level", "read_committed");
         let reader = Arc::new(config.create()?);
         if let Some((topic, _)) = places.first() {
-            keep_reaching(kafka, topic, &uncommitted);
-            keep_reaching(kafka, topic, &reader);
+            spawn_reconnect_watchdog(kafka, topic, &uncommitted);
+            spawn_reconnect_watchdog(kafka, topic, &reader);
         }
         Ok(Self {
             uncommitted,
@@ -255,13 +255,13 @@ impl LagReader {
     ///
     /// # Errors
     /// If the brokers do not say.
-    pub fn look_until_decided(&mut self) -> Result<BTreeMap<Place, Lag>, KafkaError> {
-        let mut lags = self.look()?;
+    pub fn read_until_decided(&mut self) -> Result<BTreeMap<TopicPartition, Lag>, KafkaError> {
+        let mut lags = self.read()?;
         let offset = |lag: &Lag| lag.open.map(|open| open.offset);
-        let first: BTreeMap<Place, Option<i64>> =
+        let first: BTreeMap<TopicPartition, Option<i64>> =
             lags.iter().map(|(place, lag)| (place.clone(), offset(lag))).collect();
         // What is opened meanwhile is of the next look.
-        let undecided = |lags: &BTreeMap<Place, Lag>| {
+        let undecided = |lags: &BTreeMap<TopicPartition, Lag>| {
             let now = Millis((since_epoch() * 1000.0) as i64);
             lags.iter().any(|(place, lag)| {
                 lag.open.is_some_and(|open| first.get(place) == Some(&Some(open.offset)) && !open.lasts(now))
@@ -270,7 +270,7 @@ impl LagReader {
         let deadline = Instant::now() + LASTS + AGAIN;
         while undecided(&lags) && Instant::now() < deadline {
             std::thread::sleep(AGAIN);
-            lags = self.look()?;
+            lags = self.read()?;
         }
         Ok(lags)
     }
@@ -279,7 +279,7 @@ impl LagReader {
     ///
     /// # Errors
     /// If the brokers do not say.
-    pub fn look(&mut self) -> Result<BTreeMap<Place, Lag>, KafkaError> {
+    pub fn read(&mut self) -> Result<BTreeMap<TopicPartition, Lag>, KafkaError> {
         if self.places.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -289,7 +289,7 @@ impl LagReader {
         let watermarks = offsets(&self.uncommitted.offsets_for_times(self.list(Offset::End)?, CALL)?);
         let ends = offsets(&self.reader.offsets_for_times(self.list(Offset::End)?, CALL)?);
         // A group that has committed nothing has everything before it.
-        let next = |place: &Place| committed.get(place).copied().unwrap_or(0);
+        let next = |place: &TopicPartition| committed.get(place).copied().unwrap_or(0);
         if let Some(search) = &mut self.search {
             for (place, range) in search.reached() {
                 self.clear.add(place, range);
@@ -358,9 +358,9 @@ impl LagReader {
     /// The open transactions, of which each is where it was at an earlier look or is seen for the first time.
     fn look_for_open(
         &mut self,
-        watermarks: &BTreeMap<Place, i64>,
-        ends: &BTreeMap<Place, i64>,
-    ) -> Result<Vec<(Place, Open)>, KafkaError> {
+        watermarks: &BTreeMap<TopicPartition, i64>,
+        ends: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<Vec<(TopicPartition, OpenTransaction)>, KafkaError> {
         let now = Instant::now();
         let mut known = std::mem::take(&mut self.open);
         let mut found = Vec::new();
@@ -388,11 +388,11 @@ impl LagReader {
             }
         }
         let wall = since_epoch();
-        let open = |(place, offset, watermark): (Place, i64, i64)| {
+        let open = |(place, offset, watermark): (TopicPartition, i64, i64)| {
             let seen = self.open.get(&place)?;
             let lasted = now.saturating_duration_since(seen.first);
             let since = seen.since.unwrap_or(Millis(((wall - lasted.as_secs_f64()) * 1000.0) as i64));
-            Some((place, Open { offset, records: watermark - offset, since, seen: lasted }))
+            Some((place, OpenTransaction { offset, records: watermark - offset, since, seen: lasted }))
         };
         Ok(found.into_iter().filter_map(open).collect())
     }
@@ -446,7 +446,7 @@ enum Head {
     None,
 }
 
-fn offsets(list: &TopicPartitionList) -> BTreeMap<Place, i64> {
+fn offsets(list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
     let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset()
     {
         Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), offset)),
@@ -460,12 +460,12 @@ fn offsets(list: &TopicPartitionList) -> BTreeMap<Place, i64> {
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn watch(
+pub fn spawn_monitor(
     kafka: KafkaEndpoint,
     health: Health,
     group: String,
-    places: Vec<Place>,
-    stop: Stop,
+    places: Vec<TopicPartition>,
+    stop: ShutdownSignal,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let stage = health.snapshot().stage;
     std::thread::Builder::new().name(format!("{stage}-lag")).spawn(move || {
@@ -475,8 +475,8 @@ pub fn watch(
         };
         let mut seen = BTreeMap::new();
         loop {
-            failpoint::edge("lag::look");
-            match reader.look() {
+            failpoint::edge("lag::read");
+            match reader.read() {
                 Ok(lags) => {
                     seen = lags;
                     gauge!(LAG_UPDATED, "stage" => stage.clone()).set(since_epoch());
@@ -493,7 +493,7 @@ pub fn watch(
 }
 
 /// What the last look that succeeded saw waiting waits still, and is older now: a broker that is away stops no clock.
-fn tell(stage: &str, seen: &BTreeMap<Place, Lag>) {
+fn tell(stage: &str, seen: &BTreeMap<TopicPartition, Lag>) {
     let now = Millis((since_epoch() * 1000.0) as i64);
     for ((topic, partition), lag) in seen {
         let labels =
@@ -508,7 +508,7 @@ fn tell(stage: &str, seen: &BTreeMap<Place, Lag>) {
 }
 
 /// The stage gets nothing of a partition that is held back: it is not ready, although it waits for nothing by itself.
-fn tell_open(health: &Health, seen: &BTreeMap<Place, Lag>) {
+fn tell_open(health: &Health, seen: &BTreeMap<TopicPartition, Lag>) {
     let now = Millis((since_epoch() * 1000.0) as i64);
     let lasting = seen.iter().filter_map(|(place, lag)| {
         let open = lag.open.filter(|open| open.lasts(now))?;
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn an_open_transaction_is_told_when_it_lasts() {
-        let open = |seen, since| Open {
+        let open = |seen, since| OpenTransaction {
             offset: 7,
             records: 3,
             since: Millis(since),
@@ -564,12 +564,13 @@ mod tests {
         let health = Health::new("alerter");
         health.clear(NotReadyReason::Starting);
         let place = ("agent.verdicts".to_owned(), 1);
-        let open = Open { offset: 7, records: 3, since: Millis(0), seen: LASTS };
+        let open = OpenTransaction { offset: 7, records: 3, since: Millis(0), seen: LASTS };
         let mut seen = BTreeMap::from([(place, Lag { open: Some(open), ..Lag::default() })]);
         tell_open(&health, &seen);
         assert!(health.snapshot().not_ready[&NotReadyReason::HeldBack].contains("agent.verdicts/1"));
-        seen.values_mut()
-            .for_each(|lag| lag.open = Some(Open { seen: Duration::ZERO, since: Millis(i64::MAX), ..open }));
+        seen.values_mut().for_each(|lag| {
+            lag.open = Some(OpenTransaction { seen: Duration::ZERO, since: Millis(i64::MAX), ..open })
+        });
         tell_open(&health, &seen);
         assert!(health.snapshot().not_ready.is_empty(), "a short one");
     }
@@ -615,15 +616,15 @@ mod tests {
         // As a look leaves it that reached the offset 10 and no record.
         reader.clear.add(place.clone(), 0..10);
         reader.search = Some(Search::begin(&reader.config, "a", BTreeMap::from([(0, 10..30)])).unwrap());
-        let (lags, began) = (reader.look().unwrap(), Instant::now());
+        let (lags, began) = (reader.read().unwrap(), Instant::now());
         assert!(
             lags[&place] == Lag { records: 20, ..Lag::default() } || lags[&place].oldest.is_some(),
             "{lags:?}"
         );
-        while reader.look().unwrap()[&place].oldest.is_none() {
+        while reader.read().unwrap()[&place].oldest.is_none() {
             assert!(began.elapsed() < deadline);
         }
-        assert_eq!(reader.look().unwrap()[&place].records, 20, "the search has found the record at 10");
+        assert_eq!(reader.read().unwrap()[&place].records, 20, "the search has found the record at 10");
         assert!(reader.search.is_none(), "it has found all");
 
         // The end of a partition: it was at least at 7 when the search began.
@@ -641,8 +642,8 @@ mod tests {
     #[test]
     fn a_stage_reads_every_partition_of_its_topics() {
         let topology = Topology::embedded().unwrap();
-        assert_eq!(places(&topology, "evaluator").unwrap().len(), 12);
-        assert_eq!(places(&topology, "log-sink").unwrap().len(), 4 * 12 + 3);
-        assert!(places(&topology, "nobody").is_err());
+        assert_eq!(input_partitions(&topology, "evaluator").unwrap().len(), 12);
+        assert_eq!(input_partitions(&topology, "log-sink").unwrap().len(), 4 * 12 + 3);
+        assert!(input_partitions(&topology, "nobody").is_err());
     }
 }

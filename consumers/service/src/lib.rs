@@ -4,7 +4,7 @@
 //! - [`metrics`]: every metric, by name · [`lag`]: how far a consumer group is behind, read from outside the group
 //! - [`serve`]: health and metrics over HTTP
 //! - [`error`]: how a stage ends, and the exit code · [`panics`]: a panic in any thread ends the process
-//! - [`stop`]: a request to stop, and calls that it interrupts · [`backoff`]: pauses between tries
+//! - [`shutdown`]: a request to stop, and calls that it interrupts · [`backoff`]: pauses between tries
 //! - [`logged_at`]: when the broker appended a record
 //! - [`failpoint`]: edges at which the fault harness interferes; by a hook that the product does not set
 
@@ -17,11 +17,11 @@ pub mod lag;
 pub mod metrics;
 pub mod panics;
 pub mod serve;
-pub mod stop;
+pub mod shutdown;
 
 pub use appended::{NO_TIMESTAMP, logged_at};
 pub use error::{ExitCode, StageError};
 pub use health::Health;
 pub use metrics::Metrics;
-pub use serve::Serving;
-pub use stop::Stop;
+pub use serve::HealthServer;
+pub use shutdown::ShutdownSignal;

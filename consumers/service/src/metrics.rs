@@ -15,7 +15,7 @@ use crate::StageError;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -30,7 +30,7 @@ pub struct Metric {
     /// Its name. The unit is part of it, as Prometheus wants.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its labels.
     pub labels: &'static [&'static str],
     /// What it says, for people.
@@ -41,8 +41,8 @@ macro_rules! all {
     ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(pub(crate) const $id: &str = $name;)*
         /// Every metric of a process, in the order of docs/operations/metrics.md.
-        pub const ALL: &[Metric] =
-            &[$(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }),*];
+        pub const METRICS: &[Metric] =
+            &[$(Metric { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help }),*];
     };
 }
 
@@ -100,7 +100,7 @@ impl Metrics {
             .map_err(|e| failed(&e))?
             .install_recorder()
             .map_err(|e| failed(&e))?;
-        for metric in ALL {
+        for metric in METRICS {
             describe(metric);
         }
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -122,9 +122,9 @@ impl Metrics {
 fn describe(metric: &Metric) {
     let unit = if metric.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
     match metric.kind {
-        Kind::Counter => metrics::describe_counter!(metric.name, unit, metric.help),
-        Kind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help),
-        Kind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help),
+        MetricKind::Counter => metrics::describe_counter!(metric.name, unit, metric.help),
+        MetricKind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help),
+        MetricKind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help),
     }
 }
 
@@ -257,7 +257,7 @@ impl SinkMetrics {
     }
 
     /// An insert was not answered with a plain yes.
-    pub fn doubt(&self, table: &str, refused_by_fence: bool) {
+    pub fn insert_unconfirmed(&self, table: &str, refused_by_fence: bool) {
         if let Some(metrics) = self.tables.get(table) {
             metrics.doubts.increment(1);
             metrics.claims_lost.increment(u64::from(refused_by_fence));
@@ -272,7 +272,7 @@ impl SinkMetrics {
     }
 
     /// Does `work`, a look at a table, and tells how long it took.
-    pub fn look<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
+    pub fn time_tail_read<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
         match self.tables.get(table) {
             Some(metrics) => timed(&metrics.look, work),
             None => work(),
@@ -318,12 +318,12 @@ mod tests {
 
     #[test]
     fn names_keep_the_conventions() {
-        for metric in ALL {
+        for metric in METRICS {
             let name = metric.name;
             assert!(name.starts_with("agentgov_") || name.starts_with("process_"), "{name}");
-            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == MetricKind::Counter, "{name}");
             assert!(metric.help.ends_with('.'), "{name}: help is a sentence");
-            assert_eq!(ALL.iter().filter(|other| other.name == name).count(), 1, "{name} stands twice");
+            assert_eq!(METRICS.iter().filter(|other| other.name == name).count(), 1, "{name} stands twice");
         }
     }
 }

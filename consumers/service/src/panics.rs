@@ -2,7 +2,7 @@
 //! here panics by intent, but a library may. Without this, a stage's thread, an onlooker or a task of the health server
 //! would end alone, and the rest would look alive.
 //!
-//! A panic asks each [`Watch`] of the process to stop, so that the stages end in order. Where they do not end in time, as one of
+//! A panic asks each [`PanicGuard`] of the process to stop, so that the stages end in order. Where they do not end in time, as one of
 //! them may wait for the thread that is gone, the process ends all the same.
 
 use std::any::Any;
@@ -11,7 +11,7 @@ use std::panic::PanicHookInfo;
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{ExitCode, StageError, Stop};
+use crate::{ExitCode, ShutdownSignal, StageError};
 
 /// How long stages may take to end after a panic: longer than an orderly stop takes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -21,16 +21,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The first panic of this process.
 static FIRST: OnceLock<String> = OnceLock::new();
 /// Who is asked to stop by a panic.
-static WATCHES: Mutex<Vec<Stop>> = Mutex::new(Vec::new());
+static WATCHES: Mutex<Vec<ShutdownSignal>> = Mutex::new(Vec::new());
 
-/// Until it is dropped, a panic in any thread of this process asks its [`Stop`]; if it is not dropped [in time](LIMIT)
+/// Until it is dropped, a panic in any thread of this process asks its [`ShutdownSignal`]; if it is not dropped [in time](LIMIT)
 /// then, the process ends.
 #[derive(Debug)]
-pub struct Watch(Stop);
+pub struct PanicGuard(ShutdownSignal);
 
-impl Watch {
+impl PanicGuard {
     /// From now on.
-    pub fn new(stop: Stop) -> Self {
+    pub fn new(stop: ShutdownSignal) -> Self {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
@@ -50,7 +50,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         let mut watches = watches();
         if let Some(at) = watches.iter().position(|stop| stop.is(&self.0)) {
@@ -69,7 +69,7 @@ fn seen(panic: &PanicHookInfo<'_>) -> bool {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let reason = worded(thread.name().unwrap_or("without a name"), &place, panic.payload());
     let _ = FIRST.set(reason.clone());
-    stops.iter().for_each(Stop::ask);
+    stops.iter().for_each(ShutdownSignal::request);
     let end = || {
         let began = Instant::now();
         while began.elapsed() < LIMIT {
@@ -98,7 +98,7 @@ fn worded(thread: &str, place: &str, payload: &(dyn Any + Send)) -> String {
     format!("thread `{thread}` panicked at {place}: {text}")
 }
 
-fn watches() -> std::sync::MutexGuard<'static, Vec<Stop>> {
+fn watches() -> std::sync::MutexGuard<'static, Vec<ShutdownSignal>> {
     WATCHES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -108,15 +108,15 @@ mod tests {
 
     #[test]
     fn a_panic_of_any_thread_stops_whoever_watches() {
-        let stops = [Stop::default(), Stop::default(), Stop::default()];
-        let gone = Watch::new(stops[0].clone());
-        let watches = [Watch::new(stops[1].clone()), Watch::new(stops[2].clone())];
+        let stops = [ShutdownSignal::default(), ShutdownSignal::default(), ShutdownSignal::default()];
+        let gone = PanicGuard::new(stops[0].clone());
+        let watches = [PanicGuard::new(stops[1].clone()), PanicGuard::new(stops[2].clone())];
         drop(gone);
         assert!(watches[0].panic().is_none());
         let panicking = std::thread::Builder::new().name("onlooker".into());
         assert!(panicking.spawn(|| panic!("no\u{1b}[2J such\nrow")).unwrap().join().is_err());
         assert_eq!(
-            stops.map(|stop| stop.is_asked()),
+            stops.map(|stop| stop.is_requested()),
             [false, true, true],
             "who does not watch is left alone"
         );

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::Snapshot;
 use crate::metrics::{LIVE, NOT_READY, PROGRESS_AGE, READY};
-use crate::{Health, Metrics, StageError, Stop, failpoint};
+use crate::{Health, Metrics, ShutdownSignal, StageError, failpoint};
 
 /// How often the server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,16 +30,16 @@ const TIDY: Duration = Duration::from_secs(5);
 
 /// An HTTP server that is listening.
 #[derive(Debug)]
-pub struct Serving {
+pub struct HealthServer {
     address: SocketAddr,
-    ended: Stop,
+    ended: ShutdownSignal,
     thread: std::thread::JoinHandle<()>,
 }
 
 #[derive(Clone)]
 struct Process {
     stages: Arc<[Health]>,
-    stop: Stop,
+    stop: ShutdownSignal,
     metrics: Metrics,
     /// Reasons that were told once: their gauges fall back to 0, they do not vanish.
     told: Arc<Mutex<BTreeSet<(String, NotReadyReason)>>>,
@@ -69,7 +69,7 @@ pub struct StageReadiness {
     pub progress_age_seconds: f64,
 }
 
-impl Serving {
+impl HealthServer {
     /// Serves on the first of the addresses that is free, until it is joined. Port 0 takes a free one. Once `stop` is asked, nothing is ready any more.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Serving {
         listen: &[SocketAddr],
         stages: Vec<Health>,
         metrics: Metrics,
-        stop: Stop,
+        stop: ShutdownSignal,
     ) -> Result<Self, StageError> {
         let failed = |e: &dyn std::fmt::Display| {
             StageError::Config(format!("serving health on {}: {e}", shown(listen)))
@@ -90,7 +90,7 @@ impl Serving {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
         let app =
             router(Process { stages: stages.into(), stop, metrics: metrics.clone(), told: Arc::default() });
-        let ended = Stop::default();
+        let ended = ShutdownSignal::default();
         let thread = std::thread::Builder::new()
             .name("health".into())
             .spawn({
@@ -105,7 +105,7 @@ impl Serving {
                             }
                         });
                         let until = async move {
-                            while !ended.is_asked() {
+                            while !ended.is_requested() {
                                 tokio::time::sleep(LOOK).await;
                             }
                         };
@@ -127,7 +127,7 @@ impl Serving {
 
     /// Ends it.
     pub fn join(self) {
-        self.ended.ask();
+        self.ended.request();
         if self.thread.join().is_err() {
             tracing::error!("the health server panicked");
         }
@@ -150,7 +150,7 @@ impl Process {
     /// Every stage, each not ready once the process is asked to end.
     fn snapshots(&self) -> Vec<Snapshot> {
         let mut stages: Vec<_> = self.stages.iter().map(Health::snapshot).collect();
-        if self.stop.is_asked() {
+        if self.stop.is_requested() {
             for stage in &mut stages {
                 stage
                     .not_ready
@@ -251,7 +251,7 @@ mod tests {
     fn a_program_reads_which_stage_waits_for_what() {
         let (ready, waits) = (Health::new("alerter"), Health::new("log-sink"));
         ready.clear(NotReadyReason::Starting);
-        waits.not_ready(NotReadyReason::Clickhouse, "away");
+        waits.set_not_ready(NotReadyReason::Clickhouse, "away");
         let told = readiness(&[ready.snapshot(), waits.snapshot()]);
         assert!(!told.ready && told.stages[0].not_ready.is_empty());
         assert_eq!(told.stages[1].not_ready["clickhouse"], "away");

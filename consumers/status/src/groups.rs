@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentgov_connect::Endpoints;
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
-use agentgov_service::lag::{Lag, LagReader, Place, places};
+use agentgov_service::lag::{Lag, LagReader, TopicPartition, input_partitions};
 use rdkafka::consumer::Consumer as _;
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ pub(crate) fn groups(
 
 fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -> Result<Group, String> {
     let name = &topology.stage(stage).map_err(|e| e.to_string())?.group.value;
-    let mut places = places(topology, stage).map_err(|e| e.to_string())?;
+    let mut places = input_partitions(topology, stage).map_err(|e| e.to_string())?;
     let client = client(endpoints)?;
     let metadata = client.fetch_metadata(None, WITHIN).map_err(|e| e.to_string())?;
     let there = |topic: &str, partition: i32| {
@@ -128,13 +128,13 @@ fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -
     };
     let held = members.iter().filter_map(|member| assigned(member.assignment()?)).sum();
     let lags = LagReader::new(&endpoints.kafka, name, places.clone())
-        .and_then(|mut reader| reader.look_until_decided());
+        .and_then(|mut reader| reader.read_until_decided());
     let lags = lags.map_err(|e| format!("how far it is behind: {e}"))?;
     let (lag, held_back) = (by_topic(&lags, now), held_back(&lags));
     Ok(Group { state, members: members.len(), held, partitions: places.len(), lag, held_back })
 }
 
-fn by_topic(lags: &BTreeMap<Place, Lag>, now: Millis) -> Vec<TopicLag> {
+fn by_topic(lags: &BTreeMap<TopicPartition, Lag>, now: Millis) -> Vec<TopicLag> {
     let mut topics: Vec<TopicLag> = Vec::new();
     for ((topic, _), lag) in lags {
         let age = lag.age(now).map(|age| age.as_secs_f64());
@@ -149,8 +149,8 @@ fn by_topic(lags: &BTreeMap<Place, Lag>, now: Millis) -> Vec<TopicLag> {
     topics
 }
 
-fn held_back(lags: &BTreeMap<Place, Lag>) -> Vec<HeldBack> {
-    let now = crate::look::now();
+fn held_back(lags: &BTreeMap<TopicPartition, Lag>) -> Vec<HeldBack> {
+    let now = crate::collect::now();
     let lasting = lags.iter().filter_map(|(place, lag)| {
         let open = lag.open.filter(|open| open.lasts(now))?;
         Some(HeldBack {

@@ -10,18 +10,18 @@
 //!
 //! Every question has its own answer or its own reason why there is none: a part that is away is said so in its place.
 //!
-//! - [`look`]: asks everything, a few seconds at most · [`Status`]: the answers, and what is wrong
+//! - [`collect`]: asks everything, a few seconds at most · [`Status`]: the answers, and what is wrong
 
+mod collect;
 mod groups;
 mod log;
-mod look;
 mod parts;
 mod process;
 mod status;
 
+pub use collect::{CompareTopology, collect};
 pub use groups::{Group, GroupState, HeldBack, TopicLag};
 pub use log::Log;
-pub use look::{MapSeen, look};
 pub use parts::Part;
 pub use process::Process;
-pub use status::{Answer, Health, MapState, Stage, Status, Table, Wrong};
+pub use status::{Answer, Fault, Health, Stage, Status, Table, TopologyState};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
+use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
 use agentgov_log_reader::{LogReader, ReadError};
 use agentgov_schemas::topology::{ProducerKind, Topology};
 
@@ -19,15 +19,15 @@ pub struct Log {
     /// The tables that are fed from topics.
     pub tables: Vec<Table>,
     /// Rejects of the last hour.
-    pub rejects: Answer<Vec<Rejected>>,
+    pub rejects: Answer<Vec<RejectCount>>,
     /// Alerts of the last hour.
-    pub alerts: Answer<Vec<Alerted>>,
+    pub alerts: Answer<Vec<AlertCount>>,
     /// Accepted gaps.
     pub gaps: Answer<Vec<Gap>>,
     /// Offsets that no record has.
-    pub skipped: Answer<Vec<Skipped>>,
+    pub skipped: Answer<Vec<SkippedOffsets>>,
     /// What judges.
-    pub bundles: Answer<Vec<Active>>,
+    pub bundles: Answer<Vec<ActiveBundle>>,
 }
 
 impl Log {
@@ -51,7 +51,7 @@ impl Log {
     /// Asks.
     pub(crate) fn ask(endpoints: &Endpoints, topology: &Topology) -> Self {
         let reader = match LogReader::new(&endpoints.clickhouse, topology) {
-            Ok(reader) => reader.with_patience(WITHIN),
+            Ok(reader) => reader.with_timeout(WITHIN),
             Err(error) => return Self::unknown(topology, &error.to_string()),
         };
         let tables = names(topology).map(|name| {
@@ -61,8 +61,8 @@ impl Log {
         });
         Self {
             tables: tables.collect(),
-            rejects: reader.rejected_within(HOUR).into(),
-            alerts: reader.alerted_within(HOUR).into(),
+            rejects: reader.rejects_within(HOUR).into(),
+            alerts: reader.alerts_within(HOUR).into(),
             gaps: reader.gaps("sink_gaps").into(),
             skipped: skipped(&reader, topology).into(),
             bundles: reader.active_bundles().into(),
@@ -71,7 +71,7 @@ impl Log {
 }
 
 /// Of the topics whose producers are to write no transactions.
-fn skipped(reader: &LogReader, topology: &Topology) -> Result<Vec<Skipped>, ReadError> {
+fn skipped(reader: &LogReader, topology: &Topology) -> Result<Vec<SkippedOffsets>, ReadError> {
     let topics = topology.topics.iter().filter(|(_, topic)| topic.value.producer == ProducerKind::Idempotent);
     let tables = topics.filter_map(|(name, _)| topology.table_from(name).ok());
     let found: Result<Vec<_>, _> = tables.map(|(_, table)| reader.skipped(table)).collect();

@@ -24,7 +24,7 @@ pub struct Part {
     /// True if it answered.
     pub answers: bool,
     /// What it said of itself, or why it did not.
-    pub said: String,
+    pub detail: String,
     /// How long it took, in milliseconds.
     pub answer_ms: u64,
 }
@@ -72,7 +72,11 @@ pub(crate) fn parts(endpoints: &Endpoints, topology: &Topology) -> Vec<Part> {
     std::thread::scope(|scope| {
         let asked = [
             ("kafka", endpoints.kafka.bootstrap.as_str(), scope.spawn(|| timed(|| kafka(endpoints)))),
-            ("registry", &endpoints.registry.url, scope.spawn(|| timed(|| registry(endpoints, topology)))),
+            (
+                "registry",
+                &endpoints.schema_registry.url,
+                scope.spawn(|| timed(|| registry(endpoints, topology))),
+            ),
             (
                 "clickhouse",
                 &endpoints.clickhouse.url,
@@ -88,7 +92,7 @@ pub(crate) fn parts(endpoints: &Endpoints, topology: &Topology) -> Vec<Part> {
                     name: name.to_owned(),
                     address: address.to_owned(),
                     answers: said.is_ok(),
-                    said: said.unwrap_or_else(|why| why),
+                    detail: said.unwrap_or_else(|why| why),
                     answer_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 }
             })
@@ -117,7 +121,7 @@ fn kafka(endpoints: &Endpoints) -> Result<String, String> {
 }
 
 fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String> {
-    let registry = SchemaRegistry::new(&endpoints.registry).map_err(|e| e.to_string())?;
+    let registry = SchemaRegistry::new(&endpoints.schema_registry).map_err(|e| e.to_string())?;
     let subject =
         topology.topics.keys().next().map(|topic| agentgov_schemas::topology::registry_subject(topic));
     // Any answer will do, also that it has none, or that there is no subject without a name.
@@ -127,6 +131,6 @@ fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String
 
 fn clickhouse(endpoints: &Endpoints, topology: &Topology) -> Result<String, String> {
     let reader = LogReader::new(&endpoints.clickhouse, topology).map_err(|e| e.to_string())?;
-    let version = reader.with_patience(WITHIN).version().map_err(|e| e.to_string())?;
+    let version = reader.with_timeout(WITHIN).version().map_err(|e| e.to_string())?;
     Ok(version.map_or_else(|| "has no such database".to_owned(), |version| format!("version {version}")))
 }

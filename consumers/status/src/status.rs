@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::overview::{Active, Alerted, Gap, Rejected, Skipped};
+use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
 use serde::Serialize;
 
 use crate::parts::is_out_of_files;
@@ -53,7 +53,7 @@ pub struct Status {
     /// Kafka, the registry, ClickHouse.
     pub parts: Vec<Part>,
     /// Whether topics and subjects are as the topology says.
-    pub map: Answer<MapState>,
+    pub topology: Answer<TopologyState>,
     /// The stages.
     pub stages: Vec<Stage>,
     /// The processes that were asked.
@@ -61,17 +61,17 @@ pub struct Status {
     /// The tables of the log.
     pub tables: Vec<Table>,
     /// Rejects of the last hour.
-    pub rejects_last_hour: Answer<Vec<Rejected>>,
+    pub rejects_last_hour: Answer<Vec<RejectCount>>,
     /// Alerts of the last hour.
-    pub alerts_last_hour: Answer<Vec<Alerted>>,
+    pub alerts_last_hour: Answer<Vec<AlertCount>>,
     /// Offsets that somebody accepted as lost, the latest first.
     pub gaps: Answer<Vec<Gap>>,
     /// Offsets of topics that nobody must write transactions to, and that no record has: somebody did.
-    pub skipped: Answer<Vec<Skipped>>,
+    pub skipped: Answer<Vec<SkippedOffsets>>,
     /// What judges each environment.
-    pub bundles: Answer<Vec<Active>>,
+    pub bundles: Answer<Vec<ActiveBundle>>,
     /// What someone must see to, the first thing first. Empty: nothing.
-    pub wrong: Vec<Wrong>,
+    pub wrong: Vec<Fault>,
 }
 
 /// How it is, in a word.
@@ -88,7 +88,7 @@ pub enum Health {
 
 /// The topology against the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MapState {
+pub struct TopologyState {
     /// Topics of the topology.
     pub topics: usize,
     /// Subjects of the topology.
@@ -121,7 +121,7 @@ pub struct Table {
 
 /// Something that someone must see to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Wrong {
+pub struct Fault {
     /// What.
     pub what: String,
     /// What to do about it.
@@ -139,14 +139,14 @@ impl Status {
         let mut wrong = Vec::new();
         let mut say = |what: String, to_do: &str| {
             let to_do = if is_out_of_files(&what) { RAISE_THE_LIMIT } else { to_do };
-            wrong.push(Wrong { what, to_do: to_do.to_owned() });
+            wrong.push(Fault { what, to_do: to_do.to_owned() });
         };
         for part in self.parts.iter().filter(|part| !part.answers) {
-            let state = match is_out_of_files(&part.said) {
+            let state = match is_out_of_files(&part.detail) {
                 true => "was not asked: this process may not open another file or connection",
                 false => "is away",
             };
-            let what = format!("{} at {} {state}: {}", part.name, part.address, part.said);
+            let what = format!("{} at {} {state}: {}", part.name, part.address, part.detail);
             say(what, "bring it back; the stages wait for it and lose nothing");
         }
         for process in &self.processes {
@@ -220,7 +220,7 @@ impl Status {
                 );
             }
         }
-        match &self.map {
+        match &self.topology {
             Answer::Known(map) if map.differences.is_empty() => {}
             Answer::Known(map) => say(
                 format!("the cluster is not as the topology says: {} differences", map.differences.len()),
@@ -248,9 +248,9 @@ impl Status {
                 say(format!("{what}: not known: {why}"), LOOK_AGAIN);
             }
         }
-        let lately = |skipped: &&Skipped| self.at - skipped.logged_at < LATELY;
+        let lately = |skipped: &&SkippedOffsets| self.at - skipped.logged_at < LATELY;
         for skipped in self.skipped.known().into_iter().flatten().filter(lately) {
-            let Skipped { topic_partition, offsets, from, to, .. } = skipped;
+            let SkippedOffsets { topic_partition, offsets, from, to, .. } = skipped;
             say(
                 format!(
                     "{topic_partition}: {offsets} offsets have no record, the last of them {from} to {}: a client writes transactions, or cleanup.policy=compact removes records",
@@ -306,7 +306,7 @@ mod tests {
             name: name.into(),
             address: "here".into(),
             answers: true,
-            said: String::new(),
+            detail: String::new(),
             answer_ms: 1,
         };
         let lag = TopicLag { topic: "t".into(), records: 0, oldest_seconds: Some(0.0) };
@@ -322,7 +322,7 @@ mod tests {
             health: Health::Unhealthy,
             at: 0,
             parts: vec![part("kafka"), part("registry"), part("clickhouse")],
-            map: Answer::Known(MapState { topics: 1, subjects: 1, differences: vec![] }),
+            topology: Answer::Known(TopologyState { topics: 1, subjects: 1, differences: vec![] }),
             stages: vec![Stage { name: "evaluator".into(), group: "g".into(), state: Answer::Known(group) }],
             processes: vec![],
             tables: vec![Table { name: "actions".into(), rows: Answer::Known(0), newest: None }],
@@ -330,7 +330,7 @@ mod tests {
             alerts_last_hour: Answer::Known(vec![]),
             gaps: Answer::Known(vec![]),
             skipped: Answer::Known(vec![]),
-            bundles: Answer::Known(vec![Active {
+            bundles: Answer::Known(vec![ActiveBundle {
                 environment: "demo".into(),
                 name: "b".into(),
                 version: "1".into(),
@@ -359,7 +359,7 @@ mod tests {
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("was not asked: this process may not open another file", Health::PartAway, |s| {
                 s.parts[0].answers = false;
-                s.parts[0].said = "connecting: Too many open files (os error 24)".into();
+                s.parts[0].detail = "connecting: Too many open files (os error 24)".into();
             }),
             ("does not run", Health::Unhealthy, |s| group(s).state = GroupState::Empty),
             ("rebalancing", Health::Unhealthy, |s| group(s).state = GroupState::Rebalancing),
@@ -381,11 +381,11 @@ mod tests {
             }),
             ("1 differences", Health::Unhealthy, |s| {
                 let differences = vec!["+ create".into()];
-                s.map = Answer::Known(MapState { topics: 1, subjects: 1, differences });
+                s.topology = Answer::Known(TopologyState { topics: 1, subjects: 1, differences });
             }),
             ("cannot be read", Health::Unhealthy, |s| s.tables[0].rows = Answer::Unknown("no".into())),
             ("agent.actions/3: 4 offsets have no record", Health::Unhealthy, |s| {
-                let skipped = |logged_at| Skipped {
+                let skipped = |logged_at| SkippedOffsets {
                     topic_partition: "agent.actions/3".into(),
                     offsets: 4,
                     from: 7,
@@ -404,7 +404,7 @@ mod tests {
                 group(s).lag[0] = TopicLag { topic: "t".into(), records: 5, oldest_seconds: None };
             }),
             ("as the topology says is not known: refused", Health::Unhealthy, |s| {
-                s.map = Answer::Unknown("refused".into());
+                s.topology = Answer::Unknown("refused".into());
             }),
             ("rejects of the last hour: not known: no", Health::Unhealthy, |s| {
                 s.rejects_last_hour = Answer::Unknown("no".into());
@@ -426,7 +426,7 @@ mod tests {
             ("is away", Health::PartAway, |s| {
                 s.parts[0].answers = false;
                 s.stages[0].state = Answer::Unknown("kafka is away".into());
-                s.map = Answer::Unknown("kafka is away".into());
+                s.topology = Answer::Unknown("kafka is away".into());
             }),
             ("does not answer: refused", Health::Unhealthy, |s| {
                 let away = Some("refused".into());

@@ -150,7 +150,7 @@ mod tests {
             tenant_id: "a",
             name: "b",
             owner: "c",
-            effect: OpenEnum::read("shrug"),
+            effect: OpenEnum::from_name("shrug"),
             description: "",
             pushed_by: "",
         };

@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The schema registry did not do as asked.
     #[error(transparent)]
-    SchemaRegistry(#[from] agentgov_connect::RegistryError),
+    SchemaRegistry(#[from] agentgov_connect::SchemaRegistryError),
     /// Reading the topic to its end stood still.
     #[error("kafka {bootstrap}: topic {topic}: expected its end, found no record for {} s", waited.as_secs())]
     Stalled {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Read, SchemaRegistry, TopicReader};
+use agentgov_connect::{SchemaRegistry, TopicEvent, TopicReader};
 use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire::{self, Schema, SchemaId};
 use agentgov_schemas::{Millis, Record};
@@ -53,26 +53,28 @@ pub(crate) fn fold<R: Record>(
     topic.check(reader.consumer())?;
     reader.start([0]).map_err(|source| topic.error("assigning its partition", source))?;
     let mut schemas =
-        Schemas { registry: SchemaRegistry::new(&topic.endpoints.registry)?, known: HashMap::new() };
+        Schemas { registry: SchemaRegistry::new(&topic.endpoints.schema_registry)?, known: HashMap::new() };
     let mut unreadable = Vec::new();
     let mut last = Instant::now();
     loop {
         match reader.poll(POLL) {
-            Some(Read::Record(record)) => {
+            Some(TopicEvent::Record(record)) => {
                 last = Instant::now();
                 let offset = record.offset();
                 if let Err(reason) = schemas.decode(&record, &mut each)? {
                     unreadable.push(UnreadableRecord { offset, reason });
                 }
             }
-            Some(Read::End(_)) => return Ok(unreadable),
+            Some(TopicEvent::End(_)) => return Ok(unreadable),
             // librdkafka reconnects by itself; only standing still for long is an error.
-            Some(Read::Error(source)) if last.elapsed() > STALL => return Err(topic.error("reading", source)),
+            Some(TopicEvent::Error(source)) if last.elapsed() > STALL => {
+                return Err(topic.error("reading", source));
+            }
             None if last.elapsed() > STALL => {
                 let bootstrap = topic.endpoints.kafka.bootstrap.clone();
                 return Err(Error::Stalled { bootstrap, topic: topic.name.to_owned(), waited: STALL });
             }
-            Some(Read::Error(_)) | None => (),
+            Some(TopicEvent::Error(_)) | None => (),
         }
     }
 }

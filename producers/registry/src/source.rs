@@ -49,7 +49,7 @@ impl<R: Record> GovernanceTopic<'_, R> {
     /// An encoder of this build's schema, under the id that the registry gave it.
     pub(crate) fn encoder(&self) -> Result<RecordEncoder<R>, Error> {
         let subject = registry_subject(self.name);
-        let id = SchemaRegistry::new(&self.endpoints.registry)?
+        let id = SchemaRegistry::new(&self.endpoints.schema_registry)?
             .id_of(&subject, R::SUBJECT.latest())?
             .ok_or(Error::NotRegistered { subject })?;
         RecordEncoder::new(id)

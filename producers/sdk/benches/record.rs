@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
 use agentgov_schemas::subject::ACTION_EVENT;
@@ -97,7 +97,7 @@ fn spooled(c: &mut Criterion) {
 
 fn recorder() -> Option<Recorder> {
     let kafka = KafkaEndpoint::at(std::env::var("AGENTGOV_KAFKA").ok()?);
-    let registry = RegistryEndpoint::at(std::env::var("AGENTGOV_SCHEMA_REGISTRY").ok()?);
+    let registry = SchemaRegistryEndpoint::at(std::env::var("AGENTGOV_SCHEMA_REGISTRY").ok()?);
     let topology = Arc::new(Topology::embedded().unwrap());
     Some(Recorder::start(RecorderOptions::new(kafka, registry, topology, "bench", "bench")).unwrap())
 }

@@ -1,6 +1,6 @@
 //! What can go wrong, and what is and is not durable then.
 
-use agentgov_connect::RegistryError;
+use agentgov_connect::SchemaRegistryError;
 use agentgov_schemas::key::InvalidTenantId;
 use agentgov_schemas::topology::MissingRole;
 use agentgov_schemas::wire::SchemaError;
@@ -32,7 +32,7 @@ pub enum StartError {
     Schema(#[from] SchemaError),
     /// The registry did not answer as it should.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(#[from] SchemaRegistryError),
     /// This build's schema is not there.
     #[error(
         "schema registry: subject {subject} does not have the schema that this build writes; run `agentgov topology apply`"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::topology::Topology;
 
 use crate::Redact;
@@ -63,7 +63,7 @@ pub struct RecorderOptions {
     /// The brokers.
     pub kafka: KafkaEndpoint,
     /// The schema registry; asked once, at the start.
-    pub registry: RegistryEndpoint,
+    pub registry: SchemaRegistryEndpoint,
     /// The map: which topic carries actions, and how large a record may be there.
     pub topology: Arc<Topology>,
     /// The tenant of every event.
@@ -91,7 +91,7 @@ impl RecorderOptions {
     /// redacting nothing.
     pub fn new(
         kafka: KafkaEndpoint,
-        registry: RegistryEndpoint,
+        registry: SchemaRegistryEndpoint,
         topology: Arc<Topology>,
         tenant_id: impl Into<String>,
         environment: impl Into<String>,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -105,7 +105,7 @@ impl Queue {
         let producer = create(&config, &returns)
             .map_err(|source| unreachable_kafka(kafka, "creating a producer", source))?;
         let producer = Arc::new(producer);
-        keep_reaching(kafka, topic, &producer);
+        spawn_reconnect_watchdog(kafka, topic, &producer);
         let producer = Mutex::new(producer);
         let kafka = kafka.clone();
         let link = Arc::new(Link { kafka, topic: topic.to_owned(), config, returns, producer });
@@ -238,7 +238,7 @@ impl Link {
             }
         }
         let new = Arc::new(new);
-        keep_reaching(&self.kafka, &self.topic, &new);
+        spawn_reconnect_watchdog(&self.kafka, &self.topic, &new);
         **producer = new;
         Ok(())
     }

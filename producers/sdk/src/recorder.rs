@@ -287,7 +287,7 @@ impl Recorder {
             Err(NotEnqueued::Failed(reason)) => Some(reason),
         };
         self.ledger.release(bytes);
-        let taken_back = intake.spool.as_mut().map_or(Ok(()), Spool::take_back);
+        let taken_back = intake.spool.as_mut().map_or(Ok(()), Spool::rollback_to);
         match (failed, taken_back) {
             (None, Ok(())) => Ok(Enqueued::Not(Lack::Memory { bytes })),
             (Some(reason), _) => Err(self.stop(reason)),

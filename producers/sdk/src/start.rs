@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{KafkaEndpoint, RegistryError, SchemaRegistry};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistry, SchemaRegistryError};
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::registry_subject;
 use agentgov_schemas::wire::SchemaId;
@@ -68,7 +68,7 @@ pub(crate) fn schema_id(options: &RecorderOptions, topic: &str) -> Result<Known,
             // Only a start that found the topic as well notes it, so that the next one may do without both.
             Ok(Known { schema_id, from_spool: known == Some(schema_id) })
         }
-        (Err(error @ RegistryError::Unavailable { .. }), Some(schema_id)) => {
+        (Err(error @ SchemaRegistryError::Unavailable { .. }), Some(schema_id)) => {
             tracing::warn!(%error, "recorder: starts with the schema id that its spool's folder knows");
             Ok(Known { schema_id, from_spool: true })
         }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, Agent};
 use agentgov_schemas::subject::ACTION_EVENT;
@@ -30,7 +30,7 @@ use fake::{brokers, full_registry, options, topic};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn spooled(kafka: &KafkaEndpoint, registry: RegistryEndpoint, folder: &Path) -> RecorderOptions {
+fn spooled(kafka: &KafkaEndpoint, registry: SchemaRegistryEndpoint, folder: &Path) -> RecorderOptions {
     let spool = SpoolOptions { fsync: Fsync::Never, ..SpoolOptions::new(folder) };
     RecorderOptions { spool: Some(spool), ..options(kafka, registry) }
 }
@@ -44,7 +44,7 @@ fn started(session_id: &str) -> Event<'_> {
 fn writes_until_it_is_killed() {
     let variable = |name| std::env::var(name).unwrap();
     let kafka = KafkaEndpoint::at(variable("TEST_KAFKA"));
-    let registry = RegistryEndpoint::at(variable("TEST_REGISTRY"));
+    let registry = SchemaRegistryEndpoint::at(variable("TEST_REGISTRY"));
     let recorder = Recorder::start(spooled(&kafka, registry, Path::new(&variable("TEST_SPOOL")))).unwrap();
     println!("source {}", recorder.source_id());
     for i in 0.. {
@@ -61,7 +61,7 @@ fn writes_until_it_is_killed() {
 fn killed_after(
     lines: usize,
     kafka: &KafkaEndpoint,
-    registry: &RegistryEndpoint,
+    registry: &SchemaRegistryEndpoint,
     folder: &Path,
 ) -> (String, i64) {
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -188,13 +188,13 @@ fn starts_without_registry_and_brokers_where_it_has_started_before() {
     let gone = "http://127.0.0.1:1";
     let noted = std::fs::read_to_string(&note).unwrap().replace(&registry.url, gone);
     std::fs::write(&note, noted).unwrap();
-    let gone = RegistryEndpoint::at(gone);
+    let gone = SchemaRegistryEndpoint::at(gone);
     let recorder = Recorder::start(spooled(&nowhere, gone.clone(), folder.path())).unwrap();
     recorder.record(&started("s")).unwrap();
     std::mem::forget(recorder); // would wait a while for brokers that are not there
 
     // Another registry's id is worth nothing, and neither is a note that does not read.
-    let other = RegistryEndpoint::at("http://127.0.0.1:2");
+    let other = SchemaRegistryEndpoint::at("http://127.0.0.1:2");
     assert!(matches!(Recorder::start(spooled(&kafka, other, folder.path())), Err(StartError::Registry(_))));
     std::fs::write(&note, "{").unwrap();
     assert!(matches!(Recorder::start(spooled(&kafka, gone, folder.path())), Err(StartError::Registry(_))));

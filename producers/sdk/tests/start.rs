@@ -8,7 +8,7 @@
 
 mod fake;
 
-use agentgov_connect::RegistryEndpoint;
+use agentgov_connect::SchemaRegistryEndpoint;
 use agentgov_sdk::{Recorder, RecorderOptions, StartError};
 use rdkafka::types::RDKafkaRespErr;
 
@@ -29,7 +29,7 @@ fn starts_as_a_new_source_each_time() {
 #[test]
 fn says_what_to_do_when_something_is_missing() {
     let (cluster, kafka) = brokers();
-    let nowhere = RegistryEndpoint::at("http://127.0.0.1:1");
+    let nowhere = SchemaRegistryEndpoint::at("http://127.0.0.1:1");
     let good = || options(&kafka, full_registry());
     for (options, expected) in [
         (

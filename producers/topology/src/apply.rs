@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Endpoints, RegistryError, SchemaRegistry};
+use agentgov_connect::{Endpoints, SchemaRegistry, SchemaRegistryError};
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Topology, registry_subject};
 use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -50,7 +50,7 @@ pub enum ApplyError {
     },
     /// The registry did not take a schema or a level. Topics are done; apply again to go on.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(#[from] SchemaRegistryError),
     /// The cluster took the orders and does not show them.
     #[error("expected the cluster to be as ordered within {} s, found:\n{still}", SETTLE.as_secs())]
     NotSettled {
@@ -88,7 +88,7 @@ pub fn apply(
         settle(&kafka, topology, &live)?;
         done(topics);
     }
-    let registry = SchemaRegistry::new(&endpoints.registry)?;
+    let registry = SchemaRegistry::new(&endpoints.schema_registry)?;
     for difference in subjects {
         apply_subject(&registry, topology, &difference)?;
         done(vec![difference]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agentgov_connect::{Endpoints, KafkaEndpoint, RegistryError, SchemaRegistry};
+use agentgov_connect::{Endpoints, KafkaEndpoint, SchemaRegistry, SchemaRegistryError};
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Topology, registry_subject};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, OwnedResourceSpecifier, ResourceSpecifier};
@@ -31,7 +31,7 @@ pub enum ClusterReadError {
     Runtime(#[from] std::io::Error),
     /// The registry did not answer, or not as asked.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(#[from] SchemaRegistryError),
 }
 
 /// A topic as it is.
@@ -180,7 +180,7 @@ impl Kafka {
 /// Looks at everything that the topology speaks of.
 pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, ClusterReadError> {
     let (topics, strangers) = Kafka::connect(&endpoints.kafka)?.topics(topology)?;
-    let registry = SchemaRegistry::new(&endpoints.registry)?;
+    let registry = SchemaRegistry::new(&endpoints.schema_registry)?;
     let mut subjects = BTreeMap::new();
     for (name, topic) in &topology.topics {
         let Some(family) = Subject::by_name(&topic.value.schema.value) else { continue };

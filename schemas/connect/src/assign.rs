@@ -42,7 +42,7 @@ pub fn seek<C: ConsumerContext>(consumer: &BaseConsumer<C>, partitions: &TopicPa
 }
 
 /// A wait for records, rounded up: rust-rdkafka asks for whole milliseconds, and then again and again through what is left.
-pub fn whole_millis(wait: Duration) -> Duration {
+pub fn ceil_to_millis(wait: Duration) -> Duration {
     Duration::from_millis(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
 }
 
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn waits_are_rounded_up() {
         for (micros, millis) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (70_000, 70)] {
-            assert_eq!(whole_millis(Duration::from_micros(micros)), Duration::from_millis(millis));
+            assert_eq!(ceil_to_millis(Duration::from_micros(micros)), Duration::from_millis(millis));
         }
     }
 }

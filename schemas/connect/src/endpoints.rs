@@ -10,14 +10,14 @@ pub struct Endpoints {
     /// The brokers.
     pub kafka: KafkaEndpoint,
     /// The Confluent-compatible schema registry.
-    pub registry: RegistryEndpoint,
+    pub schema_registry: SchemaRegistryEndpoint,
     /// The ClickHouse server.
     pub clickhouse: ClickHouseEndpoint,
 }
 
 /// The schema registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RegistryEndpoint {
+pub struct SchemaRegistryEndpoint {
     /// Base URL of its Confluent API, without a slash at the end.
     pub url: String,
     /// Basic authentication; `None`: none.
@@ -51,7 +51,7 @@ pub struct ClickHouseEndpoint {
     pub tls: Tls,
 }
 
-impl RegistryEndpoint {
+impl SchemaRegistryEndpoint {
     /// A registry that wants no login.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }

@@ -13,7 +13,7 @@ mod describe;
 mod endpoints;
 mod http;
 mod kafka;
-mod reach;
+mod reconnect;
 mod references;
 mod registry;
 mod secret;
@@ -22,14 +22,14 @@ mod tls;
 mod topic_reader;
 
 pub use describe::describe;
-pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, RegistryEndpoint};
+pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, SchemaRegistryEndpoint};
 #[cfg(feature = "clickhouse")]
 pub use http::clickhouse_client;
 pub use http::{http_client, read_text};
 pub use kafka::{KafkaEndpoint, LoginError, Mechanism, SaslLogin};
-pub use reach::{Reach, Reaching, keep_reaching};
-pub use registry::{RegistryError, SchemaRegistry};
+pub use reconnect::{BrokerClient, BrokerLiveness, spawn_reconnect_watchdog};
+pub use registry::{SchemaRegistry, SchemaRegistryError};
 pub use secret::Secret;
 pub use settings::{Settings, SettingsError};
 pub use tls::{ClientCertificate, Tls, TlsError};
-pub use topic_reader::{Read, TopicReader};
+pub use topic_reader::{TopicEvent, TopicReader};

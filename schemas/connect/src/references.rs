@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use agentgov_schemas::bounds::AVRO_SCHEMA_BYTES;
+use agentgov_schemas::bounds::MAX_AVRO_SCHEMA_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -97,9 +97,9 @@ impl<E> Gathering<'_, E> {
             }
             let found = (self.fetch)(reference).map_err(Unresolved::Fetch)?;
             self.bytes += found.schema.len();
-            if self.bytes > AVRO_SCHEMA_BYTES {
+            if self.bytes > MAX_AVRO_SCHEMA_BYTES {
                 return wrong(format!(
-                    "expected at most {AVRO_SCHEMA_BYTES} bytes with all references, found more"
+                    "expected at most {MAX_AVRO_SCHEMA_BYTES} bytes with all references, found more"
                 ));
             }
             let defined = json(&found.schema).and_then(definition).map_err(|error| {
@@ -321,7 +321,7 @@ mod tests {
         fails(&["s0"], &deep, "one after the other");
         let large = format!(
             r#"{{"type": "fixed", "name": "L", "size": 1, "doc": "{}"}}"#,
-            "x".repeat(AVRO_SCHEMA_BYTES)
+            "x".repeat(MAX_AVRO_SCHEMA_BYTES)
         );
         fails(&["large"], &[("large", &large, &[])], "bytes with all references");
         // A type that needs itself is in the text once, as a recursive schema is.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::http::proxy_of;
 use crate::references::{Reference, Referring, Unresolved, resolve};
-use crate::{Login, RegistryEndpoint, TlsError, describe, http_client, read_text};
+use crate::{Login, SchemaRegistryEndpoint, TlsError, describe, http_client, read_text};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,7 +28,7 @@ pub struct SchemaRegistry {
 
 /// Why the registry did not do as asked.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
+pub enum SchemaRegistryError {
     /// It did not answer, or answered that it cannot now: try again later.
     #[error("schema registry {url}: {message}; is it running and reachable?")]
     Unavailable {
@@ -78,7 +78,7 @@ pub enum RegistryError {
     },
 }
 
-impl RegistryError {
+impl SchemaRegistryError {
     /// True if the same call may go through later: nothing is said of what was asked for. A login that is refused is so
     /// until somebody mends it.
     pub const fn is_transient(&self) -> bool {
@@ -119,12 +119,12 @@ struct LevelAnswer {
 
 impl SchemaRegistry {
     /// A client for the registry at `endpoint`. Connects on first use.
-    pub fn new(endpoint: &RegistryEndpoint) -> Result<Self, RegistryError> {
+    pub fn new(endpoint: &SchemaRegistryEndpoint) -> Result<Self, SchemaRegistryError> {
         let base = endpoint.url.trim_end_matches('/').to_owned();
         let http = http_client(&base, &endpoint.tls)?
             .timeout(TIMEOUT)
             .build()
-            .map_err(|e| RegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
+            .map_err(|e| SchemaRegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
         let via = proxy_of(&base).map(|proxy| {
             format!(" (through the proxy {proxy} of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY names hosts to reach without it)")
         });
@@ -132,7 +132,7 @@ impl SchemaRegistry {
     }
 
     /// The id of exactly this schema under `subject`, if it is registered.
-    pub fn id_of(&self, subject: &str, schema: &str) -> Result<Option<SchemaId>, RegistryError> {
+    pub fn id_of(&self, subject: &str, schema: &str) -> Result<Option<SchemaId>, SchemaRegistryError> {
         let url = format!("{}/subjects/{subject}", self.base);
         match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
@@ -143,13 +143,13 @@ impl SchemaRegistry {
     }
 
     /// The schema that the registry gave `id` to, with all that it refers to in one text.
-    pub fn schema(&self, id: SchemaId) -> Result<Schema, RegistryError> {
+    pub fn schema(&self, id: SchemaId) -> Result<Schema, SchemaRegistryError> {
         let url = format!("{}/schemas/ids/{}", self.base, id.0);
         match self.send(&url, self.http.get(&url))? {
-            (StatusCode::NOT_FOUND, _) => Err(RegistryError::UnknownId { url, id: id.0 }),
+            (StatusCode::NOT_FOUND, _) => Err(SchemaRegistryError::UnknownId { url, id: id.0 }),
             (status, body) => {
                 let answer: Referring = parse(&url, status, &body, "a schema")?;
-                let wrong = |found| RegistryError::Unexpected { url, expected: NO_AVRO, found };
+                let wrong = |found| SchemaRegistryError::Unexpected { url, expected: NO_AVRO, found };
                 match resolve(answer, &mut |reference| self.referred(reference)) {
                     Ok(text) => Schema::parse(&text).map_err(|e| wrong(e.to_string())),
                     Err(Unresolved::Wrong(found)) => Err(wrong(found)),
@@ -160,9 +160,12 @@ impl SchemaRegistry {
     }
 
     /// A schema that another one refers to.
-    fn referred(&self, Reference { subject, version, .. }: &Reference) -> Result<Referring, RegistryError> {
+    fn referred(
+        &self,
+        Reference { subject, version, .. }: &Reference,
+    ) -> Result<Referring, SchemaRegistryError> {
         // A subject may have any name: it is one segment of the path.
-        let unusable = |message| RegistryError::Unavailable { url: self.base.clone(), message };
+        let unusable = |message| SchemaRegistryError::Unavailable { url: self.base.clone(), message };
         let mut url = reqwest::Url::parse(&self.base).map_err(|e| unusable(e.to_string()))?;
         url.path_segments_mut()
             .map_err(|()| unusable("expected a URL with a path, found one without".to_owned()))?
@@ -170,7 +173,7 @@ impl SchemaRegistry {
             .extend(["subjects", subject, "versions", &version.to_string()]);
         let url = url.to_string();
         match self.send(&url, self.http.get(&url))? {
-            (StatusCode::NOT_FOUND, _) => Err(RegistryError::Unexpected {
+            (StatusCode::NOT_FOUND, _) => Err(SchemaRegistryError::Unexpected {
                 url,
                 expected: NO_AVRO,
                 found: format!(
@@ -182,11 +185,11 @@ impl SchemaRegistry {
     }
 
     /// Registers a version of `subject`; one that is there already keeps its id.
-    pub fn register(&self, subject: &str, schema: &str) -> Result<SchemaId, RegistryError> {
+    pub fn register(&self, subject: &str, schema: &str) -> Result<SchemaId, SchemaRegistryError> {
         let url = format!("{}/subjects/{subject}/versions", self.base);
         match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
             (StatusCode::CONFLICT, message) => {
-                Err(RegistryError::Incompatible { subject: subject.to_owned(), message })
+                Err(SchemaRegistryError::Incompatible { subject: subject.to_owned(), message })
             }
             (status, body) => {
                 parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id))
@@ -195,7 +198,7 @@ impl SchemaRegistry {
     }
 
     /// Compatibility level set for `subject` itself, e.g. FULL_TRANSITIVE; `None`: none is set.
-    pub fn compatibility(&self, subject: &str) -> Result<Option<String>, RegistryError> {
+    pub fn compatibility(&self, subject: &str) -> Result<Option<String>, SchemaRegistryError> {
         let url = format!("{}/config/{subject}", self.base);
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
@@ -205,19 +208,25 @@ impl SchemaRegistry {
     }
 
     /// Sets the compatibility level of `subject`.
-    pub fn set_compatibility(&self, subject: &str, level: &str) -> Result<(), RegistryError> {
+    pub fn set_compatibility(&self, subject: &str, level: &str) -> Result<(), SchemaRegistryError> {
         let url = format!("{}/config/{subject}", self.base);
         let (status, body) = self.send(&url, self.http.put(&url).json(&json!({ "compatibility": level })))?;
         parse::<Value>(&url, status, &body, "the level").map(drop)
     }
 
-    fn send(&self, url: &str, mut request: RequestBuilder) -> Result<(StatusCode, String), RegistryError> {
+    fn send(
+        &self,
+        url: &str,
+        mut request: RequestBuilder,
+    ) -> Result<(StatusCode, String), SchemaRegistryError> {
         if let Some(login) = &self.login {
             request = request.basic_auth(&login.user, Some(login.password.expose()));
         }
         let via = &self.via;
-        let unavailable =
-            |message| RegistryError::Unavailable { url: url.to_owned(), message: format!("{message}{via}") };
+        let unavailable = |message| SchemaRegistryError::Unavailable {
+            url: url.to_owned(),
+            message: format!("{message}{via}"),
+        };
         let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
         let status = answer.status();
         let body = read_text(answer).map_err(unavailable)?;
@@ -228,7 +237,7 @@ impl SchemaRegistry {
             let login = self.login.as_ref().map_or("a caller without a login".to_owned(), |login| {
                 format!("user `{}` with the password that is set", login.user)
             });
-            return Err(RegistryError::Refused {
+            return Err(SchemaRegistryError::Refused {
                 url: url.to_owned(),
                 message: format!("{status}{via}"),
                 login,
@@ -237,7 +246,7 @@ impl SchemaRegistry {
         // A registry gives its 404 a code. Anything else that listens there, or a URL without the API's path, does not, and
         // has no word on subjects and ids.
         if status == StatusCode::NOT_FOUND && serde_json::from_str::<ErrorAnswer>(&body).is_err() {
-            return Err(RegistryError::Unexpected {
+            return Err(SchemaRegistryError::Unexpected {
                 url: url.to_owned(),
                 expected: "the API of a schema registry (does its URL lack a path such as /apis/ccompat/v7?)",
                 found: format!("{}{via}", shown(status, &body)),
@@ -262,8 +271,8 @@ fn parse<T: for<'de> Deserialize<'de>>(
     status: StatusCode,
     body: &str,
     expected: &'static str,
-) -> Result<T, RegistryError> {
-    let unexpected = |found| RegistryError::Unexpected { url: url.to_owned(), expected, found };
+) -> Result<T, SchemaRegistryError> {
+    let unexpected = |found| SchemaRegistryError::Unexpected { url: url.to_owned(), expected, found };
     if !status.is_success() {
         return Err(unexpected(shown(status, body)));
     }
@@ -291,7 +300,9 @@ mod tests {
             String::from_utf8_lossy(&head[..length]).to_ascii_lowercase()
         });
         let login = Some(Login { user: "evaluator".into(), password: Secret::new("hunter2") });
-        let registry = SchemaRegistry::new(&RegistryEndpoint { login, ..RegistryEndpoint::at(url) }).unwrap();
+        let registry =
+            SchemaRegistry::new(&SchemaRegistryEndpoint { login, ..SchemaRegistryEndpoint::at(url) })
+                .unwrap();
         let refused = registry.schema(SchemaId(7)).unwrap_err();
         // evaluator:hunter2
         assert!(server.join().unwrap().contains("authorization: basic zxzhbhvhdg9yomh1bnrlcji="));
@@ -322,7 +333,7 @@ mod tests {
                     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
                 stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             });
-            let registry = SchemaRegistry::new(&RegistryEndpoint::at(url)).unwrap();
+            let registry = SchemaRegistry::new(&SchemaRegistryEndpoint::at(url)).unwrap();
             let error = registry.schema(SchemaId(7)).unwrap_err();
             server.join().unwrap();
             assert_eq!(error.is_about_the_id(), is_about_the_id, "{status} {body}: {error}");

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::assign::assign;
-use crate::{KafkaEndpoint, Reach, keep_reaching};
+use crate::{BrokerLiveness, KafkaEndpoint, spawn_reconnect_watchdog};
 
 /// Reads partitions of one topic, outside any group's rebalancing. Committed records only.
 ///
@@ -25,7 +25,7 @@ pub struct TopicReader {
 }
 
 /// An event of a reader.
-pub enum Read<'r> {
+pub enum TopicEvent<'r> {
     /// The next record of its partition.
     Record(BorrowedMessage<'r>),
     /// The reader is at the end of this partition.
@@ -41,7 +41,7 @@ impl TopicReader {
     /// If the client cannot be created.
     pub fn new(kafka: &KafkaEndpoint, topic: &str, group: &str) -> KafkaResult<Self> {
         let consumer = Arc::new(kafka.reader_config(group).create::<BaseConsumer>()?);
-        let _: Reach = keep_reaching(kafka, topic, &consumer);
+        let _: BrokerLiveness = spawn_reconnect_watchdog(kafka, topic, &consumer);
         Ok(Self { topic: topic.to_owned(), consumer, next: Mutex::default() })
     }
 
@@ -70,7 +70,7 @@ impl TopicReader {
     }
 
     /// Returns the next event, and waits for it for so long.
-    pub fn poll(&self, wait: Duration) -> Option<Read<'_>> {
+    pub fn poll(&self, wait: Duration) -> Option<TopicEvent<'_>> {
         loop {
             return Some(match self.consumer.poll(wait)? {
                 Ok(record) => {
@@ -80,10 +80,10 @@ impl TopicReader {
                         continue;
                     }
                     *next = record.offset() + 1;
-                    Read::Record(record)
+                    TopicEvent::Record(record)
                 }
-                Err(KafkaError::PartitionEOF(partition)) => Read::End(partition),
-                Err(error) => Read::Error(error),
+                Err(KafkaError::PartitionEOF(partition)) => TopicEvent::End(partition),
+                Err(error) => TopicEvent::Error(error),
             });
         }
     }
@@ -148,10 +148,10 @@ mod tests {
             while ended.len() < 2 {
                 assert!(began.elapsed() < DEADLINE, "{seen:?}");
                 match reader.poll(Duration::from_millis(50)) {
-                    Some(Read::Record(record)) => {
+                    Some(TopicEvent::Record(record)) => {
                         seen.entry(record.partition()).or_default().push(record.offset());
                     }
-                    Some(Read::End(partition)) if !ended.contains(&partition) => ended.push(partition),
+                    Some(TopicEvent::End(partition)) if !ended.contains(&partition) => ended.push(partition),
                     _ => {}
                 }
             }

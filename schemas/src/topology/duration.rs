@@ -34,9 +34,9 @@ impl FromNode for Retention {
 
 /// A length of time, written 250ms, 10s, 5m, 1h or 7d.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl FromNode for Span {
+impl FromNode for HumanDuration {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         read(node, problems, "a length of time such as 250ms, 10s, 5m, 1h or 7d").map(Self)
     }

@@ -15,7 +15,7 @@ mod model;
 mod read;
 mod roles;
 
-pub use duration::{Retention, Span};
+pub use duration::{HumanDuration, Retention};
 pub use model::{
     Cleanup, KeyKind, Principal, ProducerKind, RejectShare, SessionLimits, Stage, Store, Table, Task, Timing,
     Topic, Topology,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::Spanned;
 
-use super::{Retention, Span};
+use super::{HumanDuration, Retention};
 use crate::{mapping, words};
 
 /// The topology, as written.
@@ -102,7 +102,7 @@ pub struct Stage {
     /// What a session may keep (evaluator).
     pub session: Option<Spanned<SessionLimits>>,
     /// How long further violations belong to an open alert, by logged_at (alerter).
-    pub alert_window: Option<Spanned<Span>>,
+    pub alert_window: Option<Spanned<HumanDuration>>,
 }
 
 /// A stage whose rejects exceed a share of a window of records consumes nothing more until someone resumes it.
@@ -118,7 +118,7 @@ pub struct RejectShare {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// A session has expired when a record's logged_at is later than its last one's by more than this.
-    pub ttl: Span,
+    pub ttl: HumanDuration,
     /// Most facts and calls kept.
     pub max_facts: u32,
     /// Most bytes of facts and calls kept.
@@ -175,13 +175,13 @@ pub enum Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Kafka's session.timeout.ms.
-    pub session_timeout: Span,
+    pub session_timeout: HumanDuration,
     /// Kafka's heartbeat.interval.ms.
-    pub heartbeat: Span,
+    pub heartbeat: HumanDuration,
     /// Kafka's transaction.timeout.ms.
-    pub transaction_timeout: Span,
+    pub transaction_timeout: HumanDuration,
     /// How long an insert may take, at the client and at the server.
-    pub insert_timeout: Span,
+    pub insert_timeout: HumanDuration,
 }
 
 mapping!(Topic, "a topic", { what, schema, owner, key, producer, partitions, replication, cleanup, retention, max_message_bytes });

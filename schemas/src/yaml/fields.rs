@@ -107,7 +107,7 @@ impl<T: FromNode> FromNode for BTreeMap<String, Spanned<T>> {
 
 impl<T> Named<T> {
     /// Those whose value is right.
-    pub fn good(&self) -> impl Iterator<Item = (&str, &Spanned<T>)> {
+    pub fn valid(&self) -> impl Iterator<Item = (&str, &Spanned<T>)> {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?)))
     }
 
@@ -129,26 +129,26 @@ impl<T> Named<T> {
 
 /// A list without the items that are wrong, each of which is reported. One that is left out is empty.
 #[derive(Clone, Debug)]
-pub struct Readable<T> {
+pub struct PartialList<T> {
     /// Those that are right.
     pub items: Vec<T>,
     /// True if none was wrong.
-    pub whole: bool,
+    pub is_complete: bool,
 }
 
-impl<T: FromNode> FromNode for Readable<T> {
+impl<T: FromNode> FromNode for PartialList<T> {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
             Value::List(items) => {
                 let read: Vec<T> = items.iter().filter_map(|item| T::from_node(item, problems)).collect();
-                Some(Self { whole: read.len() == items.len(), items: read })
+                Some(Self { is_complete: read.len() == items.len(), items: read })
             }
             found => wrong(node, problems, "a list", found),
         }
     }
 
     fn absent() -> Option<Self> {
-        Some(Self { items: Vec::new(), whole: true })
+        Some(Self { items: Vec::new(), is_complete: true })
     }
 }
 

@@ -22,7 +22,7 @@ mod node;
 mod problem;
 mod scalar;
 
-pub use fields::{Fields, Named, Readable};
+pub use fields::{Fields, Named, PartialList};
 pub use node::{Node, Value};
 pub use problem::{Problem, Problems};
 pub use scalar::one_of;

@@ -5,7 +5,7 @@ use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 
 use super::Problems;
-use crate::bounds::YAML_DEPTH;
+use crate::bounds::MAX_YAML_DEPTH;
 
 /// A value of a YAML file, and where it stands.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Node {
             // YAML 1.2: only true and false. An agent may be called `y`, and an owner `no`.
             strict_booleans: true,
             with_snippet: false,
-            budget: serde_saphyr::budget! { max_depth: YAML_DEPTH },
+            budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
         };
         serde_saphyr::from_str_with_options::<Self>(text, options)
             .map_err(|error| {
@@ -56,7 +56,7 @@ impl Node {
 
     /// Where the value under `path` begins: keys of mappings, texts of lists. Where the path leads nowhere, the deepest
     /// key that is there, so that a value left out is reported at what it belongs to.
-    pub fn place(&self, path: &[&str]) -> Location {
+    pub fn location(&self, path: &[&str]) -> Location {
         let mut node = self;
         let mut place = node.at;
         for (i, segment) in path.iter().enumerate() {
@@ -90,7 +90,7 @@ fn one_line(error: &Error) -> String {
         error = inner;
     }
     if matches!(error, Error::Budget { breach: BudgetBreach::Depth { .. }, .. }) {
-        return format!("expected mappings and lists nested at most {YAML_DEPTH} deep, found more");
+        return format!("expected mappings and lists nested at most {MAX_YAML_DEPTH} deep, found more");
     }
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
@@ -225,7 +225,7 @@ mod tests {
             (&["a", "missing", "more"], 1, 1),
             (&["missing"], 1, 1),
         ] {
-            let at = node.place(path);
+            let at = node.location(path);
             assert_eq!((at.line(), at.column()), (line, column), "{path:?}");
         }
     }
@@ -255,8 +255,8 @@ mod tests {
         for (text, column) in
             [(&list as &dyn Fn(usize) -> String, 41), (&mapping, 161), (&dashes, 81), (&block, 41)]
         {
-            assert!(parse(&text(YAML_DEPTH)).is_ok(), "{}", text(YAML_DEPTH));
-            for more in [YAML_DEPTH + 1, 200] {
+            assert!(parse(&text(MAX_YAML_DEPTH)).is_ok(), "{}", text(MAX_YAML_DEPTH));
+            for more in [MAX_YAML_DEPTH + 1, 200] {
                 let line = if text(1).starts_with('\n') { 42 } else { 1 };
                 let expected = format!(
                     "t:{line}:{column}: expected mappings and lists nested at most 40 deep, found more"
@@ -265,10 +265,14 @@ mod tests {
             }
             assert!(parse(&text(3_000)).is_err());
         }
-        assert!(parse(&aliases(YAML_DEPTH - 1)).is_ok());
-        for text in
-            [aliases(YAML_DEPTH), aliases(3_000), keys(3_000), "[".repeat(100_000), "{a: ".repeat(100_000)]
-        {
+        assert!(parse(&aliases(MAX_YAML_DEPTH - 1)).is_ok());
+        for text in [
+            aliases(MAX_YAML_DEPTH),
+            aliases(3_000),
+            keys(3_000),
+            "[".repeat(100_000),
+            "{a: ".repeat(100_000),
+        ] {
             let problem = parse(&text).unwrap_err();
             assert!(problem.starts_with("t:") && !problem.contains("budget"), "{problem}");
         }

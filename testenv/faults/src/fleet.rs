@@ -235,7 +235,7 @@ fn spawn(
         .args(["armed", "run", stage])
         .args(&setup.stage_args)
         .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
-        .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.registry.url)
+        .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.schema_registry.url)
         .env("AGENTGOV_CLICKHOUSE", clickhouse_url)
         .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
         .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())

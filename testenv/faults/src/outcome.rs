@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_audit::{AuditError, Finding, Kind, Report};
+use agentgov_audit::{AuditError, Finding, FindingKind, Report};
 use serde::Serialize;
 
 use crate::ended::Ended;
@@ -119,12 +119,12 @@ impl Outcome {
         self.strangers.is_some()
             && matches!(
                 finding.kind,
-                Kind::SequenceGap
-                    | Kind::Misplaced
-                    | Kind::SequenceReused
-                    | Kind::NegativeSequence
-                    | Kind::WrongTotal
-                    | Kind::Transactional
+                FindingKind::SequenceGap
+                    | FindingKind::Misplaced
+                    | FindingKind::SequenceReused
+                    | FindingKind::NegativeSequence
+                    | FindingKind::WrongTotal
+                    | FindingKind::Transactional
             )
     }
 
@@ -154,13 +154,13 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use agentgov_audit::SourceSeen;
+    use agentgov_audit::SourceSummary;
 
     use super::*;
 
     #[test]
     fn what_was_acknowledged_and_is_not_there_is_counted() {
-        let seen = |end, gaps, total| SourceSeen { end, gaps, total };
+        let seen = |end, gaps, total| SourceSummary { end, gaps, total };
         for (what, seen, missing, closed) in [
             ("whole", Some(seen(11, 0, Some(10))), 0, 1),
             ("more than was heard of", Some(seen(14, 0, Some(13))), 0, 1),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::{FlushError, Recorder, RecorderOptions, SpoolOptions, StartError};
 use fastrand::Rng;
@@ -34,7 +34,7 @@ pub struct Produce {
     /// The brokers.
     pub kafka: KafkaEndpoint,
     /// The registry.
-    pub registry: RegistryEndpoint,
+    pub registry: SchemaRegistryEndpoint,
     /// The map.
     pub topology: Arc<Topology>,
     /// Whose sessions it writes.

@@ -170,7 +170,7 @@ impl<'a> Producers<'a> {
             .arg(spool(setup))
             .args(&setup.stage_args)
             .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
-            .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.registry.url)
+            .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.schema_registry.url)
             .env("AGENTGOV_CLICKHOUSE", &setup.endpoints.clickhouse.url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

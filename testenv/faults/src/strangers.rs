@@ -130,7 +130,7 @@ impl<'a> Stranger<'a> {
     fn new(setup: &'a Setup<'_>) -> Result<Self, String> {
         let (topic, _) = setup.topology.topic_of(subject::ACTION_EVENT).map_err(|e| e.to_string())?;
         let schema = subject::ACTION_EVENT.schema().map_err(|e| e.to_string())?;
-        let registry = SchemaRegistry::new(&setup.endpoints.registry).map_err(|e| e.to_string())?;
+        let registry = SchemaRegistry::new(&setup.endpoints.schema_registry).map_err(|e| e.to_string())?;
         let id = registry.register(&registry_subject(topic), schema.text()).map_err(|e| e.to_string())?;
         let kafka = &setup.endpoints.kafka;
         Ok(Self {

@@ -35,7 +35,7 @@ impl Tools {
         let default = read.default.as_ref().and_then(|entry| compiler.entry(entry, None));
         let listed: BTreeMap<String, Tool> = read
             .tools
-            .good()
+            .valid()
             .filter_map(|(name, entry)| {
                 Some((name.to_owned(), compiler.entry(&entry.value, default.as_ref())?))
             })
@@ -67,7 +67,8 @@ impl<'r> Compiler<'r> {
     fn new(problems: Problems, read: &ToolsFile, reserved: &'r [&'r str]) -> Self {
         let named = read.tools.0.values().map(|entry| entry.as_ref().map(|entry| &entry.value));
         let entries: Vec<Option<&Entry>> = std::iter::once(read.default.as_ref()).chain(named).collect();
-        let whole = |entry: &Entry| entry.states.whole && entry.states.items.iter().all(|s| s.fact.is_some());
+        let whole =
+            |entry: &Entry| entry.states.is_complete && entry.states.items.iter().all(|s| s.fact.is_some());
         let kinds_whole = entries.iter().all(|entry| entry.is_some_and(whole));
         let mut compiler =
             Self { problems, reserved, kinds: BTreeSet::new(), kinds_whole, types: BTreeMap::new() };
@@ -86,7 +87,7 @@ impl<'r> Compiler<'r> {
             None => (Vec::new(), BTreeMap::new(), BTreeMap::new()),
         };
         states.extend(entry.states.items.iter().filter_map(|states| self.states(states)).map(Arc::new));
-        for (kind, cel) in entry.refers.good() {
+        for (kind, cel) in entry.refers.valid() {
             if self.kinds_whole && !self.kinds.contains(kind) {
                 let message = format!("no tool states a fact of kind `{kind}`; {}", self.known_kinds());
                 self.problems.add(cel.referenced, message);
@@ -95,7 +96,7 @@ impl<'r> Compiler<'r> {
                 refers.insert(kind.to_owned(), Arc::new(expression));
             }
         }
-        for (name, declared) in entry.derived.good() {
+        for (name, declared) in entry.derived.valid() {
             self.check_derived(name, declared.value.value_type, declared.referenced);
             let expression = declared.value.value.as_ref().and_then(|value| self.expression(value, CALL));
             if let (Some(value_type), Some(expression)) = (declared.value.value_type, expression) {

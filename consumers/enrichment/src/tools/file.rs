@@ -1,7 +1,7 @@
 //! `tools.yaml` as it is written.
 
 use agentgov_schemas::governance::ToolEffect;
-use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, Problems, Readable};
+use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, PartialList, Problems};
 use serde_saphyr::Spanned;
 
 use super::ValueType;
@@ -25,7 +25,7 @@ impl FromNode for ToolsFile {
 /// The default entry, or that of a tool, without what is wrong in it.
 pub(super) struct Entry {
     pub(super) effect: Option<ToolEffect>,
-    pub(super) states: Readable<FactRuleEntry>,
+    pub(super) states: PartialList<FactRuleEntry>,
     pub(super) refers: Named<Spanned<String>>,
     pub(super) derived: Named<DerivedEntry>,
 }
@@ -34,7 +34,7 @@ impl FromNode for Entry {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(node, "a tool", problems)?;
         let effect = fields.take("effect");
-        let states = fields.take("states").unwrap_or(Readable { items: Vec::new(), whole: false });
+        let states = fields.take("states").unwrap_or(PartialList { items: Vec::new(), is_complete: false });
         let refers = fields.take::<Option<_>>("refers").flatten().unwrap_or_default();
         let derived = fields.take::<Option<_>>("derived").flatten().unwrap_or_default();
         fields.end();

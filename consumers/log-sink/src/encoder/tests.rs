@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use agentgov_connect::RegistryEndpoint;
+use agentgov_connect::SchemaRegistryEndpoint;
 use agentgov_runtime::sink::{Headers, TopicPartition};
 use agentgov_schemas::Millis;
 use agentgov_schemas::topology::Topology;
@@ -12,8 +12,8 @@ use crate::tables::feeds;
 fn encoder() -> (LogEncoder, Vec<Feed>) {
     let feeds = feeds(&Topology::embedded().unwrap()).unwrap();
     let registry =
-        agentgov_connect::SchemaRegistry::new(&RegistryEndpoint::at("http://127.0.0.1:9")).unwrap();
-    let (health, stop) = (Health::new("log-sink"), Stop::default());
+        agentgov_connect::SchemaRegistry::new(&SchemaRegistryEndpoint::at("http://127.0.0.1:9")).unwrap();
+    let (health, stop) = (Health::new("log-sink"), ShutdownSignal::default());
     (LogEncoder::new(&feeds, SchemaCache::new(registry), RecordedSchemas::default(), &health, &stop), feeds)
 }
 
@@ -99,7 +99,7 @@ fn shutdown_during_a_registry_outage_leaves_the_block_unchanged() {
         headers: Headers::none(),
         skipped: 0,
     };
-    encoder.stop.ask();
+    encoder.stop.request();
     assert_eq!(encoder.push(&mut block, &record, 1).unwrap(), EncodeOutcome::Stopped);
     assert_eq!(block.rows(), 0);
 }

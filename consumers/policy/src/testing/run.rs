@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::{Decision, Origin};
 use agentgov_schemas::yaml::{self, Location, Problem};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey, catalogue, governance};
@@ -130,7 +130,7 @@ impl<'a> Runner<'a> {
         path: &'a str,
         start: Micros,
     ) -> Self {
-        let ttl = Span(std::time::Duration::MAX);
+        let ttl = HumanDuration(std::time::Duration::MAX);
         let limits = SessionLimits { ttl, max_facts: u32::MAX, max_bytes: u64::MAX };
         Self {
             kernel: Kernel {

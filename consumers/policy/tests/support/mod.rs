@@ -10,7 +10,7 @@ use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{AgentEntry, AgentState};
-use agentgov_schemas::topology::{SessionLimits, Span};
+use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::Origin;
 use agentgov_schemas::{Micros, Millis, SessionKey};
 pub use agentgov_test_support::payload;
@@ -54,7 +54,7 @@ pub fn airline() -> Arc<Bundle> {
 
 /// What no test reaches.
 pub fn no_limits() -> SessionLimits {
-    SessionLimits { ttl: Span(Duration::from_hours(1)), max_facts: 10_000, max_bytes: 16 << 20 }
+    SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 10_000, max_bytes: 16 << 20 }
 }
 
 /// The agent of the airline's registry.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::Reach;
+use agentgov_connect::BrokerLiveness;
 use agentgov_schemas::NotReadyReason;
 use agentgov_service::Health;
 use agentgov_service::backoff::Backoff;
@@ -20,14 +20,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// one that librdkafka has given up.
 pub(crate) struct OutageProbe {
     /// The consumer's.
-    reach: Reach,
+    reach: BrokerLiveness,
     /// Since an outage is suspected: when to probe next.
     next: Option<(Instant, Backoff)>,
 }
 
 impl OutageProbe {
     /// For the consumer that `reach` is of.
-    pub(crate) const fn new(reach: Reach) -> Self {
+    pub(crate) const fn new(reach: BrokerLiveness) -> Self {
         Self { reach, next: None }
     }
 
@@ -38,7 +38,7 @@ impl OutageProbe {
 
     /// Reports an error of the consumer, and has the broker probed.
     pub(crate) fn report(&mut self, health: &Health, why: String) {
-        health.not_ready(REASON, why);
+        health.set_not_ready(REASON, why);
         self.suspect();
     }
 
@@ -69,12 +69,12 @@ impl OutageProbe {
         match probe() {
             Ok(()) => {
                 // Or it counts as lost until the watchdog has looked again, and is probed without need.
-                self.reach.found();
+                self.reach.record_response();
                 self.recovered(health);
                 true
             }
             Err(error) => {
-                health.not_ready(REASON, format!("no answer from the broker: {error}"));
+                health.set_not_ready(REASON, format!("no answer from the broker: {error}"));
                 *at = Instant::now() + backoff.pause();
                 false
             }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn broker_is_probed_from_the_first_error_until_it_responds() {
-        let (health, mut probe) = (Health::new("test"), OutageProbe::new(Reach::default()));
+        let (health, mut probe) = (Health::new("test"), OutageProbe::new(BrokerLiveness::default()));
         assert!(!probe.run_with(&health, || panic!("probed without a reason")));
         probe.report(&health, "an error".into());
         assert!(!is_ready(&health));
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn lost_brokers_start_the_probe_without_an_error() {
-        let reach = Reach::lost();
+        let reach = BrokerLiveness::lost();
         let (health, mut probe) = (Health::new("test"), OutageProbe::new(reach.clone()));
         assert!(!probe.run_with(&health, || AWAY) && !is_ready(&health));
         probe.next.as_mut().unwrap().0 = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::assign::whole_millis;
+use agentgov_connect::assign::ceil_to_millis;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
@@ -93,7 +93,7 @@ pub(super) fn fetch<'c>(
         let polled = there.or_else(|| {
             let wait =
                 gathering.map_or(IDLE_TIMEOUT, |until| until.saturating_duration_since(Instant::now()));
-            consumer.poll(whole_millis(wait))
+            consumer.poll(ceil_to_millis(wait))
         });
         match polled {
             Some(Ok(message)) => {

@@ -93,9 +93,9 @@ mod tests {
             head: b"",
         };
         for (partition, key) in of {
-            outputs.at_partition(*partition);
+            outputs.set_partition(*partition);
             let progress = Some(Progress { next_offset: 1, bundles_announced: 0 });
-            let entry = SessionState { progress, ..SessionState::of("", "") };
+            let entry = SessionState { progress, ..SessionState::new("", "") };
             outputs.state(key.as_bytes(), Some(&entry)).unwrap();
             outputs.emit(key.as_bytes(), &reject).unwrap();
         }

@@ -9,14 +9,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Read, TopicReader};
+use agentgov_connect::{TopicEvent, TopicReader};
 use agentgov_processor::{Processor, RestoreValue};
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire;
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop, failpoint};
+use agentgov_service::shutdown::DropWithTimeout;
+use agentgov_service::{Health, ShutdownSignal, StageError, failpoint};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -116,7 +116,7 @@ pub(super) struct Restorer<'a> {
     pub kafka: &'a agentgov_connect::KafkaEndpoint,
     pub accept_gap: bool,
     pub health: &'a Health,
-    pub stop: &'a Stop,
+    pub stop: &'a ShutdownSignal,
     /// What this process has committed itself, per partition: from there it only goes on.
     pub committed_offsets: &'a BTreeMap<i32, i64>,
     /// True once the changelog was behind for too long.
@@ -270,22 +270,22 @@ impl Restorer<'_> {
         let reader = self.changelog_reader(partitions)?;
         let mut replay = Replay::new(processor, partitions, committed);
         while let Some(first_behind) = replay.behind.first().copied() {
-            if self.stop.is_asked() {
+            if self.stop.is_requested() {
                 return Ok(None);
             }
-            self.health.alive();
+            self.health.heartbeat();
             match reader.poll(Duration::from_millis(100)) {
-                Some(Read::Record(record)) => {
+                Some(TopicEvent::Record(record)) => {
                     replay.extend_deadline();
                     if !self.apply(&mut replay, &record, schemas)? {
                         return Ok(None);
                     }
                 }
-                Some(Read::End(partition)) => self.check_end(&mut replay, group, partition)?,
-                Some(Read::Error(error)) => {
+                Some(TopicEvent::End(partition)) => self.check_end(&mut replay, group, partition)?,
+                Some(TopicEvent::Error(error)) => {
                     replay.extend_deadline();
                     self.health
-                        .not_ready(NotReadyReason::Changelog, format!("reading the changelog: {error}"));
+                        .set_not_ready(NotReadyReason::Changelog, format!("reading the changelog: {error}"));
                 }
                 None => {}
             }
@@ -433,11 +433,11 @@ impl Restorer<'_> {
         })
     }
 
-    fn changelog_reader(&self, partitions: &[i32]) -> Result<Parting<TopicReader>, StageError> {
+    fn changelog_reader(&self, partitions: &[i32]) -> Result<DropWithTimeout<TopicReader>, StageError> {
         let reader = TopicReader::new(self.kafka, self.changelog, &reader_group(self.stage));
         let reader = reader.map_err(StageError::kafka("creating a reader"))?;
         reader.start(partitions.iter().copied()).map_err(StageError::kafka("assigning the changelog"))?;
-        Ok(Parting::other(reader))
+        Ok(DropWithTimeout::new(reader))
     }
 }
 

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::assign::assign;
-use agentgov_connect::{Endpoints, SchemaRegistry, keep_reaching};
+use agentgov_connect::{Endpoints, SchemaRegistry, spawn_reconnect_watchdog};
 use agentgov_processor::Outputs;
 use agentgov_processor::Processor;
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{ProducerKind, Stage, Topology, reader_group};
 use agentgov_service::backoff::Backoff;
 use agentgov_service::metrics::{ProcessorMetrics, timed};
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, StageError, Stop, failpoint};
+use agentgov_service::shutdown::DropWithTimeout;
+use agentgov_service::{Health, ShutdownSignal, StageError, failpoint};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -38,7 +38,7 @@ pub struct Config {
     /// The map.
     pub topology: Arc<Topology>,
     /// Asked to end the loop.
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
     /// Told how it goes.
     pub health: Health,
     /// Go on behind records that retention deleted unread.
@@ -62,7 +62,7 @@ pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError>
 struct ProcessorLoop<'c, P: Processor> {
     config: &'c Config,
     changelog: String,
-    consumer: Parting<BaseConsumer<RebalanceListener>>,
+    consumer: DropWithTimeout<BaseConsumer<RebalanceListener>>,
     transactions: Transactions,
     tables: GlobalTables,
     metrics: ProcessorMetrics,
@@ -88,7 +88,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             StageError::Config(format!("topology: stage `{}` has no state topic", config.stage))
         })?;
         let kafka = &config.endpoints.kafka;
-        let registry = SchemaRegistry::new(&config.endpoints.registry).map_err(|e| {
+        let registry = SchemaRegistry::new(&config.endpoints.schema_registry).map_err(|e| {
             StageError::Unavailable { what: "schema registry".into(), message: e.to_string() }
         })?;
         let mut schemas = SchemaCache::new(registry);
@@ -116,8 +116,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             .create_with_context(RebalanceListener::default())
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
-        let consumer = Parting::member(consumer);
-        let reach = keep_reaching(kafka, &input.value, &consumer.share());
+        let consumer = DropWithTimeout::group_member(consumer);
+        let reach = spawn_reconnect_watchdog(kafka, &input.value, &consumer.share());
         let retention = config.topology.topics.get(&input.value).map(|topic| topic.value.retention.value);
         let readers = kafka.reader_config(&reader_group(&config.stage));
         let limit = stage.reject_share.as_ref().map(|share| share.value);
@@ -138,8 +138,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     }
 
     fn run(&mut self) -> Result<(), StageError> {
-        while !self.config.stop.is_asked() {
-            self.config.health.alive();
+        while !self.config.stop.is_requested() {
+            self.config.health.heartbeat();
             let updates = self.tables.poll_updates(fold_context(
                 self.config,
                 &mut self.stepper.processor,
@@ -215,7 +215,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         let began = Instant::now();
         let offsets = match self.stepper.step_all(&records)? {
             StepOutcome::Offsets(offsets) => offsets,
-            StepOutcome::Stopped if self.config.stop.is_asked() => return Ok(BatchOutcome::Done),
+            StepOutcome::Stopped if self.config.stop.is_requested() => return Ok(BatchOutcome::Done),
             // Its records were fetched, and are not to be passed over.
             StepOutcome::Stopped => return Ok(BatchOutcome::Restore),
             StepOutcome::Restore => return Ok(BatchOutcome::Restore),
@@ -224,7 +224,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         self.pacer.record_step(count, began, began.elapsed());
         drop(records);
         if offsets.count() == 0 {
-            self.config.health.progress(0, 0);
+            self.config.health.record_progress(0, 0);
             return Ok(after);
         }
         let stepped = began.elapsed();
@@ -234,7 +234,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         }
         let rejected = self.stepper.rejected.values().sum();
         self.metrics.committed(count, &self.stepper.rejected, stepped, began.elapsed() - stepped);
-        self.config.health.progress(count as u64, rejected);
+        self.config.health.record_progress(count as u64, rejected);
         self.pause_on_reject_flood()?;
         Ok(after)
     }
@@ -280,7 +280,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     /// Stops fetching after a flood of rejects, until an operator resumes the stage.
     fn pause_on_reject_flood(&self) -> Result<(), StageError> {
         let Some(why) = &self.stepper.pause_reason else { return Ok(()) };
-        self.config.health.not_ready(NotReadyReason::RejectShare, why.clone());
+        self.config.health.set_not_ready(NotReadyReason::RejectShare, why.clone());
         let assigned = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
         self.consumer.pause(&assigned).map_err(StageError::kafka("pausing"))
     }
@@ -294,7 +294,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             match change {
                 Rebalance::Revoked { lost } => {
                     let why = if lost { "the group went on without this process" } else { "rebalancing" };
-                    self.config.health.not_ready(NotReadyReason::Starting, why);
+                    self.config.health.set_not_ready(NotReadyReason::Starting, why);
                     // Or the broker does not answer any more, and the session has timed out.
                     self.outage.suspect();
                 }
@@ -321,7 +321,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             was_behind: Cell::new(false),
         };
         let why = format!("restoring {} partitions from {}", partitions.len(), self.changelog);
-        self.config.health.not_ready(NotReadyReason::Starting, why);
+        self.config.health.set_not_ready(NotReadyReason::Starting, why);
         let restored = timed(&self.metrics.restore, || {
             retry_unavailable(self.config, || {
                 restorer.restore(
@@ -427,7 +427,7 @@ fn retry_unavailable<T>(
     loop {
         match call() {
             Err(StageError::Unavailable { what, message }) => {
-                config.health.not_ready(
+                config.health.set_not_ready(
                     NotReadyReason::Dependency,
                     format!("{what}: {message} (since {:.0?})", began.elapsed()),
                 );

@@ -85,11 +85,11 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             if !self.partitions.contains_key(&message.partition()) {
                 continue;
             }
-            if self.config.stop.is_asked() {
+            if self.config.stop.is_requested() {
                 // Nothing of the batch is committed: whoever goes on does it again.
                 return Ok(StepOutcome::Stopped);
             }
-            self.outputs.at_partition(message.partition());
+            self.outputs.set_partition(message.partition());
             let mark = self.outputs.mark();
             let (origin, timestamp) = origin_of(&input, message);
             let step = match timestamp {
@@ -98,7 +98,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             };
             let Some(step) = step else { return Ok(StepOutcome::Stopped) };
             if let Err(reject) = &step {
-                self.outputs.take_back(mark);
+                self.outputs.rollback_to(mark);
                 if reject.undo {
                     let Origin { topic, partition, offset, .. } = origin;
                     let Reject { reason, ref detail, .. } = *reject;
@@ -168,7 +168,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
                 continue;
             }
             partition.next_offset = next.unwrap_or(partition.next_offset);
-            self.outputs.at_partition(*id);
+            self.outputs.set_partition(*id);
             if let Some((from, to)) = gap {
                 emit_gap(stage, &self.input, *id, (from, to), &mut self.outputs)?;
             }
@@ -238,7 +238,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             bundle_digest: None,
         };
         let key = SessionKey { tenant_id: SYSTEM_TENANT, session_id: &session_id }.to_bytes();
-        self.outputs.at_partition(partition);
+        self.outputs.set_partition(partition);
         match self.outputs.emit(&key, &alert) {
             // A topology may give a stage no topic of alerts: then the log alone says it.
             Ok(()) | Err(OutputError::NotEmitted(_)) => Ok(()),

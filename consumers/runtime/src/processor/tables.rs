@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, Read, TopicReader};
+use agentgov_connect::{KafkaEndpoint, TopicEvent, TopicReader};
 use agentgov_processor::{Processor, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::governance::Control;
 use agentgov_schemas::topology::{Stage, Topology, reader_group};
 use agentgov_schemas::{NotReadyReason, subject, wire};
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, logged_at};
+use agentgov_service::shutdown::DropWithTimeout;
+use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, StageError, logged_at};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::{SchemaCache, SchemaLookup};
@@ -20,7 +20,7 @@ const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
 pub(super) struct GlobalTables {
-    readers: Parting<Vec<TopicReader>>,
+    readers: DropWithTimeout<Vec<TopicReader>>,
     stage: String,
     controls: Option<String>,
 }
@@ -31,14 +31,14 @@ pub(super) struct FoldContext<'f, P> {
     pub topology: &'f Topology,
     pub schemas: &'f mut SchemaCache,
     pub health: &'f Health,
-    pub stop: &'f Stop,
+    pub stop: &'f ShutdownSignal,
 }
 
 impl<P: Processor> FoldContext<'_, P> {
     /// Sets or clears the reasons that the processor knows.
     fn report_readiness(&self) {
         self.processor.readiness(&mut |reason, why| match why {
-            Some(why) => self.health.not_ready(reason, why),
+            Some(why) => self.health.set_not_ready(reason, why),
             None => self.health.clear(reason),
         });
     }
@@ -68,7 +68,7 @@ impl GlobalTables {
             readers.push(reader);
         }
         let controls = topology.topic_of(subject::CONTROL).ok().map(|(topic, _)| topic.to_owned());
-        Ok(Self { readers: Parting::other(readers), stage: name.to_owned(), controls })
+        Ok(Self { readers: DropWithTimeout::new(readers), stage: name.to_owned(), controls })
     }
 
     /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
@@ -76,23 +76,25 @@ impl GlobalTables {
         for reader in self.readers.iter() {
             let mut last_event = Instant::now();
             loop {
-                if context.stop.is_asked() {
+                if context.stop.is_requested() {
                     return false;
                 }
-                context.health.alive();
+                context.health.heartbeat();
                 if last_event.elapsed() > READER_TIMEOUT {
                     restart(reader);
                     last_event = Instant::now();
                 }
                 match reader.poll(Duration::from_millis(100)) {
-                    Some(Read::Record(message)) => {
+                    Some(TopicEvent::Record(message)) => {
                         last_event = Instant::now();
                         self.apply(reader.topic(), &message, &mut context);
                     }
-                    Some(Read::End(_)) => break,
-                    Some(Read::Error(error)) => {
+                    Some(TopicEvent::End(_)) => break,
+                    Some(TopicEvent::Error(error)) => {
                         let topic = reader.topic();
-                        context.health.not_ready(NotReadyReason::Tables, format!("reading {topic}: {error}"))
+                        context
+                            .health
+                            .set_not_ready(NotReadyReason::Tables, format!("reading {topic}: {error}"))
                     }
                     None => {}
                 }
@@ -110,11 +112,11 @@ impl GlobalTables {
         for reader in self.readers.iter() {
             while let Some(event) = reader.poll(Duration::ZERO) {
                 match event {
-                    Read::Record(message) => {
+                    TopicEvent::Record(message) => {
                         updates.resume |= self.apply(reader.topic(), &message, &mut context);
                     }
-                    Read::End(_) => {}
-                    Read::Error(error) => {
+                    TopicEvent::End(_) => {}
+                    TopicEvent::Error(error) => {
                         updates.error = Some(format!("reading {}: {error}", reader.topic()));
                     }
                 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
 use agentgov_processor::Outgoing;
 use agentgov_processor::Outputs;
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::{Stage, Timing};
 use agentgov_service::backoff::Backoff;
-use agentgov_service::stop::{LATE, Parting};
-use agentgov_service::{Health, StageError, Stop, failpoint};
+use agentgov_service::shutdown::{DropWithTimeout, SLOW_CALL_THRESHOLD};
+use agentgov_service::{Health, ShutdownSignal, StageError, failpoint};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -31,7 +31,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_LOST_PRODUCERS: u32 = 5;
 
 pub(super) struct Transactions {
-    producer: Parting<BaseProducer<DeliveryContext>>,
+    producer: DropWithTimeout<BaseProducer<DeliveryContext>>,
     /// Of this producer.
     barrier: FirstRecordBarrier,
     kafka: KafkaEndpoint,
@@ -41,7 +41,7 @@ pub(super) struct Transactions {
     stage: String,
     transaction_timeout: Duration,
     health: Health,
-    stop: Stop,
+    stop: ShutdownSignal,
     /// Producers that were lost since a transaction was committed.
     lost: u32,
 }
@@ -110,7 +110,7 @@ impl Transactions {
         stage: &Stage,
         timing: &Timing,
         health: &Health,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Result<Option<Self>, StageError> {
         let transaction_timeout = timing.transaction_timeout.0;
         let group = stage.group.value.clone();
@@ -211,10 +211,10 @@ impl Transactions {
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
             poll_producer(&self.producer);
-            if self.stop.is_due() {
+            if self.stop.is_grace_over() {
                 return Err(Outcome::Abandoned);
             }
-            if began.elapsed() > LATE {
+            if began.elapsed() > SLOW_CALL_THRESHOLD {
                 self.report_waiting("the broker does not take the outputs of a transaction");
             }
         }
@@ -231,7 +231,7 @@ impl Transactions {
             match self.producer.send(outgoing) {
                 Ok(()) => return Ok(()),
                 Err((full @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    if self.stop.is_due() {
+                    if self.stop.is_grace_over() {
                         return Err(full);
                     }
                     outgoing = back;
@@ -289,11 +289,11 @@ impl Transactions {
     fn call_cancellable(&self, what: &'static str, call: &impl Call) -> Option<Result<(), KafkaError>> {
         let (producer, call) = (self.producer.share(), call.clone());
         let late = || self.report_waiting(format!("{what}: the transaction coordinator does not answer"));
-        self.stop.race(late, move || call(&producer))
+        self.stop.run_cancellable(late, move || call(&producer))
     }
 
     fn report_waiting(&self, why: impl Into<String>) {
-        self.health.not_ready(NotReadyReason::Transaction, why);
+        self.health.set_not_ready(NotReadyReason::Transaction, why);
     }
 
     /// True if it was asked to stop, and the grace for what is under way is over.
@@ -301,7 +301,7 @@ impl Transactions {
         if self.stop.wait(backoff.pause()) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.stop.is_due()
+        self.stop.is_grace_over()
     }
 
     fn fatal_error(&self, LostProducer { what, error }: LostProducer) -> StageError {
@@ -338,8 +338,8 @@ fn create_producer(
     stage: &str,
     transaction_timeout: Duration,
     health: &Health,
-    stop: &Stop,
-) -> Result<Option<Parting<BaseProducer<DeliveryContext>>>, StageError> {
+    stop: &ShutdownSignal,
+) -> Result<Option<DropWithTimeout<BaseProducer<DeliveryContext>>>, StageError> {
     let transactional_id = format!("{group}-{}-{:016x}", std::process::id(), fastrand::u64(..));
     let timeout = transaction_timeout.as_millis().to_string();
     let config = kafka
@@ -362,8 +362,8 @@ fn create_producer(
         .clone();
     let producer = BaseProducer::from_config_and_context(&config, DeliveryContext::default())
         .map_err(StageError::kafka("creating the producer"))?;
-    let producer = Parting::other(producer);
-    keep_reaching(kafka, topic, &producer.share());
+    let producer = DropWithTimeout::new(producer);
+    spawn_reconnect_watchdog(kafka, topic, &producer.share());
     let mut backoff = Backoff::default();
     loop {
         // Asked again, it goes on where it was.
@@ -374,7 +374,7 @@ fn create_producer(
                 return Ok(Some(producer));
             }
             Err(error) if is_retriable(&error) => {
-                health.not_ready(
+                health.set_not_ready(
                     NotReadyReason::Transaction,
                     format!("waiting for the transaction coordinator: {error}"),
                 );

@@ -89,10 +89,14 @@ impl<E: RowEncoder> Sink<E> {
             }
             Err(EstablishError::Fatal(error)) => return Err(error),
             Err(EstablishError::Stopped) => {}
-            Err(EstablishError::Group(error)) => health.not_ready(NotReadyReason::Group, error.to_string()),
-            Err(EstablishError::Kafka(error)) => health.not_ready(NotReadyReason::Kafka, error.to_string()),
+            Err(EstablishError::Group(error)) => {
+                health.set_not_ready(NotReadyReason::Group, error.to_string())
+            }
+            Err(EstablishError::Kafka(error)) => {
+                health.set_not_ready(NotReadyReason::Kafka, error.to_string())
+            }
             Err(EstablishError::Store(error)) => {
-                health.not_ready(NotReadyReason::Clickhouse, error.to_string())
+                health.set_not_ready(NotReadyReason::Clickhouse, error.to_string())
             }
         }
         self.writers_of(&due).for_each(super::table_writer::TableWriter::invalidate);
@@ -120,13 +124,13 @@ impl<E: RowEncoder> Sink<E> {
         })?;
         failpoint::edge("sink::proven");
         let health = self.options.health.clone();
-        health.alive();
+        health.heartbeat();
         self.detect_foreign_writer(due)?;
         let names = partitions.iter().map(|at| at.name().to_owned());
         let claim = || protocol::claim(&self.store, &self.options.claims_table, names);
         let claims = timed(&self.metrics.claim, claim)?;
         failpoint::edge("sink::claimed");
-        health.alive();
+        health.heartbeat();
         match timed(&self.metrics.drain, || protocol::drain(&self.store, &claims, &self.options.stop))? {
             DrainOutcome::Done => {}
             DrainOutcome::Stopped => return Err(EstablishError::Stopped),
@@ -134,19 +138,19 @@ impl<E: RowEncoder> Sink<E> {
         failpoint::edge("sink::drained");
         let mut established = Vec::new();
         for (index, partitions) in due {
-            health.alive();
+            health.heartbeat();
             let Some(writer) = self.writers.get(*index) else { continue };
             let look = || self.read_tail(*index, partitions, &claims, &mut established);
-            self.metrics.look(&writer.route.table, look)?;
+            self.metrics.time_tail_read(&writer.route.table, look)?;
         }
-        failpoint::edge("sink::looked");
-        if failpoint::is_planted(failpoint::PLANT_NO_LOOK) {
+        failpoint::edge("sink::tail-read");
+        if failpoint::is_planted(failpoint::PLANT_NO_TAIL_READ) {
             self.resume_from_committed(&mut established)?;
         }
         Ok(established)
     }
 
-    /// What [`failpoint::PLANT_NO_LOOK`] does.
+    /// What [`failpoint::PLANT_NO_TAIL_READ`] does.
     fn resume_from_committed(&self, established: &mut Established) -> Result<(), EstablishError> {
         let partitions = established.iter().map(|(_, at, ..)| (at, Offset::Invalid));
         let asked = list(partitions).map_err(EstablishError::Kafka)?;

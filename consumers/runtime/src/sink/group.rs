@@ -5,8 +5,8 @@ use std::time::Duration;
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::NotReadyReason;
 use agentgov_schemas::topology::Timing;
-use agentgov_service::stop::{GRACE, Parting};
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::shutdown::{DropWithTimeout, GRACE_PERIOD};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -26,7 +26,7 @@ pub(super) fn join(
     group: &str,
     timing: &Timing,
     topics: &[&str],
-) -> Result<Parting<BaseConsumer<RebalanceListener>>, StageError> {
+) -> Result<DropWithTimeout<BaseConsumer<RebalanceListener>>, StageError> {
     let consumer: BaseConsumer<RebalanceListener> = member_config(kafka, group, timing)
         // A trickle is fetched in gulps: the next insert is further away than that.
         .set("fetch.min.bytes", "262144")
@@ -38,7 +38,7 @@ pub(super) fn join(
         .create_with_context(RebalanceListener::default())
         .map_err(StageError::kafka("kafka consumer"))?;
     consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;
-    Ok(Parting::member(consumer))
+    Ok(DropWithTimeout::group_member(consumer))
 }
 
 /// Why membership is not proven.
@@ -55,9 +55,9 @@ pub(super) enum MembershipError {
 /// Proves that this process is a member of the group's present generation: only a member can commit. What it commits is
 /// what was committed before.
 pub(super) fn prove_membership(
-    consumer: &Parting<BaseConsumer<RebalanceListener>>,
+    consumer: &DropWithTimeout<BaseConsumer<RebalanceListener>>,
     partitions: &[TopicPartition],
-    stop: &Stop,
+    stop: &ShutdownSignal,
     health: &Health,
 ) -> Result<(), MembershipError> {
     let list = list(partitions.iter().map(|partition| (partition, Offset::Invalid)))
@@ -75,7 +75,7 @@ pub(super) fn prove_membership(
             .map_err(MembershipError::Unknown)?;
     }
     commit(consumer, committed, stop, || {
-        health.not_ready(
+        health.set_not_ready(
             NotReadyReason::Kafka,
             "the group's coordinator has accepted a commit and does not answer",
         );
@@ -86,13 +86,13 @@ pub(super) fn prove_membership(
 
 /// Commits, and waits for the answer. `None`: asked to stop.
 pub(super) fn commit(
-    consumer: &Parting<BaseConsumer<RebalanceListener>>,
+    consumer: &DropWithTimeout<BaseConsumer<RebalanceListener>>,
     offsets: TopicPartitionList,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     late: impl Fn(),
 ) -> Option<KafkaResult<()>> {
     let consumer = consumer.share();
-    stop.race_last(GRACE / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
+    stop.run_cancellable_within(GRACE_PERIOD / 2, late, move || consumer.commit(&offsets, CommitMode::Sync))
 }
 
 fn classify_error(error: KafkaError) -> MembershipError {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
 use agentgov_schemas::Digest;
-use agentgov_service::stop::Parting;
-use agentgov_service::{StageError, Stop, logged_at};
+use agentgov_service::shutdown::DropWithTimeout;
+use agentgov_service::{ShutdownSignal, StageError, logged_at};
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -35,13 +35,13 @@ pub(super) struct KafkaRecord {
 
 /// The consumer.
 pub(super) struct TopicProbe {
-    consumer: Parting<BaseConsumer>,
-    stop: Stop,
+    consumer: DropWithTimeout<BaseConsumer>,
+    stop: ShutdownSignal,
 }
 
 impl TopicProbe {
     /// `config` is the group's: assigning needs its name, but this consumer never joins.
-    pub(super) fn new(mut config: ClientConfig, stop: Stop) -> Result<Self, StageError> {
+    pub(super) fn new(mut config: ClientConfig, stop: ShutdownSignal) -> Result<Self, StageError> {
         let consumer = config
             // What the table holds was committed when it was read: no need to wait for open transactions behind it.
             .set("isolation.level", "read_uncommitted")
@@ -51,12 +51,12 @@ impl TopicProbe {
             .set("fetch.wait.max.ms", "20")
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
-        Ok(Self { consumer: Parting::other(consumer), stop })
+        Ok(Self { consumer: DropWithTimeout::new(consumer), stop })
     }
 
     /// Has it told again where the brokers are when it has lost them.
-    pub(super) fn keep_reaching(&self, kafka: &KafkaEndpoint, topic: &str) {
-        keep_reaching(kafka, topic, &self.consumer.share());
+    pub(super) fn spawn_reconnect_watchdog(&self, kafka: &KafkaEndpoint, topic: &str) {
+        spawn_reconnect_watchdog(kafka, topic, &self.consumer.share());
     }
 
     /// Its watermarks.
@@ -88,7 +88,7 @@ impl TopicProbe {
         let deadline = Instant::now() + RECORDS_TIMEOUT;
         let mut last = RDKafkaErrorCode::OperationTimedOut;
         while held.len() < wanted {
-            if Instant::now() > deadline || self.stop.is_asked() {
+            if Instant::now() > deadline || self.stop.is_requested() {
                 return Err(KafkaError::MessageConsumption(last));
             }
             let message = match self.consumer.poll(POLL_INTERVAL) {

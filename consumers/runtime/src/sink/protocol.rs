@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::{Digest, Millis};
-use agentgov_service::{StageError, Stop};
+use agentgov_service::{ShutdownSignal, StageError};
 use serde::Deserialize;
 
 use super::WriteError;
@@ -78,7 +78,7 @@ pub enum DrainOutcome {
 }
 
 /// Waits until no insert that names one of `claims` is under way: what is there then stays.
-pub fn drain(store: &Store, claims: &Claims, stop: &Stop) -> Result<DrainOutcome, StoreError> {
+pub fn drain(store: &Store, claims: &Claims, stop: &ShutdownSignal) -> Result<DrainOutcome, StoreError> {
     #[derive(Deserialize)]
     struct Running {
         query: String,

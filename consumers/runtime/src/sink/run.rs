@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use agentgov_connect::assign::whole_millis;
-use agentgov_connect::{KafkaEndpoint, keep_reaching};
+use agentgov_connect::assign::ceil_to_millis;
+use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
 use agentgov_schemas::topology::{Retention, Timing};
 use agentgov_schemas::{Millis, NotReadyReason};
 use agentgov_service::metrics::SinkMetrics;
-use agentgov_service::stop::Parting;
-use agentgov_service::{Health, NO_TIMESTAMP, StageError, Stop, failpoint, logged_at};
+use agentgov_service::shutdown::DropWithTimeout;
+use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, StageError, failpoint, logged_at};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -66,7 +66,7 @@ pub struct Options {
     /// True: go on where retention was faster, and record what was lost.
     pub accept_gap: bool,
     /// Asks it to end.
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
     /// What it says of itself.
     pub health: Health,
 }
@@ -83,7 +83,7 @@ pub(super) struct Sink<E> {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) encoder: E,
-    pub(super) consumer: Parting<BaseConsumer<RebalanceListener>>,
+    pub(super) consumer: DropWithTimeout<BaseConsumer<RebalanceListener>>,
     pub(super) probe: TopicProbe,
     second_reader: SecondReader,
     pub(super) prover: TailProver,
@@ -106,8 +106,8 @@ impl<E: RowEncoder> Sink<E> {
         let topic = topics.first().copied().ok_or_else(|| {
             StageError::Config(format!("topology: stage `{}` reads no topic that has a table", options.stage))
         })?;
-        let reach = keep_reaching(&options.kafka, topic, &consumer.share());
-        probe.keep_reaching(&options.kafka, topic);
+        let reach = spawn_reconnect_watchdog(&options.kafka, topic, &consumer.share());
+        probe.spawn_reconnect_watchdog(&options.kafka, topic);
         let writers = options.routes.iter().cloned().map(TableWriter::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
@@ -130,8 +130,8 @@ impl<E: RowEncoder> Sink<E> {
     }
 
     fn run(mut self) -> Result<(), StageError> {
-        while !self.options.stop.is_asked() {
-            self.options.health.alive();
+        while !self.options.stop.is_requested() {
+            self.options.health.heartbeat();
             self.rebalance();
             self.establish()?;
             let fetched = self.fetch()?;
@@ -152,7 +152,7 @@ impl<E: RowEncoder> Sink<E> {
             let partitions = match rebalance {
                 Rebalance::Assigned(partitions) => partitions,
                 Rebalance::Revoked { .. } => {
-                    health.not_ready(NotReadyReason::Group, "rebalancing");
+                    health.set_not_ready(NotReadyReason::Group, "rebalancing");
                     // Or the broker does not answer any more, and the session has timed out.
                     self.outage.suspect();
                     self.writers.iter_mut().for_each(|writer| writer.assign(&[]));
@@ -169,7 +169,7 @@ impl<E: RowEncoder> Sink<E> {
                 health.clear(NotReadyReason::Starting);
                 health.clear(NotReadyReason::Group);
             } else {
-                health.not_ready(
+                health.set_not_ready(
                     NotReadyReason::Starting,
                     format!("taking over {} partitions", partitions.len()),
                 );
@@ -188,7 +188,7 @@ impl<E: RowEncoder> Sink<E> {
             .fold(POLL_INTERVAL, Duration::min);
         let consumer = &self.consumer;
         loop {
-            let message = match consumer.poll(whole_millis(wait)) {
+            let message = match consumer.poll(ceil_to_millis(wait)) {
                 None => break,
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
@@ -236,7 +236,7 @@ impl<E: RowEncoder> Sink<E> {
             wait = Duration::ZERO;
         }
         if self.writers.iter().all(|writer| writer.claim_at.is_none()) {
-            self.options.health.progress(0, 0);
+            self.options.health.record_progress(0, 0);
         }
         Ok(FetchOutcome::Drained)
     }
@@ -245,7 +245,7 @@ impl<E: RowEncoder> Sink<E> {
     fn flush(&mut self, idle: bool) -> Result<(), StageError> {
         let mut invalidated = false;
         for writer in &mut self.writers {
-            if self.options.stop.is_asked() {
+            if self.options.stop.is_requested() {
                 // What is not inserted yet is read again by whoever goes on.
                 return Ok(());
             }
@@ -267,7 +267,7 @@ impl<E: RowEncoder> Sink<E> {
             self.options.health.clear(NotReadyReason::Clickhouse);
         }
         match self.writers.iter().find_map(|writer| writer.skip_problem.as_deref()) {
-            Some(why) => self.options.health.not_ready(NotReadyReason::Skipped, why),
+            Some(why) => self.options.health.set_not_ready(NotReadyReason::Skipped, why),
             None => self.options.health.clear(NotReadyReason::Skipped),
         }
         if invalidated { self.pause_invalidated() } else { Ok(()) }
@@ -379,7 +379,7 @@ fn insert<E: RowEncoder>(
     let error = match inserted {
         Ok(rows) => {
             metrics.inserted(&writer.route.table, rows, began.elapsed());
-            options.health.progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
+            options.health.record_progress(u64::try_from(rows).unwrap_or(u64::MAX), 0);
             tracing::debug!(stage = options.stage, table = writer.route.table, rows, "inserted");
             let durable = writer.partitions.values().map(|owned| (&owned.at, Offset::Offset(owned.durable)));
             let committed = group::list(durable).and_then(|list| consumer.commit(&list, CommitMode::Async));
@@ -392,9 +392,11 @@ fn insert<E: RowEncoder>(
         Err(WriteError::Store(error)) => error,
         Err(WriteError::Fatal(error)) => return Err(error),
     };
-    metrics.doubt(&writer.route.table, error.is_fenced());
+    metrics.insert_unconfirmed(&writer.route.table, error.is_fenced());
     writer.note_unconfirmed();
-    options.health.not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", writer.route.table));
+    options
+        .health
+        .set_not_ready(NotReadyReason::Clickhouse, format!("table {}: {error}", writer.route.table));
     writer.invalidate();
     Ok(InsertOutcome::Unconfirmed)
 }
@@ -416,7 +418,7 @@ fn handle_consumer_error(
     match error {
         KafkaError::MessageConsumptionFatal(_) => Err(StageError::kafka(options.stage.as_str())(error)),
         error => {
-            options.health.not_ready(NotReadyReason::Kafka, error.to_string());
+            options.health.set_not_ready(NotReadyReason::Kafka, error.to_string());
             if is_offset_gone(&error) || is_topic_gone(&error) {
                 // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
                 // looking at all of them finds out.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::assign::assign;
-use agentgov_service::Stop;
+use agentgov_service::ShutdownSignal;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
@@ -56,7 +56,7 @@ impl SecondReader {
     /// Begins to read, in a thread of its own. Dropping it ends that.
     pub(super) fn read(&self, topic: &str, ranges: Ranges) -> std::io::Result<SecondRead> {
         let (done, answer) = sync_channel(1);
-        let stop = Stop::default();
+        let stop = ShutdownSignal::default();
         let (config, topic, requested, reader_stop) =
             (self.config.clone(), topic.to_owned(), ranges.clone(), stop.clone());
         std::thread::Builder::new().name("second-reader".into()).spawn(move || {
@@ -72,18 +72,20 @@ impl SecondReader {
 pub(super) struct SecondRead {
     pub(super) ranges: Ranges,
     answer: Receiver<SecondReadOutcome>,
-    stop: Stop,
+    stop: ShutdownSignal,
 }
 
 impl SecondRead {
     /// Waits a little. `None`: it still reads.
-    pub(super) fn wait(&self, stop: &Stop) -> Option<SecondReadOutcome> {
+    pub(super) fn wait(&self, stop: &ShutdownSignal) -> Option<SecondReadOutcome> {
         let until = Instant::now() + WAIT_TIMEOUT;
         loop {
             match self.answer.recv_timeout(POLL_INTERVAL) {
                 Ok(answer) => return Some(answer),
                 Err(RecvTimeoutError::Disconnected) => return Some(Self::thread_ended()),
-                Err(RecvTimeoutError::Timeout) if stop.is_asked() || Instant::now() >= until => return None,
+                Err(RecvTimeoutError::Timeout) if stop.is_requested() || Instant::now() >= until => {
+                    return None;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -105,11 +107,11 @@ impl SecondRead {
 
 impl Drop for SecondRead {
     fn drop(&mut self) {
-        self.stop.ask();
+        self.stop.request();
     }
 }
 
-fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &Stop) -> SecondReadOutcome {
+fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &ShutdownSignal) -> SecondReadOutcome {
     let reader = match fresh_reader::create(config) {
         Ok(reader) => reader,
         Err(error) => return SecondReadOutcome::NoAnswer(error.to_string()),
@@ -133,14 +135,14 @@ fn read_ranges(
     reader: &FreshReader,
     at: &TopicPartition,
     ranges: &[Range<i64>],
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<SecondReadOutcome, KafkaError> {
     let Some(first) = ranges.first() else { return Ok(SecondReadOutcome::Empty) };
     assign(reader, &list([(at, Offset::Offset(first.start))])?)?;
     let mut ranges = ExpectedRecords(ranges);
     let mut progress = ProgressWatch::new(reader.context());
     loop {
-        if stop.is_asked() || progress.is_stalled(reader.context()) {
+        if stop.is_requested() || progress.is_stalled(reader.context()) {
             return Ok(SecondReadOutcome::NoAnswer(format!(
                 "{at}: no record and no end within {STALL_TIMEOUT:?}"
             )));
@@ -253,7 +255,7 @@ mod tests {
     fn answer(reading: &SecondRead) -> SecondReadOutcome {
         let began = Instant::now();
         loop {
-            if let Some(answer) = reading.wait(&Stop::default()) {
+            if let Some(answer) = reading.wait(&ShutdownSignal::default()) {
                 return answer;
             }
             assert!(began.elapsed() < DEADLINE);
@@ -280,12 +282,12 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let second = second(silent.local_addr().unwrap().to_string());
         let reading = second.read("a", Ranges::from([(0, vec![1..2])])).unwrap();
-        let stop = Stop::default();
-        stop.ask();
+        let stop = ShutdownSignal::default();
+        stop.request();
         assert_eq!(reading.wait(&stop), None, "asked to stop");
         assert_eq!(reading.answer(), None);
         let SecondRead { answer, stop, .. } = &reading;
-        stop.ask();
+        stop.request();
         assert!(matches!(answer.recv_timeout(DEADLINE).unwrap(), SecondReadOutcome::NoAnswer(_)));
     }
 
@@ -340,9 +342,9 @@ mod tests {
         };
         take(&mut writer, 0);
         take(&mut writer, 1);
-        assert!(writer.confirm_skips(&second, &Stop::default()), "nothing was passed over");
+        assert!(writer.confirm_skips(&second, &ShutdownSignal::default()), "nothing was passed over");
         take(&mut writer, 4);
-        assert!(!writer.confirm_skips(&second, &Stop::default()));
+        assert!(!writer.confirm_skips(&second, &ShutdownSignal::default()));
         let why = writer.skip_problem.clone().unwrap();
         assert!(why.contains("a/0") && why.contains("offset 2"), "{why}");
         assert!(writer.claim_at.is_some(), "the table says where it goes on");
@@ -350,7 +352,7 @@ mod tests {
         // The look finds an empty table, and now all come.
         (writer.claim_at, writer.partitions.get_mut(&0).unwrap().next) = (None, 0);
         (0..5).for_each(|offset| take(&mut writer, offset));
-        assert!(writer.confirm_skips(&second, &Stop::default()));
+        assert!(writer.confirm_skips(&second, &ShutdownSignal::default()));
     }
 
     #[test]

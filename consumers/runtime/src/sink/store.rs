@@ -11,7 +11,7 @@ use reqwest::blocking::{Body, Client, RequestBuilder};
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use agentgov_service::{Health, StageError, Stop};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than any server keeps an idle connection: one that the server has just closed would look like a doubt.
@@ -27,7 +27,7 @@ pub struct Store {
     url: Url,
     endpoint: ClickHouseEndpoint,
     insert_timeout: Duration,
-    shutdown: Option<(Stop, Health)>,
+    shutdown: Option<(ShutdownSignal, Health)>,
 }
 
 /// Why a request cannot be relied on. Whether an insert took effect is not known after any of them.
@@ -112,7 +112,7 @@ impl Store {
 
     /// The same, for a stage: a request that is late is told as `clickhouse_answer`, and one that is under way when a stop is
     /// asked for is given up after a moment. Nothing is lost by that: the table says where to go on.
-    pub fn with_shutdown(mut self, stop: Stop, health: Health) -> Self {
+    pub fn with_shutdown(mut self, stop: ShutdownSignal, health: Health) -> Self {
         self.shutdown = Some((stop, health));
         self
     }
@@ -190,12 +190,12 @@ impl Store {
             None => send_request(request),
             Some((stop, health)) => {
                 let late = || {
-                    health.not_ready(
+                    health.set_not_ready(
                         NotReadyReason::ClickhouseAnswer,
                         "ClickHouse has accepted a request and does not answer",
                     )
                 };
-                let answer = stop.race(late, move || send_request(request));
+                let answer = stop.run_cancellable(late, move || send_request(request));
                 health.clear(NotReadyReason::ClickhouseAnswer);
                 answer.ok_or_else(|| StoreError::Stopped { url: url() })?
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use agentgov_service::backoff::Backoff;
-use agentgov_service::{StageError, Stop, failpoint};
+use agentgov_service::{ShutdownSignal, StageError, failpoint};
 
 use super::marker::Claims;
 use super::native::Block;
@@ -231,7 +231,7 @@ impl TableWriter {
 
     /// Whether what is gathered may go out: a second reader finds no record where the first passed over offsets. If that is not known
     /// soon, what is gathered is dropped, to be read again once it is.
-    pub(super) fn confirm_skips(&mut self, second: &SecondReader, stop: &Stop) -> bool {
+    pub(super) fn confirm_skips(&mut self, second: &SecondReader, stop: &ShutdownSignal) -> bool {
         let unproven = self.unconfirmed_skips_of_gathered();
         if unproven.is_empty() {
             return true;

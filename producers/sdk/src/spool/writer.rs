@@ -157,7 +157,7 @@ impl Spool {
     }
 
     /// Takes back the record that was appended last.
-    pub(crate) fn take_back(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn rollback_to(&mut self) -> Result<(), SpoolError> {
         let bytes = self.frame.len() as u64;
         self.active.len -= bytes;
         self.active.next -= 1;

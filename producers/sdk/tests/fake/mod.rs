@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 
-use agentgov_connect::{KafkaEndpoint, RegistryEndpoint};
+use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::subject::ACTION_EVENT;
 use agentgov_schemas::topology::Topology;
 use agentgov_sdk::RecorderOptions;
@@ -24,7 +24,7 @@ pub fn topic() -> String {
 }
 
 /// Answers every request with `status` and `body`, for as long as the test runs.
-pub fn registry(status: &'static str, body: &'static str) -> RegistryEndpoint {
+pub fn registry(status: &'static str, body: &'static str) -> SchemaRegistryEndpoint {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -47,15 +47,15 @@ pub fn registry(status: &'static str, body: &'static str) -> RegistryEndpoint {
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
-    RegistryEndpoint::at(url)
+    SchemaRegistryEndpoint::at(url)
 }
 
 /// A registry that has every schema, as id 7.
-pub fn full_registry() -> RegistryEndpoint {
+pub fn full_registry() -> SchemaRegistryEndpoint {
     registry("200 OK", r#"{"id": 7, "version": 1}"#)
 }
 
 /// Options against these.
-pub fn options(kafka: &KafkaEndpoint, registry: RegistryEndpoint) -> RecorderOptions {
+pub fn options(kafka: &KafkaEndpoint, registry: SchemaRegistryEndpoint) -> RecorderOptions {
     RecorderOptions::new(kafka.clone(), registry, Topology::embedded().unwrap().into(), "acme", "test")
 }

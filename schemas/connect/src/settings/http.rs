@@ -5,14 +5,14 @@ use reqwest::Url;
 use super::names::{CLEAR_PASSWORDS, variable};
 use super::{DATABASE, Findings, Settings};
 use crate::http::is_loopback;
-use crate::{ClickHouseEndpoint, Login, RegistryEndpoint, Secret, Tls};
+use crate::{ClickHouseEndpoint, Login, SchemaRegistryEndpoint, Secret, Tls};
 
 impl Settings {
-    pub(super) fn registry_of(&self, findings: &mut Findings) -> Option<RegistryEndpoint> {
+    pub(super) fn schema_registry_of(&self, findings: &mut Findings) -> Option<SchemaRegistryEndpoint> {
         let (url, tls) = self.url("schema_registry", &[], findings)?;
         let (user, password) = self.login("schema_registry", &url, findings);
         let login = user.map(|user| Login { user, password });
-        Some(RegistryEndpoint { url: self.as_written("schema_registry"), login, tls })
+        Some(SchemaRegistryEndpoint { url: self.as_written("schema_registry"), login, tls })
     }
 
     pub(super) fn clickhouse_of(&self, findings: &mut Findings) -> Option<ClickHouseEndpoint> {

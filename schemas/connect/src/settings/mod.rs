@@ -22,7 +22,7 @@ use std::fmt;
 
 pub use source::Settings;
 
-use crate::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, RegistryEndpoint};
+use crate::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, SchemaRegistryEndpoint};
 
 /// The database that holds the log, unless a setting names another.
 pub const DATABASE: &str = "agentgov";
@@ -77,9 +77,10 @@ impl Settings {
     pub fn endpoints(&self) -> Result<Endpoints, SettingsError> {
         let mut findings = Findings::default();
         let kafka = self.kafka_of(&mut findings);
-        let registry = self.registry_of(&mut findings);
+        let schema_registry = self.schema_registry_of(&mut findings);
         let clickhouse = self.clickhouse_of(&mut findings);
-        let all = || Some(Endpoints { kafka: kafka?, registry: registry?, clickhouse: clickhouse? });
+        let all =
+            || Some(Endpoints { kafka: kafka?, schema_registry: schema_registry?, clickhouse: clickhouse? });
         findings.finish(all())
     }
 
@@ -97,10 +98,10 @@ impl Settings {
     ///
     /// # Errors
     /// Everything that is wrong with it; or that its address is not set.
-    pub fn registry(&self) -> Result<RegistryEndpoint, SettingsError> {
+    pub fn schema_registry(&self) -> Result<SchemaRegistryEndpoint, SettingsError> {
         let mut findings = Findings::default();
-        let registry = self.registry_of(&mut findings);
-        findings.finish(registry)
+        let schema_registry = self.schema_registry_of(&mut findings);
+        findings.finish(schema_registry)
     }
 
     /// ClickHouse.

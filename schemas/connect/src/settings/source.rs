@@ -178,7 +178,7 @@ fn from_file(file: &Path, findings: &mut Findings) -> BTreeMap<&'static str, Set
     let mut values = BTreeMap::new();
     for (name, here, inside) in read {
         let set = |name: &str, value: Option<Word>| {
-            let place = root.place(&[name]);
+            let place = root.location(&[name]);
             let at = At::File {
                 place: format!("{shown}:{}:{}", place.line(), place.column()),
                 name: name.to_owned(),

@@ -65,7 +65,7 @@ fn plain_addresses_need_nothing_else() {
     let endpoints = with(&[]).unwrap();
     assert_eq!(endpoints.kafka.protocol(), "plaintext");
     assert_eq!(endpoints.clickhouse.database, "agentgov");
-    assert_eq!(endpoints.registry.url, "http://localhost:8081/apis");
+    assert_eq!(endpoints.schema_registry.url, "http://localhost:8081/apis");
 }
 
 #[test]
@@ -107,7 +107,10 @@ fn what_is_not_set_is_told_by_its_name() {
     let producer =
         Settings::read(&|name| (name == "AGENTGOV_KAFKA").then(|| "k:1".to_owned()), None).unwrap();
     assert_eq!(producer.kafka().unwrap().bootstrap, "k:1");
-    assert_eq!(producer.registry(), Err(SettingsError::Unset(vec!["AGENTGOV_SCHEMA_REGISTRY".into()])));
+    assert_eq!(
+        producer.schema_registry(),
+        Err(SettingsError::Unset(vec!["AGENTGOV_SCHEMA_REGISTRY".into()]))
+    );
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn everything_over_tls_with_logins_and_nothing_shows_a_secret() {
     ] {
         assert_eq!(config.get(name), Some(value), "{name}");
     }
-    assert_eq!(endpoints.registry.url, "https://registry/apis");
+    assert_eq!(endpoints.schema_registry.url, "https://registry/apis");
     let shown = format!("{endpoints:?} {config:?} {}", serde_json::to_string(&endpoints).unwrap());
     assert!(!shown.contains(SECRET) && shown.contains("(hidden)"), "{shown}");
     // The note of `up`: what it says makes the same again.
@@ -380,6 +383,6 @@ fn a_variable_wins_over_the_file() {
         _ => None,
     };
     let endpoints = Settings::read(&variable, Some(&file)).unwrap().endpoints().unwrap();
-    assert_eq!(endpoints.registry.login.unwrap().password.expose(), "new");
+    assert_eq!(endpoints.schema_registry.login.unwrap().password.expose(), "new");
     assert_eq!(endpoints.clickhouse.url, "http://c");
 }

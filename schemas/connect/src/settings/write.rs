@@ -9,7 +9,7 @@ use crate::{Endpoints, Tls};
 impl Endpoints {
     /// The settings that make these endpoints, secrets and all: for a file that only its owner can read.
     pub fn to_settings(&self) -> BTreeMap<String, String> {
-        let Self { kafka, registry, clickhouse } = self;
+        let Self { kafka, schema_registry, clickhouse } = self;
         let mut settings = BTreeMap::new();
         let mut set = |name: &str, value: &str| {
             if !value.is_empty() {
@@ -23,8 +23,8 @@ impl Endpoints {
             set("kafka_user", &login.user);
             set("kafka_password", login.password.expose());
         }
-        set("schema_registry", &registry.url);
-        if let Some(login) = &registry.login {
+        set("schema_registry", &schema_registry.url);
+        if let Some(login) = &schema_registry.login {
             set("schema_registry_user", &login.user);
             set("schema_registry_password", login.password.expose());
         }
@@ -37,7 +37,7 @@ impl Endpoints {
         let no_tls = Tls::default();
         for (part, tls) in [
             ("kafka", kafka.tls.as_ref().unwrap_or(&no_tls)),
-            ("schema_registry", &registry.tls),
+            ("schema_registry", &schema_registry.tls),
             ("clickhouse", &clickhouse.tls),
         ] {
             let path = |file: &PathBuf| {

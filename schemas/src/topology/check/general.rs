@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Draft;
 use crate::subject::{SUBJECTS, Subject};
-use crate::topology::Span;
+use crate::topology::HumanDuration;
 use crate::yaml::{Problems, one_of};
 
 /// A later format is not guessed at.
@@ -18,7 +18,7 @@ pub(super) fn version(draft: &Draft, problems: &mut Problems) {
 /// Code asks for a topic by its schema, so each schema has exactly one.
 pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
     let mut carriers: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, topic) in draft.topics.good() {
+    for (name, topic) in draft.topics.valid() {
         let schema = &topic.value.schema;
         if Subject::by_name(&schema.value).is_none() {
             let names: Vec<_> = SUBJECTS.iter().map(|subject| subject.name).collect();
@@ -41,8 +41,10 @@ pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
         return;
     }
     for subject in SUBJECTS.iter().filter(|subject| !carriers.contains_key(subject.name)) {
-        problems
-            .add(draft.root.place(&["topics"]), format!("expected a topic with schema `{}`", subject.name));
+        problems.add(
+            draft.root.location(&["topics"]),
+            format!("expected a topic with schema `{}`", subject.name),
+        );
     }
 }
 
@@ -51,14 +53,14 @@ pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
 pub(super) fn timing(draft: &Draft, problems: &mut Problems) {
     const LONGEST_TRANSACTION: Duration = Duration::from_secs(15 * 60);
     let Some(timing) = draft.timing else { return };
-    let place = |key| draft.root.place(&["timing", key]);
+    let place = |key| draft.root.location(&["timing", key]);
     for (key, span) in [
         ("session_timeout", timing.session_timeout),
         ("heartbeat", timing.heartbeat),
         ("transaction_timeout", timing.transaction_timeout),
         ("insert_timeout", timing.insert_timeout),
     ] {
-        if span == Span(Duration::ZERO) {
+        if span == HumanDuration(Duration::ZERO) {
             problems.add(place(key), format!("{key}: expected more than 0"));
         }
     }

@@ -10,7 +10,7 @@ use crate::yaml::{Location, Problems};
 pub(super) fn topics(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for name in draft.topics.0.keys() {
-        let at = draft.root.place(&["topics", name]);
+        let at = draft.root.location(&["topics", name]);
         if !is_kafka_name(name) {
             problems.add(
                 at,
@@ -36,12 +36,22 @@ pub(super) fn others(draft: &Draft, problems: &mut Problems) {
     for (kind, names) in [
         (
             "stage",
-            draft.stages.0.keys().map(|name| (name, draft.root.place(&["stages", name]))).collect::<Vec<_>>(),
+            draft
+                .stages
+                .0
+                .keys()
+                .map(|name| (name, draft.root.location(&["stages", name])))
+                .collect::<Vec<_>>(),
         ),
-        ("store", draft.stores.0.keys().map(|name| (name, draft.root.place(&["stores", name]))).collect()),
+        ("store", draft.stores.0.keys().map(|name| (name, draft.root.location(&["stores", name]))).collect()),
         (
             "principal",
-            draft.principals.0.keys().map(|name| (name, draft.root.place(&["principals", name]))).collect(),
+            draft
+                .principals
+                .0
+                .keys()
+                .map(|name| (name, draft.root.location(&["principals", name])))
+                .collect(),
         ),
     ] {
         for (name, at) in names {
@@ -50,7 +60,7 @@ pub(super) fn others(draft: &Draft, problems: &mut Problems) {
             }
         }
     }
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let group = &stage.value.group;
         if !is_kafka_name(&group.value) {
             problems.add(
@@ -59,7 +69,7 @@ pub(super) fn others(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    for (_, store) in draft.stores.good() {
+    for (_, store) in draft.stores.valid() {
         for (name, table) in &store.value.tables {
             if !is_word(name, '_') {
                 problems.add(
@@ -78,25 +88,29 @@ pub(super) fn texts(draft: &Draft, problems: &mut Problems) {
             problems.add(at, format!("{what}: expected a text, found none"));
         }
     };
-    for (name, topic) in draft.topics.good() {
+    for (name, topic) in draft.topics.valid() {
         filled(&topic.value.owner.value, topic.value.owner.referenced, format!("owner of `{name}`"));
         filled(
             &topic.value.what,
-            draft.root.place(&["topics", name, "what"]),
+            draft.root.location(&["topics", name, "what"]),
             format!("what `{name}` carries"),
         );
     }
-    for (name, stage) in draft.stages.good() {
-        filled(&stage.value.what, draft.root.place(&["stages", name, "what"]), format!("what `{name}` does"));
+    for (name, stage) in draft.stages.valid() {
+        filled(
+            &stage.value.what,
+            draft.root.location(&["stages", name, "what"]),
+            format!("what `{name}` does"),
+        );
     }
-    for (name, store) in draft.stores.good() {
+    for (name, store) in draft.stores.valid() {
         filled(
             &store.value.what,
-            draft.root.place(&["stores", name, "what"]),
+            draft.root.location(&["stores", name, "what"]),
             format!("what `{name}` is for"),
         );
         for (table, entry) in &store.value.tables {
-            let at = draft.root.place(&["stores", name, "tables", table, "what"]);
+            let at = draft.root.location(&["stores", name, "tables", table, "what"]);
             filled(&entry.value.what, at, format!("what a row of `{table}` is"));
         }
     }

@@ -7,7 +7,7 @@ use crate::yaml::Problems;
 /// A stage writes to the partition that it read from, and finds its state there: all of its session-keyed topics and its
 /// changelog have as many partitions as the first that it reads.
 pub(super) fn equal(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let stage = &stage.value;
         let sessions =
             |topic: &str| draft.topics.get(topic).is_some_and(|topic| topic.key == KeyKind::Session);

@@ -29,8 +29,8 @@ pub(super) fn principals(draft: &Draft, problems: &mut Problems) {
 
 /// A principal that may do nothing is a mistake, and so is one that nobody can tell the purpose of.
 pub(super) fn tasks(draft: &Draft, problems: &mut Problems) {
-    for (name, principal) in draft.principals.good() {
-        let place = |key| draft.root.place(&["principals", name, key]);
+    for (name, principal) in draft.principals.valid() {
+        let place = |key| draft.root.location(&["principals", name, key]);
         if principal.value.what.trim().is_empty() {
             problems.add(place("what"), format!("who `{name}` is: expected a text, found none"));
         }
@@ -50,9 +50,9 @@ pub(super) fn tasks(draft: &Draft, problems: &mut Problems) {
 
 /// A stage may use every transactional id that begins with its group and a hyphen: another stage's must not.
 pub(super) fn transactional_ids(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let group = &stage.value.group;
-        for (other, wider) in draft.stages.good() {
+        for (other, wider) in draft.stages.valid() {
             if group.value.starts_with(&format!("{}-", wider.value.group.value)) {
                 problems.add(
                     group.referenced,
@@ -67,13 +67,13 @@ pub(super) fn transactional_ids(draft: &Draft, problems: &mut Problems) {
 }
 
 fn logins(draft: &Draft) -> Vec<(&str, &str, Location)> {
-    let stages = draft.stages.good().map(|(name, stage)| match &stage.value.principal {
+    let stages = draft.stages.valid().map(|(name, stage)| match &stage.value.principal {
         Some(login) => (name, login.value.as_str(), login.referenced),
-        None => (name, name, draft.root.place(&["stages", name])),
+        None => (name, name, draft.root.location(&["stages", name])),
     });
-    let others = draft.principals.good().map(|(name, principal)| match &principal.value.principal {
+    let others = draft.principals.valid().map(|(name, principal)| match &principal.value.principal {
         Some(login) => (name, login.value.as_str(), login.referenced),
-        None => (name, name, draft.root.place(&["principals", name])),
+        None => (name, name, draft.root.location(&["principals", name])),
     });
     stages.chain(others).collect()
 }

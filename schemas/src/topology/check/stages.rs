@@ -21,7 +21,7 @@ fn topics_of(stage: &Stage) -> impl Iterator<Item = (&'static str, &Spanned<Stri
 
 /// What a stage names must be there.
 pub(super) fn references(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         for (key, topic) in topics_of(&stage.value).filter(|(_, topic)| !draft.topics.has(&topic.value)) {
             problems
                 .add(topic.referenced, format!("{key} of `{name}`: no topic `{}` in topics", topic.value));
@@ -35,7 +35,7 @@ pub(super) fn references(draft: &Draft, problems: &mut Problems) {
 
 /// A topic has one role in a stage: what it emits and reads again would run in a circle.
 pub(super) fn lists(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
         for (key, topic) in topics_of(&stage.value) {
             if let Some(other) = seen.insert(&topic.value, key) {
@@ -58,7 +58,7 @@ pub(super) fn lists(draft: &Draft, problems: &mut Problems) {
 /// Two stages in one group would take each other's partitions and fence each other's transactions.
 pub(super) fn groups(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let group = &stage.value.group;
         if let Some(other) = seen.insert(&group.value, name) {
             problems.add(
@@ -77,7 +77,7 @@ pub(super) fn groups(draft: &Draft, problems: &mut Problems) {
 pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
     let names: BTreeSet<&str> = draft
         .stages
-        .good()
+        .valid()
         .flat_map(|(_, stage)| &stage.value.global_tables)
         .map(|table| table.value.as_str())
         .collect();
@@ -90,7 +90,7 @@ pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
         ];
         for (_, key, expected) in wrongs.into_iter().filter(|(wrong, _, _)| *wrong) {
             problems.add(
-                draft.root.place(&["topics", name, key]),
+                draft.root.location(&["topics", name, key]),
                 format!("`{name}` is folded into a global table; expected {expected}"),
             );
         }
@@ -100,10 +100,11 @@ pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
 /// A changelog is compacted, and belongs to one stage.
 pub(super) fn state(draft: &Draft, problems: &mut Problems) {
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, state) in draft.stages.good().filter_map(|(n, stage)| Some((n, stage.value.state.as_ref()?))) {
+    for (name, state) in draft.stages.valid().filter_map(|(n, stage)| Some((n, stage.value.state.as_ref()?)))
+    {
         if draft.topics.get(&state.value).is_some_and(|topic| topic.cleanup != Cleanup::Compact) {
             problems.add(
-                draft.root.place(&["topics", &state.value, "cleanup"]),
+                draft.root.location(&["topics", &state.value, "cleanup"]),
                 format!("`{}` is the state of `{name}`; expected cleanup: compact", state.value),
             );
         }
@@ -114,7 +115,7 @@ pub(super) fn state(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         for (key, topic) in topics_of(&stage.value).filter(|(key, _)| *key != "state") {
             if let Some(owner) = owners.get(topic.value.as_str()).filter(|owner| **owner != name) {
                 problems.add(
@@ -132,16 +133,16 @@ pub(super) fn state(draft: &Draft, problems: &mut Problems) {
 /// A stage that can be stopped by rejects must have somewhere to put them.
 pub(super) fn emits(draft: &Draft, problems: &mut Problems) {
     let Some((rejects, _)) =
-        draft.topics.good().find(|(_, topic)| topic.value.schema.value == subject::REJECT.name)
+        draft.topics.valid().find(|(_, topic)| topic.value.schema.value == subject::REJECT.name)
     else {
         return;
     };
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         let has_share = stage.value.reject_share.is_some();
         let emits_rejects = stage.value.emits.iter().any(|topic| topic.value == rejects);
         if has_share && !emits_rejects {
             problems.add(
-                draft.root.place(&["stages", name, "reject_share"]),
+                draft.root.location(&["stages", name, "reject_share"]),
                 format!("`{name}` has a reject_share; expected `{rejects}` in its emits"),
             );
         }
@@ -157,7 +158,7 @@ pub(super) fn emits(draft: &Draft, problems: &mut Problems) {
 /// A stage reads, and either emits (in Kafka's transactions) or fills a store (by claims): the two do not mix, since no
 /// commit covers both.
 pub(super) fn jobs(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         if stage.value.reads.is_empty() {
             problems.add(stage.referenced, format!("`{name}` reads nothing; expected a topic in its reads"));
         }
@@ -178,18 +179,18 @@ pub(super) fn jobs(draft: &Draft, problems: &mut Problems) {
 
 /// Limits must leave something.
 pub(super) fn limits(draft: &Draft, problems: &mut Problems) {
-    for (name, stage) in draft.stages.good() {
+    for (name, stage) in draft.stages.valid() {
         if let Some(share) = &stage.value.reject_share {
             let above = share.value.above;
             if !(above > 0.0 && above <= 1.0) {
                 problems.add(
-                    draft.root.place(&["stages", name, "reject_share", "above"]),
+                    draft.root.location(&["stages", name, "reject_share", "above"]),
                     format!("expected a share above 0 and at most 1, found {above}"),
                 );
             }
             if share.value.window == 0 {
                 problems.add(
-                    draft.root.place(&["stages", name, "reject_share", "window"]),
+                    draft.root.location(&["stages", name, "reject_share", "window"]),
                     "expected a window of at least 1 record, found 0".to_owned(),
                 );
             }
@@ -201,13 +202,13 @@ pub(super) fn limits(draft: &Draft, problems: &mut Problems) {
                 ("max_bytes", session.value.max_bytes == 0),
             ] {
                 if nothing {
-                    let at = draft.root.place(&["stages", name, "session", key]);
+                    let at = draft.root.location(&["stages", name, "session", key]);
                     problems.add(at, format!("{key}: expected more than 0"));
                 }
             }
             if stage.value.state.is_none() {
                 problems.add(
-                    draft.root.place(&["stages", name, "session"]),
+                    draft.root.location(&["stages", name, "session"]),
                     format!("`{name}` limits its sessions; expected a state that keeps them"),
                 );
             }

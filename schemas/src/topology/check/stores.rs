@@ -7,7 +7,7 @@ use crate::yaml::Problems;
 
 /// Claims make one writer safe; two would take turns for ever.
 pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
-    for (name, store) in draft.stores.good() {
+    for (name, store) in draft.stores.valid() {
         let writer = &store.value.writer;
         if !draft.stages.has(&writer.value) {
             problems
@@ -23,7 +23,7 @@ pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    for (stage, entry) in draft.stages.good() {
+    for (stage, entry) in draft.stages.valid() {
         for store in &entry.value.stores {
             let writer = draft.stores.get(&store.value).map(|store| &store.writer.value);
             // A writer that is no stage has been reported above.
@@ -42,7 +42,7 @@ pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
 
 /// What the writer reads is in the store, and what is in the store was read: one table a topic.
 pub(super) fn feeds(draft: &Draft, problems: &mut Problems) {
-    for (name, store) in draft.stores.good() {
+    for (name, store) in draft.stores.valid() {
         let writer = &store.value.writer.value;
         let Some(stage) = draft.stages.get(writer) else { continue };
         let mut fed: BTreeMap<&str, &str> = BTreeMap::new();

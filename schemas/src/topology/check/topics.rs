@@ -13,7 +13,7 @@ const FROM_OUTSIDE: &[Subject] =
 /// 64 MiB is the most that a consumer can be asked to hold per partition.
 pub(super) fn numbers(draft: &Draft, problems: &mut Problems) {
     const BATCH: std::ops::RangeInclusive<i32> = 65_536..=67_108_864;
-    for (name, topic) in draft.topics.good() {
+    for (name, topic) in draft.topics.valid() {
         let partitions = &topic.value.partitions;
         if !(1..=10_000).contains(&partitions.value) {
             problems.add(
@@ -22,7 +22,7 @@ pub(super) fn numbers(draft: &Draft, problems: &mut Problems) {
             );
         }
         if let Some(replication) = topic.value.replication.filter(|n| !(1..=99).contains(n)) {
-            let at = draft.root.place(&["topics", name, "replication"]);
+            let at = draft.root.location(&["topics", name, "replication"]);
             problems.add(at, format!("expected 1 to 99 replicas, found {replication}"));
         }
         if topic.value.retention.value == Retention::For(std::time::Duration::ZERO) {
@@ -48,12 +48,12 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
     let is_state = |name: &str| {
         draft
             .stages
-            .good()
+            .valid()
             .any(|(_, stage)| stage.value.state.as_ref().is_some_and(|state| state.value == name))
     };
     // A stage that could not be read may have it as its state.
     let all_stages_known = draft.stages.0.values().all(Option::is_some);
-    for (name, topic) in draft.topics.good() {
+    for (name, topic) in draft.topics.valid() {
         if topic.value.cleanup != Cleanup::Compact {
             continue;
         }
@@ -67,7 +67,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
         }
         if topic.value.key != KeyKind::Entry {
             problems.add(
-                draft.root.place(&["topics", name, "key"]),
+                draft.root.location(&["topics", name, "key"]),
                 format!(
                     "`{name}` is compacted; expected key: entry, or a session's entries replace each other"
                 ),
@@ -75,7 +75,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
         }
         if all_stages_known && !is_state(name) {
             problems.add(
-                draft.root.place(&["topics", name, "cleanup"]),
+                draft.root.location(&["topics", name, "cleanup"]),
                 format!(
                     "`{name}` is no stage's state; expected cleanup: delete, since compaction loses records"
                 ),
@@ -86,19 +86,19 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
 
 /// The log of actions: each offset one record, a session's records in one partition, none replaced.
 pub(super) fn actions(draft: &Draft, problems: &mut Problems) {
-    for (name, topic) in draft.topics.good() {
+    for (name, topic) in draft.topics.valid() {
         if topic.value.schema.value != subject::ACTION_EVENT.name {
             continue;
         }
         if topic.value.producer != ProducerKind::Idempotent {
             problems.add(
-                draft.root.place(&["topics", name, "producer"]),
+                draft.root.location(&["topics", name, "producer"]),
                 format!("`{name}` carries actions; expected producer: idempotent, as an open transaction holds back what others tell"),
             );
         }
         if topic.value.key != KeyKind::Session {
             problems.add(
-                draft.root.place(&["topics", name, "key"]),
+                draft.root.location(&["topics", name, "key"]),
                 format!("`{name}` carries actions; expected key: session, so that a session's are in order"),
             );
         }
@@ -110,10 +110,10 @@ pub(super) fn used(draft: &Draft, problems: &mut Problems) {
     if draft.stages.0.values().any(Option::is_none) {
         return; // The missing reader or writer may be the stage that could not be read.
     }
-    for (name, topic) in draft.topics.good() {
-        let at = draft.root.place(&["topics", name]);
+    for (name, topic) in draft.topics.valid() {
+        let at = draft.root.location(&["topics", name]);
         let is = |used: &serde_saphyr::Spanned<String>| used.value == name;
-        let stages = || draft.stages.good().map(|(_, stage)| &stage.value);
+        let stages = || draft.stages.valid().map(|(_, stage)| &stage.value);
         let is_state = stages().any(|s| s.state.as_ref().is_some_and(is));
         if !is_state && !stages().any(|s| s.reads.iter().chain(&s.global_tables).any(is)) {
             problems
@@ -135,7 +135,7 @@ pub(super) fn used(draft: &Draft, problems: &mut Problems) {
         // The rule `actions` says it already.
         if topic.value.schema.value != subject::ACTION_EVENT.name {
             problems.add(
-                draft.root.place(&["topics", name, "producer"]),
+                draft.root.location(&["topics", name, "producer"]),
                 format!("producer of `{name}`: expected {expected}"),
             );
         }

@@ -103,7 +103,7 @@ fn what_is_taken_back_was_never_there() {
     let mut spool = spool(folder.path(), Fsync::Never);
     append(&mut spool, 0, b"first", 0);
     append(&mut spool, 1, b"second", 0);
-    spool.take_back().unwrap();
+    spool.rollback_to().unwrap();
     append(&mut spool, 1, b"another second", 0);
     assert_eq!(bytes_on_disk(&spool), spool.total);
     drop(spool);

@@ -9,22 +9,27 @@ use agentgov_schemas::topology::Topology;
 use crate::groups::groups;
 use crate::parts::parts;
 use crate::process::{panicked, processes};
-use crate::{Answer, Health, Log, MapState, Stage, Status};
+use crate::{Answer, Health, Log, Stage, Status, TopologyState};
 
 /// Compares the topology with the cluster. The caller brings it: who writes topics is on the other side of the house.
-pub type MapSeen<'a> = &'a (dyn Fn() -> Result<MapState, String> + Sync);
+pub type CompareTopology<'a> = &'a (dyn Fn() -> Result<TopologyState, String> + Sync);
 
 /// Asks the parts whether they are there, those that are what they know, and the processes at `health` how they are.
 /// Blocks; never call it from async code.
-pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: MapSeen<'_>) -> Status {
+pub fn collect(
+    topology: &Topology,
+    endpoints: &Endpoints,
+    health: &[String],
+    compare: CompareTopology<'_>,
+) -> Status {
     std::thread::scope(|scope| {
         let processes = scope.spawn(|| processes(health));
         let parts = parts(endpoints, topology);
         let answers = |name: &str| parts.iter().any(|part| part.name == name && part.answers);
         let (kafka, registry, clickhouse) = (answers("kafka"), answers("registry"), answers("clickhouse"));
         let now = now();
-        let map = scope.spawn(move || match (kafka, registry) {
-            (true, true) => map().into(),
+        let topology_state = scope.spawn(move || match (kafka, registry) {
+            (true, true) => compare().into(),
             (false, _) => Answer::Unknown("kafka is away".to_owned()),
             (true, false) => Answer::Unknown("the registry is away".to_owned()),
         });
@@ -47,7 +52,9 @@ pub fn look(topology: &Topology, endpoints: &Endpoints, health: &[String], map: 
             health: Health::Unhealthy,
             at: now.0,
             parts,
-            map: map.join().unwrap_or_else(|_| Answer::Unknown("comparing it panicked".to_owned())),
+            topology: topology_state
+                .join()
+                .unwrap_or_else(|_| Answer::Unknown("comparing it panicked".to_owned())),
             stages,
             processes: processes.join().unwrap_or_else(|_| panicked(health)),
             tables: log.tables,

@@ -29,58 +29,58 @@ const PATIENCE: u32 = 5;
 const EVERY: u32 = 5;
 
 /// A client of Kafka.
-pub trait Reaching: Send + Sync {
+pub trait BrokerClient: Send + Sync {
     /// True if it has nobody to ask about `topic`.
-    fn is_alone(&self, topic: &str) -> bool;
+    fn has_no_broker(&self, topic: &str) -> bool;
     /// Names brokers to it.
-    fn name_brokers(&self, brokers: &CStr);
+    fn add_brokers(&self, brokers: &CStr);
 }
 
-impl<C: ConsumerContext> Reaching for BaseConsumer<C> {
-    fn is_alone(&self, topic: &str) -> bool {
-        is_alone(self.client(), topic)
+impl<C: ConsumerContext> BrokerClient for BaseConsumer<C> {
+    fn has_no_broker(&self, topic: &str) -> bool {
+        has_no_broker(self.client(), topic)
     }
 
-    fn name_brokers(&self, brokers: &CStr) {
-        name_brokers(self.client(), brokers);
+    fn add_brokers(&self, brokers: &CStr) {
+        add_brokers(self.client(), brokers);
     }
 }
 
-impl<C: ProducerContext> Reaching for BaseProducer<C> {
-    fn is_alone(&self, topic: &str) -> bool {
-        is_alone(self.client(), topic)
+impl<C: ProducerContext> BrokerClient for BaseProducer<C> {
+    fn has_no_broker(&self, topic: &str) -> bool {
+        has_no_broker(self.client(), topic)
     }
 
-    fn name_brokers(&self, brokers: &CStr) {
-        name_brokers(self.client(), brokers);
+    fn add_brokers(&self, brokers: &CStr) {
+        add_brokers(self.client(), brokers);
     }
 }
 
 /// Who is looked at.
 #[derive(Clone)]
 struct Kept {
-    client: Weak<dyn Reaching>,
+    client: Weak<dyn BrokerClient>,
     topic: String,
     brokers: CString,
-    alone: Reach,
+    alone: BrokerLiveness,
 }
 
 /// Whether a client has somebody to ask, as the last looks found it. librdkafka's own event, that all brokers are down, does
 /// not come in each such case.
 #[derive(Clone, Debug, Default)]
-pub struct Reach {
+pub struct BrokerLiveness {
     /// Looks in a row that found it alone.
     looks: Arc<AtomicU32>,
 }
 
-impl Reach {
+impl BrokerLiveness {
     /// True if it has had nobody to ask for some seconds.
     pub fn is_lost(&self) -> bool {
         self.looks.load(Ordering::Relaxed) >= SURE
     }
 
     /// Notes that the client has got an answer from a broker.
-    pub fn found(&self) {
+    pub fn record_response(&self) {
         self.looks.store(0, Ordering::Relaxed);
     }
 
@@ -94,11 +94,15 @@ static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
 /// Looks at `client`, which reads or writes `topic`, from now on until it is dropped, in a thread that all share. Without a
 /// thread the client works all the same, and this is logged. What the looks find is told by the answer.
-pub fn keep_reaching<T: Reaching + 'static>(kafka: &KafkaEndpoint, topic: &str, client: &Arc<T>) -> Reach {
-    let alone = Reach::default();
+pub fn spawn_reconnect_watchdog<T: BrokerClient + 'static>(
+    kafka: &KafkaEndpoint,
+    topic: &str,
+    client: &Arc<T>,
+) -> BrokerLiveness {
+    let alone = BrokerLiveness::default();
     // A name with a zero byte in it reaches nobody in the first place.
     let Ok(brokers) = CString::new(kafka.bootstrap.as_str()) else { return alone };
-    let client: Arc<dyn Reaching> = Arc::<T>::clone(client);
+    let client: Arc<dyn BrokerClient> = Arc::<T>::clone(client);
     let mut kept = lock();
     if kept.is_empty()
         && let Err(error) = thread::Builder::new().name("kafka-reach".into()).spawn(watch)
@@ -126,11 +130,11 @@ fn watch() {
         for Kept { client, topic, brokers, alone: reach } in present {
             // Not under the lock: a client may take its time.
             let Some(present) = client.upgrade() else { continue };
-            let is_alone = present.is_alone(&topic);
-            let alone = if is_alone { reach.looks.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+            let has_no_broker = present.has_no_broker(&topic);
+            let alone = if has_no_broker { reach.looks.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
             reach.looks.store(alone, Ordering::Relaxed);
             if is_due(alone) {
-                present.name_brokers(&brokers);
+                present.add_brokers(&brokers);
             }
         }
     }
@@ -146,7 +150,7 @@ fn lock() -> MutexGuard<'static, Vec<Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn is_alone<C: ClientContext>(client: &Client<C>, topic: &str) -> bool {
+fn has_no_broker<C: ClientContext>(client: &Client<C>, topic: &str) -> bool {
     // The answer does not matter, and is not waited for; without a broker there is another error at once.
     let asked = client.fetch_metadata(Some(topic), Duration::from_millis(1));
     asked.is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure))
@@ -157,7 +161,7 @@ fn is_alone<C: ClientContext>(client: &Client<C>, topic: &str) -> bool {
     unsafe_code,
     reason = "one call of librdkafka's API that takes a live client and a string that ends with zero"
 )]
-fn name_brokers<C: ClientContext>(client: &Client<C>, brokers: &CStr) {
+fn add_brokers<C: ClientContext>(client: &Client<C>, brokers: &CStr) {
     // SAFETY: the client lives as long as the borrow; the string is copied before the call returns; brokers may be added
     // from any thread at any time (rdkafka.h).
     let known = unsafe { rdkafka::bindings::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
@@ -182,7 +186,7 @@ mod tests {
         let kafka = KafkaEndpoint::at(free.to_string());
         let client: BaseProducer<DefaultProducerContext> =
             kafka.client_config().create_with_context(DefaultProducerContext).unwrap();
-        assert!(client.is_alone("t"));
-        client.name_brokers(c"127.0.0.1:1");
+        assert!(client.has_no_broker("t"));
+        client.add_brokers(c"127.0.0.1:1");
     }
 }

@@ -1,5 +1,5 @@
 //! Asking a stage to end: it finishes its batch, commits, leaves its group and returns. Whatever it waits for, it does so
-//! within seconds: a call that cannot be interrupted is left behind ([`Stop::race`], [`Parting`]), which loses nothing, as
+//! within seconds: a call that cannot be interrupted is left behind ([`ShutdownSignal::run_cancellable`], [`DropWithTimeout`]), which loses nothing, as
 //! what was not committed is done again by whoever goes on.
 
 use std::ops::Deref;
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use crate::failpoint;
 
 /// How long what is under way may still take once a stop is asked for: a commit or an insert that works takes less.
-pub const GRACE: Duration = Duration::from_secs(3);
+pub const GRACE_PERIOD: Duration = Duration::from_secs(3);
 /// A call that takes longer is worth telling.
-pub const LATE: Duration = Duration::from_secs(3);
+pub const SLOW_CALL_THRESHOLD: Duration = Duration::from_secs(3);
 /// How often one that waits for a call looks around.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A request to stop, shared by whoever may make it and whoever must heed it.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<Inner>);
+pub struct ShutdownSignal(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -43,9 +43,9 @@ impl Worker {
     }
 }
 
-impl Stop {
+impl ShutdownSignal {
     /// Asks. Wakes those who wait.
-    pub fn ask(&self) {
+    pub fn request(&self) {
         self.0.asked.get_or_init(Instant::now);
         let _gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.wake.notify_all();
@@ -57,44 +57,44 @@ impl Stop {
     }
 
     /// True once asked.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.0.asked.get().is_some()
     }
 
     /// True once it was asked so long ago that what is under way is to be given up.
-    pub fn is_due(&self) -> bool {
-        self.0.asked.get().is_some_and(|asked| asked.elapsed() >= GRACE)
+    pub fn is_grace_over(&self) -> bool {
+        self.0.asked.get().is_some_and(|asked| asked.elapsed() >= GRACE_PERIOD)
     }
 
-    /// Waits for `pause`, or less if asked to stop meanwhile. Returns [`Self::is_asked`].
+    /// Waits for `pause`, or less if asked to stop meanwhile. Returns [`Self::is_requested`].
     pub fn wait(&self, pause: Duration) -> bool {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let _woken = self.0.wake.wait_timeout_while(gate, pause, |()| !self.is_asked());
-        self.is_asked()
+        let _woken = self.0.wake.wait_timeout_while(gate, pause, |()| !self.is_requested());
+        self.is_requested()
     }
 
-    /// Makes a call that cannot be interrupted, in a worker thread. `None` if a stop [is due](Self::is_due): then it is
+    /// Makes a call that cannot be interrupted, in a worker thread. `None` if a stop [is due](Self::is_grace_over): then it is
     /// left behind, and what comes of it is not known. `late` is called, again and again, while it takes longer than
-    /// [`LATE`].
-    pub fn race<T: Send + 'static>(
+    /// [`SLOW_CALL_THRESHOLD`].
+    pub fn run_cancellable<T: Send + 'static>(
         &self,
         late: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.race_until(late, call, |_| self.is_due())
+        self.run_until(late, call, |_| self.is_grace_over())
     }
 
     /// The same for what is done on leaving: it has `grace` from its begin.
-    pub fn race_last<T: Send + 'static>(
+    pub fn run_cancellable_within<T: Send + 'static>(
         &self,
         grace: Duration,
         late: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.race_until(late, call, |began| self.is_asked() && began.elapsed() >= grace)
+        self.run_until(late, call, |began| self.is_requested() && began.elapsed() >= grace)
     }
 
-    fn race_until<T: Send + 'static>(
+    fn run_until<T: Send + 'static>(
         &self,
         late: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
@@ -104,7 +104,7 @@ impl Stop {
         let began = Instant::now();
         let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut call: Box<dyn FnOnce() + Send> = Box::new(move || {
-            failpoint::edge("stop::call");
+            failpoint::edge("shutdown::call");
             // Nobody listens any more: it was left behind.
             let _ = done.send(call());
         });
@@ -134,7 +134,7 @@ impl Stop {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if began.elapsed() >= LATE {
+            if began.elapsed() >= SLOW_CALL_THRESHOLD {
                 late();
             }
             if over(began) {
@@ -147,7 +147,7 @@ impl Stop {
 
 /// What talks to a broker when it is dropped, as Kafka's clients do: that may take as long as the broker does not answer.
 /// Dropped through this, it is waited for so long and no longer, and ends by itself afterwards.
-pub struct Parting<T: Send + Sync + 'static> {
+pub struct DropWithTimeout<T: Send + Sync + 'static> {
     inner: Arc<T>,
     /// After `inner`, since fields are dropped in this order: waits until the thread that has the last share is done.
     ended: Ended,
@@ -158,14 +158,14 @@ struct Ended {
     done: Option<Receiver<()>>,
 }
 
-impl<T: Send + Sync + 'static> Parting<T> {
+impl<T: Send + Sync + 'static> DropWithTimeout<T> {
     /// For a member of a group: worth waiting for, since a group that is not told waits for the session to time out.
-    pub fn member(inner: T) -> Self {
+    pub fn group_member(inner: T) -> Self {
         Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_secs(2), done: None } }
     }
 
     /// For all else.
-    pub fn other(inner: T) -> Self {
+    pub fn new(inner: T) -> Self {
         Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_millis(500), done: None } }
     }
 
@@ -175,14 +175,14 @@ impl<T: Send + Sync + 'static> Parting<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Deref for Parting<T> {
+impl<T: Send + Sync + 'static> Deref for DropWithTimeout<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Parting<T> {
+impl<T: Send + Sync + 'static> Drop for DropWithTimeout<T> {
     fn drop(&mut self) {
         let (done, ended) = sync_channel(1);
         let mut shared = Arc::clone(&self.inner);
@@ -216,38 +216,40 @@ mod tests {
 
     #[test]
     fn a_call_is_waited_for_until_a_stop_is_due() {
-        let stop = Stop::default();
-        assert_eq!(stop.race(|| (), || 5), Some(5));
-        stop.ask();
-        assert_eq!(stop.race(|| (), || 6), Some(6), "what works ends within the grace");
-        let (_hold, held) = std::sync::mpsc::channel::<()>();
-        let began = Instant::now();
-        assert!(stop.race_last(Duration::from_millis(100), || (), move || held.recv()).is_none());
-        assert!(began.elapsed() < LATE, "{:?}", began.elapsed());
-        let (_hold, held) = std::sync::mpsc::channel::<()>();
-        assert!(stop.race(|| (), move || held.recv()).is_none());
+        let stop = ShutdownSignal::default();
+        assert_eq!(stop.run_cancellable(|| (), || 5), Some(5));
+        stop.request();
+        assert_eq!(stop.run_cancellable(|| (), || 6), Some(6), "what works ends within the grace");
         let (_hold, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
         assert!(
-            stop.race(|| (), move || held.recv()).is_none(),
+            stop.run_cancellable_within(Duration::from_millis(100), || (), move || held.recv()).is_none()
+        );
+        assert!(began.elapsed() < SLOW_CALL_THRESHOLD, "{:?}", began.elapsed());
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        assert!(stop.run_cancellable(|| (), move || held.recv()).is_none());
+        let (_hold, held) = std::sync::mpsc::channel::<()>();
+        let began = Instant::now();
+        assert!(
+            stop.run_cancellable(|| (), move || held.recv()).is_none(),
             "once it is due, nothing more is waited for"
         );
-        assert!(began.elapsed() < GRACE);
+        assert!(began.elapsed() < GRACE_PERIOD);
     }
 
     #[test]
     fn calls_share_a_thread_until_one_is_left_behind() {
-        let stop = Stop::default();
-        let thread = || stop.race(|| (), || std::thread::current().id());
+        let stop = ShutdownSignal::default();
+        let thread = || stop.run_cancellable(|| (), || std::thread::current().id());
         let first = thread().unwrap();
         assert_eq!(thread(), Some(first));
         let (_hold, held) = std::sync::mpsc::channel::<()>();
-        stop.ask();
-        assert!(stop.race_last(Duration::ZERO, || (), move || held.recv()).is_none());
+        stop.request();
+        assert!(stop.run_cancellable_within(Duration::ZERO, || (), move || held.recv()).is_none());
         assert!(thread().is_some_and(|second| second != first), "the first one is still in its call");
-        let nested = stop.race(|| (), {
+        let nested = stop.run_cancellable(|| (), {
             let stop = stop.clone();
-            move || stop.race(|| (), || 5)
+            move || stop.run_cancellable(|| (), || 5)
         });
         assert_eq!(nested, Some(Some(5)), "a call may make another");
     }
@@ -263,13 +265,13 @@ mod tests {
         // A receiver is not Sync; nobody shares it here.
         let (release, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
-        drop(Parting::other(Mutex::new(Slow(held))));
-        assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < LATE);
+        drop(DropWithTimeout::new(Mutex::new(Slow(held))));
+        assert!(began.elapsed() >= Duration::from_millis(500) && began.elapsed() < SLOW_CALL_THRESHOLD);
         drop(release);
         let (release, held) = std::sync::mpsc::channel::<()>();
         drop(release);
         let began = Instant::now();
-        drop(Parting::member(Mutex::new(Slow(held))));
-        assert!(began.elapsed() < LATE, "it ended at once");
+        drop(DropWithTimeout::group_member(Mutex::new(Slow(held))));
+        assert!(began.elapsed() < SLOW_CALL_THRESHOLD, "it ended at once");
     }
 }
