@@ -49,27 +49,28 @@ pub(crate) enum Rebalance {
     Revoked { lost: bool },
 }
 
-/// Records rebalances for the loop.
+/// Records the last rebalance for the loop.
 #[derive(Debug, Default)]
 pub(crate) struct RebalanceListener {
-    rebalances: Mutex<Vec<Rebalance>>,
+    last: Mutex<Option<Rebalance>>,
     is_pending: AtomicBool,
 }
 
 impl RebalanceListener {
     /// Returns whether there is something to take.
-    pub(crate) fn has_rebalances(&self) -> bool {
+    pub(crate) fn has_rebalance(&self) -> bool {
         self.is_pending.load(Ordering::Acquire)
     }
 
-    /// Returns the rebalances since the last call, oldest first.
-    pub(crate) fn take(&self) -> Vec<Rebalance> {
+    /// Returns the last rebalance since the last call. Each one replaces the assignment before it, so earlier ones are over: a
+    /// loop that assigned the partitions of one that was revoked since would fetch what it does not own.
+    pub(crate) fn take(&self) -> Option<Rebalance> {
         self.is_pending.store(false, Ordering::Release);
-        std::mem::take(&mut self.rebalances.lock().unwrap_or_else(PoisonError::into_inner))
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn record(&self, rebalance: Rebalance) {
-        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(rebalance);
         self.is_pending.store(true, Ordering::Release);
     }
 }
@@ -136,13 +137,31 @@ mod tests {
     use super::super::member_config;
     use super::*;
 
-    fn next(consumer: &BaseConsumer<RebalanceListener>) -> Vec<Rebalance> {
+    fn next(consumer: &BaseConsumer<RebalanceListener>) -> Rebalance {
         let began = Instant::now();
-        while !consumer.context().has_rebalances() {
+        while !consumer.context().has_rebalance() {
             assert!(began.elapsed() < Duration::from_secs(60));
             let _ = consumer.poll(Duration::from_millis(20));
         }
-        consumer.context().take()
+        consumer.context().take().unwrap()
+    }
+
+    #[test]
+    fn the_last_of_several_rebalances_is_the_one_that_counts() {
+        let listener = RebalanceListener::default();
+        assert_eq!((listener.has_rebalance(), listener.take()), (false, None));
+        let assigned = |partition| Rebalance::Assigned(vec![TopicPartition::new("a", partition)]);
+        for (rebalances, last) in [
+            (vec![assigned(0)], assigned(0)),
+            (vec![assigned(0), Rebalance::Revoked { lost: true }], Rebalance::Revoked { lost: true }),
+            (vec![Rebalance::Revoked { lost: false }, assigned(1)], assigned(1)),
+            (vec![assigned(0), Rebalance::Revoked { lost: false }, assigned(1)], assigned(1)),
+        ] {
+            rebalances.into_iter().for_each(|rebalance| listener.record(rebalance));
+            assert!(listener.has_rebalance());
+            assert_eq!((listener.take(), listener.has_rebalance()), (Some(last), false));
+        }
+        assert_eq!(listener.take(), None);
     }
 
     #[test]
@@ -155,15 +174,15 @@ mod tests {
             member_config(&kafka, "stage", timing).create_with_context(RebalanceListener::default()).unwrap();
         consumer.subscribe(&["a"]).unwrap();
         let ours = [0, 1].map(|partition| TopicPartition::new("a", partition));
-        assert_eq!(next(&consumer), [Rebalance::Assigned(ours.to_vec())]);
-        assert!(!consumer.context().has_rebalances(), "taken");
+        assert_eq!(next(&consumer), Rebalance::Assigned(ours.to_vec()));
+        assert!(!consumer.context().has_rebalance(), "taken");
         assert_eq!(consumer.assignment().unwrap().count(), 0);
 
         let mut list = TopicPartitionList::new();
         list.add_partition_offset("a", 0, rdkafka::Offset::Offset(0)).unwrap();
         agentgov_connect::assign::assign(&consumer, &list).unwrap();
         consumer.unsubscribe();
-        assert_eq!(next(&consumer), [Rebalance::Revoked { lost: false }]);
+        assert_eq!(next(&consumer), Rebalance::Revoked { lost: false });
         assert_eq!(consumer.assignment().unwrap().count(), 0, "given up within the callback");
     }
 }

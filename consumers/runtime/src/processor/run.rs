@@ -25,7 +25,7 @@ use super::stepper::{BatchStepper, StepOutcome};
 use super::tables::{FoldContext, GlobalTables};
 use super::transaction::{Outcome, Replacement, Transactions};
 use crate::SchemaCache;
-use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config};
+use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config, membership};
 use crate::empty_tail::{self, EmptyTail, TailProver};
 
 /// What a processor runs with.
@@ -185,11 +185,10 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     /// Fetches, steps and commits one batch.
     fn process_batch(&mut self) -> Result<BatchOutcome, StageError> {
         let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer);
-        let changes = self.consumer.context().take();
-        if !changes.is_empty() {
+        if let Some(rebalance) = self.consumer.context().take() {
             // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
             drop(records);
-            return self.apply_rebalances(changes).map(|()| BatchOutcome::Done);
+            return self.apply_rebalance(rebalance).map(|()| BatchOutcome::Done);
         }
         let after = match end {
             FetchEnd::Enough => BatchOutcome::Done,
@@ -209,8 +208,9 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             }
         };
         // Of the generation that these records were polled in; a later one would let a zombie commit.
-        let Some(group) = self.consumer.group_metadata() else {
-            return Err(StageError::Internal("the consumer has no group".into()));
+        let Some(group) = membership(&self.consumer)? else {
+            drop(records);
+            return self.apply_rebalance(Rebalance::Revoked { lost: true }).map(|()| BatchOutcome::Done);
         };
         let began = Instant::now();
         let offsets = match self.stepper.step_all(&records)? {
@@ -285,26 +285,24 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         self.consumer.pause(&assigned).map_err(StageError::kafka("pausing"))
     }
 
-    fn apply_rebalances(&mut self, changes: Vec<Rebalance>) -> Result<(), StageError> {
-        for change in changes {
-            self.stepper.partitions.clear();
-            self.stepper.outputs.clear();
-            self.stepper.window.reset();
-            self.metrics.partitions.set(0.0);
-            match change {
-                Rebalance::Revoked { lost } => {
-                    let why = if lost { "the group went on without this process" } else { "rebalancing" };
-                    self.config.health.set_not_ready(NotReadyReason::Starting, why);
-                    // Or the broker does not answer any more, and the session has timed out.
-                    self.outage.suspect();
-                }
-                Rebalance::Assigned(partitions) => {
-                    let partitions: Vec<i32> = partitions.iter().map(|at| at.partition).collect();
-                    self.restore_and_assign(&partitions)?;
-                }
+    fn apply_rebalance(&mut self, rebalance: Rebalance) -> Result<(), StageError> {
+        self.stepper.partitions.clear();
+        self.stepper.outputs.clear();
+        self.stepper.window.reset();
+        self.metrics.partitions.set(0.0);
+        match rebalance {
+            Rebalance::Revoked { lost } => {
+                let why = if lost { "the group went on without this process" } else { "rebalancing" };
+                self.config.health.set_not_ready(NotReadyReason::Starting, why);
+                // Or the broker does not answer any more, and the session has timed out.
+                self.outage.suspect();
+                Ok(())
+            }
+            Rebalance::Assigned(partitions) => {
+                let partitions: Vec<i32> = partitions.iter().map(|at| at.partition).collect();
+                self.restore_and_assign(&partitions)
             }
         }
-        Ok(())
     }
 
     /// Restores what is known of `partitions`, and only then begins to fetch from them.
@@ -356,8 +354,12 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         let partitions: Vec<i32> = std::mem::take(&mut self.stepper.partitions).into_keys().collect();
         self.stepper.outputs.clear();
         self.consumer.unassign().map_err(StageError::kafka("unassigning"))?;
-        let changes = self.consumer.context().take();
-        if changes.is_empty() { self.restore_and_assign(&partitions) } else { self.apply_rebalances(changes) }
+        match self.consumer.context().take() {
+            // Between a revocation and the next assignment there is nothing to restore, and the stage stays not ready.
+            None if partitions.is_empty() => Ok(()),
+            None => self.restore_and_assign(&partitions),
+            Some(rebalance) => self.apply_rebalance(rebalance),
+        }
     }
 
     /// Consumes again after a flood of rejects.

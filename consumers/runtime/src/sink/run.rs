@@ -147,33 +147,30 @@ impl<E: RowEncoder> Sink<E> {
 
     /// Takes over, or gives up, what the group says.
     fn rebalance(&mut self) {
-        for rebalance in self.consumer.context().take() {
-            let health = &self.options.health;
-            let partitions = match rebalance {
-                Rebalance::Assigned(partitions) => partitions,
-                Rebalance::Revoked { .. } => {
-                    health.set_not_ready(NotReadyReason::Group, "rebalancing");
-                    // Or the broker does not answer any more, and the session has timed out.
-                    self.outage.suspect();
-                    self.writers.iter_mut().for_each(|writer| writer.assign(&[]));
-                    self.metrics.partitions.set(0.0);
-                    continue;
-                }
-            };
-            self.metrics.partitions.set(partitions.len() as f64);
-            tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
-            for writer in &mut self.writers {
-                writer.assign(&partitions);
+        let health = &self.options.health;
+        let partitions = match self.consumer.context().take() {
+            None => return,
+            Some(Rebalance::Assigned(partitions)) => partitions,
+            Some(Rebalance::Revoked { .. }) => {
+                health.set_not_ready(NotReadyReason::Group, "rebalancing");
+                // Or the broker does not answer any more, and the session has timed out.
+                self.outage.suspect();
+                self.writers.iter_mut().for_each(|writer| writer.assign(&[]));
+                self.metrics.partitions.set(0.0);
+                return;
             }
-            if partitions.is_empty() {
-                health.clear(NotReadyReason::Starting);
-                health.clear(NotReadyReason::Group);
-            } else {
-                health.set_not_ready(
-                    NotReadyReason::Starting,
-                    format!("taking over {} partitions", partitions.len()),
-                );
-            }
+        };
+        self.metrics.partitions.set(partitions.len() as f64);
+        tracing::info!(stage = self.options.stage, partitions = partitions.len(), "assigned");
+        for writer in &mut self.writers {
+            writer.assign(&partitions);
+        }
+        if partitions.is_empty() {
+            health.clear(NotReadyReason::Starting);
+            health.clear(NotReadyReason::Group);
+        } else {
+            health
+                .set_not_ready(NotReadyReason::Starting, format!("taking over {} partitions", partitions.len()));
         }
     }
 
@@ -198,7 +195,7 @@ impl<E: RowEncoder> Sink<E> {
                     break;
                 }
             };
-            if consumer.context().has_rebalances() {
+            if consumer.context().has_rebalance() {
                 // Rebalanced: the message may be no longer ours. Whoever owns it reads it again.
                 return Ok(FetchOutcome::Limited);
             }
@@ -280,7 +277,7 @@ impl<E: RowEncoder> Sink<E> {
 
     /// Goes on fetching for the lanes whose claims hold.
     pub(super) fn resume(&mut self) -> Result<(), StageError> {
-        if self.consumer.context().has_rebalances() {
+        if self.consumer.context().has_rebalance() {
             // Rebalanced meanwhile: these may be no longer ours.
             return Ok(());
         }
