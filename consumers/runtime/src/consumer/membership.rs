@@ -26,7 +26,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use agentgov_connect::KafkaEndpoint;
-    use agentgov_schemas::topology::{Span, Timing, Topology};
+    use agentgov_schemas::topology::{HumanDuration, Timing, Topology};
     use rdkafka::TopicPartitionList;
     use rdkafka::mocking::MockCluster;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -39,8 +39,10 @@ mod tests {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 1, 1).unwrap();
         let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
-        let timing =
-            Timing { heartbeat: Span(Duration::from_millis(50)), ..Topology::embedded().unwrap().timing };
+        let timing = Timing {
+            heartbeat: HumanDuration(Duration::from_millis(50)),
+            ..Topology::embedded().unwrap().timing
+        };
         let consumer: BaseConsumer<RebalanceListener> = member_config(&kafka, "stage", &timing)
             .create_with_context(RebalanceListener::default())
             .unwrap();

@@ -169,8 +169,10 @@ impl<E: RowEncoder> Sink<E> {
             health.clear(NotReadyReason::Starting);
             health.clear(NotReadyReason::Group);
         } else {
-            health
-                .set_not_ready(NotReadyReason::Starting, format!("taking over {} partitions", partitions.len()));
+            health.set_not_ready(
+                NotReadyReason::Starting,
+                format!("taking over {} partitions", partitions.len()),
+            );
         }
     }
 
