@@ -13,7 +13,6 @@ const DOCUMENTS_NOT_CONVERTED: &[&str] = &[];
 const CODE_NOT_CONVERTED: &[&str] = &[
     "bench",
     "consumers/enrichment",
-    "consumers/evaluator",
     "consumers/log-sink",
     "consumers/policy",
     "consumers/runtime",

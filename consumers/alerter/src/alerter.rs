@@ -1,4 +1,4 @@
-//! The step, and its changelog.
+//! The alerter as a [`Processor`]: its step and its changelog entries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use agentgov_schemas::verdict::{Origin, Verdict};
 use agentgov_schemas::{Digest, OpenEnum, SessionKey};
 
 use crate::findings::{Finding, findings};
-use crate::windows::{Subject, Window, Windows};
+use crate::windows::{AlertKey, Window, Windows};
 
-/// The stage that turns violations into alerts.
+/// The stage that groups the violations of verdicts into alerts.
 #[derive(Debug)]
 pub struct Alerter {
     window: Duration,
 }
 
 impl Alerter {
-    /// Further violations belong to an open alert for `window`, by `logged_at`.
+    /// Creates an alerter. Violations within `window` after the opening of an alert, by `logged_at`, are revisions of it.
     pub const fn new(window: Duration) -> Self {
         Self { window }
     }
@@ -40,20 +40,22 @@ impl Processor for Alerter {
         value: Option<RestoreValue<'_>>,
     ) -> Result<Option<i64>, RestoreError> {
         let Some(value) = value else {
-            windows.remove(&subject_of(key)?);
+            windows.remove(&parse_key(key)?);
             return Ok(None);
         };
         let entry: AlertState<'_> = value.decode()?;
         if let Some(AlertWindow { policy, alert_id, revision, opened_at, first_origin: first }) = entry.window
         {
-            let subject = Subject {
+            let alert_key = AlertKey {
                 tenant_id: entry.tenant_id.to_owned(),
                 session_id: entry.session_id.to_owned(),
                 policy: policy.to_owned(),
             };
             let first = first.into();
-            windows
-                .put(Arc::new(subject), Window { alert_id: alert_id.to_owned(), revision, opened_at, first });
+            windows.insert(
+                Arc::new(alert_key),
+                Window { alert_id: alert_id.to_owned(), revision, opened_at, first },
+            );
         }
         Ok(entry.progress.map(|progress| progress.next_offset))
     }
@@ -67,16 +69,16 @@ impl Processor for Alerter {
     ) -> Result<(), Reject> {
         let closed = windows.close_before(verdict.origin.logged_at, self.window);
         let mut raised = Vec::new();
-        let stepped = emit(windows, &closed, verdict, &mut raised, out);
-        stepped.map_err(|error| {
-            for (subject, before) in raised.into_iter().rev() {
+        let result = emit_alerts(windows, &closed, verdict, &mut raised, out);
+        result.map_err(|error| {
+            for (alert_key, before) in raised.into_iter().rev() {
                 match before {
-                    Some(before) => drop(windows.put(subject, before)),
-                    None => drop(windows.remove(&subject)),
+                    Some(before) => drop(windows.insert(alert_key, before)),
+                    None => drop(windows.remove(&alert_key)),
                 }
             }
-            for (subject, window) in closed {
-                windows.put(subject, window);
+            for (alert_key, window) in closed {
+                windows.insert(alert_key, window);
             }
             Reject::from_output_error(&error)
         })
@@ -97,43 +99,44 @@ impl Processor for Alerter {
     }
 }
 
-/// An alert that was opened or revised, and how it was before.
-type Raised = (Arc<Subject>, Option<Window>);
+/// An alert that a step opened or revised, with its previous revision.
+type Raised = (Arc<AlertKey>, Option<Window>);
 
-/// Writes the alerts that are `closed`, and those that `verdict` opens or revises; these are noted in `raised`, also on an error.
-fn emit(
+/// Writes tombstones for the alerts in `closed`, and emits the alerts that `verdict` opens or revises. Adds the latter to
+/// `raised`, also if it returns an error, so that the caller can undo them.
+fn emit_alerts(
     windows: &mut Windows,
-    closed: &[(Arc<Subject>, Window)],
+    closed: &[(Arc<AlertKey>, Window)],
     verdict: &Verdict<'_>,
     raised: &mut Vec<Raised>,
     out: &mut Outputs,
 ) -> Result<(), OutputError> {
-    for (subject, _) in closed {
-        out.state::<AlertState<'_>>(&key_of(subject), None)?;
+    for (alert_key, _) in closed {
+        out.state::<AlertState<'_>>(&changelog_key(alert_key), None)?;
     }
     for finding in findings(verdict) {
-        raised.push(raise(windows, verdict, &finding, out)?);
+        raised.push(emit_alert(windows, verdict, &finding, out)?);
     }
     Ok(())
 }
 
-/// Opens an alert or emits its next revision. On an error nothing is changed.
-fn raise(
+/// Opens an alert or emits its next revision. On an error the open alerts are unchanged.
+fn emit_alert(
     windows: &mut Windows,
     verdict: &Verdict<'_>,
     finding: &Finding<'_>,
     out: &mut Outputs,
 ) -> Result<Raised, OutputError> {
-    let subject = Subject {
+    let alert_key = AlertKey {
         tenant_id: verdict.tenant_id.to_owned(),
         session_id: verdict.session_id.to_owned(),
         policy: finding.policy.to_owned(),
     };
     let action = verdict.origin;
-    let window = match windows.get(&subject) {
+    let window = match windows.get(&alert_key) {
         Some(open) => Window { revision: open.revision.saturating_add(1), ..open.clone() },
         None => Window {
-            alert_id: alert_id(&subject, &action),
+            alert_id: alert_id(&alert_key, &action),
             revision: 0,
             opened_at: action.logged_at,
             first: action.into(),
@@ -144,7 +147,7 @@ fn raise(
         "{} {}: {} {}",
         verdict.agent_id,
         verdict.tool.map_or_else(|| verdict.r#type.to_owned(), |tool| format!("called {tool}")),
-        finding.what,
+        finding.description,
         finding.policy
     );
     let alert = Alert {
@@ -183,21 +186,21 @@ fn raise(
         }),
         progress: None,
     };
-    out.state(&key_of(&subject), Some(&entry))?;
-    let subject = Arc::new(subject);
-    let before = windows.put(Arc::clone(&subject), window);
-    Ok((subject, before))
+    out.state(&changelog_key(&alert_key), Some(&entry))?;
+    let alert_key = Arc::new(alert_key);
+    let before = windows.insert(Arc::clone(&alert_key), window);
+    Ok((alert_key, before))
 }
 
-/// Key of the entry that says how far the partition is applied. No subject has it: subjects have three parts.
+/// Key of the progress entry. It differs from every key of an alert: those have three parts.
 const PROGRESS_KEY: &[u8] = br#"["progress"]"#;
 
-/// The alert's identity: the same verdicts give the same, also in a replay.
-fn alert_id(subject: &Subject, first: &Origin<'_>) -> String {
+/// Returns the id of an alert. It follows from the key and the first action, so that a replay gives the same id.
+fn alert_id(alert_key: &AlertKey, first: &Origin<'_>) -> String {
     Digest::of_parts([
-        subject.tenant_id.as_bytes(),
-        subject.session_id.as_bytes(),
-        subject.policy.as_bytes(),
+        alert_key.tenant_id.as_bytes(),
+        alert_key.session_id.as_bytes(),
+        alert_key.policy.as_bytes(),
         first.topic.as_bytes(),
         &first.partition.to_be_bytes(),
         &first.offset.to_be_bytes(),
@@ -205,19 +208,19 @@ fn alert_id(subject: &Subject, first: &Origin<'_>) -> String {
     .to_string()
 }
 
-/// The changelog's key: a JSON array of tenant, session and policy.
-fn key_of(subject: &Subject) -> Vec<u8> {
-    serde_json::json!([subject.tenant_id, subject.session_id, subject.policy]).to_string().into_bytes()
+/// Returns the key of an alert in the changelog: a JSON array of tenant, session and policy.
+fn changelog_key(alert_key: &AlertKey) -> Vec<u8> {
+    serde_json::json!([alert_key.tenant_id, alert_key.session_id, alert_key.policy]).to_string().into_bytes()
 }
 
-fn subject_of(key: &[u8]) -> Result<Subject, RestoreError> {
+fn parse_key(key: &[u8]) -> Result<AlertKey, RestoreError> {
     let (tenant_id, session_id, policy) = serde_json::from_slice(key).map_err(|e| {
         RestoreError(format!(
-            "expected a key [tenant, session, policy], found {:?} ({e})",
+            "expected a changelog key [tenant, session, policy], found {:?}: {e}",
             String::from_utf8_lossy(key)
         ))
     })?;
-    Ok(Subject { tenant_id, session_id, policy })
+    Ok(AlertKey { tenant_id, session_id, policy })
 }
 
 #[cfg(test)]
@@ -274,7 +277,7 @@ mod tests {
         Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(7))).unwrap()
     }
 
-    /// What steps over `(logged_at, verdict)` put onto the alerts topic: policy, revision, alert id.
+    /// Steps over `(logged_at, verdict)`. Returns policy, revision and id of each emitted alert.
     fn alerts(steps: &[(i64, Verdict<'_>)]) -> Vec<(String, i32, String)> {
         let mut alerter = Alerter::new(Duration::from_millis(HOUR as u64));
         let (mut windows, mut out) = (alerter.partition(3), outputs());
@@ -303,25 +306,27 @@ mod tests {
             (HOUR, verdict(12, &["a"])),
             (HOUR + 1, verdict(13, &["a"])),
         ]);
-        let told: Vec<_> = found.iter().map(|(policy, revision, _)| (policy.as_str(), *revision)).collect();
+        let emitted: Vec<_> =
+            found.iter().map(|(policy, revision, _)| (policy.as_str(), *revision)).collect();
         assert_eq!(
-            told,
+            emitted,
             [("a", 0), ("a", 1), ("b", 0), ("a", 2), ("a", 0)],
-            "an hour after it opened, a new alert"
+            "a violation later than an hour after the opening is a new alert"
         );
         assert_eq!(found[0].2, found[1].2);
         assert_ne!(found[0].2, found[4].2);
         assert_ne!(found[0].2, found[2].2);
     }
 
-    /// A version before 0.1 let names of any length into verdicts: an alert repeats them.
+    /// Verdicts of a version before 0.1 may have names of any length, and an alert repeats them.
     #[test]
-    fn a_verdict_whose_alert_is_too_large_is_rejected_and_leaves_nothing_behind() {
+    fn verdict_whose_alert_is_too_large_is_rejected_and_changes_nothing() {
         let name = "x".repeat(900_000);
         let mut alerter = Alerter::new(Duration::from_millis(HOUR as u64));
-        let (mut windows, mut spared, mut out) = (alerter.partition(3), alerter.partition(3), outputs());
+        let (mut windows, mut expected, mut out) = (alerter.partition(3), alerter.partition(3), outputs());
         let policy = "p".repeat(500_000);
-        // The second opens nothing; the third closes what the first opened, opens a small alert, and is refused for a large one.
+        // The first is rejected for its alert. The second closes open alerts, emits small ones and is rejected for the
+        // large one.
         let too_large = [
             Verdict { tool: Some(&name), ..verdict(1, &["a", "b"]) },
             Verdict { environment: &name, ..verdict(2 * HOUR, &["a", "b", "a", &policy, &policy]) },
@@ -330,13 +335,13 @@ mod tests {
             out.clear();
             let origin = verdict.origin;
             alerter.step(windows, &origin, verdict, &mut out)?;
-            let told: Vec<_> =
+            let emitted: Vec<_> =
                 out.iter().map(|sent| (sent.key.to_vec(), sent.value.map(<[u8]>::to_vec))).collect();
-            Ok::<_, Reject>(told)
+            Ok::<_, Reject>(emitted)
         };
         for offset in [0, HOUR, 2 * HOUR] {
             let good = verdict(offset, &["a", "b"]);
-            assert_eq!(step(&mut windows, &good).unwrap(), step(&mut spared, &good).unwrap());
+            assert_eq!(step(&mut windows, &good).unwrap(), step(&mut expected, &good).unwrap());
             for large in &too_large {
                 let reject = step(&mut windows, large).unwrap_err();
                 assert_eq!((reject.reason.as_str(), reject.undo), ("output_refused", false));
@@ -344,9 +349,9 @@ mod tests {
         }
     }
 
-    /// Of a later build: the alert has the name as it came, and an unknown decision raises none of its own.
+    /// A later build may write decisions that this one does not know.
     #[test]
-    fn unknown_decision_is_passed_on_and_raises_nothing() {
+    fn unknown_decision_is_kept_in_alerts_and_adds_no_finding() {
         let mut later = verdict(1, &["a"]);
         later.decision = OpenEnum::from_name("quarantine");
         later.violations[0].severity = OpenEnum::from_name("apocalyptic");
@@ -367,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_policy_says_is_told_as_well_and_duplicates_are_not() {
+    fn decision_without_a_policy_is_alerted_and_a_duplicate_is_not() {
         let mut no_grant = verdict(1, &[]);
         (no_grant.decision, no_grant.reason) = (Decision::Deny.into(), Reason::NoGrant.into());
         let mut failed = verdict(2, &[]);
@@ -375,7 +380,7 @@ mod tests {
         let mut again = verdict(3, &["a"]);
         again.duplicate_of = Some(DuplicateOf { source_id: "x", sequence: 1, last_sequence: 5 });
         let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[]))]);
-        let told: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
-        assert_eq!(told, ["agentgov:no-grant", "agentgov:indeterminate"]);
+        let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
+        assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate"]);
     }
 }

@@ -1,27 +1,28 @@
-//! What of a verdict someone must see.
+//! Findings of a verdict: each leads to an alert.
 
 use agentgov_schemas::OpenEnum;
 use agentgov_schemas::verdict::{Decision, Mode, Reason, Severity, Verdict};
 
-/// A policy that was violated, or what stands in its place where no policy speaks.
+/// A violated policy, or a decision that no policy explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding<'a> {
-    /// The policy's id, or `agentgov:…`.
+    /// Id of the policy, [`NO_GRANT`] or [`INDETERMINATE`].
     pub policy: &'a str,
-    /// How bad it is.
+    /// Severity of the policy.
     pub severity: OpenEnum<'a, Severity>,
-    /// Whether the policy decided.
+    /// Whether the policy was enforced or observed.
     pub mode: OpenEnum<'a, Mode>,
-    /// What happened, without the names of agent and tool.
-    pub what: &'static str,
+    /// Text between the call and the policy's id in the alert's message.
+    pub description: &'static str,
 }
 
-/// An agent did what no grant allows: no policy forbids it, and none allows it.
+/// Policy id of alerts for a call that no policy forbids and no grant allows.
 pub const NO_GRANT: &str = "agentgov:no-grant";
-/// The policies could not decide: an error, or no bundle.
+/// Policy id of alerts for a call without a decision: an evaluation error, or no active bundle.
 pub const INDETERMINATE: &str = "agentgov:indeterminate";
 
-/// The findings of a verdict, in order of their policies' ids. A duplicate has none: its first telling had them.
+/// Returns the findings of a verdict, in the order of its violations. A duplicate has none, because the verdict of the
+/// first event had them.
 pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
     if verdict.duplicate_of.is_some() {
         return Vec::new();
@@ -33,11 +34,15 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
             policy: v.policy,
             severity: v.severity,
             mode: v.mode,
-            what: "violates the policy",
+            description: "violates the policy",
         })
         .collect();
-    let own =
-        |policy, what| Finding { policy, severity: Severity::High.into(), mode: Mode::Enforce.into(), what };
+    let own = |policy, description| Finding {
+        policy,
+        severity: Severity::High.into(),
+        mode: Mode::Enforce.into(),
+        description,
+    };
     match (verdict.decision, verdict.reason) {
         (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::NoGrant)) => {
             found.push(own(NO_GRANT, "has no grant for this"));

@@ -1,12 +1,13 @@
-//! The alerter: verdicts in, alerts out.
+//! The alerter: reads verdicts and emits alerts.
 //!
 //! ```text
-//!   verdict ─► findings ─► a window is open for (tenant, session, policy)?
-//!                            no  ─► a new alert, revision 0, window opened
-//!                            yes ─► the same alert id, the next revision
+//!   verdict ─► findings ─► is a window open for (tenant, session, policy)?
+//!                            no  ─► opens a window: new alert id, revision 0
+//!                            yes ─► same alert id, next revision
 //! ```
 //!
-//! Nothing waits for a window to close, and windows close by `logged_at`: the same verdicts give the same alerts.
+//! An alert is emitted at once, not when its window closes. Windows close by `logged_at` and not by a clock, so that the
+//! same verdicts give the same alerts.
 
 mod alerter;
 mod findings;

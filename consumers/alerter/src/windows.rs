@@ -1,4 +1,4 @@
-//! The open alerts of one partition.
+//! The open alert windows of one partition.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,93 +7,93 @@ use std::time::Duration;
 use agentgov_schemas::Millis;
 use agentgov_schemas::verdict::Origin;
 
-/// What an alert is about: tenant, session, policy.
+/// Grouping key of alerts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject {
+pub struct AlertKey {
     pub tenant_id: String,
     pub session_id: String,
     pub policy: String,
 }
 
-/// An open alert.
+/// An open alert: violations of its key are revisions of it until it closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     pub alert_id: String,
     pub revision: i32,
     pub opened_at: Millis,
-    /// The action that opened it.
-    pub first: FirstOrigin,
+    /// Origin of the action that opened the alert.
+    pub first: OwnedOrigin,
 }
 
-/// Where the action stands that opened an alert.
+/// Owned copy of an [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstOrigin {
+pub struct OwnedOrigin {
     topic: String,
     partition: i32,
     offset: i64,
     logged_at: Millis,
 }
 
-impl FirstOrigin {
-    /// As records have it.
+impl OwnedOrigin {
+    /// Returns the origin in the form that records use.
     pub fn origin(&self) -> Origin<'_> {
         let Self { topic, partition, offset, logged_at } = self;
         Origin { topic, partition: *partition, offset: *offset, logged_at: *logged_at }
     }
 }
 
-impl From<Origin<'_>> for FirstOrigin {
+impl From<Origin<'_>> for OwnedOrigin {
     fn from(Origin { topic, partition, offset, logged_at }: Origin<'_>) -> Self {
         Self { topic: topic.to_owned(), partition, offset, logged_at }
     }
 }
 
-/// Open alerts, and when each closes.
+/// Open alerts, with an index by their opening.
 #[derive(Debug, Default)]
 pub struct Windows {
-    open: HashMap<Arc<Subject>, Window>,
-    by_opening: BTreeSet<(Millis, Arc<Subject>)>,
+    open: HashMap<Arc<AlertKey>, Window>,
+    by_opening: BTreeSet<(Millis, Arc<AlertKey>)>,
 }
 
 impl Windows {
-    pub fn get(&self, subject: &Subject) -> Option<&Window> {
-        self.open.get(subject)
+    pub fn get(&self, key: &AlertKey) -> Option<&Window> {
+        self.open.get(key)
     }
 
-    /// The tenants that have open alerts, each once an alert.
+    /// Returns the tenants of the open alerts, once for each alert.
     pub fn tenants(&self) -> impl Iterator<Item = &str> {
-        self.open.keys().map(|subject| subject.tenant_id.as_str())
+        self.open.keys().map(|key| key.tenant_id.as_str())
     }
 
-    /// Opens an alert, or puts its next revision in its place. Returns the one before.
-    pub fn put(&mut self, subject: Arc<Subject>, window: Window) -> Option<Window> {
+    /// Opens an alert, or replaces it by its next revision. Returns the previous revision.
+    pub fn insert(&mut self, key: Arc<AlertKey>, window: Window) -> Option<Window> {
         let opened_at = window.opened_at;
-        let before = self.open.insert(Arc::clone(&subject), window);
-        let before_at = before.as_ref().map(|before| before.opened_at);
-        if before_at != Some(opened_at) {
-            if let Some(before_at) = before_at {
-                self.by_opening.remove(&(before_at, Arc::clone(&subject)));
+        let previous = self.open.insert(Arc::clone(&key), window);
+        let previous_opened_at = previous.as_ref().map(|previous| previous.opened_at);
+        if previous_opened_at != Some(opened_at) {
+            if let Some(previous_opened_at) = previous_opened_at {
+                self.by_opening.remove(&(previous_opened_at, Arc::clone(&key)));
             }
-            self.by_opening.insert((opened_at, subject));
+            self.by_opening.insert((opened_at, key));
         }
-        before
+        previous
     }
 
-    pub fn remove(&mut self, subject: &Subject) -> Option<Window> {
-        let (subject, window) = self.open.remove_entry(subject)?;
-        self.by_opening.remove(&(window.opened_at, subject));
+    pub fn remove(&mut self, key: &AlertKey) -> Option<Window> {
+        let (key, window) = self.open.remove_entry(key)?;
+        self.by_opening.remove(&(window.opened_at, key));
         Some(window)
     }
 
-    /// Closes and returns the alerts that were opened more than `length` before `now`. Called for each record, so that
-    /// what is open depends on the records alone, not on how they came in batches.
-    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<(Arc<Subject>, Window)> {
+    /// Closes and returns the alerts that were opened more than `length` before `now`. The alerter calls this for each
+    /// verdict, so that the open alerts depend on the records alone and not on the batches.
+    pub fn close_before(&mut self, now: Millis, length: Duration) -> Vec<(Arc<AlertKey>, Window)> {
         let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
         let mut closed = Vec::new();
         let is_over = |opened_at: Millis| now.0.saturating_sub(opened_at.0) > length;
         while self.by_opening.first().is_some_and(|(opened_at, _)| is_over(*opened_at)) {
-            let Some((_, subject)) = self.by_opening.pop_first() else { break };
-            closed.extend(self.open.remove_entry(&subject));
+            let Some((_, key)) = self.by_opening.pop_first() else { break };
+            closed.extend(self.open.remove_entry(&key));
         }
         closed
     }
@@ -103,8 +103,8 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn subject(policy: &str) -> Arc<Subject> {
-        Arc::new(Subject { tenant_id: "t".into(), session_id: "s".into(), policy: policy.into() })
+    fn key(policy: &str) -> Arc<AlertKey> {
+        Arc::new(AlertKey { tenant_id: "t".into(), session_id: "s".into(), policy: policy.into() })
     }
 
     fn window(opened_at: i64, revision: i32) -> Window {
@@ -117,19 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn closes_what_is_older_than_its_length_and_nothing_else() {
+    fn window_older_than_its_length_closes_and_others_stay_open() {
         let mut windows = Windows::default();
-        windows.put(subject("a"), window(100, 0));
-        windows.put(subject("b"), window(200, 0));
-        windows.put(subject("a"), window(100, 1));
+        windows.insert(key("a"), window(100, 0));
+        windows.insert(key("b"), window(200, 0));
+        windows.insert(key("a"), window(100, 1));
         let length = Duration::from_millis(50);
-        assert!(windows.close_before(Millis(150), length).is_empty(), "exactly at its end it is open");
-        assert_eq!(windows.close_before(Millis(151), length), [(subject("a"), window(100, 1))]);
-        assert!(windows.get(&subject("a")).is_none() && windows.get(&subject("b")).is_some());
-        windows.put(subject("b"), window(300, 0));
+        assert!(
+            windows.close_before(Millis(150), length).is_empty(),
+            "at exactly its length a window is open"
+        );
+        assert_eq!(windows.close_before(Millis(151), length), [(key("a"), window(100, 1))]);
+        assert!(windows.get(&key("a")).is_none() && windows.get(&key("b")).is_some());
+        windows.insert(key("b"), window(300, 0));
         assert!(
             windows.close_before(Millis(330), length).is_empty(),
-            "the new window counts, not the one it replaced"
+            "the opening of the replaced window no longer counts"
         );
     }
 }

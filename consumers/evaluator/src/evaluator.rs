@@ -1,4 +1,4 @@
-//! The step, its changelog and its tables.
+//! The evaluator as a [`Processor`]: its step, its changelog entries and its global tables.
 
 use agentgov_enrichment::{AgentTable, Change, InvalidEntry, Session};
 use agentgov_policy::{BundleTable, FoldOutcome, InternalError, Kernel, RequestCache};
@@ -14,33 +14,34 @@ use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
 use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Verdict};
 use agentgov_schemas::{NotReadyReason, catalogue, subject};
 
+use crate::bundle_alerts::BundleAlerts;
 use crate::keys::{self, Entry, Key};
-use crate::refusals::Refusals;
-use crate::sessions::{Sessions, Stepped};
+use crate::sessions::{SessionEntry, Sessions};
 
-/// The stage that judges.
+/// The stage that emits a verdict for each judged action.
 #[derive(Debug)]
 pub struct Evaluator {
     agents: AgentTable,
     bundles: BundleTable,
     requests: RequestCache,
-    refusals: Refusals,
-    /// Each session is copied before a step: one has failed that had no copy, and cost a restore. There may be more of its kind.
-    copies: bool,
-    /// The tables are being folded to their end.
+    bundle_alerts: BundleAlerts,
+    /// Copies each session before its step. Set after a step without a copy has failed, which costs a restore: other
+    /// records may fail in the same way.
+    copies_sessions: bool,
+    /// True until the global tables are read to their end.
     is_starting: bool,
     limits: SessionLimits,
-    /// Of the topic of actions.
+    /// Number of partitions of the actions topic.
     partitions: i32,
     agents_topic: String,
     bundles_topic: String,
 }
 
 impl Evaluator {
-    /// With empty tables.
+    /// Creates an evaluator with empty global tables.
     ///
     /// # Errors
-    /// If the topology does not say what a session may keep, or where agents and bundles are.
+    /// Fails if the topology has no session limits for the stage, or no topic for actions, agents or bundles.
     pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
         let limits = stage.session.as_ref();
         let limits = limits.ok_or(MissingRole::Setting { stage: "evaluator", setting: "session" })?;
@@ -49,8 +50,8 @@ impl Evaluator {
             agents: AgentTable::default(),
             bundles: BundleTable::default(),
             requests: RequestCache::default(),
-            refusals: Refusals::new(bundles_topic),
-            copies: false,
+            bundle_alerts: BundleAlerts::new(bundles_topic),
+            copies_sessions: false,
             is_starting: true,
             limits: limits.value,
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
@@ -75,7 +76,7 @@ impl Processor for Evaluator {
         value: Option<RestoreValue<'_>>,
     ) -> Result<Option<i64>, RestoreError> {
         let Some(value) = value else {
-            forget(sessions, &keys::parse(key)?)?;
+            apply_tombstone(sessions, &keys::parse(key)?)?;
             return Ok(None);
         };
         let state: SessionState<'_> = value.decode()?;
@@ -83,12 +84,12 @@ impl Processor for Evaluator {
             sessions.bundles_announced = progress.bundles_announced;
             return Ok(Some(progress.next_offset));
         }
-        // An entry that stands before its header, or is left over of a session, has no time of its own.
+        // The header may come later, or never if the entry is left over from a removed session.
         let now = state.header.as_ref().map_or(Millis(0), |header| header.last_logged_at);
-        let Some(stepped) = sessions.to_step(state.tenant_id, state.session_id, now) else {
-            return Err(RestoreError(lost(state.tenant_id, state.session_id)));
+        let Some(entry) = sessions.get_or_insert(state.tenant_id, state.session_id, now) else {
+            return Err(RestoreError(missing_session(state.tenant_id, state.session_id)));
         };
-        let session = &mut stepped.kept.session;
+        let session = &mut entry.stored.session;
         if let Some(header) = &state.header {
             session.restore_header(header).map_err(invalid_entry)?;
         }
@@ -115,18 +116,18 @@ impl Processor for Evaluator {
             .map_err(|e| Reject::new(RejectReason::InvalidTenantId, e.to_string()))?;
         check_ids(event)?;
         let mut expired = Vec::new();
-        while let Some(kept) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
-            expired.push(kept);
+        while let Some(stored) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
+            expired.push(stored);
         }
-        let stepped = expired
+        let result = expired
             .iter()
-            .try_for_each(|kept| bury(&kept.name.0, &kept.name.1, &kept.session, out))
+            .try_for_each(|stored| emit_tombstones(&stored.name.0, &stored.name.1, &stored.session, out))
             .map_err(|e| Reject::from_output_error(&e))
             .and_then(|()| self.step_session(sessions, origin, event, out));
-        if stepped.is_err() {
-            expired.into_iter().for_each(|kept| sessions.put_back(kept));
+        if result.is_err() {
+            expired.into_iter().for_each(|stored| sessions.reinsert(stored));
         }
-        stepped
+        result
     }
 
     fn finish(
@@ -135,11 +136,11 @@ impl Processor for Evaluator {
         next_offset: i64,
         out: &mut Outputs,
     ) -> Result<(), OutputError> {
-        sessions.say_headers(|tenant_id, session_id, session| {
-            write(tenant_id, session_id, session, &Change::Header, out)
+        sessions.flush_headers(|tenant_id, session_id, session| {
+            write_entry(tenant_id, session_id, session, &Change::Header, out)
         })?;
         if self.has_pending_side_output(sessions) {
-            self.refusals.announce(sessions.bundles_announced, out)?;
+            self.bundle_alerts.emit_from(sessions.bundles_announced, out)?;
             sessions.bundles_announced = self.bundles.next_offset();
         }
         let progress = Some(Progress { next_offset, bundles_announced: sessions.bundles_announced });
@@ -147,9 +148,9 @@ impl Processor for Evaluator {
         out.state(keys::PROGRESS, Some(&entry))
     }
 
-    /// One partition speaks for the stage, so that a refused bundle is told once.
+    /// Only partition 0 emits alerts about bundles, so that a refused bundle has one alert.
     fn has_pending_side_output(&self, sessions: &Sessions) -> bool {
-        sessions.partition == 0 && self.refusals.any_from(sessions.bundles_announced)
+        sessions.partition == 0 && self.bundle_alerts.any_from(sessions.bundles_announced)
     }
 
     fn for_each_tenant(&self, sessions: &Sessions, each: &mut dyn FnMut(&str)) {
@@ -161,13 +162,13 @@ impl Processor for Evaluator {
     }
 
     fn update_table(&mut self, topology: &Topology, record: &TableRecord<'_>) {
-        let value = record.value.map_err(|why| RestoreError(why.to_owned()));
+        let value = record.value.map_err(|reason| RestoreError(reason.to_owned()));
         if topology.topic_of(subject::AGENT).is_ok_and(|(topic, _)| topic == record.topic) {
             match value.and_then(|value| value.decode::<AgentEntry<'_>>()) {
                 Ok(entry) => self.agents.fold(&entry, record.offset),
                 Err(error) => {
                     self.agents.skip(record.offset);
-                    tracing::error!(topic = record.topic, offset = record.offset, %error, "an entry that cannot be read is passed over");
+                    tracing::error!(topic = record.topic, offset = record.offset, %error, "skipped an agent that cannot be read");
                 }
             }
             return;
@@ -179,27 +180,27 @@ impl Processor for Evaluator {
             Ok(bundle) => {
                 let folded = self.bundles.fold(&bundle, record.offset, record.logged_at);
                 if let FoldOutcome::Refused(refused) = folded {
-                    self.refusals.add(&refused);
+                    self.bundle_alerts.add(&refused);
                 }
             }
             Err(error) => {
                 self.bundles.skip(record.offset);
-                self.refusals.add_unreadable(record, &error.to_string());
+                self.bundle_alerts.add_unreadable(record, &error.to_string());
             }
         }
     }
 
     fn tables_loaded(&mut self) {
         self.is_starting = false;
-        let settled = self.bundles.compile_deferred();
-        tracing::info!(pushed = settled.pushed, compiled = settled.compiled, "bundles");
-        settled.refused.iter().for_each(|refused| self.refusals.add(refused));
+        let compiled = self.bundles.compile_deferred();
+        tracing::info!(pushed = compiled.pushed, compiled = compiled.compiled, "compiled the newest bundles");
+        compiled.refused.iter().for_each(|refused| self.bundle_alerts.add(refused));
     }
 
-    /// Not ready while the last bundle of an environment does not load.
+    /// Reports the stage as not ready while the last bundle of an environment does not load.
     fn readiness(&self, report: &mut dyn FnMut(NotReadyReason, Option<String>)) {
         let refused = self.bundles.refused_by_environment().values().next();
-        let why = refused.map(|refused| {
+        let explanation = refused.map(|refused| {
             format!(
                 "{} offset {}: bundle {} {} does not load; the last good one stays active: {}",
                 self.bundles_topic,
@@ -209,12 +210,12 @@ impl Processor for Evaluator {
                 refused.first_problem()
             )
         });
-        report(NotReadyReason::Bundle, why);
+        report(NotReadyReason::Bundle, explanation);
     }
 }
 
 impl Evaluator {
-    /// Steps one event in its session. If that fails, the session is as it was, or the reject says that it is not.
+    /// Applies one event to its session. On an error the session is unchanged, or the reject has `undo` set.
     fn step_session(
         &mut self,
         sessions: &mut Sessions,
@@ -223,39 +224,39 @@ impl Evaluator {
         out: &mut Outputs,
     ) -> Result<(), Reject> {
         if event.r#type == catalogue::SOURCE_CLOSED && event.tool.is_none() {
-            // The last word of a source: it belongs to no session.
+            // The closing event of a source belongs to no session.
             return Ok(());
         }
         let ActionEvent { tenant_id, session_id, .. } = *event;
-        let Some(Stepped { kept, unsaid, is_new }) =
-            sessions.to_step(tenant_id, session_id, origin.logged_at)
+        let Some(SessionEntry { stored, dirty, is_new }) =
+            sessions.get_or_insert(tenant_id, session_id, origin.logged_at)
         else {
-            return Err(Reject::internal(lost(tenant_id, session_id)));
+            return Err(Reject::internal(missing_session(tenant_id, session_id)));
         };
-        let fits = out.state_fits(most_bytes(event, &kept.session));
-        let before = (!is_new && (self.copies || !fits)).then(|| kept.session.clone());
-        let failed = match self.judge(&mut kept.session, origin, event, fits, out) {
-            Ok(HeaderWrite::Due) => {
-                unsaid.add(kept);
+        let fits = out.state_fits(max_entry_bytes(event, &stored.session));
+        let before = (!is_new && (self.copies_sessions || !fits)).then(|| stored.session.clone());
+        let failed = match self.judge(&mut stored.session, origin, event, fits, out) {
+            Ok(HeaderWrite::Deferred) => {
+                dirty.mark(stored);
                 return Ok(());
             }
             Ok(HeaderWrite::Done) => return Ok(()),
             Err(failed) => failed,
         };
         match before {
-            Some(before) => kept.session = before,
-            None if is_new => sessions.take_back_new(tenant_id, session_id, origin.logged_at),
+            Some(before) => stored.session = before,
+            None if is_new => sessions.undo_insert(tenant_id, session_id, origin.logged_at),
             None if failed.is_unchanged => {}
             None => {
-                self.copies = true;
+                self.copies_sessions = true;
                 return Err(Reject { undo: true, ..failed.reject });
             }
         }
         Err(failed.reject)
     }
 
-    /// Takes `event` into its session, and writes what that leads to. The header of the session is left for
-    /// [`Processor::finish`] if entries fit whatever the event makes of them.
+    /// Applies `event` to its session and emits its verdict and the changed entries. Leaves the session's header to
+    /// [`Processor::finish`] if `fits`: then every entry that the event can lead to fits its topic.
     fn judge(
         &self,
         session: &mut Session,
@@ -281,31 +282,31 @@ impl Evaluator {
                 code = finding.code.as_str(),
                 subject = finding.subject,
                 message = finding.message,
-                "a result states less than tools.yaml says"
+                "cannot extract every fact that tools.yaml declares from a result"
             );
         }
         let mut header = HeaderWrite::Done;
         for change in &step.changes {
             if *change == Change::Header && fits {
-                header = HeaderWrite::Due;
+                header = HeaderWrite::Deferred;
                 continue;
             }
-            write(event.tenant_id, event.session_id, session, change, out)?;
+            write_entry(event.tenant_id, event.session_id, session, change, out)?;
         }
         if let Some(mut judgement) = step.verdict {
             let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
             if partition_of(&key, self.partitions) != Some(origin.partition) {
                 judgement.findings.insert(0, RecordFinding::Misplaced);
             }
-            say(&key, judgement.verdict(event, origin), out)?;
+            emit_verdict(&key, judgement.verdict(event, origin), out)?;
         }
         Ok(header)
     }
 }
 
-/// What has no name cannot be told apart from what else has none.
+/// Rejects an event with an empty id: entries under an empty id would collide.
 fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
-    let detail = |field: &str| format!("{field}: expected a name, found an empty text");
+    let detail = |field: &str| format!("{field}: expected a name, found an empty string");
     if event.session_id.is_empty() {
         return Err(Reject::new(RejectReason::EmptySessionId, detail("session_id")));
     }
@@ -318,8 +319,9 @@ fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
     check_lengths(event)
 }
 
-/// What is part of a key, or repeated in each header, verdict or alert, must leave room for the rest. To refuse it before it
-/// changes anything costs nothing; to find out when it is written costs everybody a restore.
+/// Rejects an event with an id above [`MAX_ID_BYTES`]. Ids are parts of keys and repeated in each header, verdict and alert,
+/// which must have room for the rest. Rejected here, such an event costs nothing; rejected when its entry is written, it
+/// costs a restore of all partitions.
 fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
     let named = [
         ("event_id", event.event_id),
@@ -337,8 +339,8 @@ fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
     Err(Reject::new(RejectReason::IdTooLong, detail))
 }
 
-/// Takes away what a tombstone of the changelog names.
-fn forget(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
+/// Removes the entry that a tombstone of the changelog deletes.
+fn apply_tombstone(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
     let Key::Session { tenant_id, session_id, entry } = key else { return Ok(()) };
     match entry {
         Entry::Header => {
@@ -363,8 +365,13 @@ fn forget(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Tombstones for all that the changelog holds of a session.
-fn bury(tenant_id: &str, session_id: &str, session: &Session, out: &mut Outputs) -> Result<(), OutputError> {
+/// Emits a tombstone for each entry that the changelog holds of a session.
+fn emit_tombstones(
+    tenant_id: &str,
+    session_id: &str,
+    session: &Session,
+    out: &mut Outputs,
+) -> Result<(), OutputError> {
     for gone in session.tombstones().iter().chain([&Change::Header]) {
         out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, gone)?, None)?;
     }
@@ -372,7 +379,7 @@ fn bury(tenant_id: &str, session_id: &str, session: &Session, out: &mut Outputs)
 }
 
 /// Writes one changed entry of a session.
-fn write(
+fn write_entry(
     tenant_id: &str,
     session_id: &str,
     session: &Session,
@@ -380,7 +387,7 @@ fn write(
     out: &mut Outputs,
 ) -> Result<(), OutputError> {
     let mut entry = SessionState::new(tenant_id, session_id);
-    // A tombstone in the place of an entry that is not there would lose it without a word.
+    // An absent entry is an error: writing a tombstone instead would delete it silently.
     let is_there = match change {
         Change::Header => {
             entry.header = Some(session.header());
@@ -411,28 +418,29 @@ fn write(
 }
 
 fn key_of(tenant_id: &str, session_id: &str, change: &Change) -> Result<Vec<u8>, OutputError> {
-    keys::of_change(tenant_id, session_id, change).map_err(|e| OutputError::Encode(e.to_string()))
+    keys::for_change(tenant_id, session_id, change).map_err(|e| OutputError::Encode(e.to_string()))
 }
 
-/// No entry that the event leads to has more bytes, key and value, unless tools.yaml has names that are very long.
-fn most_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
-    // In the key as JSON, where a character may take six bytes, and in the value.
+/// Returns an upper bound for the bytes, key and value, of an entry that the event leads to. Names in tools.yaml of more
+/// than [`MAX_ID_BYTES`] may exceed it.
+fn max_entry_bytes(event: &ActionEvent<'_>, session: &Session) -> usize {
+    // Once in the key as JSON, where a character takes up to six bytes, and once in the value.
     let ids = 7 * (event.tenant_id.len() + event.session_id.len());
     let arguments = event.tool.as_ref().map_or(0, |tool| tool.arguments.data.len());
     let content = event.result.as_ref().map_or(0, |result| result.content.data.len());
-    ids + session.max_header_bytes() + arguments.max(content) + MOST_NAMES
+    ids + session.max_header_bytes() + arguments.max(content) + MAX_NAMES_BYTES
 }
 
-/// A source, a call, a tool or a fact with its kind, each as key and in the value.
-const MOST_NAMES: usize = 16 * MAX_ID_BYTES;
+/// Bytes of the other names in an entry: a source, a call, a tool, or a fact with its kind, each in key and value.
+const MAX_NAMES_BYTES: usize = 16 * MAX_ID_BYTES;
 
-/// Emits a verdict. One that is too large for its topic, because so much was derived, goes out without what was known:
-/// the decision stands, the digest still binds what was known, and an error says what is left out.
-fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), OutputError> {
+/// Emits a verdict. If derived values make it too large for its topic, emits it without the field `known`: the decision
+/// is the same, the digest still covers the omitted values, and an error in the verdict names the omission.
+fn emit_verdict(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), OutputError> {
     match out.emit(key, &verdict) {
         Err(OutputError::TooLarge { size, limit, .. }) => {
             let message = format!(
-                "what was known makes a record of {size} bytes, above the limit of {limit}; it is left out"
+                "expected a verdict of at most {limit} bytes, found {size}; the derived values, facts and counters are omitted"
             );
             let mut shorter = Verdict { known: "{}", ..verdict };
             shorter.errors.truncate(8);
@@ -447,18 +455,18 @@ fn say(key: &[u8], verdict: Verdict<'_>, out: &mut Outputs) -> Result<(), Output
     }
 }
 
-/// Whether the header of a session is still to be written.
+/// State of the session's header after a step.
 enum HeaderWrite {
-    /// It is written, or as it was.
+    /// The header is written, or did not change.
     Done,
-    /// It is to be written at the end of the batch.
-    Due,
+    /// The header is written at the end of the batch.
+    Deferred,
 }
 
 /// A step that failed.
 struct FailedStep {
     reject: Reject,
-    /// The session is as it was.
+    /// True if the session is unchanged.
     is_unchanged: bool,
 }
 
@@ -478,7 +486,7 @@ fn invalid_entry(error: InvalidEntry) -> RestoreError {
     RestoreError(error.to_string())
 }
 
-fn lost(tenant_id: &str, session_id: &str) -> String {
+fn missing_session(tenant_id: &str, session_id: &str) -> String {
     format!("expected session {session_id} of tenant {tenant_id} in memory, found none")
 }
 
@@ -510,9 +518,9 @@ mod tests {
         }
     }
 
-    /// A commit without it would leave the event without a verdict for ever.
+    /// If the step returned `Ok`, the commit would leave the event without a verdict for ever.
     #[test]
-    fn event_whose_session_is_lost_is_rejected_and_others_go_on() {
+    fn event_without_its_session_is_rejected_and_later_ones_are_judged() {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
         let mut evaluator = Evaluator::new(&topology, stage).unwrap();
@@ -523,14 +531,14 @@ mod tests {
             evaluator.step(sessions, &origin, &call(session_id), &mut out)
         };
         step(&mut sessions, "lost", 0).unwrap();
-        sessions.lose("t", "lost");
+        sessions.corrupt("t", "lost");
         let reject = step(&mut sessions, "lost", 1).unwrap_err();
         assert_eq!((reject.reason, reject.undo), (RejectReason::Internal, false));
         step(&mut sessions, "other", 2).unwrap();
     }
 
     #[test]
-    fn changed_entry_that_is_not_there_is_an_error_and_no_tombstone() {
+    fn changed_entry_absent_from_the_session_is_an_error_and_writes_nothing() {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
         let mut out = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(SchemaId(1))).unwrap();
@@ -539,7 +547,7 @@ mod tests {
             Change::Call { call_id: "c".into() },
             Change::Numbers { source: "p".into(), block: 0 },
         ] {
-            let error = write("t", "s", &Session::new(), &change, &mut out).unwrap_err();
+            let error = write_entry("t", "s", &Session::new(), &change, &mut out).unwrap_err();
             assert_eq!(Reject::from_output_error(&error).reason, RejectReason::Internal, "{change:?}");
         }
         assert_eq!(out.iter().count(), 0);

@@ -1,18 +1,18 @@
-//! Keys of the changelog: JSON arrays, so that no id can be mistaken for two.
+//! Keys of the changelog. A key is a JSON array, so that an id that contains a separator is not read as two.
 
 use agentgov_enrichment::Change;
 use agentgov_processor::RestoreError;
 
-/// What an entry of the changelog is about.
+/// Parsed key of a changelog entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// How far the partition is applied.
+    /// The progress entry of the partition.
     Progress,
-    /// An entry of a session: the header, a fact, a call or numbers.
+    /// An entry of a session.
     Session { tenant_id: String, session_id: String, entry: Entry },
 }
 
-/// An entry of a session.
+/// Kind of a session entry, with the part of the key that identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Header,
@@ -24,11 +24,11 @@ pub enum Entry {
 /// Key of the progress entry.
 pub const PROGRESS: &[u8] = br#"["progress"]"#;
 
-/// Key of the entry that `change` is about.
+/// Returns the key of the entry that `change` refers to.
 ///
 /// # Errors
-/// Writing text as JSON into memory does not fail.
-pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_json::Result<Vec<u8>> {
+/// None in practice: serialising strings as JSON into memory does not fail.
+pub fn for_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_json::Result<Vec<u8>> {
     match change {
         Change::Header => serde_json::to_vec(&[tenant_id, session_id, "header"]),
         Change::Fact { kind, key } | Change::FactRemoved { kind, key } => {
@@ -43,7 +43,10 @@ pub fn of_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_js
     }
 }
 
-/// Reads a key.
+/// Parses a key.
+///
+/// # Errors
+/// Fails if the evaluator does not write such keys.
 pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
     let wrong = || {
         let found = String::from_utf8_lossy(bytes);
@@ -74,9 +77,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_as_they_were_written() {
+    fn key_written_and_parsed_is_unchanged() {
         let fact = Change::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
-        let written = of_change("t", "s/1", &fact).unwrap();
+        let written = for_change("t", "s/1", &fact).unwrap();
         let entry = Entry::Fact { kind: "a/b".into(), key: "\"c\", \"d".into() };
         assert_eq!(
             parse(&written).unwrap(),

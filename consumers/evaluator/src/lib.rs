@@ -1,15 +1,16 @@
-//! The evaluator: actions in, verdicts out. It knows what each session knows, and judges each action by the policies.
+//! The evaluator: reads actions and emits verdicts. It keeps the state of each session and evaluates each action against
+//! the policies of the active bundle.
 //!
 //! ```text
-//!   action ─► expired sessions go ─► Kernel::step(session, action) ─► verdict, if the type is judged
-//!                                                                 └─► changes ─► changelog
-//!   governance.agents, governance.bundles ─► tables
-//!   a bundle that does not load ─► an alert, and not ready; the last good one goes on judging
+//!   action ─► remove expired sessions ─► Kernel::step(session, action) ─► verdict, if the event type is judged
+//!                                                                      └─► changed entries ─► changelog
+//!   governance.agents, governance.bundles ─► global tables
+//!   a bundle that does not load ─► an alert and `not ready`; the last good bundle stays active
 //! ```
 
+mod bundle_alerts;
 mod evaluator;
 mod keys;
-mod refusals;
 mod sessions;
 
 pub use evaluator::Evaluator;

@@ -1,4 +1,4 @@
-//! The sessions of one partition, and when each expires.
+//! The sessions of one partition, with an index by the time of their last event.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,177 +8,189 @@ use agentgov_enrichment::Session;
 use agentgov_schemas::Millis;
 use slab::Slab;
 
-/// Tenant and session.
-pub type Name = (Arc<str>, Arc<str>);
+/// Tenant id and session id.
+pub type SessionName = (Arc<str>, Arc<str>);
 
-/// What the evaluator knows of one partition.
+/// State of the evaluator for one partition.
 #[derive(Debug)]
 pub struct Sessions {
     /// The partition.
     pub partition: i32,
-    /// Refused bundles before this offset of governance.bundles have been announced.
+    /// Refused bundles before this offset of governance.bundles have an alert already.
     pub bundles_announced: i64,
-    kept: Slab<Kept>,
-    /// Where in `kept`, by tenant, then session: looked up without building a key.
+    stored: Slab<StoredSession>,
+    /// Slots of `stored` by tenant, then session. Two levels, so that a lookup allocates no key.
     by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, usize>>,
-    /// When each session was last seen, or earlier: looked at anew when its turn comes, so that a record costs nothing here.
-    by_age: BTreeSet<(Millis, Name)>,
-    unsaid: Unsaid,
+    /// Sessions by a lower bound of their last event's time. The bound is raised only when it would expire the session,
+    /// so that an event does not update the index.
+    by_last_seen: BTreeSet<(Millis, SessionName)>,
+    dirty: DirtySessions,
 }
 
-/// A session, as it is kept.
+/// A session in its slot.
 #[derive(Debug)]
-pub struct Kept {
-    /// What is kept.
+pub struct StoredSession {
+    /// The session's state.
     pub session: Session,
-    /// Tenant and session.
-    pub name: Name,
-    place: usize,
-    is_unsaid: bool,
+    /// Tenant id and session id.
+    pub name: SessionName,
+    slot: usize,
+    is_dirty: bool,
 }
 
-/// The session of a record in work.
+/// The session of the event in process, borrowed from [`Sessions`].
 #[derive(Debug)]
-pub struct Stepped<'s> {
+pub struct SessionEntry<'s> {
     /// The session.
-    pub kept: &'s mut Kept,
-    /// Sessions whose header is still to be written.
-    pub unsaid: &'s mut Unsaid,
-    /// True if nothing was known of it: this record makes it.
+    pub stored: &'s mut StoredSession,
+    /// Sessions whose header is not written yet.
+    pub dirty: &'s mut DirtySessions,
+    /// True if the lookup inserted the session.
     pub is_new: bool,
 }
 
-/// Sessions whose header the changelog must still be told of. It changes with every event, and is said once a batch.
+/// Slots of sessions whose header the changelog does not have yet. A header changes with every event and is written once
+/// per batch.
 #[derive(Debug, Default)]
-pub struct Unsaid(Vec<usize>);
+pub struct DirtySessions(Vec<usize>);
 
-impl Unsaid {
-    /// The header of `kept` is to be said.
-    pub fn add(&mut self, kept: &mut Kept) {
-        if !std::mem::replace(&mut kept.is_unsaid, true) {
-            self.0.push(kept.place);
+impl DirtySessions {
+    /// Marks the header of `stored` as not written.
+    pub fn mark(&mut self, stored: &mut StoredSession) {
+        if !std::mem::replace(&mut stored.is_dirty, true) {
+            self.0.push(stored.slot);
         }
     }
 }
 
 impl Sessions {
-    /// Of a partition of which nothing is known yet.
+    /// Creates the empty state of a partition.
     pub fn new(partition: i32) -> Self {
         Self {
             partition,
             bundles_announced: 0,
-            kept: Slab::new(),
+            stored: Slab::new(),
             by_tenant: HashMap::new(),
-            by_age: BTreeSet::new(),
-            unsaid: Unsaid::default(),
+            by_last_seen: BTreeSet::new(),
+            dirty: DirtySessions::default(),
         }
     }
 
-    /// The session, made if it is new, and where to note that its header is to be said. `None` if it is not where it is known
-    /// to be: an error of ours.
-    pub fn to_step(&mut self, tenant_id: &str, session_id: &str, now: Millis) -> Option<Stepped<'_>> {
-        let known = self.place(tenant_id, session_id);
-        let place = known.unwrap_or_else(|| self.insert(tenant_id, session_id, now));
-        let kept = self.kept.get_mut(place)?;
-        Some(Stepped { kept, unsaid: &mut self.unsaid, is_new: known.is_none() })
+    /// Returns the session, and inserts it if it is new. `None` means that the index points to an empty slot, which is a
+    /// bug.
+    pub fn get_or_insert(
+        &mut self,
+        tenant_id: &str,
+        session_id: &str,
+        now: Millis,
+    ) -> Option<SessionEntry<'_>> {
+        let known = self.slot(tenant_id, session_id);
+        let slot = known.unwrap_or_else(|| self.insert(tenant_id, session_id, now));
+        let stored = self.stored.get_mut(slot)?;
+        Some(SessionEntry { stored, dirty: &mut self.dirty, is_new: known.is_none() })
     }
 
-    /// Breaks what [`Self::to_step`] relies on.
+    /// Empties the session's slot and leaves the index, so that [`Self::get_or_insert`] returns `None`.
     #[cfg(test)]
-    pub fn lose(&mut self, tenant_id: &str, session_id: &str) {
-        let place = self.place(tenant_id, session_id).unwrap();
-        self.kept.remove(place);
+    pub fn corrupt(&mut self, tenant_id: &str, session_id: &str) {
+        let slot = self.slot(tenant_id, session_id).unwrap();
+        self.stored.remove(slot);
     }
 
-    /// Takes back a session that [`Self::to_step`] made at `now`.
-    pub fn take_back_new(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
-        if let Some(Kept { name, .. }) = self.remove(tenant_id, session_id) {
-            self.by_age.remove(&(now, name));
+    /// Removes a session that [`Self::get_or_insert`] inserted at `now`.
+    pub fn undo_insert(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
+        if let Some(StoredSession { name, .. }) = self.remove(tenant_id, session_id) {
+            self.by_last_seen.remove(&(now, name));
         }
     }
 
-    /// Puts back a session that [`Self::take_expired`] gave.
-    pub fn put_back(&mut self, mut kept: Kept) {
-        kept.place = self.kept.vacant_key();
-        self.register(&kept.name, kept.place);
-        self.by_age.insert((kept.session.header().last_logged_at, kept.name.clone()));
-        if kept.is_unsaid {
-            self.unsaid.0.push(kept.place);
+    /// Inserts a session again that [`Self::take_expired`] returned.
+    pub fn reinsert(&mut self, mut stored: StoredSession) {
+        stored.slot = self.stored.vacant_key();
+        self.index(&stored.name, stored.slot);
+        self.by_last_seen.insert((stored.session.header().last_logged_at, stored.name.clone()));
+        if stored.is_dirty {
+            self.dirty.0.push(stored.slot);
         }
-        self.kept.insert(kept);
+        self.stored.insert(stored);
     }
 
-    /// The tenants that have sessions here.
+    /// Returns the tenants that have sessions in this partition.
     pub fn tenants(&self) -> impl Iterator<Item = &str> {
         self.by_tenant.keys().map(AsRef::as_ref)
     }
 
-    fn place(&self, tenant_id: &str, session_id: &str) -> Option<usize> {
+    fn slot(&self, tenant_id: &str, session_id: &str) -> Option<usize> {
         self.by_tenant.get(tenant_id)?.get(session_id).copied()
     }
 
     fn insert(&mut self, tenant_id: &str, session_id: &str, now: Millis) -> usize {
-        let name: Name = (tenant_id.into(), session_id.into());
-        let place = self.kept.vacant_key();
-        self.kept.insert(Kept { session: Session::new(), name: name.clone(), place, is_unsaid: false });
-        self.register(&name, place);
-        self.by_age.insert((now, name));
-        place
+        let name: SessionName = (tenant_id.into(), session_id.into());
+        let slot = self.stored.vacant_key();
+        self.stored.insert(StoredSession {
+            session: Session::new(),
+            name: name.clone(),
+            slot,
+            is_dirty: false,
+        });
+        self.index(&name, slot);
+        self.by_last_seen.insert((now, name));
+        slot
     }
 
-    fn register(&mut self, (tenant_id, session_id): &Name, place: usize) {
-        self.by_tenant.entry(Arc::clone(tenant_id)).or_default().insert(Arc::clone(session_id), place);
+    fn index(&mut self, (tenant_id, session_id): &SessionName, slot: usize) {
+        self.by_tenant.entry(Arc::clone(tenant_id)).or_default().insert(Arc::clone(session_id), slot);
     }
 
-    /// Calls `say` with each session whose header is to be said, in the order in which they were noted.
-    pub fn say_headers<E>(
+    /// Calls `write` with each session whose header is not written, in the order in which they were marked.
+    pub fn flush_headers<E>(
         &mut self,
-        mut say: impl FnMut(&str, &str, &Session) -> Result<(), E>,
+        mut write: impl FnMut(&str, &str, &Session) -> Result<(), E>,
     ) -> Result<(), E> {
-        for place in self.unsaid.0.drain(..) {
-            // One that has been forgotten meanwhile has its tombstone. What was put into its place says for itself whether it
-            // is to be said.
-            if let Some(kept) = self.kept.get_mut(place).filter(|kept| kept.is_unsaid) {
-                kept.is_unsaid = false;
-                say(&kept.name.0, &kept.name.1, &kept.session)?;
+        for slot in self.dirty.0.drain(..) {
+            // A session that was removed after it was marked has tombstones instead. Another session may use its slot;
+            // `is_dirty` says whether that one has to be written.
+            if let Some(stored) = self.stored.get_mut(slot).filter(|stored| stored.is_dirty) {
+                stored.is_dirty = false;
+                write(&stored.name.0, &stored.name.1, &stored.session)?;
             }
         }
         Ok(())
     }
 
-    /// The session, if it is kept.
+    /// Returns the session, if it exists.
     pub fn get_mut(&mut self, tenant_id: &str, session_id: &str) -> Option<&mut Session> {
-        let place = self.place(tenant_id, session_id)?;
-        self.kept.get_mut(place).map(|kept| &mut kept.session)
+        let slot = self.slot(tenant_id, session_id)?;
+        self.stored.get_mut(slot).map(|stored| &mut stored.session)
     }
 
-    /// Forgets the session.
-    pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<Kept> {
-        let of_tenant = self.by_tenant.get_mut(tenant_id)?;
-        let place = of_tenant.remove(session_id)?;
-        if of_tenant.is_empty() {
+    /// Removes and returns the session.
+    pub fn remove(&mut self, tenant_id: &str, session_id: &str) -> Option<StoredSession> {
+        let slots = self.by_tenant.get_mut(tenant_id)?;
+        let slot = slots.remove(session_id)?;
+        if slots.is_empty() {
             self.by_tenant.remove(tenant_id);
         }
-        self.kept.try_remove(place)
+        self.stored.try_remove(slot)
     }
 
-    /// Removes and returns one session that has expired by `now`. Called for each record until it returns `None`: what
-    /// is known depends on the records alone, not on how they came in batches.
-    pub fn take_expired(&mut self, now: Millis, ttl: Duration) -> Option<Kept> {
+    /// Removes and returns one session that has expired by `now`. The evaluator calls this before each event until it
+    /// returns `None`, so that the state depends on the records alone and not on the batches.
+    pub fn take_expired(&mut self, now: Millis, ttl: Duration) -> Option<StoredSession> {
         let ttl_millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         loop {
-            let (seen, _) = self.by_age.first()?;
+            let (seen, _) = self.by_last_seen.first()?;
             if now.0.saturating_sub(seen.0) <= ttl_millis {
                 return None;
             }
-            let (seen, name) = self.by_age.pop_first()?;
+            let (seen, name) = self.by_last_seen.pop_first()?;
             let Some(session) = self.get_mut(&name.0, &name.1) else { continue };
             let last = session.header().last_logged_at;
-            // A session that no event was applied to, restored from leftovers, has no time of its own.
+            // A session without events, restored from leftover entries, has no time of its own and expires at once.
             if session.is_expired(now, ttl) || last <= seen && session.events() == 0 {
                 return self.remove(&name.0, &name.1);
             }
-            self.by_age.insert((last, name));
+            self.by_last_seen.insert((last, name));
         }
     }
 }
@@ -189,8 +201,8 @@ mod tests {
 
     const TTL: Duration = Duration::from_millis(100);
 
-    fn seen(sessions: &mut Sessions, session: &str, at: i64) {
-        sessions.to_step("t", session, Millis(at));
+    fn see(sessions: &mut Sessions, session: &str, at: i64) {
+        sessions.get_or_insert("t", session, Millis(at));
         let header = agentgov_schemas::state::SessionHeader {
             started_at: Default::default(),
             last_logged_at: Millis(at),
@@ -208,94 +220,94 @@ mod tests {
 
     fn expired(sessions: &mut Sessions, now: i64) -> Vec<String> {
         std::iter::from_fn(|| sessions.take_expired(Millis(now), TTL))
-            .map(|kept| kept.name.1.to_string())
+            .map(|stored| stored.name.1.to_string())
             .collect()
     }
 
     #[test]
-    fn a_session_expires_once_its_last_record_is_older_than_the_ttl() {
+    fn session_older_than_the_ttl_expires() {
         let mut sessions = Sessions::new(0);
-        seen(&mut sessions, "a", 0);
-        seen(&mut sessions, "b", 10);
-        seen(&mut sessions, "a", 50);
+        see(&mut sessions, "a", 0);
+        see(&mut sessions, "b", 10);
+        see(&mut sessions, "a", 50);
         assert!(expired(&mut sessions, 100).is_empty());
-        assert_eq!(expired(&mut sessions, 111), ["b"], "a was seen since");
-        assert!(expired(&mut sessions, 150).is_empty(), "exactly the ttl is not later");
+        assert_eq!(expired(&mut sessions, 111), ["b"], "a has a later event");
+        assert!(expired(&mut sessions, 150).is_empty(), "an age of exactly the ttl is not expired");
         assert_eq!(expired(&mut sessions, 151), ["a"]);
         assert!(sessions.get_mut("t", "a").is_none() && sessions.get_mut("t", "b").is_none());
     }
 
     #[test]
-    fn a_header_is_said_once_and_that_of_a_forgotten_session_is_not() {
+    fn header_marked_twice_is_written_once_and_a_removed_session_not_at_all() {
         let mut sessions = Sessions::new(0);
-        let mut note = |name: &str| {
-            let Stepped { kept, unsaid, .. } = sessions.to_step("t", name, Millis(0)).unwrap();
-            unsaid.add(kept);
+        let mut mark = |name: &str| {
+            let SessionEntry { stored, dirty, .. } = sessions.get_or_insert("t", name, Millis(0)).unwrap();
+            dirty.mark(stored);
         };
         for name in ["a", "b", "a", "c"] {
-            note(name);
+            mark(name);
         }
         sessions.remove("t", "b");
-        // It takes the place of the one that was forgotten.
-        sessions.to_step("t", "d", Millis(0));
-        let mut said = || {
-            let mut said = Vec::new();
-            let say = |_: &str, session_id: &str, _: &Session| {
-                said.push(session_id.to_owned());
+        // This session takes the slot of the removed one.
+        sessions.get_or_insert("t", "d", Millis(0));
+        let mut flush = || {
+            let mut written = Vec::new();
+            let write = |_: &str, session_id: &str, _: &Session| {
+                written.push(session_id.to_owned());
                 Ok::<_, ()>(())
             };
-            sessions.say_headers(say).unwrap();
-            said
+            sessions.flush_headers(write).unwrap();
+            written
         };
-        assert_eq!(said(), ["a", "c"]);
-        assert!(said().is_empty());
+        assert_eq!(flush(), ["a", "c"]);
+        assert!(flush().is_empty());
     }
 
     #[test]
-    fn a_step_that_is_taken_back_leaves_nothing_behind() {
+    fn undone_step_leaves_the_sessions_as_they_were() {
         let mut sessions = Sessions::new(0);
-        seen(&mut sessions, "a", 0);
-        let Stepped { kept, unsaid, is_new } = sessions.to_step("t", "a", Millis(0)).unwrap();
+        see(&mut sessions, "a", 0);
+        let SessionEntry { stored, dirty, is_new } = sessions.get_or_insert("t", "a", Millis(0)).unwrap();
         assert!(!is_new);
-        unsaid.add(kept);
+        dirty.mark(stored);
         let expired = sessions.take_expired(Millis(200), TTL).unwrap();
-        assert!(sessions.to_step("t", "b", Millis(200)).unwrap().is_new);
-        sessions.take_back_new("t", "b", Millis(200));
-        assert_eq!((sessions.tenants().count(), sessions.by_age.len()), (0, 0));
-        sessions.put_back(expired);
-        assert!(!sessions.to_step("t", "a", Millis(200)).unwrap().is_new);
-        let mut said = 0;
+        assert!(sessions.get_or_insert("t", "b", Millis(200)).unwrap().is_new);
+        sessions.undo_insert("t", "b", Millis(200));
+        assert_eq!((sessions.tenants().count(), sessions.by_last_seen.len()), (0, 0));
+        sessions.reinsert(expired);
+        assert!(!sessions.get_or_insert("t", "a", Millis(200)).unwrap().is_new);
+        let mut written = 0;
         sessions
-            .say_headers(|_, _, _| {
-                said += 1;
+            .flush_headers(|_, _, _| {
+                written += 1;
                 Ok::<_, ()>(())
             })
             .unwrap();
-        assert_eq!(said, 1, "its header is still to be said");
+        assert_eq!(written, 1, "the header is still marked");
         assert_eq!(self::expired(&mut sessions, 200), ["a"]);
     }
 
     #[test]
-    fn a_tenant_is_forgotten_with_its_last_session() {
+    fn tenant_without_sessions_is_removed() {
         let mut sessions = Sessions::new(0);
         for (tenant_id, session_id) in [("t", "a"), ("t", "b"), ("u", "a")] {
-            sessions.to_step(tenant_id, session_id, Millis(0));
+            sessions.get_or_insert(tenant_id, session_id, Millis(0));
         }
-        let mut left = |tenant_id: &str, session_id: &str| {
+        let mut tenants_without = |tenant_id: &str, session_id: &str| {
             sessions.remove(tenant_id, session_id);
-            let mut left: Vec<_> = sessions.tenants().map(str::to_owned).collect();
-            left.sort();
-            left
+            let mut tenants: Vec<_> = sessions.tenants().map(str::to_owned).collect();
+            tenants.sort();
+            tenants
         };
-        assert_eq!(left("t", "a"), ["t", "u"]);
-        assert_eq!(left("u", "a"), ["t"]);
-        assert!(left("t", "b").is_empty());
+        assert_eq!(tenants_without("t", "a"), ["t", "u"]);
+        assert_eq!(tenants_without("u", "a"), ["t"]);
+        assert!(tenants_without("t", "b").is_empty());
     }
 
     #[test]
-    fn what_no_event_was_applied_to_does_not_stay_for_ever() {
+    fn session_without_events_expires() {
         let mut sessions = Sessions::new(0);
-        sessions.to_step("t", "left over", Millis(0));
+        sessions.get_or_insert("t", "left over", Millis(0));
         assert_eq!(expired(&mut sessions, 1000), ["left over"]);
     }
 }

@@ -1,4 +1,5 @@
-//! What is read back from the changelog is what was known: a stage that was stopped anywhere goes on as if it had not been.
+//! The evaluator through its public interface: the state restored from the changelog equals the state before the stop, and
+//! rejected events change nothing.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -6,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test says what it expects by failing loudly"
+    reason = "a test fails by a panic"
 )]
 
 use std::cell::RefCell;
@@ -33,27 +34,27 @@ use proptest::prelude::*;
 
 const ID: SchemaId = SchemaId(1);
 
-/// A record of the changelog, or a verdict: key, and value in the wire format.
-type Said = (Vec<u8>, Option<Vec<u8>>);
+/// Key, and value in the wire format, of a changelog entry or a verdict.
+type Emitted = (Vec<u8>, Option<Vec<u8>>);
 
-struct Bench {
+struct Fixture {
     topology: Topology,
     evaluator: Evaluator,
     outputs: Outputs,
 }
 
-impl Bench {
-    /// An evaluator that has folded the airline's agent and bundle.
+impl Fixture {
+    /// Creates an evaluator that has applied the airline example's agent and bundle.
     fn new() -> Self {
         Self::started_with(&[airline()])
     }
 
-    /// An evaluator at whose start these bundles were pushed.
+    /// Creates an evaluator whose topic has these bundles at its start.
     fn started_with(bundles: &[BundleFiles]) -> Self {
         Self::in_topology(Topology::embedded().unwrap().clone(), bundles)
     }
 
-    /// An evaluator of which the changelog's entries and the verdicts may have so many bytes.
+    /// Creates an evaluator whose topics take changelog entries of at most `entry` bytes and verdicts of at most `verdict`.
     fn bounded(entry: i32, verdict: i32) -> Self {
         let mut topology = Topology::embedded().unwrap().clone();
         for (subject, bytes) in [(subject::SESSION_STATE, entry), (subject::VERDICT, verdict)] {
@@ -67,7 +68,7 @@ impl Bench {
         let stage = topology.stage("evaluator").unwrap();
         let evaluator = Evaluator::new(&topology, stage).unwrap();
         let outputs = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(ID)).unwrap();
-        let mut bench = Self { topology, evaluator, outputs };
+        let mut fixture = Self { topology, evaluator, outputs };
         let agent = AgentEntry {
             tenant_id: "acme",
             agent_id: "a",
@@ -78,12 +79,12 @@ impl Bench {
             description: "",
             pushed_by: "",
         };
-        bench.fold(&agent, 0);
+        fixture.fold(&agent, 0);
         for (offset, bundle) in bundles.iter().enumerate() {
-            bench.push_bundle(bundle, offset as i64);
+            fixture.push_bundle(bundle, offset as i64);
         }
-        bench.evaluator.tables_loaded();
-        bench
+        fixture.evaluator.tables_loaded();
+        fixture
     }
 
     fn push_bundle(&mut self, files: &BundleFiles, offset: i64) {
@@ -112,14 +113,14 @@ impl Bench {
         self.evaluator.update_table(&self.topology, &record);
     }
 
-    /// A record that is no bundle.
-    fn push_garbage(&mut self, offset: i64) {
+    /// Pushes a record that cannot be read as a bundle.
+    fn push_unreadable(&mut self, offset: i64) {
         let (topic, _) = self.topology.topic_of(subject::BUNDLE).unwrap();
         let record = TableRecord { topic, offset, logged_at: Millis(5), value: Err("no bundle") };
         self.evaluator.update_table(&self.topology, &record);
     }
 
-    /// What the last step announced, by the offset of its bundle.
+    /// Returns the offsets of the bundles that the last step alerted.
     fn alerts(&self) -> Vec<i64> {
         let (topic, _) = self.topology.topic_of(subject::ALERT).unwrap();
         let alerts = self.outputs.iter().filter(|record| record.topic == topic);
@@ -135,40 +136,41 @@ impl Bench {
 
     fn is_ready(&self) -> bool {
         let mut ready = true;
-        self.evaluator
-            .readiness(&mut |reason, why| ready &= reason != NotReadyReason::Bundle || why.is_none());
+        self.evaluator.readiness(&mut |reason, explanation| {
+            ready &= reason != NotReadyReason::Bundle || explanation.is_none();
+        });
         ready
     }
 
-    /// Steps one event, a batch of its own, and says what came of it: verdicts and changelog.
+    /// Steps one event as a batch of its own. Returns the emitted verdicts and changelog entries.
     fn step(
         &mut self,
         sessions: &mut Sessions,
         event: &ActionEvent<'_>,
         offset: i64,
-    ) -> (Vec<Said>, Vec<Said>) {
+    ) -> (Vec<Emitted>, Vec<Emitted>) {
         self.step_in_batch(sessions, event, offset, true)
     }
 
-    /// The same, of which the batch may have more.
+    /// Steps one event. `last` ends its batch. Returns the emitted verdicts and changelog entries.
     fn step_in_batch(
         &mut self,
         sessions: &mut Sessions,
         event: &ActionEvent<'_>,
         offset: i64,
         last: bool,
-    ) -> (Vec<Said>, Vec<Said>) {
+    ) -> (Vec<Emitted>, Vec<Emitted>) {
         self.outputs.clear();
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000 + offset) };
         self.evaluator.step(sessions, &origin, event, &mut self.outputs).unwrap();
         if last {
             self.evaluator.finish(sessions, offset + 1, &mut self.outputs).unwrap();
         }
-        self.said()
+        self.emitted()
     }
 
-    fn said(&self) -> (Vec<Said>, Vec<Said>) {
-        let on = |subject: Subject| -> Vec<Said> {
+    fn emitted(&self) -> (Vec<Emitted>, Vec<Emitted>) {
+        let on = |subject: Subject| -> Vec<Emitted> {
             let (topic, _) = self.topology.topic_of(subject).unwrap();
             let records = self.outputs.iter().filter(|record| record.topic == topic);
             records.map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect()
@@ -176,8 +178,8 @@ impl Bench {
         (on(subject::VERDICT), on(subject::SESSION_STATE))
     }
 
-    /// Reads a changelog back, compacted: of each key the last record.
-    fn restore(&self, changelog: &[Said]) -> Sessions {
+    /// Restores the sessions from a compacted changelog: the last record of each key.
+    fn restore(&self, changelog: &[Emitted]) -> Sessions {
         let mut sessions = self.evaluator.partition(0);
         let last: BTreeMap<&[u8], usize> =
             changelog.iter().enumerate().map(|(i, (key, _))| (key.as_slice(), i)).collect();
@@ -196,7 +198,7 @@ impl Bench {
     }
 }
 
-/// The example's bundle, from its folder.
+/// Returns the bundle of the airline example.
 fn airline() -> BundleFiles {
     fn read(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -213,16 +215,16 @@ fn airline() -> BundleFiles {
     BundleFiles(files)
 }
 
-/// What may happen in a session, by a number of a strategy.
+/// A generated event.
 #[derive(Clone, Copy, Debug)]
-struct Happening {
+struct EventSpec {
     session: u8,
     kind: u8,
     call: u8,
     source: u8,
-    /// How far its number is from the one before: mostly 1.
+    /// Difference of its sequence number to the previous one, mostly 1.
     jump: i64,
-    /// It is the last one of its batch.
+    /// True if it ends its batch.
     last: bool,
 }
 
@@ -242,23 +244,23 @@ fn answer() -> ToolResult<'static> {
     ToolResult { call_id: "", name: None, is_error: None, content: payload(RESERVATION) }
 }
 
-fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
+fn event(spec: EventSpec, sequence: i64) -> ActionEvent<'static> {
     const SESSIONS: [&str; 3] = ["s0", "s1", "s2"];
     const CALLS: [&str; 2] = ["c0", "c1"];
-    let call_id = CALLS[usize::from(happening.call) % 2];
+    let call_id = CALLS[usize::from(spec.call) % 2];
     let mut event = ActionEvent {
         environment: "demo",
         occurred_at: Micros(1_715_785_200_000_000 + sequence),
         ..ActionEvent::new(
             "e",
             catalogue::USER_INPUT,
-            SessionKey { tenant_id: "acme", session_id: SESSIONS[usize::from(happening.session) % 3] },
-            Source { id: ["src", "other"][usize::from(happening.source) % 2], sequence },
+            SessionKey { tenant_id: "acme", session_id: SESSIONS[usize::from(spec.session) % 3] },
+            Source { id: ["src", "other"][usize::from(spec.source) % 2], sequence },
             Agent::new("a"),
         )
     };
     let tool = |name, arguments| Some(ToolCall { name, call_id, arguments: payload(arguments) });
-    match happening.kind % 7 {
+    match spec.kind % 7 {
         0 => event.r#type = catalogue::SESSION_STARTED,
         1 => {
             event.r#type = catalogue::TOOL_INVOKED;
@@ -284,46 +286,46 @@ fn event(happening: Happening, sequence: i64) -> ActionEvent<'static> {
     event
 }
 
-fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    // One session in which numbers go beyond what its header holds, and two short ones.
+fn specs() -> impl Strategy<Value = Vec<EventSpec>> {
+    // One session with more sequence numbers than its header holds, and two short sessions.
     let session = prop_oneof![4 => Just(0_u8), 1 => Just(1), 1 => Just(2)];
     let jump = prop_oneof![8 => Just(1_i64), 1 => Just(0), 2 => -20..20_i64];
     let one = (session, 0..7u8, 0..2u8, prop::bool::weighted(0.1).prop_map(u8::from), jump, any::<bool>());
-    let happening =
-        |(session, kind, call, source, jump, last)| Happening { session, kind, call, source, jump, last };
-    prop::collection::vec(one.prop_map(happening), 1..80)
+    let spec =
+        |(session, kind, call, source, jump, last)| EventSpec { session, kind, call, source, jump, last };
+    prop::collection::vec(one.prop_map(spec), 1..80)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_stage_stopped_anywhere_goes_on_as_if_it_had_not_been(happenings in happenings(), cut in 0..80usize) {
-        BENCH.with_borrow_mut(|bench| goes_on(bench, &happenings, cut))?;
+    fn stage_restored_anywhere_continues_as_if_never_stopped(specs in specs(), cut in 0..80usize) {
+        FIXTURE.with_borrow_mut(|fixture| check_restored(fixture, &specs, cut))?;
     }
 }
 
 thread_local! {
-    // To compile a bundle takes longer than a case.
-    static BENCH: RefCell<Bench> = RefCell::new(Bench::new());
+    // Shared, since compiling a bundle takes longer than a case.
+    static FIXTURE: RefCell<Fixture> = RefCell::new(Fixture::new());
 }
 
-fn goes_on(bench: &mut Bench, happenings: &[Happening], cut: usize) -> Result<(), TestCaseError> {
-    let mut through = bench.evaluator.partition(0);
-    let mut stopped = bench.evaluator.partition(0);
+fn check_restored(fixture: &mut Fixture, specs: &[EventSpec], cut: usize) -> Result<(), TestCaseError> {
+    let mut uninterrupted = fixture.evaluator.partition(0);
+    let mut restored = fixture.evaluator.partition(0);
     let mut changelog = Vec::new();
     let mut sequence = -1;
-    // A stage goes on at the start of a batch.
-    let cut = (cut..happenings.len()).find(|at| *at == 0 || happenings[*at - 1].last);
-    for (offset, happening) in happenings.iter().enumerate() {
-        sequence += happening.jump;
-        let event = event(*happening, sequence);
+    // A restored stage continues at the start of a batch.
+    let cut = (cut..specs.len()).find(|at| *at == 0 || specs[*at - 1].last);
+    for (offset, spec) in specs.iter().enumerate() {
+        sequence += spec.jump;
+        let event = event(*spec, sequence);
         let offset = i64::try_from(offset).unwrap();
-        let expected = bench.step_in_batch(&mut through, &event, offset, happening.last);
+        let expected = fixture.step_in_batch(&mut uninterrupted, &event, offset, spec.last);
         if cut == Some(usize::try_from(offset).unwrap()) {
-            stopped = bench.restore(&changelog);
+            restored = fixture.restore(&changelog);
         }
-        let found = bench.step_in_batch(&mut stopped, &event, offset, happening.last);
+        let found = fixture.step_in_batch(&mut restored, &event, offset, spec.last);
         prop_assert_eq!(&found, &expected, "at offset {}", offset);
         changelog.extend(expected.1);
     }
@@ -331,19 +333,19 @@ fn goes_on(bench: &mut Bench, happenings: &[Happening], cut: usize) -> Result<()
 }
 
 #[test]
-fn each_judged_event_has_one_verdict_and_a_repeated_one_is_a_duplicate() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    let cancel = Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true };
+fn judged_event_has_one_verdict_and_its_repeat_is_a_duplicate() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let cancel = EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true };
     let schema = subject::VERDICT.schema().unwrap();
     let mut decisions = Vec::new();
-    for (offset, (happening, sequence)) in
-        [(Happening { kind: 0, ..cancel }, 0), (cancel, 1), (cancel, 1), (Happening { kind: 3, ..cancel }, 2)]
+    for (offset, (spec, sequence)) in
+        [(EventSpec { kind: 0, ..cancel }, 0), (cancel, 1), (cancel, 1), (EventSpec { kind: 3, ..cancel }, 2)]
             .iter()
             .enumerate()
     {
         let (verdicts, _) =
-            bench.step(&mut sessions, &event(*happening, *sequence), i64::try_from(offset).unwrap());
+            fixture.step(&mut sessions, &event(*spec, *sequence), i64::try_from(offset).unwrap());
         for (key, value) in verdicts {
             assert_eq!(key, b"acme/s0");
             let value = value.unwrap();
@@ -357,16 +359,16 @@ fn each_judged_event_has_one_verdict_and_a_repeated_one_is_a_duplicate() {
     assert_eq!(decisions, [(1, Decision::Deny, both), (2, Decision::Duplicate, vec![])]);
 }
 
-/// What verdicts say of an event: decision and findings of each.
-fn judged(
-    bench: &mut Bench,
+/// Steps one event. Returns decision and findings of each verdict.
+fn decisions_and_findings(
+    fixture: &mut Fixture,
     sessions: &mut Sessions,
     event: &ActionEvent<'_>,
     offset: i64,
 ) -> Vec<(Decision, Vec<RecordFinding>)> {
     let schema = subject::VERDICT.schema().unwrap();
-    let (verdicts, _) = bench.step(sessions, event, offset);
-    let said = verdicts.iter().map(|(_, value)| {
+    let (verdicts, _) = fixture.step(sessions, event, offset);
+    let decisions = verdicts.iter().map(|(_, value)| {
         let (id, datum) = wire::split(value.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
         (
@@ -374,14 +376,14 @@ fn judged(
             verdict.findings.iter().map(|finding| finding.known().unwrap()).collect(),
         )
     });
-    said.collect()
+    decisions.collect()
 }
 
 #[test]
-fn a_record_in_a_partition_of_another_key_is_judged_and_says_so() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+fn record_in_the_wrong_partition_is_judged_with_finding_misplaced() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let cancel = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let home = |session_id| partition_of(format!("acme/{session_id}").as_bytes(), 12) == Some(0);
     let names: Vec<String> = (0..40).map(|i| format!("s{i}")).collect();
     assert!(names.iter().any(&home) && !names.iter().all(&home));
@@ -389,34 +391,38 @@ fn a_record_in_a_partition_of_another_key_is_judged_and_says_so() {
         let event = ActionEvent { session_id: name, ..cancel };
         let expected = if home(name) { vec![] } else { vec![RecordFinding::Misplaced] };
         assert_eq!(
-            judged(&mut bench, &mut sessions, &event, offset),
+            decisions_and_findings(&mut fixture, &mut sessions, &event, offset),
             [(Decision::Deny, expected.clone())],
             "{name}"
         );
-        let again = judged(&mut bench, &mut sessions, &event, offset + 100);
+        let again = decisions_and_findings(&mut fixture, &mut sessions, &event, offset + 100);
         assert_eq!(again, [(Decision::Duplicate, expected)], "{name}");
     }
 }
 
 #[test]
-fn a_call_in_the_last_word_of_a_source_is_judged() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+fn call_in_a_closing_event_is_judged() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let cancel = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let closed = ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..cancel };
-    let found = judged(&mut bench, &mut sessions, &closed, 0);
+    let found = decisions_and_findings(&mut fixture, &mut sessions, &closed, 0);
     let [(decision, findings)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((*decision, *findings.last().unwrap()), (Decision::Deny, RecordFinding::UnexpectedCall));
     let without = ActionEvent { tool: None, source: Source { id: "src", sequence: 1 }, ..closed };
-    let (verdicts, changelog) = bench.step(&mut sessions, &without, 1);
-    assert_eq!((verdicts.len(), changelog.len()), (0, 1), "else it belongs to no session: only the progress");
+    let (verdicts, changelog) = fixture.step(&mut sessions, &without, 1);
+    assert_eq!(
+        (verdicts.len(), changelog.len()),
+        (0, 1),
+        "without a call it belongs to no session: only the progress entry"
+    );
 }
 
 #[test]
-fn what_has_no_name_is_rejected_and_leaves_nothing_behind() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    let good = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+fn event_with_an_empty_id_is_rejected_and_changes_nothing() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let good = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let nameless = [
         ("empty_session_id", ActionEvent { session_id: "", ..good }),
         ("empty_source_id", ActionEvent { source: Source { id: "", sequence: 0 }, ..good }),
@@ -427,73 +433,76 @@ fn what_has_no_name_is_rejected_and_leaves_nothing_behind() {
         ),
     ];
     for (reason, event) in nameless {
-        bench.outputs.clear();
+        fixture.outputs.clear();
         let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
-        let reject = bench.evaluator.step(&mut sessions, &origin, &event, &mut bench.outputs).unwrap_err();
+        let reject =
+            fixture.evaluator.step(&mut sessions, &origin, &event, &mut fixture.outputs).unwrap_err();
         assert_eq!((reject.reason.as_str(), reject.undo), (reason, false));
-        assert!(reject.detail.contains("expected a name, found an empty text"), "{}", reject.detail);
+        assert!(reject.detail.contains("expected a name, found an empty string"), "{}", reject.detail);
     }
-    let (verdicts, changelog) = bench.step(&mut sessions, &good, 1);
+    let (verdicts, changelog) = fixture.step(&mut sessions, &good, 1);
     let header = changelog.iter().filter(|(key, _)| key.ends_with(b"\"header\"]")).count();
-    assert_eq!((verdicts.len(), header), (1, 1), "the session begins here");
+    assert_eq!((verdicts.len(), header), (1, 1), "the session starts with this event");
 }
 
-/// Entries of numbers end with their session, and only with that.
+/// Entries of sequence numbers outlive `session.ended` and are deleted when the session expires.
 #[test]
-fn numbers_are_buried_with_their_session() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
-    let says = Happening { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
+fn sequence_entries_are_deleted_with_their_session() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let input = EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
     let mut changelog = Vec::new();
     for sequence in 0..40 {
-        let kind = if sequence == 39 { 4 } else { says.kind };
-        let (_, entries) = bench.step(&mut sessions, &event(Happening { kind, ..says }, sequence), sequence);
+        let kind = if sequence == 39 { 4 } else { input.kind };
+        let (_, entries) =
+            fixture.step(&mut sessions, &event(EventSpec { kind, ..input }, sequence), sequence);
         changelog.extend(entries);
     }
-    let numbers = |changelog: &[Said], tombstone: bool| {
+    let numbers = |changelog: &[Emitted], tombstone: bool| {
         let numbers = changelog.iter().filter(|(key, value)| {
             value.is_none() == tombstone && String::from_utf8_lossy(key).contains("\"numbers\"")
         });
         numbers.count()
     };
-    assert_eq!((numbers(&changelog, false), numbers(&changelog, true)), (2, 0), "also after its end");
-    // Whoever goes on knows them all.
-    let mut sessions = bench.restore(&changelog);
+    assert_eq!((numbers(&changelog, false), numbers(&changelog, true)), (2, 0), "they outlive session.ended");
+    // The restored state has all sequence numbers.
+    let mut sessions = fixture.restore(&changelog);
     for sequence in 0..39 {
-        let (_, entries) = bench.step(&mut sessions, &event(says, sequence), 40 + sequence);
-        assert_eq!(entries.len(), 1, "{sequence}: a repeat, so only the progress");
+        let (_, entries) = fixture.step(&mut sessions, &event(input, sequence), 40 + sequence);
+        assert_eq!(entries.len(), 1, "{sequence}: a repeat writes only the progress entry");
     }
     let late = Origin { topic: "actions", partition: 0, offset: 99, logged_at: Millis(i64::MAX) };
-    bench.outputs.clear();
-    bench
+    fixture.outputs.clear();
+    fixture
         .evaluator
-        .step(&mut sessions, &late, &event(Happening { session: 1, ..says }, 0), &mut bench.outputs)
+        .step(&mut sessions, &late, &event(EventSpec { session: 1, ..input }, 0), &mut fixture.outputs)
         .unwrap();
-    let (_, buried) = bench.said();
-    assert_eq!(numbers(&buried, true), 2);
-    changelog.extend(buried);
-    let mut restored = bench.restore(&changelog);
-    let (_, entries) = bench.step(&mut restored, &event(says, 0), 100);
-    assert_eq!(entries.len(), 2, "nothing is left: header and progress of a new session");
+    let (_, deleted) = fixture.emitted();
+    assert_eq!(numbers(&deleted, true), 2);
+    changelog.extend(deleted);
+    let mut restored = fixture.restore(&changelog);
+    let (_, entries) = fixture.step(&mut restored, &event(input, 0), 100);
+    assert_eq!(entries.len(), 2, "a new session: its header and the progress entry");
 }
 
 #[test]
-fn a_bundle_that_does_not_load_is_announced_once_and_the_last_good_one_judges() {
-    let mut bench = Bench::new();
-    bench.push_bundle(&broken(), 1);
-    assert!(!bench.is_ready());
+fn bundle_that_does_not_load_is_alerted_once_and_the_last_good_one_judges() {
+    let mut fixture = Fixture::new();
+    fixture.push_bundle(&broken(), 1);
+    assert!(!fixture.is_ready());
 
-    let (mut first, other) = (bench.evaluator.partition(0), bench.evaluator.partition(1));
+    let (mut first, other) = (fixture.evaluator.partition(0), fixture.evaluator.partition(1));
     assert!(
-        bench.evaluator.has_pending_side_output(&first) && !bench.evaluator.has_pending_side_output(&other)
+        fixture.evaluator.has_pending_side_output(&first)
+            && !fixture.evaluator.has_pending_side_output(&other)
     );
-    let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
-    let (verdicts, changelog) = bench.step(&mut first, &cancel, 0);
-    assert_eq!((verdicts.len(), bench.alerts()), (1, vec![1]));
-    bench.step(&mut first, &cancel, 1);
-    assert!(bench.alerts().is_empty(), "announced already");
-    let restored = bench.restore(&changelog);
-    assert!(!bench.evaluator.has_pending_side_output(&restored), "also after a restart");
+    let cancel = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (verdicts, changelog) = fixture.step(&mut first, &cancel, 0);
+    assert_eq!((verdicts.len(), fixture.alerts()), (1, vec![1]));
+    fixture.step(&mut first, &cancel, 1);
+    assert!(fixture.alerts().is_empty(), "alerted before");
+    let restored = fixture.restore(&changelog);
+    assert!(!fixture.evaluator.has_pending_side_output(&restored), "also after a restart");
 }
 
 fn broken() -> BundleFiles {
@@ -503,27 +512,27 @@ fn broken() -> BundleFiles {
 }
 
 #[test]
-fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_corrected() {
-    let cancel = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+fn start_activates_the_newest_bundle_that_loads_and_alerts_newer_ones() {
+    let cancel = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     for (pushed, refused) in [
         (vec![airline()], vec![]),
         (vec![airline(), broken()], vec![1]),
         (vec![airline(), broken(), airline()], vec![]),
         (vec![broken(), airline(), broken(), broken()], vec![2, 3]),
     ] {
-        let mut bench = Bench::started_with(&pushed);
-        assert_eq!(bench.is_ready(), refused.is_empty());
-        let mut sessions = bench.evaluator.partition(0);
-        assert_eq!(bench.evaluator.has_pending_side_output(&sessions), !refused.is_empty());
-        let (verdicts, changelog) = bench.step(&mut sessions, &cancel, 0);
-        assert_eq!(bench.alerts(), refused);
+        let mut fixture = Fixture::started_with(&pushed);
+        assert_eq!(fixture.is_ready(), refused.is_empty());
+        let mut sessions = fixture.evaluator.partition(0);
+        assert_eq!(fixture.evaluator.has_pending_side_output(&sessions), !refused.is_empty());
+        let (verdicts, changelog) = fixture.step(&mut sessions, &cancel, 0);
+        assert_eq!(fixture.alerts(), refused);
         let schema = subject::VERDICT.schema().unwrap();
         let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
         assert_eq!(verdict.bundle.map(|bundle| bundle.digest), Some(airline().digest()));
 
-        // The next start announces nothing again, and what comes then is new.
-        let mut again = Bench::started_with(&pushed);
+        // The next start repeats no alert; a bundle pushed later is alerted.
+        let mut again = Fixture::started_with(&pushed);
         let mut sessions = again.restore(&changelog);
         assert!(!again.evaluator.has_pending_side_output(&sessions));
         again.push_bundle(&broken(), 9);
@@ -533,33 +542,33 @@ fn a_start_takes_the_newest_bundle_that_loads_and_announces_what_nobody_correcte
     }
 }
 
-/// What is no bundle at all is known at once, what does not load when the start is over: the order is the topic's.
+/// Unreadable records are found while the topic is read, bundles that do not load only afterwards.
 #[test]
-fn announcements_are_in_the_order_of_the_topic() {
-    let mut bench = Bench::started_with(&[airline()]);
-    bench.push_garbage(1);
-    assert!(bench.evaluator.has_pending_side_output(&bench.evaluator.partition(0)));
+fn bundle_alerts_follow_the_order_of_offsets() {
+    let mut fixture = Fixture::started_with(&[airline()]);
+    fixture.push_unreadable(1);
+    assert!(fixture.evaluator.has_pending_side_output(&fixture.evaluator.partition(0)));
     let topology = Topology::embedded().unwrap();
     let evaluator = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap();
-    let mut bench = Bench { evaluator, ..bench };
-    bench.push_bundle(&broken(), 3);
-    bench.push_garbage(4);
-    bench.evaluator.tables_loaded();
-    let mut sessions = bench.evaluator.partition(0);
+    let mut fixture = Fixture { evaluator, ..fixture };
+    fixture.push_bundle(&broken(), 3);
+    fixture.push_unreadable(4);
+    fixture.evaluator.tables_loaded();
+    let mut sessions = fixture.evaluator.partition(0);
     sessions.bundles_announced = 4;
-    assert!(bench.evaluator.has_pending_side_output(&sessions), "of offset 4");
+    assert!(fixture.evaluator.has_pending_side_output(&sessions), "of offset 4");
     sessions.bundles_announced = 5;
-    assert!(!bench.evaluator.has_pending_side_output(&sessions));
+    assert!(!fixture.evaluator.has_pending_side_output(&sessions));
 }
 
-/// Only an entry of an earlier version has such ids: they are rejected before anything changes.
+/// Only a changelog entry of an earlier version can have ids of this length; in events they are rejected.
 #[test]
-fn a_header_that_is_too_large_is_refused_with_its_event() {
-    let mut bench = Bench::new();
-    let small = event(Happening { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true }, 0);
-    let mut fresh = bench.evaluator.partition(0);
-    let (_, changelog) = bench.step(&mut fresh, &small, 0);
-    assert_eq!(changelog.len(), 2, "a header and the progress");
+fn event_whose_header_is_too_large_is_rejected() {
+    let mut fixture = Fixture::new();
+    let small = event(EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true }, 0);
+    let mut fresh = fixture.evaluator.partition(0);
+    let (_, changelog) = fixture.step(&mut fresh, &small, 0);
+    assert_eq!(changelog.len(), 2, "a header and the progress entry");
 
     let schema = subject::SESSION_STATE.schema().unwrap();
     let (key, value) = &changelog[0];
@@ -568,63 +577,63 @@ fn a_header_that_is_too_large_is_refused_with_its_event() {
     let long = "x".repeat(3 << 20);
     entry.header.as_mut().unwrap().sources[0].id = &long;
     let large = RecordEncoder::<SessionState<'static>>::new(ID).unwrap().encode(&entry).unwrap();
-    let mut sessions = bench.restore(&[(key.clone(), Some(large))]);
+    let mut sessions = fixture.restore(&[(key.clone(), Some(large))]);
     let origin = Origin { topic: "actions", partition: 0, offset: 1, logged_at: Millis(1000) };
-    let reject = bench.evaluator.step(&mut sessions, &origin, &small, &mut bench.outputs).unwrap_err();
+    let reject = fixture.evaluator.step(&mut sessions, &origin, &small, &mut fixture.outputs).unwrap_err();
     assert_eq!(
         (reject.reason.as_str(), reject.undo),
         ("output_refused", false),
-        "it was copied before the step"
+        "the session was copied before the step"
     );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Refused because of an entry, of a verdict, or of neither; also where its time lets sessions expire.
+    /// The step is rejected for a large entry, for a large verdict, or not at all; some events expire other sessions.
     #[test]
-    fn a_refused_step_leaves_no_trace(
-        happenings in happenings(),
+    fn rejected_step_leaves_no_trace(
+        specs in specs(),
         late in prop::collection::vec(prop::bool::weighted(0.1), 80),
         bounds in prop_oneof![Just((640, 1 << 20)), Just((850, 1 << 20)), Just((2 << 20, 1100)), Just((2 << 20, 1250))],
     ) {
-        BOUNDED.with_borrow_mut(|benches| {
-            let bench = benches.entry(bounds).or_insert_with(|| Bench::bounded(bounds.0, bounds.1));
-            leaves_no_trace(bench, &happenings, &late)
+        BOUNDED_FIXTURES.with_borrow_mut(|fixtures| {
+            let fixture = fixtures.entry(bounds).or_insert_with(|| Fixture::bounded(bounds.0, bounds.1));
+            check_rejected(fixture, &specs, &late)
         })?;
     }
 }
 
 thread_local! {
-    static BOUNDED: RefCell<BTreeMap<(i32, i32), Bench>> = RefCell::default();
+    static BOUNDED_FIXTURES: RefCell<BTreeMap<(i32, i32), Fixture>> = RefCell::default();
 }
 
-fn leaves_no_trace(bench: &mut Bench, happenings: &[Happening], late: &[bool]) -> Result<(), TestCaseError> {
-    let (mut stepped, mut spared) = (bench.evaluator.partition(0), bench.evaluator.partition(0));
+fn check_rejected(fixture: &mut Fixture, specs: &[EventSpec], late: &[bool]) -> Result<(), TestCaseError> {
+    let (mut tried, mut expected) = (fixture.evaluator.partition(0), fixture.evaluator.partition(0));
     let (mut changelog, mut sequence, mut logged_at) = (Vec::new(), -1, 0);
-    for (offset, (happening, late)) in happenings.iter().zip(late).enumerate() {
-        sequence += happening.jump;
+    for (offset, (spec, late)) in specs.iter().zip(late).enumerate() {
+        sequence += spec.jump;
         logged_at += if *late { 5 * 24 * 3_600_000 } else { 1 };
-        let (event, offset) = (event(*happening, sequence), i64::try_from(offset).unwrap());
+        let (event, offset) = (event(*spec, sequence), i64::try_from(offset).unwrap());
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(logged_at) };
         let mut step = |sessions: &mut Sessions| {
-            bench.outputs.clear();
-            bench.evaluator.step(sessions, &origin, &event, &mut bench.outputs)?;
-            bench.evaluator.finish(sessions, offset + 1, &mut bench.outputs).unwrap();
-            let (verdicts, mut changelog) = bench.said();
-            // Sessions that expire together do so in any order.
+            fixture.outputs.clear();
+            fixture.evaluator.step(sessions, &origin, &event, &mut fixture.outputs)?;
+            fixture.evaluator.finish(sessions, offset + 1, &mut fixture.outputs).unwrap();
+            let (verdicts, mut changelog) = fixture.emitted();
+            // The order of sessions that expire together is not defined.
             changelog.sort();
             Ok::<_, Reject>((verdicts, changelog))
         };
-        match step(&mut stepped) {
+        match step(&mut tried) {
             Ok(found) => {
-                prop_assert_eq!(&found, &step(&mut spared).unwrap(), "at offset {}", offset);
+                prop_assert_eq!(&found, &step(&mut expected).unwrap(), "at offset {}", offset);
                 changelog.extend(found.1);
             }
             Err(reject) => {
                 prop_assert_eq!(reject.reason.as_str(), "output_refused");
                 if reject.undo {
-                    stepped = bench.restore(&changelog);
+                    tried = fixture.restore(&changelog);
                 }
             }
         }
@@ -632,38 +641,42 @@ fn leaves_no_trace(bench: &mut Bench, happenings: &[Happening], late: &[bool]) -
     Ok(())
 }
 
-/// The first one that nothing announced costs a restore, and none after it.
+/// Only the first rejected step without a copy of its session costs a restore.
 #[test]
-fn a_thousand_refused_verdicts_cost_one_restore() {
-    let mut bench = Bench::bounded(2 << 20, 2000);
-    let mut sessions = bench.evaluator.partition(0);
-    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
-    let (_, changelog) = bench.step(&mut sessions, &call, 0);
+fn thousand_rejected_verdicts_cost_one_restore() {
+    let mut fixture = Fixture::bounded(2 << 20, 2000);
+    let mut sessions = fixture.evaluator.partition(0);
+    let call = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (_, changelog) = fixture.step(&mut sessions, &call, 0);
     let tool = ToolCall { name: &"x".repeat(MAX_ID_BYTES), ..call.tool.unwrap() };
     let mut restores = 0;
     for offset in 1..=1000 {
         let refused =
             ActionEvent { tool: Some(tool), source: Source { id: "src", sequence: offset }, ..call };
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000) };
-        let reject = bench.evaluator.step(&mut sessions, &origin, &refused, &mut bench.outputs).unwrap_err();
+        let reject =
+            fixture.evaluator.step(&mut sessions, &origin, &refused, &mut fixture.outputs).unwrap_err();
         assert_eq!(reject.reason.as_str(), "output_refused");
-        bench.outputs.clear();
+        fixture.outputs.clear();
         if reject.undo {
             restores += 1;
-            sessions = bench.restore(&changelog);
+            sessions = fixture.restore(&changelog);
         }
     }
     assert_eq!(restores, 1);
     let next = ActionEvent { source: Source { id: "src", sequence: 1 }, ..call };
-    let (_, changelog) = bench.step(&mut sessions, &next, 1001);
-    assert!(changelog.iter().any(|(key, _)| key.ends_with(b"\"header\"]")), "number 1 is free still");
+    let (_, changelog) = fixture.step(&mut sessions, &next, 1001);
+    assert!(
+        changelog.iter().any(|(key, _)| key.ends_with(b"\"header\"]")),
+        "sequence number 1 is still unused"
+    );
 }
 
-/// With a name that has as many bytes as one may have, and with one that has one byte more.
+/// Each id with the largest length that is accepted, and with one byte more.
 #[test]
-fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_behind() {
-    let mut bench = Bench::new();
-    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+fn id_above_its_limit_is_rejected_and_changes_nothing() {
+    let mut fixture = Fixture::new();
+    let call = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let (tool, result) = (call.tool.unwrap(), answer());
     let answered = ActionEvent { r#type: catalogue::TOOL_RESPONSE_RECEIVED, tool: None, ..call };
     type With<'a> = &'a dyn Fn(&'a str) -> ActionEvent<'a>;
@@ -687,34 +700,36 @@ fn what_is_too_long_for_a_key_or_to_be_repeated_is_rejected_and_leaves_nothing_b
             ..call
         }),
     ];
-    // Six bytes each, as they stand in a key of the changelog.
+    // Each character takes six bytes in a key of the changelog.
     let (longest, longer) = ("\u{1}".repeat(MAX_ID_BYTES), "\u{1}".repeat(400_000));
     let one_more = "\u{1}".repeat(MAX_ID_BYTES + 1);
     for (field, with) in fields {
-        let mut sessions = bench.evaluator.partition(0);
+        let mut sessions = fixture.evaluator.partition(0);
         for name in [&one_more, &longer] {
-            bench.outputs.clear();
+            fixture.outputs.clear();
             let origin = Origin { topic: "actions", partition: 0, offset: 0, logged_at: Millis(1000) };
-            let reject =
-                bench.evaluator.step(&mut sessions, &origin, &with(name), &mut bench.outputs).unwrap_err();
+            let reject = fixture
+                .evaluator
+                .step(&mut sessions, &origin, &with(name), &mut fixture.outputs)
+                .unwrap_err();
             assert_eq!((reject.reason.as_str(), reject.undo), ("id_too_long", false), "{field}");
             assert_eq!(reject.detail, format!("{field}: expected at most 4096 bytes, found {}", name.len()));
-            assert_eq!((sessions.tenants().count(), bench.outputs.iter().count()), (0, 0), "{field}");
+            assert_eq!((sessions.tenants().count(), fixture.outputs.iter().count()), (0, 0), "{field}");
         }
-        // Which `step` takes.
-        bench.step(&mut sessions, &with(&longest), 1);
+        // `Fixture::step` fails if the event is rejected.
+        fixture.step(&mut sessions, &with(&longest), 1);
     }
 }
 
-/// As many sources as a session knows, each with the longest id, and the longest of all other names: what is kept and what is
-/// emitted fits. A label, which no key has, may be of any length: a verdict has its beginning.
+/// A session with the maximum number of sources and every id at its limit: entries and verdicts fit their topics. A label is
+/// no part of a key and has no limit; a verdict has its first 4 KiB.
 #[test]
-fn the_longest_names_leave_room_for_the_rest() {
-    let mut bench = Bench::new();
-    let mut sessions = bench.evaluator.partition(0);
+fn ids_at_their_limit_fit_every_record() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
     let name = "\u{1}".repeat(MAX_ID_BYTES);
     let label = "ü".repeat(200_000) + "x";
-    let call = event(Happening { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
+    let call = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let call = ActionEvent {
         event_id: &name,
         r#type: &name,
@@ -729,9 +744,9 @@ fn the_longest_names_leave_room_for_the_rest() {
     for offset in 0..64 {
         let id = format!("{offset:02}") + &name[2..];
         let event = ActionEvent { source: Source { id: &id, sequence: 0 }, ..call };
-        let (verdicts, _) = bench.step(&mut sessions, &event, offset);
+        let (verdicts, _) = fixture.step(&mut sessions, &event, offset);
         let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();
-        assert_eq!(verdict.session_label, label.get(..MAX_ID_BYTES), "4 KiB of it");
+        assert_eq!(verdict.session_label, label.get(..MAX_ID_BYTES), "the first 4 KiB");
     }
 }

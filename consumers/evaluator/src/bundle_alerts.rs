@@ -1,4 +1,4 @@
-//! Bundles that did not load, as alerts: someone pushed rules that do not hold.
+//! Alerts about bundles that do not load.
 
 use agentgov_policy::RefusedBundle;
 use agentgov_processor::{OutputError, Outputs, TableRecord};
@@ -6,20 +6,20 @@ use agentgov_schemas::alert::{Alert, AlertDecision};
 use agentgov_schemas::verdict::{Mode, Origin, Severity};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 
-/// The tenant of what concerns agentgov itself.
+/// Tenant of alerts about agentgov itself.
 const TENANT: &str = "agentgov";
-/// The policy that such alerts name.
+/// Policy id of these alerts.
 const POLICY: &str = "agentgov:bundle-refused";
 
-/// Refused bundles in the order of their topic.
+/// Refused bundles, in the order of their offsets.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct BundleAlerts {
     topic: String,
-    all: Vec<Refusal>,
+    alerts: Vec<BundleAlert>,
 }
 
 #[derive(Debug)]
-struct Refusal {
+struct BundleAlert {
     offset: i64,
     logged_at: Millis,
     environment: String,
@@ -29,16 +29,16 @@ struct Refusal {
     message: String,
 }
 
-impl Refusals {
+impl BundleAlerts {
     pub fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), all: Vec::new() }
+        Self { topic: topic.to_owned(), alerts: Vec::new() }
     }
 
-    /// Remembers a bundle that does not load.
+    /// Adds a bundle that does not load.
     pub fn add(&mut self, refused: &RefusedBundle) {
         let problem = refused.first_problem();
         let more = refused.problems.len().saturating_sub(1);
-        self.insert(Refusal {
+        self.insert(BundleAlert {
             offset: refused.offset,
             logged_at: refused.logged_at,
             environment: refused.environments.join(","),
@@ -52,39 +52,43 @@ impl Refusals {
         });
     }
 
-    /// Remembers a record that is no bundle at all.
-    pub fn add_unreadable(&mut self, record: &TableRecord<'_>, why: &str) {
-        self.insert(Refusal {
+    /// Adds a record that cannot be decoded as a bundle.
+    pub fn add_unreadable(&mut self, record: &TableRecord<'_>, reason: &str) {
+        self.insert(BundleAlert {
             offset: record.offset,
             logged_at: record.logged_at,
             environment: String::new(),
             name: String::new(),
             pushed_by: String::new(),
             digest: None,
-            message: format!("offset {} of {} is no bundle: {why}", record.offset, record.topic),
+            message: format!(
+                "topic {} offset {}: expected a bundle, found a record that cannot be read: {reason}",
+                record.topic, record.offset
+            ),
         });
     }
 
-    /// In order: at a start, what is no bundle is known before what does not load.
-    fn insert(&mut self, refusal: Refusal) {
-        let at = self.all.partition_point(|known| known.offset < refusal.offset);
-        self.all.insert(at, refusal);
+    /// Keeps the order of offsets. At a start, unreadable records are added before bundles that do not load, because
+    /// bundles are compiled only after the whole topic is read.
+    fn insert(&mut self, alert: BundleAlert) {
+        let index = self.alerts.partition_point(|earlier| earlier.offset < alert.offset);
+        self.alerts.insert(index, alert);
     }
 
-    /// True if one stands at `from` or later.
+    /// Returns true if a bundle at `from` or later was refused.
     pub fn any_from(&self, from: i64) -> bool {
-        self.all.last().is_some_and(|last| last.offset >= from)
+        self.alerts.last().is_some_and(|last| last.offset >= from)
     }
 
-    /// Emits an alert for each one at `from` or later.
-    pub fn announce(&self, from: i64, out: &mut Outputs) -> Result<(), OutputError> {
-        for refusal in self.all.iter().filter(|refusal| refusal.offset >= from) {
-            let session_id = format!("bundle/{}", refusal.name);
+    /// Emits an alert for each refused bundle at `from` or later.
+    pub fn emit_from(&self, from: i64, out: &mut Outputs) -> Result<(), OutputError> {
+        for refused in self.alerts.iter().filter(|refused| refused.offset >= from) {
+            let session_id = format!("bundle/{}", refused.name);
             let origin = Origin {
                 topic: &self.topic,
                 partition: 0,
-                offset: refusal.offset,
-                logged_at: refusal.logged_at,
+                offset: refused.offset,
+                logged_at: refused.logged_at,
             };
             let id = Digest::of_parts([
                 TENANT.as_bytes(),
@@ -92,16 +96,16 @@ impl Refusals {
                 POLICY.as_bytes(),
                 self.topic.as_bytes(),
                 &0i32.to_be_bytes(),
-                &refusal.offset.to_be_bytes(),
+                &refused.offset.to_be_bytes(),
             ]);
             let alert = Alert {
                 alert_id: &id.to_string(),
                 revision: 0,
                 tenant_id: TENANT,
-                environment: &refusal.environment,
+                environment: &refused.environment,
                 session_id: &session_id,
                 session_label: None,
-                agent_id: &refusal.pushed_by,
+                agent_id: &refused.pushed_by,
                 event_id: "",
                 policy: POLICY,
                 severity: Severity::Critical.into(),
@@ -109,12 +113,12 @@ impl Refusals {
                 decision: AlertDecision::Refused.into(),
                 tool: None,
                 call_index: None,
-                message: &refusal.message,
-                occurred_at: Micros(refusal.logged_at.0.saturating_mul(1000)),
-                opened_at: refusal.logged_at,
+                message: &refused.message,
+                occurred_at: Micros(refused.logged_at.0.saturating_mul(1000)),
+                opened_at: refused.logged_at,
                 origin,
                 first_origin: origin,
-                bundle_digest: refusal.digest,
+                bundle_digest: refused.digest,
             };
             let key = SessionKey { tenant_id: TENANT, session_id: &session_id }.to_bytes();
             out.emit(&key, &alert)?;
