@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of `agentgov-bench`.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::commands;
 #[derive(Debug, Parser)]
 #[command(name = "agentgov-bench", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: Command,
     /// Addresses of the stack, and the topology.
@@ -34,7 +34,7 @@ impl CommandLine for Cli {
     }
 }
 
-/// What to do.
+/// Commands of `agentgov-bench`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure throughput, CPU and latency of the pipeline, in turn with bare processes that move the same bytes.
@@ -48,18 +48,18 @@ pub enum Command {
     /// Count the instructions of each step of an event with valgrind's callgrind; other load has no effect. With `--check`,
     /// exit code 3: a step costs more than in the file.
     Instructions(Instructions),
-    /// Draws the results files of `growth` and `soak` as SVG.
+    /// Draw the results files of `growth` and `soak` as SVG.
     Plot(Plot),
-    /// Kill, pause and scale stages, producers and the parts of a stack under load, then audit the log. Exit code 3: a record was
-    /// lost or doubled, or a part did not recover.
+    /// Kill, pause and scale stages, producers and the parts of a stack under load, then audit the log. Exit code 3: a
+    /// record was lost or doubled, or a part did not recover.
     Faults(Faults),
-    /// Run a command of `agentgov` with FAILPOINTS in effect; started by `faults`.
+    /// Run a command of `agentgov` that obeys FAILPOINTS; started by `faults`.
     #[command(subcommand)]
     Armed(ProductCommand),
     /// Run a producer; started by `faults`.
     Produce(Produce),
-    /// Run a bare process; started by the benchmarks.
-    Part(Part),
+    /// Run a worker process; started by the benchmarks.
+    Worker(Worker),
     /// Run one step; started by `instructions`.
     Step(Step),
     /// Internal processes of a local stack, started by the stack itself.
@@ -70,7 +70,7 @@ pub enum Command {
 /// `instructions`.
 #[derive(Debug, Args, Serialize)]
 pub struct Instructions {
-    /// Events of a count; a second count has twice as many.
+    /// Events of the first count; the second count has twice as many.
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub events: usize,
     /// Compare with the figures of this file.
@@ -84,17 +84,17 @@ pub struct Instructions {
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     #[serde(skip)]
     pub write: Option<PathBuf>,
-    /// Where the results go.
+    /// Destination of the results.
     #[command(flatten)]
     #[serde(skip)]
-    pub results: Results,
+    pub results: ResultsArgs,
 }
 
-/// Where the results go.
+/// Destination of the results.
 #[derive(Debug, Args)]
-pub struct Results {
-    /// Write the results, with machine, commit and date, as a JSON file into this folder, in place of the file of the last run.
-    /// The folder is created if it does not exist.
+pub struct ResultsArgs {
+    /// Write the results, with machine, commit and date, as a JSON file into this folder, replacing the file of the last
+    /// run. The folder is created if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub results: Option<PathBuf>,
 }
@@ -113,9 +113,9 @@ pub struct Plot {
 /// `step`.
 #[derive(Debug, Args)]
 pub struct Step {
-    /// Its name.
+    /// Name of the step.
     pub step: String,
-    /// With how many events.
+    /// Number of events.
     #[arg(long, value_name = "N")]
     pub events: usize,
 }
@@ -126,16 +126,16 @@ pub struct Pipeline {
     /// Events of a round.
     #[arg(long, value_name = "N", default_value_t = 400_000)]
     pub events: u64,
-    /// Rounds of each; at least five for reliable figures.
+    /// Rounds of each contender; at least five for reliable figures.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
-    /// Events a second of the latency runs [default: half of the measured throughput].
+    /// Events per second of the latency runs [default: half of the measured throughput].
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
     /// Measured seconds of a latency run, after ten seconds of warm-up; 0: no latency runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub latency_seconds: u64,
-    /// Latency rounds, after one that is not counted.
+    /// Latency rounds, after one warm-up round.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub latency_rounds: usize,
     /// Processes of each stage.
@@ -144,25 +144,21 @@ pub struct Pipeline {
     /// Concurrently open sessions.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub sessions: usize,
-    /// Partitions of each topic of the log [default: of the topology].
+    /// Partitions of each topic of the log [default: those of the topology].
     #[arg(long, value_name = "N")]
     pub partitions: Option<u32>,
-    /// Policies of the bundle: the example's plus added ones about other tools [default: the example's].
+    /// Policies of the bundle: those of the example, and generated ones about other tools [default: those of the example].
     #[arg(long, value_name = "N")]
     pub policies: Option<usize>,
-    /// Where it runs.
+    /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]
-    pub ground: Ground,
-    /// Where the results go.
-    #[command(flatten)]
-    #[serde(skip)]
-    pub results: Results,
+    pub env: BenchEnv,
 }
 
-/// What benches that publish sessions have in common.
+/// Load, stack, executable and results of a benchmark.
 #[derive(Debug, Args, Serialize)]
-pub struct Ground {
+pub struct BenchEnv {
     /// Seed of the sessions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -174,6 +170,10 @@ pub struct Ground {
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
     pub agentgov: Option<PathBuf>,
+    /// Destination of the results.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub results: ResultsArgs,
 }
 
 /// `growth`.
@@ -192,14 +192,10 @@ pub struct Growth {
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub plots: Option<PathBuf>,
-    /// Where it runs.
+    /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]
-    pub ground: Ground,
-    /// Where the results go.
-    #[command(flatten)]
-    #[serde(skip)]
-    pub results: Results,
+    pub env: BenchEnv,
 }
 
 /// Quantity that `growth` increases.
@@ -210,12 +206,12 @@ pub enum GrowthAxis {
     Processes,
     /// Open sessions: 1,000 to 1,000,000.
     Sessions,
-    /// Policies: the example's 13 to 10,000, the added ones about other tools, then about every tool.
+    /// Policies: from the example's 13 to 10,000; the added ones apply to other tools, then to every tool.
     Policies,
 }
 
 impl GrowthAxis {
-    /// Its name.
+    /// Returns the name of the axis.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Processes => "processes",
@@ -228,30 +224,27 @@ impl GrowthAxis {
 /// `soak`.
 #[derive(Debug, Args, Serialize)]
 pub struct Soak {
-    /// Duration.
+    /// Duration of the soak.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub seconds: u64,
-    /// Events a second [default: measured before the soak].
+    /// Events per second [default: measured before the soak].
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// Time to live of a session after its last event [default: of the topology]. The memory of sessions grows with it.
+    /// Time to live of a session after its last event [default: that of the topology]. Memory of sessions grows with it.
     #[arg(long, value_name = "DURATION")]
     pub session_ttl: Option<String>,
-    /// Time during which further violations belong to an open alert [default: of the topology]. Alerts stay in memory as long.
+    /// Time during which further violations belong to an open alert [default: that of the topology]. Alerts stay in memory
+    /// that long.
     #[arg(long, value_name = "DURATION")]
     pub alert_window: Option<String>,
     /// Folder for plots; created if it does not exist.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub plots: Option<PathBuf>,
-    /// Where it runs.
+    /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]
-    pub ground: Ground,
-    /// Where the results go.
-    #[command(flatten)]
-    #[serde(skip)]
-    pub results: Results,
+    pub env: BenchEnv,
 }
 
 /// `sink`.
@@ -260,31 +253,27 @@ pub struct Sink {
     /// Events in the topic.
     #[arg(long, value_name = "N", default_value_t = 500_000)]
     pub events: u64,
-    /// Rounds of each; at least five for reliable figures.
+    /// Rounds of each contender; at least five for reliable figures.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
-    /// Folder with other programs, each in its own folder (bench/rivals in the sources).
+    /// Folder of competitors, each in its own folder (bench/competitors in the sources).
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
-    pub rivals: Option<PathBuf>,
-    /// Where it runs.
+    pub competitors: Option<PathBuf>,
+    /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]
-    pub ground: Ground,
-    /// Where the results go.
-    #[command(flatten)]
-    #[serde(skip)]
-    pub results: Results,
+    pub env: BenchEnv,
 }
 
-/// `part`.
+/// `worker`.
 #[derive(Debug, Args)]
-pub struct Part {
-    /// Where the tapes are.
+pub struct Worker {
+    /// Folder of the recordings.
     #[arg(long, value_name = "DIR")]
-    pub tapes: PathBuf,
-    /// What it is to do, as JSON.
-    pub what: String,
+    pub recordings: PathBuf,
+    /// Task of the worker, as JSON.
+    pub task: String,
 }
 
 /// `faults`.
@@ -307,19 +296,19 @@ pub struct Faults {
 /// `produce`.
 #[derive(Debug, Args)]
 pub struct Produce {
-    /// Whose sessions it writes.
+    /// Tenant of the sessions.
     #[arg(long)]
     pub tenant: String,
-    /// Who acts in them.
+    /// Agent of the sessions.
     #[arg(long)]
     pub agent: String,
-    /// Where.
+    /// Deployment environment of the sessions.
     #[arg(long)]
     pub environment: String,
-    /// The spool's folder.
+    /// Folder of the spool.
     #[arg(long, value_name = "DIR")]
     pub spool: PathBuf,
-    /// What the sessions are made from.
+    /// Seed of the sessions.
     #[arg(long, value_name = "S")]
     pub seed: u64,
 }
@@ -329,7 +318,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
 }

@@ -1,94 +1,96 @@
-//! What a run ends with when it does not end well.
+//! Errors of the benchmarks.
 
 use rdkafka::error::KafkaError;
 
-/// Why there is no figure.
+/// Error of a benchmark.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// A process could not be started, or did not answer.
+    /// A process could not be started, or its output could not be read.
     #[error("process {name}: {source}; its log is in the stack's folder, kept with --data")]
     Process {
-        /// Its name.
+        /// Process name.
         name: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A process ended that should not have.
-    #[error("process {name} ended by itself: {status}; its log is in the stack's folder, kept with --data")]
+    /// A process ended unexpectedly.
+    #[error(
+        "process {name} ended unexpectedly: {status}; its log is in the stack's folder, kept with --data"
+    )]
     Ended {
-        /// Its name.
+        /// Process name.
         name: String,
-        /// How.
+        /// Exit status.
         status: std::process::ExitStatus,
     },
-    /// Kafka.
+    /// A Kafka call failed.
     #[error("{what}: {source}")]
     Kafka {
-        /// What was being done.
+        /// Failed operation.
         what: &'static str,
-        /// What Kafka said.
+        /// Error of Kafka.
         source: KafkaError,
     },
-    /// ClickHouse.
+    /// A ClickHouse request failed.
     #[error("clickhouse: {what}: {message}")]
     Store {
-        /// What was being done.
+        /// Failed operation.
         what: &'static str,
-        /// What ClickHouse said.
+        /// Message of ClickHouse.
         message: String,
     },
-    /// The recorder.
+    /// The SDK's recorder failed.
     #[error("the recorder: {0}")]
     Recorder(String),
-    /// It took too long.
-    #[error("{what} is not done after {seconds} s: {state}")]
+    /// A condition did not hold before its deadline.
+    #[error("expected {what} within {seconds} s, found: {state}")]
     Late {
-        /// What.
+        /// Awaited condition.
         what: String,
-        /// How long it was waited for.
+        /// Timeout in seconds.
         seconds: u64,
-        /// How it stands.
+        /// State at the deadline.
         state: String,
     },
-    /// A table has more rows than there are records.
-    #[error("{table}: expected {records} rows, one a record, found {rows}: somebody inserted records twice")]
+    /// A table has more rows than its topic has records.
+    #[error("{table}: expected {records} rows, one per record, found {rows}: records were inserted twice")]
     Doubled {
-        /// Which.
+        /// Table name.
         table: String,
-        /// Its rows.
+        /// Rows of the table.
         rows: u64,
-        /// The records.
+        /// Records of the topic.
         records: u64,
     },
-    /// A rival wrote other rows than the log sink.
+    /// A competitor wrote other rows than the log-sink.
     #[error(
-        "{who}: expected the rows that the log sink wrote, with checksum {expected}, found others, with {found}: its work is not the same"
+        "{name}: expected the rows of the log-sink with checksum {expected}, found rows with checksum {found}"
     )]
     Rows {
-        /// Who.
-        who: String,
-        /// The log sink's.
+        /// Name of the competitor.
+        name: String,
+        /// Checksum of the log-sink's rows.
         expected: u64,
-        /// The rival's.
+        /// Checksum of the competitor's rows.
         found: u64,
     },
     /// A plot cannot be drawn.
     #[error("plot `{title}`: {error}")]
     Plot {
-        /// Its title.
+        /// Title of the plot.
         title: String,
-        /// Why.
+        /// Reason.
         error: String,
     },
-    /// Tapes and pipes.
+    /// Reading or writing a recording or a pipe failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// Failed operation.
         what: &'static str,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The topology lacks something.
+    /// The topology lacks a required entry.
     #[error("topology: {0}")]
     Topology(String),
 }

@@ -1,21 +1,21 @@
 //! Failpoints of the `fail` crate at the edges of the stages' protocols.
 //!
-//! `FAILPOINTS="sink::inserted=2*off->return(kill)"` kills the process (SIGKILL) the third time that it has inserted a block and
-//! not yet taken note of it; `return(stop)` stops it (SIGSTOP) there, so that a zombie wakes up with the rest of the step in
-//! its hand; `panic` panics in the thread that passes; a mistake is planted with `return`.
+//! `FAILPOINTS="sink::inserted=2*off->return(kill)"` kills the process (SIGKILL) when it inserts its third block, before it
+//! has recorded the insert. `return(stop)` stops it there (SIGSTOP), so that it resumes later in the middle of the step.
+//! `panic` panics in the current thread. `return` without an action plants a mistake.
 
 use agentgov_service::failpoint;
 use fail::FailScenario;
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Has this process obey the failpoints of the environment's `FAILPOINTS` until the scenario is dropped.
+/// Makes this process obey the failpoints of `FAILPOINTS` until the scenario is dropped.
 pub fn arm() -> FailScenario<'static> {
     let scenario = FailScenario::setup();
     failpoint::set_hook(pass);
     scenario
 }
 
-/// Passes an edge, or asks for a mistake.
+/// Evaluates a failpoint. Returns true if a mistake is planted there.
 fn pass(name: &'static str) -> bool {
     fail::eval(name, |action| match action.as_deref() {
         None => true,

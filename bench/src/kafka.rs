@@ -1,4 +1,4 @@
-//! Kafka, as the bench asks it: where topics end, how far groups are, what is in between.
+//! Kafka calls of the benchmark: end offsets, committed offsets and records.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::BenchError;
 
-const CALL: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Offsets by topic and partition.
 pub(crate) type Offsets = BTreeMap<(String, i32), i64>;
 
-/// Whoever asks.
+/// Kafka client of the benchmark.
 pub(crate) struct Kafka {
     endpoint: KafkaEndpoint,
     client: BaseConsumer,
 }
 
-/// How a topic's offsets end.
+/// Last entry of a topic's partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// With the last record.
-    Gapless,
-    /// With the marker of a transaction.
-    Markers,
+pub(crate) enum TailEntry {
+    /// A record.
+    Record,
+    /// A transaction marker.
+    Marker,
 }
 
 impl Kafka {
@@ -38,29 +38,33 @@ impl Kafka {
         Ok(Self { endpoint: endpoint.clone(), client: consumer(endpoint, "agentgov-bench")? })
     }
 
-    /// Where each partition of a topic ends.
-    pub(crate) fn ends(&self, topic: &str) -> Result<Offsets, BenchError> {
-        let metadata =
-            self.client.fetch_metadata(Some(topic), CALL).map_err(BenchError::kafka("asking for a topic"))?;
+    /// Returns the end offset of each partition of a topic.
+    pub(crate) fn end_offsets(&self, topic: &str) -> Result<Offsets, BenchError> {
+        let metadata = self
+            .client
+            .fetch_metadata(Some(topic), CALL_TIMEOUT)
+            .map_err(BenchError::kafka("reading a topic's metadata"))?;
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
         partitions
             .map(|partition| {
-                let high =
-                    self.end(topic, partition.id()).map_err(BenchError::kafka("asking for a topic's end"))?;
+                let high = self
+                    .end_offset(topic, partition.id())
+                    .map_err(BenchError::kafka("reading a topic's end offset"))?;
                 Ok(((topic.to_owned(), partition.id()), high))
             })
             .collect()
     }
 
-    /// Where a partition ends. Of a topic that was just made, the broker may not know yet that it leads it.
-    fn end(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
+    /// Returns the end offset of a partition. After the creation of a topic, the broker may not know yet that it leads the
+    /// partition.
+    fn end_offset(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
         let began = Instant::now();
         loop {
-            match self.client.fetch_watermarks(topic, partition, CALL) {
+            match self.client.fetch_watermarks(topic, partition, CALL_TIMEOUT) {
                 Ok((_, high)) => return Ok(high),
                 Err(error)
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NotLeaderForPartition)
-                        && began.elapsed() < CALL =>
+                        && began.elapsed() < CALL_TIMEOUT =>
                 {
                     std::thread::sleep(Duration::from_millis(50));
                 }
@@ -69,13 +73,17 @@ impl Kafka {
         }
     }
 
-    /// A client that asks what a group has committed.
-    pub(crate) fn group(&self, group: &str) -> Result<Group, BenchError> {
-        Ok(Group { client: consumer(&self.endpoint, group)? })
+    /// Returns a client that reads the committed offsets of a group.
+    pub(crate) fn group_client(&self, group: &str) -> Result<GroupClient, BenchError> {
+        Ok(GroupClient { client: consumer(&self.endpoint, group)? })
     }
 
-    /// The records between, as a reader of committed records sees them.
-    pub(crate) fn records(&self, from: &Offsets, until: &Offsets) -> Result<Vec<OwnedMessage>, BenchError> {
+    /// Reads the committed records between two sets of offsets.
+    pub(crate) fn read_records(
+        &self,
+        from: &Offsets,
+        until: &Offsets,
+    ) -> Result<Vec<OwnedMessage>, BenchError> {
         let mut list = TopicPartitionList::new();
         let mut open = 0;
         for ((topic, partition), end) in until {
@@ -99,7 +107,7 @@ impl Kafka {
         while open > 0 {
             match reader.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => records.push(message.detach()),
-                // Nobody writes meanwhile.
+                // No producer runs at this time, so the first end is final.
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
                 Some(Err(error)) => return Err(BenchError::kafka("reading")(error)),
                 None if began.elapsed() > Duration::from_secs(120) => {
@@ -111,7 +119,7 @@ impl Kafka {
         Ok(records)
     }
 
-    /// Creates topics of so many partitions, whose records keep their producers' timestamps.
+    /// Creates topics with a number of partitions, whose records keep the producers' timestamps.
     pub(crate) fn create(&self, topics: &[String], partitions: i32) -> Result<(), BenchError> {
         let new: Vec<_> = topics
             .iter()
@@ -140,43 +148,43 @@ impl Kafka {
             .enable_all()
             .build()
             .map_err(BenchError::io("starting a runtime"))?;
-        let options = AdminOptions::new().operation_timeout(Some(CALL));
+        let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT));
         runtime.block_on(call(admin, options)).map_err(failed)
     }
 }
 
-/// Asks what a group has committed.
-pub(crate) struct Group {
+/// Client that reads the committed offsets of a group.
+pub(crate) struct GroupClient {
     client: BaseConsumer,
 }
 
-impl Group {
-    /// How many offsets the group is behind `ends`.
-    pub(crate) fn behind(&self, ends: &Offsets, how: Ends) -> Result<i64, BenchError> {
-        let mut asked = TopicPartitionList::new();
+impl GroupClient {
+    /// Returns by how many offsets the group lags behind `ends`.
+    pub(crate) fn lag(&self, ends: &Offsets, tail: TailEntry) -> Result<i64, BenchError> {
+        let mut partitions = TopicPartitionList::new();
         for ((topic, partition), end) in ends {
             if *end > 0 {
-                asked.add_partition(topic, *partition);
+                partitions.add_partition(topic, *partition);
             }
         }
-        if asked.count() == 0 {
+        if partitions.count() == 0 {
             return Ok(0);
         }
         let committed = self
             .client
-            .committed_offsets(asked, CALL)
-            .map_err(BenchError::kafka("asking what is committed"))?;
-        let marker = match how {
-            Ends::Gapless => 0,
-            Ends::Markers => 1,
+            .committed_offsets(partitions, CALL_TIMEOUT)
+            .map_err(BenchError::kafka("reading committed offsets"))?;
+        let marker = match tail {
+            TailEntry::Record => 0,
+            TailEntry::Marker => 1,
         };
         let elements = committed.elements();
-        let behind = elements.iter().map(|at| {
+        let lag = elements.iter().map(|at| {
             let end = ends.get(&(at.topic().to_owned(), at.partition())).copied().unwrap_or_default();
             let reached = if let Offset::Offset(offset) = at.offset() { offset } else { 0 };
             (end - marker - reached).max(0)
         });
-        Ok(behind.sum())
+        Ok(lag.sum())
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long it takes from publishing an event to what comes of it: seen from outside, by a consumer and by queries.
+//! Latency from the publication of an event to its alert or row, observed from outside by a consumer or by queries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
-use crate::hops::{Hops, Judged, Origin};
 use crate::kafka::Kafka;
+use crate::stage_latency::{Origin, StageLatencies, VerdictTable};
 use crate::store::Store;
 
-/// How often the table is looked at: so exact are the latencies of rows.
-const LOOK: Duration = Duration::from_millis(25);
-/// How long a run warms up, in seconds: what is published in them is not counted. Connections and caches are made, and what has
-/// waited meanwhile is worked off, which takes some seconds where cores are nearly busy.
+/// Interval of the queries; the resolution of row latencies.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Seconds of warm-up. Events published in them are not counted: connections and caches are being set up, and the backlog
+/// of the start drains, which takes some seconds on nearly busy cores.
 pub const WARM_UP_SECONDS: u64 = 10;
 
 /// Percentiles, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// How many were seen.
+    /// Number of observations.
     pub count: usize,
-    /// Half were at most this late.
+    /// Median.
     pub p50_ms: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99_ms: f64,
-    /// 999 of 1,000.
+    /// 99.9th percentile.
     pub p999_ms: f64,
 }
 
 impl Percentiles {
-    /// Of latencies in microseconds.
+    /// Computes percentiles of latencies in microseconds.
     pub(crate) fn of(mut micros: Vec<i64>) -> Self {
         micros.sort_unstable();
         let at = |share: f64| {
@@ -51,164 +51,171 @@ impl Percentiles {
     }
 }
 
-/// From publishing to what came of it.
+/// Latency from publication to the observed result.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
-    /// To the alert, as its reader has it; in a floor to the last copy.
+    /// To the alert at its reader; for the baseline, to the last copy.
     Alert(Alerts),
-    /// To the action's row, as a query finds it, to within 25 ms.
+    /// To the action's row as a query finds it, with a resolution of 25 ms.
     Row(Percentiles),
 }
 
-/// How late alerts were.
+/// Latencies of alerts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Alerts {
-    /// From publishing to the reader.
+    /// From publication to the reader.
     #[serde(flatten)]
-    pub late: Percentiles,
-    /// Where the time went; a floor's copies do not say.
+    pub latencies: Percentiles,
+    /// Latencies by stage; `None` for the baseline, whose copies do not carry them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hops: Option<Hops>,
+    pub stages: Option<StageLatencies>,
 }
 
-/// What is watched in a run of the pipeline. One thing at a time: looking costs what is looked at, rows above all.
+/// Observed result of a pipeline run. Only one kind at a time, since the observation costs time too, rows above all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// Nothing: the run is about speed.
+pub enum ObservedResult {
+    /// Nothing, for throughput runs.
     Nothing,
-    /// When alerts come.
+    /// Arrival of alerts.
     Alerts,
-    /// When rows are there.
+    /// Visibility of rows.
     Rows,
 }
 
-/// What is said of a record by itself.
-struct Told {
-    /// When it was published, in microseconds since 1970.
+/// Content of a record that the probe needs.
+struct RecordContent {
+    /// Time of publication, in microseconds since 1970.
     published: i64,
-    /// The action that an alert is about.
+    /// The alert's action.
     origin: Option<Origin>,
 }
 
-/// A record of a watched topic; microseconds since 1970.
-pub(crate) struct Seen {
-    /// When the event was published that it is about.
+/// Observed record of a topic; times in microseconds since 1970.
+pub(crate) struct ObservedRecord {
+    /// Publication of the event behind it.
     pub published: i64,
-    /// When it was produced, to a millisecond.
+    /// Production of the record, with millisecond resolution.
     pub produced: i64,
-    /// When the reader had it.
+    /// Arrival at the reader.
     pub seen: i64,
-    /// The action that an alert is about.
+    /// The alert's action.
     pub origin: Option<Origin>,
 }
 
-type Watching = JoinHandle<Result<Vec<Seen>, BenchError>>;
+type ObserverThread = JoinHandle<Result<Vec<ObservedRecord>, BenchError>>;
 
-/// Watches a run.
-pub(crate) struct Watch {
+/// Observes the latencies of a run.
+pub(crate) struct LatencyProbe {
     stop: Arc<AtomicBool>,
-    what: Looking,
+    observation: Observation,
 }
 
-enum Looking {
-    /// And where its verdicts are, if it has any.
-    Topic(Watching, Option<Box<Judged>>),
+enum Observation {
+    /// With the table of its verdicts, if the run has one.
+    Topic(ObserverThread, Option<Box<VerdictTable>>),
     Rows(Box<Rows>),
 }
 
 struct Rows {
     store: Store,
     table: String,
-    /// The first offset of the run, by topic-partition.
+    /// First offset of the run, by topic-partition.
     from: BTreeMap<String, i64>,
-    looks: JoinHandle<Result<Vec<Look>, BenchError>>,
+    samples: JoinHandle<Result<Vec<TailSample>, BenchError>>,
 }
 
-/// What the table held at a moment.
-struct Look {
+/// Last offsets of the table at a moment.
+struct TailSample {
     at: i64,
     last: BTreeMap<String, i64>,
 }
 
-impl Watch {
-    /// Of the pipeline's alerts, whose verdicts are in `judged` once the run is over.
+impl LatencyProbe {
+    /// Observes alerts. Their verdicts are in `verdicts` once the run is over.
     pub(crate) fn alerts(
         kafka: &Kafka,
         endpoint: &KafkaEndpoint,
         alerts: &str,
-        judged: Judged,
+        verdicts: VerdictTable,
     ) -> Result<Self, BenchError> {
-        Self::topic(kafka, endpoint, alerts, Some(judged), |message, _| {
+        Self::topic(kafka, endpoint, alerts, Some(verdicts), |message, _| {
             let (id, datum) = wire::split(message).ok()?;
             let schema = subject::ALERT.schema().ok()?;
             let alert: Alert<'_> = schema.decode(id, datum).ok()?;
             let origin = Origin { partition: alert.origin.partition, offset: alert.origin.offset };
-            Some(Told { published: alert.occurred_at.0, origin: Some(origin) })
+            Some(RecordContent { published: alert.occurred_at.0, origin: Some(origin) })
         })
     }
 
-    /// Of a floor: its last topic, whose records have the timestamps of the events.
-    pub(crate) fn floor(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
-        let told = |_: &[u8], published| Some(Told { published, origin: None });
-        Self::topic(kafka, endpoint, topic, None, told)
+    /// Observes the baseline's last topic, whose records carry the timestamps of the events.
+    pub(crate) fn baseline(kafka: &Kafka, endpoint: &KafkaEndpoint, topic: &str) -> Result<Self, BenchError> {
+        let content_of = |_: &[u8], published| Some(RecordContent { published, origin: None });
+        Self::topic(kafka, endpoint, topic, None, content_of)
     }
 
     fn topic(
         kafka: &Kafka,
         endpoint: &KafkaEndpoint,
         topic: &str,
-        judged: Option<Judged>,
-        told: fn(&[u8], i64) -> Option<Told>,
+        verdicts: Option<VerdictTable>,
+        content_of: fn(&[u8], i64) -> Option<RecordContent>,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let what = Looking::Topic(watch_topic(kafka, endpoint, topic, &stop, told)?, judged.map(Box::new));
-        Ok(Self { stop, what })
+        let observation = Observation::Topic(
+            observe_topic(kafka, endpoint, topic, &stop, content_of)?,
+            verdicts.map(Box::new),
+        );
+        Ok(Self { stop, observation })
     }
 
-    /// Of the pipeline's table of actions.
+    /// Observes the pipeline's table of actions.
     pub(crate) fn rows(store: &Store, table: &str) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let from = tails(store, table)?;
-        let looks = {
+        let from = read_tails(store, table)?;
+        let samples = {
             let (stop, store, table) = (Arc::clone(&stop), store.clone(), table.to_owned());
             std::thread::spawn(move || {
-                let mut looks = Vec::new();
+                let mut samples = Vec::new();
                 while !stop.load(Ordering::Acquire) {
-                    let last = tails(&store, &table)?;
-                    looks.push(Look { at: now(), last });
-                    std::thread::sleep(LOOK);
+                    let last = read_tails(&store, &table)?;
+                    samples.push(TailSample { at: now(), last });
+                    std::thread::sleep(POLL_INTERVAL);
                 }
-                Ok(looks)
+                Ok(samples)
             })
         };
-        let what =
-            Looking::Rows(Box::new(Rows { store: store.clone(), table: table.to_owned(), from, looks }));
-        Ok(Self { stop, what })
+        let observation = Observation::Rows(Box::new(Rows {
+            store: store.clone(),
+            table: table.to_owned(),
+            from,
+            samples,
+        }));
+        Ok(Self { stop, observation })
     }
 
-    /// Ends it.
-    pub(crate) fn end(self) -> Result<Latency, BenchError> {
+    /// Stops observing and returns the latencies.
+    pub(crate) fn stop(self) -> Result<Latency, BenchError> {
         self.stop.store(true, Ordering::Release);
-        match self.what {
-            Looking::Topic(watching, judged) => {
-                let mut seen = joined(watching)?;
-                let warm = warm(seen.iter().map(|record| record.published));
-                seen.retain(|record| record.published >= warm);
-                let late =
+        match self.observation {
+            Observation::Topic(thread, verdicts) => {
+                let mut seen = join(thread)?;
+                let warm_up_end = warm_up_end(seen.iter().map(|record| record.published));
+                seen.retain(|record| record.published >= warm_up_end);
+                let latencies =
                     Percentiles::of(seen.iter().map(|record| record.seen - record.published).collect());
-                let hops = judged.map(|judged| judged.hops(&seen)).transpose()?;
-                Ok(Latency::Alert(Alerts { late, hops }))
+                let stages = verdicts.map(|verdicts| verdicts.stage_latencies(&seen)).transpose()?;
+                Ok(Latency::Alert(Alerts { latencies, stages }))
             }
-            Looking::Rows(rows) => rows.latencies().map(Latency::Row),
+            Observation::Rows(rows) => rows.latencies().map(Latency::Row),
         }
     }
 }
 
 impl Rows {
     fn latencies(self) -> Result<Percentiles, BenchError> {
-        let looks = joined(self.looks)?;
-        let mut late = Vec::new();
+        let samples = join(self.samples)?;
+        let mut latencies = Vec::new();
         let mut published: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
         let rows = self.store.lines(format!(
             "SELECT topic_partition, offset, occurred_at_micros FROM {} ORDER BY topic_partition, offset",
@@ -221,36 +228,36 @@ impl Rows {
                 published.entry(at.clone()).or_default().push((offset, micros));
             }
         }
-        let warm = warm(published.values().flatten().map(|(_, micros)| *micros));
+        let warm_up_end = warm_up_end(published.values().flatten().map(|(_, micros)| *micros));
         for (at, rows) in published {
-            let mut looks = looks.iter().peekable();
+            let mut samples = samples.iter().peekable();
             for (offset, micros) in rows {
-                let there = |look: &Look| look.last.get(&at).is_some_and(|last| *last >= offset);
-                while looks.peek().is_some_and(|look| !there(look)) {
-                    looks.next();
+                let there = |sample: &TailSample| sample.last.get(&at).is_some_and(|last| *last >= offset);
+                while samples.peek().is_some_and(|sample| !there(sample)) {
+                    samples.next();
                 }
-                if let Some(look) = looks.peek()
-                    && micros >= warm
+                if let Some(sample) = samples.peek()
+                    && micros >= warm_up_end
                 {
-                    late.push(look.at - micros);
+                    latencies.push(sample.at - micros);
                 }
             }
         }
-        Ok(Percentiles::of(late))
+        Ok(Percentiles::of(latencies))
     }
 }
 
-/// From when on what was published is counted.
-fn warm(published: impl Iterator<Item = i64>) -> i64 {
+/// Returns the end of the warm-up.
+fn warm_up_end(published: impl Iterator<Item = i64>) -> i64 {
     published.min().unwrap_or_default() + WARM_UP_SECONDS as i64 * 1_000_000
 }
 
-fn joined<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {
+fn join<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The last offset of each topic-partition in a table; its projection answers.
-fn tails(store: &Store, table: &str) -> Result<BTreeMap<String, i64>, BenchError> {
+/// Reads the last offset of each topic-partition of a table, which a projection answers.
+fn read_tails(store: &Store, table: &str) -> Result<BTreeMap<String, i64>, BenchError> {
     let rows =
         store.lines(format!("SELECT topic_partition, max(offset) FROM {table} GROUP BY topic_partition"))?;
     Ok(rows
@@ -262,14 +269,14 @@ fn tails(store: &Store, table: &str) -> Result<BTreeMap<String, i64>, BenchError
         .collect())
 }
 
-/// Reads what comes to a topic, and notes when.
-fn watch_topic(
+/// Reads new records of a topic and records their arrival times.
+fn observe_topic(
     kafka: &Kafka,
     endpoint: &KafkaEndpoint,
     topic: &str,
     stop: &Arc<AtomicBool>,
-    told: fn(&[u8], i64) -> Option<Told>,
-) -> Result<Watching, BenchError> {
+    content_of: fn(&[u8], i64) -> Option<RecordContent>,
+) -> Result<ObserverThread, BenchError> {
     let reader: BaseConsumer = endpoint
         .consumer_config("agentgov-bench")
         .set("isolation.level", "read_committed")
@@ -277,7 +284,7 @@ fn watch_topic(
         .create()
         .map_err(BenchError::kafka("creating a consumer"))?;
     let mut list = TopicPartitionList::new();
-    for ((topic, partition), end) in kafka.ends(topic)? {
+    for ((topic, partition), end) in kafka.end_offsets(topic)? {
         list.add_partition_offset(&topic, partition, Offset::Offset(end))
             .map_err(BenchError::kafka("reading"))?;
     }
@@ -289,12 +296,12 @@ fn watch_topic(
             match reader.poll(Duration::from_millis(20)) {
                 Some(Ok(message)) => {
                     let produced = message.timestamp().to_millis().unwrap_or_default() * 1_000;
-                    let told = told(message.payload().unwrap_or_default(), produced);
-                    if let Some(Told { published, origin }) = told {
-                        seen.push(Seen { published, produced, seen: now(), origin });
+                    let content = content_of(message.payload().unwrap_or_default(), produced);
+                    if let Some(RecordContent { published, origin }) = content {
+                        seen.push(ObservedRecord { published, produced, seen: now(), origin });
                     }
                 }
-                Some(Err(error)) => return Err(BenchError::kafka("watching")(error)),
+                Some(Err(error)) => return Err(BenchError::kafka("observing a topic")(error)),
                 None => {}
             }
         }
@@ -302,7 +309,7 @@ fn watch_topic(
     }))
 }
 
-/// Microseconds since 1970.
+/// Returns the current time in microseconds since 1970.
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or_default()

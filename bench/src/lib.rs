@@ -1,41 +1,41 @@
-//! The benchmark of the pipeline: realistic load, the pipeline's processes and bare ones in turn, and what each costs.
+//! Benchmarks of the pipeline under realistic load, in turn with bare processes.
 //!
 //! - [`Setup`], [`Bench`]: a stack, and runs on it
-//! - [`Load`], [`Run`]: how much is published, and what it took
-//! - [`Backlog`], [`Rival`]: the sink's work alone, by the log sink and by somebody else's program
-//! - [`Floor`], [`Tape`]: bare processes that move the same bytes, so that a figure means something on any machine
-//! - [`Report`]: rounds of all, medians and shares
+//! - [`Load`], [`Run`]: load and result of a run
+//! - [`Backlog`], [`Competitor`]: the log-sink's work alone, by the log-sink and by other programs
+//! - [`Baseline`], [`Recording`]: bare processes that move the same bytes, for figures that are comparable between machines
+//! - [`Report`]: medians and ratios over rounds
 //! - [`Plot`]: curves as SVG
-//! - [`Step`], [`step`], [`instructions`]: what one event costs at each step, in instructions
-//! - [`Part`], [`work`]: what the bench's own processes do
+//! - [`Step`], [`step`], [`instructions`]: instructions per event of each step
+//! - [`WorkerTask`], [`run_worker`]: worker processes of the benchmark
 
+mod baseline;
 mod error;
-mod floor;
-mod hops;
 mod kafka;
 mod latency;
-mod part;
 mod plot;
 mod process;
+mod recording;
 mod report;
 mod run;
 mod sessions;
 mod sink;
+mod stage_latency;
 mod steps;
 mod store;
-mod tape;
+mod worker;
 
+pub use baseline::copy::BareCopy;
+pub use baseline::insert::{BareInsert, Blocks};
+pub use baseline::publish::BarePublish;
 pub use error::BenchError;
-pub use floor::copy::BareCopy;
-pub use floor::insert::{BareInsert, Blocks};
-pub use floor::publish::BarePublish;
-pub use hops::{Hop, Hops};
-pub use latency::{Alerts, Latency, Percentiles, WARM_UP_SECONDS, Watched};
-pub use part::{Part, Places, Publish, Published, work};
+pub use latency::{Alerts, Latency, ObservedResult, Percentiles, WARM_UP_SECONDS};
 pub use plot::{Axis, Curve, Plot};
 pub use process::Usage;
 pub use report::{Contender, PIPELINE, Report, SinkContender, SinkReport, Spread};
-pub use run::{Bench, Floor, Load, Run, Sample, Setup, Soak, Tape, tapes};
-pub use sink::{Backlog, Rival};
+pub use run::{Baseline, Bench, Load, Recording, Run, Sample, Setup, Soak, create_recordings_folder};
+pub use sink::{Backlog, Competitor};
+pub use stage_latency::{StageLatencies, StageLatency};
 pub use steps::{Step, StepError, instructions, step};
 pub use store::Store;
+pub use worker::{PublishResult, PublishTask, WorkerContext, WorkerTask, run_worker};

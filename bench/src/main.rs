@@ -1,4 +1,4 @@
-//! The laboratory's executable: benchmarks and the fault harness.
+//! Executable of the benchmarks and the fault harness.
 
 mod cli;
 mod commands;
@@ -6,7 +6,7 @@ mod failpoints;
 
 use std::process::ExitCode;
 
-/// The product's allocator: its stages run here, too.
+/// The allocator of the product, since the product's stages run in this executable, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -6,40 +6,40 @@ use plotters::prelude::*;
 use crate::BenchError;
 use crate::report::Spread;
 
-/// Values against one axis.
+/// Values plotted against one axis.
 #[derive(Clone, Debug)]
 pub struct Plot {
-    /// What it shows.
+    /// Title.
     pub title: String,
-    /// The axis of what was set, or of time.
+    /// Axis of the setting, or of time.
     pub x: Axis,
-    /// The axis of what was measured.
+    /// Axis of the measured value.
     pub y: Axis,
-    /// The curves.
+    /// Curves.
     pub curves: Vec<Curve>,
 }
 
-/// An axis.
+/// Axis of a plot.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What, and in which unit.
+    /// Quantity and unit.
     pub label: String,
-    /// True: each step is so many times the one before.
+    /// True for a logarithmic scale.
     pub log: bool,
 }
 
-/// Measured points, joined by lines.
+/// Measured points, connected by lines.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// Its name.
+    /// Name in the legend.
     pub name: String,
-    /// What was set, and what was measured: the median, with a bar from the least to the most.
+    /// Setting and measured value: the median, with a bar from minimum to maximum.
     pub points: Vec<(f64, Spread)>,
 }
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (760, 420);
-/// Told apart by people who do not tell red from green as well: Okabe and Ito, "Color Universal Design", 2008.
+/// Palette for readers with colour vision deficiency: Okabe and Ito, "Color Universal Design", 2008.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -52,10 +52,10 @@ const COLOURS: [RGBColor; 7] = [
 const FONT: &str = "sans-serif";
 
 impl Plot {
-    /// Draws it.
+    /// Draws the plot.
     ///
     /// # Errors
-    /// If there is nothing to draw.
+    /// If the plot has no points.
     pub fn svg(&self) -> Result<String, BenchError> {
         let failed = |error: String| BenchError::Plot { title: self.title.clone(), error };
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
@@ -66,7 +66,7 @@ impl Plot {
         if ![x0, x1, y0, y1].iter().all(|value| value.is_finite()) {
             return Err(failed("there are no points".to_owned()));
         }
-        // A little room on each side; what is not logarithmic begins with 0, or shapes would mislead.
+        // Leaves a margin. Linear axes begin at 0, so that proportions are visible.
         let range = |log: bool, least: f64, most: f64| match log {
             true => least / 1.25..most * 1.25,
             false => 0.0..most * 1.1,
@@ -99,14 +99,14 @@ impl Plot {
         X::CoordDescType: ValueFormatter<f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
-        let told = |error: DrawingAreaErrorKind<std::io::Error>| error.to_string();
+        let to_text = |error: DrawingAreaErrorKind<std::io::Error>| error.to_string();
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, (FONT, 17))
             .margin(14)
             .x_label_area_size(44)
             .y_label_area_size(70)
             .build_cartesian_2d(xs, ys)
-            .map_err(told)?;
+            .map_err(to_text)?;
         chart
             .configure_mesh()
             .x_desc(&self.x.label)
@@ -115,24 +115,24 @@ impl Plot {
             .label_style((FONT, 13))
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(225, 225, 225))
-            .x_label_formatter(&|value| short(*value))
-            .y_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| format_value(*value))
+            .y_label_formatter(&|value| format_value(*value))
             .draw()
-            .map_err(told)?;
+            .map_err(to_text)?;
         for (curve, colour) in self.curves.iter().zip(COLOURS.into_iter().cycle()) {
             let medians = curve.points.iter().map(|(x, y)| (*x, y.median));
             chart
                 .draw_series(LineSeries::new(medians.clone(), colour.stroke_width(2)))
-                .map_err(told)?
+                .map_err(to_text)?
                 .label(&curve.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-            // Hundreds of points are a line already.
+            // Hundreds of points need no markers.
             if curve.points.len() <= 20 {
                 let bars = curve.points.iter().map(|(x, y)| {
                     PathElement::new([(*x, y.least), (*x, y.most)], colour.mix(0.5).stroke_width(2))
                 });
-                chart.draw_series(bars).map_err(told)?;
-                chart.draw_series(medians.map(|at| Circle::new(at, 4, colour.filled()))).map_err(told)?;
+                chart.draw_series(bars).map_err(to_text)?;
+                chart.draw_series(medians.map(|at| Circle::new(at, 4, colour.filled()))).map_err(to_text)?;
             }
         }
         if self.curves.len() > 1 {
@@ -143,14 +143,14 @@ impl Plot {
                 .border_style(RGBColor(190, 190, 190))
                 .label_font((FONT, 13))
                 .draw()
-                .map_err(told)?;
+                .map_err(to_text)?;
         }
         Ok(())
     }
 }
 
-/// A number as people read it on an axis: 40 k, 1 M.
-fn short(value: f64) -> String {
+/// Formats an axis value with a unit prefix: 40 k, 1 M.
+fn format_value(value: f64) -> String {
     let of = |divisor: f64, unit: &str| {
         let digits = format!("{:.2}", value / divisor);
         format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plotted_is_there_with_its_words() {
+    fn plot_contains_points_labels_and_names() {
         for log in [true, false] {
             let svg = plot(log, &[(10.0, 3.0), (100.0, 4.0), (1_000.0, 50.0)]).svg().unwrap();
             for word in ["cost", "sessions", "CPU-s", "one", "two"] {
@@ -191,17 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_plot_is_said() {
+    fn plot_without_points_is_an_error() {
         let error = plot(true, &[]).svg().unwrap_err().to_string();
         assert!(error.contains("cost") && error.contains("no points"), "{error}");
     }
 
     #[test]
-    fn numbers_on_axes() {
+    fn axis_values_are_formatted() {
         for (value, text) in
             [(0.0, "0"), (2.5, "2.5"), (1_000.0, "1000"), (40_000.0, "40 k"), (1.5e6, "1.5 M")]
         {
-            assert_eq!(short(value), text);
+            assert_eq!(format_value(value), text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Processes of a run: started, measured, ended.
+//! Processes of a run: start, resource usage, termination.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,26 +12,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 
-/// How long a process may take to end after it was asked to.
-const END: Duration = Duration::from_secs(30);
+/// How long a process may take to end after SIGTERM.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a process has used.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Seconds of CPU, of user and system.
+    /// CPU-seconds, user and system.
     pub cpu_s: f64,
-    /// Resident memory at most, in bytes.
+    /// Maximum resident memory, in bytes.
     pub rss_bytes: u64,
 }
 
 impl Usage {
-    /// Of a process so far.
+    /// Reads the usage of a running process.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If the process does not exist.
     pub fn of(pid: u32) -> std::io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Fields 14 and 15, counted behind the name, which is in parentheses and may contain anything: proc(5).
+        // Fields 14 and 15 of proc(5), counted after the name, which is in parentheses and may contain any character.
         let after = stat.rsplit(") ").next().unwrap_or_default();
         let ticks: f64 =
             after.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
@@ -41,10 +41,10 @@ impl Usage {
         Ok(Self { cpu_s: ticks / rustix::param::clock_ticks_per_second() as f64, rss_bytes: kib * 1024 })
     }
 
-    /// Resident now, in bytes.
+    /// Reads the current resident memory, in bytes.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If the process does not exist.
     pub fn resident(pid: u32) -> std::io::Result<u64> {
         let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
         let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
@@ -52,10 +52,10 @@ impl Usage {
     }
 }
 
-/// What processes find in their environment.
+/// Environment variables of a process.
 pub(crate) type Env = BTreeMap<String, String>;
 
-/// A process that speaks to us in lines.
+/// A child process that is controlled through lines on stdin and stdout.
 pub(crate) struct Process {
     pub(crate) name: String,
     child: Child,
@@ -64,8 +64,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command through testenv's `helper`, which has the kernel kill it when this process ends. Its stderr goes to a
-    /// file in `logs`.
+    /// Starts a command through testenv's `helper`, which makes the kernel kill it when this process ends. Its stderr goes
+    /// to a file in `logs`.
     pub(crate) fn start(
         helper: &Path,
         name: &str,
@@ -92,13 +92,13 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has used so far.
+    /// Reads the usage of the process so far.
     pub(crate) fn usage(&self) -> Result<Usage, BenchError> {
         Usage::of(self.pid()).map_err(|source| BenchError::Process { name: self.name.clone(), source })
     }
 
-    /// Waits for its next line.
-    pub(crate) fn line(&mut self) -> Result<String, BenchError> {
+    /// Waits for the next line.
+    pub(crate) fn read_line(&mut self) -> Result<String, BenchError> {
         let mut line = String::new();
         let failed = |source| BenchError::Process { name: self.name.clone(), source };
         if self.lines.read_line(&mut line).map_err(failed)? == 0 {
@@ -108,30 +108,30 @@ impl Process {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Waits for its next line, and does something else every so often until it comes.
-    pub(crate) fn line_meanwhile(
+    /// Waits for the next line and calls `sample` at an interval until it arrives.
+    pub(crate) fn read_line_while_sampling(
         &mut self,
         every: Duration,
-        mut meanwhile: impl FnMut() -> Result<(), BenchError>,
+        mut sample: impl FnMut() -> Result<(), BenchError>,
     ) -> Result<String, BenchError> {
         std::thread::scope(|scope| {
-            let (done, over) = std::sync::mpsc::channel();
+            let (done, finished) = std::sync::mpsc::channel();
             let waiting = scope.spawn(move || {
-                let line = self.line();
-                // Whoever does something else may have failed, and listens no more.
+                let line = self.read_line();
+                // The receiver is gone if `sample` failed.
                 let _ = done.send(());
                 line
             });
             let mut failed = Ok(());
-            while failed.is_ok() && over.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                failed = meanwhile();
+            while failed.is_ok() && finished.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                failed = sample();
             }
             let line = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             failed.and(line)
         })
     }
 
-    /// Fails if it has ended.
+    /// Fails if the process has ended.
     pub(crate) fn check(&mut self) -> Result<(), BenchError> {
         let failed = |source| BenchError::Process { name: self.name.clone(), source };
         match self.child.try_wait().map_err(failed)? {
@@ -140,8 +140,8 @@ impl Process {
         }
     }
 
-    /// Says a line to it.
-    pub(crate) fn say(&mut self, line: &str) -> Result<(), BenchError> {
+    /// Writes a line to the process's stdin.
+    pub(crate) fn write_line(&mut self, line: &str) -> Result<(), BenchError> {
         let name = self.name.clone();
         let failed = |source| BenchError::Process { name, source };
         match &mut self.stdin {
@@ -150,14 +150,14 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and waits for its end.
-    pub(crate) fn end(mut self) -> Result<(), BenchError> {
+    /// Sends SIGTERM and waits for the end of the process.
+    pub(crate) fn terminate(mut self) -> Result<(), BenchError> {
         let failed = |source| BenchError::Process { name: self.name.clone(), source };
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM).map_err(|error| failed(error.into()))?;
         }
         let began = Instant::now();
-        while began.elapsed() < END {
+        while began.elapsed() < TERMINATION_TIMEOUT {
             if self.child.try_wait().map_err(failed)?.is_some() {
                 return Ok(());
             }
@@ -169,7 +169,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Gone either way.
+        // Errors mean that the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What a bench found: medians and spreads over rounds, and shares of the floors in the same rounds.
+//! Reports: medians and spreads over rounds, and ratios to the baseline within the same rounds.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use crate::run::Run;
 /// Rounds of one contender.
 #[derive(Clone, Debug, Serialize)]
 pub struct Contender {
-    /// What ran.
+    /// Name of the contender.
     pub name: String,
-    /// Every round, in order.
+    /// Runs in order.
     pub rounds: Vec<Run>,
 }
 
-/// A median with the least and the most.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least.
+    /// Minimum.
     pub least: f64,
-    /// The most.
+    /// Maximum.
     pub most: f64,
 }
 
 impl Spread {
-    /// Of values; not a number without any.
+    /// Computes the spread of values; NaN without any.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -44,40 +44,41 @@ impl Spread {
     }
 }
 
-/// All of it.
+/// Report of `pipeline`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Events of a round.
     pub events: u64,
     /// Processes of each stage.
     pub processes: usize,
-    /// Sessions open side by side.
+    /// Concurrently open sessions.
     pub open_sessions: usize,
-    /// The seed of the sessions.
+    /// Seed of the sessions.
     pub seed: u64,
-    /// Cores that this process may use.
+    /// Cores available to this process.
     pub cores: usize,
     /// Policies of the bundle.
     pub policies: usize,
-    /// At full speed.
+    /// Runs at full speed.
     pub contenders: Vec<Contender>,
-    /// At a fixed rate.
+    /// Runs at a fixed rate.
     pub latency: Vec<Contender>,
 }
 
 impl Report {
-    /// The contender of this name.
+    /// Returns the contender of this name.
     pub fn contender(&self, name: &str) -> Option<&Contender> {
         self.contenders.iter().find(|contender| contender.name == name)
     }
 
-    /// Round by round, the pipeline's events a second as a share of another's: what both shared is divided out.
-    pub fn share_of(&self, name: &str) -> Option<Spread> {
+    /// Returns the pipeline's throughput as a share of another contender's, round by round, so that common disturbances
+    /// cancel out.
+    pub fn rate_share_of(&self, name: &str) -> Option<Spread> {
         let (ours, theirs) = (self.contender(PIPELINE)?, self.contender(name)?);
         Some(Spread::of(ours.rounds.iter().zip(&theirs.rounds).map(|(our, their)| our.rate() / their.rate())))
     }
 
-    /// The same of CPU: another's seconds a million events as a share of the pipeline's.
+    /// Returns another contender's CPU per event as a share of the pipeline's, round by round.
     pub fn cpu_share_of(&self, name: &str) -> Option<Spread> {
         let (ours, theirs) = (self.contender(PIPELINE)?, self.contender(name)?);
         let shares = ours
@@ -88,12 +89,12 @@ impl Report {
         Some(Spread::of(shares))
     }
 
-    /// How many times later than another's last copies, 99 of 100 of the pipeline's alerts are there; of medians.
-    pub fn p99_beside(&self, name: &str) -> Option<f64> {
+    /// Returns the ratio of the pipeline's p99 alert latency to another contender's, of medians.
+    pub fn p99_ratio_to(&self, name: &str) -> Option<f64> {
         let p99 = |name: &str| {
             let contender = self.latency.iter().find(|contender| contender.name == name)?;
             let alerts = contender.rounds.iter().filter_map(|run| match run.latency? {
-                Latency::Alert(alerts) => Some(alerts.late.p99_ms),
+                Latency::Alert(alerts) => Some(alerts.latencies.p99_ms),
                 Latency::Row(_) => None,
             });
             Some(Spread::of(alerts).median)
@@ -102,32 +103,32 @@ impl Report {
     }
 }
 
-/// What the sink's work costs, by who does it.
+/// Report of `sink`.
 #[derive(Clone, Debug, Serialize)]
 pub struct SinkReport {
     /// Rows of a round.
     pub rows: u64,
-    /// The seed of the sessions.
+    /// Seed of the sessions.
     pub seed: u64,
-    /// Cores that this process may use.
+    /// Cores available to this process.
     pub cores: usize,
-    /// Who did it, the log sink first.
+    /// Contenders, the log-sink first.
     pub sinks: Vec<SinkContender>,
 }
 
-/// Who does the sink's work.
+/// Contender for the log-sink's work.
 #[derive(Clone, Debug, Serialize)]
 pub struct SinkContender {
-    /// Its runs. The process that does the work has the contender's name.
+    /// Runs. The process that does the work has the contender's name.
     #[serde(flatten)]
     pub contender: Contender,
-    /// What it promises, in a line.
+    /// Guarantees, one line.
     pub guarantees: String,
 }
 
 impl SinkContender {
-    /// Rows for each second of CPU of its own process, round by round.
-    fn by_round(&self) -> impl Iterator<Item = f64> {
+    /// Returns the rows per CPU-second of the contender's own process, round by round.
+    fn rows_per_cpu_second_by_round(&self) -> impl Iterator<Item = f64> {
         let name = &self.contender.name;
         self.contender.rounds.iter().map(move |run| {
             let own = run.usage.get(name).map_or(f64::NAN, |usage| usage.cpu_s);
@@ -135,32 +136,36 @@ impl SinkContender {
         })
     }
 
-    /// Rows for each second of CPU of its own process.
+    /// Returns the rows per CPU-second of the contender's own process.
     pub fn rows_per_cpu_second(&self) -> Spread {
-        Spread::of(self.by_round())
+        Spread::of(self.rows_per_cpu_second_by_round())
     }
 
-    /// Round by round, how many times as many rows for a second of CPU it has as another.
-    pub fn times(&self, other: &Self) -> Spread {
-        Spread::of(self.by_round().zip(other.by_round()).map(|(ours, theirs)| ours / theirs))
+    /// Returns the ratio of rows per CPU-second to another contender's, round by round.
+    pub fn ratio_to(&self, other: &Self) -> Spread {
+        Spread::of(
+            self.rows_per_cpu_second_by_round()
+                .zip(other.rows_per_cpu_second_by_round())
+                .map(|(ours, theirs)| ours / theirs),
+        )
     }
 }
 
-/// The contender that is ours.
+/// Name of the product's contender.
 pub const PIPELINE: &str = "pipeline";
 
 impl Contender {
-    /// Events a second.
+    /// Returns the events per second.
     pub fn rate(&self) -> Spread {
         Spread::of(self.rounds.iter().map(Run::rate))
     }
 
-    /// Seconds of CPU for a million events, of all processes together.
+    /// Returns the CPU-seconds per million events of all processes together.
     pub fn cpu(&self) -> Spread {
         Spread::of(self.rounds.iter().map(Run::cpu_per_million))
     }
 
-    /// Medians by process: seconds of CPU for a million events, and most resident bytes.
+    /// Returns by process: median CPU-seconds per million events, and maximum resident bytes.
     pub fn by_process(&self) -> BTreeMap<String, Usage> {
         let mut all: BTreeMap<&String, Vec<(f64, u64)>> = BTreeMap::new();
         for run in &self.rounds {
@@ -169,9 +174,9 @@ impl Contender {
             }
         }
         all.into_iter()
-            .map(|(name, of_rounds)| {
-                let cpu_s = Spread::of(of_rounds.iter().map(|(cpu, _)| *cpu)).median;
-                let rss_bytes = of_rounds.iter().map(|(_, rss)| *rss).max().unwrap_or_default();
+            .map(|(name, values)| {
+                let cpu_s = Spread::of(values.iter().map(|(cpu, _)| *cpu)).median;
+                let rss_bytes = values.iter().map(|(_, rss)| *rss).max().unwrap_or_default();
                 (name.clone(), Usage { cpu_s, rss_bytes })
             })
             .collect()
@@ -183,14 +188,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_spreads() {
+    fn spread_has_median_minimum_and_maximum() {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
         assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
         assert!(Spread::of([]).median.is_nan());
     }
 
     #[test]
-    fn rows_for_a_second_of_the_own_processs_cpu() {
+    fn rows_per_cpu_second_counts_only_the_own_process() {
         let sink = |name: &str, cpus: [f64; 2]| {
             let run = |cpu_s| Run {
                 events: 100,
@@ -206,11 +211,11 @@ mod tests {
         };
         let (ours, theirs) = (sink("ours", [1.0, 2.0]), sink("theirs", [4.0, 2.0]));
         assert_eq!(ours.rows_per_cpu_second(), Spread { median: 75.0, least: 50.0, most: 100.0 });
-        assert_eq!(ours.times(&theirs), Spread { median: 2.5, least: 1.0, most: 4.0 });
+        assert_eq!(ours.ratio_to(&theirs), Spread { median: 2.5, least: 1.0, most: 4.0 });
     }
 
     #[test]
-    fn shares_are_taken_round_by_round() {
+    fn shares_are_computed_round_by_round() {
         let run = |seconds, cpu_s| Run {
             events: 1_000_000,
             seconds,
@@ -227,11 +232,11 @@ mod tests {
             policies: 0,
             contenders: vec![
                 contender(PIPELINE, vec![run(2.0, 8.0), run(4.0, 8.0)]),
-                contender("floor", vec![run(1.0, 4.0), run(2.0, 2.0)]),
+                contender("baseline", vec![run(1.0, 4.0), run(2.0, 2.0)]),
             ],
             latency: Vec::new(),
         };
-        assert_eq!(report.share_of("floor").unwrap().median, 0.5);
-        assert_eq!(report.cpu_share_of("floor").unwrap().median, 0.375);
+        assert_eq!(report.rate_share_of("baseline").unwrap().median, 0.5);
+        assert_eq!(report.cpu_share_of("baseline").unwrap().median, 0.375);
     }
 }

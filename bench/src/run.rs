@@ -1,4 +1,4 @@
-//! Runs: the pipeline, and the bare processes, each from the first event to the last row.
+//! Runs of the pipeline and of the baseline, each from the first event to the last row.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,92 +12,92 @@ use rdkafka::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
-use crate::floor::copy::BareCopy;
-use crate::floor::insert::{BareInsert, Blocks, Inserted};
-use crate::floor::publish::BarePublish;
-use crate::hops::Judged;
-use crate::kafka::{Ends, Group, Kafka, Offsets};
-use crate::latency::{Latency, Watch, Watched};
-use crate::part::{Part, Publish, Published};
+use crate::baseline::copy::BareCopy;
+use crate::baseline::insert::{BareInsert, Blocks, InsertResult};
+use crate::baseline::publish::BarePublish;
+use crate::kafka::{GroupClient, Kafka, Offsets, TailEntry};
+use crate::latency::{Latency, LatencyProbe, ObservedResult};
 use crate::process::{Env, Process, Usage};
+use crate::recording::{self, RecordingEntry};
+use crate::stage_latency::VerdictTable;
 use crate::store::Store;
-use crate::tape::{self, Taped};
+use crate::worker::{PublishResult, PublishTask, WorkerTask};
 
-/// How long everything may take to be through after the last event.
-const SETTLE: Duration = Duration::from_secs(300);
-/// Rows of a block of the bare insert: the pipeline's most.
-const BLOCK: u64 = 50_000;
-/// Rows that the bare insert holds in memory and repeats, at most.
-const TAPED_ROWS: u64 = 200_000;
-/// Records of a transaction of the bare copy: so many that its commit is no cost, which is measured to be so from some 50,000.
-const BATCH: usize = 50_000;
+/// How long a run may take to process everything after its last event.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Rows per block of the baseline insert: the maximum of the pipeline.
+const BLOCK_ROWS: u64 = 50_000;
+/// Maximum number of rows that the baseline insert holds in memory and repeats.
+const MAX_RECORDED_ROWS: u64 = 200_000;
+/// Records per transaction of the baseline copy. From about 50,000 on, commits cost nothing measurable.
+const BATCH_RECORDS: usize = 50_000;
 
-/// What runs need.
+/// Stack, executables and seed of a benchmark.
 pub struct Setup<'a> {
-    /// The stack; native, so that its parts' processes can be measured.
+    /// Native stack, whose processes can be measured.
     pub env: &'a TestEnv,
-    /// Where it is.
+    /// Addresses and logins of the stack.
     pub endpoints: &'a Endpoints,
-    /// The topology; applied, with the registry and a bundle pushed.
+    /// Applied topology; the registry and a bundle are pushed.
     pub topology: &'a Topology,
-    /// What follows `run STAGE` on the command line of a stage.
+    /// Arguments after `run STAGE` of a stage.
     pub stage_args: Vec<String>,
-    /// Whose sessions the load is.
+    /// Tenant of the load.
     pub tenant: &'a str,
-    /// Who acts in them; registered.
+    /// Registered agent of the load.
     pub agent: &'a str,
-    /// Where; the bundle judges there.
+    /// Environment in which the bundle is active.
     pub environment: &'a str,
-    /// The product's executable, whose `run STAGE` the stages are.
+    /// Executable of the product, which runs the stages.
     pub product: PathBuf,
-    /// The bench's own, whose `part` the other processes are.
+    /// Executable of the benchmark, which runs the workers.
     pub bench: PathBuf,
-    /// Where tapes are kept while it runs.
-    pub tapes: PathBuf,
-    /// What the sessions are made from.
+    /// Folder of the recordings.
+    pub recordings: PathBuf,
+    /// Seed of the sessions.
     pub seed: u64,
 }
 
-/// What is published, and by how many it is worked on.
+/// Load of a run, and the number of processes that handle it.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Events; the closing one comes on top.
+    /// Number of events, without the closing event of the source.
     pub events: u64,
-    /// Events a second; `None`: as fast as it goes.
+    /// Events per second; `None` for full speed.
     pub rate: Option<f64>,
-    /// Sessions that are open side by side.
+    /// Concurrently open sessions.
     pub open_sessions: usize,
     /// Processes of each stage.
     pub processes: usize,
 }
 
 impl Load {
-    /// So many events as fast as they go, of 1,000 sessions, worked on by one process of each stage.
+    /// Returns a load at full speed, with 1,000 open sessions and one process of each stage.
     pub const fn of(events: u64) -> Self {
         Self { events, rate: None, open_sessions: 1_000, processes: 1 }
     }
 }
 
-/// One run.
+/// Result of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// Events that went through.
+    /// Number of processed events.
     pub events: u64,
-    /// From the first event to the last row, or to the last copy of a floor without rows.
+    /// Seconds from the first event to the last row, or to the last copy of a baseline without rows.
     pub seconds: f64,
-    /// What each process used meanwhile.
+    /// Usage of each process during the run.
     pub usage: BTreeMap<String, Usage>,
-    /// From publishing to what came of it, where it was watched.
+    /// Observed latency, if any.
     pub latency: Option<Latency>,
 }
 
 impl Run {
-    /// Events a second.
+    /// Returns the events per second.
     pub fn rate(&self) -> f64 {
         self.events as f64 / self.seconds
     }
 
-    /// Seconds of CPU of all processes for a million events.
+    /// Returns the CPU-seconds of all processes per million events.
     pub fn cpu_per_million(&self) -> f64 {
         self.usage.values().map(|usage| usage.cpu_s).sum::<f64>() / self.events as f64 * 1e6
     }
@@ -106,40 +106,40 @@ impl Run {
 /// Memory at a moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
-    /// Since the first event.
+    /// Seconds since the first event.
     pub seconds: f64,
     /// Resident bytes by process.
     pub resident: BTreeMap<String, u64>,
 }
 
-/// A run, and its memory meanwhile.
+/// A run with its memory over time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Soak {
-    /// The run.
+    /// Result of the run.
     pub run: Run,
-    /// Looks, in order.
+    /// Samples in order.
     pub samples: Vec<Sample>,
 }
 
-/// What the bare processes repeat.
-pub struct Tape {
+/// Recording of a pipeline run, which the baseline repeats.
+pub struct Recording {
     events: u64,
-    hops: [Hop; 2],
+    inputs: [StageInput; 2],
     tables: Vec<Blocks>,
 }
 
-/// A processor's step.
-struct Hop {
-    /// How many records went in, by partition.
+/// Input of a recorded stage.
+struct StageInput {
+    /// Number of records read, by partition.
     read: BTreeMap<i32, u64>,
 }
 
-const EVENTS_TAPE: &str = "events.tape";
-const HOP_TAPES: [&str; 2] = ["evaluator.tape", "alerter.tape"];
-/// Topics of a floor: what goes in, what comes out of each hop in the order of the tape's topics.
-const FLOOR_TOPICS: [&str; 5] = ["actions", "verdicts", "alerts", "sessions", "alert-windows"];
+const EVENTS_RECORDING: &str = "events.recording";
+const STAGE_RECORDINGS: [&str; 2] = ["evaluator.recording", "alerter.recording"];
+/// Topics of the baseline: the input, then the outputs of each copy in the recording's order.
+const BASELINE_TOPICS: [&str; 5] = ["actions", "verdicts", "alerts", "sessions", "alert-windows"];
 
-/// Measures.
+/// Runs benchmarks on a stack.
 pub struct Bench<'a> {
     setup: &'a Setup<'a>,
     pub(crate) kafka: Kafka,
@@ -148,7 +148,7 @@ pub struct Bench<'a> {
     pub(crate) runs: u32,
 }
 
-/// The topology's names, as the bench needs them.
+/// Names of topics and stages in the topology.
 pub(crate) struct Names<'t> {
     pub(crate) actions: &'t str,
     verdicts: &'t str,
@@ -162,10 +162,10 @@ pub(crate) struct Names<'t> {
 }
 
 impl<'a> Bench<'a> {
-    /// Asks nobody yet.
+    /// Creates the clients, without connecting.
     ///
     /// # Errors
-    /// If a client cannot be made.
+    /// If a client cannot be created.
     pub fn new(setup: &'a Setup<'a>) -> Result<Self, BenchError> {
         let http = reqwest::blocking::Client::builder()
             .timeout(Duration::from_secs(5))
@@ -215,9 +215,9 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn group_of(&self, stage: &str) -> Result<Group, BenchError> {
+    fn group_of(&self, stage: &str) -> Result<GroupClient, BenchError> {
         let stage = self.setup.topology.stage(stage).map_err(|e| BenchError::Topology(e.to_string()))?;
-        self.kafka.group(&stage.group.value)
+        self.kafka.group_client(&stage.group.value)
     }
 
     pub(crate) fn env(&self) -> Env {
@@ -243,23 +243,30 @@ impl<'a> Bench<'a> {
         Process::start(&self.setup.bench, name, command, env, self.setup.env.logs())
     }
 
-    /// Starts an executable with these arguments.
-    fn start(&self, program: &Path, name: &str, args: &[String], env: &Env) -> Result<Process, BenchError> {
+    /// Starts an executable with arguments.
+    fn start_executable(
+        &self,
+        program: &Path,
+        name: &str,
+        args: &[String],
+        env: &Env,
+    ) -> Result<Process, BenchError> {
         let mut command = vec![program.display().to_string()];
         command.extend(args.iter().cloned());
         self.start_program(name, &command, env)
     }
 
-    /// Starts a stage, which says first where it listens.
-    pub(crate) fn stage(&self, stage: &str, name: &str, env: &Env) -> Result<Process, BenchError> {
+    /// Starts a stage; its first line names its HTTP address.
+    pub(crate) fn start_stage(&self, stage: &str, name: &str, env: &Env) -> Result<Process, BenchError> {
         let mut args = ["run", stage, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
         args.extend(self.setup.stage_args.iter().cloned());
-        self.start(&self.setup.product, name, &args, env)
+        self.start_executable(&self.setup.product, name, &args, env)
     }
 
-    /// Starts who publishes a load with the SDK: says `ready`, is told to begin, and says what was [`Published`].
-    pub(crate) fn publisher(&self, load: Load) -> Result<Process, BenchError> {
-        let publish = Publish {
+    /// Starts a worker that publishes a load with the SDK. It prints `ready`, waits for the start line, and prints a
+    /// [`PublishResult`].
+    pub(crate) fn start_publisher(&self, load: Load) -> Result<Process, BenchError> {
+        let publish = PublishTask {
             tenant: self.setup.tenant.to_owned(),
             agent: self.setup.agent.to_owned(),
             environment: self.setup.environment.to_owned(),
@@ -269,19 +276,20 @@ impl<'a> Bench<'a> {
             seed: self.setup.seed + u64::from(self.runs),
             run: format!("bench-{}-{}", std::process::id(), self.runs),
         };
-        self.part("publisher", &Part::Publish(publish))
+        self.start_worker("publisher", &WorkerTask::Publish(publish))
     }
 
-    pub(crate) fn part(&self, name: &str, part: &Part) -> Result<Process, BenchError> {
-        let spec = serde_json::to_string(part).map_err(|error| BenchError::io("telling")(error.into()))?;
-        let tapes = self.setup.tapes.display().to_string();
-        let mut args = vec!["part".to_owned(), "--tapes".to_owned(), tapes, spec];
+    pub(crate) fn start_worker(&self, name: &str, task: &WorkerTask) -> Result<Process, BenchError> {
+        let spec =
+            serde_json::to_string(task).map_err(|error| BenchError::io("encoding a task")(error.into()))?;
+        let recordings = self.setup.recordings.display().to_string();
+        let mut args = vec!["worker".to_owned(), "--recordings".to_owned(), recordings, spec];
         args.extend(self.setup.stage_args.iter().cloned());
-        self.start(&self.setup.bench, name, &args, &self.env())
+        self.start_executable(&self.setup.bench, name, &args, &self.env())
     }
 
-    /// Starts every stage, and waits until all are ready.
-    fn stages(&self, processes: usize) -> Result<Vec<Process>, BenchError> {
+    /// Starts every stage and waits until all are ready.
+    fn start_stages(&self, processes: usize) -> Result<Vec<Process>, BenchError> {
         let env = self.env();
         let mut stages = Vec::new();
         for stage in self.setup.topology.stages.keys() {
@@ -290,27 +298,27 @@ impl<'a> Bench<'a> {
                     1 => stage.clone(),
                     _ => format!("{stage}-{number}"),
                 };
-                stages.push(self.stage(stage, &name, &env)?);
+                stages.push(self.start_stage(stage, &name, &env)?);
             }
         }
         let mut addresses = Vec::new();
         for stage in &mut stages {
-            let line = stage.line()?;
+            let line = stage.read_line()?;
             addresses.push(line.rsplit("http://").next().unwrap_or_default().to_owned());
         }
         let ready = |address: &String| {
             let answer = self.http.get(format!("http://{address}/readyz")).send();
             answer.is_ok_and(|answer| answer.status().is_success())
         };
-        wait("the stages to be ready", Duration::from_millis(50), || {
+        wait_until_done("the stages to be ready", Duration::from_millis(50), || {
             let late = addresses.iter().filter(|address| !ready(address)).count();
             Ok((late > 0).then(|| format!("{late} are not")))
         })?;
         Ok(stages)
     }
 
-    /// The stack's processes.
-    fn parts(&self) -> Result<Vec<(String, u32)>, BenchError> {
+    /// Returns the process ids of the stack's parts.
+    fn stack_pids(&self) -> Result<Vec<(String, u32)>, BenchError> {
         let parts = [
             ("broker", StackPart::Broker),
             ("clickhouse", StackPart::Engine),
@@ -328,7 +336,7 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn usage(&self, processes: &[&Process]) -> Result<BTreeMap<String, Usage>, BenchError> {
         let mut usage = BTreeMap::new();
-        for (name, pid) in self.parts()? {
+        for (name, pid) in self.stack_pids()? {
             let failed = |source| BenchError::Process { name: name.clone(), source };
             let used = Usage::of(pid).map_err(failed)?;
             usage.insert(name, used);
@@ -339,33 +347,38 @@ impl<'a> Bench<'a> {
         Ok(usage)
     }
 
-    /// The pipeline, from the first event to the last row of the last alert.
+    /// Runs the pipeline from the first event to the last alert's row.
     ///
     /// # Errors
-    /// If it cannot be run, or does not come to its end.
-    pub fn pipeline(&mut self, load: Load, watched: Watched) -> Result<Run, BenchError> {
-        self.whole(load, watched, |_, publisher| publisher.line())
+    /// If a process fails or the run misses its deadline.
+    pub fn pipeline(&mut self, load: Load, observed: ObservedResult) -> Result<Run, BenchError> {
+        self.run_pipeline(load, observed, |_, publisher| publisher.read_line())
     }
 
-    /// The pipeline, whose memory is looked at again and again while events are published.
+    /// Runs the pipeline and samples its memory while events are published.
     ///
     /// # Errors
     /// As [`Self::pipeline`].
-    pub fn soak(&mut self, load: Load, every: Duration, tell: &dyn Fn(&Sample)) -> Result<Soak, BenchError> {
-        let parts = self.parts()?;
+    pub fn soak(
+        &mut self,
+        load: Load,
+        every: Duration,
+        on_sample: &dyn Fn(&Sample),
+    ) -> Result<Soak, BenchError> {
+        let parts = self.stack_pids()?;
         let mut samples = Vec::new();
-        let run = self.whole(load, Watched::Nothing, |stages, publisher| {
+        let run = self.run_pipeline(load, ObservedResult::Nothing, |stages, publisher| {
             let began = Instant::now();
             let mut processes = parts.clone();
             processes.extend(stages.iter().map(|stage| (stage.name.clone(), stage.pid())));
-            publisher.line_meanwhile(every, || {
+            publisher.read_line_while_sampling(every, || {
                 let resident = processes.iter().map(|(name, pid)| {
                     let failed = |source| BenchError::Process { name: name.clone(), source };
                     Ok((name.clone(), Usage::resident(*pid).map_err(failed)?))
                 });
                 let resident = resident.collect::<Result<_, BenchError>>()?;
                 let sample = Sample { seconds: began.elapsed().as_secs_f64(), resident };
-                tell(&sample);
+                on_sample(&sample);
                 samples.push(sample);
                 Ok(())
             })
@@ -373,92 +386,92 @@ impl<'a> Bench<'a> {
         Ok(Soak { run, samples })
     }
 
-    /// Runs the pipeline; `until` waits until the publisher says what was published.
-    fn whole(
+    /// Runs the pipeline; `await_publisher` returns the publisher's result.
+    fn run_pipeline(
         &mut self,
         load: Load,
-        watched: Watched,
-        until: impl FnOnce(&[Process], &mut Process) -> Result<String, BenchError>,
+        observed: ObservedResult,
+        await_publisher: impl FnOnce(&[Process], &mut Process) -> Result<String, BenchError>,
     ) -> Result<Run, BenchError> {
         self.runs += 1;
-        self.merged()?;
+        self.wait_for_merges()?;
         let names = self.names()?;
-        let mut stages = self.stages(load.processes)?;
-        let mut publisher = self.publisher(load)?;
-        publisher.line()?;
-        let watch = match watched {
-            Watched::Nothing => None,
-            Watched::Alerts => {
-                let judged = Judged { store: self.store.clone(), table: self.table(names.verdicts)? };
-                Some(Watch::alerts(&self.kafka, &self.setup.endpoints.kafka, names.alerts, judged)?)
+        let mut stages = self.start_stages(load.processes)?;
+        let mut publisher = self.start_publisher(load)?;
+        publisher.read_line()?;
+        let probe = match observed {
+            ObservedResult::Nothing => None,
+            ObservedResult::Alerts => {
+                let verdicts = VerdictTable { store: self.store.clone(), table: self.table(names.verdicts)? };
+                Some(LatencyProbe::alerts(&self.kafka, &self.setup.endpoints.kafka, names.alerts, verdicts)?)
             }
-            Watched::Rows => Some(Watch::rows(&self.store, &self.table(names.actions)?)?),
+            ObservedResult::Rows => Some(LatencyProbe::rows(&self.store, &self.table(names.actions)?)?),
         };
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
         let before = self.usage(&processes)?;
         drop(processes);
-        publisher.say("go")?;
+        publisher.write_line("go")?;
         let began = Instant::now();
-        let published: Published = parsed(&until(&stages, &mut publisher)?)?;
-        self.all_through(&names, &mut stages)?;
+        let published: PublishResult = parse_result(&await_publisher(&stages, &mut publisher)?)?;
+        self.wait_for_stages(&names, &mut stages)?;
         let seconds = began.elapsed().as_secs_f64();
         let processes: Vec<&Process> = stages.iter().chain([&publisher]).collect();
-        let usage = difference(&before, &self.usage(&processes)?);
-        let latency = watch.map(Watch::end).transpose()?;
+        let usage = usage_between(&before, &self.usage(&processes)?);
+        let latency = probe.map(LatencyProbe::stop).transpose()?;
         drop(publisher);
         for stage in stages {
-            stage.end()?;
+            stage.terminate()?;
         }
         Ok(Run { events: published.events, seconds, usage, latency })
     }
 
-    /// Waits until ClickHouse has merged what the run before left behind: the next one is not to pay for it.
-    fn merged(&self) -> Result<(), BenchError> {
-        wait("merges to end", Duration::from_millis(100), || {
-            let merges = self.number("SELECT count() FROM system.merges")?;
-            Ok((merges > 0).then(|| format!("{merges} are under way")))
+    /// Waits until ClickHouse has merged the parts of the previous run, so that they do not slow down the next one.
+    fn wait_for_merges(&self) -> Result<(), BenchError> {
+        wait_until_done("merges to end", Duration::from_millis(100), || {
+            let merges = self.query_number("SELECT count() FROM system.merges")?;
+            Ok((merges > 0).then(|| format!("{merges} are in progress")))
         })
     }
 
-    /// Waits until every stage has done everything.
-    fn all_through(&self, names: &Names<'_>, stages: &mut [Process]) -> Result<(), BenchError> {
-        let mut caught_up = |stage: &str, ends: &[(Offsets, Ends)]| {
+    /// Waits until every stage has processed everything.
+    fn wait_for_stages(&self, names: &Names<'_>, stages: &mut [Process]) -> Result<(), BenchError> {
+        let mut wait_for_stage = |stage: &str, ends: &[(Offsets, TailEntry)]| {
             let group = self.group_of(stage)?;
-            wait(&format!("{stage} to be through"), Duration::from_millis(5), || {
+            wait_until_done(&format!("{stage} to catch up"), Duration::from_millis(5), || {
                 stages.iter_mut().try_for_each(Process::check)?;
                 let mut behind = 0;
-                for (ends, how) in ends {
-                    behind += group.behind(ends, *how)?;
+                for (ends, tail) in ends {
+                    behind += group.lag(ends, *tail)?;
                 }
                 Ok((behind > 0).then(|| format!("{behind} offsets are left")))
             })
         };
-        let actions = (self.kafka.ends(names.actions)?, Ends::Gapless);
-        caught_up(names.evaluator, std::slice::from_ref(&actions))?;
-        let verdicts = (self.kafka.ends(names.verdicts)?, Ends::Markers);
-        caught_up(names.alerter, std::slice::from_ref(&verdicts))?;
-        let alerts = (self.kafka.ends(names.alerts)?, Ends::Markers);
-        let rejects = (self.kafka.ends(names.rejects)?, Ends::Markers);
-        caught_up(names.sink, &[actions, verdicts, alerts, rejects])
+        let actions = (self.kafka.end_offsets(names.actions)?, TailEntry::Record);
+        wait_for_stage(names.evaluator, std::slice::from_ref(&actions))?;
+        let verdicts = (self.kafka.end_offsets(names.verdicts)?, TailEntry::Marker);
+        wait_for_stage(names.alerter, std::slice::from_ref(&verdicts))?;
+        let alerts = (self.kafka.end_offsets(names.alerts)?, TailEntry::Marker);
+        let rejects = (self.kafka.end_offsets(names.rejects)?, TailEntry::Marker);
+        wait_for_stage(names.sink, &[actions, verdicts, alerts, rejects])
     }
 
-    /// The first run, kept on tapes for the bare ones. Its figures are those of a cold start, and are not reported.
+    /// Records the first run for the baseline. Its own figures are those of a cold start and are not reported.
     ///
     /// # Errors
-    /// As [`Self::pipeline`], and if the tapes cannot be written.
-    pub fn tape(&mut self, load: Load) -> Result<Tape, BenchError> {
+    /// As [`Self::pipeline`], and if the recording cannot be written.
+    pub fn record(&mut self, load: Load) -> Result<Recording, BenchError> {
         let names = self.names()?;
         let topics =
             [names.actions, names.verdicts, names.alerts, names.rejects, names.sessions, names.windows];
-        let start: Offsets = self.ends(&topics)?;
-        let run = self.pipeline(load, Watched::Nothing)?;
-        let end = self.ends(&topics)?;
+        let start: Offsets = self.end_offsets(&topics)?;
+        let run = self.pipeline(load, ObservedResult::Nothing)?;
+        let end = self.end_offsets(&topics)?;
         let of = |topic: &str| -> Result<Vec<rdkafka::message::OwnedMessage>, BenchError> {
             let until = end.iter().filter(|((name, _), _)| name == topic);
             let until = until.map(|(place, end)| (place.clone(), *end)).collect();
-            self.kafka.records(&start, &until)
+            self.kafka.read_records(&start, &until)
         };
-        let taped = |topic: u8, message: &rdkafka::message::OwnedMessage| Taped {
+        let entry = |topic: u8, message: &rdkafka::message::OwnedMessage| RecordingEntry {
             topic,
             partition: message.partition(),
             key: message.key().unwrap_or_default().to_vec(),
@@ -473,30 +486,40 @@ impl<'a> Bench<'a> {
             }
             read
         };
-        let hops = [Hop { read: count(&events) }, Hop { read: count(&verdicts) }];
-        self.write_tape(EVENTS_TAPE, events.iter().map(|message| taped(0, message)))?;
-        let evaluator = verdicts.iter().map(|message| taped(0, message));
+        let inputs = [StageInput { read: count(&events) }, StageInput { read: count(&verdicts) }];
+        self.write_recording(EVENTS_RECORDING, events.iter().map(|message| entry(0, message)))?;
+        let evaluator = verdicts.iter().map(|message| entry(0, message));
         let sessions = of(names.sessions)?;
-        self.write_tape(HOP_TAPES[0], evaluator.chain(sessions.iter().map(|message| taped(1, message))))?;
+        self.write_recording(
+            STAGE_RECORDINGS[0],
+            evaluator.chain(sessions.iter().map(|message| entry(1, message))),
+        )?;
         let alerts = of(names.alerts)?;
         let windows = of(names.windows)?;
-        let alerter = alerts.iter().map(|message| taped(0, message));
-        self.write_tape(HOP_TAPES[1], alerter.chain(windows.iter().map(|message| taped(1, message))))?;
+        let alerter = alerts.iter().map(|message| entry(0, message));
+        self.write_recording(
+            STAGE_RECORDINGS[1],
+            alerter.chain(windows.iter().map(|message| entry(1, message))),
+        )?;
         let mut tables = Vec::new();
         for topic in [names.actions, names.verdicts, names.alerts] {
             let table = self.table(topic)?;
-            tables.push(self.blocks(&table, &format!("bench_{table}"))?);
+            tables.push(self.save_blocks(&table, &format!("bench_{table}"))?);
         }
-        Ok(Tape { events: run.events, hops, tables })
+        Ok(Recording { events: run.events, inputs, tables })
     }
 
-    /// A hop's outputs in the order in which they would come: those of each topic keep step with the others.
-    fn write_tape(&self, name: &str, records: impl Iterator<Item = Taped>) -> Result<(), BenchError> {
-        let mut by_topic: BTreeMap<(i32, u8), Vec<Taped>> = BTreeMap::new();
+    /// Writes a stage's outputs in their original order: the topics' records are interleaved evenly.
+    fn write_recording(
+        &self,
+        name: &str,
+        records: impl Iterator<Item = RecordingEntry>,
+    ) -> Result<(), BenchError> {
+        let mut by_topic: BTreeMap<(i32, u8), Vec<RecordingEntry>> = BTreeMap::new();
         for record in records {
             by_topic.entry((record.partition, record.topic)).or_default().push(record);
         }
-        let mut placed: Vec<(f64, Taped)> = by_topic
+        let mut placed: Vec<(f64, RecordingEntry)> = by_topic
             .into_values()
             .flat_map(|records| {
                 let len = records.len() as f64;
@@ -504,51 +527,52 @@ impl<'a> Bench<'a> {
             })
             .collect();
         placed.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        let records: Vec<Taped> = placed.into_iter().map(|(_, record)| record).collect();
-        tape::write(&self.setup.tapes.join(name), &records)
+        let records: Vec<RecordingEntry> = placed.into_iter().map(|(_, record)| record).collect();
+        recording::write(&self.setup.recordings.join(name), &records)
     }
 
-    /// A table's rows as blocks on file, the first [`TAPED_ROWS`] of them, and a copy of the table, named `copy`, that takes rows
-    /// from anyone.
-    pub(crate) fn blocks(&self, table: &str, copy: &str) -> Result<Blocks, BenchError> {
-        let rows = self.count(table)?;
+    /// Saves the first [`MAX_RECORDED_ROWS`] rows of a table as block files, and creates an empty table `copy` without the
+    /// fence.
+    pub(crate) fn save_blocks(&self, table: &str, copy: &str) -> Result<Blocks, BenchError> {
+        let rows = self.count_rows(table)?;
         let mut files = Vec::new();
         let mut from = 0;
-        while from < rows.min(TAPED_ROWS) {
+        while from < rows.min(MAX_RECORDED_ROWS) {
             let block = self.store.run(format!(
-                "SELECT * FROM {table} ORDER BY topic_partition, offset LIMIT {BLOCK} OFFSET {from} FORMAT Native"
+                "SELECT * FROM {table} ORDER BY topic_partition, offset LIMIT {BLOCK_ROWS} OFFSET {from} FORMAT Native"
             ))?;
             let file = format!("{table}-{from}.native");
-            std::fs::write(self.setup.tapes.join(&file), block).map_err(BenchError::io("writing a block"))?;
-            files.push((file, BLOCK.min(rows - from)));
-            from += BLOCK;
+            std::fs::write(self.setup.recordings.join(&file), block)
+                .map_err(BenchError::io("writing a block"))?;
+            files.push((file, BLOCK_ROWS.min(rows - from)));
+            from += BLOCK_ROWS;
         }
-        self.open_copy(table, copy)?;
+        self.create_unfenced_copy(table, copy)?;
         Ok(Blocks { table: copy.to_owned(), files, rows })
     }
 
-    /// An empty table like another, without the fence that lets only claim holders write.
-    pub(crate) fn open_copy(&self, table: &str, copy: &str) -> Result<(), BenchError> {
+    /// Creates an empty copy of a table without the fence that admits only claim holders.
+    pub(crate) fn create_unfenced_copy(&self, table: &str, copy: &str) -> Result<(), BenchError> {
         self.store.run(format!("DROP TABLE IF EXISTS {copy} SYNC"))?;
         self.store.run(format!("CREATE TABLE {copy} AS {table}"))?;
         self.store.run(format!("ALTER TABLE {copy} DROP CONSTRAINT fence")).map(drop)
     }
 
-    /// How many rows a table has.
-    pub(crate) fn count(&self, table: &str) -> Result<u64, BenchError> {
-        self.number(&format!("SELECT count() FROM {table}"))
+    /// Counts the rows of a table.
+    pub(crate) fn count_rows(&self, table: &str) -> Result<u64, BenchError> {
+        self.query_number(&format!("SELECT count() FROM {table}"))
     }
 
-    /// What a statement answers that answers one number.
-    pub(crate) fn number(&self, sql: &str) -> Result<u64, BenchError> {
+    /// Returns the number that a statement selects.
+    pub(crate) fn query_number(&self, sql: &str) -> Result<u64, BenchError> {
         let answer = self.store.lines(sql)?;
         Ok(answer.first().and_then(|row| row.first()?.parse().ok()).unwrap_or_default())
     }
 
-    fn ends(&self, topics: &[&str]) -> Result<Offsets, BenchError> {
+    fn end_offsets(&self, topics: &[&str]) -> Result<Offsets, BenchError> {
         let mut ends = Offsets::new();
         for topic in topics {
-            ends.extend(self.kafka.ends(topic)?);
+            ends.extend(self.kafka.end_offsets(topic)?);
         }
         Ok(ends)
     }
@@ -558,89 +582,96 @@ impl<'a> Bench<'a> {
         Ok(found.1.to_owned())
     }
 
-    /// Bare processes: the copy through both hops, the insert, or both at once.
+    /// Runs the baseline: the copies, the insert, or both.
     ///
     /// # Errors
-    /// If they cannot be run.
-    pub fn floor(&mut self, tape: &Tape, load: Load, what: Floor, watched: bool) -> Result<Run, BenchError> {
+    /// If a worker fails or the run misses its deadline.
+    pub fn run_baseline(
+        &mut self,
+        recording: &Recording,
+        load: Load,
+        baseline: Baseline,
+        observed: bool,
+    ) -> Result<Run, BenchError> {
         self.runs += 1;
-        self.merged()?;
-        let prefix = format!("bench-floor-{}", self.runs);
-        let topics = FLOOR_TOPICS.map(|topic| format!("{prefix}.{topic}"));
+        self.wait_for_merges()?;
+        let prefix = format!("bench-baseline-{}", self.runs);
+        let topics = BASELINE_TOPICS.map(|topic| format!("{prefix}.{topic}"));
         let [actions, verdicts, alerts, sessions, windows] = &topics;
         let mut processes = Vec::new();
-        let copies = what != Floor::Insert;
+        let copies = baseline != Baseline::Insert;
         if copies {
-            let partitions = self.kafka.ends(self.names()?.actions)?.len();
+            let partitions = self.kafka.end_offsets(self.names()?.actions)?.len();
             self.kafka.create(&topics, i32::try_from(partitions).unwrap_or(1))?;
-            for ((hop, tape), (name, from, to)) in tape.hops.iter().zip(HOP_TAPES).zip([
+            for ((input, file), (name, from, to)) in recording.inputs.iter().zip(STAGE_RECORDINGS).zip([
                 ("copy-1", actions, vec![verdicts.clone(), sessions.clone()]),
                 ("copy-2", verdicts, vec![alerts.clone(), windows.clone()]),
             ]) {
                 let copy = BareCopy {
                     group: format!("{prefix}-{name}"),
                     from: from.clone(),
-                    whole: from != actions,
-                    tape: tape.to_owned(),
-                    read: hop.read.clone(),
+                    transactional: from != actions,
+                    recording: file.to_owned(),
+                    inputs: input.read.clone(),
                     to,
-                    batch: BATCH,
+                    batch: BATCH_RECORDS,
                 };
-                processes.push(self.part(name, &Part::BareCopy(copy))?);
+                processes.push(self.start_worker(name, &WorkerTask::BareCopy(copy))?);
             }
-            let tape = EVENTS_TAPE.to_owned();
-            let publish = BarePublish { tape, topic: actions.clone(), events: load.events, rate: load.rate };
-            processes.push(self.part("bare-publisher", &Part::BarePublish(publish))?);
+            let recording = EVENTS_RECORDING.to_owned();
+            let publish =
+                BarePublish { recording, topic: actions.clone(), events: load.events, rate: load.rate };
+            processes.push(self.start_worker("bare-publisher", &WorkerTask::BarePublish(publish))?);
         }
-        if what != Floor::Copy {
-            let scale = |rows: u64| (rows as f64 * load.events as f64 / tape.events as f64) as u64;
+        if baseline != Baseline::Copy {
+            let scale = |rows: u64| (rows as f64 * load.events as f64 / recording.events as f64) as u64;
             let tables =
-                tape.tables.iter().map(|blocks| Blocks { rows: scale(blocks.rows), ..blocks.clone() });
+                recording.tables.iter().map(|blocks| Blocks { rows: scale(blocks.rows), ..blocks.clone() });
             let insert = BareInsert { tables: tables.filter(|blocks| blocks.rows > 0).collect() };
-            processes.push(self.part("bare-insert", &Part::BareInsert(insert))?);
+            processes.push(self.start_worker("bare-insert", &WorkerTask::BareInsert(insert))?);
         }
         for process in &mut processes {
-            process.line()?;
+            process.read_line()?;
         }
-        let watch = if watched {
-            Some(Watch::floor(&self.kafka, &self.setup.endpoints.kafka, alerts)?)
+        let probe = if observed {
+            Some(LatencyProbe::baseline(&self.kafka, &self.setup.endpoints.kafka, alerts)?)
         } else {
             None
         };
         let before = self.usage(&processes.iter().collect::<Vec<_>>())?;
         let began = Instant::now();
         for process in processes.iter_mut().filter(|process| process.name.starts_with("bare-")) {
-            process.say("go")?;
+            process.write_line("go")?;
         }
         for process in &mut processes {
             match process.name.as_str() {
-                "bare-publisher" => drop(parsed::<Published>(&process.line()?)?),
-                "bare-insert" => drop(parsed::<Inserted>(&process.line()?)?),
+                "bare-publisher" => drop(parse_result::<PublishResult>(&process.read_line()?)?),
+                "bare-insert" => drop(parse_result::<InsertResult>(&process.read_line()?)?),
                 _ => {}
             }
         }
         if copies {
-            for (name, topic, how) in
-                [("copy-1", actions, Ends::Gapless), ("copy-2", verdicts, Ends::Markers)]
+            for (name, topic, tail) in
+                [("copy-1", actions, TailEntry::Record), ("copy-2", verdicts, TailEntry::Marker)]
             {
-                let ends = self.kafka.ends(topic)?;
-                let group = self.kafka.group(&format!("{prefix}-{name}"))?;
-                wait(&format!("{name} to be through"), Duration::from_millis(5), || {
+                let ends = self.kafka.end_offsets(topic)?;
+                let group = self.kafka.group_client(&format!("{prefix}-{name}"))?;
+                wait_until_done(&format!("{name} to catch up"), Duration::from_millis(5), || {
                     processes.iter_mut().try_for_each(Process::check)?;
-                    let behind = group.behind(&ends, how)?;
+                    let behind = group.lag(&ends, tail)?;
                     Ok((behind > 0).then(|| format!("{behind} offsets are left")))
                 })?;
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        let usage = difference(&before, &self.usage(&processes.iter().collect::<Vec<_>>())?);
-        let latency = watch.map(Watch::end).transpose()?;
+        let usage = usage_between(&before, &self.usage(&processes.iter().collect::<Vec<_>>())?);
+        let latency = probe.map(LatencyProbe::stop).transpose()?;
         drop(processes);
         if copies {
             self.kafka.delete(&topics)?;
         }
-        if what != Floor::Copy {
-            for blocks in &tape.tables {
+        if baseline != Baseline::Copy {
+            for blocks in &recording.tables {
                 self.store.run(format!("TRUNCATE TABLE {}", blocks.table))?;
             }
         }
@@ -648,23 +679,23 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Which bare processes run.
+/// Processes of a baseline run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Floor {
-    /// (a) The copy, with its publisher.
+pub enum Baseline {
+    /// (a) Publisher and copies.
     Copy,
-    /// (b) The insert.
+    /// (b) Insert.
     Insert,
     /// (c) Both.
     Both,
 }
 
-pub(crate) fn parsed<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, BenchError> {
-    serde_json::from_str(line).map_err(|error| BenchError::io("listening to a process")(error.into()))
+pub(crate) fn parse_result<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, BenchError> {
+    serde_json::from_str(line).map_err(|error| BenchError::io("reading a result")(error.into()))
 }
 
-/// What was used between.
-pub(crate) fn difference(
+/// Returns the usage between two readings.
+pub(crate) fn usage_between(
     before: &BTreeMap<String, Usage>,
     after: &BTreeMap<String, Usage>,
 ) -> BTreeMap<String, Usage> {
@@ -677,26 +708,26 @@ pub(crate) fn difference(
         .collect()
 }
 
-/// Waits until there is nothing left to say.
-pub(crate) fn wait(
+/// Waits until `pending` returns `None`.
+pub(crate) fn wait_until_done(
     what: &str,
     between: Duration,
-    mut left: impl FnMut() -> Result<Option<String>, BenchError>,
+    mut pending: impl FnMut() -> Result<Option<String>, BenchError>,
 ) -> Result<(), BenchError> {
     let began = Instant::now();
     loop {
-        let Some(state) = left()? else { return Ok(()) };
-        if began.elapsed() > SETTLE {
-            let seconds = SETTLE.as_secs();
+        let Some(state) = pending()? else { return Ok(()) };
+        if began.elapsed() > SETTLE_TIMEOUT {
+            let seconds = SETTLE_TIMEOUT.as_secs();
             return Err(BenchError::Late { what: what.to_owned(), seconds, state });
         }
         std::thread::sleep(between);
     }
 }
 
-/// Where tapes go: a folder of their own in `logs`.
-pub fn tapes(logs: &Path) -> std::io::Result<PathBuf> {
-    let tapes = logs.join("tapes");
-    std::fs::create_dir_all(&tapes)?;
-    Ok(tapes)
+/// Creates the folder of the recordings in `logs`.
+pub fn create_recordings_folder(logs: &Path) -> std::io::Result<PathBuf> {
+    let recordings = logs.join("recordings");
+    std::fs::create_dir_all(&recordings)?;
+    Ok(recordings)
 }

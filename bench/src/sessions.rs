@@ -1,22 +1,22 @@
-//! Sessions like those of an airline's service agent: how long they are, which tools they call and how large their texts
-//! are follow the statistics of 100 recorded runs (τ-bench, airline, GPT-4o); what they say is made up here, from a seed.
+//! Sessions like those of an airline's service agent. Their length, tool calls and text sizes follow the statistics of 100
+//! recorded runs (τ-bench, airline, GPT-4o); the texts are generated from a seed.
 //!
-//! A session is a script out of a pool that is made once, so that publishing costs what publishing costs.
+//! A session follows a script of a pool that is generated once, so that publishing measures only the cost of publishing.
 
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
 use agentgov_sdk::{Content, Event, Message, ToolCall, ToolResult};
 use fastrand::Rng;
 
-/// Scripts in the pool: more than a table's compression sees at once.
+/// Scripts in the pool: more than the compression window of a table covers.
 const SCRIPTS: usize = 2_000;
 
-/// Least, quartiles and most of a size.
+/// Minimum, quartiles and maximum of a size.
 #[derive(Clone, Copy, Debug)]
 struct Quartiles([u32; 5]);
 
 impl Quartiles {
-    /// One of them, evenly within a quarter.
+    /// Draws a value, uniformly within a random quarter.
     fn draw(self, rng: &mut Rng) -> usize {
         let Self([least, first, median, third, most]) = self;
         let (from, to) = match rng.u8(..4) {
@@ -29,18 +29,18 @@ impl Quartiles {
     }
 }
 
-/// Turns of the customer in a session, and tool calls.
+/// Customer turns and tool calls per session.
 const USER_TURNS: Quartiles = Quartiles([3, 6, 8, 9, 30]);
 const CALLS: Quartiles = Quartiles([0, 2, 5, 9, 27]);
-/// Bytes of what the customer and the agent say.
+/// Bytes of customer and agent messages.
 const USER_TEXT: Quartiles = Quartiles([10, 63, 88, 125, 318]);
 const AGENT_TEXT: Quartiles = Quartiles([46, 168, 258, 421, 1246]);
-/// Of 621 recorded calls 45 came with a text or beside another.
+/// 45 of 621 recorded calls came with a text or with another call.
 const MESSAGES_WITH_MORE: f64 = 45.0 / 621.0;
-/// 27 of the 621 broke another rule.
+/// 27 of 621 recorded calls broke another rule.
 const RULES_BROKEN: f64 = 27.0 / 621.0;
 
-/// A tool: how often of 621 calls, bytes of its arguments and of its result.
+/// A tool: its frequency among 621 calls, and the bytes of its arguments and result.
 struct Tool {
     name: &'static str,
     calls: u32,
@@ -65,7 +65,7 @@ const fn tool(name: &'static str, calls: u32, arguments: [u32; 5], result: [u32;
     Tool { name, calls, arguments: Quartiles(arguments), result: Quartiles(result) }
 }
 
-/// What is said at one step.
+/// Event of a script.
 #[derive(Debug)]
 enum Turn {
     Plain(&'static str),
@@ -74,19 +74,19 @@ enum Turn {
     Answer { id: String, tool: &'static str, content: String },
 }
 
-/// The pool.
+/// Pool of scripts.
 #[derive(Debug)]
 pub struct Scripts(Vec<Vec<Turn>>);
 
 impl Scripts {
-    /// The same seed makes the same scripts.
+    /// Generates the scripts of a seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         Self((0..SCRIPTS).map(|_| script(&mut rng)).collect())
     }
 }
 
-/// Sessions that are open side by side; each next event belongs to any of them.
+/// Concurrently open sessions; each next event belongs to a random one.
 #[derive(Debug)]
 pub struct Sessions<'s> {
     scripts: &'s Scripts,
@@ -103,7 +103,7 @@ struct Open {
 }
 
 impl<'s> Sessions<'s> {
-    /// `open` at a time, each somewhere in its script, as at any moment of a running service. Their ids begin with `name`.
+    /// Opens `open` sessions at random positions of their scripts, as in a running service. Their ids begin with `name`.
     pub fn new(scripts: &'s Scripts, name: &str, open: usize, seed: u64) -> Self {
         let mut sessions =
             Self { scripts, open: Vec::with_capacity(open), begun: 0, rng: Rng::with_seed(seed) };
@@ -121,8 +121,8 @@ impl<'s> Sessions<'s> {
         Open { id: format!("{name}-{}", self.begun), script: self.rng.usize(..self.scripts.0.len()), next: 0 }
     }
 
-    /// Gives the next event to `say`.
-    pub fn next<R>(&mut self, agent: &str, name: &str, say: impl FnOnce(&Event<'_>) -> R) -> R {
+    /// Passes the next event to `emit`.
+    pub fn next<R>(&mut self, agent: &str, name: &str, emit: impl FnOnce(&Event<'_>) -> R) -> R {
         let at = self.rng.usize(..self.open.len());
         let over = self.open.get(at).is_none_or(|open| {
             self.scripts.0.get(open.script).is_none_or(|script| open.next >= script.len())
@@ -143,7 +143,7 @@ impl<'s> Sessions<'s> {
             }
             None => (name, &ended),
         };
-        say(&event(agent, session, turn))
+        emit(&event(agent, session, turn))
     }
 }
 
@@ -190,7 +190,7 @@ fn event<'a>(agent: &'a str, session: &'a str, turn: &'a Turn) -> Event<'a> {
     }
 }
 
-/// One session, from its start to its end.
+/// Generates one session from start to end.
 fn script(rng: &mut Rng) -> Vec<Turn> {
     let customer = Customer::new(rng);
     let mut turns = vec![Turn::Plain(catalogue::SESSION_STARTED)];
@@ -212,7 +212,7 @@ fn script(rng: &mut Rng) -> Vec<Turn> {
         while called * exchanges < calls * (exchange + 1) {
             called += 1;
             let more = rng.f64() < MESSAGES_WITH_MORE;
-            // Whoever is looked up first is known when something is changed.
+            // The customer and the reservation are looked up before anything is changed.
             let tool = match called {
                 1 => &TOOLS[4],
                 2 => &TOOLS[0],
@@ -253,7 +253,7 @@ fn any_tool(rng: &mut Rng) -> &'static Tool {
     &TOOLS[0]
 }
 
-/// Whom a session serves, and what is booked.
+/// Customer of a session, and the reservation.
 struct Customer {
     user: String,
     reservation: String,
@@ -267,7 +267,7 @@ impl Customer {
             user: format!("{}_{}_{}", word(rng), word(rng), rng.u32(1_000..10_000)),
             reservation: (0..6).map(|_| rng.digit(36).to_ascii_uppercase()).collect(),
             card: format!("credit_card_{}", rng.u32(1_000_000..10_000_000)),
-            // 17 of 90 changes were of frozen flights.
+            // 17 of 90 recorded changes concerned frozen flights.
             basic: rng.u8(..90) < 17,
         }
     }
@@ -327,7 +327,7 @@ impl Customer {
     }
 }
 
-/// A list of flights of about this size.
+/// Generates a list of flights of about this size.
 fn flights(rng: &mut Rng, size: Quartiles) -> String {
     let size = size.draw(rng);
     let mut list = String::from("[");
@@ -351,7 +351,7 @@ fn flights(rng: &mut Rng, size: Quartiles) -> String {
     list
 }
 
-/// An object made larger by a field of words, where it is smaller than the drawn size.
+/// Pads an object with a field of words to the drawn size.
 fn padded(mut json: String, size: Quartiles, rng: &mut Rng) -> String {
     let missing = size.draw(rng).saturating_sub(json.len() + r#","note":"""#.len());
     if missing > 0 && json.pop() == Some('}') {
@@ -369,7 +369,7 @@ fn words(rng: &mut Rng, size: Quartiles) -> String {
     text
 }
 
-/// Words up to `size` more bytes.
+/// Appends words of `size` bytes.
 fn add_words(text: &mut String, size: usize, rng: &mut Rng) {
     let end = text.len() + size;
     while text.len() < end {
@@ -454,10 +454,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_makes_the_same_sessions_as_long_as_the_recorded_ones() {
+    fn seed_determines_sessions_of_about_the_recorded_length() {
         let scripts = Scripts::new(7);
         assert_eq!(format!("{:?}", scripts.0), format!("{:?}", Scripts::new(7).0));
-        // Recorded: 31 events, of which 6 are calls. The tails of the quarters are drawn evenly here, so ours are longer.
+        // The recorded runs have 31 events and 6 calls on average. Tails of the quarters are drawn uniformly, so generated
+        // sessions are longer.
         let calls = scripts.0.iter().flatten().filter(|turn| matches!(turn, Turn::Call { .. })).count();
         let calls = calls as f64 / scripts.0.len() as f64;
         let events = scripts.0.iter().map(Vec::len).sum::<usize>() as f64 / scripts.0.len() as f64;
@@ -466,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_claims_to_be_json_is() {
+    fn json_payloads_are_valid() {
         for turn in Scripts::new(3).0.iter().flatten() {
             match turn {
                 Turn::Call { arguments, .. } => {

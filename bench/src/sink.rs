@@ -1,122 +1,122 @@
-//! The sink's work alone: what one topic holds into one table, by the log sink and by others, each in its turn.
+//! The log-sink's work alone: one topic into one table, by the log-sink and by competitors in turn.
 
 use std::time::{Duration, Instant};
 
 use crate::BenchError;
-use crate::floor::insert::{BareInsert, Blocks, Inserted};
-use crate::part::{Part, Published};
+use crate::baseline::insert::{BareInsert, Blocks, InsertResult};
 use crate::process::Process;
-use crate::run::{Bench, Load, Run, difference, parsed, wait};
+use crate::run::{Bench, Load, Run, parse_result, usage_between, wait_until_done};
+use crate::worker::{PublishResult, WorkerTask};
 
-/// Somebody else's program that does the same work: told by the environment where the stack is (as stages are), and in
-/// `BENCH_TOPIC`, `BENCH_TABLE` and `BENCH_GROUP` what to read, where to write, and as whom.
+/// Another program for the log-sink's work. Its environment contains the stack's addresses, as that of stages, and
+/// `BENCH_TOPIC`, `BENCH_TABLE` and `BENCH_GROUP`: input, output and consumer group.
 #[derive(Clone, Debug)]
-pub struct Rival {
-    /// Its name.
+pub struct Competitor {
+    /// Name of the competitor.
     pub name: String,
-    /// The program, with its arguments.
+    /// Program and arguments.
     pub command: Vec<String>,
 }
 
-/// The work of all: a topic that is full and that nobody writes to, and its rows.
+/// Filled topic without a producer, and its expected rows.
 #[derive(Debug)]
 pub struct Backlog {
     /// Records of the topic.
     pub rows: u64,
-    /// The database that the log sink made first.
+    /// Database of the log-sink's first run.
     database: String,
-    /// Its table of them.
+    /// Table of the records in it.
     table: String,
-    /// Of its rows, see [`Bench::checksum`].
+    /// Checksum of its rows, see [`Bench::checksum`].
     checksum: u64,
     blocks: Blocks,
 }
 
-/// How often the rows are counted.
-const COUNT: Duration = Duration::from_millis(20);
+/// Interval of the row counts.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Bench<'_> {
-    /// Publishes with no stage running, and has the log sink write it all once: to have a table to copy, and rows to insert
-    /// from memory. That run is the first one, warm-up, and not reported.
+    /// Publishes while no stage runs, then runs the log-sink once, for a table to copy and rows to insert from memory. This
+    /// first run is warm-up and is not reported.
     ///
     /// # Errors
-    /// If it cannot be done.
+    /// If a process fails or the run misses its deadline.
     pub fn backlog(&mut self, load: Load) -> Result<Backlog, BenchError> {
-        let mut publisher = self.publisher(load)?;
-        publisher.line()?;
-        publisher.say("go")?;
-        let _: Published = parsed(&publisher.line()?)?;
+        let mut publisher = self.start_publisher(load)?;
+        publisher.read_line()?;
+        publisher.write_line("go")?;
+        let _: PublishResult = parse_result(&publisher.read_line()?)?;
         drop(publisher);
-        // A stack whose data was kept has more than what was published now.
-        let ends = self.kafka.ends(self.names()?.actions)?;
+        // A stack with kept data has more records than were published now.
+        let ends = self.kafka.end_offsets(self.names()?.actions)?;
         let rows = ends.values().sum::<i64>().try_into().unwrap_or_default();
-        let (database, table) = self.fresh()?;
+        let (database, table) = self.next_names()?;
         self.log_sink_into(&database, rows)?;
-        let made = format!("{database}.{table}");
-        let checksum = self.checksum(&made)?;
-        let blocks = self.blocks(&made, &format!("{made}_bare"))?;
+        let first_table = format!("{database}.{table}");
+        let checksum = self.checksum(&first_table)?;
+        let blocks = self.save_blocks(&first_table, &format!("{first_table}_bare"))?;
         Ok(Backlog { rows, database, table, checksum, blocks })
     }
 
-    /// The log sink, from its start to the last row.
+    /// Runs the log-sink from its start to the last row.
     ///
     /// # Errors
-    /// If it cannot be run, or does not come to its end.
+    /// If a process fails or the run misses its deadline.
     pub fn log_sink(&mut self, backlog: &Backlog) -> Result<Run, BenchError> {
-        let (database, _) = self.fresh()?;
+        let (database, _) = self.next_names()?;
         let run = self.log_sink_into(&database, backlog.rows)?;
         self.store.run(format!("DROP DATABASE {database} SYNC"))?;
         Ok(run)
     }
 
-    /// A rival, the same way.
+    /// Runs a competitor from its start to the last row.
     ///
     /// # Errors
-    /// As [`Self::log_sink`].
-    pub fn rival(&mut self, rival: &Rival, backlog: &Backlog) -> Result<Run, BenchError> {
-        let (group, table) = self.fresh()?;
-        let copy = format!("{table}_{group}");
-        let there = format!("{}.{copy}", backlog.database);
-        self.open_copy(&format!("{}.{}", backlog.database, backlog.table), &there)?;
+    /// As [`Self::log_sink`], and if its rows differ.
+    pub fn run_competitor(&mut self, competitor: &Competitor, backlog: &Backlog) -> Result<Run, BenchError> {
+        let (group, table) = self.next_names()?;
+        let copy_name = format!("{table}_{group}");
+        let copy_table = format!("{}.{copy_name}", backlog.database);
+        self.create_unfenced_copy(&format!("{}.{}", backlog.database, backlog.table), &copy_table)?;
         let mut env = self.env();
         env.extend(
             [
                 ("AGENTGOV_CLICKHOUSE_DATABASE", backlog.database.as_str()),
                 ("BENCH_TOPIC", self.names()?.actions),
-                ("BENCH_TABLE", &copy),
+                ("BENCH_TABLE", &copy_name),
                 ("BENCH_GROUP", &group),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        let begin = |bench: &Self| bench.start_program(&rival.name, &rival.command, &env);
-        let run = self.drain(&there, backlog.rows, begin)?;
-        let rows = self.checksum(&there)?;
+        let begin = |bench: &Self| bench.start_program(&competitor.name, &competitor.command, &env);
+        let run = self.run_until_full(&copy_table, backlog.rows, begin)?;
+        let rows = self.checksum(&copy_table)?;
         if rows != backlog.checksum {
             return Err(BenchError::Rows {
-                who: rival.name.clone(),
+                name: competitor.name.clone(),
                 expected: backlog.checksum,
                 found: rows,
             });
         }
-        self.store.run(format!("DROP TABLE {there} SYNC"))?;
+        self.store.run(format!("DROP TABLE {copy_table} SYNC"))?;
         Ok(run)
     }
 
-    /// The same rows out of memory, as the log sink would send them: what is left when nothing is read, decoded or encoded.
+    /// Inserts the same rows from memory with the log-sink's settings: the cost without reading, decoding and encoding.
     ///
     /// # Errors
     /// As [`Self::log_sink`].
     pub fn bare_insert(&mut self, backlog: &Backlog) -> Result<Run, BenchError> {
         self.store.run(format!("TRUNCATE TABLE {}", backlog.blocks.table))?;
         let insert = BareInsert { tables: vec![backlog.blocks.clone()] };
-        let mut process = self.part("insert", &Part::BareInsert(insert))?;
-        process.line()?;
+        let mut process = self.start_worker("insert", &WorkerTask::BareInsert(insert))?;
+        process.read_line()?;
         let before = self.usage(&[&process])?;
         let began = Instant::now();
-        process.say("go")?;
-        let inserted: Inserted = parsed(&process.line()?)?;
+        process.write_line("go")?;
+        let inserted: InsertResult = parse_result(&process.read_line()?)?;
         let seconds = began.elapsed().as_secs_f64();
-        let usage = difference(&before, &self.usage(&[&process])?);
+        let usage = usage_between(&before, &self.usage(&[&process])?);
         Ok(Run { events: inserted.rows, seconds, usage, latency: None })
     }
 
@@ -125,11 +125,11 @@ impl Bench<'_> {
         let table = format!("{database}.{}", self.table(names.actions)?);
         let mut env = self.env();
         env.insert("AGENTGOV_CLICKHOUSE_DATABASE".to_owned(), database.to_owned());
-        self.drain(&table, rows, |bench| bench.stage(names.sink, names.sink, &env))
+        self.run_until_full(&table, rows, |bench| bench.start_stage(names.sink, names.sink, &env))
     }
 
-    /// Runs a process from its start until a table has all rows.
-    fn drain(
+    /// Runs a process until a table has all rows.
+    fn run_until_full(
         &mut self,
         table: &str,
         rows: u64,
@@ -138,29 +138,29 @@ impl Bench<'_> {
         let before = self.usage(&[])?;
         let began = Instant::now();
         let mut process = begin(self)?;
-        wait(&format!("{} to be through", process.name), COUNT, || {
+        wait_until_done(&format!("{} to catch up", process.name), COUNT_INTERVAL, || {
             process.check()?;
-            // The log sink makes its table when it starts: until then it cannot be counted.
-            let there = self.count(table).unwrap_or_default();
-            if there > rows {
-                return Err(BenchError::Doubled { table: table.to_owned(), rows: there, records: rows });
+            // The log-sink creates its table at the start; until then counting fails.
+            let rows_now = self.count_rows(table).unwrap_or_default();
+            if rows_now > rows {
+                return Err(BenchError::Doubled { table: table.to_owned(), rows: rows_now, records: rows });
             }
-            Ok((there < rows).then(|| format!("{there} of {rows} rows")))
+            Ok((rows_now < rows).then(|| format!("{rows_now} of {rows} rows")))
         })?;
         let seconds = began.elapsed().as_secs_f64();
-        let usage = difference(&before, &self.usage(&[&process])?);
-        process.end()?;
+        let usage = usage_between(&before, &self.usage(&[&process])?);
+        process.terminate()?;
         Ok(Run { events: rows, seconds, usage, latency: None })
     }
 
-    /// Sum of the rows' hashes, in whatever order: of all columns but those of the log sink's protocol. Equal for equal rows.
+    /// Returns the order-independent sum of the rows' hashes over all columns except those of the log-sink's protocol.
     fn checksum(&self, table: &str) -> Result<u64, BenchError> {
         let row = "formatRow('RowBinary', * EXCEPT (claim, schema_fingerprint))";
-        self.number(&format!("SELECT sum(cityHash64({row})) FROM {table}"))
+        self.query_number(&format!("SELECT sum(cityHash64({row})) FROM {table}"))
     }
 
-    /// A database, or group, that no run has had, and the table that is written.
-    fn fresh(&mut self) -> Result<(String, String), BenchError> {
+    /// Returns a name for a database or group that no run has used, and the table to write.
+    fn next_names(&mut self) -> Result<(String, String), BenchError> {
         self.runs += 1;
         let table = self.table(self.names()?.actions)?;
         Ok((format!("bench_sink_{}_{}", std::process::id(), self.runs), table))

@@ -1,8 +1,7 @@
-//! What one event costs at each step, without Kafka and ClickHouse around it: counted in instructions, which no other load on
-//! the machine changes.
+//! Instructions per event of each step, without Kafka and ClickHouse. Instruction counts do not depend on other load.
 //!
-//! A step does what the steps before it do, and its own; so its own is the difference. What it does with `n` and with
-//! `2 n` events is compared, so that starting up costs nothing.
+//! A step includes the steps before it; its own cost is the difference. Counts of `n` and `2 n` events are compared, so
+//! that the start-up cost cancels out.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,39 +25,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::sessions::{Scripts, Sessions};
 
-/// Sessions open side by side.
-const OPEN: usize = 500;
+/// Concurrently open sessions.
+const OPEN_SESSIONS: usize = 500;
 /// Events of a partition in a batch.
-const BATCH: usize = 100;
+const BATCH_EVENTS: usize = 100;
 const ID: SchemaId = SchemaId(1);
 const SEED: u64 = 1;
 
-/// A step of an event's way.
+/// Step of an event through the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// The SDK's: check, number, encode.
+    /// SDK: check, number, encode.
     Compose,
     /// Decode, borrowed.
     Decode,
-    /// What is known: derived values of a judged action, the session's facts and calls.
+    /// Extract derived values, facts and calls.
     Enrich,
-    /// What the policies say.
+    /// Evaluate the policies.
     Evaluate,
-    /// The whole evaluator: changelog and verdicts encoded as well.
+    /// Whole evaluator: also encodes changelog and verdicts.
     Encode,
-    /// The alerter, with the verdicts.
+    /// Alerter, reading the verdicts.
     Alert,
-    /// The sink: a row in columns.
+    /// Log-sink: row in columns.
     Row,
 }
 
 impl Step {
-    /// In the order of the way.
+    /// Steps in processing order.
     pub const ALL: [Self; 7] =
         [Self::Compose, Self::Decode, Self::Enrich, Self::Evaluate, Self::Encode, Self::Alert, Self::Row];
 
-    /// The name, as it is told.
+    /// Returns the name of the step.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Compose => "compose",
@@ -71,8 +70,8 @@ impl Step {
         }
     }
 
-    /// The step that it builds upon.
-    const fn before(self) -> Option<Self> {
+    /// Returns the step that this one includes.
+    const fn included_step(self) -> Option<Self> {
         match self {
             Self::Compose => None,
             Self::Decode | Self::Row => Some(Self::Compose),
@@ -84,7 +83,7 @@ impl Step {
     }
 }
 
-/// Why a step could not be done.
+/// Failure of a step.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StepError(String);
@@ -95,10 +94,10 @@ impl StepError {
     }
 }
 
-/// Does a step with so many events. A number that depends on all of it, so that nothing is left out.
+/// Runs a step with a number of events. Returns a number that depends on all results, so that the compiler removes nothing.
 ///
 /// # Errors
-/// If something does not fit: a mistake of ours.
+/// If the generated events or records are not accepted.
 pub fn step(
     step: Step,
     events: usize,
@@ -118,9 +117,9 @@ pub fn step(
             Ok(sum)
         }
         Step::Enrich | Step::Evaluate => {
-            let known = Known::new(files, tenant, agent, environment)?;
-            let kernel = known.kernel(topology)?;
-            let tools = known.bundle.tools();
+            let governance = Governance::new(files, tenant, agent, environment)?;
+            let kernel = governance.kernel(topology)?;
+            let tools = governance.bundle.tools();
             let mut sessions: std::collections::HashMap<String, Session> = std::collections::HashMap::new();
             let mut sum = 0;
             for (offset, value) in values().enumerate() {
@@ -144,10 +143,10 @@ pub fn step(
             Ok(sum)
         }
         Step::Encode | Step::Alert => {
-            let known = Known::new(files, tenant, agent, environment)?;
-            let mut evaluating = Stepping::new(topology, "evaluator", Evaluator::new)?;
-            known.fold_into(topology, &mut evaluating.processor)?;
-            let mut alerting = Stepping::new(topology, "alerter", |_, _| {
+            let governance = Governance::new(files, tenant, agent, environment)?;
+            let mut evaluating = ProcessorFixture::new(topology, "evaluator", Evaluator::new)?;
+            governance.fold_into(topology, &mut evaluating.processor)?;
+            let mut alerting = ProcessorFixture::new(topology, "alerter", |_, _| {
                 Ok::<_, StepError>(Alerter::new(std::time::Duration::from_secs(3_600)))
             })?;
             let verdicts = topology.topic_of(subject::VERDICT).map_err(StepError::of("topology"))?.0;
@@ -155,7 +154,7 @@ pub fn step(
             for (offset, value) in values().enumerate() {
                 let event = decode(value)?;
                 sum += evaluating.step(offset, &event)?;
-                if offset % BATCH == BATCH - 1 {
+                if offset % BATCH_EVENTS == BATCH_EVENTS - 1 {
                     evaluating.finish(offset)?;
                 }
                 if step == Step::Alert {
@@ -196,13 +195,13 @@ pub fn step(
 }
 
 /// A processor without its runtime.
-struct Stepping<P: Processor> {
+struct ProcessorFixture<P: Processor> {
     processor: P,
     partition: P::Partition,
     outputs: Outputs,
 }
 
-impl<P: Processor> Stepping<P> {
+impl<P: Processor> ProcessorFixture<P> {
     fn new<E: std::fmt::Display>(
         topology: &Topology,
         name: &str,
@@ -223,7 +222,7 @@ impl<P: Processor> Stepping<P> {
         Ok(self.outputs.iter().count())
     }
 
-    /// The end of a batch.
+    /// Finishes a batch.
     fn finish(&mut self, offset: usize) -> Result<(), StepError> {
         self.processor
             .finish(&mut self.partition, offset as i64 + 1, &mut self.outputs)
@@ -231,8 +230,8 @@ impl<P: Processor> Stepping<P> {
     }
 }
 
-/// The agent and the bundle.
-struct Known {
+/// Agent, bundle and tables.
+struct Governance {
     agents: AgentTable,
     bundles: BundleTable,
     requests: RequestCache,
@@ -240,7 +239,7 @@ struct Known {
     records: [(Subject, Vec<u8>); 2],
 }
 
-impl Known {
+impl Governance {
     fn new(files: &BundleFiles, tenant: &str, agent: &str, environment: &str) -> Result<Self, StepError> {
         let entry = AgentEntry {
             tenant_id: tenant,
@@ -301,7 +300,7 @@ impl Known {
     }
 }
 
-/// A record's family and its value.
+/// Returns a record's subject and encoded value.
 fn encoded<T: record::Record>(record: &T) -> Result<(Subject, Vec<u8>), StepError> {
     let mut encoder = RecordEncoder::<T::Static>::new(ID).map_err(StepError::of("schema"))?;
     Ok((T::SUBJECT, encoder.encode(record).map_err(StepError::of("encoding"))?))
@@ -327,7 +326,7 @@ type Composed = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn compose(events: usize, tenant: &str, agent: &str, environment: &str) -> Result<Composed, StepError> {
     let scripts = Scripts::new(SEED);
-    let mut sessions = Sessions::new(&scripts, "s", OPEN, SEED);
+    let mut sessions = Sessions::new(&scripts, "s", OPEN_SESSIONS, SEED);
     let composer =
         Composer::new(tenant, environment, "bench", ID, 1 << 20).map_err(StepError::of("composer"))?;
     let mut encoder = composer.encoder();
@@ -344,14 +343,14 @@ fn compose(events: usize, tenant: &str, agent: &str, environment: &str) -> Resul
     Ok(composed)
 }
 
-/// Instructions that an event costs at each step, as valgrind's callgrind counts them.
+/// Counts the instructions per event of each step with valgrind's callgrind.
 ///
 /// # Errors
-/// If valgrind is not there, or a step fails.
+/// If valgrind is not installed, or a step fails.
 pub fn instructions(
     program: &Path,
     events: usize,
-    tell: &mut dyn FnMut(Step, f64),
+    on_count: &mut dyn FnMut(Step, f64),
 ) -> Result<Vec<(Step, f64)>, StepError> {
     let counted = |step: Step, events: usize| -> Result<f64, StepError> {
         let output = Command::new("valgrind")
@@ -360,22 +359,27 @@ pub fn instructions(
             .args(["step", step.as_str(), "--events", &events.to_string()])
             .output()
             .map_err(StepError::of("valgrind (of the package of that name)"))?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        let collected = told.lines().find_map(|line| line.rsplit_once("Collected : ")).map(|(_, n)| n.trim());
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        let collected =
+            output_text.lines().find_map(|line| line.rsplit_once("Collected : ")).map(|(_, n)| n.trim());
         match collected.and_then(|n| n.parse::<f64>().ok()) {
             Some(collected) if output.status.success() => Ok(collected),
-            _ => Err(StepError(format!("valgrind with step {}: {}: {told}", step.as_str(), output.status))),
+            _ => Err(StepError(format!(
+                "valgrind with step {}: {}: {output_text}",
+                step.as_str(),
+                output.status
+            ))),
         }
     };
     let mut whole: Vec<(Step, f64)> = Vec::new();
     let mut own = Vec::new();
     for step in Step::ALL {
         let per_event = (counted(step, 2 * events)? - counted(step, events)?) / events as f64;
-        let before = step.before().and_then(|before| whole.iter().find(|(step, _)| *step == before));
-        let of_its_own = per_event - before.map_or(0.0, |(_, before)| *before);
-        tell(step, of_its_own);
+        let before = step.included_step().and_then(|before| whole.iter().find(|(step, _)| *step == before));
+        let own_cost = per_event - before.map_or(0.0, |(_, before)| *before);
+        on_count(step, own_cost);
         whole.push((step, per_event));
-        own.push((step, of_its_own));
+        own.push((step, own_cost));
     }
     Ok(own)
 }
@@ -385,9 +389,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_step_builds_upon_one_before_it() {
+    fn each_step_includes_an_earlier_one() {
         for step in Step::ALL {
-            assert!(step.before().is_none_or(|before| before < step), "{step:?}");
+            assert!(step.included_step().is_none_or(|before| before < step), "{step:?}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! ClickHouse, as the bench asks it: over HTTP, with the settings of the pipeline's writer for what is inserted.
+//! ClickHouse requests of the benchmark: over HTTP, inserts with the settings of the log-sink.
 
 use agentgov_connect::ClickHouseEndpoint;
 use reqwest::blocking::Client;
 
 use crate::BenchError;
 
-/// A server, and a database in it.
+/// A database of a ClickHouse server.
 #[derive(Clone, Debug)]
 pub struct Store {
     http: Client,
@@ -13,32 +13,32 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects on first use.
+    /// Creates the client, without connecting.
     ///
     /// # Errors
-    /// If no client can be made.
+    /// If the client cannot be created.
     pub fn new(endpoint: &ClickHouseEndpoint) -> Result<Self, BenchError> {
         let http = Client::builder().timeout(None).no_proxy().build().map_err(BenchError::store("client"))?;
         Ok(Self { http, endpoint: endpoint.clone() })
     }
 
-    /// Where it is.
+    /// Returns the server's address and login.
     pub fn endpoint(&self) -> &ClickHouseEndpoint {
         &self.endpoint
     }
 
-    /// Runs a statement. What it answers.
+    /// Runs a statement and returns the response.
     ///
     /// # Errors
-    /// What ClickHouse says.
+    /// If ClickHouse rejects the statement or cannot be reached.
     pub fn run(&self, sql: impl Into<String>) -> Result<Vec<u8>, BenchError> {
         self.send(&[("low_cardinality_allow_in_native_format", "0")], sql.into().into_bytes())
     }
 
-    /// Runs a statement, and reads lines of fields that tabs part.
+    /// Runs a statement and splits the response into lines of tab-separated fields.
     ///
     /// # Errors
-    /// What ClickHouse says.
+    /// As [`Self::run`].
     pub fn lines(&self, sql: impl Into<String>) -> Result<Vec<Vec<String>>, BenchError> {
         let answer = self.run(sql)?;
         let answer = String::from_utf8_lossy(&answer);
@@ -48,10 +48,10 @@ impl Store {
     /// Inserts a block in Native format.
     ///
     /// # Errors
-    /// What ClickHouse says.
+    /// As [`Self::run`].
     pub fn insert(&self, table: &str, block: &[u8]) -> Result<(), BenchError> {
         let sql = format!("INSERT INTO {table} FORMAT Native");
-        let keys = [
+        let parameters = [
             ("query", sql.as_str()),
             ("async_insert", "0"),
             ("max_insert_block_size", "100000000"),
@@ -62,25 +62,25 @@ impl Store {
             ("insert_deduplicate", "0"),
             ("wait_end_of_query", "1"),
         ];
-        self.send(&keys, block.to_vec()).map(drop)
+        self.send(&parameters, block.to_vec()).map(drop)
     }
 
-    fn send(&self, keys: &[(&str, &str)], body: Vec<u8>) -> Result<Vec<u8>, BenchError> {
+    fn send(&self, parameters: &[(&str, &str)], body: Vec<u8>) -> Result<Vec<u8>, BenchError> {
         let mut url = reqwest::Url::parse(&self.endpoint.url)
-            .map_err(|error| BenchError::Store { what: "its address", message: error.to_string() })?;
-        url.query_pairs_mut().append_pair("database", &self.endpoint.database).extend_pairs(keys);
+            .map_err(|error| BenchError::Store { what: "its URL", message: error.to_string() })?;
+        url.query_pairs_mut().append_pair("database", &self.endpoint.database).extend_pairs(parameters);
         let mut request = self.http.post(url).body(body);
         if !self.endpoint.user.is_empty() {
             request = request
                 .header("X-ClickHouse-User", &self.endpoint.user)
                 .header("X-ClickHouse-Key", self.endpoint.password.expose());
         }
-        let answer = request.send().map_err(BenchError::store("asking"))?;
+        let answer = request.send().map_err(BenchError::store("request"))?;
         let is_good = answer.status().is_success();
-        let bytes = answer.bytes().map_err(BenchError::store("its answer"))?.to_vec();
+        let bytes = answer.bytes().map_err(BenchError::store("response"))?.to_vec();
         if is_good {
             return Ok(bytes);
         }
-        Err(BenchError::Store { what: "refused", message: String::from_utf8_lossy(&bytes).into_owned() })
+        Err(BenchError::Store { what: "rejected", message: String::from_utf8_lossy(&bytes).into_owned() })
     }
 }

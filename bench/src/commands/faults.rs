@@ -1,4 +1,4 @@
-//! `agentgov-bench faults`: is anything lost when things go wrong?
+//! `agentgov-bench faults`: injects faults under load, then audits the log.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,17 +16,18 @@ use agentgov_faults::{Edge, Ended, Outcome, PLANT_NO_DRAIN, PRODUCERS, Produce, 
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, failpoint};
 
-use super::{Ground, OURSELVES};
+use super::{BenchStack, CURRENT_EXECUTABLE};
 use crate::cli;
 
-/// How long the pipeline may take to be done with everything once the faults are over.
-const SETTLE: Duration = Duration::from_secs(600);
+/// How long the pipeline may take to process everything after the last fault.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> {
     let plants = plants(args)?;
     let progress = Arc::new(Progress::new(global.json));
-    let Ground { stack, mut stage_args, _edited } = Ground::start(args.data.as_ref(), global, &progress)?;
-    // Into files beside the parts' logs: who looks there wants to know what the stages did.
+    let BenchStack { stack, mut stage_args, _edited } =
+        BenchStack::start(args.data.as_ref(), global, &progress)?;
+    // The stages log to files beside the parts' logs, for the analysis of findings.
     stage_args.extend(["--log".to_owned(), "info".to_owned()]);
     let setup = Setup {
         env: &stack.env,
@@ -36,25 +37,25 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
         tenant: pipeline::TENANT,
         agent: pipeline::AGENT,
         environment: pipeline::ENVIRONMENT,
-        program: PathBuf::from(OURSELVES),
+        program: PathBuf::from(CURRENT_EXECUTABLE),
         edges: edges(&stack.topology),
         plants,
         strangers: true,
         steps: schedule(args.seed, args.kills, &scene(&stack.topology)),
         seed: args.seed,
-        settle: SETTLE,
+        settle: SETTLE_TIMEOUT,
     };
     let outcome = agentgov_faults::run(&setup, &|line| errln!("{}", line)).or_exit(ExitCode::TryAgain)?;
     stack.env.stop().or_report(ExitCode::Failed)?;
     if global.json {
         json(&outcome)?;
     } else {
-        tell(&outcome);
+        print_report(&outcome);
     }
     Ok(if outcome.is_clean() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-/// The edges of each stage's protocol.
+/// Returns the failpoints of each stage's protocol.
 fn edges(topology: &Topology) -> BTreeMap<String, Vec<Edge>> {
     let edges = topology.stages.iter().map(|(name, stage)| {
         let names = if stage.value.stores.is_empty() {
@@ -77,19 +78,19 @@ fn scene(topology: &Topology) -> Scene {
     }
 }
 
-/// The mistakes of `--plant`, by their names.
+/// Returns the names of the mistakes of `--plant`.
 fn plants(args: &cli::Faults) -> Result<Vec<&'static str>, Failure> {
-    let known = |asked: &String| {
+    let find_mistake = |name: &String| {
         let mut plants = failpoint::PLANTS.into_iter().chain([PLANT_NO_DRAIN]);
-        plants.find(|plant| plant == asked).ok_or_else(|| {
+        plants.find(|plant| plant == name).ok_or_else(|| {
             let expected = [failpoint::PLANTS.as_slice(), &[PLANT_NO_DRAIN]].concat().join(", ");
-            Failure::new(ExitCode::Usage, format!("expected one of {expected}, found `{asked}`"))
+            Failure::new(ExitCode::Usage, format!("expected one of {expected}, found `{name}`"))
         })
     };
-    args.plant.iter().map(known).collect()
+    args.plant.iter().map(find_mistake).collect()
 }
 
-/// A producer.
+/// Runs a producer of the fault harness.
 pub fn produce(args: cli::Produce, global: &Global) -> Result<ExitCode, Failure> {
     let endpoints = context::endpoints(global)?;
     let produce = Produce {
@@ -106,7 +107,7 @@ pub fn produce(args: cli::Produce, global: &Global) -> Result<ExitCode, Failure>
     Ok(ExitCode::Done)
 }
 
-fn tell(outcome: &Outcome) {
+fn print_report(outcome: &Outcome) {
     let seconds = |ms: u128| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100);
     outln!(
         "seed {}: {} kills in {}, {} events of {} sources meanwhile",

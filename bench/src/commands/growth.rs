@@ -1,4 +1,4 @@
-//! `agentgov-bench growth`: what does more of something cost?
+//! `agentgov-bench growth`: measures throughput and cost at growing numbers of processes, sessions or policies.
 
 use std::sync::Arc;
 
@@ -8,31 +8,31 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::outln;
 use agentgov::progress::Progress;
-use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Run, Spread, Usage, Watched};
+use agentgov_bench::{Axis, Bench, Curve, Load, ObservedResult, Plot, Run, Spread, Usage};
 use agentgov_service::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use super::policies::{self, EVERY_TOOL, OTHER_TOOLS};
 use super::results::ResultsFolder;
-use super::{Ground, draw, product, say_report};
+use super::{BenchStack, draw, print_result, product};
 use crate::cli::{self, GrowthAxis};
 
 const PROCESSES: [usize; 3] = [1, 2, 4];
 const SESSIONS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const POLICIES: [usize; 4] = [13, 100, 1_000, 10_000];
-/// The ones about every tool are all evaluated for every call.
-const POLICIES_OF_EVERY_TOOL: [usize; 3] = [13, 100, 1_000];
-/// Evaluations of policies in a run, at most: a run must end.
-const EVALUATIONS: u64 = 100_000_000;
+/// Policies about every tool are all evaluated for each call, so that their number is limited.
+const POLICIES_ABOUT_EVERY_TOOL: [usize; 3] = [13, 100, 1_000];
+/// Maximum number of policy evaluations in a run, which bounds its duration.
+const MAX_EVALUATIONS: u64 = 100_000_000;
 
-/// What one setting came to.
+/// Measurements at one setting.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Point {
-    /// The curve that it belongs to.
+    /// Name of the curve.
     curve: String,
-    /// What was set.
+    /// Value of the setting.
     at: usize,
-    /// A run for each round.
+    /// One run per round.
     rounds: Vec<Run>,
 }
 
@@ -40,21 +40,23 @@ pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> 
     if let Some(folder) = &args.plots {
         context::create_folder(folder)?;
     }
-    let product = product(args.ground.agentgov.as_deref())?;
-    let results = ResultsFolder::prepare(&args.results)?;
+    let product = product(args.env.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.env.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let mut points: Vec<Point> = settings(args.by)
         .into_iter()
         .map(|(curve, at)| Point { curve: curve.to_owned(), at, rounds: Vec::new() })
         .collect();
     for round in 0..args.rounds {
-        // What earlier sessions left behind would be a part of what is measured: each round has a stack of its own, and goes
-        // from little to much.
-        let ground = Ground::start(args.ground.data.as_ref(), global, &progress)?;
-        let setup = ground.setup(&product, args.ground.seed + round as u64)?;
+        // Each round starts a new stack and measures in ascending order, since data of earlier sessions would change the
+        // result.
+        let bench_stack = BenchStack::start(args.env.data.as_ref(), global, &progress)?;
+        let setup = bench_stack.setup(&product, args.env.seed + round as u64)?;
         let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
-        // Caches, and the engine's first parts.
-        bench.pipeline(Load::of(args.events.min(50_000)), Watched::Nothing).or_exit(ExitCode::Failed)?;
+        // Warms up caches, and creates the tables' first parts.
+        bench
+            .pipeline(Load::of(args.events.min(50_000)), ObservedResult::Nothing)
+            .or_exit(ExitCode::Failed)?;
         for point in &mut points {
             let step = progress.step(format!(
                 "round {} of {}: {} {}{}",
@@ -64,12 +66,12 @@ pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> 
                 args.by.as_str(),
                 point.curve
             ));
-            let run = run(&mut bench, &ground.stack, args, point)?;
+            let run = run_point(&mut bench, &bench_stack.stack, args, point)?;
             step.done(format!("{:.1} k/s", run.rate() / 1e3));
             point.rounds.push(run);
         }
         drop(bench);
-        ground.stack.env.stop().or_report(ExitCode::Failed)?;
+        bench_stack.stack.env.stop().or_report(ExitCode::Failed)?;
     }
     if let Some(folder) = &args.plots {
         for (file, plot) in plots(args.by, &points) {
@@ -79,22 +81,22 @@ pub fn growth(args: &cli::Growth, global: &Global) -> Result<ExitCode, Failure> 
     if let Some(results) = results {
         results.write(&results_name(args.by), "growth", args, &points)?;
     }
-    say_report(&points, global, |points| tell(args, points))
+    print_result(&points, global, |points| print_report(args, points))
 }
 
-/// Name of the results file.
+/// Returns the name of the results file.
 pub fn results_name(by: GrowthAxis) -> String {
     format!("growth-{}", by.as_str())
 }
 
-/// Curves and settings, each curve in ascending order.
+/// Returns curves and settings, each curve in ascending order.
 fn settings(by: GrowthAxis) -> Vec<(&'static str, usize)> {
     match by {
         GrowthAxis::Processes => PROCESSES.map(|n| ("", n)).to_vec(),
         GrowthAxis::Sessions => SESSIONS.map(|n| ("", n)).to_vec(),
         GrowthAxis::Policies => {
-            let every = POLICIES_OF_EVERY_TOOL.map(|n| (EVERY_TOOL, n));
-            // The largest last: whoever starts after it compiles it again.
+            let every = POLICIES_ABOUT_EVERY_TOOL.map(|n| (EVERY_TOOL, n));
+            // The largest bundle comes last, since every stage that starts after it compiles it.
             let (largest, other) = POLICIES
                 .map(|n| (OTHER_TOOLS, n))
                 .split_last()
@@ -104,24 +106,29 @@ fn settings(by: GrowthAxis) -> Vec<(&'static str, usize)> {
     }
 }
 
-fn run(bench: &mut Bench<'_>, stack: &Stack, args: &cli::Growth, point: &Point) -> Result<Run, Failure> {
+fn run_point(
+    bench: &mut Bench<'_>,
+    stack: &Stack,
+    args: &cli::Growth,
+    point: &Point,
+) -> Result<Run, Failure> {
     let load = Load::of(args.events);
     let load = match args.by {
         GrowthAxis::Processes => Load { processes: point.at, ..load },
-        // Each has an event before, and one while it is measured.
+        // Each session gets one event before the measurement and one during it.
         GrowthAxis::Sessions => {
             Load { open_sessions: point.at, events: load.events.max(point.at as u64), ..load }
         }
         GrowthAxis::Policies => {
             policies::push(stack, point.at, &point.curve)?;
             let each = if point.curve == EVERY_TOOL { point.at as u64 } else { 1 };
-            Load { events: load.events.min(EVALUATIONS / each), ..load }
+            Load { events: load.events.min(MAX_EVALUATIONS / each), ..load }
         }
     };
-    bench.pipeline(load, Watched::Nothing).or_exit(ExitCode::Failed)
+    bench.pipeline(load, ObservedResult::Nothing).or_exit(ExitCode::Failed)
 }
 
-/// What a stage's processes used: `evaluator`, or `evaluator-0` and so on.
+/// Returns the usage of a stage's processes, named `evaluator`, or `evaluator-0` and so on.
 fn usage_of<'r>(run: &'r Run, stage: &'r str) -> impl Iterator<Item = &'r Usage> {
     run.usage
         .iter()
@@ -131,12 +138,12 @@ fn usage_of<'r>(run: &'r Run, stage: &'r str) -> impl Iterator<Item = &'r Usage>
         .map(|(_, usage)| usage)
 }
 
-/// CPU-seconds a million events of a stage, all its processes together.
+/// Returns a stage's CPU-seconds per million events, all its processes together.
 fn cpu_of(run: &Run, stage: &str) -> f64 {
     usage_of(run, stage).map(|usage| usage.cpu_s).sum::<f64>() / run.events as f64 * 1e6
 }
 
-/// Most resident megabytes of one of a stage's processes.
+/// Returns the maximum resident megabytes of a single process of a stage.
 fn megabytes_of(run: &Run, stage: &str) -> f64 {
     usage_of(run, stage).map(|usage| usage.rss_bytes as f64 / 1e6).fold(f64::NAN, f64::max)
 }
@@ -153,7 +160,7 @@ fn curve(name: &str, points: &[Point], of: &str, value: impl Fn(&Run) -> f64) ->
     }
 }
 
-/// Files and plots of an axis.
+/// Returns the plots of an axis with their file names.
 pub fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
     let plot = |title: &str, x: &str, (y, log): (&str, bool), curves| Plot {
         title: title.to_owned(),
@@ -215,7 +222,7 @@ pub fn plots(by: GrowthAxis, points: &[Point]) -> Vec<(&'static str, Plot)> {
     }
 }
 
-fn tell(args: &cli::Growth, points: &[Point]) {
+fn print_report(args: &cli::Growth, points: &[Point]) {
     let by = args.by.as_str();
     outln!(
         "{:>10} {:>26} {:>22} {:>22} {:>16}",

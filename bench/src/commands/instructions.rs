@@ -1,4 +1,4 @@
-//! `agentgov-bench instructions`: has a step become dearer?
+//! `agentgov-bench instructions`: counts instructions per step and compares them with recorded counts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,14 +14,14 @@ use agentgov_service::ExitCode;
 use super::results::ResultsFolder;
 use crate::cli;
 
-/// Instructions an event, by step.
+/// Instructions per event, by step.
 type Figures = BTreeMap<String, u64>;
 
 pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCode, Failure> {
     let known = args.check.as_deref().map(read).transpose()?;
     let results = ResultsFolder::prepare(&args.results)?;
     let program = std::env::current_exe().or_exit(ExitCode::Failed)?;
-    let mut tell = |step: Step, found: f64| {
+    let mut print_count = |step: Step, found: f64| {
         if global.json {
             return;
         }
@@ -31,7 +31,8 @@ pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCod
         });
         outln!("{:<10} {:>12.0} {}", step.as_str(), found, change);
     };
-    let found = agentgov_bench::instructions(&program, args.events, &mut tell).or_exit(ExitCode::Failed)?;
+    let found =
+        agentgov_bench::instructions(&program, args.events, &mut print_count).or_exit(ExitCode::Failed)?;
     let figures: Figures =
         found.iter().map(|(step, count)| (step.as_str().to_owned(), count.round() as u64)).collect();
     let text = serde_json::to_string_pretty(&figures).or_exit(ExitCode::Failed)?;
@@ -44,26 +45,26 @@ pub fn instructions(args: &cli::Instructions, global: &Global) -> Result<ExitCod
     if let Some(file) = &args.write {
         context::write(file, &format!("{text}\n"))?;
     }
-    let dearer = |(step, before): (&String, &u64)| {
+    let costlier = |(step, before): (&String, &u64)| {
         let now = figures.get(step).copied().unwrap_or_default();
         (now as f64 > *before as f64 * (1.0 + args.tolerance / 100.0))
             .then(|| format!("{step}: {before} before, {now} now"))
     };
-    let dearer: Vec<String> = known.iter().flatten().filter_map(dearer).collect();
-    if dearer.is_empty() {
+    let costlier: Vec<String> = known.iter().flatten().filter_map(costlier).collect();
+    if costlier.is_empty() {
         return Ok(ExitCode::Done);
     }
-    Err(Failure::all(ExitCode::Findings, "these steps cost more instructions than they did:", dearer))
+    Err(Failure::all(ExitCode::Findings, "these steps cost more instructions than recorded:", costlier))
 }
 
-/// One step, with its events.
+/// Runs one step.
 pub fn step(args: &cli::Step, global: &Global) -> Result<ExitCode, Failure> {
     let known = Step::ALL.into_iter().find(|step| step.as_str() == args.step);
-    let step = known.ok_or_else(|| Failure::new(ExitCode::Usage, format!("no step `{}`", args.step)))?;
+    let step = known.ok_or_else(|| Failure::new(ExitCode::Usage, format!("unknown step `{}`", args.step)))?;
     let topology = context::topology(global)?;
-    let who = (TENANT, AGENT, ENVIRONMENT);
-    let done =
-        agentgov_bench::step(step, args.events, &topology, &bundle_files(), who).or_exit(ExitCode::Failed)?;
+    let source = (TENANT, AGENT, ENVIRONMENT);
+    let done = agentgov_bench::step(step, args.events, &topology, &bundle_files(), source)
+        .or_exit(ExitCode::Failed)?;
     outln!("{}", done);
     Ok(ExitCode::Done)
 }

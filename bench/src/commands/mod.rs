@@ -1,4 +1,4 @@
-//! One file a command: it starts what it needs, calls the library, and prints.
+//! Commands, one file each. A command starts its stack, calls the library, and prints.
 
 mod faults;
 mod growth;
@@ -28,17 +28,17 @@ use tempfile::NamedTempFile;
 use crate::cli::Command;
 use crate::failpoints;
 
-/// This executable, even if its file has been built anew since it was started.
-const OURSELVES: &str = "/proc/self/exe";
+/// This executable, even if its file was replaced after the start.
+const CURRENT_EXECUTABLE: &str = "/proc/self/exe";
 
-/// What is changed in the topology for a bench.
+/// Changes to the topology for a benchmark.
 #[derive(Debug, Default)]
 struct Edits {
     /// Partitions of each topic that has more than one.
     partitions: Option<u32>,
-    /// How long a session is remembered.
+    /// Time to live of a session.
     session_ttl: Option<String>,
-    /// How long further violations belong to an open alert.
+    /// Time during which further violations belong to an open alert.
     alert_window: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Edits {
         self.partitions.is_none() && self.session_ttl.is_none() && self.alert_window.is_none()
     }
 
-    /// The topology's text, edited.
+    /// Returns the topology's text with the changes.
     fn apply(&self, text: &str) -> String {
         let lines = text.lines().map(|line| {
             let key = line.trim_start();
@@ -56,11 +56,11 @@ impl Edits {
             {
                 return line.replace(key, &format!("partitions: {partitions}"));
             }
-            let spans = [("ttl: ", &self.session_ttl), ("alert_window: ", &self.alert_window)];
-            for (key, span) in spans {
-                if let (Some(span), Some((before, after))) = (span, line.split_once(key)) {
+            let durations = [("ttl: ", &self.session_ttl), ("alert_window: ", &self.alert_window)];
+            for (key, duration) in durations {
+                if let (Some(duration), Some((before, after))) = (duration, line.split_once(key)) {
                     let rest = after.find([',', ' ', '}']).and_then(|at| after.get(at..)).unwrap_or_default();
-                    return format!("{before}{key}{span}{rest}");
+                    return format!("{before}{key}{duration}{rest}");
                 }
             }
             line.to_owned()
@@ -69,18 +69,18 @@ impl Edits {
     }
 }
 
-/// A native stack, whose parts' processes can be measured and killed, and what the stages on it are told.
-struct Ground {
+/// A native stack, whose processes can be measured and killed, and the arguments of the stages on it.
+struct BenchStack {
     stack: Stack,
-    /// What follows `run STAGE`.
+    /// Arguments after `run STAGE`.
     stage_args: Vec<String>,
-    /// The edited topology, while it is needed.
+    /// The changed topology file, deleted on drop.
     _edited: Option<NamedTempFile>,
 }
 
-/// The product's executable: the one that is named, or the one beside this one.
+/// Returns the product's executable: `named`, or the one beside this executable.
 fn product(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    let beside = || std::env::current_exe().map(|ourselves| ourselves.with_file_name("agentgov"));
+    let beside = || std::env::current_exe().map(|executable| executable.with_file_name("agentgov"));
     let program = match named {
         Some(program) => program.to_owned(),
         None => beside().or_exit(ExitCode::Failed)?,
@@ -96,12 +96,12 @@ fn product(named: Option<&Path>) -> Result<PathBuf, Failure> {
     Err(Failure::new(ExitCode::Usage, message))
 }
 
-impl Ground {
+impl BenchStack {
     fn start(data: Option<&PathBuf>, global: &Global, progress: &Arc<Progress>) -> Result<Self, Failure> {
-        Self::with(&Edits::default(), data, global, progress)
+        Self::start_with(&Edits::default(), data, global, progress)
     }
 
-    fn with(
+    fn start_with(
         edits: &Edits,
         data: Option<&PathBuf>,
         global: &Global,
@@ -128,7 +128,7 @@ impl Ground {
         Ok(Self { stack, stage_args, _edited: edited })
     }
 
-    /// For the benchmark, with stages of `product`.
+    /// Returns the setup of a benchmark with stages of `product`.
     fn setup(&self, product: &Path, seed: u64) -> Result<Setup<'_>, Failure> {
         Ok(Setup {
             env: &self.stack.env,
@@ -139,29 +139,34 @@ impl Ground {
             agent: AGENT,
             environment: ENVIRONMENT,
             product: product.to_owned(),
-            bench: PathBuf::from(OURSELVES),
-            tapes: agentgov_bench::tapes(self.stack.env.logs()).or_exit(ExitCode::Failed)?,
+            bench: PathBuf::from(CURRENT_EXECUTABLE),
+            recordings: agentgov_bench::create_recordings_folder(self.stack.env.logs())
+                .or_exit(ExitCode::Failed)?,
             seed,
         })
     }
 }
 
-/// Says what was found, to a program or to a person.
-fn say_report<T: Serialize>(report: &T, global: &Global, tell: impl FnOnce(&T)) -> Result<ExitCode, Failure> {
+/// Prints the report as JSON or as text.
+fn print_result<T: Serialize>(
+    report: &T,
+    global: &Global,
+    print_report: impl FnOnce(&T),
+) -> Result<ExitCode, Failure> {
     if global.json {
         json(report)?;
     } else {
-        tell(report);
+        print_report(report);
     }
     Ok(ExitCode::Done)
 }
 
-/// Draws a plot into a folder that is there.
+/// Draws a plot into an existing folder.
 fn draw(folder: &Path, file: &str, plot: &Plot) -> Result<(), Failure> {
     context::write(&folder.join(file), &plot.svg().or_exit(ExitCode::Failed)?)
 }
 
-/// Cores that this process may use.
+/// Returns the number of cores available to this process.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -181,7 +186,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
             agentgov::commands::dispatch(command, global)
         }
         Command::Produce(args) => faults::produce(args, global),
-        Command::Part(args) => pipeline::part(&args, global),
+        Command::Worker(args) => pipeline::worker(&args, global),
         Command::Step(args) => instructions::step(&args, global),
         Command::Testenv(command) => {
             agentgov_testenv::run_helper(command).or_exit(ExitCode::Failed).map(|()| ExitCode::Done)
@@ -196,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_reach_what_they_are_about_and_nothing_else() {
+    fn edits_change_only_their_own_settings() {
         let before = Topology::embedded().unwrap();
         let edits = Edits {
             partitions: Some(3),

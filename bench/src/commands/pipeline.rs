@@ -1,4 +1,4 @@
-//! `agentgov-bench pipeline`: how fast is it, and what does it cost?
+//! `agentgov-bench pipeline`: measures throughput, CPU and latency of the pipeline beside its baselines.
 
 use std::sync::Arc;
 
@@ -8,56 +8,61 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{
-    Bench, Contender, Floor, Hops, Latency, Load, PIPELINE, Places, Report, Run, Spread, Store,
-    WARM_UP_SECONDS, Watched,
+    Baseline, Bench, Contender, Latency, Load, ObservedResult, PIPELINE, Report, Run, Spread, StageLatencies,
+    Store, WARM_UP_SECONDS, WorkerContext,
 };
 use agentgov_service::ExitCode;
 
 use super::results::ResultsFolder;
-use super::{Edits, Ground, cores, policies, product, say_report};
+use super::{BenchStack, Edits, cores, policies, print_result, product};
 use crate::cli;
 
-/// Events that the bare processes repeat, at most.
-const TAPE: u64 = 200_000;
-/// The pipeline whose rows are watched: apart from the one whose alerts are, since looking at rows is work for ClickHouse.
-const ROWS: &str = "pipeline, rows";
-const FLOORS: [(&str, Floor); 3] =
-    [("floor (a) copy", Floor::Copy), ("floor (b) insert", Floor::Insert), ("floor (c) both", Floor::Both)];
+/// Maximum number of recorded events, which the baseline processes repeat.
+const MAX_RECORDED_EVENTS: u64 = 200_000;
+/// Contender of the row latencies. Row and alert latencies have separate runs, since polling for rows loads ClickHouse.
+const PIPELINE_ROWS: &str = "pipeline, rows";
+const BASELINES: [(&str, Baseline); 3] = [
+    ("baseline (a) copy", Baseline::Copy),
+    ("baseline (b) insert", Baseline::Insert),
+    ("baseline (c) both", Baseline::Both),
+];
 
 pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failure> {
-    let product = product(args.ground.agentgov.as_deref())?;
-    let results = ResultsFolder::prepare(&args.results)?;
+    let product = product(args.env.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.env.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits { partitions: args.partitions, ..Edits::default() };
-    let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
-    let mut policies = ground.stack.bundle.policies().count();
+    let bench_stack = BenchStack::start_with(&edits, args.env.data.as_ref(), global, &progress)?;
+    let mut policies = bench_stack.stack.bundle.policies().count();
     if let Some(count) = args.policies {
-        policies::push(&ground.stack, count, policies::OTHER_TOOLS)?;
+        policies::push(&bench_stack.stack, count, policies::OTHER_TOOLS)?;
         policies = count.max(policies);
     }
-    let setup = ground.setup(&product, args.ground.seed)?;
+    let setup = bench_stack.setup(&product, args.env.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let full = Load { open_sessions: args.sessions, processes: args.processes, ..Load::of(args.events) };
-    let step = progress.step("warming up, and taping what goes through");
-    let tape = bench.tape(Load { events: args.events.min(TAPE), ..full }).or_exit(ExitCode::Failed)?;
+    let step = progress.step("warming up and recording");
+    let recording = bench
+        .record(Load { events: args.events.min(MAX_RECORDED_EVENTS), ..full })
+        .or_exit(ExitCode::Failed)?;
     step.done("");
     let mut contenders: Vec<Contender> = std::iter::once(PIPELINE)
-        .chain(FLOORS.map(|(name, _)| name))
+        .chain(BASELINES.map(|(name, _)| name))
         .map(|name| Contender { name: name.to_owned(), rounds: Vec::new() })
         .collect();
     for round in 0..args.rounds {
         let step = progress.step(format!("round {} of {}", round + 1, args.rounds));
-        let mut told = Vec::new();
+        let mut rates = Vec::new();
         for contender in &mut contenders {
-            let run = match FLOORS.iter().find(|(name, _)| *name == contender.name) {
-                None => bench.pipeline(full, Watched::Nothing),
-                Some((_, floor)) => bench.floor(&tape, full, *floor, false),
+            let run = match BASELINES.iter().find(|(name, _)| *name == contender.name) {
+                None => bench.pipeline(full, ObservedResult::Nothing),
+                Some((_, baseline)) => bench.run_baseline(&recording, full, *baseline, false),
             }
             .or_exit(ExitCode::Failed)?;
-            told.push(format!("{:.0} k/s", run.rate() / 1e3));
+            rates.push(format!("{:.0} k/s", run.rate() / 1e3));
             contender.rounds.push(run);
         }
-        step.done(told.join(", "));
+        step.done(rates.join(", "));
     }
     let mut latency = Vec::new();
     if args.latency_seconds > 0 {
@@ -66,8 +71,8 @@ pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failu
         let rate = args.rate.unwrap_or(most / 2.0);
         let seconds = WARM_UP_SECONDS + args.latency_seconds;
         let load = Load { events: (rate * seconds as f64) as u64, rate: Some(rate), ..full };
-        let mut rounds = [(PIPELINE, Vec::new()), (ROWS, Vec::new()), (FLOORS[0].0, Vec::new())];
-        // The first round is not kept: the broker's compiler has seen nothing but full speed so far.
+        let mut rounds = [(PIPELINE, Vec::new()), (PIPELINE_ROWS, Vec::new()), (BASELINES[0].0, Vec::new())];
+        // The first round is warm-up: until then the broker's JIT compiler has only seen full speed.
         for round in 0..=args.latency_rounds {
             let what = match round {
                 0 => "warming up".to_owned(),
@@ -76,9 +81,9 @@ pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failu
             let step = progress.step(format!("latency at {rate:.0} events/s, {what}"));
             for (name, runs) in &mut rounds {
                 let run = match *name {
-                    PIPELINE => bench.pipeline(load, Watched::Alerts),
-                    ROWS => bench.pipeline(load, Watched::Rows),
-                    _ => bench.floor(&tape, load, Floor::Copy, true),
+                    PIPELINE => bench.pipeline(load, ObservedResult::Alerts),
+                    PIPELINE_ROWS => bench.pipeline(load, ObservedResult::Rows),
+                    _ => bench.run_baseline(&recording, load, Baseline::Copy, true),
                 };
                 let run = run.or_exit(ExitCode::Failed)?;
                 if round > 0 {
@@ -93,35 +98,35 @@ pub fn pipeline(args: &cli::Pipeline, global: &Global) -> Result<ExitCode, Failu
         events: args.events,
         processes: args.processes,
         open_sessions: args.sessions,
-        seed: args.ground.seed,
+        seed: args.env.seed,
         cores: cores(),
         policies,
         contenders,
         latency,
     };
-    ground.stack.env.stop().or_report(ExitCode::Failed)?;
+    bench_stack.stack.env.stop().or_report(ExitCode::Failed)?;
     if let Some(results) = results {
         results.write("pipeline", "pipeline", args, &report)?;
     }
-    say_report(&report, global, tell)
+    print_result(&report, global, print_report)
 }
 
-/// One of the bench's own processes.
-pub fn part(args: &cli::Part, global: &Global) -> Result<ExitCode, Failure> {
-    let part = serde_json::from_str(&args.what).or_exit(ExitCode::Usage)?;
+/// Runs a worker process of the benchmark.
+pub fn worker(args: &cli::Worker, global: &Global) -> Result<ExitCode, Failure> {
+    let task = serde_json::from_str(&args.task).or_exit(ExitCode::Usage)?;
     let endpoints = context::endpoints(global)?;
-    let places = Places {
+    let context = WorkerContext {
         kafka: endpoints.kafka.clone(),
         registry: endpoints.schema_registry.clone(),
         topology: context::topology(global)?,
         clickhouse: Store::new(&endpoints.clickhouse).or_exit(ExitCode::Failed)?,
-        tapes: args.tapes.clone(),
+        recordings: args.recordings.clone(),
     };
-    agentgov_bench::work(&part, &places).or_exit(ExitCode::Failed)?;
+    agentgov_bench::run_worker(&task, &context).or_exit(ExitCode::Failed)?;
     Ok(ExitCode::Done)
 }
 
-fn tell(report: &Report) {
+fn print_report(report: &Report) {
     outln!(
         "{} events a round, {} rounds, {} process(es) a stage, {} open sessions, {} policies, {} cores, seed {}",
         report.events,
@@ -136,7 +141,7 @@ fn tell(report: &Report) {
     outln!("{:<18} {:>24} {:>26} {:>16}", "", "events/s", "CPU-s a million events", "pipeline has");
     for contender in &report.contenders {
         let (rate, cpu) = (contender.rate(), contender.cpu());
-        let share = match report.share_of(&contender.name) {
+        let share = match report.rate_share_of(&contender.name) {
             Some(share) if contender.name != PIPELINE => format!("{:.0} %", share.median * 100.0),
             _ => String::new(),
         };
@@ -157,8 +162,8 @@ fn tell(report: &Report) {
     }
     for contender in &report.latency {
         for latency in contender.rounds.iter().filter_map(|run| run.latency) {
-            let (what, p, hops) = match latency {
-                Latency::Alert(alerts) => ("alert", alerts.late, alerts.hops),
+            let (what, p, stages) = match latency {
+                Latency::Alert(alerts) => ("alert", alerts.latencies, alerts.stages),
                 Latency::Row(p) => ("row", p, None),
             };
             outln!(
@@ -170,28 +175,28 @@ fn tell(report: &Report) {
                 p.p999_ms,
                 p.count
             );
-            if let Some(hops) = hops {
-                tell_hops(&hops);
+            if let Some(stages) = stages {
+                print_stages(&stages);
             }
         }
     }
-    if let Some(times) = report.p99_beside(FLOORS[0].0) {
-        outln!("p99 from publish to alert: {:.1} times that of {} (medians)", times, FLOORS[0].0);
+    if let Some(times) = report.p99_ratio_to(BASELINES[0].0) {
+        outln!("p99 from publish to alert: {:.1} times that of {} (medians)", times, BASELINES[0].0);
     }
 }
 
-fn tell_hops(hops: &Hops) {
-    let Hops { to_verdict, to_alert, to_reader } = hops;
-    let hops =
+fn print_stages(stages: &StageLatencies) {
+    let StageLatencies { to_verdict, to_alert, to_reader } = stages;
+    let stages =
         [("event to verdict", to_verdict), ("verdict to alert", to_alert), ("alert to reader", to_reader)];
-    for (what, hop) in hops {
+    for (what, latency) in stages {
         outln!(
             "{:<18} {:<16} p50 {:>7.1} ms  p99 {:>7.1} ms  in the slowest hundredth {:>7.1} ms",
             "",
             what,
-            hop.all.p50_ms,
-            hop.all.p99_ms,
-            hop.slowest_ms
+            latency.all.p50_ms,
+            latency.all.p99_ms,
+            latency.slowest_ms
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Bundles of as many policies as a bench wants.
+//! Generates bundles with a given number of policies.
 
 use std::fmt::Write as _;
 
@@ -8,13 +8,13 @@ use agentgov::failure::Failure;
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_service::ExitCode;
 
-/// What the policies are about that are added to the example's, as it is told: tools that the agent never calls.
+/// Curve whose added policies apply to tools that the agent never calls; also its label in the output.
 pub const OTHER_TOOLS: &str = ", the added ones about other tools";
-/// See [`OTHER_TOOLS`]: whatever it calls.
+/// Curve whose added policies apply to every tool; also its label in the output.
 pub const EVERY_TOOL: &str = ", the added ones about every tool";
 const MANIFEST: &str = "bundle.yaml";
 
-/// Pushes the example's bundle with so many more policies that it has `count`.
+/// Pushes the example's bundle, extended to `count` policies.
 pub fn push(stack: &Stack, count: usize, curve: &str) -> Result<(), Failure> {
     let files = with_policies(count, curve)?;
     let bundle = Bundle::compile(&files)
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generated_bundles_have_as_many_policies_as_asked_for() {
+    fn generated_bundle_has_the_requested_number_of_policies() {
         for curve in [OTHER_TOOLS, EVERY_TOOL] {
             for count in [13, 40] {
                 let files = with_policies(count, curve).unwrap_or_else(|_| panic!("{count}{curve}"));

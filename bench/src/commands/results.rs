@@ -1,4 +1,4 @@
-//! Results of runs as files, with the machine and the commit that they belong to, and the plots of them.
+//! Results files, with the machine and commit of the run, and their plots.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,24 +18,24 @@ use crate::cli::{self, GrowthAxis};
 
 /// Content of a results file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Recorded<P, R> {
-    /// Subcommand that measured.
+struct ResultsFile<P, R> {
+    /// Subcommand of the run.
     command: String,
-    /// Its parameters.
+    /// Parameters of the subcommand.
     parameters: P,
-    /// When the results were written, in UTC.
+    /// Time of writing, in UTC.
     date: String,
-    /// Commit of the work tree in the current folder; `-dirty` if it has changes.
+    /// Commit of the work tree in the current folder; ends with `-dirty` if it has changes.
     commit: String,
     /// Profile of the build.
     profile: String,
-    /// Machine that ran it.
+    /// Machine of the run.
     machine: Machine,
     /// The measurements.
     report: R,
 }
 
-/// What comparisons need to know of a machine; nothing identifies it.
+/// Properties of a machine that comparisons need, without anything that identifies it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Machine {
     cpu: String,
@@ -53,13 +53,13 @@ pub struct ResultsFolder {
 
 impl ResultsFolder {
     /// Creates the folder and resolves the commit, before a long run. Returns `None` without `--results`.
-    pub fn prepare(args: &cli::Results) -> Result<Option<Self>, Failure> {
+    pub fn prepare(args: &cli::ResultsArgs) -> Result<Option<Self>, Failure> {
         let Some(folder) = &args.results else { return Ok(None) };
         context::create_folder(folder)?;
         Ok(Some(Self { folder: folder.clone(), commit: commit()? }))
     }
 
-    /// Writes `NAME.json`, in place of an earlier one.
+    /// Writes `NAME.json`, replacing an existing file.
     pub fn write(
         &self,
         name: &str,
@@ -67,7 +67,7 @@ impl ResultsFolder {
         parameters: impl Serialize,
         report: impl Serialize,
     ) -> Result<(), Failure> {
-        let recorded = Recorded {
+        let file_content = ResultsFile {
             command: command.to_owned(),
             parameters,
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -76,7 +76,7 @@ impl ResultsFolder {
             machine: Machine::this(),
             report,
         };
-        let text = serde_json::to_string_pretty(&recorded).or_exit(ExitCode::Failed)?;
+        let text = serde_json::to_string_pretty(&file_content).or_exit(ExitCode::Failed)?;
         context::write(&self.folder.join(format!("{name}.json")), &format!("{text}\n"))
     }
 }
@@ -93,7 +93,7 @@ impl Machine {
     }
 }
 
-/// Value of the first line `KEY : VALUE`.
+/// Returns the value of the first line `KEY : VALUE`.
 fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
@@ -119,7 +119,7 @@ fn commit() -> Result<String, Failure> {
     Err(Failure::new(ExitCode::Usage, message))
 }
 
-/// `plot`: draws the results files of a folder.
+/// Runs `plot`: draws the results files of a folder.
 pub fn plot(args: &cli::Plot, _: &Global) -> Result<ExitCode, Failure> {
     context::create_folder(&args.plots)?;
     let mut drawn = Vec::new();
@@ -129,7 +129,7 @@ pub fn plot(args: &cli::Plot, _: &Global) -> Result<ExitCode, Failure> {
         }
     }
     if let Some(soak) = read::<Soak>(&args.results, "soak")? {
-        drawn.push((soak::PLOT, soak::plot(&soak)));
+        drawn.push((soak::PLOT_FILE, soak::plot(&soak)));
     }
     if drawn.is_empty() {
         let message = format!(
@@ -145,18 +145,18 @@ pub fn plot(args: &cli::Plot, _: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-/// Report of a results file, if the file exists.
+/// Returns the report of a results file; `None` if the file does not exist.
 fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<R>, Failure> {
     let file = folder.join(format!("{name}.json"));
     if !file.exists() {
         return Ok(None);
     }
-    let recorded: Recorded<serde_json::Value, R> =
-        serde_json::from_slice(&context::read(&file)?).map_err(|error| {
+    let file_content: ResultsFile<serde_json::Value, R> = serde_json::from_slice(&context::read(&file)?)
+        .map_err(|error| {
             let message = format!("{}: expected results of `{name}`, found {error}", file.display());
             Failure::new(ExitCode::Config, message)
         })?;
-    Ok(Some(recorded.report))
+    Ok(Some(file_content.report))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_file_holds_its_origin_and_draws_the_same_plot() {
+    fn results_file_holds_its_origin_and_plots_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let results =
             ResultsFolder { folder: folder.path().to_owned(), commit: "0123456789ab-dirty".to_owned() };
@@ -179,11 +179,11 @@ mod tests {
         results.write("soak", "soak", serde_json::json!({"seconds": 60}), &measured).unwrap();
 
         let text = fs::read_to_string(folder.path().join("soak.json")).unwrap();
-        let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(recorded["commit"], "0123456789ab-dirty");
-        assert_eq!(recorded["parameters"]["seconds"], 60);
-        assert!(recorded["machine"]["cores"].as_u64().unwrap() >= 1, "{text}");
-        assert!(recorded["date"].as_str().unwrap().ends_with('Z'), "{text}");
+        let file_content: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(file_content["commit"], "0123456789ab-dirty");
+        assert_eq!(file_content["parameters"]["seconds"], 60);
+        assert!(file_content["machine"]["cores"].as_u64().unwrap() >= 1, "{text}");
+        assert!(file_content["date"].as_str().unwrap().ends_with('Z'), "{text}");
 
         let read = read::<Soak>(folder.path(), "soak").unwrap().unwrap();
         assert_eq!(soak::plot(&read).svg().unwrap(), soak::plot(&measured).svg().unwrap());

@@ -1,4 +1,4 @@
-//! `agentgov-bench soak`: does memory stay where it is?
+//! `agentgov-bench soak`: measures memory over time at full speed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,40 +9,43 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::outln;
 use agentgov::progress::Progress;
-use agentgov_bench::{Axis, Bench, Curve, Load, Plot, Sample, Soak, Spread, Watched};
+use agentgov_bench::{Axis, Bench, Curve, Load, ObservedResult, Plot, Sample, Soak, Spread};
 use agentgov_service::ExitCode;
 
 use super::results::ResultsFolder;
-use super::{Edits, Ground, draw, product, say_report};
+use super::{BenchStack, Edits, draw, print_result, product};
 use crate::cli;
 
-/// Events of the run that finds out how fast the pipeline is.
-const PROBE: u64 = 200_000;
-/// File of the plot.
-pub const PLOT: &str = "soak-memory.svg";
-const EVERY: Duration = Duration::from_secs(1);
+/// Events of the run that measures the throughput.
+const PROBE_EVENTS: u64 = 200_000;
+/// File name of the plot.
+pub const PLOT_FILE: &str = "soak-memory.svg";
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(folder) = &args.plots {
         context::create_folder(folder)?;
     }
-    let product = product(args.ground.agentgov.as_deref())?;
-    let results = ResultsFolder::prepare(&args.results)?;
+    let product = product(args.env.agentgov.as_deref())?;
+    let results = ResultsFolder::prepare(&args.env.results)?;
     let progress = Arc::new(Progress::new(global.json));
     let edits = Edits {
         session_ttl: args.session_ttl.clone(),
         alert_window: args.alert_window.clone(),
         ..Edits::default()
     };
-    let ground = Ground::with(&edits, args.ground.data.as_ref(), global, &progress)?;
-    let setup = ground.setup(&product, args.ground.seed)?;
+    let bench_stack = BenchStack::start_with(&edits, args.env.data.as_ref(), global, &progress)?;
+    let setup = bench_stack.setup(&product, args.env.seed)?;
     let mut bench = Bench::new(&setup).or_exit(ExitCode::Failed)?;
     let rate = match args.rate {
         Some(rate) => rate,
         None => {
-            let step = progress.step("how fast is it?");
-            bench.pipeline(Load::of(PROBE), Watched::Nothing).or_exit(ExitCode::Failed)?;
-            let rate = bench.pipeline(Load::of(PROBE), Watched::Nothing).or_exit(ExitCode::Failed)?.rate();
+            let step = progress.step("measuring the throughput");
+            bench.pipeline(Load::of(PROBE_EVENTS), ObservedResult::Nothing).or_exit(ExitCode::Failed)?;
+            let rate = bench
+                .pipeline(Load::of(PROBE_EVENTS), ObservedResult::Nothing)
+                .or_exit(ExitCode::Failed)?
+                .rate();
             step.done(format!("{rate:.0} events/s"));
             rate
         }
@@ -50,24 +53,24 @@ pub fn soak(args: &cli::Soak, global: &Global) -> Result<ExitCode, Failure> {
     let step = progress.counted(format!("{rate:.0} events/s"), args.seconds);
     let load = Load { rate: Some(rate), ..Load::of((rate * args.seconds as f64) as u64) };
     let soak = bench
-        .soak(load, EVERY, &|sample| step.at(sample.seconds as u64, args.seconds))
+        .soak(load, SAMPLE_INTERVAL, &|sample| step.at(sample.seconds as u64, args.seconds))
         .or_exit(ExitCode::Failed)?;
     step.done("");
-    ground.stack.env.stop().or_report(ExitCode::Failed)?;
+    bench_stack.stack.env.stop().or_report(ExitCode::Failed)?;
     if let Some(folder) = &args.plots {
-        draw(folder, PLOT, &plot(&soak))?;
+        draw(folder, PLOT_FILE, &plot(&soak))?;
     }
     if let Some(results) = results {
         results.write("soak", "soak", args, &soak)?;
     }
-    say_report(&soak, global, tell)
+    print_result(&soak, global, print_report)
 }
 
 fn names(soak: &Soak) -> Vec<&String> {
     soak.samples.first().map(|sample| sample.resident.keys().collect()).unwrap_or_default()
 }
 
-/// Memory of each process over time.
+/// Plots the memory of each process over time.
 pub fn plot(soak: &Soak) -> Plot {
     let curves = names(soak).into_iter().map(|name| {
         let points = soak.samples.iter().filter_map(|sample| {
@@ -85,8 +88,8 @@ pub fn plot(soak: &Soak) -> Plot {
     }
 }
 
-/// Medians of each minute.
-fn tell(soak: &Soak) {
+/// Prints the medians of each minute.
+fn print_report(soak: &Soak) {
     outln!(
         "{} events in {:.0} s, {:.0} a second; MB resident, medians of each minute",
         soak.run.events,

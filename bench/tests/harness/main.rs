@@ -1,4 +1,4 @@
-//! The fault harness finds what it is made to find, and the product's stages react to what it does to them.
+//! Tests of the fault harness: it finds planted mistakes, and stages react to panics.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

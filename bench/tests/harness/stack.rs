@@ -1,4 +1,4 @@
-//! The stack of these tests, and the executable under test.
+//! Stack and executable of these tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,22 +17,22 @@ pub static STACK: LazyLock<TestEnv> = LazyLock::new(|| {
     TestEnv::start(options).unwrap_or_else(|e| panic!("{e}"))
 });
 
-/// The stack, with a database of its own.
+/// Returns the endpoints of the stack with another database.
 pub fn endpoints(database: &str) -> Endpoints {
     let mut endpoints = Endpoints::from(STACK.addresses());
     endpoints.clickhouse.database = database.to_owned();
     endpoints
 }
 
-/// A command of the product in a process that obeys FAILPOINTS, on the stack, in the workspace's root.
-pub fn armed(args: &[&str], endpoints: &Endpoints) -> Command {
+/// Returns a command of the product in a process that obeys FAILPOINTS, on the stack, in the workspace's root.
+pub fn armed_command(args: &[&str], endpoints: &Endpoints) -> Command {
     let mut command = Command::new(BENCH);
     let clickhouse = &endpoints.clickhouse;
     command
         .arg("armed")
         .args(args)
         .current_dir(root())
-        // To the command it is a stack that somebody else runs.
+        // For the command, it is an external stack.
         .env("AGENTGOV_BACKEND", "external")
         .env("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap)
         .env("AGENTGOV_SCHEMA_REGISTRY", &endpoints.schema_registry.url)
@@ -43,7 +43,7 @@ pub fn armed(args: &[&str], endpoints: &Endpoints) -> Command {
     command
 }
 
-/// The workspace.
+/// Returns the workspace's root.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -1,4 +1,4 @@
-//! What went through the pipeline, on file, so that bare processes can move the same bytes.
+//! Recordings: files with the records of a pipeline run, which the baseline repeats.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -6,25 +6,25 @@ use std::path::Path;
 
 use crate::BenchError;
 
-/// A record on a tape.
+/// Record of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taped {
-    /// Which of the tape's topics.
+pub(crate) struct RecordingEntry {
+    /// Index of the topic in the recording.
     pub(crate) topic: u8,
     pub(crate) partition: i32,
     pub(crate) key: Vec<u8>,
-    /// `None`: a tombstone.
+    /// `None` for a tombstone.
     pub(crate) value: Option<Vec<u8>>,
 }
 
 const TOMBSTONE: u32 = u32::MAX;
 
-/// Writes a tape.
-pub(crate) fn write(path: &Path, records: &[Taped]) -> Result<(), BenchError> {
-    let failed = BenchError::io("writing a tape");
+/// Writes a recording.
+pub(crate) fn write(path: &Path, records: &[RecordingEntry]) -> Result<(), BenchError> {
+    let failed = BenchError::io("writing a recording");
     let write = || {
         let mut file = BufWriter::new(File::create(path)?);
-        for Taped { topic, partition, key, value } in records {
+        for RecordingEntry { topic, partition, key, value } in records {
             file.write_all(&[*topic])?;
             file.write_all(&partition.to_le_bytes())?;
             file.write_all(&len(key)?.to_le_bytes())?;
@@ -46,8 +46,8 @@ fn len(bytes: &[u8]) -> std::io::Result<u32> {
     u32::try_from(bytes.len()).map_err(std::io::Error::other)
 }
 
-/// Reads a tape.
-pub(crate) fn read(path: &Path) -> Result<Vec<Taped>, BenchError> {
+/// Reads a recording.
+pub(crate) fn read(path: &Path) -> Result<Vec<RecordingEntry>, BenchError> {
     let read = || {
         let mut file = BufReader::new(File::open(path)?);
         let mut records = Vec::new();
@@ -60,11 +60,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Taped>, BenchError> {
                 TOMBSTONE => None,
                 len => Some(bytes(&mut file, len)?),
             };
-            records.push(Taped { topic: topic[0], partition, key, value });
+            records.push(RecordingEntry { topic: topic[0], partition, key, value });
         }
         Ok(records)
     };
-    read().map_err(BenchError::io("reading a tape"))
+    read().map_err(BenchError::io("reading a recording"))
 }
 
 fn word(file: &mut impl Read) -> std::io::Result<[u8; 4]> {
@@ -82,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn recording_is_read_as_written() {
         let records = vec![
-            Taped { topic: 0, partition: 11, key: b"k".to_vec(), value: Some(Vec::new()) },
-            Taped { topic: 1, partition: 0, key: Vec::new(), value: None },
+            RecordingEntry { topic: 0, partition: 11, key: b"k".to_vec(), value: Some(Vec::new()) },
+            RecordingEntry { topic: 1, partition: 0, key: Vec::new(), value: None },
         ];
         let file = tempfile::NamedTempFile::new().unwrap();
         write(file.path(), &records).unwrap();

@@ -1,4 +1,4 @@
-//! A bare transactional copy: what a processor does to Kafka, without what it does to a record.
+//! A bare transactional copy: the Kafka traffic of a processor without its work on the records.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,72 +15,72 @@ use serde::{Deserialize, Serialize};
 
 use super::serve;
 use crate::BenchError;
-use crate::part::Places;
-use crate::tape::{self, Taped};
+use crate::recording::{self, RecordingEntry};
+use crate::worker::WorkerContext;
 
-/// What it copies.
+/// Task of a copying worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BareCopy {
-    /// Its consumer group, and its transactional id.
+    /// Consumer group and transactional id.
     pub group: String,
-    /// What it reads.
+    /// Topic to read.
     pub from: String,
-    /// Transactions write it: fetched as they commit, as processors do.
-    pub whole: bool,
-    /// The tape of what came out of the pipeline's stage; it is repeated.
-    pub tape: String,
-    /// How many records had gone into the stage, by partition.
-    pub read: BTreeMap<i32, u64>,
-    /// Where each topic of the tape goes.
+    /// True if transactions write the input topic: it is then fetched as soon as they commit, as processors do.
+    pub transactional: bool,
+    /// Recording of the stage's outputs; it is repeated.
+    pub recording: String,
+    /// Records that the stage had read, by partition.
+    pub inputs: BTreeMap<i32, u64>,
+    /// Target topic of each topic of the recording.
     pub to: Vec<String>,
-    /// Most records of a transaction.
+    /// Maximum number of records in a transaction.
     pub batch: usize,
 }
 
-/// How long a call of the coordinator may take.
-const CALL: Duration = Duration::from_secs(30);
-/// How long a transaction gathers at most.
-const GATHER: Duration = Duration::from_millis(200);
+/// Timeout of a coordinator call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum duration of gathering records for a transaction.
+const MAX_GATHERING: Duration = Duration::from_millis(200);
 
-/// Outputs of one partition, and how many of them are due.
+/// Recorded outputs of one partition, and the number already sent.
 struct Outputs {
-    records: Vec<Taped>,
-    /// Records that went in on the tape.
-    read: u64,
-    /// Records that came in here, and outputs that went out.
+    records: Vec<RecordingEntry>,
+    /// Inputs that produced the recorded outputs.
+    inputs: u64,
+    /// Inputs read so far.
     seen: u64,
-    said: u64,
+    sent: u64,
 }
 
 impl Outputs {
-    /// What is due after one more record: outputs keep step with inputs, as on the tape.
-    fn due(&mut self) -> impl Iterator<Item = &Taped> {
+    /// Returns the outputs that become due with one more input, in the recorded ratio of outputs to inputs.
+    fn next_due(&mut self) -> impl Iterator<Item = &RecordingEntry> {
         self.seen += 1;
         let len = self.records.len() as u64;
-        let until = (self.seen * len).checked_div(self.read).unwrap_or(0);
-        let from = std::mem::replace(&mut self.said, until);
+        let until = (self.seen * len).checked_div(self.inputs).unwrap_or(0);
+        let from = std::mem::replace(&mut self.sent, until);
         let records = &self.records;
         (from..until).filter_map(move |at| records.get(usize::try_from(at % len).ok()?))
     }
 }
 
-/// Copies until its stdin ends.
-pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
+/// Copies until stdin is closed.
+pub(crate) fn copy(task: &BareCopy, context: &WorkerContext) -> Result<(), BenchError> {
     let mut outputs: BTreeMap<i32, Outputs> = BTreeMap::new();
-    for record in tape::read(&places.tapes.join(&what.tape))? {
-        let read = what.read.get(&record.partition).copied().unwrap_or_default();
+    for record in recording::read(&context.recordings.join(&task.recording))? {
+        let inputs = task.inputs.get(&record.partition).copied().unwrap_or_default();
         let outputs = outputs.entry(record.partition).or_insert_with(|| Outputs {
             records: Vec::new(),
-            read,
+            inputs,
             seen: 0,
-            said: 0,
+            sent: 0,
         });
         outputs.records.push(record);
     }
-    let producer: BaseProducer<DefaultProducerContext> = places
+    let producer: BaseProducer<DefaultProducerContext> = context
         .kafka
         .client_config()
-        .set("transactional.id", &what.group)
+        .set("transactional.id", &task.group)
         .set("compression.type", "zstd")
         .set("delivery.report.only.error", "true")
         .set("linger.ms", "1")
@@ -91,11 +91,11 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .set("queue.buffering.max.kbytes", "262144")
         .create_with_context(DefaultProducerContext)
         .map_err(BenchError::kafka("creating a producer"))?;
-    producer.init_transactions(CALL).map_err(BenchError::kafka("preparing for transactions"))?;
-    let (bytes, wait) = if what.whole { ("1", "20") } else { ("65536", "10") };
-    let consumer: BaseConsumer = places
+    producer.init_transactions(CALL_TIMEOUT).map_err(BenchError::kafka("initialising transactions"))?;
+    let (bytes, wait) = if task.transactional { ("1", "20") } else { ("65536", "10") };
+    let consumer: BaseConsumer = context
         .kafka
-        .consumer_config(&what.group)
+        .consumer_config(&task.group)
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
@@ -104,36 +104,36 @@ pub(crate) fn copy(what: &BareCopy, places: &Places) -> Result<(), BenchError> {
         .set("queued.max.messages.kbytes", "65536")
         .create()
         .map_err(BenchError::kafka("creating a consumer"))?;
-    consumer.subscribe(&[&what.from]).map_err(BenchError::kafka("subscribing"))?;
+    consumer.subscribe(&[&task.from]).map_err(BenchError::kafka("subscribing"))?;
     let stop = Arc::new(AtomicBool::new(false));
     std::thread::spawn({
         let stop = Arc::clone(&stop);
         move || {
-            // Whatever it ends with.
+            // Both the end of stdin and an error stop the copy.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             stop.store(true, Ordering::Release);
         }
     });
-    let mut told = false;
+    let mut is_assigned = false;
     while !stop.load(Ordering::Acquire) {
-        if !told && consumer.assignment().is_ok_and(|list| list.count() > 0) {
-            told = true;
-            println_ready();
+        if !is_assigned && consumer.assignment().is_ok_and(|list| list.count() > 0) {
+            is_assigned = true;
+            print_ready();
         }
-        batch(what, &consumer, &producer, &mut outputs)?;
+        copy_batch(task, &consumer, &producer, &mut outputs)?;
     }
     Ok(())
 }
 
-/// Says that it is ready; nobody has to answer.
-#[expect(clippy::print_stdout, reason = "the bench listens")]
-fn println_ready() {
+/// Prints `ready`; no answer is expected.
+#[expect(clippy::print_stdout, reason = "the benchmark reads it")]
+fn print_ready() {
     println!("ready");
 }
 
-/// One transaction, if there is something to read.
-fn batch(
-    what: &BareCopy,
+/// Runs one transaction, if there is input.
+fn copy_batch(
+    task: &BareCopy,
     consumer: &BaseConsumer,
     producer: &BaseProducer<DefaultProducerContext>,
     outputs: &mut BTreeMap<i32, Outputs>,
@@ -148,26 +148,26 @@ fn batch(
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                 return Err(BenchError::kafka("reading")(error));
             }
-            // A connection that was lost comes back.
+            // librdkafka reconnects after transient errors.
             Some(Err(_)) => continue,
             None => break,
         };
         let gathering = match began {
             Some(began) => began,
             None => {
-                producer.begin_transaction().map_err(BenchError::kafka("beginning"))?;
+                producer.begin_transaction().map_err(BenchError::kafka("beginning a transaction"))?;
                 *began.insert(Instant::now())
             }
         };
         next.insert(message.partition(), message.offset() + 1);
         count += 1;
         if let Some(outputs) = outputs.get_mut(&message.partition()) {
-            for record in outputs.due() {
-                let topic = what.to.get(usize::from(record.topic)).map_or("", String::as_str);
+            for record in outputs.next_due() {
+                let topic = task.to.get(usize::from(record.topic)).map_or("", String::as_str);
                 send(producer, topic, record, message.timestamp().to_millis().unwrap_or_default())?;
             }
         }
-        if count >= what.batch || gathering.elapsed() > GATHER {
+        if count >= task.batch || gathering.elapsed() > MAX_GATHERING {
             break;
         }
     }
@@ -177,7 +177,7 @@ fn batch(
     let mut offsets = TopicPartitionList::new();
     for (partition, offset) in next {
         offsets
-            .add_partition_offset(&what.from, partition, Offset::Offset(offset))
+            .add_partition_offset(&task.from, partition, Offset::Offset(offset))
             .map_err(BenchError::kafka("listing offsets"))?;
     }
     while producer.in_flight_count() > 0 {
@@ -185,22 +185,22 @@ fn batch(
     }
     let group = consumer
         .group_metadata()
-        .ok_or(BenchError::Kafka { what: "asking for the group", source: KafkaError::Canceled })?;
+        .ok_or(BenchError::Kafka { what: "reading the group metadata", source: KafkaError::Canceled })?;
     producer
-        .send_offsets_to_transaction(&offsets, &group, CALL)
-        .and_then(|()| producer.commit_transaction(CALL))
+        .send_offsets_to_transaction(&offsets, &group, CALL_TIMEOUT)
+        .and_then(|()| producer.commit_transaction(CALL_TIMEOUT))
         .map_err(BenchError::kafka("committing"))
 }
 
 fn send(
     producer: &BaseProducer<DefaultProducerContext>,
     topic: &str,
-    record: &Taped,
+    record: &RecordingEntry,
     timestamp: i64,
 ) -> Result<(), BenchError> {
     let mut outgoing = BaseRecord::<[u8], [u8]>::to(topic)
         .partition(record.partition)
-        // When its action was published.
+        // Timestamp of the action's publication.
         .timestamp(timestamp)
         .key(&record.key);
     if let Some(value) = &record.value {
@@ -223,11 +223,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_keep_step_with_inputs_and_repeat() {
-        let record = |byte| Taped { topic: 0, partition: 0, key: vec![byte], value: None };
-        let mut outputs = Outputs { records: vec![record(1), record(2)], read: 4, seen: 0, said: 0 };
-        let said: Vec<Vec<u8>> =
-            (0..8).map(|_| outputs.due().map(|record| record.key[0]).collect()).collect();
-        assert_eq!(said, [vec![], vec![1], vec![], vec![2], vec![], vec![1], vec![], vec![2]]);
+    fn outputs_follow_inputs_in_the_recorded_ratio_and_repeat() {
+        let record = |byte| RecordingEntry { topic: 0, partition: 0, key: vec![byte], value: None };
+        let mut outputs = Outputs { records: vec![record(1), record(2)], inputs: 4, seen: 0, sent: 0 };
+        let sent: Vec<Vec<u8>> =
+            (0..8).map(|_| outputs.next_due().map(|record| record.key[0]).collect()).collect();
+        assert_eq!(sent, [vec![], vec![1], vec![], vec![2], vec![], vec![1], vec![], vec![2]]);
     }
 }

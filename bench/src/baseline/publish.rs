@@ -1,4 +1,4 @@
-//! A producer that publishes a tape.
+//! A producer that publishes a recording.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use super::serve;
 use crate::BenchError;
-use crate::part::{Pace, Places, Published, done, ready};
-use crate::tape;
+use crate::recording;
+use crate::worker::{PublishResult, RateLimiter, WorkerContext, await_start, report_result};
 
-/// What it publishes.
+/// Task of a publishing baseline worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BarePublish {
-    /// The tape's name. It is repeated.
-    pub tape: String,
-    /// Where to.
+    /// Name of the recording; it is repeated.
+    pub recording: String,
+    /// Target topic.
     pub topic: String,
-    /// How many events.
+    /// Number of events.
     pub events: u64,
-    /// Events a second; `None`: as fast as it goes.
+    /// Events per second; `None` for full speed.
     pub rate: Option<f64>,
 }
 
-/// Publishes, with the SDK's settings of the client but for how long it gathers, 20 ms, as the SDK did at first, not 40; and that
-/// it has five requests on its way, not one: it is a floor, and may lose what Kafka refused for a moment.
-pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchError> {
-    let records = tape::read(&places.tapes.join(&what.tape))?;
-    let producer: BaseProducer<DefaultProducerContext> = places
+/// Publishes with the SDK's client settings, with two differences: it lingers 20 ms, as the SDK did at first, and keeps
+/// five requests in flight. A baseline may lose records that Kafka temporarily rejects.
+pub(crate) fn publish(task: &BarePublish, context: &WorkerContext) -> Result<(), BenchError> {
+    let records = recording::read(&context.recordings.join(&task.recording))?;
+    let producer: BaseProducer<DefaultProducerContext> = context
         .kafka
         .client_config()
         .set("enable.idempotence", "true")
@@ -41,13 +41,13 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
         .set("queue.buffering.max.messages", "100000")
         .create_with_context(DefaultProducerContext)
         .map_err(BenchError::kafka("creating a producer"))?;
-    ready()?;
-    let pace = Pace::new(what.rate);
+    await_start()?;
+    let limiter = RateLimiter::new(task.rate);
     let began = Instant::now();
-    for (event, record) in (0..what.events).zip(records.iter().cycle()) {
-        pace.wait(event);
+    for (event, record) in (0..task.events).zip(records.iter().cycle()) {
+        limiter.wait(event);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut outgoing = BaseRecord::to(&what.topic)
+        let mut outgoing = BaseRecord::to(&task.topic)
             .partition(record.partition)
             .timestamp(i64::try_from(now.as_millis()).unwrap_or_default())
             .key(&record.key)
@@ -68,5 +68,5 @@ pub(crate) fn publish(what: &BarePublish, places: &Places) -> Result<(), BenchEr
     while producer.in_flight_count() > 0 {
         serve(&producer);
     }
-    done(&Published { events: what.events, seconds: began.elapsed().as_secs_f64() })
+    report_result(&PublishResult { events: task.events, seconds: began.elapsed().as_secs_f64() })
 }

@@ -1,4 +1,5 @@
-//! Bare processes that move the bytes that the pipeline moves, and do nothing else: what the machine can do.
+//! Baseline: bare processes that move the same bytes as the pipeline and do no other work, to show the limit of the
+//! machine.
 
 pub mod copy;
 pub mod insert;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, DefaultProducerContext};
 
-/// As the pipeline's producers wait: a poll with a timeout would keep a core busy.
+/// Serves delivery reports. It sleeps as the pipeline's producers do, since a poll with a timeout would occupy a core.
 fn serve(producer: &BaseProducer<DefaultProducerContext>) {
     producer.poll(Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));

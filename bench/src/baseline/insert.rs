@@ -1,51 +1,52 @@
-//! A bare insert of the pipeline's rows, out of memory.
+//! A bare insert of the pipeline's rows from memory.
 
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
-use crate::part::{Places, done, ready};
+use crate::worker::{WorkerContext, await_start, report_result};
 
-/// What it inserts.
+/// Task of an inserting worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BareInsert {
-    /// Blocks in Native format, by the table that they go to.
+    /// Blocks in Native format, by table.
     pub tables: Vec<Blocks>,
 }
 
 /// Blocks of one table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Blocks {
-    /// The table.
+    /// Table name.
     pub table: String,
-    /// The blocks' files, with their rows; they are repeated.
+    /// Files of the blocks with their row counts; they are repeated.
     pub files: Vec<(String, u64)>,
-    /// How many rows to insert; the last block may bring more.
+    /// Rows to insert; the last block may exceed the number.
     pub rows: u64,
 }
 
-/// What it did.
+/// Result of an inserting worker.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Inserted {
-    /// Rows of all tables.
+pub struct InsertResult {
+    /// Rows inserted into all tables.
     pub rows: u64,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
-/// Inserts, the tables side by side, one insert in flight for each.
-pub(crate) fn insert(what: &BareInsert, places: &Places) -> Result<(), BenchError> {
+/// Inserts into all tables concurrently, with one insert in flight per table.
+pub(crate) fn insert(task: &BareInsert, context: &WorkerContext) -> Result<(), BenchError> {
     let mut tables = Vec::new();
-    for Blocks { table, files, rows } in &what.tables {
+    for Blocks { table, files, rows } in &task.tables {
         let mut blocks = Vec::new();
         for (file, rows) in files {
-            let bytes = std::fs::read(places.tapes.join(file)).map_err(BenchError::io("reading a block"))?;
+            let bytes =
+                std::fs::read(context.recordings.join(file)).map_err(BenchError::io("reading a block"))?;
             blocks.push((bytes, *rows));
         }
         tables.push((table.as_str(), blocks, *rows));
     }
-    ready()?;
+    await_start()?;
     let began = Instant::now();
     let rows = std::thread::scope(|scope| {
         let inserting: Vec<_> = tables
@@ -53,12 +54,12 @@ pub(crate) fn insert(what: &BareInsert, places: &Places) -> Result<(), BenchErro
             .map(|(table, blocks, rows)| {
                 scope.spawn(move || -> Result<u64, BenchError> {
                     let mut inserted = 0;
-                    for (block, of_block) in blocks.iter().cycle() {
+                    for (block, block_rows) in blocks.iter().cycle() {
                         if inserted >= *rows {
                             break;
                         }
-                        places.clickhouse.insert(table, block)?;
-                        inserted += of_block;
+                        context.clickhouse.insert(table, block)?;
+                        inserted += block_rows;
                     }
                     Ok(inserted)
                 })
@@ -70,5 +71,5 @@ pub(crate) fn insert(what: &BareInsert, places: &Places) -> Result<(), BenchErro
         }
         Ok(rows)
     })?;
-    done(&Inserted { rows, seconds: began.elapsed().as_secs_f64() })
+    report_result(&InsertResult { rows, seconds: began.elapsed().as_secs_f64() })
 }

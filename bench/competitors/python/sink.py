@@ -1,7 +1,7 @@
-"""What most teams write: a consumer loop, a decoder, a batch, an insert, a commit.
+"""A log-sink in the usual style: consume, decode, batch, insert, commit.
 
-At least once: the offsets are committed after the insert, so a crash in between inserts a batch twice. Rows that do not
-decode end the process.
+At least once: offsets are committed after the insert, so that a crash in between inserts a batch twice. An undecodable
+record ends the process.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ BATCH_SECONDS = 1.0
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
 NO_DIGEST = bytes(32)
-# The table's columns, but for what only the log sink's own protocol needs.
+# Columns of the table without those of the log-sink's protocol.
 COLUMNS = """
     topic_partition topic partition offset logged_at key headers.name headers.value value record_sha256 schema_id
     event_id type tenant_id environment session_id session_label source_id source_sequence occurred_at occurred_at_micros
@@ -44,7 +44,7 @@ def schema_of(schema_id: int):
 
 
 def content(payload):
-    """A payload's three columns."""
+    """Returns the three columns of a payload."""
     if not payload:
         return "", NO_DIGEST, False
     return payload["data"].decode(), payload["sha256"], payload["redacted"]

@@ -1,8 +1,7 @@
-//! The same sink with a consumer framework: sentry_arroyo decodes, batches, inserts and commits, each step as its own
-//! strategies have it.
+//! A log-sink on a consumer framework: strategies of sentry_arroyo decode, batch, insert and commit.
 //!
-//! At least once: offsets are committed after the insert, so a crash in between inserts a batch twice. An insert that fails ends
-//! the process.
+//! At least once: offsets are committed after the insert, so that a crash in between inserts a batch twice. A failed insert
+//! ends the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -152,7 +151,7 @@ struct Event<'a> {
     closing: Option<Closing>,
 }
 
-/// The table's columns, but for what only the log sink's own protocol needs.
+/// Columns of the table without those of the log-sink's protocol.
 #[derive(Clone, Row, Serialize)]
 struct ActionRow {
     topic_partition: String,
@@ -222,7 +221,7 @@ fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("expected {name} in the environment"))
 }
 
-/// The writer's schema, asked once for each id.
+/// Returns the writer's schema, which is requested once per id.
 fn schema(id: u32) -> Arc<Schema> {
     static KNOWN: LazyLock<Mutex<HashMap<u32, Arc<Schema>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().expect("nothing panics under it");
@@ -232,7 +231,7 @@ fn schema(id: u32) -> Arc<Schema> {
             schema: String,
         }
         let url = format!("{}/schemas/ids/{id}", env("AGENTGOV_SCHEMA_REGISTRY"));
-        // Not in the runtime's thread.
+        // Blocking calls must not run in the runtime's thread.
         let text = std::thread::spawn(move || {
             reqwest::blocking::get(url).expect("the registry answers").json::<Registered>().expect("a schema")
         });
@@ -325,7 +324,7 @@ fn text(text: Option<&str>) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// A payload's three columns.
+/// Returns the three columns of a payload.
 #[derive(Default)]
 struct Content {
     data: ByteBuf,
@@ -396,7 +395,7 @@ fn main() {
         .with_user(env("AGENTGOV_CLICKHOUSE_USER"))
         .with_password(env("AGENTGOV_CLICKHOUSE_PASSWORD"))
         .with_database(env("AGENTGOV_CLICKHOUSE_DATABASE"))
-        // Everything is on one machine: bytes cost less than their compression.
+        // On a single machine, compression costs more than it saves.
         .with_compression(Compression::None)
         .with_setting("async_insert", "0")
         .with_validation(false);
