@@ -1,4 +1,4 @@
-//! What the registry says: subjects `agent`, `tool` and `bundle`.
+//! Records of the governance topics: subjects `agent`, `tool`, `bundle`, `key` and `control`.
 //!
 //! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
 
@@ -122,6 +122,52 @@ pub struct Bundle<'a> {
     /// The @id of every policy in its files, in order of the ids, so that the log can tell which of them never apply.
     #[serde(borrow, default)]
     pub policies: Vec<&'a str>,
+}
+
+vocabulary! {
+    /// Purpose of the signatures of a key.
+    KeyKind {
+        /// Decisions of a pdp.
+        Pdp = "pdp",
+        /// Approvals of a person.
+        Approver = "approver",
+    }
+}
+
+vocabulary! {
+    /// State of a published key.
+    KeyState {
+        /// Its signatures count.
+        Active = "active",
+        /// Its signatures do not count for what is logged from this record on. Final.
+        Revoked = "revoked",
+    }
+}
+
+/// A public key of a pdp or an approver, or its revocation. The first record of a kid counts, and its first revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEntry<'a> {
+    /// RFC 7638 thumbprint of the key, in base64url.
+    pub kid: &'a str,
+    /// pdp or approver.
+    #[serde(borrow)]
+    pub kind: OpenEnum<'a, KeyKind>,
+    /// Name of the holder.
+    pub name: &'a str,
+    /// The only tenant that the key signs for; absent for all.
+    #[serde(borrow, default)]
+    pub tenant_id: Option<&'a str>,
+    /// The public key as a JWK.
+    pub public_key: &'a str,
+    /// active or revoked.
+    #[serde(borrow)]
+    pub state: OpenEnum<'a, KeyState>,
+    /// Reason of a revocation, in words.
+    #[serde(default)]
+    pub reason: &'a str,
+    /// Author of the record.
+    #[serde(default)]
+    pub pushed_by: &'a str,
 }
 
 /// What an operator tells a stage.

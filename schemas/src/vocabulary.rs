@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::alert::AlertDecision;
-    use crate::governance::{AgentState, ToolEffect};
+    use crate::governance::{AgentState, KeyKind, KeyState, ToolEffect};
     use crate::readiness::NotReadyReason;
     use crate::reject::RejectReason;
     use crate::verdict::{Decision, ErrorCode, Mode, Reason, RecordFinding, RuleEffect, Severity};
@@ -146,6 +146,8 @@ mod tests {
             $function::<AlertDecision>($($argument),*);
             $function::<Decision>($($argument),*);
             $function::<ErrorCode>($($argument),*);
+            $function::<KeyKind>($($argument),*);
+            $function::<KeyState>($($argument),*);
             $function::<Mode>($($argument),*);
             $function::<NotReadyReason>($($argument),*);
             $function::<Reason>($($argument),*);

@@ -1,0 +1,29 @@
+//! Decision tokens: compact JWS (RFC 7515) with EdDSA over Ed25519 (RFC 8037). No I/O, no clock, no randomness.
+//!
+//! ```text
+//!  pdp:       Claims ── SigningKey::sign ──► token ──► the caller's `tool.invoked`
+//!  evaluator: governance.keys ── KeySet::fold ──► KeySet ── verify(token, logged_at) ──► Claims ── first_difference
+//! ```
+//!
+//! A token proves that the holder of a private key decided about one call with these arguments, in this session. It does
+//! not prove that the call happened, nor that the decision was right.
+//!
+//! The result of [`verify`] is a function of its arguments: the token, the keys as far as they are folded, and the
+//! `logged_at` of the record that carries the token.
+
+mod claims;
+mod key;
+mod key_set;
+mod sign;
+mod verify;
+
+pub use claims::{Call, ClaimName, Claims, Through};
+pub use key::{KeyError, PublicKey, SigningKey};
+pub use key_set::{KeyRefusal, KeySet, PublishedKey};
+pub use sign::SignError;
+pub use verify::{TokenError, verify};
+
+/// `typ` of a decision token (RFC 8725, section 3.11): a token of another purpose is never taken for a decision.
+pub const DECISION_TYPE: &str = "agentgov-decision+jwt";
+/// Longest token that is verified, and that [`SigningKey::sign`] returns.
+pub const MAX_TOKEN_BYTES: usize = 8192;

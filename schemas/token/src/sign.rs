@@ -1,0 +1,47 @@
+//! Signing of claims.
+//!
+//! jsonwebtoken's `encode` derives the public key again for each signature, which doubles its cost, and a signer of its
+//! is not `Send`. The compact form is two dots between three base64url texts, so it is written here.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::Signer as _;
+
+use crate::{Claims, DECISION_TYPE, MAX_TOKEN_BYTES, SigningKey};
+
+/// Reason why claims were not signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// The token would be longer than any that is verified.
+    #[error(
+        "expected a token of at most {MAX_TOKEN_BYTES} bytes, found {0}; shorten the ids of session, agent, tool or call"
+    )]
+    TooLong(usize),
+    /// The claims would not verify.
+    #[error("claim {0}: expected a value that verification accepts, found another one")]
+    Invalid(&'static str),
+}
+
+impl SigningKey {
+    /// Signs claims: a compact JWS.
+    ///
+    /// # Errors
+    /// If [`verify`](crate::verify) would reject the token whatever the keys.
+    pub fn sign(&self, claims: &Claims) -> Result<String, SignError> {
+        claims.check().map_err(SignError::Invalid)?;
+        let json = serde_json::to_vec(claims).map_err(|_| SignError::Invalid("claims"))?;
+        let mut token = String::with_capacity(self.encoded_header.len() + json.len() * 4 / 3 + 92);
+        token.push_str(&self.encoded_header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(json, &mut token);
+        let signature = self.secret.sign(token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature.to_bytes(), &mut token);
+        if token.len() > MAX_TOKEN_BYTES { Err(SignError::TooLong(token.len())) } else { Ok(token) }
+    }
+}
+
+/// Base64url of the protected header. A thumbprint contains nothing that JSON escapes.
+pub(crate) fn encode_header(kid: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!(r#"{{"typ":"{DECISION_TYPE}","alg":"EdDSA","kid":"{kid}"}}"#))
+}

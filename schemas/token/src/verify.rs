@@ -1,0 +1,151 @@
+//! Verification of tokens.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use agentgov_schemas::Millis;
+use agentgov_schemas::governance::KeyKind;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
+use uuid::Uuid;
+
+use crate::{Claims, DECISION_TYPE, KeySet, MAX_TOKEN_BYTES};
+
+/// Reason why a token is not believed. It contains nothing of the token except what is signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a token of ours: its length, its form, its header or its claims.
+    #[error("malformed token: expected {0}")]
+    Malformed(&'static str),
+    /// No key with its `kid` is published.
+    #[error(
+        "unknown key: expected the kid of a key on the topic of keys; publish it with `agentgov registry key new`"
+    )]
+    UnknownKey,
+    /// Its key is for another purpose.
+    #[error("wrong kind of key: expected {expected}, found {found}")]
+    WrongKind {
+        /// The kind that the token must be signed with.
+        expected: KeyKind,
+        /// The kind of its key.
+        found: KeyKind,
+    },
+    /// Its key may sign for another tenant only.
+    #[error("wrong tenant: the key signs for tenant `{key_tenant}` only")]
+    WrongTenant {
+        /// The tenant of the key.
+        key_tenant: String,
+    },
+    /// Its key was revoked when the call was logged.
+    #[error("revoked key: revoked at {revoked_at} ms, the call is logged at {logged_at} ms")]
+    RevokedKey {
+        /// `logged_at` of the revocation.
+        revoked_at: i64,
+        /// `logged_at` of the call.
+        logged_at: i64,
+    },
+    /// Its key was published after the call was logged.
+    #[error("not yet valid: the key is published at {valid_from} ms, the call is logged at {logged_at} ms")]
+    NotYetValid {
+        /// `logged_at` of the key.
+        valid_from: i64,
+        /// `logged_at` of the call.
+        logged_at: i64,
+    },
+    /// It was expired when the call was logged.
+    #[error("expired: exp is {expires_at} s, the call is logged at {logged_at} ms")]
+    Expired {
+        /// `exp`, in seconds.
+        expires_at: i64,
+        /// `logged_at` of the call.
+        logged_at: i64,
+    },
+    /// Signed with another key, or changed since.
+    #[error("bad signature: another key signed the token, or it was changed")]
+    BadSignature,
+}
+
+/// Checks of the library: the signature and the algorithm. Its checks of time read the clock, so they are off.
+static SIGNATURE_ONLY: LazyLock<Validation> = LazyLock::new(|| {
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.required_spec_claims = HashSet::new();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+});
+
+/// Verifies a decision token of a call that was logged at `logged_at`, against the keys of one kind.
+///
+/// # Errors
+/// The first reason why the token is not believed, in this order: length, header, key, kind of the key, signature,
+/// validity of the key, form of the claims, tenant, expiry.
+pub fn verify(token: &str, keys: &KeySet, kind: KeyKind, logged_at: Millis) -> Result<Claims, TokenError> {
+    let key = keys.get(&kid_of(token)?).ok_or(TokenError::UnknownKey)?;
+    if key.kind != kind {
+        return Err(TokenError::WrongKind { expected: kind, found: key.kind });
+    }
+    let claims = jsonwebtoken::decode::<Claims>(token, &key.public.decoding, &SIGNATURE_ONLY)
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            ErrorKind::Base64(_) => TokenError::Malformed("base64url without padding"),
+            _ => TokenError::Malformed("the claims of a decision as JSON, each once"),
+        })?
+        .claims;
+    if let Some(revoked_at) = key.revoked_at.filter(|revoked_at| logged_at >= *revoked_at) {
+        return Err(TokenError::RevokedKey { revoked_at: revoked_at.0, logged_at: logged_at.0 });
+    }
+    if logged_at < key.valid_from {
+        return Err(TokenError::NotYetValid { valid_from: key.valid_from.0, logged_at: logged_at.0 });
+    }
+    claims.check().map_err(TokenError::Malformed)?;
+    match &key.tenant_id {
+        Some(tenant_id) if *tenant_id != claims.tenant_id => {
+            return Err(TokenError::WrongTenant { key_tenant: tenant_id.clone() });
+        }
+        _ => {}
+    }
+    if logged_at.0 >= claims.expires_at.saturating_mul(1000) {
+        return Err(TokenError::Expired { expires_at: claims.expires_at, logged_at: logged_at.0 });
+    }
+    Ok(claims)
+}
+
+/// Checks the length and the header of a token; returns its `kid`.
+fn kid_of(token: &str) -> Result<String, TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::Malformed("at most 8192 bytes"));
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|_| {
+        TokenError::Malformed("a compact JWS with a header of JSON, each member once, and a known alg")
+    })?;
+    if header.alg != Algorithm::EdDSA {
+        return Err(TokenError::Malformed("alg EdDSA"));
+    }
+    if header.typ.as_deref() != Some(DECISION_TYPE) {
+        return Err(TokenError::Malformed("typ agentgov-decision+jwt"));
+    }
+    if header.crit.is_some() {
+        return Err(TokenError::Malformed("no crit"));
+    }
+    header.kid.ok_or(TokenError::Malformed("a kid"))
+}
+
+impl Claims {
+    /// Checks the values that their types leave open; on an error returns the expectation.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let is_uuid = Uuid::try_parse(&self.decision_id).is_ok_and(|id| {
+            id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == self.decision_id.as_str()
+        });
+        if !is_uuid {
+            return Err("jti as the lower-case text of a UUID");
+        }
+        if self.expires_at <= self.issued_at {
+            return Err("exp after iat");
+        }
+        if self.through.partition < 0 || self.through.offset < -1 {
+            return Err("through as a partition and an offset of at least -1");
+        }
+        Ok(())
+    }
+}
