@@ -138,11 +138,11 @@ impl Record {
     fn fold(&self, keys: &mut KeySet, logged_at: i64) -> Result<(), KeyRefusal> {
         let entry = KeyEntry {
             kid: &self.kid,
-            kind: OpenEnum::read(self.kind),
+            kind: OpenEnum::from_name(self.kind),
             name: "pdp-1",
             tenant_id: self.tenant_id,
             public_key: &self.public_key,
-            state: OpenEnum::read(self.state),
+            state: OpenEnum::from_name(self.state),
             reason: "",
             pushed_by: "",
         };
