@@ -6,6 +6,9 @@
 //! end may move meanwhile: a client that keeps aborting does not prevent the proof.
 //!
 //! The proof holds for good: an offset below the last stable offset is decided, and no record takes its place.
+//!
+//! A record that a fresh reader finds there although the stage has been idle is one that the stage's own consumer does not return: a
+//! processor then gives its consumer the partitions anew.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -44,6 +47,22 @@ pub(crate) struct EmptyTail {
     pub(crate) offsets: Range<i64>,
 }
 
+/// A record at or behind the resume position of a partition that is quiet: the stage's own consumer has not returned it for a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnreadRecord {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) position: i64,
+    pub(crate) offset: i64,
+}
+
+/// What fresh readers found in quiet partitions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct QuietPartitions {
+    pub(crate) empty: Vec<EmptyTail>,
+    pub(crate) unread: Vec<UnreadRecord>,
+}
+
 /// Interval of rounds for topics of these retentions.
 pub(crate) fn interval(retentions: impl IntoIterator<Item = Retention>) -> Duration {
     let lengths = retentions.into_iter().filter_map(|retention| match retention {
@@ -70,7 +89,7 @@ type Ranges = BTreeMap<String, BTreeMap<i32, Range<i64>>>;
 #[derive(Debug, Default)]
 struct RoundResult {
     seen: Ranges,
-    empty: Vec<EmptyTail>,
+    quiet: QuietPartitions,
 }
 
 struct Round {
@@ -96,14 +115,14 @@ impl TailProver {
         }
     }
 
-    /// Begins a round if one is due. Returns the tails that the last one has proven, once.
-    pub(crate) fn poll(&mut self, positions: impl FnOnce() -> Positions) -> Vec<EmptyTail> {
+    /// Begins a round if one is due. Returns what the last one has found, once.
+    pub(crate) fn poll(&mut self, positions: impl FnOnce() -> Positions) -> QuietPartitions {
         let Some(round) = &self.round else {
             if Instant::now() >= self.next_round {
                 self.next_round = Instant::now() + self.interval;
                 self.start_round(positions());
             }
-            return Vec::new();
+            return QuietPartitions::default();
         };
         let found = match round.found.try_recv() {
             Ok(Ok(found)) => found,
@@ -112,11 +131,11 @@ impl TailProver {
                 RoundResult::default()
             }
             Err(TryRecvError::Disconnected) => RoundResult::default(),
-            Err(TryRecvError::Empty) => return Vec::new(),
+            Err(TryRecvError::Empty) => return QuietPartitions::default(),
         };
         self.round = None;
         self.seen = found.seen;
-        found.empty
+        found.quiet
     }
 
     fn start_round(&mut self, positions: Positions) {
@@ -154,9 +173,9 @@ fn prove(
             Ok((now, prove_quiet(settings, &reader, topic, quiet, stop)?))
         });
         match proven {
-            Ok((now, empty)) => {
-                let tail = |(partition, offsets)| EmptyTail { topic: topic.clone(), partition, offsets };
-                found.empty.extend(empty.into_iter().map(tail));
+            Ok((now, quiet)) => {
+                found.quiet.empty.extend(quiet.empty);
+                found.quiet.unread.extend(quiet.unread);
                 found.seen.insert(topic.clone(), now);
             }
             Err(error) => {
@@ -182,19 +201,19 @@ fn tail_ranges(
     Ok(positions.iter().filter_map(range).collect())
 }
 
-/// Those of the `quiet` ranges of a topic in which no record stands.
+/// Reads the `quiet` ranges of a topic.
 fn prove_quiet(
     settings: &ClientConfig,
     reader: &FreshReader,
     topic: &str,
     mut quiet: BTreeMap<i32, Range<i64>>,
     stop: &ShutdownSignal,
-) -> KafkaResult<Vec<(i32, Range<i64>)>> {
+) -> KafkaResult<QuietPartitions> {
     // What retention has taken cannot be read, and would end the reading of the others.
     let beginnings = offsets(reader, topic, quiet.keys(), Offset::Beginning)?;
     quiet.retain(|partition, range| beginnings.get(partition).is_some_and(|first| *first <= range.start));
     if quiet.is_empty() {
-        return Ok(Vec::new());
+        return Ok(QuietPartitions::default());
     }
     // The event of a partition's end does not name its topic: so one topic for a reader.
     read(&fresh_reader::create(settings)?, topic, quiet, stop)
@@ -231,14 +250,15 @@ fn offsets<'p>(
     Ok(found.elements().iter().filter_map(offset).collect())
 }
 
-/// Reads `ranges` of a topic. Returns those in which no record stands.
+/// Reads `ranges` of a topic, each to its first record or its end.
 fn read(
     reader: &FreshReader,
     topic: &str,
     ranges: BTreeMap<i32, Range<i64>>,
     stop: &ShutdownSignal,
-) -> KafkaResult<Vec<(i32, Range<i64>)>> {
-    let mut empty = Vec::new();
+) -> KafkaResult<QuietPartitions> {
+    let mut found = QuietPartitions::default();
+    let tail = |(partition, offsets)| EmptyTail { topic: topic.to_owned(), partition, offsets };
     let mut list = TopicPartitionList::new();
     for (partition, range) in &ranges {
         list.add_partition_offset(topic, *partition, Offset::Offset(range.start))?;
@@ -257,7 +277,7 @@ fn read(
         let polled = reader.poll(if decides { Duration::ZERO } else { POLL_INTERVAL });
         empty_polls = if polled.is_none() { empty_polls + 1 } else { 0 };
         match polled {
-            None if empty_polls > 1 => empty.extend(ended.extract_if(.., reached)),
+            None if empty_polls > 1 => found.empty.extend(ended.extract_if(.., reached).map(tail)),
             None => {}
             Some(Ok(message)) => {
                 progress.record_progress();
@@ -267,7 +287,10 @@ fn read(
                     continue;
                 }
                 if message.offset() >= range.end {
-                    empty.push((partition, range.clone()));
+                    found.empty.push(tail((partition, range.clone())));
+                } else {
+                    let (position, offset) = (range.start, message.offset());
+                    found.unread.push(UnreadRecord { topic: topic.to_owned(), partition, position, offset });
                 }
                 pending.remove(&partition);
                 ended.remove(&partition);
@@ -284,7 +307,7 @@ fn read(
             Some(Err(error)) => return Err(error),
         }
     }
-    Ok(empty)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -349,24 +372,27 @@ mod tests {
         let first = prove(&settings, &positions(), &Ranges::new(), &ShutdownSignal::default()).unwrap();
         assert_eq!(first.seen, Ranges::from([("a".to_owned(), BTreeMap::from([(0, 28..30)]))]));
         let second = prove(&settings, &positions(), &first.seen, &ShutdownSignal::default()).unwrap();
-        assert_eq!((second.seen, second.empty), (first.seen, vec![]));
+        let unread = UnreadRecord { topic: "a".to_owned(), partition: 0, position: 28, offset: 28 };
+        let quiet = QuietPartitions { empty: vec![], unread: vec![unread] };
+        assert_eq!((&second.seen, &second.quiet), (&first.seen, &quiet));
         let reader = fresh_reader::create(&settings).unwrap();
         let found = read(&reader, "a", BTreeMap::from([(0, 28..30)]), &ShutdownSignal::default());
-        assert_eq!(found, Ok(vec![]), "it was read, and a record stood there");
+        assert_eq!(found.as_ref(), Ok(&quiet), "it was read, and a record stood there");
 
         let mut prover = TailProver::new(config, MIN_INTERVAL);
         let began = Instant::now();
         let mut rounds = 0;
-        while rounds < 3 {
+        let mut unread = Vec::new();
+        while rounds < 3 || unread.is_empty() {
             assert!(began.elapsed() < DEADLINE);
-            assert_eq!(
-                prover.poll(|| {
-                    rounds += 1;
-                    positions()
-                }),
-                vec![]
-            );
+            let found = prover.poll(|| {
+                rounds += 1;
+                positions()
+            });
+            assert_eq!(found.empty, vec![]);
+            unread.extend(found.unread);
             std::thread::yield_now();
         }
+        assert_eq!(unread.first(), quiet.unread.first());
     }
 }

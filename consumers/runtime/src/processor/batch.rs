@@ -68,8 +68,10 @@ pub(super) struct FetchedBatch<'c> {
 
 /// Why fetching ended.
 pub(super) enum FetchEnd {
-    /// There is nothing more, or enough.
-    Enough,
+    /// The consumer has nothing more to return.
+    Drained,
+    /// The batch is full; more may be there.
+    Full,
     /// Retention has overtaken a partition in work.
     OffsetGone,
     /// Kafka is away, or says something that may pass.
@@ -86,7 +88,7 @@ pub(super) fn fetch<'c>(
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
-    let mut end = FetchEnd::Enough;
+    let mut end = FetchEnd::Full;
     while records.len() < pacer.max_records && bytes < MAX_BYTES {
         // What is there already costs no look at the clock.
         let there = if records.is_empty() { None } else { consumer.poll(Duration::ZERO) };
@@ -109,7 +111,10 @@ pub(super) fn fetch<'c>(
                 };
                 break;
             }
-            None => break,
+            None => {
+                end = FetchEnd::Drained;
+                break;
+            }
         }
     }
     FetchedBatch { records, end }

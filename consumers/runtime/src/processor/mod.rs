@@ -17,6 +17,7 @@ mod first_record;
 mod reject_window;
 mod restore;
 mod run;
+mod stall;
 mod stepper;
 mod tables;
 mod transaction;

@@ -21,12 +21,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::batch::{BATCH_INTERVAL, BatchPacer, COMMITTED_BATCH_INTERVAL, FetchEnd, FetchedBatch, fetch};
 use super::reject_window::RejectWindow;
 use super::restore::{RestoredPartition, Restorer};
+use super::stall::StallDetector;
 use super::stepper::{BatchStepper, StepOutcome};
 use super::tables::{FoldContext, GlobalTables};
 use super::transaction::{Outcome, Replacement, Transactions};
 use crate::SchemaCache;
 use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config, membership};
-use crate::empty_tail::{self, EmptyTail, TailProver};
+use crate::empty_tail::{self, EmptyTail, TailProver, UnreadRecord};
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -71,6 +72,7 @@ struct ProcessorLoop<'c, P: Processor> {
     /// What this process has committed, per partition.
     committed_offsets: BTreeMap<i32, i64>,
     prover: TailProver,
+    stall_detector: StallDetector,
     /// Apart from the consumer, which the records of a batch borrow.
     stepper: BatchStepper<'c, P>,
 }
@@ -133,6 +135,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             outage: OutageProbe::new(reach),
             committed_offsets: BTreeMap::new(),
             prover: TailProver::new(readers, empty_tail::interval(retention)),
+            stall_detector: StallDetector::default(),
             stepper: BatchStepper::new(config, &input.value, processor, schemas, outputs, window),
         }))
     }
@@ -152,7 +155,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
                 self.outage.report(&self.config.health, why);
             }
             self.stepper.schemas.recheck(&self.config.stage, &self.config.health)?;
-            self.skip_empty_tails();
+            self.check_quiet_partitions()?;
             match self.process_batch()? {
                 BatchOutcome::Done => {}
                 BatchOutcome::Unavailable(why) => self.outage.report(&self.config.health, why),
@@ -167,19 +170,41 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
 
     /// Has the next transaction move over what fresh readers have proven to hold no record, and has them read what is quiet now. Once
     /// retention has deleted these offsets, nothing else shows that no record was lost.
-    fn skip_empty_tails(&mut self) {
+    ///
+    /// A record that they found, and that the stage's own consumer does not return, has all partitions restored and assigned anew.
+    fn check_quiet_partitions(&mut self) -> Result<(), StageError> {
         let (input, partitions) = (&self.stepper.input, &mut self.stepper.partitions);
         let positions = || {
             let positions = partitions.iter().map(|(partition, restored)| (*partition, restored.next_offset));
             BTreeMap::from([(input.to_string(), positions.collect())])
         };
-        for EmptyTail { partition, offsets, .. } in self.prover.poll(positions) {
+        let found = self.prover.poll(positions);
+        for EmptyTail { partition, offsets, .. } in found.empty {
             if let Some(restored) = partitions.get_mut(&partition)
                 && restored.next_offset == offsets.start
             {
                 restored.empty_to = Some(offsets.end);
             }
         }
+        if self.stepper.pause_reason.is_some() {
+            return Ok(());
+        }
+        let mut is_stalled = false;
+        for record in found.unread {
+            let Some(restored) = partitions.get(&record.partition) else { continue };
+            if self.stall_detector.is_stalled(&record, restored.next_offset, Instant::now()) {
+                let (stage, UnreadRecord { topic, partition, offset, .. }) = (&self.config.stage, record);
+                tracing::error!(
+                    stage,
+                    topic,
+                    partition,
+                    offset,
+                    "the consumer is idle and does not return this record; all its partitions are assigned anew"
+                );
+                is_stalled = true;
+            }
+        }
+        if is_stalled { self.restore_assignment() } else { Ok(()) }
     }
 
     /// Fetches, steps and commits one batch.
@@ -191,7 +216,11 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             return self.apply_rebalance(rebalance).map(|()| BatchOutcome::Done);
         }
         let after = match end {
-            FetchEnd::Enough => BatchOutcome::Done,
+            FetchEnd::Full => BatchOutcome::Done,
+            FetchEnd::Drained => {
+                self.stall_detector.mark_drained(Instant::now());
+                BatchOutcome::Done
+            }
             // What is known of every partition is read again, and fetched from there.
             FetchEnd::OffsetGone => return Ok(BatchOutcome::Restore),
             // It may come back as another.
@@ -289,6 +318,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         self.stepper.partitions.clear();
         self.stepper.outputs.clear();
         self.stepper.window.reset();
+        self.stall_detector.reset();
         self.metrics.partitions.set(0.0);
         match rebalance {
             Rebalance::Revoked { lost } => {
@@ -353,6 +383,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     fn restore_assignment(&mut self) -> Result<(), StageError> {
         let partitions: Vec<i32> = std::mem::take(&mut self.stepper.partitions).into_keys().collect();
         self.stepper.outputs.clear();
+        self.stall_detector.reset();
         self.consumer.unassign().map_err(StageError::kafka("unassigning"))?;
         match self.consumer.context().take() {
             // Between a revocation and the next assignment there is nothing to restore, and the stage stays not ready.

@@ -18,7 +18,7 @@ impl<E: RowEncoder> Sink<E> {
             writers.iter().map(|writer| (writer.route.topic.clone(), writer.quiet_positions())).collect()
         });
         let mut rows = Vec::new();
-        for tail in proven {
+        for tail in proven.empty {
             let Some(writer) = self.writers.iter().position(|writer| writer.route.topic == tail.topic) else {
                 continue;
             };
