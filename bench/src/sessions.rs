@@ -171,11 +171,7 @@ fn event<'a>(agent: &'a str, session: &'a str, turn: &'a Turn) -> Event<'a> {
                 tool_calls: *calls,
                 content: None,
             }),
-            tool: Some(ToolCall {
-                name: tool,
-                call_id: id,
-                arguments: content(arguments, "application/json"),
-            }),
+            tool: Some(ToolCall::new(tool, id, content(arguments, "application/json"))),
             ..event(catalogue::TOOL_INVOKED)
         },
         Turn::Answer { id, tool, content: answer } => Event {

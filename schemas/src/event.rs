@@ -4,10 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Micros, SessionKey, catalogue};
+use crate::verdict::{BundleRef, JudgeError, TablePosition, Violation};
+use crate::{Digest, Micros, Millis, SessionKey, catalogue};
 
 /// Something an agent did or is about to do, as its producer told it. Nobody changes it afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionEvent<'a> {
     /// UUID of the event, version 7, or version 8 where an importer derives it from its file.
     pub event_id: &'a str,
@@ -132,15 +133,79 @@ pub struct Approval<'a> {
 }
 
 /// A decision that was made before or during an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision<'a> {
     /// Who decided: a policy decision point, a guardrail, a person.
     pub by: &'a str,
-    /// allow, deny or ask.
+    /// allow, deny, ask or indeterminate.
     pub decision: &'a str,
-    /// Why, in words.
+    /// The reason: a name of the verdict's reasons if agentgov decided, else words.
     #[serde(borrow, default)]
     pub reason: Option<&'a str>,
+    /// The evaluation, if a policy decision point of agentgov decided.
+    #[serde(borrow, default)]
+    pub evaluation: Option<Evaluation<'a>>,
+}
+
+/// How a policy decision point of agentgov reached a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluation<'a> {
+    /// UUID of the decision: `jti` of its token.
+    pub id: &'a str,
+    /// The authenticated caller; absent where no caller is authenticated.
+    #[serde(borrow, default)]
+    pub caller: Option<&'a str>,
+    /// Name of the tool that the agent wants to call.
+    pub tool: &'a str,
+    /// The call's id, if the caller named it.
+    #[serde(borrow, default)]
+    pub call_id: Option<&'a str>,
+    /// The arguments of the call.
+    #[serde(borrow)]
+    pub arguments: Payload<'a>,
+    /// Cedar's determining policies of the enforced set, in order of their ids.
+    #[serde(borrow, default)]
+    pub determining_policies: Vec<&'a str>,
+    /// Every forbid that applied, enforced and observed, in order of their ids.
+    #[serde(borrow, default)]
+    pub violations: Vec<Violation<'a>>,
+    /// The bundle; absent if none was active.
+    #[serde(borrow, default)]
+    pub bundle: Option<BundleRef<'a>>,
+    /// Positions of the governance topics that the decision used.
+    #[serde(borrow, default)]
+    pub tables: Vec<TablePosition<'a>>,
+    /// SHA-256 of `known`; absent if the state of the session was not available.
+    #[serde(default)]
+    pub known_digest: Option<Digest>,
+    /// The known values, as JSON in the form of a verdict; absent if the state of the session was not available.
+    #[serde(borrow, default)]
+    pub known: Option<&'a str>,
+    /// Every error met while deciding.
+    #[serde(borrow, default)]
+    pub errors: Vec<JudgeError<'a>>,
+    /// Records of the session before this position were known; absent if the state of the session was not available.
+    #[serde(default)]
+    pub through: Option<Through>,
+    /// Why the state of the session was not available: a name of docs/errors. Then `unavailable` of the bundle decided,
+    /// not its policies.
+    #[serde(borrow, default)]
+    pub unavailable: Option<&'a str>,
+    /// RFC 7638 thumbprint of the key that signed the decision's token; absent if there is no token.
+    #[serde(borrow, default)]
+    pub key_id: Option<&'a str>,
+    /// End of the token's validity, in milliseconds since the epoch; absent if there is no token.
+    #[serde(default)]
+    pub expires_at: Option<Millis>,
+}
+
+/// A position in the topic of actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Through {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that is not included.
+    pub next_offset: i64,
 }
 
 /// A call of a model (OpenTelemetry gen_ai.*).
@@ -193,6 +258,16 @@ pub struct ToolCall<'a> {
     /// gen_ai.tool.call.arguments, as the model wrote them.
     #[serde(borrow)]
     pub arguments: Payload<'a>,
+    /// The token of the decision on this call, as the policy decision point returned it. A claim: the evaluator verifies it.
+    #[serde(borrow, default)]
+    pub decision_token: Option<&'a str>,
+}
+
+impl<'a> ToolCall<'a> {
+    /// A call without the token of a decision.
+    pub const fn new(name: &'a str, call_id: &'a str, arguments: Payload<'a>) -> Self {
+        Self { name, call_id, arguments, decision_token: None }
+    }
 }
 
 /// The chat message that the event is, or that a tool call came in.

@@ -136,7 +136,7 @@ proptest! {
                 tool_calls: calls,
                 content: there[2].then(|| payload(&bytes[0])),
             }),
-            tool: there[3].then(|| ToolCall { name: c, call_id: d, arguments: payload(&bytes[1]) }),
+            tool: there[3].then(|| ToolCall::new(c, d, payload(&bytes[1]))),
             result: there[4].then(|| ToolResult { call_id: e, name: optional, is_error: granted, content: payload(&bytes[2]) }),
             llm: there[5].then_some(Llm {
                 provider_name: a,

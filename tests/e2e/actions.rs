@@ -88,7 +88,7 @@ pub fn event<'a>(r#type: &'a str, tenant_id: &'a str, session_id: &'a str) -> Ac
 
 /// `event` as number `sequence` of its source, a call.
 pub fn call<'a>(
-    event: ActionEvent<'a>,
+    event: &ActionEvent<'a>,
     sequence: i64,
     name: &'a str,
     call_id: &'a str,
@@ -97,14 +97,14 @@ pub fn call<'a>(
     ActionEvent {
         r#type: catalogue::TOOL_INVOKED,
         source: Source { sequence, ..event.source },
-        tool: Some(ToolCall { name, call_id, arguments: payload(arguments) }),
-        ..event
+        tool: Some(ToolCall::new(name, call_id, payload(arguments))),
+        ..event.clone()
     }
 }
 
 /// `event` as number `sequence` of its source, an answer.
 pub fn answer<'a>(
-    event: ActionEvent<'a>,
+    event: &ActionEvent<'a>,
     sequence: i64,
     call_id: &'a str,
     content: &'a [u8],
@@ -113,7 +113,7 @@ pub fn answer<'a>(
         r#type: catalogue::TOOL_RESPONSE_RECEIVED,
         source: Source { sequence, ..event.source },
         result: Some(ToolResult { call_id, name: None, is_error: None, content: payload(content) }),
-        ..event
+        ..event.clone()
     }
 }
 
@@ -133,8 +133,7 @@ pub fn record_session(recorder: &Recorder, session_id: &str, calls: usize) -> us
         let has_text = number % 3 == 2;
         let message =
             sdk::Message { id: &call_id, role: "assistant", has_text, tool_calls: 1, content: None };
-        let tool =
-            sdk::ToolCall { name: "think", call_id: &call_id, arguments: content(b"{\"thought\":\"hm\"}") };
+        let tool = sdk::ToolCall::new("think", &call_id, content(b"{\"thought\":\"hm\"}"));
         record(sdk::Event { message: Some(message), tool: Some(tool), ..event(catalogue::TOOL_INVOKED) });
         let result =
             sdk::ToolResult { call_id: &call_id, name: None, is_error: None, content: content(b"null") };

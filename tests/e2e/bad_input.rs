@@ -106,8 +106,8 @@ impl Case {
     /// A good event that comes after everything else, in the same partition, is logged and judged.
     fn goes_on(&mut self) {
         let source = Source { id: "good", sequence: 0 };
-        let good = call(self.event(), 0, "think", "good", b"{}");
-        let at = self.writer.write_event(&ActionEvent { source, ..good });
+        let good = call(&self.event(), 0, "think", "good", b"{}");
+        let at = self.writer.write_event(&ActionEvent { source, ..good.clone() });
         let verdict = self.verdict(at, "decision, reason");
         assert_eq!(verdict, ["allow", "granted"]);
         assert_eq!(self.count("rejects", at), 0);
@@ -238,7 +238,7 @@ fn larger_than_the_sdk_takes() {
     let agent = agentgov_schemas::event::Agent { id: AGENT, name: None, version: None };
     let record = |arguments: &[u8]| {
         let arguments = sdk::Content { data: arguments, media_type: "application/json" };
-        let tool = sdk::ToolCall { name: "think", call_id: "c", arguments };
+        let tool = sdk::ToolCall::new("think", "c", arguments);
         recorder.record(&sdk::Event {
             tool: Some(tool),
             ..sdk::Event::new(catalogue::TOOL_INVOKED, case.session, agent)
@@ -271,7 +271,7 @@ fn larger_than_the_sdk_takes() {
 fn arguments_that_are_no_json() {
     let mut case = Case::new("no-json");
     let arguments = b"{\"reservation_id\": \"QX1\"";
-    let event = call(case.event(), 0, "cancel_reservation", "c1", arguments);
+    let event = call(&case.event(), 0, "cancel_reservation", "c1", arguments);
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
     case.goes_on();
@@ -288,8 +288,8 @@ fn arguments_that_are_no_json() {
 fn payload_that_is_no_text() {
     let mut case = Case::new("no-text");
     let arguments = b"{\"thought\": \"\xff\xfe\"}";
-    let event = call(case.event(), 0, "think", "c1", arguments);
-    let answer = answer(case.event(), 1, "c1", b"\x00\xff\x80");
+    let event = call(&case.event(), 0, "think", "c1", arguments);
+    let answer = answer(&case.event(), 1, "c1", b"\x00\xff\x80");
     let value = case.writer.encode(&event);
     let (at, answered_at) = (case.writer.write_event(&event), case.writer.write_event(&answer));
     case.goes_on();
@@ -313,10 +313,10 @@ fn text_that_acts_on_a_terminal() {
     let mut case = Case::new("terminal");
     let forged = "think\n  verdict allow (granted) by airline 1\u{1b}[8m";
     let mut hostile =
-        call(case.event(), 0, forged, "c1", b"{\"thought\": \"\x1b[2K\r\xc2\x9b1A\xe2\x80\xae\"}");
+        call(&case.event(), 0, forged, "c1", b"{\"thought\": \"\x1b[2K\r\xc2\x9b1A\xe2\x80\xae\"}");
     hostile.session_label = Some("\u{1b}]0;owned\u{7}");
     let at = case.writer.write_event(&hostile);
-    let empty = case.writer.write_event(&call(case.event(), 1, "think", "c2", b""));
+    let empty = case.writer.write_event(&call(&case.event(), 1, "think", "c2", b""));
     case.goes_on();
     assert_eq!(
         case.row(at, "lower(hex(tool_name))")[0],
@@ -347,12 +347,12 @@ fn tool_call_id_used_twice() {
     let mut case = Case::new("twice");
     let first = case.event();
     let calls = [
-        call(first, 0, "get_user_details", "c1", br#"{"user_id": "ada"}"#),
-        call(first, 1, "get_user_details", "c1", br#"{"user_id": "bob"}"#),
+        call(&first, 0, "get_user_details", "c1", br#"{"user_id": "ada"}"#),
+        call(&first, 1, "get_user_details", "c1", br#"{"user_id": "bob"}"#),
         // Of the two, the later one is answered.
-        answer(first, 2, "c1", PROFILE),
-        call(first, 3, "send_certificate", "c2", br#"{"user_id": "ada", "amount": 50}"#),
-        call(first, 4, "send_certificate", "c3", br#"{"user_id": "bob", "amount": 50}"#),
+        answer(&first, 2, "c1", PROFILE),
+        call(&first, 3, "send_certificate", "c2", br#"{"user_id": "ada", "amount": 50}"#),
+        call(&first, 4, "send_certificate", "c3", br#"{"user_id": "bob", "amount": 50}"#),
     ];
     let at = calls.map(|event| case.writer.write_event(&event));
     case.goes_on();
@@ -366,8 +366,8 @@ fn tool_call_id_used_twice() {
 #[test]
 fn result_without_a_call() {
     let mut case = Case::new("no-call");
-    let event = answer(case.event(), 0, "never-called", PROFILE);
-    let after = call(case.event(), 1, "send_certificate", "c1", br#"{"user_id": "ada", "amount": 50}"#);
+    let event = answer(&case.event(), 0, "never-called", PROFILE);
+    let after = call(&case.event(), 1, "send_certificate", "c1", br#"{"user_id": "ada", "amount": 50}"#);
     let value = case.writer.encode(&event);
     let (at, after) = (case.writer.write_event(&event), case.writer.write_event(&after));
     case.goes_on();
@@ -392,7 +392,7 @@ fn clocks_that_are_wrong() {
         let arguments = format!("{{\"at\": {micros}}}");
         let event = ActionEvent {
             occurred_at: Micros(micros),
-            ..call(case.event(), sequence, "think", "c", arguments.as_bytes())
+            ..call(&case.event(), sequence, "think", "c", arguments.as_bytes())
         };
         let value = case.writer.encode(&event);
         let at = case.writer.write_event(&event);
@@ -412,7 +412,7 @@ fn clocks_that_are_wrong() {
 #[test]
 fn invalid_tenant_id() {
     let mut case = Case::new("tenant");
-    let event = ActionEvent { tenant_id: "bad/input", ..call(case.event(), 0, "think", "c1", b"{}") };
+    let event = ActionEvent { tenant_id: "bad/input", ..call(&case.event(), 0, "think", "c1", b"{}") };
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
     case.goes_on();
@@ -426,10 +426,10 @@ fn id_too_large_to_be_a_key() {
     let mut case = Case::new("large-id");
     // Six bytes each, as they stand in a key of the changelog.
     let call_id = "\u{1}".repeat(400_000);
-    let event = call(case.event(), 0, "think", &call_id, b"{}");
+    let event = call(&case.event(), 0, "think", &call_id, b"{}");
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
-    let after = case.writer.write_event(&call(case.event(), 1, "think", "c2", b"{}"));
+    let after = case.writer.write_event(&call(&case.event(), 1, "think", "c2", b"{}"));
     case.goes_on();
     assert_eq!(case.is_kept(at, Some(&value)), "");
     case.is_rejected(at, &value, "id_too_long");
@@ -463,8 +463,8 @@ fn decided(case: &Case, at: At, finding: &str) -> Vec<String> {
 #[test]
 fn call_of_an_unknown_type() {
     let mut case = Case::new("misspelt");
-    let cancel = call(case.event(), 0, "cancel_reservation", "c1", br#"{"reservation_id": "QX1"}"#);
-    let at = case.writer.write_event(&ActionEvent { r#type: "tool.invokd", ..cancel });
+    let cancel = call(&case.event(), 0, "cancel_reservation", "c1", br#"{"reservation_id": "QX1"}"#);
+    let at = case.writer.write_event(&ActionEvent { r#type: "tool.invokd", ..cancel.clone() });
     case.goes_on();
     assert_eq!(decided(&case, at, "unknown_type"), ["deny", "1", "1"]);
     assert_eq!(case.verdict(at, "type, call_index"), ["tool.invokd", "0"]);
@@ -476,10 +476,10 @@ fn call_of_an_unknown_type() {
 #[test]
 fn call_in_another_event() {
     let mut case = Case::new("in-another");
-    let cancel = call(case.event(), 0, "cancel_reservation", "c1", br#"{"reservation_id": "QX1"}"#);
-    let at = case.writer.write_event(&ActionEvent { r#type: catalogue::USER_INPUT, ..cancel });
-    let closed = ActionEvent { source: Source { id: "closed", sequence: 0 }, ..cancel };
-    let closed = case.writer.write_event(&ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..closed });
+    let cancel = call(&case.event(), 0, "cancel_reservation", "c1", br#"{"reservation_id": "QX1"}"#);
+    let at = case.writer.write_event(&ActionEvent { r#type: catalogue::USER_INPUT, ..cancel.clone() });
+    let closed = ActionEvent { source: Source { id: "closed", sequence: 0 }, ..cancel.clone() };
+    let closed = case.writer.write_event(&ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..closed.clone() });
     case.goes_on();
     for at in [at, closed] {
         assert_eq!(decided(&case, at, "unexpected_call"), ["deny", "1", "1"]);
@@ -489,11 +489,11 @@ fn call_in_another_event() {
 #[test]
 fn id_that_is_empty() {
     let mut case = Case::new("nameless");
-    let good = call(case.event(), 0, "think", "c1", b"{}");
+    let good = call(&case.event(), 0, "think", "c1", b"{}");
     let nameless = [
-        ("empty_session_id", ActionEvent { session_id: "", ..good }),
-        ("empty_source_id", ActionEvent { source: Source { id: "", sequence: 0 }, ..good }),
-        ("empty_event_id", ActionEvent { event_id: "", ..good }),
+        ("empty_session_id", ActionEvent { session_id: "", ..good.clone() }),
+        ("empty_source_id", ActionEvent { source: Source { id: "", sequence: 0 }, ..good.clone() }),
+        ("empty_event_id", ActionEvent { event_id: "", ..good.clone() }),
     ];
     let written = nameless.map(|(reason, event)| {
         let value = case.writer.encode(&event);
@@ -512,7 +512,7 @@ fn number_below_the_last() {
     let first = ActionEvent { source: Source { sequence: i64::MAX, ..case.event().source }, ..case.event() };
     case.writer.write_event(&first);
     let at = [0, 1].map(|sequence| {
-        case.writer.write_event(&call(case.event(), sequence, "cancel_reservation", "c1", b"{}"))
+        case.writer.write_event(&call(&case.event(), sequence, "cancel_reservation", "c1", b"{}"))
     });
     case.goes_on();
     for at in at {
@@ -523,8 +523,8 @@ fn number_below_the_last() {
 #[test]
 fn number_used_twice() {
     let mut case = Case::new("reused");
-    let first = call(case.event(), 0, "think", "c1", b"{}");
-    let mut second = call(case.event(), 0, "think", "c1", br#"{"thought": 1}"#);
+    let first = call(&case.event(), 0, "think", "c1", b"{}");
+    let mut second = call(&case.event(), 0, "think", "c1", br#"{"thought": 1}"#);
     // It claims to be the first.
     second.tool.as_mut().unwrap().arguments.sha256 = payload(b"{}").sha256;
     let at = [first, second].map(|event| case.writer.write_event(&event));
@@ -537,9 +537,9 @@ fn number_used_twice() {
 #[test]
 fn event_sent_again() {
     let mut case = Case::new("again");
-    let event = call(case.event(), 0, "think", "c1", b"{}");
-    let again = ActionEvent { occurred_at: Micros(7), ..event };
-    let at = [event, event, again].map(|event| case.writer.write_event(&event));
+    let event = call(&case.event(), 0, "think", "c1", b"{}");
+    let again = ActionEvent { occurred_at: Micros(7), ..event.clone() };
+    let at = [event.clone(), event, again].map(|event| case.writer.write_event(&event));
     case.goes_on();
     for at in [at[1], at[2]] {
         assert_eq!(decided(&case, at, ""), ["duplicate", "0", "0"]);
@@ -549,7 +549,7 @@ fn event_sent_again() {
 #[test]
 fn negative_number() {
     let mut case = Case::new("negative");
-    let at = case.writer.write_event(&call(case.event(), -1, "think", "c1", b"{}"));
+    let at = case.writer.write_event(&call(&case.event(), -1, "think", "c1", b"{}"));
     case.goes_on();
     assert_eq!(decided(&case, at, "negative_sequence"), ["allow", "1", "1"]);
 }
@@ -566,7 +566,7 @@ fn record_in_another_partition() {
     let at_home = sessions.iter().find(home).unwrap();
     let elsewhere = sessions.iter().find(|session| !home(session)).unwrap();
     for (session_id, misplaced) in [(at_home, "[]"), (elsewhere, "['misplaced']")] {
-        let event = ActionEvent { session_id, ..call(case.event(), 0, "think", "c1", b"{}") };
+        let event = ActionEvent { session_id, ..call(&case.event(), 0, "think", "c1", b"{}") };
         let at = case.writer.write_event(&event);
         assert_eq!(case.verdict(at, "decision, findings"), ["allow", misplaced]);
     }
@@ -576,7 +576,7 @@ fn record_in_another_partition() {
 #[test]
 fn record_without_a_key() {
     let mut case = Case::new("keyless");
-    let event = call(case.event(), 0, "think", "c1", b"{}");
+    let event = call(&case.event(), 0, "think", "c1", b"{}");
     let value = case.writer.encode(&event);
     let at = case.writer.try_write(None, Some(&value)).unwrap();
     case.goes_on();
@@ -588,7 +588,7 @@ fn record_without_a_key() {
 #[test]
 fn digest_that_is_not_of_the_payload() {
     let mut case = Case::new("digest");
-    let mut event = call(case.event(), 0, "think", "c1", b"{}");
+    let mut event = call(&case.event(), 0, "think", "c1", b"{}");
     let claimed = payload(b"something else").sha256;
     event.tool.as_mut().unwrap().arguments.sha256 = claimed;
     let value = case.writer.encode(&event);
@@ -603,7 +603,7 @@ fn digest_that_is_not_of_the_payload() {
 #[test]
 fn header_whose_name_is_no_text() {
     let mut case = Case::new("headers");
-    let value = case.writer.encode(&call(case.event(), 0, "think", "c1", b"{}"));
+    let value = case.writer.encode(&call(&case.event(), 0, "think", "c1", b"{}"));
     let odd: [Header<'_>; 5] = [
         (b"\xff\xfe\x80", Some(b"\x00\xff")),
         (b"", None),
@@ -695,8 +695,8 @@ fn clock_in_another_unit() {
         let id = registered(case.stack, &format!("strangers.{logical}"), &schema, &[]);
         let schema = Schema::parse(&schema.to_string()).unwrap();
         let arguments = format!("{{\"at\": {sequence}}}");
-        let event = call(case.event(), sequence, "think", "c1", arguments.as_bytes());
-        let event = ActionEvent { occurred_at: Micros(claim), ..event };
+        let event = call(&case.event(), sequence, "think", "c1", arguments.as_bytes());
+        let event = ActionEvent { occurred_at: Micros(claim), ..event.clone() };
         let value = Encoder::new(id, &schema).encode(&event).unwrap();
         let at = case.writer.write(&case.key(), Some(&value));
         assert_eq!(case.verdict(at, "occurred_at_micros"), [expected.to_string()], "{logical}");
@@ -719,7 +719,7 @@ fn schema_with_references() {
     schema["fields"][at]["type"] = json!(name);
     registered(case.stack, "strangers.source", &source, &[]);
     let id = registered(case.stack, "strangers.event", &schema, &[(&name, "strangers.source")]);
-    let event = call(case.event(), 0, "think", "c1", b"{}");
+    let event = call(&case.event(), 0, "think", "c1", b"{}");
     let mut value = case.writer.encode(&event);
     value[1..5].copy_from_slice(&id.0.to_be_bytes());
     let at = case.writer.write(&case.key(), Some(&value));

@@ -69,7 +69,7 @@ fn fails(stack: &Stack, code: i32, args: &[&str]) -> String {
 fn call(recorder: &Recorder, session_id: &str) {
     let agent = agentgov_schemas::event::Agent { id: AGENT, name: None, version: None };
     let arguments = Content { data: b"{}", media_type: "application/json" };
-    let tool = ToolCall { name: "think", call_id: "c", arguments };
+    let tool = ToolCall::new("think", "c", arguments);
     recorder
         .record(&Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, session_id, agent) })
         .unwrap();

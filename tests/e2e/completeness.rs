@@ -80,7 +80,7 @@ fn claims_and_other_partitioners_are_findings_of_the_audit_and_no_loss() {
     let source = |sequence| Source { id: "stranger", sequence };
     let claim = |sequence| ActionEvent {
         source: source(sequence),
-        ..call(event(catalogue::TOOL_INVOKED, TENANT, session), sequence, "think", "c", b"{}")
+        ..call(&event(catalogue::TOOL_INVOKED, TENANT, session), sequence, "think", "c", b"{}")
     };
     for sequence in [1_700_000_000_000, i64::MAX - 1, 1_700_000_000_000, -3] {
         writer.write_event(&claim(sequence));

@@ -130,16 +130,16 @@ fn a_name_is_found_however_arguments_write_it() {
     const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
     let first = event(catalogue::SESSION_STARTED, TENANT, "named");
     let events = [
-        call(first, 0, "get_user_details", "c0", br#"{"user_id": "ada"}"#),
-        answer(first, 1, "c0", PROFILE),
+        call(&first, 0, "get_user_details", "c0", br#"{"user_id": "ada"}"#),
+        answer(&first, 1, "c0", PROFILE),
         // Its verdict names the fact.
-        call(first, 2, "send_certificate", "c2", br#"{"user_id": "\u0061da", "amount": 50}"#),
-        call(first, 3, "think", "c3", br#"{"id": 12345, "other": 123456}"#),
-        call(first, 4, "think", "c4", br#"{"deep": [{"id": "\u00c5\/B"}]}"#),
-        call(first, 5, "think", "c5", r#"{"id": "Å/B"}"#.as_bytes()),
-        call(first, 6, "think", "c6", br#"{"id": "KLMN", "#),
-        call(first, 7, "think", "c7", b"{\"id\": \"KLMN\", \"bytes\": \"\xff\"}"),
-        call(first, 8, "think", "c8", br#"{"id": "KLMNO"}"#),
+        call(&first, 2, "send_certificate", "c2", br#"{"user_id": "\u0061da", "amount": 50}"#),
+        call(&first, 3, "think", "c3", br#"{"id": 12345, "other": 123456}"#),
+        call(&first, 4, "think", "c4", br#"{"deep": [{"id": "\u00c5\/B"}]}"#),
+        call(&first, 5, "think", "c5", r#"{"id": "Å/B"}"#.as_bytes()),
+        call(&first, 6, "think", "c6", br#"{"id": "KLMN", "#),
+        call(&first, 7, "think", "c7", b"{\"id\": \"KLMN\", \"bytes\": \"\xff\"}"),
+        call(&first, 8, "think", "c8", br#"{"id": "KLMNO"}"#),
     ];
     let mut writer = Writer::<ActionEvent<'static>>::new(stack());
     for event in &events {
@@ -165,13 +165,13 @@ fn results_of_calls_that_share_an_id_are_ambiguous_and_say_so() {
     let first = event(catalogue::SESSION_STARTED, TENANT, "shared");
     let arguments = br#"{"thought": "hm"}"#;
     let events = [
-        call(first, 0, "think", "one", arguments),
-        call(first, 1, "think", "one", arguments),
-        answer(first, 2, "one", b"first"),
-        answer(first, 3, "one", b"second"),
-        call(first, 4, "think", "one", arguments),
-        answer(first, 5, "one", b"third"),
-        call(first, 6, "think", "unanswered", arguments),
+        call(&first, 0, "think", "one", arguments),
+        call(&first, 1, "think", "one", arguments),
+        answer(&first, 2, "one", b"first"),
+        answer(&first, 3, "one", b"second"),
+        call(&first, 4, "think", "one", arguments),
+        answer(&first, 5, "one", b"third"),
+        call(&first, 6, "think", "unanswered", arguments),
     ];
     let mut writer = Writer::<ActionEvent<'static>>::new(stack());
     for event in &events {

@@ -70,7 +70,7 @@ fn session(recorder: &Recorder, session_id: &str) {
         // A call in a message with a text violates `one-thing-at-a-time`: an alert.
         let has_text = number == 0;
         let message = Message { id: &call_id, role: "assistant", has_text, tool_calls: 1, content: None };
-        let tool = ToolCall { name: "think", call_id: &call_id, arguments: content(b"{\"thought\":\"hm\"}") };
+        let tool = ToolCall::new("think", &call_id, content(b"{\"thought\":\"hm\"}"));
         record(Event { message: Some(message), tool: Some(tool), ..event(catalogue::TOOL_INVOKED) });
         let result = ToolResult { call_id: &call_id, name: None, is_error: None, content: content(b"null") };
         record(Event { result: Some(result), ..event(catalogue::TOOL_RESPONSE_RECEIVED) });

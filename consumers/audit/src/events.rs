@@ -357,11 +357,9 @@ pub mod testing {
             ActionEvent {
                 environment: "test",
                 occurred_at: Micros(self.occurred_at),
-                tool: self.call.map(|(call_id, arguments)| ToolCall {
-                    name: "tool",
-                    call_id,
-                    arguments: payload(arguments),
-                }),
+                tool: self
+                    .call
+                    .map(|(call_id, arguments)| ToolCall::new("tool", call_id, payload(arguments))),
                 result: self.result.map(|content| ToolResult {
                     call_id: "call",
                     name: None,

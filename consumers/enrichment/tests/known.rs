@@ -54,7 +54,7 @@ fn derive(value_type: &str, cel: &str, arguments: &str) -> CallContext {
     let order = br#"{"id":"A1","lines":[{"sku":"x","n":2},{"sku":"y","n":100.0}],"open":true,"when":"2024-05-14T15:00:00"}"#;
     let result = ToolResult { call_id: "none", name: None, is_error: None, content: payload(order) };
     apply(&mut session, &event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), &tools);
-    let call = ToolCall { name: "any", call_id: "c", arguments: payload(arguments.as_bytes()) };
+    let call = ToolCall::new("any", "c", payload(arguments.as_bytes()));
     tools.derive(&session, &event(catalogue::TOOL_INVOKED, Some(call), None))
 }
 
@@ -313,7 +313,7 @@ tools:
         let mut offset = 0;
         for (call_id, role) in [("a", "admin"), ("b", "guest")] {
             let arguments = br#"{"name":"ada"}"#;
-            let call = ToolCall { name: "who", call_id, arguments: payload(arguments) };
+            let call = ToolCall::new("who", call_id, payload(arguments));
             let content = format!(r#"{{"role":"{role}"}}"#);
             let result =
                 ToolResult { call_id, name: None, is_error: None, content: payload(content.as_bytes()) };
@@ -327,7 +327,7 @@ tools:
                 offset += 1;
             }
         }
-        let call = ToolCall { name: "pay", call_id: "c", arguments: payload(br#"{"name":"ada"}"#) };
+        let call = ToolCall::new("pay", "c", payload(br#"{"name":"ada"}"#));
         let known = tools.derive(&session, &event(catalogue::TOOL_INVOKED, Some(call), None));
         assert_eq!(known.derived.get("v"), role.map(|role| Scalar::Text(role.to_owned())).as_ref());
         assert_eq!(known.erred.contains("v"), role.is_none(), "{:?}", known.findings);

@@ -30,7 +30,7 @@ fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
             tool_calls: 1,
             content: Some(payload(b"text")),
         }),
-        tool: Some(ToolCall { name: "t", call_id: "c", arguments: payload(b"{}") }),
+        tool: Some(ToolCall::new("t", "c", payload(b"{}"))),
         result: Some(ToolResult { call_id: "c", name: None, is_error: None, content: payload(b"[]") }),
         ..ActionEvent::new(
             "e",
@@ -77,36 +77,39 @@ fn whatever_a_policy_can_see_makes_another_event() {
     let (tool, result, message) = (first.tool.unwrap(), first.result.unwrap(), first.message.unwrap());
     let actor = first.actor.unwrap();
     let others = [
-        ActionEvent { event_id: "f", ..first },
-        ActionEvent { r#type: catalogue::TOOL_INVOKED, ..first },
-        ActionEvent { environment: "production", ..first },
-        ActionEvent { agent: Agent { id: "other", ..first.agent }, ..first },
-        ActionEvent { actor: None, ..first },
-        ActionEvent { actor: Some(Actor { id: "bob", ..actor }), ..first },
-        ActionEvent { actor: Some(Actor { r#type: "service", ..actor }), ..first },
-        ActionEvent { message: None, ..first },
-        ActionEvent { message: Some(Message { id: "n", ..message }), ..first },
-        ActionEvent { message: Some(Message { role: "user", ..message }), ..first },
-        ActionEvent { message: Some(Message { has_text: false, ..message }), ..first },
-        ActionEvent { message: Some(Message { tool_calls: 2, ..message }), ..first },
-        ActionEvent { message: Some(Message { content: None, ..message }), ..first },
-        ActionEvent { message: Some(Message { content: Some(payload(b"more")), ..message }), ..first },
-        ActionEvent { tool: None, ..first },
-        ActionEvent { tool: Some(ToolCall { name: "u", ..tool }), ..first },
-        ActionEvent { tool: Some(ToolCall { call_id: "d", ..tool }), ..first },
-        ActionEvent { tool: Some(ToolCall { arguments: payload(b"[]"), ..tool }), ..first },
-        ActionEvent { result: None, ..first },
-        ActionEvent { result: Some(ToolResult { call_id: "d", ..result }), ..first },
-        ActionEvent { result: Some(ToolResult { name: Some(""), ..result }), ..first },
-        ActionEvent { result: Some(ToolResult { is_error: Some(false), ..result }), ..first },
-        ActionEvent { result: Some(ToolResult { is_error: Some(true), ..result }), ..first },
-        ActionEvent { result: Some(ToolResult { content: payload(b"{}"), ..result }), ..first },
+        ActionEvent { event_id: "f", ..first.clone() },
+        ActionEvent { r#type: catalogue::TOOL_INVOKED, ..first.clone() },
+        ActionEvent { environment: "production", ..first.clone() },
+        ActionEvent { agent: Agent { id: "other", ..first.agent }, ..first.clone() },
+        ActionEvent { actor: None, ..first.clone() },
+        ActionEvent { actor: Some(Actor { id: "bob", ..actor }), ..first.clone() },
+        ActionEvent { actor: Some(Actor { r#type: "service", ..actor }), ..first.clone() },
+        ActionEvent { message: None, ..first.clone() },
+        ActionEvent { message: Some(Message { id: "n", ..message }), ..first.clone() },
+        ActionEvent { message: Some(Message { role: "user", ..message }), ..first.clone() },
+        ActionEvent { message: Some(Message { has_text: false, ..message }), ..first.clone() },
+        ActionEvent { message: Some(Message { tool_calls: 2, ..message }), ..first.clone() },
+        ActionEvent { message: Some(Message { content: None, ..message }), ..first.clone() },
+        ActionEvent {
+            message: Some(Message { content: Some(payload(b"more")), ..message }),
+            ..first.clone()
+        },
+        ActionEvent { tool: None, ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { name: "u", ..tool }), ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { call_id: "d", ..tool }), ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { arguments: payload(b"[]"), ..tool }), ..first.clone() },
+        ActionEvent { result: None, ..first.clone() },
+        ActionEvent { result: Some(ToolResult { call_id: "d", ..result }), ..first.clone() },
+        ActionEvent { result: Some(ToolResult { name: Some(""), ..result }), ..first.clone() },
+        ActionEvent { result: Some(ToolResult { is_error: Some(false), ..result }), ..first.clone() },
+        ActionEvent { result: Some(ToolResult { is_error: Some(true), ..result }), ..first.clone() },
+        ActionEvent { result: Some(ToolResult { content: payload(b"{}"), ..result }), ..first.clone() },
         // Fields that run together.
-        ActionEvent { tool: Some(ToolCall { name: "tc", call_id: "", ..tool }), ..first },
+        ActionEvent { tool: Some(ToolCall { name: "tc", call_id: "", ..tool }), ..first.clone() },
         // Bytes of its own under the digest of others.
         ActionEvent {
             tool: Some(ToolCall { arguments: Payload { data: b"{ }", ..tool.arguments }, ..tool }),
-            ..first
+            ..first.clone()
         },
     ];
     let mut session = Session::new();
@@ -128,11 +131,11 @@ fn what_a_rerun_claims_anew_does_not() {
     let mut session = Session::new();
     assert_eq!(findings(&mut session, &first), Some(vec![]));
     for again in [
-        first,
-        ActionEvent { occurred_at: Micros(2), ..first },
-        ActionEvent { session_label: Some("7/0"), ..first },
-        ActionEvent { trace: Some(Trace { trace_id: "0", span_id: "0" }), ..first },
-        ActionEvent { tool: Some(ToolCall { arguments: claims, ..tool }), ..first },
+        first.clone(),
+        ActionEvent { occurred_at: Micros(2), ..first.clone() },
+        ActionEvent { session_label: Some("7/0"), ..first.clone() },
+        ActionEvent { trace: Some(Trace { trace_id: "0", span_id: "0" }), ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { arguments: claims, ..tool }), ..first.clone() },
     ] {
         assert_eq!(findings(&mut session, &again), None);
     }

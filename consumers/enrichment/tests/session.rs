@@ -74,7 +74,7 @@ impl Fed {
     }
 
     fn call(&mut self, tool: &str, call_id: &str, arguments: &str) -> Vec<Change> {
-        let call = ToolCall { name: tool, call_id, arguments: payload(arguments.as_bytes()) };
+        let call = ToolCall::new(tool, call_id, payload(arguments.as_bytes()));
         self.event(catalogue::TOOL_INVOKED, Some(call), None)
     }
 
@@ -156,12 +156,12 @@ fn calls_are_numbered_and_a_retry_keeps_its_number() {
     let mut fed = Fed::new(limits(100, 10_000));
     fed.call("a", "1", "{}");
     fed.call("b", "2", "{}");
-    let again = ToolCall { name: "a", call_id: "1", arguments: payload(b"[]") };
+    let again = ToolCall::new("a", "1", payload(b"[]"));
     fed.event(catalogue::TOOL_RETRIED, Some(again), None);
     assert_eq!(fed.session.tool_calls(), 2);
     assert_eq!(fed.session.call("1").unwrap().call_index, 0);
     assert_eq!(fed.session.call("1").unwrap().arguments, b"[]");
-    let unknown = ToolCall { name: "a", call_id: "9", arguments: payload(b"{}") };
+    let unknown = ToolCall::new("a", "9", payload(b"{}"));
     fed.event(catalogue::TOOL_RETRIED, Some(unknown), None);
     assert_eq!(fed.session.call("9").unwrap().call_index, 2);
     fed.event(catalogue::TOOL_INVOKED, None, None);

@@ -507,7 +507,7 @@ mod tests {
         ActionEvent {
             environment: "demo",
             occurred_at: Micros(0),
-            tool: Some(ToolCall { name: "look", call_id: "c", arguments }),
+            tool: Some(ToolCall::new("look", "c", arguments)),
             ..ActionEvent::new(
                 "e",
                 catalogue::TOOL_INVOKED,

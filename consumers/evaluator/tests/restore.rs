@@ -259,7 +259,7 @@ fn event(spec: EventSpec, sequence: i64) -> ActionEvent<'static> {
             Agent::new("a"),
         )
     };
-    let tool = |name, arguments| Some(ToolCall { name, call_id, arguments: payload(arguments) });
+    let tool = |name, arguments| Some(ToolCall::new(name, call_id, payload(arguments)));
     match spec.kind % 7 {
         0 => event.r#type = catalogue::SESSION_STARTED,
         1 => {
@@ -388,7 +388,7 @@ fn record_in_the_wrong_partition_is_judged_with_finding_misplaced() {
     let names: Vec<String> = (0..40).map(|i| format!("s{i}")).collect();
     assert!(names.iter().any(&home) && !names.iter().all(&home));
     for (offset, name) in (0..).zip(&names) {
-        let event = ActionEvent { session_id: name, ..cancel };
+        let event = ActionEvent { session_id: name, ..cancel.clone() };
         let expected = if home(name) { vec![] } else { vec![RecordFinding::Misplaced] };
         assert_eq!(
             decisions_and_findings(&mut fixture, &mut sessions, &event, offset),
@@ -405,11 +405,11 @@ fn call_in_a_closing_event_is_judged() {
     let mut fixture = Fixture::new();
     let mut sessions = fixture.evaluator.partition(0);
     let cancel = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
-    let closed = ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..cancel };
+    let closed = ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..cancel.clone() };
     let found = decisions_and_findings(&mut fixture, &mut sessions, &closed, 0);
     let [(decision, findings)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((*decision, *findings.last().unwrap()), (Decision::Deny, RecordFinding::UnexpectedCall));
-    let without = ActionEvent { tool: None, source: Source { id: "src", sequence: 1 }, ..closed };
+    let without = ActionEvent { tool: None, source: Source { id: "src", sequence: 1 }, ..closed.clone() };
     let (verdicts, changelog) = fixture.step(&mut sessions, &without, 1);
     assert_eq!(
         (verdicts.len(), changelog.len()),
@@ -424,12 +424,12 @@ fn event_with_an_empty_id_is_rejected_and_changes_nothing() {
     let mut sessions = fixture.evaluator.partition(0);
     let good = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let nameless = [
-        ("empty_session_id", ActionEvent { session_id: "", ..good }),
-        ("empty_source_id", ActionEvent { source: Source { id: "", sequence: 0 }, ..good }),
-        ("empty_event_id", ActionEvent { event_id: "", ..good }),
+        ("empty_session_id", ActionEvent { session_id: "", ..good.clone() }),
+        ("empty_source_id", ActionEvent { source: Source { id: "", sequence: 0 }, ..good.clone() }),
+        ("empty_event_id", ActionEvent { event_id: "", ..good.clone() }),
         (
             "empty_session_id",
-            ActionEvent { session_id: "", r#type: catalogue::SOURCE_CLOSED, tool: None, ..good },
+            ActionEvent { session_id: "", r#type: catalogue::SOURCE_CLOSED, tool: None, ..good.clone() },
         ),
     ];
     for (reason, event) in nameless {
@@ -537,7 +537,7 @@ fn start_activates_the_newest_bundle_that_loads_and_alerts_newer_ones() {
         assert!(!again.evaluator.has_pending_side_output(&sessions));
         again.push_bundle(&broken(), 9);
         assert!(again.evaluator.has_pending_side_output(&sessions) && !again.is_ready());
-        again.step(&mut sessions, &ActionEvent { event_id: "e-again", ..cancel }, 1);
+        again.step(&mut sessions, &ActionEvent { event_id: "e-again", ..cancel.clone() }, 1);
         assert_eq!(again.alerts(), [9]);
     }
 }
@@ -652,7 +652,7 @@ fn thousand_rejected_verdicts_cost_one_restore() {
     let mut restores = 0;
     for offset in 1..=1000 {
         let refused =
-            ActionEvent { tool: Some(tool), source: Source { id: "src", sequence: offset }, ..call };
+            ActionEvent { tool: Some(tool), source: Source { id: "src", sequence: offset }, ..call.clone() };
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000) };
         let reject =
             fixture.evaluator.step(&mut sessions, &origin, &refused, &mut fixture.outputs).unwrap_err();
@@ -664,7 +664,7 @@ fn thousand_rejected_verdicts_cost_one_restore() {
         }
     }
     assert_eq!(restores, 1);
-    let next = ActionEvent { source: Source { id: "src", sequence: 1 }, ..call };
+    let next = ActionEvent { source: Source { id: "src", sequence: 1 }, ..call.clone() };
     let (_, changelog) = fixture.step(&mut sessions, &next, 1001);
     assert!(
         changelog.iter().any(|(key, _)| key.ends_with(b"\"header\"]")),
@@ -678,26 +678,26 @@ fn id_above_its_limit_is_rejected_and_changes_nothing() {
     let mut fixture = Fixture::new();
     let call = event(EventSpec { session: 0, kind: 2, call: 0, source: 0, jump: 1, last: true }, 0);
     let (tool, result) = (call.tool.unwrap(), answer());
-    let answered = ActionEvent { r#type: catalogue::TOOL_RESPONSE_RECEIVED, tool: None, ..call };
+    let answered = ActionEvent { r#type: catalogue::TOOL_RESPONSE_RECEIVED, tool: None, ..call.clone() };
     type With<'a> = &'a dyn Fn(&'a str) -> ActionEvent<'a>;
     let fields: [(&str, With<'_>); 10] = [
-        ("event_id", &|event_id| ActionEvent { event_id, ..call }),
-        ("type", &|r#type| ActionEvent { r#type, ..call }),
-        ("environment", &|environment| ActionEvent { environment, ..call }),
-        ("session_id", &|session_id| ActionEvent { session_id, ..call }),
-        ("source.id", &|id| ActionEvent { source: Source { id, sequence: 0 }, ..call }),
-        ("agent.id", &|id| ActionEvent { agent: Agent { id, ..call.agent }, ..call }),
-        ("tool.name", &|name| ActionEvent { tool: Some(ToolCall { name, ..tool }), ..call }),
-        ("tool.call_id", &|call_id| ActionEvent { tool: Some(ToolCall { call_id, ..tool }), ..call }),
+        ("event_id", &|event_id| ActionEvent { event_id, ..call.clone() }),
+        ("type", &|r#type| ActionEvent { r#type, ..call.clone() }),
+        ("environment", &|environment| ActionEvent { environment, ..call.clone() }),
+        ("session_id", &|session_id| ActionEvent { session_id, ..call.clone() }),
+        ("source.id", &|id| ActionEvent { source: Source { id, sequence: 0 }, ..call.clone() }),
+        ("agent.id", &|id| ActionEvent { agent: Agent { id, ..call.agent }, ..call.clone() }),
+        ("tool.name", &|name| ActionEvent { tool: Some(ToolCall { name, ..tool }), ..call.clone() }),
+        ("tool.call_id", &|call_id| ActionEvent { tool: Some(ToolCall { call_id, ..tool }), ..call.clone() }),
         ("result.call_id", &|call_id| ActionEvent {
             result: Some(ToolResult { call_id, ..result }),
-            ..answered
+            ..answered.clone()
         }),
         ("session_id", &|session_id| ActionEvent {
             session_id,
             r#type: catalogue::SOURCE_CLOSED,
             tool: None,
-            ..call
+            ..call.clone()
         }),
     ];
     // Each character takes six bytes in a key of the changelog.
@@ -738,12 +738,12 @@ fn ids_at_their_limit_fit_every_record() {
         session_label: Some(&label),
         agent: Agent { id: &name, ..call.agent },
         tool: Some(ToolCall { name: &name, call_id: &name, ..call.tool.unwrap() }),
-        ..call
+        ..call.clone()
     };
     let schema = subject::VERDICT.schema().unwrap();
     for offset in 0..64 {
         let id = format!("{offset:02}") + &name[2..];
-        let event = ActionEvent { source: Source { id: &id, sequence: 0 }, ..call };
+        let event = ActionEvent { source: Source { id: &id, sequence: 0 }, ..call.clone() };
         let (verdicts, _) = fixture.step(&mut sessions, &event, offset);
         let (id, datum) = wire::split(verdicts[0].1.as_deref().unwrap()).unwrap();
         let verdict: Verdict<'_> = schema.decode(id, datum).unwrap();

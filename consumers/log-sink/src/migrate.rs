@@ -43,7 +43,8 @@ migrations!(
     "0018d_bundles_skipped",
     "0018e_actions_skipped_parts",
     "0019_verdicts_findings",
-    "0020_sink_empty_ranges"
+    "0020_sink_empty_ranges",
+    "0022_actions_decisions"
 );
 
 /// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.

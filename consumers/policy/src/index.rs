@@ -548,11 +548,7 @@ tools:
             let (session, source) = (SessionKey { tenant_id: "t", session_id: "" }, Source { id: "", sequence: 0 });
             let event = ActionEvent {
                 environment: "e",
-                tool: Some(ToolCall {
-                    name: tool,
-                    call_id: "",
-                    arguments: Payload { data: b"", sha256: Digest::of(b""), media_type: "", redacted: false },
-                }),
+                tool: Some(ToolCall::new(tool, "", Payload { data: b"", sha256: Digest::of(b""), media_type: "", redacted: false })),
                 ..ActionEvent::new("", kind, session, source, EventAgent::new("bot"))
             };
             let agent = Agent { owner: "us".into(), roles: vec![role.into()], state: AgentState::Active };

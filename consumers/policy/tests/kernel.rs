@@ -80,7 +80,7 @@ fn agent(role: &str) -> AgentEntry<'_> {
 }
 
 fn call<'a>(name: &'a str, arguments: &'a str) -> Told<'a> {
-    let tool = ToolCall { name, call_id: "c", arguments: payload(arguments.as_bytes()) };
+    let tool = ToolCall::new(name, "c", payload(arguments.as_bytes()));
     Told { kind: "tool.invoked", tool: Some(tool), ..Told::default() }
 }
 
@@ -383,7 +383,7 @@ fn an_event_that_was_sent_before_changes_nothing() {
     for sequence in [0, 1, 2, 1, 2, 5, 4, 4, 6, 0] {
         support::with_event(call("look", "{}"), sequence, |event, origin| {
             // A rerun may claim another time.
-            let event = ActionEvent { occurred_at: Micros(session.events()), ..*event };
+            let event = ActionEvent { occurred_at: Micros(session.events()), ..event.clone() };
             let before = session.header().events;
             let step = kernel.step(&mut session, &event, origin).unwrap();
             let judged = step.verdict.unwrap();

@@ -34,7 +34,7 @@ fn event(arguments: &[u8]) -> Event<'_> {
     let content = Content { data: arguments, media_type: "application/json" };
     Event {
         message: Some(Message { id: "m7", role: "assistant", has_text: false, tool_calls: 1, content: None }),
-        tool: Some(ToolCall { name: "get_reservation_details", call_id: "call_oIHa", arguments: content }),
+        tool: Some(ToolCall::new("get_reservation_details", "call_oIHa", content)),
         ..Event::new(catalogue::TOOL_INVOKED, "0192f0c1-7a3b-8c4d-9e5f-001122334455", agent)
     }
 }

@@ -230,9 +230,8 @@ impl PreparedEvent<'_> {
                 content: self.message.as_ref().map(Sealed::payload),
             }),
             tool: event.tool.zip(self.arguments.as_ref()).map(|(tool, arguments)| event::ToolCall {
-                name: tool.name,
-                call_id: tool.call_id,
-                arguments: arguments.payload(),
+                decision_token: tool.decision_token,
+                ..event::ToolCall::new(tool.name, tool.call_id, arguments.payload())
             }),
             result: event.result.zip(self.result.as_ref()).map(|(result, content)| event::ToolResult {
                 call_id: result.call_id,
@@ -241,7 +240,7 @@ impl PreparedEvent<'_> {
                 content: content.payload(),
             }),
             llm: event.llm,
-            decision: event.decision,
+            decision: event.decision.cloned(),
             approval: event.approval,
             closing: self.closing.then_some(Closing { total: sequence }),
             ..ActionEvent::new(
@@ -314,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_what_is_read() {
-        let tool = ToolCall { name: "book", call_id: "c1", arguments: content(b"{\"a\": \xff 1}") };
+        let tool = ToolCall::new("book", "c1", content(b"{\"a\": \xff 1}"));
         let message = Message {
             id: "m1",
             role: "assistant",
@@ -352,7 +351,7 @@ mod tests {
     fn the_digest_is_of_what_is_published() {
         let rules = RedactFields::new([("pay", vec!["/cvv"])]).unwrap();
         let composer = composer(10_000).with_redaction(Some(Arc::new(rules)));
-        let tool = ToolCall { name: "pay", call_id: "c", arguments: content(b"{\"cvv\": 999}") };
+        let tool = ToolCall::new("pay", "c", content(b"{\"cvv\": 999}"));
         let event = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
         let value = encoded(&composer, &event).unwrap();
         let (id, datum) = wire::split(&value).unwrap();
@@ -366,7 +365,7 @@ mod tests {
     #[test]
     fn size_limit() {
         let plain = |data| {
-            let tool = ToolCall { name: "t", call_id: "c", arguments: content(data) };
+            let tool = ToolCall::new("t", "c", content(data));
             Event {
                 tool: Some(tool),
                 event_id: Some(Uuid::nil()),

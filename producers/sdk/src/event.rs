@@ -37,6 +37,15 @@ pub struct ToolCall<'a> {
     pub call_id: &'a str,
     /// The arguments, as the model wrote them.
     pub arguments: Content<'a>,
+    /// The token of the decision on this call, as the policy decision point returned it.
+    pub decision_token: Option<&'a str>,
+}
+
+impl<'a> ToolCall<'a> {
+    /// A call without the token of a decision.
+    pub const fn new(name: &'a str, call_id: &'a str, arguments: Content<'a>) -> Self {
+        Self { name, call_id, arguments, decision_token: None }
+    }
 }
 
 /// What a tool answered.
@@ -80,7 +89,7 @@ pub struct Event<'a> {
     /// The model call, on llm.* events.
     pub llm: Option<Llm<'a>>,
     /// The decision, on decision.made.
-    pub decision: Option<Decision<'a>>,
+    pub decision: Option<&'a Decision<'a>>,
     /// The approval, on approval.asked and approval.given.
     pub approval: Option<Approval<'a>>,
 }

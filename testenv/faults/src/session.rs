@@ -74,7 +74,7 @@ impl Session {
         match turn {
             Turn::Plain(r#type) => recorder.record(&event(r#type)),
             Turn::Call { id, tool, arguments } => recorder.record(&Event {
-                tool: Some(ToolCall { name: tool, call_id: &id.to_string(), arguments: json(arguments) }),
+                tool: Some(ToolCall::new(tool, &id.to_string(), json(arguments))),
                 ..event(catalogue::TOOL_INVOKED)
             }),
             Turn::Answer { id, content } => recorder.record(&Event {

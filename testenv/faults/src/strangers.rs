@@ -158,7 +158,7 @@ impl<'a> Stranger<'a> {
         let event = ActionEvent {
             environment: "demo",
             occurred_at: Micros(self.rng.i64(..)),
-            tool: total.is_none().then_some(ToolCall { name: "think", call_id: "c", arguments: payload }),
+            tool: total.is_none().then_some(ToolCall::new("think", "c", payload)),
             closing: total.map(|total| Closing { total }),
             ..ActionEvent::new(
                 &id,

@@ -1,8 +1,9 @@
 //! Table `actions`. What an event does not say is empty, 0 or NULL.
 
-use agentgov_runtime::sink::native::{Bytes, Flag, Int32, Int64, Nullable, OccurredAt, Sha256, Text};
+use agentgov_runtime::sink::native::{Bytes, Flag, Int32, Int64, List, Nullable, OccurredAt, Sha256, Text};
 use agentgov_schemas::Digest;
-use agentgov_schemas::event::{ActionEvent, Payload};
+use agentgov_schemas::event::{ActionEvent, Evaluation, Payload, Through};
+use agentgov_schemas::verdict::TablePosition;
 
 use super::NO_DIGEST;
 
@@ -10,8 +11,36 @@ fn message_text<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
     e.message.and_then(|message| message.content)
 }
 
+fn evaluation<'e, 'a>(e: &'e ActionEvent<'a>) -> Option<&'e Evaluation<'a>> {
+    e.decision.as_ref()?.evaluation.as_ref()
+}
+
+fn through(e: &ActionEvent<'_>) -> Option<Through> {
+    evaluation(e)?.through
+}
+
+fn policies<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [&'a str] {
+    evaluation(e).map_or(&[], |evaluation| &evaluation.determining_policies)
+}
+
+fn tables<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [TablePosition<'a>] {
+    evaluation(e).map_or(&[], |evaluation| &evaluation.tables)
+}
+
+/// The arguments of the call, or of the call that a decision is about.
 fn arguments<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
-    e.tool.map(|tool| tool.arguments)
+    e.tool.map(|tool| tool.arguments).or_else(|| evaluation(e).map(|evaluation| evaluation.arguments))
+}
+
+/// The tool of the call, of its result, or of the decision on it.
+fn tool_name<'a>(e: &ActionEvent<'a>) -> &'a str {
+    let named = e.tool.map(|tool| tool.name).or(e.result.and_then(|result| result.name));
+    named.or_else(|| evaluation(e).map(|evaluation| evaluation.tool)).unwrap_or_default()
+}
+
+fn call_id<'a>(e: &ActionEvent<'a>) -> &'a str {
+    let named = e.tool.map(|tool| tool.call_id).or(e.result.map(|result| result.call_id));
+    named.or_else(|| evaluation(e)?.call_id).unwrap_or_default()
 }
 
 fn result<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
@@ -57,8 +86,8 @@ columns! {
         "message_text": Bytes = data(message_text(e)),
         "message_sha256": Sha256 = sha256(message_text(e)),
         "message_redacted": Flag = redacted(message_text(e)),
-        "tool_name": Text = e.tool.map(|tool| tool.name).or(e.result.and_then(|result| result.name)).unwrap_or_default(),
-        "call_id": Text = e.tool.map(|tool| tool.call_id).or(e.result.map(|result| result.call_id)).unwrap_or_default(),
+        "tool_name": Text = tool_name(e),
+        "call_id": Text = call_id(e),
         "arguments": Bytes = data(arguments(e)),
         "arguments_sha256": Sha256 = sha256(arguments(e)),
         "arguments_redacted": Flag = redacted(arguments(e)),
@@ -73,9 +102,22 @@ columns! {
         "llm_output_tokens": Nullable<Int64> = e.llm.and_then(|llm| llm.output_tokens),
         "llm_finish_reason": Text = e.llm.and_then(|llm| llm.finish_reason).unwrap_or_default(),
         "llm_error_type": Text = e.llm.and_then(|llm| llm.error_type).unwrap_or_default(),
-        "decided_by": Text = e.decision.map_or("", |decision| decision.by),
-        "decision": Text = e.decision.map_or("", |decision| decision.decision),
-        "decision_reason": Text = e.decision.and_then(|decision| decision.reason).unwrap_or_default(),
+        "decided_by": Text = e.decision.as_ref().map_or("", |decision| decision.by),
+        "decision": Text = e.decision.as_ref().map_or("", |decision| decision.decision),
+        "decision_reason": Text = e.decision.as_ref().and_then(|decision| decision.reason).unwrap_or_default(),
+        "decision_id": Text = evaluation(e).map_or("", |evaluation| evaluation.id),
+        "decision_caller": Text = evaluation(e).and_then(|evaluation| evaluation.caller).unwrap_or_default(),
+        "decision_policies": List<Text> = &mut policies(e).iter().copied(),
+        "decision_bundle_digest": Sha256 = evaluation(e).and_then(|evaluation| evaluation.bundle).map_or(NO_DIGEST, |bundle| bundle.digest),
+        "decision_tables.topic": List<Text> = &mut tables(e).iter().map(|table| table.topic),
+        "decision_tables.next_offset": List<Int64> = &mut tables(e).iter().map(|table| table.next_offset),
+        "decision_known_digest": Sha256 = evaluation(e).and_then(|evaluation| evaluation.known_digest).unwrap_or(NO_DIGEST),
+        "decision_known": Text = evaluation(e).and_then(|evaluation| evaluation.known).unwrap_or_default(),
+        "decision_partition": Nullable<Int32> = through(e).map(|through| through.partition),
+        "decision_next_offset": Nullable<Int64> = through(e).map(|through| through.next_offset),
+        "decision_unavailable": Text = evaluation(e).and_then(|evaluation| evaluation.unavailable).unwrap_or_default(),
+        "decision_key_id": Text = evaluation(e).and_then(|evaluation| evaluation.key_id).unwrap_or_default(),
+        "decision_token": Text = e.tool.and_then(|tool| tool.decision_token).unwrap_or_default(),
         "approval_id": Text = e.approval.map_or("", |approval| approval.id),
         "approver": Text = e.approval.and_then(|approval| approval.approver).unwrap_or_default(),
         "approval_granted": Nullable<Flag> = e.approval.and_then(|approval| approval.granted),

@@ -216,7 +216,7 @@ impl<'a> Runner<'a> {
             tool_calls: step.message.as_ref().and_then(|message| message.tool_calls).unwrap_or(1),
             content: None,
         };
-        let called = ToolCall { name: &tool.value, call_id, arguments: payload(arguments.as_bytes()) };
+        let called = ToolCall::new(&tool.value, call_id, payload(arguments.as_bytes()));
         let kind = if step.retry == Some(true) { catalogue::TOOL_RETRIED } else { catalogue::TOOL_INVOKED };
         let verdict = self.tell(kind, Told { message: Some(message), tool: Some(called), result: None });
         if let Some(verdict) = verdict {

@@ -102,7 +102,7 @@ impl Denied {
         replay.tell(Told { kind: catalogue::SESSION_STARTED, ..Told::default() });
         for Exchange { tool, arguments, kind, content } in before {
             let arguments = arguments.to_string();
-            let call = ToolCall { name: tool, call_id: "before", arguments: payload(arguments.as_bytes()) };
+            let call = ToolCall::new(tool, "before", payload(arguments.as_bytes()));
             replay.tell(Told { kind: catalogue::TOOL_INVOKED, tool: Some(call), ..Told::default() });
             let result = content.as_deref().map(|content| ToolResult {
                 call_id: "before",
@@ -116,7 +116,7 @@ impl Denied {
     }
 
     fn judge(&self, replay: &mut Replay<'_>, arguments: &[u8]) -> (Decision, Vec<String>) {
-        let call = ToolCall { name: self.tool, call_id: "call", arguments: payload(arguments) };
+        let call = ToolCall::new(self.tool, "call", payload(arguments));
         let told = Told { kind: catalogue::TOOL_INVOKED, tool: Some(call), ..Told::default() };
         let judged = replay.tell(told).unwrap();
         let errors = judged.errors.iter().map(|e| format!("{} {}: {}", e.code, e.subject, e.message));

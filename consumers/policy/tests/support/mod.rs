@@ -159,11 +159,8 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
                 for call in &calls {
                     let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
                     let name = call["function"]["name"].as_str().unwrap();
-                    let tool = ToolCall {
-                        name,
-                        call_id: call["id"].as_str().unwrap(),
-                        arguments: payload(arguments.as_bytes()),
-                    };
+                    let tool =
+                        ToolCall::new(name, call["id"].as_str().unwrap(), payload(arguments.as_bytes()));
                     let told = Told {
                         kind: "tool.invoked",
                         message: Some(about),

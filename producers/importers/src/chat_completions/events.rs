@@ -88,7 +88,7 @@ fn tool_result(answer: &Answer) -> ToolResult<'_> {
 }
 
 fn tool_call(call: &Call) -> ToolCall<'_> {
-    ToolCall { name: &call.name, call_id: &call.id, arguments: content(&call.arguments, JSON) }
+    ToolCall::new(&call.name, &call.id, content(&call.arguments, JSON))
 }
 
 const fn content<'a>(text: &'a str, media_type: &'a str) -> Content<'a> {

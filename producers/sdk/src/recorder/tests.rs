@@ -338,7 +338,7 @@ fn a_refused_event_takes_no_number() {
     let recorder = recorder(&bootstrap, 10, WhenFull::Wait);
     let data = vec![b'x'; LARGEST];
     let content = Content { data: &data, media_type: "text/plain" };
-    let large = crate::ToolCall { name: "t", call_id: "c", arguments: content };
+    let large = crate::ToolCall::new("t", "c", content);
     let large = Event { tool: Some(large), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
     for _ in 0..3 {
         assert!(matches!(recorder.record(&large), Err(RecordError::TooLarge { .. })));

@@ -107,7 +107,7 @@ fn a_full_spool_is_an_error_until_kafka_has_it() {
     let recorder = spooled(&bootstrap, folder.path(), WhenFull::Fail);
     let data = [b'x'; 4_000];
     let content = Content { data: &data, media_type: "text/plain" };
-    let tool = crate::ToolCall { name: "t", call_id: "c", arguments: content };
+    let tool = crate::ToolCall::new("t", "c", content);
     let large = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
     let mut taken = 0;
     let full = loop {
