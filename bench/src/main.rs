@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod failpoints;
+mod plants;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{errln, json, outln};
 use agentgov::progress::Progress;
-use agentgov_faults::{Edge, Ended, Outcome, PLANT_NO_DRAIN, PRODUCERS, Produce, Scene, Setup, schedule};
+use agentgov_faults::{Edge, Ended, Outcome, PLANTS, PRODUCERS, Produce, Scene, Setup, schedule};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, failpoint};
 
@@ -81,9 +81,8 @@ fn scene(topology: &Topology) -> Scene {
 /// Returns the names of the mistakes of `--plant`.
 fn plants(args: &cli::Faults) -> Result<Vec<&'static str>, Failure> {
     let find_mistake = |name: &String| {
-        let mut plants = failpoint::PLANTS.into_iter().chain([PLANT_NO_DRAIN]);
-        plants.find(|plant| plant == name).ok_or_else(|| {
-            let expected = [failpoint::PLANTS.as_slice(), &[PLANT_NO_DRAIN]].concat().join(", ");
+        PLANTS.into_iter().find(|plant| plant == name).ok_or_else(|| {
+            let expected = PLANTS.join(", ");
             Failure::new(ExitCode::Usage, format!("expected one of {expected}, found `{name}`"))
         })
     };

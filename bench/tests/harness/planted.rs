@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use agentgov_audit::FindingKind;
 use agentgov_connect::Endpoints;
-use agentgov_faults::{AtEdge, Edge, Fault, Meddling, Outcome, PLANT_NO_DRAIN, Setup, Step};
+use agentgov_faults::{
+    AtEdge, Edge, Fault, Meddling, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_TAIL_READ, Setup, Step,
+};
 use agentgov_schemas::topology::Topology;
-use agentgov_service::failpoint;
 
 use crate::stack::{BENCH, STACK, armed_command, endpoints, root};
 
@@ -155,7 +156,7 @@ fn has_lost_responses(outcome: &Outcome) -> bool {
 fn offsets_committed_before_outputs_are_found_as_unjudged() {
     assert_found(FindingKind::Unjudged, "commit_first", |pipeline| {
         let steps = kills_then_failpoint(pipeline.stage("evaluator"));
-        pipeline.faults(Some(failpoint::PLANT_COMMIT_FIRST), "processor::begun", steps)
+        pipeline.faults(Some(PLANT_COMMIT_FIRST), "processor::begun", steps)
     });
 }
 
@@ -163,7 +164,7 @@ fn offsets_committed_before_outputs_are_found_as_unjudged() {
 fn resume_without_tail_read_is_found_as_doubled_rows() {
     assert_found(FindingKind::Doubled, "no_tail_read", |pipeline| {
         let steps = kills_then_failpoint(pipeline.stage("log-sink"));
-        pipeline.faults(Some(failpoint::PLANT_NO_TAIL_READ), "sink::inserted", steps)
+        pipeline.faults(Some(PLANT_NO_TAIL_READ), "sink::inserted", steps)
     });
 }
 

@@ -16,6 +16,7 @@
 mod consumer;
 mod empty_tail;
 mod fresh_reader;
+pub mod hooks;
 pub mod processor;
 pub mod schemas;
 pub mod sink;

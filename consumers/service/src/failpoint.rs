@@ -1,6 +1,5 @@
-//! Named edges of the protocols. At each the process calls a hook, if it has one: the fault harness sets one that kills or
-//! stops the process there, or plants a mistake, so as to see that it is found. The product sets none, whatever its
-//! environment says.
+//! Named edges of the protocols. At each edge the process calls a hook, if it has one. The fault harness sets a hook that kills or
+//! stops the process there. The product sets none, whatever its environment says.
 
 use std::sync::OnceLock;
 
@@ -41,16 +40,8 @@ pub const BATCH_EDGES: [&str; 8] = [
 /// there, `NAME=panic`, ends the process.
 pub const THREAD_EDGES: [&str; 3] = ["lag::read", "serve::readyz", "shutdown::call"];
 
-/// Commits a batch's offsets before its outputs, not with them, and goes on from there after a restart.
-pub const PLANT_COMMIT_FIRST: &str = "processor::commit-first";
-/// Goes on where the group has committed, not where the table ends.
-pub const PLANT_NO_TAIL_READ: &str = "sink::no-tail-read";
-
-/// Every mistake that a stage can be asked to make.
-pub const PLANTS: [&str; 2] = [PLANT_COMMIT_FIRST, PLANT_NO_TAIL_READ];
-
-/// Called with the name of an edge, which may end or stop the process there, or of a mistake: true if it is planted.
-pub type Hook = fn(&'static str) -> bool;
+/// Called with the name of an edge; may end or stop the process there.
+pub type Hook = fn(&'static str);
 
 static HOOK: OnceLock<Hook> = OnceLock::new();
 
@@ -62,11 +53,7 @@ pub fn set_hook(hook: Hook) {
 /// Marks an edge. Without a hook it costs one load.
 #[inline]
 pub fn edge(name: &'static str) {
-    is_planted(name);
-}
-
-/// True if this mistake is planted.
-#[inline]
-pub fn is_planted(name: &'static str) -> bool {
-    HOOK.get().is_some_and(|hook| hook(name))
+    if let Some(hook) = HOOK.get() {
+        hook(name);
+    }
 }

@@ -22,6 +22,7 @@ mod ended;
 mod fleet;
 mod full;
 mod outcome;
+mod plants;
 mod produce;
 mod producers;
 mod proxy;
@@ -32,6 +33,7 @@ mod strangers;
 
 pub use ended::Ended;
 pub use outcome::{FaultsError, Outcome};
+pub use plants::{PLANT_COMMIT_FIRST, PLANT_NO_TAIL_READ, PLANTS};
 pub use produce::{Produce, produce};
 pub use producers::PRODUCERS;
 pub use proxy::{Meddling, PLANT_NO_DRAIN};

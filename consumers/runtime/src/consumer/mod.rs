@@ -11,5 +11,5 @@ pub(crate) use config::member_config;
 pub(crate) use errors::{is_connection_lost, is_offset_gone, is_topic_gone};
 pub(crate) use membership::membership;
 pub(crate) use outage::OutageProbe;
-pub use rebalance::TopicPartition;
-pub(crate) use rebalance::{Rebalance, RebalanceListener};
+pub(crate) use rebalance::Rebalance;
+pub use rebalance::{RebalanceListener, TopicPartition};

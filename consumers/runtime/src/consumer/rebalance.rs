@@ -51,7 +51,7 @@ pub(crate) enum Rebalance {
 
 /// Records the last rebalance for the loop.
 #[derive(Debug, Default)]
-pub(crate) struct RebalanceListener {
+pub struct RebalanceListener {
     last: Mutex<Option<Rebalance>>,
     is_pending: AtomicBool,
 }

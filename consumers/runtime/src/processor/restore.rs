@@ -16,13 +16,13 @@ use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire;
 use agentgov_service::shutdown::DropWithTimeout;
-use agentgov_service::{Health, ShutdownSignal, StageError, failpoint};
+use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use crate::{SchemaCache, SchemaLookup};
+use crate::{SchemaCache, SchemaLookup, hooks};
 
 /// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
 /// broker may have been away for a part of it; behind a second time, that is an error.
@@ -164,9 +164,10 @@ impl<'p, P: Processor> Replay<'p, P> {
     }
 
     /// How a partition stands to what was committed of it. `None` if it is none that was asked for.
-    fn status(&self, partition: i32) -> Option<ChangelogStatus> {
-        let ReplayedPartition { state, progress } = self.partitions.get(&partition)?;
+    fn status(&mut self, partition: i32) -> Option<ChangelogStatus> {
+        let ReplayedPartition { state, progress } = self.partitions.get_mut(&partition)?;
         let committed = self.committed.get(&partition)?;
+        *progress = hooks::restored_progress(committed.offset, *progress);
         Some(committed.status(*progress, self.processor.side_output_watermark(state)))
     }
 }
@@ -184,7 +185,6 @@ impl Restorer<'_> {
         schemas: &mut SchemaCache,
     ) -> Result<Option<BTreeMap<i32, RestoredPartition<P>>>, StageError> {
         let committed = self.committed(group, partitions)?;
-        let committed_at = committed.clone();
         for (partition, reached) in self.committed_offsets {
             if let Some(Committed { offset, .. }) = committed.get(partition)
                 && offset.is_none_or(|committed| committed < *reached)
@@ -198,10 +198,7 @@ impl Restorer<'_> {
         let mut restored = BTreeMap::new();
         for (partition, ReplayedPartition { state, progress }) in known {
             // A changelog without progress is that of a stage that has processed nothing.
-            let mut expected = progress.unwrap_or(0);
-            if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-                expected = committed_at.get(&partition).and_then(|at| at.offset).unwrap_or(expected);
-            }
+            let expected = progress.unwrap_or(0);
             let next_offset = self.resume_offset(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
             tracing::info!(stage = self.stage, topic = self.input, partition, next_offset, "restored");
@@ -347,7 +344,6 @@ impl Restorer<'_> {
             status = replay.status(partition).ok_or_else(unknown_partition)?;
         }
         match status {
-            _ if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) => replay.mark_complete(partition),
             ChangelogStatus::Complete => replay.mark_complete(partition),
             ChangelogStatus::Behind => {}
             ChangelogStatus::Ahead { committed, progress } => {

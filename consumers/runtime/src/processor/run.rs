@@ -15,7 +15,7 @@ use agentgov_service::backoff::Backoff;
 use agentgov_service::metrics::{ProcessorMetrics, timed};
 use agentgov_service::shutdown::DropWithTimeout;
 use agentgov_service::{Health, ShutdownSignal, StageError, failpoint};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::batch::{BATCH_INTERVAL, BatchPacer, COMMITTED_BATCH_INTERVAL, FetchEnd, FetchedBatch, fetch};
@@ -28,6 +28,7 @@ use super::transaction::{Outcome, Replacement, Transactions};
 use crate::SchemaCache;
 use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, member_config, membership};
 use crate::empty_tail::{self, EmptyTail, TailProver, UnreadRecord};
+use crate::hooks;
 
 /// What a processor runs with.
 #[derive(Clone, Debug)]
@@ -275,9 +276,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         group: ConsumerGroupMetadata,
         count: usize,
     ) -> Result<Option<BatchOutcome>, StageError> {
-        if failpoint::is_planted(failpoint::PLANT_COMMIT_FIRST) {
-            self.consumer.commit(offsets, CommitMode::Sync).map_err(StageError::kafka("committing first"))?;
-        }
+        hooks::before_transaction(&self.consumer, offsets)
+            .map_err(StageError::kafka("the hook before a transaction"))?;
         let outcome = self.transactions.run(&self.stepper.outputs, offsets, group);
         let bytes = self.stepper.outputs.byte_len();
         tracing::debug!(stage = self.config.stage, count, bytes, ?outcome, "batch");

@@ -2,24 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use agentgov_schemas::NotReadyReason;
 use agentgov_service::metrics::timed;
 use agentgov_service::{StageError, failpoint};
-use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::consumer::CommitMode;
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::Offset;
 use serde::Deserialize;
 
 use super::StoreError;
-use super::group::{MembershipError, list, prove_membership};
+use super::group::{MembershipError, prove_membership};
 use super::marker::Claims;
 use super::position::{Position, RecordedRanges, ResumePoint, Watermarks, resume_position};
 use super::protocol::{self, DrainOutcome, Identity, Tail};
 use super::run::{Options, Sink};
 use super::store::quote;
 use super::{RowEncoder, TopicPartition};
+use crate::hooks;
 
 /// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
 /// membership proven in between, it is someone outside the group.
@@ -43,8 +43,14 @@ impl From<StoreError> for EstablishError {
 /// The lanes that are being established, by their place, with their partitions.
 type DueWriters = BTreeMap<usize, Vec<TopicPartition>>;
 
-/// Where each partition goes on, under which claim.
-type Established = Vec<(usize, TopicPartition, u64, ResumePoint)>;
+/// A partition whose claim holds.
+struct EstablishedPartition {
+    /// Index of its table writer.
+    writer: usize,
+    at: TopicPartition,
+    claim: u64,
+    resume: ResumePoint,
+}
 
 impl<E: RowEncoder> Sink<E> {
     /// Establishes the lanes whose time has come. What does not work is tried again later; the other lanes go on.
@@ -63,8 +69,8 @@ impl<E: RowEncoder> Sink<E> {
         let health = self.options.health.clone();
         match self.establish_claims(&due) {
             Ok(established) => {
-                for (index, at, claim, resume) in established {
-                    let writer = self.writers.get_mut(index);
+                for EstablishedPartition { writer, at, claim, resume } in established {
+                    let writer = self.writers.get_mut(writer);
                     if let Some(owned) = writer.and_then(|writer| writer.partitions.get_mut(&at.partition)) {
                         owned.set_claim(claim, resume);
                         tracing::info!(stage = self.options.stage, %at, offset = owned.fetch_position(), "goes on");
@@ -114,7 +120,7 @@ impl<E: RowEncoder> Sink<E> {
             .map(|(_, writer)| writer)
     }
 
-    fn establish_claims(&mut self, due: &DueWriters) -> Result<Established, EstablishError> {
+    fn establish_claims(&mut self, due: &DueWriters) -> Result<Vec<EstablishedPartition>, EstablishError> {
         let partitions: Vec<_> = due.values().flatten().cloned().collect();
         let Options { stop, health, .. } = &self.options;
         prove_membership(&self.consumer, &partitions, stop, health).map_err(|not| match not {
@@ -144,23 +150,7 @@ impl<E: RowEncoder> Sink<E> {
             self.metrics.time_tail_read(&writer.route.table, look)?;
         }
         failpoint::edge("sink::tail-read");
-        if failpoint::is_planted(failpoint::PLANT_NO_TAIL_READ) {
-            self.resume_from_committed(&mut established)?;
-        }
         Ok(established)
-    }
-
-    /// What [`failpoint::PLANT_NO_TAIL_READ`] does.
-    fn resume_from_committed(&self, established: &mut Established) -> Result<(), EstablishError> {
-        let partitions = established.iter().map(|(_, at, ..)| (at, Offset::Invalid));
-        let asked = list(partitions).map_err(EstablishError::Kafka)?;
-        let committed =
-            self.consumer.committed_offsets(asked, Duration::from_secs(10)).map_err(EstablishError::Kafka)?;
-        for (_, at, _, resume) in established {
-            let found = committed.find_partition(&at.topic, at.partition).map(|found| found.offset());
-            *resume = ResumePoint::at(if let Some(Offset::Offset(offset)) = found { offset } else { 0 });
-        }
-        Ok(())
     }
 
     /// Someone who takes the claims of proven members again and again writes the same tables from another group.
@@ -212,7 +202,7 @@ impl<E: RowEncoder> Sink<E> {
         index: usize,
         partitions: &[TopicPartition],
         claims: &Claims,
-        established: &mut Established,
+        established: &mut Vec<EstablishedPartition>,
     ) -> Result<(), EstablishError> {
         let Some(writer) = self.writers.get(index) else { return Ok(()) };
         let names: BTreeSet<_> = partitions.iter().map(|at| at.name().to_owned()).collect();
@@ -243,7 +233,10 @@ impl<E: RowEncoder> Sink<E> {
             if let Some((tail, offset)) = tail.zip(to_compare) {
                 compare.insert(at.clone(), (offset, tail.identity));
             }
-            established.push((index, at.clone(), claim, resume));
+            let next =
+                hooks::resume_offset(&self.consumer, at, resume.next).map_err(EstablishError::Kafka)?;
+            let resume = if next == resume.next { resume } else { ResumePoint::at(next) };
+            established.push(EstablishedPartition { writer: index, at: at.clone(), claim, resume });
         }
         self.compare_last_records(&writer.route.table, &compare)
     }
