@@ -1,11 +1,12 @@
-//! Proof that a partition ends with offsets that no record has: markers of transactions, and records of aborted ones.
+//! Proof that a partition ends with skipped offsets: transaction markers and records of aborted transactions.
 //!
-//! A stage resumes behind its last record. If retention deletes the offsets from there on, nothing shows any more whether a record stood
-//! there, and the stage ends as overtaken. So, while they can still be read, a fresh reader reads each quiet partition from the stage's
-//! position to the last stable offset of the round before; if it delivers no record, the stage makes the range durable (ADR 0022). The
-//! end may move meanwhile: a client that keeps aborting does not prevent the proof.
+//! A stage resumes after its last record. If retention deletes the offsets from there on, nothing shows any longer
+//! whether they held a record, and the stage ends as overtaken. Therefore, while the offsets can still be read, a fresh
+//! reader reads each quiet partition from the stage's position to the last stable offset of the previous round. If it
+//! delivers no record, the stage stores the range durably (ADR 0022). The end may move meanwhile, so a client that
+//! aborts all the time does not prevent the proof.
 //!
-//! The proof holds for good: an offset below the last stable offset is decided, and no record takes its place.
+//! The proof stays valid: an offset below the last stable offset is decided, and no record can appear there later.
 //!
 //! A record that a fresh reader finds there although the stage has been idle is one that the stage's own consumer does not return: a
 //! processor then gives its consumer the partitions anew.
@@ -27,19 +28,19 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use crate::consumer::is_connection_lost;
 use crate::fresh_reader::{self, FreshReader, ProgressWatch};
 
-/// How long the brokers may take to return the ends of the partitions.
+/// Timeout of a request for the start or end offsets of partitions.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Interval of rounds at least and at most.
+/// Bounds of the interval between rounds.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
-/// Rounds within the shortest retention.
+/// Number of rounds within the shortest retention.
 const ROUNDS_PER_RETENTION: u32 = 1_000;
 
 /// Resume positions by topic and partition.
 pub(crate) type Positions = BTreeMap<String, BTreeMap<i32, i64>>;
 
-/// A partition's offsets, from a resume position on, in which no record stands.
+/// Offsets of a partition, from a resume position on, that hold no record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EmptyTail {
     pub(crate) topic: String,
@@ -63,7 +64,7 @@ pub(crate) struct QuietPartitions {
     pub(crate) unread: Vec<UnreadRecord>,
 }
 
-/// Interval of rounds for topics of these retentions.
+/// Returns the interval between rounds for topics with these retentions.
 pub(crate) fn interval(retentions: impl IntoIterator<Item = Retention>) -> Duration {
     let lengths = retentions.into_iter().filter_map(|retention| match retention {
         Retention::For(length) => Some(length / ROUNDS_PER_RETENTION),
@@ -72,17 +73,17 @@ pub(crate) fn interval(retentions: impl IntoIterator<Item = Retention>) -> Durat
     lengths.fold(MAX_INTERVAL, Duration::min).max(MIN_INTERVAL)
 }
 
-/// Proves empty tails, one round at a time, each in a thread of its own.
+/// Proves empty tails. Runs one round at a time, each in its own thread.
 pub(crate) struct TailProver {
     settings: ClientConfig,
     interval: Duration,
     next_round: Instant,
-    /// Positions and ends of the last round: a partition is quiet if its position has not moved.
+    /// Positions and ends of the last round. A partition is quiet if its position has not moved since.
     seen: Ranges,
     round: Option<Round>,
 }
 
-/// By topic and partition, the offsets from a position to the last stable offset.
+/// Offsets from a position to the last stable offset, by topic and partition.
 type Ranges = BTreeMap<String, BTreeMap<i32, Range<i64>>>;
 
 /// Result of a round.
@@ -104,7 +105,7 @@ impl Drop for Round {
 }
 
 impl TailProver {
-    /// `config` names a group, as assigning needs a name; no reader joins it.
+    /// Takes a `config` with a group, which an assignment requires; no reader joins the group.
     pub(crate) fn new(config: ClientConfig, interval: Duration) -> Self {
         Self {
             settings: fresh_reader::settings(config),
@@ -115,7 +116,7 @@ impl TailProver {
         }
     }
 
-    /// Begins a round if one is due. Returns what the last one has found, once.
+    /// Starts a round if one is due. Returns each tail that the last round has proven once.
     pub(crate) fn poll(&mut self, positions: impl FnOnce() -> Positions) -> QuietPartitions {
         let Some(round) = &self.round else {
             if Instant::now() >= self.next_round {
@@ -127,7 +128,7 @@ impl TailProver {
         let found = match round.found.try_recv() {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "whether quiet partitions end without a record is not known; trying again");
+                tracing::debug!(%error, "could not read whether quiet partitions end without a record; retrying");
                 RoundResult::default()
             }
             Err(TryRecvError::Disconnected) => RoundResult::default(),
@@ -147,17 +148,17 @@ impl TailProver {
         let (settings, seen, round_stop) =
             (self.settings.clone(), std::mem::take(&mut self.seen), stop.clone());
         let spawned = std::thread::Builder::new().name("tail-prover".into()).spawn(move || {
-            // Nobody listens any more: it was dropped.
+            // Fails only if the prover was dropped.
             let _ = done.send(prove(&settings, &positions, &seen, &round_stop));
         });
         match spawned {
             Ok(_) => self.round = Some(Round { found, stop }),
-            Err(error) => tracing::warn!(%error, "no thread to read quiet partitions; trying again"),
+            Err(error) => tracing::warn!(%error, "could not start a thread that reads quiet partitions; retrying"),
         }
     }
 }
 
-/// One round: asks for the ends, and reads the partitions that are quiet since the last one.
+/// Runs one round: reads the end offsets, then the partitions that are quiet since the last round.
 fn prove(
     settings: &ClientConfig,
     positions: &Positions,
@@ -179,7 +180,7 @@ fn prove(
                 found.seen.insert(topic.clone(), now);
             }
             Err(error) => {
-                tracing::debug!(topic, %error, "whether its quiet partitions end without a record is not known; trying again");
+                tracing::debug!(topic, %error, "could not read whether its quiet partitions end without a record; retrying");
                 found.seen.insert(topic.clone(), before);
             }
         }
@@ -187,7 +188,7 @@ fn prove(
     Ok(found)
 }
 
-/// The offsets from each position to the last stable offset, of those partitions that have any.
+/// Returns the offsets from each position to the last stable offset, without empty ranges.
 fn tail_ranges(
     reader: &FreshReader,
     topic: &str,
@@ -209,17 +210,17 @@ fn prove_quiet(
     mut quiet: BTreeMap<i32, Range<i64>>,
     stop: &ShutdownSignal,
 ) -> KafkaResult<QuietPartitions> {
-    // What retention has taken cannot be read, and would end the reading of the others.
+    // A deleted offset cannot be read, and would fail the reading of the other partitions.
     let beginnings = offsets(reader, topic, quiet.keys(), Offset::Beginning)?;
     quiet.retain(|partition, range| beginnings.get(partition).is_some_and(|first| *first <= range.start));
     if quiet.is_empty() {
         return Ok(QuietPartitions::default());
     }
-    // The event of a partition's end does not name its topic: so one topic for a reader.
+    // The end-of-partition event does not name its topic, so each reader reads one topic.
     read(&fresh_reader::create(settings)?, topic, quiet, stop)
 }
 
-/// Of the partitions whose position is as before: the offsets from it to the end of the round before.
+/// Returns the partitions whose position has not moved, with the offsets up to the end in the previous round.
 fn unmoved(before: &BTreeMap<i32, Range<i64>>, now: &BTreeMap<i32, Range<i64>>) -> BTreeMap<i32, Range<i64>> {
     let is_unmoved = |(partition, now): (&i32, &Range<i64>)| {
         let before = before.get(partition)?;
@@ -228,7 +229,8 @@ fn unmoved(before: &BTreeMap<i32, Range<i64>>, now: &BTreeMap<i32, Range<i64>>) 
     now.iter().filter_map(is_unmoved).collect()
 }
 
-/// The log start offsets, or the last stable offsets, of partitions of a topic; those that the brokers do not return are absent.
+/// Returns log start offsets or last stable offsets of partitions of a topic. A partition that the brokers do not
+/// return is absent.
 fn offsets<'p>(
     reader: &FreshReader,
     topic: &str,
@@ -269,8 +271,9 @@ fn read(
     let mut empty_polls = 0;
     let mut progress = ProgressWatch::new(reader.context());
     while pending.len() + ended.len() > 0 && !stop.is_requested() && !progress.is_stalled(reader.context()) {
-        // A leader that has just been elected may name an end that is too low for a moment: only the position of fetching proves,
-        // once nothing that was fetched is queued any more. One empty poll may have served a report of statistics instead.
+        // A newly elected leader may briefly report an end that is too low. Only the fetch position proves a range, and
+        // only once no fetched record is queued. One empty poll may have served a statistics report instead, so a
+        // second one is required.
         let reached =
             |partition: &i32, range: &mut Range<i64>| reader.context().offset(*partition) >= range.end;
         let decides = ended.iter_mut().any(|(partition, range)| reached(partition, range));
@@ -294,7 +297,7 @@ fn read(
                 }
                 pending.remove(&partition);
                 ended.remove(&partition);
-                // The others may have far to go.
+                // The other partitions may take longer.
                 let mut read = TopicPartitionList::new();
                 read.add_partition(topic, partition);
                 reader.pause(&read)?;
@@ -347,7 +350,7 @@ mod tests {
         assert_eq!(
             unmoved(&before, &now),
             ranges(&[(0, 5..9), (2, 5..9)]),
-            "an end that went back proves nothing"
+            "an end that moved back proves nothing"
         );
         assert_eq!(unmoved(&BTreeMap::new(), &now), BTreeMap::new(), "the first round");
     }
@@ -366,7 +369,7 @@ mod tests {
         }
         producer.flush(DEADLINE).unwrap();
         let config = KafkaEndpoint::at(cluster.bootstrap_servers()).reader_config("sink");
-        // The group has not got to the last records of one, and to the end of the other two.
+        // The group has not read the last records of partition 0; it is at the end of the other two.
         let positions = || Positions::from([("a".to_owned(), BTreeMap::from([(0, 28), (1, 30), (2, 0)]))]);
         let settings = fresh_reader::settings(config.clone());
         let first = prove(&settings, &positions(), &Ranges::new(), &ShutdownSignal::default()).unwrap();
@@ -377,7 +380,7 @@ mod tests {
         assert_eq!((&second.seen, &second.quiet), (&first.seen, &quiet));
         let reader = fresh_reader::create(&settings).unwrap();
         let found = read(&reader, "a", BTreeMap::from([(0, 28..30)]), &ShutdownSignal::default());
-        assert_eq!(found.as_ref(), Ok(&quiet), "it was read, and a record stood there");
+        assert_eq!(found.as_ref(), Ok(&quiet), "the range was read and holds a record");
 
         let mut prover = TailProver::new(config, MIN_INTERVAL);
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Clients made for one reading, beside a stage's own consumer: they join no group and have no position, no rebalance and no history. They
-//! read committed records only.
+//! Clients for one reading each, beside a stage's own consumer. They join no group and have no position, no rebalance
+//! and no history. They read committed records only.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,16 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 
-/// Without a step for so long, reading is given up, to be begun anew. Each record is a step, and each batch that holds none.
+/// Time without progress after which a reading is abandoned and later restarted. Each record is progress, and so is
+/// each batch without one.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the client reports how far it has fetched: of a long range without records nothing else shows that it moves.
+/// Interval of the client's statistics. In a long range without records only they show progress.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A client that one reading uses.
+/// Client of one reading.
 pub(crate) type FreshReader = BaseConsumer<FetchPositions>;
 
-/// Settings of fresh readers. `config` is a reader's (`KafkaEndpoint::reader_config`).
+/// Returns the settings of fresh readers. `config` is the configuration of a reader (`KafkaEndpoint::reader_config`).
 pub(crate) fn settings(mut config: ClientConfig) -> ClientConfig {
     config
         .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
@@ -28,12 +29,12 @@ pub(crate) fn settings(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Makes a client with [`settings`].
+/// Creates a client with [`settings`].
 pub(crate) fn create(settings: &ClientConfig) -> KafkaResult<FreshReader> {
     settings.create_with_context(FetchPositions::default())
 }
 
-/// Offset up to which the client has fetched each partition; one topic for a reader.
+/// Offset up to which the client has fetched each partition. A reader reads one topic.
 #[derive(Debug, Default)]
 pub(crate) struct FetchPositions(Mutex<BTreeMap<i32, i64>>);
 
@@ -46,7 +47,7 @@ impl FetchPositions {
         self.by_partition().values().sum()
     }
 
-    /// Next offset to fetch of a partition; -1 before the first statistics.
+    /// Returns the next offset to fetch of a partition; -1 before the first statistics.
     pub(crate) fn offset(&self, partition: i32) -> i64 {
         self.by_partition().get(&partition).copied().unwrap_or(-1)
     }
@@ -55,20 +56,20 @@ impl FetchPositions {
 impl ClientContext for FetchPositions {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // Partition -1 is librdkafka's for records without one.
+        // librdkafka reports partition -1 for records without a partition.
         let fetched =
             partitions.filter(|of| of.partition >= 0).map(|of| (of.partition, of.next_offset.max(0)));
         *self.by_partition() = fetched.collect();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka, fresh reader");
+        tracing::debug!(%error, reason, "error of a fresh reader's Kafka client");
     }
 }
 
 impl ConsumerContext for FetchPositions {}
 
-/// Decides whether a reading still moves.
+/// Detects a reading that makes no progress.
 pub(crate) struct ProgressWatch {
     since: Instant,
     fetched: i64,
@@ -79,12 +80,12 @@ impl ProgressWatch {
         Self { since: Instant::now(), fetched: fetched.sum() }
     }
 
-    /// Notes a step that the statistics do not show.
+    /// Records progress that the statistics do not show.
     pub(crate) fn record_progress(&mut self) {
         self.since = Instant::now();
     }
 
-    /// True if nothing has moved for [`STALL_TIMEOUT`].
+    /// Returns true after [`STALL_TIMEOUT`] without progress.
     pub(crate) fn is_stalled(&mut self, fetched: &FetchPositions) -> bool {
         let fetched = fetched.sum();
         if fetched != self.fetched {

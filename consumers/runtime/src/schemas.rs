@@ -1,5 +1,5 @@
-//! Writers' schemas by id: fetched once, then from memory. That an id is unknown is cached for a moment, an outage never. Whether an id still means what it meant
-//! is asked again every now and then: a registry that lost its data gives the ids anew.
+//! Cache of writers' schemas by id. An unknown id is cached briefly, an outage never. The cache regularly compares its
+//! ids with the registry: a registry that has lost its data assigns the same ids to other schemas.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,43 +13,43 @@ use agentgov_schemas::wire::{Schema, SchemaId};
 use agentgov_service::backoff::Backoff;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 
-/// How often an id is asked about again.
+/// Interval at which the cache compares its ids with the registry.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the registry's answer that it has no schema of an id holds. A flood of records with one such id costs ten requests a second.
-/// A producer registers its schema before it publishes, so an answer from before a record was appended may be wrong: only a bad
-/// record with the id that the registry gives next can bring that about, or a replica of the registry that lags. Then
-/// so many records more are rejected as come in this time.
+/// Time for which an unknown id is cached. It limits a flood of records with one unknown id to ten requests a second. A
+/// producer registers its schema before it publishes. The cached answer is therefore wrong only if a bad record had
+/// used the id that the registry assigns next, or if a replica of the registry lags; then the records of this interval
+/// are rejected.
 const UNKNOWN_TTL: Duration = Duration::from_millis(100);
-/// Most ids that are remembered as unknown.
+/// Limit of the ids that are cached as unknown.
 const MAX_UNKNOWN: usize = 1000;
 
-/// The schemas that this process has met. One a thread: it needs no lock.
+/// Schemas that a thread has looked up. Each thread has its own cache, so it needs no lock.
 #[derive(Debug)]
 pub struct SchemaCache {
     registry: Arc<SchemaRegistry>,
     known: HashMap<SchemaId, Arc<Schema>>,
-    /// Ids of which the registry had no schema a moment ago: until when that holds, and its answer.
+    /// Unknown ids, each with its expiry and the registry's answer.
     unknown: HashMap<SchemaId, (Instant, String)>,
     next_recheck: Instant,
     recheck_results: Option<Receiver<(SchemaId, Result<Schema, SchemaRegistryError>)>>,
-    /// What is asked now has an id that the registry does not have any more.
+    /// True if the running comparison has found an id that the registry no longer has.
     any_missing: bool,
 }
 
-/// What asking for a schema came to.
+/// Result of a schema lookup.
 #[derive(Clone, Debug)]
 pub enum SchemaLookup {
-    /// The registry knows it.
+    /// The registry has the schema.
     Known(Arc<Schema>),
-    /// The registry answers, and has no such id, or something there that is no Avro schema: the text says which.
+    /// The registry has no such id, or its content is not an Avro schema; the text says which.
     Unknown(String),
-    /// Asked to stop while waiting for the registry.
+    /// Shutdown was requested during the wait for the registry.
     Stopped,
 }
 
 impl SchemaCache {
-    /// An empty cache over `registry`.
+    /// Creates an empty cache over `registry`.
     pub fn new(registry: SchemaRegistry) -> Self {
         let next_recheck = Instant::now() + RECHECK_INTERVAL;
         Self {
@@ -62,8 +62,8 @@ impl SchemaCache {
         }
     }
 
-    /// The schema of `id`. While the registry is away, or answers what it should not, it waits, not ready, until that is
-    /// over or `stop` is asked: a record is never rejected for an outage.
+    /// Returns the schema of `id`. During an outage of the registry, or while its answers are invalid, it waits, not
+    /// ready, until the registry recovers or `stop` is requested: an outage never rejects a record.
     pub fn get(&mut self, id: SchemaId, health: &Health, stop: &ShutdownSignal) -> SchemaLookup {
         if let Some(schema) = self.known.get(&id) {
             return SchemaLookup::Known(Arc::clone(schema));
@@ -76,7 +76,7 @@ impl SchemaCache {
         self.fetch(id, health, stop)
     }
 
-    /// The same, but asks again for an id that was unknown a moment ago: for entries of tables, which are read once.
+    /// Returns the schema of `id` without the cache of unknown ids: for entries of global tables, which are read once.
     pub fn get_uncached(&mut self, id: SchemaId, health: &Health, stop: &ShutdownSignal) -> SchemaLookup {
         match self.known.get(&id) {
             Some(schema) => SchemaLookup::Known(Arc::clone(schema)),
@@ -91,7 +91,7 @@ impl SchemaCache {
             let late = || {
                 health.set_not_ready(
                     NotReadyReason::Registry,
-                    "the schema registry has accepted a request and does not answer",
+                    "the schema registry has accepted a request and has not responded",
                 )
             };
             match stop.run_cancellable(late, move || registry.schema(id)) {
@@ -129,11 +129,11 @@ impl SchemaCache {
         }
     }
 
-    /// Asks the registry now and then, without waiting for it, whether the ids that were met still mean the same. To be
-    /// called often. A registry that is away, or has lost an id, is no error yet.
+    /// Compares the cached ids with the registry at each interval, without waiting for it. The loop calls it often. A
+    /// registry that is unavailable, or has lost an id, is not an error yet.
     ///
     /// # Errors
-    /// If an id means something else now: records that were written since may have been misread.
+    /// If an id has another schema now: records written since may have been misread.
     pub fn recheck(&mut self, stage: &str, health: &Health) -> Result<(), StageError> {
         if let Some(answers) = &self.recheck_results {
             loop {
@@ -154,10 +154,10 @@ impl SchemaCache {
                         self.any_missing = true;
                         health.set_not_ready(
                             NotReadyReason::SchemaId,
-                            format!("{error}, which was there: has the registry lost its data?"),
+                            format!("{error}; this process has read that schema before: check whether the registry has lost its data"),
                         );
                     }
-                    Ok((id, Err(error))) => tracing::debug!(stage, id = id.0, %error, "not asked again"),
+                    Ok((id, Err(error))) => tracing::debug!(stage, id = id.0, %error, "could not compare the schema id with the registry"),
                     Err(TryRecvError::Empty) => return Ok(()),
                     Err(TryRecvError::Disconnected) => break,
                 }
@@ -171,7 +171,7 @@ impl SchemaCache {
             let (send, answers) = channel();
             let (registry, ids) =
                 (Arc::clone(&self.registry), self.known.keys().copied().collect::<Vec<_>>());
-            // Ends with the first answer that nobody waits for, or that does not come.
+            // Ends when the receiver is gone, or at the first error.
             let recheck_ids = move || {
                 ids.into_iter().map(|id| (id, registry.schema(id))).all(|answer| {
                     let goes_on = answer.1.is_ok();
@@ -185,7 +185,7 @@ impl SchemaCache {
         Ok(())
     }
 
-    /// The id under which `schema` is registered for `subject`, for a stage that writes it.
+    /// Returns the id under which `schema` is registered for `subject`, for a stage that writes it.
     pub fn id_for_writing(
         &self,
         subject: &str,
@@ -198,15 +198,15 @@ impl SchemaCache {
         let late = || {
             health.set_not_ready(
                 NotReadyReason::Dependency,
-                "the schema registry has accepted a request and does not answer",
+                "the schema registry has accepted a request and has not responded",
             )
         };
         let unavailable = |message| StageError::Unavailable { what: "schema registry".into(), message };
         match stop.run_cancellable(late, move || registry.id_of(&named, &text)) {
-            None => Err(unavailable("asked to stop before it answered".to_owned())),
+            None => Err(unavailable("shutdown was requested before it responded".to_owned())),
             Some(Ok(Some(id))) => Ok(id),
             Some(Ok(None)) => Err(StageError::Config(format!(
-                "schema registry: subject {subject} does not hold the schema that this build writes; run `agentgov topology apply`"
+                "schema registry: expected subject {subject} to hold the schema that this build writes, found other versions or none; run `agentgov topology apply`"
             ))),
             Some(Err(error @ SchemaRegistryError::Unavailable { .. })) => Err(unavailable(error.to_string())),
             Some(Err(error)) => Err(StageError::Config(error.to_string())),
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that gives these answers, one a connection.
+    /// Serves these answers, one per connection.
     fn registry(answers: Vec<(u16, String)>) -> SchemaRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -273,7 +273,7 @@ mod tests {
     fn unknown_id_is_cached_briefly_and_found_once_registered() {
         let (health, stop) = (Health::new("test"), ShutdownSignal::default());
         for refused in [(404, unknown()), (200, schema("no avro"))] {
-            // The answer after the one that is cached, and any that follow, know the id.
+            // The answers after the cached one all know the id.
             let refused_again = refused.clone();
             let mut answers = vec![(200, schema(r#""string""#)); 2000];
             answers.splice(..1, [refused, (503, String::new())]);
@@ -281,14 +281,14 @@ mod tests {
             let is_known = |schemas: &mut SchemaCache| match schemas.get(SchemaId(1), &health, &stop) {
                 SchemaLookup::Known(_) => true,
                 SchemaLookup::Unknown(_) => false,
-                SchemaLookup::Stopped => panic!("nobody asked to stop"),
+                SchemaLookup::Stopped => panic!("no shutdown was requested"),
             };
             assert!(!is_known(&mut schemas));
             let until = schemas.unknown[&SchemaId(1)].0;
             assert!(until <= Instant::now() + UNKNOWN_TTL);
             schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = until + Duration::from_mins(1);
             for _ in 0..1000 {
-                assert!(!is_known(&mut schemas), "not asked again");
+                assert!(!is_known(&mut schemas), "the registry is not asked again");
             }
             let anew = SchemaCache::new(registry(vec![refused_again.clone(), (200, schema(r#""string""#))]));
             for (mut schemas, found) in [(anew, [false, true])] {
@@ -297,12 +297,12 @@ mod tests {
                     assert_eq!(
                         matches!(found, SchemaLookup::Known(_)),
                         known,
-                        "a table's entry asks again at once"
+                        "an entry of a global table is looked up again at once"
                     );
                 }
             }
             schemas.unknown.get_mut(&SchemaId(1)).unwrap().0 = Instant::now();
-            assert!(is_known(&mut schemas), "its time is over; the outage is waited for");
+            assert!(is_known(&mut schemas), "the cached answer has expired, and the outage is waited for");
             assert!(schemas.unknown.is_empty());
         }
     }
@@ -316,7 +316,7 @@ mod tests {
         assert!(schemas.unknown.len() == MAX_UNKNOWN && !schemas.unknown.contains_key(&SchemaId(u32::MAX)));
         schemas.unknown.values_mut().for_each(|(until, _)| *until = Instant::now());
         schemas.remember_unknown(SchemaId(u32::MAX), "");
-        assert_eq!(schemas.unknown.len(), 1, "those whose time is over make room");
+        assert_eq!(schemas.unknown.len(), 1, "expired ids make room");
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
             }
             Ok::<_, StageError>(health.snapshot().not_ready.contains_key(&NotReadyReason::SchemaId))
         };
-        assert!(!rechecked().unwrap(), "a registry that is away says nothing of the id");
+        assert!(!rechecked().unwrap(), "an outage does not count as a missing id");
         assert!(rechecked().unwrap(), "it is gone");
         assert!(!rechecked().unwrap(), "it is back");
         assert_eq!(rechecked().unwrap_err().exit_code(), agentgov_service::ExitCode::OtherCluster);

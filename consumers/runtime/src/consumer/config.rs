@@ -1,10 +1,11 @@
-//! The configuration of a member of a stage's group. A caller adds how much it fetches at a time.
+//! Consumer configuration of a member of a stage's group. A caller adds its fetch sizes.
 
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::topology::Timing;
 use rdkafka::config::ClientConfig;
 
-/// Eager: all partitions are given up before any is taken. Round robin spreads the many topics of one partition.
+/// Rebalances are eager: a member gives up all partitions before it takes any. Round robin spreads the many topics of
+/// one partition.
 pub(crate) fn member_config(kafka: &KafkaEndpoint, group: &str, timing: &Timing) -> ClientConfig {
     let mut config = kafka.positioned_config(group);
     config

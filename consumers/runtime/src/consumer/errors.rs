@@ -1,8 +1,8 @@
-//! What an error of a consumer means for its positions.
+//! Classification of consumer errors by their effect on positions.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// True if the topic, or a partition of it, is not there: it was deleted, and may come back as another.
+/// Returns true if the topic or partition does not exist: it was deleted, and may be created again.
 pub(crate) fn is_topic_gone(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -14,14 +14,14 @@ pub(crate) fn is_topic_gone(error: &KafkaError) -> bool {
     )
 }
 
-/// True if the topic holds no such offset: retention deleted it, or the topic was created anew.
+/// Returns true if the topic does not hold the offset: retention deleted it, or the topic was created again.
 pub(crate) fn is_offset_gone(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))
 }
 
-/// True for the errors that broken connections leave in a consumer's queue. Of an outage that is over there is one for each, and
-/// to give up at each would make a recovery take minutes.
+/// Returns true for errors of broken connections. After an outage a consumer's queue holds one for each connection; a
+/// caller that gave up at each would delay the recovery by minutes.
 pub(crate) fn is_connection_lost(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown))

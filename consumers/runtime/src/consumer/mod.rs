@@ -1,5 +1,5 @@
-//! What the consumers of both loops share: one configuration, one classification of errors, one rebalance listener, one probe of
-//! the broker after trouble; and the membership under which a processor commits.
+//! Parts shared by the consumers of both loops: configuration, error classification, rebalance listener and outage
+//! probe; and the group membership with which a processor commits.
 
 mod config;
 mod errors;

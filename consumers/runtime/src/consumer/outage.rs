@@ -1,4 +1,4 @@
-//! After an error, the broker is probed until it responds; silence does not mean that it has recovered.
+//! Probe of the broker after an error. Silence does not mean that the broker has recovered.
 
 use std::time::{Duration, Instant};
 
@@ -9,46 +9,45 @@ use agentgov_service::backoff::Backoff;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaResult;
 
-/// The reason of readiness that an outage of the broker sets.
+/// Reason that an outage of the broker sets.
 const REASON: NotReadyReason = NotReadyReason::Kafka;
-/// How long one probe waits for the response.
+/// Timeout of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Probes the broker from the first error, or from when the consumer has lost every broker, until it responds.
+/// Probes the broker from the first error, or from the loss of the last broker, until it responds.
 ///
-/// An outage leaves one error for each broken connection in the consumer's queue; a connection that hangs leaves none, nor does
-/// one that librdkafka has given up.
+/// An outage leaves one error per broken connection in the consumer's queue. A hanging connection leaves none, and
+/// neither does one that librdkafka has abandoned.
 pub(crate) struct OutageProbe {
-    /// The consumer's.
     reach: BrokerLiveness,
-    /// Since an outage is suspected: when to probe next.
+    /// Time of the next probe, while an outage is suspected.
     next: Option<(Instant, Backoff)>,
 }
 
 impl OutageProbe {
-    /// For the consumer that `reach` is of.
+    /// Creates the probe of the consumer that `reach` watches.
     pub(crate) const fn new(reach: BrokerLiveness) -> Self {
         Self { reach, next: None }
     }
 
-    /// Has the broker probed from now on, if it is not yet.
+    /// Starts probing the broker, unless it is being probed.
     pub(crate) fn suspect(&mut self) {
         self.next.get_or_insert_with(|| (Instant::now(), Backoff::default()));
     }
 
-    /// Reports an error of the consumer, and has the broker probed.
+    /// Reports an error of the consumer and starts probing the broker.
     pub(crate) fn report(&mut self, health: &Health, why: String) {
         health.set_not_ready(REASON, why);
         self.suspect();
     }
 
-    /// Ends the outage: the broker has responded to something else.
+    /// Ends the outage after another successful request.
     pub(crate) fn recovered(&mut self, health: &Health) {
         health.clear(REASON);
         self.next = None;
     }
 
-    /// Probes the broker through `consumer`, if that is due. Returns whether an outage has ended.
+    /// Probes the broker through `consumer` if a probe is due. Returns true if an outage has ended.
     pub(crate) fn run<C: ConsumerContext>(
         &mut self,
         health: &Health,
@@ -68,13 +67,14 @@ impl OutageProbe {
         }
         match probe() {
             Ok(()) => {
-                // Or it counts as lost until the watchdog has looked again, and is probed without need.
+                // Otherwise the client counts as without brokers until the watchdog's next check, which causes a
+                // needless probe.
                 self.reach.record_response();
                 self.recovered(health);
                 true
             }
             Err(error) => {
-                health.set_not_ready(REASON, format!("no answer from the broker: {error}"));
+                health.set_not_ready(REASON, format!("no response from the broker: {error}"));
                 *at = Instant::now() + backoff.pause();
                 false
             }

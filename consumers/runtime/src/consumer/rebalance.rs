@@ -1,5 +1,5 @@
-//! Rebalances of a stage's group. The callback only takes note: restoring or claiming what was assigned needs I/O, and the loop
-//! does that between two polls.
+//! Rebalances of a stage's group. The callback only records them. The loop handles them between two polls, as restoring
+//! state and claiming partitions need I/O.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-/// A partition of a topic. Its name, `topic/partition`, is what claims and rows carry.
+/// Partition of a topic. Claims and rows carry its name, `topic/partition`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic.
@@ -23,12 +23,12 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// Partition `partition` of `topic`.
+    /// Creates the value for `partition` of `topic`.
     pub fn new(topic: &str, partition: i32) -> Self {
         Self { topic: topic.into(), partition, name: format!("{topic}/{partition}").into() }
     }
 
-    /// `topic/partition`.
+    /// Returns `topic/partition`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -40,12 +40,12 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A change of the partitions that this process owns.
+/// Change of the partitions that this process owns.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rebalance {
-    /// It owns these, and fetches them once the loop has assigned them.
+    /// The process owns these partitions. It fetches them once the loop has assigned them.
     Assigned(Vec<TopicPartition>),
-    /// It owns none. `lost`: the group went on without this process.
+    /// The process owns no partition. `lost`: the group has continued without this process.
     Revoked { lost: bool },
 }
 
@@ -57,7 +57,7 @@ pub struct RebalanceListener {
 }
 
 impl RebalanceListener {
-    /// Returns whether there is something to take.
+    /// Returns true if there are rebalances to take.
     pub(crate) fn has_rebalance(&self) -> bool {
         self.is_pending.load(Ordering::Acquire)
     }
@@ -91,8 +91,9 @@ impl ClientContext for RebalanceListener {
 }
 
 impl ConsumerContext for RebalanceListener {
-    /// Answers at once, so that the group never waits for a store or a changelog: an assignment with an empty one. The loop
-    /// assigns the partitions when it knows where to resume. Revoked ones are given up here, before anything else is done.
+    /// Answers an assignment at once with an empty one, so that the group never waits for a store or a changelog. The
+    /// loop assigns the partitions when it knows the resume positions. A revocation is answered here, before any other
+    /// work.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -107,21 +108,21 @@ impl ConsumerContext for RebalanceListener {
                 (Rebalance::Assigned(assigned), consumer.assign(&TopicPartitionList::new()))
             }
             _ => {
-                // Unassigning forgets it.
+                // Read before `unassign`, which resets it.
                 let lost = consumer.assignment_lost();
                 (Rebalance::Revoked { lost }, consumer.unassign())
             }
         };
         tracing::info!(?rebalance, "rebalance");
         if let Err(error) = answered {
-            tracing::error!(%error, ?rebalance, "the rebalance was not answered");
+            tracing::error!(%error, ?rebalance, "could not answer the rebalance");
         }
         self.record(rebalance);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = result {
-            tracing::warn!(%error, "offsets were not committed; only the lag shows it");
+            tracing::warn!(%error, "could not commit offsets; only the reported lag is affected");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Fetching: what has come, up to a limit. Big batches under load, small ones when idle.
+//! Fetching of batches: the available records, up to a limit. Batches are large under load and small when idle.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +9,31 @@ use rdkafka::message::BorrowedMessage;
 
 use crate::consumer::{RebalanceListener, is_offset_gone};
 
-/// How long to wait for a first record before looking around.
+/// Time to wait for a first record before the loop does its other work.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long to gather once something has come: a transaction costs some 20 ms whatever its size.
+/// Time to gather records after the first one. A transaction costs some 20 ms, whatever its size.
 const GATHER_INTERVAL: Duration = Duration::from_millis(5);
-/// Batches begin so far apart, under load. A transaction is a request to the broker for each partition of each topic, however few records
-/// there are: more often than this costs more cores than it saves waiting (ADR 0030 has figures).
+/// Interval between the starts of batches, under load. A transaction is a request to the broker for each partition of
+/// each topic, however few records it has. A shorter interval costs more CPU time than it saves in latency (ADR 0030
+/// has figures).
 pub(super) const BATCH_INTERVAL: Duration = Duration::from_millis(70);
-/// The same where transactions write the input: it comes as they commit, so at the pace of the stage before, and what waited for that
-/// need not wait again. Several processes of that stage commit in turn.
+/// The same for an input that transactions write. It arrives as the transactions commit, at the pace of the stage
+/// before. Records that have waited for that need not wait again. Several processes of that stage commit in turn.
 pub(super) const COMMITTED_BATCH_INTERVAL: Duration = Duration::from_millis(35);
 const MAX_RECORDS: usize = 20_000;
-/// What a batch begins with, and never falls below.
+/// Lower bound of the batch limit.
 const MIN_RECORDS: usize = 100;
-/// How long stepping a batch should take at most: so long a rebalance or a request to stop may go unheard.
+/// Longest time that stepping a batch should take. Meanwhile the loop notices neither a rebalance nor a shutdown
+/// request.
 const MAX_STEP_TIME: Duration = Duration::from_secs(1);
 const MAX_BYTES: usize = 32 << 20;
 
-/// How many records a batch may have, as many as are stepped in a moment, on this machine and with these policies; and when the
-/// next one may begin.
+/// Limits batches to the records that this machine steps in [`MAX_STEP_TIME`] with these policies, and spaces their
+/// starts.
 pub(super) struct BatchPacer {
     max_records: usize,
     last_began: Option<Instant>,
-    /// How far apart batches begin, under load.
+    /// Interval between the starts of batches, under load.
     interval: Duration,
 }
 
@@ -40,7 +42,7 @@ impl BatchPacer {
         Self { max_records: MIN_RECORDS * 10, last_began: None, interval }
     }
 
-    /// Stepping `records` began then, and took so long.
+    /// Records that a batch of `records` started at `began` and took `time` to step.
     pub(super) fn record_step(&mut self, records: usize, began: Instant, time: Duration) {
         if records > 0 {
             self.last_began = Some(began);
@@ -52,35 +54,36 @@ impl BatchPacer {
         }
     }
 
-    /// Until when to gather what follows a first record, which came `now`.
+    /// Returns the time until which to gather records after a first record that came `now`.
     fn gather_until(&self, now: Instant) -> Instant {
         let next = self.last_began.map(|began| began + self.interval);
         next.map_or(now + GATHER_INTERVAL, |next| next.max(now + GATHER_INTERVAL))
     }
 }
 
-/// What fetching came to: records, in order within each partition, perhaps none; and why it ended there. Records that came
-/// before an error are not dropped with it: the consumer's position is already behind them.
+/// Fetched records, in order within each partition and possibly none, and the reason why fetching ended. Records that
+/// came before an error are kept: the consumer's position is already after them.
 pub(super) struct FetchedBatch<'c> {
     pub records: Vec<BorrowedMessage<'c>>,
     pub end: FetchEnd,
 }
 
-/// Why fetching ended.
+/// Reason why fetching ended.
 pub(super) enum FetchEnd {
     /// The consumer has nothing more to return.
     Drained,
     /// The batch is full; more may be there.
     Full,
-    /// Retention has overtaken a partition in work.
+    /// Retention has deleted the position of a partition.
     OffsetGone,
-    /// Kafka is away, or says something that may pass.
+    /// Kafka is unavailable, or another error that may pass.
     Transient(KafkaError),
-    /// This consumer is finished.
+    /// The consumer can no longer be used.
     Fatal(KafkaError),
 }
 
-/// Polls until there is nothing more, or enough. Rebalances are noted in the consumer's context meanwhile.
+/// Polls until no more records are available, or the limit is reached. The consumer's context records rebalances
+/// meanwhile.
 pub(super) fn fetch<'c>(
     consumer: &'c BaseConsumer<RebalanceListener>,
     pacer: &BatchPacer,
@@ -90,7 +93,7 @@ pub(super) fn fetch<'c>(
     let mut gathering: Option<Instant> = None;
     let mut end = FetchEnd::Full;
     while records.len() < pacer.max_records && bytes < MAX_BYTES {
-        // What is there already costs no look at the clock.
+        // A record that is already queued costs no clock read.
         let there = if records.is_empty() { None } else { consumer.poll(Duration::ZERO) };
         let polled = there.or_else(|| {
             let wait =
@@ -133,7 +136,7 @@ mod tests {
         (0..20).for_each(|_| slow(&mut pacer));
         assert_eq!(pacer.max_records, MIN_RECORDS);
         pacer.record_step(3, now, MAX_STEP_TIME / 10);
-        assert_eq!(pacer.max_records, MIN_RECORDS, "a batch that was not full says nothing");
+        assert_eq!(pacer.max_records, MIN_RECORDS, "a batch that was not full does not raise the limit");
         (0..20).for_each(|_| quick(&mut pacer));
         assert_eq!(pacer.max_records, MAX_RECORDS);
     }
@@ -149,9 +152,9 @@ mod tests {
         assert_eq!(
             pacer.gather_until(began + BATCH_INTERVAL / 2),
             began + BATCH_INTERVAL,
-            "nothing is no batch"
+            "an empty batch does not count"
         );
         let idle = began + BATCH_INTERVAL * 3;
-        assert_eq!(pacer.gather_until(idle), idle + GATHER_INTERVAL, "after a while");
+        assert_eq!(pacer.gather_until(idle), idle + GATHER_INTERVAL, "after the interval");
     }
 }

@@ -1,8 +1,9 @@
-//! The first record of a producer in a partition goes alone.
+//! Sends the first record of a producer in a partition alone.
 //!
-//! Kafka takes any sequence number from a producer of which a partition has nothing yet. If it refuses the first batch for a
-//! moment and takes the second, librdkafka believes that the first is there as well (ADR 0013). So nothing is sent behind
-//! the first record before it is acknowledged; once a partition knows the producer, Kafka refuses what is out of order.
+//! Kafka accepts any sequence number from a producer that a partition does not know. If the broker refuses the first
+//! batch with a transient error and accepts the second, librdkafka counts the first batch as written too (ADR 0013).
+//! The barrier therefore sends nothing after the first record before it is acknowledged. Once a partition knows the
+//! producer, Kafka refuses batches that are out of order.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -10,26 +11,27 @@ use std::time::{Duration, SystemTime};
 use agentgov_processor::Outgoing;
 use agentgov_processor::Outputs;
 
-/// So long after its last record a partition counts as one that does not know the producer: brokers forget it after
-/// `producer.id.expiration.ms`, by default a day.
+/// Time after its last record from which a partition counts as one that does not know the producer. Brokers expire a
+/// producer after `producer.id.expiration.ms`, by default a day.
 const MAX_IDLE_TIME: Duration = Duration::from_mins(10);
 
-/// The partitions that know a producer.
+/// Records which partitions know the producer.
 #[derive(Default)]
 pub(super) struct FirstRecordBarrier {
-    /// When the producer wrote to each place ([`Outgoing::place`]), if it did. By the wall clock, which goes on while a machine
-    /// sleeps.
+    /// Time of the producer's last record at each place ([`Outgoing::place`]). Wall-clock time, which continues while a
+    /// machine sleeps.
     last_written: Vec<Option<SystemTime>>,
 }
 
 impl FirstRecordBarrier {
-    /// Sends `outputs`, in order within each partition. The first record in a partition that does not know the producer is sent
-    /// before `await_acks`, which waits until all that was sent is acknowledged, and what follows it there afterwards.
+    /// Sends `outputs`, in order within each partition. The first record in a partition that does not know the producer
+    /// is sent before `await_acks`, which waits until all sent records are acknowledged. The records that follow it
+    /// there are sent afterwards.
     ///
-    /// What is opened is noted at once: forget it if the transaction does not commit.
+    /// The barrier changes at once: discard it if the transaction does not commit.
     ///
     /// # Errors
-    /// Those of `send` and `await_acks`, after which nothing more is sent.
+    /// Returns the errors of `send` and `await_acks`, after which nothing more is sent.
     pub(super) fn send<E>(
         &mut self,
         now: SystemTime,
@@ -56,7 +58,7 @@ impl FirstRecordBarrier {
         deferred.iter().try_for_each(send)
     }
 
-    /// Notes a record, and tells whether the place knew the producer.
+    /// Marks a place as written. Returns true if it knew the producer.
     fn mark_written(&mut self, place: usize, now: SystemTime) -> bool {
         if self.last_written.len() <= place {
             self.last_written.resize(place + 1, None);
@@ -76,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// The evaluator's, with an entry of the changelog and a reject for each partition and key in turn.
+    /// Returns outputs of the evaluator: a changelog entry and a reject for each partition and key in turn.
     fn outputs(of: &[(i32, &str)]) -> Outputs {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
@@ -102,7 +104,7 @@ mod tests {
         outputs
     }
 
-    /// What is done to send `outputs`: `s` and `r` are entries and rejects.
+    /// Returns the order of calls: `s` is a changelog entry, `r` a reject.
     fn sent_order(barrier: &mut FirstRecordBarrier, now: SystemTime, outputs: &Outputs) -> Vec<String> {
         let topology = Topology::embedded().unwrap();
         let rejects = topology.topic_of(subject::REJECT).unwrap().0;
@@ -114,7 +116,7 @@ mod tests {
             Ok::<_, ()>(())
         };
         let await_acks = || {
-            log.borrow_mut().push("settle".into());
+            log.borrow_mut().push("await_acks".into());
             Ok(())
         };
         barrier.send(now, outputs, send, await_acks).unwrap();
@@ -129,13 +131,13 @@ mod tests {
             sent_order(&mut barrier, now, &outputs(&[(0, "a"), (0, "b"), (2, "c"), (0, "d"), (2, "e")]));
         let (first, rest) =
             (["s0 a", "r0 a", "s2 c", "r2 c"], ["s0 b", "r0 b", "s0 d", "r0 d", "s2 e", "r2 e"]);
-        assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat());
+        assert_eq!(sent, [&first[..], &["await_acks"], &rest[..]].concat());
 
         let sent =
             sent_order(&mut barrier, now, &outputs(&[(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]));
         let (first, rest) =
             (["s0 a", "r0 a", "s0 b", "r0 b", "s1 c", "r1 c", "s2 e", "r2 e"], ["s1 d", "r1 d"]);
-        assert_eq!(sent, [&first[..], &["settle"], &rest[..]].concat(), "only partition 1 is new");
+        assert_eq!(sent, [&first[..], &["await_acks"], &rest[..]].concat(), "only partition 1 is new");
     }
 
     #[test]
@@ -143,20 +145,20 @@ mod tests {
         let mut barrier = FirstRecordBarrier::default();
         let two = outputs(&[(0, "a"), (0, "b")]);
         let mut now = SystemTime::now();
-        let mut waits = |now| sent_order(&mut barrier, now, &two).contains(&"settle".to_owned());
+        let mut waits = |now| sent_order(&mut barrier, now, &two).contains(&"await_acks".to_owned());
         assert!(waits(now));
         assert!(!waits(now));
         now += MAX_IDLE_TIME - Duration::from_secs(1);
-        assert!(!waits(now), "known, if there was no long rest");
+        assert!(!waits(now), "known within the idle time");
         now += MAX_IDLE_TIME - Duration::from_secs(1);
-        assert!(!waits(now), "what counts is its last record");
+        assert!(!waits(now), "the idle time starts at the last record");
         now += MAX_IDLE_TIME;
         assert!(waits(now));
         now -= Duration::from_secs(1);
         assert!(waits(now));
         assert!(
             !sent_order(&mut FirstRecordBarrier::default(), now, &outputs(&[(0, "a"), (1, "b")]))
-                .contains(&"settle".to_owned())
+                .contains(&"await_acks".to_owned())
         );
     }
 

@@ -1,4 +1,4 @@
-//! The loop of stages from Kafka to Kafka. A stage is a synchronous pure step; the loop does all I/O.
+//! Loop of stages from Kafka to Kafka. A stage is a pure synchronous step; the loop does all I/O.
 //!
 //! ```text
 //!   assigned ─► committed offsets ─► changelog to its end ─► first record
@@ -6,10 +6,11 @@
 //!                            └──► reject, with its reason ──┴─► one Kafka transaction with the input's offsets
 //! ```
 //!
-//! Output partition = origin partition, so the order within a session holds through every hop. What a partition knows
-//! is dropped on every doubt and read again from the changelog: memory is never ahead of what was committed.
+//! An output goes to the partition number of its input, so the order within a session is kept from stage to stage. On
+//! any uncertainty the loop discards the state of a partition and restores it from the changelog, so memory is never
+//! ahead of the committed offsets.
 //!
-//! - [`Processor`](agentgov_processor::Processor): what a stage must give, in a crate of its own
+//! - [`Processor`](agentgov_processor::Processor): interface of a stage, in its own crate
 //! - [`run`]: the loop
 
 mod batch;

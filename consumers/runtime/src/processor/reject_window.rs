@@ -1,9 +1,9 @@
-//! A flood of rejects of most tenants means that something is wrong with the stage or its input as a whole: better to stand still,
-//! and say so, than to reject what a repaired stage could process. A flood of a few tenants is theirs: the stage goes on, and
-//! an alert names it.
+//! Reaction to a flood of rejects. A flood from most tenants means that the stage, or its input as a whole, is faulty:
+//! the stage pauses rather than reject records that a fixed stage could process. A flood from few tenants is their own:
+//! the stage continues and emits an alert that names the tenant with the most rejects.
 //!
-//! Tenants are told by the records' keys, as what is rejected says nothing else. Any client may invent keys, so a tenant counts
-//! once a record of it was accepted, and memory is bounded whatever the keys are.
+//! Tenants are taken from record keys, the only source that a rejected record has. Any client can invent keys. A tenant
+//! therefore counts once a record of it was accepted, and memory is bounded for any keys.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,25 +13,25 @@ use agentgov_schemas::escape::EscapedBytes;
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::RejectShare;
 
-/// So many tenants are known at most; those that come later count for nothing.
+/// Limit of known tenants; further tenants are ignored.
 const MAX_TENANTS: usize = 10_000;
-/// So much of a key says whose it is: as long as a tenant id may be.
+/// Limit of a tenant's bytes in a key: the longest tenant id.
 const MAX_TENANT_BYTES: usize = 128;
-/// So much of a key is shown.
+/// Limit of a key's bytes in a message.
 const MAX_KEY_BYTES: usize = 256;
 
 /// Counts rejects over a window of records.
 #[derive(Debug)]
 pub(super) struct RejectWindow {
     limit: Option<RejectShare>,
-    /// How long further windows above the share belong to one alert, by `logged_at`.
+    /// Time for which further windows above the share revise one alert, by `logged_at`.
     alert_window: Duration,
-    /// Tenants that had records accepted, and whether the share of each was above the limit in the last window that had records
-    /// of it.
+    /// Known tenants: those with an accepted record. The value is true if the tenant's share was above the limit in its
+    /// last window.
     known: HashMap<Box<[u8]>, bool>,
-    /// As of the last batch that was committed.
+    /// Counts up to the last committed batch.
     committed: Counts,
-    /// With the batch in work.
+    /// Counts including the current batch.
     counts: Counts,
 }
 
@@ -40,15 +40,15 @@ struct Counts {
     records: u32,
     rejects: u32,
     tenants: HashMap<Box<[u8]>, TenantCounts>,
-    /// The last alert of a flood.
+    /// Last alert of a flood.
     alert: Option<FloodAlert>,
 }
 
-/// An alert of a flood, which further windows revise.
+/// Alert of a flood, which further windows revise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FloodAlert {
     pub(super) revision: i32,
-    /// Partition, offset and `logged_at` of the record that opened it.
+    /// Partition, offset and `logged_at` of the record that opened the alert.
     pub(super) first: (i32, i64, Millis),
 }
 
@@ -58,11 +58,11 @@ struct TenantCounts {
     rejects: u32,
     is_known: bool,
     reasons: BTreeMap<RejectReason, u32>,
-    /// Its first rejected record of the window.
+    /// First rejected record of the tenant in this window.
     first: Option<RecordRef>,
 }
 
-/// A record, as the window sees it.
+/// Reference to a rejected record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordRef {
     pub(super) key: Vec<u8>,
@@ -71,12 +71,13 @@ pub(super) struct RecordRef {
     pub(super) logged_at: Millis,
 }
 
-/// What a window that is above the share comes to.
+/// Consequence of a window above the share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flood {
-    /// The stage stands still: why.
+    /// The stage pauses, for this reason.
     PauseStage(String),
-    /// It goes on. An alert, or the next revision of one, says so, of this record: the first one of the tenant that had most rejects.
+    /// The stage continues and emits an alert, or its next revision. The alert names the first rejected record of the
+    /// tenant with the most rejects.
     Alert { alert: FloodAlert, at: RecordRef, message: String },
 }
 
@@ -86,31 +87,32 @@ impl RejectWindow {
         Self { limit, alert_window, known: HashMap::new(), committed, counts }
     }
 
-    /// A tenant had records accepted before.
+    /// Adds a tenant that has an accepted record.
     pub(super) fn add_known_tenant(&mut self, tenant: &[u8]) {
         if self.known.len() < MAX_TENANTS && !self.known.contains_key(tenant) {
             self.known.insert(tenant.into(), false);
         }
     }
 
-    /// A batch begins. What was counted for one that was not committed is forgotten.
+    /// Starts a batch. Discards the counts of a batch that was not committed.
     pub(super) fn begin(&mut self) {
         self.counts.clone_from(&self.committed);
     }
 
-    /// The batch is committed.
+    /// Keeps the counts of the committed batch.
     pub(super) fn commit(&mut self) {
         self.committed.clone_from(&self.counts);
     }
 
-    /// Other partitions: what was counted may be of those that are another process's now. An alert of before is still revised.
+    /// Resets the counts after a rebalance, as they may include partitions of another process now. An earlier alert is
+    /// still revised.
     pub(super) fn reset(&mut self) {
         self.committed = Counts { alert: self.committed.alert, ..Counts::default() };
         self.begin();
     }
 
-    /// Counts one record, rejected for a reason or accepted. At the end of each window, says whether its rejects were above
-    /// the share, and what follows.
+    /// Counts one record, rejected for a reason or accepted. At the end of each window, returns the consequence if the
+    /// rejects were above the share.
     pub(super) fn count(
         &mut self,
         key: Option<&[u8]>,
@@ -118,10 +120,10 @@ impl RejectWindow {
         (partition, offset, logged_at): (i32, i64, Millis),
     ) -> Option<Flood> {
         let limit = self.limit?;
-        // A record without a key is of the tenant without a name.
+        // A record without a key belongs to the tenant with the empty name.
         let key = key.unwrap_or_default();
         let id = tenant_of(key);
-        // A key is copied once a window.
+        // Copies a key once per window only.
         let tenant = match self.counts.tenants.get_mut(id) {
             Some(tenant) => tenant,
             None => {
@@ -170,31 +172,31 @@ impl RejectWindow {
         }
         let above = self.known.values().filter(|above| **above).count();
         const UNTIL_RESUMED: &str =
-            "nothing is consumed until `agentgov rejects resume` tells the stage that the cause is mended";
+            "nothing is consumed until the cause is fixed and an operator runs `agentgov rejects resume`";
         let summary = format!(
             "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
-             that had records accepted before are above it",
+             with accepted records are above it",
             counts.rejects,
             counts.records,
             limit.above,
             self.known.len()
         );
         let hint = if self.known.is_empty() {
-            " (no record was ever accepted: is this the schema registry that the producers use?)"
+            " (no record was ever accepted: check that this is the schema registry that the producers use)"
         } else {
             ""
         };
         if 2 * above > self.known.len() {
             return Some(Flood::PauseStage(format!("{summary}; {UNTIL_RESUMED}")));
         }
-        // The key decides between equals, so that the same records name the same tenant.
+        // The id breaks ties, so that the same records name the same tenant.
         let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
         let (id, TenantCounts { rejects, reasons, first, .. }) = most?;
         let at = first?;
         let mut reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         reasons.sort();
         let message = format!(
-            "{summary}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage goes on",
+            "{summary}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage continues",
             EscapedBytes(&id),
             EscapedBytes(&at.key),
             at.partition,
@@ -205,7 +207,7 @@ impl RejectWindow {
         Some(Flood::Alert { alert, at, message })
     }
 
-    /// The next revision of the last alert, or a new one if that was opened too long before `at`.
+    /// Returns the next revision of the last alert, or a new alert if the last one was opened too long before `at`.
     fn next_alert(&mut self, at: (i32, i64, Millis)) -> FloodAlert {
         let length = i64::try_from(self.alert_window.as_millis()).unwrap_or(i64::MAX);
         let open = self.counts.alert.filter(|open| at.2.0.saturating_sub(open.first.2.0) <= length);
@@ -217,7 +219,7 @@ impl RejectWindow {
     }
 }
 
-/// Whose a key is: what stands before its first slash.
+/// Returns the tenant of a key: the bytes before its first slash.
 fn tenant_of(key: &[u8]) -> &[u8] {
     let tenant = key.split(|byte| *byte == b'/').next().unwrap_or_default();
     tenant.get(..MAX_TENANT_BYTES).unwrap_or(tenant)
@@ -232,7 +234,7 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
     const LIMIT: RejectShare = RejectShare { above: 0.1, window: 10 };
 
-    /// A window of ten records: of each key, so many that are rejected and so many that are not.
+    /// Counts a window of ten records: for each key, this many rejected and accepted ones.
     fn window(window: &mut RejectWindow, records: &[(&str, u32, u32)]) -> Option<Flood> {
         let mut floods = Vec::new();
         let mut offset = 0;
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(window(&mut all, &[("a/1", 1, 9)]), None, "one of ten is not above a tenth");
         assert!(pauses(window(&mut all, &[("a/1", 2, 8)])));
         let mut none = RejectWindow::new(None, HOUR);
-        assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "no limit, no trip");
+        assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "without a limit the stage does not pause");
     }
 
     #[test]
@@ -268,7 +270,7 @@ mod tests {
         let Some(Flood::Alert { at, message, .. }) =
             window(&mut all, &[("b/1", 0, 2), ("a/x\n", 7, 0), ("b/1", 0, 1)])
         else {
-            panic!("an alert")
+            panic!("expected an alert")
         };
         assert_eq!(at, RecordRef { key: b"a/x\n".to_vec(), partition: 3, offset: 2, logged_at: Millis(7) });
         for part in [
@@ -280,12 +282,15 @@ mod tests {
         ] {
             assert!(message.contains(part), "{part}: {message}");
         }
-        // The others' records come more slowly: they are not above while nothing of them is rejected.
+        // The other tenant sends fewer records. It is not above the share while none of them is rejected.
         for _ in 0..20 {
             assert!(!pauses(window(&mut all, &[("a/1", 10, 0)])));
         }
-        assert!(pauses(window(&mut all, &[("b/1", 10, 0)])), "both are above now, each in its last window");
-        assert!(!pauses(window(&mut all, &[("b/1", 0, 1), ("a/1", 9, 0)])), "b is well again");
+        assert!(
+            pauses(window(&mut all, &[("b/1", 10, 0)])),
+            "both are above the share, each in its last window"
+        );
+        assert!(!pauses(window(&mut all, &[("b/1", 0, 1), ("a/1", 9, 0)])), "b is below the share again");
     }
 
     #[test]
@@ -293,25 +298,32 @@ mod tests {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert!(
             !pauses(window(&mut all, &[("made-up-1/1", 5, 0), ("made-up-2/1", 5, 0)])),
-            "nobody is known"
+            "no tenant is known"
         );
         all.add_known_tenant(b"a");
         assert!(!pauses(window(&mut all, &[("made-up-3", 5, 0), ("", 5, 0)])));
-        assert!(pauses(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])), "all that are known are above");
+        assert!(
+            pauses(window(&mut all, &[("a/1", 5, 0), ("", 5, 0)])),
+            "every known tenant is above the share"
+        );
     }
 
-    /// Anyone may invent keys: until a tenant is known, a flood leads to alerts. They name the likely cause of a new deployment.
+    /// Any client can invent keys. Until a tenant is known, a flood leads to alerts, which name the likely cause in a
+    /// new deployment.
     #[test]
     fn flood_before_any_accepted_record_is_an_alert_with_a_hint() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         let Some(Flood::Alert { message, .. }) = window(&mut all, &[("a/1", 9, 0), ("b/1", 1, 0)]) else {
-            panic!("an alert")
+            panic!("expected an alert")
         };
-        assert!(message.contains("is this the schema registry that the producers use?"), "{message}");
+        assert!(
+            message.contains("check that this is the schema registry that the producers use"),
+            "{message}"
+        );
         all.add_known_tenant(b"a");
         all.add_known_tenant(b"b");
         let Some(Flood::Alert { message, .. }) = window(&mut all, &[("a/1", 9, 0), ("b/1", 0, 1)]) else {
-            panic!("an alert")
+            panic!("expected an alert")
         };
         assert!(!message.contains("schema registry"), "{message}");
     }
@@ -330,17 +342,17 @@ mod tests {
                 all.commit();
             }
             let Some(Flood::Alert { alert: FloodAlert { revision, first }, .. }) = flood else {
-                panic!("an alert")
+                panic!("expected an alert")
             };
             (revision, first.2.0)
         };
         assert_eq!(next(&mut all, 0, true), (0, 0));
-        assert_eq!(next(&mut all, 1, false), (1, 0), "aborted, and done again");
+        assert_eq!(next(&mut all, 1, false), (1, 0), "aborted and processed again");
         assert_eq!(next(&mut all, 1, true), (1, 0));
         all.reset();
-        assert_eq!(next(&mut all, hour, true), (2, 0), "exactly at its end it is open");
+        assert_eq!(next(&mut all, hour, true), (2, 0), "the alert is still open at the exact end");
         assert_eq!(next(&mut all, hour + 1, true), (0, hour + 1));
-        assert_eq!(next(&mut all, hour, true), (1, hour + 1), "a clock that went back opens no other");
+        assert_eq!(next(&mut all, hour, true), (1, hour + 1), "a clock that moves back opens no new alert");
     }
 
     #[test]
@@ -354,7 +366,7 @@ mod tests {
         };
         for _ in 0..5 {
             all.begin();
-            assert_eq!(bad(&mut all, 4), 0, "aborted, and done again");
+            assert_eq!(bad(&mut all, 4), 0, "aborted and processed again");
         }
         all.commit();
         all.begin();
@@ -364,13 +376,13 @@ mod tests {
         bad(&mut all, 9);
         all.commit();
         all.reset();
-        assert_eq!(bad(&mut all, 9), 0, "of other partitions");
+        assert_eq!(bad(&mut all, 9), 0, "the counts are reset after a rebalance");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever the keys are, memory is bounded; and only known tenants stop the stage.
+        /// Memory is bounded for any keys, and only known tenants pause the stage.
         #[test]
         fn memory_is_bounded_and_only_known_tenants_count(
             records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..100),

@@ -1,9 +1,10 @@
-//! Reading what a partition knows back from the changelog, and finding where to go on.
+//! Restores the state of partitions from the changelog and finds their resume offsets.
 //!
 //! The order is the contract: first the committed offsets, then the changelog to its end, then the first record. The
-//! changelog's own progress entry was written in the same transaction as the offsets, so the two must be equal. While
-//! the changelog is behind, its transaction's marker is still on its way: read on until it has come. A transaction without a
-//! record commits the offset of the one before it; what it announced is told by the offset's metadata.
+//! changelog's progress entry and the offsets are written in one transaction, so both must be equal. While the
+//! changelog is behind, the marker of its transaction has not been written yet, and the restore keeps reading. A
+//! transaction without a record commits the offset of the one before it; the metadata of the committed offset then
+//! holds the side-output watermark.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,43 +25,43 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use crate::{SchemaCache, SchemaLookup, hooks};
 
-/// How long the changelog may stay behind the committed offsets: longer than any transaction. Then it is read anew, as the
-/// broker may have been away for a part of it; behind a second time, that is an error.
+/// Time for which the changelog may stay behind the committed offsets; longer than any transaction. The restore then
+/// starts again once, as the broker may have been unavailable for a part of that time. A second timeout is an error.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a call may take before it is tried again; a stop goes unheard for so long.
+/// Timeout of a call, after which it is retried. The loop notices no shutdown request meanwhile.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is known of an assigned partition, and where to go on.
+/// State and resume offset of an assigned partition.
 pub(super) struct RestoredPartition<P: Processor> {
     pub state: P::Partition,
     pub next_offset: i64,
-    /// Offsets that were accepted as lost, from the first one to the first that is there; not yet recorded.
+    /// Accepted gap that is not recorded yet: the first lost offset, and the first offset that still exists.
     pub gap: Option<(i64, i64)>,
-    /// No record stands between `next_offset` and this one, as was proven; not yet committed.
+    /// End of proven skipped offsets after `next_offset`, not committed yet.
     pub empty_to: Option<i64>,
 }
 
-/// What the group has committed of a partition.
+/// Committed offset of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Committed {
     offset: Option<i64>,
-    /// How far the stage had come with what no record asked for, if it was committed without a record.
+    /// Side-output watermark, if the offset was committed without a record.
     side_output_watermark: i64,
 }
 
-/// The metadata of a committed offset: [`Processor::watermark`], in decimal.
+/// Returns the metadata of a committed offset: [`Processor::side_output_watermark`] in decimal.
 pub(super) fn watermark_metadata(watermark: i64) -> String {
     watermark.to_string()
 }
 
-/// Reads [`metadata`]; an offset that was committed with records has none.
+/// Parses [`watermark_metadata`]. An offset that was committed with records has none.
 fn parse_watermark(metadata: &str) -> Option<i64> {
     if metadata.is_empty() { Some(0) } else { metadata.parse().ok() }
 }
 
 impl Committed {
     /// # Errors
-    /// If the broker does not give the offset, or the metadata are not ours.
+    /// Fails if the broker does not return the offset, or if another client wrote the metadata.
     fn of(element: &TopicPartitionListElem<'_>) -> Result<Self, StageError> {
         let (topic, partition) = (element.topic(), element.partition());
         element.error().map_err(|e| StageError::Unavailable {
@@ -69,7 +70,7 @@ impl Committed {
         })?;
         let offset = match element.offset() {
             Offset::Offset(offset) => Some(offset),
-            // Nothing is committed.
+            // No offset is committed.
             _ => None,
         };
         let side_output_watermark = parse_watermark(element.metadata()).ok_or_else(|| {
@@ -82,10 +83,12 @@ impl Committed {
         Ok(Self { offset, side_output_watermark })
     }
 
-    /// Where a changelog stands that is applied through `progress` and says how far the stage has `watermark`.
+    /// Compares the changelog, applied through `progress` and with this side-output `watermark`, with the committed
+    /// offset.
     fn status(self, progress: Option<i64>, watermark: i64) -> ChangelogStatus {
         match (self.offset, progress) {
-            // The group's offsets expired, or nothing was ever committed: the changelog alone says where to go on.
+            // The group's offsets have expired, or none was ever committed. The changelog alone decides where to
+            // resume.
             (None, _) => ChangelogStatus::Complete,
             (Some(_), None) => ChangelogStatus::Behind,
             (Some(committed), Some(progress)) if progress > committed => {
@@ -98,14 +101,14 @@ impl Committed {
     }
 }
 
-/// Where the changelog of a partition stands, compared with what was committed.
+/// Status of a partition's changelog, compared with the committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChangelogStatus {
-    /// It holds all that was committed.
+    /// It holds all committed state.
     Complete,
-    /// A marker is still on its way.
+    /// A transaction marker is not written yet.
     Behind,
-    /// The group went on since it was asked, or somebody moved its offsets back.
+    /// The group has committed since its offset was read, or its offsets were moved back.
     Ahead { committed: i64, progress: i64 },
 }
 
@@ -117,28 +120,28 @@ pub(super) struct Restorer<'a> {
     pub accept_gap: bool,
     pub health: &'a Health,
     pub stop: &'a ShutdownSignal,
-    /// What this process has committed itself, per partition: from there it only goes on.
+    /// Offsets that this process has committed. A committed offset below them is an error.
     pub committed_offsets: &'a BTreeMap<i32, i64>,
-    /// True once the changelog was behind for too long.
+    /// True once the changelog has stayed behind for [`MARKER_TIMEOUT`].
     pub was_behind: Cell<bool>,
 }
 
-/// A partition as far as its changelog was read.
+/// A partition's state, as far as its changelog was read.
 struct ReplayedPartition<P: Processor> {
     state: P::Partition,
-    /// The input offset up to which it is applied, if an entry said so.
+    /// Input offset up to which the state is applied, if an entry had one.
     progress: Option<i64>,
 }
 
-/// The changelog of an assignment, while it is read.
+/// Replay of the changelog for an assignment.
 struct Replay<'p, P: Processor> {
     processor: &'p P,
     partitions: BTreeMap<i32, ReplayedPartition<P>>,
-    /// What the group has committed.
+    /// Committed offsets of the group.
     committed: BTreeMap<i32, Committed>,
-    /// Partitions whose changelog does not hold that yet.
+    /// Partitions whose changelog has not reached the committed offset.
     behind: Vec<i32>,
-    /// When waiting for it ends.
+    /// End of the wait for them.
     deadline: Instant,
 }
 
@@ -154,7 +157,7 @@ impl<'p, P: Processor> Replay<'p, P> {
         }
     }
 
-    /// Something was read, or cannot be for now: waiting begins anew.
+    /// Restarts the wait, after a record or an error.
     fn extend_deadline(&mut self) {
         self.deadline = Instant::now() + MARKER_TIMEOUT;
     }
@@ -163,7 +166,7 @@ impl<'p, P: Processor> Replay<'p, P> {
         self.behind.retain(|behind| *behind != partition);
     }
 
-    /// How a partition stands to what was committed of it. `None` if it is none that was asked for.
+    /// Returns the status of a partition; `None` if it is not among the requested ones.
     fn status(&mut self, partition: i32) -> Option<ChangelogStatus> {
         let ReplayedPartition { state, progress } = self.partitions.get_mut(&partition)?;
         let committed = self.committed.get(&partition)?;
@@ -173,10 +176,11 @@ impl<'p, P: Processor> Replay<'p, P> {
 }
 
 impl Restorer<'_> {
-    /// Restores `partitions`. `None` if asked to stop meanwhile.
+    /// Restores `partitions`. Returns `None` if shutdown was requested meanwhile.
     ///
     /// # Errors
-    /// If retention has overtaken the stage, if topic, offsets and changelog do not belong together, or if Kafka is away.
+    /// Fails if retention has overtaken the stage, if topic, offsets and changelog do not belong together, or if Kafka
+    /// is unavailable.
     pub(super) fn restore<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         processor: &P,
@@ -197,7 +201,7 @@ impl Restorer<'_> {
         };
         let mut restored = BTreeMap::new();
         for (partition, ReplayedPartition { state, progress }) in known {
-            // A changelog without progress is that of a stage that has processed nothing.
+            // A changelog without a progress entry belongs to a stage that has processed nothing.
             let expected = progress.unwrap_or(0);
             let next_offset = self.resume_offset(group, partition, expected)?;
             let gap = (next_offset > expected).then_some((expected, next_offset));
@@ -207,7 +211,7 @@ impl Restorer<'_> {
         Ok(Some(restored))
     }
 
-    /// While this process runs, its group's offsets neither expire nor go back.
+    /// A running group's offsets neither expire nor move back.
     fn offset_reset_error(&self, partition: i32, committed: Option<i64>, reached: i64) -> StageError {
         let found = committed.map_or_else(|| "none".to_owned(), |committed| committed.to_string());
         StageError::OtherCluster {
@@ -216,12 +220,13 @@ impl Restorer<'_> {
             partition,
             message: format!(
                 "expected the group's committed offset to be {reached} or above, as this process has committed it, found \
-                 {found}: the topic was deleted or created anew, the offsets were moved back, or it is another cluster"
+                 {found}: the topic was deleted or created again, its offsets were reset, or this is another cluster"
             ),
         }
     }
 
-    /// The group's committed offsets. read_committed, so they are stable: a transaction that hangs is waited for.
+    /// Returns the group's committed offsets. With read_committed the broker returns stable offsets only: it makes the
+    /// call wait for open transactions.
     fn committed<C: rdkafka::consumer::ConsumerContext>(
         &self,
         group: &BaseConsumer<C>,
@@ -250,12 +255,13 @@ impl Restorer<'_> {
             None => Ok(committed),
             Some(partition) => Err(StageError::Unavailable {
                 what: "reading committed offsets".into(),
-                message: format!("the answer leaves {}/{partition} out", self.input),
+                message: format!("the response lacks {}/{partition}", self.input),
             }),
         }
     }
 
-    /// Replays the changelog until it holds what the group has committed of each partition. `None` if asked to stop meanwhile.
+    /// Replays the changelog until it holds the committed state of each partition. Returns `None` if shutdown was
+    /// requested meanwhile.
     fn replay_changelog<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         processor: &P,
@@ -294,7 +300,8 @@ impl Restorer<'_> {
         Ok(Some(replay.partitions))
     }
 
-    /// Applies a record of the changelog. Returns `false` if asked to stop while the registry was away.
+    /// Applies a record of the changelog. Returns false if shutdown was requested during an outage of the schema
+    /// registry.
     fn apply<P: Processor>(
         &self,
         replay: &mut Replay<'_, P>,
@@ -319,14 +326,14 @@ impl Restorer<'_> {
                 Some(RestoreValue::new(id, &parsed, datum))
             }
         };
-        // No key of a changelog is empty: the processor refuses a record without one.
+        // Every changelog record has a key; the processor refuses an empty one.
         let key = record.key().unwrap_or_default();
         let applied = replay.processor.restore(&mut partition.state, key, value).map_err(|e| failed(&e))?;
         partition.progress = applied.or(partition.progress);
         Ok(true)
     }
 
-    /// Compares a partition whose changelog is read to its end with what the group has committed of it.
+    /// Compares a partition whose changelog is read to its end with the committed offset.
     fn check_end<P: Processor, C: rdkafka::consumer::ConsumerContext>(
         &self,
         replay: &mut Replay<'_, P>,
@@ -335,11 +342,11 @@ impl Restorer<'_> {
     ) -> Result<(), StageError> {
         let unknown_partition = || {
             let input = self.input;
-            StageError::Internal(format!("{input}/{partition} is restored and was not asked for"))
+            StageError::Internal(format!("{input}/{partition} was restored but not requested"))
         };
         let mut status = replay.status(partition).ok_or_else(unknown_partition)?;
         if let ChangelogStatus::Ahead { .. } = status {
-            // This process may have slept, and somebody else committed.
+            // This process may have been suspended while another one committed.
             replay.committed.extend(self.committed(group, &[partition])?);
             status = replay.status(partition).ok_or_else(unknown_partition)?;
         }
@@ -353,13 +360,13 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    /// The changelog did not reach the committed offsets in time. It is read anew once.
+    /// Handles a changelog that did not reach the committed offsets in time: the first time the restore starts again.
     fn changelog_behind_error(&self, committed: &BTreeMap<i32, Committed>, partition: i32) -> StageError {
         if !self.was_behind.replace(true) {
             return StageError::Unavailable {
                 what: "the changelog".into(),
                 message: format!(
-                    "behind the committed offsets ({committed:?}) for {MARKER_TIMEOUT:?}; reading it anew"
+                    "behind the committed offsets ({committed:?}) for {MARKER_TIMEOUT:?}; reading it again"
                 ),
             };
         }
@@ -368,8 +375,8 @@ impl Restorer<'_> {
             topic: self.changelog.to_owned(),
             partition,
             message: format!(
-                "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_TIMEOUT:?}, twice: \
-                 it was deleted, or belongs to another cluster"
+                "expected the changelog to reach the committed offsets ({committed:?}), found it behind after {MARKER_TIMEOUT:?} at both attempts: \
+                 it was deleted, or this is another cluster"
             ),
         }
     }
@@ -380,13 +387,13 @@ impl Restorer<'_> {
             topic: self.input.to_owned(),
             partition,
             message: format!(
-                "the changelog is applied through offset {progress}, but the group is committed at {committed}: offsets were moved \
-                 back, which would judge actions twice"
+                "expected the committed offset of the group to be {progress} or above, as the changelog is applied up to there, found \
+                 {committed}: the offsets were reset, and resuming would judge actions twice"
             ),
         }
     }
 
-    /// Where to go on, checked against what the topic still holds.
+    /// Returns the resume offset, checked against the offsets that the topic still holds.
     fn resume_offset<C: rdkafka::consumer::ConsumerContext>(
         &self,
         group: &BaseConsumer<C>,
@@ -394,7 +401,7 @@ impl Restorer<'_> {
         next: i64,
     ) -> Result<i64, StageError> {
         let (low, high) = group.fetch_watermarks(self.input, partition, CALL_TIMEOUT).map_err(|e| {
-            StageError::Unavailable { what: "asking for watermarks".into(), message: e.to_string() }
+            StageError::Unavailable { what: "reading watermarks".into(), message: e.to_string() }
         })?;
         if next > high {
             return Err(StageError::OtherCluster {
@@ -402,7 +409,7 @@ impl Restorer<'_> {
                 topic: self.input.to_owned(),
                 partition,
                 message: format!(
-                    "expected to go on at offset {next}, but the topic ends at {high}: it was created anew"
+                    "expected to resume at offset {next}, but the topic ends at {high}: it was created again"
                 ),
             });
         }
@@ -462,7 +469,7 @@ mod tests {
             (Some(7), None, Some(7), 0, ChangelogStatus::Complete),
             (Some(7), None, Some(7), 3, ChangelogStatus::Complete),
             (Some(7), None, Some(8), 0, ahead),
-            // Without a record: the offset is that of the transaction before.
+            // Committed without a record: the offset is that of the transaction before.
             (Some(7), Some(3), Some(7), 2, ChangelogStatus::Behind),
             (Some(7), Some(3), Some(7), 3, ChangelogStatus::Complete),
             (Some(7), Some(3), Some(7), 4, ChangelogStatus::Complete),

@@ -1,4 +1,5 @@
-//! The loop itself: fetch, step, commit. Every doubt leads to one place: forget, and restore.
+//! Processor loop: fetch, step, commit. On any uncertainty the loop discards its state and restores it from the
+//! changelog.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -30,28 +31,29 @@ use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_topic_gone, 
 use crate::empty_tail::{self, EmptyTail, TailProver, UnreadRecord};
 use crate::hooks;
 
-/// What a processor runs with.
+/// Configuration of a processor.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The stage's name in the topology.
+    /// Name of the stage in the topology.
     pub stage: String,
-    /// Where the stack is.
+    /// Addresses of Kafka, the schema registry and ClickHouse.
     pub endpoints: Endpoints,
-    /// The map.
+    /// The topology.
     pub topology: Arc<Topology>,
-    /// Asked to end the loop.
+    /// Ends the loop.
     pub stop: ShutdownSignal,
-    /// Told how it goes.
+    /// Receives progress and the reasons why the stage is not ready.
     pub health: Health,
-    /// Go on behind records that retention deleted unread.
+    /// Resume after records that retention deleted before they were read.
     pub accept_gap: bool,
 }
 
-/// Runs a processor until asked to stop: then the group is left, and `Ok` returned. A transaction that is under way is ended if
-/// the broker answers soon; a batch that is still being stepped is dropped, and done by whoever goes on.
+/// Runs a processor until shutdown is requested, then leaves the group and returns `Ok`. A transaction in progress is
+/// ended if the broker responds within the grace period. A batch that is still being stepped is dropped; the next owner
+/// processes it again.
 ///
 /// # Errors
-/// If the stage cannot go on; [`StageError::exit_code`] says what its process should end with.
+/// Fails if the stage cannot continue; [`StageError::exit_code`] is the exit code of its process.
 pub fn run<P: Processor>(config: Config, processor: P) -> Result<(), StageError> {
     let topology = Arc::clone(&config.topology);
     let stage = topology.stage(&config.stage)?;
@@ -70,16 +72,16 @@ struct ProcessorLoop<'c, P: Processor> {
     metrics: ProcessorMetrics,
     pacer: BatchPacer,
     outage: OutageProbe,
-    /// What this process has committed, per partition.
+    /// Offsets that this process has committed, by partition.
     committed_offsets: BTreeMap<i32, i64>,
     prover: TailProver,
     stall_detector: StallDetector,
-    /// Apart from the consumer, which the records of a batch borrow.
+    /// Separate from the consumer, which the records of a batch borrow.
     stepper: BatchStepper<'c, P>,
 }
 
 impl<'c, P: Processor> ProcessorLoop<'c, P> {
-    /// Everything that must be there before the first record. `None` if asked to stop meanwhile.
+    /// Prepares everything that the first record needs. Returns `None` if shutdown was requested meanwhile.
     fn start(config: &'c Config, stage: &Stage, mut processor: P) -> Result<Option<Self>, StageError> {
         let [input] = stage.reads.as_slice() else {
             return Err(StageError::Config(format!(
@@ -169,8 +171,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         Ok(())
     }
 
-    /// Has the next transaction move over what fresh readers have proven to hold no record, and has them read what is quiet now. Once
-    /// retention has deleted these offsets, nothing else shows that no record was lost.
+    /// Lets the next transaction commit past proven empty tails, and lets fresh readers read the partitions that are
+    /// quiet now. Once retention has deleted these offsets, nothing else shows that no record was lost.
     ///
     /// A record that they found, and that the stage's own consumer does not return, has all partitions restored and assigned anew.
     fn check_quiet_partitions(&mut self) -> Result<(), StageError> {
@@ -208,11 +210,10 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         if is_stalled { self.restore_assignment() } else { Ok(()) }
     }
 
-    /// Fetches, steps and commits one batch.
     fn process_batch(&mut self) -> Result<BatchOutcome, StageError> {
         let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer);
         if let Some(rebalance) = self.consumer.context().take() {
-            // Whatever was fetched belongs to an assignment that is gone: it is fetched again by whoever has it now.
+            // The fetched records belong to a previous assignment. Their new owner fetches them again.
             drop(records);
             return self.apply_rebalance(rebalance).map(|()| BatchOutcome::Done);
         }
@@ -222,9 +223,9 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
                 self.stall_detector.mark_drained(Instant::now());
                 BatchOutcome::Done
             }
-            // What is known of every partition is read again, and fetched from there.
+            // Restoring reads every position again, and fetching resumes there.
             FetchEnd::OffsetGone => return Ok(BatchOutcome::Restore),
-            // It may come back as another.
+            // The topic may be created again.
             FetchEnd::Transient(error) if is_topic_gone(&error) => {
                 self.outage.report(&self.config.health, error.to_string());
                 return Ok(BatchOutcome::Restore);
@@ -237,7 +238,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
                 });
             }
         };
-        // Of the generation that these records were polled in; a later one would let a zombie commit.
+        // Metadata of the generation in which the records were polled. With those of a later one a zombie could commit.
         let Some(group) = membership(&self.consumer)? else {
             drop(records);
             return self.apply_rebalance(Rebalance::Revoked { lost: true }).map(|()| BatchOutcome::Done);
@@ -246,7 +247,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         let offsets = match self.stepper.step_all(&records)? {
             StepOutcome::Offsets(offsets) => offsets,
             StepOutcome::Stopped if self.config.stop.is_requested() => return Ok(BatchOutcome::Done),
-            // Its records were fetched, and are not to be passed over.
+            // The fetched records must not be skipped.
             StepOutcome::Stopped => return Ok(BatchOutcome::Restore),
             StepOutcome::Restore => return Ok(BatchOutcome::Restore),
         };
@@ -269,7 +270,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         Ok(after)
     }
 
-    /// Commits the outputs of a batch of `count` records together with its `offsets`. `None`: committed; else how the turn ends.
+    /// Commits the outputs of a batch of `count` records together with its `offsets`. Returns `None` if they are
+    /// committed, otherwise the outcome of the batch.
     fn commit(
         &mut self,
         offsets: &TopicPartitionList,
@@ -306,11 +308,11 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         }
     }
 
-    /// Stops fetching after a flood of rejects, until an operator resumes the stage.
+    /// Pauses fetching after a flood of rejects, until an operator resumes the stage.
     fn pause_on_reject_flood(&self) -> Result<(), StageError> {
         let Some(why) = &self.stepper.pause_reason else { return Ok(()) };
         self.config.health.set_not_ready(NotReadyReason::RejectShare, why.clone());
-        let assigned = self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+        let assigned = self.consumer.assignment().map_err(StageError::kafka("reading the assignment"))?;
         self.consumer.pause(&assigned).map_err(StageError::kafka("pausing"))
     }
 
@@ -322,9 +324,9 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         self.metrics.partitions.set(0.0);
         match rebalance {
             Rebalance::Revoked { lost } => {
-                let why = if lost { "the group went on without this process" } else { "rebalancing" };
+                let why = if lost { "the group has continued without this process" } else { "rebalancing" };
                 self.config.health.set_not_ready(NotReadyReason::Starting, why);
-                // Or the broker does not answer any more, and the session has timed out.
+                // The broker may be unavailable, and the session timed out.
                 self.outage.suspect();
                 Ok(())
             }
@@ -335,7 +337,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         }
     }
 
-    /// Restores what is known of `partitions`, and only then begins to fetch from them.
+    /// Restores the state of `partitions`, then starts fetching them.
     fn restore_and_assign(&mut self, partitions: &[i32]) -> Result<(), StageError> {
         let restorer = Restorer {
             stage: &self.config.stage,
@@ -379,7 +381,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         self.pause_on_reject_flood()
     }
 
-    /// After a doubt: memory may be ahead of what was committed, so it is dropped and read again.
+    /// Discards and restores the state, which may be ahead of the committed offsets.
     fn restore_assignment(&mut self) -> Result<(), StageError> {
         let partitions: Vec<i32> = std::mem::take(&mut self.stepper.partitions).into_keys().collect();
         self.stepper.outputs.clear();
@@ -393,13 +395,13 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         }
     }
 
-    /// Consumes again after a flood of rejects.
+    /// Resumes fetching after a flood of rejects.
     fn resume_after_reject_flood(&mut self) -> Result<(), StageError> {
         if self.stepper.pause_reason.take().is_some() {
             tracing::info!(stage = self.config.stage, "resumed by an operator");
             self.config.health.clear(NotReadyReason::RejectShare);
             let assigned =
-                self.consumer.assignment().map_err(StageError::kafka("asking for the assignment"))?;
+                self.consumer.assignment().map_err(StageError::kafka("reading the assignment"))?;
             self.consumer.resume(&assigned).map_err(StageError::kafka("resuming"))?;
         }
         Ok(())
@@ -415,25 +417,25 @@ fn fold_context<'f, P>(
     FoldContext { processor, topology, schemas, health, stop }
 }
 
-/// How long an alert of a flood is revised: as long as any other.
+/// Returns the time for which an alert of a flood is revised: that of the other alerts.
 fn alert_window(topology: &Topology) -> Duration {
     const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
     let window = topology.stages.values().find_map(|stage| stage.value.alert_window.as_ref());
     window.map_or(DEFAULT_WINDOW, |window| window.value.0)
 }
 
-/// How much of a topic is taken at a time.
+/// Fetch settings of a topic.
 struct FetchSettings {
-    /// From how many bytes on it is fetched.
+    /// `fetch.min.bytes`.
     min_bytes: &'static str,
-    /// After how many milliseconds it is fetched however little there is.
+    /// `fetch.wait.max.ms`.
     max_wait_ms: &'static str,
-    /// How far apart batches begin, under load.
+    /// Interval between the starts of batches, under load.
     interval: Duration,
 }
 
-/// What transactions write becomes readable when they commit, and is fetched then. What is written otherwise comes append by append:
-/// a trickle is fetched in gulps, a stream as it comes.
+/// Returns the fetch settings of a topic. Records of transactions become readable, and are fetched, as the transactions
+/// commit. Other records arrive append by append, and the broker collects them up to a minimum size.
 fn fetch_settings(topology: &Topology, topic: &str) -> FetchSettings {
     match topology.topics.get(topic).map(|topic| topic.value.producer) {
         Some(ProducerKind::Transactional) => {
@@ -443,14 +445,14 @@ fn fetch_settings(topology: &Topology, topic: &str) -> FetchSettings {
     }
 }
 
-/// How a turn ended.
+/// Outcome of a batch.
 enum BatchOutcome {
     Done,
     Unavailable(String),
     Restore,
 }
 
-/// Tries until it works, not ready meanwhile, as long as the trouble is one that passes. `None` if asked to stop.
+/// Repeats a call that returns `Unavailable`, not ready meanwhile. Returns `None` if shutdown is requested.
 fn retry_unavailable<T>(
     config: &Config,
     mut call: impl FnMut() -> Result<T, StageError>,
@@ -489,7 +491,7 @@ mod tests {
         assert_eq!(
             (actions.min_bytes, actions.interval),
             ("65536", BATCH_INTERVAL),
-            "its producers write append by append"
+            "its producers write without transactions"
         );
     }
 }

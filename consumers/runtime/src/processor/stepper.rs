@@ -1,4 +1,4 @@
-//! Stepping the records of a batch: what a stage knows, and what its records lead to. No I/O but the registry's.
+//! Steps the records of a batch. Its only I/O is the lookup of schemas.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::reject_window::{Flood, FloodAlert, RecordRef, RejectWindow};
 use super::restore::{RestoredPartition, watermark_metadata};
 use crate::{SchemaCache, SchemaLookup};
 
-/// How much of a rejected record's key, of its value, and of the reason's text is kept, in bytes.
+/// Limit in bytes of a rejected record's key, value and detail in the reject.
 const MAX_REJECT_BYTES: usize = 4096;
 
 pub(super) struct BatchStepper<'c, P: Processor> {
@@ -28,22 +28,22 @@ pub(super) struct BatchStepper<'c, P: Processor> {
     pub(super) schemas: SchemaCache,
     pub(super) outputs: Outputs,
     pub(super) partitions: BTreeMap<i32, RestoredPartition<P>>,
-    /// Why nothing is consumed until an operator says so.
+    /// Reason why the stage is paused until an operator resumes it.
     pub(super) pause_reason: Option<String>,
     pub(super) window: RejectWindow,
-    /// How many records of the batch in work were rejected, by reason.
+    /// Rejected records of the current batch, by reason.
     pub(super) rejected: BTreeMap<RejectReason, u64>,
-    /// Records that are rejected without being stepped, since stepping them leaves something behind.
+    /// Records that are rejected without a step, as their step has changed state that must be undone.
     known_rejects: HashMap<(i32, i64), Reject>,
 }
 
-/// What stepping a batch came to.
+/// Outcome of stepping a batch.
 pub(super) enum StepOutcome {
-    /// All of it: these offsets are to be committed with the outputs.
+    /// Every record was stepped; these offsets are committed with the outputs.
     Offsets(TopicPartitionList),
-    /// Asked to stop before it was done.
+    /// Shutdown was requested before the end.
     Stopped,
-    /// A record left something behind that must not stay: start over, it is known now.
+    /// A rejected record has changed state. After the restore it is rejected without a step.
     Restore,
 }
 
@@ -70,12 +70,11 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         }
     }
 
-    /// `offset` of `partition` is committed: nothing before it is stepped again.
+    /// Records that `offset` of `partition` is committed: no record before it is stepped again.
     pub(super) fn mark_committed(&mut self, partition: i32, offset: i64) {
         self.known_rejects.retain(|(of, at), _| *of != partition || *at >= offset);
     }
 
-    /// Steps every record of an assigned partition, in order.
     pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<StepOutcome, StageError> {
         let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
         self.rejected.clear();
@@ -86,7 +85,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
                 continue;
             }
             if self.config.stop.is_requested() {
-                // Nothing of the batch is committed: whoever goes on does it again.
+                // Nothing of the batch is committed; its next owner processes it again.
                 return Ok(StepOutcome::Stopped);
             }
             self.outputs.set_partition(message.partition());
@@ -110,7 +109,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
                         offset,
                         reason = reason.as_str(),
                         detail,
-                        "a step is undone by restoring"
+                        "undoing the record's step by a restore"
                     );
                     let known_rejects = Reject { undo: false, ..reject.clone() };
                     self.known_rejects.insert((origin.partition, origin.offset), known_rejects);
@@ -130,13 +129,13 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         self.finish(&next_offsets).map(StepOutcome::Offsets)
     }
 
-    /// Decodes and steps one record. `None` if asked to stop while the registry was away.
+    /// Decodes and steps one record. Returns `None` if shutdown was requested during an outage of the schema registry.
     fn step(&mut self, message: &BorrowedMessage<'_>, origin: &Origin<'_>) -> Option<Result<(), Reject>> {
         if let Some(known_rejects) = self.known_rejects.get(&(origin.partition, origin.offset)) {
             return Some(Err(known_rejects.clone()));
         }
         let decoded = |error: wire::WireError| Some(Err(Reject::new(error.reason(), error.to_string())));
-        // A tombstone has no bytes, and is rejected as an empty value.
+        // A tombstone is rejected as an empty value.
         let (id, datum) = match wire::split(message.payload().unwrap_or_default()) {
             Ok(split) => split,
             Err(error) => return decoded(error),
@@ -156,7 +155,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         Some(self.processor.step(&mut partition.state, origin, &input, &mut self.outputs))
     }
 
-    /// Writes how far each partition is, and what no record asked for. Returns the offsets to commit.
+    /// Emits the progress entries and the side outputs. Returns the offsets to commit.
     fn finish(&mut self, next_offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, StageError> {
         let stage = &self.config.stage;
         let mut offsets = TopicPartitionList::new();
@@ -187,8 +186,8 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         Ok(offsets)
     }
 
-    /// Emits an alert of a flood of rejects that does not stop the stage, or the next revision of one, in the partition of the
-    /// record that it names.
+    /// Emits an alert, or its next revision, about a flood of rejects that does not pause the stage, to the partition
+    /// of the record that it names.
     fn emit_flood_alert(
         &mut self,
         alert: FloodAlert,
@@ -240,7 +239,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         let key = SessionKey { tenant_id: SYSTEM_TENANT, session_id: &session_id }.to_bytes();
         self.outputs.set_partition(partition);
         match self.outputs.emit(&key, &alert) {
-            // A topology may give a stage no topic of alerts: then the log alone says it.
+            // Without a topic of alerts in the topology the log is the only report.
             Ok(()) | Err(OutputError::NotEmitted(_)) => Ok(()),
             Err(e) => Err(StageError::Internal(format!("{stage}: writing an alert: {e}"))),
         }
@@ -263,7 +262,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             detail,
             "rejected"
         );
-        // Of a tombstone, and of a record without a key, no bytes.
+        // Empty for a tombstone, and for a record without a key.
         let value = message.payload().unwrap_or_default();
         let key = truncate(message.key().unwrap_or_default());
         let record = reject::Reject {
@@ -282,8 +281,8 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
     }
 }
 
-/// Where a record stands. The error is the reject of a record without a timestamp, which cannot be stepped: its origin
-/// says 1970.
+/// Returns the origin of a record. The error is the reject of a record without a timestamp: it cannot be stepped, and
+/// its origin has the timestamp 0 (1970).
 fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<(), Reject>) {
     let (partition, offset) = (message.partition(), message.offset());
     let at = |logged_at| Origin { topic, partition, offset, logged_at };
@@ -293,12 +292,12 @@ fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<
     }
 }
 
-/// The tenant of what concerns agentgov itself.
+/// Tenant of alerts about agentgov itself.
 const SYSTEM_TENANT: &str = "agentgov";
-/// The policy that an alert of a flood of rejects names.
+/// Policy name in an alert of a flood of rejects.
 const REJECT_FLOOD: &str = "agentgov:reject-flood";
 
-/// Records that somebody accepted offsets `from` to `to` of a partition as lost: a gap is never silent.
+/// Emits a reject that records offsets `from` to `to` of a partition as an accepted gap.
 fn emit_gap(
     stage: &str,
     input: &str,

@@ -1,5 +1,5 @@
-//! Governance topics, folded into tables: to their end before the first record, then followed. The topic of controls is
-//! among them: what operators tell the stage is for the loop, all else is for the stage.
+//! Global tables from the governance topics: read to their end before the first record, then followed. The topic of
+//! controls is one of them; the loop handles the controls of its stage, and the processor everything else.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,18 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::{SchemaCache, SchemaLookup};
 
-/// A reader without an event for so long, not even the end, is restarted ([`TopicReader::restart`]).
+/// Time without an event, including the end of the partition, after which a reader is restarted
+/// ([`TopicReader::restart`]).
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Readers of the stage's governance topics, one each: the end of a partition is told without the name of its topic.
+/// Readers of the stage's governance topics, one per topic: an end-of-partition event does not name its topic.
 pub(super) struct GlobalTables {
     readers: DropWithTimeout<Vec<TopicReader>>,
     stage: String,
     controls: Option<String>,
 }
 
-/// What folding needs beside the readers.
+/// State that applying a record needs.
 pub(super) struct FoldContext<'f, P> {
     pub processor: &'f mut P,
     pub topology: &'f Topology,
@@ -35,7 +36,7 @@ pub(super) struct FoldContext<'f, P> {
 }
 
 impl<P: Processor> FoldContext<'_, P> {
-    /// Sets or clears the reasons that the processor knows.
+    /// Sets or clears the processor's own reasons.
     fn report_readiness(&self) {
         self.processor.readiness(&mut |reason, why| match why {
             Some(why) => self.health.set_not_ready(reason, why),
@@ -44,12 +45,12 @@ impl<P: Processor> FoldContext<'_, P> {
     }
 }
 
-/// What following came to.
+/// Result of a poll of the tables.
 #[derive(Debug, Default)]
 pub(super) struct TableUpdates {
-    /// An operator told the stage to resume.
+    /// A control resumes the stage.
     pub resume: bool,
-    /// Kafka is in trouble. It is read on by itself when Kafka is back.
+    /// Error of a reader. The reader continues by itself when Kafka is available again.
     pub error: Option<String>,
 }
 
@@ -71,7 +72,8 @@ impl GlobalTables {
         Ok(Self { readers: DropWithTimeout::new(readers), stage: name.to_owned(), controls })
     }
 
-    /// Folds every table to its end. False if asked to stop meanwhile. What operators told earlier is over.
+    /// Reads every table to its end. Returns false if shutdown was requested meanwhile. Controls from before the start
+    /// have no effect.
     pub(super) fn load<P: Processor>(&self, mut context: FoldContext<'_, P>) -> bool {
         for reader in self.readers.iter() {
             let mut last_event = Instant::now();
@@ -106,7 +108,7 @@ impl GlobalTables {
         true
     }
 
-    /// Folds what has come since, without waiting.
+    /// Applies new records, without waiting.
     pub(super) fn poll_updates<P: Processor>(&self, mut context: FoldContext<'_, P>) -> TableUpdates {
         let mut updates = TableUpdates::default();
         for reader in self.readers.iter() {
@@ -125,12 +127,13 @@ impl GlobalTables {
         updates
     }
 
-    /// After an outage: has every reader go on where it is.
+    /// Restarts every reader at its position, after an outage.
     pub(super) fn restart_readers(&self) {
         self.readers.iter().filter(|reader| reader.has_read()).for_each(restart);
     }
 
-    /// Folds a record. A tombstone is an empty value, which no entry is. True if the record tells this stage to resume.
+    /// Applies a record. A tombstone counts as an empty value, which no entry has. Returns true if the record resumes
+    /// this stage.
     fn apply<P: Processor>(
         &self,
         topic: &str,
@@ -158,7 +161,7 @@ impl GlobalTables {
                 SchemaLookup::Stopped => return false,
             },
         };
-        // When an entry was logged is part of what it says.
+        // The time at which an entry was logged is a part of the entry.
         let value = if logged_at.is_some() { value } else { Err(NO_TIMESTAMP) };
         let logged_at = logged_at.unwrap_or(Millis(0));
         if self.controls.as_deref() != Some(topic) {
@@ -174,7 +177,7 @@ impl GlobalTables {
             Ok(control) if control.stage == self.stage && control.command == Control::RESUME => true,
             Ok(_) => false,
             Err(error) => {
-                tracing::error!(topic, offset, error, "a control that cannot be read is passed over");
+                tracing::error!(topic, offset, error, "ignored a control that does not decode");
                 false
             }
         }
@@ -183,6 +186,6 @@ impl GlobalTables {
 
 fn restart(reader: &TopicReader) {
     if let Err(error) = reader.restart() {
-        tracing::warn!(topic = reader.topic(), %error, "reading on");
+        tracing::warn!(topic = reader.topic(), %error, "could not restart the reader");
     }
 }

@@ -1,4 +1,4 @@
-//! One Kafka transaction: outputs, state and input offsets together, or none of them.
+//! Kafka transactions: outputs, state and input offsets are committed together, or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,55 +22,56 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::first_record::FirstRecordBarrier;
 
-/// How long one call to the transaction coordinator may take before it is tried again.
+/// Timeout of one call to the transaction coordinator, after which it is retried.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A transaction that has not ended after so long ends without this producer.
+/// Time after which a transaction that has not ended is abandoned with its producer.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Transactional ids are unique, so what fences one is the coordinator, after an outage or a pause that was longer than
-/// the transaction may take. So often in a row, without one commit, it is something that a new producer does not mend.
+/// Number of producers lost in a row, without a commit, after which the stage ends. Transactional ids are unique, so
+/// only the coordinator fences one: after an outage or a pause that exceeds the transaction timeout. After this many, a
+/// new producer does not solve the problem.
 const MAX_LOST_PRODUCERS: u32 = 5;
 
 pub(super) struct Transactions {
     producer: DropWithTimeout<BaseProducer<DeliveryContext>>,
-    /// Of this producer.
+    /// Barrier of this producer.
     barrier: FirstRecordBarrier,
     kafka: KafkaEndpoint,
     group: String,
-    /// A topic that it writes.
+    /// Topic that the producer writes.
     topic: String,
     stage: String,
     transaction_timeout: Duration,
     health: Health,
     stop: ShutdownSignal,
-    /// Producers that were lost since a transaction was committed.
+    /// Producers lost since the last committed transaction.
     lost: u32,
 }
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Committed,
-    /// Nothing of it counts: what is in memory is ahead, and must be read again.
+    /// The transaction is aborted. The state in memory is ahead and must be restored.
     Aborted,
-    /// This producer is of no more use, and how the transaction ends is the coordinator's: take a new one, and start over.
+    /// The producer is unusable, and the coordinator decides the transaction: create a new producer and restore.
     Lost(LostProducer),
-    /// Asked to stop, and the broker did not answer in time: whoever goes on finds out how it ended.
+    /// Shutdown was requested, and the broker did not respond in time. The next owner reads the outcome.
     Abandoned,
 }
 
-/// A call of the producer that may be repeated.
+/// Call of the producer that can be repeated.
 trait Call: Fn(&BaseProducer<DeliveryContext>) -> Result<(), KafkaError> + Clone + Send + 'static {}
 impl<F: Fn(&BaseProducer<DeliveryContext>) -> Result<(), KafkaError> + Clone + Send + 'static> Call for F {}
 
-/// How taking a new producer ended.
+/// Outcome of replacing a producer.
 pub(super) enum Replacement {
-    /// There is one.
+    /// The new producer is ready.
     Done,
-    /// A stop was asked for meanwhile.
+    /// Shutdown was requested meanwhile.
     Stopped,
 }
 
-/// Why a producer is of no more use.
+/// Error that made a producer unusable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LostProducer {
     what: &'static str,
@@ -93,7 +94,7 @@ impl ClientContext for DeliveryContext {}
 impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        // The first says why; thousands may follow it.
+        // Only the first error is logged; thousands may follow it.
         if let Err((error, _)) = result
             && !self.failed.swap(true, Ordering::AcqRel)
         {
@@ -103,7 +104,8 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl Transactions {
-    /// A producer with a transactional id of its own. Waits until the coordinator answers, or `stop` is asked (`None`).
+    /// Creates a producer with its own transactional id. Waits until the coordinator responds; returns `None` if `stop`
+    /// is requested first.
     pub(super) fn start(
         kafka: &KafkaEndpoint,
         name: &str,
@@ -134,15 +136,15 @@ impl Transactions {
         }))
     }
 
-    /// A new producer in place of one that is lost. Safe whatever became of the old one's transaction, as after a kill: start
-    /// over, and restoring waits until the coordinator has ended it (ADR 0006).
+    /// Replaces a lost producer. This is safe whatever happened to its transaction, as after a kill: the caller
+    /// restores, which waits until the coordinator has ended that transaction (ADR 0006).
     pub(super) fn replace(&mut self, lost: LostProducer) -> Result<Replacement, StageError> {
         self.lost += 1;
         if self.lost >= MAX_LOST_PRODUCERS {
             return Err(self.fatal_error(lost));
         }
         let LostProducer { what, error } = lost;
-        tracing::warn!(stage = self.stage, what, %error, "this producer is lost; taking a new one");
+        tracing::warn!(stage = self.stage, what, %error, "the producer is lost; creating a new one");
         let Self { kafka, group, topic, stage, health, stop, .. } = self;
         let new = create_producer(kafka, group, topic, stage, self.transaction_timeout, health, stop)?;
         match new {
@@ -152,15 +154,15 @@ impl Transactions {
         Ok(Replacement::Done)
     }
 
-    /// Sends `outputs` and `offsets` in one transaction. `group` was taken when the batch was polled: if the group has
-    /// gone on without us since, the coordinator refuses.
+    /// Sends `outputs` and `offsets` in one transaction. `group` was read when the batch was polled: the coordinator
+    /// refuses the offsets if the group has rebalanced since.
     pub(super) fn run(
         &mut self,
         outputs: &Outputs,
         offsets: &TopicPartitionList,
         group: ConsumerGroupMetadata,
     ) -> Outcome {
-        // Whatever does not commit opens nothing.
+        // Partitions count as written only once the transaction has committed.
         let mut barrier = std::mem::take(&mut self.barrier);
         let outcome = match self.transaction(outputs, &mut barrier, offsets, group) {
             Ok(()) => {
@@ -171,7 +173,7 @@ impl Transactions {
             Err(outcome) => outcome,
         };
         if let Outcome::Committed | Outcome::Aborted = outcome {
-            // The coordinator has answered.
+            // The coordinator has responded.
             self.health.clear(NotReadyReason::Transaction);
         }
         outcome
@@ -189,12 +191,12 @@ impl Transactions {
         failpoint::edge("processor::begun");
         let send = |record: &Outgoing<'_>| {
             self.send(record).map_err(|error| {
-                tracing::warn!(%error, topic = record.topic, "output refused; aborting");
+                tracing::warn!(%error, topic = record.topic, "the producer refused an output; aborting");
                 self.abort()
             })
         };
         barrier.send(SystemTime::now(), outputs, send, || self.await_acks())?;
-        // rust-rdkafka's commit flushes in steps of 100 ms: settled first, it has nothing to wait for.
+        // rust-rdkafka's commit flushes in steps of 100 ms. After `await_acks` it has nothing to wait for.
         self.await_acks()?;
         failpoint::edge("processor::produced");
         let request = Arc::new((offsets.clone(), group));
@@ -206,7 +208,7 @@ impl Transactions {
         self.retry("committing a transaction", |producer| producer.commit_transaction(CALL_TIMEOUT))
     }
 
-    /// Waits until all that was sent is acknowledged.
+    /// Waits until all sent records are acknowledged.
     fn await_acks(&self) -> Result<(), Outcome> {
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 {
@@ -215,7 +217,7 @@ impl Transactions {
                 return Err(Outcome::Abandoned);
             }
             if began.elapsed() > SLOW_CALL_THRESHOLD {
-                self.report_waiting("the broker does not take the outputs of a transaction");
+                self.report_waiting("the broker does not acknowledge the outputs of a transaction");
             }
         }
         if self.producer.context().failed.load(Ordering::Acquire) { Err(self.abort()) } else { Ok(()) }
@@ -242,7 +244,7 @@ impl Transactions {
         }
     }
 
-    /// Repeats a call that may be repeated, aborts where the transaction is lost, and gives up where the producer is.
+    /// Repeats a retriable call, aborts where the transaction is lost, and gives up where the producer is.
     fn retry(&self, what: &'static str, call: impl Call) -> Result<(), Outcome> {
         let mut backoff = Backoff::default();
         let deadline = Instant::now() + RETRY_TIMEOUT;
@@ -284,11 +286,11 @@ impl Transactions {
         }
     }
 
-    /// Makes a call that librdkafka may let take as long as the transaction's timeout, whatever it is told. `None`: asked to
-    /// stop, and it does not end.
+    /// Makes a call that librdkafka may extend to the transaction timeout, whatever timeout it is given. Returns `None`
+    /// if shutdown is requested and the call does not end.
     fn call_cancellable(&self, what: &'static str, call: &impl Call) -> Option<Result<(), KafkaError>> {
         let (producer, call) = (self.producer.share(), call.clone());
-        let late = || self.report_waiting(format!("{what}: the transaction coordinator does not answer"));
+        let late = || self.report_waiting(format!("{what}: the transaction coordinator does not respond"));
         self.stop.run_cancellable(late, move || call(&producer))
     }
 
@@ -296,7 +298,7 @@ impl Transactions {
         self.health.set_not_ready(NotReadyReason::Transaction, why);
     }
 
-    /// True if it was asked to stop, and the grace for what is under way is over.
+    /// Pauses before a retry. Returns true if shutdown was requested and its grace period is over.
     fn pause(&self, backoff: &mut Backoff) -> bool {
         if self.stop.wait(backoff.pause()) {
             std::thread::sleep(Duration::from_millis(50));
@@ -315,7 +317,7 @@ impl Transactions {
             )
         );
         if fenced {
-            let message = format!("{what}: {error}, and so {MAX_LOST_PRODUCERS} producers in a row");
+            let message = format!("{what}: {error}; {MAX_LOST_PRODUCERS} producers in a row were lost without a commit");
             StageError::Fenced { stage: self.stage.clone(), message }
         } else {
             StageError::Kafka { what: format!("{}: {what}", self.stage), source: error }
@@ -323,14 +325,14 @@ impl Transactions {
     }
 }
 
-/// Lets the producer report, and leaves the core to whoever sends for a moment. rust-rdkafka's poll with a timeout asks again
-/// and again through what is left of its last millisecond.
+/// Polls the producer and yields the CPU to the sending threads for a moment. rust-rdkafka's poll with a timeout spins
+/// through the last millisecond of that timeout.
 fn poll_producer(producer: &BaseProducer<DeliveryContext>) {
     producer.poll(Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
 }
 
-/// A producer with a transactional id that nobody else has, or had. `None`: asked to stop.
+/// Creates a producer with a transactional id that was never used. Returns `None` if shutdown is requested.
 fn create_producer(
     kafka: &KafkaEndpoint,
     group: &str,
@@ -348,10 +350,10 @@ fn create_producer(
         .set("transaction.timeout.ms", &timeout)
         .set("message.timeout.ms", &timeout)
         .set("acks", "all")
-        // Nobody asks for each success; a failure aborts the transaction.
+        // Only failures are reported; a failure aborts the transaction.
         .set("delivery.report.only.error", "true")
         .set("compression.type", "zstd")
-        // All that a transaction sends is there at once.
+        // The records of a transaction are all available at once.
         .set("linger.ms", "1")
         .set("batch.num.messages", "100000")
         .set("batch.size", "1000000")
@@ -366,11 +368,11 @@ fn create_producer(
     spawn_reconnect_watchdog(kafka, topic, &producer.share());
     let mut backoff = Backoff::default();
     loop {
-        // Asked again, it goes on where it was.
+        // A repeated call continues the one before.
         match producer.init_transactions(CALL_TIMEOUT) {
             Ok(()) => {
                 health.clear(NotReadyReason::Transaction);
-                tracing::info!(stage, transactional_id, "producer");
+                tracing::info!(stage, transactional_id, "created a transactional producer");
                 return Ok(Some(producer));
             }
             Err(error) if is_retriable(&error) => {
