@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use agentgov_audit::FindingKind;
 use agentgov_connect::Endpoints;
 use agentgov_faults::{
-    AtEdge, Edge, Fault, Meddling, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_TAIL_READ, Setup, Step,
+    AtEdge, Edge, Fault, Meddling, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_TAIL_READ, Setup,
+    Step,
 };
 use agentgov_schemas::topology::Topology;
 

@@ -153,7 +153,9 @@ impl TailProver {
         });
         match spawned {
             Ok(_) => self.round = Some(Round { found, stop }),
-            Err(error) => tracing::warn!(%error, "could not start a thread that reads quiet partitions; retrying"),
+            Err(error) => {
+                tracing::warn!(%error, "could not start a thread that reads quiet partitions; retrying")
+            }
         }
     }
 }

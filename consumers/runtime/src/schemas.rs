@@ -157,7 +157,9 @@ impl SchemaCache {
                             format!("{error}; this process has read that schema before: check whether the registry has lost its data"),
                         );
                     }
-                    Ok((id, Err(error))) => tracing::debug!(stage, id = id.0, %error, "could not compare the schema id with the registry"),
+                    Ok((id, Err(error))) => {
+                        tracing::debug!(stage, id = id.0, %error, "could not compare the schema id with the registry")
+                    }
                     Err(TryRecvError::Empty) => return Ok(()),
                     Err(TryRecvError::Disconnected) => break,
                 }

@@ -400,8 +400,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         if self.stepper.pause_reason.take().is_some() {
             tracing::info!(stage = self.config.stage, "resumed by an operator");
             self.config.health.clear(NotReadyReason::RejectShare);
-            let assigned =
-                self.consumer.assignment().map_err(StageError::kafka("reading the assignment"))?;
+            let assigned = self.consumer.assignment().map_err(StageError::kafka("reading the assignment"))?;
             self.consumer.resume(&assigned).map_err(StageError::kafka("resuming"))?;
         }
         Ok(())

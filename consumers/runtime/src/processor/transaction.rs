@@ -317,7 +317,9 @@ impl Transactions {
             )
         );
         if fenced {
-            let message = format!("{what}: {error}; {MAX_LOST_PRODUCERS} producers in a row were lost without a commit");
+            let message = format!(
+                "{what}: {error}; {MAX_LOST_PRODUCERS} producers in a row were lost without a commit"
+            );
             StageError::Fenced { stage: self.stage.clone(), message }
         } else {
             StageError::Kafka { what: format!("{}: {what}", self.stage), source: error }

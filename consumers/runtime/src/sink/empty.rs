@@ -1,5 +1,5 @@
-//! Proofs that no record follows a partition's last row, made durable in the store. They serve once retention has deleted the offsets:
-//! `position` passes over those that a proof covers.
+//! Stores proofs that no record follows a partition's last row. They matter once retention has deleted the offsets:
+//! `position` skips deleted offsets that a proof covers.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use super::store::quote;
 use super::{RowEncoder, TopicPartition};
 
 impl<E: RowEncoder> Sink<E> {
-    /// Records what fresh readers have proven since the last call, and has them read what is quiet now.
+    /// Stores the empty tails that fresh readers have proven since the last call, and lets them read the partitions
+    /// that are quiet now.
     pub(super) fn record_empty_tails(&mut self) -> Result<(), StageError> {
         let writers = &self.writers;
         let proven = self.prover.poll(|| {
@@ -40,7 +41,7 @@ impl<E: RowEncoder> Sink<E> {
                     at = name,
                     from = offsets.start,
                     to = offsets.end,
-                    "no record in these offsets"
+                    "stored a proof that these offsets hold no record"
                 );
                 if let Some(writer) = self.writers.get_mut(writer) {
                     writer.mark_empty(partition, offsets.end);
@@ -49,10 +50,10 @@ impl<E: RowEncoder> Sink<E> {
             return Ok(());
         };
         if !error.is_fenced() {
-            tracing::warn!(%error, table = self.options.empty_ranges_table, "a proof was not recorded; trying again");
+            tracing::warn!(%error, table = self.options.empty_ranges_table, "could not store a proof of empty offsets; retrying");
             return Ok(());
         }
-        // Somebody else has claimed, or the server has restarted.
+        // Another process has claimed the partition, or the server has restarted.
         let mut writers: Vec<_> = rows.into_iter().map(|(writer, ..)| writer).collect();
         writers.dedup();
         for writer in writers {
@@ -76,15 +77,15 @@ fn insert<'p>(table: &str, proofs: impl Iterator<Item = &'p (String, u64, Range<
     )
 }
 
-/// A record came where none can be.
+/// Returns the error for a record at an offset that is proven to be empty.
 pub(super) fn contradiction_error(options: &Options, at: &TopicPartition, offset: i64) -> StageError {
     StageError::OtherCluster {
         stage: options.stage.clone(),
         topic: at.topic.to_string(),
         partition: at.partition,
         message: format!(
-            "table {} has on record that no record stands at offset {offset}, but the topic has one there: it is another topic of \
-             the same name, or rows were changed from outside",
+            "expected no record at offset {offset}, as proven in table {}, but found one: this is another topic of the same \
+             name, or rows were changed from outside",
             options.empty_ranges_table
         ),
     }

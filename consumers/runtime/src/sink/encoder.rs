@@ -1,4 +1,4 @@
-//! What a stage adds to the loop: the columns of a record.
+//! Interface of a stage: it encodes records as rows.
 
 use agentgov_schemas::Millis;
 use agentgov_service::StageError;
@@ -8,40 +8,40 @@ use super::headers::Headers;
 use super::native::Block;
 use super::store::{Store, StoreError};
 
-/// A record as Kafka holds it.
+/// Record as Kafka holds it.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
-    /// Where.
+    /// Topic and partition.
     pub at: &'a TopicPartition,
-    /// Its offset there.
+    /// Offset.
     pub offset: i64,
-    /// When the broker appended it.
+    /// Time at which the broker appended it.
     pub logged_at: Millis,
-    /// Its key; absent: none.
+    /// Key, if there is one.
     pub key: Option<&'a [u8]>,
-    /// Its value; absent: a tombstone.
+    /// Value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers, in order.
+    /// Headers, in order.
     pub headers: Headers<'a>,
-    /// How many offsets right before it were passed over, since the topic has no record there. Only where it is gapless.
+    /// Number of skipped offsets right before it; 0 if the topic is not gapless.
     pub skipped: u64,
 }
 
-/// What became of a record.
+/// Outcome of encoding a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeOutcome {
-    /// It is a row of the block.
+    /// The record is a row of the block.
     Row,
-    /// The stage was asked to stop while it waited for what the row needs; the block is as it was.
+    /// Shutdown was requested during a lookup that the row needs; the block is unchanged.
     Stopped,
 }
 
-/// Why what the rows refer to is not durable.
+/// Error of a write to the store.
 #[derive(Debug)]
 pub enum WriteError {
-    /// The store did not do as asked: tried again after a while, like an insert.
+    /// The store failed: retried later, like an insert.
     Store(StoreError),
-    /// This ends the stage.
+    /// The stage ends.
     Fatal(StageError),
 }
 
@@ -51,10 +51,10 @@ impl From<StoreError> for WriteError {
     }
 }
 
-/// Turns records into rows. Every record is a row: a writer has no way to leave one out.
+/// Encodes records as rows. Every record is a row: an encoder cannot leave one out.
 pub trait RowEncoder {
-    /// An empty block of the table that the records of `topic` go to. Its columns include `topic_partition`, `offset`,
-    /// `claim`, `logged_at` and `record_sha256`, and `skipped` where the topic is gapless, on which the protocol relies.
+    /// Creates an empty block of the table for records of `topic`. Its columns include `topic_partition`, `offset`,
+    /// `claim`, `logged_at` and `record_sha256`, and for a gapless topic `skipped`, as the protocol requires.
     fn block(&self, topic: &str) -> Result<Block, StageError>;
 
     /// Adds `record` to a block of its topic, under `claim`. An error ends the stage.
@@ -65,6 +65,7 @@ pub trait RowEncoder {
         claim: u64,
     ) -> Result<EncodeOutcome, StageError>;
 
-    /// Makes durable what the rows pushed so far refer to. Called before each insert; may be called again for the same.
+    /// Stores everything that the pushed rows refer to. Called before each insert, possibly several times for the same
+    /// rows.
     fn before_insert(&mut self, store: &Store) -> Result<(), WriteError>;
 }

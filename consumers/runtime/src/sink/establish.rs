@@ -1,4 +1,4 @@
-//! From "assigned" or "in doubt" to "the claims hold, and fetching goes on where the table ends".
+//! Establishes the claims of assigned or invalidated partitions and finds their resume positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -21,11 +21,11 @@ use super::store::quote;
 use super::{RowEncoder, TopicPartition};
 use crate::hooks;
 
-/// A claim may be taken once or twice by a member of an earlier generation that had not noticed. So often, with
-/// membership proven in between, it is someone outside the group.
+/// Number of conflicts in a row from which the other writer counts as outside the group. A member of an earlier
+/// generation that has not noticed the rebalance takes a claim once or twice; membership is proven before each claim.
 const MAX_CLAIM_CONFLICTS: u32 = 5;
 
-/// Why the claims do not hold yet.
+/// Error of establishing claims.
 enum EstablishError {
     Group(KafkaError),
     Kafka(KafkaError),
@@ -40,10 +40,10 @@ impl From<StoreError> for EstablishError {
     }
 }
 
-/// The lanes that are being established, by their place, with their partitions.
+/// Table writers to establish, by index, with their partitions.
 type DueWriters = BTreeMap<usize, Vec<TopicPartition>>;
 
-/// A partition whose claim holds.
+/// A partition whose claim holds, with its resume position.
 struct EstablishedPartition {
     /// Index of its table writer.
     writer: usize,
@@ -53,7 +53,7 @@ struct EstablishedPartition {
 }
 
 impl<E: RowEncoder> Sink<E> {
-    /// Establishes the lanes whose time has come. What does not work is tried again later; the other lanes go on.
+    /// Establishes the table writers that are due. Failed ones are retried later; the others continue.
     pub(super) fn establish(&mut self) -> Result<(), StageError> {
         let now = Instant::now();
         let due: DueWriters = (self.writers.iter_mut().enumerate())
@@ -73,7 +73,7 @@ impl<E: RowEncoder> Sink<E> {
                     let writer = self.writers.get_mut(writer);
                     if let Some(owned) = writer.and_then(|writer| writer.partitions.get_mut(&at.partition)) {
                         owned.set_claim(claim, resume);
-                        tracing::info!(stage = self.options.stage, %at, offset = owned.fetch_position(), "goes on");
+                        tracing::info!(stage = self.options.stage, %at, offset = owned.fetch_position(), "resuming");
                     }
                 }
                 for index in due.keys() {
@@ -153,7 +153,8 @@ impl<E: RowEncoder> Sink<E> {
         Ok(established)
     }
 
-    /// Someone who takes the claims of proven members again and again writes the same tables from another group.
+    /// Detects a process outside the group that writes the same tables: it replaces the claims of proven members
+    /// repeatedly.
     fn detect_foreign_writer(&mut self, due: &DueWriters) -> Result<(), EstablishError> {
         #[derive(Deserialize)]
         struct Claim {
@@ -183,20 +184,24 @@ impl<E: RowEncoder> Sink<E> {
             return Ok(());
         };
         self.claim_conflicts += 1;
-        tracing::warn!(stage = self.options.stage, at = taken.topic_partition, "someone else has claimed it");
+        tracing::warn!(
+            stage = self.options.stage,
+            at = taken.topic_partition,
+            "another process has claimed the partition"
+        );
         if self.claim_conflicts < MAX_CLAIM_CONFLICTS {
             return Ok(());
         }
         Err(EstablishError::Fatal(StageError::Fenced {
             stage: self.options.stage.clone(),
             message: format!(
-                "{} is claimed again and again by a process outside the group {}",
+                "expected the claim of {} to hold, but a process outside the group {} replaces it repeatedly",
                 taken.topic_partition, self.options.group
             ),
         }))
     }
 
-    /// Looks what the table holds of a lane's partitions, and compares it with what Kafka holds.
+    /// Reads the tail of a writer's partitions and compares it with Kafka.
     fn read_tail(
         &self,
         index: usize,
@@ -217,7 +222,9 @@ impl<E: RowEncoder> Sink<E> {
             let (gaps, empty) = (of(&gaps), of(&empty));
             let recorded = RecordedRanges { gaps: &gaps, empty: &empty };
             let claim = claims.get(at.name()).ok_or_else(|| {
-                EstablishError::Fatal(StageError::Internal(format!("{at} was not claimed with its table")))
+                EstablishError::Fatal(StageError::Internal(format!(
+                    "{at}: expected a claim with the others of its table, found none"
+                )))
             })?;
             let (resume, to_compare) = match resume_position(tail, marks, recorded, writer.route.gapless) {
                 Position::Continue { resume, compare } => (resume, compare),
@@ -241,7 +248,7 @@ impl<E: RowEncoder> Sink<E> {
         self.compare_last_records(&writer.route.table, &compare)
     }
 
-    /// The record at the table's last offset must be the one that Kafka holds there.
+    /// Compares the record at the table's last offset with the record that Kafka holds there.
     fn compare_last_records(
         &self,
         table: &str,
@@ -254,7 +261,7 @@ impl<E: RowEncoder> Sink<E> {
             if found.offset == *offset && found.identity == Some(*identity) {
                 continue;
             }
-            // Retention may have taken it since the watermarks were read.
+            // Retention may have deleted it since the watermarks were read.
             if self.probe.watermarks(at).map_err(EstablishError::Kafka)?.low > *offset {
                 continue;
             }
@@ -271,7 +278,7 @@ impl<E: RowEncoder> Sink<E> {
         Ok(())
     }
 
-    /// Ranges of offsets that a table has on record, by topic-partition.
+    /// Returns the ranges of offsets that a table records, by topic-partition.
     fn recorded_ranges(
         &self,
         table: &str,
@@ -295,7 +302,8 @@ impl<E: RowEncoder> Sink<E> {
         Ok(ranges)
     }
 
-    /// Retention was faster. Ends the stage, unless the gap is accepted: then it is recorded before fetching goes on.
+    /// Handles deleted offsets that were never read. Ends the stage, unless the gap is accepted: then it is recorded
+    /// before fetching resumes.
     fn handle_overtaken(
         &self,
         at: &TopicPartition,
@@ -327,7 +335,7 @@ impl<E: RowEncoder> Sink<E> {
         EstablishError::Fatal(self.other_cluster(
             at,
             format!(
-                "expected to go on at offset {expected}, but the topic ends at {}: it is another topic of the same name, or it \
+                "expected to resume at offset {expected}, but the topic ends at {}: it is another topic of the same name, or it \
                  has lost records that the store still has",
                 marks.high
             ),
@@ -348,11 +356,11 @@ impl<E: RowEncoder> Sink<E> {
         }
         let Some(tail) = tail else {
             return EstablishError::Fatal(StageError::Internal(format!(
-                "{at}: a hole in a table without rows"
+                "{at}: missing rows in a table without rows"
             )));
         };
         let name = quote(at.name());
-        // The first offset that is there twice, or has no successor.
+        // Finds the first offset that occurs twice or has no successor.
         let anomaly: Result<Vec<Anomaly>, _> = self.store.select(&format!(
             "SELECT offset, count FROM (SELECT offset, count() AS count, leadInFrame(offset - max(skipped), 1, offset + 1) OVER \
              (ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS following \
@@ -362,7 +370,7 @@ impl<E: RowEncoder> Sink<E> {
         let index = match anomaly {
             Ok(anomaly) => anomaly.first().map_or_else(String::new, |anomaly| match anomaly.count {
                 1 => format!("; the first missing offset is {}", anomaly.offset + 1),
-                count => format!("; offset {} is there {count} times", anomaly.offset),
+                count => format!("; offset {} occurs {count} times", anomaly.offset),
             }),
             Err(error) => return EstablishError::Store(error),
         };

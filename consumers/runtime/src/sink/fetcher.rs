@@ -1,5 +1,5 @@
-//! What the sink's consumer fetches, and from where. A lane that is not ready is not given to it: there is no offset that could stand
-//! for "not yet" (see [`agentgov_connect::assign`]).
+//! Controls which partitions the sink's consumer fetches, and from where. It assigns only partitions of ready writers:
+//! no offset could express "not yet" (see [`agentgov_connect::assign`]).
 
 use agentgov_connect::assign::{assign, seek};
 use agentgov_service::StageError;
@@ -11,10 +11,10 @@ use super::group;
 use super::table_writer::{FetchState, TableWriter};
 use crate::consumer::RebalanceListener;
 
-/// Fetches the partitions of the lanes whose claims hold, each from where it stands, and no others.
+/// Fetches the partitions of the writers whose claims hold, each from its position, and no others.
 ///
-/// A lane that was in doubt is moved back to where it stands. One that the consumer does not have yet, or has lost, is given to it
-/// together with all others whose claims hold; that stops and starts them all.
+/// A writer that was invalidated is moved back to its position. Partitions that the consumer does not have are assigned
+/// together with those of all other ready writers, which stops and restarts all of them.
 pub(super) fn fetch(
     consumer: &BaseConsumer<RebalanceListener>,
     writers: &mut [TableWriter],
@@ -39,7 +39,7 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// Fetches nothing for the lanes that are in doubt.
+/// Pauses the partitions of invalidated writers.
 pub(super) fn pause(
     consumer: &BaseConsumer<RebalanceListener>,
     writers: &[TableWriter],
@@ -53,7 +53,7 @@ pub(super) fn pause(
     consumer.pause(&list).map_err(StageError::kafka("pause partitions"))
 }
 
-/// The partitions of `writers`, from where they stand.
+/// Returns the partitions of `writers` with their positions.
 fn list<'l>(writers: impl Iterator<Item = &'l TableWriter>) -> Result<TopicPartitionList, StageError> {
     let partitions = writers.flat_map(|writer| writer.partitions.values());
     let list: KafkaResult<_> =
@@ -78,7 +78,7 @@ mod tests {
     const ROUND_TRIP: Duration = Duration::from_millis(50);
     const DEADLINE: Duration = Duration::from_secs(60);
 
-    /// Librdkafka's own broker: a real one cannot be made to answer late. Each fetch brings one record.
+    /// A mock broker of librdkafka with slow responses. Each fetch returns one record.
     fn slow_cluster(topics: &[&str], records: usize) -> MockCluster<'static, DefaultProducerContext> {
         let cluster = MockCluster::new(1).unwrap();
         let mut config = ClientConfig::new();
@@ -101,7 +101,7 @@ mod tests {
         config.create_with_context(RebalanceListener::default()).unwrap()
     }
 
-    /// In doubt, and not given to the consumer.
+    /// Returns a writer that is invalidated and not assigned to the consumer.
     fn lane(topic: &str) -> TableWriter {
         let mut writer = TableWriter::new(Route {
             topic: topic.into(),
@@ -113,7 +113,7 @@ mod tests {
         writer
     }
 
-    /// Polls until the lanes stand at `ends`, one record after the other.
+    /// Polls until the writers reach `ends`, and checks that no offset is skipped.
     fn take(consumer: &BaseConsumer<RebalanceListener>, writers: &mut [TableWriter], ends: &[i64]) {
         let began = Instant::now();
         while writers.iter().zip(ends).any(|(writer, end)| writer.partitions[&0].next < *end) {
@@ -124,7 +124,7 @@ mod tests {
                 continue;
             }
             let next = &mut writer.partitions.get_mut(&0).unwrap().next;
-            // What comes again is nothing new to a lane.
+            // A writer ignores a record that it has already.
             assert!(
                 message.offset() <= *next,
                 "{}: expected {next}, found {}",
@@ -144,7 +144,7 @@ mod tests {
         fetch(&consumer, &mut writers).unwrap();
         take(&consumer, &mut writers, &[5, 5]);
 
-        // The group gives both to this process anew; the broker is connected, and takes its time.
+        // The group assigns both again. The broker is connected, and responds slowly.
         consumer.unassign().unwrap();
         writers = [lane("a"), lane("b")];
         for ready in 0..writers.len() {
@@ -167,7 +167,7 @@ mod tests {
         writers[1].invalidate();
         pause(&consumer, &writers).unwrap();
         take(&consumer, &mut writers, &[30, 0]);
-        // The table has less than was gathered.
+        // The table has fewer rows than the writer had buffered.
         writers[1].partitions.get_mut(&0).unwrap().next = 5;
         writers[1].claim_at = None;
         fetch(&consumer, &mut writers).unwrap();

@@ -1,4 +1,4 @@
-//! The sink's membership in its group.
+//! Membership of the sink in its group.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::table_writer::{MAX_BYTES, MAX_ROWS};
 use crate::consumer::{RebalanceListener, TopicPartition, member_config};
 
-/// A stop goes unheard for so long.
+/// Timeout of a request to the group's coordinator. The loop notices no shutdown request meanwhile.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
-/// What one answer of a broker may bring, compressed. All of it is queued, however full the queue is; with the default, 1 MiB of
-/// each partition, the sink had some 100 MB more (ADR 0031).
+/// Limit of a fetch response, compressed. All of a response is queued, however full the queue is. With the default, 1
+/// MiB per partition, the sink used some 100 MB more (ADR 0031).
 const MAX_FETCH_BYTES: usize = 4 << 20;
 
-/// Joins the group, to read `topics`.
+/// Joins the group to read `topics`.
 pub(super) fn join(
     kafka: &KafkaEndpoint,
     group: &str,
@@ -28,10 +28,10 @@ pub(super) fn join(
     topics: &[&str],
 ) -> Result<DropWithTimeout<BaseConsumer<RebalanceListener>>, StageError> {
     let consumer: BaseConsumer<RebalanceListener> = member_config(kafka, group, timing)
-        // A trickle is fetched in gulps: the next insert is further away than that.
+        // A slow stream is fetched in batches; the interval of inserts is longer than this wait.
         .set("fetch.min.bytes", "262144")
         .set("fetch.wait.max.ms", "100")
-        // While one insert runs the next is fetched, and no more.
+        // During an insert the consumer fetches the rows of the next one, and no more.
         .set("queued.min.messages", MAX_ROWS.to_string())
         .set("queued.max.messages.kbytes", (MAX_BYTES >> 10).to_string())
         .set("fetch.max.bytes", MAX_FETCH_BYTES.to_string())
@@ -41,19 +41,19 @@ pub(super) fn join(
     Ok(DropWithTimeout::group_member(consumer))
 }
 
-/// Why membership is not proven.
+/// Error of the proof of membership.
 #[derive(Debug)]
 pub(super) enum MembershipError {
-    /// The group does not know this member in this generation: a rebalance will say more.
+    /// The group does not know this member in its current generation; a rebalance follows.
     NotMember(KafkaError),
-    /// The brokers did not say.
+    /// The brokers did not respond.
     Unknown(KafkaError),
-    /// Asked to stop.
+    /// Shutdown was requested.
     Stopped,
 }
 
-/// Proves that this process is a member of the group's present generation: only a member can commit. What it commits is
-/// what was committed before.
+/// Proves that this process is a member of the group's current generation, as only a member can commit. Commits the
+/// offsets that are committed already.
 pub(super) fn prove_membership(
     consumer: &DropWithTimeout<BaseConsumer<RebalanceListener>>,
     partitions: &[TopicPartition],
@@ -77,14 +77,14 @@ pub(super) fn prove_membership(
     commit(consumer, committed, stop, || {
         health.set_not_ready(
             NotReadyReason::Kafka,
-            "the group's coordinator has accepted a commit and does not answer",
+            "the group's coordinator has accepted a commit and has not responded",
         );
     })
     .ok_or(MembershipError::Stopped)?
     .map_err(classify_error)
 }
 
-/// Commits, and waits for the answer. `None`: asked to stop.
+/// Commits and waits for the response. Returns `None` if shutdown was requested.
 pub(super) fn commit(
     consumer: &DropWithTimeout<BaseConsumer<RebalanceListener>>,
     offsets: TopicPartitionList,
@@ -108,7 +108,7 @@ fn classify_error(error: KafkaError) -> MembershipError {
     }
 }
 
-/// Partitions with an offset each, as rdkafka wants them.
+/// Builds rdkafka's list of partitions with an offset each.
 pub(super) fn list<'a>(
     offsets: impl IntoIterator<Item = (&'a TopicPartition, Offset)>,
 ) -> KafkaResult<TopicPartitionList> {

@@ -1,7 +1,8 @@
-//! A record's headers as Kafka holds them. rdkafka 0.39 has no way to read a header whose name is not UTF-8: it unwraps
-//! the name, and any client may write one. So the names are read from librdkafka itself.
+//! Headers of a record, as Kafka holds them. rdkafka 0.39 unwraps the name of a header as UTF-8 and panics if it is
+//! not, and any client can write such a name. This module reads the names from librdkafka directly.
 //!
-//! librdkafka gives a name as a C string: a NUL in a name cuts it there. Of a record with more than 100,000 headers it gives none.
+//! librdkafka returns a name as a C string, so a NUL cuts a name short. It returns no headers for a record with more
+//! than 100,000.
 #![allow(
     unsafe_code,
     reason = "librdkafka's own headers have no safe wrapper that takes a name as bytes; each pointer lives as long as the message"
@@ -15,30 +16,31 @@ use rdkafka::bindings::{rd_kafka_header_get_all, rd_kafka_headers_t, rd_kafka_me
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
-/// A header: its name, and its value; absent: none.
+/// Name and value of a header; a value can be absent.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The headers of a record, in order.
+/// Headers of a record, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
-    /// Null: there are none.
+    /// Null if there are no headers.
     native: *const rd_kafka_headers_t,
     next: usize,
-    /// The message owns them.
+    /// Lifetime of the message, which owns the headers.
     message: PhantomData<&'a ()>,
 }
 
 impl<'a> Headers<'a> {
-    /// No headers.
+    /// Creates an empty iterator.
     pub const fn none() -> Self {
         Self { native: null(), next: 0, message: PhantomData }
     }
 
-    /// Those of a message.
+    /// Returns the headers of a message.
     pub fn of(message: &'a BorrowedMessage<'_>) -> Self {
         let mut native = null_mut();
-        // SAFETY: `message` holds the native message for as long as it is borrowed, and no other thread parses its headers: a
-        // stage reads a message in the thread that polled it. librdkafka writes a pointer to headers that the message owns, or nothing.
+        // SAFETY: `message` keeps the native message alive while it is borrowed, and no other thread parses its
+        // headers: a stage reads a message in the thread that polled it. librdkafka writes a pointer to headers that
+        // the message owns, or nothing.
         let code = unsafe { rd_kafka_message_headers(message.ptr(), &raw mut native) };
         match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Self { native, ..Self::none() },
@@ -55,8 +57,8 @@ impl<'a> Iterator for Headers<'a> {
             return None;
         }
         let (mut name, mut value, mut size) = (null(), null(), 0);
-        // SAFETY: `native` points to headers that live and do not change for 'a, and the other pointers to locals of the types
-        // that the function writes. An index behind the last header is an answer, not a fault.
+        // SAFETY: `native` points to headers that live and do not change for 'a. The other pointers point to locals of
+        // the types that the function writes. For an index after the last header the function returns an error code.
         let code = unsafe {
             rd_kafka_header_get_all(self.native, self.next, &raw mut name, &raw mut value, &raw mut size)
         };

@@ -1,33 +1,33 @@
-//! How an insert says whose it is: a comment in front of it, `/* sink:TP:CLAIM,TP:CLAIM */`, that shows in
-//! `system.processes` from the moment its headers are received.
+//! Claim marker of an insert: a comment before the statement, `/* sink:TP:CLAIM,TP:CLAIM */`. It shows in
+//! `system.processes` from the moment the server receives the headers.
 
 use std::collections::BTreeMap;
 
 const OPEN: &str = "/* sink:";
 const CLOSE: &str = " */";
 
-/// Who may write: a random number for each topic-partition, by its name. What is claimed has no `:`, `,` or `*` in its
-/// name: Kafka's topics have none.
+/// Claims: a random number by topic-partition name. A name must not contain `:`, `,` or `*`; no name of a Kafka topic
+/// does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims(BTreeMap<String, u64>);
 
 impl Claims {
-    /// Fresh claims, none of them 0: that is what an unclaimed name answers.
+    /// Creates random claims. None is 0, which the server returns for an unclaimed name.
     pub fn random(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| (name, fastrand::u64(1..))).collect())
     }
 
-    /// The claim on `name`.
+    /// Returns the claim on `name`.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.0.get(name).copied()
     }
 
-    /// Names and claims.
+    /// Iterates over names and claims.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, claim)| (name.as_str(), *claim))
     }
 
-    /// The comment for an insert under these claims.
+    /// Returns the comment for an insert under these claims.
     pub fn marker(&self) -> String {
         let listed: Vec<_> = self.iter().map(|(name, claim)| format!("{name}:{claim}")).collect();
         format!("{OPEN}{}{CLOSE}", listed.join(","))
@@ -40,7 +40,7 @@ impl FromIterator<(String, u64)> for Claims {
     }
 }
 
-/// The names that the marker in front of `query` names; none if it has no marker.
+/// Returns the names in the marker at the start of `query`; none without a marker.
 pub fn names_in(query: &str) -> impl Iterator<Item = &str> {
     let listed =
         query.trim_start().strip_prefix(OPEN).and_then(|rest| rest.split_once(CLOSE)).map(|(list, _)| list);
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_names_exactly_its_partitions() {
+    fn marker_names_exactly_its_partitions() {
         let claims = Claims::random(["agent.actions/1", "agent.actions/12"].map(String::from));
         let query = format!("{} INSERT INTO actions FORMAT Native", claims.marker());
         assert_eq!(names_in(&query).collect::<Vec<_>>(), ["agent.actions/1", "agent.actions/12"]);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn other_queries_name_nothing() {
+    fn queries_without_a_marker_name_nothing() {
         for query in [
             "",
             "INSERT INTO actions FORMAT Native",

@@ -1,22 +1,24 @@
-//! The loop of stages from Kafka to a store: every offset is one row, exactly once, with plain HTTP inserts.
+//! Loop of stages from Kafka to a store: every offset is one row, exactly once, with plain HTTP inserts.
 //!
 //! ```text
-//!   assigned, or in doubt ──► claim ──► drain ──► look ──► compare ──► fetch ──► insert ──► fetch …
-//!                               ▲                                                  │
-//!                               └────────── any answer but 200: a doubt ◄──────────┘
+//!   assigned or invalidated ─► claim ─► drain ─► read tail ─► compare ─► fetch ─► insert ─► fetch …
+//!                                ▲                                                │
+//!                                └───────── any response but 200: invalidate ─────┘
 //! ```
 //!
-//! The table, not Kafka, says where to go on: it always holds a prefix of what its topic-partition holds. The committed
-//! offsets only show the lag. Why this is exactly once stands in ADR 0005 (docs/adr); [`protocol`] has the steps.
+//! The table, not Kafka, decides where to resume: it always holds a prefix of its topic-partition. The committed
+//! offsets only show the lag. ADR 0005 (docs/adr) explains why every offset becomes exactly one row; [`protocol`] has
+//! the steps.
 //!
-//! - [`run`]: the loop · [`RowEncoder`]: what a stage adds to it, the columns of a record
+//! - [`run`]: the loop · [`RowEncoder`]: interface of a stage, which encodes records as rows
 //! - [`native`]: ClickHouse's Native format, built by column · [`store`]: the HTTP client
-//! - [`protocol`]: claim, drain, look, insert · [`marker`]: how inserts name whose they are
-//! - `position`: where a partition goes on, as a pure rule · `plan`: which record goes into which insert
-//! - `group`: membership, and rebalances · `fetcher`: what is fetched, and from where · `probe`: what Kafka holds
-//! - `writer`: what is gathered for one table · `headers`: a record's headers, whatever their names
-//! - `second`: what was passed over, read once more · `skip_log`: what the log says of it
-//! - `empty`: proofs that no record follows the last row, made durable
+//! - [`protocol`]: claim, drain, tail read, insert · [`marker`]: the comment that names the claims of an insert
+//! - `position`: resume position of a partition, a pure function · `plan`: assignment of records to blocks
+//! - `group`: membership · `fetcher`: fetched partitions and their positions · `probe`: watermarks and single records
+//!   from Kafka
+//! - `table_writer`: open blocks and partitions of one table · `headers`: headers of a record, with any names
+//! - `second_reader`: confirms skipped offsets · `skip_log`: log lines about skipped offsets
+//! - `empty`: stores proofs that no record follows the last row
 
 pub mod marker;
 pub mod native;

@@ -1,25 +1,25 @@
-//! ClickHouse's Native format, built by column: what goes over the wire is what is gathered, without a row in between.
+//! Encoder of ClickHouse's Native format. Rows are buffered by column, in the layout of the wire format.
 //!
 //! Source: "Native" in ClickHouse's documentation of formats, and its NativeReader (client protocol version 0, as over
-//! HTTP): number of columns and of rows as VarUInt; then per column its name, its type, its data. All integers are
-//! little-endian. A nullable column has its null map first, an array column its cumulative lengths. `LowCardinality`
-//! columns are sent as what they hold: the server converts.
+//! HTTP): number of columns and of rows as VarUInt; then for each column its name, type and data. All integers are
+//! little-endian. The data of a nullable column starts with its null map, that of an array column with its cumulative
+//! lengths. `LowCardinality` columns are sent with their inner type; the server converts them.
 
 use std::marker::PhantomData;
 
 use agentgov_schemas::{Digest, Micros, Millis};
 
-/// How values of one SQL type are laid out in a column.
+/// Layout of values of one SQL type in a column.
 pub trait ColumnType {
-    /// What is put into the column.
+    /// Value of a cell.
     type Value<'v>: 'v;
-    /// How many separate runs of bytes the column consists of.
+    /// Number of separate byte buffers of a column.
     const BUFFERS: usize;
-    /// The SQL type, as ClickHouse writes it.
+    /// Returns the SQL type, as ClickHouse writes it.
     fn sql_type() -> String;
-    /// Appends a value to the [`Self::BUFFERS`] runs.
+    /// Appends a value to the [`Self::BUFFERS`] buffers.
     fn push(buffers: &mut [Vec<u8>], value: Self::Value<'_>);
-    /// Appends the value that stands for "not known".
+    /// Appends the default, which means "unknown".
     fn push_default(buffers: &mut [Vec<u8>]);
 }
 
@@ -64,33 +64,33 @@ macro_rules! column_types {
 }
 
 column_types! {
-    /// Text; not known: empty.
+    /// Text; default: empty.
     Text = "String": &'v str, default "", |v, out| put_bytes(v.as_bytes(), out);
-    /// Bytes, whatever they are; not known: empty.
+    /// Bytes; default: empty.
     Bytes = "String": &'v [u8], default b"", |v, out| put_bytes(v, out);
-    /// A SHA-256 digest; not known: 32 zeros.
+    /// SHA-256 digest; default: 32 zeros.
     Sha256 = "FixedString(32)": Digest, default Digest::from_bytes([0; 32]), |v, out| out.extend_from_slice(v.as_bytes());
-    /// True or false; not known: false.
+    /// Boolean; default: false.
     Flag = "Bool": bool, default false, |v, out| out.push(u8::from(v));
-    /// A signed number of 32 bits.
+    /// Signed 32-bit integer.
     Int32 = "Int32": i32, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
-    /// A signed number of 64 bits.
+    /// Signed 64-bit integer.
     Int64 = "Int64": i64, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
-    /// An unsigned number of 32 bits.
+    /// Unsigned 32-bit integer.
     UInt32 = "UInt32": u32, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
-    /// An unsigned number of 64 bits.
+    /// Unsigned 64-bit integer.
     UInt64 = "UInt64": u64, default 0, |v, out| out.extend_from_slice(&v.to_le_bytes());
-    /// The broker's clock.
+    /// Timestamp of the broker.
     LoggedAt = "DateTime64(3, 'UTC')": Millis, default Millis(0), |v, out| out.extend_from_slice(&v.0.to_le_bytes());
-    /// A producer's clock. DateTime64(6) shows the years 1900 to 2299: earlier and later claims are moved to the ends of
-    /// that range, so a table keeps the claim itself in a column beside.
+    /// Timestamp of a producer. DateTime64(6) represents the years 1900 to 2299; other values are clamped to that
+    /// range, so a table keeps the original value in another column.
     OccurredAt = "DateTime64(6, 'UTC')": Micros, default Micros(0),
         |v, out| out.extend_from_slice(&v.0.clamp(FIRST_MICROS, LAST_MICROS).to_le_bytes());
 }
 
-/// 1900-01-01 00:00:00 UTC, the first moment of a DateTime64.
+/// 1900-01-01 00:00:00 UTC, the minimum of a DateTime64.
 const FIRST_MICROS: i64 = -2_208_988_800_000_000;
-/// 2299-12-31 23:59:59.999999 UTC, the last moment of a DateTime64(6).
+/// 2299-12-31 23:59:59.999999 UTC, the maximum of a DateTime64(6).
 const LAST_MICROS: i64 = 10_413_791_999_999_999;
 
 /// `K`, or NULL.
@@ -116,7 +116,7 @@ impl<K: ColumnType> ColumnType for Nullable<K> {
     }
 }
 
-/// Any number of `K`.
+/// Array of `K`.
 #[derive(Debug)]
 pub struct List<K>(PhantomData<K>);
 
@@ -140,7 +140,7 @@ impl<K: ColumnType> ColumnType for List<K> {
     }
 }
 
-/// One column of a block.
+/// Column of a block.
 #[derive(Debug)]
 pub struct Column {
     name: &'static str,
@@ -150,13 +150,13 @@ pub struct Column {
 }
 
 impl Column {
-    /// An empty column.
+    /// Creates an empty column.
     pub fn new<K: ColumnType>(name: &'static str) -> Self {
         Self { name, sql_type: K::sql_type(), buffers: vec![Vec::new(); K::BUFFERS], rows: 0 }
     }
 }
 
-/// The cells of a row, in the order of the block's columns.
+/// Cells of a row, in the order of the block's columns.
 #[derive(Debug)]
 pub struct Cells<'b> {
     columns: std::slice::IterMut<'b, Column>,
@@ -169,7 +169,7 @@ impl Cells<'_> {
         self.fill(|buffers| K::push(buffers, value));
     }
 
-    /// Leaves the next cell at what stands for "not known".
+    /// Fills the next cell with the default.
     pub fn skip<K: ColumnType>(&mut self) {
         self.fill(K::push_default);
     }
@@ -180,28 +180,28 @@ impl Cells<'_> {
                 push(&mut column.buffers);
                 column.rows += 1;
             }
-            // The block can no longer be encoded.
+            // `encode` then fails.
             None => *self.surplus += 1,
         }
     }
 }
 
-/// Rows of one table, by column. Keeps its buffers when it is cleared.
+/// Rows of one table, by column. Clearing it keeps its buffers.
 #[derive(Debug)]
 pub struct Block {
     columns: Vec<Column>,
     rows: usize,
-    /// Cells put into rows that were full.
+    /// Cells beyond the last column of their row.
     surplus: usize,
 }
 
-/// A row that does not have one cell for each column: a mistake of ours.
+/// Error of a row with another number of cells than columns: a bug.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CellCountError {
     /// A row has too few cells.
     #[error("column {column}: expected {expected} rows, found {found}")]
     TooFew {
-        /// The first column that has another number of rows.
+        /// First column with another number of rows.
         column: &'static str,
         /// Rows of the block.
         expected: usize,
@@ -221,36 +221,36 @@ pub enum CellCountError {
 }
 
 impl Block {
-    /// An empty block of these columns.
+    /// Creates an empty block of these columns.
     pub const fn new(columns: Vec<Column>) -> Self {
         Self { columns, rows: 0, surplus: 0 }
     }
 
-    /// Begins a row; every cell of it must be filled or skipped.
+    /// Starts a row; every cell of it must be filled or skipped.
     pub fn row(&mut self) -> Cells<'_> {
         self.rows += 1;
         Cells { columns: self.columns.iter_mut(), surplus: &mut self.surplus }
     }
 
-    /// Rows gathered.
+    /// Returns the number of rows.
     pub const fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Bytes gathered: the size of the encoded block, but for its few hundred bytes of names.
+    /// Returns the size of the encoded block in bytes, without some hundred bytes of column names.
     pub fn bytes(&self) -> usize {
         self.columns.iter().flat_map(|column| &column.buffers).map(Vec::len).sum()
     }
 
-    /// Names of the columns, for the INSERT's list.
+    /// Returns the names of the columns, for the column list of an INSERT.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.columns.iter().map(|column| column.name)
     }
 
-    /// The block as it goes over the wire.
+    /// Encodes the block.
     ///
     /// # Errors
-    /// If a row has more or fewer cells than the block has columns.
+    /// Fails if a row has more or fewer cells than the block has columns.
     pub fn encode(&self) -> Result<Vec<u8>, CellCountError> {
         if self.surplus > 0 {
             let Self { rows, surplus, .. } = *self;
@@ -274,7 +274,7 @@ impl Block {
         Ok(out)
     }
 
-    /// Forgets the rows, keeps the memory.
+    /// Removes the rows and keeps the memory.
     pub fn clear(&mut self) {
         self.rows = 0;
         self.surplus = 0;

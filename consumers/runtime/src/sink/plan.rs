@@ -1,20 +1,20 @@
-//! Which record goes into which insert. A table's rows are gathered in a few open blocks, each of one month, so that an
-//! insert touches one table partition; the records of a topic-partition stay in order over the blocks.
+//! Assignment of records to blocks. A table's rows are buffered in a few open blocks of one month each, so that an
+//! insert touches one table partition. Records of a topic-partition stay in order across the blocks.
 
 use std::collections::BTreeMap;
 
 use agentgov_schemas::Millis;
 
-/// Blocks that are open side by side: while a backlog crosses the end of a month, its partitions do so one by one.
+/// Limit of open blocks. When a backlog crosses the end of a month, its partitions cross it one by one.
 const MAX_OPEN_BLOCKS: usize = 3;
 
-/// A month of `logged_at` in UTC, as ClickHouse's toYYYYMM tells it.
+/// Month of `logged_at` in UTC, as in ClickHouse's toYYYYMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Month(i64);
 
 impl Month {
-    /// The month of a moment. Source of the arithmetic: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms",
-    /// civil_from_days.
+    /// Returns the month of a timestamp. Source of the arithmetic: H. Hinnant, "chrono-Compatible Low-Level Date
+    /// Algorithms", civil_from_days.
     pub(super) fn of(at: Millis) -> Self {
         let days = at.0.div_euclid(86_400_000) + 719_468;
         let era = days.div_euclid(146_097);
@@ -29,16 +29,16 @@ impl Month {
     }
 }
 
-/// Where a record belongs.
+/// Block of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockSlot {
-    /// Into the open block of this number, counted in the order of inserting; a new one if there is none yet.
+    /// Open block with this index in the order of insertion, or a new one if the index is the number of open blocks.
     Block(usize),
-    /// Nowhere before the open blocks are inserted.
+    /// No block, until the open ones are inserted.
     Full,
 }
 
-/// The months of the open blocks, and in which of them each partition stands.
+/// Months of the open blocks, and the current block of each partition.
 #[derive(Debug, Default)]
 pub(super) struct BlockPlan {
     months: Vec<Month>,
@@ -46,7 +46,7 @@ pub(super) struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// Finds the place of the next record of `partition`.
+    /// Returns the block of the next record of `partition`.
     pub(super) fn slot_for(&mut self, partition: i32, month: Month) -> BlockSlot {
         let from = self.current.get(&partition).copied().unwrap_or(0);
         let open =
@@ -63,7 +63,7 @@ impl BlockPlan {
         BlockSlot::Block(at)
     }
 
-    /// Forgets the blocks: they are inserted, or given up.
+    /// Removes the blocks after they are inserted or dropped.
     pub(super) fn clear(&mut self) {
         self.months.clear();
         self.current.clear();
@@ -109,7 +109,7 @@ mod tests {
                     }
                     place => place,
                 };
-                let BlockSlot::Block(at) = place else { panic!("nowhere, after all blocks were inserted") };
+                let BlockSlot::Block(at) = place else { panic!("expected a block after the open ones were inserted") };
                 if at == open.len() {
                     open.push(Vec::new());
                 }

@@ -1,10 +1,10 @@
-//! Where a topic-partition goes on, from what the table and the topic hold. Pure: a table of cases.
+//! Resume position of a topic-partition, from its rows in the table and its offsets in the topic. A pure function.
 
 use std::ops::Range;
 
 use super::protocol::Tail;
 
-/// What the topic holds: offsets from `low` up to, not including, `high`.
+/// Offsets that the topic holds: from `low` up to, not including, `high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watermarks {
     pub(super) low: i64,
@@ -14,46 +14,49 @@ pub(super) struct Watermarks {
 /// Resume position of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ResumePoint {
-    /// The offset behind the table's last row: the next row counts from here.
+    /// Offset after the table's last row. The next row counts skipped offsets from here.
     pub(super) next: i64,
-    /// Where fetching begins: `next`, or the log start offset if all before it is proven to be empty.
+    /// Offset at which fetching starts: `next`, or the log start offset if the offsets between are proven to be empty.
     pub(super) fetch: i64,
-    /// No record stands before this offset, as was proven: one that comes is of another topic.
+    /// End of the offsets that are proven to hold no record. A record before it belongs to another topic.
     pub(super) empty_to: i64,
 }
 
 impl ResumePoint {
-    /// Nothing is proven.
+    /// Creates a resume point without proven offsets.
     pub(super) const fn at(next: i64) -> Self {
         Self { next, fetch: next, empty_to: next }
     }
 }
 
-/// What looking came to.
+/// Decision about a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Go on at `resume`; first the record at `compare` must be the one that the table holds, if the topic still has it.
+    /// Resume at `resume`, after comparing the record at `compare` with that of the table, if the topic still has it.
     Continue { resume: ResumePoint, compare: Option<i64> },
-    /// The topic has lost `from` to `to` (not included) before they were read. Accepted, it goes on at `to`.
+    /// Retention deleted the offsets `from` to `to` (not included) before they were read. If the gap is accepted,
+    /// resume at `to`.
     Overtaken { from: i64, to: i64, compare: Option<i64> },
-    /// The topic ends before what the table has of it.
+    /// The topic ends before the offset that the table expects.
     Shorter { expected: i64 },
-    /// The table should have `expected` rows between its first and its last offset, beside what was passed over.
+    /// The table should have `expected` rows between its first and its last offset, not counting skipped offsets.
     Hole { expected: Range<u64> },
 }
 
-/// What was recorded of a partition beside its rows.
+/// Ranges recorded for a partition beside its rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RecordedRanges<'r> {
-    /// Offsets that were accepted as lost.
+    /// Accepted gaps.
     pub(super) gaps: &'r [Range<i64>],
-    /// Offsets in which a fresh reader found no record.
+    /// Ranges in which a fresh reader found no record.
     pub(super) empty: &'r [Range<i64>],
 }
 
-/// Decides. `gapless`: every offset is a row, or is counted as passed over by the row after it.
+/// Returns the decision about a partition. `gapless`: every offset is a row, or is counted as skipped by the row after
+/// it.
 ///
-/// A proof of empty offsets serves for those that retention has deleted, all of them, and for no others: what is still there is read.
+/// A proof of empty offsets applies only if it covers all offsets that retention deleted. Offsets that still exist are
+/// read.
 pub(super) fn resume_position(
     tail: Option<&Tail>,
     marks: Watermarks,
@@ -73,7 +76,7 @@ pub(super) fn resume_position(
             return Position::Hole { expected: least..most + 1 };
         }
     }
-    // A gap that was accepted, but nothing was written since.
+    // An accepted gap that no row follows yet.
     next = gaps.iter().filter(|gap| gap.contains(&next)).map(|gap| gap.end).max().unwrap_or(next);
     let compare = tail.map(|tail| tail.last).filter(|last| *last >= marks.low);
     if marks.low <= next {
@@ -89,7 +92,7 @@ pub(super) fn resume_position(
     }
 }
 
-/// How many offsets of `whole` lie in any of `gaps`, which may overlap.
+/// Returns the number of offsets of `whole` within `gaps`, which may overlap.
 fn count_covered(gaps: &[Range<i64>], whole: &Range<i64>) -> u64 {
     let mut gaps: Vec<_> = gaps.iter().map(|g| g.start.max(whole.start)..g.end.min(whole.end)).collect();
     gaps.sort_by_key(|gap| gap.start);
@@ -321,7 +324,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is recorded, a deleted offset that is not proven to be empty ends the stage, and all that is there is read.
+        /// For any recorded ranges, a deleted offset that is not proven to be empty ends the stage, and every existing
+        /// offset is read.
         #[test]
         fn only_proven_offsets_are_skipped(
             next in 0_i64..20,

@@ -1,5 +1,5 @@
-//! What Kafka holds of a partition: its watermarks, and a record by its offset. A consumer of its own, outside the group,
-//! so that the group's consumer is never moved for it.
+//! Reads watermarks and single records of partitions. Uses a consumer of its own, outside the group, so that the
+//! position of the group's consumer never moves.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,52 +20,54 @@ use super::position::Watermarks;
 use super::protocol::Identity;
 use crate::consumer::is_connection_lost;
 
-/// A stop goes unheard for so long.
+/// Timeout of a request for watermarks. The loop notices no shutdown request meanwhile.
 const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(3);
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A record that Kafka holds.
+/// Record that Kafka holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KafkaRecord {
     pub(super) offset: i64,
-    /// `None` of a record without a timestamp, of which no table has a row.
+    /// `None` for a record without a timestamp; no table has a row for it.
     pub(super) identity: Option<Identity>,
 }
 
-/// The consumer.
+/// Consumer that reads watermarks and single records.
 pub(super) struct TopicProbe {
     consumer: DropWithTimeout<BaseConsumer>,
     stop: ShutdownSignal,
 }
 
 impl TopicProbe {
-    /// `config` is the group's: assigning needs its name, but this consumer never joins.
+    /// Creates the consumer. `config` is that of the group, whose name an assignment requires; the consumer never joins
+    /// it.
     pub(super) fn new(mut config: ClientConfig, stop: ShutdownSignal) -> Result<Self, StageError> {
         let consumer = config
-            // What the table holds was committed when it was read: no need to wait for open transactions behind it.
+            // Rows of the table come from committed records, so there is no need to wait for open transactions after
+            // them.
             .set("isolation.level", "read_uncommitted")
-            // It wants one record of each partition, however large its batch is. Yet no limit is set below the defaults: under one a
-            // broker returns only the first partition's batch.
-            // A fetch that waits for records that nobody wants yet holds up the next question on the same connection.
+            // Each partition needs one record, however large its batch. No limit is set below the defaults, under which
+            // a broker returns only the first partition's batch. A fetch that waits for further records delays the next
+            // request on the same connection.
             .set("fetch.wait.max.ms", "20")
             .create()
             .map_err(StageError::kafka("kafka consumer"))?;
         Ok(Self { consumer: DropWithTimeout::new(consumer), stop })
     }
 
-    /// Has it told again where the brokers are when it has lost them.
+    /// Starts the watchdog that re-adds the bootstrap brokers after the client has lost all brokers.
     pub(super) fn spawn_reconnect_watchdog(&self, kafka: &KafkaEndpoint, topic: &str) {
         spawn_reconnect_watchdog(kafka, topic, &self.consumer.share());
     }
 
-    /// Its watermarks.
+    /// Returns the watermarks of a partition.
     pub(super) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, KafkaError> {
         let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, WATERMARKS_TIMEOUT)?;
         Ok(Watermarks { low, high })
     }
 
-    /// The first records at or after these offsets, all of which must lie within the watermarks.
+    /// Returns the first records at or after these offsets, all of which must lie within the watermarks.
     pub(super) fn records(
         &self,
         offsets: &BTreeMap<TopicPartition, i64>,
@@ -94,7 +96,7 @@ impl TopicProbe {
             let message = match self.consumer.poll(POLL_INTERVAL) {
                 None => continue,
                 Some(Ok(message)) => message,
-                // Nobody polls between two looks.
+                // Errors queue up between two reads, as nothing polls the consumer then.
                 Some(Err(error)) if is_connection_lost(&error) => {
                     last = error.rdkafka_error_code().unwrap_or(last);
                     continue;

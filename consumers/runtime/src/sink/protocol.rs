@@ -1,9 +1,9 @@
-//! Claim, drain, look, insert: the four steps against the store by which every offset becomes exactly one row.
+//! Claim, drain, tail read, insert: the four steps against the store that make every offset exactly one row.
 //!
-//! What each step relies on:
-//! - a table refuses a row whose claim is not the latest one on its topic-partition (`CONSTRAINT fence`, error 469)
-//! - an insert shows in `system.processes`, with its marker, before the fence looks at it
-//! - so, once a claim is acknowledged, an older insert is either seen by the drain or refused by the fence
+//! Each step relies on the following:
+//! - A table refuses a row whose claim is not the latest one on its topic-partition (`CONSTRAINT fence`, error 469).
+//! - An insert shows in `system.processes`, with its marker, before the fence is checked.
+//! - Therefore, once a claim is acknowledged, the drain sees an older insert, or the fence refuses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,28 +20,28 @@ use super::store::{CLIENT_MARGIN, Store, StoreError, quote};
 
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a table holds of a topic-partition.
+/// Summary of a topic-partition's rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// The lowest offset; where offsets right before it were passed over, the lowest of these.
+    /// First offset, including the skipped offsets right before the first row.
     pub first: i64,
-    /// The highest offset.
+    /// Last offset.
     pub last: i64,
-    /// How many rows.
+    /// Number of rows.
     pub count: u64,
-    /// How many offsets between `first` and `last` were passed over, since the topic has no record there.
+    /// Number of skipped offsets between `first` and `last`.
     pub skipped: u64,
-    /// What the record at `last` is known by.
+    /// Identity of the record at `last`.
     pub identity: Identity,
 }
 
-/// What a record at a given offset is known by: a re-created topic may repeat a value there, hardly at the same
-/// millisecond.
+/// Identity of a record at a given offset. A topic that was created again may repeat a value at an offset, but hardly
+/// at the same millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// SHA-256 of its value.
     pub sha256: Digest,
-    /// When the broker appended it.
+    /// Time at which the broker appended it.
     pub logged_at: Millis,
 }
 
@@ -51,8 +51,8 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Claims `names`. When this returns the claims hold, and every insert under an older one that has not passed the fence
-/// yet will be refused. On an error they may hold or not: claim anew.
+/// Claims `names`. After `Ok` the claims hold, and the fence refuses every insert under an older claim that it has not
+/// checked yet. After an error the claims may hold or not: claim again.
 pub fn claim(
     store: &Store,
     table: &str,
@@ -67,17 +67,17 @@ pub fn claim(
     Ok(claims)
 }
 
-/// How waiting for older inserts ended.
+/// Outcome of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum DrainOutcome {
-    /// None is under way.
+    /// No older insert runs.
     Done,
-    /// A stop was asked for meanwhile.
+    /// Shutdown was requested meanwhile.
     Stopped,
 }
 
-/// Waits until no insert that names one of `claims` is under way: what is there then stays.
+/// Waits until no insert that names one of `claims` runs. The rows of the table do not change afterwards.
 pub fn drain(store: &Store, claims: &Claims, stop: &ShutdownSignal) -> Result<DrainOutcome, StoreError> {
     #[derive(Deserialize)]
     struct Running {
@@ -101,7 +101,7 @@ pub fn drain(store: &Store, claims: &Claims, stop: &ShutdownSignal) -> Result<Dr
     }
 }
 
-/// What `table` holds of `names`; those of which it holds nothing are absent. `gapless`: it has a column `skipped`.
+/// Reads the tails of `names` in `table`; names without rows are absent. `gapless`: the table has a column `skipped`.
 pub fn read_tails(
     store: &Store,
     table: &str,
@@ -119,7 +119,7 @@ pub fn read_tails(
         logged_at: Millis,
     }
     let listed: Vec<_> = names.iter().map(|name| quote(name)).collect();
-    // As the projection has it, whichever the table has.
+    // Uses the expressions of the table's projection.
     let (first, skipped) =
         if gapless { ("offset - skipped", "sum(skipped)") } else { ("offset", "toUInt64(0)") };
     let rows: Vec<Row> = store.select(&format!(
@@ -136,9 +136,9 @@ pub fn read_tails(
     Ok(rows.into_iter().map(|row| (row.topic_partition.clone(), tail(&row))).collect())
 }
 
-/// Inserts `block` under `claims`, which name every topic-partition in it. When this returns, all its rows are durable
-/// at the server. If the store fails, all of them are there, or none, or they will be: never send them again under these claims.
-/// A block that cannot be encoded ends the stage, which has no way to leave its records out.
+/// Inserts `block` under `claims`, which name every topic-partition in it. After `Ok` all its rows are durable. After
+/// an error of the store all of its rows are there, or none, or they will appear later: never send them again under
+/// these claims. A block that cannot be encoded ends the stage, which cannot leave records out.
 pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), WriteError> {
     let internal = |e| WriteError::Fatal(StageError::Internal(format!("a block of table {table}: {e}")));
     let body = block.encode().map_err(internal)?;

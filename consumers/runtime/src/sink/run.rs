@@ -1,4 +1,4 @@
-//! The loop.
+//! Sink loop: claim partitions, fetch records, insert rows.
 
 use std::time::{Duration, Instant};
 
@@ -25,56 +25,58 @@ use super::{Record, RowEncoder, Store, TopicPartition, WriteError, empty};
 use crate::consumer::{OutageProbe, Rebalance, RebalanceListener, is_offset_gone, is_topic_gone};
 use crate::empty_tail::{self, TailProver};
 
-/// Longest wait for a record: so long a request to stop, or a claim that is due, may go unheard.
+/// Longest wait for a record. Meanwhile the loop notices neither a shutdown request nor a due claim.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often the clock is looked at while records come.
+/// Records between two clock reads, while records arrive.
 const RECORDS_BETWEEN_CLOCK_READS: usize = 64;
 
-/// A topic, and the table that has its records.
+/// A topic and the table of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// The table.
+    /// Name of the table.
     pub table: String,
-    /// True if every offset is a record: the topic's producers write no transactions. Then the table's rows are counted.
+    /// True if the topic's producers write no transactions, so that every offset is a record. The rows of the table are
+    /// then counted.
     pub gapless: bool,
-    /// How long the topic keeps its records.
+    /// Retention of the topic.
     pub retention: Retention,
 }
 
-/// What the loop needs to know.
+/// Configuration of the sink loop.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The stage's name, for messages.
+    /// Name of the stage, for messages.
     pub stage: String,
-    /// Its consumer group.
+    /// Consumer group.
     pub group: String,
-    /// What it reads, and where that goes.
+    /// Topics and their tables.
     pub routes: Vec<Route>,
-    /// The table of claims.
+    /// Table of claims.
     pub claims_table: String,
-    /// The table of offsets that were accepted as lost.
+    /// Table of accepted gaps.
     pub gaps_table: String,
-    /// The table of offsets behind a partition's last row in which a fresh reader found no record.
+    /// Table of empty ranges after a partition's last row.
     pub empty_ranges_table: String,
-    /// Where Kafka is.
+    /// Addresses of Kafka and how to log in.
     pub kafka: KafkaEndpoint,
-    /// The timeouts that decide recovery.
+    /// Timeouts that determine recovery.
     pub timing: Timing,
-    /// True: go on where retention was faster, and record what was lost.
+    /// True: resume after records that retention deleted unread, and record the gap.
     pub accept_gap: bool,
-    /// Asks it to end.
+    /// Ends the loop.
     pub stop: ShutdownSignal,
-    /// What it says of itself.
+    /// Receives progress and the reasons why the stage is not ready.
     pub health: Health,
 }
 
-/// Runs until asked to stop, or until something that waiting does not mend. Blocks; never call it from async code.
+/// Runs until shutdown is requested or an error occurs that a retry cannot solve. Blocks; never call it from async
+/// code.
 ///
-/// Returns `Ok` after it has committed its offsets and left the group. An insert that is under way is waited for if the store
-/// answers soon; what was only gathered is read again by whoever goes on.
+/// Returns `Ok` after it has committed its offsets and left the group. Waits for a running insert if the store responds
+/// within the grace period. Rows that are only buffered are read again by the next owner.
 pub fn run<E: RowEncoder>(options: Options, store: Store, encoder: E) -> Result<(), StageError> {
     Sink::new(options, store, encoder)?.run()
 }
@@ -90,7 +92,7 @@ pub(super) struct Sink<E> {
     pub(super) writers: Vec<TableWriter>,
     pub(super) metrics: SinkMetrics,
     pub(super) outage: OutageProbe,
-    /// Times in a row that a proven member found its claim taken by someone else.
+    /// Number of times in a row that a proven member found its claim replaced by another process.
     pub(super) claim_conflicts: u32,
 }
 
@@ -111,7 +113,7 @@ impl<E: RowEncoder> Sink<E> {
         let writers = options.routes.iter().cloned().map(TableWriter::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
-        // Whether it is there is asked at once: until then nothing is known.
+        // Probes Kafka at once, as its state is unknown until then.
         let mut outage = OutageProbe::new(reach);
         outage.suspect();
         Ok(Self {
@@ -145,7 +147,7 @@ impl<E: RowEncoder> Sink<E> {
         Ok(())
     }
 
-    /// Takes over, or gives up, what the group says.
+    /// Applies a rebalance: takes over or gives up partitions.
     fn rebalance(&mut self) {
         let health = &self.options.health;
         let partitions = match self.consumer.context().take() {
@@ -153,7 +155,7 @@ impl<E: RowEncoder> Sink<E> {
             Some(Rebalance::Assigned(partitions)) => partitions,
             Some(Rebalance::Revoked { .. }) => {
                 health.set_not_ready(NotReadyReason::Group, "rebalancing");
-                // Or the broker does not answer any more, and the session has timed out.
+                // The broker may be unavailable, and the session timed out.
                 self.outage.suspect();
                 self.writers.iter_mut().for_each(|writer| writer.assign(&[]));
                 self.metrics.partitions.set(0.0);
@@ -176,7 +178,7 @@ impl<E: RowEncoder> Sink<E> {
         }
     }
 
-    /// Gathers records until there are none, or enough.
+    /// Buffers records until none is available or a limit is reached.
     fn fetch(&mut self) -> Result<FetchOutcome, StageError> {
         let started = Instant::now();
         let mut records = 0_usize;
@@ -198,7 +200,8 @@ impl<E: RowEncoder> Sink<E> {
                 }
             };
             if consumer.context().has_rebalance() {
-                // Rebalanced: the message may be no longer ours. Whoever owns it reads it again.
+                // A rebalance has happened, and another process may own the partition. The owner reads the record
+                // again.
                 return Ok(FetchOutcome::Limited);
             }
             let Some(writer) = self.writers.iter_mut().find(|writer| writer.route.topic == message.topic())
@@ -223,7 +226,9 @@ impl<E: RowEncoder> Sink<E> {
                     if push_message(&self.options, writer, &mut self.encoder, &message)?
                         == PushOutcome::InsertFirst
                     {
-                        return Err(StageError::Internal("a record found no place in empty blocks".into()));
+                        return Err(StageError::Internal(
+                            "expected room for a record in empty blocks, found none".into(),
+                        ));
                     }
                 }
             }
@@ -240,12 +245,12 @@ impl<E: RowEncoder> Sink<E> {
         Ok(FetchOutcome::Drained)
     }
 
-    /// Inserts what has waited long enough.
+    /// Inserts the rows that have waited long enough.
     fn flush(&mut self, idle: bool) -> Result<(), StageError> {
         let mut invalidated = false;
         for writer in &mut self.writers {
             if self.options.stop.is_requested() {
-                // What is not inserted yet is read again by whoever goes on.
+                // Rows that are not inserted are read again by the next owner.
                 return Ok(());
             }
             if writer.time_until_insert(idle).is_some_and(|time_until_insert| time_until_insert.is_zero()) {
@@ -272,21 +277,22 @@ impl<E: RowEncoder> Sink<E> {
         if invalidated { self.pause_invalidated() } else { Ok(()) }
     }
 
-    /// Stops fetching for the lanes that are in doubt; the others go on.
+    /// Pauses fetching for invalidated writers; the others continue.
     pub(super) fn pause_invalidated(&self) -> Result<(), StageError> {
         fetcher::pause(&self.consumer, &self.writers)
     }
 
-    /// Goes on fetching for the lanes whose claims hold.
+    /// Resumes fetching for the writers whose claims hold.
     pub(super) fn resume(&mut self) -> Result<(), StageError> {
         if self.consumer.context().has_rebalance() {
-            // Rebalanced meanwhile: these may be no longer ours.
+            // After a rebalance another process may own these partitions.
             return Ok(());
         }
         fetcher::fetch(&self.consumer, &mut self.writers)
     }
 
-    /// Commits what the tables have: it shows how far the stage is, and where nothing new comes it is not said otherwise.
+    /// Commits the durable offsets. This shows the lag, and no later insert shows it for partitions without new
+    /// records.
     pub(super) fn commit(&self, mode: CommitMode) {
         let held = self
             .writers
@@ -298,13 +304,13 @@ impl<E: RowEncoder> Sink<E> {
                 match (list.count(), mode) {
                     (0, _) => Ok(()),
                     (_, CommitMode::Async) => self.consumer.commit(&list, mode),
-                    // On leaving; it is not waited for long.
+                    // At shutdown, with a short timeout.
                     (_, CommitMode::Sync) => group::commit(&self.consumer, list, &self.options.stop, || ())
                         .unwrap_or(Err(KafkaError::Canceled)),
                 }
             });
         if let Err(error) = committed {
-            tracing::warn!(stage = self.options.stage, %error, "offsets were not committed; only the lag shows it");
+            tracing::warn!(stage = self.options.stage, %error, "could not commit offsets; only the reported lag is affected");
         }
     }
 }
@@ -333,7 +339,8 @@ fn push_message<E: RowEncoder>(
     writer.push(encoder, &record)
 }
 
-/// When a record was appended. One without a timestamp ends the stage: a table has no row without one, and no record may be left out.
+/// Returns the time at which a record was appended. A record without a timestamp ends the stage: a row requires one,
+/// and no record may be left out.
 fn append_time(at: &TopicPartition, message: &impl Message) -> Result<Millis, StageError> {
     let missing = || {
         let offset = message.offset();
@@ -342,25 +349,25 @@ fn append_time(at: &TopicPartition, message: &impl Message) -> Result<Millis, St
     logged_at(message).ok_or_else(missing)
 }
 
-/// What gathering records came to.
+/// Outcome of buffering records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FetchOutcome {
-    /// Everything that was there.
+    /// No more records are available.
     Drained,
-    /// As much as is gathered at once; more may be there.
+    /// A limit was reached; more records may be available.
     Limited,
 }
 
-/// What became of a lane's rows.
+/// Outcome of inserting a writer's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InsertOutcome {
-    /// All of them are in the table.
+    /// All rows are in the table.
     Durable,
-    /// They may be or not: the lane is in doubt.
+    /// The outcome is unknown: the writer is invalidated.
     Unconfirmed,
 }
 
-/// Inserts what a lane has gathered, if a second reader agrees with what was passed over, and commits for the lag.
+/// Inserts a writer's rows if a second reader confirms the skipped offsets, and commits the offsets for the lag.
 fn insert<E: RowEncoder>(
     options: &Options,
     store: &Store,
@@ -383,7 +390,7 @@ fn insert<E: RowEncoder>(
             let durable = writer.partitions.values().map(|owned| (&owned.at, Offset::Offset(owned.durable)));
             let committed = group::list(durable).and_then(|list| consumer.commit(&list, CommitMode::Async));
             if let Err(error) = committed {
-                tracing::warn!(stage = options.stage, %error, "offsets were not committed; only the lag shows it");
+                tracing::warn!(stage = options.stage, %error, "could not commit offsets; only the reported lag is affected");
             }
             failpoint::edge("sink::committed");
             return Ok(InsertOutcome::Durable);
@@ -400,7 +407,7 @@ fn insert<E: RowEncoder>(
     Ok(InsertOutcome::Unconfirmed)
 }
 
-/// Counts and logs what was passed over before rows that are durable, also where another block of the insert is not.
+/// Counts and logs skipped offsets before durable rows, even if another block of the insert failed.
 pub(super) fn report_skipped(stage: &str, writer: &mut TableWriter, metrics: &SinkMetrics) {
     let skips = writer.take_durable_skips();
     let offsets = skips.values().flatten().map(|range| range.end.abs_diff(range.start));
@@ -408,7 +415,7 @@ pub(super) fn report_skipped(stage: &str, writer: &mut TableWriter, metrics: &Si
     writer.skip_log.note(stage, &writer.route.topic, &skips);
 }
 
-/// A consumer's error: some pass, some mean that a partition's position is gone, some end the stage.
+/// Handles a consumer's error. Some errors pass, some mean that a position is gone, and some end the stage.
 fn handle_consumer_error(
     options: &Options,
     writers: &mut [TableWriter],
@@ -419,8 +426,8 @@ fn handle_consumer_error(
         error => {
             options.health.set_not_ready(NotReadyReason::Kafka, error.to_string());
             if is_offset_gone(&error) || is_topic_gone(&error) {
-                // Deleted by retention, or with its topic, which may come back as another. Which partition it was is not told:
-                // looking at all of them finds out.
+                // Retention deleted the offset, or the topic was deleted and may be created again. The error does not
+                // name the partition, so all writers read their tails.
                 writers
                     .iter_mut()
                     .filter(|writer| !writer.partitions.is_empty())

@@ -1,6 +1,7 @@
-//! Offsets that the group's consumer passes over are read once more. Where a client writes transactions, their markers and what they
-//! abort are offsets without a record; but a client that passes over a record by mistake looks the same. So an offset counts
-//! as passed over only when a second reader, made for this and with no position of its own, finds no record there either.
+//! Confirms the offsets that the group's consumer skips. Where a client writes transactions, their markers and aborted
+//! records are offsets without a record; a consumer that skips a record by mistake looks the same. An offset therefore
+//! counts as skipped only if a second reader, created for this read and without a position of its own, finds no record
+//! there either.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,54 +21,54 @@ use super::group::list;
 use crate::consumer::{is_connection_lost, is_offset_gone};
 use crate::fresh_reader::{self, FreshReader, ProgressWatch, STALL_TIMEOUT};
 
-/// Offsets of a topic by partition: each range from the offset that was expected up to, not including, that of the record that came.
+/// Offsets of a topic by partition: ranges from the expected offset up to, not including, that of the next record.
 pub(super) type Ranges = BTreeMap<i32, Vec<Range<i64>>>;
 
-/// So long the sink waits for it before it rests the lane.
+/// Time that the sink waits for the second reader before it invalidates the writer.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Ranges that are nearer to each other than this are read in one go: to start anew costs more.
+/// Ranges at most this far apart are read in one pass, as a new assignment costs more.
 const MAX_RANGE_DISTANCE: i64 = 1_000;
 
-/// What the second reader found.
+/// Outcome of a second read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SecondReadOutcome {
-    /// No record in any of the ranges, and the record that came behind each.
+    /// The ranges hold no record, and each is followed by the expected record.
     Empty,
-    /// A record within a range, at this offset: the first reader passed over it.
+    /// A range holds a record at this offset, which the first reader has skipped.
     FoundRecord(TopicPartition, i64),
-    /// Not what the first reader saw, for this reason. Where the partition goes on is to be looked for again.
+    /// The topic differs from what the first reader saw, for this reason. The resume position must be read again.
     Mismatch(String),
-    /// Nothing for a while: it is to be asked again.
+    /// No result within the timeout, or an error: the read is repeated.
     NoAnswer(String),
 }
 
-/// Makes second readers.
+/// Starts second reads.
 pub(super) struct SecondReader {
     config: ClientConfig,
 }
 
 impl SecondReader {
-    /// `config` is a reader's.
+    /// Takes the configuration of a reader.
     pub(super) fn new(config: ClientConfig) -> Self {
         Self { config: fresh_reader::settings(config) }
     }
 
-    /// Begins to read, in a thread of its own. Dropping it ends that.
+    /// Starts a read in its own thread. Dropping the returned value ends it.
     pub(super) fn read(&self, topic: &str, ranges: Ranges) -> std::io::Result<SecondRead> {
         let (done, answer) = sync_channel(1);
         let stop = ShutdownSignal::default();
         let (config, topic, requested, reader_stop) =
             (self.config.clone(), topic.to_owned(), ranges.clone(), stop.clone());
         std::thread::Builder::new().name("second-reader".into()).spawn(move || {
-            // Nobody listens any more: it was dropped.
+            // Fails only if the read was dropped.
             let _ = done.send(read(&config, &topic, &requested, &reader_stop));
         })?;
         Ok(SecondRead { ranges, answer, stop })
     }
 }
 
-/// A second reader at work.
+/// Second read in progress.
 #[derive(Debug)]
 pub(super) struct SecondRead {
     pub(super) ranges: Ranges,
@@ -76,7 +77,7 @@ pub(super) struct SecondRead {
 }
 
 impl SecondRead {
-    /// Waits a little. `None`: it still reads.
+    /// Waits briefly for the outcome. `None`: the read continues.
     pub(super) fn wait(&self, stop: &ShutdownSignal) -> Option<SecondReadOutcome> {
         let until = Instant::now() + WAIT_TIMEOUT;
         loop {
@@ -91,7 +92,7 @@ impl SecondRead {
         }
     }
 
-    /// The answer, if it is there.
+    /// Returns the outcome, if there is one.
     pub(super) fn answer(&self) -> Option<SecondReadOutcome> {
         match self.answer.try_recv() {
             Ok(answer) => Some(answer),
@@ -101,7 +102,7 @@ impl SecondRead {
     }
 
     fn thread_ended() -> SecondReadOutcome {
-        SecondReadOutcome::NoAnswer("the second reader ended without an answer".into())
+        SecondReadOutcome::NoAnswer("the second reader ended without a result".into())
     }
 }
 
@@ -116,7 +117,7 @@ fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &ShutdownSign
         Ok(reader) => reader,
         Err(error) => return SecondReadOutcome::NoAnswer(error.to_string()),
     };
-    // Partition by partition: the end of one is told without the name of its topic, and few have anything to look at.
+    // Reads partition by partition: the end-of-partition event does not name its topic, and few partitions have ranges.
     for (partition, ranges) in ranges {
         let at = TopicPartition::new(topic, *partition);
         for near in ranges.chunk_by(|before, after| after.start - before.end <= MAX_RANGE_DISTANCE) {
@@ -130,7 +131,7 @@ fn read(config: &ClientConfig, topic: &str, ranges: &Ranges, stop: &ShutdownSign
     SecondReadOutcome::Empty
 }
 
-/// Reads from the first of `ranges`, which are in order, to the record behind the last.
+/// Reads from the first of `ranges`, which are in order, to the record after the last.
 fn read_ranges(
     reader: &FreshReader,
     at: &TopicPartition,
@@ -144,7 +145,7 @@ fn read_ranges(
     loop {
         if stop.is_requested() || progress.is_stalled(reader.context()) {
             return Ok(SecondReadOutcome::NoAnswer(format!(
-                "{at}: no record and no end within {STALL_TIMEOUT:?}"
+                "{at}: expected a record or the end of the partition within {STALL_TIMEOUT:?}, found neither"
             )));
         }
         let message = match reader.poll(POLL_INTERVAL) {
@@ -152,11 +153,11 @@ fn read_ranges(
             Some(Ok(message)) => message,
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 return Ok(SecondReadOutcome::Mismatch(format!(
-                    "{at}: the partition ends, but a record came from behind its end"
+                    "{at}: expected the record after a skipped range, found the end of the partition: it ends before it"
                 )));
             }
             Some(Err(error)) if is_connection_lost(&error) => continue,
-            // Retention took the offset meanwhile.
+            // Retention has deleted the offset meanwhile.
             Some(Err(error)) if is_offset_gone(&error) => {
                 return Ok(SecondReadOutcome::Mismatch(format!("{at}: {error}")));
             }
@@ -172,7 +173,7 @@ fn read_ranges(
             Step::FoundRecord => return Ok(SecondReadOutcome::FoundRecord(at.clone(), message.offset())),
             Step::MissedRecord => {
                 return Ok(SecondReadOutcome::Mismatch(format!(
-                    "{at}: the second reader finds offset {} where the first had a record before it",
+                    "{at}: expected a record that the first reader delivered, found offset {} after it",
                     message.offset()
                 )));
             }
@@ -180,23 +181,23 @@ fn read_ranges(
     }
 }
 
-/// What is still to come: ranges in order, and behind each the record that the first reader had.
+/// Expected records: ranges in order, each followed by the record that the first reader delivered.
 struct ExpectedRecords<'r>(&'r [Range<i64>]);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// As it should be; more is to come.
+    /// The record is as expected; more are expected.
     Next,
-    /// As it should be, and that was all.
+    /// The record is as expected, and the last one.
     Done,
-    /// Where no record should be.
+    /// The record is within a range that should be empty.
     FoundRecord,
-    /// Behind the record that should have come.
+    /// The record is after the expected one.
     MissedRecord,
 }
 
 impl ExpectedRecords<'_> {
-    /// The next record that the second reader delivers.
+    /// Takes the next record of the second reader.
     fn take(&mut self, offset: i64) -> Step {
         let Some((range, rest)) = self.0.split_first() else { return Step::Done };
         if range.contains(&offset) {
@@ -234,7 +235,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(60);
 
-    /// Librdkafka's own broker, whose partition 0 of topic "a" has a record at each of so many offsets.
+    /// A mock broker of librdkafka. Partition 0 of topic "a" has this many records from offset 0 on.
     fn cluster(records: usize) -> MockCluster<'static, DefaultProducerContext> {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 1, 1).unwrap();
@@ -263,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_was_passed_over_is_found() {
+    fn skipped_record_is_found() {
         let cluster = cluster(30);
         let second = second(cluster.bootstrap_servers());
         let read = |ranges| answer(&second.read("a", Ranges::from([(0, ranges)])).unwrap());
         let at = TopicPartition::new("a", 0);
         assert_eq!(read(vec![5..7, 9..10]), SecondReadOutcome::FoundRecord(at, 5));
-        // Nothing was passed over where nothing stands between.
+        // An empty range skips nothing.
         assert_eq!(read(vec![5..5, 29..29]), SecondReadOutcome::Empty);
         for (ranges, says) in [(vec![30..40], "ends"), (vec![90..91], "a/0")] {
             let SecondReadOutcome::Mismatch(why) = read(ranges.clone()) else { panic!("{ranges:?}") };
@@ -278,20 +279,20 @@ mod tests {
     }
 
     #[test]
-    fn a_second_reader_that_nobody_waits_for_ends() {
+    fn second_read_ends_when_it_is_stopped() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let second = second(silent.local_addr().unwrap().to_string());
         let reading = second.read("a", Ranges::from([(0, vec![1..2])])).unwrap();
         let stop = ShutdownSignal::default();
         stop.request();
-        assert_eq!(reading.wait(&stop), None, "asked to stop");
+        assert_eq!(reading.wait(&stop), None, "shutdown was requested");
         assert_eq!(reading.answer(), None);
         let SecondRead { answer, stop, .. } = &reading;
         stop.request();
         assert!(matches!(answer.recv_timeout(DEADLINE).unwrap(), SecondReadOutcome::NoAnswer(_)));
     }
 
-    /// Writes offsets.
+    /// Encodes offsets only.
     struct Offsets;
 
     impl RowEncoder for Offsets {
@@ -316,7 +317,7 @@ mod tests {
         }
     }
 
-    /// A lane that was assigned `at` and has not claimed it yet.
+    /// Returns a writer that owns `at` and has not claimed it yet.
     fn assigned(at: &TopicPartition) -> TableWriter {
         let mut writer = TableWriter::new(Route {
             topic: "a".into(),
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_reads_again_what_its_consumer_passed_over() {
+    fn writer_reads_again_the_records_that_its_consumer_skipped() {
         let cluster = cluster(30);
         let second = second(cluster.bootstrap_servers());
         let at = TopicPartition::new("a", 0);
@@ -342,26 +343,26 @@ mod tests {
         };
         take(&mut writer, 0);
         take(&mut writer, 1);
-        assert!(writer.confirm_skips(&second, &ShutdownSignal::default()), "nothing was passed over");
+        assert!(writer.confirm_skips(&second, &ShutdownSignal::default()), "no offset was skipped");
         take(&mut writer, 4);
         assert!(!writer.confirm_skips(&second, &ShutdownSignal::default()));
         let why = writer.skip_problem.clone().unwrap();
         assert!(why.contains("a/0") && why.contains("offset 2"), "{why}");
-        assert!(writer.claim_at.is_some(), "the table says where it goes on");
-        assert_eq!(writer.time_until_insert(true), None, "nothing is left that could go out");
-        // The look finds an empty table, and now all come.
+        assert!(writer.claim_at.is_some(), "the table decides where to resume");
+        assert_eq!(writer.time_until_insert(true), None, "no rows are left to insert");
+        // The tail read finds an empty table, and now all records arrive.
         (writer.claim_at, writer.partitions.get_mut(&0).unwrap().next) = (None, 0);
         (0..5).for_each(|offset| take(&mut writer, offset));
         assert!(writer.confirm_skips(&second, &ShutdownSignal::default()));
     }
 
     #[test]
-    fn offsets_that_were_proven_before_retention_took_them_count_and_are_not_read_again() {
+    fn proven_deleted_offsets_are_counted_and_not_read_again() {
         let at = TopicPartition::new("a", 0);
         let mut writer = assigned(&at);
         assert_eq!(writer.quiet_positions(), BTreeMap::new(), "nothing is claimed");
         writer.partitions.get_mut(&0).unwrap().set_claim(7, ResumePoint { next: 9, fetch: 12, empty_to: 14 });
-        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "in doubt");
+        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "invalidated");
         writer.claim_at = None;
         let owned = &writer.partitions[&0];
         assert_eq!(owned.fetch_position(), 12);
@@ -380,11 +381,11 @@ mod tests {
         let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
         let record = Record { at: &at, offset: 20, logged_at: Millis(0), key, value, headers, skipped };
         assert_eq!(writer.push(&mut Offsets, &record).unwrap(), PushOutcome::Buffered);
-        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "a row is gathered");
+        assert_eq!(writer.quiet_positions(), BTreeMap::new(), "a row is buffered");
         assert_eq!(
             writer.unconfirmed_skips_of_gathered(),
             Ranges::from([(0, vec![12..20])]),
-            "what is there is read again"
+            "existing offsets are read again"
         );
         writer.partitions.get_mut(&0).unwrap().durable = 21;
         writer.note_unconfirmed();
@@ -397,14 +398,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_passed_over_is_noted_once_its_rows_are_durable() {
+    fn skipped_offsets_are_reported_once_their_rows_are_durable() {
         for (durable, present, noted) in
             [(5, true, Ranges::from([(0, vec![2..4])])), (0, false, Ranges::new())]
         {
             let at = TopicPartition::new("a", 0);
             let mut writer = assigned(&at);
             writer.claim_at = None;
-            // The last one is of another month: it goes into a block of its own, behind the one in doubt.
+            // The last record is of another month, so it goes into a block of its own after the unconfirmed one.
             for (offset, day) in [(0, 0), (1, 0), (4, 0), (9, 40)] {
                 let (key, value, headers, skipped) = (None, None, Headers::none(), 0);
                 let logged_at = Millis(day * 86_400_000);
@@ -413,7 +414,7 @@ mod tests {
             }
             writer.note_unconfirmed();
             writer.invalidate();
-            assert_eq!(writer.take_durable_skips(), Ranges::new(), "nobody knows yet");
+            assert_eq!(writer.take_durable_skips(), Ranges::new(), "the outcome is unknown");
             writer.partitions.get_mut(&0).unwrap().durable = durable;
             assert_eq!(writer.take_insert_resolution(), Some(present));
             assert_eq!(writer.take_durable_skips(), noted, "durable up to {durable}");
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_reader_agrees_only_with_what_the_first_saw() {
+    fn second_reader_confirms_only_the_records_of_the_first() {
         let ranges = [5..7, 8..11, 20..21];
         for (offsets, expected) in [
             (&[7, 11, 12, 19, 21][..], Step::Done),
@@ -454,9 +455,10 @@ mod tests {
     }
 
     proptest! {
-        /// Any log, of which the first reader misses any records: the second one agrees if none of them was within a range.
+        /// For any log and any records that the first reader misses, the second reader agrees if none of them is within
+        /// a range.
         #[test]
-        fn what_the_first_reader_misses_the_second_one_finds(
+        fn second_reader_finds_every_record_that_the_first_skips(
             holds in prop::collection::vec(any::<bool>(), 1..40),
             misses in prop::collection::vec(any::<bool>(), 40),
         ) {

@@ -1,14 +1,14 @@
-//! What the log says of offsets that were passed over: one line a minute, however many there are. The counter has each.
+//! Logs skipped offsets: one line a minute and topic, however many offsets there are. The metric counts all of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::second_reader::Ranges;
 
-/// Lines of one topic are so far apart.
+/// Interval between lines of one topic.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Of a partition: the first of the offsets since the last line, the one behind the last, and how many they are.
+/// Offsets of a partition that were skipped since the last line: the first, the one after the last, and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Skipped {
     from: i64,
@@ -16,7 +16,7 @@ struct Skipped {
     offsets: u64,
 }
 
-/// What is yet to be said of a topic.
+/// Skipped offsets of a topic that are not logged yet.
 #[derive(Debug, Default)]
 pub(super) struct SkipLog {
     last_logged: Option<Instant>,
@@ -24,7 +24,7 @@ pub(super) struct SkipLog {
 }
 
 impl SkipLog {
-    /// Rows that stand behind these are durable.
+    /// Adds ranges whose following rows are durable, and logs them if a line is due.
     pub(super) fn note(&mut self, stage: &str, topic: &str, skips: &Ranges) {
         for (partition, passed) in self.due(skips, Instant::now()) {
             let Skipped { from, to, offsets } = passed;
@@ -35,9 +35,9 @@ impl SkipLog {
                 from,
                 to,
                 offsets,
-                "offsets without a record: either a client writes transactions to this topic, which nobody must (nothing is lost, but an \
-                 open transaction holds back what is behind it: make its producer non-transactional), or the topic's cleanup.policy is \
-                 or was compact, which removes records: compare with `agentgov topology plan` (docs/errors/offsets-skipped.md)"
+                "skipped offsets without a record. Either a client writes transactions to this topic, which no client should (nothing is \
+                 lost, but an open transaction holds back the records after it: make its producer non-transactional), or the topic's cleanup.policy is \
+                 or was compact, which removes records: check with `agentgov topology plan` (docs/errors/offsets-skipped.md)"
             );
         }
     }

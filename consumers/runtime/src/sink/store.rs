@@ -1,7 +1,7 @@
-//! Client of a ClickHouse server's HTTP interface: statements, typed reads, and inserts of ready blocks.
+//! Client of ClickHouse's HTTP interface: statements, typed reads, and inserts of encoded blocks.
 //!
-//! Sends each request once, over the address it was given: no retry, no redirect, no proxy, since a second copy of an
-//! insert, or one that reaches another server, is what the protocol is there to rule out.
+//! Sends each request once, to the configured address: no retry, no redirect and no proxy. The protocol must exclude a
+//! second copy of an insert, and an insert that reaches another server.
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use serde::de::DeserializeOwned;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than any server keeps an idle connection: one that the server has just closed would look like a doubt.
+/// Shorter than the idle timeout of any server: a request on a connection that the server has just closed would have an
+/// unknown outcome.
 const MAX_CONNECTION_IDLE: Duration = Duration::from_secs(1);
-/// How much longer the client waits than the server may work.
+/// Time that the client waits beyond the server's time limit.
 pub(super) const CLIENT_MARGIN: Duration = Duration::from_secs(5);
 const EXCEPTION_CODE_HEADER: &str = "X-ClickHouse-Exception-Code";
 
-/// A server, and a database in it.
+/// Server and database.
 #[derive(Debug)]
 pub struct Store {
     http: Client,
@@ -30,53 +31,55 @@ pub struct Store {
     shutdown: Option<(ShutdownSignal, Health)>,
 }
 
-/// Why a request cannot be relied on. Whether an insert took effect is not known after any of them.
+/// Error of a request. After any of them the outcome of an insert is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The server answered with an exception.
+    /// The server responded with an exception.
     #[error("clickhouse: {message}")]
     Exception {
         /// ClickHouse's error code.
         code: u32,
-        /// What it said.
+        /// Message of the exception.
         message: String,
     },
-    /// Something answered that is not ClickHouse, or gave no exception: a proxy, a page for logging in.
+    /// The response is neither a success nor an exception of ClickHouse: a proxy, or a login page.
     #[error("clickhouse at {url}: expected 200 or an exception of ClickHouse, found {status}: {message}")]
     Unexpected {
-        /// Where.
+        /// Address.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// The body.
+        /// Body of the response.
         message: String,
     },
-    /// An answer that is not the rows that were asked for.
+    /// The response does not contain the requested rows.
     #[error("clickhouse: expected rows as JSON, found {found:?} ({error})")]
     Unreadable {
-        /// The answer.
+        /// Body of the response.
         found: String,
-        /// Why it is none.
+        /// Error of the decoder.
         error: serde_json::Error,
     },
-    /// No answer: not reachable, cut, or too late.
+    /// No response: unreachable, disconnected, or timed out.
     #[error("clickhouse at {url}: {message}")]
     NoResponse {
-        /// Where.
+        /// Address.
         url: String,
-        /// What happened.
+        /// Error of the connection.
         message: String,
     },
-    /// A stop was asked for before the answer came.
-    #[error("clickhouse at {url}: asked to stop before it answered")]
+    /// Shutdown was requested before the response.
+    #[error("clickhouse at {url}: shutdown was requested before it responded")]
     Stopped {
-        /// Where.
+        /// Address.
         url: String,
     },
-    /// An older insert is under way, later than it may be.
-    #[error("clickhouse: an older insert ({marker}) is still under way, later than it may be")]
+    /// An older insert still runs beyond its time limit.
+    #[error(
+        "clickhouse: expected an older insert ({marker}) to end within its time limit, but it still runs"
+    )]
     InsertOverdue {
-        /// Its marker.
+        /// Marker of the insert.
         marker: String,
     },
 }
@@ -85,14 +88,14 @@ pub enum StoreError {
 const VIOLATED_CONSTRAINT: u32 = 469;
 
 impl StoreError {
-    /// True if a claim did not hold: someone else claimed, or the server restarted.
+    /// Returns true if the claim did not hold: another process has claimed the partition, or the server has restarted.
     pub const fn is_fenced(&self) -> bool {
         matches!(self, Self::Exception { code: VIOLATED_CONSTRAINT, .. })
     }
 }
 
 impl Store {
-    /// A client for `endpoint`, whose inserts may take `insert_timeout` at the server. Connects on first use.
+    /// Creates a client for `endpoint`. An insert may take `insert_timeout` on the server. Connects on first use.
     pub fn new(endpoint: &ClickHouseEndpoint, insert_timeout: Duration) -> Result<Self, StageError> {
         let url = Url::parse(&endpoint.url).map_err(|e| {
             StageError::Config(format!("clickhouse: expected a URL, found `{}`: {e}", endpoint.url))
@@ -106,38 +109,40 @@ impl Store {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
-            .map_err(|e| StageError::Config(format!("clickhouse: no HTTP client: {}", describe(&e))))?;
+            .map_err(|e| {
+                StageError::Config(format!("clickhouse: could not create an HTTP client: {}", describe(&e)))
+            })?;
         Ok(Self { http, url, endpoint: endpoint.clone(), insert_timeout, shutdown: None })
     }
 
-    /// The same, for a stage: a request that is late is told as `clickhouse_answer`, and one that is under way when a stop is
-    /// asked for is given up after a moment. Nothing is lost by that: the table says where to go on.
+    /// Binds the client to a stage: a late response sets the reason `clickhouse_answer`, and a request that runs at
+    /// shutdown is abandoned after the grace period. Nothing is lost by that: the table decides where to resume.
     pub fn with_shutdown(mut self, stop: ShutdownSignal, health: Health) -> Self {
         self.shutdown = Some((stop, health));
         self
     }
 
-    /// The database that holds the log.
+    /// Returns the database of the log.
     pub fn database(&self) -> &str {
         &self.endpoint.database
     }
 
-    /// How long an insert may take at the server.
+    /// Returns the time limit of an insert on the server.
     pub const fn insert_timeout(&self) -> Duration {
         self.insert_timeout
     }
 
-    /// Runs a statement. An INSERT among them must bear being run twice, or be fenced.
+    /// Runs a statement. An INSERT must be repeatable or fenced.
     pub fn execute(&self, sql: &str) -> Result<(), StoreError> {
         self.send(&[("database", self.database()), ("async_insert", "0")], sql.to_owned()).map(drop)
     }
 
-    /// Runs a statement outside the database, e.g. to create it.
+    /// Runs a statement outside of the database, such as its creation.
     pub fn execute_without_database(&self, sql: &str) -> Result<(), StoreError> {
         self.send(&[], sql.to_owned()).map(drop)
     }
 
-    /// Runs a SELECT; `T` has its columns as fields.
+    /// Runs a SELECT. `T` has its columns as fields.
     pub fn select<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, StoreError> {
         let keys = [
             ("database", self.database()),
@@ -156,9 +161,9 @@ impl Store {
         let keys = [
             ("database", self.database()),
             ("query", sql),
-            // Answered when the rows are there, not when they are queued.
+            // The server responds when the rows are stored, not when they are queued.
             ("async_insert", "0"),
-            // The fence is checked per block: one insert, one block, all or nothing.
+            // The fence is checked per block: one insert is one block, all or nothing.
             ("max_insert_block_size", "100000000"),
             ("min_insert_block_size_rows", "100000000"),
             ("min_insert_block_size_bytes", "4000000000"),
@@ -166,9 +171,9 @@ impl Store {
             ("max_insert_threads", "1"),
             ("max_partitions_per_insert_block", "1"),
             ("throw_on_max_partitions_per_insert_block", "1"),
-            // Nothing that looks like a row already there may be left out.
+            // Deduplication must not drop rows.
             ("insert_deduplicate", "0"),
-            // A doubt lasts as long as the slowest insert.
+            // An unknown outcome lasts as long as the slowest insert.
             ("max_execution_time", &seconds),
             ("http_receive_timeout", &seconds),
             ("wait_end_of_query", "1"),
@@ -192,7 +197,7 @@ impl Store {
                 let late = || {
                     health.set_not_ready(
                         NotReadyReason::ClickhouseAnswer,
-                        "ClickHouse has accepted a request and does not answer",
+                        "ClickHouse has accepted a request and has not responded",
                     )
                 };
                 let answer = stop.run_cancellable(late, move || send_request(request));
@@ -213,10 +218,10 @@ impl Store {
     }
 }
 
-/// What a server answered.
+/// Response of the server.
 struct Response {
     status: StatusCode,
-    /// The code of an exception, if there is one.
+    /// Code of an exception, if there is one.
     code: Option<u32>,
     body: String,
 }
@@ -228,7 +233,7 @@ fn send_request(request: RequestBuilder) -> Result<Response, String> {
     Ok(Response { status, code, body: read_text(answer)? })
 }
 
-/// `text` as an SQL literal.
+/// Quotes `text` as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }
@@ -240,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client makes of one answer; `None`: the connection is closed without one.
+    /// Returns the client's error for one response; `None`: the connection is closed without one.
     fn select_error(answer: Option<&'static str>) -> StoreError {
         #[derive(Debug, serde::Deserialize)]
         struct Row {
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_of_an_answer_is_an_error_of_its_own() {
+    fn each_response_fault_has_its_own_error() {
         let fence = select_error(Some(
             "HTTP/1.1 500 x\r\nX-ClickHouse-Exception-Code: 469\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n",
         ));
@@ -274,7 +279,7 @@ mod tests {
             "{fence:?}"
         );
         assert!(fence.is_fenced());
-        // ClickHouse may fail after it has answered 200.
+        // ClickHouse can fail after it has responded with status 200.
         let late = select_error(Some(
             "HTTP/1.1 200 OK\r\nX-ClickHouse-Exception-Code: 159\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate",
         ));

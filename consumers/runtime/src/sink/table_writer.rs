@@ -1,4 +1,4 @@
-//! What is gathered for one table: its partitions of this process, and the open blocks of their records.
+//! Writer of one table: the partitions of this process, and the open blocks with their rows.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -15,28 +15,29 @@ use super::second_reader::{Ranges, SecondRead, SecondReadOutcome, SecondReader};
 use super::skip_log::SkipLog;
 use super::{EncodeOutcome, Record, Route, RowEncoder, Store, TopicPartition, WriteError, protocol};
 
-/// What is gathered goes out at this size, however little time has passed.
+/// Size from which the buffered rows are inserted at once.
 pub(super) const MAX_ROWS: usize = 50_000;
 pub(super) const MAX_BYTES: usize = 32 << 20;
-/// Inserts of a table keep this distance, so that its parts stay few: each is two dozen files, to be made, synced, merged and
-/// deleted, whatever it holds (ADR 0030 has what that costs). So long a row waits for others while more are coming, too.
+/// Minimum interval between inserts of a table, which limits the number of its parts. Each part is two dozen files that
+/// are created, synced, merged and deleted, whatever it holds (ADR 0030 has the cost). A row also waits at most this
+/// long for others while more records arrive.
 const MIN_INSERT_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the size in bytes is looked at.
+/// Rows between two checks of the size in bytes.
 const ROWS_BETWEEN_SIZE_CHECKS: usize = 64;
 
-/// One partition of this process.
+/// Partition of this process.
 #[derive(Debug)]
 pub(super) struct OwnedPartition {
     pub(super) at: TopicPartition,
-    /// The claim under which its rows are inserted.
+    /// Claim under which its rows are inserted; 0: none.
     pub(super) claim: u64,
-    /// The offset behind the last record that is gathered: the next row counts from here.
+    /// Offset after the last buffered record. The next row counts skipped offsets from here.
     pub(super) next: i64,
-    /// The table has all records before this offset.
+    /// Offset before which the table has all records.
     pub(super) durable: i64,
-    /// Retention has deleted what stood before this offset.
+    /// Offset before which retention has deleted the records.
     readable: i64,
-    /// No record stands from `next` up to this offset, as the store has on record.
+    /// End of the offsets from `next` on that hold no record, as the store has recorded.
     empty_to: i64,
 }
 
@@ -45,23 +46,24 @@ impl OwnedPartition {
         Self { at, claim: 0, next: 0, durable: 0, readable: 0, empty_to: 0 }
     }
 
-    /// The claim holds.
+    /// Sets the claim and the resume position.
     pub(super) fn set_claim(&mut self, claim: u64, ResumePoint { next, fetch, empty_to }: ResumePoint) {
         (self.claim, self.next, self.durable) = (claim, next, next);
         (self.readable, self.empty_to) = (fetch, empty_to);
     }
 
-    /// Where fetching goes on.
+    /// Returns the offset at which fetching resumes.
     pub(super) fn fetch_position(&self) -> i64 {
         self.next.max(self.readable)
     }
 
-    /// Where the part begins of which it is not on record whether a record stands there. `None`: nothing is known, or rows are gathered.
+    /// Returns the offset from which no proof of empty offsets is recorded. `None` without a claim, or with buffered
+    /// rows.
     fn unproven_from(&self) -> Option<i64> {
         (self.claim != 0 && self.next == self.durable).then(|| self.fetch_position().max(self.empty_to))
     }
 
-    /// True if a record at this offset contradicts what is on record.
+    /// Returns true if a record at this offset contradicts a recorded proof.
     pub(super) fn is_proven_empty(&self, offset: i64) -> bool {
         (self.next..self.empty_to).contains(&offset)
     }
@@ -70,47 +72,47 @@ impl OwnedPartition {
 #[derive(Debug)]
 struct OpenBlock {
     block: Block,
-    /// Per partition in it, the offset after its last record in it.
+    /// Offset after the last record in the block, by partition.
     ends: BTreeMap<i32, i64>,
 }
 
-/// What becomes of a record that is handed to a lane.
+/// Outcome of pushing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PushOutcome {
-    /// It is gathered.
+    /// The record is buffered.
     Buffered,
-    /// It is gathered, and it is time to insert.
+    /// The record is buffered, and the rows are to be inserted now.
     Full,
-    /// Insert first, then hand it over again.
+    /// The record fits into no open block: insert, then push it again.
     InsertFirst,
-    /// It belongs to what is no longer, or not yet, this process's.
+    /// The partition is not, or no longer, owned and claimed by this process.
     NotOwned,
-    /// Asked to stop.
+    /// Shutdown was requested.
     Stopped,
 }
 
-/// What Kafka's consumer does for a lane's partitions.
+/// State of the consumer for a writer's partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FetchState {
-    /// It does not have them.
+    /// The partitions are not assigned to it.
     Unassigned,
-    /// It has them. What it hands over is not used: the lane is in doubt, or was.
+    /// They are assigned. Their records are ignored, as the writer is or was invalidated.
     Paused,
-    /// It fetches from where the lane stands.
+    /// It fetches from the writer's positions.
     Active,
 }
 
-/// A table, and its share of the work.
+/// Buffers the rows of one table and inserts them.
 #[derive(Debug)]
 pub(super) struct TableWriter {
     pub(super) route: Route,
     pub(super) partitions: BTreeMap<i32, OwnedPartition>,
     pub(super) fetch_state: FetchState,
-    /// When to claim (again); `None`: the claims hold, as far as is known.
+    /// Time of the next claim; `None` while the claims hold, as far as is known.
     pub(super) claim_at: Option<Instant>,
-    /// Inserts in a row that did not succeed.
+    /// Number of failed inserts in a row.
     pub(super) consecutive_failures: u32,
-    /// Of an insert that was not answered with a plain yes: per partition in it, the offset after its last record.
+    /// For an unconfirmed insert: the offset after its last record, by partition.
     pub(super) unconfirmed_ends: BTreeMap<i32, i64>,
     backoff: Backoff,
     plan: BlockPlan,
@@ -119,17 +121,18 @@ pub(super) struct TableWriter {
     full: bool,
     oldest: Option<Instant>,
     inserted: Option<Instant>,
-    /// Of what is gathered: the offsets that the consumer passed over. No row behind one goes out before [`Self::confirmed`] has it.
+    /// Offsets that the consumer skipped before buffered rows. No row after one is inserted before [`Self::confirmed`]
+    /// contains the range.
     skips: Ranges,
-    /// Of these, those before the rows of the insert in doubt.
+    /// Skipped offsets before the rows of the unconfirmed insert.
     unconfirmed_skips: Ranges,
-    /// Those before rows that are durable by now; neither counted nor logged yet.
+    /// Skipped offsets before durable rows, neither counted nor logged yet.
     durable_skips: Ranges,
-    /// Those in which a second reader found no record either.
+    /// Skipped ranges in which a second reader found no record either.
     confirmed: BTreeMap<i32, HashSet<Range<i64>>>,
-    /// The second reader that is at work.
+    /// Read of a second reader in progress.
     second_read: Option<SecondRead>,
-    /// Why what was passed over is not known to be empty, since a second reader did not agree.
+    /// Reason why skipped offsets are not confirmed by a second reader.
     pub(super) skip_problem: Option<String>,
     pub(super) skip_log: SkipLog,
 }
@@ -160,8 +163,8 @@ impl TableWriter {
         }
     }
 
-    /// New partitions, those of its topic among `all`: what was gathered for the old ones is dropped, their next owner
-    /// reads it again.
+    /// Replaces the partitions with those of its topic among `all`. Drops the buffered rows; the next owner reads them
+    /// again.
     pub(super) fn assign(&mut self, all: &[TopicPartition]) {
         self.drop_rows();
         self.unconfirmed_ends.clear();
@@ -175,7 +178,7 @@ impl TableWriter {
         self.claim_at = (!self.partitions.is_empty()).then(Instant::now);
     }
 
-    /// Whether the last insert, or a claim, took effect is not known: drops what is gathered, and claims again later.
+    /// Handles an insert or claim with an unknown outcome: drops the buffered rows and schedules a new claim.
     pub(super) fn invalidate(&mut self) {
         self.drop_rows();
         if self.fetch_state == FetchState::Active {
@@ -184,7 +187,7 @@ impl TableWriter {
         self.claim_at = Some(Instant::now() + self.backoff.pause());
     }
 
-    /// The claims hold.
+    /// Marks the claims as valid.
     pub(super) fn mark_claimed(&mut self) {
         self.claim_at = None;
         if self.consecutive_failures == 0 {
@@ -192,14 +195,15 @@ impl TableWriter {
         }
     }
 
-    /// Positions of the quiet partitions of a lane that is not in doubt, by which a reader may prove that no record follows.
+    /// Returns the positions of partitions with a valid claim and no buffered rows, from which a reader may prove that
+    /// no record follows.
     pub(super) fn quiet_positions(&self) -> BTreeMap<i32, i64> {
         let partitions = self.partitions.iter().filter(|_| self.claim_at.is_none());
         partitions.filter_map(|(partition, owned)| Some((*partition, owned.unproven_from()?))).collect()
     }
 
-    /// A proof that no record stands in `offsets`, as a row: the partition's name, its claim, and the offsets from the next row's on.
-    /// `None` if the partition has moved since.
+    /// Returns the proof that `offsets` hold no record as a row: the partition's name, its claim, and the offsets from
+    /// the next row's on. `None` if the partition has moved since.
     pub(super) fn empty_tail_row(
         &self,
         partition: i32,
@@ -210,14 +214,14 @@ impl TableWriter {
         is_here.then(|| (owned.at.name().to_owned(), owned.claim, owned.next..offsets.end))
     }
 
-    /// The proof is on record.
+    /// Records that the proof is stored.
     pub(super) fn mark_empty(&mut self, partition: i32, empty_to: i64) {
         if let Some(owned) = self.partitions.get_mut(&partition) {
             owned.empty_to = empty_to;
         }
     }
 
-    /// What is gathered and was passed over, as far as it is there and no second reader has agreed.
+    /// Returns the skipped ranges before buffered rows that can still be read and that no second reader has confirmed.
     pub(super) fn unconfirmed_skips_of_gathered(&self) -> Ranges {
         let unproven = self.skips.iter().map(|(partition, ranges)| {
             let confirmed = self.confirmed.get(partition);
@@ -229,8 +233,8 @@ impl TableWriter {
         unproven.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
-    /// Whether what is gathered may go out: a second reader finds no record where the first passed over offsets. If that is not known
-    /// soon, what is gathered is dropped, to be read again once it is.
+    /// Returns true if the buffered rows may be inserted: a second reader finds no record in the skipped offsets. If
+    /// its result does not arrive soon, the rows are dropped and read again after it.
     pub(super) fn confirm_skips(&mut self, second: &SecondReader, stop: &ShutdownSignal) -> bool {
         let unproven = self.unconfirmed_skips_of_gathered();
         if unproven.is_empty() {
@@ -244,7 +248,7 @@ impl TableWriter {
                     Some(answer) => self.apply_second_read(answer),
                     None => {
                         self.skip_problem = Some(format!(
-                            "{}: offsets without a record were passed over; a second reader still reads them",
+                            "{}: the consumer skipped offsets; a second reader is still reading them",
                             self.route.topic
                         ));
                         self.invalidate();
@@ -256,7 +260,7 @@ impl TableWriter {
         self.claim_at.is_none()
     }
 
-    /// True while a second reader is at work, without which the lane cannot go on.
+    /// Returns true while a second read is in progress; the writer waits for it.
     pub(super) fn is_second_read_pending(&mut self) -> bool {
         if let Some(answer) = self.second_read.as_ref().and_then(SecondRead::answer) {
             self.apply_second_read(answer);
@@ -275,20 +279,20 @@ impl TableWriter {
                 return;
             }
             SecondReadOutcome::FoundRecord(at, offset) => format!(
-                "{at}: the group's consumer passed over the record at offset {offset}, which a second reader finds; it is read again"
+                "{at}: the group's consumer skipped the record at offset {offset}, which a second reader found; reading again"
             ),
-            SecondReadOutcome::Mismatch(why) => format!("{why}; it is read again"),
+            SecondReadOutcome::Mismatch(why) => format!("{why}; reading again"),
             SecondReadOutcome::NoAnswer(why) => format!(
-                "{why}; a second reader has yet to find out whether offsets without a record were passed over"
+                "{why}; a second reader must confirm the skipped offsets before the rows are inserted"
             ),
         };
         self.skip_problem = Some(why);
-        // Each time in a row the next one is further away.
+        // Repeated failures lengthen the backoff.
         self.consecutive_failures += 1;
         self.invalidate();
     }
 
-    /// Takes a record in.
+    /// Buffers a record.
     pub(super) fn push<E: RowEncoder>(
         &mut self,
         encoder: &mut E,
@@ -302,7 +306,7 @@ impl TableWriter {
         else {
             return Ok(PushOutcome::NotOwned);
         };
-        // `u64` of a positive number.
+        // The difference is not negative, as checked above.
         let skipped = if self.route.gapless { record.offset.abs_diff(owned.next) } else { 0 };
         let BlockSlot::Block(at) = self.plan.slot_for(record.at.partition, Month::of(record.logged_at))
         else {
@@ -313,7 +317,10 @@ impl TableWriter {
                 .push(OpenBlock { block: encoder.block(&self.route.topic)?, ends: BTreeMap::new() });
         }
         let Some(open) = self.open_blocks.get_mut(at) else {
-            return Err(StageError::Internal(format!("{}: no block of number {at}", owned.at)));
+            return Err(StageError::Internal(format!(
+                "{}: expected block number {at} to be open, found fewer",
+                owned.at
+            )));
         };
         if encoder.push(&mut open.block, &Record { skipped, ..*record }, owned.claim)?
             == EncodeOutcome::Stopped
@@ -333,7 +340,8 @@ impl TableWriter {
         Ok(if self.full { PushOutcome::Full } else { PushOutcome::Buffered })
     }
 
-    /// How long what is gathered should still wait, if anything is. `idle`: no more records are there at the moment.
+    /// Returns the time that the buffered rows should still wait, if there are any. `idle`: no more records are
+    /// available at the moment.
     pub(super) fn time_until_insert(&self, idle: bool) -> Option<Duration> {
         let oldest = self.oldest?;
         let since = if idle { self.inserted } else { Some(oldest) };
@@ -341,7 +349,8 @@ impl TableWriter {
         Some(waiting.map_or(Duration::ZERO, |since| MIN_INSERT_INTERVAL.saturating_sub(since.elapsed())))
     }
 
-    /// Inserts what is gathered, block by block. Returns how many rows; on an error, the lane is to be doubted.
+    /// Inserts the buffered rows block by block and returns their number. After an error the caller invalidates the
+    /// writer.
     pub(super) fn insert<E: RowEncoder>(
         &mut self,
         encoder: &mut E,
@@ -364,7 +373,7 @@ impl TableWriter {
         }
         let rows = self.rows;
         self.drop_rows();
-        // What is not gathered yet was perhaps read, too.
+        // Keeps later ranges: the second reader may have read ahead of the buffered rows.
         for (partition, confirmed) in &mut self.confirmed {
             let durable = self.partitions.get(partition).map_or(i64::MAX, |owned| owned.durable);
             confirmed.retain(|range| range.end >= durable);
@@ -376,12 +385,12 @@ impl TableWriter {
         Ok(rows)
     }
 
-    /// What was passed over before rows that are durable, each range once.
+    /// Returns the skipped ranges before durable rows, each range once.
     pub(super) fn take_durable_skips(&mut self) -> Ranges {
         std::mem::take(&mut self.durable_skips)
     }
 
-    /// Notes as doubtful what went out last and is not known to be durable.
+    /// Records the block that was sent last and is not known to be durable as unconfirmed.
     pub(super) fn note_unconfirmed(&mut self) {
         let durable = |open: &&OpenBlock| {
             open.ends
@@ -390,13 +399,14 @@ impl TableWriter {
         };
         let unconfirmed_ends =
             self.open_blocks.iter().find(|open| !durable(open)).map(|open| open.ends.clone());
-        // All of it is durable: nothing is doubtful.
+        // Every block is durable: nothing is unconfirmed.
         self.unconfirmed_ends = unconfirmed_ends.unwrap_or_default();
         self.unconfirmed_skips.clear();
         move_ranges_before(&mut self.skips, &self.unconfirmed_ends, &mut self.unconfirmed_skips);
     }
 
-    /// What the look found of the insert that was in doubt, if one was: all of its rows, or none.
+    /// Returns what the tail read found of an unconfirmed insert, if there was one: true for all of its rows, false for
+    /// none.
     pub(super) fn take_insert_resolution(&mut self) -> Option<bool> {
         let unconfirmed_ends = std::mem::take(&mut self.unconfirmed_ends);
         let there = |(partition, end): (&i32, &i64)| {
@@ -425,7 +435,7 @@ impl TableWriter {
     }
 }
 
-/// Moves the ranges whose next record stands before the end of its partition's rows.
+/// Moves the ranges that are followed by a record before the end of their partition's rows.
 fn move_ranges_before(from: &mut Ranges, ends: &BTreeMap<i32, i64>, to: &mut Ranges) {
     for (partition, end) in ends {
         let Some(ranges) = from.get_mut(partition) else { continue };

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads a block as the format's documentation says, for the columns that the tests use.
+/// Decodes a block as the format's documentation describes it, for the columns of these tests.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn encoded_block_decodes_to_the_values_put_in(rows in rows()) {
         let mut block = block();
-        // A block that was used before is as good as a new one.
+        // A block that is used again behaves like a new one.
         for _ in 0..2 {
             block.clear();
             for (name, number, list) in &rows {
