@@ -23,6 +23,10 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 const UNKNOWN_TTL: Duration = Duration::from_millis(100);
 /// Limit of the ids that are cached as unknown.
 const MAX_UNKNOWN: usize = 1000;
+/// Most answers that an id is unknown, per [`LIMIT_WINDOW`]. Further records with ids that nobody registered wait for their turn: to
+/// reject them without a request could reject a record whose schema is new. A local registry gives some 500 answers a second.
+const MAX_UNKNOWN_ANSWERS: u32 = 200;
+const LIMIT_WINDOW: Duration = Duration::from_secs(1);
 
 /// Schemas that a thread has looked up. Each thread has its own cache, so it needs no lock.
 #[derive(Debug)]
@@ -35,6 +39,29 @@ pub struct SchemaCache {
     recheck_results: Option<Receiver<(SchemaId, Result<Schema, SchemaRegistryError>)>>,
     /// True if the running comparison has found an id that the registry no longer has.
     any_missing: bool,
+    unknown_limit: UnknownLimit,
+}
+
+/// Limits how often the registry is asked for ids that it does not know, however many of them records claim.
+#[derive(Debug)]
+struct UnknownLimit {
+    since: Instant,
+    answers: u32,
+}
+
+impl UnknownLimit {
+    const fn new(now: Instant) -> Self {
+        Self { since: now, answers: 0 }
+    }
+
+    /// Returns how long the next request has to wait; zero if it need not.
+    fn pause(&mut self, now: Instant) -> Duration {
+        let age = now.saturating_duration_since(self.since);
+        if age >= LIMIT_WINDOW {
+            *self = Self::new(now);
+        }
+        if self.answers < MAX_UNKNOWN_ANSWERS { Duration::ZERO } else { LIMIT_WINDOW.saturating_sub(age) }
+    }
 }
 
 /// Result of a schema lookup.
@@ -59,6 +86,7 @@ impl SchemaCache {
             next_recheck,
             recheck_results: None,
             any_missing: false,
+            unknown_limit: UnknownLimit::new(Instant::now()),
         }
     }
 
@@ -72,6 +100,10 @@ impl SchemaCache {
             && Instant::now() < *until
         {
             return SchemaLookup::Unknown(why.clone());
+        }
+        let pause = self.unknown_limit.pause(Instant::now());
+        if !pause.is_zero() && stop.wait(pause) {
+            return SchemaLookup::Stopped;
         }
         self.fetch(id, health, stop)
     }
@@ -121,6 +153,7 @@ impl SchemaCache {
 
     fn remember_unknown(&mut self, id: SchemaId, why: &str) {
         let now = Instant::now();
+        self.unknown_limit.answers = self.unknown_limit.answers.saturating_add(1);
         if self.unknown.len() >= MAX_UNKNOWN {
             self.unknown.retain(|_, (until, _)| now < *until);
         }
@@ -249,6 +282,30 @@ mod tests {
 
     fn unknown() -> String {
         serde_json::json!({ "error_code": 40403, "message": "Schema not found" }).to_string()
+    }
+
+    #[test]
+    fn different_unknown_ids_are_requested_at_a_limited_rate() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut limit = UnknownLimit::new(start);
+        limit.answers = MAX_UNKNOWN_ANSWERS - 1;
+        assert_eq!(limit.pause(at(900)), Duration::ZERO);
+        limit.answers += 1;
+        assert_eq!(limit.pause(at(900)), Duration::from_millis(100));
+        assert_eq!((limit.pause(at(1000)), limit.answers), (Duration::ZERO, 0), "the next second");
+
+        let (health, stop) = (Health::new("test"), ShutdownSignal::default());
+        let mut schemas = SchemaCache::new(registry(vec![(404, unknown()), (200, schema(r#""string""#))]));
+        assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Unknown(_)));
+        assert_eq!(schemas.unknown_limit.answers, 1);
+        assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Known(_)));
+        assert_eq!(schemas.unknown_limit.answers, 1, "an id that is known costs nothing");
+        let since = Instant::now() + Duration::from_hours(1);
+        schemas.unknown_limit = UnknownLimit { since, answers: MAX_UNKNOWN_ANSWERS };
+        stop.request();
+        assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Known(_)), "from memory");
+        assert!(matches!(schemas.get(SchemaId(3), &health, &stop), SchemaLookup::Stopped), "it waits");
     }
 
     #[test]
