@@ -57,7 +57,7 @@ fn check(data: &[u8]) {
 
 #[test]
 fn records() {
-    corpus::hold(RECORDS, check);
+    corpus::check_all(RECORDS, check);
 }
 
 proptest! {
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn records_with_a_mistake_are_rows(data in corpus::mistaken(RECORDS)) {
+    fn records_with_a_mistake_are_rows(data in corpus::mutations(RECORDS)) {
         check(&data);
     }
 }

@@ -1,5 +1,5 @@
-//! Any bytes as the files of a bundle, each after a line `=== PATH`: a bundle whose tests run to their end, or problems
-//! with places.
+//! Fuzz check: any bytes as the files of a bundle, each after a line `=== PATH`. Compiles to a bundle whose tests finish,
+//! or returns problems with positions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agentgov_policy::{Bundle, BundleFiles, testing};
 use agentgov_schemas::bounds::STACK_BYTES;
 
-/// On the stack that every thread has which compiles.
+/// Runs with the stack size of threads that compile bundles.
 pub fn check(data: &[u8]) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);

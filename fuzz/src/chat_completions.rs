@@ -1,4 +1,5 @@
-//! Any bytes as recorded runs: an import whose events are as many as it says, or problems with lines.
+//! Fuzz check: any bytes as recorded runs. Parses to an import with the reported number of events, or returns problems with
+//! lines.
 
 use agentgov_importers::{ImportError, ImportOptions, chat_completions};
 use agentgov_schemas::Micros;
@@ -23,7 +24,7 @@ pub fn check(data: &[u8]) {
         }
         Err(ImportError::Problems(problems)) => {
             assert!(!problems.is_empty());
-            // A line ends with LF, CR or both; what is packed has lines of its own.
+            // A line ends with LF, CR or both. Lines of a compressed file cannot be counted here.
             let lines = 1 + data.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() as u64;
             for problem in problems.iter().filter(|_| !data.starts_with(&[0x1f, 0x8b])) {
                 assert!(problem.line >= 1 && problem.line <= lines, "{problem} of {lines} lines");

@@ -1,10 +1,10 @@
-//! The corpora, for the tests that run them through the functions that fuzzing calls: as they are, and with a mistake.
+//! Corpora of the fuzz targets, for tests that run them unchanged and mutated.
 
 use std::fs;
 
 use proptest::prelude::*;
 
-/// The files of a corpus, with their paths.
+/// Returns the files of a corpus with their paths.
 pub fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files: Vec<_> = files.map(|path| (path.display().to_string(), fs::read(path).unwrap())).collect();
@@ -12,17 +12,17 @@ pub fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Every file, as it is.
-pub fn hold(folder: &str, check: fn(&[u8])) {
+/// Runs a check on every file of a corpus.
+pub fn check_all(folder: &str, check: fn(&[u8])) {
     for (file, data) in files(folder) {
-        // Its name shows if it fails.
+        // Names the file in the output of a failure.
         println!("{file}");
         check(&data);
     }
 }
 
-/// Any of the files with one change: a byte, a cut, or a piece that is there twice.
-pub fn mistaken(folder: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
+/// Generates mutations of a corpus file: one changed byte, a truncation, or a duplicated piece.
+pub fn mutations(folder: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     let files = files(folder);
     (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), 0..3_u8).prop_map(
         move |(file, at, to, how)| {

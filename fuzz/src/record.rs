@@ -1,5 +1,6 @@
-//! Any bytes as records of the topic of actions: each is a row of the log, whatever decodes is stepped, and the audit's checks
-//! answer. A record is a byte of flags, a byte of its key's length, the key, two bytes of its value's length, and the value.
+//! Fuzz check: any bytes as records of the topic of actions. Each record becomes a row of the log, the kernel steps the
+//! decodable ones, and the audit finishes. A record is a byte of flags, a byte with the key's length, the key, two bytes
+//! with the value's length, and the value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -28,9 +29,9 @@ struct Record<'d> {
 
 pub fn check(data: &[u8]) {
     let records = records(data);
-    rows(&records);
-    steps(&records);
-    audit(&records);
+    check_rows(&records);
+    check_steps(&records);
+    check_audit(&records);
 }
 
 fn records(mut data: &[u8]) -> Vec<Record<'_>> {
@@ -51,15 +52,15 @@ fn records(mut data: &[u8]) -> Vec<Record<'_>> {
             key: (flags & 1 == 0).then_some(key),
             value: (flags & 2 == 0).then_some(value),
         });
-        // Offsets without a record are no loss.
+        // Skipped offsets must not count as loss.
         *next += 1 + i64::from(flags >> 6);
         data = rest;
     }
     records
 }
 
-/// The log leaves none out.
-fn rows(records: &[Record<'_>]) {
+/// Checks that every record becomes a row.
+fn check_rows(records: &[Record<'_>]) {
     let mut actions = ActionRows::new().expect("a schema of this build");
     for record in records {
         let at = TopicPartition::new("actions", record.partition);
@@ -72,8 +73,8 @@ fn rows(records: &[Record<'_>]) {
     assert!(bytes.len() >= records.iter().filter_map(|record| record.value).map(<[u8]>::len).sum::<usize>());
 }
 
-/// What decodes has a verdict if it is judged, and a verdict is a record.
-fn steps(records: &[Record<'_>]) {
+/// Checks that each judged event gets a verdict, and that each verdict can be encoded.
+fn check_steps(records: &[Record<'_>]) {
     let (agents, bundles, requests) = (agents(), BundleTable::with_bundle(bundle()), RequestCache::default());
     let limits =
         SessionLimits { ttl: HumanDuration(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
@@ -113,8 +114,8 @@ fn steps(records: &[Record<'_>]) {
     }
 }
 
-/// The audit counts each, and says the same of the same records.
-fn audit(records: &[Record<'_>]) {
+/// Checks that the audit counts every record and is deterministic.
+fn check_audit(records: &[Record<'_>]) {
     let schema = subject::ACTION_EVENT.schema().expect("a schema of this build").text();
     let audited = || {
         records.iter().map(|Record { partition, offset, key, value }| Audited {
@@ -146,7 +147,7 @@ fn agents() -> AgentTable {
     agents
 }
 
-/// The airline's, from the corpus of bundles.
+/// Compiles the airline's bundle of the corpus.
 fn bundle() -> Arc<Bundle> {
     static BUNDLE: OnceLock<Arc<Bundle>> = OnceLock::new();
     let compile = || {

@@ -1,4 +1,4 @@
-//! Any text as registry.yaml: entries, or problems with places.
+//! Fuzz check: any text as registry.yaml. Parses to entries, or returns problems with positions.
 
 use agentgov_registry::RegistryFile;
 
@@ -6,7 +6,7 @@ pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Err(problems) = RegistryFile::parse("registry.yaml", text) else { return };
     assert!(!problems.is_empty());
-    // A carriage return alone ends a line as well: YAML 1.2, 5.4.
+    // A carriage return alone also ends a line: YAML 1.2, 5.4.
     let lines = text.split(['\n', '\r']).count() as u64 + 1;
     for problem in problems {
         assert!(

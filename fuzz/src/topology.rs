@@ -1,4 +1,4 @@
-//! Any text as a topology: a map that keeps its rules, or problems with places.
+//! Fuzz check: any text as a topology. Parses to a valid topology, or returns problems with positions.
 
 use agentgov_schemas::topology::Topology;
 
@@ -6,7 +6,7 @@ pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Err(problems) = Topology::parse("topology.yaml", text) else { return };
     assert!(!problems.is_empty());
-    // A carriage return alone ends a line as well: YAML 1.2, 5.4.
+    // A carriage return alone also ends a line: YAML 1.2, 5.4.
     let lines = text.split(['\n', '\r']).count() as u64 + 1;
     for problem in problems {
         assert!(

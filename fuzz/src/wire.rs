@@ -1,21 +1,23 @@
-//! Any bytes as a record of each subject: decoded or refused with a reason; what decodes says the same when it is written
-//! and read again.
+//! Fuzz check: any bytes as a record of each subject. Decodes or returns a reason; decoded values survive encoding and
+//! decoding.
 
 use agentgov_schemas::wire::{Encoder, SchemaId, split};
 use agentgov_schemas::{alert, event, governance, reject, state, subject, verdict};
 
-/// Bytes may say the same in several ways, so it is what the second writing gives that must equal the first's.
-macro_rules! one {
+/// Compares the second encoding with the first, since several encodings of a value exist.
+macro_rules! check_subject {
     ($type:ident :: $name:ident, $subject:expr, $datum:expr) => {{
         let schema = $subject.schema().expect("a schema of this build");
         match schema.decode::<$type::$name<'_>>(SchemaId(7), $datum) {
             Err(error) => assert!(!error.reason().as_str().is_empty(), "{error}"),
             Ok(value) => {
                 let mut encoder = Encoder::new(SchemaId(7), schema);
-                let first = encoder.encode(&value).expect("what was decoded can be encoded");
-                let (_, datum) = split(&first).expect("what we wrote");
-                let again = schema.decode::<$type::$name<'_>>(SchemaId(7), datum).expect("what we wrote");
-                assert_eq!(encoder.encode(&again).expect("what was decoded can be encoded"), first);
+                let first = encoder.encode(&value).expect("a decoded value can be encoded");
+                let (_, datum) = split(&first).expect("own encoding can be decoded");
+                let again = schema
+                    .decode::<$type::$name<'_>>(SchemaId(7), datum)
+                    .expect("own encoding can be decoded");
+                assert_eq!(encoder.encode(&again).expect("a decoded value can be encoded"), first);
             }
         }
     }};
@@ -25,16 +27,16 @@ pub fn check(data: &[u8]) {
     if let Err(error) = split(data) {
         assert!(!error.reason().as_str().is_empty() && !error.to_string().is_empty());
     }
-    // Whatever id it names: the datum against every schema.
+    // The datum is decoded with every schema, independent of its schema id.
     let datum = data.get(5..).unwrap_or_default();
-    one!(event::ActionEvent, subject::ACTION_EVENT, datum);
-    one!(verdict::Verdict, subject::VERDICT, datum);
-    one!(alert::Alert, subject::ALERT, datum);
-    one!(reject::Reject, subject::REJECT, datum);
-    one!(governance::AgentEntry, subject::AGENT, datum);
-    one!(governance::ToolEntry, subject::TOOL, datum);
-    one!(governance::Bundle, subject::BUNDLE, datum);
-    one!(governance::Control, subject::CONTROL, datum);
-    one!(state::SessionState, subject::SESSION_STATE, datum);
-    one!(state::AlertState, subject::ALERT_STATE, datum);
+    check_subject!(event::ActionEvent, subject::ACTION_EVENT, datum);
+    check_subject!(verdict::Verdict, subject::VERDICT, datum);
+    check_subject!(alert::Alert, subject::ALERT, datum);
+    check_subject!(reject::Reject, subject::REJECT, datum);
+    check_subject!(governance::AgentEntry, subject::AGENT, datum);
+    check_subject!(governance::ToolEntry, subject::TOOL, datum);
+    check_subject!(governance::Bundle, subject::BUNDLE, datum);
+    check_subject!(governance::Control, subject::CONTROL, datum);
+    check_subject!(state::SessionState, subject::SESSION_STATE, datum);
+    check_subject!(state::AlertState, subject::ALERT_STATE, datum);
 }

@@ -21,12 +21,12 @@ const TOPOLOGIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/to
 
 #[test]
 fn records() {
-    corpus::hold(RECORDS, wire::check);
+    corpus::check_all(RECORDS, wire::check);
 }
 
 #[test]
 fn topologies() {
-    corpus::hold(TOPOLOGIES, topology::check);
+    corpus::check_all(TOPOLOGIES, topology::check);
 }
 
 proptest! {
@@ -36,7 +36,7 @@ proptest! {
     }
 
     #[test]
-    fn records_with_a_mistake_are_read_or_refused(data in corpus::mistaken(RECORDS)) {
+    fn records_with_a_mistake_are_read_or_refused(data in corpus::mutations(RECORDS)) {
         wire::check(&data);
     }
 }
@@ -44,7 +44,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn topologies_with_a_mistake_have_problems_with_places(data in corpus::mistaken(TOPOLOGIES)) {
+    fn topologies_with_a_mistake_have_problems_with_places(data in corpus::mutations(TOPOLOGIES)) {
         topology::check(&data);
     }
 }

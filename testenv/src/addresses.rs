@@ -1,33 +1,33 @@
-//! Where the parts of a running stack answer.
+//! Addresses of a running stack.
 
 use std::fmt;
 
 use agentgov_connect::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, SchemaRegistryEndpoint, Secret};
 use serde::{Deserialize, Serialize};
 
-/// Where the parts answer, and how to log in. Also the form of the file that `AGENTGOV_STACK` names.
+/// Addresses and ClickHouse login of a stack. Also the format of the file that `AGENTGOV_STACK` names.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Addresses {
-    /// The broker's bootstrap address, `host:port`.
+    /// Bootstrap address of the broker, `host:port`.
     pub kafka: String,
     /// Base URL of the schema registry's Confluent-compatible API, as in `http://127.0.0.1:1234/apis/ccompat/v7`.
     #[serde(rename = "schema_registry")]
     pub registry: String,
     /// Base URL of ClickHouse's HTTP interface, as in `http://127.0.0.1:1234`.
     pub clickhouse: String,
-    /// The ClickHouse user.
+    /// ClickHouse user.
     #[serde(default = "default_name")]
     pub clickhouse_user: String,
-    /// The user's password; never printed by `Debug`.
+    /// Password of the user; never printed by `Debug`.
     #[serde(default)]
     pub clickhouse_password: String,
-    /// The ClickHouse database.
+    /// ClickHouse database.
     #[serde(default = "default_name")]
     pub clickhouse_database: String,
 }
 
-/// ClickHouse's own name of its first user and of its first database.
+/// Returns ClickHouse's name of its default user and default database.
 pub(crate) fn default_name() -> String {
     "default".to_owned()
 }
@@ -45,7 +45,7 @@ impl fmt::Debug for Addresses {
     }
 }
 
-/// Endpoints for the crates of the pipeline: without TLS, logged in with the addresses' ClickHouse user.
+/// Converts addresses for the crates of the pipeline: without TLS, with the ClickHouse user.
 impl From<&Addresses> for Endpoints {
     fn from(addresses: &Addresses) -> Self {
         Self {

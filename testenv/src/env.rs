@@ -1,137 +1,139 @@
-//! [`TestEnv`]: a running stack, whatever runs it.
+//! [`TestEnv`]: a running stack of any backend.
 
 use std::path::{Path, PathBuf};
 
-use crate::backend::{Choice, choose, deciding, external};
+use crate::backend::{SelectedBackend, deciding_variables, external, select_backend};
 use crate::docker::{self, Docker};
 use crate::events::Event;
 use crate::native::Native;
 use crate::supervisor::Signal;
 use crate::{Addresses, BackendKind, Error, Options, Part};
 
-/// A running stack. It ends with [`TestEnv::stop`], when it is dropped, and when this process ends in any way.
+/// Running stack. It ends with [`TestEnv::stop`], on drop, and when this process ends for any reason.
 pub struct TestEnv {
     addresses: Addresses,
     logs: PathBuf,
-    running: Running,
+    running: RunningBackend,
 }
 
-enum Running {
+enum RunningBackend {
     External,
     Docker(Docker),
     Native(Native),
 }
 
 impl TestEnv {
-    /// Chooses a backend and starts the stack; returns when every part answers. It blocks, and may be called from
-    /// anywhere, an async runtime included.
+    /// Selects a backend, starts the stack, and waits until every part responds. Blocks; may be called from async code.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let given = options.given.clone();
+        let overrides = options.given.clone();
         let variable = move |name: &str| {
-            given.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+            overrides
+                .get(name)
+                .cloned()
+                .or_else(|| std::env::var(name).ok())
+                .filter(|value| !value.is_empty())
         };
-        let choice = choose(options.backend, &variable, docker::answers)?;
+        let selected = select_backend(options.backend, &variable, docker::responds)?;
         let because = match options.backend {
             Some(_) => Vec::new(),
-            None => deciding(&variable),
+            None => deciding_variables(&variable),
         };
-        let chosen = |backend| (options.progress)(Event::Chosen { backend, because: because.clone() });
-        let (running, addresses) = match choice {
-            Choice::External(addresses) => {
-                chosen(BackendKind::External);
+        let report_backend =
+            |backend| (options.progress)(Event::Chosen { backend, because: because.clone() });
+        let (running, addresses) = match selected {
+            SelectedBackend::External(addresses) => {
+                report_backend(BackendKind::External);
                 external::check(&addresses, &variable)?;
-                (Running::External, addresses)
+                (RunningBackend::External, addresses)
             }
-            Choice::Docker => {
-                chosen(BackendKind::Docker);
+            SelectedBackend::Docker => {
+                report_backend(BackendKind::Docker);
                 let (docker, addresses) = Docker::start(&options, &variable)?;
-                (Running::Docker(docker), addresses)
+                (RunningBackend::Docker(docker), addresses)
             }
-            Choice::Native => {
-                chosen(BackendKind::Native);
+            SelectedBackend::Native => {
+                report_backend(BackendKind::Native);
                 let (native, addresses) = Native::start(&options)?;
-                (Running::Native(native), addresses)
+                (RunningBackend::Native(native), addresses)
             }
         };
         let logs = match &running {
-            Running::External => PathBuf::new(),
-            Running::Docker(docker) => docker.logs(),
-            Running::Native(native) => native.logs(),
+            RunningBackend::External => PathBuf::new(),
+            RunningBackend::Docker(docker) => docker.logs(),
+            RunningBackend::Native(native) => native.logs(),
         };
         Ok(Self { addresses, logs, running })
     }
 
-    /// Where the parts answer.
+    /// Returns the addresses of the stack.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// The directory of the parts' logs; empty for an external stack.
+    /// Returns the directory of the parts' logs; empty for an external stack.
     pub fn logs(&self) -> &Path {
         &self.logs
     }
 
-    /// What runs the stack.
+    /// Returns the backend.
     pub fn backend(&self) -> BackendKind {
         match self.running {
-            Running::External => BackendKind::External,
-            Running::Docker(_) => BackendKind::Docker,
-            Running::Native(_) => BackendKind::Native,
+            RunningBackend::External => BackendKind::External,
+            RunningBackend::Docker(_) => BackendKind::Docker,
+            RunningBackend::Native(_) => BackendKind::Native,
         }
     }
 
-    /// Ends the stack, and returns when all of it is gone. An external stack stays.
+    /// Ends the stack and waits until it is gone. An external stack keeps running.
     pub fn stop(self) -> Result<(), Error> {
         match &self.running {
-            Running::External => Ok(()),
-            Running::Docker(docker) => docker.stop(),
-            Running::Native(native) => native.stop(),
+            RunningBackend::External => Ok(()),
+            RunningBackend::Docker(docker) => docker.stop(),
+            RunningBackend::Native(native) => native.stop(),
         }
     }
 
-    /// Where a listener of [`Options::broker_listeners`] is, `host:port`. Native backend only.
+    /// Returns the address of a listener of [`Options::broker_listeners`], `host:port`. Native backend only.
     pub fn listener(&self, name: &str) -> Option<String> {
         match &self.running {
-            Running::Native(native) => native.listener(name),
+            RunningBackend::Native(native) => native.listener(name),
             _ => None,
         }
     }
 
-    /// The process id of a part. Native backend only, as are all of the following.
+    /// Returns the process id of a part. Native backend only, as are the following methods.
     pub fn pid(&self, part: Part) -> Result<u32, Error> {
-        self.native("asking for a pid")?.pid(part)
+        self.native("reading a process id")?.pid(part)
     }
 
-    /// Kills a part (SIGKILL) and returns when it is gone.
+    /// Kills a part (SIGKILL) and waits until it is gone.
     pub fn kill(&self, part: Part) -> Result<(), Error> {
         self.native("killing a part")?.signal(part, Signal::Kill)
     }
 
-    /// Has a part end in order (SIGTERM) and returns when it is gone.
+    /// Terminates a part (SIGTERM) and waits until it is gone.
     pub fn terminate(&self, part: Part) -> Result<(), Error> {
         self.native("terminating a part")?.signal(part, Signal::Terminate)
     }
 
-    /// Stops a part in its tracks (SIGSTOP) and returns when it stands still: connections stay open, nothing
-    /// answers.
+    /// Suspends a part (SIGSTOP) and waits until it is stopped: its connections stay open without responses.
     pub fn pause(&self, part: Part) -> Result<(), Error> {
         self.native("pausing a part")?.signal(part, Signal::Pause)
     }
 
-    /// Lets a paused part go on (SIGCONT).
+    /// Resumes a suspended part (SIGCONT).
     pub fn resume(&self, part: Part) -> Result<(), Error> {
         self.native("resuming a part")?.signal(part, Signal::Resume)
     }
 
-    /// Starts a part again on the same port and data, and returns when it answers. One that still runs is killed
-    /// first.
+    /// Starts a part again on the same port and data, and waits until it responds. A running part is killed first.
     pub fn restart(&self, part: Part) -> Result<(), Error> {
         self.native("restarting a part")?.restart(part)
     }
 
     fn native(&self, operation: &'static str) -> Result<&Native, Error> {
         match &self.running {
-            Running::Native(native) => Ok(native),
+            RunningBackend::Native(native) => Ok(native),
             _ => Err(Error::NativeOnly { operation, backend: self.backend() }),
         }
     }

@@ -1,4 +1,4 @@
-//! Everything that can keep the stack from running, in words for the person who wanted it.
+//! Errors of a stack, with instructions for the user.
 
 use std::path::{Path, PathBuf};
 
@@ -7,44 +7,44 @@ use thiserror::Error;
 use crate::part::Part;
 use crate::stack::MissingTools;
 
-/// Why the stack, or an operation on it, failed.
+/// Failure of the stack or of an operation on it.
 #[derive(Debug, Error)]
 pub enum Error {
     /// `AGENTGOV_BACKEND` names no backend.
     #[error("expected AGENTGOV_BACKEND to be external, docker or native, found '{found}'")]
     UnknownBackend {
-        /// Its value.
+        /// Value of the variable.
         found: String,
     },
-    /// An external stack is configured in part only.
+    /// An external stack is only partly configured.
     #[error(
-        "the external stack lacks {}: give all of AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE, or kafka, \
-         schema_registry and clickhouse in the file that AGENTGOV_STACK names, or none of them to have a stack started",
+        "the external stack lacks {}: set all of AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE, or kafka, \
+         schema_registry and clickhouse in the file that AGENTGOV_STACK names, or none of them to start a stack",
         .missing.join(" and ")
     )]
     ExternalIncomplete {
-        /// The variables that are not set.
+        /// Variables that are not set.
         missing: Vec<&'static str>,
     },
-    /// The file of the external stack's addresses cannot be used.
+    /// The file of the external stack's addresses is invalid.
     #[error("AGENTGOV_STACK names {path}, which cannot be used: {reason}")]
     ExternalFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         reason: String,
     },
-    /// A part of the external stack does not answer.
+    /// A part of the external stack does not respond.
     #[error(
-        "the external {part} at {address} does not answer: {reason}; start it, or correct its address; to have a stack \
-         started instead, unset AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY, AGENTGOV_CLICKHOUSE and AGENTGOV_STACK"
+        "the external {part} at {address} does not respond: {reason}; start it, or correct its address; to start a \
+         stack instead, unset AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY, AGENTGOV_CLICKHOUSE and AGENTGOV_STACK"
     )]
     Unreachable {
         /// The part.
         part: Part,
-        /// Where it was looked for.
+        /// Address of the part.
         address: String,
-        /// What happened instead.
+        /// Outcome of the probe.
         reason: String,
     },
     /// Programs that the native backend needs are missing.
@@ -52,11 +52,11 @@ pub enum Error {
     MissingTools(#[from] MissingTools),
     /// The native backend does not exist for this platform.
     #[error(
-        "the native backend runs on x86-64 Linux only, this is {found}: have a Docker engine running, or set \
+        "the native backend runs on x86-64 Linux only, this is {found}: start a Docker engine, or set \
          AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"
     )]
     Platform {
-        /// This platform.
+        /// The current platform.
         found: String,
     },
     /// A download failed.
@@ -64,108 +64,108 @@ pub enum Error {
     Download {
         /// The part.
         part: Part,
-        /// The command.
+        /// Command line.
         command: String,
-        /// How it ended.
+        /// Exit status.
         status: String,
-        /// The end of its output.
+        /// Last lines of its output.
         tail: String,
     },
-    /// A downloaded file is not the one that stack.lock names.
+    /// A downloaded file differs from stack.lock.
     #[error(
         "{file} of the {part} is not the file that stack.lock names: expected {expected}, found {found}; if the \
-         registry that served it is to be trusted, regenerate the lock with `agentgov testenv lock`"
+         registry that served it is trusted, regenerate the lock with `agentgov testenv lock`"
     )]
     Digest {
         /// The part.
         part: Part,
-        /// The file's name.
+        /// File name.
         file: String,
-        /// Size and digest in the lock; "no such file" for one too many.
+        /// Size and digest in the lock; "no such file" for an unlisted file.
         expected: String,
-        /// What was downloaded.
+        /// Size and digest of the download.
         found: String,
     },
-    /// stack.toml or stack.lock does not parse.
-    #[error("{file} does not parse: {reason}")]
+    /// stack.toml or stack.lock is invalid.
+    #[error("cannot parse {file}: {reason}")]
     LockFile {
         /// The file.
         file: String,
-        /// Where and why.
+        /// Position and reason.
         reason: String,
     },
-    /// A part ended before it was ready, or while it was needed.
+    /// A part ended before it was ready.
     #[error("the {part} ended ({status}) before it was ready; the end of {}:\n{tail}", .log.display())]
     PartDied {
         /// The part.
         part: Part,
-        /// How it ended.
+        /// Exit status.
         status: String,
-        /// Its log.
+        /// Log file.
         log: PathBuf,
-        /// The last lines of the log.
+        /// Last lines of the log.
         tail: String,
     },
-    /// A part runs but does not answer in time.
+    /// A part runs but does not respond before the deadline.
     #[error("the {part} was not ready within {seconds} s: {last}; the end of {}:\n{tail}", .log.display())]
     PartLate {
         /// The part.
         part: Part,
-        /// The deadline.
+        /// Deadline in seconds.
         seconds: u64,
-        /// What the last attempt to talk to it gave.
+        /// Outcome of the last probe.
         last: String,
-        /// Its log.
+        /// Log file.
         log: PathBuf,
-        /// The last lines of the log.
+        /// Last lines of the log.
         tail: String,
     },
-    /// The process that looks after the parts failed.
+    /// The supervisor of the parts failed.
     #[error("the supervisor ({helper}) {what}; expected an executable that runs `testenv supervisor`")]
     Supervisor {
         /// The executable.
         helper: PathBuf,
-        /// What went wrong.
+        /// Failed operation.
         what: String,
     },
     /// No helper executable was found.
     #[error(
-        "found no helper executable ({looked_for}); build one with `cargo build -p agentgov-testenv`, or name one in \
+        "expected a helper executable, found none of {searched}; build one with `cargo build -p agentgov-testenv`, or name one in \
          AGENTGOV_HELPER"
     )]
     Helper {
-        /// The places that were looked at.
-        looked_for: String,
+        /// Paths that were searched.
+        searched: String,
     },
-    /// The helper's process did not turn into a part.
+    /// The helper process could not execute a part.
     #[error("cannot run {command:?}: {source}")]
     Become {
-        /// The part's command line.
+        /// Command line of the part.
         command: Vec<std::ffi::OsString>,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The engine server failed.
     #[error("{reason}")]
     Engine {
-        /// The server's error.
+        /// Error of the server.
         reason: String,
     },
-    /// This executable has no docker backend.
+    /// This executable was built without the docker backend.
     #[error(
         "this executable was built without the docker backend; build it with the feature `docker`, which is on by default, or \
          choose AGENTGOV_BACKEND=native"
     )]
     NoDocker,
-    /// Docker refused or failed.
+    /// A Docker operation failed.
     #[error("docker: {what}: {reason}")]
     Docker {
-        /// What was to be done.
+        /// Operation.
         what: String,
-        /// What Docker said; the container's log where there is one.
+        /// Error of Docker, with the container's log if there is one.
         reason: String,
     },
-    /// The operation needs a part as a process of this machine.
+    /// The operation requires a part that runs as a process of this machine.
     #[error("{operation} needs the native backend, this stack is {backend}: set AGENTGOV_BACKEND=native")]
     NativeOnly {
         /// The operation.
@@ -182,17 +182,17 @@ pub enum Error {
     /// A file operation failed.
     #[error("cannot {what} {}: {source}", .path.display())]
     Io {
-        /// What was to be done, as a verb.
+        /// Operation, as a verb.
         what: &'static str,
-        /// The file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err` on file operations.
+    /// Converts an error of a file operation, for `map_err`.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { what, path, source }

@@ -1,56 +1,56 @@
-//! What a start tells its caller on the way.
+//! Progress events of a start.
 
 use std::time::Duration;
 
 use crate::options::BackendKind;
 use crate::part::Part;
 
-/// A step of a start.
+/// Step of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The backend is chosen.
+    /// The backend was selected.
     Chosen {
         /// The backend.
         backend: BackendKind,
-        /// The variables that decided it, in the order in which they count; none: it is the default.
+        /// Variables that determined it, by precedence; empty for the default.
         because: Vec<&'static str>,
     },
-    /// Something works otherwise than it should, and the start goes on.
+    /// The start continues in spite of a problem.
     Warning {
-        /// What, where, and what comes of it.
+        /// Problem, path and consequence.
         message: String,
     },
-    /// The part is not in the cache and is being downloaded.
+    /// The part is not in the cache; its download starts.
     Downloading {
         /// The part.
         part: Part,
-        /// What is downloaded: coordinates, or an image.
+        /// Coordinates or image.
         what: String,
-        /// Size in bytes of the whole download; `None` where unknown.
+        /// Size of the download in bytes, if known.
         bytes: Option<u64>,
     },
-    /// Bytes that have arrived so far, where that can be seen.
+    /// Progress of a download, where it can be measured.
     Downloaded {
         /// The part.
         part: Part,
         /// Bytes so far.
         bytes: u64,
     },
-    /// The part is verified and in the cache.
+    /// The part was verified and stored in the cache.
     Installed {
         /// The part.
         part: Part,
     },
-    /// The part is being started.
+    /// The part starts.
     Starting {
         /// The part.
         part: Part,
     },
-    /// The part answers.
+    /// The part responds.
     Ready {
         /// The part.
         part: Part,
-        /// Time since its start.
+        /// Duration of its start.
         after: Duration,
     },
 }

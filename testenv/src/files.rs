@@ -1,27 +1,27 @@
-//! Small helpers around files: ends of logs, sizes of trees.
+//! File helpers: ends of logs, sizes of directory trees.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Lines of a log that an error shows.
-const LINES: usize = 25;
+/// Number of log lines in an error.
+const MAX_LINES: usize = 25;
 
-/// The last lines of a log, indented; says so when there are none.
+/// Returns the last lines of a log, indented; a note if it is empty.
 pub(crate) fn tail(log: &Path) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     last_lines(&text)
 }
 
-/// The last lines of a text, indented.
+/// Returns the last lines of a text, indented.
 pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    let skipped = lines.len().saturating_sub(LINES);
+    let skipped = lines.len().saturating_sub(MAX_LINES);
     let shown: Vec<String> = lines.into_iter().skip(skipped).map(|line| format!("    {line}")).collect();
     if shown.is_empty() { "    (it is empty)".to_owned() } else { shown.join("\n") }
 }
 
-/// Sizes of all files below `folder`, by their path in it.
+/// Returns the sizes of all files below `folder`, by relative path.
 pub(crate) fn sizes_below(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
     let mut sizes = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -38,7 +38,7 @@ pub(crate) fn sizes_below(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, u6
     Ok(sizes)
 }
 
-/// Bytes below `folder`; what changes meanwhile may be missed.
+/// Returns the bytes below `folder`; concurrent changes may be missed.
 pub(crate) fn size_below(folder: &Path) -> u64 {
     sizes_below(folder).map_or(0, |sizes| sizes.values().sum())
 }

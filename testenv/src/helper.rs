@@ -1,4 +1,4 @@
-//! The subcommands `testenv …` of an executable that helps a stack: its supervisor and its engine server.
+//! Subcommands `testenv …` of a helper executable: the supervisor and the engine server.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,36 +12,36 @@ use clap::Subcommand;
 use crate::stack::{Lock, install};
 use crate::{Error, Part, engine, supervisor};
 
-/// The subcommand under which an executable has [`HelperCommand`].
+/// Subcommand that contains [`HelperCommand`].
 pub(crate) const HELPER_SUBCOMMAND: &str = "testenv";
 
-/// The processes beside a stack's parts, started by the stack itself.
+/// Processes beside the parts of a stack, started by the stack itself.
 #[derive(Debug, Subcommand)]
 pub enum HelperCommand {
-    /// Looks after the parts of a stack.
+    /// Supervises the parts of a stack.
     #[command(subcommand)]
     Supervisor(SupervisorCommand),
     /// Serves ClickHouse's HTTP interface from its library.
     Engine {
-        /// The storage's directory.
+        /// Directory of the storage.
         #[arg(long)]
         path: PathBuf,
-        /// The port to listen on.
+        /// Port to listen on.
         #[arg(long)]
         port: u16,
-        /// The engine's library.
+        /// Library of the engine.
         #[arg(long)]
         library: PathBuf,
-        /// A database to make at the start, as the official image does.
+        /// Database to create at the start, as the official image does.
         #[arg(long, env = "CLICKHOUSE_DB")]
         database: Option<String>,
-        /// The address to listen on. Anything but the loopback is for the inside of a container.
+        /// Address to listen on. Other addresses than the loopback are for containers.
         #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
         listen: IpAddr,
     },
 }
 
-/// The supervisor's subcommands.
+/// Subcommands of the supervisor.
 #[derive(Debug, Subcommand)]
 pub enum SupervisorCommand {
     /// Serves requests on stdin until its end, then ends all parts.
@@ -49,38 +49,38 @@ pub enum SupervisorCommand {
         /// How long parts may take to end, in milliseconds.
         #[arg(long)]
         grace_ms: u64,
-        /// A file to hold locked.
+        /// File to keep locked.
         #[arg(long)]
         lock: Option<PathBuf>,
-        /// A directory to remove at the end.
+        /// Directory to remove at the end.
         #[arg(long)]
         remove: Option<PathBuf>,
     },
-    /// Installs the parts in the user's cache and prints their folders, to build images of them.
+    /// Installs the parts in the user's cache and prints their folders, for building images.
     Parts,
-    /// Turns into a part that ends with its supervisor.
+    /// Executes a part that ends with its supervisor.
     Become {
-        /// The supervisor's pid.
+        /// Process id of the supervisor.
         #[arg(long)]
         parent: u32,
-        /// Others come first where cores are short.
+        /// Runs the part at low priority.
         #[arg(long)]
-        gives_way: bool,
-        /// The part's command line.
+        low_priority: bool,
+        /// Command line of the part.
         #[arg(last = true)]
         command: Vec<OsString>,
     },
 }
 
-/// Returns a command of `helper` that turns into the program given to it as an argument, with the arguments after it. The
-/// kernel kills the process when the thread that spawned it ends.
+/// Returns a command of `helper` that executes the program given as its next arguments. The kernel kills the process when
+/// the thread that spawned it ends.
 pub fn owned_command(helper: &Path) -> Command {
     let mut command = become_command(helper);
     command.arg("--");
     command
 }
 
-/// Returns the same, ahead of further options and `--`.
+/// Returns the same command before further options and `--`.
 pub(crate) fn become_command(helper: &Path) -> Command {
     let mut command = Command::new(helper);
     let parent = std::process::id().to_string();
@@ -88,10 +88,10 @@ pub(crate) fn become_command(helper: &Path) -> Command {
     command
 }
 
-/// Runs a helper's command until its end.
+/// Runs a helper command until its end.
 ///
 /// # Errors
-/// If the part that it turns into cannot be run, the engine cannot serve, or the parts cannot be installed.
+/// If the part cannot be executed, the engine cannot serve, or the parts cannot be installed.
 pub fn run_helper(command: HelperCommand) -> Result<(), Error> {
     match command {
         HelperCommand::Supervisor(SupervisorCommand::Run { grace_ms, lock, remove }) => {
@@ -99,8 +99,8 @@ pub fn run_helper(command: HelperCommand) -> Result<(), Error> {
             supervisor::supervise(&supervisor::Settings { grace, lock, remove });
             Ok(())
         }
-        HelperCommand::Supervisor(SupervisorCommand::Become { parent, gives_way, command }) => {
-            let source = supervisor::become_part(parent, gives_way, &command);
+        HelperCommand::Supervisor(SupervisorCommand::Become { parent, low_priority, command }) => {
+            let source = supervisor::become_part(parent, low_priority, &command);
             Err(Error::Become { command, source })
         }
         HelperCommand::Supervisor(SupervisorCommand::Parts) => print_parts(),
@@ -114,7 +114,7 @@ pub fn run_helper(command: HelperCommand) -> Result<(), Error> {
 fn print_parts() -> Result<(), Error> {
     let installed = install(&Lock::embedded()?, &|_| {})?;
     for part in Part::ALL {
-        // Whoever does not listen any more needs no folder.
+        // A reader that closed its pipe needs no folders.
         #[allow(clippy::disallowed_methods, reason = "the process that started this one reads it")]
         let _ = writeln!(std::io::stdout(), "{part} {}", installed.folder(part).display());
     }

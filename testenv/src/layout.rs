@@ -1,44 +1,44 @@
-//! Where a stack keeps what it writes.
+//! Directory layout of a stack.
 
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::part::Part;
 
-/// The directory of one stack: a folder for each part, and the logs.
+/// Directory of one stack: a folder per part, and the logs.
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
-    /// The directory is removed at the end.
+    /// True if the directory is removed at the end.
     pub(crate) temporary: bool,
 }
 
 impl Layout {
-    /// Makes the directory, or opens one that was used before.
+    /// Creates the directory, or opens an existing one.
     pub(crate) fn open(wanted: Option<&Path>) -> Result<Self, Error> {
         let (root, temporary) = match wanted {
             Some(root) => (root.to_path_buf(), false),
             None => {
                 let parent = std::env::temp_dir();
                 let folder = tempfile::Builder::new().prefix("agentgov-stack-").tempdir_in(&parent);
-                (folder.map_err(Error::io("make a folder in", &parent))?.keep(), true)
+                (folder.map_err(Error::io("create a folder in", &parent))?.keep(), true)
             }
         };
         let logs = root.join("logs");
-        std::fs::create_dir_all(&logs).map_err(Error::io("make", &logs))?;
+        std::fs::create_dir_all(&logs).map_err(Error::io("create", &logs))?;
         for part in Part::ALL {
             let folder = root.join(part.name());
-            std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         }
-        // The engine knows its storage by the spelling of its path.
+        // The engine identifies its storage by the spelling of its path.
         let root = root.canonicalize().map_err(Error::io("find", &root))?;
         Ok(Self { root, temporary })
     }
 
-    /// For a start that failed before the supervisor took over.
+    /// Removes a temporary directory after a start that failed before the supervisor took over.
     pub(crate) fn discard(&self) {
         if self.temporary {
-            // A leftover directory is all that can come of a failure.
+            // A failure only leaves a directory behind.
             let _ = std::fs::remove_dir_all(&self.root);
         }
     }
@@ -47,7 +47,7 @@ impl Layout {
         &self.root
     }
 
-    /// The part's own folder.
+    /// Returns the part's folder.
     pub(crate) fn folder(&self, part: Part) -> PathBuf {
         self.root.join(part.name())
     }
@@ -56,7 +56,7 @@ impl Layout {
         self.root.join("logs")
     }
 
-    /// The part's log.
+    /// Returns the part's log file.
     pub(crate) fn log(&self, part: Part) -> PathBuf {
         self.logs().join(format!("{part}.log"))
     }

@@ -1,5 +1,5 @@
-//! A real stack for tests, the demo and development: a Kafka broker, a Confluent-compatible schema registry and
-//! ClickHouse's engine.
+//! Real stack for tests, the demo and development: a Kafka broker, a Confluent-compatible schema registry and ClickHouse's
+//! engine.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), agentgov_testenv::Error> {
@@ -11,16 +11,15 @@
 //! # }
 //! ```
 //!
-//! The stack runs on the first backend that is available (`AGENTGOV_BACKEND` or [`Options::backend`] names one):
+//! The stack runs on the first available backend, or on the one that `AGENTGOV_BACKEND` or [`Options::backend`] names:
 //!
-//! | backend | what it is | when |
+//! | backend | stack | condition |
 //! | --- | --- | --- |
-//! | external | a stack that somebody else runs | `AGENTGOV_KAFKA`, `AGENTGOV_SCHEMA_REGISTRY`, `AGENTGOV_CLICKHOUSE` are set |
-//! | docker | containers of the official images | a Docker engine answers |
+//! | external | an existing stack | `AGENTGOV_KAFKA`, `AGENTGOV_SCHEMA_REGISTRY`, `AGENTGOV_CLICKHOUSE` are set |
+//! | docker | containers of the official images | a Docker engine responds |
 //! | native | processes of this machine, downloaded once from the package registries | otherwise |
 //!
-//! Whatever is started also ends: a small supervisor process watches its owner and cleans up even when that is
-//! killed. `docs/testenv.md` tells the rest.
+//! A supervisor process watches the owner and cleans up even if the owner is killed. `docs/testenv.md` has the details.
 
 mod addresses;
 mod backend;

@@ -1,4 +1,4 @@
-//! In place of the docker backend in an executable that is built without it.
+//! Replaces the docker backend in builds without it.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::addresses::Addresses;
 use crate::backend::external::Variables;
 use crate::options::Options;
 
-/// No stack is one.
+/// Never constructed.
 pub(crate) struct Docker(Infallible);
 
 impl Docker {
@@ -25,10 +25,10 @@ impl Docker {
     }
 }
 
-/// An engine may answer, but nothing here can talk to it.
-pub(crate) fn answers() -> bool {
+/// Returns false: this build cannot talk to a Docker engine.
+pub(crate) fn responds() -> bool {
     false
 }
 
-/// Nothing was started that would have to be removed.
+/// Does nothing, since no container was started.
 pub(crate) fn remove_labelled(_: &str) {}

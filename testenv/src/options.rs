@@ -1,4 +1,4 @@
-//! What a caller may choose about a stack.
+//! Options of a stack.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::events::Event;
 
-/// Where the parts come from.
+/// Source of the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
-    /// Somebody else runs them; only their addresses are known.
+    /// Existing parts, known by their addresses only.
     External,
     /// Containers, through testcontainers.
     Docker,
@@ -32,31 +32,32 @@ impl fmt::Display for BackendKind {
     }
 }
 
-/// How to start a stack.
+/// Options for starting a stack.
 #[derive(Clone)]
 pub struct Options {
-    /// An executable whose `testenv` subcommands call [`crate::run_helper`].
+    /// Executable whose `testenv` subcommands call [`crate::run_helper`].
     pub helper: PathBuf,
-    /// The backend; `None` leaves the choice to the environment (see the crate's documentation).
+    /// Backend; `None` leaves the selection to the environment (see the crate's documentation).
     pub backend: Option<BackendKind>,
     /// Addresses from a command line, by the variable that they replace, as in `("AGENTGOV_KAFKA", …)`.
     pub given: BTreeMap<&'static str, String>,
-    /// Where the parts keep their data and logs. `None`: a temporary directory, removed at the end. A directory
-    /// that was used before is opened again with its data (native backend).
+    /// Directory of data and logs; `None` for a temporary one that is removed at the end. An existing directory is opened
+    /// with its data (native backend).
     pub data_dir: Option<PathBuf>,
-    /// Broker properties, on top of those for one small node, as in `("authorizer.class.name", …)`.
+    /// Broker properties, in addition to those for one small node, as in `("authorizer.class.name", …)`.
     pub broker_properties: Vec<(String, String)>,
-    /// Further listeners of the native broker, by name, as in `("SECURED", "SASL_SSL")`. Where they are
-    /// [`TestEnv::listener`](crate::TestEnv::listener) says; what they need beside the protocol are broker properties.
+    /// Additional listeners of the native broker by name, as in `("SECURED", "SASL_SSL")`.
+    /// [`TestEnv::listener`](crate::TestEnv::listener) returns their addresses; further settings of a listener are broker
+    /// properties.
     pub broker_listeners: Vec<(String, String)>,
-    /// JVM flags of the native broker, on top of those for a quick start, as in `-XX:TieredStopAtLevel=4`.
+    /// JVM flags of the native broker, in addition to those for a fast start, as in `-XX:TieredStopAtLevel=4`.
     pub broker_jvm: Vec<String>,
-    /// Told about downloads and starts, from several threads.
+    /// Receives events of downloads and starts, from several threads.
     pub progress: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 impl Options {
-    /// The defaults, with the given helper executable.
+    /// Returns the defaults with a helper executable.
     pub fn new(helper: impl Into<PathBuf>) -> Self {
         Self {
             helper: helper.into(),
@@ -70,30 +71,29 @@ impl Options {
         }
     }
 
-    /// The defaults for a test of any crate: the helper is the one that `AGENTGOV_HELPER` names, or
-    /// `testenv-helper` or `agentgov` in the build directory of the running test.
+    /// Returns the defaults for a test of any crate. The helper is the one that `AGENTGOV_HELPER` names, or
+    /// `testenv-helper` or `agentgov` in the build directory of the test.
     pub fn for_tests() -> Result<Self, Error> {
         if let Some(helper) = std::env::var_os("AGENTGOV_HELPER") {
             return Ok(Self::new(helper));
         }
         let test = std::env::current_exe().unwrap_or_default();
-        let looked_for: Vec<PathBuf> = test
+        let searched: Vec<PathBuf> = test
             .ancestors()
             .skip(1)
             .take(2)
             .flat_map(|folder| ["testenv-helper", "agentgov"].map(|name| folder.join(name)))
             .collect();
-        match looked_for.iter().find(|path| path.is_file()) {
+        match searched.iter().find(|path| path.is_file()) {
             Some(helper) => Ok(Self::new(helper)),
             None => {
-                let looked_for: Vec<String> =
-                    looked_for.iter().map(|path| path.display().to_string()).collect();
-                Err(Error::Helper { looked_for: looked_for.join(", ") })
+                let searched: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
+                Err(Error::Helper { searched: searched.join(", ") })
             }
         }
     }
 
-    /// Chooses the backend.
+    /// Selects the backend.
     pub fn backend(mut self, backend: BackendKind) -> Self {
         self.backend = Some(backend);
         self
@@ -117,7 +117,7 @@ impl Options {
         self
     }
 
-    /// Has `listener` told about downloads and starts.
+    /// Sets the receiver of progress events.
     pub fn progress(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(listener);
         self
@@ -130,7 +130,7 @@ impl fmt::Debug for Options {
             .field("helper", &self.helper)
             .field("backend", &self.backend)
             .field("data_dir", &self.data_dir)
-            // Their values may be passwords.
+            // Values may be passwords.
             .field(
                 "broker_properties",
                 &self.broker_properties.iter().map(|(name, _)| name).collect::<Vec<_>>(),

@@ -1,18 +1,18 @@
-//! The three parts of the stack.
+//! Parts of the stack.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One part of the stack.
+/// Part of the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
     /// Apache Kafka, one node.
     Broker,
-    /// The schema registry: Apicurio with its Confluent-compatible API.
+    /// Schema registry: Apicurio with its Confluent-compatible API.
     Registry,
-    /// ClickHouse's engine, over HTTP.
+    /// ClickHouse's engine over HTTP.
     Engine,
 }
 
@@ -20,7 +20,7 @@ impl Part {
     /// All parts.
     pub const ALL: [Self; 3] = [Self::Broker, Self::Registry, Self::Engine];
 
-    /// The part's name in file names, logs and messages.
+    /// Returns the part's name in file names, logs and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Broker => "broker",

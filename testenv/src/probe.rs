@@ -1,4 +1,4 @@
-//! Asking a part whether it answers.
+//! Readiness probes of the parts.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -8,20 +8,20 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-/// One attempt may not take longer.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// Pause between attempts.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Timeout of one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between probes.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How a wait ended without success.
+/// Failure of a wait.
 pub(crate) enum NotReady {
-    /// The part ended, so waiting on is pointless.
+    /// The part ended.
     Ended(String),
-    /// The deadline came; this is what the last attempt gave.
+    /// The deadline passed; holds the outcome of the last probe.
     Late(String),
 }
 
-/// Tries `attempt` until it succeeds, `ended` gives the end of the part, or `limit` is over.
+/// Repeats `attempt` until it succeeds, `ended` returns an exit status, or `limit` passes.
 pub(crate) fn wait_until(
     limit: Duration,
     ended: impl Fn() -> Option<String>,
@@ -36,32 +36,32 @@ pub(crate) fn wait_until(
         match outcome {
             Ok(()) => return Ok(()),
             Err(last) if Instant::now() >= deadline => return Err(NotReady::Late(last)),
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(RETRY_INTERVAL),
         }
     }
 }
 
 /// Fetches the cluster's metadata, as every client does first.
 pub(crate) fn kafka(address: &str) -> Result<(), String> {
-    // The client backs off after a refused connection; a plain connection first costs nothing.
+    // librdkafka backs off after a refused connection; a plain connection before it costs nothing.
     connect(address)?;
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)
         .set_log_level(RDKafkaLogLevel::Emerg)
         .create()
         .map_err(|error| error.to_string())?;
-    let metadata = consumer.fetch_metadata(None, ATTEMPT).map_err(|error| error.to_string())?;
+    let metadata = consumer.fetch_metadata(None, PROBE_TIMEOUT).map_err(|error| error.to_string())?;
     if metadata.brokers().is_empty() { Err("the cluster has no broker yet".to_owned()) } else { Ok(()) }
 }
 
-/// Expects that somebody listens there: a list of brokers, or a URL.
-pub(crate) fn connects(address: &str) -> Result<(), String> {
+/// Checks that a port is open: of a broker list, or of a URL.
+pub(crate) fn port_is_open(address: &str) -> Result<(), String> {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     let host = rest.split(['/', ',']).next().unwrap_or(rest);
     connect(&with_port(host, if scheme == "https" { 443 } else { 80 })).map(drop)
 }
 
-/// Expects 200 for a GET. For `https` it only connects: the probe speaks no TLS.
+/// Checks that a GET returns 200. `https` is only connected to, since the probe has no TLS.
 pub(crate) fn http(url: &str) -> Result<(), String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("expected a URL, found '{url}'"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -84,14 +84,15 @@ fn with_port(host: &str, port: u16) -> String {
     if has_port { host.to_owned() } else { format!("{host}:{port}") }
 }
 
-/// Tries every address that the name has.
+/// Connects to the first reachable address of the name.
 fn connect(address: &str) -> Result<TcpStream, String> {
     let mut last = format!("{address} has no address");
     for address in address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))? {
-        match TcpStream::connect_timeout(&address, ATTEMPT) {
+        match TcpStream::connect_timeout(&address, PROBE_TIMEOUT) {
             Ok(stream) => {
-                let timeouts =
-                    stream.set_read_timeout(Some(ATTEMPT)).and(stream.set_write_timeout(Some(ATTEMPT)));
+                let timeouts = stream
+                    .set_read_timeout(Some(PROBE_TIMEOUT))
+                    .and(stream.set_write_timeout(Some(PROBE_TIMEOUT)));
                 return timeouts.map(|()| stream).map_err(|error| error.to_string());
             }
             Err(error) => last = format!("{address}: {error}"),
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_ends_with_the_part() {
+    fn wait_fails_when_the_part_ends() {
         let outcome = wait_until(
             Duration::from_secs(60),
             || Some("exit status: 1".to_owned()),
@@ -115,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_at_the_deadline_with_the_last_reason() {
+    fn wait_fails_at_the_deadline_with_the_last_error() {
         let outcome = wait_until(Duration::ZERO, || None, || Err("refused".to_owned()));
         assert!(matches!(outcome, Err(NotReady::Late(last)) if last == "refused"));
     }
 
     #[test]
-    fn what_is_no_url_is_told() {
+    fn invalid_url_is_an_error() {
         assert!(http("localhost:1").unwrap_err().contains("expected a URL"));
     }
 }

@@ -1,5 +1,5 @@
-//! How stacks of containers fail and end. They need a Docker engine, so `tests/parties/run containers` runs them, under
-//! `testenv/docker/run-local-images`.
+//! Tests of container stacks: failures and cleanup. They need a Docker engine, so `tests/parties/run containers` runs them
+//! under `testenv/docker/run-local-images`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,10 +18,10 @@ use owner::eventually;
 use testcontainers::bollard::query_parameters::ListContainersOptionsBuilder;
 use testcontainers::core::client::docker_client_instance;
 
-/// The tests count containers, so they take turns.
-static TURN: Mutex<()> = Mutex::new(());
+/// Serialises the tests, since they count containers.
+static SERIAL: Mutex<()> = Mutex::new(());
 
-/// Ids of the containers of all stacks, running or not.
+/// Returns the ids of the containers of all stacks, running or not.
 fn containers() -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -35,8 +35,8 @@ fn containers() -> BTreeSet<String> {
 
 #[test]
 #[ignore = "needs a Docker engine: tests/parties/run containers"]
-fn no_container_outlives_a_killed_owner() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+fn killed_owner_leaves_no_container() {
+    let _turn = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let mut child = owner::spawn("docker", &[]);
     let (_, folder) = owner::wait_for_start(&mut child);
@@ -49,20 +49,20 @@ fn no_container_outlives_a_killed_owner() {
 
 #[test]
 #[ignore = "needs a Docker engine: tests/parties/run containers"]
-fn a_container_that_dies_early_shows_its_log_and_takes_the_others_along() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+fn early_death_of_a_container_shows_its_log_and_removes_the_others() {
+    let _turn = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let options = owner::options().backend(BackendKind::Docker).broker_property("process.roles", "nonsense");
     let error = TestEnv::start(options).err().expect("a broken broker");
     assert!(matches!(error, Error::Docker { .. }), "{error}");
     assert!(error.to_string().contains("nonsense"), "{error}");
-    eventually("nothing is left", || containers().is_subset(&before));
+    eventually("no container remains", || containers().is_subset(&before));
 }
 
 #[test]
 #[ignore = "needs a Docker engine: tests/parties/run containers"]
-fn a_stop_removes_everything_before_it_returns() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+fn stop_returns_after_everything_is_removed() {
+    let _turn = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let before = containers();
     let stack = TestEnv::start(owner::options().backend(BackendKind::Docker))
         .unwrap_or_else(|error| panic!("{error}"));

@@ -23,7 +23,7 @@ fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
         "java, 17 or newer",
         "mvn, ",
         "npm, ",
-        "three ways out",
+        "Alternatives:",
         "apt-get install",
         "Docker engine",
         "AGENTGOV_KAFKA",

@@ -19,13 +19,13 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/bun
 
 #[test]
 fn the_corpus_holds() {
-    corpus::hold(CORPUS, bundle::check);
+    corpus::check_all(CORPUS, bundle::check);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mistaken(CORPUS)) {
+    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
         bundle::check(&data);
     }
 }

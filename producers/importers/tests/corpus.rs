@@ -20,13 +20,13 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/cha
 
 #[test]
 fn the_corpus_holds() {
-    corpus::hold(CORPUS, chat_completions::check);
+    corpus::check_all(CORPUS, chat_completions::check);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mistaken(CORPUS)) {
+    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
         chat_completions::check(&data);
     }
 }

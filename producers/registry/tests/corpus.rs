@@ -19,13 +19,13 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/reg
 
 #[test]
 fn the_corpus_holds() {
-    corpus::hold(CORPUS, registry_file::check);
+    corpus::check_all(CORPUS, registry_file::check);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mistaken(CORPUS)) {
+    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
         registry_file::check(&data);
     }
 }

@@ -20,12 +20,12 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/spo
 fn the_corpus_holds() {
     let files = corpus::files(CORPUS);
     assert!(files.iter().any(|(_, data)| agentgov_sdk::read_any_segment(data).0 > 1), "a seed has records");
-    corpus::hold(CORPUS, spool::check);
+    corpus::check_all(CORPUS, spool::check);
 }
 
 proptest! {
     #[test]
-    fn a_mistake_ends_the_reading(data in corpus::mistaken(CORPUS)) {
+    fn a_mistake_ends_the_reading(data in corpus::mutations(CORPUS)) {
         spool::check(&data);
     }
 

@@ -1,48 +1,48 @@
-//! Which backend a start uses.
+//! Selection of the backend.
 
 use super::external::{self, Variables};
 use crate::Error;
 use crate::addresses::Addresses;
 use crate::options::BackendKind;
 
-/// The choice, with what it already knows.
+/// Selected backend, with the addresses of an external stack.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum SelectedBackend {
     External(Addresses),
     Docker,
     Native,
 }
 
-/// In this order: what the caller asks for, `AGENTGOV_BACKEND`, configured addresses, a Docker engine that answers,
-/// native.
-pub(crate) fn choose(
-    asked: Option<BackendKind>,
+/// Selects the backend by, in this order: the caller's option, `AGENTGOV_BACKEND`, configured addresses, a reachable Docker
+/// engine, native.
+pub(crate) fn select_backend(
+    requested: Option<BackendKind>,
     variable: Variables<'_>,
-    docker_answers: impl FnOnce() -> bool,
-) -> Result<Choice, Error> {
-    let named = match (asked, variable("AGENTGOV_BACKEND")) {
+    docker_responds: impl FnOnce() -> bool,
+) -> Result<SelectedBackend, Error> {
+    let named = match (requested, variable("AGENTGOV_BACKEND")) {
         (Some(kind), _) => Some(kind),
         (None, None) => None,
         (None, Some(name)) => Some(parse(name)?),
     };
     match named {
-        Some(BackendKind::Docker) => Ok(Choice::Docker),
-        Some(BackendKind::Native) => Ok(Choice::Native),
+        Some(BackendKind::Docker) => Ok(SelectedBackend::Docker),
+        Some(BackendKind::Native) => Ok(SelectedBackend::Native),
         Some(BackendKind::External) => {
             let all = vec!["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE"];
             let addresses = external::configured(variable)?;
-            addresses.map(Choice::External).ok_or(Error::ExternalIncomplete { missing: all })
+            addresses.map(SelectedBackend::External).ok_or(Error::ExternalIncomplete { missing: all })
         }
         None => Ok(match external::configured(variable)? {
-            Some(addresses) => Choice::External(addresses),
-            None if docker_answers() => Choice::Docker,
-            None => Choice::Native,
+            Some(addresses) => SelectedBackend::External(addresses),
+            None if docker_responds() => SelectedBackend::Docker,
+            None => SelectedBackend::Native,
         }),
     }
 }
 
-/// The variables that are set and decide the backend.
-pub(crate) fn deciding(variable: Variables<'_>) -> Vec<&'static str> {
+/// Returns the variables that are set and determine the backend.
+pub(crate) fn deciding_variables(variable: Variables<'_>) -> Vec<&'static str> {
     let is_set = |name: &&str| variable(name).is_some();
     [
         "AGENTGOV_BACKEND",
@@ -75,43 +75,48 @@ mod tests {
         ("AGENTGOV_CLICKHOUSE", "http://c"),
     ];
 
-    fn choice(asked: Option<BackendKind>, pairs: &[(&str, &str)], docker: bool) -> Result<String, Error> {
+    fn selected(
+        requested: Option<BackendKind>,
+        pairs: &[(&str, &str)],
+        docker: bool,
+    ) -> Result<String, Error> {
         let variable =
             |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let name = |choice: &Choice| format!("{choice:?}").split('(').next().unwrap().to_lowercase();
-        choose(asked, &variable, || docker).map(|choice| name(&choice))
+        let name =
+            |selected: &SelectedBackend| format!("{selected:?}").split('(').next().unwrap().to_lowercase();
+        select_backend(requested, &variable, || docker).map(|selected| name(&selected))
     }
 
     #[test]
-    fn without_a_word_it_is_external_then_docker_then_native() {
-        assert_eq!(choice(None, &ADDRESSES, true).unwrap(), "external");
-        assert_eq!(choice(None, &[], true).unwrap(), "docker");
-        assert_eq!(choice(None, &[], false).unwrap(), "native");
+    fn default_is_external_then_docker_then_native() {
+        assert_eq!(selected(None, &ADDRESSES, true).unwrap(), "external");
+        assert_eq!(selected(None, &[], true).unwrap(), "docker");
+        assert_eq!(selected(None, &[], false).unwrap(), "native");
     }
 
     #[test]
-    fn the_caller_wins_over_the_environment_over_the_rest() {
+    fn caller_precedes_environment() {
         let native = [("AGENTGOV_BACKEND", "native")];
-        assert_eq!(choice(None, &native, true).unwrap(), "native");
-        assert_eq!(choice(Some(BackendKind::Docker), &native, false).unwrap(), "docker");
+        assert_eq!(selected(None, &native, true).unwrap(), "native");
+        assert_eq!(selected(Some(BackendKind::Docker), &native, false).unwrap(), "docker");
     }
 
     #[test]
     fn external_without_addresses_is_an_error() {
-        let message = choice(Some(BackendKind::External), &[], true).unwrap_err().to_string();
+        let message = selected(Some(BackendKind::External), &[], true).unwrap_err().to_string();
         assert!(
             message.contains("AGENTGOV_KAFKA and AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"),
             "{message}"
         );
         assert!(
-            choice(None, &ADDRESSES[..1], true).is_err(),
+            selected(None, &ADDRESSES[..1], true).is_err(),
             "a partial one must not fall through to docker"
         );
     }
 
     #[test]
-    fn an_unknown_name_is_told() {
-        let message = choice(None, &[("AGENTGOV_BACKEND", "podman")], false).unwrap_err().to_string();
+    fn unknown_backend_is_an_error() {
+        let message = selected(None, &[("AGENTGOV_BACKEND", "podman")], false).unwrap_err().to_string();
         assert_eq!(message, "expected AGENTGOV_BACKEND to be external, docker or native, found 'podman'");
     }
 }

@@ -1,4 +1,4 @@
-//! The external backend: a stack that somebody else runs.
+//! External backend: a stack that others run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use crate::addresses::{Addresses, default_name};
 use crate::part::Part;
 use crate::probe;
 
-/// Reads a variable of the environment; the empty text counts as not set.
+/// Reads an environment variable; an empty value counts as unset.
 pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The configured addresses; `None` when nothing is configured. Variables win over the file.
+/// Returns the configured addresses; `None` if nothing is configured. Variables override the file.
 pub(crate) fn configured(variable: Variables<'_>) -> Result<Option<Addresses>, Error> {
     let file = variable("AGENTGOV_STACK").map(read).transpose()?;
     let pick = |name: &str, field: fn(&Addresses) -> &String| {
@@ -53,18 +53,18 @@ fn read(path: String) -> Result<Addresses, Error> {
     let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
     let mut all: BTreeMap<String, Value> =
         serde_saphyr::from_str(&text).map_err(|error| unusable(error.to_string()))?;
-    all.retain(|name, _| !is_of_the_product(name));
+    all.retain(|name, _| !is_security_setting(name));
     let ours = Value::Object(all.into_iter().collect());
     serde_json::from_value(ours).map_err(|error| unusable(error.to_string()))
 }
 
-/// How to log in, and whom to trust: the product's business, which reads the same file and checks it.
-fn is_of_the_product(name: &str) -> bool {
+/// Returns true for keys about logins and TLS. The product reads the same file and checks them.
+fn is_security_setting(name: &str) -> bool {
     let security = ["kafka_", "schema_registry_"].iter().any(|part| name.starts_with(part));
     security || name == "clear_passwords" || (name.starts_with("clickhouse_") && name.ends_with("_file"))
 }
 
-/// Asks each part for a first answer. One that wants TLS or a login is only connected to: the probe speaks neither.
+/// Probes each part. Parts with TLS or a login are only connected to, since the probe supports neither.
 pub(crate) fn check(addresses: &Addresses, variable: Variables<'_>) -> Result<(), Error> {
     let registry = format!("{}/subjects", addresses.registry);
     let clickhouse = format!("{}/ping", addresses.clickhouse);
@@ -73,16 +73,16 @@ pub(crate) fn check(addresses: &Addresses, variable: Variables<'_>) -> Result<()
         let in_file = |text: &String| text.lines().any(|line| line.trim_start().starts_with(name));
         variable(&format!("AGENTGOV_{}", name.to_uppercase())).is_some() || text.as_ref().is_some_and(in_file)
     };
-    let ask = |plain: bool, address: &str, probe: fn(&str) -> Result<(), String>| {
-        if plain { probe(address) } else { probe::connects(address) }
+    let run_probe = |plain: bool, address: &str, probe: fn(&str) -> Result<(), String>| {
+        if plain { probe(address) } else { probe::port_is_open(address) }
     };
     let unreachable = |part, address: &str| {
         let address = address.to_owned();
         move |reason| Error::Unreachable { part, address, reason }
     };
-    ask(!secured("kafka_security"), &addresses.kafka, probe::kafka)
+    run_probe(!secured("kafka_security"), &addresses.kafka, probe::kafka)
         .map_err(unreachable(Part::Broker, &addresses.kafka))?;
-    ask(!secured("schema_registry_user"), &registry, probe::http)
+    run_probe(!secured("schema_registry_user"), &registry, probe::http)
         .map_err(unreachable(Part::Registry, &registry))?;
     probe::http(&clickhouse).map_err(unreachable(Part::Engine, &clickhouse))
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_addresses_are_one() {
+    fn three_addresses_are_an_external_stack() {
         let addresses = with(&[
             ("AGENTGOV_KAFKA", "k:9092"),
             ("AGENTGOV_SCHEMA_REGISTRY", "http://r/apis/ccompat/v7/"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_one_is_an_error_that_names_what_is_missing() {
+    fn partial_configuration_is_an_error_that_names_missing_variables() {
         let message = with(&[("AGENTGOV_KAFKA", "k:9092")]).unwrap_err().to_string();
         assert!(
             message.starts_with("the external stack lacks AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_fills_what_the_environment_leaves_open() {
+    fn file_supplies_values_that_the_environment_does_not_set() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
         std::fs::write(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_may_say_how_to_log_in() {
+    fn file_may_contain_security_settings() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
         let text = "kafka: k:1\nkafka_security: sasl_ssl\nschema_registry: http://r\nclickhouse: http://c\nclickhouse_ca_file: a\n";
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_in_the_file_is_an_error() {
+    fn unknown_key_in_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.yaml");
         std::fs::write(&path, "kafka: k:1\nschema_registry: http://r\nclickhouse: http://c\nkafak: x\n")

@@ -1,6 +1,6 @@
-//! The choice between the backends, and the one that needs no start.
+//! Selection of the backend, and the external backend.
 
 mod choice;
 pub(crate) mod external;
 
-pub(crate) use choice::{Choice, choose, deciding};
+pub(crate) use choice::{SelectedBackend, deciding_variables, select_backend};

@@ -1,4 +1,4 @@
-//! The helper executable for tests. The product has the same subcommands in its one binary, `agentgov`.
+//! Helper executable for tests. `agentgov` contains the same subcommands.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use agentgov_testenv::{HelperCommand, run_helper};
 use clap::{Parser, Subcommand};
 
-/// Helps a stack of testenv.
+/// Helper of a test stack.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -15,7 +15,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The processes beside a stack's parts.
+    /// Processes beside the parts of a stack.
     #[command(subcommand)]
     Testenv(HelperCommand),
 }
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match run_helper(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Into the part's log, where the owner looks for it.
+            // Stderr is the part's log, which the owner reads.
             let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::FAILURE
         }

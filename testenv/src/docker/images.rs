@@ -1,11 +1,11 @@
-//! Which images the containers run.
+//! Container images.
 
 use crate::Error;
 use crate::backend::external::Variables;
 use crate::part::Part;
 use crate::stack::Lock;
 
-/// An image by name and tag (or `name@sha256` and digest).
+/// Image by name and tag, or by `name@sha256` and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImageName {
     pub(super) name: String,
@@ -13,7 +13,7 @@ pub(super) struct ImageName {
 }
 
 impl ImageName {
-    /// The image that the environment names, or the official one of stack.lock.
+    /// Returns the image that the environment names, or the official one of stack.lock.
     pub(super) fn of(part: Part, variable: Variables<'_>) -> Result<Self, Error> {
         let (key, official) = match part {
             Part::Broker => ("AGENTGOV_IMAGE_KAFKA", Lock::embedded()?.broker.image),
@@ -29,12 +29,12 @@ impl ImageName {
 
     fn parse(text: &str) -> Option<Self> {
         let (name, tag) = text.rsplit_once(':')?;
-        // A port of a registry's host is no tag.
+        // A slash means that the colon belongs to a registry's port.
         let is_tag = !name.is_empty() && !tag.is_empty() && !tag.contains('/');
         is_tag.then(|| Self { name: name.to_owned(), tag: tag.to_owned() })
     }
 
-    /// As Docker writes it.
+    /// Returns the image in Docker's notation.
     pub(super) fn full(&self) -> String {
         format!("{}:{}", self.name, self.tag)
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_split_at_their_tag() {
+    fn image_names_split_at_the_tag() {
         let parse = |text: &str| ImageName::parse(text).map(|image| (image.name, image.tag));
         let pair = |name: &str, tag: &str| Some((name.to_owned(), tag.to_owned()));
         assert_eq!(parse("apache/kafka:4.3.1"), pair("apache/kafka", "4.3.1"));
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_wins() {
+    fn environment_overrides_the_lock() {
         let image = ImageName::of(Part::Engine, &|_| Some("local/engine:1".to_owned())).unwrap();
         assert_eq!(image.full(), "local/engine:1");
         assert!(

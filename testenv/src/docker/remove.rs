@@ -1,4 +1,4 @@
-//! Removing the containers of a stack whose owner is gone.
+//! Removal of containers whose owner is gone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use testcontainers::bollard::query_parameters::{
 };
 use testcontainers::core::client::docker_client_instance;
 
-use super::{LABEL, on_its_own_thread};
+use super::{LABEL, run_in_thread};
 
-/// Docker may still be making a container that the owner asked for in its last moment, so it is asked again.
-const ROUNDS: usize = 3;
-const BETWEEN: Duration = Duration::from_millis(300);
+/// Docker may still be creating a container that the owner requested last, so removal is repeated.
+const ATTEMPTS: usize = 3;
+const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Removes every container with this label, with its volumes. Says nothing: the owner is gone.
+/// Removes every container with this label, with its volumes. Errors are not reported, since the owner is gone.
 pub(crate) fn remove_labelled(label: &str) {
     let filter = format!("{LABEL}={label}");
-    on_its_own_thread(async move {
+    run_in_thread(async move {
         let Ok(docker) = docker_client_instance().await else { return };
-        for round in 0..ROUNDS {
-            if round > 0 {
-                tokio::time::sleep(BETWEEN).await;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            // An error may pass, as when Docker is being restarted.
+            // Errors may be temporary, for example while Docker restarts.
             let _ = remove_all(&docker, &filter).await;
         }
     });

@@ -1,4 +1,4 @@
-//! Starting the containers, side by side, and waiting until the parts in them answer.
+//! Starts the containers concurrently and waits until their parts respond.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::failed;
 use super::images::ImageName;
-use super::requests::{self, CLICKHOUSE_PORT, Common, KAFKA_PORT, REGISTRY_PORT};
+use super::requests::{self, CLICKHOUSE_PORT, ContainerContext, KAFKA_PORT, REGISTRY_PORT};
 use crate::addresses::Addresses;
 use crate::events::Event;
 use crate::files::tail;
@@ -22,52 +22,54 @@ use crate::part::Part;
 use crate::probe::{self, NotReady};
 use crate::{Error, layout::Layout};
 
-/// Pulling is not part of it.
-pub(super) const READY: Duration = Duration::from_secs(120);
-/// ClickHouse's container gets an account of its own: without a password it takes no logins from outside.
+/// Startup timeout, without pulling.
+pub(super) const STARTUP_TIMEOUT: Duration = Duration::from_secs(120);
+/// ClickHouse's container has its own account: without a password it accepts no logins from outside.
 const USER: &str = "agentgov";
 
-/// The running containers; dropping them removes them.
+/// Running containers, removed on drop.
 pub(super) struct Containers {
     broker: ContainerAsync<apache::Kafka>,
     registry: ContainerAsync<GenericImage>,
     engine: ContainerAsync<GenericImage>,
 }
 
-/// Everything that a start goes by.
-pub(super) struct Plan {
+/// Parameters of a start.
+pub(super) struct StartPlan {
     pub(super) options: Options,
     pub(super) label: String,
     /// In the order broker, registry, engine.
     pub(super) images: [ImageName; 3],
 }
 
-/// Starts all, or nothing.
-pub(super) async fn start(plan: &Plan, layout: &Layout) -> Result<(Containers, Addresses), Error> {
+/// Starts all containers; on failure, none remains.
+pub(super) async fn start(plan: &StartPlan, layout: &Layout) -> Result<(Containers, Addresses), Error> {
     let docker = docker_client_instance().await.map_err(failed("connecting"))?;
     let [broker_image, registry_image, engine_image] = plan.images.clone();
     let logs = Part::ALL.map(|part| layout.log(part));
     let [broker_log, registry_log, engine_log] = &logs;
     let password = Uuid::now_v7().simple().to_string();
-    let common = |image, log| Common { label: &plan.label, image, log };
+    let context = |image, log| ContainerContext { label: &plan.label, image, log };
 
     let broker = async {
-        let common = common(broker_image, broker_log);
-        let request = requests::broker(&common, &plan.options.broker_properties);
-        run(plan, &docker, Part::Broker, &common, request, KAFKA_PORT, |port| probe::kafka(&kafka(port)))
-            .await
+        let context = context(broker_image, broker_log);
+        let request = requests::broker(&context, &plan.options.broker_properties);
+        start_container(plan, &docker, Part::Broker, &context, request, KAFKA_PORT, |port| {
+            probe::kafka(&kafka(port))
+        })
+        .await
     };
     let registry = async {
-        let common = common(registry_image, registry_log);
-        let request = requests::registry(&common);
-        let ask = |port| probe::http(&format!("{}/subjects", registry_url(port)));
-        run(plan, &docker, Part::Registry, &common, request, REGISTRY_PORT, ask).await
+        let context = context(registry_image, registry_log);
+        let request = requests::registry(&context);
+        let probe_port = |port| probe::http(&format!("{}/subjects", registry_url(port)));
+        start_container(plan, &docker, Part::Registry, &context, request, REGISTRY_PORT, probe_port).await
     };
     let engine = async {
-        let common = common(engine_image, engine_log);
-        let request = requests::engine(&common, USER, &password, USER);
-        let ask = |port| probe::http(&format!("{}/ping", http(port)));
-        run(plan, &docker, Part::Engine, &common, request, CLICKHOUSE_PORT, ask).await
+        let context = context(engine_image, engine_log);
+        let request = requests::engine(&context, USER, &password, USER);
+        let probe_port = |port| probe::http(&format!("{}/ping", http(port)));
+        start_container(plan, &docker, Part::Engine, &context, request, CLICKHOUSE_PORT, probe_port).await
     };
     let (broker, registry, engine) = tokio::join!(broker, registry, engine);
     let ((broker, kafka_port), (registry, registry_port), (engine, engine_port)) =
@@ -84,7 +86,7 @@ pub(super) async fn start(plan: &Plan, layout: &Layout) -> Result<(Containers, A
 }
 
 impl Containers {
-    /// Removes all; what is left is the supervisor's.
+    /// Removes all containers; the supervisor removes any that remain.
     pub(super) async fn remove(self) {
         let _ = tokio::join!(self.broker.rm(), self.registry.rm(), self.engine.rm());
     }
@@ -102,17 +104,17 @@ fn registry_url(port: u16) -> String {
     format!("{}{REGISTRY_PATH}", http(port))
 }
 
-async fn run<I: Image>(
-    plan: &Plan,
+async fn start_container<I: Image>(
+    plan: &StartPlan,
     docker: &Docker,
     part: Part,
-    common: &Common<'_>,
+    context: &ContainerContext<'_>,
     request: ContainerRequest<I>,
     port: u16,
-    ask: impl Fn(u16) -> Result<(), String> + Send + 'static,
+    probe_port: impl Fn(u16) -> Result<(), String> + Send + 'static,
 ) -> Result<(ContainerAsync<I>, u16), Error> {
     let progress = &plan.options.progress;
-    let image = common.image.full();
+    let image = context.image.full();
     let mut request = request;
     if docker.inspect_image(&image).await.is_err() {
         progress(Event::Downloading { part, what: image.clone(), bytes: None });
@@ -123,28 +125,30 @@ async fn run<I: Image>(
     let begin = Instant::now();
     let container = match request.start().await {
         Ok(container) => container,
-        Err(error) => return Err(died(part, &image, &error, common.log).await),
+        Err(error) => return Err(start_failure(part, &image, &error, context.log).await),
     };
     let mapped = container.get_host_port_ipv4(port).await;
-    let mapped = mapped.map_err(failed(&format!("asking for the port of the {part}")))?;
-    let waited = wait(move || ask(mapped), &container).await;
+    let mapped = mapped.map_err(failed(&format!("reading the port of the {part}")))?;
+    let waited = wait_until_ready(move || probe_port(mapped), &container).await;
     if let Err(reason) = waited {
-        return Err(died(part, &image, &reason, common.log).await);
+        return Err(start_failure(part, &image, &reason, context.log).await);
     }
     progress(Event::Ready { part, after: begin.elapsed() });
     Ok((container, mapped))
 }
 
-/// The probes block, so they get a thread; between them the container's state is looked at.
-async fn wait<I: Image>(
-    ask: impl Fn() -> Result<(), String> + Send + 'static,
+/// Probes block, so they run in a thread; meanwhile the container's state is polled.
+async fn wait_until_ready<I: Image>(
+    probe_port: impl Fn() -> Result<(), String> + Send + 'static,
     container: &ContainerAsync<I>,
 ) -> Result<(), String> {
     let (ended, has_ended) = std::sync::mpsc::channel::<String>();
     let probing = tokio::task::spawn_blocking(move || {
-        probe::wait_until(READY, || has_ended.try_recv().ok(), ask).map_err(|outcome| match outcome {
-            NotReady::Ended(status) => status,
-            NotReady::Late(last) => format!("not ready within {} s: {last}", READY.as_secs()),
+        probe::wait_until(STARTUP_TIMEOUT, || has_ended.try_recv().ok(), probe_port).map_err(|outcome| {
+            match outcome {
+                NotReady::Ended(status) => status,
+                NotReady::Late(last) => format!("not ready within {} s: {last}", STARTUP_TIMEOUT.as_secs()),
+            }
         })
     });
     tokio::pin!(probing);
@@ -153,7 +157,7 @@ async fn wait<I: Image>(
             outcome = &mut probing => return outcome.unwrap_or_else(|error| Err(error.to_string())),
             () = tokio::time::sleep(Duration::from_millis(250)) => {
                 if !container.is_running().await.unwrap_or(true) {
-                    // The probe stops at its next look; it may be done already.
+                    // The probe stops at its next check; it may have finished already.
                     let _ = ended.send("the container ended".to_owned());
                 }
             }
@@ -161,8 +165,8 @@ async fn wait<I: Image>(
     }
 }
 
-/// Docker only says that the stream ended; the reason is in the log, which may still be on its way.
-async fn died(part: Part, image: &str, reason: &dyn std::fmt::Display, log: &Path) -> Error {
+/// Docker only reports that the stream ended. The reason is in the log, which may arrive a little later.
+async fn start_failure(part: Part, image: &str, reason: &dyn std::fmt::Display, log: &Path) -> Error {
     let deadline = Instant::now() + Duration::from_secs(1);
     let length = || std::fs::metadata(log).map_or(0, |file| file.len());
     while length() == 0 && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! What can go wrong in the engine server, and what the client is told.
+//! Errors of the engine server and their HTTP responses.
 
 use std::path::PathBuf;
 
@@ -8,39 +8,39 @@ use thiserror::Error;
 
 use super::framing::FramingError;
 
-/// A failure of the engine server or of a statement it ran.
+/// Failure of the engine server or of a statement.
 #[derive(Debug, Error)]
 pub(crate) enum EngineError {
-    /// The library cannot be used.
+    /// The library cannot be loaded.
     #[error("expected the engine's library at {path}, but it does not load: {reason}")]
     Library {
-        /// Where it was looked for.
+        /// Path of the library.
         path: PathBuf,
-        /// What the loader says.
+        /// Error of the loader.
         reason: String,
     },
     /// The storage cannot be opened.
     #[error("the engine cannot open its storage in {path}: is another process using it?")]
     Open {
-        /// The storage's directory.
+        /// Directory of the storage.
         path: PathBuf,
     },
-    /// The engine refused a statement, in its own words: `Code: 60. DB::Exception: …`.
+    /// The engine rejected a statement; its message, as in `Code: 60. DB::Exception: …`.
     #[error("{0}")]
     Statement(String),
-    /// The library said nothing, which its contract rules out.
+    /// The library returned neither a result nor an error, which violates its contract.
     #[error("Code: 1001. DB::Exception: the engine's library gave neither a result nor an error")]
-    Silent,
+    NoOutcome,
     /// The body ended early, or its framing is wrong.
     #[error("Code: {code}. DB::Exception: cannot read the request body: {0}", code = framing_code(.0))]
     Framing(#[from] FramingError),
-    /// The connection broke before the body's end.
+    /// The connection broke before the end of the body.
     #[error("Code: 33. DB::Exception: the request body was cut: {0}")]
-    Cut(String),
-    /// No bytes of the body came for too long.
+    Truncated(String),
+    /// No bytes of the body arrived before the timeout.
     #[error("Code: 209. DB::Exception: no bytes of the request body for {0} s (http_receive_timeout)")]
     Stalled(u64),
-    /// The request itself is wrong.
+    /// The request is invalid.
     #[error("Code: 36. DB::Exception: {0}")]
     Request(String),
     /// The server is stopping.
@@ -49,9 +49,9 @@ pub(crate) enum EngineError {
     /// The socket or the runtime failed.
     #[error("the engine server cannot {what}: {source}")]
     Server {
-        /// What it tried.
+        /// Failed operation.
         what: &'static str,
-        /// Why it failed.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
@@ -61,12 +61,12 @@ fn framing_code(error: &FramingError) -> u16 {
         FramingError::Checksum { .. } => 40,
         FramingError::Method { .. } => 89,
         FramingError::Sizes { .. } | FramingError::Block { .. } => 271,
-        FramingError::Cut { .. } => 33,
+        FramingError::Truncated { .. } => 33,
     }
 }
 
 impl EngineError {
-    /// ClickHouse's number of the error, from the text; 1002 (unknown) where it has none.
+    /// Returns ClickHouse's error code, parsed from the message; 1002 (unknown) if it has none.
     fn code(&self) -> u32 {
         let text = self.to_string();
         let digits =
@@ -75,7 +75,7 @@ impl EngineError {
     }
 }
 
-/// The status that ClickHouse gives to the more common errors; clients go by the code.
+/// Returns ClickHouse's HTTP status of common error codes; clients rely on the code.
 fn status(code: u32) -> StatusCode {
     match code {
         194 | 516 => StatusCode::FORBIDDEN,

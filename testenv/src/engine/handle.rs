@@ -1,4 +1,4 @@
-//! One HTTP request: collect what it asks for, run it, and put the outcome into an answer.
+//! One HTTP request: parse, run, respond.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, State};
@@ -7,13 +7,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
 use super::EngineError;
-use super::insert::{self, PIECES, Piece};
+use super::insert::{self, MAX_QUEUED_PIECES, Piece};
 use super::request::Request;
-use super::session::{Answer, Session};
+use super::session::{Session, StatementResult};
 use super::sql::insert_with_data;
 use super::storage::Storage;
 
-/// Any statement, by GET or POST.
+/// Runs a statement of a GET or POST.
 pub(super) async fn statement(
     State(storage): State<Storage>,
     method: Method,
@@ -22,12 +22,12 @@ pub(super) async fn statement(
     body: Body,
 ) -> Response {
     match run(storage, method, keys, &headers, body).await {
-        Ok((answer, format)) => success(answer, &format),
+        Ok((result, format)) => success(result, &format),
         Err(error) => error.into_response(),
     }
 }
 
-/// GET without a statement is how load balancers and containers ask whether the server is up.
+/// Responds to GET without a statement, which load balancers and containers use as a health check.
 pub(super) async fn root(
     state: State<Storage>,
     method: Method,
@@ -47,28 +47,28 @@ async fn run(
     keys: Vec<(String, String)>,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Answer, String), EngineError> {
+) -> Result<(StatementResult, String), EngineError> {
     let mut request = Request::default();
     for (key, value) in keys {
         request.add(&key, value)?;
     }
     if method == Method::GET || method == Method::HEAD {
-        request.read_only();
+        request.set_read_only();
     }
     if let Some(format) = headers.get("x-clickhouse-format").and_then(|value| value.to_str().ok()) {
         request.default_format = Some(format.to_owned());
     }
-    refuse_encodings(headers)?;
+    reject_content_encodings(headers)?;
     let body = match boundary(headers) {
         None => body,
         Some(boundary) => {
-            take_form(&mut request, body, boundary).await?;
+            add_form_fields(&mut request, body, boundary).await?;
             Body::empty()
         }
     };
     let format = request.default_format.clone().unwrap_or_else(|| "TabSeparated".to_owned());
     if insert_with_data(request.query.as_bytes()).is_some() {
-        return Ok((stream(storage, request, body).await?, format));
+        return Ok((stream_insert(storage, request, body).await?, format));
     }
     let mut text = std::mem::take(&mut request.query).into_bytes();
     let body = collect(&request, body).await?;
@@ -77,14 +77,18 @@ async fn run(
     }
     text.extend(body);
     let answer_format = format.clone();
-    let answer = storage.run(move |session| whole(session, &request, &text, &answer_format)).await?;
-    Ok((answer, format))
+    let result = storage.run(move |session| run_statement(session, &request, &text, &answer_format)).await?;
+    Ok((result, format))
 }
 
-/// The SQL is in the URL and the rows are in the body: feed them as they come.
-async fn stream(storage: Storage, request: Request, body: Body) -> Result<Answer, EngineError> {
-    let (pieces, inbox) = mpsc::channel(PIECES);
-    let (framed, patience) = (request.framed, request.receive_timeout());
+/// Streams an INSERT whose SQL is in the URL and whose rows are in the body.
+async fn stream_insert(
+    storage: Storage,
+    request: Request,
+    body: Body,
+) -> Result<StatementResult, EngineError> {
+    let (pieces, inbox) = mpsc::channel(MAX_QUEUED_PIECES);
+    let (framed, receive_timeout) = (request.framed, request.receive_timeout());
     let fed = storage.run(move |session| {
         prepare(session, &request)?;
         let insert = insert_with_data(request.query.as_bytes())
@@ -93,21 +97,26 @@ async fn stream(storage: Storage, request: Request, body: Body) -> Result<Answer
         insert::feed(session, insert.statement, format, &request.parameters, inbox)
     });
     let received = async {
-        let outcome = insert::receive(body.into_data_stream(), framed, patience, &pieces).await;
-        // Without this the feeding thread would wait for an end that never comes.
+        let outcome = insert::receive(body.into_data_stream(), framed, receive_timeout, &pieces).await;
+        // Closes the channel; otherwise the feeding thread waits forever.
         drop(pieces);
         outcome
     };
     let (fed, received) = tokio::join!(fed, received);
     match (fed, received) {
-        // A broken body is the cause, the feeder's complaint about it a consequence.
-        (Ok(_) | Err(EngineError::Cut(_)), Err(cause)) => Err(cause),
+        // A broken body is the cause; the feeder's error is its consequence.
+        (Ok(_) | Err(EngineError::Truncated(_)), Err(cause)) => Err(cause),
         (outcome, _) => outcome,
     }
 }
 
-/// All is there: run it.
-fn whole(session: &mut Session, request: &Request, text: &[u8], format: &str) -> Result<Answer, EngineError> {
+/// Runs a statement whose text and data are complete.
+fn run_statement(
+    session: &mut Session,
+    request: &Request,
+    text: &[u8],
+    format: &str,
+) -> Result<StatementResult, EngineError> {
     prepare(session, request)?;
     match insert_with_data(text) {
         None => session.query(text, format, &request.parameters),
@@ -120,7 +129,7 @@ fn whole(session: &mut Session, request: &Request, text: &[u8], format: &str) ->
     }
 }
 
-/// Settings and database end with the connection, which serves this request only.
+/// Applies settings and database to the connection, which serves this request only.
 fn prepare(session: &mut Session, request: &Request) -> Result<(), EngineError> {
     for statement in request.preparations() {
         session.query(statement.as_bytes(), "Null", &[])?;
@@ -129,7 +138,7 @@ fn prepare(session: &mut Session, request: &Request) -> Result<(), EngineError> 
 }
 
 async fn collect(request: &Request, body: Body) -> Result<Vec<u8>, EngineError> {
-    let (pieces, mut inbox) = mpsc::channel(PIECES);
+    let (pieces, mut inbox) = mpsc::channel(MAX_QUEUED_PIECES);
     let receiving = async {
         let outcome =
             insert::receive(body.into_data_stream(), request.framed, request.receive_timeout(), &pieces)
@@ -138,17 +147,17 @@ async fn collect(request: &Request, body: Body) -> Result<Vec<u8>, EngineError> 
         outcome
     };
     let gathering = async {
-        let mut whole = Vec::new();
+        let mut body = Vec::new();
         while let Some(Piece::Data(bytes)) = inbox.recv().await {
-            whole.extend(bytes);
+            body.extend(bytes);
         }
-        whole
+        body
     };
-    let (received, whole) = tokio::join!(receiving, gathering);
-    received.map(|()| whole)
+    let (received, body) = tokio::join!(receiving, gathering);
+    received.map(|()| body)
 }
 
-fn refuse_encodings(headers: &HeaderMap) -> Result<(), EngineError> {
+fn reject_content_encodings(headers: &HeaderMap) -> Result<(), EngineError> {
     match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"" | b"identity") => Ok(()),
         Some(other) => Err(EngineError::Request(format!(
@@ -163,10 +172,11 @@ fn boundary(headers: &HeaderMap) -> Option<String> {
     multer::parse_boundary(content_type).ok()
 }
 
-/// Form fields are keys like those of the URL. Forms are small: SQL and parameter values.
-async fn take_form(request: &mut Request, body: Body, boundary: String) -> Result<(), EngineError> {
+/// Adds form fields, which are equivalent to URL keys. Forms are small: SQL and parameter values.
+async fn add_form_fields(request: &mut Request, body: Body, boundary: String) -> Result<(), EngineError> {
     let wrong = |error: multer::Error| EngineError::Request(format!("the form does not parse: {error}"));
-    let bytes = to_bytes(body, usize::MAX).await.map_err(|error| EngineError::Cut(error.to_string()))?;
+    let bytes =
+        to_bytes(body, usize::MAX).await.map_err(|error| EngineError::Truncated(error.to_string()))?;
     let once = tokio_stream::once(Ok::<_, std::io::Error>(bytes));
     let mut form = multer::Multipart::new(once, boundary);
     while let Some(field) = form.next_field().await.map_err(wrong)? {
@@ -176,14 +186,14 @@ async fn take_form(request: &mut Request, body: Body, boundary: String) -> Resul
     Ok(())
 }
 
-fn success(answer: Answer, format: &str) -> Response {
+fn success(result: StatementResult, format: &str) -> Response {
     let summary =
-        format!(r#"{{"read_rows":"{}","written_rows":"{}"}}"#, answer.rows_read, answer.rows_written);
+        format!(r#"{{"read_rows":"{}","written_rows":"{}"}}"#, result.rows_read, result.rows_written);
     let mut headers = HeaderMap::new();
     for (name, value) in [("x-clickhouse-summary", summary.as_str()), ("x-clickhouse-format", format)] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    (headers, answer.body).into_response()
+    (headers, result.body).into_response()
 }

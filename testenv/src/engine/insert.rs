@@ -1,11 +1,11 @@
-//! An INSERT whose rows are handed to the engine while the body is still arriving.
+//! INSERT whose rows are passed to the engine while the body arrives.
 //!
 //! ```text
 //! network ──frames──► receive() ──pieces──► feed() ──append──► engine
 //!                     async task            blocking thread
 //! ```
-//! Only [`Piece::End`] commits. If the body breaks off, or the request's task is dropped because the client went
-//! away, the channel closes without it and the INSERT is cancelled.
+//! Only [`Piece::End`] commits. If the body breaks off, or the client disconnects and the request's task is dropped, the
+//! channel closes without it and the INSERT is cancelled.
 
 use std::time::Duration;
 
@@ -16,38 +16,39 @@ use tokio_stream::StreamExt;
 
 use super::EngineError;
 use super::framing::Decoder;
-use super::session::{Answer, Parameter, Session};
+use super::session::{Parameter, Session, StatementResult};
 
-/// How many pieces wait for the engine before the client is held back.
-pub(super) const PIECES: usize = 4;
+/// Capacity of the channel to the engine, before the client is throttled.
+pub(super) const MAX_QUEUED_PIECES: usize = 4;
 
-/// What goes from the network to the engine.
+/// Message from the network task to the engine thread.
 pub(super) enum Piece {
-    /// More rows, in the INSERT's format.
+    /// Rows in the INSERT's format.
     Data(Vec<u8>),
-    /// The body arrived whole.
+    /// The body has arrived completely.
     End,
 }
 
-/// Reads the body to its end and passes it on, decoded. Goes on reading when nobody takes it any more, so that
-/// the client gets to see the answer.
+/// Reads the body to its end, decodes it and passes it on. Continues reading after the receiver is gone, so that the client
+/// receives the response.
 pub(super) async fn receive(
     mut body: BodyDataStream,
     framed: bool,
-    patience: Duration,
+    receive_timeout: Duration,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), EngineError> {
     let mut decoder = Decoder::default();
     loop {
-        let next =
-            timeout(patience, body.next()).await.map_err(|_| EngineError::Stalled(patience.as_secs()))?;
+        let next = timeout(receive_timeout, body.next())
+            .await
+            .map_err(|_| EngineError::Stalled(receive_timeout.as_secs()))?;
         let Some(chunk) = next else { break };
-        let chunk = chunk.map_err(|error| EngineError::Cut(error.to_string()))?;
+        let chunk = chunk.map_err(|error| EngineError::Truncated(error.to_string()))?;
         if pieces.is_closed() {
             continue;
         }
         if !framed {
-            // A closed channel is noticed at the next chunk; the engine's error is told by `feed`.
+            // A closed channel is detected at the next chunk; `feed` returns the engine's error.
             let _ = pieces.send(Piece::Data(chunk.to_vec())).await;
             continue;
         }
@@ -61,20 +62,20 @@ pub(super) async fn receive(
     Ok(())
 }
 
-/// Starts the INSERT at once, so that others see it, and feeds it until its end.
+/// Starts the INSERT immediately, so that it is visible to others, and feeds it until its end.
 pub(super) fn feed(
     session: &mut Session,
     statement: &[u8],
     format: &str,
     parameters: &[Parameter],
     mut pieces: mpsc::Receiver<Piece>,
-) -> Result<Answer, EngineError> {
+) -> Result<StatementResult, EngineError> {
     let mut insert = session.insert(statement, format, parameters)?;
     loop {
         match pieces.blocking_recv() {
             Some(Piece::Data(bytes)) => insert.append(&bytes)?,
             Some(Piece::End) => return insert.finish(),
-            None => return Err(EngineError::Cut("its sender went away".to_owned())),
+            None => return Err(EngineError::Truncated("the client disconnected".to_owned())),
         }
     }
 }

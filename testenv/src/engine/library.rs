@@ -1,4 +1,4 @@
-//! The C interface of the engine's library, bound once and never unloaded.
+//! C interface of the engine's library, loaded once and never unloaded.
 #![allow(
     unsafe_code,
     reason = "the engine is a C library; this file and `session.rs` are the only ones that call into it"
@@ -9,17 +9,17 @@ use std::path::Path;
 
 use super::EngineError;
 
-/// An open connection, as the library hands it out.
+/// Open connection of the library.
 pub(super) type RawConnection = *mut c_void;
-/// The outcome of a query, owned by the caller until it is destroyed.
+/// Query result, owned by the caller until it is destroyed.
 pub(super) type RawResult = *mut c_void;
-/// An INSERT that is being fed, owned by the caller until it is destroyed.
+/// INSERT in progress, owned by the caller until it is destroyed.
 pub(super) type RawInsert = *mut c_void;
 
-/// Declares the table of functions and the loader that fills it, so that a name is written once.
+/// Declares the table of functions and its loader from one list of names.
 macro_rules! functions {
     ($($name:ident => $symbol:literal : fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
-        /// The library's functions that the server uses. See `chdb.h` of the library for their contracts.
+        /// Functions of the library that the server uses. Their contracts are in `chdb.h` of the library.
         pub(super) struct Functions {
             $(pub(super) $name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
         }
@@ -63,24 +63,24 @@ functions! {
     destroy_insert => "chdb_destroy_insert_stream": fn(RawInsert);
 }
 
-/// The loaded engine. There is one per process: the library has process-wide state.
+/// Loaded engine. One per process, since the library has process-wide state.
 pub(super) struct Library {
     pub(super) functions: Functions,
 }
 
 impl Library {
-    /// Loads the library and leaves signals to this process. It stays loaded until the process ends: its
-    /// background threads run in its code.
+    /// Loads the library and leaves signal handling to this process. The library stays loaded, since its background threads
+    /// run in its code.
     pub(super) fn load(path: &Path) -> Result<&'static Self, EngineError> {
         let unusable = |source| EngineError::Library {
             path: path.to_path_buf(),
             reason: libloading::Error::to_string(&source),
         };
-        // SAFETY: loading runs the library's initialisers. It is the file that stack.lock pins by digest.
+        // SAFETY: loading runs the library's initialisers. stack.lock pins the file by digest.
         let library = unsafe { libloading::Library::new(path) }.map_err(unusable)?;
         let library: &'static libloading::Library = Box::leak(Box::new(library));
         let functions = Functions::resolve(library).map_err(unusable)?;
-        // SAFETY: takes a plain integer and is called before the first connection, as chdb.h demands.
+        // SAFETY: takes a plain integer and is called before the first connection, as chdb.h requires.
         unsafe { (functions.set_signal_handlers)(0) };
         Ok(Box::leak(Box::new(Self { functions })))
     }

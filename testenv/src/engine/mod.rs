@@ -1,4 +1,4 @@
-//! The engine part: a small HTTP server, with ClickHouse's interface, in front of ClickHouse as a library.
+//! Engine part: an HTTP server with ClickHouse's interface in front of ClickHouse's library.
 //!
 //! ```text
 //! HTTP ─► handle ─┬─ request   URL keys and form fields

@@ -1,10 +1,10 @@
-//! What a request asks for, from its URL keys and its form fields.
+//! Parameters of a request, from URL keys and form fields.
 
 use super::EngineError;
 use super::session::Parameter;
 
-/// URL keys of ClickHouse's HTTP interface that are no settings of the engine. Those that have no effect here:
-/// accounts and roles (the engine has none), sessions (each request has its own), paging of the answer.
+/// URL keys of ClickHouse's HTTP interface that are not engine settings. They have no effect here: accounts and roles (the
+/// engine has none), sessions (each request has its own), paging of the response.
 const NOT_SETTINGS: [&str; 14] = [
     "buffer_size",
     "client_protocol_version",
@@ -22,30 +22,30 @@ const NOT_SETTINGS: [&str; 14] = [
     "wait_end_of_query",
 ];
 
-/// How long the server waits for the next bytes of a body, in seconds, as a real server does.
-const RECEIVE_TIMEOUT: u64 = 30;
+/// Default timeout for the next bytes of a body, in seconds, as in a real server.
+const DEFAULT_RECEIVE_TIMEOUT_SECONDS: u64 = 30;
 
 /// A request without its body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
-    /// The SQL of the URL; the body goes on from there.
+    /// SQL of the URL, continued by the body.
     pub(super) query: String,
-    /// The current database of the statement.
+    /// Current database of the statement.
     pub(super) database: Option<String>,
-    /// The format of the answer where the SQL names none.
+    /// Format of the response if the SQL names none.
     pub(super) default_format: Option<String>,
-    /// The body comes in ClickHouse's framing.
+    /// True if the body uses ClickHouse's framing.
     pub(super) framed: bool,
-    /// Settings for this statement, in the order given.
+    /// Settings of this statement, in their order.
     pub(super) settings: Vec<(String, String)>,
     /// Values of `{name:Type}`.
     pub(super) parameters: Vec<Parameter>,
-    /// Seconds without a byte after which the body counts as cut; 0 stands for the default.
+    /// Timeout for the next bytes of the body, in seconds; 0 for the default.
     receive_timeout: u64,
 }
 
 impl Request {
-    /// Takes in one key, of the URL or of a form.
+    /// Adds a key of the URL or of a form.
     pub(super) fn add(&mut self, key: &str, value: String) -> Result<(), EngineError> {
         match key {
             "query" => self.query.push_str(&value),
@@ -62,26 +62,27 @@ impl Request {
         Ok(())
     }
 
-    /// A GET must not change anything.
-    pub(super) fn read_only(&mut self) {
+    /// Makes the request read-only, as for GET.
+    pub(super) fn set_read_only(&mut self) {
         if !self.settings.iter().any(|(key, _)| key == "readonly") {
             self.settings.push(("readonly".to_owned(), "2".to_owned()));
         }
     }
 
-    /// How long to wait for the next bytes of the body.
+    /// Returns the timeout for the next bytes of the body.
     pub(super) fn receive_timeout(&self) -> std::time::Duration {
-        let seconds = if self.receive_timeout == 0 { RECEIVE_TIMEOUT } else { self.receive_timeout };
+        let seconds =
+            if self.receive_timeout == 0 { DEFAULT_RECEIVE_TIMEOUT_SECONDS } else { self.receive_timeout };
         std::time::Duration::from_secs(seconds)
     }
 
-    /// The statements that prepare the request's own connection.
+    /// Returns the statements that prepare the request's connection.
     pub(super) fn preparations(&self) -> Vec<String> {
         let mut statements = Vec::new();
         if let Some(database) = &self.database {
             statements.push(format!("USE {}", quote(database, '`')));
         }
-        // `readonly` forbids further settings, so it comes last.
+        // `readonly` forbids further settings, so it is set last.
         let (last, first): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(key, _)| key == "readonly");
         let assignments: Vec<String> = first
             .into_iter()
@@ -99,7 +100,7 @@ fn seconds(key: &str, value: &str) -> Result<u64, EngineError> {
         .map_err(|_| EngineError::Request(format!("expected whole seconds in {key}, found '{value}'")))
 }
 
-/// Text as a quoted name or value.
+/// Quotes a name or value.
 pub(super) fn quote(text: &str, mark: char) -> String {
     let escaped = text.replace('\\', "\\\\").replace(mark, &format!("\\{mark}"));
     format!("{mark}{escaped}{mark}")
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_sorted_into_settings_parameters_and_the_rest() {
+    fn keys_are_split_into_settings_and_parameters() {
         let mut request = Request::default();
         for (key, value) in [
             ("query", "SELECT "),
@@ -123,7 +124,7 @@ mod tests {
         ] {
             request.add(key, value.to_owned()).unwrap();
         }
-        request.read_only();
+        request.set_read_only();
         assert!(request.framed);
         assert_eq!(request.parameters, [("x".to_owned(), "it's".to_owned())]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The HTTP server around the storage: routes, start and orderly stop.
+//! HTTP server of the engine: routes, start and graceful shutdown.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,42 +16,42 @@ use super::handle;
 use super::request::quote;
 use super::storage::Storage;
 
-/// How long statements in flight may go on after SIGTERM.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long statements in flight may continue after SIGTERM.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// ClickHouse recurses deeply on large statements; its own server uses 8 MiB.
-const STACK: usize = 8 << 20;
+const STACK_BYTES: usize = 8 << 20;
 
-/// Where the engine keeps its data and listens.
+/// Storage and address of the engine server.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The library to load.
+    /// Library to load.
     pub(crate) library: PathBuf,
-    /// The storage's directory; made when it is missing.
+    /// Directory of the storage; created if missing.
     pub(crate) path: PathBuf,
-    /// A database to make when it is missing.
+    /// Database to create if missing.
     pub(crate) database: Option<String>,
-    /// The address to listen on: loopback, except inside a container.
+    /// Address to listen on: loopback, except inside a container.
     pub(crate) listen: IpAddr,
-    /// The port to listen on.
+    /// Port to listen on.
     pub(crate) port: u16,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains and closes the storage.
 pub(crate) fn serve(settings: &Settings) -> Result<(), EngineError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_stack_size(STACK)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|source| EngineError::Server { what: "start its runtime", source })?;
     let outcome = runtime.block_on(run(settings));
-    // A statement that outlived the drain must not hold up the exit.
+    // A statement that exceeds the drain timeout must not delay the exit.
     runtime.shutdown_background();
     outcome
 }
 
 async fn run(settings: &Settings) -> Result<(), EngineError> {
     let failed = |what| move |source| EngineError::Server { what, source };
-    std::fs::create_dir_all(&settings.path).map_err(failed("make its storage directory"))?;
+    std::fs::create_dir_all(&settings.path).map_err(failed("create its storage directory"))?;
     let path = settings.path.canonicalize().map_err(failed("find its storage directory"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
@@ -66,7 +66,7 @@ async fn run(settings: &Settings) -> Result<(), EngineError> {
 
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, routes(storage.clone())).with_graceful_shutdown(async move {
-        // An error means that the sender is gone, which is a stop as well.
+        // An error means that the sender is gone, which also stops the server.
         let _ = stopped.wait_for(|stop| *stop).await;
     });
     let server = tokio::spawn(server.into_future());
@@ -75,11 +75,11 @@ async fn run(settings: &Settings) -> Result<(), EngineError> {
         _ = interrupt.recv() => {}
     }
     let _ = stopping.send(true);
-    let drained = timeout(DRAIN, async {
+    let drained = timeout(DRAIN_TIMEOUT, async {
         let _ = server.await;
         storage.close().await;
     });
-    // Past the deadline the process just ends: the storage survives that, like a kill.
+    // After the deadline the process exits; the storage survives that like a kill.
     let _ = drained.await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One connection to the engine: run a query, or feed an INSERT as its bytes arrive.
+//! Connection to the engine, which runs queries and streams INSERTs.
 #![allow(
     unsafe_code,
     reason = "the engine is a C library; this file and `library.rs` are the only ones that call into it"
@@ -10,32 +10,32 @@ use std::path::Path;
 use super::EngineError;
 use super::library::{Library, RawConnection, RawInsert, RawResult};
 
-/// A query parameter, `{name:Type}` in the SQL, with its value in escaped text form.
+/// Query parameter, `{name:Type}` in the SQL, with its value in escaped text form.
 pub(super) type Parameter = (String, String);
 
-/// What a statement gave back.
+/// Result of a statement.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    /// The result, encoded in the asked format.
+pub(super) struct StatementResult {
+    /// Result in the requested format.
     pub(super) body: Vec<u8>,
-    /// Rows that were read from storage.
+    /// Rows read from storage.
     pub(super) rows_read: u64,
-    /// Rows that were written.
+    /// Rows written.
     pub(super) rows_written: u64,
 }
 
-/// A connection. Settings and the current database belong to it, so a request gets its own.
+/// Connection with its own settings and current database; each request has its own.
 pub(super) struct Session {
     library: &'static Library,
     handle: *mut RawConnection,
 }
 
-// SAFETY: the library ties a connection to no thread; it only forbids two statements at once on one connection,
-// which `&mut self` rules out.
+// SAFETY: the library binds a connection to no thread. It only forbids two concurrent statements on one connection, which
+// `&mut self` rules out.
 unsafe impl Send for Session {}
 
 impl Session {
-    /// Opens a connection. The first one opens the storage in `path`; a process has one path, always spelt alike.
+    /// Opens a connection. The first one opens the storage in `path`. A process has one path, always spelled the same.
     pub(super) fn open(library: &'static Library, path: &Path) -> Result<Self, EngineError> {
         let failed = || EngineError::Open { path: path.to_path_buf() };
         let mut arguments = vec![CString::new("clickhouse").map_err(|_| failed())?];
@@ -44,7 +44,7 @@ impl Session {
         let count = i32::try_from(pointers.len()).map_err(|_| failed())?;
         // SAFETY: `pointers` holds `count` NUL-terminated strings that outlive the call; the library copies them.
         let handle = unsafe { (library.functions.connect)(count, pointers.as_mut_ptr()) };
-        // SAFETY: a non-null answer points to a connection, which may itself be null when opening failed.
+        // SAFETY: a non-null return value points to a connection, which may itself be null if opening failed.
         if handle.is_null() || unsafe { *handle }.is_null() {
             return Err(failed());
         }
@@ -56,14 +56,14 @@ impl Session {
         unsafe { *self.handle }
     }
 
-    /// Runs a statement to its end and returns the whole result.
+    /// Runs a statement and returns the complete result.
     pub(super) fn query(
         &mut self,
         sql: &[u8],
         format: &str,
         parameters: &[Parameter],
-    ) -> Result<Answer, EngineError> {
-        let bound = Bound::new(parameters);
+    ) -> Result<StatementResult, EngineError> {
+        let bound = BoundParameters::new(parameters);
         // SAFETY: every pointer comes with the length of the memory behind it, which outlives the call.
         let result = unsafe {
             (self.library.functions.query)(
@@ -82,14 +82,14 @@ impl Session {
         take_result(self.library, result)
     }
 
-    /// Starts an INSERT whose rows follow in pieces. It shows in `system.processes` from here on.
+    /// Starts an INSERT whose rows follow in pieces. It is listed in `system.processes` from then on.
     pub(super) fn insert(
         &mut self,
         sql: &[u8],
         format: &str,
         parameters: &[Parameter],
     ) -> Result<Insert<'_>, EngineError> {
-        let bound = Bound::new(parameters);
+        let bound = BoundParameters::new(parameters);
         // SAFETY: every pointer comes with the length of the memory behind it, which outlives the call.
         let stream = unsafe {
             (self.library.functions.insert)(
@@ -115,12 +115,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // SAFETY: the handle came from `connect`, is closed once, and no statement borrows the session any more.
+        // SAFETY: the handle came from `connect`, is closed once, and no statement borrows the session any longer.
         unsafe { (self.library.functions.close)(self.handle) };
     }
 }
 
-/// An INSERT under way. Dropping it before [`Insert::finish`] cancels it: what was not yet written stays unwritten.
+/// INSERT in progress. Dropping it before [`Insert::finish`] cancels it.
 pub(super) struct Insert<'a> {
     session: &'a mut Session,
     stream: RawInsert,
@@ -128,7 +128,7 @@ pub(super) struct Insert<'a> {
 }
 
 impl Insert<'_> {
-    /// Hands over the next bytes; waits while the engine is behind.
+    /// Appends bytes; blocks while the engine is busy.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
         if bytes.is_empty() {
             return Ok(());
@@ -139,18 +139,18 @@ impl Insert<'_> {
         if state == 0 {
             return Ok(());
         }
-        // The reason of a parse error comes with the result of `done`; the stream itself names others.
-        Err(self.error().or_else(|| self.done().err()).unwrap_or(EngineError::Silent))
+        // The reason of a parse error is in the result of `done`; other errors are in the stream.
+        Err(self.error().or_else(|| self.done().err()).unwrap_or(EngineError::NoOutcome))
     }
 
     /// Ends the data and commits.
-    pub(super) fn finish(mut self) -> Result<Answer, EngineError> {
+    pub(super) fn finish(mut self) -> Result<StatementResult, EngineError> {
         self.done()
     }
 
-    fn done(&mut self) -> Result<Answer, EngineError> {
+    fn done(&mut self) -> Result<StatementResult, EngineError> {
         self.finished = true;
-        // SAFETY: the stream is open; `finished` keeps `drop` from cancelling what is over.
+        // SAFETY: the stream is open; `finished` prevents `drop` from cancelling it.
         let result = unsafe { (self.session.library.functions.insert_done)(self.stream) };
         take_result(self.session.library, result)
     }
@@ -175,15 +175,15 @@ impl Drop for Insert<'_> {
     }
 }
 
-/// Parameters as the parallel arrays that the library takes. Borrows the texts.
-struct Bound {
+/// Parameters as the parallel arrays of the library. Borrows the texts.
+struct BoundParameters {
     names: Vec<*const c_char>,
     name_lengths: Vec<usize>,
     values: Vec<*const c_char>,
     value_lengths: Vec<usize>,
 }
 
-impl Bound {
+impl BoundParameters {
     fn new(parameters: &[Parameter]) -> Self {
         Self {
             names: parameters.iter().map(|(name, _)| name.as_ptr().cast()).collect(),
@@ -194,9 +194,9 @@ impl Bound {
     }
 }
 
-fn take_result(library: &Library, result: RawResult) -> Result<Answer, EngineError> {
+fn take_result(library: &Library, result: RawResult) -> Result<StatementResult, EngineError> {
     if result.is_null() {
-        return Err(EngineError::Silent);
+        return Err(EngineError::NoOutcome);
     }
     let functions = &library.functions;
     // SAFETY: `result` is a valid result until it is destroyed below; texts and bytes are copied before that.
@@ -210,7 +210,7 @@ fn take_result(library: &Library, result: RawResult) -> Result<Answer, EngineErr
                 } else {
                     std::slice::from_raw_parts(buffer.cast::<u8>(), length).to_vec()
                 };
-                Ok(Answer {
+                Ok(StatementResult {
                     body,
                     rows_read: (functions.result_rows_read)(result),
                     rows_written: (functions.result_rows_written)(result),
@@ -222,7 +222,7 @@ fn take_result(library: &Library, result: RawResult) -> Result<Answer, EngineErr
     }
 }
 
-/// Copies an error text; null and the empty text mean that there is none.
+/// Copies an error text; null and the empty text mean no error.
 ///
 /// # Safety
 /// `text` is null or a NUL-terminated string that is valid during the call.
@@ -230,7 +230,7 @@ unsafe fn message(text: *const c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: not null, and NUL-terminated as the caller promises.
+    // SAFETY: not null, and NUL-terminated as required of the caller.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned();
     (!text.is_empty()).then_some(text)
 }

@@ -1,19 +1,19 @@
-//! Enough of SQL to tell an INSERT that carries data from every other statement.
+//! Minimal SQL scanner that distinguishes an INSERT with data from other statements.
 //!
-//! The engine takes such an INSERT in two parts: the statement up to its FORMAT or VALUES, and the data.
+//! The engine takes such an INSERT in two parts: the statement up to FORMAT or VALUES, and the data.
 
-/// An INSERT with data, in its parts.
+/// Parts of an INSERT with data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InsertWithData<'a> {
-    /// The statement before FORMAT or VALUES, with its comments and settings.
+    /// Statement before FORMAT or VALUES, with comments and settings.
     pub(super) statement: &'a [u8],
-    /// The format it names; `None` when it names none.
+    /// Named format, if any.
     pub(super) format: Option<&'a str>,
-    /// The data that follows in the same text.
+    /// Data in the same text.
     pub(super) data: &'a [u8],
 }
 
-/// Splits `text` if it is an INSERT with data; `None` for INSERT … SELECT and everything else.
+/// Splits an INSERT with data; returns `None` for INSERT … SELECT and all other statements.
 pub(super) fn insert_with_data(text: &[u8]) -> Option<InsertWithData<'_>> {
     let mut words = Words { text, at: 0, depth: 0 };
     if !words.next()?.is("INSERT") {
@@ -36,15 +36,15 @@ pub(super) fn insert_with_data(text: &[u8]) -> Option<InsertWithData<'_>> {
         }
         if word.is("FORMAT") {
             let format = words.next()?;
-            let data = after_one_line_break(text.get(format.end..).unwrap_or_default());
+            let data = skip_line_break(text.get(format.end..).unwrap_or_default());
             return Some(InsertWithData { statement, format: std::str::from_utf8(format.text).ok(), data });
         }
     }
     Some(InsertWithData { statement: text.trim_ascii_end(), format: None, data: &[] })
 }
 
-/// Data starts after the blanks and the first line break behind the format's name, or after a semicolon.
-fn after_one_line_break(rest: &[u8]) -> &[u8] {
+/// Skips the blanks and the first line break after the format's name, or a semicolon; the data starts there.
+fn skip_line_break(rest: &[u8]) -> &[u8] {
     let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b';')).count();
     let rest = rest.get(blanks..).unwrap_or_default();
     rest.strip_prefix(b"\n").unwrap_or(rest)
@@ -64,7 +64,7 @@ impl Word<'_> {
     }
 }
 
-/// The words and quoted texts of a statement, outside comments, each with its depth in parentheses.
+/// Iterator over words and quoted texts outside comments, each with its depth in parentheses.
 struct Words<'a> {
     text: &'a [u8],
     at: usize,
@@ -78,9 +78,9 @@ impl<'a> Iterator for Words<'a> {
         loop {
             let rest = self.text.get(self.at..)?;
             match *rest.first()? {
-                b'-' if rest.starts_with(b"--") => self.at += until(rest, b"\n", 2),
-                b'/' if rest.starts_with(b"/*") => self.at += until(rest, b"*/", 2),
-                quote @ (b'\'' | b'"' | b'`') => return self.word(quoted(rest, quote)),
+                b'-' if rest.starts_with(b"--") => self.at += length_through(rest, b"\n", 2),
+                b'/' if rest.starts_with(b"/*") => self.at += length_through(rest, b"*/", 2),
+                quote @ (b'\'' | b'"' | b'`') => return self.word(quoted_length(rest, quote)),
                 byte if is_word(byte) => {
                     return self.word(rest.iter().take_while(|byte| is_word(**byte)).count());
                 }
@@ -109,14 +109,15 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// Length up to and with `end`, looked for from `from` on; everything if it never comes.
-fn until(text: &[u8], end: &[u8], from: usize) -> usize {
+/// Returns the length up to and including `end`, searched from `from`; the whole length if it does not occur.
+fn length_through(text: &[u8], end: &[u8], from: usize) -> usize {
     let found = text.get(from..).and_then(|text| text.windows(end.len()).position(|window| window == end));
     found.map_or(text.len(), |at| from + at + end.len())
 }
 
-/// Length of a quoted text with its quotes. A doubled quote reads as two texts side by side, which skips as well.
-fn quoted(text: &[u8], quote: u8) -> usize {
+/// Returns the length of a quoted text including quotes. A doubled quote counts as two adjacent texts, which are skipped as
+/// well.
+fn quoted_length(text: &[u8], quote: u8) -> usize {
     let mut escaped = false;
     for (at, byte) in text.iter().enumerate().skip(1) {
         match *byte {
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_insert_is_split_before_its_data() {
+    fn insert_is_split_before_its_data() {
         let cases = [
             ("INSERT INTO t FORMAT Native", "INSERT INTO t ", Some("Native"), ""),
             (
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn other_statements_are_left_whole() {
+    fn other_statements_are_not_split() {
         for text in [
             "SELECT 1 FORMAT CSV",
             "INSERT INTO t SELECT 1",

@@ -1,4 +1,4 @@
-//! The opened storage: hands out one connection per request in flight.
+//! Open storage, with one connection per request in flight.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +9,15 @@ use super::EngineError;
 use super::library::Library;
 use super::session::Session;
 
-/// Requests that the engine works on at a time; others wait.
-const IN_FLIGHT: usize = 64;
+/// Maximum number of requests in progress; further ones wait.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// The engine with its storage open.
+/// Engine with open storage.
 #[derive(Clone)]
 pub(super) struct Storage {
     library: &'static Library,
     path: Arc<PathBuf>,
-    /// Keeps the storage open between requests: closing the last connection shuts it.
+    /// Keeps the storage open between requests, since closing the last connection closes it.
     anchor: Arc<Mutex<Option<Session>>>,
     permits: Arc<Semaphore>,
 }
@@ -31,12 +31,12 @@ impl Storage {
             library,
             path: Arc::new(path.to_path_buf()),
             anchor: Arc::new(Mutex::new(Some(anchor))),
-            permits: Arc::new(Semaphore::new(IN_FLIGHT)),
+            permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         })
     }
 
-    /// Waits for a free place and runs `work` with a connection of its own, off the async threads. The work goes
-    /// on to its end even when nobody waits for the answer any more.
+    /// Waits for a permit and runs `work` with its own connection in a blocking thread. The work finishes even if the
+    /// caller no longer waits.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, EngineError> + Send + 'static,
@@ -47,12 +47,12 @@ impl Storage {
             let _permit: OwnedSemaphorePermit = permit;
             work(&mut Session::open(library, &path)?)
         });
-        task.await.map_err(|_| EngineError::Silent)?
+        task.await.map_err(|_| EngineError::NoOutcome)?
     }
 
-    /// Waits until nothing is in flight, lets nothing in any more, and closes the storage.
+    /// Waits until no request is in flight, rejects new ones, and closes the storage.
     pub(super) async fn close(&self) {
-        let all = u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX);
+        let all = u32::try_from(MAX_IN_FLIGHT).unwrap_or(u32::MAX);
         let idle = self.permits.acquire_many(all).await;
         self.permits.close();
         drop(idle);

@@ -1,4 +1,4 @@
-//! The broker: Apache Kafka as one node that is broker and controller.
+//! Broker part: Apache Kafka as a single node, broker and controller.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use crate::Error;
 use crate::part::Part;
 use crate::supervisor::Launch;
 
-/// The broker's log goes to stdout, and from there into its log file.
-const LOGGING: &str = "\
+/// Logs to stdout, which is redirected to the log file.
+const LOGGING_PROPERTIES: &str = "\
 rootLogger.level = INFO
 rootLogger.appenderRef.out.ref = out
 appender.out.type = Console
@@ -20,12 +20,12 @@ appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %m (%c)%n
 ";
 
-/// Quick to start and small, for one node on a busy machine; later flags win.
-const JVM: [&str; 4] = ["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+/// Fast start and small heap, for one node on a busy machine; later flags override.
+const JVM_FLAGS: [&str; 4] = ["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
-/// One replica of everything, no pause before a group's first assignment, no topic that nobody asked for, and a quick
-/// return after a kill: the controller takes the broker back only when its former session is over.
-pub(crate) const PROPERTIES: [(&str, &str); 10] = [
+/// One replica of everything, no delay before a group's first assignment, no automatic topics, and a fast return after a
+/// kill: the controller readmits the broker only when its previous session has expired.
+pub(crate) const BROKER_PROPERTIES: [(&str, &str); 10] = [
     ("auto.create.topics.enable", "false"),
     ("broker.heartbeat.interval.ms", "500"),
     ("broker.session.timeout.ms", "3000"),
@@ -38,20 +38,20 @@ pub(crate) const PROPERTIES: [(&str, &str); 10] = [
     ("share.coordinator.state.topic.replication.factor", "1"),
 ];
 
-/// Writes the configuration, formats the storage if it is new, and says how to start the broker.
+/// Writes the configuration, formats new storage, and returns the launch of the broker.
 pub(super) fn prepare(
     context: &Context<'_>,
     port: u16,
     controller: u16,
-    further: &BTreeMap<String, String>,
+    additional: &BTreeMap<String, String>,
 ) -> Result<Launch, Error> {
     let folder = context.layout.folder(Part::Broker);
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(Error::io("write", &path)).map(|()| path)
     };
-    let logging = write("log4j2.properties", LOGGING)?;
-    let listeners = listeners(context, port, controller, further);
+    let logging = write("log4j2.properties", LOGGING_PROPERTIES)?;
+    let listeners = listeners(context, port, controller, additional);
     let properties =
         write("server.properties", &properties(&folder, controller, listeners, context.broker_properties))?;
     let temporary = context.temporary_folder(Part::Broker)?;
@@ -74,7 +74,7 @@ fn launch(
     args: &[&str],
 ) -> Launch {
     let jars = context.installed.folder(Part::Broker).join("*");
-    let mut all: Vec<String> = JVM.iter().map(ToString::to_string).collect();
+    let mut all: Vec<String> = JVM_FLAGS.iter().map(ToString::to_string).collect();
     all.extend(context.broker_jvm.iter().cloned());
     all.push(format!("-Djava.io.tmpdir={}", temporary.display()));
     all.push(format!("-Dlog4j2.configurationFile={}", logging.display()));
@@ -86,21 +86,21 @@ fn launch(
         env: Vec::new(),
         folder: folder.to_path_buf(),
         log: context.layout.log(Part::Broker),
-        gives_way: false,
+        low_priority: false,
     }
 }
 
-/// Its own listener, without TLS and login, and those that were asked for.
+/// Returns the properties of the broker's plaintext listener and of the additional ones.
 fn listeners(
     context: &Context<'_>,
     port: u16,
     controller: u16,
-    further: &BTreeMap<String, String>,
+    additional: &BTreeMap<String, String>,
 ) -> [(&'static str, String); 3] {
     let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
     let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
     for (name, protocol) in context.broker_listeners {
-        if let Some(address) = further.get(name) {
+        if let Some(address) = additional.get(name) {
             advertised.push_str(&format!(",{name}://{address}"));
             protocols.push_str(&format!(",{name}:{protocol}"));
         }
@@ -127,7 +127,7 @@ fn properties(
         ("log.dirs", data.display().to_string()),
     ];
     let own = own.into_iter().chain(listeners).map(|(name, value)| (name.to_owned(), value));
-    let common = PROPERTIES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    // The last line of a name wins.
+    let common = BROKER_PROPERTIES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    // The last line of a name takes precedence.
     own.chain(common).chain(extra.iter().cloned()).map(|(name, value)| format!("{name}={value}\n")).collect()
 }

@@ -1,16 +1,16 @@
-//! The engine: this crate's HTTP server in front of ClickHouse's library.
+//! Engine part: this crate's HTTP server in front of ClickHouse's library.
 
 use super::start::Context;
 use crate::helper::HELPER_SUBCOMMAND;
 use crate::part::Part;
 use crate::supervisor::Launch;
 
-/// The library in the unpacked package.
-const LIBRARY: &str = "package/libchdb.so";
+/// Path of the library in the unpacked package.
+const LIBRARY_PATH: &str = "package/libchdb.so";
 
 pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
     let folder = context.layout.folder(Part::Engine);
-    let library = context.installed.folder(Part::Engine).join(LIBRARY);
+    let library = context.installed.folder(Part::Engine).join(LIBRARY_PATH);
     let args = [
         HELPER_SUBCOMMAND.to_owned(),
         "engine".to_owned(),
@@ -27,8 +27,8 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         env: Vec::new(),
         folder,
         log: context.layout.log(Part::Engine),
-        // A burst of its threads, for an insert, a merge or somebody's query, would else hold up the broker and the stages,
-        // whose time is that of a decision.
-        gives_way: true,
+        // Bursts of its threads, for an insert, a merge or a query, would otherwise delay the broker and the stages, whose
+        // latency is that of a decision.
+        low_priority: true,
     }
 }

@@ -1,4 +1,4 @@
-//! The native backend: the parts as processes of this machine.
+//! Native backend: the parts as processes of this machine.
 //!
 //! ```text
 //! lock ─► cache (download once, verify) ─► supervisor ─┬─► broker     Java
@@ -28,26 +28,26 @@ use crate::supervisor::{Signal, Supervisor};
 use crate::{Error, files};
 
 #[cfg(feature = "docker")]
-pub(crate) use broker::PROPERTIES as BROKER_PROPERTIES;
+pub(crate) use broker::BROKER_PROPERTIES;
 #[cfg(feature = "docker")]
 pub(crate) use registry::PATH as REGISTRY_PATH;
-use start::{Context, Started, wait_until_ready};
+use start::{Context, RunningPart, wait_until_ready};
 
-/// Data that stays deserves an orderly end; data that goes does not.
-const GRACE_KEPT: Duration = Duration::from_secs(15);
-const GRACE_TEMPORARY: Duration = Duration::from_millis(100);
-/// After a signal, until the system says that the process is gone or stopped.
-const GONE: Duration = Duration::from_secs(20);
+/// Grace period of a stack with kept data; temporary data needs no clean shutdown.
+const GRACE_PERIOD_KEPT_DATA: Duration = Duration::from_secs(15);
+const GRACE_PERIOD_TEMPORARY_DATA: Duration = Duration::from_millis(100);
+/// Timeout until the system reports that a signalled process has ended or stopped.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running native stack.
+/// Running native stack.
 pub(crate) struct Native {
     supervisor: Supervisor,
-    parts: Mutex<BTreeMap<Part, Started>>,
+    parts: Mutex<BTreeMap<Part, RunningPart>>,
     layout: Layout,
 }
 
 impl Native {
-    /// Installs what is missing and starts the three parts side by side.
+    /// Installs missing parts and starts the three parts concurrently.
     pub(crate) fn start(options: &Options) -> Result<(Self, Addresses), Error> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
             let found = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
@@ -57,7 +57,7 @@ impl Native {
         let progress = options.progress.as_ref();
         let installed = stack::install(&Lock::embedded()?, &|event| progress(event))?;
         let layout = Layout::open(options.data_dir.as_deref())?;
-        let grace = if layout.temporary { GRACE_TEMPORARY } else { GRACE_KEPT };
+        let grace = if layout.temporary { GRACE_PERIOD_TEMPORARY_DATA } else { GRACE_PERIOD_KEPT_DATA };
         let supervisor = Supervisor::start(&helper, layout.root(), grace, layout.temporary)
             .inspect_err(|_| layout.discard())?;
         let context = Context {
@@ -71,8 +71,12 @@ impl Native {
             progress,
         };
         let parts = start_all(&context)?;
-        let address =
-            |part| parts.get(&part).map(|started: &Started| started.address.clone()).unwrap_or_default();
+        let address = |part| {
+            parts
+                .get(&part)
+                .map(|running_part: &RunningPart| running_part.address.clone())
+                .unwrap_or_default()
+        };
         let addresses = Addresses {
             kafka: address(Part::Broker),
             registry: address(Part::Registry),
@@ -84,71 +88,81 @@ impl Native {
         Ok((Self { supervisor, parts: Mutex::new(parts), layout }, addresses))
     }
 
-    /// Where the parts' logs are.
+    /// Returns the folder of the parts' logs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.layout.logs()
     }
 
-    /// Where a further listener of the broker is.
+    /// Returns the address of an additional listener of the broker.
     pub(crate) fn listener(&self, name: &str) -> Option<String> {
-        self.known(Part::Broker).ok()?.listeners.get(name).cloned()
+        self.running(Part::Broker).ok()?.listeners.get(name).cloned()
     }
 
-    /// The part's process.
+    /// Returns the process id of the part.
     pub(crate) fn pid(&self, part: Part) -> Result<u32, Error> {
-        self.known(part).map(|started| started.pid)
+        self.running(part).map(|running_part| running_part.pid)
     }
 
-    /// Sends a signal and waits until it has its effect.
+    /// Sends a signal and waits until it takes effect.
     pub(crate) fn signal(&self, part: Part, signal: Signal) -> Result<(), Error> {
-        let started = self.known(part)?;
-        self.supervisor.signal(started.pid, signal)?;
-        let ended = || self.supervisor.exit_of(started.pid);
+        let running_part = self.running(part)?;
+        self.supervisor.signal(running_part.pid, signal)?;
+        let ended = || self.supervisor.exit_of(running_part.pid);
         let outcome = match signal {
             Signal::Resume => Ok(()),
-            Signal::Kill | Signal::Terminate => {
-                self.supervisor.wait_for_exit(started.pid, GONE).map(drop).ok_or("it does not end".to_owned())
-            }
-            Signal::Pause => probe::wait_until(GONE, ended, || {
-                process::is_stopped(started.pid).then_some(()).ok_or_else(|| "it does not stop".to_owned())
+            Signal::Kill | Signal::Terminate => self
+                .supervisor
+                .wait_for_exit(running_part.pid, SIGNAL_TIMEOUT)
+                .map(drop)
+                .ok_or("it does not end".to_owned()),
+            Signal::Pause => probe::wait_until(SIGNAL_TIMEOUT, ended, || {
+                process::is_stopped(running_part.pid)
+                    .then_some(())
+                    .ok_or_else(|| "it does not stop".to_owned())
             })
             .map_err(|outcome| match outcome {
                 NotReady::Ended(reason) | NotReady::Late(reason) => reason,
             }),
         };
-        let log = started.launch.log;
+        let log = running_part.launch.log;
         outcome.map_err(|last| Error::PartLate {
             part,
-            seconds: GONE.as_secs(),
+            seconds: SIGNAL_TIMEOUT.as_secs(),
             last,
             tail: files::tail(&log),
             log,
         })
     }
 
-    /// Ends the part if it still runs, and starts it on the same port and data.
+    /// Ends the part if it runs, and starts it on the same port and data.
     pub(crate) fn restart(&self, part: Part) -> Result<(), Error> {
-        let mut started = self.known(part)?;
-        if self.supervisor.exit_of(started.pid).is_none() {
+        let mut running_part = self.running(part)?;
+        if self.supervisor.exit_of(running_part.pid).is_none() {
             self.signal(part, Signal::Kill)?;
         }
-        started.pid = self.supervisor.spawn(started.launch.clone())?;
-        self.parts().insert(part, started.clone());
-        wait_until_ready(&self.supervisor, part, started.pid, &started.address, &started.launch.log)
+        running_part.pid = self.supervisor.spawn(running_part.launch.clone())?;
+        self.parts().insert(part, running_part.clone());
+        wait_until_ready(
+            &self.supervisor,
+            part,
+            running_part.pid,
+            &running_part.address,
+            &running_part.launch.log,
+        )
     }
 
-    /// Ends everything; returns when all is gone.
+    /// Ends everything and waits until it is gone.
     pub(crate) fn stop(&self) -> Result<(), Error> {
         self.supervisor.stop()
     }
 
-    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Started>> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, RunningPart>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, part: Part) -> Result<Started, Error> {
-        let started = self.parts().get(&part).cloned();
-        started.ok_or_else(|| Error::Io {
+    fn running(&self, part: Part) -> Result<RunningPart, Error> {
+        let running_part = self.parts().get(&part).cloned();
+        running_part.ok_or_else(|| Error::Io {
             what: "find the process of",
             path: Path::new(part.name()).to_path_buf(),
             source: std::io::ErrorKind::NotFound.into(),
@@ -156,12 +170,12 @@ impl Native {
     }
 }
 
-fn start_all(context: &Context<'_>) -> Result<BTreeMap<Part, Started>, Error> {
+fn start_all(context: &Context<'_>) -> Result<BTreeMap<Part, RunningPart>, Error> {
     std::thread::scope(|scope| {
         let threads = Part::ALL.map(|part| (part, scope.spawn(move || context.start(part))));
         let outcomes = threads.map(|(part, thread)| {
             let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            outcome.map(|started| (part, started))
+            outcome.map(|running_part| (part, running_part))
         });
         outcomes.into_iter().collect()
     })

@@ -1,4 +1,4 @@
-//! Starting one part: free ports, a process, and a wait until it answers.
+//! Start of one part: free ports, a process, and a wait until it responds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::probe::{self, NotReady};
 use crate::stack::Installed;
 use crate::supervisor::{Launch, Supervisor};
 
-/// Generous: another start on the same cores may take most of them.
-const READY: Duration = Duration::from_secs(180);
-/// How often a part may lose its port to another process.
-const ATTEMPTS: usize = 4;
+/// Long, because another start may occupy most of the cores.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(180);
+/// Maximum number of starts of a part that lost its port to another process.
+const MAX_ATTEMPTS: usize = 4;
 
-/// What all parts need for their start.
+/// Parameters of all starts.
 pub(super) struct Context<'a> {
     pub(super) helper: &'a Path,
     pub(super) installed: &'a Installed,
@@ -31,35 +31,37 @@ pub(super) struct Context<'a> {
     pub(super) progress: &'a (dyn Fn(Event) + Send + Sync),
 }
 
-/// A part that answers.
+/// Part that responds.
 #[derive(Debug, Clone)]
-pub(super) struct Started {
-    /// To start it again on the same port and data.
+pub(super) struct RunningPart {
+    /// Launch for a restart on the same port and data.
     pub(super) launch: Launch,
     pub(super) pid: u32,
-    /// As [`crate::Addresses`] has it.
+    /// Address in the form of [`crate::Addresses`].
     pub(super) address: String,
-    /// The broker's further listeners, by name.
+    /// Additional listeners of the broker, by name.
     pub(super) listeners: BTreeMap<String, String>,
 }
 
 impl Context<'_> {
-    /// Starts the part on free ports; once more when another process was faster with one of them.
-    pub(super) fn start(&self, part: Part) -> Result<Started, Error> {
+    /// Starts the part on free ports, and again if another process took one of them.
+    pub(super) fn start(&self, part: Part) -> Result<RunningPart, Error> {
         (self.progress)(Event::Starting { part });
         let begin = Instant::now();
         let mut attempt = 1;
-        let started = loop {
+        let running_part = loop {
             match self.start_once(part) {
-                Err(Error::PartDied { tail, .. }) if attempt < ATTEMPTS && lost_port(&tail) => attempt += 1,
+                Err(Error::PartDied { tail, .. }) if attempt < MAX_ATTEMPTS && port_was_taken(&tail) => {
+                    attempt += 1
+                }
                 outcome => break outcome?,
             }
         };
         (self.progress)(Event::Ready { part, after: begin.elapsed() });
-        Ok(started)
+        Ok(running_part)
     }
 
-    fn start_once(&self, part: Part) -> Result<Started, Error> {
+    fn start_once(&self, part: Part) -> Result<RunningPart, Error> {
         let free = || ports::free_port().map_err(Error::io("find a free port for", Path::new(part.name())));
         let port = free()?;
         let mut listeners = BTreeMap::new();
@@ -77,11 +79,11 @@ impl Context<'_> {
         };
         let pid = self.supervisor.spawn(launch.clone())?;
         wait_until_ready(self.supervisor, part, pid, &address, &launch.log)?;
-        Ok(Started { launch, pid, address, listeners })
+        Ok(RunningPart { launch, pid, address, listeners })
     }
 
-    /// An empty folder for what a JVM unpacks for itself, such as liblz4-java's library: in the system's own it would stay
-    /// there after a kill.
+    /// Returns an empty folder for files that a JVM unpacks, such as liblz4-java's library. In the system's folder they
+    /// would remain after a kill.
     pub(super) fn temporary_folder(&self, part: Part) -> Result<PathBuf, Error> {
         let folder = self.layout.folder(part).join("tmp");
         match std::fs::remove_dir_all(&folder) {
@@ -90,7 +92,7 @@ impl Context<'_> {
             }
             _ => {}
         }
-        std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         Ok(folder)
     }
 
@@ -98,18 +100,18 @@ impl Context<'_> {
     pub(super) fn run_to_end(&self, part: Part, launch: Launch) -> Result<(), Error> {
         let log = launch.log.clone();
         let pid = self.supervisor.spawn(launch)?;
-        match self.supervisor.wait_for_exit(pid, READY) {
+        match self.supervisor.wait_for_exit(pid, STARTUP_TIMEOUT) {
             Some(status) if status == "exit status: 0" => Ok(()),
             Some(status) => Err(Error::PartDied { part, status, tail: tail(&log), log }),
             None => {
                 let last = "its preparation did not end".to_owned();
-                Err(Error::PartLate { part, seconds: READY.as_secs(), last, tail: tail(&log), log })
+                Err(Error::PartLate { part, seconds: STARTUP_TIMEOUT.as_secs(), last, tail: tail(&log), log })
             }
         }
     }
 }
 
-/// Waits until the part answers a real request.
+/// Waits until the part responds to a real request.
 pub(super) fn wait_until_ready(
     supervisor: &Supervisor,
     part: Part,
@@ -122,17 +124,19 @@ pub(super) fn wait_until_ready(
         Part::Registry => probe::http(&format!("{address}/subjects")),
         Part::Engine => probe::http(&format!("{address}/?query=SELECT%201")),
     };
-    probe::wait_until(READY, || supervisor.exit_of(pid), attempt).map_err(|outcome| {
+    probe::wait_until(STARTUP_TIMEOUT, || supervisor.exit_of(pid), attempt).map_err(|outcome| {
         let (log, tail) = (log.to_path_buf(), tail(log));
         match outcome {
             NotReady::Ended(status) => Error::PartDied { part, status, log, tail },
-            NotReady::Late(last) => Error::PartLate { part, seconds: READY.as_secs(), last, log, tail },
+            NotReady::Late(last) => {
+                Error::PartLate { part, seconds: STARTUP_TIMEOUT.as_secs(), last, log, tail }
+            }
         }
     })
 }
 
-/// True if a part's last words are that its port was taken: by Kafka's, ClickHouse's and Quarkus's wording.
-fn lost_port(log: &str) -> bool {
+/// Returns true if the end of a part's log says that its port was taken, in the wording of Kafka, ClickHouse and Quarkus.
+fn port_was_taken(log: &str) -> bool {
     let log = log.to_lowercase();
     [
         "address already in use",
@@ -149,12 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_port_is_told_from_the_last_words() {
+    fn taken_port_is_recognised_in_logs() {
         let registry = "ERROR [io.quarkus.runtime.ApplicationLifecycleManager] (main) Port 18771 seems to be in use by another process. \
                         Quarkus may already be running or the port is used by another application.";
         let broker = "org.apache.kafka.common.KafkaException: Socket server failed to bind to 127.0.0.1:12000: Address already in use.";
-        assert!(lost_port(registry));
-        assert!(lost_port(broker));
-        assert!(!lost_port("java.lang.OutOfMemoryError: Java heap space"));
+        assert!(port_was_taken(registry));
+        assert!(port_was_taken(broker));
+        assert!(!port_was_taken("java.lang.OutOfMemoryError: Java heap space"));
     }
 }

@@ -1,7 +1,6 @@
-//! The user's cache of verified parts: `~/.cache/agentgov/stack/<part>-<digest of its lock entry>/`.
+//! User's cache of verified parts: `~/.cache/agentgov/stack/<part>-<digest of its lock entry>/`.
 //!
-//! A folder appears whole or not at all: it is filled beside its place and renamed. Starters that come at the same
-//! time wait for one another.
+//! A folder appears atomically: it is filled elsewhere and renamed. Concurrent starts wait for each other.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,8 +8,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::fetch::fetch;
-use super::lock::{Lock, Locked, Source};
-use super::tools::{Needs, Tools};
+use super::lock::{Lock, LockedPart, Source};
+use super::tools::{RequiredTools, Tools};
 use super::unpack::unpack;
 use super::{MissingTools, digest};
 use crate::Error;
@@ -18,34 +17,34 @@ use crate::events::Event;
 use crate::files::sizes_below;
 use crate::part::Part;
 
-/// Sizes of all files of a finished folder. Its presence says that the download was verified.
+/// Marker with the sizes of all files of a verified folder.
 const MARKER: &str = ".complete.json";
 
-/// The parts' folders, all verified.
+/// Verified folders of the parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
-    /// The JVM to run the broker and the registry.
+    /// Java executable for the broker and the registry.
     pub(crate) java: PathBuf,
     folders: BTreeMap<Part, PathBuf>,
 }
 
 impl Installed {
-    /// Where the part's files are.
+    /// Returns the folder of the part's files.
     pub(crate) fn folder(&self, part: Part) -> PathBuf {
         self.folders.get(&part).cloned().unwrap_or_default()
     }
 }
 
-/// Makes sure that all parts are there, and downloads those that are not. Needs no network when they are.
+/// Downloads missing parts. Needs no network if none is missing.
 pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<Installed, Error> {
-    let is_absent = |root: &Path, part: Part| !is_complete(&folder_in(root, lock, part));
-    let root = usable_root(|root| Part::ALL.into_iter().any(|part| is_absent(root, part)), progress)?;
+    let is_missing = |root: &Path, part: Part| !is_complete(&folder_in(root, lock, part));
+    let root = usable_root(|root| Part::ALL.into_iter().any(|part| is_missing(root, part)), progress)?;
     let folder = |part: Part| folder_in(&root, lock, part);
-    let absent: Vec<Part> = Part::ALL.into_iter().filter(|part| is_absent(&root, *part)).collect();
-    let tools = tools_for(lock, &absent)?;
-    // Two Mavens at once may trip over each other in the user's repository; npm can run beside them.
+    let missing: Vec<Part> = Part::ALL.into_iter().filter(|part| is_missing(&root, *part)).collect();
+    let tools = tools_for(lock, &missing)?;
+    // Concurrent Mavens may conflict in the user's repository; npm can run beside Maven.
     let (npm, maven): (Vec<Part>, Vec<Part>) =
-        absent.into_iter().partition(|part| matches!(lock.part(*part).source, Source::NpmArchive(_)));
+        missing.into_iter().partition(|part| matches!(lock.part(*part).source, Source::NpmArchive(_)));
     let all = |parts: Vec<Part>| {
         parts
             .into_iter()
@@ -64,20 +63,20 @@ pub(crate) fn install(lock: &Lock, progress: &(dyn Fn(Event) + Sync)) -> Result<
     })
 }
 
-fn tools_for(lock: &Lock, absent: &[Part]) -> Result<Tools, MissingTools> {
-    let any = |wanted: fn(&Source) -> bool| absent.iter().any(|part| wanted(&lock.part(*part).source));
-    Tools::find(Needs {
+fn tools_for(lock: &Lock, missing: &[Part]) -> Result<Tools, MissingTools> {
+    let any = |wanted: fn(&Source) -> bool| missing.iter().any(|part| wanted(&lock.part(*part).source));
+    Tools::find(RequiredTools {
         maven: any(|source| matches!(source, Source::MavenTree(_) | Source::MavenArchive(_))),
         npm: any(|source| matches!(source, Source::NpmArchive(_))),
     })
 }
 
-/// XDG_CACHE_HOME/agentgov/stack, or ~/.cache/agentgov/stack.
+/// Returns XDG_CACHE_HOME/agentgov/stack, or ~/.cache/agentgov/stack.
 pub(crate) fn root() -> Result<PathBuf, Error> {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
     let root = base.unwrap_or_else(std::env::temp_dir).join("agentgov/stack");
-    std::fs::create_dir_all(&root).map_err(Error::io("make the cache", &root))?;
+    std::fs::create_dir_all(&root).map_err(Error::io("create the cache", &root))?;
     Ok(root)
 }
 
@@ -85,7 +84,8 @@ fn folder_in(root: &Path, lock: &Lock, part: Part) -> PathBuf {
     root.join(format!("{part}-{}", lock.part(part).digest()))
 }
 
-/// The cache; where that cannot be made, or not be written although it must be, a folder of this user among the temporary files, with a warning.
+/// Returns the cache, or, with a warning, a private temporary folder if the cache cannot be created or must be written and
+/// cannot.
 fn usable_root(
     is_written: impl Fn(&Path) -> bool,
     progress: &(dyn Fn(Event) + Sync),
@@ -100,7 +100,7 @@ fn usable_root(
     };
     let uid = rustix::process::getuid().as_raw();
     let instead = std::env::temp_dir().join(format!("agentgov-cache-{uid}"));
-    // Of another user, or open to others, it may hold anything.
+    // A folder of another user, or one with open permissions, may contain anything.
     let made = std::fs::DirBuilder::new().mode(0o700).create(&instead);
     let ours = std::fs::symlink_metadata(&instead)
         .is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0);
@@ -115,7 +115,7 @@ fn usable_root(
 
 fn install_part(
     part: Part,
-    locked: &Locked,
+    locked: &LockedPart,
     tools: &Tools,
     folder: &Path,
     progress: &(dyn Fn(Event) + Sync),
@@ -129,22 +129,22 @@ fn install_part(
     progress(Event::Downloading { part, what: locked.source.describe(), bytes: Some(locked.size()) });
     let parent = folder.parent().unwrap_or(folder);
     let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(parent);
-    let staging = staging.map_err(Error::io("make a folder in", parent))?;
-    // The client's own copies count as well, hence the cap.
-    let arrived = |bytes: u64| progress(Event::Downloaded { part, bytes: bytes.min(locked.size()) });
-    let content = download(part, &locked.source, tools, staging.path(), &arrived)?;
+    let staging = staging.map_err(Error::io("create a folder in", parent))?;
+    // The client's own copies are counted too, hence the cap.
+    let report_bytes = |bytes: u64| progress(Event::Downloaded { part, bytes: bytes.min(locked.size()) });
+    let content = download(part, &locked.source, tools, staging.path(), &report_bytes)?;
     digest::verify(part, &locked.file, &digest::describe(&content)?)?;
     let content = unpack(&locked.source, &content, staging.path())?;
-    finish(&content)?;
+    write_marker(&content)?;
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(Error::io("remove the damaged", folder))?;
     }
-    std::fs::rename(&content, folder).map_err(Error::io("put in place", folder))?;
+    std::fs::rename(&content, folder).map_err(Error::io("rename the download to", folder))?;
     progress(Event::Installed { part });
     Ok(())
 }
 
-/// Downloads into a folder of its own below `staging`.
+/// Downloads into a new folder below `staging`.
 pub(super) fn download(
     part: Part,
     source: &Source,
@@ -153,19 +153,19 @@ pub(super) fn download(
     progress: &dyn Fn(u64),
 ) -> Result<PathBuf, Error> {
     let to = staging.join("download");
-    std::fs::create_dir(&to).map_err(Error::io("make", &to))?;
+    std::fs::create_dir(&to).map_err(Error::io("create", &to))?;
     fetch(part, source, tools, staging, &to, progress)?;
     Ok(to)
 }
 
-fn finish(content: &Path) -> Result<(), Error> {
+fn write_marker(content: &Path) -> Result<(), Error> {
     let marker = content.join(MARKER);
     let sizes = sizes_below(content).map_err(Error::io("list", content))?;
     let text = serde_json::to_vec(&sizes).unwrap_or_default();
     std::fs::write(&marker, text).map_err(Error::io("write", &marker))
 }
 
-/// Cheap: the marker is there, and every file has the size that it had when it was verified.
+/// Checks cheaply that the marker exists and that every file has its verified size.
 fn is_complete(folder: &Path) -> bool {
     let marker = std::fs::read(folder.join(MARKER)).unwrap_or_default();
     let Ok(sizes) = serde_json::from_slice::<BTreeMap<PathBuf, u64>>(&marker) else { return false };
@@ -180,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_counts_only_whole() {
+    fn folder_is_complete_only_with_all_files() {
         let folder = tempfile::tempdir().unwrap();
         let jar = folder.path().join("lib/a.jar");
         std::fs::create_dir(folder.path().join("lib")).unwrap();
         std::fs::write(&jar, "abc").unwrap();
         assert!(!is_complete(folder.path()), "no marker yet");
-        finish(folder.path()).unwrap();
+        write_marker(folder.path()).unwrap();
         assert!(is_complete(folder.path()));
         std::fs::write(&jar, "ab").unwrap();
         assert!(!is_complete(folder.path()), "a truncated file");

@@ -36,7 +36,7 @@ fn describe_file(name: String, path: &Path) -> Result<LockedFile, Error> {
     Ok(LockedFile { name, size, sha256: format!("{:x}", hash.finalize()) })
 }
 
-/// Refuses files that differ from the lock, are missing, or are too many.
+/// Rejects files that differ from the lock, are missing, or are not listed.
 pub(super) fn verify(part: Part, locked: &[LockedFile], found: &[LockedFile]) -> Result<(), Error> {
     let describe = |file: Option<&LockedFile>| file.map_or("no such file".to_owned(), LockedFile::describe);
     for file in locked.iter().chain(found) {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_refused_by_name() {
+    fn changed_file_is_rejected_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let locked = files(folder.path(), &[("a.jar", "a"), ("b.jar", "b")]);
         verify(Part::Broker, &locked, &locked).unwrap();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn files_too_many_or_too_few_are_refused() {
+    fn additional_and_missing_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let one = files(folder.path(), &[("a.jar", "a")]);
         let two = files(folder.path(), &[("b.jar", "b")]);

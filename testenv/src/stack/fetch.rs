@@ -1,4 +1,4 @@
-//! Downloads a part's files with the registries' own clients.
+//! Downloads a part's files with the clients of the package registries.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,12 +12,12 @@ use crate::Error;
 use crate::files::{size_below, tail};
 use crate::part::Part;
 
-/// Bytes between two reports. Maven fills the user's repository first, so that nothing shows before its end.
-const STEP: u64 = 1 << 20;
-/// How often the size of a running download is looked at.
-const TICK: Duration = Duration::from_millis(200);
+/// Bytes between two progress reports. Maven fills the user's repository first, so that no progress shows before the end.
+const REPORT_BYTES: u64 = 1 << 20;
+/// Interval of size checks during a download.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Downloads `source` into the folder `to`, which exists and is empty. `staging` takes logs and scratch files.
+/// Downloads `source` into the existing empty folder `to`. `staging` holds logs and scratch files.
 pub(super) fn fetch(
     part: Part,
     source: &Source,
@@ -42,17 +42,17 @@ pub(super) fn fetch(
         Source::NpmArchive(package) => {
             let mut command = Command::new(&tools.npm);
             command.args(["pack", package, "--ignore-scripts", "--loglevel=error"]);
-            // Its own cache would keep a second copy for good, and hide how far the download is.
+            // npm's own cache would keep a permanent second copy and hide the progress.
             command.arg("--cache").arg(staging.join("npm")).arg("--pack-destination").arg(to);
             command
         }
     };
     command.current_dir(staging);
-    let told = Cell::new(0);
+    let reported = Cell::new(0);
     run(part, command, &staging.join("download.log"), &|| {
         let bytes = size_below(staging);
-        if bytes >= told.get() + STEP {
-            told.set(bytes);
+        if bytes >= reported.get() + REPORT_BYTES {
+            reported.set(bytes);
             progress(bytes);
         }
     })
@@ -81,7 +81,7 @@ fn run(part: Part, mut command: Command, log: &PathBuf, tick: &dyn Fn()) -> Resu
             break status;
         }
         tick();
-        std::thread::sleep(TICK);
+        std::thread::sleep(POLL_INTERVAL);
     };
     if status.success() {
         return Ok(());
@@ -94,7 +94,7 @@ fn run(part: Part, mut command: Command, log: &PathBuf, tick: &dyn Fn()) -> Resu
     })
 }
 
-/// A project that depends on the artifacts and is nothing else.
+/// Returns a Maven project that only depends on the artifacts.
 fn pom_of(artifacts: &[String]) -> String {
     let dependency = |coordinates: &String| {
         let mut fields = coordinates.split(':');

@@ -1,4 +1,4 @@
-//! stack.toml, what is wanted, and stack.lock, exactly which files that is.
+//! stack.toml (requested parts) and stack.lock (exact files).
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::part::Part;
 
-/// The lock that this build goes by.
+/// Lock of this build.
 const EMBEDDED: &str = include_str!("../../stack.lock");
 
-/// Where a part's files come from.
+/// Source of a part's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Source {
-    /// Artifacts `group:artifact:version` with everything that they need at run time.
+    /// Artifacts `group:artifact:version` with their runtime dependencies.
     MavenTree(Vec<String>),
     /// One tar.gz, `group:artifact:version:type:classifier`, to be unpacked.
     MavenArchive(String),
@@ -22,7 +22,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The coordinates, for people.
+    /// Returns the coordinates for messages.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::MavenTree(artifacts) => artifacts.join(", "),
@@ -31,60 +31,60 @@ impl Source {
     }
 }
 
-/// A part as stack.toml wants it.
+/// Part of stack.toml.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wanted {
-    /// The official image, for the docker backend.
+pub(crate) struct RequestedPart {
+    /// Official image, for the docker backend.
     pub(crate) image: String,
-    /// The files, for the native backend.
+    /// Files, for the native backend.
     pub(crate) source: Source,
 }
 
-/// stack.toml.
+/// Content of stack.toml.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wish {
-    pub(crate) broker: Wanted,
-    pub(crate) registry: Wanted,
-    pub(crate) engine: Wanted,
+pub(crate) struct StackManifest {
+    pub(crate) broker: RequestedPart,
+    pub(crate) registry: RequestedPart,
+    pub(crate) engine: RequestedPart,
 }
 
-/// One downloaded file.
+/// Downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LockedFile {
     pub(crate) name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
     /// In hex.
     pub(crate) sha256: String,
 }
 
 impl LockedFile {
-    /// Size and digest, for messages.
+    /// Returns size and digest, for messages.
     pub(crate) fn describe(&self) -> String {
         format!("{} bytes with sha256 {}", self.size, self.sha256)
     }
 }
 
-/// A part with the files that it was locked to.
+/// Part with its locked files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Locked {
+pub(crate) struct LockedPart {
     pub(crate) image: String,
     pub(crate) source: Source,
     /// Sorted by name.
     pub(crate) file: Vec<LockedFile>,
 }
 
-impl Locked {
-    /// Bytes to download.
+impl LockedPart {
+    /// Returns the number of bytes to download.
     pub(crate) fn size(&self) -> u64 {
         self.file.iter().map(|file| file.size).sum()
     }
 
-    /// A short name of exactly these files.
+    /// Returns a short digest of these files.
     pub(crate) fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for file in &self.file {
@@ -94,26 +94,26 @@ impl Locked {
     }
 }
 
-/// stack.lock.
+/// Content of stack.lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lock {
-    pub(crate) broker: Locked,
-    pub(crate) registry: Locked,
-    pub(crate) engine: Locked,
+    pub(crate) broker: LockedPart,
+    pub(crate) registry: LockedPart,
+    pub(crate) engine: LockedPart,
 }
 
 impl Lock {
-    /// The lock compiled into this build.
+    /// Returns the lock compiled into this build.
     pub(crate) fn embedded() -> Result<Self, Error> {
         Self::parse(EMBEDDED)
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| unparsed("stack.lock", &error))
+        toml::from_str(text).map_err(|error| invalid_file("stack.lock", &error))
     }
 
-    pub(crate) fn part(&self, part: Part) -> &Locked {
+    pub(crate) fn part(&self, part: Part) -> &LockedPart {
         match part {
             Part::Broker => &self.broker,
             Part::Registry => &self.registry,
@@ -122,13 +122,13 @@ impl Lock {
     }
 }
 
-impl Wish {
+impl StackManifest {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| unparsed("stack.toml", &error))
+        toml::from_str(text).map_err(|error| invalid_file("stack.toml", &error))
     }
 }
 
-fn unparsed(file: &str, error: &toml::de::Error) -> Error {
+fn invalid_file(file: &str, error: &toml::de::Error) -> Error {
     Error::LockFile { file: file.to_owned(), reason: error.to_string() }
 }
 
@@ -137,15 +137,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_lock_is_what_stack_toml_wants() {
-        let wish = Wish::parse(include_str!("../../stack.toml")).unwrap();
+    fn embedded_lock_matches_stack_toml() {
+        let manifest = StackManifest::parse(include_str!("../../stack.toml")).unwrap();
         let lock = Lock::embedded().unwrap();
-        for (wanted, part) in
-            [(wish.broker, Part::Broker), (wish.registry, Part::Registry), (wish.engine, Part::Engine)]
-        {
+        for (requested, part) in [
+            (manifest.broker, Part::Broker),
+            (manifest.registry, Part::Registry),
+            (manifest.engine, Part::Engine),
+        ] {
             let locked = lock.part(part);
             let again = "run `agentgov testenv lock`";
-            assert_eq!((&wanted.image, &wanted.source), (&locked.image, &locked.source), "{part}: {again}");
+            assert_eq!(
+                (&requested.image, &requested.source),
+                (&locked.image, &locked.source),
+                "{part}: {again}"
+            );
             assert!(!locked.file.is_empty(), "{part}: {again}");
             assert!(locked.file.is_sorted(), "{part}");
             assert!(locked.file.iter().all(|file| file.sha256.len() == 64 && file.size > 0), "{part}");
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_follows_the_files() {
+    fn digest_depends_on_the_files() {
         let mut locked = Lock::embedded().unwrap().broker;
         let before = locked.digest();
         locked.file[0].sha256 = "0".repeat(64);
@@ -162,8 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_an_error_with_its_place() {
-        let error = Wish::parse("[broker]\nimage = 'a'\nsource.npm-archive = 'b'\nimages = 1\n").unwrap_err();
+    fn unknown_key_is_an_error_with_its_line() {
+        let error = StackManifest::parse("[broker]\nimage = 'a'\nsource.npm-archive = 'b'\nimages = 1\n")
+            .unwrap_err();
         assert!(error.to_string().contains("line 4"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the stack is made of: the lock, the programs that fetch it, and the cache that keeps it.
+//! Content of the stack: the lock, the programs that download it, and the cache.
 
 mod cache;
 mod digest;

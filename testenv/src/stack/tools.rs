@@ -1,4 +1,4 @@
-//! The programs that the native backend needs, and one message about all that are missing.
+//! Programs that the native backend needs, and one error for all missing ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -7,19 +7,19 @@ use std::process::Command;
 
 use thiserror::Error;
 
-/// The oldest Java that the broker and the registry run on.
-const JAVA: u32 = 17;
+/// Oldest supported Java version.
+const MIN_JAVA_VERSION: u32 = 17;
 
-/// What has to be there for what is to be done.
+/// Programs needed for missing parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
-    /// Broker or registry have to be downloaded.
+pub(crate) struct RequiredTools {
+    /// Broker or registry must be downloaded.
     pub(crate) maven: bool,
-    /// The engine has to be downloaded.
+    /// Engine must be downloaded.
     pub(crate) npm: bool,
 }
 
-/// The programs, found.
+/// Located programs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tools {
     pub(crate) java: PathBuf,
@@ -27,10 +27,10 @@ pub(crate) struct Tools {
     pub(crate) npm: PathBuf,
 }
 
-/// Programs that are missing or too old, with the ways out.
+/// Missing or outdated programs, with alternatives.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub struct MissingTools {
-    /// One line each: what is needed, what for, what was found.
+    /// One line each: program, purpose, finding.
     pub missing: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for MissingTools {
         for line in &self.missing {
             writeln!(f, "  - {line}")?;
         }
-        writeln!(f, "There are three ways out:")?;
+        writeln!(f, "Alternatives:")?;
         writeln!(f, "  1. install them, on Debian: apt-get install openjdk-17-jre-headless maven npm")?;
         writeln!(f, "  2. have a Docker engine running; the stack then runs in containers")?;
         write!(
@@ -51,36 +51,42 @@ impl fmt::Display for MissingTools {
 }
 
 impl Tools {
-    /// Looks for the programs in PATH, and for Java in JAVA_HOME first.
-    pub(crate) fn find(needs: Needs) -> Result<Self, MissingTools> {
+    /// Searches the programs in PATH, and Java first in JAVA_HOME.
+    pub(crate) fn find(required: RequiredTools) -> Result<Self, MissingTools> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Self::find_in(&path, std::env::var_os("JAVA_HOME"), needs)
+        Self::find_in(&path, std::env::var_os("JAVA_HOME"), required)
     }
 
-    fn find_in(path: &OsStr, java_home: Option<OsString>, needs: Needs) -> Result<Self, MissingTools> {
+    fn find_in(
+        path: &OsStr,
+        java_home: Option<OsString>,
+        required: RequiredTools,
+    ) -> Result<Self, MissingTools> {
         let mut missing = Vec::new();
         let home = java_home.map(|home| PathBuf::from(home).join("bin/java")).filter(|java| java.is_file());
-        let java = home.or_else(|| program(path, "java"));
+        let java = home.or_else(|| find_program(path, "java"));
         let too_old = match java.as_ref().map(|java| (java, major_version(java))) {
             None => Some("not found in PATH".to_owned()),
-            Some((java, None)) => Some(format!("{} does not tell its version", java.display())),
-            Some((java, Some(found))) if found < JAVA => {
+            Some((java, None)) => Some(format!("{} does not print a version", java.display())),
+            Some((java, Some(found))) if found < MIN_JAVA_VERSION => {
                 Some(format!("{} is version {found}", java.display()))
             }
             Some(_) => None,
         };
         if let Some(found) = too_old {
-            missing.push(format!("java, {JAVA} or newer, to run the broker and the registry: {found}"));
+            missing.push(format!(
+                "java, {MIN_JAVA_VERSION} or newer, to run the broker and the registry: {found}"
+            ));
         }
-        let mut need = |wanted: bool, name: &str, purpose: &str| {
-            let found = program(path, name);
+        let mut locate = |wanted: bool, name: &str, purpose: &str| {
+            let found = find_program(path, name);
             if wanted && found.is_none() {
                 missing.push(format!("{name}, to download {purpose} once: not found in PATH"));
             }
             found.unwrap_or_default()
         };
-        let maven = need(needs.maven, "mvn", "the broker and the registry");
-        let npm = need(needs.npm, "npm", "the engine");
+        let maven = locate(required.maven, "mvn", "the broker and the registry");
+        let npm = locate(required.npm, "npm", "the engine");
         if missing.is_empty() {
             Ok(Self { java: java.unwrap_or_default(), maven, npm })
         } else {
@@ -89,7 +95,7 @@ impl Tools {
     }
 }
 
-fn program(path: &OsStr, name: &str) -> Option<PathBuf> {
+fn find_program(path: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
 }
 
@@ -98,7 +104,7 @@ fn major_version(java: &PathBuf) -> Option<u32> {
     parse_version(&String::from_utf8_lossy(&output.stderr))
 }
 
-/// `openjdk version "17.0.15" …` is 17, `java version "1.8.0_312"` is 8.
+/// Parses the output of `java -version`: `openjdk version "17.0.15" …` is 17, `java version "1.8.0_312"` is 8.
 fn parse_version(text: &str) -> Option<u32> {
     let version = text.split('"').nth(1)?;
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
@@ -113,9 +119,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_path_gives_one_message_about_everything() {
-        let needs = Needs { maven: true, npm: true };
-        let message = Tools::find_in(OsStr::new(""), None, needs).unwrap_err().to_string();
+    fn empty_path_lists_all_missing_tools() {
+        let required = RequiredTools { maven: true, npm: true };
+        let message = Tools::find_in(OsStr::new(""), None, required).unwrap_err().to_string();
         for part in ["java, 17 or newer", "mvn", "npm", "Docker engine", "apt-get install", "AGENTGOV_KAFKA"]
         {
             assert!(message.contains(part), "{part} is missing in:\n{message}");
@@ -123,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_needs_no_downloader() {
-        let error = Tools::find_in(OsStr::new(""), None, Needs::default()).unwrap_err();
+    fn cached_parts_require_no_downloader() {
+        let error = Tools::find_in(OsStr::new(""), None, RequiredTools::default()).unwrap_err();
         assert_eq!(error.missing.len(), 1, "{error}");
     }
 
     #[test]
-    fn versions_old_and_new() {
+    fn java_versions_are_parsed() {
         assert_eq!(parse_version("openjdk version \"17.0.15\" 2025-04-15"), Some(17));
         assert_eq!(parse_version("java version \"1.8.0_312\""), Some(8));
         assert_eq!(parse_version("openjdk version \"21\" 2023-09-19"), Some(21));

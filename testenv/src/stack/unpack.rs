@@ -1,4 +1,4 @@
-//! Turns verified downloads into what a part runs from.
+//! Unpacks verified downloads.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub(super) fn unpack(source: &Source, download: &Path, staging: &Path) -> Result
         return Ok(download.to_path_buf());
     }
     let content = staging.join("content");
-    std::fs::create_dir(&content).map_err(Error::io("make", &content))?;
+    std::fs::create_dir(&content).map_err(Error::io("create", &content))?;
     for entry in std::fs::read_dir(download).map_err(Error::io("list", download))? {
         let archive = entry.map_err(Error::io("list", download))?.path();
         let file = File::open(&archive).map_err(Error::io("open", &archive))?;

@@ -1,4 +1,4 @@
-//! The owner's side: starts the supervisor and asks it for processes.
+//! Client of the supervisor in the owner's process.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,39 +14,39 @@ use crate::Error;
 use crate::files::tail;
 use crate::helper::HELPER_SUBCOMMAND;
 
-/// For answers that take no work.
-const PROMPT: Duration = Duration::from_secs(20);
-/// For the end of everything, beyond the parts' own grace: kills, containers, directories.
-const CLEANUP: Duration = Duration::from_secs(40);
+/// Timeout of responses that need no work.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout of the cleanup beyond the parts' grace period: kills, containers, directories.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A running supervisor. Dropping it, or the end of this process, ends all that it started.
+/// Running supervisor. Dropping it, or the end of this process, ends everything that it started.
 pub(crate) struct Supervisor {
     helper: PathBuf,
     grace: Duration,
     child: Mutex<Child>,
     requests: Mutex<Option<ChildStdin>>,
-    known: Arc<Known>,
+    state: Arc<SupervisorState>,
     next_id: AtomicU64,
 }
 
-/// What the supervisor has told so far.
+/// Notices of the supervisor so far.
 #[derive(Default)]
-struct Known {
-    state: Mutex<State>,
+struct SupervisorState {
+    notices: Mutex<Notices>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Notices {
     answers: BTreeMap<u64, Result<u32, String>>,
     exits: BTreeMap<u32, String>,
-    /// The first notice: whether the directory is ours.
-    ours: Option<bool>,
+    /// First notice: true if the directory's lock is held.
+    is_lock_held: Option<bool>,
     ended: bool,
 }
 
 impl Supervisor {
-    /// Starts one for the stack in `folder`. It gives parts `grace` to end, and may remove the folder at the end.
+    /// Starts a supervisor for the stack in `folder`. Parts get `grace` to end; `remove` deletes the folder at the end.
     pub(crate) fn start(helper: &Path, folder: &Path, grace: Duration, remove: bool) -> Result<Self, Error> {
         let failed = |what| Error::Supervisor { helper: helper.to_path_buf(), what };
         let log = folder.join("logs/supervisor.log");
@@ -65,14 +65,14 @@ impl Supervisor {
             .spawn()
             .map_err(|error| failed(format!("does not start: {error}")))?;
         let requests = Mutex::new(child.stdin.take());
-        let known = Arc::new(Known::default());
-        if let Some(notices) = child.stdout.take() {
-            let known = Arc::clone(&known);
-            std::thread::spawn(move || known.listen(notices));
+        let state = Arc::new(SupervisorState::default());
+        if let Some(stdout) = child.stdout.take() {
+            let state = Arc::clone(&state);
+            std::thread::spawn(move || state.listen(stdout));
         }
         let (helper, child, next_id) = (helper.to_path_buf(), Mutex::new(child), AtomicU64::new(0));
-        let supervisor = Self { helper, grace, child, requests, known, next_id };
-        match supervisor.known.wait(PROMPT, |state| state.ours) {
+        let supervisor = Self { helper, grace, child, requests, state, next_id };
+        match supervisor.state.wait(RESPONSE_TIMEOUT, |state| state.is_lock_held) {
             Some(true) => Ok(supervisor),
             Some(false) => Err(Error::InUse { path: folder.to_path_buf() }),
             None => Err(supervisor.failed(format!("does not answer:\n{}", tail(&log)))),
@@ -84,43 +84,43 @@ impl Supervisor {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let program = launch.program.display().to_string();
         self.request(&Request::Spawn { id, launch })?;
-        match self.known.wait(PROMPT, |state| state.answers.remove(&id)) {
+        match self.state.wait(RESPONSE_TIMEOUT, |state| state.answers.remove(&id)) {
             Some(Ok(pid)) => Ok(pid),
             Some(Err(reason)) => Err(self.failed(format!("cannot start {program}: {reason}"))),
             None => Err(self.failed("does not answer".to_owned())),
         }
     }
 
-    /// Signals a process group that it started; nothing happens when that has ended.
+    /// Sends a signal to a process group of the supervisor; no effect if it has ended.
     pub(crate) fn signal(&self, pid: u32, signal: Signal) -> Result<(), Error> {
         self.request(&Request::Signal { pid, signal })
     }
 
-    /// Has containers with this label removed at the end.
+    /// Registers containers with this label for removal at the end.
     #[cfg(feature = "docker")]
     pub(crate) fn own_containers(&self, label: String) -> Result<(), Error> {
         self.request(&Request::Containers { label })
     }
 
-    /// How a process ended, if it has.
+    /// Returns the exit status of a process, if it has ended.
     pub(crate) fn exit_of(&self, pid: u32) -> Option<String> {
-        self.known.lock().exits.get(&pid).cloned()
+        self.state.lock().exits.get(&pid).cloned()
     }
 
-    /// Waits for a process to end; `None` when it has not by then.
+    /// Waits for the end of a process; `None` after the limit.
     pub(crate) fn wait_for_exit(&self, pid: u32, limit: Duration) -> Option<String> {
-        self.known.wait(limit, |state| state.exits.get(&pid).cloned())
+        self.state.wait(limit, |state| state.exits.get(&pid).cloned())
     }
 
-    /// Ends everything, and returns when all is gone. A second call does nothing.
+    /// Ends everything and waits until it is gone. A second call does nothing.
     pub(crate) fn stop(&self) -> Result<(), Error> {
         let Some(requests) = lock(&self.requests).take() else { return Ok(()) };
-        // The end of the stream asks for the end.
+        // Closing the stream requests the end.
         drop(requests);
-        let ended = self.known.wait(self.grace + CLEANUP, |state| state.ended.then_some(()));
+        let ended = self.state.wait(self.grace + CLEANUP_TIMEOUT, |state| state.ended.then_some(()));
         let mut child = lock(&self.child);
         if ended.is_none() {
-            // The parts' parent-death signal does the rest.
+            // The parts' parent-death signal ends them.
             let _ = child.kill();
         }
         let status = child.wait().map_err(|error| self.failed(format!("cannot be waited for: {error}")))?;
@@ -147,30 +147,30 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // Errors cannot be reported from drop.
         let _ = self.stop();
     }
 }
 
-impl Known {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+impl SupervisorState {
+    fn lock(&self) -> MutexGuard<'_, Notices> {
+        lock(&self.notices)
     }
 
-    fn listen(&self, notices: ChildStdout) {
-        for line in BufReader::new(notices).lines().map_while(Result::ok) {
+    fn listen(&self, stdout: ChildStdout) {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let mut state = self.lock();
             match serde_json::from_str(&line) {
                 Ok(Notice::Started { id, pid }) => {
-                    // The system may give a number again.
+                    // The system may reuse process ids.
                     state.exits.remove(&pid);
                     state.answers.insert(id, Ok(pid));
                 }
-                Ok(Notice::Ready) => state.ours = Some(true),
-                Ok(Notice::Busy) => state.ours = Some(false),
+                Ok(Notice::Ready) => state.is_lock_held = Some(true),
+                Ok(Notice::Busy) => state.is_lock_held = Some(false),
                 Ok(Notice::Refused { id, reason }) => drop(state.answers.insert(id, Err(reason))),
                 Ok(Notice::Exited { pid, status }) => drop(state.exits.insert(pid, status)),
-                // Not a supervisor at all: its end will be noticed.
+                // The process is not a supervisor; its end will be noticed.
                 Err(_) => {}
             }
             drop(state);
@@ -180,12 +180,12 @@ impl Known {
         self.changed.notify_all();
     }
 
-    /// Waits until `look` finds something; gives up at the limit, or when nothing can come any more.
-    fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+    /// Waits until `find` returns a value; returns `None` at the limit, or when no notice can arrive any more.
+    fn wait<T>(&self, limit: Duration, mut find: impl FnMut(&mut Notices) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
         loop {
-            if let Some(found) = look(&mut state) {
+            if let Some(found) = find(&mut state) {
                 return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! The process between an owner and what it started, so that nothing is left behind when the owner is killed.
+//! Supervisor: a process between an owner and its stack, so that nothing remains if the owner is killed.
 
 mod become_part;
 mod client;

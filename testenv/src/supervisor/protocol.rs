@@ -1,24 +1,24 @@
-//! What the owner and its supervisor say to each other: one JSON value a line, on the supervisor's stdin and stdout.
+//! Messages between the owner and its supervisor: one JSON value per line on the supervisor's stdin and stdout.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// A process to be started and looked after.
+/// Process to start and supervise.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
-    /// Added to the environment of the owner.
+    /// Variables added to the owner's environment.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) folder: PathBuf,
-    /// Takes stdout and stderr; appended to.
+    /// File that stdout and stderr are appended to.
     pub(crate) log: PathBuf,
-    /// Others come first where cores are short.
-    pub(crate) gives_way: bool,
+    /// True for low priority.
+    pub(crate) low_priority: bool,
 }
 
-/// What can be sent to a part's process group.
+/// Signal to a part's process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Signal {
@@ -28,11 +28,11 @@ pub(crate) enum Signal {
     Resume,
 }
 
-/// From the owner. The end of the stream means that the owner ended, or wants the end of everything.
+/// Request of the owner. The end of the stream means that the owner ended or wants everything to end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Request {
-    /// Answered by [`Notice::Started`] or [`Notice::Refused`] with the same id.
+    /// The response is [`Notice::Started`] or [`Notice::Refused`] with the same id.
     Spawn {
         id: u64,
         launch: Launch,
@@ -41,19 +41,19 @@ pub(crate) enum Request {
         pid: u32,
         signal: Signal,
     },
-    /// At the end, remove the containers that carry this label.
+    /// Remove the containers with this label at the end.
     Containers {
         label: String,
     },
 }
 
-/// From the supervisor. The end of the stream means that it is done.
+/// Notice of the supervisor. The end of the stream means that cleanup is complete.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Notice {
-    /// The first notice: it holds the directory's lock, and takes requests.
+    /// First notice: the directory's lock is held; requests are accepted.
     Ready,
-    /// The first and last notice: somebody else holds the lock.
+    /// Only notice: another process holds the lock.
     Busy,
     Started {
         id: u64,

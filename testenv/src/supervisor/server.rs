@@ -1,10 +1,10 @@
-//! The supervisor process: starts parts, and sees to it that nothing outlives the owner, however that ends.
+//! Supervisor process: starts parts and ensures that nothing outlives the owner.
 //!
 //! ```text
 //! owner ──requests──► reader thread ──┐
 //!                     waiter threads ─┴─► main thread: spawns, signals, cleans up ──notices──► owner
 //! ```
-//! Only the main thread spawns: a part's parent-death signal follows the thread that spawned it.
+//! Only the main thread spawns, because a part's parent-death signal follows the thread that spawned it.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -20,14 +20,14 @@ use rustix::process::{Pid, kill_process, kill_process_group};
 use super::protocol::{Launch, Notice, Request, Signal};
 use crate::helper::become_command;
 
-/// What the supervisor is told at its start.
+/// Settings of the supervisor.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// How long parts may take to end by themselves before they are killed.
+    /// Grace period of the parts before they are killed.
     pub(crate) grace: Duration,
-    /// A file to hold locked, so that no second stack opens the same data, even while this one is ending.
+    /// File to keep locked, so that no second stack opens the same data, even while this one ends.
     pub(crate) lock: Option<PathBuf>,
-    /// A directory to remove at the end.
+    /// Directory to remove at the end.
     pub(crate) remove: Option<PathBuf>,
 }
 
@@ -39,9 +39,10 @@ enum Input {
 
 /// Runs until the owner ends or closes the stream.
 pub(crate) fn supervise(settings: &Settings) {
-    // A terminal's Ctrl-C is meant for the owner. Fails only if this process leads a group, which shields as well.
+    // Ctrl-C of a terminal is meant for the owner. The call fails only if this process leads a group, which protects as
+    // well.
     let _ = rustix::process::setsid();
-    let Ok(_lock) = settings.lock.as_deref().map(hold).transpose() else {
+    let Ok(_lock) = settings.lock.as_deref().map(lock_file).transpose() else {
         notify(&Notice::Busy);
         return;
     };
@@ -54,7 +55,7 @@ pub(crate) fn supervise(settings: &Settings) {
         match input {
             Input::OwnerEnded => break,
             Input::Request(request) => supervisor.handle(request),
-            Input::Exited { pid, status } => supervisor.exited(pid, status),
+            Input::Exited { pid, status } => supervisor.remove_exited(pid, status),
         }
     }
     supervisor.end_parts(&inbox, settings.grace);
@@ -62,12 +63,12 @@ pub(crate) fn supervise(settings: &Settings) {
         crate::docker::remove_labelled(label);
     }
     if let Some(folder) = &settings.remove {
-        // A leftover directory in /tmp is all that can come of a failure.
+        // A failure only leaves a directory in /tmp.
         let _ = std::fs::remove_dir_all(folder);
     }
 }
 
-fn hold(path: &Path) -> std::io::Result<File> {
+fn lock_file(path: &Path) -> std::io::Result<File> {
     let file = File::create(path)?;
     file.try_lock()?;
     Ok(file)
@@ -82,7 +83,7 @@ fn read_requests(inputs: &Sender<Input>) {
                     return;
                 }
             }
-            Err(error) => log(&format!("ignoring a request that does not parse: {error}: {line}")),
+            Err(error) => log(&format!("ignored an invalid request: {error}: {line}")),
         }
     }
     let _ = inputs.send(Input::OwnerEnded);
@@ -107,7 +108,7 @@ impl Supervisor {
                 Err(error) => notify(&Notice::Refused { id, reason: error.to_string() }),
             },
             Request::Signal { pid, signal } => {
-                // Only what still runs: an old number may belong to somebody else by now.
+                // Only running processes: an old id may belong to another process.
                 if self.running.contains(&pid) {
                     send(pid, signal);
                 }
@@ -125,7 +126,7 @@ impl Supervisor {
         });
     }
 
-    fn exited(&mut self, pid: u32, status: String) {
+    fn remove_exited(&mut self, pid: u32, status: String) {
         self.running.remove(&pid);
         notify(&Notice::Exited { pid, status });
     }
@@ -147,7 +148,7 @@ impl Supervisor {
         while !self.running.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             match inbox.recv_timeout(left) {
-                Ok(Input::Exited { pid, status }) => self.exited(pid, status),
+                Ok(Input::Exited { pid, status }) => self.remove_exited(pid, status),
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -155,15 +156,15 @@ impl Supervisor {
     }
 }
 
-/// Starts the part through this executable once more, which arms the parent-death signal and becomes the part.
+/// Starts the part through this executable, which arms the parent-death signal and executes the part.
 fn spawn(launch: &Launch) -> std::io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
     let errors = log.try_clone()?;
-    // Not current_exe(): the file may have been rebuilt under a running supervisor.
+    // Not current_exe(): the file may be replaced while the supervisor runs.
     let mut command = become_command(Path::new("/proc/self/exe"));
-    if launch.gives_way {
-        // It makes a group of its own, as the first thing that it does.
-        command.arg("--gives-way");
+    if launch.low_priority {
+        // The process creates its own group first.
+        command.arg("--low-priority");
     } else {
         command.process_group(0);
     }
@@ -187,14 +188,14 @@ fn send(pid: u32, signal: Signal) {
         Signal::Resume => rustix::process::Signal::CONT,
     };
     if let Some(part) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // No such group: it has yet to be made, or is gone, which its exit tells as well.
+        // The group does not exist yet, or has ended, which its exit reports.
         let _ = kill_process_group(part, signal).or_else(|_| kill_process(part, signal));
     }
 }
 
 fn notify(notice: &Notice) {
     let line = serde_json::to_string(notice).unwrap_or_default();
-    // Without an owner nobody listens; the end of stdin tells that.
+    // Without an owner nobody reads this; the end of stdin reports that.
     #[allow(clippy::disallowed_methods, reason = "the process that started this one reads it")]
     let mut output = std::io::stdout().lock();
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());

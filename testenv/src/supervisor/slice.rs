@@ -1,4 +1,4 @@
-//! How long this process has a core at a time.
+//! Time slice of this process.
 #![allow(
     unsafe_code,
     reason = "no library here has sched_getattr(2) and sched_setattr(2); this file only makes these two calls"
@@ -7,15 +7,15 @@
 use std::io;
 use std::time::Duration;
 
-/// Asks for turns of this length, for the calling thread and all that it starts from then on; other niceness and policy than now
-/// are not touched. Niceness says how much of a core a process has, not when: at its turn it keeps the core for a slice, while
-/// others that wake wait. But one that wakes with a shorter slice takes the core at once, if it has had no more than its share.
+/// Requests a time slice for the calling thread and its future children, without changing niceness and policy. Niceness
+/// determines the share of a core, not the timing: a running process keeps the core for a slice while waking processes
+/// wait. A waking process with a shorter slice preempts it if it has not exceeded its share.
 ///
-/// Slices can be asked for, and shorter ones preempt, [from Linux 6.12 on](https://docs.kernel.org/scheduler/sched-eevdf.html). Before
-/// it the call succeeds and nothing changes.
+/// Slices can be requested, and shorter ones preempt, [from Linux 6.12
+/// on](https://docs.kernel.org/scheduler/sched-eevdf.html). On older kernels the call succeeds without effect.
 ///
 /// # Errors
-/// What the kernel says.
+/// If the kernel rejects the call.
 pub(super) fn request(slice: Duration) -> io::Result<()> {
     let mut attributes = libc::sched_attr {
         size: 0,
@@ -28,10 +28,10 @@ pub(super) fn request(slice: Duration) -> io::Result<()> {
         sched_period: 0,
     };
     let size = u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most `size` bytes into `attributes`, which is that large.
+    // SAFETY: the kernel writes at most `size` bytes into `attributes`, which has that size.
     checked(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
     attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
-    // SAFETY: `attributes` is a whole `sched_attr`, as its `size` says, and the kernel only reads it.
+    // SAFETY: `attributes` is a complete `sched_attr` of its `size`, and the kernel only reads it.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
 }
 

@@ -1,16 +1,16 @@
-//! What tests of several crates share. A development dependency only: no product crate depends on it.
+//! Helpers of tests of several crates. A development dependency only: no product crate depends on it.
 //!
 //! - [`payload`]: a payload of an event
-//! - [`skip`]: a test whose requirements are missing fails, unless a person allows the skip
-//! - [`shared`]: recorded data that may stand beside the repository
-#![allow(clippy::panic, clippy::print_stderr, reason = "tests fail loudly, and report what they leave out")]
+//! - [`skip`]: fails a test whose requirements are missing, unless skipping is allowed
+//! - [`shared`]: recorded data beside the repository
+#![allow(clippy::panic, clippy::print_stderr, reason = "tests fail loudly, and report what they skip")]
 
 use std::path::{Path, PathBuf};
 
 use agentgov_schemas::Digest;
 use agentgov_schemas::event::Payload;
 
-/// Allows tests to pass without their requirements, if it is `1`.
+/// Variable that allows tests to pass without their requirements if it is `1`.
 pub const ALLOW_SKIP: &str = "AGENTGOV_ALLOW_SKIP";
 
 /// Returns the workspace's folder.
@@ -32,11 +32,11 @@ pub fn payload(data: &[u8]) -> Payload<'_> {
 #[track_caller]
 pub fn skip(test: &str, why: &str) {
     let allowed = std::env::var(ALLOW_SKIP).is_ok_and(|value| value == "1");
-    assert!(allowed, "{test} cannot run: {why}; set {ALLOW_SKIP}=1 to leave it out");
+    assert!(allowed, "{test} cannot run: {why}; set {ALLOW_SKIP}=1 to skip it");
     eprintln!("SKIPPED {test}: {why}");
 }
 
-/// Returns a file of the recorded data beside the repository. `None`: it is not there, which is printed, and the caller returns.
+/// Returns a file of the recorded data beside the repository. If it does not exist, prints that and returns `None`.
 ///
 /// # Panics
 /// If the file is missing and `CI` is `true`.
@@ -48,7 +48,7 @@ pub fn shared(file: &str) -> Option<PathBuf> {
     }
     let on_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     assert!(!on_ci, "expected {file} in ../shared/data on CI, found none");
-    eprintln!("LEFT OUT: no {file} in ../shared/data, beside the repository");
+    eprintln!("SKIPPED: expected {file} in ../shared/data, beside the repository, found none");
     None
 }
 
@@ -61,7 +61,7 @@ mod tests {
         assert!(root().join("topology.yaml").is_file());
     }
 
-    /// Variables of this process decide, so the test follows them.
+    /// The test follows the variables of this process.
     #[test]
     fn skip_fails_unless_it_is_allowed() {
         let allowed = std::env::var(ALLOW_SKIP).is_ok_and(|value| value == "1");

@@ -1,5 +1,5 @@
-//! An owner of a stack that can be killed, or that has another environment: this test executable run again, with
-//! only the ignored test below.
+//! Owner of a stack that can be killed, or that has another environment: this test executable, run again with only the
+//! ignored test below.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use agentgov_testenv::{BackendKind, Options, Part, TestEnv};
 
-/// Options of every stack here.
+/// Returns the options of every stack of these tests.
 pub fn options() -> Options {
     Options::new(env!("CARGO_BIN_EXE_testenv-helper"))
 }
 
-/// Runs the owner with a backend and more of an environment.
+/// Starts the owner with a backend and additional variables.
 pub fn spawn(backend: &str, environment: &[(&str, &str)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "owner::owns_a_stack", "--ignored", "--nocapture"])
@@ -27,13 +27,13 @@ pub fn spawn(backend: &str, environment: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// Waits for the owner's stack: the pids of its parts (native only) and its directory.
+/// Waits for the owner's stack. Returns the pids of its parts (native only) and its directory.
 pub fn wait_for_start(child: &mut Child) -> (Vec<u32>, PathBuf) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let told = lines.find(|line| line.starts_with("STARTED ") || line.starts_with("FAILED "));
-    let told = told.expect("the owner tells how its start went");
-    let mut words = told.split(' ').skip(1).collect::<Vec<_>>();
-    assert!(told.starts_with("STARTED "), "{told}");
+    let text = lines.find(|line| line.starts_with("STARTED ") || line.starts_with("FAILED "));
+    let text = text.expect("the owner prints the outcome of its start");
+    let mut words = text.split(' ').skip(1).collect::<Vec<_>>();
+    assert!(text.starts_with("STARTED "), "{text}");
     let folder = Path::new(words.pop().unwrap()).parent().unwrap().to_path_buf();
     (words.iter().map(|pid| pid.parse().unwrap()).collect(), folder)
 }
@@ -56,11 +56,11 @@ fn owns_a_stack() {
     }
 }
 
-/// Waits for a condition; the deadline is generous because others use the same cores.
+/// Waits for a condition. The deadline is long because other tests share the cores.
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "expected: {what}; not met before the deadline");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! The broker takes transactions and hands records to a group.
+//! Tests that the broker supports transactions and consumer groups.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn client() -> ClientConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_committed_transaction_reaches_a_group() {
+async fn committed_transaction_reaches_a_group() {
     let admin: AdminClient<DefaultClientContext> = client().create().unwrap();
     let topic = NewTopic::new("transactions", 2, TopicReplication::Fixed(1));
     admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
@@ -43,7 +43,7 @@ async fn a_committed_transaction_reaches_a_group() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_nobody_made_is_not_there() {
+async fn topics_are_not_created_automatically() {
     let consumer: BaseConsumer = client().create().unwrap();
     let metadata = consumer.fetch_metadata(Some("never-made"), Duration::from_secs(30)).unwrap();
     assert!(metadata.topics()[0].error().is_some(), "the broker must not create topics on its own");

@@ -1,4 +1,4 @@
-//! ClickHouse's engine through the client that the sink uses, with LZ4 bodies and validation.
+//! Tests of ClickHouse's engine through the sink's client, with LZ4 bodies and validation.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ async fn count(client: &clickhouse::Client) -> u64 {
 }
 
 #[tokio::test]
-async fn typed_rows_come_back_as_they_went_in() {
+async fn typed_rows_are_read_as_written() {
     let client = database("typed").await;
     client.query(ACTIONS).execute().await.unwrap();
     insert(&client, 0..5000).await;
@@ -50,7 +50,7 @@ async fn typed_rows_come_back_as_they_went_in() {
 }
 
 #[tokio::test]
-async fn native_blocks_go_in_as_they_came_out() {
+async fn native_blocks_are_written_as_read() {
     let client = database("native").await;
     client.query(ACTIONS).execute().await.unwrap();
     insert(&client, 0..100).await;
@@ -63,12 +63,13 @@ async fn native_blocks_go_in_as_they_came_out() {
 }
 
 #[tokio::test]
-async fn settings_hold_for_one_statement() {
+async fn settings_apply_to_one_statement() {
     let client = database("settings").await;
-    let ask = "SELECT toString(getSetting('max_block_size'))";
+    let statement = "SELECT toString(getSetting('max_block_size'))";
     for _ in 0..10 {
-        let set: String = client.query(ask).with_setting("max_block_size", "1234").fetch_one().await.unwrap();
-        let unset: String = client.query(ask).fetch_one().await.unwrap();
+        let set: String =
+            client.query(statement).with_setting("max_block_size", "1234").fetch_one().await.unwrap();
+        let unset: String = client.query(statement).fetch_one().await.unwrap();
         assert_eq!(set, "1234");
         assert_ne!(unset, "1234");
         client.query("SET max_block_size = 4321").execute().await.unwrap();
@@ -92,7 +93,7 @@ async fn parameters_are_values_and_never_sql() {
 }
 
 #[tokio::test]
-async fn json_columns_travel_as_text() {
+async fn json_columns_are_transferred_as_text() {
     #[derive(Debug, PartialEq, Row, Serialize, Deserialize)]
     struct Document {
         id: u8,
@@ -117,7 +118,7 @@ async fn json_columns_travel_as_text() {
 }
 
 #[tokio::test]
-async fn errors_carry_their_code() {
+async fn errors_contain_their_code() {
     let client = database("errors").await;
     for (sql, code) in [
         ("SELECT * FROM nothing", "Code: 60."),
@@ -133,18 +134,19 @@ async fn errors_carry_their_code() {
 }
 
 #[tokio::test]
-async fn an_aggregating_projection_answers_the_look() {
+async fn aggregating_projection_serves_the_tail_read() {
     let client = database("projection").await;
     let table = "CREATE TABLE log (tp String, offset UInt64, PROJECTION ends (SELECT tp, max(offset), count() GROUP BY tp)) \
          ENGINE = MergeTree ORDER BY (tp, offset)";
     client.query(table).execute().await.unwrap();
     client.query("INSERT INTO log SELECT 'a-0', number FROM numbers(1000)").execute().await.unwrap();
-    let look = "SELECT max(offset), count() FROM log WHERE tp = 'a-0' SETTINGS force_optimize_projection = 1";
-    assert_eq!(client.query(look).fetch_one::<(u64, u64)>().await.unwrap(), (999, 1000));
+    let tail_read =
+        "SELECT max(offset), count() FROM log WHERE tp = 'a-0' SETTINGS force_optimize_projection = 1";
+    assert_eq!(client.query(tail_read).fetch_one::<(u64, u64)>().await.unwrap(), (999, 1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_clients_at_once_get_their_own_answers() {
+async fn concurrent_clients_get_their_own_responses() {
     let client = database("many").await;
     client.query(ACTIONS).execute().await.unwrap();
     let tasks: Vec<_> = (0..40_u64)

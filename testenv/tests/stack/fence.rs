@@ -1,9 +1,9 @@
-//! What the sink's exactly-once protocol needs of the engine: a fence, a view of inserts under way, and inserts
-//! that are cut leaving nothing behind.
+//! Tests of the engine's properties that the sink's exactly-once protocol requires: a fence, a list of inserts in progress,
+//! and no rows from cut inserts.
 
 use std::net::TcpStream;
 
-use super::http::{chunk, open, reply};
+use super::http::{chunk, open, read_response};
 use super::{addresses, database, eventually};
 
 const CLAIMS: &str = "CREATE TABLE sink_claims (topic_partition String, claim UInt64) \
@@ -28,13 +28,13 @@ async fn rows(client: &clickhouse::Client) -> u64 {
     client.query("SELECT count() FROM rows").fetch_one().await.unwrap()
 }
 
-/// How many inserts with this marker are under way.
-async fn under_way(client: &clickhouse::Client, marker: &str) -> u64 {
+/// Returns the number of inserts in progress with this marker.
+async fn in_progress(client: &clickhouse::Client, marker: &str) -> u64 {
     let query = "SELECT count() FROM system.processes WHERE position(query, ?) > 0 AND position(query, 'system.proc') = 0";
     client.query(query).bind(marker).fetch_one().await.unwrap()
 }
 
-/// Begins an insert of one block at the end, as the sink sends it, with a chunked body.
+/// Begins an insert of one block, as the sink sends it, with a chunked body.
 fn begin(database: &str, marker: &str) -> TcpStream {
     let a = addresses();
     let query = format!("%2F*%20{marker}%20*%2F%20INSERT%20INTO%20rows%20FORMAT%20TSV");
@@ -49,11 +49,11 @@ fn begin(database: &str, marker: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn only_the_valid_claim_gets_in() {
+async fn insert_requires_the_valid_claim() {
     let client = fenced("claims").await;
     let insert = |claim: u64| client.query("INSERT INTO rows VALUES ('t-0', ?, 1)").bind(claim).execute();
     let refused = insert(5).await.unwrap_err().to_string();
-    assert!(refused.contains("Code: 469."), "nobody has claimed yet: {refused}");
+    assert!(refused.contains("Code: 469."), "no claim exists: {refused}");
     claim(&client, 5).await;
     insert(5).await.unwrap();
     claim(&client, 6).await;
@@ -63,46 +63,46 @@ async fn only_the_valid_claim_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_insert_is_seen_and_commits_at_its_end() {
+async fn slow_insert_is_listed_and_commits_at_its_end() {
     let client = fenced("slow").await;
     claim(&client, 7).await;
     let mut stream = begin("slow", "sink:slow-0:7");
     eventually("the insert shows before its first row", async || {
-        under_way(&client, "sink:slow-0:7").await == 1
+        in_progress(&client, "sink:slow-0:7").await == 1
     })
     .await;
     chunk(&mut stream, b"t-0\t7\t1\n");
     assert_eq!(rows(&client).await, 0, "nothing is visible before the end");
     chunk(&mut stream, b"t-0\t7\t2\n");
     chunk(&mut stream, b"");
-    let answer = reply(stream);
+    let answer = read_response(stream);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(rows(&client).await, 2);
-    assert_eq!(under_way(&client, "sink:slow-0:7").await, 0);
+    assert_eq!(in_progress(&client, "sink:slow-0:7").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_insert_leaves_no_rows_and_no_process() {
+async fn cut_insert_leaves_no_rows_and_no_process() {
     let client = fenced("cut").await;
     claim(&client, 8).await;
     let mut stream = begin("cut", "sink:cut-0:8");
     chunk(&mut stream, b"t-0\t8\t1\nt-0\t8\t2\n");
-    eventually("the insert shows", async || under_way(&client, "sink:cut-0:8").await == 1).await;
+    eventually("the insert shows", async || in_progress(&client, "sink:cut-0:8").await == 1).await;
     drop(stream);
-    eventually("the insert is gone", async || under_way(&client, "sink:cut-0:8").await == 0).await;
+    eventually("the insert is gone", async || in_progress(&client, "sink:cut-0:8").await == 0).await;
     assert_eq!(rows(&client).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_moves_while_rows_stream_in_refuses_the_block() {
+async fn claim_that_moves_during_an_insert_rejects_the_block() {
     let client = fenced("moved").await;
     claim(&client, 9).await;
     let mut stream = begin("moved", "sink:moved-0:9");
     chunk(&mut stream, b"t-0\t9\t1\n");
-    eventually("the insert shows", async || under_way(&client, "sink:moved-0:9").await == 1).await;
+    eventually("the insert shows", async || in_progress(&client, "sink:moved-0:9").await == 1).await;
     claim(&client, 10).await;
     chunk(&mut stream, b"");
-    let answer = reply(stream);
+    let answer = read_response(stream);
     assert!(
         answer.status >= 400 && answer.text().contains("Code: 469."),
         "{} {}",
@@ -113,7 +113,7 @@ async fn a_claim_that_moves_while_rows_stream_in_refuses_the_block() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_cut_inside_a_compressed_frame_leaves_no_rows() {
+async fn body_cut_inside_a_compressed_frame_leaves_no_rows() {
     let client = fenced("framed").await;
     claim(&client, 3).await;
     let a = addresses();
@@ -127,12 +127,12 @@ async fn a_body_cut_inside_a_compressed_frame_leaves_no_rows() {
     chunk(&mut stream, &frame(b"t-0\t3\t1\n"));
     chunk(&mut stream, &frame(b"t-0\t3\t2\n")[..30]);
     chunk(&mut stream, b"");
-    let answer = reply(stream);
+    let answer = read_response(stream);
     assert!(answer.status >= 400, "{}", answer.status);
     assert_eq!(rows(&client).await, 0);
 }
 
-/// ClickHouse's framing around one LZ4 block.
+/// Encodes one LZ4 block in ClickHouse's framing.
 fn frame(block: &[u8]) -> Vec<u8> {
     let compressed = lz4_flex::block::compress(block);
     let mut hashed = vec![0x82];

@@ -1,26 +1,26 @@
-//! HTTP by hand, for requests that no proper client sends.
+//! Minimal HTTP client for requests that ordinary clients do not send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// An answer with its body.
-pub struct Reply {
+/// Response with its body.
+pub struct Response {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl Response {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// A request with a body of known length.
-pub fn request(method: &str, url: &str, headers: &str, body: &[u8]) -> Reply {
+/// Sends a request with a body of known length.
+pub fn request(method: &str, url: &str, headers: &str, body: &[u8]) -> Response {
     let mut stream = open(method, url, &format!("{headers}Content-Length: {}\r\n", body.len()));
     stream.write_all(body).unwrap();
-    reply(stream)
+    read_response(stream)
 }
 
 /// Sends the head of a request and leaves the body to the caller.
@@ -41,8 +41,8 @@ pub fn chunk(stream: &mut TcpStream, bytes: &[u8]) {
     stream.write_all(b"\r\n").unwrap();
 }
 
-/// Reads the answer to its end.
-pub fn reply(mut stream: TcpStream) -> Reply {
+/// Reads the response to its end.
+pub fn read_response(mut stream: TcpStream) -> Response {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer has a head");
@@ -50,9 +50,9 @@ pub fn reply(mut stream: TcpStream) -> Reply {
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = bytes[end + 4..].to_vec();
     if head.to_lowercase().contains("transfer-encoding: chunked") {
-        return Reply { status, body: join_chunks(&body) };
+        return Response { status, body: join_chunks(&body) };
     }
-    Reply { status, body }
+    Response { status, body }
 }
 
 fn join_chunks(mut body: &[u8]) -> Vec<u8> {

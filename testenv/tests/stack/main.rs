@@ -1,4 +1,4 @@
-//! What the parts of a stack must be able to do, on whichever backend runs it. One stack serves all tests.
+//! Tests of properties that the parts of a stack must have on every backend. All tests share one stack.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,7 +29,7 @@ fn addresses() -> &'static Addresses {
     STACK.addresses()
 }
 
-/// A client in a database of its own, so that tests do not meet.
+/// Returns a client in a database of its own, which isolates tests.
 async fn database(name: &str) -> clickhouse::Client {
     let addresses = addresses();
     let client = clickhouse::Client::default()
@@ -40,11 +40,11 @@ async fn database(name: &str) -> clickhouse::Client {
     client.with_database(name)
 }
 
-/// Waits for a condition; the deadline is generous because other tests use the same cores.
+/// Waits for a condition. The deadline is long because other tests share the cores.
 async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "expected: {what}; not met before the deadline");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

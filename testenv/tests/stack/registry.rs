@@ -1,11 +1,11 @@
-//! The registry keeps schemas and enforces compatibility.
+//! Tests that the registry keeps schemas and enforces compatibility.
 
 use serde_json::{Value, json};
 
 use super::addresses;
-use super::http::{Reply, request};
+use super::http::{Response, request};
 
-fn call(method: &str, path: &str, body: &Value) -> Reply {
+fn call(method: &str, path: &str, body: &Value) -> Response {
     let headers = "Content-Type: application/vnd.schemaregistry.v1+json\r\n";
     request(method, &format!("{}{path}", addresses().registry), headers, body.to_string().as_bytes())
 }
@@ -15,7 +15,7 @@ fn record(fields: &Value) -> Value {
 }
 
 #[test]
-fn an_incompatible_schema_is_refused() {
+fn incompatible_schema_is_rejected() {
     let compatibility = call("PUT", "/config/s-value", &json!({ "compatibility": "FULL_TRANSITIVE" }));
     assert_eq!(compatibility.status, 200, "{}", compatibility.text());
     let first = call("POST", "/subjects/s-value/versions", &record(&json!([{ "name": "a", "type": "int" }])));
