@@ -1,21 +1,21 @@
-//! The registered agents: governance.agents, folded.
+//! Table of the registered agents, folded from governance.agents.
 
 use std::collections::BTreeMap;
 
 use agentgov_schemas::governance::{AgentEntry, AgentState};
 
-/// What verdicts need to know of a registered agent.
+/// Registry data of an agent that verdicts depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// Who answers for it.
+    /// Team or person that is responsible for the agent.
     pub owner: String,
-    /// Its roles, sorted, each once.
+    /// Roles, sorted and without duplicates.
     pub roles: Vec<String>,
-    /// Whether it may act.
+    /// State in the registry.
     pub state: AgentState,
 }
 
-/// The agent registry as far as it was read. The last entry of a (tenant, agent) counts.
+/// Global table of agents by tenant and id. The last entry of an agent wins.
 #[derive(Clone, Debug, Default)]
 pub struct AgentTable {
     agents: BTreeMap<String, BTreeMap<String, Agent>>,
@@ -23,29 +23,29 @@ pub struct AgentTable {
 }
 
 impl AgentTable {
-    /// Takes in the record at `offset` of the governance topic.
+    /// Applies the record at `offset` of the topic.
     pub fn fold(&mut self, entry: &AgentEntry<'_>, offset: i64) {
         let mut roles: Vec<String> = entry.roles.iter().map(|role| (*role).to_owned()).collect();
         roles.sort();
         roles.dedup();
-        // A state of a later build must not grant anything.
+        // A state that this build does not know must not grant anything.
         let state = entry.state.known().unwrap_or(AgentState::Retired);
         let agent = Agent { owner: entry.owner.to_owned(), roles, state };
         self.agents.entry(entry.tenant_id.to_owned()).or_default().insert(entry.agent_id.to_owned(), agent);
         self.skip(offset);
     }
 
-    /// Passes over the record at `offset`, which could not be read.
+    /// Skips the record at `offset`, which could not be decoded.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = self.next_offset.max(offset.saturating_add(1));
     }
 
-    /// The agent, if it is registered.
+    /// Returns the agent if it is registered.
     pub fn get(&self, tenant_id: &str, agent_id: &str) -> Option<&Agent> {
         self.agents.get(tenant_id)?.get(agent_id)
     }
 
-    /// The first offset not yet folded: what a verdict names.
+    /// Returns the next offset to fold. Verdicts record it as the position of the table.
     pub const fn next_offset(&self) -> i64 {
         self.next_offset
     }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_entry_of_a_tenants_agent_counts() {
+    fn fold_of_several_entries_keeps_the_last_of_each_tenants_agent() {
         let mut table = AgentTable::default();
         let mut entry = AgentEntry {
             tenant_id: "acme",

@@ -1,16 +1,16 @@
-//! Evaluates a parsed expression to a value, *not known*, or an error.
+//! Evaluates an expression to a value, a missing value, or an error.
 //!
-//! cel parses expressions and supplies values and functions. Its interpreter has one kind of failure, `orValue` and `||`
-//! accept an error in place of a missing value, and integers compare with doubles as doubles. This evaluator differs:
+//! The cel crate provides the parser, values and functions. Its interpreter does not distinguish a missing value from an error (so
+//! `orValue` and `||` hide errors), and it compares integers with doubles as doubles. This evaluator differs:
 //!
-//! - a missing key, field or fact (not known) and an error stay distinct to the end;
-//! - `a || b` is true if either side is, whatever the other side is; if neither side decides and one erred, the whole erred.
-//!   `&&`, `all` and `exists` likewise;
+//! - a missing key, field or fact is distinct from an error;
+//! - `a || b` is true if either side is true, even if the other side fails. If no side is true and one is an error, the result is
+//!   an error. `&&`, `all` and `exists` work accordingly;
 //! - `.?` and `[?]` replace missing values, not errors;
-//! - numbers compare by their decimals ([`crate::number`]); comparing values of different types is an error, since a tool may
+//! - numbers compare by their decimal values ([`crate::number`]); comparing values of different types is an error, since a tool may
 //!   convert one to the other. Null differs from every other value;
-//! - each visited element, each copied one, and the bytes of texts are charged to a budget;
-//! - an object of a payload in the place of a list is an error: its keys are no elements. `in` looks for an element.
+//! - visited elements, copied elements and bytes of texts are charged to a budget;
+//! - an object of a payload in place of a list is an error, since its keys are not elements.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, Value};
 
-use crate::expression::{Failure, failure, is_namespaced};
-use crate::functions::{EQUIVALENT, steps_on_text};
+use crate::expression::{Failure, failure_from_cel, is_namespaced};
+use crate::functions::{EQUIVALENT, text_function_steps};
 use crate::json::{Object, error, is_of_payload};
 use crate::number::Number;
 use crate::scope::Scope;
@@ -34,14 +34,14 @@ use crate::session::FactsOfKind;
 
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, Failure>;
 
-/// The evaluation of one expression.
+/// Evaluation of one expression.
 #[derive(Clone, Copy)]
-pub(crate) struct Run<'s, 'a> {
+pub(crate) struct Evaluation<'s, 'a> {
     pub(crate) scope: &'s Scope<'a>,
     pub(crate) env: &'static Arc<Env>,
 }
 
-/// A variable of a macro, and those around it.
+/// Variable of a macro, linked to those of the enclosing macros.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'b, 'v> {
     name: &'b str,
@@ -63,40 +63,40 @@ static TYPES: [CelType; 9] = [
     CelType::new_static("type"),
 ];
 
-/// The variable of what a tool answered.
+/// Name of the variable with the result of a tool.
 const RESULT: &str = "result";
 
 const fn truth<'b, 'v>(truth: bool) -> CowVal<'b, 'v> {
     CowVal::Borrowed(if truth { &TRUE } else { &FALSE })
 }
 
-fn erred(message: impl ToString) -> Failure {
+fn fail(message: impl ToString) -> Failure {
     Failure::Error(message.to_string())
 }
 
-fn of_cel(error: ExecutionError) -> Failure {
-    failure(&error)
+fn from_cel(error: ExecutionError) -> Failure {
+    failure_from_cel(&error)
 }
 
-impl<'s> Run<'s, '_> {
-    /// Depth was bounded while compiling.
-    pub(crate) fn node<'b>(self, node: &'b IdedExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's>
+impl<'s> Evaluation<'s, '_> {
+    /// Evaluates a node. The recursion is bounded by the depth that the compiler accepts.
+    pub(crate) fn eval<'b>(self, node: &'b IdedExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's>
     where
         's: 'b,
     {
         match &node.expr {
             Expr::Literal(literal) => Ok(literal.to_val()),
-            Expr::Ident(name) => self.name(name, frame),
+            Expr::Ident(name) => self.resolve(name, frame),
             Expr::Select(select) => self.select(select, frame),
             Expr::Call(call) => self.call(call, frame),
             Expr::List(list) => {
                 let mut items = Vec::with_capacity(list.elements.len());
                 for (i, element) in list.elements.iter().enumerate() {
-                    let item = self.node(element, frame)?;
+                    let item = self.eval(element, frame)?;
                     if list.optional_indices.contains(&i) {
                         items.extend(self.present(item)?);
                     } else {
-                        items.push(self.keep(item)?);
+                        items.push(self.into_owned(item)?);
                     }
                 }
                 Ok(CowVal::owned(CelList::from(items)))
@@ -104,27 +104,31 @@ impl<'s> Run<'s, '_> {
             Expr::Map(map) => {
                 let mut entries = Vec::with_capacity(map.entries.len());
                 for entry in &map.entries {
-                    let EntryExpr::MapEntry(entry) = &entry.expr else { return Err(erred("a map literal")) };
-                    let key = self.node(&entry.key, frame)?;
+                    let EntryExpr::MapEntry(entry) = &entry.expr else {
+                        return Err(fail("expected a map literal with keys and values"));
+                    };
+                    let key = self.eval(&entry.key, frame)?;
                     self.scope.budget.charge_copy(key.as_ref())?;
                     let key = key.downcast_ref::<CelString<'_>>();
-                    let key =
-                        key.ok_or_else(|| erred("{}: expected keys that are texts"))?.inner().to_owned();
-                    let value = self.node(&entry.value, frame)?;
-                    let value = if entry.optional { self.present(value)? } else { Some(self.keep(value)?) };
+                    let key = key.ok_or_else(|| fail("{}: expected keys that are texts"))?.inner().to_owned();
+                    let value = self.eval(&entry.value, frame)?;
+                    let value =
+                        if entry.optional { self.present(value)? } else { Some(self.into_owned(value)?) };
                     if entries.iter().any(|(known, _)| *known == key) {
-                        return Err(erred("a map literal has the same key twice"));
+                        return Err(fail("expected distinct keys in a map literal, found one twice"));
                     }
                     entries.extend(value.map(|value| (key, value)));
                 }
                 Ok(CowVal::owned(Object::new(entries)))
             }
-            Expr::Comprehension(fold) => self.fold(fold, frame),
-            Expr::Struct(_) | Expr::Unspecified => Err(erred("an expression of another kind")),
+            Expr::Comprehension(fold) => self.comprehension(fold, frame),
+            Expr::Struct(_) | Expr::Unspecified => {
+                Err(fail("expected an expression, found another construct"))
+            }
         }
     }
 
-    fn name<'b>(self, name: &str, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
+    fn resolve<'b>(self, name: &str, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
         let mut next = frame;
         while let Some(frame) = next {
             if frame.name == name {
@@ -136,18 +140,20 @@ impl<'s> Run<'s, '_> {
             return found.map(|value| CowVal::Borrowed(value as &(dyn Val + 's)));
         }
         let found = TYPES.iter().find(|known| known.name() == name);
-        found.map(|known| CowVal::Borrowed(known as &dyn Val)).ok_or_else(|| erred("an unknown name"))
+        found
+            .map(|known| CowVal::Borrowed(known as &dyn Val))
+            .ok_or_else(|| fail("expected a known variable, found another name"))
     }
 
     fn select<'b>(self, select: &'b SelectExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
-        let of = self.node(&select.operand, frame)?;
+        let of = self.eval(&select.operand, frame)?;
         let field = CelString::from(select.field.as_str());
         if matches!(&select.operand.expr, Expr::Ident(name) if name == RESULT) && !is_map(of.as_ref()) {
-            if !says_nothing(of.as_ref()) {
+            if !is_empty_result(of.as_ref()) {
                 let found = type_of(of.as_ref());
-                return Err(erred(format!("expected a map as the result, found {found}")));
+                return Err(fail(format!("expected a map as the result, found {found}")));
             }
-            return if select.test { Ok(truth(false)) } else { Err(Failure::Absent) };
+            return if select.test { Ok(truth(false)) } else { Err(Failure::Missing) };
         }
         if select.test {
             return Ok(truth(match optional(&of) {
@@ -159,23 +165,23 @@ impl<'s> Run<'s, '_> {
         self.index(of, &field, false)
     }
 
-    /// `has(of.field)`. True of a value that cannot be read, too.
+    /// Evaluates `has(of.field)`. Returns true also for an unreadable value.
     fn has(self, of: &dyn Val, field: &dyn Val) -> Result<bool, Failure> {
         if let Some(kind) = of.downcast_ref::<FactsOfKind>() {
-            return kind.has(field, self.scope.forgets()).map_err(of_cel);
+            return kind.has(field, self.scope.is_incomplete()).map_err(from_cel);
         }
         if let Some(container) = of.as_container().filter(|_| is_map(of)) {
-            return container.contains(field).map_err(of_cel);
+            return container.contains(field).map_err(from_cel);
         }
         match self.index(CowVal::Borrowed(of), field, false) {
             Ok(_) => Ok(true),
-            Err(Failure::Absent) => Ok(false),
+            Err(Failure::Missing) => Ok(false),
             Err(other) => Err(other),
         }
     }
 
-    /// The value itself, copied if it is borrowed.
-    fn keep<'v>(self, value: CowVal<'_, 'v>) -> Result<Box<dyn Val + 'v>, Failure> {
+    /// Returns the owned value; copies a borrowed one and charges for that.
+    fn into_owned<'v>(self, value: CowVal<'_, 'v>) -> Result<Box<dyn Val + 'v>, Failure> {
         if let CowVal::Borrowed(value) = value {
             self.scope.budget.charge_copy(value)?;
         } else {
@@ -184,91 +190,91 @@ impl<'s> Run<'s, '_> {
         Ok(value.into_owned())
     }
 
-    fn own<'b, 'v>(self, value: CowVal<'_, 'v>) -> Outcome<'b, 'v> {
-        self.keep(value).map(CowVal::Owned)
+    fn owned<'b, 'v>(self, value: CowVal<'_, 'v>) -> Outcome<'b, 'v> {
+        self.into_owned(value).map(CowVal::Owned)
     }
 
-    /// The value, unless it is an optional without one.
+    /// Returns the owned value, or `None` for an empty optional.
     fn present<'v>(self, value: CowVal<'_, 'v>) -> Result<Option<Box<dyn Val + 'v>>, Failure> {
-        match self.unwrapped(value)? {
-            Unwrapped::Plain(value) | Unwrapped::Some(value) => self.keep(value).map(Some),
+        match self.unwrap_optional(value)? {
+            Unwrapped::Plain(value) | Unwrapped::Some(value) => self.into_owned(value).map(Some),
             Unwrapped::None => Ok(None),
         }
     }
 
-    fn unwrapped<'b, 'v>(self, value: CowVal<'b, 'v>) -> Result<Unwrapped<'b, 'v>, Failure> {
+    fn unwrap_optional<'b, 'v>(self, value: CowVal<'b, 'v>) -> Result<Unwrapped<'b, 'v>, Failure> {
         if value.is_owned() && optional(&value).is_some() {
             self.scope.budget.charge_copy(value.as_ref())?;
         }
-        Ok(unwrapped(value))
+        Ok(unwrap_optional(value))
     }
 
-    /// Charges what goes through the bytes of texts.
-    fn read<'c>(self, values: impl IntoIterator<Item = &'c (dyn Val + 'c)>) -> Result<(), Failure> {
+    /// Charges for reading the bytes of those values that are texts.
+    fn charge_texts<'c>(self, values: impl IntoIterator<Item = &'c (dyn Val + 'c)>) -> Result<(), Failure> {
         let bytes = values.into_iter().filter_map(|value| value.downcast_ref::<CelString<'_>>());
         self.scope.budget.charge_bytes(bytes.map(|text| text.inner().len()).sum())
     }
 
-    /// `of.key`, `of[key]`; with `soft` those with a question mark. Of an optional, what is within.
-    fn index<'b, 'v>(self, of: CowVal<'b, 'v>, key: &dyn Val, soft: bool) -> Outcome<'b, 'v> {
-        self.read([key])?;
-        let (of, soft) = match self.unwrapped(of)? {
-            Unwrapped::Plain(of) => (of, soft),
+    /// Evaluates `of.key` and `of[key]`; with `is_optional`, `of.?key` and `of[?key]`. Unwraps `of` if it is an optional.
+    fn index<'b, 'v>(self, of: CowVal<'b, 'v>, key: &dyn Val, is_optional: bool) -> Outcome<'b, 'v> {
+        self.charge_texts([key])?;
+        let (of, is_optional) = match self.unwrap_optional(of)? {
+            Unwrapped::Plain(of) => (of, is_optional),
             Unwrapped::Some(of) => (of, true),
             Unwrapped::None => return Ok(CowVal::owned(CelOptional::none())),
         };
-        // Null has nothing, and neither has a list beyond its end.
+        // Null has no members, and a list has none beyond its end.
         let nothing = of.downcast_ref::<CelNull>().is_some()
             || of.downcast_ref::<CelList<'_>>().is_some_and(|list| {
-                Number::of(key)
-                    .and_then(Number::whole)
+                Number::from_val(key)
+                    .and_then(Number::to_i64)
                     .is_some_and(|at| usize::try_from(at).map_or(true, |at| at >= list.len()))
             });
-        if soft && nothing {
+        if is_optional && nothing {
             return Ok(CowVal::owned(CelOptional::none()));
         }
         let found = match of {
             CowVal::Borrowed(of) => match of.downcast_ref::<FactsOfKind>() {
                 Some(kind) => {
-                    kind.find(key, self.scope.forgets()).map(|fact| CowVal::Borrowed(fact as &dyn Val))
+                    kind.find(key, self.scope.is_incomplete()).map(|fact| CowVal::Borrowed(fact as &dyn Val))
                 }
                 None => of.as_indexer().ok_or_else(|| no_fields(of))?.get(key),
             },
             CowVal::Owned(of) => {
                 let indexer = of.as_indexer().ok_or_else(|| no_fields(of.as_ref()))?;
                 match indexer.get(key) {
-                    Ok(value) => Ok(self.own(value)?),
+                    Ok(value) => Ok(self.owned(value)?),
                     Err(e) => Err(e),
                 }
             }
         };
         match found {
-            Ok(value) if soft => Ok(CowVal::owned(CelOptional::of(self.keep(value)?))),
+            Ok(value) if is_optional => Ok(CowVal::owned(CelOptional::of(self.into_owned(value)?))),
             Ok(value) => Ok(value),
-            Err(ExecutionError::NoSuchKey(_)) if soft => Ok(CowVal::owned(CelOptional::none())),
-            Err(ExecutionError::UnexpectedType { .. }) => Err(erred("expected an index of another type")),
-            Err(e) => Err(failure(&e)),
+            Err(ExecutionError::NoSuchKey(_)) if is_optional => Ok(CowVal::owned(CelOptional::none())),
+            Err(ExecutionError::UnexpectedType { .. }) => Err(fail("expected an index of another type")),
+            Err(e) => Err(failure_from_cel(&e)),
         }
     }
 
     fn call<'b>(self, call: &'b CallExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
         let arg = |i: usize| {
-            let arg = call.args.get(i).ok_or_else(|| erred("too few arguments"))?;
-            self.node(arg, frame)
+            let arg = call.args.get(i).ok_or_else(|| fail("too few arguments"))?;
+            self.eval(arg, frame)
         };
         let name = call.func_name.as_str();
         if let Some(target) = call.target.as_deref() {
             return if is_namespaced(call) {
                 self.equivalent(arg(0)?.as_ref(), arg(1)?.as_ref()).map(truth)
             } else {
-                self.member(name, self.node(target, frame)?, &call.args, frame)
+                self.member(name, self.eval(target, frame)?, &call.args, frame)
             };
         }
         match name {
-            operators::CONDITIONAL => arg(if as_truth(&arg(0)?)? { 1 } else { 2 }),
-            operators::LOGICAL_OR => either(true, arg(0), || arg(1)).map(truth),
-            operators::LOGICAL_AND => either(false, arg(0), || arg(1)).map(truth),
-            operators::LOGICAL_NOT => as_truth(&arg(0)?).map(|holds| truth(!holds)),
+            operators::CONDITIONAL => arg(if as_bool(&arg(0)?)? { 1 } else { 2 }),
+            operators::LOGICAL_OR => logical_operator(true, arg(0), || arg(1)).map(truth),
+            operators::LOGICAL_AND => logical_operator(false, arg(0), || arg(1)).map(truth),
+            operators::LOGICAL_NOT => as_bool(&arg(0)?).map(|holds| truth(!holds)),
             operators::EQUALS => self.equal(arg(0)?.as_ref(), arg(1)?.as_ref()).map(truth),
             operators::NOT_EQUALS => {
                 self.equal(arg(0)?.as_ref(), arg(1)?.as_ref()).map(|equal| truth(!equal))
@@ -287,7 +293,7 @@ impl<'s> Run<'s, '_> {
             }
             operators::IN => {
                 let value = arg(0)?;
-                self.within(value.as_ref(), arg(1)?.as_ref()).map(truth)
+                self.contains(value.as_ref(), arg(1)?.as_ref()).map(truth)
             }
             operators::INDEX => {
                 let of = arg(0)?;
@@ -300,7 +306,7 @@ impl<'s> Run<'s, '_> {
             operators::NEGATE => {
                 let value = arg(0)?;
                 let negator = value.as_negator().ok_or_else(|| no_overload(name, &[value.as_ref()]))?;
-                negator.negate().map(CowVal::Owned).map_err(of_cel)
+                negator.negate().map(CowVal::Owned).map_err(from_cel)
             }
             operators::ADD
             | operators::SUBSTRACT
@@ -312,9 +318,9 @@ impl<'s> Run<'s, '_> {
             }
             _ => {
                 let args =
-                    call.args.iter().map(|arg| self.node(arg, frame)).collect::<Result<Vec<_>, _>>()?;
+                    call.args.iter().map(|arg| self.eval(arg, frame)).collect::<Result<Vec<_>, _>>()?;
                 if let Some((text, rest)) = args.split_first() {
-                    self.work(name, text.as_ref(), rest, call.args.get(1))?;
+                    self.charge_text_function(name, text.as_ref(), rest, call.args.get(1))?;
                 }
                 self.function(name, args)
             }
@@ -323,7 +329,7 @@ impl<'s> Run<'s, '_> {
 
     fn function<'b, 'v>(self, name: &str, args: Vec<CowVal<'b, 'v>>) -> Outcome<'b, 'v> {
         if let Some(kind) = args.first().and_then(|value| value.downcast_ref::<FactsOfKind>())
-            && kind.is_uncertain(self.scope.forgets())
+            && kind.is_uncertain(self.scope.is_incomplete())
             && name != "type"
         {
             return Err(uncertain());
@@ -331,17 +337,17 @@ impl<'s> Run<'s, '_> {
         if name == "size"
             && let Some(value) = args.first()
         {
-            no_object(value.as_ref())?;
-            self.read([value.as_ref()])?;
+            reject_payload_object(value.as_ref())?;
+            self.charge_texts([value.as_ref()])?;
         }
         let Some(function) = self.env.find_overload(name, &args) else {
             return Err(no_overload(name, &args.iter().map(AsRef::as_ref).collect::<Vec<_>>()));
         };
-        function(args).map_err(of_cel)
+        function(args).map_err(from_cel)
     }
 
-    /// Charges a function on a text.
-    fn work(
+    /// Charges for a call of a text function.
+    fn charge_text_function(
         self,
         name: &str,
         text: &dyn Val,
@@ -354,10 +360,10 @@ impl<'s> Run<'s, '_> {
         self.scope.budget.charge_bytes(all)?;
         let Some(text) = text.downcast_ref::<CelString<'_>>() else { return Ok(()) };
         let literal = first.is_some_and(|arg| matches!(arg.expr, Expr::Literal(_)));
-        self.scope.budget.charge(steps_on_text(name, text.inner(), args, literal)?)
+        self.scope.budget.charge(text_function_steps(name, text.inner(), args, literal)?)
     }
 
-    /// `target.name(args)`.
+    /// Evaluates `target.name(args)`.
     fn member<'b>(
         self,
         name: &'b str,
@@ -370,61 +376,65 @@ impl<'s> Run<'s, '_> {
             let inner = inner.map(|inner| CowVal::Owned(inner.clone_as_boxed()));
             return match (name, args) {
                 ("hasValue", []) => Ok(truth(inner.is_some())),
-                ("value", []) => inner.ok_or(Failure::Absent),
-                ("orValue", [other]) => inner.map_or_else(|| self.node(other, frame), Ok),
+                ("value", []) => inner.ok_or(Failure::Missing),
+                ("orValue", [other]) => inner.map_or_else(|| self.eval(other, frame), Ok),
                 ("or", [_]) if inner.is_some() => Ok(target),
-                ("or", [other]) => self.node(other, frame),
+                ("or", [other]) => self.eval(other, frame),
                 _ => Err(no_overload(name, &[target.as_ref()])),
             };
         }
         let first = args.first();
-        let args = args.iter().map(|arg| self.node(arg, frame)).collect::<Result<Vec<_>, _>>()?;
+        let args = args.iter().map(|arg| self.eval(arg, frame)).collect::<Result<Vec<_>, _>>()?;
         if name == "size" && args.is_empty() {
             return self.function(name, vec![target]);
         }
-        // cel copies what it finds no function for.
+        // The cel crate clones values for which it finds no function, so composite ones are rejected first.
         if args.iter().chain([&target]).any(|value| is_composite(value.as_ref())) {
             return Err(no_overload(name, &[target.as_ref()]));
         }
-        self.work(name, target.as_ref(), &args, first)?;
-        Member { target, args }.call(name, self.env)
+        self.charge_text_function(name, target.as_ref(), &args, first)?;
+        MemberCall { target, args }.call(name, self.env)
     }
 
-    fn fold<'b>(self, fold: &'b ComprehensionExpr, frame: Option<&'b Frame<'b, 's>>) -> Outcome<'b, 's> {
-        let init = self.node(&fold.accu_init, frame)?;
+    fn comprehension<'b>(
+        self,
+        fold: &'b ComprehensionExpr,
+        frame: Option<&'b Frame<'b, 's>>,
+    ) -> Outcome<'b, 's> {
+        let init = self.eval(&fold.accu_init, frame)?;
         if matches!(&fold.iter_range.expr, Expr::List(list) if list.elements.is_empty()) {
-            // cel.bind
+            // `cel.bind` expands to a comprehension over an empty list.
             let bound = Frame { name: &fold.accu_var, value: init.as_ref(), outer: frame };
-            return self.node(&fold.result, Some(&bound)).and_then(|value| self.own(value));
+            return self.eval(&fold.result, Some(&bound)).and_then(|value| self.owned(value));
         }
-        let range = self.node(&fold.iter_range, frame)?;
-        no_object(range.as_ref())?;
+        let range = self.eval(&fold.iter_range, frame)?;
+        reject_payload_object(range.as_ref())?;
         let items = range
             .as_iterable()
-            .ok_or_else(|| erred(format!("expected a list or a map, found {}", type_of(range.as_ref()))))?;
-        let sizer = range
-            .as_sizer()
-            .ok_or_else(|| erred("expected a list or a map, found a value without a size"))?;
+            .ok_or_else(|| fail(format!("expected a list or a map, found {}", type_of(range.as_ref()))))?;
+        let sizer =
+            range.as_sizer().ok_or_else(|| fail("expected a list or a map, found a value without a size"))?;
         self.scope.budget.charge(length(sizer))?;
-        // A fact that is not there may be what decides.
-        let incomplete =
-            range.downcast_ref::<FactsOfKind>().is_some_and(|kind| kind.is_uncertain(self.scope.forgets()));
+        // A dropped or outdated fact could decide.
+        let incomplete = range
+            .downcast_ref::<FactsOfKind>()
+            .is_some_and(|kind| kind.is_uncertain(self.scope.is_incomplete()));
         let mut failed = incomplete.then(uncertain);
-        match Step::of(fold) {
-            Step::Logical(decides, holds) => {
+        match LoopBody::of(fold) {
+            LoopBody::Logical(decides, holds) => {
                 let mut items = items.iter();
                 while let Some(item) = items.next() {
                     let inner = Frame { name: &fold.iter_var, value: item, outer: frame };
-                    match self.node(holds, Some(&inner)).and_then(|holds| as_truth(&holds)) {
+                    match self.eval(holds, Some(&inner)).and_then(|holds| as_bool(&holds)) {
                         Ok(holds) if holds == decides => return Ok(truth(decides)),
                         Ok(_) => {}
                         Err(e) if self.scope.budget.is_spent() => return Err(e),
-                        Err(e) => failed = Some(failed.map_or(e.clone(), |failed| failed.or(e))),
+                        Err(e) => failed = Some(failed.map_or(e.clone(), |failed| failed.more_severe(e))),
                     }
                 }
                 failed.map_or(Ok(truth(!decides)), Err)
             }
-            Step::Append(only, element) => {
+            LoopBody::Append(only, element) => {
                 if let Some(failed) = failed {
                     return Err(failed);
                 }
@@ -432,14 +442,14 @@ impl<'s> Run<'s, '_> {
                 let mut items = items.iter();
                 while let Some(item) = items.next() {
                     let inner = Frame { name: &fold.iter_var, value: item, outer: frame };
-                    let chosen = only.map_or(Ok(true), |only| as_truth(&self.node(only, Some(&inner))?))?;
+                    let chosen = only.map_or(Ok(true), |only| as_bool(&self.eval(only, Some(&inner))?))?;
                     if chosen {
-                        list.push(self.keep(self.node(element, Some(&inner))?)?);
+                        list.push(self.into_owned(self.eval(element, Some(&inner))?)?);
                     }
                 }
                 Ok(CowVal::owned(CelList::from(list)))
             }
-            Step::Other => {
+            LoopBody::Other => {
                 if let Some(failed) = failed {
                     return Err(failed);
                 }
@@ -449,33 +459,33 @@ impl<'s> Run<'s, '_> {
                     let next = {
                         let outer = Frame { name: &fold.accu_var, value: accu.as_ref(), outer: frame };
                         let inner = Frame { name: &fold.iter_var, value: item, outer: Some(&outer) };
-                        self.keep(self.node(&fold.loop_step, Some(&inner))?)?
+                        self.into_owned(self.eval(&fold.loop_step, Some(&inner))?)?
                     };
                     accu = next;
                 }
                 let bound = Frame { name: &fold.accu_var, value: accu.as_ref(), outer: frame };
-                self.node(&fold.result, Some(&bound)).and_then(|value| self.own(value))
+                self.eval(&fold.result, Some(&bound)).and_then(|value| self.owned(value))
             }
         }
     }
 
-    /// `value in container`.
-    fn within(self, value: &dyn Val, container: &dyn Val) -> Result<bool, Failure> {
+    /// Evaluates `value in container`.
+    fn contains(self, value: &dyn Val, container: &dyn Val) -> Result<bool, Failure> {
         if let Some(kind) = container.downcast_ref::<FactsOfKind>() {
-            return kind.has(value, self.scope.forgets()).map_err(of_cel);
+            return kind.has(value, self.scope.is_incomplete()).map_err(from_cel);
         }
         if let Some(list) = container.downcast_ref::<CelList<'_>>() {
             self.scope.budget.charge(list.len())?;
             return any(list.iter().map(|item| self.equal(value, item.as_ref())));
         }
         if is_of_payload(container) {
-            return Err(erred(
+            return Err(fail(
                 "`in`: expected a list, found an object; `object[?key].hasValue()` looks up a key",
             ));
         }
-        self.read([value])?;
+        self.charge_texts([value])?;
         let container = container.as_container().ok_or_else(|| no_overload("in", &[value, container]))?;
-        container.contains(value).map_err(of_cel)
+        container.contains(value).map_err(from_cel)
     }
 
     fn equivalent(self, a: &dyn Val, b: &dyn Val) -> Result<bool, Failure> {
@@ -501,10 +511,10 @@ impl<'s> Run<'s, '_> {
             self.scope.budget.charge_bytes(a.inner().len())?;
             return Ok(a.inner() == b.inner());
         }
-        match (Number::of(a), Number::of(b)) {
+        match (Number::from_val(a), Number::from_val(b)) {
             (Some(x), Some(y)) => return x.compare(y).map(Ordering::is_eq).ok_or_else(not_a_number),
             (None, None) => {}
-            _ => return Err(different(a, b)),
+            _ => return Err(type_mismatch(a, b)),
         }
         if let (Some(a), Some(b)) = (a.downcast_ref::<CelList<'_>>(), b.downcast_ref::<CelList<'_>>()) {
             if a.len() != b.len() {
@@ -517,22 +527,22 @@ impl<'s> Run<'s, '_> {
             return self.same_entries(a, b);
         }
         if a.get_type() != b.get_type() {
-            return Err(different(a, b));
+            return Err(type_mismatch(a, b));
         }
         Ok(a.equals(b))
     }
 
     fn compare(self, a: &dyn Val, b: &dyn Val) -> Result<Ordering, Failure> {
-        if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
+        if let (Some(a), Some(b)) = (Number::from_val(a), Number::from_val(b)) {
             return a.compare(b).ok_or_else(not_a_number);
         }
-        // cel copies what it cannot compare.
+        // The cel crate clones values that it cannot compare.
         if a.get_type().kind() != b.get_type().kind() || is_composite(a) {
-            return Err(different(a, b));
+            return Err(type_mismatch(a, b));
         }
-        self.read([a])?;
+        self.charge_texts([a])?;
         let compared = a.as_comparer().and_then(|comparer| comparer.compare(b).ok());
-        compared.ok_or_else(|| different(a, b))
+        compared.ok_or_else(|| type_mismatch(a, b))
     }
 
     fn arithmetic<'b, 'v>(
@@ -541,7 +551,7 @@ impl<'s> Run<'s, '_> {
         left: &(dyn Val + 'v),
         right: &(dyn Val + 'v),
     ) -> Outcome<'b, 'v> {
-        // cel copies what it cannot add, and adds the keys of an object to a list.
+        // The cel crate clones values that it cannot add, and adds the keys of an object to a list.
         let kinds = (left.get_type().kind(), right.get_type().kind());
         let large = |value| is_composite(value) || value.get_type().kind() == TypeKind::String;
         if large(left) || large(right) {
@@ -561,18 +571,19 @@ impl<'s> Run<'s, '_> {
             _ => left.as_modder().map(|left| left.modulo(right).map(CowVal::into_owned)),
         };
         let value = value.ok_or_else(|| no_overload(name, &[left, right]))?;
-        value.map(CowVal::Owned).map_err(of_cel)
+        value.map(CowVal::Owned).map_err(from_cel)
     }
 
     fn same_entries(self, a: &dyn Val, b: &dyn Val) -> Result<bool, Failure> {
-        let forgets = self.scope.forgets();
-        let uncertain_kind =
-            |map: &dyn Val| map.downcast_ref::<FactsOfKind>().is_some_and(|kind| kind.is_uncertain(forgets));
+        let is_incomplete = self.scope.is_incomplete();
+        let uncertain_kind = |map: &dyn Val| {
+            map.downcast_ref::<FactsOfKind>().is_some_and(|kind| kind.is_uncertain(is_incomplete))
+        };
         if uncertain_kind(a) || uncertain_kind(b) {
             return Err(uncertain());
         }
         let (Some(keys), Some(size), Some(other)) = (a.as_iterable(), a.as_sizer(), b.as_sizer()) else {
-            return Err(different(a, b));
+            return Err(type_mismatch(a, b));
         };
         if length(size) != length(other) {
             return Ok(false);
@@ -596,16 +607,16 @@ impl<'s> Run<'s, '_> {
     }
 }
 
-/// The body of a macro's loop.
-enum Step<'b> {
-    /// `exists`, `all`: which outcome of the condition decides, and the condition.
+/// Loop body of a macro.
+enum LoopBody<'b> {
+    /// `exists` and `all`: the value of the condition that decides, and the condition.
     Logical(bool, &'b IdedExpr),
-    /// `map`, `filter`: which elements, and what is put in the list.
+    /// `map` and `filter`: the condition for an element, and the expression that is appended.
     Append(Option<&'b IdedExpr>, &'b IdedExpr),
     Other,
 }
 
-impl<'b> Step<'b> {
+impl<'b> LoopBody<'b> {
     fn of(fold: &'b ComprehensionExpr) -> Self {
         let is_accu = |node: &IdedExpr| matches!(&node.expr, Expr::Ident(name) if *name == fold.accu_var);
         let appended = |node: &'b IdedExpr| match &node.expr {
@@ -640,8 +651,8 @@ impl<'b> Step<'b> {
     }
 }
 
-/// A call of one of cel's functions on a value.
-struct Member<'b, 'v> {
+/// Call of a member function of the cel crate.
+struct MemberCall<'b, 'v> {
     target: CowVal<'b, 'v>,
     args: Vec<CowVal<'b, 'v>>,
 }
@@ -649,7 +660,7 @@ struct Member<'b, 'v> {
 const TARGET: &str = "@target";
 const ARGS: [&str; 4] = ["@0", "@1", "@2", "@3"];
 
-impl VariableResolver for Member<'_, '_> {
+impl VariableResolver for MemberCall<'_, '_> {
     fn resolve<'r>(&'r self, variable: &str) -> Option<CowVal<'r, 'r>> {
         let value = if variable == TARGET {
             &self.target
@@ -660,8 +671,9 @@ impl VariableResolver for Member<'_, '_> {
     }
 }
 
-impl Member<'_, '_> {
-    /// cel finds such functions for its own interpreter only: it gets the call alone.
+impl MemberCall<'_, '_> {
+    /// Evaluates the call in the interpreter of the cel crate, which is the only way to reach these functions. Target and
+    /// arguments are passed as variables.
     fn call<'b, 'v>(&self, name: &str, env: &Arc<Env>) -> Outcome<'b, 'v> {
         let ident = |name: &str| IdedExpr { id: 0, expr: Expr::Ident(name.to_owned()) };
         let args = ARGS.iter().take(self.args.len()).map(|name| ident(name)).collect();
@@ -669,13 +681,13 @@ impl Member<'_, '_> {
         let call = IdedExpr { id: 0, expr: Expr::Call(call) };
         let mut context = Context::with_env(Arc::clone(env));
         context.set_variable_resolver(self);
-        let value = Value::resolve_val(&call, &context).map_err(|e| failure(&e))?;
-        copied(value.as_ref()).map(CowVal::Owned).ok_or_else(|| no_overload(name, &[self.target.as_ref()]))
+        let value = Value::resolve_val(&call, &context).map_err(|e| failure_from_cel(&e))?;
+        to_static(value.as_ref()).map(CowVal::Owned).ok_or_else(|| no_overload(name, &[self.target.as_ref()]))
     }
 }
 
-/// A value that such a function gives, without what it borrows.
-fn copied<'v>(value: &dyn Val) -> Option<Box<dyn Val + 'v>> {
+/// Copies the return value of a member function, so that it borrows nothing. Returns `None` for other types.
+fn to_static<'v>(value: &dyn Val) -> Option<Box<dyn Val + 'v>> {
     macro_rules! copy {
         ($($kind:ty),*) => {
             $(if let Some(value) = value.downcast_ref::<$kind>() {
@@ -688,7 +700,7 @@ fn copied<'v>(value: &dyn Val) -> Option<Box<dyn Val + 'v>> {
         return Some(Box::new(CelString::from(text.inner().to_owned())));
     }
     let list = value.downcast_ref::<CelList<'_>>()?;
-    let items: Option<Vec<Box<dyn Val + 'v>>> = list.iter().map(|item| copied(item.as_ref())).collect();
+    let items: Option<Vec<Box<dyn Val + 'v>>> = list.iter().map(|item| to_static(item.as_ref())).collect();
     Some(Box::new(CelList::from(items?)))
 }
 
@@ -698,7 +710,7 @@ enum Unwrapped<'b, 'v> {
     None,
 }
 
-fn unwrapped<'b, 'v>(value: CowVal<'b, 'v>) -> Unwrapped<'b, 'v> {
+fn unwrap_optional<'b, 'v>(value: CowVal<'b, 'v>) -> Unwrapped<'b, 'v> {
     match &value {
         CowVal::Borrowed(of) => match of.downcast_ref::<CelOptional<'_>>().map(CelOptional::option) {
             Some(Some(inner)) => return Unwrapped::Some(CowVal::Borrowed(inner)),
@@ -714,7 +726,7 @@ fn unwrapped<'b, 'v>(value: CowVal<'b, 'v>) -> Unwrapped<'b, 'v> {
     Unwrapped::Plain(value)
 }
 
-/// The content of a value that is an optional.
+/// Returns the content of an optional; `None` if the value is not an optional.
 fn optional<'c, 'v>(value: &'c CowVal<'_, 'v>) -> Option<Option<&'c (dyn Val + 'v)>> {
     value.downcast_ref::<CelOptional<'v>>().map(CelOptional::option)
 }
@@ -727,63 +739,64 @@ fn is_map(value: &dyn Val) -> bool {
     value.get_type().kind() == TypeKind::Map
 }
 
-/// A value of other values.
+/// Returns true for a map or a list.
 fn is_composite(value: &dyn Val) -> bool {
     matches!(value.get_type().kind(), TypeKind::Map | TypeKind::List)
 }
 
-/// Returns true of a result that has no fields, without an error: tools report failures as texts, and nothing found as `null` or
-/// an empty list. A number or `true` is an answer, but not the one that is expected; a list may hold it.
-fn says_nothing(result: &dyn Val) -> bool {
+/// Returns true for a result without fields that is not an error: tools report failures as texts, and an empty outcome as `null` or
+/// an empty list. A number or a boolean is an unexpected answer, and a list may contain the expected one.
+fn is_empty_result(result: &dyn Val) -> bool {
     result.downcast_ref::<CelString<'_>>().is_some()
         || result.downcast_ref::<CelNull>().is_some()
         || result.downcast_ref::<CelList<'_>>().is_some_and(|list| list.is_empty())
 }
 
-/// An object of a payload where a list is expected: its keys would be taken for the elements, its values for nothing.
-fn no_object(value: &dyn Val) -> Result<(), Failure> {
-    if is_of_payload(value) { Err(erred("expected a list, found an object")) } else { Ok(()) }
+/// Rejects an object of a payload in place of a list: CEL would iterate over its keys and ignore its values.
+fn reject_payload_object(value: &dyn Val) -> Result<(), Failure> {
+    if is_of_payload(value) { Err(fail("expected a list, found an object")) } else { Ok(()) }
 }
 
-fn as_truth(value: &CowVal<'_, '_>) -> Result<bool, Failure> {
+fn as_bool(value: &CowVal<'_, '_>) -> Result<bool, Failure> {
     let found = value.downcast_ref::<CelBool>().map(|truth| *truth.inner());
-    found.ok_or_else(|| erred(format!("expected true or false, found {}", type_of(value.as_ref()))))
+    found.ok_or_else(|| fail(format!("expected true or false, found {}", type_of(value.as_ref()))))
 }
 
-/// `||` (`decides` is true) and `&&` (false): a side that equals `decides` is the outcome, whatever the other side is.
-fn either<'b, 'v: 'b>(
+/// Evaluates `||` (`decides` is true) or `&&` (`decides` is false). A side that equals `decides` is the result, even if the other
+/// side fails.
+fn logical_operator<'b, 'v: 'b>(
     decides: bool,
     left: Outcome<'b, 'v>,
     right: impl FnOnce() -> Outcome<'b, 'v>,
 ) -> Result<bool, Failure> {
-    let left = left.and_then(|left| as_truth(&left));
+    let left = left.and_then(|left| as_bool(&left));
     if left == Ok(decides) {
         return Ok(decides);
     }
-    match (left, right().and_then(|right| as_truth(&right))) {
+    match (left, right().and_then(|right| as_bool(&right))) {
         (_, Ok(right)) if right == decides => Ok(decides),
         (Ok(_), Ok(_)) => Ok(!decides),
-        (Err(left), Err(right)) => Err(left.or(right)),
+        (Err(left), Err(right)) => Err(left.more_severe(right)),
         (Err(e), Ok(_)) | (Ok(_), Err(e)) => Err(e),
     }
 }
 
 fn any(each: impl Iterator<Item = Result<bool, Failure>>) -> Result<bool, Failure> {
-    decided(true, each)
+    decide(true, each)
 }
 
 fn every(each: impl Iterator<Item = Result<bool, Failure>>) -> Result<bool, Failure> {
-    decided(false, each)
+    decide(false, each)
 }
 
-/// `decides` if one is; an error if none is and one erred.
-fn decided(decides: bool, each: impl Iterator<Item = Result<bool, Failure>>) -> Result<bool, Failure> {
+/// Returns `decides` if an item equals it, else a failure if an item failed.
+fn decide(decides: bool, each: impl Iterator<Item = Result<bool, Failure>>) -> Result<bool, Failure> {
     let mut failed: Option<Failure> = None;
     for one in each {
         match one {
             Ok(one) if one == decides => return Ok(decides),
             Ok(_) => {}
-            Err(e) => failed = Some(failed.map_or(e.clone(), |failed| failed.or(e))),
+            Err(e) => failed = Some(failed.map_or(e.clone(), |failed| failed.more_severe(e))),
         }
     }
     failed.map_or(Ok(!decides), Err)
@@ -795,21 +808,21 @@ fn type_of(value: &dyn Val) -> &str {
 
 fn no_overload(name: &str, args: &[&dyn Val]) -> Failure {
     let types = args.iter().map(|arg| type_of(*arg).to_owned()).collect();
-    failure(&ExecutionError::no_such_overload(name, types))
+    failure_from_cel(&ExecutionError::no_such_overload(name, types))
 }
 
 fn no_fields(value: &dyn Val) -> Failure {
-    erred(format!("expected a map or a list, found {}", type_of(value)))
+    fail(format!("expected a map or a list, found {}", type_of(value)))
 }
 
-fn different(a: &dyn Val, b: &dyn Val) -> Failure {
-    erred(format!("expected two values of one type, found {} and {}", type_of(a), type_of(b)))
+fn type_mismatch(a: &dyn Val, b: &dyn Val) -> Failure {
+    fail(format!("expected two values of one type, found {} and {}", type_of(a), type_of(b)))
 }
 
 fn not_a_number() -> Failure {
-    erred("expected two numbers, found one that is none (NaN)")
+    fail("expected two numbers, found NaN")
 }
 
 fn uncertain() -> Failure {
-    failure(&error("not all facts of this kind are known"))
+    failure_from_cel(&error("facts of this kind may be missing or outdated"))
 }

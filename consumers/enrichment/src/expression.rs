@@ -1,6 +1,7 @@
-//! CEL: compiled, checked and bounded.
+//! Compilation of CEL expressions.
 //!
-//! An expression sees only the names of its place ([`Names`]) and calls only listed functions. `evaluate` runs it.
+//! The compiler rejects unknown variables ([`VariableNames`]), unknown members and functions that are not listed, and limits length
+//! and nesting. `evaluate` evaluates compiled expressions.
 
 use std::collections::BTreeSet;
 
@@ -9,45 +10,46 @@ use cel::ExecutionError;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use cel::common::value::CowVal;
 
-use crate::evaluate::Run;
+use crate::evaluate::Evaluation;
 use crate::functions::{self, CALLABLE, EQUIVALENT, NAMESPACES, TYPES};
-use crate::json::OWN;
+use crate::json::OWN_ERROR;
 use crate::scope::{self, Scope};
 
-/// Longest expression, in bytes.
+/// Maximum length of an expression in bytes.
 pub const MAX_LENGTH: usize = 4096;
-/// Deepest nesting of brackets and conditionals: cel's parser needs up to 200 KB of stack for each. It recurses along chains of
-/// members and operators too, up to [`MAX_LENGTH`]: every thread that compiles has the stack of `agentgov_schemas::bounds`.
+/// Maximum nesting of brackets and conditionals: the parser of the cel crate needs up to 200 KB of stack for each level. It also
+/// recurses along chains of members and operators up to [`MAX_LENGTH`], so every thread that compiles has the stack size of
+/// `agentgov_schemas::bounds`.
 const MAX_NESTING: usize = 8;
-/// Deepest tree: a chain of operators is as deep as it is long, and evaluating it needs stack as well.
+/// Maximum depth of the syntax tree, since evaluation is recursive. A chain of operators is as deep as it is long.
 const MAX_DEPTH: usize = 40;
 
-/// The variables that an expression may use.
-pub type Names = &'static [&'static str];
+/// Names of the variables that an expression may use.
+pub type VariableNames = &'static [&'static str];
 
-/// A compiled expression.
+/// Compiled expression.
 #[derive(Debug)]
 pub struct Expression(IdedExpr);
 
-/// Why an expression gave no value.
+/// Reason why an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Something that it looks at is not known: a key, a field or a fact that is not there. No error.
-    Absent,
-    /// It looks at the call's arguments, and nothing of them can be read.
-    Arguments,
-    /// Anything else. The message never quotes a payload.
+    /// A key, a field or a fact is missing. This is not an error.
+    Missing,
+    /// The expression reads the arguments of the call, and they are unreadable.
+    UnreadableArguments,
+    /// Any other error. The message never quotes a payload.
     Error(String),
 }
 
 impl Expression {
-    /// Compiles `source`, which may use `names` and facts of these `kinds`; `None`: of any.
+    /// Compiles `source`, which may use the variables `names` and facts of `kinds`, or of any kind if that is `None`.
     ///
     /// # Errors
-    /// Every mistake that was found, in words.
+    /// Messages for all mistakes.
     pub fn compile(
         source: &str,
-        names: Names,
+        names: VariableNames,
         kinds: Option<&BTreeSet<String>>,
     ) -> Result<Self, Vec<String>> {
         if source.len() > MAX_LENGTH {
@@ -66,14 +68,14 @@ impl Expression {
                 .map(|e| format!("not CEL, at line {}, column {}: {}", e.pos.0, e.pos.1, e.msg))
                 .collect::<Vec<_>>()
         })?;
-        let mut check = Check { names, kinds, bound: Vec::new(), problems: Vec::new() };
-        check.node(&tree, 0);
-        check.problems.sort();
-        check.problems.dedup();
-        if check.problems.is_empty() { Ok(Self(tree)) } else { Err(check.problems) }
+        let mut checker = NameChecker { names, kinds, bound: Vec::new(), problems: Vec::new() };
+        checker.check_node(&tree, 0);
+        checker.problems.sort();
+        checker.problems.dedup();
+        if checker.problems.is_empty() { Ok(Self(tree)) } else { Err(checker.problems) }
     }
 
-    /// Evaluates it, and hands its value to `then`.
+    /// Evaluates the expression and passes its value to `then`.
     pub(crate) fn evaluate<T>(
         &self,
         scope: &Scope<'_>,
@@ -81,21 +83,21 @@ impl Expression {
     ) -> Result<T, Failure> {
         scope.refill();
         let env = functions::env().map_err(|e| Failure::Error(e.to_string()))?;
-        then(Run { scope, env }.node(&self.0, None)?)
+        then(Evaluation { scope, env }.eval(&self.0, None)?)
     }
 }
 
 impl Failure {
-    /// The one that counts, if an operator had to do with both: an error is none of not knowing.
-    pub(crate) fn or(self, other: Self) -> Self {
+    /// Returns the failure that an operator with two failed operands reports: an error outweighs a missing value.
+    pub(crate) fn more_severe(self, other: Self) -> Self {
         match (&self, &other) {
-            (Self::Absent, _) | (Self::Arguments, Self::Error(_)) => other,
+            (Self::Missing, _) | (Self::UnreadableArguments, Self::Error(_)) => other,
             _ => self,
         }
     }
 }
 
-/// At least as deep as the brackets and conditionals are: those in texts count as well.
+/// Returns an upper bound for the nesting of brackets and conditionals. It counts brackets in texts too.
 fn nesting(source: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     for c in source.chars() {
@@ -109,19 +111,19 @@ fn nesting(source: &str) -> usize {
     deepest + source.replace(".?", "").replace("[?", "").matches('?').count()
 }
 
-/// What an error of cel means. Names types and functions; cel's own texts may quote values.
-pub(crate) fn failure(error: &ExecutionError) -> Failure {
+/// Converts an error of the cel crate. Its own messages may quote values, so only types and functions are named.
+pub(crate) fn failure_from_cel(error: &ExecutionError) -> Failure {
     Failure::Error(match error {
-        ExecutionError::NoSuchKey(_) => return Failure::Absent,
+        ExecutionError::NoSuchKey(_) => return Failure::Missing,
         ExecutionError::NoSuchOverload(e) => e.to_string(),
         ExecutionError::FunctionError { function, message } if CALLABLE.contains(&function.as_str()) => {
-            // cel's own functions quote their arguments.
+            // The messages of the standard functions quote their arguments.
             match function.as_str() {
                 "time" | "count" => format!("{function}: {message}"),
                 _ => format!("{function}: not possible with this value"),
             }
         }
-        ExecutionError::FunctionError { function, message } if function == OWN => message.clone(),
+        ExecutionError::FunctionError { function, message } if function == OWN_ERROR => message.clone(),
         ExecutionError::FunctionError { .. } => "a function: not possible with this value".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
@@ -136,16 +138,16 @@ pub(crate) fn failure(error: &ExecutionError) -> Failure {
     })
 }
 
-struct Check<'k> {
-    names: Names,
+struct NameChecker<'k> {
+    names: VariableNames,
     kinds: Option<&'k BTreeSet<String>>,
     bound: Vec<String>,
     problems: Vec<String>,
 }
 
-impl Check<'_> {
-    /// Checks names and functions.
-    fn node(&mut self, node: &IdedExpr, depth: usize) {
+impl NameChecker<'_> {
+    /// Checks names, members and functions of a node.
+    fn check_node(&mut self, node: &IdedExpr, depth: usize) {
         if depth > MAX_DEPTH {
             self.problems.push(format!("expected an expression nested at most {MAX_DEPTH} deep"));
             return;
@@ -155,26 +157,26 @@ impl Check<'_> {
             Expr::Ident(name) => self.check_name(name),
             Expr::Select(select) => {
                 self.check_member(&select.operand.expr, &select.field);
-                self.node(&select.operand, depth);
+                self.check_node(&select.operand, depth);
             }
-            Expr::List(list) => list.elements.iter().for_each(|element| self.node(element, depth)),
+            Expr::List(list) => list.elements.iter().for_each(|element| self.check_node(element, depth)),
             Expr::Map(map) => {
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.node(&entry.key, depth);
-                        self.node(&entry.value, depth);
+                        self.check_node(&entry.key, depth);
+                        self.check_node(&entry.value, depth);
                     }
                 }
             }
-            Expr::Call(call) => self.call(call, depth),
+            Expr::Call(call) => self.check_call(call, depth),
             Expr::Comprehension(fold) => {
-                self.node(&fold.iter_range, depth);
-                self.node(&fold.accu_init, depth);
+                self.check_node(&fold.iter_range, depth);
+                self.check_node(&fold.accu_init, depth);
                 let outer = self.bound.len();
                 self.bound.extend([fold.iter_var.clone(), fold.accu_var.clone()]);
-                self.node(&fold.loop_cond, depth);
-                self.node(&fold.loop_step, depth);
-                self.node(&fold.result, depth);
+                self.check_node(&fold.loop_cond, depth);
+                self.check_node(&fold.loop_step, depth);
+                self.check_node(&fold.result, depth);
                 self.bound.truncate(outer);
             }
             Expr::Struct(found) => self.problems.push(format!("unknown type `{}`", found.type_name)),
@@ -182,11 +184,11 @@ impl Check<'_> {
         }
     }
 
-    fn call(&mut self, call: &CallExpr, depth: usize) {
-        call.args.iter().for_each(|arg| self.node(arg, depth));
+    fn check_call(&mut self, call: &CallExpr, depth: usize) {
+        call.args.iter().for_each(|arg| self.check_node(arg, depth));
         let namespaced = is_namespaced(call);
         if let Some(target) = call.target.as_deref().filter(|_| !namespaced) {
-            self.node(target, depth);
+            self.check_node(target, depth);
         }
         self.check_function(&call.func_name, namespaced);
     }
@@ -200,7 +202,7 @@ impl Check<'_> {
         }
     }
 
-    /// `facts`, `session` and `event` have known members: a typing error there would be absent for ever.
+    /// Checks the members of `facts`, `session` and `event`, where a typing error would always be a missing value.
     fn check_member(&mut self, operand: &Expr, member: &str) {
         let Expr::Ident(name) = operand else { return };
         if self.bound.contains(name) {
@@ -225,13 +227,12 @@ impl Check<'_> {
         let known =
             if namespaced { name == EQUIVALENT } else { CALLABLE.contains(&name) && name != EQUIVALENT };
         if !operator && !known {
-            self.problems
-                .push(format!("unknown function `{name}`; docs/policies.md lists those that there are"));
+            self.problems.push(format!("unknown function `{name}`; docs/policies.md lists the functions"));
         }
     }
 }
 
-/// True of `sets.equivalent(…)`: its target is a namespace, not a value.
+/// Returns true for `sets.equivalent(…)`, whose target is a namespace, not a value.
 pub(crate) fn is_namespaced(call: &CallExpr) -> bool {
     matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if NAMESPACES.contains(&name.as_str()))
 }

@@ -1,4 +1,4 @@
-//! The functions that expressions may call, beside the operators and macros of CEL.
+//! Functions that expressions may call in addition to the operators and macros of CEL, and the budget of an evaluation.
 
 use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
@@ -13,9 +13,10 @@ use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime};
 use crate::expression::Failure;
 use crate::session::FactsOfKind;
 
-/// Names that an expression may call. What is not here does not compile, so that a typing error is found at the door.
+/// Names of callable functions. A call of another name does not compile, so that a typing error is found when the bundle is
+/// checked.
 pub(crate) const CALLABLE: &[&str] = &[
-    // CEL
+    // Standard functions of CEL.
     "size",
     "contains",
     "startsWith",
@@ -43,7 +44,7 @@ pub(crate) const CALLABLE: &[&str] = &[
     "or",
     "hasValue",
     "value",
-    // cel-go's extension for strings
+    // String extension of cel-go.
     "lowerAscii",
     "upperAscii",
     "trim",
@@ -52,13 +53,13 @@ pub(crate) const CALLABLE: &[&str] = &[
     "indexOf",
     "lastIndexOf",
     "charAt",
-    // ours
+    // Functions of this module.
     "time",
     "count",
     EQUIVALENT,
 ];
 
-/// `sets.equivalent(a, b)`, as in cel-go: both have the same elements, in any order and number.
+/// `sets.equivalent(a, b)`, as in cel-go: both lists have the same elements, regardless of order and repetition.
 pub(crate) const EQUIVALENT: &str = "equivalent";
 
 /// Namespaces of functions.
@@ -68,16 +69,16 @@ pub(crate) const NAMESPACES: &[&str] = &["sets"];
 pub(crate) const TYPES: &[&str] =
     &["bool", "int", "uint", "double", "string", "list", "map", "null_type", "google.protobuf.Timestamp"];
 
-/// Steps that one expression may take: elements visited by comprehensions, `in` and comparisons; elements copied; and
-/// [`BYTES_A_STEP`] of texts copied, compared or searched. So no evaluation allocates more than 64 MiB.
+/// Budget of one evaluation, in steps. A step is an element visited by a comprehension, by `in` or by a comparison, a copied
+/// element, or [`BYTES_PER_STEP`] bytes of text that are copied, compared or searched. It limits allocations to 64 MiB.
 const MAX_STEPS: usize = 200_000;
-/// Bytes of a text that are one step.
-const BYTES_A_STEP: usize = 64;
+/// Bytes of text that cost one step.
+const BYTES_PER_STEP: usize = 64;
 
-/// Longest pattern that is no literal of the expression, in bytes.
-const MAX_PATTERN: usize = 256;
+/// Maximum length in bytes of a `matches` pattern that is not a literal in the expression.
+const MAX_PATTERN_BYTES: usize = 256;
 
-/// The environment that every expression is compiled and evaluated in.
+/// Returns the CEL environment of all expressions.
 pub(crate) fn env() -> Result<&'static Arc<Env>, DeclarationError> {
     static ENV: LazyLock<Result<Arc<Env>, DeclarationError>> = LazyLock::new(|| {
         let mut env = Env::stdlib();
@@ -90,7 +91,7 @@ pub(crate) fn env() -> Result<&'static Arc<Env>, DeclarationError> {
     ENV.as_ref().map_err(Clone::clone)
 }
 
-/// `cel.bind(name, value, expression)`, as in cel-go: names a value that an expression needs more than once.
+/// Macro `cel.bind(name, value, expression)`, as in cel-go: binds a value to a name.
 fn bind(
     helper: &mut MacroExprHelper<'_>,
     target: &mut Option<IdedExpr>,
@@ -116,7 +117,7 @@ fn bind(
     Ok(Some(helper.next_expr(Expr::Comprehension(Box::new(fold)))))
 }
 
-/// `time(text)`: a time, read as UTC where it names no zone. CEL's own `timestamp` refuses such a text.
+/// Function `time(text)`: parses a time; without a zone it is UTC. CEL's `timestamp` requires a zone.
 fn time<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let text = args.first().and_then(|text| text.downcast_ref::<CelString<'_>>());
     let time = text.and_then(|text| parse_time(text.inner())).ok_or_else(|| {
@@ -136,68 +137,68 @@ fn parse_time(text: &str) -> Option<DateTime<FixedOffset>> {
     zoned.or_else(|| Some(naive().or_else(spaced).or_else(date)?.and_utc().fixed_offset())).and_then(in_range)
 }
 
-/// CEL's times are those of the years 1 to 9999.
+/// Returns the time if CEL supports its year: 1 to 9999.
 pub(crate) fn in_range(time: DateTime<FixedOffset>) -> Option<DateTime<FixedOffset>> {
     (1..=9999).contains(&time.naive_utc().year()).then_some(time)
 }
 
-/// `count(list)`: how many elements. Unlike `size` it takes nothing else, so that a text is not counted by its letters.
+/// Function `count(list)`: number of elements. Unlike `size` it does not accept a text, whose characters it would count.
 fn count<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let list = args.first().and_then(|list| list.as_sizer()).ok_or_else(|| wrong("count"))?;
+    let list = args.first().and_then(|list| list.as_sizer()).ok_or_else(|| wrong_arguments("count"))?;
     Ok(CowVal::owned(list.size()))
 }
 
-/// The arguments have not the types that the overload was declared with.
-fn wrong(function: &str) -> ExecutionError {
+/// Creates the error for arguments of other types than the overload declares.
+fn wrong_arguments(function: &str) -> ExecutionError {
     ExecutionError::function_error(function, "wrong types of arguments")
 }
 
-/// The steps that one expression has left.
+/// Remaining steps of an evaluation.
 #[derive(Debug)]
 pub(crate) struct Budget(Cell<usize>);
 
 impl Budget {
-    /// A full one.
+    /// Creates a full budget.
     pub(crate) const fn new() -> Self {
         Self(Cell::new(MAX_STEPS))
     }
 
-    /// Fills it up for the next expression.
+    /// Refills the budget for the next expression.
     pub(crate) fn refill(&self) {
         self.0.set(MAX_STEPS);
     }
 
-    /// Takes steps from it.
+    /// Charges a number of steps. Fails if fewer are left.
     pub(crate) fn charge(&self, steps: usize) -> Result<(), Failure> {
         let left = self.0.get().checked_sub(steps);
         self.0.set(left.unwrap_or_default());
         left.map(drop).ok_or_else(|| Failure::Error(format!("expression: takes more than {MAX_STEPS} steps")))
     }
 
-    /// Takes the steps of going through so many bytes.
+    /// Charges the steps for reading a number of bytes.
     pub(crate) fn charge_bytes(&self, bytes: usize) -> Result<(), Failure> {
-        self.charge(bytes / BYTES_A_STEP)
+        self.charge(bytes / BYTES_PER_STEP)
     }
 
-    /// Takes the steps of a copy.
+    /// Charges the steps for copying a value.
     pub(crate) fn charge_copy(&self, value: &dyn Val) -> Result<(), Failure> {
-        self.charge(copy(value))
+        self.charge(copy_steps(value))
     }
 
-    /// Returns true if nothing is left.
+    /// Returns true if no steps are left.
     pub(crate) fn is_spent(&self) -> bool {
         self.0.get() == 0
     }
 }
 
-/// Steps of a copy: one for each element, and those of the bytes of texts. Objects are shared.
-fn copy(value: &dyn Val) -> usize {
+/// Returns the steps for copying a value: one for each element, plus those for bytes of texts. Objects are shared, not copied.
+fn copy_steps(value: &dyn Val) -> usize {
     let parts = if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-        text.inner().len() / BYTES_A_STEP
+        text.inner().len() / BYTES_PER_STEP
     } else if let Some(list) = value.downcast_ref::<CelList<'_>>() {
-        list.iter().map(|item| copy(item.as_ref())).sum()
+        list.iter().map(|item| copy_steps(item.as_ref())).sum()
     } else if let Some(optional) = value.downcast_ref::<CelOptional<'_>>() {
-        optional.option().map_or(0, copy)
+        optional.option().map_or(0, copy_steps)
     } else if let Some(kind) = value.downcast_ref::<FactsOfKind>() {
         kind.len()
     } else {
@@ -206,8 +207,8 @@ fn copy(value: &dyn Val) -> usize {
     parts + 1
 }
 
-/// Steps of a function on a text, beside those of going through its arguments once.
-pub(crate) fn steps_on_text(
+/// Returns the steps of a text function in addition to those for reading its arguments once.
+pub(crate) fn text_function_steps(
     name: &str,
     text: &str,
     args: &[CowVal<'_, '_>],
@@ -215,20 +216,20 @@ pub(crate) fn steps_on_text(
 ) -> Result<usize, Failure> {
     let arg = args.first().and_then(|arg| arg.downcast_ref::<CelString<'_>>()).map_or("", |arg| arg.inner());
     Ok(match name {
-        // Each part is made twice.
+        // The cel crate creates each part twice.
         "split" if arg.is_empty() => text.len().saturating_mul(2),
         "split" => (text.matches(arg).count() + 1).saturating_mul(2),
-        // They compare at each place.
-        "indexOf" | "lastIndexOf" => text.len().saturating_mul(arg.len()) / BYTES_A_STEP,
-        // A pattern is compiled for each text: classes of letters cost most. One of the bundle is known; another is as bad
-        // as its length allows.
+        // The search compares at each position.
+        "indexOf" | "lastIndexOf" => text.len().saturating_mul(arg.len()) / BYTES_PER_STEP,
+        // The pattern is compiled for each text; character classes cost most. A literal is inspected; for any other pattern the
+        // worst case of its length is charged.
         "matches" if literal => {
             let compile = 20 + arg.len().saturating_mul(4) + arg.matches('\\').count().saturating_mul(250);
-            compile + (text.len() / BYTES_A_STEP).saturating_mul(arg.len() / 16)
+            compile + (text.len() / BYTES_PER_STEP).saturating_mul(arg.len() / 16)
         }
-        "matches" if arg.len() > MAX_PATTERN || arg.contains('{') => {
+        "matches" if arg.len() > MAX_PATTERN_BYTES || arg.contains('{') => {
             return Err(Failure::Error(format!(
-                "matches: expected a pattern of at most {MAX_PATTERN} bytes without counted repetition, since it is no literal"
+                "matches: expected a pattern of at most {MAX_PATTERN_BYTES} bytes without counted repetition, since it is not a literal"
             )));
         }
         "matches" => arg.len().saturating_mul(200 + text.len() / 8),

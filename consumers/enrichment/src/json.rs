@@ -1,8 +1,7 @@
-//! Payloads as CEL values: converted once, shared afterwards.
+//! Payloads as CEL values. A payload is converted once and then shared.
 //!
-//! cel's own maps are hash maps: their order changes from run to run, and a copy is deep. A JSON object is an
-//! [`Object`] here, in the order of its keys and shared, so that the same events give the same verdict and a
-//! comprehension over a list of objects copies pointers.
+//! The maps of the cel crate are hash maps: their order changes from run to run, and their clones are deep. This module represents
+//! a JSON object as an [`Object`]: sorted by key, so that evaluation is deterministic, and shared, so that a clone copies a pointer.
 
 mod read;
 
@@ -15,118 +14,119 @@ use cel::common::value::{CowVal, Val};
 
 use crate::number::MAX_DIGITS;
 
-/// Most values in one payload. Beyond, a payload is not looked into: what an expression costs depends on it.
+/// Maximum number of values in a payload. A larger payload is not parsed, since the cost of an expression depends on it.
 pub const MAX_VALUES: usize = 50_000;
-/// Deepest nesting of lists and objects that is read.
+/// Maximum nesting of lists and objects that is parsed.
 const MAX_DEPTH: usize = 127;
 
-/// A payload that can be read, at least in parts.
+/// Parsed payload. Some of its values may be unreadable.
 #[derive(Clone, Debug)]
 pub struct Json(Box<dyn Val>);
 
-/// A payload that cannot be read. Says nothing of its content.
+/// Reason why a payload is unreadable. Never quotes the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// Not JSON in UTF-8.
+    /// The payload is not JSON in UTF-8.
     #[error("expected JSON in UTF-8, found something else at line {line}, column {column}")]
     Syntax {
-        /// From 1.
+        /// Line, from 1.
         line: usize,
-        /// From 1.
+        /// Column, from 1.
         column: usize,
     },
-    /// More than [`MAX_VALUES`].
+    /// The payload has more than [`MAX_VALUES`] values.
     #[error("expected at most {MAX_VALUES} values, found more")]
     TooLarge,
-    /// It is one value that cannot be read.
-    #[error("expected a value that can be read, found {0}")]
-    UnreadableValue(UnreadableValue),
+    /// The payload is a single unreadable value.
+    #[error("expected a readable value, found {0}")]
+    Unreadable(UnreadableValue),
 }
 
-/// A value within a payload that parsers read differently, or that no type holds. Reading it is an error.
+/// Reason why a value in a payload is unreadable: parsers disagree about it, or no type holds it. Accessing it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableValue {
-    /// `NaN`: no limit is above or below it.
+    /// `NaN`, which compares with no limit.
     #[error("NaN, which is no number")]
     NotANumber,
-    /// Some parsers take the first value of such a key, others the last.
-    #[error("a key that stands twice in one object")]
-    Repeated,
-    /// Deeper than any reader follows.
+    /// The object has the key twice. Some parsers take the first value, others the last.
+    #[error("an object with a repeated key")]
+    RepeatedKey,
+    /// The nesting exceeds the limit of the parser.
     #[error("lists and objects nested more than {MAX_DEPTH} deep")]
-    Deep,
-    /// More digits than are compared.
+    TooDeep,
+    /// The number has more digits than this build compares.
     #[error("a number of more than {MAX_DIGITS} digits")]
-    Long,
-    /// `null` in place of arguments: a tool may take it for none, or refuse it.
+    TooManyDigits,
+    /// `null` in place of arguments: some tools treat it as empty arguments, others refuse it.
     #[error("null")]
     Null,
-    /// A result that is a text, which holds JSON once more.
+    /// The result is a text that contains JSON again.
     #[error("JSON within a text")]
-    Encoded,
-    /// Of no year that policies know.
+    EncodedJson,
+    /// The time is outside of the years that CEL supports.
     #[error("a time outside of the years 1 to 9999")]
-    Time,
+    TimeOutOfRange,
 }
 
 impl Json {
-    /// Parses a payload, and marks the values in it that cannot be read.
+    /// Parses a payload. Marks unreadable values in place.
     ///
     /// # Errors
-    /// Nothing of it can be read.
+    /// If no part of the payload is readable.
     pub fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
-        read::read(bytes)?.map(Self).map_err(PayloadError::UnreadableValue)
+        read::read(bytes)?.map(Self).map_err(PayloadError::Unreadable)
     }
 
     /// Parses the arguments of a call.
     ///
     /// # Errors
-    /// Nothing of them can be read, or they are not there.
+    /// If no part of the arguments is readable, or if they are `null`.
     pub(crate) fn arguments(bytes: &[u8]) -> Result<Self, PayloadError> {
         let json = Self::parse(bytes)?;
         let is_null = json.0.downcast_ref::<CelNull>().is_some();
-        if is_null { Err(PayloadError::UnreadableValue(UnreadableValue::Null)) } else { Ok(json) }
+        if is_null { Err(PayloadError::Unreadable(UnreadableValue::Null)) } else { Ok(json) }
     }
 
-    /// Parses the result of a call. JSON within a text cannot be read: some tools encode twice, and a reader may decode twice.
+    /// Parses the result of a call. A text that contains JSON is unreadable: some tools encode twice, and a reader may decode twice.
     ///
     /// # Errors
-    /// Nothing of it can be read.
+    /// If no part of the payload is readable.
     pub(crate) fn result(bytes: &[u8]) -> Result<Self, PayloadError> {
         let json = Self::parse(bytes)?;
         if is_encoded(json.as_val()) {
-            Err(PayloadError::UnreadableValue(UnreadableValue::Encoded))
+            Err(PayloadError::Unreadable(UnreadableValue::EncodedJson))
         } else {
             Ok(json)
         }
     }
 
-    /// The value, for an expression.
+    /// Returns the value for expressions.
     pub(crate) fn as_val(&self) -> &(dyn Val + 'static) {
         self.0.as_ref()
     }
 }
 
-/// Returns an element of a list as a result of its own, unless it is a value that states nothing: a text, a number, `true`, `null`.
+/// Returns an element of a list as if it were the result. Returns `None` for an element that carries no fact: a text, a number,
+/// a boolean or null.
 pub(crate) fn element_as_result<'a>(
     element: &'a (dyn Val + 'static),
 ) -> Option<Result<&'a (dyn Val + 'static), PayloadError>> {
     if is_of_payload(element) {
         Some(Ok(element))
     } else {
-        is_encoded(element).then_some(Err(PayloadError::UnreadableValue(UnreadableValue::Encoded)))
+        is_encoded(element).then_some(Err(PayloadError::Unreadable(UnreadableValue::EncodedJson)))
     }
 }
 
-/// Returns true of a text that holds JSON once more.
+/// Returns true for a text that contains JSON.
 fn is_encoded(value: &dyn Val) -> bool {
-    value.downcast_ref::<CelString<'_>>().is_some_and(|text| is_meant_as_json(text.inner().as_bytes()))
+    value.downcast_ref::<CelString<'_>>().is_some_and(|text| may_contain_json(text.inner().as_bytes()))
 }
 
-/// Returns true if a text that is no JSON may hold an object all the same: it begins as an object, as a list of objects, lists or
-/// texts, as a comment or as a code fence, or an object stands in it. Only ASCII counts, without blanks and control characters:
-/// marks in front and UTF-16 hide nothing. `[1] see above` is plain text.
-pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
+/// Returns true if a text that is not JSON may contain an object: it begins like an object, a list of objects, lists or texts, a
+/// comment or a code fence, or it contains the beginning of an object. Only printable ASCII counts, so that byte order marks,
+/// blanks, control characters and UTF-16 hide nothing. `[1] see above` counts as plain text.
+pub(crate) fn may_contain_json(bytes: &[u8]) -> bool {
     let text: Vec<u8> = bytes.iter().copied().filter(u8::is_ascii_graphic).collect();
     let wrapped = text.iter().take_while(|byte| matches!(byte, b'(' | b'"' | b'\'')).count();
     let begins = match text.get(wrapped..).unwrap_or_default() {
@@ -136,39 +136,39 @@ pub(crate) fn is_meant_as_json(bytes: &[u8]) -> bool {
     begins || text.windows(2).any(|pair| matches!(pair, [b'{', b'"' | b'\'' | b'\\']))
 }
 
-/// A value of an object.
+/// Key and value of an object.
 type Entry<'a> = (CelString<'a>, Result<Box<dyn Val + 'a>, UnreadableValue>);
 
-/// A map with string keys, in their order, shared. Of CEL type `map`.
+/// Shared map with string keys, sorted by key. Its CEL type is `map`.
 #[derive(Clone, Debug)]
 pub(crate) struct Object<'a>(Arc<[Entry<'a>]>, Origin);
 
-/// The origin of an object.
+/// Origin of an object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
-    /// Arguments, a result, or the fact that it is.
+    /// Arguments or a result, also when the result is a fact.
     Payload,
-    /// The expression, or the event.
-    Own,
+    /// An expression, or a field of the event.
+    Internal,
 }
 
-/// The types of objects by their origin. Both are `map`; their addresses distinguish them.
-static OF_PAYLOAD: Type = MAP_TYPE;
-/// The type of every other map.
-pub(crate) static OWN_MAP: Type = MAP_TYPE;
+/// Type of objects in payloads. Equal to [`INTERNAL_MAP`]; only its address distinguishes it.
+static PAYLOAD_MAP: Type = MAP_TYPE;
+/// Type of all other maps.
+pub(crate) static INTERNAL_MAP: Type = MAP_TYPE;
 
-/// Returns true of an object within arguments or a result.
+/// Returns true for an object in arguments or a result.
 pub(crate) fn is_of_payload(value: &dyn Val) -> bool {
-    std::ptr::eq(value.get_type(), &raw const OF_PAYLOAD)
+    std::ptr::eq(value.get_type(), &raw const PAYLOAD_MAP)
 }
 
 impl<'a> Object<'a> {
-    /// Creates an object of entries with distinct keys.
+    /// Creates an object from entries with distinct keys.
     pub(crate) fn new(entries: impl IntoIterator<Item = (String, Box<dyn Val + 'a>)>) -> Self {
-        Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))), Origin::Own)
+        Self::read(entries.into_iter().map(|(key, value)| (key, Ok(value))), Origin::Internal)
     }
 
-    /// Creates an object. The value of a repeated key cannot be read.
+    /// Creates an object from entries. The value of a repeated key is unreadable.
     pub(crate) fn read(
         entries: impl IntoIterator<Item = (String, Result<Box<dyn Val + 'a>, UnreadableValue>)>,
         origin: Origin,
@@ -179,7 +179,7 @@ impl<'a> Object<'a> {
         entries.dedup_by(|later, earlier| {
             let same = later.0.inner() == earlier.0.inner();
             if same {
-                earlier.1 = Err(UnreadableValue::Repeated);
+                earlier.1 = Err(UnreadableValue::RepeatedKey);
             }
             same
         });
@@ -190,11 +190,11 @@ impl<'a> Object<'a> {
         let key = text_key(key)?;
         let at = self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).ok();
         let (_, value) = at.and_then(|at| self.0.get(at)).ok_or_else(no_such_key)?;
-        value.as_deref().map_err(|why| unread(*why))
+        value.as_deref().map_err(|why| unreadable(*why))
     }
 }
 
-/// The key of a map: a text. Null names nothing; any other may be a text to the tool, so that it is not known what it names.
+/// Returns the text of a map key. No map has a null key. Keys of other types are an error, since a tool may convert them to text.
 pub(crate) fn text_key<'k>(key: &'k (dyn Val + '_)) -> Result<&'k str, ExecutionError> {
     if let Some(text) = key.downcast_ref::<CelString<'_>>() {
         return Ok(text.inner());
@@ -205,28 +205,28 @@ pub(crate) fn text_key<'k>(key: &'k (dyn Val + '_)) -> Result<&'k str, Execution
     Err(error(format!("expected a text as the key of a map, found {}", key.get_type().name())))
 }
 
-/// An error in our own words, which quote no payload.
+/// Creates an error whose message quotes no payload.
 pub(crate) fn error(message: impl ToString) -> ExecutionError {
-    ExecutionError::function_error(OWN, message)
+    ExecutionError::function_error(OWN_ERROR, message)
 }
 
-/// The name of no function: errors of our own.
-pub(crate) const OWN: &str = "@";
+/// Function name that marks errors of this crate. No function has it.
+pub(crate) const OWN_ERROR: &str = "@";
 
-fn unread(why: UnreadableValue) -> ExecutionError {
-    error(format!("expected a value that can be read, found {why}"))
+fn unreadable(why: UnreadableValue) -> ExecutionError {
+    error(format!("expected a readable value, found {why}"))
 }
 
 impl Val for Object<'_> {
     fn get_type(&self) -> &Type {
         match self.1 {
-            Origin::Payload => &OF_PAYLOAD,
-            Origin::Own => &OWN_MAP,
+            Origin::Payload => &PAYLOAD_MAP,
+            Origin::Internal => &INTERNAL_MAP,
         }
     }
 
     fn cel_type() -> &'static Type {
-        &OWN_MAP
+        &INTERNAL_MAP
     }
 
     fn as_container(&self) -> Option<&dyn Container> {
@@ -260,7 +260,7 @@ impl Val for Object<'_> {
 }
 
 impl Container for Object<'_> {
-    /// Includes keys whose values cannot be read.
+    /// Returns true also for a key whose value is unreadable.
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
         match text_key(key) {
             Ok(key) => Ok(self.0.binary_search_by(|(found, _)| found.inner().cmp(key)).is_ok()),
@@ -301,7 +301,7 @@ impl Sizer for Object<'_> {
     }
 }
 
-/// The keys of a map, as CEL iterates over them.
+/// Iterator over the keys of a map.
 pub(crate) struct Keys<I>(pub(crate) I);
 
 impl<'b, 'v, 'a: 'v + 'b, I: Iterator<Item = &'b CelString<'a>>> CelIterator<'b, 'v> for Keys<I> {
@@ -310,7 +310,7 @@ impl<'b, 'v, 'a: 'v + 'b, I: Iterator<Item = &'b CelString<'a>>> CelIterator<'b,
     }
 }
 
-/// Nothing is there. The key is not named: it may come from a payload.
+/// Creates the error for a missing key. The error does not name the key, which may come from a payload.
 pub(crate) fn no_such_key() -> ExecutionError {
     ExecutionError::no_such_key("")
 }

@@ -1,34 +1,34 @@
-//! What is known of an action before the policies judge it. Pure: no I/O, no clock, no thread.
+//! Computes the context of an action for the policies. Pure: no I/O, no clock, no threads.
 //!
 //! ```text
-//!   event ──► Session::apply ──► facts, calls, counters ──► Change (what the changelog must say)
+//!   event ──► Session::apply ──► facts, calls, counters ──► Change (entries to write to the changelog)
 //!                  ▲                     │
 //!      tools.yaml ─┴─ Tools::derive ◄────┘  the state before the event
 //!                          │
 //!                          ▼
-//!                        CallContext: derived values, facts referred to, errors
+//!                     CallContext: derived values, referenced facts, errors
 //! ```
 //!
-//! - [`Session`]: what one session of one tenant knows; [`Change`]: which of its entries an event changed
-//! - [`AgentTable`]: the registered agents, folded from their topic
-//! - [`Tools`]: a bundle's `tools.yaml`, compiled: which results state facts, which facts a call refers to, which values
-//!   are derived from them
-//! - [`CallContext`]: the outcome for one call, with every [`Finding`] on the way
-//! - [`json`]: payloads as CEL values; [`expression`]: CEL, compiled, checked and bounded; `evaluate`: what it comes to;
-//!   `number`: how numbers compare
+//! - [`Session`]: state of one session of one tenant; [`Change`]: an entry of the session that an event changed
+//! - [`AgentTable`]: registered agents, folded from the topic of agents
+//! - [`Tools`]: a compiled `tools.yaml`: rules that extract facts from results, references from calls to facts, and
+//!   derived values
+//! - [`CallContext`]: result for one call, with a [`Finding`] for each error
+//! - [`json`]: payloads as CEL values; [`expression`]: compiles and checks CEL expressions; `evaluate`: evaluates them
+//!   within a budget; `number`: compares numbers
 
 pub mod agents;
+pub mod call_context;
 mod evaluate;
 pub mod expression;
 mod functions;
 pub mod json;
-pub mod known;
 mod number;
 mod scope;
 pub mod session;
 pub mod tools;
 
 pub use agents::{Agent, AgentTable};
-pub use known::{CallContext, FactRef, Scalar};
+pub use call_context::{CallContext, FactRef, Scalar};
 pub use session::{Change, InvalidEntry, SequenceCheck, Session};
 pub use tools::{Finding, Tools, ToolsDraft, ValueType};

@@ -1,8 +1,8 @@
-//! Numbers compare by the decimals that they are written as, whatever their CEL type.
+//! Comparison of numbers by their decimal values, independent of their CEL types.
 //!
-//! A CEL int or uint is exact. A CEL double stands for its shortest decimal: `0.1` is a tenth. A number that none of them
-//! holds without loss (`1e400`, integers beyond 64 bits, more digits than a double has) is a [`Decimal`], which supports
-//! comparison and no arithmetic.
+//! A CEL int or uint is exact. A CEL double has the value of its shortest decimal: `0.1` is one tenth. A number that none of them
+//! holds without loss (`1e400`, integers beyond 64 bits, more digits than a double) is a [`Decimal`], which supports comparison
+//! but no arithmetic.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -12,26 +12,26 @@ use cel::common::traits::{Comparer, Negator};
 use cel::common::types::{CelDouble, CelInt, CelUInt, DOUBLE_TYPE, Type};
 use cel::common::value::{StaticVal, Val};
 
-/// Most digits of a number: what a comparison costs depends on it.
+/// Maximum number of digits, which bounds the cost of a comparison.
 pub(crate) const MAX_DIGITS: usize = 1_000;
-/// Every decimal of that many digits is a double of its own, within the range of normal doubles.
-const DIGITS_OF_A_DOUBLE: usize = 15;
-/// 2^53: up to here every whole number is a double of its own.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-/// The exponent of the infinite. No finite number has it.
-const INFINITE: i64 = i64::MAX;
+/// Decimals with up to this many digits, within the range of normal doubles, map to distinct doubles.
+const MAX_EXACT_DIGITS: usize = 15;
+/// 2^53: integers up to this one map to distinct doubles.
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+/// Exponent of infinity. No finite number has it.
+const INFINITE_EXPONENT: i64 = i64::MAX;
 
-/// A number by its decimal digits: `0.DIGITS × 10^exponent`.
+/// Decimal number: `0.DIGITS × 10^exponent`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decimal {
     negative: bool,
     exponent: i64,
-    /// In ASCII, without zeros at either end. None of zero.
+    /// ASCII digits without leading and trailing zeros. Empty for zero.
     digits: Box<[u8]>,
 }
 
 impl Decimal {
-    /// Of a number as JSON writes it. `None` if it has more digits than [`MAX_DIGITS`].
+    /// Parses a JSON number. Returns `None` if it has more than [`MAX_DIGITS`] digits.
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let (negative, token) = token.strip_prefix('-').map_or((false, token), |rest| (true, rest));
         let (mantissa, written) = token.split_once(['e', 'E']).unwrap_or((token, "0"));
@@ -47,23 +47,27 @@ impl Decimal {
             return None;
         }
         let point = i64::try_from(whole.len()).ok()?.saturating_sub(i64::try_from(zeros).ok()?);
-        // One that needs more than 64 bits is as far out as there is.
-        let far = if written.starts_with('-') { i64::MIN } else { INFINITE };
-        let exponent = written.parse::<i64>().unwrap_or(far).saturating_add(point).min(INFINITE - 1);
+        // An exponent that exceeds 64 bits is clamped.
+        let far = if written.starts_with('-') { i64::MIN } else { INFINITE_EXPONENT };
+        let exponent = written.parse::<i64>().unwrap_or(far).saturating_add(point).min(INFINITE_EXPONENT - 1);
         Some(Self { negative, exponent, digits: digits.into() })
     }
 
-    /// `None` of NaN.
-    fn of_double(double: f64) -> Option<Self> {
+    /// Returns `None` for NaN.
+    fn from_f64(double: f64) -> Option<Self> {
         if double.is_infinite() {
-            return Some(Self { negative: double < 0.0, exponent: INFINITE, digits: b"1".as_slice().into() });
+            return Some(Self {
+                negative: double < 0.0,
+                exponent: INFINITE_EXPONENT,
+                digits: b"1".as_slice().into(),
+            });
         }
-        // The shortest digits that are this double and no other.
+        // `{:e}` prints the shortest digits that identify the double.
         if double.is_nan() { None } else { Self::parse(&format!("{double:e}")) }
     }
 
-    /// The whole number that it is, if 64 bits hold it.
-    fn whole(&self) -> Option<i64> {
+    /// Returns the value as an integer if it is one that fits 64 bits.
+    fn to_i64(&self) -> Option<i64> {
         let width = usize::try_from(self.exponent).ok().filter(|width| *width <= 19);
         if self.digits.is_empty() {
             return Some(0);
@@ -99,8 +103,9 @@ impl Ord for Decimal {
     }
 }
 
-/// The value of a number as JSON writes it: an int, uint or double where that loses nothing. `None` if it is too long.
-pub(crate) fn read(token: &str) -> Option<Box<dyn Val>> {
+/// Parses a JSON number to an int, uint or double if that is lossless, else to a [`Decimal`]. Returns `None` if it has too many
+/// digits.
+pub(crate) fn parse(token: &str) -> Option<Box<dyn Val>> {
     if !token.contains(['.', 'e', 'E']) {
         if let Ok(int) = token.parse::<i64>() {
             return Some(Box::new(CelInt::from(int)));
@@ -113,17 +118,17 @@ pub(crate) fn read(token: &str) -> Option<Box<dyn Val>> {
     let double = token.parse::<f64>().ok()?;
     let mantissa = token.split(['e', 'E']).next()?;
     let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
-    if double.is_normal() && digits <= DIGITS_OF_A_DOUBLE {
+    if double.is_normal() && digits <= MAX_EXACT_DIGITS {
         return Some(Box::new(CelDouble::from(double)));
     }
     let decimal = Decimal::parse(token)?;
-    if Decimal::of_double(double).as_ref() == Some(&decimal) {
+    if Decimal::from_f64(double).as_ref() == Some(&decimal) {
         return Some(Box::new(CelDouble::from(double)));
     }
     Some(Box::new(decimal))
 }
 
-/// A value that is a number.
+/// Numeric CEL value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Number<'n> {
     Int(i64),
@@ -133,7 +138,7 @@ pub(crate) enum Number<'n> {
 }
 
 impl<'n> Number<'n> {
-    pub(crate) fn of(value: &'n (dyn Val + '_)) -> Option<Self> {
+    pub(crate) fn from_val(value: &'n (dyn Val + '_)) -> Option<Self> {
         if let Some(int) = value.downcast_ref::<CelInt>() {
             return Some(Self::Int(*int.inner()));
         }
@@ -146,7 +151,7 @@ impl<'n> Number<'n> {
         value.downcast_ref::<Decimal>().map(Self::Decimal)
     }
 
-    /// `None` if one is NaN.
+    /// Compares two numbers. Returns `None` if one is NaN.
     pub(crate) fn compare(self, other: Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => Some(a.cmp(&b)),
@@ -154,16 +159,16 @@ impl<'n> Number<'n> {
             (Self::Double(a), Self::Double(b)) => a.partial_cmp(&b),
             (Self::Int(a), Self::UInt(b)) => Some(i128::from(a).cmp(&i128::from(b))),
             (Self::UInt(a), Self::Int(b)) => Some(i128::from(a).cmp(&i128::from(b))),
-            (Self::Int(a), Self::Double(b)) => match small(a, b) {
+            (Self::Int(a), Self::Double(b)) => match to_exact_double(a, b) {
                 Some(a) => a.partial_cmp(&b),
-                None => self.exactly(other),
+                None => self.compare_decimals(other),
             },
             (Self::Double(_), Self::Int(_)) => other.compare(self).map(Ordering::reverse),
-            _ => self.exactly(other),
+            _ => self.compare_decimals(other),
         }
     }
 
-    fn exactly(self, other: Self) -> Option<Ordering> {
+    fn compare_decimals(self, other: Self) -> Option<Ordering> {
         Some(self.decimal()?.cmp(&other.decimal()?))
     }
 
@@ -171,34 +176,34 @@ impl<'n> Number<'n> {
         match self {
             Self::Int(int) => Decimal::parse(&int.to_string()),
             Self::UInt(uint) => Decimal::parse(&uint.to_string()),
-            Self::Double(double) => Decimal::of_double(double),
+            Self::Double(double) => Decimal::from_f64(double),
             Self::Decimal(decimal) => Some(decimal.clone()),
         }
     }
 
-    /// The whole number that it is, if 64 bits hold it.
-    pub(crate) fn whole(self) -> Option<i64> {
+    /// Returns the value as an integer if it is one that fits 64 bits.
+    pub(crate) fn to_i64(self) -> Option<i64> {
         match self {
             Self::Int(int) => Some(int),
             Self::UInt(uint) => i64::try_from(uint).ok(),
-            Self::Double(double) if double.abs() <= EXACT => {
-                // Lossless: whole and within the exact range.
+            Self::Double(double) if double.abs() <= MAX_EXACT_INTEGER => {
+                // Lossless: an integer in the exact range.
                 #[expect(clippy::cast_possible_truncation)]
                 (double.fract() == 0.0).then_some(double as i64)
             }
-            Self::Double(_) | Self::Decimal(_) => self.decimal()?.whole(),
+            Self::Double(_) | Self::Decimal(_) => self.decimal()?.to_i64(),
         }
     }
 }
 
-/// The int as a double, if both are within the range in which doubles are exact.
-fn small(int: i64, double: f64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "looked at right here")]
-    Some(int as f64).filter(|int| int.abs() < EXACT && double.abs() < EXACT)
+/// Converts the int to a double if both numbers are in the range in which doubles hold integers exactly.
+fn to_exact_double(int: i64, double: f64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "the range is checked in this line")]
+    Some(int as f64).filter(|int| int.abs() < MAX_EXACT_INTEGER && double.abs() < MAX_EXACT_INTEGER)
 }
 
 impl Val for Decimal {
-    /// That of what JSON writes with a fraction or an exponent, and of integers beyond 64 bits.
+    /// Reports `double`, the type of numbers with a fraction or an exponent.
     fn get_type(&self) -> &Type {
         &DOUBLE_TYPE
     }
@@ -238,7 +243,7 @@ impl StaticVal for Decimal {}
 
 impl Comparer for Decimal {
     fn compare(&self, other: &dyn Val) -> Result<Ordering, ExecutionError> {
-        Number::of(other)
+        Number::from_val(other)
             .and_then(|other| Number::Decimal(self).compare(other))
             .ok_or_else(|| ExecutionError::function_error("number", "expected two numbers"))
     }
@@ -261,8 +266,8 @@ mod tests {
     use super::*;
 
     fn compare(a: &str, b: &str) -> Option<Ordering> {
-        let (a, b) = (read(a).unwrap(), read(b).unwrap());
-        Number::of(a.as_ref()).unwrap().compare(Number::of(b.as_ref()).unwrap())
+        let (a, b) = (parse(a).unwrap(), parse(b).unwrap());
+        Number::from_val(a.as_ref()).unwrap().compare(Number::from_val(b.as_ref()).unwrap())
     }
 
     #[test]
@@ -313,11 +318,11 @@ mod tests {
         let far = Decimal::parse("1e99999999999999999999").unwrap();
         assert_eq!(Number::Decimal(&far).compare(infinite), Some(Ordering::Less));
         assert_eq!(Number::Int(1).compare(Number::Double(f64::NAN)), None);
-        assert!(read(&"9".repeat(MAX_DIGITS + 1)).is_none());
+        assert!(parse(&"9".repeat(MAX_DIGITS + 1)).is_none());
     }
 
     #[test]
-    fn whole_number_is_a_long_in_any_notation() {
+    fn integer_is_a_long_in_any_notation() {
         for (token, whole) in [
             ("9007199254740993.0", Some(9_007_199_254_740_993)),
             ("1e18", Some(1_000_000_000_000_000_000)),
@@ -328,24 +333,24 @@ mod tests {
             ("1e400", None),
             ("-0.0", Some(0)),
         ] {
-            let value = read(token).unwrap();
-            assert_eq!(Number::of(value.as_ref()).unwrap().whole(), whole, "{token}");
+            let value = parse(token).unwrap();
+            assert_eq!(Number::from_val(value.as_ref()).unwrap().to_i64(), whole, "{token}");
         }
     }
 
     proptest! {
-        /// Doubles that programs write come back as the same doubles, and integers compare with them as integers do.
+        /// A printed double parses to the same double; an integer written as a double equals the integer.
         #[test]
         fn doubles_and_integers_round_trip(double in any::<f64>().prop_filter("finite", |d| d.is_finite()), int in any::<i64>(), digits in 0..40_i32) {
-            let value = read(&format!("{double:e}")).unwrap();
+            let value = parse(&format!("{double:e}")).unwrap();
             if double != 0.0 {
                 prop_assert_eq!(value.downcast_ref::<CelDouble>().map(|d| *d.inner()), Some(double));
             }
             let near = int >> digits.min(62);
-            let (value, plain) = (read(&format!("{near}.0")).unwrap(), read(&near.to_string()).unwrap());
-            let (value, plain) = (Number::of(value.as_ref()).unwrap(), Number::of(plain.as_ref()).unwrap());
+            let (value, plain) = (parse(&format!("{near}.0")).unwrap(), parse(&near.to_string()).unwrap());
+            let (value, plain) = (Number::from_val(value.as_ref()).unwrap(), Number::from_val(plain.as_ref()).unwrap());
             prop_assert_eq!(value.compare(plain), Some(Ordering::Equal));
-            prop_assert_eq!(value.whole(), Some(near));
+            prop_assert_eq!(value.to_i64(), Some(near));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an expression sees.
+//! Variables of an expression.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -15,61 +15,62 @@ use chrono::DateTime;
 use crate::expression::Failure;
 use crate::functions::{Budget, in_range};
 use crate::json::{
-    self, Json, Keys, OWN_MAP, Object, Origin, PayloadError, UnreadableValue, no_such_key, text_key,
+    self, INTERNAL_MAP, Json, Keys, Object, Origin, PayloadError, UnreadableValue, no_such_key, text_key,
 };
 use crate::session::{Facts, FactsOfKind, Session};
 
-/// The members of `session`.
+/// Members of `session`.
 pub(crate) const SESSION_MEMBERS: &[&str] = &["events", "started_at", "tool_calls"];
-/// The members of `event`.
+/// Members of `event`.
 pub(crate) const EVENT_MEMBERS: &[&str] = &["agent_id", "environment", "tenant_id", "time", "type"];
 
-/// Longest key of a fact, in bytes: verdicts repeat keys.
+/// Maximum length of a fact's key in bytes, since verdicts contain keys.
 pub(crate) const MAX_KEY: usize = 512;
 
-/// The variables of one evaluation, each made once an expression asks for it.
+/// Variables of an evaluation. Each is built when an expression first reads it.
 pub(crate) struct Scope<'a> {
     input: Input<'a>,
     result: Option<ResultValue<'a>>,
-    /// The result is an element of one: all elements share one budget.
+    /// True while `result` is an element of the result. All elements share one budget.
     is_element: bool,
-    facts: KnownFacts<'a>,
+    facts: FactsByKind<'a>,
     session: (&'a Session, OnceLock<Object<'a>>),
     event: (&'a ActionEvent<'a>, OnceLock<Object<'a>>),
     pub(crate) budget: Budget,
 }
 
-/// A result, or why it cannot be read.
+/// A result, or the reason why it is unreadable.
 pub(crate) type ResultValue<'a> = Result<&'a (dyn Val + 'static), PayloadError>;
 
-/// The arguments of a call.
+/// Arguments of a call.
 pub(crate) enum Input<'a> {
-    /// Of no call that is known.
-    Absent,
-    /// Of a call that is kept.
-    Kept(&'a [u8], OnceLock<Result<Json, PayloadError>>),
-    /// Read already.
-    Read(Result<Json, PayloadError>),
+    /// The call is unknown.
+    Missing,
+    /// Arguments of a stored call, parsed at the first access.
+    Stored(&'a [u8], OnceLock<Result<Json, PayloadError>>),
+    /// Parsed arguments.
+    Parsed(Result<Json, PayloadError>),
 }
 
 impl<'a> Input<'a> {
-    /// Those of a call that is kept.
-    pub(crate) const fn of(arguments: &'a [u8]) -> Self {
-        Self::Kept(arguments, OnceLock::new())
+    /// Creates the arguments of a stored call.
+    pub(crate) const fn stored(arguments: &'a [u8]) -> Self {
+        Self::Stored(arguments, OnceLock::new())
     }
 
     fn get(&self) -> Result<&Json, Failure> {
         let read = match self {
-            Self::Absent => return Err(Failure::Absent),
-            Self::Kept(arguments, read) => read.get_or_init(|| Json::arguments(arguments)),
-            Self::Read(read) => read,
+            Self::Missing => return Err(Failure::Missing),
+            Self::Stored(arguments, read) => read.get_or_init(|| Json::arguments(arguments)),
+            Self::Parsed(read) => read,
         };
-        read.as_ref().map_err(|_| Failure::Arguments)
+        read.as_ref().map_err(|_| Failure::UnreadableArguments)
     }
 }
 
 impl<'a> Scope<'a> {
-    /// For `event` in `session`. `kinds` are those that the bundle's tools state: one of which nothing is known is empty.
+    /// Creates the variables for `event` in `session`. `kinds` are the kinds of facts that the bundle declares; a declared kind
+    /// without facts is an empty map.
     pub(crate) const fn new(
         input: Input<'a>,
         result: Option<ResultValue<'a>>,
@@ -81,21 +82,21 @@ impl<'a> Scope<'a> {
             input,
             result,
             is_element: false,
-            facts: KnownFacts { facts: session.facts(), kinds },
+            facts: FactsByKind { facts: session.facts(), kinds },
             session: (session, OnceLock::new()),
             event: (event, OnceLock::new()),
             budget: Budget::new(),
         }
     }
 
-    /// A variable. `None` if there is none of that name.
+    /// Returns the value of a variable, or `None` if no variable has that name.
     pub(crate) fn get(&self, variable: &str) -> Option<Result<&dyn Val, Failure>> {
         Some(match variable {
             "input" => self.input.get().map(|json| json.as_val() as &dyn Val),
             "result" => match self.result {
                 Some(Ok(value)) => Ok(value),
                 Some(Err(e)) => Err(Failure::Error(format!("the result: {e}"))),
-                None => Err(Failure::Absent),
+                None => Err(Failure::Missing),
             },
             "facts" => Ok(&self.facts),
             "session" => Ok(self.session.1.get_or_init(|| session_object(self.session.0))),
@@ -104,13 +105,13 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Sets the result.
+    /// Sets `result`.
     pub(crate) const fn enter_result(&mut self, result: ResultValue<'a>) {
         self.result = Some(result);
         self.is_element = false;
     }
 
-    /// Replaces the result, which is a list, by one of its elements. The elements of a list have the budget of one expression.
+    /// Sets `result` to an element of the result, which is a list. All elements share the budget of one expression.
     pub(crate) fn enter_element(&mut self, element: ResultValue<'a>) -> Result<(), Failure> {
         if !std::mem::replace(&mut self.is_element, true) {
             self.budget.refill();
@@ -119,16 +120,16 @@ impl<'a> Scope<'a> {
         self.budget.charge(1)
     }
 
-    /// Fills the budget for an expression.
+    /// Refills the budget for the next expression, except between elements of a result.
     pub(crate) fn refill(&self) {
         if !self.is_element {
             self.budget.refill();
         }
     }
 
-    /// True if the session may have forgotten something.
-    pub(crate) const fn forgets(&self) -> bool {
-        self.session.0.forgets()
+    /// Returns true if the session may have dropped facts or calls.
+    pub(crate) const fn is_incomplete(&self) -> bool {
+        self.session.0.is_incomplete()
     }
 }
 
@@ -139,7 +140,7 @@ fn session_object<'a>(session: &Session) -> Object<'a> {
         ("tool_calls".to_owned(), Ok(int(session.tool_calls().into()))),
     ];
     entries.extend(session.started_at().map(|time| ("started_at".to_owned(), timestamp(time))));
-    Object::read(entries, Origin::Own)
+    Object::read(entries, Origin::Internal)
 }
 
 fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
@@ -152,32 +153,32 @@ fn event_object<'a>(event: &ActionEvent<'a>) -> Object<'a> {
             ("agent_id".to_owned(), text(event.agent.id)),
             ("time".to_owned(), timestamp(event.occurred_at)),
         ],
-        Origin::Own,
+        Origin::Internal,
     )
 }
 
-/// A producer's clock is unchecked: a time outside of CEL's years cannot be read.
+/// Converts a time. A time outside of CEL's years is unreadable: the clock of a producer is not checked.
 fn timestamp<'a>(time: Micros) -> Result<Box<dyn Val + 'a>, UnreadableValue> {
     let time = DateTime::from_timestamp_micros(time.0).and_then(|time| in_range(time.fixed_offset()));
-    Ok(Box::new(CelTimestamp::from(time.ok_or(UnreadableValue::Time)?)))
+    Ok(Box::new(CelTimestamp::from(time.ok_or(UnreadableValue::TimeOutOfRange)?)))
 }
 
-/// `facts`: by kind.
+/// Variable `facts`: facts by kind.
 #[derive(Clone, Copy, Debug)]
-struct KnownFacts<'a> {
+struct FactsByKind<'a> {
     facts: &'a Facts,
     kinds: &'a BTreeSet<String>,
 }
 
-static NOTHING: FactsOfKind = FactsOfKind::empty();
+static EMPTY_KIND: FactsOfKind = FactsOfKind::empty();
 
-impl Val for KnownFacts<'_> {
+impl Val for FactsByKind<'_> {
     fn get_type(&self) -> &Type {
-        &OWN_MAP
+        &INTERNAL_MAP
     }
 
     fn cel_type() -> &'static Type {
-        &OWN_MAP
+        &INTERNAL_MAP
     }
 
     fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
@@ -195,7 +196,7 @@ impl Val for KnownFacts<'_> {
     }
 }
 
-impl Indexer for KnownFacts<'_> {
+impl Indexer for FactsByKind<'_> {
     fn get<'b, 'v>(&'b self, kind: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
@@ -203,7 +204,7 @@ impl Indexer for KnownFacts<'_> {
         let kind = text_key(kind)?;
         match self.facts.get(kind) {
             Some(found) => Ok(CowVal::Borrowed(found)),
-            None if self.kinds.contains(kind) => Ok(CowVal::Borrowed(&NOTHING)),
+            None if self.kinds.contains(kind) => Ok(CowVal::Borrowed(&EMPTY_KIND)),
             None => Err(no_such_key()),
         }
     }
@@ -218,11 +219,11 @@ impl Indexer for KnownFacts<'_> {
 
 impl Val for FactsOfKind {
     fn get_type(&self) -> &Type {
-        &OWN_MAP
+        &INTERNAL_MAP
     }
 
     fn cel_type() -> &'static Type {
-        &OWN_MAP
+        &INTERNAL_MAP
     }
 
     fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
@@ -289,52 +290,58 @@ impl Sizer for FactsOfKind {
 }
 
 impl FactsOfKind {
-    /// A fact. `forgets`: the session may have dropped some, so that one that is not there is not unknown.
-    pub(crate) fn find(&self, key: &dyn Val, forgets: bool) -> Result<&(dyn Val + 'static), ExecutionError> {
+    /// Returns the fact with that key. With `is_incomplete` (the session may have dropped facts) a missing fact is an error, not a
+    /// missing value.
+    pub(crate) fn find(
+        &self,
+        key: &dyn Val,
+        is_incomplete: bool,
+    ) -> Result<&(dyn Val + 'static), ExecutionError> {
         let key = text_key(key)?;
-        let doubt = |offset: i64| {
+        let uncertain = |offset: i64| {
             json::error(format!(
-                "not known for certain: the result at offset {offset} may say something else, and could not be read"
+                "the fact is uncertain: the result at offset {offset} is unreadable and may have changed it"
             ))
         };
         let Some(fact) = self.get_fact(key) else {
-            return Err(match self.doubted_at() {
-                Some(offset) => doubt(offset),
-                None if forgets => {
-                    json::error("not known any more: the session has ended, or has reached its limit")
-                }
-                // No result can have stated it.
-                None if !is_key(key) => {
-                    json::error("expected the key of a fact, found one that no fact can have")
-                }
+            return Err(match self.last_unreadable_at() {
+                Some(offset) => uncertain(offset),
+                None if is_incomplete => json::error(
+                    "the fact may have been dropped: the session has ended or has reached its limit",
+                ),
+                // No result can carry a fact with this key.
+                None if !is_key(key) => json::error(
+                    "expected a possible key of a fact, found a text that is too long or has U+FFFD",
+                ),
                 None => no_such_key(),
             });
         };
-        match self.doubted_at() {
-            Some(offset) if offset > fact.offset() => Err(doubt(offset)),
-            _ => fact.json().map(Json::as_val).map_err(|_| doubt(fact.offset())),
+        match self.last_unreadable_at() {
+            Some(offset) if offset > fact.offset() => Err(uncertain(offset)),
+            _ => fact.json().map(Json::as_val).map_err(|_| uncertain(fact.offset())),
         }
     }
 
-    /// Returns true if a fact has that key, readable or not.
-    pub(crate) fn has(&self, key: &dyn Val, forgets: bool) -> Result<bool, ExecutionError> {
+    /// Returns true if a fact with that key exists, even if it is unreadable.
+    pub(crate) fn has(&self, key: &dyn Val, is_incomplete: bool) -> Result<bool, ExecutionError> {
         if text_key(key).is_ok_and(|key| self.get_fact(key).is_some()) {
             return Ok(true);
         }
-        match self.find(key, forgets) {
+        match self.find(key, is_incomplete) {
             Ok(_) => Ok(true),
             Err(ExecutionError::NoSuchKey(_)) => Ok(false),
             Err(e) => Err(e),
         }
     }
 
-    /// True if there may be others than those that are known.
-    pub(crate) fn is_uncertain(&self, forgets: bool) -> bool {
-        forgets || self.doubted_at().is_some()
+    /// Returns true if facts of this kind may be missing or outdated.
+    pub(crate) fn is_uncertain(&self, is_incomplete: bool) -> bool {
+        is_incomplete || self.last_unreadable_at().is_some()
     }
 }
 
-/// Returns true if a fact can have this key. U+FFFD replaces lone surrogates: distinct keys would become one.
+/// Returns true if a fact can have this key. A key with U+FFFD is excluded: it replaces lone surrogates, so that different keys
+/// would become equal.
 pub(crate) fn is_key(key: &str) -> bool {
     key.len() <= MAX_KEY && !key.contains(char::REPLACEMENT_CHARACTER)
 }

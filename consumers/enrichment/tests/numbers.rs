@@ -1,4 +1,4 @@
-//! The numbers of a session's sources: which event is a repeat, what is wrong with a number, and what the changelog keeps.
+//! Sequence numbers of a session's sources: repeats, faulty numbers, and their entries in the changelog.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +15,9 @@ use agentgov_schemas::{Digest, Micros, Millis, SessionKey, catalogue};
 use agentgov_test_support::payload;
 use proptest::prelude::*;
 
-const MOST_NUMBERS: i64 = 65_536;
+const MAX_NUMBERS: i64 = 65_536;
 
-/// An event with everything that policies can see.
+/// Creates an event with every field that policies can see.
 fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
     ActionEvent {
         environment: "test",
@@ -42,7 +42,7 @@ fn event(id: &'static str, sequence: i64) -> ActionEvent<'static> {
     }
 }
 
-/// The least that an event can be.
+/// Creates an event with the required fields only.
 fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
     ActionEvent {
         r#type: catalogue::USER_INPUT,
@@ -54,7 +54,7 @@ fn bare(id: &'static str, sequence: i64) -> ActionEvent<'static> {
     }
 }
 
-/// What becomes of an event: `None` if it is a repeat, else what is wrong with its number, and what the changelog must say.
+/// Applies an event. Returns `None` for a repeat, else the findings about its number and the changed entries.
 fn step(session: &mut Session, event: &ActionEvent<'_>) -> Option<(Vec<RecordFinding>, Vec<Change>)> {
     let limits =
         SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 100, max_bytes: 1 << 20 };
@@ -72,7 +72,7 @@ fn findings(session: &mut Session, event: &ActionEvent<'_>) -> Option<Vec<Record
 }
 
 #[test]
-fn whatever_a_policy_can_see_makes_another_event() {
+fn event_that_differs_in_a_field_of_policies_is_no_repeat() {
     let first = event("p", 7);
     let (tool, result, message) = (first.tool.unwrap(), first.result.unwrap(), first.message.unwrap());
     let actor = first.actor.unwrap();
@@ -104,9 +104,9 @@ fn whatever_a_policy_can_see_makes_another_event() {
         ActionEvent { result: Some(ToolResult { is_error: Some(false), ..result }), ..first.clone() },
         ActionEvent { result: Some(ToolResult { is_error: Some(true), ..result }), ..first.clone() },
         ActionEvent { result: Some(ToolResult { content: payload(b"{}"), ..result }), ..first.clone() },
-        // Fields that run together.
+        // The same bytes with another boundary between fields.
         ActionEvent { tool: Some(ToolCall { name: "tc", call_id: "", ..tool }), ..first.clone() },
-        // Bytes of its own under the digest of others.
+        // Other bytes under the same claimed digest.
         ActionEvent {
             tool: Some(ToolCall { arguments: Payload { data: b"{ }", ..tool.arguments }, ..tool }),
             ..first.clone()
@@ -117,14 +117,14 @@ fn whatever_a_policy_can_see_makes_another_event() {
     for (at, other) in others.iter().enumerate() {
         assert_eq!(findings(&mut session, other), Some(vec![RecordFinding::SequenceReused]), "{at}");
     }
-    // Each of them is known by now, also the first.
+    // Each event is a repeat now, including the first.
     for event in others.iter().chain([&first]) {
         assert_eq!(findings(&mut session, event), None);
     }
 }
 
 #[test]
-fn what_a_rerun_claims_anew_does_not() {
+fn event_that_differs_in_other_fields_is_a_repeat() {
     let first = event("p", 7);
     let tool = first.tool.unwrap();
     let claims = Payload { sha256: Digest::of(b"lie"), media_type: "", redacted: true, ..tool.arguments };
@@ -144,7 +144,7 @@ fn what_a_rerun_claims_anew_does_not() {
 }
 
 #[test]
-fn a_number_hides_nothing() {
+fn event_with_any_new_number_is_applied() {
     let mut session = Session::new();
     let steps: [(&str, i64, Option<Vec<RecordFinding>>); 11] = [
         ("p", i64::MAX, Some(vec![])),
@@ -165,17 +165,17 @@ fn a_number_hides_nothing() {
 }
 
 #[test]
-fn beyond_the_limits_every_event_counts_and_says_so() {
+fn event_beyond_the_limits_is_applied_with_a_finding() {
     let mut session = Session::new();
-    for sequence in 0..MOST_NUMBERS {
+    for sequence in 0..MAX_NUMBERS {
         assert_eq!(findings(&mut session, &bare("p", sequence)), Some(vec![]));
     }
     let limit = || Some(vec![RecordFinding::SequenceLimit]);
     for _ in 0..2 {
-        assert_eq!(findings(&mut session, &bare("p", MOST_NUMBERS)), limit());
+        assert_eq!(findings(&mut session, &bare("p", MAX_NUMBERS)), limit());
     }
     assert_eq!(findings(&mut session, &bare("q", 0)), limit());
-    assert_eq!(findings(&mut session, &bare("p", 17)), None, "those that are kept are known");
+    assert_eq!(findings(&mut session, &bare("p", 17)), None, "stored numbers are still recognised");
     let other = ActionEvent { event_id: "f", ..bare("p", 17) };
     let both = vec![RecordFinding::SequenceReused, RecordFinding::SequenceLimit];
     assert_eq!(findings(&mut session, &other), Some(both));
@@ -190,9 +190,9 @@ fn beyond_the_limits_every_event_counts_and_says_so() {
     }
 }
 
-/// A header that was written before numbers were kept.
+/// Restores a header of a version that did not keep numbers.
 #[test]
-fn of_what_an_older_version_saw_nothing_is_hidden() {
+fn number_seen_by_an_older_version_is_applied_with_a_finding() {
     let mut session = Session::new();
     let sources =
         vec![SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None }];
@@ -203,7 +203,7 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
         [(9, unknown()), (9, None), (10, Some(vec![])), (4, unknown()), (4, None), (12, Some(vec![]))];
     for (sequence, expected) in steps {
         assert_eq!(findings(&mut session, &bare("p", sequence)), expected, "{sequence}");
-        // And after any restart.
+        // The outcome does not depend on restarts.
         let mut again = Session::new();
         again.restore_header(&session.header()).unwrap();
         assert_eq!(again.header(), session.header());
@@ -213,14 +213,14 @@ fn of_what_an_older_version_saw_nothing_is_hidden() {
     assert_eq!(findings(&mut session, &bare("p", 0)), unknown());
 }
 
-/// Its numbers came after the last for which there was room: what is restored is what was there.
+/// A source of an older version has no numbers in a full session. A restart must restore exactly that.
 #[test]
-fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() {
+fn full_session_of_an_older_version_is_the_same_after_a_restart() {
     let mut session = Session::new();
     let sources =
         vec![SourceSequence { id: "old", sequence: 4, recent: b"", blocks: 0, unknown_through: None }];
     session.restore_header(&SessionHeader { events: 5, sources, ..Session::new().header() }).unwrap();
-    for sequence in 0..MOST_NUMBERS {
+    for sequence in 0..MAX_NUMBERS {
         findings(&mut session, &bare("new", sequence));
     }
     let limit = RecordFinding::SequenceLimit;
@@ -242,7 +242,7 @@ fn of_what_an_older_version_saw_a_full_session_knows_the_same_after_a_restart() 
 }
 
 #[test]
-fn numbers_that_are_not_ours_are_refused() {
+fn restore_of_an_invalid_block_is_an_error() {
     let mut session = Session::new();
     let numbers = [0; 24 * 16];
     for (block, numbers) in
@@ -254,10 +254,10 @@ fn numbers_that_are_not_ours_are_refused() {
     assert!(session.header().sources.is_empty());
 }
 
-/// What the changelog holds, by key: the header under the first.
+/// Blocks of the changelog, by source and index.
 type Changelog = BTreeMap<(String, i32), Vec<u8>>;
 
-fn tell(changelog: &mut Changelog, session: &Session, changes: &[Change]) {
+fn write_blocks(changelog: &mut Changelog, session: &Session, changes: &[Change]) {
     for change in changes {
         if let Change::Numbers { source, block } = change {
             let numbers = session.numbers(source, *block).unwrap().numbers.to_vec();
@@ -269,9 +269,9 @@ fn tell(changelog: &mut Changelog, session: &Session, changes: &[Change]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A plain model, and a session that is read back from its changelog now and then, its entries in any order.
+    /// Compares a session, restored from its changelog at random points and in any order of entries, with a set.
     #[test]
-    fn as_a_set_of_all_that_came(
+    fn check_agrees_with_a_set_of_all_events(
         steps in prop::collection::vec((0..2_usize, prop_oneof![Just(1_i64), -20..20_i64], 0..3_usize, any::<bool>()), 0..150),
         entries_first in any::<bool>(),
     ) {
@@ -296,7 +296,7 @@ proptest! {
             };
             let found = step(&mut session, &event);
             prop_assert_eq!(found.as_ref().map(|(findings, _)| findings), expected.as_ref(), "{} {}", at, sequence);
-            tell(&mut changelog, &session, &found.map(|(_, changes)| changes).unwrap_or_default());
+            write_blocks(&mut changelog, &session, &found.map(|(_, changes)| changes).unwrap_or_default());
             seen[at].insert((sequence, content));
             if restart {
                 let mut restored = Session::new();
@@ -311,16 +311,16 @@ proptest! {
                 prop_assert_eq!(restored.header(), session.header());
                 let gone = restored.tombstones();
                 prop_assert_eq!(&gone, &session.tombstones());
-                prop_assert_eq!(gone.len(), changelog.len(), "each entry is buried");
+                prop_assert_eq!(gone.len(), changelog.len(), "each block has a tombstone");
                 session = restored;
             }
         }
     }
 }
 
-/// Taken over with a default, numbers would be lost, and an event that comes again would count as new.
+/// Restoring such a header with defaults would lose numbers, and a repeat would count as a new event.
 #[test]
-fn header_or_tombstone_that_cannot_be_ours_is_refused() {
+fn restore_of_an_invalid_header_or_tombstone_is_an_error() {
     let source = SourceSequence { id: "p", sequence: 9, recent: b"", blocks: 0, unknown_through: None };
     let many = [0; 17 * 24];
     for wrong in [

@@ -1,4 +1,4 @@
-//! A session as its changelog tells it: what is kept, counted, limited and dropped.
+//! State of a session and its changelog: facts, calls, counters, limits and expiry.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -35,15 +35,15 @@ fn limits(max_facts: u32, max_bytes: u64) -> SessionLimits {
     SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts, max_bytes }
 }
 
-/// Feeds events, and keeps a changelog beside: the entries as they must be written.
-struct Fed {
+/// A session with its tools and the offset of the next event.
+struct SessionFixture {
     session: Session,
     tools: Tools,
     limits: SessionLimits,
     offset: i64,
 }
 
-impl Fed {
+impl SessionFixture {
     fn new(limits: SessionLimits) -> Self {
         Self { session: Session::new(), tools: tools(), limits, offset: 0 }
     }
@@ -93,40 +93,47 @@ fn call(call_id: &str) -> Change {
 }
 
 #[test]
-fn a_result_belongs_to_the_latest_call_of_its_id() {
-    let mut fed = Fed::new(limits(100, 10_000));
-    fed.call("who", "x", r#"{"name":"ada"}"#);
-    fed.call("who", "x", r#"{"name":"bob"}"#);
+fn result_belongs_to_the_latest_call_of_its_id() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    fixture.call("who", "x", r#"{"name":"ada"}"#);
+    fixture.call("who", "x", r#"{"name":"bob"}"#);
     assert_eq!(
-        fed.result("x", r#"{"id":"A1"}"#),
+        fixture.result("x", r#"{"id":"A1"}"#),
         [call("x"), fact("order", "A1"), fact("person", "bob"), Change::Header]
     );
-    // Answered already: only the facts are new.
-    assert_eq!(fed.result("x", "{}"), [fact("person", "bob"), Change::Header]);
-    assert_eq!(fed.session.fact("person", "bob").unwrap().value, b"{}", "the latest word counts, as a whole");
-    assert_eq!(fed.session.fact("person", "ada"), None);
-    assert_eq!(fed.session.call("x").unwrap().call_index, 1);
+    // The call is already answered: only facts change.
+    assert_eq!(fixture.result("x", "{}"), [fact("person", "bob"), Change::Header]);
+    assert_eq!(
+        fixture.session.fact("person", "bob").unwrap().value,
+        b"{}",
+        "the last result replaces the fact as a whole"
+    );
+    assert_eq!(fixture.session.fact("person", "ada"), None);
+    assert_eq!(fixture.session.call("x").unwrap().call_index, 1);
 }
 
 #[test]
-fn errors_and_failures_state_nothing() {
-    let mut fed = Fed::new(limits(100, 10_000));
-    fed.call("who", "x", r#"{"name":"ada"}"#);
+fn errors_and_failures_carry_no_fact() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    fixture.call("who", "x", r#"{"name":"ada"}"#);
     let mut result =
         ToolResult { call_id: "x", name: None, is_error: Some(true), content: payload(br#"{"id":"A1"}"#) };
-    assert_eq!(fed.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)), [call("x"), Change::Header]);
+    assert_eq!(
+        fixture.event(catalogue::TOOL_RESPONSE_RECEIVED, None, Some(result)),
+        [call("x"), Change::Header]
+    );
     result.is_error = None;
-    assert_eq!(fed.event(catalogue::TOOL_FAILED, None, Some(result)), [Change::Header]);
+    assert_eq!(fixture.event(catalogue::TOOL_FAILED, None, Some(result)), [Change::Header]);
     for content in ["", "no json", r#"{"id":"A1","error":1}"#, "[]", "null", r#""A1""#, r#"{"id":null}"#] {
-        fed.result("elsewhere", content);
+        fixture.result("elsewhere", content);
     }
-    assert_eq!(fed.session.header().facts, 1, "the call alone");
+    assert_eq!(fixture.session.header().facts, 1, "only the call is stored");
 }
 
-/// Each may say something else of a fact that is known.
+/// Each of these results may change a stored fact.
 #[test]
-fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_doubt() {
-    let doubt = || fact("order", "\u{fffd}");
+fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_mark() {
+    let mark = || fact("order", "\u{fffd}");
     for content in [
         r#"{"id":7}"#,
         r#"{"id":["A1"]}"#,
@@ -136,146 +143,150 @@ fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_doubt() {
         "7",
         "true",
     ] {
-        let mut fed = Fed::new(limits(100, 10_000));
-        assert_eq!(fed.result("", content), [doubt(), Change::Header], "{content}");
+        let mut fixture = SessionFixture::new(limits(100, 10_000));
+        assert_eq!(fixture.result("", content), [mark(), Change::Header], "{content}");
     }
     for kind in ["tool.Response_received", "tool.response.received", "", catalogue::USER_INPUT] {
-        let mut fed = Fed::new(limits(100, 10_000));
+        let mut fixture = SessionFixture::new(limits(100, 10_000));
         let result =
             ToolResult { call_id: "", name: None, is_error: None, content: payload(br#"{"id":"A1"}"#) };
-        assert_eq!(fed.event(kind, None, Some(result)), [doubt(), Change::Header], "{kind}");
+        assert_eq!(fixture.event(kind, None, Some(result)), [mark(), Change::Header], "{kind}");
         let result = ToolResult { is_error: Some(true), ..result };
-        assert_eq!(fed.event(kind, None, Some(result)), [Change::Header], "{kind}");
+        assert_eq!(fixture.event(kind, None, Some(result)), [Change::Header], "{kind}");
         let result = ToolResult { is_error: None, content: payload(b"no json"), ..result };
-        assert_eq!(fed.event(kind, None, Some(result)), [Change::Header], "{kind}");
+        assert_eq!(fixture.event(kind, None, Some(result)), [Change::Header], "{kind}");
     }
 }
 
 #[test]
-fn calls_are_numbered_and_a_retry_keeps_its_number() {
-    let mut fed = Fed::new(limits(100, 10_000));
-    fed.call("a", "1", "{}");
-    fed.call("b", "2", "{}");
+fn retried_call_keeps_its_index() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    fixture.call("a", "1", "{}");
+    fixture.call("b", "2", "{}");
     let again = ToolCall::new("a", "1", payload(b"[]"));
-    fed.event(catalogue::TOOL_RETRIED, Some(again), None);
-    assert_eq!(fed.session.tool_calls(), 2);
-    assert_eq!(fed.session.call("1").unwrap().call_index, 0);
-    assert_eq!(fed.session.call("1").unwrap().arguments, b"[]");
+    fixture.event(catalogue::TOOL_RETRIED, Some(again), None);
+    assert_eq!(fixture.session.tool_calls(), 2);
+    assert_eq!(fixture.session.call("1").unwrap().call_index, 0);
+    assert_eq!(fixture.session.call("1").unwrap().arguments, b"[]");
     let unknown = ToolCall::new("a", "9", payload(b"{}"));
-    fed.event(catalogue::TOOL_RETRIED, Some(unknown), None);
-    assert_eq!(fed.session.call("9").unwrap().call_index, 2);
-    fed.event(catalogue::TOOL_INVOKED, None, None);
-    assert_eq!(fed.session.tool_calls(), 4, "a call that does not say what it calls is one as well");
+    fixture.event(catalogue::TOOL_RETRIED, Some(unknown), None);
+    assert_eq!(fixture.session.call("9").unwrap().call_index, 2);
+    fixture.event(catalogue::TOOL_INVOKED, None, None);
+    assert_eq!(fixture.session.tool_calls(), 4, "a call without a tool counts");
 }
 
 #[test]
-fn beyond_the_limits_nothing_more_is_kept_and_nothing_outdated_stays() {
-    let mut fed = Fed::new(limits(2, 10_000));
-    fed.result("", r#"{"id":"A1"}"#);
-    fed.result("", r#"{"id":"A2"}"#);
-    assert!(!fed.session.limited());
-    assert_eq!(fed.result("", r#"{"id":"A3"}"#), [Change::Header]);
-    assert!(fed.session.limited());
+fn session_at_its_limits_stores_nothing_new_and_removes_outdated_entries() {
+    let mut fixture = SessionFixture::new(limits(2, 10_000));
+    fixture.result("", r#"{"id":"A1"}"#);
+    fixture.result("", r#"{"id":"A2"}"#);
+    assert!(!fixture.session.limited());
+    assert_eq!(fixture.result("", r#"{"id":"A3"}"#), [Change::Header]);
+    assert!(fixture.session.limited());
     assert_eq!(
-        fed.result("", r#"{"id":"A1","n":1}"#),
+        fixture.result("", r#"{"id":"A1","n":1}"#),
         [fact("order", "A1"), Change::Header],
-        "in place of another"
+        "replacing a fact needs no room"
     );
 
-    let mut fed = Fed::new(limits(100, 40));
-    fed.result("", r#"{"id":"A1"}"#);
+    let mut fixture = SessionFixture::new(limits(100, 40));
+    fixture.result("", r#"{"id":"A1"}"#);
     let gone = Change::FactRemoved { kind: "order".to_owned(), key: "A1".to_owned() };
     assert_eq!(
-        fed.result("", r#"{"id":"A1","text":"much longer than there is room for"}"#),
+        fixture.result("", r#"{"id":"A1","text":"much longer than there is room for"}"#),
         [gone, Change::Header]
     );
-    assert_eq!((fed.session.header().facts, fed.session.header().bytes), (0, 0));
-    fed.call("a", "1", "{}");
+    assert_eq!((fixture.session.header().facts, fixture.session.header().bytes), (0, 0));
+    fixture.call("a", "1", "{}");
     let gone = Change::CallRemoved { call_id: "1".to_owned() };
     let long = r#"{"text":"much longer than there is room for"}"#;
-    assert_eq!(fed.call("a", "1", long), [gone, Change::Header], "a result is no answer to an older call");
+    assert_eq!(
+        fixture.call("a", "1", long),
+        [gone, Change::Header],
+        "a result must not be attributed to the older call"
+    );
 }
 
 #[test]
-fn the_end_drops_what_was_known_but_not_what_was_seen() {
-    let mut fed = Fed::new(limits(100, 10_000));
-    fed.call("a", "1", "{}");
-    fed.result("1", r#"{"id":"A1"}"#);
-    let changes = fed.event(catalogue::SESSION_ENDED, None, None);
+fn session_end_drops_facts_and_calls_and_keeps_numbers() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    fixture.call("a", "1", "{}");
+    fixture.result("1", r#"{"id":"A1"}"#);
+    let changes = fixture.event(catalogue::SESSION_ENDED, None, None);
     let fact_gone = Change::FactRemoved { kind: "order".to_owned(), key: "A1".to_owned() };
     assert_eq!(changes, [fact_gone, Change::CallRemoved { call_id: "1".to_owned() }, Change::Header]);
-    let header = fed.session.header();
+    let header = fixture.session.header();
     assert!(header.ended);
     assert_eq!((header.facts, header.bytes, header.events, header.sources[0].sequence), (0, 0, 3, 2));
 }
 
 #[test]
-fn the_clock_starts_with_the_session_or_its_first_event() {
-    let mut fed = Fed::new(limits(100, 10_000));
-    assert_eq!(fed.session.started_at(), None);
-    fed.offset = 5;
-    fed.event(catalogue::USER_INPUT, None, None);
-    fed.event(catalogue::USER_INPUT, None, None);
-    assert_eq!(fed.session.started_at(), Some(Micros(50)));
-    fed.event(catalogue::SESSION_STARTED, None, None);
-    assert_eq!(fed.session.started_at(), Some(Micros(70)));
+fn started_at_is_set_by_session_started_or_the_first_event() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    assert_eq!(fixture.session.started_at(), None);
+    fixture.offset = 5;
+    fixture.event(catalogue::USER_INPUT, None, None);
+    fixture.event(catalogue::USER_INPUT, None, None);
+    assert_eq!(fixture.session.started_at(), Some(Micros(50)));
+    fixture.event(catalogue::SESSION_STARTED, None, None);
+    assert_eq!(fixture.session.started_at(), Some(Micros(70)));
 }
 
 #[test]
-fn a_session_expires_by_the_brokers_clock() {
-    let mut fed = Fed::new(limits(100, 10_000));
+fn session_expires_by_the_brokers_clock() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
     let ttl = Duration::from_millis(100);
-    assert!(!fed.session.is_expired(Millis(i64::MAX), ttl), "nothing was seen yet");
-    fed.event(catalogue::USER_INPUT, None, None);
+    assert!(!fixture.session.is_expired(Millis(i64::MAX), ttl), "a session without events does not expire");
+    fixture.event(catalogue::USER_INPUT, None, None);
     for (now, expired) in [(0, false), (100, false), (101, true), (i64::MAX, true), (-5, false)] {
-        assert_eq!(fed.session.is_expired(Millis(now), ttl), expired, "{now}");
+        assert_eq!(fixture.session.is_expired(Millis(now), ttl), expired, "{now}");
     }
 }
 
 proptest! {
-    /// What is restored from the changelog is what was there, whatever happened before.
+    /// A session restored from its changelog equals the original after any sequence of events.
     #[test]
-    fn a_restored_session_is_the_same(
+    fn restored_session_equals_the_original(
         steps in prop::collection::vec((0..8_u8, 0..4_u8, 0..4_u8), 0..60),
         max_facts in 1..6_u32,
         max_bytes in 20..200_u64,
     ) {
-        let mut fed = Fed::new(limits(max_facts, max_bytes));
+        let mut fixture = SessionFixture::new(limits(max_facts, max_bytes));
         let mut restored = Session::new();
         for (what, id, key) in steps {
             let end = if id == 3 { "" } else { "}" };
             let (id, content) = (id.to_string(), format!(r#"{{"id":"{key}","name":"{key}"{end}"#));
             let changes = match what {
-                0 | 1 => fed.call("who", &id, &content),
-                2 | 3 => fed.result(&id, &content),
-                4 => fed.event(catalogue::USER_INPUT, None, None),
-                5 => fed.result(&id, &Value::from(content).to_string()),
+                0 | 1 => fixture.call("who", &id, &content),
+                2 | 3 => fixture.result(&id, &content),
+                4 => fixture.event(catalogue::USER_INPUT, None, None),
+                5 => fixture.result(&id, &Value::from(content).to_string()),
                 6 => {
                     let content = payload(content.as_bytes());
                     let result = ToolResult { call_id: &id, name: None, is_error: None, content };
-                    fed.event("tool.response", None, Some(result))
+                    fixture.event("tool.response", None, Some(result))
                 }
-                _ if key == 0 => fed.event(catalogue::SESSION_ENDED, None, None),
-                _ => fed.event(catalogue::SESSION_STARTED, None, None),
+                _ if key == 0 => fixture.event(catalogue::SESSION_ENDED, None, None),
+                _ => fixture.event(catalogue::SESSION_STARTED, None, None),
             };
             for change in &changes {
                 match change {
-                    Change::Header => restored.restore_header(&fed.session.header()).unwrap(),
-                    Change::Fact { kind, key } => restored.restore_fact(&fed.session.fact(kind, key).unwrap()),
-                    Change::Call { call_id } => restored.restore_call(&fed.session.call(call_id).unwrap()),
+                    Change::Header => restored.restore_header(&fixture.session.header()).unwrap(),
+                    Change::Fact { kind, key } => restored.restore_fact(&fixture.session.fact(kind, key).unwrap()),
+                    Change::Call { call_id } => restored.restore_call(&fixture.session.call(call_id).unwrap()),
                     Change::FactRemoved { kind, key } => restored.restore_fact_tombstone(kind, key),
                     Change::CallRemoved { call_id } => restored.restore_call_tombstone(call_id),
                     Change::Numbers { source, block } => {
-                        restored.restore_numbers(&fed.session.numbers(source, *block).unwrap()).unwrap();
+                        restored.restore_numbers(&fixture.session.numbers(source, *block).unwrap()).unwrap();
                     }
                     Change::NumbersRemoved { source, block } => {
                         restored.restore_numbers_tombstone(source, *block).unwrap();
                     }
                 }
             }
-            prop_assert_eq!(restored.header(), fed.session.header());
-            prop_assert_eq!(restored.tombstones(), fed.session.tombstones());
-            let header = fed.session.header();
+            prop_assert_eq!(restored.header(), fixture.session.header());
+            prop_assert_eq!(restored.tombstones(), fixture.session.tombstones());
+            let header = fixture.session.header();
             prop_assert!(u32::try_from(header.facts).unwrap() <= max_facts);
             prop_assert!(u64::try_from(header.bytes).unwrap() <= max_bytes);
         }

@@ -94,7 +94,7 @@ impl<'k> Kernel<'k> {
         event: &ActionEvent<'_>,
     ) -> Result<Judgement<'k>, InternalError> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
-        let call_index = Some(session.index_of(event));
+        let call_index = Some(session.call_index(event));
         let Some(bundle) = bundle else {
             let known = known_json(agent, &CallContext::default(), session)?;
             return Ok(Judgement {

@@ -1,8 +1,8 @@
-//! Reads JSON into CEL values, as tools read it.
+//! Parses JSON into CEL values, as leniently as the parsers of tools.
 //!
-//! The reader accepts texts beyond RFC 8259 that parsers either refuse or read alike: a byte order mark in front, control
-//! characters in texts, `Infinity`. It marks a value that parsers read differently, or that no type holds, in its place
-//! ([`UnreadableValue`]), and reads the rest.
+//! The parser accepts extensions of RFC 8259 that other parsers either refuse or read in the same way: a leading byte order mark,
+//! control characters in texts, `Infinity`. A value that parsers read differently, or that no type holds, becomes an
+//! [`UnreadableValue`] in its place; the rest is parsed.
 
 use cel::common::types::{CelBool, CelDouble, CelList, CelNull, CelString};
 use cel::common::value::Val;
@@ -10,7 +10,7 @@ use cel::common::value::Val;
 use super::{MAX_DEPTH, MAX_VALUES, Object, Origin, PayloadError, UnreadableValue};
 use crate::number;
 
-/// A value, or why it cannot be read.
+/// A value, or the reason why it is unreadable.
 pub(super) type Item = Result<Box<dyn Val>, UnreadableValue>;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Item, PayloadError> {
@@ -32,7 +32,7 @@ fn syntax(bytes: &[u8], at: usize) -> PayloadError {
 struct Reader<'j> {
     text: &'j str,
     at: usize,
-    /// Values that may still come.
+    /// Remaining number of values.
     left: usize,
 }
 
@@ -45,7 +45,7 @@ impl<'j> Reader<'j> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The bytes that are left. Behind the end nothing is, which no value accepts.
+    /// Returns the remaining bytes; none at the end of the text.
     fn rest(&self) -> &'j [u8] {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
@@ -56,7 +56,7 @@ impl<'j> Reader<'j> {
         }
     }
 
-    /// The next byte that is not blank, without taking it.
+    /// Skips blanks and returns the next byte without consuming it.
     fn next(&mut self) -> Option<u8> {
         self.blank();
         self.peek()
@@ -74,7 +74,7 @@ impl<'j> Reader<'j> {
         self.left = self.left.checked_sub(1).filter(|left| *left > 0).ok_or(PayloadError::TooLarge)?;
         match self.next() {
             Some(b'"') => Ok(Ok(Box::new(CelString::from(self.string()?)))),
-            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip().map(|()| Err(UnreadableValue::Deep)),
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => self.skip().map(|()| Err(UnreadableValue::TooDeep)),
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.list(depth + 1),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -119,10 +119,10 @@ impl<'j> Reader<'j> {
             self.digits()?;
         }
         let token = self.text.get(start..self.at).ok_or_else(|| self.syntax())?;
-        Ok(number::read(token).ok_or(UnreadableValue::Long))
+        Ok(number::parse(token).ok_or(UnreadableValue::TooManyDigits))
     }
 
-    /// At least one.
+    /// Consumes one or more digits and returns their number.
     fn digits(&mut self) -> Result<usize, PayloadError> {
         let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
@@ -148,7 +148,7 @@ impl<'j> Reader<'j> {
             }
         }
         self.expect(b']')?;
-        // Length and indices depend on each element.
+        // An unreadable element makes the list unreadable, since length and indices depend on it.
         Ok(match unread {
             None => Ok(Box::new(CelList::from(items))),
             Some(why) => Err(why),
@@ -176,7 +176,7 @@ impl<'j> Reader<'j> {
         Ok(Ok(Box::new(Object::read(entries, Origin::Payload))))
     }
 
-    /// Reads a text. A lone surrogate, which no text contains, reads as U+FFFD.
+    /// Parses a text. A lone surrogate becomes U+FFFD.
     fn string(&mut self) -> Result<String, PayloadError> {
         self.at += 1;
         let plain = self.plain()?;
@@ -201,7 +201,7 @@ impl<'j> Reader<'j> {
         }
     }
 
-    /// Up to the next quote or backslash.
+    /// Consumes characters up to the next quote or backslash.
     fn plain(&mut self) -> Result<&'j str, PayloadError> {
         let start = self.at;
         let length = self.rest().iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count();
@@ -242,7 +242,7 @@ impl<'j> Reader<'j> {
         })
     }
 
-    /// Four hexadecimal digits.
+    /// Parses four hexadecimal digits.
     fn unit(&mut self) -> Result<u16, PayloadError> {
         let digits = self.rest().get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let unit = digits
@@ -253,14 +253,14 @@ impl<'j> Reader<'j> {
         Ok(unit)
     }
 
-    /// Passes over a list or an object, however deep it is.
+    /// Skips a list or an object of any depth.
     fn skip(&mut self) -> Result<(), PayloadError> {
         let mut open = Vec::new();
         loop {
             match self.next() {
                 Some(b'"') => drop(self.string()?),
                 Some(byte @ (b'{' | b'[')) => {
-                    // In ASCII the closing bracket follows at a distance of two.
+                    // In ASCII, the closing bracket is the opening one plus 2.
                     open.push(byte + 2);
                     self.at += 1;
                 }
@@ -295,7 +295,7 @@ mod tests {
             Value::Bool(b) => found.downcast_ref::<CelBool>().is_some_and(|found| found.inner() == b),
             Value::String(s) => found.downcast_ref::<CelString<'_>>().is_some_and(|found| found.inner() == s),
             Value::Number(n) => n.as_i64().map_or_else(
-                || Number::of(found).is_some(),
+                || Number::from_val(found).is_some(),
                 |n| found.downcast_ref::<CelInt>().is_some_and(|found| *found.inner() == n),
             ),
             Value::Array(items) => found.downcast_ref::<CelList<'_>>().is_some_and(|list| {
@@ -338,7 +338,7 @@ mod tests {
             prop_assert!(same(read.as_ref(), &value), "{value} {read:?}");
         }
 
-        /// The reader accepts all that serde_json accepts, and beyond it only the listed extensions.
+        /// The parser accepts every text that serde_json accepts, and otherwise only the listed extensions.
         #[test]
         fn any_text_is_accepted_or_refused_as_by_serde_json(text in "[\\[\\]{}:,\" 0-9eE.+\\-\\\\utrfalsn]{0,24}") {
             let (found, expected) = (read(text.as_bytes()), serde_json::from_str::<Value>(&text));

@@ -1,4 +1,4 @@
-//! What one session of one tenant knows: counters, facts, calls.
+//! State of one session of one tenant: counters, facts, calls, sequence numbers.
 
 mod apply;
 mod digest;
@@ -11,14 +11,14 @@ use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader};
 use agentgov_schemas::{Micros, Millis};
 
-pub use apply::Applied;
-use seen::Seen;
+pub use apply::ApplyOutcome;
+use seen::SeenSequences;
 pub use seen::{InvalidEntry, SequenceCheck};
 use store::{FactValue, Store};
 pub(crate) use store::{Facts, FactsOfKind, StoredCall};
 
-/// The state of one (tenant, session), in memory. The caller keeps it under that key, and writes to the changelog what
-/// each [`Change`] names.
+/// In-memory state of a session. The caller stores it by tenant and session id, and writes an entry to the changelog for each
+/// [`Change`].
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     started_at: Micros,
@@ -26,116 +26,116 @@ pub struct Session {
     applied_through: i64,
     events: i64,
     tool_calls: i32,
-    seen: Seen,
+    seen: SeenSequences,
     ended: bool,
     limited: bool,
     store: Store,
 }
 
-/// An entry of the session that the changelog must be told of.
+/// Entry of a session that the caller must write to the changelog.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// The header: see [`Session::header`].
+    /// The header, from [`Session::header`].
     Header,
-    /// A fact that is new or says something else: see [`Session::fact`].
+    /// A new or changed fact, from [`Session::fact`].
     Fact {
-        /// Its kind.
+        /// Kind of the fact.
         kind: String,
-        /// Its key.
+        /// Key of the fact.
         key: String,
     },
-    /// A call that is new, or was answered: see [`Session::call`].
+    /// A new or answered call, from [`Session::call`].
     Call {
-        /// Its id.
+        /// Id of the call.
         call_id: String,
     },
-    /// Sixteen numbers of a source that stand in the header no more: see [`Session::numbers`].
+    /// A full block of 16 sequence numbers that moved out of the header, from [`Session::numbers`].
     Numbers {
-        /// The source.
+        /// Id of the source.
         source: String,
-        /// Which sixteen, from 0.
+        /// Index of the block, from 0.
         block: i32,
     },
-    /// A fact that is not known any more: a tombstone.
+    /// Tombstone of a fact.
     FactRemoved {
-        /// Its kind.
+        /// Kind of the fact.
         kind: String,
-        /// Its key.
+        /// Key of the fact.
         key: String,
     },
-    /// A call that is not known any more: a tombstone.
+    /// Tombstone of a call.
     CallRemoved {
-        /// Its id.
+        /// Id of the call.
         call_id: String,
     },
-    /// Numbers of a session that is dropped: a tombstone.
+    /// Tombstone of a block of sequence numbers.
     NumbersRemoved {
-        /// The source.
+        /// Id of the source.
         source: String,
-        /// Which sixteen, from 0.
+        /// Index of the block, from 0.
         block: i32,
     },
 }
 
 impl Session {
-    /// A session of which nothing was seen yet.
+    /// Creates an empty session.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes over the header from the changelog. What the session keeps is counted anew, as it is restored.
+    /// Restores the header from the changelog. Facts and calls are counted again as they are restored.
     ///
     /// # Errors
-    /// In words, if it cannot be ours.
+    /// If no version of this code writes such a header.
     pub fn restore_header(&mut self, header: &SessionHeader<'_>) -> Result<(), InvalidEntry> {
         self.started_at = header.started_at;
         self.last_logged_at = header.last_logged_at;
         self.applied_through = header.applied_through;
         self.events = header.events;
         self.tool_calls = header.tool_calls;
-        self.seen.restore(&header.sources)?;
+        self.seen.restore_header(&header.sources)?;
         self.ended = header.ended;
         self.limited = header.limited;
         Ok(())
     }
 
-    /// Takes over a fact from the changelog. One that cannot be read could not be read when it was stated.
+    /// Restores a fact from the changelog. A value that is unreadable now was unreadable when it was stored.
     pub fn restore_fact(&mut self, fact: &Fact<'_>) {
         self.store.put_fact(fact.kind, fact.key, FactValue::parse(fact.value), fact.offset);
     }
 
-    /// Takes over a call from the changelog.
+    /// Restores a call from the changelog.
     pub fn restore_call(&mut self, call: &Call<'_>) {
         self.store.put_call(call);
     }
 
-    /// Takes over the tombstone of a fact.
+    /// Restores the tombstone of a fact: removes the fact.
     pub fn restore_fact_tombstone(&mut self, kind: &str, key: &str) {
         self.store.remove_fact(kind, key);
     }
 
-    /// Takes over the tombstone of a call.
+    /// Restores the tombstone of a call: removes the call.
     pub fn restore_call_tombstone(&mut self, call_id: &str) {
         self.store.remove_call(call_id);
     }
 
-    /// Takes over numbers from the changelog.
+    /// Restores a block of sequence numbers from the changelog.
     ///
     /// # Errors
-    /// In words, if they cannot be ours.
+    /// If no version of this code writes such numbers.
     pub fn restore_numbers(&mut self, numbers: &Numbers<'_>) -> Result<(), InvalidEntry> {
         self.seen.restore_block(numbers)
     }
 
-    /// Takes over the tombstone of numbers.
+    /// Restores the tombstone of a block of sequence numbers: removes the block.
     ///
     /// # Errors
-    /// In words, if it cannot be ours.
+    /// If no version of this code writes such a header.
     pub fn restore_numbers_tombstone(&mut self, source: &str, block: i32) -> Result<(), InvalidEntry> {
         self.seen.restore_block_tombstone(source, block)
     }
 
-    /// The header as the changelog must say it.
+    /// Returns the header for the changelog.
     pub fn header(&self) -> SessionHeader<'_> {
         SessionHeader {
             started_at: self.started_at,
@@ -143,8 +143,8 @@ impl Session {
             applied_through: self.applied_through,
             events: self.events,
             tool_calls: self.tool_calls,
-            sources: self.seen.said(),
-            // Both are for people: a restored session counts what it keeps.
+            sources: self.seen.header_entries(),
+            // Informational: a restore counts entries and bytes again.
             facts: i32::try_from(self.store.entries()).unwrap_or(i32::MAX),
             bytes: i64::try_from(self.store.bytes()).unwrap_or(i64::MAX),
             ended: self.ended,
@@ -152,67 +152,67 @@ impl Session {
         }
     }
 
-    /// The header takes no more bytes than that in Avro.
+    /// Returns an upper bound for the bytes of the header in Avro.
     pub fn max_header_bytes(&self) -> usize {
-        self.seen.most_bytes() + 128
+        self.seen.max_header_bytes() + 128
     }
 
-    /// A fact as the changelog must say it.
+    /// Returns a fact for the changelog.
     pub fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {
         self.store.fact(kind, key)
     }
 
-    /// A call as the changelog must say it: the latest one of its id.
+    /// Returns the latest call of an id for the changelog.
     pub fn call(&self, call_id: &str) -> Option<Call<'_>> {
         self.store.call(call_id).map(StoredCall::as_entry)
     }
 
-    /// Numbers of a source as the changelog must say them.
+    /// Returns a block of sequence numbers for the changelog.
     pub fn numbers(&self, source: &str, block: i32) -> Option<Numbers<'_>> {
         self.seen.block(source, block)
     }
 
-    /// Every entry but the header as a tombstone: what the changelog must be told, beside the header's, when the session
-    /// is dropped.
+    /// Returns a tombstone for each entry except the header. The caller writes them, and the header's, when it removes the
+    /// session.
     pub fn tombstones(&self) -> Vec<Change> {
-        let mut gone = self.store.tombstones();
-        gone.extend(self.seen.blocks().map(|(source, block)| Change::NumbersRemoved { source, block }));
-        gone
+        let mut tombstones = self.store.tombstones();
+        tombstones.extend(self.seen.blocks().map(|(source, block)| Change::NumbersRemoved { source, block }));
+        tombstones
     }
 
-    /// True if a record logged at `now` comes too late for this session: the caller then drops it, and begins anew.
+    /// Returns true if the session has expired for a record logged at `now`. The caller then starts a new session.
     pub fn is_expired(&self, now: Millis, ttl: Duration) -> bool {
         let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
     }
 
-    /// What to make of the number of an event that is not applied yet: a repeat is not applied at all.
+    /// Checks the sequence number of an event before it is applied. A repeat must not be applied.
     pub fn check_sequence(&mut self, event: &ActionEvent<'_>) -> SequenceCheck {
         self.seen.check(event)
     }
 
-    /// When it began, as its producer says; `None` before the first event.
+    /// Returns the start of the session by the producer's clock, or `None` before the first event.
     pub fn started_at(&self) -> Option<Micros> {
         (self.events > 0).then_some(self.started_at)
     }
 
-    /// How many events were applied, duplicates not counted.
+    /// Returns the number of applied events; repeats are not applied.
     pub const fn events(&self) -> i64 {
         self.events
     }
 
-    /// How many tool calls were applied.
+    /// Returns the number of applied tool calls.
     pub const fn tool_calls(&self) -> i32 {
         self.tool_calls
     }
 
-    /// True once something was not kept because of the limits.
+    /// Returns true once an entry was dropped because of the limits.
     pub const fn limited(&self) -> bool {
         self.limited
     }
 
-    /// True if something that was known may be forgotten: for want of room, or since the session ended.
-    pub(crate) const fn forgets(&self) -> bool {
+    /// Returns true if facts or calls may have been dropped: at a limit, or at the end of the session.
+    pub(crate) const fn is_incomplete(&self) -> bool {
         self.limited || self.ended
     }
 

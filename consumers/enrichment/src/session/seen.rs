@@ -1,5 +1,5 @@
-//! The numbers that a session saw of each of its sources, with what stood under each: so a repeat is recognised, and a number
-//! hides nothing (ADR 0015).
+//! Sequence numbers that a session has seen from each source, each with the digest of its event. A repeat is recognised by both,
+//! so that an event with a reused number is still judged (ADR 0015).
 
 use std::collections::BTreeSet;
 
@@ -7,37 +7,37 @@ use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::state::{Numbers, SourceSequence};
 use agentgov_schemas::verdict::RecordFinding;
 
-use super::digest::{self, Digest};
+use super::digest::{Digest, content_digest};
 
-/// Most numbers that a session keeps, of all its sources.
+/// Maximum number of sequence numbers that a session keeps, over all sources.
 const MAX_NUMBERS: usize = 65_536;
-/// Most sources of which a session keeps numbers.
+/// Maximum number of sources that a session keeps sequence numbers of.
 const MAX_SOURCES: usize = 64;
-/// Numbers of an entry of the changelog.
+/// Sequence numbers in a block, which is one entry of the changelog.
 const BLOCK: usize = 16;
-/// Most entries that hold the numbers of one session.
+/// Maximum number of blocks of a session.
 const MAX_BLOCKS: usize = MAX_NUMBERS / BLOCK;
-/// Bytes of a number and its digest.
+/// Bytes of a sequence number and its digest.
 const ENTRY: usize = 24;
 
-/// A number, big-endian, and the digest of what stood under it: as the changelog has it.
+/// Sequence number (big-endian) and digest of its event, in the format of the changelog.
 type Entry = [u8; ENTRY];
 
-/// What a session makes of an event's number, before it takes the event in.
+/// Result of checking the sequence number of an event before the event is applied.
 #[derive(Clone, Debug)]
 pub struct SequenceCheck {
-    /// The highest sequence of its source that was seen before, if the event is a repeat: then nothing of it counts.
+    /// Highest sequence number seen from the source, if the event is a repeat. A repeat must not be applied.
     pub highest_if_repeat: Option<i64>,
-    /// What is wrong with its number.
+    /// Faults of the sequence number.
     pub findings: Vec<RecordFinding>,
     digest: Digest,
-    /// Where the source is.
-    place: Option<usize>,
-    /// False if there is no room for the number.
-    keep: bool,
+    /// Index of the source; `None` for a new one.
+    index: Option<usize>,
+    /// False if a limit is reached: the number is not kept.
+    has_room: bool,
 }
 
-/// An entry of the changelog that no version of this code writes: the changelog is damaged, or belongs to another stage.
+/// Entry of the changelog that no version of this code writes: the changelog is damaged or belongs to another stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEntry {
     /// The header of a session claims more numbers of a source than a session keeps, or its numbers are cut.
@@ -65,91 +65,91 @@ pub enum InvalidEntry {
     },
 }
 
-/// Returns the index of a block of numbers, which a session may have.
+/// Checks the index of a block against the maximum number of blocks.
 fn block_index(block: i32) -> Result<usize, InvalidEntry> {
     let index = usize::try_from(block).ok().filter(|index| *index < MAX_BLOCKS);
     index.ok_or(InvalidEntry::BlockIndex { block })
 }
 
-/// Numbers of a source that the changelog must be told of: of which source, and which sixteen.
-pub(super) type FullBlock = (String, i32);
+/// Block of sequence numbers: id of its source, and index.
+pub(super) type BlockRef = (String, i32);
 
-/// What was seen of every source, in the order in which they were first seen.
+/// Sequence numbers by source, in the order in which the sources were first seen.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen(Vec<Source>);
+pub(super) struct SeenSequences(Vec<SeenSource>);
 
 #[derive(Clone, Debug)]
-struct Source {
+struct SeenSource {
     id: String,
     highest: i64,
-    /// Of numbers up to this one a version of before kept nothing.
+    /// Highest number seen by a version that did not keep numbers: whether a number up to this one was seen is unknown.
     unknown_through: Option<i64>,
-    /// In the order in which they came. The last 1 to 16 stand in the header, those before in entries of 16.
+    /// Numbers in order of arrival. The header holds the last 1 to 16, blocks hold the others.
     numbers: Vec<Entry>,
-    order: Order,
+    lookup: SequenceLookup,
 }
 
-/// How a number is found.
+/// Lookup structure for the numbers of a source.
 #[derive(Clone, Debug)]
-enum Order {
-    /// Each number is above the one before: almost always.
-    Rising,
-    /// They are not: all of them once more.
-    Any(BTreeSet<Entry>),
-    /// Restored, and not looked at yet.
-    Unindexed,
+enum SequenceLookup {
+    /// Numbers arrived in ascending order (the usual case): binary search.
+    Ascending,
+    /// Numbers arrived in another order: a sorted copy of all of them.
+    Set(BTreeSet<Entry>),
+    /// Restored; determined at the first lookup.
+    Unknown,
 }
 
-/// What stands under a number.
-enum Found {
-    Nothing,
-    Same,
-    Other,
+/// Result of a lookup.
+enum Lookup {
+    Absent,
+    SameEvent,
+    OtherEvent,
 }
 
-impl Seen {
+impl SeenSequences {
     pub(super) fn check(&mut self, event: &ActionEvent<'_>) -> SequenceCheck {
-        let (digest, sequence) = (digest::of(event), event.source.sequence);
+        let (digest, sequence) = (content_digest(event), event.source.sequence);
         let mut findings = Vec::new();
         if sequence < 0 {
             findings.push(RecordFinding::NegativeSequence);
         }
-        let place = self.0.iter().position(|source| source.id == event.source.id);
+        let index = self.0.iter().position(|source| source.id == event.source.id);
         let mut highest_if_repeat = None;
-        if let Some(source) = place.and_then(|place| self.0.get_mut(place))
+        if let Some(source) = index.and_then(|index| self.0.get_mut(index))
             && sequence <= source.highest
         {
             match source.find(sequence, digest) {
-                Found::Same => highest_if_repeat = Some(source.highest),
-                Found::Other => findings.push(RecordFinding::SequenceReused),
-                Found::Nothing if source.unknown_through.is_some_and(|through| sequence <= through) => {
+                Lookup::SameEvent => highest_if_repeat = Some(source.highest),
+                Lookup::OtherEvent => findings.push(RecordFinding::SequenceReused),
+                Lookup::Absent if source.unknown_through.is_some_and(|through| sequence <= through) => {
                     findings.push(RecordFinding::SequenceUnknown);
                 }
-                Found::Nothing if sequence < source.highest => findings.push(RecordFinding::OutOfOrder),
-                Found::Nothing => {}
+                Lookup::Absent if sequence < source.highest => findings.push(RecordFinding::OutOfOrder),
+                Lookup::Absent => {}
             }
         }
         let kept: usize = self.0.iter().map(|source| source.numbers.len()).sum();
-        let keep = kept < MAX_NUMBERS && (place.is_some() || self.0.len() < MAX_SOURCES);
-        if !keep && highest_if_repeat.is_none() {
+        let has_room = kept < MAX_NUMBERS && (index.is_some() || self.0.len() < MAX_SOURCES);
+        if !has_room && highest_if_repeat.is_none() {
             findings.push(RecordFinding::SequenceLimit);
         }
-        SequenceCheck { highest_if_repeat, findings, digest, place, keep }
+        SequenceCheck { highest_if_repeat, findings, digest, index, has_room }
     }
 
-    /// Takes in the number of an event, which `look` was for. Returns the entry that is full by now, if one is.
-    pub(super) fn keep(&mut self, event: &ActionEvent<'_>, check: &SequenceCheck) -> Option<FullBlock> {
+    /// Records the number of an event that was checked before. Returns the block that this fills, if any.
+    pub(super) fn record(&mut self, event: &ActionEvent<'_>, check: &SequenceCheck) -> Option<BlockRef> {
         let sequence = event.source.sequence;
-        let source = match check.place.and_then(|place| self.0.get_mut(place)) {
+        let source = match check.index.and_then(|index| self.0.get_mut(index)) {
             Some(source) => source,
-            None if check.keep => {
-                self.0.push(Source::new(event.source.id, sequence));
+            None if check.has_room => {
+                self.0.push(SeenSource::new(event.source.id, sequence));
                 self.0.last_mut()?
             }
             None => return None,
         };
         source.highest = source.highest.max(sequence);
-        if !check.keep {
+        if !check.has_room {
             return None;
         }
         source.push(entry(sequence, check.digest));
@@ -157,18 +157,18 @@ impl Seen {
         (before > 0 && before.is_multiple_of(BLOCK)).then(|| (source.id.clone(), source.blocks() - 1))
     }
 
-    /// What the header says.
-    pub(super) fn said(&self) -> Vec<SourceSequence<'_>> {
-        self.0.iter().map(Source::said).collect()
+    /// Returns the sources for the header.
+    pub(super) fn header_entries(&self) -> Vec<SourceSequence<'_>> {
+        self.0.iter().map(SeenSource::header_entry).collect()
     }
 
-    /// The header takes no more bytes for it in Avro.
-    pub(super) fn most_bytes(&self) -> usize {
-        // A number takes ten bytes at most, in itself and as the length of a text.
+    /// Returns an upper bound for the bytes of the sources in the Avro header.
+    pub(super) fn max_header_bytes(&self) -> usize {
+        // An Avro long takes at most ten bytes, and so does the length of a string.
         self.0.iter().map(|source| source.id.len() + BLOCK * ENTRY + 60).sum()
     }
 
-    /// Sixteen numbers of a source, as the changelog must say them.
+    /// Returns a block of a source for the changelog.
     pub(super) fn block(&self, id: &str, block: i32) -> Option<Numbers<'_>> {
         let source = self.0.iter().find(|source| source.id == id)?;
         let from = usize::try_from(block).ok()?.checked_mul(BLOCK)?;
@@ -176,84 +176,89 @@ impl Seen {
         Some(Numbers { source: &source.id, block, numbers: numbers.as_flattened() })
     }
 
-    /// Every entry that the changelog has beside the header.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = FullBlock> + '_ {
+    /// Returns every block that the changelog holds.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = BlockRef> + '_ {
         self.0.iter().flat_map(|source| (0..source.blocks()).map(|block| (source.id.clone(), block)))
     }
 
-    /// Nothing more is expected to come.
-    pub(super) fn shrink(&mut self) {
+    /// Releases unused memory, since no more events are expected.
+    pub(super) fn shrink_to_fit(&mut self) {
         for source in &mut self.0 {
             source.numbers.shrink_to_fit();
         }
     }
 
-    /// Takes over what a header says. Its entries may have come before.
-    /// Fails if it cannot be one of ours.
-    pub(super) fn restore(&mut self, said: &[SourceSequence<'_>]) -> Result<(), InvalidEntry> {
+    /// Restores the sources of a header. Their blocks may have been restored before.
+    pub(super) fn restore_header(&mut self, saved: &[SourceSequence<'_>]) -> Result<(), InvalidEntry> {
         let mut before = std::mem::take(&mut self.0);
-        for said in said {
-            let mut source = match before.iter().position(|source| source.id == said.id) {
-                Some(place) => before.swap_remove(place),
-                None => Source::new(said.id, said.sequence),
+        for saved in saved {
+            let mut source = match before.iter().position(|source| source.id == saved.id) {
+                Some(index) => before.swap_remove(index),
+                None => SeenSource::new(saved.id, saved.sequence),
             };
-            source.restore(said)?;
+            source.restore(saved)?;
             self.0.push(source);
         }
         self.0.extend(before);
         Ok(())
     }
 
-    /// Takes over an entry. Its header may come later. False if it cannot be one of ours.
-    pub(super) fn restore_block(&mut self, said: &Numbers<'_>) -> Result<(), InvalidEntry> {
-        let (numbers, rest) = said.numbers.as_chunks::<ENTRY>();
-        let block = block_index(said.block)?;
+    /// Restores a block. Its header may be restored later.
+    pub(super) fn restore_block(&mut self, saved: &Numbers<'_>) -> Result<(), InvalidEntry> {
+        let (numbers, rest) = saved.numbers.as_chunks::<ENTRY>();
+        let block = block_index(saved.block)?;
         if numbers.len() != BLOCK || !rest.is_empty() {
-            return Err(InvalidEntry::BlockLength { bytes: said.numbers.len() });
+            return Err(InvalidEntry::BlockLength { bytes: saved.numbers.len() });
         }
-        let place = self.0.iter().position(|source| source.id == said.source).unwrap_or_else(|| {
-            self.0.push(Source::new(said.source, i64::MIN));
+        let index = self.0.iter().position(|source| source.id == saved.source).unwrap_or_else(|| {
+            self.0.push(SeenSource::new(saved.source, i64::MIN));
             self.0.len() - 1
         });
-        let Some(source) = self.0.get_mut(place) else { return Ok(()) };
+        let Some(source) = self.0.get_mut(index) else { return Ok(()) };
         let (from, to) = (block * BLOCK, (block + 1) * BLOCK);
         if source.numbers.len() < to {
             source.numbers.resize(to, [0; ENTRY]);
         }
-        if let Some(there) = source.numbers.get_mut(from..to) {
-            there.copy_from_slice(numbers);
+        if let Some(target) = source.numbers.get_mut(from..to) {
+            target.copy_from_slice(numbers);
         }
-        source.order = Order::Unindexed;
+        source.lookup = SequenceLookup::Unknown;
         Ok(())
     }
 
-    /// Takes over the tombstone of an entry: the session was buried. Fails if it cannot be one of ours.
+    /// Restores the tombstone of a block: the session was removed.
     pub(super) fn restore_block_tombstone(&mut self, id: &str, block: i32) -> Result<(), InvalidEntry> {
         let from = block_index(block)?;
         if let Some(source) = self.0.iter_mut().find(|source| source.id == id) {
             source.numbers.truncate(from * BLOCK);
-            source.order = Order::Unindexed;
+            source.lookup = SequenceLookup::Unknown;
         }
         Ok(())
     }
 }
 
-impl Source {
+impl SeenSource {
     fn new(id: &str, highest: i64) -> Self {
-        Self { id: id.to_owned(), highest, unknown_through: None, numbers: Vec::new(), order: Order::Rising }
+        Self {
+            id: id.to_owned(),
+            highest,
+            unknown_through: None,
+            numbers: Vec::new(),
+            lookup: SequenceLookup::Ascending,
+        }
     }
 
-    /// How many entries hold what the header does not.
+    /// Returns the number of blocks.
     #[expect(
         clippy::expect_used,
-        reason = "a session keeps at most MAX_NUMBERS numbers, restored ones included"
+        reason = "a session keeps at most MAX_NUMBERS numbers, including restored ones"
     )]
     fn blocks(&self) -> i32 {
         i32::try_from(self.numbers.len().saturating_sub(1) / BLOCK).expect("at most MAX_BLOCKS")
     }
 
-    fn said(&self) -> SourceSequence<'_> {
-        // Of no numbers there are none.
+    fn header_entry(&self) -> SourceSequence<'_> {
+        // `chunks` of an empty slice has no chunk.
         let recent = self.numbers.chunks(BLOCK).next_back().unwrap_or_default();
         SourceSequence {
             id: &self.id,
@@ -264,57 +269,62 @@ impl Source {
         }
     }
 
-    fn restore(&mut self, said: &SourceSequence<'_>) -> Result<(), InvalidEntry> {
-        let (recent, rest) = said.recent.as_chunks::<ENTRY>();
-        let blocks = usize::try_from(said.blocks).ok().filter(|blocks| *blocks < MAX_BLOCKS);
+    fn restore(&mut self, saved: &SourceSequence<'_>) -> Result<(), InvalidEntry> {
+        let (recent, rest) = saved.recent.as_chunks::<ENTRY>();
+        let blocks = usize::try_from(saved.blocks).ok().filter(|blocks| *blocks < MAX_BLOCKS);
         let Some(blocks) = blocks.filter(|_| recent.len() <= BLOCK && rest.is_empty()) else {
-            return Err(InvalidEntry::Source { blocks: said.blocks, bytes: said.recent.len() });
+            return Err(InvalidEntry::Source { blocks: saved.blocks, bytes: saved.recent.len() });
         };
-        self.highest = said.sequence;
-        // A version that kept no numbers said neither them nor this. Of ours, a source without numbers was known to such a
-        // version: there was no room for the numbers that came since.
-        self.unknown_through = said.unknown_through.or_else(|| recent.is_empty().then_some(said.sequence));
+        self.highest = saved.sequence;
+        // A version that kept no numbers wrote neither `recent` nor `unknown_through`. This version writes a source without
+        // numbers only if an older version knew the source and the limit has been reached since.
+        self.unknown_through = saved.unknown_through.or_else(|| recent.is_empty().then_some(saved.sequence));
         self.numbers.resize(blocks * BLOCK, [0; ENTRY]);
         self.numbers.extend_from_slice(recent);
-        self.order = Order::Unindexed;
+        self.lookup = SequenceLookup::Unknown;
         Ok(())
     }
 
-    fn find(&mut self, sequence: i64, digest: Digest) -> Found {
-        if matches!(self.order, Order::Unindexed) {
-            let rising = self.numbers.is_sorted_by(|before, after| number(before) < number(after));
-            self.order =
-                if rising { Order::Rising } else { Order::Any(self.numbers.iter().copied().collect()) };
+    fn find(&mut self, sequence: i64, digest: Digest) -> Lookup {
+        if matches!(self.lookup, SequenceLookup::Unknown) {
+            let ascending = self.numbers.is_sorted_by(|before, after| number(before) < number(after));
+            self.lookup = if ascending {
+                SequenceLookup::Ascending
+            } else {
+                SequenceLookup::Set(self.numbers.iter().copied().collect())
+            };
         }
-        match &self.order {
-            Order::Any(all) => {
+        match &self.lookup {
+            SequenceLookup::Set(all) => {
                 if all.contains(&entry(sequence, digest)) {
-                    return Found::Same;
+                    return Lookup::SameEvent;
                 }
                 match all.range(entry(sequence, [0; 16])..=entry(sequence, [u8::MAX; 16])).next() {
-                    Some(_) => Found::Other,
-                    None => Found::Nothing,
+                    Some(_) => Lookup::OtherEvent,
+                    None => Lookup::Absent,
                 }
             }
-            Order::Rising | Order::Unindexed => {
+            SequenceLookup::Ascending | SequenceLookup::Unknown => {
                 let at = self.numbers.binary_search_by_key(&sequence, number);
                 match at.ok().and_then(|at| self.numbers.get(at)) {
-                    Some(found) if *found == entry(sequence, digest) => Found::Same,
-                    Some(_) => Found::Other,
-                    None => Found::Nothing,
+                    Some(found) if *found == entry(sequence, digest) => Lookup::SameEvent,
+                    Some(_) => Lookup::OtherEvent,
+                    None => Lookup::Absent,
                 }
             }
         }
     }
 
     fn push(&mut self, new: Entry) {
-        match &mut self.order {
-            Order::Any(all) => drop(all.insert(new)),
-            Order::Rising if self.numbers.last().is_some_and(|last| number(last) >= number(&new)) => {
+        match &mut self.lookup {
+            SequenceLookup::Set(all) => drop(all.insert(new)),
+            SequenceLookup::Ascending
+                if self.numbers.last().is_some_and(|last| number(last) >= number(&new)) =>
+            {
                 let all = self.numbers.iter().copied().chain([new]);
-                self.order = Order::Any(all.collect());
+                self.lookup = SequenceLookup::Set(all.collect());
             }
-            Order::Rising | Order::Unindexed => {}
+            SequenceLookup::Ascending | SequenceLookup::Unknown => {}
         }
         self.numbers.push(new);
     }

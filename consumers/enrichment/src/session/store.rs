@@ -1,4 +1,4 @@
-//! The facts and calls of a session, counted.
+//! Facts and calls of a session, and their size.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::json::{Json, PayloadError};
 /// Facts by kind.
 pub(crate) type Facts = BTreeMap<String, FactsOfKind>;
 
-/// The facts of one kind, by key. A copy is shallow.
+/// Facts of one kind, by key. A clone is shallow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FactsOfKind(BTreeMap<String, Arc<StoredFact>>);
 
-/// A fact, with its value converted once.
+/// Stored fact. Its value is parsed once.
 #[derive(Debug)]
 pub(crate) struct StoredFact {
     key: CelString<'static>,
@@ -25,11 +25,11 @@ pub(crate) struct StoredFact {
     offset: i64,
 }
 
-/// What a fact says.
+/// Value of a fact.
 pub(super) struct FactValue<'a> {
-    /// As it was said.
+    /// Bytes of the result.
     pub(super) bytes: &'a [u8],
-    /// The same, parsed; or why it cannot be read.
+    /// Parsed value, or the reason why it is unreadable.
     pub(super) json: Result<Json, PayloadError>,
 }
 
@@ -39,16 +39,16 @@ impl<'a> FactValue<'a> {
     }
 }
 
-/// Key of the entry that marks the last result which may state a fact of a kind and could not be read. No fact has this key
-/// (see `is_key`).
-pub(super) const DOUBT: &str = "\u{fffd}";
+/// Key of the entry that marks the last unreadable result which may have changed facts of a kind. No fact has this key (see
+/// `is_key`).
+pub(super) const UNCERTAIN_KEY: &str = "\u{fffd}";
 
 impl StoredFact {
     pub(crate) const fn json(&self) -> Result<&Json, &PayloadError> {
         self.json.as_ref()
     }
 
-    /// Offset of the event that said it.
+    /// Offset of the event that carried the fact.
     pub(crate) const fn offset(&self) -> i64 {
         self.offset
     }
@@ -60,24 +60,24 @@ impl FactsOfKind {
     }
 
     pub(crate) fn get_fact(&self, key: &str) -> Option<&StoredFact> {
-        self.0.get(key).filter(|_| key != DOUBT).map(Arc::as_ref)
+        self.0.get(key).filter(|_| key != UNCERTAIN_KEY).map(Arc::as_ref)
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &CelString<'static>> {
-        self.0.iter().filter(|(key, _)| *key != DOUBT).map(|(_, fact)| &fact.key)
+        self.0.iter().filter(|(key, _)| *key != UNCERTAIN_KEY).map(|(_, fact)| &fact.key)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len() - usize::from(self.doubted_at().is_some())
+        self.0.len() - usize::from(self.last_unreadable_at().is_some())
     }
 
-    /// Offset of the last result that may have stated a fact of this kind and could not be read: older facts may be outdated.
-    pub(crate) fn doubted_at(&self) -> Option<i64> {
-        self.0.get(DOUBT).map(|doubt| doubt.offset)
+    /// Returns the offset of the last unreadable result that may have changed facts of this kind. Older facts may be outdated.
+    pub(crate) fn last_unreadable_at(&self) -> Option<i64> {
+        self.0.get(UNCERTAIN_KEY).map(|mark| mark.offset)
     }
 }
 
-/// A call: the latest one of its id.
+/// Latest call of an id.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredCall {
     call_id: String,
@@ -101,7 +101,7 @@ impl StoredCall {
     }
 }
 
-/// What a session keeps, and how much that is.
+/// Facts and calls of a session, with their number and size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     facts: Facts,
@@ -110,28 +110,28 @@ pub(super) struct Store {
     bytes: usize,
 }
 
-/// How many bytes a fact counts.
+/// Size of a fact for the limits, in bytes.
 pub(super) const fn fact_size(kind: &str, key: &str, value: &[u8]) -> usize {
     kind.len() + key.len() + value.len()
 }
 
-/// How many bytes a call counts.
+/// Size of a call for the limits, in bytes.
 pub(super) const fn call_size(call_id: &str, tool: &str, arguments: &[u8]) -> usize {
     call_id.len() + tool.len() + arguments.len()
 }
 
 impl Store {
-    /// Keeps a fact in place of the one of its kind and key.
-    pub(super) fn put_fact(&mut self, kind: &str, key: &str, says: FactValue<'_>, offset: i64) {
+    /// Stores a fact; replaces the one with the same kind and key.
+    pub(super) fn put_fact(&mut self, kind: &str, key: &str, value: FactValue<'_>, offset: i64) {
         self.remove_fact(kind, key);
         self.entries += 1;
-        self.bytes += fact_size(kind, key, says.bytes);
-        let FactValue { bytes, json } = says;
+        self.bytes += fact_size(kind, key, value.bytes);
+        let FactValue { bytes, json } = value;
         let fact = StoredFact { key: CelString::from(key.to_owned()), bytes: bytes.into(), json, offset };
         self.facts.entry(kind.to_owned()).or_default().0.insert(key.to_owned(), Arc::new(fact));
     }
 
-    /// Keeps a call in place of the one of its id.
+    /// Stores a call; replaces the one with the same id.
     pub(super) fn put_call(&mut self, call: &Call<'_>) {
         self.remove_call(call.call_id);
         self.entries += 1;
@@ -147,7 +147,7 @@ impl Store {
         self.calls.insert(call.call_id.to_owned(), stored);
     }
 
-    /// True if there was one.
+    /// Removes a fact. Returns true if it existed.
     pub(super) fn remove_fact(&mut self, kind: &str, key: &str) -> bool {
         let Some(facts) = self.facts.get_mut(kind) else { return false };
         let Some(fact) = facts.0.remove(key) else { return false };
@@ -159,7 +159,7 @@ impl Store {
         true
     }
 
-    /// True if there was one.
+    /// Removes a call. Returns true if it existed.
     pub(super) fn remove_call(&mut self, call_id: &str) -> bool {
         let Some(call) = self.calls.remove(call_id) else { return false };
         self.entries -= 1;
@@ -167,8 +167,8 @@ impl Store {
         true
     }
 
-    /// Marks a call as answered. True if it was not.
-    pub(super) fn answer(&mut self, call_id: &str) -> bool {
+    /// Marks a call as answered. Returns true if that changed it.
+    pub(super) fn mark_answered(&mut self, call_id: &str) -> bool {
         self.calls.get_mut(call_id).is_some_and(|call| !std::mem::replace(&mut call.answered, true))
     }
 
@@ -178,7 +178,7 @@ impl Store {
         Some(Fact { kind, key, value: &fact.bytes, offset: fact.offset })
     }
 
-    /// The keys of all facts of a kind.
+    /// Returns the keys of all facts of a kind.
     pub(super) fn keys(&self, kind: &str) -> Vec<String> {
         self.facts.get(kind).into_iter().flat_map(|facts| facts.0.keys().cloned()).collect()
     }
@@ -191,12 +191,12 @@ impl Store {
         &self.facts
     }
 
-    /// How many facts and calls are kept.
+    /// Returns the number of facts and calls.
     pub(super) const fn entries(&self) -> usize {
         self.entries
     }
 
-    /// How many bytes they count.
+    /// Returns the size of facts and calls in bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! From the file to [`Tools`]: every mistake at once.
+//! Compiles `tools.yaml` to [`Tools`] and reports all mistakes in one run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use serde_saphyr::Spanned;
 
 use super::file::{Entry, FactRuleEntry, ToolsFile};
 use super::{FactRule, Tool, Tools, ToolsDraft, ValueType};
-use crate::expression::{Expression, Names};
+use crate::expression::{Expression, VariableNames};
 
-/// What an expression about a result may look at.
-const STATES: Names = &["input", "result", "event"];
-/// What an expression about a call may look at.
-const CALL: Names = &["input", "facts", "session", "event"];
+/// Variables of the expressions of fact rules.
+const RESULT_VARIABLES: VariableNames = &["input", "result", "event"];
+/// Variables of the expressions of references and derived values.
+const CALL_VARIABLES: VariableNames = &["input", "facts", "session", "event"];
 
 impl Tools {
-    /// Compiles the text of `file`. `reserved` are names that derived values must not have.
+    /// Compiles the text of `file`. Derived values must not have `reserved` names.
     ///
     /// # Errors
-    /// Every mistake that was found, each at its place.
+    /// All mistakes, each with its place.
     pub fn compile(file: &str, text: &str, reserved: &[&str]) -> Result<Self, Vec<Problem>> {
         Self::draft(file, text, reserved).tools
     }
 
-    /// Compiles the text of `file`, and gives what it declares even if it has mistakes.
+    /// Compiles the text of `file`. Returns its declarations even if it has mistakes.
     pub fn draft(file: &str, text: &str, reserved: &[&str]) -> ToolsDraft {
         let (read, problems) = yaml::read::<ToolsFile>(file, text);
         let declarations_complete = problems.is_empty();
@@ -56,22 +56,22 @@ struct Compiler<'r> {
     problems: Problems,
     reserved: &'r [&'r str],
     kinds: BTreeSet<String>,
-    /// False if a mistake may hide a kind: then any passes.
-    kinds_whole: bool,
-    /// With the line where each was first declared.
+    /// False if a mistake may hide a kind. Then expressions may use any kind.
+    kinds_complete: bool,
+    /// Types of derived values, with the line of their first declaration.
     types: BTreeMap<String, (ValueType, u64)>,
 }
 
 impl<'r> Compiler<'r> {
-    /// Kinds are collected first: an expression may refer to what a later entry states.
+    /// Collects the kinds first, since an expression may use a kind that a later entry declares.
     fn new(problems: Problems, read: &ToolsFile, reserved: &'r [&'r str]) -> Self {
         let named = read.tools.0.values().map(|entry| entry.as_ref().map(|entry| &entry.value));
         let entries: Vec<Option<&Entry>> = std::iter::once(read.default.as_ref()).chain(named).collect();
         let whole =
             |entry: &Entry| entry.states.is_complete && entry.states.items.iter().all(|s| s.fact.is_some());
-        let kinds_whole = entries.iter().all(|entry| entry.is_some_and(whole));
+        let kinds_complete = entries.iter().all(|entry| entry.is_some_and(whole));
         let mut compiler =
-            Self { problems, reserved, kinds: BTreeSet::new(), kinds_whole, types: BTreeMap::new() };
+            Self { problems, reserved, kinds: BTreeSet::new(), kinds_complete, types: BTreeMap::new() };
         let states = entries.into_iter().flatten().flat_map(|entry| &entry.states.items);
         for fact in states.filter_map(|states| states.fact.as_ref()) {
             compiler.check_identifier(&fact.value, fact.referenced);
@@ -80,7 +80,8 @@ impl<'r> Compiler<'r> {
         compiler
     }
 
-    /// `None`: it has no effect, which has been reported. The rest of it is checked first.
+    /// Compiles an entry. Returns `None` for an entry without an effect, which is reported already, after checking its other
+    /// fields.
     fn entry(&mut self, entry: &Entry, default: Option<&Tool>) -> Option<Tool> {
         let (mut states, mut refers, mut derived) = match default {
             Some(default) => (default.states.clone(), default.refers.clone(), default.derived.clone()),
@@ -88,17 +89,18 @@ impl<'r> Compiler<'r> {
         };
         states.extend(entry.states.items.iter().filter_map(|states| self.states(states)).map(Arc::new));
         for (kind, cel) in entry.refers.valid() {
-            if self.kinds_whole && !self.kinds.contains(kind) {
-                let message = format!("no tool states a fact of kind `{kind}`; {}", self.known_kinds());
+            if self.kinds_complete && !self.kinds.contains(kind) {
+                let message = format!("unknown kind of fact `{kind}`; {}", self.known_kinds());
                 self.problems.add(cel.referenced, message);
             }
-            if let Some(expression) = self.expression(&cel.value, CALL) {
+            if let Some(expression) = self.expression(&cel.value, CALL_VARIABLES) {
                 refers.insert(kind.to_owned(), Arc::new(expression));
             }
         }
         for (name, declared) in entry.derived.valid() {
             self.check_derived(name, declared.value.value_type, declared.referenced);
-            let expression = declared.value.value.as_ref().and_then(|value| self.expression(value, CALL));
+            let expression =
+                declared.value.value.as_ref().and_then(|value| self.expression(value, CALL_VARIABLES));
             if let (Some(value_type), Some(expression)) = (declared.value.value_type, expression) {
                 derived.insert(name.to_owned(), (value_type, Arc::new(expression)));
             }
@@ -107,8 +109,8 @@ impl<'r> Compiler<'r> {
     }
 
     fn states(&mut self, entry: &FactRuleEntry) -> Option<FactRule> {
-        let key = entry.key.as_ref().map(|key| self.expression(key, STATES));
-        let when = entry.when.as_ref().map(|when| self.expression(when, STATES));
+        let key = entry.key.as_ref().map(|key| self.expression(key, RESULT_VARIABLES));
+        let when = entry.when.as_ref().map(|when| self.expression(when, RESULT_VARIABLES));
         Some(FactRule {
             kind: entry.fact.as_ref()?.value.clone(),
             key: key??,
@@ -119,8 +121,8 @@ impl<'r> Compiler<'r> {
         })
     }
 
-    fn expression(&mut self, source: &Spanned<String>, names: Names) -> Option<Expression> {
-        match Expression::compile(&source.value, names, self.kinds_whole.then_some(&self.kinds)) {
+    fn expression(&mut self, source: &Spanned<String>, names: VariableNames) -> Option<Expression> {
+        match Expression::compile(&source.value, names, self.kinds_complete.then_some(&self.kinds)) {
             Ok(expression) => Some(expression),
             Err(messages) => {
                 for message in messages {
@@ -131,17 +133,20 @@ impl<'r> Compiler<'r> {
         }
     }
 
-    /// A name has one type, whichever tool derives it, and is not one that the context has already.
+    /// Checks the name of a derived value: it has one type in all tools, and is not a reserved name.
     fn check_derived(&mut self, name: &str, declared: Option<ValueType>, at: Location) {
         self.check_identifier(name, at);
         if self.reserved.contains(&name) {
-            self.problems.add(at, format!("`{name}` is a name that policies have already; choose another"));
+            self.problems.add(
+                at,
+                format!("`{name}` is reserved for an attribute of the context; choose another name"),
+            );
         }
         let Some(declared) = declared else { return };
         let (first, line) = *self.types.entry(name.to_owned()).or_insert((declared, at.line()));
         if first != declared {
             self.problems
-                .add(at, format!("`{name}` is declared as {declared} here, and as {first} in line {line}"));
+                .add(at, format!("`{name}` is declared as {declared} here and as {first} in line {line}"));
         }
     }
 

@@ -1,4 +1,4 @@
-//! `tools.yaml` as it is written.
+//! Syntax of `tools.yaml`.
 
 use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::{Fields, FromNode, Named, Node, PartialList, Problems};
@@ -6,7 +6,7 @@ use serde_saphyr::Spanned;
 
 use super::ValueType;
 
-/// The file, without what is wrong in it: the rest is checked beside the mistakes.
+/// Parsed file. Fields with mistakes are left out, so that the others are still checked.
 pub(super) struct ToolsFile {
     pub(super) default: Option<Entry>,
     pub(super) tools: Named<Entry>,
@@ -22,7 +22,7 @@ impl FromNode for ToolsFile {
     }
 }
 
-/// The default entry, or that of a tool, without what is wrong in it.
+/// Entry of a tool, or the default entry. Fields with mistakes are left out.
 pub(super) struct Entry {
     pub(super) effect: Option<ToolEffect>,
     pub(super) states: PartialList<FactRuleEntry>,
@@ -42,7 +42,7 @@ impl FromNode for Entry {
     }
 }
 
-/// A fact that a result states, without what is wrong in it.
+/// Rule that makes a result a fact. Fields with mistakes are left out.
 pub(super) struct FactRuleEntry {
     pub(super) fact: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
@@ -60,7 +60,7 @@ impl FromNode for FactRuleEntry {
     }
 }
 
-/// A derived value, without what is wrong in it.
+/// Derived value. Fields with mistakes are left out.
 pub(super) struct DerivedEntry {
     pub(super) value_type: Option<ValueType>,
     pub(super) value: Option<Spanned<String>>,

@@ -2,28 +2,28 @@ use agentgov_schemas::verdict::ErrorCode;
 
 use crate::expression::Failure;
 
-/// Something that could not be computed. Never quotes a payload.
+/// Error of an expression or of an input. Never quotes a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of error it is.
+    /// Error code.
     pub code: ErrorCode,
-    /// The derived value, kind of fact, policy or field concerned.
+    /// Name of the derived value, kind of fact, policy or field with the error.
     pub subject: String,
-    /// What went wrong.
+    /// Description.
     pub message: String,
 }
 
 impl Finding {
-    /// One with a message.
+    /// Creates a finding.
     pub fn new(code: ErrorCode, subject: &str, message: impl Into<String>) -> Self {
         Self { code, subject: subject.to_owned(), message: message.into() }
     }
 
-    /// A failure of an expression, unless something is only not known, or named already.
-    pub(crate) fn of(code: ErrorCode, subject: &str, failure: Failure) -> Option<Self> {
+    /// Creates a finding from the failure of an expression. A missing value is no error.
+    pub(crate) fn from_failure(code: ErrorCode, subject: &str, failure: Failure) -> Option<Self> {
         match failure {
-            // The arguments have a finding of their own.
-            Failure::Absent | Failure::Arguments => None,
+            // Unreadable arguments have one finding of their own.
+            Failure::Missing | Failure::UnreadableArguments => None,
             Failure::Error(message) => Some(Self::new(code, subject, message)),
         }
     }

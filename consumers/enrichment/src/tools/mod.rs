@@ -1,4 +1,4 @@
-//! A bundle's `tools.yaml`, compiled: what is to be known of a call, and what a result states.
+//! Tool definitions of a bundle: effects, fact rules and derived values, compiled from `tools.yaml`.
 
 mod compile;
 mod derive;
@@ -16,50 +16,50 @@ use crate::expression::Expression;
 pub use finding::Finding;
 pub use value::ValueType;
 
-/// The tool definitions of a bundle.
+/// Tool definitions of a bundle.
 #[derive(Debug)]
 pub struct Tools {
-    /// For tools that are not listed.
+    /// Entry for tools that are not listed.
     default: Tool,
     tools: BTreeMap<String, Tool>,
-    /// Kinds of facts that some result states.
+    /// Kinds of facts that the rules declare.
     kinds: BTreeSet<String>,
-    /// Derived values by name.
+    /// Types of derived values, by name.
     types: BTreeMap<String, ValueType>,
 }
 
-/// A `tools.yaml` with or without mistakes: the names that other files may refer to are there even if it does not compile.
+/// Result of reading a `tools.yaml`. Its declarations are known even if it does not compile, so that other files can be checked.
 #[derive(Debug)]
 pub struct ToolsDraft {
-    /// The tools, or every mistake that was found, each at its place.
+    /// Compiled tools, or all mistakes, each with its place.
     pub tools: Result<Tools, Vec<Problem>>,
-    /// The tools that are listed.
+    /// Names of the listed tools.
     pub names: BTreeSet<String>,
-    /// Derived values that are declared, with their types.
+    /// Declared derived values with their types.
     pub types: BTreeMap<String, ValueType>,
     /// False if a mistake may hide a tool or a derived value.
     pub declarations_complete: bool,
 }
 
 impl ToolsDraft {
-    /// A file of which nothing is known but its problems.
+    /// Creates the draft of a file that cannot be read.
     pub const fn unreadable(tools: Result<Tools, Vec<Problem>>) -> Self {
         Self { tools, names: BTreeSet::new(), types: BTreeMap::new(), declarations_complete: false }
     }
 }
 
-/// One entry, with what it inherits from the default entry.
+/// Entry of a tool, merged with the default entry.
 #[derive(Debug)]
 struct Tool {
     effect: ToolEffect,
     states: Vec<Arc<FactRule>>,
-    /// By kind.
+    /// Expressions that yield the keys of referenced facts, by kind.
     refers: BTreeMap<String, Arc<Expression>>,
-    /// By name.
+    /// Derived values by name.
     derived: BTreeMap<String, (ValueType, Arc<Expression>)>,
 }
 
-/// When and under which key a result is a fact.
+/// Rule that makes a result a fact: kind, key and condition.
 #[derive(Debug)]
 struct FactRule {
     kind: String,
@@ -68,22 +68,22 @@ struct FactRule {
 }
 
 impl Tools {
-    /// Derived values by name, with their types. A value that a tool does not derive is absent.
+    /// Returns the types of derived values by name. A tool may derive only some of them.
     pub const fn types(&self) -> &BTreeMap<String, ValueType> {
         &self.types
     }
 
-    /// What calling a tool does. Of a tool that is not listed: what the default entry says.
+    /// Returns the effect of calling a tool. A tool that is not listed has the effect of the default entry.
     pub fn effect(&self, tool: &str) -> ToolEffect {
         self.tool(tool).effect
     }
 
-    /// The effect of calling a tool that is not listed.
+    /// Returns the effect of calling a tool that is not listed.
     pub const fn default_effect(&self) -> ToolEffect {
         self.default.effect
     }
 
-    /// The tools that are listed.
+    /// Returns the names of the listed tools.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tools.keys().map(String::as_str)
     }

@@ -1,4 +1,4 @@
-//! The types of derived values, and how a CEL value becomes one.
+//! Types of derived values, and the conversion of CEL values to them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,27 +7,27 @@ use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
 use cel::common::types::{CelBool, CelList, CelString};
 use cel::common::value::Val;
 
-use crate::known::Scalar;
+use crate::call_context::Scalar;
 use crate::number::Number;
 
-/// Most bytes of one derived value: verdicts carry them.
+/// Maximum size of a derived value in bytes, since verdicts carry derived values.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// The declared type of a derived value: a type of Cedar.
+/// Declared type of a derived value: a type of Cedar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
-    /// One value.
+    /// A single value.
     One(ScalarType),
-    /// Values of one type, each once.
+    /// A set of values of one type.
     Set(ScalarType),
 }
 
-/// A type without parts.
+/// Scalar type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScalarType {
     /// true or false.
     Bool,
-    /// A whole number of 64 bits, however it is written.
+    /// A 64-bit integer, in any notation of JSON.
     Long,
     /// Text.
     String,
@@ -53,7 +53,7 @@ impl fmt::Display for ScalarType {
 }
 
 impl fmt::Display for ValueType {
-    /// As Cedar schemas write it.
+    /// Writes the type as in a Cedar schema.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(scalar) => write!(f, "{scalar}"),
@@ -77,16 +77,19 @@ impl FromNode for ValueType {
 }
 
 impl ValueType {
-    /// The value, if it is of this type and not too long.
-    pub(super) fn take(self, value: &dyn Val) -> Result<Scalar, String> {
+    /// Converts a value of this type.
+    ///
+    /// # Errors
+    /// If the value has another type or is too long.
+    pub(super) fn convert(self, value: &dyn Val) -> Result<Scalar, String> {
         let mut bytes = 0;
         let taken = match self {
-            Self::One(scalar) => scalar.take(value, &mut bytes),
+            Self::One(scalar) => scalar.convert(value, &mut bytes),
             Self::Set(scalar) => value
                 .downcast_ref::<CelList<'_>>()
                 .and_then(|list| {
                     list.iter()
-                        .map(|item| scalar.take(item.as_ref(), &mut bytes))
+                        .map(|item| scalar.convert(item.as_ref(), &mut bytes))
                         .collect::<Option<BTreeSet<_>>>()
                 })
                 .map(Scalar::Set),
@@ -102,11 +105,11 @@ impl ValueType {
 }
 
 impl ScalarType {
-    fn take(self, value: &dyn Val, bytes: &mut usize) -> Option<Scalar> {
+    fn convert(self, value: &dyn Val, bytes: &mut usize) -> Option<Scalar> {
         *bytes += 8;
         match self {
             Self::Bool => value.downcast_ref::<CelBool>().map(|b| Scalar::Bool(*b.inner())),
-            Self::Long => Number::of(value).and_then(Number::whole).map(Scalar::Long),
+            Self::Long => Number::from_val(value).and_then(Number::to_i64).map(Scalar::Long),
             Self::String => value.downcast_ref::<CelString<'_>>().map(|text| {
                 *bytes += text.inner().len();
                 Scalar::Text(text.inner().to_owned())

@@ -1,4 +1,4 @@
-//! What tools.yaml makes of results and calls: expressions, their values and their errors.
+//! Derived values and facts of a tools.yaml: values of expressions, their errors and their limits.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -42,7 +42,7 @@ fn apply(session: &mut Session, event: &ActionEvent<'_>, tools: &Tools) {
     assert_eq!(applied.findings, []);
 }
 
-/// One derived value of each type, of a session that has been told of an order.
+/// Derives one value in a session that has the fact `order` with key `A1`.
 fn derive(value_type: &str, cel: &str, arguments: &str) -> CallContext {
     let quoted = serde_json::to_string(cel).unwrap();
     let yaml = format!(
@@ -59,7 +59,7 @@ fn derive(value_type: &str, cel: &str, arguments: &str) -> CallContext {
 }
 
 #[test]
-fn values() {
+fn expressions_derive_values_of_each_type() {
     let text = |text: &str| Scalar::Text(text.to_owned());
     for (value_type, cel, expected) in [
         ("Bool", "input.id in facts.order", Scalar::Bool(true)),
@@ -67,7 +67,7 @@ fn values() {
         ("Bool", "null in facts.order", Scalar::Bool(false)),
         ("Long", "count(facts.order[input.id].lines)", Scalar::Long(2)),
         ("Long", "facts.order.size()", Scalar::Long(1)),
-        // A double that is whole is a Long, and numbers compare whatever their type.
+        // A double with an integer value is a Long, and numbers compare independent of their types.
         ("Long", "facts.order['A1'].lines[1].n", Scalar::Long(100)),
         (
             "Bool",
@@ -77,7 +77,7 @@ fn values() {
         ("Bool", "facts.order['A1'].lines[1].n > 99 && 3 > 2.5", Scalar::Bool(true)),
         ("Set<String>", "facts.order['A1'].lines.map(l, l.sku)", Scalar::Set([text("x"), text("y")].into())),
         ("Set<Long>", "[3, 1, 3]", Scalar::Set([Scalar::Long(1), Scalar::Long(3)].into())),
-        // Sets, and objects, whichever side is written out.
+        // Sets and objects compare with a literal on either side.
         (
             "Bool",
             "sets.equivalent(facts.order['A1'].lines.map(l, l.sku), ['y', 'x', 'x'])",
@@ -96,14 +96,14 @@ fn values() {
             Scalar::Bool(true),
         ),
         ("Bool", "facts.order['A1'].lines[0] == {'n': 2}", Scalar::Bool(false)),
-        // Keys come in their order.
+        // Keys are iterated in sorted order.
         ("Bool", "{'b': 1, 'a': 2, 'c': 3}.map(k, k) == ['a', 'b', 'c']", Scalar::Bool(true)),
         (
             "Bool",
             "facts.order.map(k, k) == ['A1'] && facts.order['A1'][?'open'].hasValue()",
             Scalar::Bool(true),
         ),
-        // The clock: exactly a day.
+        // Times, at exactly one day.
         ("Bool", "session.started_at - time(facts.order['A1'].when) > duration('24h')", Scalar::Bool(false)),
         ("Bool", "session.started_at - time(facts.order['A1'].when) >= duration('24h')", Scalar::Bool(true)),
         (
@@ -128,7 +128,7 @@ fn values() {
 }
 
 #[test]
-fn what_is_not_known_is_absent_and_no_error() {
+fn missing_value_is_absent_and_no_error() {
     for cel in [
         "input.nothing == 1",
         "facts.order['B2'].open",
@@ -141,7 +141,7 @@ fn what_is_not_known_is_absent_and_no_error() {
     ] {
         assert_eq!(derive("Bool", cel, r#"{"a":{}}"#), CallContext::default(), "{cel}");
     }
-    // But what is decided without it is known.
+    // A missing value does not matter if another operand decides.
     let known = derive("Bool", "facts.order['A1'].lines.exists(l, l.n == 100 || l.colour == 'red')", "{}");
     assert_eq!(known.derived.get("v"), Some(&Scalar::Bool(true)));
 }
@@ -178,7 +178,7 @@ fn errors_are_named_and_never_quote_a_payload() {
         ("Bool", "facts.order['A1'].exists(k, k == 'id')", "derived_error"),
         ("Bool", "facts.order['A1'].size() > 1", "derived_error"),
         ("Bool", "input.map[input.n] == 'x'", "derived_error"),
-        // Neither is a tool's reading: it may take the one for the other.
+        // Values of different types: a tool may convert one to the other.
         ("Bool", "input.id == 1", "derived_error"),
         ("Bool", "input.id in [1, 2]", "derived_error"),
         ("Bool", "input.list != input.map", "derived_error"),
@@ -214,7 +214,7 @@ fn errors_are_named_and_never_quote_a_payload() {
 }
 
 #[test]
-fn arguments_that_are_no_json_or_too_large() {
+fn arguments_that_are_unreadable_or_too_large_err() {
     let many = format!("[{}1]", "1,".repeat(60_000));
     let deep = "[".repeat(100_000);
     for (arguments, code) in [
@@ -239,9 +239,9 @@ fn arguments_that_are_no_json_or_too_large() {
     }
 }
 
-/// Reading an unreadable part of the arguments is an error; the rest is read as tools read it.
+/// Accessing an unreadable part of the arguments is an error; the rest is parsed as tools parse it.
 #[test]
-fn unreadable_part_errs_and_the_rest_is_read() {
+fn unreadable_part_errs_and_the_rest_is_parsed() {
     let deep = format!("{{\"a\":5,\"x\":{}{}}}", "[".repeat(130), "]".repeat(130));
     let long = format!("{{\"a\":5,\"x\":{}}}", "9".repeat(1_001));
     let (yes, no) = (Some(true), Some(false));
@@ -263,7 +263,7 @@ fn unreadable_part_errs_and_the_rest_is_read() {
         (r#"{"a":5,"x":"\ud83d\ud83d\ude00\ude00"}"#, "input.x == '\u{fffd}😀\u{fffd}'", yes),
         (r#"{"id":"A\ud83d"}"#, "input.id in facts.order", None),
         (r#"{"id":"A\ud83d"}"#, "facts.order[input.id].open", None),
-        // Two keys that are one then.
+        // Two keys that become equal.
         (r#"{"\ud800":5,"\ud801":6,"a":1}"#, "input['\u{fffd}'] == 5", None),
         // Neighbours of an unreadable value.
         (r#"{"a":5,"x":NaN}"#, "input.a == 5 && has(input.x)", yes),
@@ -283,7 +283,7 @@ fn unreadable_part_errs_and_the_rest_is_read() {
         (long.as_str(), "input.x > 5", None),
         ("\u{feff}{\"a\":5}", "input.a == 5", yes),
         ("{\"a\":5,\"x\":\"two\nlines\"}", "input.x == 'two\\nlines'", yes),
-        // No object at all.
+        // Arguments that are not an object.
         (r#""{\"a\":5}""#, "input.a == 5", None),
         (r#""{\"a\":5}""#, "input.?a.orValue(0) == 5", None),
         (r#"[{"a":5}]"#, "input.a == 5", None),
@@ -296,9 +296,9 @@ fn unreadable_part_errs_and_the_rest_is_read() {
     }
 }
 
-/// A session at its limit may have dropped the call that a result answers: facts of its tool may be outdated then.
+/// A session at its limit may have dropped the call that a result answers, so that facts of its tool may be outdated.
 #[test]
-fn result_of_a_dropped_call_leaves_a_doubt() {
+fn result_of_a_dropped_call_makes_facts_uncertain() {
     let yaml = "
 default: { effect: read }
 tools:
@@ -335,7 +335,7 @@ tools:
 }
 
 #[test]
-fn an_expression_has_a_budget_of_steps() {
+fn expression_beyond_its_budget_of_steps_errs() {
     let list = format!("{{\"l\":[{}1]}}", "1,".repeat(999));
     for cel in [
         "input.l.all(a, input.l.all(b, a == b))",
@@ -349,7 +349,7 @@ fn an_expression_has_a_budget_of_steps() {
     assert_eq!(derive("Bool", "input.l.all(a, a == 1)", &list).findings, []);
 }
 
-/// Arguments of less than 1 MiB, which is the most that a record holds.
+/// Arguments slightly below 1 MiB, the maximum size of a record.
 fn texts() -> String {
     let text = "a".repeat(400_000);
     let items = vec!["\"q\""; 45_000].join(",");
@@ -357,7 +357,7 @@ fn texts() -> String {
 }
 
 #[test]
-fn the_budget_counts_bytes() {
+fn budget_counts_bytes_of_texts() {
     let arguments = texts();
     let began = Instant::now();
     for cel in [
@@ -400,7 +400,7 @@ fn the_budget_counts_bytes() {
         assert!(message.is_some_and(|message| message.contains("takes more than")), "{cel}: {known:?}");
     }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    // Each once.
+    // Using each text once stays within the budget.
     for cel in [
         "input.text.contains('b') || input.text.startsWith('a') && input.text.indexOf('ab') < 0",
         "input.text + input.same != input.text && input.text == input.same && input.text.lowerAscii() == input.text",
@@ -412,7 +412,7 @@ fn the_budget_counts_bytes() {
 }
 
 #[test]
-fn a_pattern_of_a_payload_is_bounded() {
+fn pattern_from_a_payload_is_bounded() {
     let pattern = |pattern: &str| format!("{{\"p\":\"{pattern}\",\"t\":\"{}\"}}", "a".repeat(1_000));
     for too_much in ["a{1000}".to_owned(), "a".repeat(257)] {
         let known = derive("Bool", "input.t.matches(input.p)", &pattern(&too_much));
@@ -423,7 +423,7 @@ fn a_pattern_of_a_payload_is_bounded() {
 }
 
 #[test]
-fn an_object_in_place_of_a_list_is_an_error() {
+fn object_in_place_of_a_list_is_an_error() {
     for cel in [
         "'open' in facts.order['A1']",
         "'open' in facts.order[?'A1'].orValue({})",
@@ -443,7 +443,7 @@ fn an_object_in_place_of_a_list_is_an_error() {
         "['a'] + input.l == ['a', 'admin']",
         "sets.equivalent(input.l, ['guest', 'admin'])",
         "input.exists(x, x == 'admin')",
-        // Nor is a list an object.
+        // A list in place of an object.
         "facts.order['A1'].lines[?input.l[?'0'].orValue('x')].hasValue()",
     ] {
         for object in ["{}", r#"{"value":["guest","admin"]}"#, r#"{"0":"guest","1":"admin"}"#] {
@@ -451,7 +451,7 @@ fn an_object_in_place_of_a_list_is_an_error() {
             assert!(known.erred.contains("v"), "{cel} {object}: {known:?}");
         }
     }
-    // The map that an expression writes has keys.
+    // A map literal in an expression has keys.
     assert_eq!(
         derive("Bool", "{'a': 1}.exists(k, k == input.l) && input.l in {'a': 1}", r#"{"l":"a"}"#).findings,
         []
@@ -459,7 +459,7 @@ fn an_object_in_place_of_a_list_is_an_error() {
 }
 
 #[test]
-fn a_derived_value_must_not_be_long() {
+fn derived_value_that_is_too_long_errs() {
     let long = format!("{{\"t\":\"{}\"}}", "x".repeat(9_000));
     let known = derive("String", "input.t", &long);
     assert_eq!(known.findings[0].code, ErrorCode::DerivedType);
@@ -467,7 +467,7 @@ fn a_derived_value_must_not_be_long() {
 }
 
 #[test]
-fn mistakes_of_the_file_come_all_at_once_with_their_lines() {
+fn mistakes_of_a_file_are_reported_in_one_run_with_their_lines() {
     let yaml = "\
 default:
   effect: reed
@@ -504,7 +504,7 @@ tools:
         ":8:",
         "not CEL",
         ":10:",
-        "no tool states a fact of kind `ordre`",
+        "unknown kind of fact `ordre`",
         ":14:",
         "unknown `facts.ordre`",
         ":14:",
@@ -512,9 +512,9 @@ tools:
         ":14:",
         "unknown name `sesion`",
         ":16:",
-        "`message` is a name that policies have already",
+        "`message` is reserved for an attribute of the context",
         ":14:",
-        "declared as Bool here, and as Long in line 20",
+        "declared as Bool here and as Long in line 20",
         ":20:",
         "unknown function `count2`",
         ":20:",
@@ -529,7 +529,7 @@ tools:
 }
 
 #[test]
-fn kind_that_a_mistake_may_hide_is_no_second_mistake() {
+fn kind_that_a_mistake_may_hide_is_not_reported_as_unknown() {
     let yaml = "\
 default: { effect: read, refers: { order: input.id, ordre: input.id } }
 tools:
@@ -545,7 +545,7 @@ tools:
 }
 
 #[test]
-fn an_expression_must_be_short_and_flat() {
+fn expression_that_is_too_long_or_too_deep_is_rejected() {
     let nested = format!("{}1{}", "(1 + ".repeat(100), ")".repeat(100));
     let long = format!("[{}1]", "1, ".repeat(2_000));
     let conditional = format!("{}1", "true ? 1 : ".repeat(100));
@@ -558,11 +558,11 @@ fn an_expression_must_be_short_and_flat() {
 }
 
 #[test]
-fn an_expression_at_the_bounds_fits_a_small_stack() {
+fn expression_at_the_bounds_fits_a_small_stack() {
     let nested = format!("{}1{}", "(1 + ".repeat(8), ")".repeat(8));
     let chain = format!("1{}", " + 1".repeat(36));
     for (cel, expected) in [(nested, 9), (chain, 37)] {
-        // A test has 2 MiB of stack, as a thread of a stage has.
+        // A test thread has 2 MiB of stack, like a thread of a stage.
         assert_eq!(derive("Long", &cel, "{}").derived.get("v"), Some(&Scalar::Long(expected)), "{cel}");
     }
     let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
