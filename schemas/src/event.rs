@@ -103,6 +103,15 @@ impl<'a> ActionEvent<'a> {
         }
     }
 
+    /// Returns whether the event changes the state of its session. The closing event of a source belongs to no session, and
+    /// decisions and approvals are about a session: if they changed it, policies would evaluate their own decisions. One that
+    /// carries a tool call is a call all the same.
+    pub fn is_applied(&self) -> bool {
+        use catalogue::{APPROVAL_ASKED, APPROVAL_GIVEN, DECISION_MADE, SOURCE_CLOSED};
+        self.tool.is_some()
+            || ![SOURCE_CLOSED, DECISION_MADE, APPROVAL_ASKED, APPROVAL_GIVEN].contains(&self.r#type)
+    }
+
     /// True if the policies judge it: its type is judged, or it carries a tool call. A misspelt type is no way around them.
     pub fn is_judged(&self) -> bool {
         self.tool.is_some() || catalogue::is_judged(self.r#type)

@@ -12,7 +12,7 @@ use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::state::{Progress, SessionState};
 use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
 use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Verdict};
-use agentgov_schemas::{NotReadyReason, catalogue, subject};
+use agentgov_schemas::{NotReadyReason, subject};
 
 use crate::bundle_alerts::BundleAlerts;
 use crate::keys::{self, Entry, Key};
@@ -75,34 +75,7 @@ impl Processor for Evaluator {
         key: &[u8],
         value: Option<RestoreValue<'_>>,
     ) -> Result<Option<i64>, RestoreError> {
-        let Some(value) = value else {
-            apply_tombstone(sessions, &keys::parse(key)?)?;
-            return Ok(None);
-        };
-        let state: SessionState<'_> = value.decode()?;
-        if let Some(progress) = state.progress {
-            sessions.bundles_announced = progress.bundles_announced;
-            return Ok(Some(progress.next_offset));
-        }
-        // The header may come later, or never if the entry is left over from a removed session.
-        let now = state.header.as_ref().map_or(Millis(0), |header| header.last_logged_at);
-        let Some(entry) = sessions.get_or_insert(state.tenant_id, state.session_id, now) else {
-            return Err(RestoreError(missing_session(state.tenant_id, state.session_id)));
-        };
-        let session = &mut entry.stored.session;
-        if let Some(header) = &state.header {
-            session.restore_header(header).map_err(invalid_entry)?;
-        }
-        if let Some(fact) = &state.fact {
-            session.restore_fact(fact);
-        }
-        if let Some(call) = &state.call {
-            session.restore_call(call);
-        }
-        if let Some(numbers) = &state.numbers {
-            session.restore_numbers(numbers).map_err(invalid_entry)?;
-        }
-        Ok(None)
+        restore_entry(sessions, key, value)
     }
 
     fn step(
@@ -112,9 +85,7 @@ impl Processor for Evaluator {
         event: &ActionEvent<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
-        check_tenant_id(event.tenant_id)
-            .map_err(|e| Reject::new(RejectReason::InvalidTenantId, e.to_string()))?;
-        check_ids(event)?;
+        check_event(event)?;
         let mut expired = Vec::new();
         while let Some(stored) = sessions.take_expired(origin.logged_at, self.limits.ttl.0) {
             expired.push(stored);
@@ -215,6 +186,18 @@ impl Processor for Evaluator {
 }
 
 impl Evaluator {
+    /// Returns the kernel over the tables as they are folded now.
+    pub fn kernel(&self) -> Kernel<'_> {
+        Kernel {
+            agents: &self.agents,
+            bundles: &self.bundles,
+            limits: self.limits,
+            agents_topic: &self.agents_topic,
+            bundles_topic: &self.bundles_topic,
+            requests: &self.requests,
+        }
+    }
+
     /// Applies one event to its session. On an error the session is unchanged, or the reject has `undo` set.
     fn step_session(
         &mut self,
@@ -223,8 +206,7 @@ impl Evaluator {
         event: &ActionEvent<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
-        if event.r#type == catalogue::SOURCE_CLOSED && event.tool.is_none() {
-            // The closing event of a source belongs to no session.
+        if !event.is_applied() {
             return Ok(());
         }
         let ActionEvent { tenant_id, session_id, .. } = *event;
@@ -265,15 +247,7 @@ impl Evaluator {
         fits: bool,
         out: &mut Outputs,
     ) -> Result<HeaderWrite, FailedStep> {
-        let kernel = Kernel {
-            agents: &self.agents,
-            bundles: &self.bundles,
-            limits: self.limits,
-            agents_topic: &self.agents_topic,
-            bundles_topic: &self.bundles_topic,
-            requests: &self.requests,
-        };
-        let step = kernel.step(session, event, origin).map_err(FailedStep::unchanged)?;
+        let step = self.kernel().step(session, event, origin).map_err(FailedStep::unchanged)?;
         for finding in &step.findings {
             tracing::warn!(
                 topic = origin.topic,
@@ -302,6 +276,52 @@ impl Evaluator {
         }
         Ok(header)
     }
+}
+
+/// Applies one record of the changelog. Returns the input offset of a progress entry.
+///
+/// # Errors
+/// If the evaluator cannot have written the record.
+pub(crate) fn restore_entry(
+    sessions: &mut Sessions,
+    key: &[u8],
+    value: Option<RestoreValue<'_>>,
+) -> Result<Option<i64>, RestoreError> {
+    let Some(value) = value else {
+        apply_tombstone(sessions, &keys::parse(key)?)?;
+        return Ok(None);
+    };
+    let state: SessionState<'_> = value.decode()?;
+    if let Some(progress) = state.progress {
+        sessions.bundles_announced = progress.bundles_announced;
+        return Ok(Some(progress.next_offset));
+    }
+    // The header may come later, or never if the entry is left over from a removed session.
+    let now = state.header.as_ref().map_or(Millis(0), |header| header.last_logged_at);
+    let Some(entry) = sessions.get_or_insert(state.tenant_id, state.session_id, now) else {
+        return Err(RestoreError(missing_session(state.tenant_id, state.session_id)));
+    };
+    let session = &mut entry.stored.session;
+    if let Some(header) = &state.header {
+        session.restore_header(header).map_err(invalid_entry)?;
+    }
+    if let Some(fact) = &state.fact {
+        session.restore_fact(fact);
+    }
+    if let Some(call) = &state.call {
+        session.restore_call(call);
+    }
+    if let Some(numbers) = &state.numbers {
+        session.restore_numbers(numbers).map_err(invalid_entry)?;
+    }
+    Ok(None)
+}
+
+/// Rejects an event whose ids the evaluator does not take.
+pub(crate) fn check_event(event: &ActionEvent<'_>) -> Result<(), Reject> {
+    check_tenant_id(event.tenant_id)
+        .map_err(|e| Reject::new(RejectReason::InvalidTenantId, e.to_string()))?;
+    check_ids(event)
 }
 
 /// Rejects an event with an empty id: entries under an empty id would collide.
@@ -498,6 +518,8 @@ mod tests {
     use agentgov_schemas::topology::MissingRole;
     use agentgov_schemas::verdict::Origin;
     use agentgov_schemas::wire::SchemaId;
+
+    use agentgov_schemas::catalogue;
 
     use super::*;
 

@@ -11,7 +11,9 @@
 mod bundle_alerts;
 mod evaluator;
 mod keys;
+mod replica;
 mod sessions;
 
 pub use evaluator::Evaluator;
+pub use replica::{Action, Replica, UndecodableRecord};
 pub use sessions::Sessions;

@@ -115,6 +115,22 @@ impl Sessions {
         self.stored.insert(stored);
     }
 
+    /// Returns how many sessions there are.
+    pub fn len(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// Returns whether there are no sessions.
+    pub fn is_empty(&self) -> bool {
+        self.stored.is_empty()
+    }
+
+    /// Returns the session.
+    pub fn get(&self, tenant_id: &str, session_id: &str) -> Option<&Session> {
+        let slot = self.slot(tenant_id, session_id)?;
+        self.stored.get(slot).map(|stored| &stored.session)
+    }
+
     /// Returns the tenants that have sessions in this partition.
     pub fn tenants(&self) -> impl Iterator<Item = &str> {
         self.by_tenant.keys().map(AsRef::as_ref)

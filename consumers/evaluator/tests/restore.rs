@@ -11,10 +11,12 @@
 )]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 
-use agentgov_evaluator::{Evaluator, Sessions};
+use agentgov_enrichment::Session;
+use agentgov_evaluator::{Action, Evaluator, Replica, Sessions};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
@@ -26,7 +28,7 @@ use agentgov_schemas::state::SessionState;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, Origin, RecordFinding, Verdict};
-use agentgov_schemas::wire::{self, SchemaId};
+use agentgov_schemas::wire::{self, Schema, SchemaId};
 use agentgov_schemas::{
     Digest, Micros, Millis, NotReadyReason, Record, RecordEncoder, SessionKey, catalogue,
 };
@@ -300,9 +302,75 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn replica_decides_as_the_evaluator_judges(specs in specs(), lag in 0..6usize) {
+        FIXTURE.with_borrow_mut(|fixture| check_replica(fixture, &specs, lag))?;
+    }
+
+    #[test]
     fn stage_restored_anywhere_continues_as_if_never_stopped(specs in specs(), cut in 0..80usize) {
         FIXTURE.with_borrow_mut(|fixture| check_restored(fixture, &specs, cut))?;
     }
+}
+
+/// Compares each verdict with the decision of a replica that reads the changelog `lag` batches behind, and has read every
+/// action before.
+fn check_replica(fixture: &mut Fixture, specs: &[EventSpec], lag: usize) -> Result<(), TestCaseError> {
+    let mut sessions = fixture.evaluator.partition(0);
+    let mut replica = Replica::new("actions", 0);
+    let mut batches: VecDeque<Vec<Emitted>> = VecDeque::from([Vec::new()]);
+    let schema = Arc::new(Schema::parse(subject::ACTION_EVENT.latest()).unwrap());
+    let state = subject::SESSION_STATE.schema().unwrap();
+    let mut sequence = -1;
+    for (offset, spec) in (0..).zip(specs) {
+        sequence += spec.jump;
+        let event = event(*spec, sequence);
+        let kernel = fixture.evaluator.kernel();
+        let session = replica.session(&kernel, event.tenant_id, event.session_id).unwrap();
+        let known = session.header();
+        let decided = kernel.decide(&session, &event).unwrap();
+        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000 + offset) };
+        let outcome = |v: &Verdict<'_>| {
+            let violations: Vec<_> =
+                v.violations.iter().map(|violation| violation.policy.to_owned()).collect();
+            (v.decision.to_string(), v.reason.to_string(), v.known_digest, violations)
+        };
+        let decided = outcome(&decided.verdict(&event, &origin));
+        let empty = Session::new();
+        let actual = sessions.get(event.tenant_id, event.session_id).unwrap_or(&empty).header();
+        prop_assert_eq!(&known, &actual);
+
+        let (verdicts, entries) = fixture.step_in_batch(&mut sessions, &event, offset, spec.last);
+        for (_, value) in verdicts {
+            let value = value.unwrap();
+            let (id, datum) = wire::split(&value).unwrap();
+            let verdict: Verdict<'_> = subject::VERDICT.schema().unwrap().decode(id, datum).unwrap();
+            if verdict.decision != Decision::Duplicate {
+                prop_assert_eq!(&outcome(&verdict), &decided);
+            }
+        }
+        let encoded = RecordEncoder::<ActionEvent<'static>>::new(ID).unwrap().encode(&event).unwrap();
+        let (schema_id, datum) = wire::split(&encoded).unwrap();
+        let logged_at = origin.logged_at;
+        replica.push(&Action { offset, logged_at, schema_id, schema: &schema, datum }).unwrap();
+        prop_assert_eq!(replica.through().next_offset, offset + 1);
+        batches.back_mut().unwrap().extend(entries);
+        if spec.last {
+            batches.push_back(Vec::new());
+        }
+        while batches.len() > lag + 1 {
+            for (key, value) in batches.pop_front().unwrap() {
+                let value = value.as_deref().map(|bytes| {
+                    let (id, datum) = wire::split(bytes).unwrap();
+                    RestoreValue::new(id, state, datum)
+                });
+                replica.apply_entry(&key, value).unwrap();
+            }
+            if lag == 0 && spec.last {
+                prop_assert_eq!((replica.progress(), replica.ahead_bytes()), (offset + 1, 0));
+            }
+        }
+    }
+    Ok(())
 }
 
 thread_local! {
@@ -377,6 +445,61 @@ fn decisions_and_findings(
         )
     });
     decisions.collect()
+}
+
+/// Policies would else count their own decisions.
+#[test]
+fn decisions_and_approvals_change_no_session_and_begin_none() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let about = |r#type, sequence| {
+        let spec = EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
+        ActionEvent { r#type, ..event(spec, sequence) }
+    };
+    let kinds = [catalogue::DECISION_MADE, catalogue::APPROVAL_ASKED, catalogue::APPROVAL_GIVEN];
+    for (offset, r#type) in (0..).zip(kinds) {
+        let (verdicts, entries) = fixture.step(&mut sessions, &about(r#type, 0), offset);
+        assert_eq!((verdicts.len(), entries.len(), sessions.len()), (0, 1, 0), "only progress is written");
+    }
+    fixture.step(&mut sessions, &about(catalogue::USER_INPUT, 0), 3);
+    let before = format!("{:?}", sessions.get("acme", "s0"));
+    for (offset, r#type) in (4..).zip(kinds) {
+        fixture.step(&mut sessions, &about(r#type, offset), offset);
+        assert_eq!(format!("{:?}", sessions.get("acme", "s0")), before);
+    }
+    // A tool call is a call, whatever its event is named.
+    let tool = Some(ToolCall::new("cancel_reservation", "c", payload("{}")));
+    let call = ActionEvent { tool, ..about(catalogue::DECISION_MADE, 8) };
+    assert_eq!(fixture.step(&mut sessions, &call, 8).0.len(), 1);
+}
+
+#[test]
+fn replica_forgets_a_session_that_expired_by_the_partitions_time() {
+    let fixture = Fixture::new();
+    let kernel = fixture.evaluator.kernel();
+    let ttl = i64::try_from(kernel.limits.ttl.0.as_millis()).unwrap();
+    let schema = Arc::new(Schema::parse(subject::ACTION_EVENT.latest()).unwrap());
+    let mut replica = Replica::new("actions", 0);
+    let push = |replica: &mut Replica, session, offset, logged_at| {
+        let spec = EventSpec { session, kind: 6, call: 0, source: 0, jump: 1, last: true };
+        let encoded =
+            RecordEncoder::<ActionEvent<'static>>::new(ID).unwrap().encode(&event(spec, offset)).unwrap();
+        let (schema_id, datum) = wire::split(&encoded).unwrap();
+        let logged_at = Millis(logged_at);
+        replica.push(&Action { offset, logged_at, schema_id, schema: &schema, datum }).unwrap();
+    };
+    let events = |replica: &Replica| replica.session(&kernel, "acme", "s0").unwrap().events();
+    push(&mut replica, 0, 0, 0);
+    push(&mut replica, 1, 1, ttl);
+    assert_eq!(events(&replica), 1);
+    push(&mut replica, 1, 2, ttl + 1);
+    assert_eq!(events(&replica), 0, "another session's record is later than its ttl");
+    push(&mut replica, 0, 3, ttl + 2);
+    assert_eq!(events(&replica), 1, "begun again");
+    assert!(
+        replica.contains("acme", "s0") && !replica.contains("acme", "s2") && !replica.contains("b", "s0")
+    );
+    assert!(replica.ahead_bytes() > 0);
 }
 
 #[test]

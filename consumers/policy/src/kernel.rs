@@ -78,6 +78,25 @@ impl<'k> Kernel<'k> {
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
     }
 
+    /// Judges an event that is not recorded yet, as [`Self::step`] will judge it, and applies nothing. Its number at its
+    /// source is not checked.
+    ///
+    /// # Errors
+    /// If an invariant does not hold.
+    pub fn decide(&self, session: &Session, event: &ActionEvent<'_>) -> Result<Judgement<'k>, InternalError> {
+        let findings = odd_call(event).into_iter().collect();
+        Ok(Judgement { findings, ..self.judge(self.bundles.active(event.environment), session, event)? })
+    }
+
+    /// Applies an event to its session as [`Self::step`] does, without judging it. Does nothing for a repeat.
+    pub fn apply(&self, session: &mut Session, event: &ActionEvent<'_>, origin: &Origin<'_>) {
+        let check = session.check_sequence(event);
+        if check.highest_if_repeat.is_none() {
+            let tools = self.bundles.active(event.environment).map(|bundle| bundle.tools());
+            session.apply(event, &check, origin, tools, &self.limits);
+        }
+    }
+
     fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement<'k> {
         Judgement {
             call_index: None,

@@ -1,0 +1,240 @@
+//! A replica of the evaluator's sessions of one partition, for a process that answers questions about them.
+//!
+//! ```text
+//!   changelog, through its last progress entry ─► base: the sessions as the evaluator has them before action P
+//!   actions from P on ──────────────────────────► ahead: the records that the evaluator has not processed yet
+//!   question ─► the session of base, with its records of ahead applied to a copy
+//! ```
+//!
+//! The caller applies the changelog entries of one transaction together: between them the sessions are torn.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use agentgov_enrichment::Session;
+use agentgov_policy::Kernel;
+use agentgov_processor::{RestoreError, RestoreValue};
+use agentgov_schemas::Millis;
+use agentgov_schemas::event::{ActionEvent, Through};
+use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::wire::{Schema, SchemaId, WireError};
+
+use crate::evaluator::{check_event, restore_entry};
+use crate::sessions::{SessionName, Sessions};
+
+/// Bytes of memory that a record ahead takes besides its datum.
+const RECORD_OVERHEAD: usize = 160;
+
+/// The sessions of one partition, through the last action that was read.
+#[derive(Debug)]
+pub struct Replica {
+    topic: Arc<str>,
+    base: Sessions,
+    /// The first action that is not in `base`.
+    progress: i64,
+    /// The first action that was not read.
+    next_offset: i64,
+    ahead: VecDeque<AheadRecord>,
+    /// Numbers of the records of a session in `ahead`, counted from the first record that `ahead` ever had.
+    by_session: HashMap<SessionName, VecDeque<u64>>,
+    /// How many records have left `ahead`.
+    removed: u64,
+    ahead_bytes: usize,
+    /// The greatest `logged_at` of the records in `ahead`.
+    last_logged_at: Millis,
+}
+
+/// An action that the evaluator has not processed yet.
+#[derive(Debug)]
+struct AheadRecord {
+    offset: i64,
+    logged_at: Millis,
+    name: SessionName,
+    schema_id: SchemaId,
+    schema: Arc<Schema>,
+    datum: Box<[u8]>,
+}
+
+/// An action as the topic has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    /// Its offset.
+    pub offset: i64,
+    /// Its append time.
+    pub logged_at: Millis,
+    /// The id of its writer's schema.
+    pub schema_id: SchemaId,
+    /// Its writer's schema.
+    pub schema: &'a Arc<Schema>,
+    /// Its Avro datum.
+    pub datum: &'a [u8],
+}
+
+/// A record ahead that was decoded before cannot be decoded again: a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("offset {offset}: expected an action event, found {error}")]
+pub struct UndecodableRecord {
+    offset: i64,
+    error: WireError,
+}
+
+impl Replica {
+    /// Creates the empty replica of `partition` of `topic`, the topic of actions.
+    pub fn new(topic: &str, partition: i32) -> Self {
+        Self {
+            topic: topic.into(),
+            base: Sessions::new(partition),
+            progress: 0,
+            next_offset: 0,
+            ahead: VecDeque::new(),
+            by_session: HashMap::new(),
+            removed: 0,
+            ahead_bytes: 0,
+            last_logged_at: Millis(i64::MIN),
+        }
+    }
+
+    /// Applies an entry of the changelog; `None` is a tombstone. A progress entry removes the actions that the evaluator has
+    /// processed.
+    ///
+    /// # Errors
+    /// If the evaluator cannot have written the entry.
+    pub fn apply_entry(&mut self, key: &[u8], value: Option<RestoreValue<'_>>) -> Result<(), RestoreError> {
+        if let Some(progress) = restore_entry(&mut self.base, key, value)? {
+            self.progress = progress;
+            self.next_offset = self.next_offset.max(progress);
+            self.drop_processed();
+        }
+        Ok(())
+    }
+
+    /// Adds the next action. Actions that the evaluator has processed already, or will reject, are passed over.
+    ///
+    /// # Errors
+    /// If the datum cannot be decoded by its schema. The evaluator rejects such a record, so the replica passes over it too.
+    pub fn push(&mut self, action: &Action<'_>) -> Result<(), WireError> {
+        if action.offset < self.next_offset {
+            return Ok(());
+        }
+        self.next_offset = action.offset.saturating_add(1);
+        let event: ActionEvent<'_> = action.schema.decode(action.schema_id, action.datum)?;
+        if check_event(&event).is_err() {
+            return Ok(());
+        }
+        self.last_logged_at = self.last_logged_at.max(action.logged_at);
+        if !event.is_applied() {
+            return Ok(());
+        }
+        let name: SessionName = (event.tenant_id.into(), event.session_id.into());
+        let number = self.removed.saturating_add(self.ahead.len() as u64);
+        self.by_session.entry(name.clone()).or_default().push_back(number);
+        self.ahead_bytes =
+            self.ahead_bytes.saturating_add(action.datum.len().saturating_add(RECORD_OVERHEAD));
+        self.ahead.push_back(AheadRecord {
+            offset: action.offset,
+            logged_at: action.logged_at,
+            name,
+            schema_id: action.schema_id,
+            schema: Arc::clone(action.schema),
+            datum: action.datum.into(),
+        });
+        Ok(())
+    }
+
+    /// Passes over an offset whose record has no schema, or is no action.
+    pub fn skip(&mut self, offset: i64) {
+        self.next_offset = self.next_offset.max(offset.saturating_add(1));
+    }
+
+    /// Returns the position through which actions are known.
+    pub fn through(&self) -> Through {
+        Through { partition: self.base.partition, next_offset: self.next_offset }
+    }
+
+    /// Returns the first action that the evaluator has not processed, as far as the changelog was read.
+    pub const fn progress(&self) -> i64 {
+        self.progress
+    }
+
+    /// Returns how many bytes of memory the records ahead take.
+    pub const fn ahead_bytes(&self) -> usize {
+        self.ahead_bytes
+    }
+
+    /// Returns how many sessions the base has.
+    pub fn sessions(&self) -> usize {
+        self.base.len()
+    }
+
+    /// Returns whether the partition has records of the session.
+    pub fn contains(&self, tenant_id: &str, session_id: &str) -> bool {
+        self.base.get(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()
+    }
+
+    /// Returns the session as it is known now, empty if it is new or expired. It is copied only if it has records ahead.
+    ///
+    /// # Errors
+    /// If a record ahead cannot be decoded.
+    pub fn session(
+        &self,
+        kernel: &Kernel<'_>,
+        tenant_id: &str,
+        session_id: &str,
+    ) -> Result<Cow<'_, Session>, UndecodableRecord> {
+        let ttl = kernel.limits.ttl.0;
+        let base = self.base.get(tenant_id, session_id);
+        let Some(numbers) = self.numbers_ahead(tenant_id, session_id) else {
+            return Ok(match base.filter(|session| !session.is_expired(self.last_logged_at, ttl)) {
+                Some(session) => Cow::Borrowed(session),
+                None => Cow::Owned(Session::new()),
+            });
+        };
+        let mut session = base.cloned().unwrap_or_default();
+        for number in numbers {
+            let index = usize::try_from(number.saturating_sub(self.removed)).unwrap_or(usize::MAX);
+            let Some(record) = self.ahead.get(index) else { continue };
+            if session.is_expired(record.logged_at, ttl) {
+                session = Session::new();
+            }
+            let event: ActionEvent<'_> = record
+                .schema
+                .decode(record.schema_id, &record.datum)
+                .map_err(|error| UndecodableRecord { offset: record.offset, error })?;
+            let origin = Origin {
+                topic: &self.topic,
+                partition: self.base.partition,
+                offset: record.offset,
+                logged_at: record.logged_at,
+            };
+            kernel.apply(&mut session, &event, &origin);
+        }
+        if session.is_expired(self.last_logged_at, ttl) {
+            session = Session::new();
+        }
+        Ok(Cow::Owned(session))
+    }
+
+    fn numbers_ahead(&self, tenant_id: &str, session_id: &str) -> Option<&VecDeque<u64>> {
+        if self.by_session.is_empty() {
+            return None;
+        }
+        // Two allocations, but only while the evaluator is behind.
+        self.by_session.get(&(tenant_id.into(), session_id.into()))
+    }
+
+    /// Removes the records that the evaluator has processed.
+    fn drop_processed(&mut self) {
+        while let Some(record) = self.ahead.pop_front_if(|record| record.offset < self.progress) {
+            self.removed = self.removed.saturating_add(1);
+            self.ahead_bytes =
+                self.ahead_bytes.saturating_sub(record.datum.len().saturating_add(RECORD_OVERHEAD));
+            if let Some(numbers) = self.by_session.get_mut(&record.name) {
+                numbers.pop_front();
+                if numbers.is_empty() {
+                    self.by_session.remove(&record.name);
+                }
+            }
+        }
+    }
+}
