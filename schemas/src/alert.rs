@@ -1,18 +1,18 @@
-//! Violations that someone must see: subject `alert`.
+//! Alerts about violations: subject `alert`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Decision, Mode, Origin, Severity};
 use crate::{Digest, Micros, Millis, OpenEnum, Vocabulary};
 
-/// A violation that someone must see. Violations of one policy in one session share an alert id within a window.
+/// Alert about a violation. Violations of one policy in one session share an alert id within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert<'a> {
     /// Hash of tenant, session, policy and first origin, in hex.
     pub alert_id: &'a str,
-    /// 0 for the first violation, then 1, 2 …
+    /// Revision of the alert: 0 for the first violation, then 1, 2 …
     pub revision: i32,
     /// The tenant. First half of every key.
     pub tenant_id: &'a str,
@@ -20,22 +20,22 @@ pub struct Alert<'a> {
     pub environment: &'a str,
     /// The session: one conversation or run of one agent. Second half of every key.
     pub session_id: &'a str,
-    /// A name of the session for people, e.g. task/trial of a recorded run.
+    /// Display name of the session, e.g. task/trial of a recorded run.
     #[serde(borrow, default)]
     pub session_label: Option<&'a str>,
     /// The acting agent.
     pub agent_id: &'a str,
     /// The action's event_id.
     pub event_id: &'a str,
-    /// The violated policy's @id, or a name of the kind agentgov:… where no policy speaks.
+    /// @id of the violated policy, or a built-in name such as agentgov:no-grant if no policy applies.
     pub policy: &'a str,
-    /// low, medium, high or critical.
+    /// Severity of the violation: low, medium, high or critical.
     #[serde(borrow)]
     pub severity: OpenEnum<'a, Severity>,
-    /// enforce or observe.
+    /// Mode of the policy: enforce or observe.
     #[serde(borrow)]
     pub mode: OpenEnum<'a, Mode>,
-    /// The verdict's decision, or what befell a record that no verdict answers.
+    /// The verdict's decision, or `refused` or `rejected` for an alert that no verdict raised.
     #[serde(borrow)]
     pub decision: OpenEnum<'a, AlertDecision>,
     /// Name of the tool that was called.
@@ -44,16 +44,16 @@ pub struct Alert<'a> {
     /// Index of the tool call in its session, from 0.
     #[serde(default)]
     pub call_index: Option<i32>,
-    /// What happened, in one line for a person.
+    /// One-line description of the violation for people.
     pub message: &'a str,
-    /// The action's occurred_at.
+    /// occurred_at of the action.
     pub occurred_at: Micros,
     /// logged_at of the alert's first action.
     pub opened_at: Millis,
-    /// The action of this revision.
+    /// Position of this revision's action.
     #[serde(borrow)]
     pub origin: Origin<'a>,
-    /// The action that opened the alert.
+    /// Position of the action that opened the alert.
     #[serde(borrow)]
     pub first_origin: Origin<'a>,
     /// Digest of the bundle that judged.
@@ -61,14 +61,14 @@ pub struct Alert<'a> {
     pub bundle_digest: Option<Digest>,
 }
 
-/// Decision that an alert names.
+/// Decision of an [`Alert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AlertDecision {
-    /// That of the verdict that raised the alert.
+    /// Decision of the verdict that raised the alert.
     Verdict(Decision),
-    /// A bundle does not load.
+    /// A bundle that does not load raised the alert.
     Refused,
-    /// A stage rejects many records.
+    /// A stage that rejects many records raised the alert.
     Rejected,
 }
 

@@ -1,27 +1,28 @@
-//! The types of events: one catalogue that covers a session's life. A type that is not listed passes through and is logged.
+//! Catalogue of event types, from the start of a session to its end. Events of other types pass through and are logged.
 
-/// One line of the catalogue.
+/// Entry of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventType {
-    /// The name, as in the event's `type`.
+    /// Name of the type, as in an event's `type`.
     pub name: &'static str,
-    /// True if an agent acts by it: then exactly one verdict, or one reject of the evaluator, answers it.
+    /// True if an event of this type is an action of an agent. Exactly one verdict, or one reject of the evaluator, refers to
+    /// each such event.
     pub judged: bool,
-    /// What it says, for people.
+    /// Meaning of the type, for people.
     pub meaning: &'static str,
 }
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, judged: $judged:literal, $meaning:literal;)*) => {
         $(#[doc = $meaning] pub const $constant: &str = $name;)*
-        /// Every known type, in the order of a session's life.
+        /// Every known type, in the order in which a session has them.
         pub const CATALOGUE: &[EventType] = &[$(EventType { name: $name, judged: $judged, meaning: $meaning }),*];
     };
 }
 
 catalogue! {
     SESSION_STARTED = "session.started", judged: false, "A session began.";
-    USER_INPUT = "user.input", judged: false, "A person said something to the agent.";
+    USER_INPUT = "user.input", judged: false, "A person sent input to the agent.";
     LLM_INPUT_SENT = "llm.input_sent", judged: false, "The platform sent a prompt to a model.";
     LLM_RESPONSE_RECEIVED = "llm.response_received", judged: false, "The model answered.";
     LLM_FAILED = "llm.failed", judged: false, "The model call failed.";
@@ -29,20 +30,20 @@ catalogue! {
     TOOL_RESPONSE_RECEIVED = "tool.response_received", judged: false, "The tool answered.";
     TOOL_FAILED = "tool.failed", judged: false, "The tool call failed.";
     TOOL_RETRIED = "tool.retried", judged: true, "The agent calls the tool once more, under the same call id.";
-    OUTPUT_DISPLAYED = "output.displayed", judged: false, "The agent said something to a person.";
+    OUTPUT_DISPLAYED = "output.displayed", judged: false, "The agent sent output to a person.";
     DECISION_MADE = "decision.made", judged: false, "A policy decision point, a guardrail or a person decided.";
-    APPROVAL_ASKED = "approval.asked", judged: false, "A person's approval was asked for.";
+    APPROVAL_ASKED = "approval.asked", judged: false, "A person's approval was requested.";
     APPROVAL_GIVEN = "approval.given", judged: false, "A person answered a request for approval.";
     SESSION_ENDED = "session.ended", judged: false, "The session ended.";
-    SOURCE_CLOSED = "source.closed", judged: false, "A producer instance ended, and says how many events it wrote.";
+    SOURCE_CLOSED = "source.closed", judged: false, "A producer instance ended; the event has the number of events that it wrote.";
 }
 
-/// True if the catalogue has this type.
+/// Returns true if the catalogue has this type.
 pub fn is_known(event_type: &str) -> bool {
     CATALOGUE.iter().any(|known| known.name == event_type)
 }
 
-/// True if events of this type are judged, whatever they carry. See [`crate::event::ActionEvent::is_judged`].
+/// Returns true if every event of this type is judged. See [`crate::event::ActionEvent::is_judged`] for the others.
 pub fn is_judged(event_type: &str) -> bool {
     CATALOGUE.iter().any(|known| known.judged && known.name == event_type)
 }
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_only_calls_are_judged() {
         for (i, a) in CATALOGUE.iter().enumerate() {
-            assert!(CATALOGUE.iter().skip(i + 1).all(|b| a.name != b.name), "{} stands twice", a.name);
+            assert!(CATALOGUE.iter().skip(i + 1).all(|b| a.name != b.name), "{} occurs twice", a.name);
         }
         let judged: Vec<_> = CATALOGUE.iter().filter(|t| t.judged).map(|t| t.name).collect();
         assert_eq!(judged, [TOOL_INVOKED, TOOL_RETRIED]);

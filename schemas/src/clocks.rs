@@ -1,9 +1,11 @@
-//! Timestamps that another version of a schema writes in another unit. Avro lets a reader take any `long` for any other, and
-//! FULL_TRANSITIVE lets such a version pass, so the writer's logical type says what a number means: a `timestamp-millis` that is
-//! read as microseconds is a day of January 1970.
+//! Conversion of timestamps that a writer's schema has in another unit than the Rust types.
 //!
-//! A field without a logical type has the reader's unit. A value beyond what 64 bits hold in the reader's unit becomes the
-//! nearest that they do: a claim that no calendar has stays one.
+//! Avro reads any `long` as any other `long`, and FULL_TRANSITIVE compatibility accepts a schema that changes the unit of a
+//! timestamp. Without a conversion, a `timestamp-millis` that is read as microseconds is a day in January 1970. The logical
+//! type of the writer's schema determines the unit.
+//!
+//! A field without a logical type has the reader's unit. A value that does not fit into 64 bits in the reader's unit becomes
+//! the nearest value that fits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,19 +14,19 @@ use apache_avro::schema::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// Fields that the types of this crate have in microseconds; all others are in milliseconds.
-const IN_MICROS: [&str; 2] = ["occurred_at", "started_at"];
+/// Timestamp fields that the types of this crate have in microseconds. All others are in milliseconds.
+const MICROSECOND_FIELDS: [&str; 2] = ["occurred_at", "started_at"];
 
-/// From what was written to what is read.
+/// Conversion of a value from the writer's unit to the reader's.
 type Convert = fn(i64) -> i64;
 
-/// The top-level fields of a record that its writer has in another unit than the reader.
+/// Conversions for the top-level fields of a record that the writer has in another unit than the reader.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clocks(BTreeMap<String, Convert>);
+pub(crate) struct TimestampConversions(BTreeMap<String, Convert>);
 
-impl Clocks {
-    /// Of a writer's schema.
-    pub(crate) fn of(schema: &Schema) -> Self {
+impl TimestampConversions {
+    /// Returns the conversions for a writer's schema.
+    pub(crate) fn from_schema(schema: &Schema) -> Self {
         let Schema::Record(record) = schema else { return Self::default() };
         let fields = record.fields.iter();
         Self(
@@ -34,15 +36,15 @@ impl Clocks {
         )
     }
 
-    /// True of all that this build writes.
-    pub(crate) fn are_ours(&self) -> bool {
+    /// Returns true if no field needs a conversion, as in every schema of this build.
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// How a field is converted; `None`: it is in the reader's unit.
+/// Returns the conversion of a field; `None` if the field has the reader's unit.
 fn conversion(name: &str, schema: &Schema) -> Option<Convert> {
-    let convert: Convert = match (schema, IN_MICROS.contains(&name)) {
+    let convert: Convert = match (schema, MICROSECOND_FIELDS.contains(&name)) {
         (Schema::Union(union), _) => {
             return union.variants().iter().find_map(|schema| conversion(name, schema));
         }
@@ -59,17 +61,17 @@ fn conversion(name: &str, schema: &Schema) -> Option<Convert> {
     Some(convert)
 }
 
-/// Deserializes a record with its timestamps converted.
-pub(crate) struct Converting<'c, D> {
+/// Deserializer of a record that converts its timestamps.
+pub(crate) struct ConvertingDeserializer<'c, D> {
     pub(crate) inner: D,
-    pub(crate) clocks: &'c Clocks,
+    pub(crate) conversions: &'c TimestampConversions,
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Converting<'_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ConvertingDeserializer<'_, D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Record { visitor, clocks: self.clocks })
+        self.inner.deserialize_any(RecordVisitor { visitor, conversions: self.conversions })
     }
 
     forward_to_deserialize_any! {
@@ -78,13 +80,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Converting<'_, D> {
     }
 }
 
-/// Visits a record. A datum that is none is not converted.
-struct Record<'c, V> {
+/// Visitor of a record. A datum that is not a record is not converted.
+struct RecordVisitor<'c, V> {
     visitor: V,
-    clocks: &'c Clocks,
+    conversions: &'c TimestampConversions,
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Record<'_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for RecordVisitor<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,55 +94,60 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Record<'_, V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(Fields { fields, clocks: self.clocks, convert: None })
+        self.visitor.visit_map(ConvertingFields { fields, conversions: self.conversions, convert: None })
     }
 }
 
-struct Fields<'c, A> {
+struct ConvertingFields<'c, A> {
     fields: A,
-    clocks: &'c Clocks,
-    /// Of the field whose value comes next.
+    conversions: &'c TimestampConversions,
+    /// Conversion of the field whose value comes next.
     convert: Option<Convert>,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for ConvertingFields<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         self.convert = None;
-        self.fields.next_key_seed(Named { inner: seed, clocks: self.clocks, convert: &mut self.convert })
+        self.fields.next_key_seed(FieldName {
+            inner: seed,
+            conversions: self.conversions,
+            convert: &mut self.convert,
+        })
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
         match self.convert {
             None => self.fields.next_value_seed(seed),
-            Some(convert) => self.fields.next_value_seed(Converted { inner: seed, convert }),
+            Some(convert) => self.fields.next_value_seed(ConvertedValue { inner: seed, convert }),
         }
     }
 }
 
-/// Looks at a field's name on its way to who asked for it: as a seed, a deserializer and a visitor.
-struct Named<'n, T> {
+/// Wrapper that selects the conversion by the field's name and passes the name on. It wraps a seed, a deserializer and a
+/// visitor.
+struct FieldName<'n, T> {
     inner: T,
-    clocks: &'n Clocks,
+    conversions: &'n TimestampConversions,
     convert: &'n mut Option<Convert>,
 }
 
-impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for Named<'_, T> {
+impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for FieldName<'_, T> {
     type Value = T::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<T::Value, D::Error> {
-        let Named { inner, clocks, convert } = self;
-        inner.deserialize(Named { inner: name, clocks, convert })
+        let FieldName { inner, conversions, convert } = self;
+        inner.deserialize(FieldName { inner: name, conversions, convert })
     }
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Named<'_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for FieldName<'_, D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let Named { inner, clocks, convert } = self;
-        inner.deserialize_identifier(Named { inner: visitor, clocks, convert })
+        let FieldName { inner, conversions, convert } = self;
+        inner.deserialize_identifier(FieldName { inner: visitor, conversions, convert })
     }
 
     forward_to_deserialize_any! {
@@ -149,7 +156,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Named<'_, D> {
     }
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Named<'_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for FieldName<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,37 +164,37 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Named<'_, V> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
-        *self.convert = self.clocks.0.get(name).copied();
+        *self.convert = self.conversions.0.get(name).copied();
         self.inner.visit_str(name)
     }
 
     fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<V::Value, E> {
-        *self.convert = self.clocks.0.get(name).copied();
+        *self.convert = self.conversions.0.get(name).copied();
         self.inner.visit_borrowed_str(name)
     }
 }
 
-/// Converts a number on its way to who asked for it: as a seed, a deserializer and a visitor. Whatever else stands there is left to
-/// the reader, who refuses it.
-struct Converted<T> {
+/// Wrapper that converts a number and passes it on. It wraps a seed, a deserializer and a visitor. Other values pass unchanged,
+/// and the reader rejects them.
+struct ConvertedValue<T> {
     inner: T,
     convert: Convert,
 }
 
-impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for Converted<T> {
+impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for ConvertedValue<T> {
     type Value = T::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, number: D) -> Result<T::Value, D::Error> {
         let Self { inner, convert } = self;
-        inner.deserialize(Converted { inner: number, convert })
+        inner.deserialize(ConvertedValue { inner: number, convert })
     }
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Converted<D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ConvertedValue<D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Converted { inner: visitor, convert: self.convert })
+        self.inner.deserialize_any(ConvertedValue { inner: visitor, convert: self.convert })
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -200,7 +207,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Converted<D> {
     }
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Converted<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for ConvertedValue<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -226,23 +233,23 @@ mod tests {
     use crate::subject::SUBJECTS;
 
     #[test]
-    fn what_this_build_writes_is_read_as_it_is() {
+    fn schemas_of_this_build_need_no_conversion() {
         for version in SUBJECTS.iter().flat_map(|subject| subject.versions) {
-            let clocks = Clocks::of(&Schema::parse_str(version).unwrap());
-            assert!(clocks.are_ours(), "{clocks:?} in {version}");
+            let conversions = TimestampConversions::from_schema(&Schema::parse_str(version).unwrap());
+            assert!(conversions.is_empty(), "{conversions:?} in {version}");
         }
     }
 
     #[test]
-    fn milliseconds_are_converted_too() {
+    fn other_units_are_converted_to_milliseconds() {
         let text = r#"{"type": "record", "name": "R", "fields": [
             {"name": "opened_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
             {"name": "logged_at", "type": {"type": "long", "logicalType": "local-timestamp-nanos"}},
             {"name": "day", "type": {"type": "int", "logicalType": "date"}},
             {"name": "sequence", "type": "long"}]}"#;
-        let clocks = Clocks::of(&Schema::parse_str(text).unwrap()).0;
-        let convert = |name: &str, value| clocks[name](value);
+        let conversions = TimestampConversions::from_schema(&Schema::parse_str(text).unwrap()).0;
+        let convert = |name: &str, value| conversions[name](value);
         assert_eq!((convert("opened_at", -1), convert("logged_at", 2_999_999)), (-1, 2));
-        assert_eq!((convert("day", 1), clocks.len()), (86_400_000, 3));
+        assert_eq!((convert("day", 1), conversions.len()), (86_400_000, 3));
     }
 }

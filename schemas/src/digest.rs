@@ -6,23 +6,23 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest. Avro, and any serialisation: 32 bytes; to people, by Display: 64 hex digits, which are read as well.
+/// SHA-256 digest. Serializes as 32 bytes, in Avro and everywhere else; displays as 64 hex digits. Deserializes from both.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
-/// A text that is no digest.
+/// Error for a text that is not a digest.
 #[derive(Debug, thiserror::Error)]
 #[error("expected a SHA-256 digest of 64 hex digits, found `{0}`")]
 pub struct ParseDigestError(String);
 
 impl Digest {
-    /// Digest of `bytes`.
+    /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Digest of the concatenation of parts, each preceded by its length as 8 bytes, big-endian, so that no two
-    /// lists of parts have the same input.
+    /// Returns the digest of the concatenation of parts, each preceded by its length as 8 bytes, big-endian, so that distinct
+    /// lists of parts have distinct inputs.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = Sha256::new();
         for part in parts {
@@ -32,17 +32,17 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// From its 32 bytes.
+    /// Creates a digest from its 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first 12 hex digits: enough to tell digests apart on a screen, never to identify.
+    /// Returns the first 12 hex digits, to distinguish digests on a screen. Too short to identify one.
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }
@@ -71,7 +71,7 @@ impl std::str::FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Not by is_human_readable: serde_avro_fast leaves that at its default, true. To people: Display.
+        // is_human_readable cannot decide: serde_avro_fast leaves it at its default, true.
         serializer.serialize_bytes(&self.0)
     }
 }
@@ -100,16 +100,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_sha256_in_hex() {
+    fn digest_is_sha256_in_hex() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), empty);
         assert_eq!(empty.parse::<Digest>().unwrap(), Digest::of(b""));
         assert!("e3b0".parse::<Digest>().is_err());
     }
 
-    /// In Avro a digest is 32 bytes; where people write one (YAML, JSON) it is hex.
     #[test]
-    fn serde_forms() {
+    fn digest_is_bytes_in_avro_and_hex_in_json() {
         let schema =
             crate::wire::Schema::parse(r#"{"type":"fixed","name":"Sha256","size":32}"#).expect("a schema");
         let id = crate::wire::SchemaId(1);
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn parts_with_other_borders_have_another_digest() {
         assert_ne!(Digest::of_parts([b"ab".as_slice(), b"c"]), Digest::of_parts([b"a".as_slice(), b"bc"]));
     }
 }

@@ -1,9 +1,9 @@
-//! Escapes text that a record, a file or a server supplied, before a terminal, a log line or a TSV file shows it.
+//! Escaping of text from records, files and servers for terminals, log lines and TSV files.
 //!
 //! Escaped text contains no control character, no line break, no bidirectional override and no invisible character, so
-//! that it cannot move a cursor, forge a line or hide what it says. Each such character becomes `\u{HEX}`, each byte that
-//! is not UTF-8 becomes `\xHH`. A backslash stays as it is, so that paths and JSON remain readable, unless it precedes text
-//! that would read as an escape; there it is doubled. Distinct texts therefore have distinct escaped forms.
+//! it cannot move a cursor, forge a line or hide text. Each such character becomes `\u{HEX}`, each byte that is not UTF-8
+//! becomes `\xHH`. A backslash stays unchanged, which keeps paths and JSON readable, unless the text after it reads as an
+//! escape; then it is doubled. Distinct texts therefore have distinct escaped forms.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,8 +19,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escaped<T>(pub T);
 
-/// Displays a report of several lines, whose author has escaped the parts with [`Escaped`]: line feeds and backslashes stay,
-/// every other character that [`is_escaped`] names is escaped. Idempotent.
+/// Displays a report of several lines whose parts are already escaped with [`Escaped`]. Line feeds and backslashes stay
+/// unchanged; every other character for which [`is_escaped`] returns true is escaped. Idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EscapedLines<T>(pub T);
 
@@ -60,8 +60,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Quotes `word` for a POSIX shell. Returns `None` for a word that cannot be shown as it is: nobody could check what the
-/// command does.
+/// Quotes `word` for a POSIX shell. Returns `None` for a word that must be escaped to be displayed, since a reader could not
+/// check the command.
 ///
 /// ```
 /// # use agentgov_schemas::escape::shell_word;
@@ -75,7 +75,7 @@ pub fn shell_word(word: &str) -> Option<Cow<'_, str>> {
     shlex::try_quote(word).ok()
 }
 
-/// True of a character that changes how a terminal or an editor shows the text around it, or that nobody sees.
+/// Returns true for a character that is invisible, or that changes how a terminal or an editor displays the text around it.
 pub fn is_escaped(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -103,7 +103,7 @@ fn escaped(bytes: &[u8], keep_lines: bool) -> String {
     out
 }
 
-/// Appends `text`, which an escape follows or not.
+/// Appends the escaped form of `text`. `escape_follows`: the next character of the output is an escape.
 fn escape_into(out: &mut String, text: &str, keep_lines: bool, escape_follows: bool) {
     let needs = |c: char| is_escaped(c) && !(keep_lines && c == '\n');
     let mut rest = text;
@@ -131,7 +131,7 @@ fn escape_into(out: &mut String, text: &str, keep_lines: bool, escape_follows: b
     }
 }
 
-/// True of what reads as an escape behind a backslash: `u{`, or `x` and two hexadecimal digits.
+/// Returns true if `text` after a backslash reads as an escape: `u{`, or `x` and two hexadecimal digits.
 fn reads_as_escape(text: &str) -> bool {
     match text.strip_prefix('x') {
         Some(digits) => {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn characters_that_act_or_hide_are_escaped_and_others_stay() {
+    fn control_and_invisible_characters_are_escaped_and_others_stay() {
         for (raw, shown) in [
             ("plain ünïcode 日本語 ¥", "plain ünïcode 日本語 ¥"),
             ("\u{1b}[31mRED\u{1b}[0m", r"\u{1b}[31mRED\u{1b}[0m"),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn widths_count_the_escaped_form() {
+    fn format_width_counts_the_escaped_form() {
         assert_eq!(format!("{:<8}|{:>3}|", Escaped("a\n"), Escaped(7)), r"a\u{a}  |  7|");
         let lines = EscapedLines("a\n\u{1b}b").to_string();
         assert_eq!(lines, "a\n\\u{1b}b");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_a_quoted_word_as_it_was() {
+    fn quoted_word_is_unchanged_by_a_shell() {
         for word in
             ["plain", "", "two words", "$(id)", "`id`", "it's", "a\"b", "a\\", "*", "~", "a;b|c&d", "!!", "é"]
         {
@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    /// Reads an escaped form back.
+    /// Decodes an escaped form.
     fn unescape(shown: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rest = shown;
@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn escaped_bytes_are_one_visible_line_and_read_back(bytes in pieces()) {
+        fn escaped_bytes_are_one_visible_line_and_decode_to_the_input(bytes in pieces()) {
             let shown = EscapedBytes(&bytes).to_string();
             prop_assert!(!shown.contains(is_escaped), "{shown:?}");
             prop_assert_eq!(unescape(&shown), bytes);

@@ -1,18 +1,18 @@
-//! Actions, as their producers tell them: subject `action-event`.
+//! Events about the actions of agents: subject `action-event`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{BundleRef, JudgeError, TablePosition, Violation};
 use crate::{Digest, Micros, Millis, SessionKey, catalogue};
 
-/// Something an agent did or is about to do, as its producer told it. Nobody changes it afterwards.
+/// Action that an agent did or is about to do, as its producer recorded it. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionEvent<'a> {
     /// UUID of the event, version 7, or version 8 where an importer derives it from its file.
     pub event_id: &'a str,
-    /// What happened: a name of the catalogue (schemas/src/catalogue.rs). Unknown names pass through and are logged.
+    /// Event type, from the catalogue (schemas/src/catalogue.rs). Unknown types pass through and are logged.
     #[serde(rename = "type")]
     pub r#type: &'a str,
     /// The tenant. First half of every key.
@@ -21,18 +21,18 @@ pub struct ActionEvent<'a> {
     pub environment: &'a str,
     /// The session: one conversation or run of one agent. Second half of every key.
     pub session_id: &'a str,
-    /// A name of the session for people, e.g. task/trial of a recorded run.
+    /// Display name of the session, e.g. task/trial of a recorded run.
     #[serde(borrow, default)]
     pub session_label: Option<&'a str>,
-    /// Who wrote the event, and its number there.
+    /// Producer instance that wrote the event, and the event's sequence number there.
     #[serde(borrow)]
     pub source: Source<'a>,
-    /// The producer's claim of when it happened, in microseconds since the epoch. Never used for retention or windows.
+    /// Time of the action as the producer claims it, in microseconds since the epoch. Never used for retention or windows.
     pub occurred_at: Micros,
     /// The agent that acts.
     #[serde(borrow)]
     pub agent: Agent<'a>,
-    /// On whose behalf.
+    /// Person or service on whose behalf the agent acts.
     #[serde(borrow, default)]
     pub actor: Option<Actor<'a>>,
     /// The trace that the event belongs to.
@@ -41,10 +41,10 @@ pub struct ActionEvent<'a> {
     /// The chat message.
     #[serde(borrow, default)]
     pub message: Option<Message<'a>>,
-    /// The call, on tool.invoked and tool.retried.
+    /// The tool call, on tool.invoked and tool.retried.
     #[serde(borrow, default)]
     pub tool: Option<ToolCall<'a>>,
-    /// The answer, on tool.response_received and tool.failed.
+    /// The tool's result, on tool.response_received and tool.failed.
     #[serde(borrow, default)]
     pub result: Option<ToolResult<'a>>,
     /// The model call, on llm.* events.
@@ -56,14 +56,14 @@ pub struct ActionEvent<'a> {
     /// The approval, on approval.asked and approval.given.
     #[serde(borrow, default)]
     pub approval: Option<Approval<'a>>,
-    /// On source.closed.
+    /// Number of events of the source, on source.closed.
     #[serde(default)]
     pub closing: Option<Closing>,
 }
 
 impl<'a> ActionEvent<'a> {
-    /// An event that has its identity and says nothing yet: of no environment, at time 0, with every optional field absent.
-    /// The rest follows by update syntax, so that a field more changes no caller:
+    /// Creates an event with the given identity, an empty environment, time 0, and no optional field. Callers set the other
+    /// fields with struct update syntax, so that a new field changes no caller:
     ///
     /// ```
     /// # use agentgov_schemas::SessionKey;
@@ -104,39 +104,40 @@ impl<'a> ActionEvent<'a> {
     }
 
     /// Returns whether the event changes the state of its session. The closing event of a source belongs to no session, and
-    /// decisions and approvals are about a session: if they changed it, policies would evaluate their own decisions. One that
-    /// carries a tool call is a call all the same.
+    /// decisions and approvals must not change it, or policies would evaluate their own decisions. An event that
+    /// carries a tool call is applied in any case.
     pub fn is_applied(&self) -> bool {
         use catalogue::{APPROVAL_ASKED, APPROVAL_GIVEN, DECISION_MADE, SOURCE_CLOSED};
         self.tool.is_some()
             || ![SOURCE_CLOSED, DECISION_MADE, APPROVAL_ASKED, APPROVAL_GIVEN].contains(&self.r#type)
     }
 
-    /// True if the policies judge it: its type is judged, or it carries a tool call. A misspelt type is no way around them.
+    /// Returns true if policies judge the event: its type is judged, or it carries a tool call. A misspelt type therefore does
+    /// not bypass the policies.
     pub fn is_judged(&self) -> bool {
         self.tool.is_some() || catalogue::is_judged(self.r#type)
     }
 }
 
-/// The last word of a source.
+/// Content of a source.closed event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
-    /// How many events the source wrote before this one: this event's own sequence.
+    /// Number of events that the source wrote before this one; equal to this event's sequence.
     pub total: i64,
 }
 
 /// A request for a person's approval, or the answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval<'a> {
-    /// Joins the answer to its request.
+    /// Identifier that the request and its answer share.
     pub id: &'a str,
-    /// Who was asked, or who answered.
+    /// Person whose approval is requested, or who answered.
     #[serde(borrow, default)]
     pub approver: Option<&'a str>,
     /// The answer; absent on the request.
     #[serde(default)]
     pub granted: Option<bool>,
-    /// In words.
+    /// Explanation for people.
     #[serde(borrow, default)]
     pub comment: Option<&'a str>,
 }
@@ -144,11 +145,11 @@ pub struct Approval<'a> {
 /// A decision that was made before or during an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision<'a> {
-    /// Who decided: a policy decision point, a guardrail, a person.
+    /// Decider: a policy decision point, a guardrail or a person.
     pub by: &'a str,
     /// allow, deny, ask or indeterminate.
     pub decision: &'a str,
-    /// The reason: a name of the verdict's reasons if agentgov decided, else words.
+    /// Reason: a name of a verdict's reason if agentgov decided, otherwise a text for people.
     #[serde(borrow, default)]
     pub reason: Option<&'a str>,
     /// The evaluation, if a policy decision point of agentgov decided.
@@ -217,7 +218,7 @@ pub struct Through {
     pub next_offset: i64,
 }
 
-/// A call of a model (OpenTelemetry gen_ai.*).
+/// Call of a model (OpenTelemetry gen_ai.*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Llm<'a> {
     /// gen_ai.provider.name.
@@ -241,30 +242,30 @@ pub struct Llm<'a> {
     pub error_type: Option<&'a str>,
 }
 
-/// What a tool answered.
+/// Result of a tool call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolResult<'a> {
-    /// gen_ai.tool.call.id of the call that is answered.
+    /// gen_ai.tool.call.id of the call.
     pub call_id: &'a str,
-    /// gen_ai.tool.name, where the producer knows it.
+    /// gen_ai.tool.name, if the producer knows it.
     #[serde(borrow, default)]
     pub name: Option<&'a str>,
-    /// True or false if the producer knows whether the call failed; absent if it does not.
+    /// Whether the call failed; absent if the producer does not know.
     #[serde(default)]
     pub is_error: Option<bool>,
-    /// gen_ai.tool.call.result, as the tool gave it.
+    /// gen_ai.tool.call.result, unchanged.
     #[serde(borrow)]
     pub content: Payload<'a>,
 }
 
-/// A call of a tool (OpenTelemetry gen_ai.tool.*).
+/// Call of a tool (OpenTelemetry gen_ai.tool.*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall<'a> {
     /// gen_ai.tool.name.
     pub name: &'a str,
     /// gen_ai.tool.call.id. Not unique in a session: a result belongs to the latest call of its id.
     pub call_id: &'a str,
-    /// gen_ai.tool.call.arguments, as the model wrote them.
+    /// gen_ai.tool.call.arguments, unchanged.
     #[serde(borrow)]
     pub arguments: Payload<'a>,
     /// The token of the decision on this call, as the policy decision point returned it. A claim: the evaluator verifies it.
@@ -279,7 +280,7 @@ impl<'a> ToolCall<'a> {
     }
 }
 
-/// The chat message that the event is, or that a tool call came in.
+/// Chat message that the event records, or that contains the tool call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message<'a> {
     /// Identifier of the message within its session.
@@ -288,24 +289,24 @@ pub struct Message<'a> {
     pub role: &'a str,
     /// True if the message has non-blank text for the user.
     pub has_text: bool,
-    /// How many tool calls the message makes.
+    /// Number of tool calls in the message.
     pub tool_calls: i32,
-    /// The text; absent on a tool call, whose message is told once by its own event.
+    /// Text of the message; absent on a tool call, since the message has an event of its own.
     #[serde(borrow, default)]
     pub content: Option<Payload<'a>>,
 }
 
-/// Bytes as they came from or went to a model, a tool or a person. Never re-serialised.
+/// Bytes that a model, a tool or a person sent or received. Never re-serialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload<'a> {
-    /// The bytes as they stand in this event: after redaction, if any.
+    /// The bytes, after redaction if there was any.
     #[serde(with = "serde_bytes")]
     pub data: &'a [u8],
     /// SHA-256 of `data`.
     pub sha256: Digest,
-    /// What the bytes claim to be, e.g. application/json. A claim: readers must expect anything.
+    /// Media type that the producer claims, e.g. application/json. Readers must expect any bytes.
     pub media_type: &'a str,
-    /// True if a rule of the producer changed the bytes before they were published.
+    /// True if the producer redacted the bytes before it published them.
     #[serde(default)]
     pub redacted: bool,
 }
@@ -343,7 +344,7 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// An agent of which only the id is known.
+    /// Creates an agent with an id, without name and version.
     pub const fn new(id: &'a str) -> Self {
         Self { id, name: None, version: None }
     }
@@ -352,8 +353,8 @@ impl<'a> Agent<'a> {
 /// The running producer instance that wrote the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source<'a> {
-    /// One instance of one producer, never used again after it ends.
+    /// Identifier of the producer instance. Never used again after the instance ends.
     pub id: &'a str,
-    /// Number of the event at this source: 0, 1, 2 … without a gap.
+    /// Sequence number of the event at this source: 0, 1, 2 … without a gap.
     pub sequence: i64,
 }

@@ -1,32 +1,32 @@
 //! Records of the governance topics: subjects `agent`, `tool`, `bundle`, `key` and `control`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Digest, OpenEnum, vocabulary, words};
 
-/// An agent as its owner registered it. The last entry of a key counts.
+/// Registered agent. The last entry of a key is the valid one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentEntry<'a> {
     /// The tenant.
     pub tenant_id: &'a str,
     /// The agent.
     pub agent_id: &'a str,
-    /// A name for people.
+    /// Display name.
     pub name: &'a str,
-    /// The team or person who answers for it.
+    /// Team or person that is responsible.
     pub owner: &'a str,
-    /// Its roles: Cedar groups that grants are given to.
+    /// Roles of the agent: Cedar groups that policies grant permissions to.
     #[serde(borrow)]
     pub roles: Vec<&'a str>,
-    /// active, suspended or retired. Only an active agent has grants.
+    /// State: active, suspended or retired. Only an active agent has grants.
     #[serde(borrow)]
     pub state: OpenEnum<'a, AgentState>,
-    /// What it is for.
+    /// Purpose of the agent.
     #[serde(default)]
     pub description: &'a str,
-    /// Who pushed the entry.
+    /// Person or service that pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
 }
@@ -71,55 +71,55 @@ impl Serialize for ToolEffect {
     }
 }
 
-/// A tool as its owner registered it. The last entry of a key counts.
+/// Registered tool. The last entry of a key is the valid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolEntry<'a> {
     /// The tenant.
     pub tenant_id: &'a str,
-    /// The tool, as calls name it.
+    /// Name of the tool, as tool calls use it.
     pub name: &'a str,
-    /// The team or person who answers for it.
+    /// Team or person that is responsible.
     pub owner: &'a str,
-    /// read, write, destructive or external.
+    /// Effect: read, write, destructive or external.
     #[serde(borrow)]
     pub effect: OpenEnum<'a, ToolEffect>,
-    /// What it does.
+    /// Description of the tool.
     #[serde(default)]
     pub description: &'a str,
-    /// Who pushed the entry.
+    /// Person or service that pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
 }
 
-/// A file of the bundle.
+/// File of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleFile<'a> {
-    /// Relative, with forward slashes.
+    /// Relative path, with forward slashes.
     pub path: &'a str,
-    /// Its bytes.
+    /// Bytes of the file.
     #[serde(with = "serde_bytes")]
     pub content: &'a [u8],
 }
 
-/// One immutable set of policies, tool definitions and tests, named by its digest.
+/// Immutable set of policies, tool definitions and tests, identified by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle<'a> {
-    /// Its name.
+    /// Name of the bundle.
     pub name: &'a str,
-    /// Its version.
+    /// Version of the bundle.
     pub version: &'a str,
-    /// SHA-256 over its files, by the rule of docs/ARCHITECTURE.md.
+    /// SHA-256 over the files, as docs/ARCHITECTURE.md defines it.
     pub digest: Digest,
-    /// Where it judges. The last bundle pushed for an environment is the active one.
+    /// Environments for which the bundle is pushed. The last bundle pushed for an environment is the active one.
     #[serde(borrow)]
     pub environments: Vec<&'a str>,
-    /// Its files, in order of their paths.
+    /// Files of the bundle, in the order of their paths.
     #[serde(borrow)]
     pub files: Vec<BundleFile<'a>>,
-    /// Who pushed it.
+    /// Person or service that pushed the bundle.
     #[serde(default)]
     pub pushed_by: &'a str,
-    /// The @id of every policy in its files, in order of the ids, so that the log can tell which of them never apply.
+    /// @id of every policy in the files, sorted. Queries of the log use it to find policies that never apply.
     #[serde(borrow, default)]
     pub policies: Vec<&'a str>,
 }
@@ -170,22 +170,22 @@ pub struct KeyEntry<'a> {
     pub pushed_by: &'a str,
 }
 
-/// What an operator tells a stage.
+/// Command of an operator to a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control<'a> {
-    /// The stage that is told.
+    /// Stage that the command is for.
     pub stage: &'a str,
-    /// resume: consume again after the share of rejects was exceeded.
+    /// Command: `resume` makes the stage consume again after it exceeded its reject share.
     pub command: &'a str,
-    /// Why, in words.
+    /// Reason, for people.
     #[serde(default)]
     pub reason: &'a str,
-    /// Who told it.
+    /// Person or service that sent the command.
     #[serde(default)]
     pub sent_by: &'a str,
 }
 
 impl Control<'_> {
-    /// The command that ends a stand-still by [`RejectShare`](crate::topology::RejectShare).
+    /// Command that resumes a stage which [`RejectShare`](crate::topology::RejectShare) has stopped.
     pub const RESUME: &'static str = "resume";
 }

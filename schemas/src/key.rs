@@ -1,8 +1,8 @@
-//! The key that every keyed record, every state entry and every alert is filed under.
+//! Session keys and Kafka's default partitioner.
 
 use std::fmt;
 
-/// A session of a tenant. Never the session id alone: two tenants may choose the same.
+/// Key of a session: tenant and session id. A session id alone is not unique, since two tenants may use the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey<'a> {
     /// The tenant.
@@ -11,12 +11,12 @@ pub struct SessionKey<'a> {
     pub session_id: &'a str,
 }
 
-/// Why a tenant id cannot be part of a key.
+/// Error for a tenant id that cannot be part of a key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tenant id `{0}`: expected 1 to 128 of the characters a-z A-Z 0-9 . _ -")]
 pub struct InvalidTenantId(pub String);
 
-/// Checks that a tenant id can stand in a key: it must not contain the separator, nor anything that quoting could change.
+/// Checks that a tenant id can be part of a key: it contains neither the separator nor a character that quoting changes.
 pub fn check_tenant_id(tenant_id: &str) -> Result<(), InvalidTenantId> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=128).contains(&tenant_id.len()) && tenant_id.chars().all(allowed) {
@@ -27,14 +27,14 @@ pub fn check_tenant_id(tenant_id: &str) -> Result<(), InvalidTenantId> {
 }
 
 impl SessionKey<'_> {
-    /// The Kafka key: `tenant_id/session_id` in UTF-8. Unambiguous, since a tenant id has no slash.
+    /// Returns the Kafka key: `tenant_id/session_id` in UTF-8. Unambiguous, since a tenant id has no slash.
     pub fn to_bytes(self) -> Vec<u8> {
         self.to_string().into_bytes()
     }
 }
 
-/// The partition of a key among `partitions`, as every producer of ours and Kafka's own client choose it: murmur2, made
-/// positive, modulo. `None` if there are no partitions.
+/// Returns the partition of a key among `partitions`, as the SDK and Kafka's Java client choose it: murmur2, made positive,
+/// modulo the number of partitions. `None` if there are no partitions.
 pub fn partition_of(key: &[u8], partitions: i32) -> Option<i32> {
     let positive = (murmur2(key) & 0x7fff_ffff).cast_signed();
     positive.checked_rem(partitions.max(0))
@@ -44,7 +44,7 @@ pub fn partition_of(key: &[u8], partitions: i32) -> Option<i32> {
 fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let (words, rest) = key.as_chunks::<4>();
-    // No key that Kafka takes is as long as a u32.
+    // Kafka accepts no key whose length exceeds a u32.
     let mut hash = 0x9747_b28c ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
     for word in words {
         let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tenant_ids() {
+    fn tenant_id_has_up_to_128_letters_digits_dots_underscores_and_hyphens() {
         for (id, ok) in
             [("acme", true), ("a.b_c-9", true), ("", false), ("a/b", false), ("ä", false), ("a b", false)]
         {
@@ -80,9 +80,9 @@ mod tests {
         assert!(check_tenant_id(&"x".repeat(129)).is_err());
     }
 
-    /// Values of Kafka's own test of its `Utils.murmur2`.
+    /// The values are those of Kafka's test of `Utils.murmur2`.
     #[test]
-    fn partitions_are_kafkas() {
+    fn partition_is_the_one_that_kafka_chooses() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

@@ -1,17 +1,17 @@
-//! What the two sides of agentgov agree on, and nothing else: no I/O, no clock, no thread.
+//! Types that producers and consumers share. No I/O, no clock, no thread.
 //!
-//! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: the records, one module a schema family,
-//!   borrowed from the bytes they are decoded from
-//! - [`readiness`]: why a stage is not ready
-//! - [`catalogue`]: the types of events, and which of them are judged
-//! - [`subject`]: the schemas themselves, by subject, with their versions; [`record`]: which type each has
-//! - [`wire`]: the Confluent wire format, and datum encoding and decoding
-//! - [`topology`]: the typed `topology.yaml`
-//! - [`yaml`]: files that people write, with every mistake at its place
-//! - [`bounds`]: how deep and long all of these may be, and the stack for it
-//! - [`escape`]: text of others, safe to print
-//! - [`vocabulary`]: names that records carry as texts, as enums that keep what they do not know
-//! - [`key`], [`digest`], [`timestamp`]: the small types that all of them use
+//! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: records, one module for each schema family,
+//!   borrowed from the bytes that they are decoded from
+//! - [`readiness`]: reasons for which a stage is not ready
+//! - [`catalogue`]: event types, and which of them are judged
+//! - [`subject`]: schemas by subject, with all versions; [`record`]: the Rust type of each subject
+//! - [`wire`]: Confluent wire format, Avro encoding and decoding
+//! - [`topology`]: typed `topology.yaml`
+//! - [`yaml`]: YAML parser that reports every mistake with its location
+//! - [`bounds`]: limits on depth and length of input, and the stack size for them
+//! - [`escape`]: escaping of untrusted text for display
+//! - [`vocabulary`]: enums of names that records carry as strings; unknown names are kept
+//! - [`key`], [`digest`], [`timestamp`]: small types that the other modules use
 
 pub mod alert;
 pub mod bounds;

@@ -1,42 +1,42 @@
-//! Why a stage is not ready.
+//! Reasons for which a stage is not ready.
 
 use crate::vocabulary;
 
 vocabulary! {
-    /// Name of what a stage waits for, as `/readyz`, `agentgov status` and the metric `agentgov_not_ready` have it. In the order
-    /// of the names, which is the order in which they are listed. Each has a row in docs/errors/README.md.
+    /// Reason for which a stage is not ready, as `/readyz`, `agentgov status` and the metric `agentgov_not_ready` show it. The
+    /// variants are sorted by name, as they are displayed. Each has a row in docs/errors/README.md.
     NotReadyReason {
-        /// A bundle that loads; judging goes on with the last good one.
+        /// The newest bundle does not load; the stage judges with the last valid one.
         Bundle = "bundle",
-        /// The changelog, to be read to its end.
+        /// The stage reads the changelog to its end.
         Changelog = "changelog",
-        /// ClickHouse, or the outcome of an insert to be settled.
+        /// ClickHouse is unavailable, or the outcome of an insert is unknown.
         Clickhouse = "clickhouse",
-        /// ClickHouse, which has a request and does not answer.
+        /// ClickHouse does not answer a request.
         ClickhouseAnswer = "clickhouse_answer",
-        /// Whatever a processor needs to start, or to restore its state.
+        /// A dependency that the processor needs to start or to restore its state is unavailable.
         Dependency = "dependency",
-        /// Proof that the sink is a member of its consumer group.
+        /// The sink has no proof that it is a member of its consumer group.
         Group = "group",
-        /// An open transaction of another producer, behind whose first record no stage gets.
+        /// An open transaction of another producer holds back the records after its first one.
         HeldBack = "held_back",
-        /// A broker.
+        /// No broker is available.
         Kafka = "kafka",
-        /// The schema registry.
+        /// The schema registry is unavailable.
         Registry = "registry",
-        /// A person: too many of the last records were rejected.
+        /// The reject share is exceeded; a person must resume the stage.
         RejectShare = "reject_share",
-        /// An id that the registry does not have any more.
+        /// The schema registry no longer has a schema id.
         SchemaId = "schema_id",
-        /// A second reader, to confirm that offsets that were passed over hold no record.
+        /// A second reader confirms that skipped offsets have no record.
         Skipped = "skipped",
-        /// Tables, partitions, the end of a rebalance, or state to be restored.
+        /// The stage waits for tables, partitions, the end of a rebalance or its restored state.
         Starting = "starting",
-        /// Nothing: the process was asked to end.
+        /// The process shuts down.
         Stopping = "stopping",
-        /// Governance topics, to be read to their end.
+        /// The stage reads the governance topics to their end.
         Tables = "tables",
-        /// A broker, to begin or to end a transaction.
+        /// The stage waits for a broker to begin or to end a transaction.
         Transaction = "transaction",
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     use crate::Vocabulary as _;
 
     #[test]
-    fn reasons_are_in_the_order_of_their_names() {
+    fn reasons_are_sorted_by_name() {
         assert!(NotReadyReason::ALL.is_sorted());
         assert!(NotReadyReason::names().is_sorted());
     }

@@ -1,4 +1,4 @@
-//! Which Rust type a topic carries.
+//! The Rust type of each schema family.
 
 use std::marker::PhantomData;
 
@@ -13,12 +13,12 @@ use crate::subject::{self, Subject};
 use crate::verdict::Verdict;
 use crate::wire::{EncodeError, Encoder, Schema, SchemaError, SchemaId};
 
-/// A type whose values are the records of topics of one schema family. Code that emits or encodes takes the family from
-/// the type, so that a record of another family does not compile.
+/// Record type of one schema family. Code that emits or encodes takes the family from the type, so a record of another family
+/// does not compile.
 pub trait Record: Serialize {
     /// The schema family.
     const SUBJECT: Subject;
-    /// The type itself with `'static` for its lifetime: names the family as a type.
+    /// The type itself with the lifetime `'static`, so that the family has one type as its name.
     type Static: Record<Static = Self::Static> + 'static;
 }
 
@@ -44,7 +44,7 @@ records! {
     Control = CONTROL,
 }
 
-/// Schema of a family, as this build writes and reads it.
+/// Schema with which this build writes and reads a family.
 #[derive(Debug)]
 pub struct RecordSchema<R> {
     schema: &'static Schema,
@@ -52,26 +52,26 @@ pub struct RecordSchema<R> {
 }
 
 impl<R: Record> RecordSchema<R> {
-    /// The schema of `R`.
+    /// Returns the schema of `R`.
     ///
     /// # Errors
-    /// If it does not parse.
+    /// If the schema does not parse.
     pub fn new() -> Result<Self, SchemaError> {
         Ok(Self { schema: R::SUBJECT.schema()?, of: PhantomData })
     }
 
-    /// The schema itself.
+    /// Returns the parsed schema.
     pub const fn schema(&self) -> &'static Schema {
         self.schema
     }
 
-    /// An encoder for records of the family, which is registered as `id`.
+    /// Creates an encoder for records of the family, whose schema is registered as `id`.
     pub fn encoder(&self, id: SchemaId) -> RecordEncoder<R> {
         RecordEncoder { encoder: Encoder::new(id, self.schema), of: PhantomData }
     }
 }
 
-/// Writes records of one family, by the schema of this build.
+/// Encoder for records of one family, with the schema of this build.
 ///
 /// ```
 /// # use agentgov_schemas::governance::{AgentEntry, Control};
@@ -97,7 +97,7 @@ pub struct RecordEncoder<R> {
 }
 
 impl<R: Record> RecordEncoder<R> {
-    /// For the family of `R`, registered as `id`.
+    /// Creates an encoder for the family of `R`, whose schema is registered as `id`.
     ///
     /// # Errors
     /// If the schema of this build does not parse.
@@ -105,7 +105,7 @@ impl<R: Record> RecordEncoder<R> {
         Ok(RecordSchema::<R>::new()?.encoder(id))
     }
 
-    /// Appends header and datum of `record` to `out`. On an error `out` is as it was.
+    /// Appends header and datum of `record` to `out`. An error leaves `out` unchanged.
     ///
     /// # Errors
     /// If the record does not fit its schema.
@@ -117,7 +117,7 @@ impl<R: Record> RecordEncoder<R> {
         self.encoder.encode_into(record, out)
     }
 
-    /// Header and datum of `record`.
+    /// Returns header and datum of `record`.
     ///
     /// # Errors
     /// If the record does not fit its schema.
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_subject_has_one_type() {
+    fn each_subject_has_exactly_one_type() {
         let mut typed = BTreeSet::new();
         macro_rules! add {
             ($($type:ident),*) => { $(assert!(typed.insert($type::SUBJECT.name), stringify!($type));)* };

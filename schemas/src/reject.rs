@@ -1,39 +1,39 @@
 //! Records that a stage could not process: subject `reject`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Origin;
 use crate::{Digest, OpenEnum, vocabulary};
 
-/// A record that a stage could not process, kept with the reason.
+/// Dead-letter entry: a record that a stage could not process, with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject<'a> {
-    /// The stage that rejected it.
+    /// Stage that rejected the record.
     pub stage: &'a str,
-    /// Why: each has a page in docs/errors.
+    /// Reason. Each has a page in docs/errors.
     #[serde(borrow)]
     pub reason: OpenEnum<'a, RejectReason>,
-    /// What was expected and what was found.
+    /// Expected and actual content, for people.
     pub detail: &'a str,
-    /// The rejected record.
+    /// Position of the rejected record.
     #[serde(borrow)]
     pub origin: Origin<'a>,
-    /// Its key, as it came.
+    /// Key of the record, unchanged.
     #[serde(with = "serde_bytes")]
     pub key: &'a [u8],
-    /// Size of its value in bytes.
+    /// Size of the record's value in bytes.
     pub size: i64,
-    /// SHA-256 of its value.
+    /// SHA-256 of the record's value.
     pub sha256: Digest,
-    /// The first 4 KiB of its value.
+    /// First 4 KiB of the record's value.
     #[serde(with = "serde_bytes")]
     pub head: &'a [u8],
 }
 
 vocabulary! {
-    /// Reason of a [`Reject`], and of a record of the log that does not decode.
+    /// Reason of a [`Reject`], and decode error of a row in the log.
     RejectReason {
         /// The value is empty, or a tombstone.
         EmptyValue = "empty_value",
@@ -41,11 +41,11 @@ vocabulary! {
         WrongMagicByte = "wrong_magic_byte",
         /// The value ends within its header.
         TruncatedHeader = "truncated_header",
-        /// The registry does not have the schema id.
+        /// The schema registry does not have the schema id.
         UnknownSchemaId = "unknown_schema_id",
         /// The datum does not fit its schema.
         UndecodableDatum = "undecodable_datum",
-        /// The datum is longer than its schema says.
+        /// Bytes are left after the datum.
         TrailingBytes = "trailing_bytes",
         /// The tenant id is empty or has a slash.
         InvalidTenantId = "invalid_tenant_id",
@@ -55,13 +55,13 @@ vocabulary! {
         EmptySourceId = "empty_source_id",
         /// The event has no id.
         EmptyEventId = "empty_event_id",
-        /// A name is longer than names may be.
+        /// A name is longer than [`MAX_ID_BYTES`](crate::bounds::MAX_ID_BYTES).
         IdTooLong = "id_too_long",
-        /// A record without a timestamp.
+        /// The record has no timestamp.
         NoTimestamp = "no_timestamp",
-        /// The stage's output is larger than its topic takes.
+        /// The stage's output exceeds the maximum size of its topic.
         OutputRefused = "output_refused",
-        /// Something that no record can bring about: a mistake of ours.
+        /// An invariant of the stage does not hold: a bug in agentgov.
         Internal = "internal",
         /// An operator accepted that retention deleted the records.
         GapAccepted = "gap_accepted",

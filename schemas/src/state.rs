@@ -1,113 +1,113 @@
-//! The changelogs of the evaluator and the alerter: subjects `session-state` and `alert-state`.
+//! Changelog records of the evaluator and the alerter: subjects `session-state` and `alert-state`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Origin;
 use crate::{Micros, Millis};
 
-/// What of a source was seen in the session.
+/// Sequence numbers of one source that a session has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSequence<'a> {
     /// The source.
     pub id: &'a str,
-    /// Its highest sequence seen.
+    /// Highest sequence number seen.
     pub sequence: i64,
-    /// Its last numbers, 16 at most, in the order in which they came: of each 24 bytes, the number (big-endian, two's
-    /// complement) and 16 bytes of the event's digest (ADR 0015).
+    /// The last numbers, at most 16, in the order of arrival. Each has 24 bytes: the number (big-endian, two's complement) and
+    /// 16 bytes of the event's digest (ADR 0015).
     #[serde(with = "serde_bytes", default)]
     pub recent: &'a [u8],
-    /// How many entries of 16 numbers each hold those that came before.
+    /// Number of entries, of 16 numbers each, that hold the earlier numbers.
     #[serde(default)]
     pub blocks: i32,
-    /// The highest sequence seen by a version that kept no numbers: of those up to this one it is not known which were sent.
+    /// Highest sequence number seen by a version that kept no numbers. Which numbers up to this one were sent is not known.
     #[serde(default)]
     pub unknown_through: Option<i64>,
 }
 
-/// Sixteen numbers of a source that stand in the header no more.
+/// Sixteen numbers of a source that the header no longer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers<'a> {
     /// The source.
     pub source: &'a str,
-    /// Which sixteen, from 0.
+    /// Index of this block of sixteen, from 0.
     pub block: i32,
-    /// As in the header: 24 bytes each.
+    /// The numbers, 24 bytes each as in the header.
     #[serde(with = "serde_bytes")]
     pub numbers: &'a [u8],
 }
 
-/// What is known of a session besides its facts.
+/// State of a session besides its facts and calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionHeader<'a> {
-    /// occurred_at of its session.started, or of its first event.
+    /// occurred_at of session.started, or of the first event.
     pub started_at: Micros,
-    /// logged_at of its last applied record.
+    /// logged_at of the last applied record.
     pub last_logged_at: Millis,
-    /// Offset of its last applied record in its partition.
+    /// Offset of the last applied record in its partition.
     pub applied_through: i64,
-    /// How many events were applied, duplicates not counted.
+    /// Number of applied events, without duplicates.
     pub events: i64,
-    /// How many tool calls were applied.
+    /// Number of applied tool calls.
     pub tool_calls: i32,
-    /// For recognising duplicates.
+    /// Sequence numbers of each source, to recognise duplicates.
     #[serde(borrow)]
     pub sources: Vec<SourceSequence<'a>>,
-    /// How many facts and calls are kept.
+    /// Number of facts and calls that are kept.
     pub facts: i32,
-    /// How many bytes of facts and calls are kept.
+    /// Size, in bytes, of the facts and calls that are kept.
     pub bytes: i64,
     /// True after session.ended.
     pub ended: bool,
-    /// True once something was not kept because of the limit.
+    /// True once the limit kept a fact or call from being stored.
     pub limited: bool,
 }
 
-/// Something that an earlier event of the session said.
+/// Result of an earlier tool call of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact<'a> {
-    /// The kind, from the bundle's tools.yaml.
+    /// Kind of the fact, from the bundle's tools.yaml.
     pub kind: &'a str,
-    /// The key within the kind.
+    /// Key of the fact within its kind.
     pub key: &'a str,
-    /// JSON, as it was said.
+    /// JSON value, unchanged.
     #[serde(with = "serde_bytes")]
     pub value: &'a [u8],
-    /// Offset of the event that said it.
+    /// Offset of the event that contains the fact.
     pub offset: i64,
 }
 
-/// The latest tool call of an id.
+/// Latest tool call with a call id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call<'a> {
-    /// Its id.
+    /// Call id.
     pub call_id: &'a str,
-    /// Its tool.
+    /// Name of the tool.
     pub tool: &'a str,
-    /// Its index in the session.
+    /// Index of the call in the session.
     pub call_index: i32,
-    /// Its arguments, as they came.
+    /// Arguments, unchanged.
     #[serde(with = "serde_bytes")]
     pub arguments: &'a [u8],
-    /// Offset of its event.
+    /// Offset of the call's event.
     pub offset: i64,
-    /// True once a result came.
+    /// True once the call has a result.
     pub answered: bool,
 }
 
-/// How far the changelog's partition stands.
+/// Progress entry of the evaluator's changelog partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The input offset after the last applied record. Equals the committed offset, or the changelog is not complete.
+    /// Input offset after the last applied record. If it differs from the committed offset, the changelog is incomplete.
     pub next_offset: i64,
-    /// Refused bundles before this offset of governance.bundles have been announced as alerts. Only partition 0 announces.
+    /// Offset in governance.bundles up to which alerts about refused bundles were emitted. Only partition 0 emits them.
     #[serde(default)]
     pub bundles_announced: i64,
 }
 
-/// One entry of the evaluator's changelog: a session's header, one of its facts, one of its calls, numbers of one of
-/// its sources, or how far a partition was applied.
+/// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, or the progress of a
+/// partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState<'a> {
     /// The tenant; empty on progress.
@@ -132,7 +132,7 @@ pub struct SessionState<'a> {
 }
 
 impl<'a> SessionState<'a> {
-    /// An entry that holds nothing yet.
+    /// Creates an entry without content.
     pub const fn new(tenant_id: &'a str, session_id: &'a str) -> Self {
         Self { tenant_id, session_id, header: None, fact: None, call: None, progress: None, numbers: None }
     }
@@ -141,20 +141,20 @@ impl<'a> SessionState<'a> {
 /// An open alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertWindow<'a> {
-    /// The violated policy.
+    /// @id of the violated policy.
     pub policy: &'a str,
-    /// The alert.
+    /// Id of the alert.
     pub alert_id: &'a str,
-    /// Its last revision.
+    /// Last revision of the alert.
     pub revision: i32,
-    /// logged_at of its first action.
+    /// logged_at of the alert's first action.
     pub opened_at: Millis,
-    /// Its first action.
+    /// Position of the alert's first action.
     #[serde(borrow)]
     pub first_origin: Origin<'a>,
 }
 
-/// One entry of the alerter's changelog: an open alert, or how far a partition was applied.
+/// Entry of the alerter's changelog: an open alert, or the progress of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertState<'a> {
     /// The tenant; empty on progress.
@@ -169,9 +169,9 @@ pub struct AlertState<'a> {
     pub progress: Option<AlertProgress>,
 }
 
-/// How far the alerter's changelog partition stands. Avro: `Progress` of `alert-state`.
+/// Progress entry of the alerter's changelog partition. Avro: `Progress` of `alert-state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertProgress {
-    /// The input offset after the last applied record. Equals the committed offset, or the changelog is not complete.
+    /// Input offset after the last applied record. If it differs from the committed offset, the changelog is incomplete.
     pub next_offset: i64,
 }

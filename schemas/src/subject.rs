@@ -1,19 +1,19 @@
-//! The schemas, by subject: every version that was ever published, so that compatibility is a test and not a hope.
+//! Schemas by subject, with every published version, so that tests can check their compatibility.
 //!
-//! The registry's subject of a topic is `<topic>-value` (Confluent's TopicNameStrategy); which schema a topic carries
-//! stands in topology.yaml.
+//! The schema registry's subject of a topic is `<topic>-value` (Confluent's TopicNameStrategy). topology.yaml names the schema
+//! of each topic.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use crate::wire::{Schema, SchemaError};
 
-/// A schema family of `schemas/avro/`.
+/// Schema family of `schemas/avro/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject {
-    /// Folder name, and the name that topology.yaml uses.
+    /// Name of the folder, and of the schema in topology.yaml.
     pub name: &'static str,
-    /// The `*.avsc` texts, version 1 first. The last one is what this build writes and reads.
+    /// Texts of the `*.avsc` files, version 1 first. This build writes and reads the last one.
     pub versions: &'static [&'static str],
 }
 
@@ -47,18 +47,18 @@ subjects! {
     TOOL = "tool" [1];
     /// Policy bundles: [`crate::governance::Bundle`].
     BUNDLE = "bundle" [1];
-    /// What operators tell stages: [`crate::governance::Control`].
+    /// Commands of operators to stages: [`crate::governance::Control`].
     CONTROL = "control" [1];
 }
 
 impl Subject {
-    /// The `*.avsc` text that this build writes and reads.
+    /// Returns the `*.avsc` text that this build writes and reads.
     pub fn latest(&self) -> &'static str {
-        // Each subject above has versions; without any, `schema` would fail on the empty text.
+        // Each subject above has a version; `schema` would fail on the empty text.
         self.versions.last().copied().unwrap_or_default()
     }
 
-    /// The schema that this build writes and reads, parsed once a process.
+    /// Returns the schema that this build writes and reads. Each process parses it once.
     pub fn schema(&self) -> Result<&'static Schema, SchemaError> {
         static PARSED: LazyLock<BTreeMap<&'static str, Result<Schema, SchemaError>>> =
             LazyLock::new(|| SUBJECTS.iter().map(|s| (s.name, Schema::parse(s.latest()))).collect());
@@ -68,7 +68,7 @@ impl Subject {
         }
     }
 
-    /// By the name that topology.yaml uses.
+    /// Returns the subject with this name, as topology.yaml uses it.
     pub fn by_name(name: &str) -> Option<&'static Self> {
         SUBJECTS.iter().find(|subject| subject.name == name)
     }

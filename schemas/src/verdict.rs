@@ -1,12 +1,12 @@
-//! What the policies say of an action: subject `verdict`.
+//! Verdicts on actions: subject `verdict`.
 //!
-//! The types borrow from the bytes they are decoded from. Their serde defaults equal the schema's defaults: tested.
+//! The types borrow from the bytes that they are decoded from. A test holds their serde defaults to the schema's.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Micros, Millis, OpenEnum, vocabulary};
 
-/// What the policies say of one action. It points at its action and repeats the few fields that analysts filter on.
+/// Verdict on one action. It refers to the action by position and repeats the fields that analysts filter on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict<'a> {
     /// The tenant. First half of every key.
@@ -15,62 +15,62 @@ pub struct Verdict<'a> {
     pub environment: &'a str,
     /// The session: one conversation or run of one agent. Second half of every key.
     pub session_id: &'a str,
-    /// A name of the session for people, e.g. task/trial of a recorded run.
+    /// Display name of the session, e.g. task/trial of a recorded run.
     #[serde(borrow, default)]
     pub session_label: Option<&'a str>,
     /// The acting agent.
     pub agent_id: &'a str,
-    /// The action's event_id.
+    /// event_id of the action.
     pub event_id: &'a str,
-    /// The action's type.
+    /// Event type of the action.
     #[serde(rename = "type")]
     pub r#type: &'a str,
-    /// The action's occurred_at.
+    /// occurred_at of the action.
     pub occurred_at: Micros,
-    /// Where the action stands. Each judged action has one verdict, or one reject of the evaluator.
+    /// Position of the action. Each judged action has exactly one verdict, or one reject of the evaluator.
     #[serde(borrow)]
     pub origin: Origin<'a>,
     /// Name of the tool that was called.
     #[serde(borrow, default)]
     pub tool: Option<&'a str>,
-    /// The call's id.
+    /// Id of the tool call.
     #[serde(borrow, default)]
     pub call_id: Option<&'a str>,
     /// Index of the tool call in its session, from 0.
     #[serde(default)]
     pub call_index: Option<i32>,
-    /// allow, deny, ask, indeterminate (an error kept the policies from deciding) or duplicate (sent before: not judged again).
+    /// Decision: allow, deny, ask, indeterminate (an error prevented a decision) or duplicate (sent before, not judged again).
     #[serde(borrow)]
     pub decision: OpenEnum<'a, Decision>,
-    /// Why: granted, policy, no_grant, error, no_bundle or duplicate.
+    /// Reason of the decision: granted, policy, no_grant, error, no_bundle or duplicate.
     #[serde(borrow)]
     pub reason: OpenEnum<'a, Reason>,
-    /// Cedar's determining policies of the enforced set, in order of their ids.
+    /// Determining policies, as Cedar defines them, of the enforced set; sorted by id.
     #[serde(borrow)]
     pub determining_policies: Vec<&'a str>,
-    /// Every forbid that applied, enforced and observed, in order of their ids.
+    /// Every forbid that applied, enforced and observed; sorted by id.
     #[serde(borrow)]
     pub violations: Vec<Violation<'a>>,
-    /// The bundle; absent if none was active.
+    /// Bundle that judged; absent if none was active.
     #[serde(borrow, default)]
     pub bundle: Option<BundleRef<'a>>,
-    /// What was known of the registry.
+    /// Positions up to which the governance topics were folded.
     #[serde(borrow)]
     pub tables: Vec<TablePosition<'a>>,
-    /// SHA-256 over what was known: derived values, facts, counters and registry entry, in canonical form.
+    /// SHA-256 over the inputs of the decision in canonical form: derived values, facts, counters and registry entry.
     pub known_digest: Digest,
-    /// What was known, as JSON: derived values, facts referred to (kind, key, origin), counters.
+    /// Inputs of the decision as JSON: derived values, facts referred to (kind, key, origin), counters.
     pub known: &'a str,
-    /// Every error met while judging.
+    /// Every error that occurred while judging.
     #[serde(borrow)]
     pub errors: Vec<JudgeError<'a>>,
-    /// Present on a record that its source sent before.
+    /// Position of the first sending, on a record that its source has sent before.
     #[serde(borrow, default)]
     pub duplicate_of: Option<DuplicateOf<'a>>,
-    /// True if the session had reached its limit, so that facts may be missing.
+    /// True if the session had reached its limit; facts may be missing.
     #[serde(default)]
     pub state_limit: bool,
-    /// What is wrong with the record itself, beside what the policies say, in the order of [`RecordFinding`].
+    /// Faults of the record itself, in the order of [`RecordFinding`]. They change no decision.
     #[serde(borrow, default)]
     pub findings: Vec<OpenEnum<'a, RecordFinding>>,
 }
@@ -78,15 +78,15 @@ pub struct Verdict<'a> {
 vocabulary! {
     /// Outcome of judging an action.
     Decision {
-        /// A grant applies, and no enforced rule.
+        /// A grant applies, and no enforced rule does.
         Allow = "allow",
         /// An enforced rule applies, or no grant does.
         Deny = "deny",
-        /// Only rules apply that want a person's approval.
+        /// Every enforced rule that applies requires a person's approval.
         Ask = "ask",
-        /// An error kept the policies from deciding: what is known, or a policy, could not be computed.
+        /// An error prevented a decision: an input or a policy could not be evaluated.
         Indeterminate = "indeterminate",
-        /// The event was sent before: it is not judged again.
+        /// The event was sent before and is not judged again.
         Duplicate = "duplicate",
     }
 }
@@ -100,7 +100,7 @@ vocabulary! {
         Policy = "policy",
         /// No grant applies, or the agent is not active.
         NoGrant = "no_grant",
-        /// A policy could not be evaluated, or mentions a value that could not be computed.
+        /// A policy could not be evaluated, or uses a value that could not be computed.
         Error = "error",
         /// No bundle is active for the environment.
         NoBundle = "no_bundle",
@@ -110,31 +110,31 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// How bad a violation is.
+    /// Severity of a violation.
     Severity {
-        /// Worth knowing.
+        /// For information.
         Low = "low",
-        /// Worth a look.
+        /// To be reviewed.
         Medium = "medium",
-        /// Worth an interruption.
+        /// To be handled soon.
         High = "high",
-        /// Worth waking someone.
+        /// To be handled at once, at any hour.
         Critical = "critical",
     }
 }
 
 vocabulary! {
-    /// Whether a rule decides.
+    /// Mode of a rule.
     Mode {
-        /// It decides.
+        /// The rule takes part in the decision.
         Enforce = "enforce",
-        /// It is only noted.
+        /// The rule is evaluated and recorded, without effect on the decision.
         Observe = "observe",
     }
 }
 
 vocabulary! {
-    /// Decision of an enforced rule that applies.
+    /// Effect of an enforced rule that applies.
     RuleEffect {
         /// The action is refused.
         Deny = "deny",
@@ -144,24 +144,24 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// Fault of an action's record that does not keep it from being judged, in the order in which a verdict has them. Each has
-    /// a page in docs/errors.
+    /// Fault of an action's record. The action is still judged. The variants are in the order in which a verdict lists them.
+    /// Each has a page in docs/errors.
     RecordFinding {
-        /// The record does not stand in the partition of its session's key.
+        /// The record is not in the partition of its session's key.
         Misplaced = "misplaced",
-        /// The event carries a tool call and is of a type that the catalogue does not have.
+        /// The event carries a tool call, and the catalogue does not have its type.
         UnknownType = "unknown_type",
-        /// The event carries a tool call and is of a known type that is no call's.
+        /// The event carries a tool call, and its type is not one of tool calls.
         UnexpectedCall = "unexpected_call",
-        /// The number is negative: sources count from 0.
+        /// The sequence number is negative; sources count from 0.
         NegativeSequence = "negative_sequence",
-        /// The source sent something else under this number.
+        /// The source has sent another event with this sequence number.
         SequenceReused = "sequence_reused",
-        /// The number is below one that the source sent before, and was not seen.
+        /// The sequence number is new, and lower than one that the source has sent before.
         OutOfOrder = "out_of_order",
-        /// The number may have been seen by a version of the evaluator that kept no numbers.
+        /// A version of the evaluator that kept no numbers may have seen this sequence number.
         SequenceUnknown = "sequence_unknown",
-        /// The session has more numbers or sources than are kept: a repeat of this number will not be recognised.
+        /// The session has more numbers or sources than are kept; a repeat of this number will not be recognised.
         SequenceLimit = "sequence_limit",
     }
 }
@@ -169,87 +169,87 @@ vocabulary! {
 vocabulary! {
     /// Code of a [`JudgeError`]. Each has a page in docs/errors.
     ErrorCode {
-        /// The arguments are no JSON: what is derived from them erred.
+        /// The arguments are not JSON; the values derived from them are errors.
         ArgumentsNotJson = "arguments_not_json",
-        /// The arguments have too many values: what is derived from them erred.
+        /// The arguments have too many values; the values derived from them are errors.
         ArgumentsTooLarge = "arguments_too_large",
-        /// The event says that a tool is called, but not which.
+        /// The event is a tool call without a tool.
         ToolMissing = "tool_missing",
-        /// The expression of a derived value failed: the value erred.
+        /// The expression of a derived value failed; the value is an error.
         DerivedError = "derived_error",
-        /// A derived value has not the type that it declares: it erred.
+        /// A derived value does not have its declared type; the value is an error.
         DerivedType = "derived_type",
-        /// The expression that says which facts a call refers to failed: those are not listed.
+        /// The expression for the facts that a call refers to failed; they are not listed.
         RefersError = "refers_error",
-        /// An expression that extracts a fact from a result failed: facts of that kind are no longer certain.
+        /// The expression that extracts a fact from a result failed; facts of that kind are no longer certain.
         StatesError = "states_error",
         /// A policy could not be evaluated.
         PolicyError = "policy_error",
-        /// What was known makes the verdict larger than its topic takes: it is left out.
+        /// The inputs make the verdict larger than its topic's maximum; they are omitted.
         KnownTooLarge = "known_too_large",
     }
 }
 
-/// The sequence that the session had already seen from this source.
+/// Sequence number that the session has already seen from this source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DuplicateOf<'a> {
-    /// The source.
+    /// Id of the source.
     pub source_id: &'a str,
-    /// This event's sequence.
+    /// Sequence number of this event.
     pub sequence: i64,
-    /// The highest sequence seen before it.
+    /// Highest sequence number seen before this event.
     pub last_sequence: i64,
 }
 
-/// Something that could not be computed.
+/// Error that occurred while judging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeError<'a> {
-    /// What kind of error it is.
+    /// Kind of error.
     #[serde(borrow)]
     pub code: OpenEnum<'a, ErrorCode>,
-    /// The derived value, policy or field concerned.
+    /// Derived value, policy or field with the error.
     pub subject: &'a str,
-    /// What went wrong.
+    /// Description for people.
     pub message: &'a str,
 }
 
-/// How far a governance topic had been folded.
+/// Position up to which a governance topic was folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablePosition<'a> {
     /// The governance topic.
     pub topic: &'a str,
-    /// The first offset not yet folded.
+    /// First offset that was not yet folded.
     pub next_offset: i64,
 }
 
-/// The bundle that judged.
+/// Reference to the bundle that judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleRef<'a> {
-    /// Its name.
+    /// Name of the bundle.
     pub name: &'a str,
-    /// Its version.
+    /// Version of the bundle.
     pub version: &'a str,
-    /// Its digest.
+    /// Digest of the bundle.
     pub digest: Digest,
 }
 
-/// A forbid policy that applied.
+/// Forbid policy that applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation<'a> {
-    /// The policy's @id.
+    /// @id of the policy.
     pub policy: &'a str,
-    /// low, medium, high or critical.
+    /// Severity: low, medium, high or critical.
     #[serde(borrow)]
     pub severity: OpenEnum<'a, Severity>,
-    /// enforce or observe.
+    /// Mode: enforce or observe.
     #[serde(borrow)]
     pub mode: OpenEnum<'a, Mode>,
-    /// deny or ask.
+    /// Effect: deny or ask.
     #[serde(borrow)]
     pub effect: OpenEnum<'a, RuleEffect>,
 }
 
-/// Where a record stands in Kafka: the identity of a record of the log.
+/// Position of a record in Kafka, which identifies a record of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin<'a> {
     /// The topic.
@@ -258,6 +258,6 @@ pub struct Origin<'a> {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The broker's append time, in milliseconds since the epoch.
+    /// Append time at the broker, in milliseconds since the epoch.
     pub logged_at: Millis,
 }

@@ -1,50 +1,50 @@
-//! Names that a record carries as a text and this build knows as an enum.
+//! Enums whose values are strings in records.
 //!
-//! In Avro such a field is a string, so that an older reader survives a newer writer's name. In Rust it is an
-//! [`OpenEnum`]: a value of the enum, or the text as it came. Writing it again gives the same bytes, and reading it
-//! allocates nothing.
+//! In Avro such a field is a string, so an older reader accepts a name that only a newer writer knows. In Rust it is an
+//! [`OpenEnum`]: a value of the enum, or the unchanged text. It encodes to the same bytes as it was decoded from, and
+//! decoding allocates nothing.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A closed set of names: an enum whose values are written as texts. See [`vocabulary!`](crate::vocabulary).
+/// Enum whose values are written as strings. See [`vocabulary!`](crate::vocabulary).
 pub trait Vocabulary: Copy + Eq + 'static {
     /// Every value.
     const ALL: &'static [Self];
 
-    /// The name that records have.
+    /// Returns the name of the value in records.
     fn as_str(self) -> &'static str;
 
-    /// The value of this name; `None` for a name that this build does not have.
+    /// Returns the value with this name; `None` for a name that this build does not have.
     fn by_name(name: &str) -> Option<Self>;
 
-    /// Every name, in the order of the values.
+    /// Returns every name, in the order of the values.
     fn names() -> Vec<&'static str> {
         Self::ALL.iter().map(|value| value.as_str()).collect()
     }
 }
 
-/// A name of a [`Vocabulary`] as a record carries it: a known one, or the text of a build that knows more.
+/// Field of a record that holds a name of a [`Vocabulary`], or a name that only another build knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpenEnum<'a, T> {
-    /// A value of this build.
+    /// Value that this build knows.
     Known(T),
     /// Any other text.
     Unknown(UnknownName<'a>),
 }
 
-/// A text that is no name of a vocabulary. Only [`OpenEnum::from_name`] makes one, so that a known name never hides in it.
+/// Text that is not a name of the vocabulary. Only [`OpenEnum::from_name`] creates one, so it never holds a known name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnknownName<'a>(&'a str);
 
 impl<'a, T: Vocabulary> OpenEnum<'a, T> {
-    /// Reads the text of a record.
+    /// Creates the value from a record's text.
     pub fn from_name(text: &'a str) -> Self {
         T::by_name(text).map_or(Self::Unknown(UnknownName(text)), Self::Known)
     }
 
-    /// The value, if this build knows it.
+    /// Returns the value, if this build knows it.
     pub const fn known(self) -> Option<T> {
         match self {
             Self::Known(value) => Some(value),
@@ -52,7 +52,7 @@ impl<'a, T: Vocabulary> OpenEnum<'a, T> {
         }
     }
 
-    /// The text, as the record has it.
+    /// Returns the text, as the record has it.
     pub fn as_str(self) -> &'a str {
         match self {
             Self::Known(value) => value.as_str(),
@@ -101,7 +101,7 @@ macro_rules! vocabulary {
         pub enum $type { $($(#[$variant_doc])* $variant),+ }
 
         impl $type {
-            /// The name that records have.
+            /// Returns the name of the value in records.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
@@ -140,7 +140,7 @@ mod tests {
     use crate::wire::{Encoder, HEADER_LEN, Schema, SchemaId};
 
     /// Calls a generic function for each vocabulary.
-    macro_rules! each {
+    macro_rules! for_each_vocabulary {
         ($function:ident($($argument:expr),*)) => {{
             $function::<AgentState>($($argument),*);
             $function::<AlertDecision>($($argument),*);
@@ -159,8 +159,8 @@ mod tests {
         }};
     }
 
-    /// Decodes the Avro string `text` as a name, and encodes that.
-    fn through<T: Vocabulary + fmt::Debug>(text: &str) -> Option<T> {
+    /// Decodes the Avro string `text` as a name, encodes the result, and checks that the bytes are equal.
+    fn round_trip<T: Vocabulary + fmt::Debug>(text: &str) -> Option<T> {
         let (id, schema) = (SchemaId(1), Schema::parse("\"string\"").unwrap());
         let written = Encoder::new(id, &schema).encode(&text).unwrap();
         let datum = &written[HEADER_LEN..];
@@ -176,8 +176,8 @@ mod tests {
         name.known()
     }
 
-    /// A lenient reader would take these for the name, and write other bytes than it read.
-    fn what_is_close_to_a_name_is_unknown<T: Vocabulary + fmt::Debug>() {
+    /// A lenient reader would accept these texts as the name, and encode other bytes than it decoded.
+    fn similar_text_is_unknown<T: Vocabulary + fmt::Debug>() {
         for name in T::names() {
             let close = [
                 name.to_uppercase(),
@@ -187,14 +187,14 @@ mod tests {
                 format!("{name}{name}"),
             ];
             for text in close {
-                assert_eq!(through::<T>(&text), None, "{text:?}");
+                assert_eq!(round_trip::<T>(&text), None, "{text:?}");
             }
         }
     }
 
-    fn every_name_is_its_own_value<T: Vocabulary + fmt::Debug>() {
+    fn every_name_is_exactly_one_value<T: Vocabulary + fmt::Debug>() {
         for (i, value) in T::ALL.iter().enumerate() {
-            assert_eq!(through::<T>(value.as_str()), Some(*value));
+            assert_eq!(round_trip::<T>(value.as_str()), Some(*value));
             assert_eq!(OpenEnum::from(*value), *value);
             let others = T::ALL.iter().enumerate().filter(|(other, _)| *other != i);
             assert!(others.clone().all(|(_, other)| other != value && OpenEnum::from(*value) != *other));
@@ -202,23 +202,23 @@ mod tests {
         }
     }
 
-    fn any_other_text_is_kept<T: Vocabulary + fmt::Debug>(text: &str) {
+    fn unknown_text_is_kept<T: Vocabulary + fmt::Debug>(text: &str) {
         let is_known = T::ALL.iter().any(|value| value.as_str() == text);
-        assert_eq!(through::<T>(text).is_some(), is_known, "{text:?}");
+        assert_eq!(round_trip::<T>(text).is_some(), is_known, "{text:?}");
     }
 
     #[test]
-    fn a_known_name_is_read_as_its_value_and_written_alike() {
-        each!(every_name_is_its_own_value());
+    fn known_name_round_trips_as_its_value() {
+        for_each_vocabulary!(every_name_is_exactly_one_value());
     }
 
     #[test]
-    fn a_name_is_read_to_the_byte() {
-        each!(what_is_close_to_a_name_is_unknown());
+    fn names_match_byte_for_byte() {
+        for_each_vocabulary!(similar_text_is_unknown());
     }
 
     #[test]
-    fn an_alert_has_any_decision_of_a_verdict() {
+    fn alert_decision_includes_every_decision_of_a_verdict() {
         for decision in Decision::ALL {
             assert!(AlertDecision::ALL.contains(&AlertDecision::Verdict(*decision)));
         }
@@ -227,18 +227,18 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_round_trips(text in any::<String>()) {
-            each!(any_other_text_is_kept(&text));
+            for_each_vocabulary!(unknown_text_is_kept(&text));
         }
 
-        /// Close to a known name, where a lenient reader would take one for the other.
+        /// Truncated and changed names are what a lenient reader would confuse with the name.
         #[test]
-        fn a_name_with_a_change_round_trips(at in 0..16usize, by in any::<char>(), cut in any::<bool>()) {
+        fn changed_name_round_trips(at in 0..16usize, by in any::<char>(), cut in any::<bool>()) {
             for name in [Decision::names(), Reason::names(), Severity::names()].concat() {
                 let mut text: Vec<char> = name.chars().collect();
                 let at = at % text.len();
                 if cut { text.truncate(at) } else { text[at] = by }
                 let text: String = text.into_iter().collect();
-                each!(any_other_text_is_kept(&text));
+                for_each_vocabulary!(unknown_text_is_kept(&text));
             }
         }
     }

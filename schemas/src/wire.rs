@@ -1,7 +1,7 @@
 //! The Confluent wire format: magic byte 0, schema id as 4 bytes big-endian, Avro datum.
 //!
-//! Source: Confluent's documentation of the Schema Registry, "Wire format". Schemas are known by their fingerprint,
-//! not by their id: see [`Fingerprint`].
+//! Source: Confluent's documentation of the Schema Registry, "Wire format". A [`Fingerprint`] identifies a schema; an id does
+//! so only within one schema registry.
 
 use std::error::Error as _;
 use std::io::BufRead as _;
@@ -10,55 +10,55 @@ use serde::{Deserialize, Serialize};
 use serde_avro_fast::ser::SerializerConfig;
 
 use crate::bounds::MAX_AVRO_SCHEMA_BYTES;
-use crate::clocks::{Clocks, Converting};
+use crate::clocks::{ConvertingDeserializer, TimestampConversions};
 use crate::reject::RejectReason;
 use crate::{Digest, writers};
 
-/// An id that a registry gave to a schema. Means nothing outside that registry.
+/// Id that a schema registry assigned to a schema. It has no meaning outside that schema registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SchemaId(pub u32);
 
-/// SHA-256 of a schema's Parsing Canonical Form (Avro specification): the identity of a schema, whoever registered it.
+/// SHA-256 of a schema's Parsing Canonical Form (Avro specification). It identifies a schema in any schema registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub Digest);
 
-/// Bytes in front of every datum.
+/// Length, in bytes, of the header before a datum.
 pub const HEADER_LEN: usize = 5;
 const MAGIC: u8 = 0;
 
-/// A value that is not in the wire format. The names of the variants are reject reasons: [`WireError::reason`].
+/// Error for a value that is not in the wire format. Each variant has a reject reason: [`WireError::reason`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// A tombstone, or an empty value.
+    /// The value is a tombstone, or empty.
     #[error("expected magic byte 0, a schema id and an Avro datum, found an empty value")]
     Empty,
     /// The first byte is not 0.
     #[error("expected magic byte 0, found {0}: not written in the Confluent wire format")]
     WrongMagic(u8),
-    /// Shorter than its header.
+    /// The value is shorter than the header.
     #[error("expected at least 5 bytes of header, found {0}")]
     TruncatedHeader(usize),
     /// The datum does not fit its schema.
     #[error("schema id {id}: the datum does not decode: {message}")]
     Datum {
-        /// The schema that the value names.
+        /// Schema id in the value's header.
         id: u32,
-        /// What the decoder said.
+        /// Message of the decoder.
         message: String,
     },
-    /// The datum is longer than its schema says.
+    /// Bytes are left after the datum.
     #[error("schema id {id}: {extra} bytes are left after the datum")]
     TrailingBytes {
-        /// The schema that the value names.
+        /// Schema id in the value's header.
         id: u32,
-        /// How many.
+        /// Number of bytes after the datum.
         extra: usize,
     },
 }
 
 impl WireError {
-    /// The reject reason.
+    /// Returns the reject reason.
     pub const fn reason(&self) -> RejectReason {
         match self {
             Self::Empty => RejectReason::EmptyValue,
@@ -80,23 +80,23 @@ pub fn split(value: &[u8]) -> Result<(SchemaId, &[u8]), WireError> {
     }
 }
 
-/// A parsed writer's schema.
+/// Parsed schema of a writer.
 pub struct Schema {
     fast: serde_avro_fast::Schema,
     fingerprint: Fingerprint,
     text: String,
-    /// Timestamps that its writer has in another unit than this build.
-    clocks: Clocks,
+    /// Conversions of the timestamps that the writer has in another unit than this build.
+    conversions: TimestampConversions,
 }
 
-/// A text that is no Avro schema.
+/// Error for a text that is not an Avro schema.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("not an Avro schema: {0}")]
 pub struct SchemaError(String);
 
 impl SchemaError {
     pub(crate) fn unknown_subject(name: &str) -> Self {
-        Self(format!("`{name}` is none of the subjects of this build"))
+        Self(format!("this build has no subject `{name}`"))
     }
 }
 
@@ -104,7 +104,7 @@ impl Schema {
     /// Parses the JSON of an `*.avsc`.
     ///
     /// # Errors
-    /// It is none, or one of which a short datum could claim any amount of work: [`crate::bounds`].
+    /// If `text` is not an Avro schema, or exceeds a limit of [`crate::bounds`], so that a short datum could require unbounded work.
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
         if text.len() > MAX_AVRO_SCHEMA_BYTES {
             let found = text.len();
@@ -123,29 +123,32 @@ impl Schema {
             fast,
             fingerprint: Fingerprint(Digest::of(canonical.as_bytes())),
             text: text.to_owned(),
-            clocks: Clocks::of(&parsed),
+            conversions: TimestampConversions::from_schema(&parsed),
         })
     }
 
-    /// Its identity.
+    /// Returns the fingerprint.
     pub const fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The JSON that it was parsed from.
+    /// Returns the JSON that the schema was parsed from.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Decodes a datum that this schema wrote; `T` borrows from it. Fields that the writer did not know take serde's
-    /// default, which equals the reader schema's (tested); fields that `T` does not know are skipped. A timestamp in another unit is
-    /// converted: the writer's logical type counts.
+    /// Decodes a datum that was written with this schema; `T` borrows from it. A field that the writer did not know takes
+    /// serde's default, which equals the default of the reader's schema. A field that `T` does not know is skipped. A timestamp
+    /// is converted from the unit of the writer's logical type.
     pub fn decode<'a, T: Deserialize<'a>>(&self, id: SchemaId, datum: &'a [u8]) -> Result<T, WireError> {
         let mut state = serde_avro_fast::de::DeserializerState::from_slice(datum, &self.fast);
-        let decoded = if self.clocks.are_ours() {
+        let decoded = if self.conversions.is_empty() {
             T::deserialize(state.deserializer())
         } else {
-            T::deserialize(Converting { inner: state.deserializer(), clocks: &self.clocks })
+            T::deserialize(ConvertingDeserializer {
+                inner: state.deserializer(),
+                conversions: &self.conversions,
+            })
         };
         let value = decoded.map_err(|e| WireError::Datum { id: id.0, message: e.to_string() })?;
         match state.into_reader().fill_buf() {
@@ -162,24 +165,24 @@ impl std::fmt::Debug for Schema {
     }
 }
 
-/// Writes values of one schema, under the id that a registry gave it. Reuses its buffers: one encoder a thread.
+/// Encoder for values of one schema with its id. It reuses its buffers; each thread has an encoder of its own.
 pub struct Encoder<'s> {
     id: SchemaId,
     config: SerializerConfig<'s>,
 }
 
-/// A value that does not fit its schema: a mistake of ours, since the types are tested against the schemas.
+/// Error for a value that does not fit its schema: a bug in agentgov, since tests hold the types to the schemas.
 #[derive(Debug, thiserror::Error)]
 #[error("the value does not fit its schema: {0}")]
 pub struct EncodeError(String);
 
 impl<'s> Encoder<'s> {
-    /// For values of `schema`, registered as `id`.
+    /// Creates an encoder for values of `schema`, registered as `id`.
     pub fn new(id: SchemaId, schema: &'s Schema) -> Self {
         Self { id, config: SerializerConfig::new(&schema.fast) }
     }
 
-    /// Appends header and datum of `value` to `out`. On an error `out` is as it was.
+    /// Appends header and datum of `value` to `out`. An error leaves `out` unchanged.
     pub fn encode_into<T: Serialize>(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
         out.push(MAGIC);
@@ -193,7 +196,7 @@ impl<'s> Encoder<'s> {
         }
     }
 
-    /// Header and datum of `value`.
+    /// Returns header and datum of `value`.
     pub fn encode<T: Serialize>(&mut self, value: &T) -> Result<Vec<u8>, EncodeError> {
         let mut out = Vec::with_capacity(256);
         self.encode_into(value, &mut out)?;

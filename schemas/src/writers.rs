@@ -1,6 +1,6 @@
-//! Whether the data of a writer's schema take no more work, memory and stack than their own bytes allow.
+//! Check of a writer's schema: the work, memory and stack to decode a datum must be bounded by its length.
 //!
-//! Anyone who may register a schema may register one under which a few bytes claim any amount of work: an array whose items
+//! A client that may register schemas can register one with which a few bytes require unbounded work: an array whose items
 //! take no bytes, a type that contains itself, types that contain each other twice, a fixed of a gigabyte.
 
 use std::collections::HashMap;
@@ -9,30 +9,30 @@ use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, Schema, UuidS
 
 use crate::bounds::{MAX_AVRO_DEPTH, MAX_AVRO_FIXED_BYTES, MAX_AVRO_TYPES};
 
-/// What a type costs its decoder.
+/// Cost of a type for its decoder.
 #[derive(Clone, Copy)]
 struct Cost {
     types: usize,
     depth: usize,
-    /// A value may take no bytes.
+    /// True if a value may take no bytes.
     is_empty: bool,
 }
 
 /// Checks the types of a parsed schema.
 ///
 /// # Errors
-/// What was expected, what was found, and in which type.
+/// If a type exceeds a limit: expected and actual value, and the type.
 pub(crate) fn check(schema: &Schema) -> Result<(), String> {
-    // The JSON that it was parsed from is not nested deeper than serde_json's limit, so neither is this.
-    Costs::default().of(schema, None).map(drop)
+    // serde_json's limit on the nesting of JSON bounds this recursion.
+    TypeCosts::default().cost(schema, None).map(drop)
 }
 
-/// Of the named types that were met; `None`: of one that is not complete yet.
+/// Costs of the named types visited so far; `None` for a type that is still being visited.
 #[derive(Default)]
-struct Costs(HashMap<Name, Option<Cost>>);
+struct TypeCosts(HashMap<Name, Option<Cost>>);
 
-impl Costs {
-    fn of(&mut self, schema: &Schema, namespace: Option<&str>) -> Result<Cost, String> {
+impl TypeCosts {
+    fn cost(&mut self, schema: &Schema, namespace: Option<&str>) -> Result<Cost, String> {
         let leaf = |is_empty| Cost { types: 1, depth: 1, is_empty };
         match schema {
             Schema::Null => Ok(leaf(true)),
@@ -54,7 +54,7 @@ impl Costs {
                 Ok(leaf(false))
             }
             Schema::Array(inner) => {
-                let items = self.of_all([&*inner.items], namespace)?;
+                let items = self.combined_cost([&*inner.items], namespace)?;
                 if items.is_empty {
                     return Err("expected arrays of items that take at least one byte, found one of items \
                          that take none: its datum could claim any number of them"
@@ -62,13 +62,17 @@ impl Costs {
                 }
                 Ok(items)
             }
-            Schema::Map(inner) => Ok(Cost { is_empty: false, ..self.of_all([&*inner.types], namespace)? }),
-            Schema::Union(inner) => Ok(Cost { is_empty: false, ..self.of_all(inner.variants(), namespace)? }),
+            Schema::Map(inner) => {
+                Ok(Cost { is_empty: false, ..self.combined_cost([&*inner.types], namespace)? })
+            }
+            Schema::Union(inner) => {
+                Ok(Cost { is_empty: false, ..self.combined_cost(inner.variants(), namespace)? })
+            }
             Schema::Record(inner) => {
                 let own = self.add(&inner.name, namespace, None);
                 let fields = inner.fields.iter().map(|field| &field.schema);
                 let cost = self
-                    .of_all(fields, own.namespace())
+                    .combined_cost(fields, own.namespace())
                     .map_err(|why| if why.contains('`') { why } else { format!("record `{own}`: {why}") })?;
                 self.0.insert(own, Some(cost));
                 Ok(cost)
@@ -80,7 +84,7 @@ impl Costs {
                 }
                 None => Err(format!("expected a type that was defined before, found `{name}`")),
             },
-            // Its decoder allocates what a length within the value claims.
+            // The decoder allocates as many bytes as a length within the value claims.
             Schema::BigDecimal => {
                 Err("expected a logical type with a bounded size, found big-decimal".to_owned())
             }
@@ -94,15 +98,15 @@ impl Costs {
         name
     }
 
-    /// The cost of a type that has these within it.
-    fn of_all<'s>(
+    /// Returns the cost of a type that contains these types.
+    fn combined_cost<'s>(
         &mut self,
         inner: impl IntoIterator<Item = &'s Schema>,
         namespace: Option<&str>,
     ) -> Result<Cost, String> {
         let mut whole = Cost { types: 1, depth: 0, is_empty: true };
         for schema in inner {
-            let part = self.of(schema, namespace)?;
+            let part = self.cost(schema, namespace)?;
             whole.types = whole.types.saturating_add(part.types);
             whole.depth = whole.depth.max(part.depth);
             whole.is_empty &= part.is_empty;
@@ -131,7 +135,7 @@ mod tests {
         format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
     }
 
-    /// Records, each of which contains the one before so many times, without nested JSON.
+    /// Returns a schema of records, each of which contains the previous one `times` times, without nested JSON.
     fn each_within_the_next(records: usize, times: usize, leaf: &str) -> String {
         let of = |i: usize| match i {
             0 => record("R0", &[leaf]),
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_few_bytes_could_claim_is_no_schema() {
+    fn schema_with_unbounded_work_is_rejected() {
         let fixed = |size: &str| format!(r#"{{"type":"fixed","name":"F","size":{size}}}"#);
         let big = r#"{"type":"bytes","logicalType":"big-decimal"}"#;
         for (schema, expected) in [
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_nested_by_brackets_end_nothing() {
+    fn deeply_nested_schema_does_not_overflow_the_stack() {
         for levels in [41, 128, 10_000] {
             for (open, close) in [
                 (r#"{"type":"array","items":"#, "}"),
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_ours_is_far_below_the_bounds() {
+    fn schemas_of_this_build_are_far_below_the_limits() {
         for subject in SUBJECTS {
             for text in subject.versions {
                 assert!(text.len() < crate::bounds::MAX_AVRO_SCHEMA_BYTES / 10, "{}", subject.name);

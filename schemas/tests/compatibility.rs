@@ -1,5 +1,5 @@
-//! A reader of any version of a schema reads every example of every other, and the Rust types read and write what the
-//! schemas say: the same bytes as Avro's own implementation, the same defaults.
+//! Compatibility of schemas: a reader of any version reads every example of every other version. The Rust types encode to the
+//! same bytes as Apache Avro's implementation, and have the defaults of the schemas.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,9 +34,9 @@ fn avro(text: &str) -> apache_avro::Schema {
     apache_avro::Schema::parse_str(text).unwrap()
 }
 
-/// Decodes a datum of `writer` into the Rust type of `subject`, and encodes that by the latest schema.
+/// Decodes a datum of `writer` into the Rust type of `subject`, and encodes the value with the latest schema.
 fn through_rust(subject: Subject, writer: &str, datum: &[u8]) -> Result<Vec<u8>, WireError> {
-    fn through<'a, T: Deserialize<'a> + Record>(
+    fn round_trip<'a, T: Deserialize<'a> + Record>(
         subject: Subject,
         writer: &Schema,
         datum: &'a [u8],
@@ -48,16 +48,16 @@ fn through_rust(subject: Subject, writer: &str, datum: &[u8]) -> Result<Vec<u8>,
     }
     let writer = Schema::parse(writer).unwrap();
     match subject {
-        subject::ACTION_EVENT => through::<ActionEvent<'_>>(subject, &writer, datum),
-        subject::VERDICT => through::<Verdict<'_>>(subject, &writer, datum),
-        subject::ALERT => through::<Alert<'_>>(subject, &writer, datum),
-        subject::REJECT => through::<Reject<'_>>(subject, &writer, datum),
-        subject::SESSION_STATE => through::<SessionState<'_>>(subject, &writer, datum),
-        subject::ALERT_STATE => through::<AlertState<'_>>(subject, &writer, datum),
-        subject::AGENT => through::<AgentEntry<'_>>(subject, &writer, datum),
-        subject::TOOL => through::<ToolEntry<'_>>(subject, &writer, datum),
-        subject::BUNDLE => through::<Bundle<'_>>(subject, &writer, datum),
-        subject::CONTROL => through::<Control<'_>>(subject, &writer, datum),
+        subject::ACTION_EVENT => round_trip::<ActionEvent<'_>>(subject, &writer, datum),
+        subject::VERDICT => round_trip::<Verdict<'_>>(subject, &writer, datum),
+        subject::ALERT => round_trip::<Alert<'_>>(subject, &writer, datum),
+        subject::REJECT => round_trip::<Reject<'_>>(subject, &writer, datum),
+        subject::SESSION_STATE => round_trip::<SessionState<'_>>(subject, &writer, datum),
+        subject::ALERT_STATE => round_trip::<AlertState<'_>>(subject, &writer, datum),
+        subject::AGENT => round_trip::<AgentEntry<'_>>(subject, &writer, datum),
+        subject::TOOL => round_trip::<ToolEntry<'_>>(subject, &writer, datum),
+        subject::BUNDLE => round_trip::<Bundle<'_>>(subject, &writer, datum),
+        subject::CONTROL => round_trip::<Control<'_>>(subject, &writer, datum),
         other => panic!("no Rust type is known for subject {}", other.name),
     }
 }
@@ -70,7 +70,7 @@ fn through_avro(writer: &str, reader: &str, mut datum: &[u8]) -> Result<Vec<u8>,
     GenericDatumWriter::builder(&reader).build().unwrap().write_value_to_vec(value).map_err(|e| e.to_string())
 }
 
-/// FULL_TRANSITIVE, tried on the examples: every pair of versions, both ways.
+/// Checks FULL_TRANSITIVE compatibility on the examples: every pair of versions, in both directions.
 fn check_full_transitive(versions: &[(&str, Examples)]) -> Result<(), String> {
     for (w, (writer, examples)) in versions.iter().enumerate() {
         for (r, (reader, _)) in versions.iter().enumerate() {
@@ -88,7 +88,7 @@ fn check_full_transitive(versions: &[(&str, Examples)]) -> Result<(), String> {
     Ok(())
 }
 
-/// What Rust makes of data of `writer` is what Avro's resolution to the latest schema makes of it.
+/// Checks that the Rust type reads data of `writer` as Avro's resolution to the latest schema does.
 fn check_rust_reads_as_avro(subject: Subject, writer: &str, examples: &Examples) {
     for (what, example) in examples {
         let datum = datum(&avro(writer), example);
@@ -104,24 +104,24 @@ fn versions(subject: Subject) -> Vec<(&'static str, Examples)> {
 }
 
 #[test]
-fn every_reader_reads_every_writer() {
+fn every_schema_version_reads_every_other() {
     for subject in SUBJECTS {
         check_full_transitive(&versions(*subject)).unwrap_or_else(|e| panic!("{}: {e}", subject.name));
     }
 }
 
 #[test]
-fn rust_reads_every_version_as_avro_does() {
+fn rust_types_read_every_version_as_avro_does() {
     for subject in SUBJECTS {
         for (writer, examples) in versions(*subject) {
-            assert!(examples.len() >= 3, "{}: more examples, please", subject.name);
+            assert!(examples.len() >= 3, "{}: expected at least 3 examples", subject.name);
             check_rust_reads_as_avro(*subject, writer, &examples);
         }
     }
 }
 
 #[test]
-fn rust_writes_the_latest_version_to_the_byte() {
+fn rust_types_encode_the_latest_version_to_the_same_bytes() {
     for subject in SUBJECTS {
         let (latest, examples) = versions(*subject).pop().unwrap();
         for (what, example) in examples {
@@ -131,9 +131,9 @@ fn rust_writes_the_latest_version_to_the_byte() {
     }
 }
 
-/// The serde defaults equal the schema's: a writer that knows no field with a default is read alike by both.
+/// The writer knows no field with a default, so both readers use their defaults.
 #[test]
-fn defaults_are_the_schemas() {
+fn serde_defaults_equal_schema_defaults() {
     for subject in SUBJECTS {
         let (latest, examples) = versions(*subject).pop().unwrap();
         let oldest = without_defaults(latest);
@@ -142,9 +142,9 @@ fn defaults_are_the_schemas() {
     }
 }
 
-/// The comparison above notices a default that differs.
+/// The comparison of `serde_defaults_equal_schema_defaults` finds a default that differs.
 #[test]
-fn a_default_that_differs_is_found() {
+fn differing_default_is_found() {
     let oldest = without_defaults(subject::TOOL.latest());
     let (_, example) = examples(subject::TOOL, 1).swap_remove(0);
     let datum = datum(&avro(&oldest), &example);
@@ -152,7 +152,7 @@ fn a_default_that_differs_is_found() {
     for field in
         other["fields"].as_array_mut().unwrap().iter_mut().filter(|field| field["name"] == "description")
     {
-        field["default"] = json!("not said");
+        field["default"] = json!("another default");
     }
     let found = through_rust(subject::TOOL, &oldest, &datum).unwrap();
     assert_eq!(found, through_avro(&oldest, subject::TOOL.latest(), &datum).unwrap());
@@ -160,7 +160,7 @@ fn a_default_that_differs_is_found() {
 }
 
 #[test]
-fn every_branch_has_an_example() {
+fn every_union_branch_has_an_example() {
     for subject in SUBJECTS {
         for (text, examples) in versions(*subject) {
             let schema: Json = serde_json::from_str(text).unwrap();
@@ -228,8 +228,8 @@ fn collect_names(schema: &Json, names: &mut BTreeMap<String, Json>) {
     }
 }
 
-/// The schema of a writer that knows no field with a default. A name that thereby loses its definition is defined where it
-/// is used first.
+/// Returns the schema of a writer that knows no field with a default. A name whose definition is removed is defined at its
+/// first remaining use.
 fn without_defaults(text: &str) -> String {
     fn strip(schema: &Json, names: &BTreeMap<String, Json>, defined: &mut BTreeSet<String>) -> Json {
         if let Some(branches) = schema.as_array() {
@@ -257,9 +257,9 @@ fn without_defaults(text: &str) -> String {
     strip(&schema, &names, &mut BTreeSet::new()).to_string()
 }
 
-// The checks above, on schemas that do evolve: version 1 of actions beside a version 2 made here.
+// Tests of the checks above, with version 1 of actions and a version 2 that the test creates.
 
-/// Version 1 of actions and what `edit` makes of the fields of ActionEvent, with examples of each.
+/// Returns version 1 of actions, and a version 2 with the fields of ActionEvent after `edit`, each with examples.
 fn evolved(edit: impl FnOnce(&mut Vec<Json>), examples_of_2: Examples) -> [(String, Examples); 2] {
     let first = subject::ACTION_EVENT.versions[0];
     let mut second: Json = serde_json::from_str(first).unwrap();
@@ -272,7 +272,7 @@ fn check(evolved: &[(String, Examples); 2]) -> Result<(), String> {
     check_full_transitive(&versions)
 }
 
-/// Every example with one more field.
+/// Returns every example with one additional field.
 fn with(field: &str, value: &Json) -> Examples {
     let mut examples = examples(subject::ACTION_EVENT, 1);
     for (_, example) in &mut examples {
@@ -282,11 +282,11 @@ fn with(field: &str, value: &Json) -> Examples {
 }
 
 #[test]
-fn a_field_with_a_default_may_come_and_go() {
+fn field_with_a_default_may_be_added_and_removed() {
     let region = json!({"name": "region", "type": ["null", "string"], "default": null});
     let added = evolved(|fields| fields.push(region), with("region", &json!("eu")));
     check(&added).unwrap();
-    // Data of the later writer, read by the Rust type that does not know the field: skipped.
+    // The Rust type does not know the field of the later writer, and skips it.
     check_rust_reads_as_avro(subject::ACTION_EVENT, &added[1].0, &added[1].1);
 
     let flags = json!({"name": "flags", "type": {"type": "array", "items": "long"}, "default": []});
@@ -303,7 +303,7 @@ fn a_field_with_a_default_may_come_and_go() {
 }
 
 #[test]
-fn what_would_break_a_reader_is_found() {
+fn incompatible_change_is_found() {
     let region = json!({"name": "region", "type": "string"});
     let number = |fields: &mut Vec<Json>| {
         fields

@@ -1,4 +1,4 @@
-//! What fuzzing found, and what it began with (docs/fuzzing.md), through the functions that it calls.
+//! Runs the functions of the fuzz targets on their corpora: seeds and findings of fuzzing (docs/fuzzing.md).
 
 #![allow(
     clippy::unwrap_used,
@@ -20,23 +20,23 @@ const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/wire"
 const TOPOLOGIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/topology");
 
 #[test]
-fn records() {
+fn record_corpus_passes() {
     corpus::check_all(RECORDS, wire::check);
 }
 
 #[test]
-fn topologies() {
+fn topology_corpus_passes() {
     corpus::check_all(TOPOLOGIES, topology::check);
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_record_or_refused(data in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_decode_or_are_rejected(data in prop::collection::vec(any::<u8>(), 0..200)) {
         wire::check(&data);
     }
 
     #[test]
-    fn records_with_a_mistake_are_read_or_refused(data in corpus::mutations(RECORDS)) {
+    fn mutated_records_decode_or_are_rejected(data in corpus::mutations(RECORDS)) {
         wire::check(&data);
     }
 }
@@ -44,7 +44,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn topologies_with_a_mistake_have_problems_with_places(data in corpus::mutations(TOPOLOGIES)) {
+    fn mutated_topologies_have_problems_with_locations(data in corpus::mutations(TOPOLOGIES)) {
         topology::check(&data);
     }
 }

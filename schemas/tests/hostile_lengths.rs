@@ -1,4 +1,4 @@
-//! A length in a datum is its writer's claim: no claim makes a reader allocate for it.
+//! A length in a datum is a claim of its writer, so decoding must not allocate that many bytes.
 
 #![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for product code")]
 #![allow(unsafe_code, reason = "an allocator is unsafe to write; this one counts and forwards")]
@@ -11,12 +11,12 @@ use agentgov_schemas::governance::Bundle;
 use agentgov_schemas::subject::{ACTION_EVENT, BUNDLE};
 use agentgov_schemas::wire::SchemaId;
 
-struct Largest;
+struct LargestAllocation;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Largest {
+// SAFETY: every call is forwarded unchanged to the system's allocator.
+unsafe impl GlobalAlloc for LargestAllocation {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
         unsafe { System.alloc(layout) }
@@ -31,9 +31,9 @@ unsafe impl GlobalAlloc for Largest {
 }
 
 #[global_allocator]
-static ALLOCATOR: Largest = Largest;
+static ALLOCATOR: LargestAllocation = LargestAllocation;
 
-/// A long, as Avro writes it: zigzag, then 7 bits a byte (Avro specification, "Binary Encoding").
+/// Encodes a long: zigzag, then 7 bits in each byte (Avro specification, "Binary Encoding").
 fn long(value: i64) -> Vec<u8> {
     let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     let mut bytes = Vec::new();
@@ -46,15 +46,15 @@ fn long(value: i64) -> Vec<u8> {
 }
 
 #[test]
-fn no_claim_allocates() {
+fn claimed_length_allocates_nothing() {
     let (actions, bundles) = (ACTION_EVENT.schema().unwrap(), BUNDLE.schema().unwrap());
     let (name, version, digest) = (long(0), long(0), vec![0; 32]);
     let before_environments = [name, version, digest].concat();
     let mut largest = 0;
     for claim in [1 << 20, 1 << 31, 1 << 34, 1 << 40, 1 << 46, 1 << 62, i64::MAX, -1, -(1 << 40), i64::MIN] {
-        // A string that claims to be so long.
+        // A string that claims this length.
         let text = [long(claim), b"abc".to_vec()].concat();
-        // An array that claims to have so many items, and one that claims to have so many bytes (a negative count).
+        // An array that claims this number of items, and one that claims this number of bytes (a negative count).
         let items = [before_environments.clone(), long(claim), long(0), long(0)].concat();
         let sized = [before_environments.clone(), long(-1), long(claim), long(0), long(0)].concat();
         LARGEST.store(0, Ordering::Relaxed);
@@ -63,5 +63,5 @@ fn no_claim_allocates() {
         assert!(bundles.decode::<Bundle<'_>>(SchemaId(1), &sized).is_err(), "{claim}");
         largest = largest.max(LARGEST.load(Ordering::Relaxed));
     }
-    assert!(largest <= 2 << 20, "a claim made the reader allocate {largest} bytes at once");
+    assert!(largest <= 2 << 20, "expected no allocation of a claimed length, found one of {largest} bytes");
 }

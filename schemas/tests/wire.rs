@@ -1,4 +1,4 @@
-//! The wire codec on what producers may send: whatever the bytes, an error with a name or what was written; never a panic.
+//! Tests of the wire codec with arbitrary bytes: it returns the encoded value or an error, and never panics.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ fn decode(value: &[u8]) -> Result<ActionEvent<'_>, WireError> {
     ACTION_EVENT.schema().unwrap().decode(id, datum)
 }
 
-/// The examples of actions, as records' values.
+/// Returns the examples of actions as values of records.
 fn values() -> Vec<Vec<u8>> {
     let schema = apache_avro::Schema::parse_str(ACTION_EVENT.latest()).unwrap();
     let header = [&[0][..], &ID.0.to_be_bytes()].concat();
@@ -41,7 +41,7 @@ fn values() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn headers() {
+fn split_checks_the_header() {
     for (value, expected) in [
         (&[][..], Err(WireError::Empty)),
         (&[0], Err(WireError::TruncatedHeader(1))),
@@ -56,7 +56,7 @@ fn headers() {
 }
 
 #[test]
-fn every_error_has_a_reason_of_its_own() {
+fn every_wire_error_has_its_own_reject_reason() {
     let message = String::new();
     let errors = [
         WireError::Empty,
@@ -70,11 +70,11 @@ fn every_error_has_a_reason_of_its_own() {
 }
 
 #[test]
-fn cut_anywhere_it_is_an_error() {
+fn truncated_value_is_an_error() {
     for value in values() {
         assert!(decode(&value).is_ok());
         for cut in 0..value.len() {
-            let error = decode(&value[..cut]).expect_err("a part passes for the whole");
+            let error = decode(&value[..cut]).expect_err("a truncated value does not decode");
             let expected = match cut {
                 0 => "empty_value",
                 1..HEADER_LEN => "truncated_header",
@@ -86,7 +86,7 @@ fn cut_anywhere_it_is_an_error() {
 }
 
 #[test]
-fn what_is_left_over_is_an_error() {
+fn trailing_bytes_are_an_error() {
     for mut value in values() {
         value.extend([0; 3]);
         assert_eq!(decode(&value), Err(WireError::TrailingBytes { id: ID.0, extra: 3 }));
@@ -94,7 +94,7 @@ fn what_is_left_over_is_an_error() {
 }
 
 #[test]
-fn another_schemas_datum_is_an_error() {
+fn datum_of_another_schema_is_an_error() {
     for value in values() {
         let (id, datum) = split(&value).unwrap();
         assert!(BUNDLE.schema().unwrap().decode::<Bundle<'_>>(id, datum).is_err());
@@ -107,7 +107,7 @@ fn payload(data: &[u8]) -> Payload<'_> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn encoded_event_decodes_to_itself(
         texts in prop::array::uniform8(any::<String>()),
         bytes in prop::array::uniform3(any::<Vec<u8>>()),
         numbers in prop::array::uniform4(any::<i64>()),
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes(value: Vec<u8>) {
+    fn any_bytes_do_not_panic(value: Vec<u8>) {
         let _ = decode(&value);
         if let Ok((id, datum)) = split(&value) {
             let _ = BUNDLE.schema().unwrap().decode::<Bundle<'_>>(id, datum);
@@ -165,9 +165,9 @@ proptest! {
         }
     }
 
-    /// What decodes after damage is a whole event: written again, it is read as the same.
+    /// A damaged value that decodes is a complete event: it encodes and decodes to itself.
     #[test]
-    fn any_damage(which in 0..20_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn damaged_value_decodes_to_an_event_or_an_error(which in 0..20_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
         let mut value = values().swap_remove(which);
         for (at, byte) in changes {
             let at = at.index(value.len());
@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-/// An event that says little.
+/// Returns an event with required fields only.
 fn minimal() -> ActionEvent<'static> {
     ActionEvent {
         event_id: "e",
@@ -204,8 +204,8 @@ fn minimal() -> ActionEvent<'static> {
     }
 }
 
-/// The latest schema of actions, with another type of `occurred_at`.
-fn with_clock(clock: &serde_json::Value) -> String {
+/// Returns the latest schema of actions with another type of `occurred_at`.
+fn with_timestamp_type(clock: &serde_json::Value) -> String {
     let mut schema: serde_json::Value = serde_json::from_str(ACTION_EVENT.latest()).unwrap();
     let fields = schema["fields"].as_array_mut().unwrap();
     fields.iter_mut().find(|field| field["name"] == "occurred_at").unwrap()["type"] = clock.clone();
@@ -213,7 +213,7 @@ fn with_clock(clock: &serde_json::Value) -> String {
 }
 
 #[test]
-fn the_writers_unit_of_a_timestamp_counts() {
+fn timestamp_is_converted_from_the_writers_unit() {
     let long = |logical: &str| serde_json::json!({"type": "long", "logicalType": logical});
     let claims =
         [0, 1, -1, 1_764_490_210_123, 1_764_490_210_123_456, i64::MIN, i64::MAX, i64::MAX / 1_000 + 1];
@@ -231,7 +231,7 @@ fn the_writers_unit_of_a_timestamp_counts() {
         (serde_json::json!([long("timestamp-nanos"), "null"]), |claim| claim.div_euclid(1_000)),
     ];
     for (clock, convert) in cases {
-        let schema = agentgov_schemas::wire::Schema::parse(&with_clock(&clock)).unwrap();
+        let schema = agentgov_schemas::wire::Schema::parse(&with_timestamp_type(&clock)).unwrap();
         for claim in claims {
             let written = ActionEvent { occurred_at: Micros(claim), ..minimal() };
             let value = Encoder::new(ID, &schema).encode(&written).unwrap();
@@ -241,8 +241,8 @@ fn the_writers_unit_of_a_timestamp_counts() {
             assert_eq!(read, ActionEvent { occurred_at: read.occurred_at, ..written }, "and nothing else");
         }
     }
-    // A date is an int, in days.
-    let schema = agentgov_schemas::wire::Schema::parse(&with_clock(
+    // A date is an int that counts days.
+    let schema = agentgov_schemas::wire::Schema::parse(&with_timestamp_type(
         &serde_json::json!({"type": "int", "logicalType": "date"}),
     ))
     .unwrap();
@@ -255,9 +255,10 @@ fn the_writers_unit_of_a_timestamp_counts() {
         let read: ActionEvent<'_> = schema.decode(ID, split(&value).unwrap().1).unwrap();
         assert_eq!(read.occurred_at, Micros(micros));
     }
-    // Null is no time.
+    // A null is not converted.
     let nullable =
-        agentgov_schemas::wire::Schema::parse(&with_clock(&serde_json::json!(["null", "long"]))).unwrap();
+        agentgov_schemas::wire::Schema::parse(&with_timestamp_type(&serde_json::json!(["null", "long"])))
+            .unwrap();
     let value = Encoder::new(ID, &nullable).encode(&minimal()).unwrap();
     let datum = split(&value).unwrap().1;
     assert!(nullable.decode::<ActionEvent<'_>>(ID, datum).is_ok());

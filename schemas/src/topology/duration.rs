@@ -1,20 +1,20 @@
-//! Lengths of time, as people write them.
+//! Durations in topology.yaml, such as `250ms` and `7d`.
 
 use std::time::Duration;
 
 use crate::yaml::{FromNode, Node, Problems, Value};
 
-/// How long a topic keeps its records.
+/// Retention of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// retention.ms=-1.
+    /// Records are never deleted: retention.ms=-1.
     Forever,
-    /// retention.ms.
+    /// Records are deleted after this time: retention.ms.
     For(Duration),
 }
 
 impl Retention {
-    /// Kafka's retention.ms.
+    /// Returns the value of Kafka's retention.ms.
     pub fn to_kafka(self) -> String {
         match self {
             Self::Forever => "-1".to_owned(),
@@ -32,7 +32,7 @@ impl FromNode for Retention {
     }
 }
 
-/// A length of time, written 250ms, 10s, 5m, 1h or 7d.
+/// Duration, written as 250ms, 10s, 5m, 1h or 7d.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
@@ -53,7 +53,7 @@ fn read(node: &Node, problems: &mut Problems, expected: &str) -> Option<Duration
     length
 }
 
-/// A whole number of one unit, up to 292 million years.
+/// Parses a whole number with one unit, up to 292 million years.
 fn parse(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let millis: u64 = match unit {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time() {
+    fn duration_is_a_number_with_one_unit() {
         for (text, millis) in
             [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)]
         {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn kafka_says_minus_one_for_ever() {
+    fn unlimited_retention_is_minus_one_in_kafka() {
         assert_eq!(Retention::Forever.to_kafka(), "-1");
         assert_eq!(Retention::For(Duration::from_secs(60)).to_kafka(), "60000");
     }

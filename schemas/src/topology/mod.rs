@@ -1,13 +1,13 @@
-//! The typed `topology.yaml`: every topic, stage and store. The only place that knows a name.
+//! Typed `topology.yaml`: every topic, stage and store. No other code contains their names.
 //!
-//! Code asks by role: the topic that carries a schema ([`Topology::topic_of`]), the stage of a name that is also a
-//! command ([`Topology::stage`]), the table that is fed from a topic ([`Topology::table_from`]).
+//! Code looks names up by role: the topic that carries a schema ([`Topology::topic_of`]), a stage by its command
+//! ([`Topology::stage`]), the table that is fed from a topic ([`Topology::table_from`]).
 //!
-//! - `model`: the types
-//! - `duration`: lengths of time
-//! - `read`: from YAML to the types, with every mistake at once
-//! - `check`: the rules that a map must keep
-//! - `roles`: the questions above
+//! - `model`: types
+//! - `duration`: durations
+//! - `read`: parser from YAML to the types, which reports every mistake at once
+//! - `check`: rules for a topology
+//! - `roles`: lookups by role
 
 mod check;
 mod duration;

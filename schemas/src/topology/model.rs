@@ -1,5 +1,4 @@
-//! The topology's types, as they stand in the file. Every name carries its place, so that a later error can say where it
-//! was written.
+//! Types of the topology, with the structure of the file. Every name has its location, so that later errors can refer to it.
 
 use std::collections::BTreeMap;
 
@@ -8,104 +7,104 @@ use serde_saphyr::Spanned;
 use super::{HumanDuration, Retention};
 use crate::{mapping, words};
 
-/// The topology, as written.
+/// Topology.
 #[derive(Clone, Debug)]
 pub struct Topology {
     /// Version of this format: 1.
     pub version: Spanned<u32>,
     /// Topics by name.
     pub topics: BTreeMap<String, Spanned<Topic>>,
-    /// Stages by name: one stream processor = one consumer group = one principal = one metric label.
+    /// Stages by name. A stage is one stream processor, with one consumer group, one principal and one metric label.
     pub stages: BTreeMap<String, Spanned<Stage>>,
     /// Stores by name.
     pub stores: BTreeMap<String, Spanned<Store>>,
-    /// Who logs in to Kafka beside the stages, by name.
+    /// Principals of Kafka that are not stages, by name.
     pub principals: BTreeMap<String, Spanned<Principal>>,
-    /// The timeouts that decide recovery.
+    /// Timeouts that determine the time to recover.
     pub timing: Timing,
 }
 
-/// A Kafka topic. Every topic has message.timestamp.type=LogAppendTime.
+/// Kafka topic. Every topic has message.timestamp.type=LogAppendTime.
 #[derive(Clone, Debug)]
 pub struct Topic {
-    /// What it carries, for people.
+    /// Content of the topic, for people.
     pub what: String,
-    /// The subject of its values: a folder of schemas/avro.
+    /// Subject of the values: a folder of schemas/avro.
     pub schema: Spanned<String>,
-    /// The team that answers for what is written to it.
+    /// Team that is responsible for the records.
     pub owner: Spanned<String>,
-    /// What its keys are.
+    /// Kind of the keys.
     pub key: KeyKind,
-    /// How its producers write.
+    /// Kind of the producers.
     pub producer: ProducerKind,
-    /// Number of partitions; of a keyed topic, fixed for ever.
+    /// Number of partitions. It never changes for a keyed topic.
     pub partitions: Spanned<i32>,
-    /// Replicas of each partition; absent: the broker's default.
+    /// Number of replicas of each partition; absent: the broker's default.
     pub replication: Option<i32>,
-    /// delete (the default) or compact.
+    /// Cleanup policy: delete (the default) or compact.
     pub cleanup: Cleanup,
-    /// How long records are kept, by logged_at.
+    /// Retention of records, by logged_at.
     pub retention: Spanned<Retention>,
-    /// Largest record batch in bytes (Kafka's max.message.bytes).
+    /// Maximum size of a record batch, in bytes (Kafka's max.message.bytes).
     pub max_message_bytes: Spanned<i32>,
 }
 
-/// What a topic's keys are.
+/// Kind of a topic's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
-    /// tenant_id/session_id: records of a session share a partition, in order.
+    /// `tenant_id/session_id`: the records of a session are in one partition, in order.
     Session,
-    /// The identity of a table's or changelog's entry.
+    /// Key of an entry of a global table or a changelog.
     Entry,
 }
 
-/// How a topic's producers write.
+/// Kind of a topic's producers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProducerKind {
-    /// acks=all and idempotence, no transactions: offsets have no gaps.
+    /// acks=all and idempotence, without transactions. Offsets have no gaps.
     Idempotent,
-    /// In the transaction that also commits the input's offsets: markers take offsets.
+    /// In the transaction that also commits the input's offsets. Transaction markers take offsets.
     Transactional,
 }
 
 /// Kafka's cleanup.policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Old segments go.
+    /// Old segments are deleted.
     #[default]
     Delete,
-    /// The last record of each key stays.
+    /// The last record of each key is kept.
     Compact,
 }
 
-/// A stream processor.
+/// Stream processor or sink.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// What it does, for people.
+    /// Purpose of the stage, for people.
     pub what: String,
-    /// Its consumer group, and the prefix of its transactional ids.
+    /// Consumer group, and prefix of the transactional ids.
     pub group: Spanned<String>,
-    /// As whom it logs in to Kafka; absent: as its own name.
+    /// Principal in Kafka; absent: the name of the stage.
     pub principal: Option<Spanned<String>>,
-    /// The topics that it consumes.
+    /// Topics that the stage consumes.
     pub reads: Vec<Spanned<String>>,
-    /// The governance topics that it folds into global tables.
+    /// Governance topics that the stage folds into global tables.
     pub global_tables: Vec<Spanned<String>>,
-    /// Its changelog topic.
+    /// Changelog topic.
     pub state: Option<Spanned<String>>,
-    /// The topics that it writes, in one transaction with its offsets.
+    /// Topics that the stage writes, in one transaction with its offsets.
     pub emits: Vec<Spanned<String>>,
-    /// The stores that it writes.
+    /// Stores that the stage writes.
     pub stores: Vec<Spanned<String>>,
-    /// When rejects stop it.
+    /// Share of rejects above which the stage stops consuming.
     pub reject_share: Option<Spanned<RejectShare>>,
-    /// What a session may keep (evaluator).
+    /// Limits on the state of a session (evaluator).
     pub session: Option<Spanned<SessionLimits>>,
-    /// How long further violations belong to an open alert, by logged_at (alerter).
+    /// Time, by logged_at, during which further violations are revisions of an open alert (alerter).
     pub alert_window: Option<Spanned<HumanDuration>>,
 }
 
-/// A stage whose rejects exceed a share of a window of records consumes nothing more until someone resumes it.
+/// Share of rejects in a window of records above which a stage stops consuming until a person resumes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RejectShare {
     /// Share of the window, between 0 and 1.
@@ -114,64 +113,64 @@ pub struct RejectShare {
     pub window: u32,
 }
 
-/// What a session may keep.
+/// Limits on the state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// A session has expired when a record's logged_at is later than its last one's by more than this.
+    /// A session expires when a record's logged_at exceeds that of the session's last record by more than this.
     pub ttl: HumanDuration,
-    /// Most facts and calls kept.
+    /// Maximum number of facts and calls.
     pub max_facts: u32,
-    /// Most bytes of facts and calls kept.
+    /// Maximum size of facts and calls, in bytes.
     pub max_bytes: u64,
 }
 
-/// A place outside Kafka.
+/// Store outside of Kafka.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// What it is for.
+    /// Purpose of the store, for people.
     pub what: String,
-    /// The only stage that writes it.
+    /// The only stage that writes the store.
     pub writer: Spanned<String>,
-    /// Its tables by name.
+    /// Tables by name.
     pub tables: BTreeMap<String, Spanned<Table>>,
 }
 
-/// A table of a store.
+/// Table of a store.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The topic whose every record is one of its rows; absent on a table that the writer keeps for itself.
+    /// Topic whose records are the rows of the table; absent on an internal table of the writer.
     pub from: Option<Spanned<String>>,
-    /// What a row is.
+    /// Content of a row, for people.
     pub what: String,
 }
 
-/// Who logs in to Kafka and is no stage. There may be several of a kind: each platform service can have its own.
+/// Principal of Kafka that is not a stage. Several may have the same tasks: each platform service can have its own.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// Who that is, for people.
+    /// Description for people.
     pub what: String,
-    /// As whom it logs in; absent: as its name in the topology.
+    /// Name of the principal in Kafka; absent: its name in the topology.
     pub principal: Option<Spanned<String>>,
-    /// What it may do.
+    /// Permitted tasks.
     pub may: Vec<Spanned<Task>>,
 }
 
-/// What somebody who is no stage may have to do.
+/// Task of a principal that is not a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
-    /// Write actions: a platform service, an importer.
+    /// Write actions, as platform services and importers do.
     Record,
     /// Write and list agents, tools and bundles: `registry push`, `policy push`.
     Govern,
-    /// Tell stages to go on: `rejects resume`.
+    /// Resume stages: `rejects resume`.
     Operate,
-    /// Read what is found in the log, and how far the stages are: `audit completeness`.
+    /// Read all topics and the offsets of the stages: `audit completeness`.
     Audit,
     /// Create topics and change their settings: `topology plan`, `topology apply`.
     Deploy,
 }
 
-/// The timeouts that decide recovery.
+/// Timeouts that determine the time to recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Kafka's session.timeout.ms.
@@ -180,7 +179,7 @@ pub struct Timing {
     pub heartbeat: HumanDuration,
     /// Kafka's transaction.timeout.ms.
     pub transaction_timeout: HumanDuration,
-    /// How long an insert may take, at the client and at the server.
+    /// Timeout of an insert, at the client and at the server.
     pub insert_timeout: HumanDuration,
 }
 

@@ -1,4 +1,4 @@
-//! From text to the topology: what is malformed and what breaks a rule is found in one go.
+//! Parser of the topology. It reports syntax errors and broken rules in one run.
 
 use serde_saphyr::Spanned;
 
@@ -6,7 +6,7 @@ use super::model::{Principal, Stage, Store, Timing, Topic, Topology};
 use super::{EMBEDDED, check};
 use crate::yaml::{Fields, Named, Node, Problem, Problems};
 
-/// The topology as far as it could be read, and the tree that knows where everything stands.
+/// Valid parts of a topology, and the tree with their locations.
 pub(super) struct Draft {
     pub(super) root: Node,
     pub(super) version: Option<Spanned<u32>>,
@@ -18,19 +18,19 @@ pub(super) struct Draft {
 }
 
 impl Topology {
-    /// Reads a topology and holds it to every rule. `file_name` is what problems name; all are given at once.
+    /// Parses a topology and checks every rule. `file_name` is the name of the file in problems. Returns all problems at once.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::new(file_name);
-        let map = Node::parse(text, &mut problems)
+        let topology = Node::parse(text, &mut problems)
             .and_then(|root| Draft::read(root, &mut problems))
             .and_then(|draft| {
                 check::check(&draft, &mut problems);
                 draft.complete()
             });
-        problems.finish(map)
+        problems.finish(topology)
     }
 
-    /// The topology that this build was made with.
+    /// Returns the topology that is compiled into this build.
     pub fn embedded() -> Result<Self, Vec<Problem>> {
         Self::parse("topology.yaml", EMBEDDED)
     }
@@ -40,7 +40,7 @@ impl Draft {
     fn read(root: Node, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(&root, "the topology", problems)?;
         let version = fields.take("version");
-        // Missing ones are problems already.
+        // `take` has reported missing keys.
         let topics = fields.take("topics").unwrap_or_default();
         let stages = fields.take("stages").unwrap_or_default();
         let stores = fields.take("stores").unwrap_or_default();
@@ -51,7 +51,7 @@ impl Draft {
     }
 
     #[cfg(test)]
-    pub(super) fn of_text(text: &str) -> Self {
+    pub(super) fn from_text(text: &str) -> Self {
         let mut problems = Problems::new("t");
         Self::read(Node::parse(text, &mut problems).unwrap(), &mut problems).unwrap()
     }

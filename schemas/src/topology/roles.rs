@@ -1,43 +1,43 @@
-//! What the topology says of a role.
+//! Lookups in the topology by role.
 
 use super::{Stage, Topic, Topology};
 use crate::subject::Subject;
 
-/// A role that the topology does not fill. `topology check` finds these before anything starts.
+/// Error for a role that the topology does not fill. `topology check` finds it before a stage starts.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingRole {
     /// No topic carries the schema.
     #[error("topology: expected one topic with schema `{0}`, found none")]
     Topic(&'static str),
-    /// No such stage.
+    /// The topology has no such stage.
     #[error("topology: expected a stage `{0}`, found none")]
     Stage(String),
     /// No table is fed from the topic.
     #[error("topology: expected a table with `from: {0}`, found none")]
     Table(String),
-    /// A stage names a topic that is not there.
+    /// A stage refers to a topic that does not exist.
     #[error("topology: no topic `{0}`")]
     TopicName(String),
-    /// A topic names a schema that is not there, or one that cannot be read.
+    /// A topic refers to a schema that does not exist or does not parse.
     #[error("topology: no schema `{0}`")]
     Schema(String),
-    /// A stage lacks a setting that it needs.
+    /// A stage lacks a required setting.
     #[error("topology: expected `{setting}` on stage `{stage}`, found none")]
     Setting {
         /// The stage.
         stage: &'static str,
-        /// The setting, as topology.yaml names it.
+        /// Key of the setting in topology.yaml.
         setting: &'static str,
     },
 }
 
 impl Topology {
-    /// As whom a stage logs in to Kafka.
+    /// Returns the principal with which a stage logs in to Kafka.
     pub fn principal_of<'t>(&'t self, stage: &'t str) -> Result<&'t str, MissingRole> {
         Ok(self.stage(stage)?.principal.as_ref().map_or(stage, |principal| principal.value.as_str()))
     }
 
-    /// The topic that carries `subject`, and its name.
+    /// Returns name and topic for `subject`.
     pub fn topic_of(&self, subject: Subject) -> Result<(&str, &Topic), MissingRole> {
         self.topics
             .iter()
@@ -46,12 +46,12 @@ impl Topology {
             .ok_or(MissingRole::Topic(subject.name))
     }
 
-    /// The stage `name`.
+    /// Returns the stage `name`.
     pub fn stage(&self, name: &str) -> Result<&Stage, MissingRole> {
         self.stages.get(name).map(|stage| &stage.value).ok_or_else(|| MissingRole::Stage(name.to_owned()))
     }
 
-    /// The store and table whose rows are the records of `topic`.
+    /// Returns the store and table whose rows are the records of `topic`.
     pub fn table_from(&self, topic: &str) -> Result<(&str, &str), MissingRole> {
         self.stores
             .iter()
@@ -64,19 +64,19 @@ impl Topology {
     }
 }
 
-/// The registry's subject of a topic's values (Confluent's TopicNameStrategy).
+/// Returns the schema registry's subject for the values of a topic (Confluent's TopicNameStrategy).
 pub fn registry_subject(topic: &str) -> String {
     format!("{topic}-value")
 }
 
-/// The group that a reader names who reads topics from their start to their end. It never joins it and commits nothing, but
-/// Kafka's client wants a name, and asks for the group's coordinator. `of` is a stage or a topic.
+/// Returns the group id for clients that read topics from start to end. Such a client never joins the group and commits
+/// nothing, but librdkafka requires a group id and looks up its coordinator. `of` is a stage or a topic.
 pub fn reader_group(of: &str) -> String {
     format!("{of}.reader")
 }
 
-/// [`reader_group`] of the audit.
+/// Group id of the audit, as of [`reader_group`].
 pub const AUDIT_GROUP: &str = "agentgov.audit";
 
-/// The topology that this build was made with.
+/// Topology that is compiled into this build, as YAML.
 pub const EMBEDDED: &str = include_str!("../../../topology.yaml");

@@ -1,12 +1,12 @@
-//! How mappings are read: those with known keys, and those whose keys are names.
+//! Readers of mappings, with known keys or with names as keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_saphyr::Spanned;
 
-use super::{FromNode, Node, Problems, Value, one_of, scalar::wrong};
+use super::{FromNode, Node, Problems, Value, one_of, scalar::unexpected};
 
-/// A mapping whose keys are known. Take each, then [`Fields::end`].
+/// Reader of a mapping with known keys. Call [`Fields::take`] for each key, then [`Fields::end`].
 #[derive(Debug)]
 pub struct Fields<'n, 'p> {
     what: &'static str,
@@ -17,18 +17,19 @@ pub struct Fields<'n, 'p> {
 }
 
 impl<'n, 'p> Fields<'n, 'p> {
-    /// The fields of `node`, which should be `what` ("a topic"). `None`: it is no mapping, which has been reported.
+    /// Creates a reader of `node`, which `what` describes in messages ("a topic"). Reports a node that is not a mapping and
+    /// returns `None`.
     pub fn of(node: &'n Node, what: &'static str, problems: &'p mut Problems) -> Option<Self> {
         match &node.value {
             Value::Mapping(entries) => {
-                report_doubles(entries, problems);
+                report_duplicates(entries, problems);
                 Some(Self { what, node, entries, known: Vec::new(), problems })
             }
-            found => wrong(node, problems, &format!("{what} (a mapping)"), found),
+            found => unexpected(node, problems, &format!("{what} (a mapping)"), found),
         }
     }
 
-    /// The value of `key`. `None`: it is missing or wrong, which has been reported.
+    /// Returns the value of `key`. Reports a missing or invalid value and returns `None`.
     pub fn take<T: FromNode>(&mut self, key: &'static str) -> Option<T> {
         self.known.push(key);
         let Some((_, node)) = self.entries.iter().find(|(found, _)| found.value == key) else {
@@ -52,8 +53,8 @@ impl<'n, 'p> Fields<'n, 'p> {
     }
 }
 
-/// Reads a struct from a mapping with one key per field: `mapping!(Table, "a table", { from, what });`. A key may be left
-/// out if its type has a [`FromNode::absent`] value.
+/// Implements [`FromNode`] for a struct with one key per field: `mapping!(Table, "a table", { from, what });`. A key is
+/// optional if its type has a [`FromNode::absent`] value.
 #[macro_export]
 macro_rules! mapping {
     ($type:ident, $what:literal, { $($field:ident),+ $(,)? }) => {
@@ -65,19 +66,19 @@ macro_rules! mapping {
                 let mut fields = $crate::yaml::Fields::of(node, $what, problems)?;
                 $(let $field = fields.take(stringify!($field));)+
                 fields.end();
-                // Only now: an error in one field must not hide those of the next.
+                // After all fields, so that an error in one does not hide errors in the others.
                 Some(Self { $($field: $field?),+ })
             }
         }
     };
 }
 
-/// A mapping whose keys are names. One whose value is wrong is there without its value: it exists, so nothing that
-/// refers to it is a second mistake.
+/// Mapping with names as keys. A name with an invalid value has the value `None`: it exists, so that references to it are not
+/// reported as further mistakes.
 #[derive(Clone, Debug)]
 pub struct Named<T>(pub BTreeMap<String, Option<Spanned<T>>>);
 
-// Not derived: a derive would ask for `T: Default`.
+// A derived implementation would require `T: Default`.
 impl<T> Default for Named<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
@@ -87,9 +88,9 @@ impl<T> Default for Named<T> {
 impl<T: FromNode> FromNode for Named<T> {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         let Value::Mapping(entries) = &node.value else {
-            return wrong(node, problems, "a mapping of names", &node.value);
+            return unexpected(node, problems, "a mapping of names", &node.value);
         };
-        report_doubles(entries, problems);
+        report_duplicates(entries, problems);
         let mut named = BTreeMap::new();
         for (key, node) in entries {
             let value = T::from_node(node, problems).map(|v| Spanned::new(v, key.referenced, key.defined));
@@ -106,33 +107,33 @@ impl<T: FromNode> FromNode for BTreeMap<String, Spanned<T>> {
 }
 
 impl<T> Named<T> {
-    /// Those whose value is right.
+    /// Returns the entries with a valid value.
     pub fn valid(&self) -> impl Iterator<Item = (&str, &Spanned<T>)> {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?)))
     }
 
-    /// The value of `name`, if it is there and right.
+    /// Returns the value of `name`, if it exists and is valid.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.get(name)?.as_ref().map(|spanned| &spanned.value)
     }
 
-    /// True if `name` is there, right or wrong.
+    /// Returns true if `name` exists, with a valid or an invalid value.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// All of them, if all are right.
+    /// Returns all entries, if all values are valid.
     pub fn complete(self) -> Option<BTreeMap<String, Spanned<T>>> {
         self.0.into_iter().map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
-/// A list without the items that are wrong, each of which is reported. One that is left out is empty.
+/// List without its invalid items, which are reported. An absent list is empty.
 #[derive(Clone, Debug)]
 pub struct PartialList<T> {
-    /// Those that are right.
+    /// The valid items.
     pub items: Vec<T>,
-    /// True if none was wrong.
+    /// True if every item was valid.
     pub is_complete: bool,
 }
 
@@ -143,7 +144,7 @@ impl<T: FromNode> FromNode for PartialList<T> {
                 let read: Vec<T> = items.iter().filter_map(|item| T::from_node(item, problems)).collect();
                 Some(Self { is_complete: read.len() == items.len(), items: read })
             }
-            found => wrong(node, problems, "a list", found),
+            found => unexpected(node, problems, "a list", found),
         }
     }
 
@@ -152,11 +153,11 @@ impl<T: FromNode> FromNode for PartialList<T> {
     }
 }
 
-fn report_doubles(entries: &[(Spanned<String>, Node)], problems: &mut Problems) {
+fn report_duplicates(entries: &[(Spanned<String>, Node)], problems: &mut Problems) {
     let mut seen = BTreeSet::new();
     for (key, _) in entries {
         if !seen.insert(&key.value) {
-            problems.add(key.referenced, format!("`{}` stands twice; expected each key once", key.value));
+            problems.add(key.referenced, format!("`{}` occurs twice; expected each key once", key.value));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! YAML files that people write, read whole: every mistake of a file at once, each with its place.
+//! Reading of YAML files that people write. All mistakes of a file are reported at once, each with its location.
 //!
-//! serde stops at its first error. So a file is parsed into a tree of [`Node`]s that know where they stand, and typed
-//! values are read from that tree by [`FromNode`], which reports and goes on. A struct is read by naming its fields:
+//! serde stops at the first error. Therefore a file is parsed into a tree of [`Node`]s with locations, and [`FromNode`] reads
+//! typed values from that tree, reports mistakes and continues. [`mapping!`](crate::mapping) reads a struct by its fields:
 //!
 //! ```
 //! use agentgov_schemas::{mapping, yaml};
@@ -28,24 +28,24 @@ pub use problem::{Problem, Problems};
 pub use scalar::one_of;
 pub use serde_saphyr::Location;
 
-/// A value that can be read from a [`Node`].
+/// Type that can be read from a [`Node`].
 pub trait FromNode: Sized {
-    /// Reads the value. `None`: what is wrong has been reported to `problems`.
+    /// Reads the value. Reports mistakes to `problems` and returns `None`.
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self>;
 
-    /// The value of a key that is not there; `None`: the key must be there.
+    /// Returns the value for a key that is absent; `None` if the key is required.
     fn absent() -> Option<Self> {
         None
     }
 }
 
-/// Reads the whole of `text` as one `T`. `file` is what problems name.
+/// Reads `text` as one `T`. `file` is the name of the file in problems.
 pub fn parse<T: FromNode>(file: &str, text: &str) -> Result<T, Vec<Problem>> {
     let (value, problems) = read(file, text);
     problems.finish(value)
 }
 
-/// Reads what can be read of `text`, beside its problems, so that a later phase checks it in the same run.
+/// Reads the valid parts of `text` and returns them with the problems, so that a later phase can check them in the same run.
 pub fn read<T: FromNode>(file: &str, text: &str) -> (Option<T>, Problems) {
     let mut problems = Problems::new(file);
     let value = Node::parse(text, &mut problems).and_then(|root| T::from_node(&root, &mut problems));

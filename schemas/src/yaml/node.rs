@@ -7,41 +7,41 @@ use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 use super::Problems;
 use crate::bounds::MAX_YAML_DEPTH;
 
-/// A value of a YAML file, and where it stands.
+/// Value of a YAML file with its location.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where it begins; of a mapping or list in block style, where its first entry begins.
+    /// Start of the value; for a mapping or list in block style, start of the first entry.
     pub at: Location,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
-/// What a node is.
+/// Value of a node.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Nothing, `null` or `~`.
+    /// No value, `null` or `~`.
     Null,
-    /// true or false.
+    /// `true` or `false`.
     Bool(bool),
     /// A whole number.
     Integer(i128),
     /// A number with a fraction.
     Number(f64),
-    /// Anything else that is one word or quoted.
+    /// Any other scalar, and every quoted scalar.
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping as written: with keys that stand twice.
+    /// A mapping, including duplicate keys.
     Mapping(Vec<(Spanned<String>, Node)>),
 }
 
 impl Node {
-    /// Parses one YAML document. A text that is no YAML has one problem: nothing behind it can be judged.
+    /// Parses one YAML document. A syntax error is the only problem reported, since the text after it cannot be parsed.
     pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
         let options = serde_saphyr::options! {
-            // Kept, so that each is reported beside all other problems.
+            // Duplicates are kept, so that they are reported together with all other problems.
             duplicate_keys: DuplicateKeyPolicy::PassThrough,
-            // YAML 1.2: only true and false. An agent may be called `y`, and an owner `no`.
+            // YAML 1.2 has only true and false. An agent may have the name `y`, and an owner `no`.
             strict_booleans: true,
             with_snippet: false,
             budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
@@ -54,8 +54,8 @@ impl Node {
             .ok()
     }
 
-    /// Where the value under `path` begins: keys of mappings, texts of lists. Where the path leads nowhere, the deepest
-    /// key that is there, so that a value left out is reported at what it belongs to.
+    /// Returns the start of the value at `path`, whose segments are keys of mappings and texts of lists. If the path does not
+    /// exist, returns the location of the deepest key that does, so that a missing value is reported at its parent.
     pub fn location(&self, path: &[&str]) -> Location {
         let mut node = self;
         let mut place = node.at;
@@ -82,10 +82,10 @@ impl Node {
     }
 }
 
-/// The parser's message without its place, which the problem has already.
+/// Returns the parser's message without the location, which the problem has in fields of its own.
 fn one_line(error: &Error) -> String {
     let mut error = error;
-    // Where the value is written, and where it is used: the problem has one place.
+    // An alias error has the locations of definition and use; a problem has one location.
     while let Error::AliasError { error: inner, .. } | Error::WithSnippet { error: inner, .. } = error {
         error = inner;
     }
@@ -98,7 +98,7 @@ fn one_line(error: &Error) -> String {
 }
 
 impl fmt::Display for Value {
-    /// What was found, for a message.
+    /// Writes the description of the value for messages ("found …").
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("nothing"),
@@ -121,13 +121,13 @@ impl<'de> Deserialize<'de> for Node {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Anything)
+        deserializer.deserialize_any(AnyValueVisitor)
     }
 }
 
-struct Anything;
+struct AnyValueVisitor;
 
-impl<'de> Visitor<'de> for Anything {
+impl<'de> Visitor<'de> for AnyValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_words_are_what_yaml_1_2_says() {
+    fn plain_scalars_have_the_types_of_yaml_1_2() {
         let words = "[true, y, no, On, 7, -7, 0.5, 30d, ~, '7', a:b]";
         let Value::List(items) = Node::parse(words, &mut Problems::new("t")).unwrap().value else {
             panic!("{words}")
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_the_value_or_the_deepest_key_that_is_there() {
+    fn location_is_the_value_or_the_deepest_existing_key() {
         let node = Node::parse("a:\n  b: [x, y]\n  c: 1\n", &mut Problems::new("t")).unwrap();
         for (path, line, column) in [
             (&["a"][..], 1, 1),
@@ -230,8 +230,8 @@ mod tests {
         }
     }
 
-    /// However a person nests: of 40 levels there is a value, of one more a problem with its place. On a thread of 2 MiB, as
-    /// this one is.
+    /// In each style of nesting, 40 levels are a value and 41 levels are a problem with a location. The test thread has a stack
+    /// of 2 MiB.
     #[test]
     fn nesting_is_bounded() {
         let list = |n: usize| "[".repeat(n) + "x" + &"]".repeat(n);
@@ -239,9 +239,9 @@ mod tests {
         let block =
             |n: usize| (0..n).map(|level| format!("\n{}a:", " ".repeat(level))).collect::<String>() + " x";
         let dashes = |n: usize| "- ".repeat(n) + "x";
-        // As a key: only a scalar can be one.
+        // Nested keys: only a scalar can be a key.
         let keys = |n: usize| "? ".repeat(n) + "x";
-        // Deep by reference, not by brackets.
+        // Nested through aliases, not through brackets.
         let aliases = |n: usize| {
             let mut text = "- &a0 [x]\n".to_owned();
             (1..n).for_each(|i| text += &format!("- &a{i} [*a{}]\n", i - 1));

@@ -2,16 +2,16 @@ use std::fmt;
 
 use super::Location;
 
-/// One mistake in a file that a person wrote.
+/// Mistake in a file that a person wrote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Problem {
-    /// The file, as it was named to us.
+    /// Name of the file, as the caller gave it.
     pub file: String,
     /// Line, from 1.
     pub line: u64,
     /// Column in characters, from 1.
     pub column: u64,
-    /// What was expected, what was found, what to do.
+    /// Expected and actual value, and the action to take.
     pub message: String,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Collects the problems of one file.
+/// Collector of the problems of one file.
 #[derive(Debug)]
 pub struct Problems {
     file: String,
@@ -31,12 +31,12 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// None yet, of `file`.
+    /// Creates an empty collector for `file`.
     pub fn new(file: &str) -> Self {
         Self { file: file.to_owned(), found: Vec::new() }
     }
 
-    /// Reports one.
+    /// Adds a problem.
     pub fn add(&mut self, at: Location, message: impl Into<String>) {
         self.found.push(Problem {
             file: self.file.clone(),
@@ -46,13 +46,13 @@ impl Problems {
         });
     }
 
-    /// True if none was reported so far.
+    /// Returns true if there are no problems.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// The value, if nothing was reported; else all problems in the order of the file. `value` must be there if nothing
-    /// was reported.
+    /// Returns the value if there are no problems, otherwise all problems in the order of the file. Without problems, `value`
+    /// must be `Some`.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
@@ -60,7 +60,7 @@ impl Problems {
         }
     }
 
-    /// All problems in the order of the file.
+    /// Returns all problems in the order of the file.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         self.found.sort();
         self.found.dedup();

@@ -1,4 +1,4 @@
-//! How the simple types are read.
+//! Readers of scalars, lists and enums.
 
 use serde_saphyr::Spanned;
 
@@ -15,7 +15,7 @@ impl FromNode for String {
                 );
                 None
             }
-            found => wrong(node, problems, "text", found),
+            found => unexpected(node, problems, "text", found),
         }
     }
 }
@@ -24,7 +24,7 @@ impl FromNode for bool {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
             Value::Bool(value) => Some(*value),
-            found => wrong(node, problems, "true or false", found),
+            found => unexpected(node, problems, "true or false", found),
         }
     }
 }
@@ -33,9 +33,9 @@ impl FromNode for f64 {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
             Value::Number(value) => Some(*value),
-            // Exact up to 2^53; a share or weight is far below.
+            // Exact up to 2^53; shares and weights are far below.
             Value::Integer(value) => Some(*value as Self),
-            found => wrong(node, problems, "a number", found),
+            found => unexpected(node, problems, "a number", found),
         }
     }
 }
@@ -47,9 +47,9 @@ macro_rules! integers {
                 match &node.value {
                     found @ Value::Integer(value) => Self::try_from(*value).ok().or_else(|| {
                         let range = format!("a whole number between {} and {}", Self::MIN, Self::MAX);
-                        wrong(node, problems, &range, found)
+                        unexpected(node, problems, &range, found)
                     }),
-                    found => wrong(node, problems, "a whole number", found),
+                    found => unexpected(node, problems, "a whole number", found),
                 }
             }
         }
@@ -77,16 +77,16 @@ impl<T: FromNode> FromNode for Spanned<T> {
     }
 }
 
-/// A list that is left out is empty.
+/// An absent list is empty.
 impl<T: FromNode> FromNode for Vec<T> {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
             Value::List(items) => {
-                // All are read before the first failure counts, so that each is reported.
+                // Reads all items before the result is decided, so that each mistake is reported.
                 let read: Vec<_> = items.iter().map(|item| T::from_node(item, problems)).collect();
                 read.into_iter().collect()
             }
-            found => wrong(node, problems, "a list", found),
+            found => unexpected(node, problems, "a list", found),
         }
     }
 
@@ -95,14 +95,19 @@ impl<T: FromNode> FromNode for Vec<T> {
     }
 }
 
-/// Reports that a node is not what was expected.
-pub(super) fn wrong<T>(node: &Node, problems: &mut Problems, expected: &str, found: &Value) -> Option<T> {
+/// Reports an unexpected value.
+pub(super) fn unexpected<T>(
+    node: &Node,
+    problems: &mut Problems,
+    expected: &str,
+    found: &Value,
+) -> Option<T> {
     problems.add(node.at, format!("expected {expected}, found {found}"));
     None
 }
 
-/// Reads an enum from one of its words: `words!(Cleanup { "delete" => Delete, "compact" => Compact });`, after the
-/// braces the value of a key that is left out.
+/// Implements [`FromNode`] for an enum: `words!(Cleanup { "delete" => Delete, "compact" => Compact });`. An optional
+/// `, absent: Variant` after the braces is the value for an absent key.
 #[macro_export]
 macro_rules! words {
     ($type:ident { $($word:literal => $variant:ident),+ $(,)? } $(, absent: $absent:ident)?) => {
@@ -127,7 +132,7 @@ macro_rules! words {
     };
 }
 
-/// "a, b or c".
+/// Joins words to "a, b or c".
 pub fn one_of(words: &[&str]) -> String {
     match words {
         [] => "nothing".to_owned(),

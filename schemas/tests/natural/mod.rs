@@ -1,5 +1,5 @@
-//! Examples as people write them (`avro/*/N.examples.json`) to Avro values, by their schema: a field with a default may be
-//! left out, a null is the null branch, a fixed is hex, bytes are a text or `{"hex": "…"}`.
+//! Conversion of the examples in `avro/*/N.examples.json` to Avro values of their schema. A field with a default is optional,
+//! a null is the null branch, a fixed is hex, bytes are a text or `{"hex": "…"}`.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde_json::Value as Json;
 
-/// What each example shows, and the example.
+/// Description and content of each example.
 pub type Examples = Vec<(String, Json)>;
 
-/// The examples of `version` (from 1) of `subject`.
+/// Returns the examples of `version` (from 1) of `subject`.
 pub fn examples(subject: Subject, version: usize) -> Examples {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("avro")
@@ -28,7 +28,7 @@ pub fn examples(subject: Subject, version: usize) -> Examples {
         .collect()
 }
 
-/// The datum of `example`, as `schema` writes it. Fields that the schema does not know are left out.
+/// Encodes `example` with `schema`. Fields that the schema does not know are omitted.
 pub fn datum(schema: &Schema, example: &Json) -> Vec<u8> {
     GenericDatumWriter::builder(schema).build().unwrap().write_value_to_vec(value(schema, example)).unwrap()
 }

@@ -8,14 +8,14 @@ use crate::subject::{SUBJECTS, Subject};
 use crate::topology::HumanDuration;
 use crate::yaml::{Problems, one_of};
 
-/// A later format is not guessed at.
+/// Only version 1 of the format is supported.
 pub(super) fn version(draft: &Draft, problems: &mut Problems) {
     if let Some(version) = draft.version.as_ref().filter(|version| version.value != 1) {
         problems.add(version.referenced, format!("expected version 1, found {}", version.value));
     }
 }
 
-/// Code asks for a topic by its schema, so each schema has exactly one.
+/// Each schema has exactly one topic, since code looks topics up by schema.
 pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
     let mut carriers: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, topic) in draft.topics.valid() {
@@ -30,13 +30,13 @@ pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
             problems.add(
                 schema.referenced,
                 format!(
-                    "schema `{}` is carried by `{other}` already; expected one topic a schema",
+                    "schema `{}` is also carried by `{other}`; expected one topic for each schema",
                     schema.value
                 ),
             );
         }
     }
-    // A topic that could not be read may be the one.
+    // An invalid topic may have the missing schema.
     if draft.topics.0.values().any(Option::is_none) {
         return;
     }
@@ -48,10 +48,10 @@ pub(super) fn schemas(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A process that misses two heartbeats in a row may still be alive, and Kafka's brokers refuse transactions above 15
-/// minutes (transaction.max.timeout.ms).
+/// The session timeout exceeds two heartbeats, so that one missed heartbeat does not end a session. The transaction timeout is
+/// at most 15 minutes, the default of the brokers' transaction.max.timeout.ms.
 pub(super) fn timing(draft: &Draft, problems: &mut Problems) {
-    const LONGEST_TRANSACTION: Duration = Duration::from_secs(15 * 60);
+    const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
     let Some(timing) = draft.timing else { return };
     let place = |key| draft.root.location(&["timing", key]);
     for (key, span) in [
@@ -67,7 +67,10 @@ pub(super) fn timing(draft: &Draft, problems: &mut Problems) {
     if timing.session_timeout.0 <= timing.heartbeat.0 * 2 {
         problems.add(place("heartbeat"), "expected a heartbeat below half of session_timeout".to_owned());
     }
-    if timing.transaction_timeout.0 > LONGEST_TRANSACTION {
-        problems.add(place("transaction_timeout"), "expected at most 15m, which brokers allow".to_owned());
+    if timing.transaction_timeout.0 > MAX_TRANSACTION_TIMEOUT {
+        problems.add(
+            place("transaction_timeout"),
+            "expected at most 15m, the default maximum of brokers".to_owned(),
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! The rules that a topology must keep, each with its reason. docs/topology.md lists them for people.
+//! Rules for a topology, each with its reason. docs/topology.md lists them for people.
 //!
-//! A rule looks at what could be read; what could not has been reported already, and is no second mistake.
+//! A rule checks valid values only. The parser has already reported the others.
 
 mod general;
 mod names;
@@ -45,7 +45,7 @@ const RULES: &[(&str, Rule)] = &[
     ("feeds", stores::feeds),
 ];
 
-/// Holds `draft` to every rule.
+/// Checks `draft` against every rule.
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     for (_, rule) in RULES {
         rule(draft, problems);

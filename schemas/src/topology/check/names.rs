@@ -1,12 +1,12 @@
-//! Rules about names and texts.
+//! Rules about names and descriptions.
 
 use std::collections::BTreeMap;
 
 use super::Draft;
 use crate::yaml::{Location, Problems};
 
-/// Kafka's rule for topic names (Topic.validate): 1 to 249 of these characters, not `.` or `..`; and as metric names turn
-/// dots into underscores, brokers refuse a name that differs from another in nothing else.
+/// Kafka's rules for topic names (Topic.validate): 1 to 249 of these characters, not `.` or `..`. Metric names turn dots into
+/// underscores, so brokers reject two names that differ only in them.
 pub(super) fn topics(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for name in draft.topics.0.keys() {
@@ -30,8 +30,8 @@ pub(super) fn topics(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A stage's name is a command, a metric label and a part of client ids; a group is a prefix of transactional ids; a table
-/// is named in SQL without quotes.
+/// A stage's name is also a command, a metric label and a part of client ids; a group is a prefix of transactional ids; SQL
+/// contains the names of tables without quotes.
 pub(super) fn others(draft: &Draft, problems: &mut Problems) {
     for (kind, names) in [
         (
@@ -81,7 +81,7 @@ pub(super) fn others(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// Who answers for a topic, and what a thing is for, are never left open.
+/// Owners and descriptions are not empty.
 pub(super) fn texts(draft: &Draft, problems: &mut Problems) {
     let mut filled = |text: &str, at: Location, what: String| {
         if text.trim().is_empty() {
@@ -93,25 +93,25 @@ pub(super) fn texts(draft: &Draft, problems: &mut Problems) {
         filled(
             &topic.value.what,
             draft.root.location(&["topics", name, "what"]),
-            format!("what `{name}` carries"),
+            format!("content of `{name}`"),
         );
     }
     for (name, stage) in draft.stages.valid() {
         filled(
             &stage.value.what,
             draft.root.location(&["stages", name, "what"]),
-            format!("what `{name}` does"),
+            format!("purpose of `{name}`"),
         );
     }
     for (name, store) in draft.stores.valid() {
         filled(
             &store.value.what,
             draft.root.location(&["stores", name, "what"]),
-            format!("what `{name}` is for"),
+            format!("purpose of `{name}`"),
         );
         for (table, entry) in &store.value.tables {
             let at = draft.root.location(&["stores", name, "tables", table, "what"]);
-            filled(&entry.value.what, at, format!("what a row of `{table}` is"));
+            filled(&entry.value.what, at, format!("content of a row of `{table}`"));
         }
     }
 }

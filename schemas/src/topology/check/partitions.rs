@@ -1,11 +1,11 @@
-//! The rule that keeps a session in order.
+//! Rule about equal numbers of partitions.
 
 use super::Draft;
 use crate::topology::KeyKind;
 use crate::yaml::Problems;
 
-/// A stage writes to the partition that it read from, and finds its state there: all of its session-keyed topics and its
-/// changelog have as many partitions as the first that it reads.
+/// A stage writes to the partition that it read from, and keeps its state in the same partition of the changelog. Therefore all
+/// its session-keyed topics and its changelog have as many partitions as the first topic that it reads.
 pub(super) fn equal(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         let stage = &stage.value;

@@ -1,11 +1,11 @@
-//! Rules about who logs in to Kafka.
+//! Rules about principals.
 
 use std::collections::BTreeMap;
 
 use super::Draft;
 use crate::yaml::{Location, Problems};
 
-/// Each principal is one user: of two that share a login, each has the rights of both, and nobody can tell who did what.
+/// Two principals must not share a login: each would have the rights of both, and logs could not distinguish them.
 pub(super) fn principals(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, login, at) in logins(draft) {
@@ -14,7 +14,7 @@ pub(super) fn principals(draft: &Draft, problems: &mut Problems) {
                 at,
                 format!(
                     "principal of `{name}`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which \
-                     Kafka takes for everyone"
+                     Kafka reads as every principal"
                 ),
             );
         }
@@ -27,28 +27,28 @@ pub(super) fn principals(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A principal that may do nothing is a mistake, and so is one that nobody can tell the purpose of.
+/// A principal must have a description and at least one task.
 pub(super) fn tasks(draft: &Draft, problems: &mut Problems) {
     for (name, principal) in draft.principals.valid() {
         let place = |key| draft.root.location(&["principals", name, key]);
         if principal.value.what.trim().is_empty() {
-            problems.add(place("what"), format!("who `{name}` is: expected a text, found none"));
+            problems.add(place("what"), format!("description of `{name}`: expected a text, found none"));
         }
         if principal.value.may.is_empty() {
             problems.add(
                 place("may"),
-                format!("`{name}` may do nothing; expected record, govern, operate, audit or deploy"),
+                format!("`{name}` has no tasks; expected record, govern, operate, audit or deploy"),
             );
         }
         for (at, task) in principal.value.may.iter().enumerate() {
             if principal.value.may.iter().take(at).any(|earlier| earlier.value == task.value) {
-                problems.add(task.referenced, format!("stands twice in what `{name}` may"));
+                problems.add(task.referenced, format!("occurs twice in the tasks of `{name}`"));
             }
         }
     }
 }
 
-/// A stage may use every transactional id that begins with its group and a hyphen: another stage's must not.
+/// A stage may use every transactional id that starts with its group and a hyphen, so no other group may start like that.
 pub(super) fn transactional_ids(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         let group = &stage.value.group;
@@ -57,7 +57,7 @@ pub(super) fn transactional_ids(draft: &Draft, problems: &mut Problems) {
                 problems.add(
                     group.referenced,
                     format!(
-                        "group of `{name}`: begins with that of `{other}` and a hyphen, so `{other}` could fence its transactions; \
+                        "group of `{name}`: starts with the group of `{other}` and a hyphen, so `{other}` could fence its transactions; \
                          expected another name"
                     ),
                 );

@@ -10,7 +10,7 @@ use crate::subject;
 use crate::topology::{Cleanup, KeyKind, Retention, Stage};
 use crate::yaml::Problems;
 
-/// The topics that a stage names, with the key that names them.
+/// Returns the topics of a stage, each with its key in topology.yaml.
 fn topics_of(stage: &Stage) -> impl Iterator<Item = (&'static str, &Spanned<String>)> {
     let reads = stage.reads.iter().map(|topic| ("reads", topic));
     let tables = stage.global_tables.iter().map(|topic| ("global_tables", topic));
@@ -19,7 +19,7 @@ fn topics_of(stage: &Stage) -> impl Iterator<Item = (&'static str, &Spanned<Stri
     reads.chain(tables).chain(state).chain(emits)
 }
 
-/// What a stage names must be there.
+/// Topics and stores that a stage refers to must exist.
 pub(super) fn references(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         for (key, topic) in topics_of(&stage.value).filter(|(_, topic)| !draft.topics.has(&topic.value)) {
@@ -33,7 +33,7 @@ pub(super) fn references(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A topic has one role in a stage: what it emits and reads again would run in a circle.
+/// A topic has one role in a stage: a stage that reads its own output would loop forever.
 pub(super) fn lists(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
@@ -42,7 +42,7 @@ pub(super) fn lists(draft: &Draft, problems: &mut Problems) {
                 problems.add(
                     topic.referenced,
                     format!(
-                        "`{}` stands in {key} and in {other} of `{name}`; expected one of them",
+                        "`{}` is in both {key} and {other} of `{name}`; expected one of them",
                         topic.value
                     ),
                 );
@@ -50,12 +50,13 @@ pub(super) fn lists(draft: &Draft, problems: &mut Problems) {
         }
         let mut stores = BTreeSet::new();
         for store in stage.value.stores.iter().filter(|store| !stores.insert(&store.value)) {
-            problems.add(store.referenced, format!("store `{}` stands twice in `{name}`", store.value));
+            problems.add(store.referenced, format!("store `{}` occurs twice in `{name}`", store.value));
         }
     }
 }
 
-/// Two stages in one group would take each other's partitions and fence each other's transactions.
+/// Each stage has a group of its own: in a shared group, stages would take each other's partitions and fence each other's
+/// transactions.
 pub(super) fn groups(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, stage) in draft.stages.valid() {
@@ -72,8 +73,8 @@ pub(super) fn groups(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A global table is folded from its first record to its end, and any past position can be rebuilt: one partition, kept for ever,
-/// never compacted.
+/// A global table is folded from its first record, and every past position can be rebuilt. Therefore it has one partition,
+/// unlimited retention and no compaction.
 pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
     let names: BTreeSet<&str> = draft
         .stages
@@ -83,9 +84,9 @@ pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
         .collect();
     for (name, topic) in names.into_iter().filter_map(|name| Some((name, draft.topics.get(name)?))) {
         let wrongs = [
-            (topic.partitions.value != 1, "partitions", "partitions: 1, so that its entries have one order"),
+            (topic.partitions.value != 1, "partitions", "partitions: 1, which gives its entries one order"),
             (topic.retention.value != Retention::Forever, "retention", "retention: forever"),
-            (topic.cleanup != Cleanup::Delete, "cleanup", "cleanup: delete, so that its history stays"),
+            (topic.cleanup != Cleanup::Delete, "cleanup", "cleanup: delete, which keeps its history"),
             (topic.key != KeyKind::Entry, "key", "key: entry"),
         ];
         for (_, key, expected) in wrongs.into_iter().filter(|(wrong, _, _)| *wrong) {
@@ -97,7 +98,7 @@ pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A changelog is compacted, and belongs to one stage.
+/// A changelog is compacted, and only its stage uses it.
 pub(super) fn state(draft: &Draft, problems: &mut Problems) {
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, state) in draft.stages.valid().filter_map(|(n, stage)| Some((n, stage.value.state.as_ref()?)))
@@ -121,7 +122,7 @@ pub(super) fn state(draft: &Draft, problems: &mut Problems) {
                 problems.add(
                     topic.referenced,
                     format!(
-                        "{key} of `{name}`: `{}` is the state of `{owner}`, which nobody else uses",
+                        "{key} of `{name}`: `{}` is the state of `{owner}`, which no other stage may use",
                         topic.value
                     ),
                 );
@@ -130,7 +131,7 @@ pub(super) fn state(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A stage that can be stopped by rejects must have somewhere to put them.
+/// A stage with a reject share must emit rejects, and the other way round.
 pub(super) fn emits(draft: &Draft, problems: &mut Problems) {
     let Some((rejects, _)) =
         draft.topics.valid().find(|(_, topic)| topic.value.schema.value == subject::REJECT.name)
@@ -149,14 +150,14 @@ pub(super) fn emits(draft: &Draft, problems: &mut Problems) {
         if emits_rejects && !has_share {
             problems.add(
                 stage.referenced,
-                format!("`{name}` emits `{rejects}`; expected a reject_share that says when rejects stop it"),
+                format!("`{name}` emits `{rejects}`; expected a reject_share above which the stage stops"),
             );
         }
     }
 }
 
-/// A stage reads, and either emits (in Kafka's transactions) or fills a store (by claims): the two do not mix, since no
-/// commit covers both.
+/// A stage reads topics and either emits records (in Kafka transactions) or writes a store (under claims). No commit covers
+/// both.
 pub(super) fn jobs(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         if stage.value.reads.is_empty() {
@@ -167,7 +168,7 @@ pub(super) fn jobs(draft: &Draft, problems: &mut Problems) {
         match (processes, stores) {
             (true, true) => problems.add(
                 stage.referenced,
-                format!("`{name}` has stores beside emits or state; expected one of the two, as no commit covers both"),
+                format!("`{name}` has stores and emits or state; expected one of the two, since no commit covers both"),
             ),
             (false, false) => {
                 problems.add(stage.referenced, format!("`{name}` writes nothing; expected emits, state or stores"));
@@ -177,7 +178,7 @@ pub(super) fn jobs(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// Limits must leave something.
+/// Limits must be above 0.
 pub(super) fn limits(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         if let Some(share) = &stage.value.reject_share {

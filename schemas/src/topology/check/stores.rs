@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Draft;
 use crate::yaml::Problems;
 
-/// Claims make one writer safe; two would take turns for ever.
+/// A store has one writer: two stages would fence each other forever.
 pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
     for (name, store) in draft.stores.valid() {
         let writer = &store.value.writer;
@@ -26,7 +26,7 @@ pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
     for (stage, entry) in draft.stages.valid() {
         for store in &entry.value.stores {
             let writer = draft.stores.get(&store.value).map(|store| &store.writer.value);
-            // A writer that is no stage has been reported above.
+            // The check above reports a writer that is not a stage.
             if let Some(writer) = writer.filter(|w| *w != stage && draft.stages.has(w)) {
                 problems.add(
                     store.referenced,
@@ -40,7 +40,7 @@ pub(super) fn writers(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// What the writer reads is in the store, and what is in the store was read: one table a topic.
+/// The writer has one table for each topic that it reads, and reads the topic of each table.
 pub(super) fn feeds(draft: &Draft, problems: &mut Problems) {
     for (name, store) in draft.stores.valid() {
         let writer = &store.value.writer.value;
@@ -60,7 +60,7 @@ pub(super) fn feeds(draft: &Draft, problems: &mut Problems) {
             if let Some(other) = fed.insert(&from.value, table) {
                 problems.add(
                     from.referenced,
-                    format!("`{}` feeds `{other}` already; expected one table a topic", from.value),
+                    format!("`{}` also feeds `{other}`; expected one table for each topic", from.value),
                 );
             }
         }

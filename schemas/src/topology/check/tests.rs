@@ -1,4 +1,4 @@
-//! Breaks a good topology, one rule at a time, and expects exactly the problems of that rule.
+//! Tests that break a valid topology, one rule at a time, and expect exactly the problems of that rule.
 
 use super::RULES;
 use crate::topology::Topology;
@@ -6,7 +6,7 @@ use crate::yaml::Problems;
 
 const GOOD: &str = include_str!("tests.yaml");
 
-/// In the line of `GOOD` that begins (after its indentation) with `line`, `from` becomes `to`.
+/// Replacement: in the first line of `GOOD` that starts with `.0` after its indentation, `.1` becomes `.2`.
 struct Edit(&'static str, &'static str, &'static str);
 
 fn edited(edits: &[Edit]) -> String {
@@ -27,7 +27,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn good_topology_and_embedded_topology_keep_every_rule() {
+fn valid_topology_and_embedded_topology_keep_every_rule() {
     assert_eq!(problems(GOOD), Vec::<String>::new());
     if let Err(problems) = Topology::embedded() {
         panic!("{problems:#?}");
@@ -40,7 +40,7 @@ macro_rules! cases {
     };
 }
 
-/// Rule, what is broken, and every problem that it has.
+/// Rule, edits that break it, and every resulting problem.
 const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     "version": [("version", "1", "2")] => [
         "t:2:10: expected version 1, found 2",
@@ -51,7 +51,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     ];
     "every schema has its topic": [("tools:", "schema: tool", "schema: agent")] => [
         "t:3:1: expected a topic with schema `tool`",
-        "t:11:29: schema `agent` is carried by `agents` already; expected one topic a schema",
+        "t:11:29: schema `agent` is also carried by `agents`; expected one topic for each schema",
     ];
     "timing": [("timing", "heartbeat: 3s", "heartbeat: 5s")] => [
         "t:46:44: expected a heartbeat below half of session_timeout",
@@ -60,7 +60,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:46:90: insert_timeout: expected more than 0",
     ];
     "timing": [("timing", "transaction_timeout: 10s", "transaction_timeout: 16m")] => [
-        "t:46:69: expected at most 15m, which brokers allow",
+        "t:46:69: expected at most 15m, the default maximum of brokers",
     ];
     "topic names": [("windows:", "windows:", "win$dows:"), ("state: windows", "windows", "win$dows")] => [
         "t:9:3: topic `win$dows`: expected a name of 1 to 249 of the characters a-z A-Z 0-9 . _ -, other than . and ..",
@@ -87,15 +87,15 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:11:42: owner of `tools`: expected a text, found none",
     ];
     "descriptions and owners": [("tools:", "what: w", "what: ' '")] => [
-        "t:11:18: what `tools` carries: expected a text, found none",
+        "t:11:18: content of `tools`: expected a text, found none",
     ];
     "descriptions and owners": [("what: w", "what: w", "what: ''")] => [
-        "t:16:11: what `judge` does: expected a text, found none",
+        "t:16:11: purpose of `judge`: expected a text, found none",
     ];
     "descriptions and owners": [("t:", "what: w", "what: ''")] => [
-        "t:45:31: what a row of `t` is: expected a text, found none",
+        "t:45:31: content of a row of `t`: expected a text, found none",
     ];
-    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:38:11: what `log` is for: expected a text, found none"];
+    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:38:11: purpose of `log`: expected a text, found none"];
     "topic numbers": [("tools:", "partitions: 1", "partitions: 0")] => [
         "t:11:91: expected 1 to 10000 partitions, found 0",
     ];
@@ -112,33 +112,33 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:6:135: expected between 65536 and 67108864 bytes, found 100000000",
     ];
     "compaction": [("sessions:", "retention: forever", "retention: 7d")] => [
-        "t:8:138: `sessions` is compacted; expected retention: forever, or state that is still valid goes",
+        "t:8:138: `sessions` is compacted; expected retention: forever, since retention would delete valid state",
     ];
     "compaction": [("sessions:", "key: entry", "key: session")] => [
-        "t:8:62: `sessions` is compacted; expected key: entry, or a session's entries replace each other",
+        "t:8:62: `sessions` is compacted; expected key: entry, since compaction keeps one record of each key",
     ];
     "compaction": [("alerts:", "key: session", "cleanup: compact, key: session")] => [
         "t:6:56: `alerts` is no stage's state; expected cleanup: delete, since compaction loses records",
-        "t:6:70: `alerts` is compacted; expected key: entry, or a session's entries replace each other",
-        "t:6:130: `alerts` is compacted; expected retention: forever, or state that is still valid goes",
+        "t:6:70: `alerts` is compacted; expected key: entry, since compaction keeps one record of each key",
+        "t:6:130: `alerts` is compacted; expected retention: forever, since retention would delete valid state",
     ];
     "actions": [("actions:", "producer: idempotent", "producer: transactional")] => [
-        "t:4:79: `actions` carries actions; expected producer: idempotent, as an open transaction holds back what others tell",
+        "t:4:79: `actions` carries actions; expected producer: idempotent, since an open transaction holds back other producers' events",
     ];
     "actions": [("actions:", "key: session", "key: entry")] => [
-        "t:4:60: `actions` carries actions; expected key: session, so that a session's are in order",
+        "t:4:60: `actions` carries actions; expected key: session, so that the actions of a session are in order",
     ];
     "use of topics": [("global_tables: [agents", "agents, bundles", "agents")] => [
-        "t:12:3: nobody reads `bundles`; expected a stage that reads it, or no such topic",
+        "t:12:3: no stage reads `bundles`; expected a stage that reads it, or no such topic",
     ];
     "use of topics": [("emits: [verdicts", "verdicts, rejects", "rejects")] => [
-        "t:5:3: nobody writes `verdicts`; expected a stage that emits it, or no such topic",
+        "t:5:3: no stage writes `verdicts`; expected a stage that emits it, or no such topic",
     ];
     "use of topics": [("alerts:", "producer: transactional", "producer: idempotent")] => [
-        "t:6:71: producer of `alerts`: expected transactional: a stage writes it together with its offsets",
+        "t:6:71: producer of `alerts`: expected transactional: a stage writes it in one transaction with its offsets",
     ];
     "use of topics": [("tools:", "producer: idempotent", "producer: transactional")] => [
-        "t:11:67: producer of `tools`: expected idempotent: it is written from outside the stages",
+        "t:11:67: producer of `tools`: expected idempotent: clients other than stages write it",
     ];
     "references": [("reads: [actions]", "actions", "action")] => [
         "t:18:13: reads of `judge`: no topic `action` in topics",
@@ -147,28 +147,28 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:35:19: stores of `sink`: no store `lag` in stores",
     ];
     "references": [("state: windows", "windows", "nowhere")] => [
-        "t:9:3: nobody reads `windows`; expected a stage that reads it, or no such topic",
-        "t:9:3: nobody writes `windows`; expected a stage that emits it, or no such topic",
+        "t:9:3: no stage reads `windows`; expected a stage that reads it, or no such topic",
+        "t:9:3: no stage writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
         "t:28:12: state of `ring`: no topic `nowhere` in topics",
     ];
     "lists": [("emits: [alerts]", "alerts", "alerts, verdicts")] => [
-        "t:29:21: `verdicts` stands in emits and in reads of `ring`; expected one of them",
+        "t:29:21: `verdicts` is in both emits and reads of `ring`; expected one of them",
     ];
     "lists": [("stores: [log]", "log", "log, log")] => [
-        "t:35:19: store `log` stands twice in `sink`",
+        "t:35:19: store `log` occurs twice in `sink`",
     ];
     "groups": [("group: g.ring", "g.ring", "g.judge")] => [
         "t:26:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
     ];
     "global tables": [("agents:", "partitions: 1", "partitions: 2")] => [
-        "t:10:93: `agents` is folded into a global table; expected partitions: 1, so that its entries have one order",
+        "t:10:93: `agents` is folded into a global table; expected partitions: 1, which gives its entries one order",
     ];
     "global tables": [("agents:", "retention: forever", "retention: 7d")] => [
         "t:10:107: `agents` is folded into a global table; expected retention: forever",
     ];
     "global tables": [("agents:", "key: entry", "cleanup: compact, key: entry")] => [
-        "t:10:56: `agents` is folded into a global table; expected cleanup: delete, so that its history stays",
+        "t:10:56: `agents` is folded into a global table; expected cleanup: delete, which keeps its history",
         "t:10:56: `agents` is no stage's state; expected cleanup: delete, since compaction loses records",
     ];
     "global tables": [("agents:", "key: entry", "key: session")] => [
@@ -181,22 +181,22 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:9:115: `windows` is the state of `ring`; expected cleanup: compact",
     ];
     "state": [("state: windows", "windows", "sessions")] => [
-        "t:9:3: nobody reads `windows`; expected a stage that reads it, or no such topic",
-        "t:9:3: nobody writes `windows`; expected a stage that emits it, or no such topic",
+        "t:9:3: no stage reads `windows`; expected a stage that reads it, or no such topic",
+        "t:9:3: no stage writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
         "t:28:12: `sessions` is the state of `judge`; expected a changelog of its own",
     ];
     "state": [("reads: [actions, verdicts", "tools", "tools, windows")] => [
         "t:34:56: `sink` reads `windows`; expected a table of `log` with `from: windows`",
-        "t:34:56: reads of `sink`: `windows` is the state of `ring`, which nobody else uses",
+        "t:34:56: reads of `sink`: `windows` is the state of `ring`, which no other stage may use",
     ];
     "emits": [("emits: [verdicts", "verdicts, rejects", "verdicts"), ("emits: [alerts]", "alerts", "alerts, rejects")] => [
         "t:22:5: `judge` has a reject_share; expected `rejects` in its emits",
-        "t:24:3: `ring` emits `rejects`; expected a reject_share that says when rejects stop it",
+        "t:24:3: `ring` emits `rejects`; expected a reject_share above which the stage stops",
     ];
     "jobs": [("stores: [log]", "[log]", "[log]\n    emits: [alerts]")] => [
-        "t:31:3: `sink` has stores beside emits or state; expected one of the two, as no commit covers both",
-        "t:36:13: `alerts` stands in emits and in reads of `sink`; expected one of them",
+        "t:31:3: `sink` has stores and emits or state; expected one of the two, since no commit covers both",
+        "t:36:13: `alerts` is in both emits and reads of `sink`; expected one of them",
     ];
     "jobs": [("stores: [log]", "[log]", "[]")] => [
         "t:31:3: `sink` writes nothing; expected emits, state or stores",
@@ -239,7 +239,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:48:25: `service` logs in as `judge`, as `judge` does; expected a principal of its own",
     ];
     "principals": [("group: g.ring", "g.ring", "g.ring\n    principal: '*'")] => [
-        "t:27:16: principal of `ring`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which Kafka takes for everyone",
+        "t:27:16: principal of `ring`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which Kafka reads as every principal",
     ];
     "principals": [("auditor:", "auditor: { what: w, principal: \"CN=auditor,O=bank\"", "sink: { what: w")] => [
         "t:49:3: `sink` logs in as `sink`, as `sink` does; expected a principal of its own",
@@ -248,14 +248,14 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:48:3: principal `Service`: expected a name of a-z 0-9 -, a letter first",
     ];
     "tasks": [("service:", "[record]", "[]")] => [
-        "t:48:23: `service` may do nothing; expected record, govern, operate, audit or deploy",
+        "t:48:23: `service` has no tasks; expected record, govern, operate, audit or deploy",
     ];
     "tasks": [("service:", "what: w, may: [record]", "what: ' ', may: [record, record]")] => [
-        "t:48:20: who `service` is: expected a text, found none",
-        "t:48:39: stands twice in what `service` may",
+        "t:48:20: description of `service`: expected a text, found none",
+        "t:48:39: occurs twice in the tasks of `service`",
     ];
     "transactional ids": [("group: g.ring", "g.ring", "g.judge-2")] => [
-        "t:26:12: group of `ring`: begins with that of `judge` and a hyphen, so `judge` could fence its transactions; expected another name",
+        "t:26:12: group of `ring`: starts with the group of `judge` and a hyphen, so `judge` could fence its transactions; expected another name",
     ];
     "writers": [("writer", "sink", "drain")] => [
         "t:39:13: writer of `log`: no stage `drain` in stages",
@@ -269,21 +269,21 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:45:18: table `t` is fed from `tools`; expected it in reads of `ring`",
     ];
     "writers": [("emits: [alerts]", "[alerts]", "[alerts]\n    stores: [log]")] => [
-        "t:24:3: `ring` has stores beside emits or state; expected one of the two, as no commit covers both",
+        "t:24:3: `ring` has stores and emits or state; expected one of the two, since no commit covers both",
         "t:30:14: `ring` lists store `log`, whose writer is `sink`; expected one writer",
     ];
     "feeds": [("reads: [actions, verdicts", ", tools", "")] => [
-        "t:11:3: nobody reads `tools`; expected a stage that reads it, or no such topic",
+        "t:11:3: no stage reads `tools`; expected a stage that reads it, or no such topic",
         "t:45:18: table `t` is fed from `tools`; expected it in reads of `sink`",
     ];
     "feeds": [("t:", "from: tools", "from: rejects")] => [
         "t:34:49: `sink` reads `tools`; expected a table of `log` with `from: tools`",
-        "t:45:18: `rejects` feeds `r` already; expected one table a topic",
+        "t:45:18: `rejects` also feeds `r`; expected one table for each topic",
     ];
 };
 
 #[test]
-fn each_break_has_exactly_its_problems() {
+fn broken_rule_reports_exactly_its_problems() {
     let mut wrong = String::new();
     for (rule, edits, expected) in CASES {
         let found = problems(&edited(edits));
@@ -298,7 +298,7 @@ fn each_break_has_exactly_its_problems() {
 }
 
 #[test]
-fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
+fn malformed_values_and_broken_rules_are_reported_together() {
     let broken = edited(&[
         Edit("verdicts:", "retention: 7d", "retention: 7w"),
         Edit("verdicts:", "partitions: 4", "partitions: many"),
@@ -318,7 +318,7 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
             "t:5:119: expected `forever`, or a length of time such as 7d, found `7w`",
             "t:6:98: expected 1 to 10000 partitions, found 0",
             "t:11:10: a topic must have `owner`",
-            "t:12:3: `agents` stands twice; expected each key once",
+            "t:12:3: `agents` occurs twice; expected each key once",
             "t:19:29: global_tables of `judge`: no topic `bundles` in topics",
             "t:25:5: a stage must have `group`",
             "t:26:5: unknown key `groop` of a stage; expected what, group, principal, reads, global_tables, state, emits, stores, reject_share, session or alert_window",
@@ -329,7 +329,7 @@ fn what_is_malformed_is_reported_beside_what_breaks_a_rule() {
 }
 
 #[test]
-fn a_text_that_is_no_map() {
+fn text_without_a_topology_has_one_problem() {
     for (text, expected) in [
         ("", "t:1:1: expected the topology (a mapping), found nothing"),
         ("- a", "t:1:1: expected the topology (a mapping), found a list"),
@@ -340,12 +340,12 @@ fn a_text_that_is_no_map() {
     }
 }
 
-/// With the exact problems above: no rule can be taken out unnoticed.
+/// Together with the exact problems of `CASES`, this finds a rule that is removed.
 #[test]
 fn every_rule_is_broken_by_a_case_of_its_name() {
     for (name, rule) in RULES {
         let broken = CASES.iter().filter(|(case, ..)| case == name).any(|(_, edits, _)| {
-            let draft = crate::topology::read::Draft::of_text(&edited(edits));
+            let draft = crate::topology::read::Draft::from_text(&edited(edits));
             let mut problems = Problems::new("t");
             rule(&draft, &mut problems);
             !problems.is_empty()

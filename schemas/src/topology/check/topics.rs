@@ -5,14 +5,14 @@ use crate::subject::{self, Subject};
 use crate::topology::{Cleanup, KeyKind, ProducerKind, Retention};
 use crate::yaml::Problems;
 
-/// Topics that are written from outside the stages: what agents do, and what the registry says.
-const FROM_OUTSIDE: &[Subject] =
+/// Schemas of topics that clients other than stages write: actions, governance topics and controls.
+const EXTERNALLY_WRITTEN: &[Subject] =
     &[subject::ACTION_EVENT, subject::AGENT, subject::TOOL, subject::BUNDLE, subject::CONTROL];
 
-/// A record of 64 KiB is the least that a reject with its first 4 KiB and an alert fit into with room to spare; a batch of
-/// 64 MiB is the most that a consumer can be asked to hold per partition.
+/// Limits on numbers. A batch needs at least 64 KiB, so that every reject (with 4 KiB of the record) and alert fits. A consumer
+/// must hold a batch for each partition, so a batch has at most 64 MiB.
 pub(super) fn numbers(draft: &Draft, problems: &mut Problems) {
-    const BATCH: std::ops::RangeInclusive<i32> = 65_536..=67_108_864;
+    const BATCH_BYTES: std::ops::RangeInclusive<i32> = 65_536..=67_108_864;
     for (name, topic) in draft.topics.valid() {
         let partitions = &topic.value.partitions;
         if !(1..=10_000).contains(&partitions.value) {
@@ -29,13 +29,13 @@ pub(super) fn numbers(draft: &Draft, problems: &mut Problems) {
             problems.add(topic.value.retention.referenced, "expected a retention above 0".to_owned());
         }
         let bytes = &topic.value.max_message_bytes;
-        if !BATCH.contains(&bytes.value) {
+        if !BATCH_BYTES.contains(&bytes.value) {
             problems.add(
                 bytes.referenced,
                 format!(
                     "expected between {} and {} bytes, found {}",
-                    BATCH.start(),
-                    BATCH.end(),
+                    BATCH_BYTES.start(),
+                    BATCH_BYTES.end(),
                     bytes.value
                 ),
             );
@@ -43,7 +43,7 @@ pub(super) fn numbers(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// Compaction keeps the last record of a key: right for a changelog, a loss anywhere else.
+/// Only changelogs are compacted, since compaction keeps only the last record of a key.
 pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
     let is_state = |name: &str| {
         draft
@@ -51,7 +51,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
             .valid()
             .any(|(_, stage)| stage.value.state.as_ref().is_some_and(|state| state.value == name))
     };
-    // A stage that could not be read may have it as its state.
+    // The topic may be the changelog of a stage that is invalid.
     let all_stages_known = draft.stages.0.values().all(Option::is_some);
     for (name, topic) in draft.topics.valid() {
         if topic.value.cleanup != Cleanup::Compact {
@@ -61,7 +61,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
             problems.add(
                 topic.value.retention.referenced,
                 format!(
-                    "`{name}` is compacted; expected retention: forever, or state that is still valid goes"
+                    "`{name}` is compacted; expected retention: forever, since retention would delete valid state"
                 ),
             );
         }
@@ -69,7 +69,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
             problems.add(
                 draft.root.location(&["topics", name, "key"]),
                 format!(
-                    "`{name}` is compacted; expected key: entry, or a session's entries replace each other"
+                    "`{name}` is compacted; expected key: entry, since compaction keeps one record of each key"
                 ),
             );
         }
@@ -84,7 +84,7 @@ pub(super) fn compaction(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// The log of actions: each offset one record, a session's records in one partition, none replaced.
+/// In the topic of actions each offset is a record, and the records of a session are in one partition.
 pub(super) fn actions(draft: &Draft, problems: &mut Problems) {
     for (name, topic) in draft.topics.valid() {
         if topic.value.schema.value != subject::ACTION_EVENT.name {
@@ -93,22 +93,22 @@ pub(super) fn actions(draft: &Draft, problems: &mut Problems) {
         if topic.value.producer != ProducerKind::Idempotent {
             problems.add(
                 draft.root.location(&["topics", name, "producer"]),
-                format!("`{name}` carries actions; expected producer: idempotent, as an open transaction holds back what others tell"),
+                format!("`{name}` carries actions; expected producer: idempotent, since an open transaction holds back other producers' events"),
             );
         }
         if topic.value.key != KeyKind::Session {
             problems.add(
                 draft.root.location(&["topics", name, "key"]),
-                format!("`{name}` carries actions; expected key: session, so that a session's are in order"),
+                format!("`{name}` carries actions; expected key: session, so that the actions of a session are in order"),
             );
         }
     }
 }
 
-/// Every topic has a reader and a writer. Stages write in transactions, others without.
+/// Every topic has a reader and a writer. Stages write in transactions, other clients without.
 pub(super) fn used(draft: &Draft, problems: &mut Problems) {
     if draft.stages.0.values().any(Option::is_none) {
-        return; // The missing reader or writer may be the stage that could not be read.
+        return; // An invalid stage may be the missing reader or writer.
     }
     for (name, topic) in draft.topics.valid() {
         let at = draft.root.location(&["topics", name]);
@@ -116,23 +116,29 @@ pub(super) fn used(draft: &Draft, problems: &mut Problems) {
         let stages = || draft.stages.valid().map(|(_, stage)| &stage.value);
         let is_state = stages().any(|s| s.state.as_ref().is_some_and(is));
         if !is_state && !stages().any(|s| s.reads.iter().chain(&s.global_tables).any(is)) {
-            problems
-                .add(at, format!("nobody reads `{name}`; expected a stage that reads it, or no such topic"));
+            problems.add(
+                at,
+                format!("no stage reads `{name}`; expected a stage that reads it, or no such topic"),
+            );
         }
-        let outside = FROM_OUTSIDE.iter().any(|subject| subject.name == topic.value.schema.value);
+        let outside = EXTERNALLY_WRITTEN.iter().any(|subject| subject.name == topic.value.schema.value);
         let staged = is_state || stages().any(|s| s.emits.iter().any(is));
         if !staged && !outside {
-            problems
-                .add(at, format!("nobody writes `{name}`; expected a stage that emits it, or no such topic"));
+            problems.add(
+                at,
+                format!("no stage writes `{name}`; expected a stage that emits it, or no such topic"),
+            );
         }
         let expected = match (staged, topic.value.producer) {
-            (true, ProducerKind::Idempotent) => "transactional: a stage writes it together with its offsets",
+            (true, ProducerKind::Idempotent) => {
+                "transactional: a stage writes it in one transaction with its offsets"
+            }
             (false, ProducerKind::Transactional) if outside => {
-                "idempotent: it is written from outside the stages"
+                "idempotent: clients other than stages write it"
             }
             _ => continue,
         };
-        // The rule `actions` says it already.
+        // The rule `actions` reports this topic.
         if topic.value.schema.value != subject::ACTION_EVENT.name {
             problems.add(
                 draft.root.location(&["topics", name, "producer"]),
