@@ -81,7 +81,9 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         self.window.begin();
         let input = Arc::clone(&self.input);
         for message in records {
-            if !self.partitions.contains_key(&message.partition()) {
+            let Some(restored) = self.partitions.get(&message.partition()) else { continue };
+            let next_offset = next_offsets.get(&message.partition()).copied().unwrap_or(restored.next_offset);
+            if is_redelivered(&input, message, next_offset) {
                 continue;
             }
             if self.config.stop.is_requested() {
@@ -292,6 +294,23 @@ fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<
     }
 }
 
+/// True if the record is processed already: the consumer was moved back after it had returned it. A seek of librdkafka may take effect
+/// late, or again (<https://github.com/confluentinc/librdkafka/issues/2256>).
+fn is_redelivered(topic: &str, message: &impl Message, next_offset: i64) -> bool {
+    let (partition, offset) = (message.partition(), message.offset());
+    let is_redelivered = offset < next_offset;
+    if is_redelivered {
+        tracing::debug!(
+            topic,
+            partition,
+            offset,
+            next_offset,
+            "the consumer returns a record again; skipped"
+        );
+    }
+    is_redelivered
+}
+
 /// Tenant of alerts about agentgov itself.
 const SYSTEM_TENANT: &str = "agentgov";
 /// Policy name in an alert of a flood of rejects.
@@ -332,6 +351,16 @@ mod tests {
     use rdkafka::message::OwnedMessage;
 
     use super::*;
+
+    #[test]
+    fn record_before_the_position_is_skipped() {
+        let at =
+            |offset| OwnedMessage::new(None, None, "t".into(), Timestamp::LogAppendTime(5), 3, offset, None);
+        // Offsets may be passed over: transactions have markers.
+        for (offset, is_skipped) in [(5, true), (6, true), (7, false), (8, false), (90, false)] {
+            assert_eq!(is_redelivered("t", &at(offset), 7), is_skipped, "{offset}");
+        }
+    }
 
     #[test]
     fn record_without_a_timestamp_is_rejected() {
