@@ -258,8 +258,15 @@ fn status(text: &str) -> Status {
     let own = || text.to_owned();
     let part = |answers| Part { name: own(), address: own(), answers, detail: own(), answer_ms: 1 };
     let lag = || TopicLag { topic: own(), records: 1, oldest_seconds: Some(1.0) };
-    let held =
-        HeldBack { topic: own(), partition: 0, offset: 0, records: 1, since: 0, seconds: 6.0, worded: own() };
+    let held = HeldBack {
+        topic: own(),
+        partition: 0,
+        offset: 0,
+        records: 1,
+        since: 0,
+        seconds: 6.0,
+        description: own(),
+    };
     let group = Group {
         state: GroupState::Stable,
         members: 1,

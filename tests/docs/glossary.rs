@@ -14,7 +14,6 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "consumers/log-sink",
     "consumers/policy",
     "consumers/runtime",
-    "consumers/service",
     "producers/importers",
     "producers/sdk",
     "producers/topology",

@@ -1,14 +1,14 @@
-//! When a record was appended.
+//! Append times of records.
 
 use agentgov_schemas::Millis;
 use rdkafka::message::Message;
 
-/// What is wrong with a record without a timestamp.
+/// Error message for a record without a timestamp.
 pub const NO_TIMESTAMP: &str = "expected the time at which the broker appended the record, found none; set message.timestamp.type=LogAppendTime \
                                 on the topic";
 
-/// Returns when the broker appended a record. `None` if it has no timestamp: its topic does not have
-/// `message.timestamp.type=LogAppendTime`, and its producer gave none.
+/// Returns the time at which the broker appended a record. `None` if the record has no timestamp: the topic does not have
+/// `message.timestamp.type=LogAppendTime`, and the producer set none.
 pub fn logged_at(message: &impl Message) -> Option<Millis> {
     message.timestamp().to_millis().map(Millis)
 }

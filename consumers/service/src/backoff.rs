@@ -1,29 +1,29 @@
-//! Waiting between tries, longer each time, with jitter so that processes do not come back in step.
+//! Exponential backoff with jitter, so that processes do not retry in step.
 
 use std::time::Duration;
 
-/// Pauses of a series of tries.
+/// Pauses between retries.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
-    most: Duration,
+    max: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: Duration::from_millis(50), most: Duration::from_secs(5) }
+        Self { next: Duration::from_millis(50), max: Duration::from_secs(5) }
     }
 }
 
 impl Backoff {
-    /// The next pause: doubled each time up to the most, then between half and all of it.
+    /// Returns the next pause: it doubles each time up to the maximum, and jitter reduces it by up to half.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
-        self.next = pause.saturating_mul(2).min(self.most);
+        self.next = pause.saturating_mul(2).min(self.max);
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Begins anew after a success.
+    /// Resets the pause after a success.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_and_stays_bounded() {
+    fn pause_grows_up_to_the_maximum() {
         let mut backoff = Backoff::default();
         let first = backoff.pause();
         assert!(first >= Duration::from_millis(25) && first <= Duration::from_millis(50));

@@ -1,62 +1,62 @@
-//! How a stage ends when it does not end well. Each kind has an exit code of its own and a page in docs/errors.
+//! Errors that end a stage. Each kind has an exit code and a page in docs/errors.
 
 use agentgov_schemas::Digest;
 use rdkafka::error::KafkaError;
 
-/// What a process says when it ends. Codes from 64 on follow sysexits(3) where it has one; 80 to 82 are ours.
+/// Exit code of a process. Codes from 64 follow sysexits(3) where it defines one; 80 to 82 are specific to agentgov.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// Failed; the message says why.
+    /// Failure; the message has the reason.
     Failed = 1,
-    /// The command line is wrong.
+    /// Invalid command line.
     Usage = 2,
-    /// Drift or findings: the command worked, and found something.
+    /// The command succeeded and found drift or faults.
     Findings = 3,
-    /// A thread panicked: a mistake of ours, or of a library.
+    /// A thread panicked: a bug in agentgov or in a library.
     Panicked = 70,
-    /// A dependency is away: try again.
+    /// A dependency is unavailable; a retry may succeed.
     TryAgain = 75,
-    /// A configuration, topology or bundle is wrong.
+    /// Invalid configuration, topology or bundle.
     Config = 78,
-    /// Another process took over this one's work: nothing is lost, do not restart in a tight loop.
+    /// Another process took over the work. Nothing is lost; a supervisor must not restart the process in a tight loop.
     Fenced = 80,
-    /// Records were deleted by retention before this stage read them: someone must accept the gap.
+    /// Retention deleted records before the stage read them; a person must accept the gap.
     Overtaken = 81,
-    /// Behind the address is another cluster, or a re-created topic.
+    /// The address belongs to another cluster, or the topic was recreated.
     OtherCluster = 82,
 }
 
-/// Why a stage stopped.
+/// Error that ends a stage.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A dependency did not come back before the stage gave up starting.
+    /// A dependency was unavailable until the stage's start timed out.
     #[error("{what}: {message}; is it running and reachable?")]
     Unavailable {
-        /// What was asked.
+        /// Dependency, and the operation.
         what: String,
-        /// What it answered.
+        /// Error of the dependency.
         message: String,
     },
-    /// The topology, or the cluster, does not fit the stage.
+    /// The topology or the cluster does not match the stage.
     #[error("{0}")]
     Config(String),
-    /// Another process took over.
+    /// Another process took over the stage's work.
     #[error(
-        "{stage}: another process has taken over this one's work ({message}); what was not committed will be done there"
+        "{stage}: another process has taken over the work ({message}); it continues from the last commit"
     )]
     Fenced {
         /// The stage.
         stage: String,
-        /// What the broker, or the store, said.
+        /// Error of the broker or the store.
         message: String,
     },
-    /// Retention was faster than the stage.
+    /// Retention deleted records before the stage read them.
     #[error(
-        "{stage}: {topic}/{partition}: expected to go on at offset {expected}, but the topic starts at {found}: retention deleted \
-         {} records before they were read; see docs/errors/overtaken.md, then start with --accept-gap to go on and record the gap",
+        "{stage}: {topic}/{partition}: expected to resume at offset {expected}, but the topic starts at {found}: retention deleted \
+         {} records before they were read; see docs/errors/overtaken.md, then start with --accept-gap to record the gap and continue",
         found - expected
     )]
     Overtaken {
@@ -66,12 +66,12 @@ pub enum StageError {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Where the stage stands.
+        /// Offset at which the stage resumes.
         expected: i64,
-        /// Where the topic starts.
+        /// First offset of the topic.
         found: i64,
     },
-    /// What the store or the changelog holds does not come from this topic.
+    /// The store or the changelog has data of another topic.
     #[error("{stage}: {topic}/{partition}: {message}; see docs/errors/other-cluster.md")]
     OtherCluster {
         /// The stage.
@@ -80,43 +80,43 @@ pub enum StageError {
         topic: String,
         /// The partition.
         partition: i32,
-        /// What was expected and found.
+        /// Expected and actual state.
         message: String,
     },
-    /// A schema id means something else than it did.
+    /// A schema id refers to another schema than before.
     #[error(
-        "{stage}: schema id {id}: expected the schema with fingerprint {known}, which the registry gave when the id was first met, \
-         found one with fingerprint {found}: it is another registry, or has lost its data; records that were written since may have \
+        "{stage}: schema id {id}: expected the schema with fingerprint {known}, which the schema registry returned at first, \
+         found one with fingerprint {found}: it is another schema registry, or has lost its data; records written since may have \
          been misread; see docs/errors/other-cluster.md"
     )]
     OtherRegistry {
         /// The stage.
         stage: String,
-        /// The id.
+        /// Schema id.
         id: u32,
-        /// The fingerprint of the schema that it meant.
+        /// Fingerprint of the first schema with this id.
         known: Digest,
-        /// The fingerprint of the schema that it means now.
+        /// Fingerprint of the current schema with this id.
         found: Digest,
     },
-    /// Kafka said something that retrying does not help.
+    /// Kafka returned an error that a retry does not resolve.
     #[error("{what}: {source}")]
     Kafka {
-        /// What was being done.
+        /// Operation that failed.
         what: String,
-        /// What Kafka said.
+        /// Error of Kafka.
         source: KafkaError,
     },
-    /// A thread of the process panicked; the reason says which, where and why.
-    #[error("{0}; what was not committed is done again after a restart; see docs/errors/panicked.md")]
+    /// A thread of the process panicked. The text names the thread, the location and the panic message.
+    #[error("{0}; a restart continues from the last commit; see docs/errors/panicked.md")]
     Panicked(String),
-    /// A mistake of ours: the message says where.
+    /// A bug in agentgov. The message names the place.
     #[error("{0}")]
     Internal(String),
 }
 
 impl StageError {
-    /// The exit code of a process that ends with this error.
+    /// Returns the exit code of a process that ends with this error.
     pub const fn exit_code(&self) -> ExitCode {
         match self {
             Self::Unavailable { .. } => ExitCode::TryAgain,
@@ -129,7 +129,7 @@ impl StageError {
         }
     }
 
-    /// For `map_err`: a Kafka error with what was being done.
+    /// Returns a function for `map_err` that adds the failed operation to a Kafka error.
     pub fn kafka(what: impl Into<String>) -> impl FnOnce(KafkaError) -> Self {
         let what = what.into();
         move |source| Self::Kafka { what, source }

@@ -1,9 +1,9 @@
-//! Named edges of the protocols. At each edge the process calls a hook, if it has one. The fault harness sets a hook that kills or
-//! stops the process there. The product sets none, whatever its environment says.
+//! Failpoints: named edges of the protocols at which the process calls a hook, if one is set. The fault harness sets a hook that
+//! kills or stops the process there. The product never sets one, and its environment cannot.
 
 use std::sync::OnceLock;
 
-/// The edges of the processor loop, in the order of a batch.
+/// Edges of the processor loop, in the order of a batch.
 pub const PROCESSOR_EDGES: [&str; 6] = [
     "processor::restored",
     "processor::stepped",
@@ -13,7 +13,7 @@ pub const PROCESSOR_EDGES: [&str; 6] = [
     "processor::committed",
 ];
 
-/// The edges of the sink loop, from a claim to the commit of its offsets.
+/// Edges of the sink loop, from a claim to the commit of its offsets.
 pub const SINK_EDGES: [&str; 7] = [
     "sink::proven",
     "sink::claimed",
@@ -24,7 +24,7 @@ pub const SINK_EDGES: [&str; 7] = [
     "sink::committed",
 ];
 
-/// Those of both that each batch passes. The others come once a start, or a recovery.
+/// Edges of both loops that each batch passes. A process passes the others once for each start or recovery.
 pub const BATCH_EDGES: [&str; 8] = [
     "processor::stepped",
     "processor::begun",
@@ -36,21 +36,21 @@ pub const BATCH_EDGES: [&str; 8] = [
     "sink::committed",
 ];
 
-/// In threads beside a stage's own: its onlooker, the health server's tasks, calls that a stop leaves behind. A panic that is planted
-/// there, `NAME=panic`, ends the process.
+/// Edges in other threads than a stage's own: the lag monitor, the tasks of the health server, calls that a shutdown abandons. A
+/// panic that `NAME=panic` injects there ends the process.
 pub const THREAD_EDGES: [&str; 3] = ["lag::read", "serve::readyz", "shutdown::call"];
 
-/// Called with the name of an edge; may end or stop the process there.
+/// Function that is called with the name of an edge. It may end or stop the process.
 pub type Hook = fn(&'static str);
 
 static HOOK: OnceLock<Hook> = OnceLock::new();
 
-/// Sets the hook of this process. The first one stays.
+/// Sets the hook of this process. Later calls have no effect.
 pub fn set_hook(hook: Hook) {
     HOOK.get_or_init(|| hook);
 }
 
-/// Marks an edge. Without a hook it costs one load.
+/// Marks an edge. Costs one load if no hook is set.
 #[inline]
 pub fn edge(name: &'static str) {
     if let Some(hook) = HOOK.get() {

@@ -1,8 +1,9 @@
-//! Live, ready and lagging are three different things. A stage says each of them itself.
+//! Liveness and readiness of a stage.
 //!
-//! - *ready*: it waits for nothing
-//! - *live*: its loop turns, also while it waits; and if it is ready, it makes progress
-//! - how far it is behind is seen from outside: [`crate::lag`]
+//! - *ready*: the stage waits for nothing
+//! - *live*: the loop of the stage runs, also while it waits; a ready stage makes progress
+//!
+//! [`crate::lag`] measures the lag, which a stage cannot see itself.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use agentgov_schemas::NotReadyReason;
 
-/// A stage that says it is ready looks around at least ten times a second. After this long without, it hangs.
-const STUCK: Duration = Duration::from_secs(60);
-/// A stage that waits tries again every few seconds, and no single call to what it waits for takes longer than a minute.
-/// After this long without a sign of life it hangs, whatever it says.
-const SILENT: Duration = Duration::from_secs(150);
+/// Maximum time without progress of a ready stage. A ready stage reports progress at least ten times a second.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum time without a heartbeat. A waiting stage retries every few seconds, and no call to a dependency takes longer than a
+/// minute.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Reasons that an onlooker sees: the stage itself waits for nothing.
-const SEEN: [NotReadyReason; 1] = [NotReadyReason::HeldBack];
+/// Reasons that the lag monitor sets. The stage itself does not wait, so they do not excuse missing progress.
+const MONITORED: [NotReadyReason; 1] = [NotReadyReason::HeldBack];
 
-/// What a stage says of itself. Cheap to clone and to update.
+/// Health of a stage. Cheap to clone and to update.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Inner>);
 
@@ -28,26 +29,26 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     stage: String,
     started: Instant,
-    /// Why the stage is not ready, by what is wrong. Empty: ready.
+    /// Reasons for which the stage is not ready, with explanations. Empty if it is ready.
     reasons: Mutex<BTreeMap<NotReadyReason, String>>,
-    /// Milliseconds since `started` at which it last made progress.
+    /// Time of the last progress, in milliseconds since `started`.
     progress: AtomicU64,
-    /// Milliseconds since `started` of its last sign of life.
-    alive: AtomicU64,
+    /// Time of the last heartbeat, in milliseconds since `started`.
+    heartbeat: AtomicU64,
     records: AtomicU64,
     rejects: AtomicU64,
 }
 
-/// A moment's view of a stage's health.
+/// Health of a stage at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The stage.
     pub stage: String,
-    /// Why it is not ready; empty: ready.
+    /// Reasons for which the stage is not ready, with explanations. Empty if it is ready.
     pub not_ready: BTreeMap<NotReadyReason, String>,
-    /// Since it last made progress: finished a batch, or looked and found nothing to do.
+    /// Time since the last progress: the stage finished a batch, or found nothing to do.
     pub since_progress: Duration,
-    /// Since its loop last turned, or it said anything else.
+    /// Time since the last heartbeat.
     pub since_alive: Duration,
     /// Records processed by this process.
     pub records: u64,
@@ -56,14 +57,14 @@ pub struct Snapshot {
 }
 
 impl Health {
-    /// Health of a stage that has just started: live, not ready.
+    /// Creates the health of a stage that has just started: live, and not ready.
     pub fn new(stage: impl Into<String>) -> Self {
         let health = Self(Arc::new(Inner {
             stage: stage.into(),
             started: Instant::now(),
             reasons: Mutex::default(),
             progress: AtomicU64::new(0),
-            alive: AtomicU64::new(0),
+            heartbeat: AtomicU64::new(0),
             records: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
         }));
@@ -71,7 +72,7 @@ impl Health {
         health
     }
 
-    /// Says why the stage is not ready. `what` names the trouble, so that [`Self::clear`] ends just this one.
+    /// Sets a reason for which the stage is not ready, with its explanation. [`Self::clear`] removes it.
     pub fn set_not_ready(&self, what: NotReadyReason, why: impl Into<String>) {
         self.heartbeat();
         let why = why.into();
@@ -82,9 +83,9 @@ impl Health {
         }
     }
 
-    /// Sets, or clears, a reason that an onlooker sees: no sign of life of the stage, and it may hang all the same.
-    pub(crate) fn seen(&self, what: NotReadyReason, why: Option<String>) {
-        debug_assert!(SEEN.contains(&what));
+    /// Sets or clears a reason that the lag monitor observes. It is not a heartbeat of the stage.
+    pub(crate) fn set_monitored(&self, what: NotReadyReason, why: Option<String>) {
+        debug_assert!(MONITORED.contains(&what));
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         match why {
             Some(why) if reasons.get(&what) != Some(&why) => {
@@ -94,18 +95,18 @@ impl Health {
             Some(_) => {}
             None => {
                 if reasons.remove(&what).is_some() {
-                    tracing::info!(stage = self.0.stage, what = what.as_str(), "over");
+                    tracing::info!(stage = self.0.stage, what = what.as_str(), "no longer applies");
                 }
             }
         }
     }
 
-    /// A sign of life: the loop turns, although there may be nothing to say.
+    /// Records that the loop of the stage runs.
     pub fn heartbeat(&self) {
-        self.0.alive.store(self.now(), Ordering::Relaxed);
+        self.0.heartbeat.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Ends one trouble.
+    /// Removes a reason for which the stage is not ready.
     pub fn clear(&self, what: NotReadyReason) {
         self.heartbeat();
         let mut reasons = self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,8 +115,8 @@ impl Health {
         }
     }
 
-    /// Says that the stage has made progress by so many records, of which so many were rejected. Call it with zeroes
-    /// when it looked and there was nothing to do.
+    /// Records progress: the number of processed records, and the number of rejected ones among them. A stage that finds nothing
+    /// to do calls it with zeroes.
     pub fn record_progress(&self, records: u64, rejects: u64) {
         self.heartbeat();
         self.0.progress.store(self.now(), Ordering::Relaxed);
@@ -123,7 +124,7 @@ impl Health {
         self.0.rejects.fetch_add(rejects, Ordering::Relaxed);
     }
 
-    /// This moment's view.
+    /// Returns the current state.
     pub fn snapshot(&self) -> Snapshot {
         let since = |moment: &AtomicU64| {
             self.0.started.elapsed().saturating_sub(Duration::from_millis(moment.load(Ordering::Relaxed)))
@@ -132,27 +133,27 @@ impl Health {
             stage: self.0.stage.clone(),
             not_ready: self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             since_progress: since(&self.0.progress),
-            since_alive: since(&self.0.alive),
+            since_alive: since(&self.0.heartbeat),
             records: self.0.records.load(Ordering::Relaxed),
             rejects: self.0.rejects.load(Ordering::Relaxed),
         }
     }
 
-    /// Milliseconds since it started.
+    /// Returns the milliseconds since the start of the stage.
     fn now(&self) -> u64 {
         u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 impl Snapshot {
-    /// Why the stage is not live, if so. One that says why it is not ready waits for something, and restarting it helps
-    /// nobody; one that is ready without progress, or gives no sign of life at all, hangs.
+    /// Returns the reason for which the stage is not live; `None` if it is live. A stage that is ready and makes no progress, or
+    /// has no heartbeat, hangs. A stage that waits is live, since a restart would not help.
     pub fn hangs(&self) -> Option<String> {
-        let waits = self.not_ready.keys().any(|what| !SEEN.contains(what));
-        if !waits && self.since_progress > STUCK {
+        let waits = self.not_ready.keys().any(|what| !MONITORED.contains(what));
+        if !waits && self.since_progress > PROGRESS_TIMEOUT {
             Some(format!("ready, but no progress for {:.0?}", self.since_progress))
-        } else if self.since_alive > SILENT {
-            Some(format!("no sign of life for {:.0?}", self.since_alive))
+        } else if self.since_alive > HEARTBEAT_TIMEOUT {
+            Some(format!("no heartbeat for {:.0?}", self.since_alive))
         } else {
             None
         }
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_no_trouble_is_left() {
+    fn stage_is_ready_when_no_reason_is_left() {
         let health = Health::new("evaluator");
         assert!(health.snapshot().not_ready.contains_key(&NotReadyReason::Starting));
         health.set_not_ready(NotReadyReason::Registry, "away");
@@ -177,34 +178,34 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_not_hanging() {
+    fn waiting_stage_does_not_hang() {
         let mut stage = Health::new("evaluator").snapshot();
-        stage.since_progress = STUCK * 2;
-        assert_eq!(stage.hangs(), None, "it says what it waits for");
-        stage.since_alive = SILENT + Duration::from_secs(1);
-        assert!(stage.hangs().is_some(), "it said so long ago, and nothing since");
+        stage.since_progress = PROGRESS_TIMEOUT * 2;
+        assert_eq!(stage.hangs(), None, "it waits");
+        stage.since_alive = HEARTBEAT_TIMEOUT + Duration::from_secs(1);
+        assert!(stage.hangs().is_some(), "no heartbeat while it waits");
         stage.since_alive = Duration::ZERO;
         stage.not_ready.clear();
-        assert!(stage.hangs().is_some(), "it waits for nothing");
+        assert!(stage.hangs().is_some(), "ready, without progress");
         stage.not_ready.insert(NotReadyReason::HeldBack, "an open transaction".into());
-        assert!(stage.hangs().is_some(), "an onlooker speaks, it does not");
-        stage.since_progress = STUCK;
+        assert!(stage.hangs().is_some(), "a monitored reason is no wait of the stage");
+        stage.since_progress = PROGRESS_TIMEOUT;
         assert_eq!(stage.hangs(), None);
     }
 
     #[test]
-    fn whatever_a_stage_says_is_a_sign_of_life() {
-        let says: [fn(&Health); 4] = [
+    fn every_update_by_the_stage_is_a_heartbeat() {
+        let updates: [fn(&Health); 4] = [
             |health| health.set_not_ready(NotReadyReason::Registry, "away"),
             |health| health.clear(NotReadyReason::Registry),
             |health| health.record_progress(0, 0),
             Health::heartbeat,
         ];
-        for say in says {
+        for update in updates {
             let health = Health::new("evaluator");
             std::thread::sleep(Duration::from_millis(20));
             let before = health.snapshot().since_alive;
-            say(&health);
+            update(&health);
             assert!(health.snapshot().since_alive < before);
         }
     }

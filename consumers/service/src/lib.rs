@@ -1,12 +1,12 @@
-//! The parts of a long-running process that are not its work.
+//! Service parts of a long-running process.
 //!
-//! - [`health`]: live, ready and why not, progress
-//! - [`metrics`]: every metric, by name · [`lag`]: how far a consumer group is behind, read from outside the group
+//! - [`health`]: liveness, readiness and progress of a stage
+//! - [`metrics`]: every metric, by name · [`lag`]: lag of a consumer group, measured from outside the group
 //! - [`serve`]: health and metrics over HTTP
-//! - [`error`]: how a stage ends, and the exit code · [`panics`]: a panic in any thread ends the process
-//! - [`shutdown`]: a request to stop, and calls that it interrupts · [`backoff`]: pauses between tries
-//! - [`logged_at`]: when the broker appended a record
-//! - [`failpoint`]: edges at which the fault harness interferes; by a hook that the product does not set
+//! - [`error`]: errors that end a stage, and exit codes · [`panics`]: ends the process after a panic in any thread
+//! - [`shutdown`]: shutdown signal, and calls that it cancels · [`backoff`]: pauses between retries
+//! - [`logged_at`]: append time of a record
+//! - [`failpoint`]: edges at which the fault harness interferes, through a hook that the product never sets
 
 mod appended;
 pub mod backoff;

@@ -1,8 +1,7 @@
-//! What a process counts and times, by name. Every name stands here and nowhere else, with what it is;
-//! docs/operations/metrics.md says the same to people.
+//! Metrics of a process. This module has the name of every metric; docs/operations/metrics.md describes them for operators.
 //!
-//! Handles are made once. What happens per record is added up by the loops and told per batch: nothing here is called for
-//! a single record. Without `run --listen` there is no recorder, and telling costs nothing.
+//! Handles are created once. The loops add up counts and record them once for each batch, never for a single record. Without
+//! `run --listen` there is no recorder, and recording costs nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,27 +12,27 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::StageError;
 
-/// What a metric is.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
+    /// Value that only grows.
     Counter,
-    /// Goes up and down.
+    /// Value that goes up and down.
     Gauge,
-    /// How often a value fell below each of some bounds.
+    /// Distribution of values over buckets.
     Histogram,
 }
 
-/// A metric's name, what it is, and its labels.
+/// Definition of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name. The unit is part of it, as Prometheus wants.
+    /// Name, with the unit as Prometheus requires.
     pub name: &'static str,
-    /// What it is.
+    /// Type of the metric.
     pub kind: MetricKind,
-    /// Its labels.
+    /// Names of the labels.
     pub labels: &'static [&'static str],
-    /// What it says, for people.
+    /// Description for people.
     pub help: &'static str,
 }
 
@@ -77,23 +76,25 @@ all! {
     CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: another writer has claimed the topic-partition, or the server has restarted.";
 }
 
-/// Bounds of durations, in seconds: from a look of a millisecond to an insert that runs into its timeout.
+/// Bucket bounds of durations, in seconds: from a tail read of a millisecond to an insert that times out.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Bounds of counts, up to the largest batch.
+/// Bucket bounds of counts, up to the largest batch.
 const COUNTS: [f64; 9] = [1.0, 10.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
 
-/// What the process has counted so far. Made before the stages start: what was told before is not counted.
+/// Recorder of the process's metrics. It must be created before the stages start; earlier values are lost.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// From here on the process counts. Once a process.
+    /// Installs the recorder of this process.
     ///
     /// # Errors
-    /// If it counts already.
+    /// If the process already has a recorder.
     pub fn start() -> Result<Self, StageError> {
-        let failed = |e: &dyn std::fmt::Display| StageError::Config(format!("counting metrics: {e}"));
+        let failed = |e: &dyn std::fmt::Display| {
+            StageError::Config(format!("cannot install the metrics recorder: {e}"))
+        };
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
             .and_then(|b| b.set_buckets(&COUNTS))
@@ -108,13 +109,14 @@ impl Metrics {
         Ok(Self(handle))
     }
 
-    /// All of it, as Prometheus reads it.
+    /// Returns all metrics in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Samples wait until they are rendered: whoever serves calls this now and then, so that they do not pile up.
-    pub(crate) fn tidy(&self) {
+    /// Aggregates the samples of histograms, which otherwise accumulate until the next rendering. The health server calls it
+    /// regularly.
+    pub(crate) fn run_upkeep(&self) {
         self.0.run_upkeep();
     }
 }
@@ -128,13 +130,13 @@ fn describe(metric: &Metric) {
     }
 }
 
-/// Now, as Prometheus tells time.
+/// Returns the current time in seconds since the epoch, as Prometheus represents it.
 pub(crate) fn since_epoch() -> f64 {
-    // A clock before 1970 is as wrong as one that stands there.
+    // A clock before 1970 is wrong in any case, and reads as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Does `work`, and tells how long it took.
+/// Runs `work` and records its duration.
 pub fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
@@ -142,7 +144,7 @@ pub fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// What a processor's loop tells.
+/// Metrics of a processor loop.
 pub struct ProcessorMetrics {
     stage: String,
     records: Counter,
@@ -150,14 +152,14 @@ pub struct ProcessorMetrics {
     batch_records: Histogram,
     step: Histogram,
     commit: Histogram,
-    /// Restoring an assignment.
+    /// Duration of restoring an assignment.
     pub restore: Histogram,
-    /// Partitions that this process works on.
+    /// Number of partitions that are assigned to this process.
     pub partitions: Gauge,
 }
 
 impl ProcessorMetrics {
-    /// Of the processor `stage`.
+    /// Creates the metrics of the processor `stage`.
     pub fn new(stage: &str) -> Self {
         let stage = stage.to_owned();
         let metrics = Self {
@@ -170,13 +172,13 @@ impl ProcessorMetrics {
             partitions: gauge!(PARTITIONS, "stage" => stage.clone()),
             stage,
         };
-        // A counter that is there from the start shows its first step.
+        // A counter that starts at 0 shows its first increment.
         metrics.aborted.increment(0);
         metrics.records.increment(0);
         metrics
     }
 
-    /// A batch is committed.
+    /// Records a committed batch.
     pub fn committed(
         &self,
         records: usize,
@@ -194,20 +196,20 @@ impl ProcessorMetrics {
         }
     }
 
-    /// A batch is aborted.
+    /// Records an aborted batch.
     pub fn aborted(&self) {
         self.aborted.increment(1);
     }
 }
 
-/// What the sink's loop tells.
+/// Metrics of a sink loop.
 pub struct SinkMetrics {
     records: Counter,
-    /// Claiming topic-partitions.
+    /// Duration of claiming topic-partitions.
     pub claim: Histogram,
-    /// Waiting until no older insert is under way.
+    /// Duration of waiting until no insert under an older claim runs.
     pub drain: Histogram,
-    /// Partitions that this process works on.
+    /// Number of partitions that are assigned to this process.
     pub partitions: Gauge,
     tables: BTreeMap<String, TableMetrics>,
 }
@@ -216,16 +218,16 @@ struct TableMetrics {
     rows: Counter,
     insert_rows: Histogram,
     insert: Histogram,
-    look: Histogram,
+    tail_read: Histogram,
     skipped: Counter,
-    doubts: Counter,
+    inserts_unconfirmed: Counter,
     present: Counter,
     absent: Counter,
     claims_lost: Counter,
 }
 
 impl SinkMetrics {
-    /// Of the sink `stage`, which writes `tables`.
+    /// Creates the metrics of the sink `stage`, which writes `tables`.
     pub fn new<'t>(stage: &str, tables: impl Iterator<Item = &'t str>) -> Self {
         let tables = tables.map(|table| (table.to_owned(), TableMetrics::new(stage, table))).collect();
         let stage = stage.to_owned();
@@ -238,7 +240,7 @@ impl SinkMetrics {
         }
     }
 
-    /// Rows are durable.
+    /// Records inserted rows that are durable.
     pub fn inserted(&self, table: &str, rows: usize, took: Duration) {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         self.records.increment(u64::from(rows));
@@ -249,32 +251,32 @@ impl SinkMetrics {
         }
     }
 
-    /// Rows before which so many offsets have no record are durable.
+    /// Records skipped offsets before durable rows.
     pub fn skipped(&self, table: &str, offsets: u64) {
         if let Some(metrics) = self.tables.get(table) {
             metrics.skipped.increment(offsets);
         }
     }
 
-    /// An insert was not answered with a plain yes.
+    /// Records an unconfirmed insert.
     pub fn insert_unconfirmed(&self, table: &str, refused_by_fence: bool) {
         if let Some(metrics) = self.tables.get(table) {
-            metrics.doubts.increment(1);
+            metrics.inserts_unconfirmed.increment(1);
             metrics.claims_lost.increment(u64::from(refused_by_fence));
         }
     }
 
-    /// What the look found of a doubtful insert.
+    /// Records whether the tail read found the rows of an unconfirmed insert.
     pub fn resolved(&self, table: &str, present: bool) {
         if let Some(metrics) = self.tables.get(table) {
             if present { &metrics.present } else { &metrics.absent }.increment(1);
         }
     }
 
-    /// Does `work`, a look at a table, and tells how long it took.
+    /// Runs `work`, a tail read of a table, and records its duration.
     pub fn time_tail_read<T>(&self, table: &str, work: impl FnOnce() -> T) -> T {
         match self.tables.get(table) {
-            Some(metrics) => timed(&metrics.look, work),
+            Some(metrics) => timed(&metrics.tail_read, work),
             None => work(),
         }
     }
@@ -291,9 +293,9 @@ impl TableMetrics {
             rows: counter!(ROWS, &labels()),
             insert_rows: histogram!(INSERT_ROWS, &labels()),
             insert: histogram!(INSERT, &labels()),
-            look: histogram!(TAIL_READ, &labels()),
+            tail_read: histogram!(TAIL_READ, &labels()),
             skipped: counter!(SKIPPED, &labels()),
-            doubts: counter!(INSERTS_UNCONFIRMED, &labels()),
+            inserts_unconfirmed: counter!(INSERTS_UNCONFIRMED, &labels()),
             present: found("present"),
             absent: found("absent"),
             claims_lost: counter!(CLAIMS_LOST, &labels()),
@@ -301,7 +303,7 @@ impl TableMetrics {
         for counter in [
             &metrics.rows,
             &metrics.skipped,
-            &metrics.doubts,
+            &metrics.inserts_unconfirmed,
             &metrics.present,
             &metrics.absent,
             &metrics.claims_lost,
@@ -317,13 +319,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_keep_the_conventions() {
+    fn metric_names_follow_the_conventions() {
         for metric in METRICS {
             let name = metric.name;
             assert!(name.starts_with("agentgov_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == MetricKind::Counter, "{name}");
             assert!(metric.help.ends_with('.'), "{name}: help is a sentence");
-            assert_eq!(METRICS.iter().filter(|other| other.name == name).count(), 1, "{name} stands twice");
+            assert_eq!(
+                METRICS.iter().filter(|other| other.name == name).count(),
+                1,
+                "{name} is defined twice"
+            );
         }
     }
 }

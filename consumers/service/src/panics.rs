@@ -1,9 +1,9 @@
-//! A panic in any thread of a process that runs stages ends the process: with a reason, and the exit code that says so. Nothing
-//! here panics by intent, but a library may. Without this, a stage's thread, an onlooker or a task of the health server
-//! would end alone, and the rest would look alive.
+//! Shutdown of the process after a panic in any thread, with the exit code for panics. agentgov does not panic on purpose, but a
+//! library may. Without this module only the thread of a stage, of the lag monitor or of the health server would end, and the
+//! process would seem healthy.
 //!
-//! A panic asks each [`PanicGuard`] of the process to stop, so that the stages end in order. Where they do not end in time, as one of
-//! them may wait for the thread that is gone, the process ends all the same.
+//! A panic triggers the shutdown signal of each [`PanicGuard`], so that the stages end in order. If they do not end in time, for
+//! example because one waits for the thread that has panicked, the process exits.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,72 +13,72 @@ use std::time::{Duration, Instant};
 
 use crate::{ExitCode, ShutdownSignal, StageError};
 
-/// How long stages may take to end after a panic: longer than an orderly stop takes.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How often the end of the stages is looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// Maximum time for the stages to end after a panic. It exceeds the time of an orderly shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval of the checks whether the stages have ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The first panic of this process.
-static FIRST: OnceLock<String> = OnceLock::new();
-/// Who is asked to stop by a panic.
-static WATCHES: Mutex<Vec<ShutdownSignal>> = Mutex::new(Vec::new());
+/// Description of the first panic of this process.
+static FIRST_PANIC: OnceLock<String> = OnceLock::new();
+/// Shutdown signals that a panic triggers.
+static GUARDED: Mutex<Vec<ShutdownSignal>> = Mutex::new(Vec::new());
 
-/// Until it is dropped, a panic in any thread of this process asks its [`ShutdownSignal`]; if it is not dropped [in time](LIMIT)
-/// then, the process ends.
+/// Guard that connects panics to a [`ShutdownSignal`]. While it exists, a panic in any thread of this process triggers the
+/// signal. If the guard is not dropped within [`SHUTDOWN_TIMEOUT`] after that, the process exits.
 #[derive(Debug)]
 pub struct PanicGuard(ShutdownSignal);
 
 impl PanicGuard {
-    /// From now on.
+    /// Creates a guard for the signal, and installs the panic hook if the process has none of this module.
     pub fn new(stop: ShutdownSignal) -> Self {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                if !seen(panic) {
+                if !handle(panic) {
                     before(panic);
                 }
             }));
         });
-        watches().push(stop.clone());
+        guarded().push(stop.clone());
         Self(stop)
     }
 
-    /// The first panic of this process, if there was one.
+    /// Returns the first panic of this process, if there was one.
     pub fn panic(&self) -> Option<StageError> {
-        FIRST.get().cloned().map(StageError::Panicked)
+        FIRST_PANIC.get().cloned().map(StageError::Panicked)
     }
 }
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
-        let mut watches = watches();
-        if let Some(at) = watches.iter().position(|stop| stop.is(&self.0)) {
-            watches.swap_remove(at);
+        let mut signals = guarded();
+        if let Some(at) = signals.iter().position(|stop| stop.is(&self.0)) {
+            signals.swap_remove(at);
         }
     }
 }
 
-/// What a panic does. False: nobody watches.
-fn seen(panic: &PanicHookInfo<'_>) -> bool {
-    let stops = watches().clone();
+/// Handles a panic. Returns false if there is no guard.
+fn handle(panic: &PanicHookInfo<'_>) -> bool {
+    let stops = guarded().clone();
     if stops.is_empty() {
         return false;
     }
     let thread = std::thread::current();
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let reason = worded(thread.name().unwrap_or("without a name"), &place, panic.payload());
-    let _ = FIRST.set(reason.clone());
+    let reason = describe(thread.name().unwrap_or("without a name"), &place, panic.payload());
+    let _ = FIRST_PANIC.set(reason.clone());
     stops.iter().for_each(ShutdownSignal::request);
     let end = || {
         let began = Instant::now();
-        while began.elapsed() < LIMIT {
-            std::thread::sleep(LOOK);
-            if watches().is_empty() {
+        while began.elapsed() < SHUTDOWN_TIMEOUT {
+            std::thread::sleep(POLL_INTERVAL);
+            if guarded().is_empty() {
                 return;
             }
         }
-        // Without a word: the thread that is gone may hold what logging needs.
+        // No log line: the panicked thread may hold a lock of the logger.
         std::process::exit(ExitCode::Panicked as i32);
     };
     if std::thread::Builder::new().name("after-panic".into()).spawn(end).is_err() {
@@ -90,16 +90,16 @@ fn seen(panic: &PanicHookInfo<'_>) -> bool {
     true
 }
 
-/// The reason, on one line: a message may have in it whatever a record has.
-fn worded(thread: &str, place: &str, payload: &(dyn Any + Send)) -> String {
+/// Describes a panic on one line. Escapes the message, which may contain text of a record.
+fn describe(thread: &str, place: &str, payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message").escape_debug();
     format!("thread `{thread}` panicked at {place}: {text}")
 }
 
-fn watches() -> std::sync::MutexGuard<'static, Vec<ShutdownSignal>> {
-    WATCHES.lock().unwrap_or_else(PoisonError::into_inner)
+fn guarded() -> std::sync::MutexGuard<'static, Vec<ShutdownSignal>> {
+    GUARDED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -107,27 +107,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_of_any_thread_stops_whoever_watches() {
+    fn panic_in_any_thread_triggers_every_guarded_signal() {
         let stops = [ShutdownSignal::default(), ShutdownSignal::default(), ShutdownSignal::default()];
-        let gone = PanicGuard::new(stops[0].clone());
-        let watches = [PanicGuard::new(stops[1].clone()), PanicGuard::new(stops[2].clone())];
-        drop(gone);
-        assert!(watches[0].panic().is_none());
-        let panicking = std::thread::Builder::new().name("onlooker".into());
+        let dropped = PanicGuard::new(stops[0].clone());
+        let guards = [PanicGuard::new(stops[1].clone()), PanicGuard::new(stops[2].clone())];
+        drop(dropped);
+        assert!(guards[0].panic().is_none());
+        let panicking = std::thread::Builder::new().name("monitor".into());
         assert!(panicking.spawn(|| panic!("no\u{1b}[2J such\nrow")).unwrap().join().is_err());
         assert_eq!(
             stops.map(|stop| stop.is_requested()),
             [false, true, true],
-            "who does not watch is left alone"
+            "a dropped guard has no effect"
         );
-        let why = watches[0].panic().unwrap();
+        let why = guards[0].panic().unwrap();
         assert_eq!(why.exit_code(), ExitCode::Panicked);
         let why = why.to_string();
-        assert!(why.contains("thread `onlooker` panicked at ") && why.contains("panics.rs:"), "{why}");
+        assert!(why.contains("thread `monitor` panicked at ") && why.contains("panics.rs:"), "{why}");
         assert!(why.contains(r"no\u{1b}[2J such\nrow"), "escaped, and on one line: {why}");
-        drop(watches);
-        assert!(super::watches().is_empty());
-        assert!(std::panic::catch_unwind(|| panic!("nobody watches")).is_err());
-        assert!(!FIRST.get().unwrap().contains("nobody watches"));
+        drop(guards);
+        assert!(super::guarded().is_empty());
+        assert!(std::panic::catch_unwind(|| panic!("no guard")).is_err());
+        assert!(!FIRST_PANIC.get().unwrap().contains("no guard"));
     }
 }

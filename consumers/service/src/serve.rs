@@ -1,8 +1,7 @@
-//! What a process says of itself over HTTP: /livez, /readyz with reasons, /metrics for Prometheus.
+//! HTTP server for health and metrics: /livez, /readyz with reasons, /metrics for Prometheus.
 //!
-//! Live, ready and lagging are three questions with three answers: a stage that waits for ClickHouse is live and not
-//! ready; one whose loop does not turn is not live ([`Snapshot::hangs`]). It serves until the stages have ended: while they
-//! finish their batches they are live, and not ready.
+//! A stage that waits for ClickHouse is live and not ready; a stage whose loop does not run is not live ([`Snapshot::hangs`]).
+//! The server runs until the stages have ended. During a shutdown the stages are live, and not ready.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,12 +22,12 @@ use crate::health::Snapshot;
 use crate::metrics::{LIVE, NOT_READY, PROGRESS_AGE, READY};
 use crate::{Health, Metrics, ShutdownSignal, StageError, failpoint};
 
-/// How often the server looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often samples that nobody fetches are tidied.
-const TIDY: Duration = Duration::from_secs(5);
+/// Interval of the checks whether the server must end.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the upkeep of histograms.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An HTTP server that is listening.
+/// Running HTTP server.
 #[derive(Debug)]
 pub struct HealthServer {
     address: SocketAddr,
@@ -41,39 +40,40 @@ struct Process {
     stages: Arc<[Health]>,
     stop: ShutdownSignal,
     metrics: Metrics,
-    /// Reasons that were told once: their gauges fall back to 0, they do not vanish.
-    told: Arc<Mutex<BTreeSet<(String, NotReadyReason)>>>,
+    /// Reasons that were reported before. Their gauges fall back to 0 and do not disappear.
+    reported: Arc<Mutex<BTreeSet<(String, NotReadyReason)>>>,
 }
 
-/// What a process says of its readiness, for programs.
+/// Readiness of a process, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Readiness {
-    /// This build's version.
+    /// Version of this build.
     pub version: String,
     /// True if every stage is ready.
     pub ready: bool,
-    /// The process's stages.
+    /// Stages of the process.
     pub stages: Vec<StageReadiness>,
 }
 
-/// What a stage says of its readiness, for programs.
+/// Readiness of a stage, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageReadiness {
     /// The stage.
     pub stage: String,
-    /// Why it is not ready, by what is wrong; empty: ready.
+    /// Reasons for which the stage is not ready, with explanations. Empty if it is ready.
     pub not_ready: BTreeMap<String, String>,
-    /// Why it is not live, if so.
+    /// Reason for which the stage is not live, if it is not.
     pub hangs: Option<String>,
-    /// Since it last finished a batch, or found nothing to do.
+    /// Time since the stage last finished a batch or found nothing to do, in seconds.
     pub progress_age_seconds: f64,
 }
 
 impl HealthServer {
-    /// Serves on the first of the addresses that is free, until it is joined. Port 0 takes a free one. Once `stop` is asked, nothing is ready any more.
+    /// Starts a server on the first address that is free; port 0 selects a free port. Once `stop` is requested, no stage is
+    /// ready.
     ///
     /// # Errors
-    /// If none of the addresses can be listened on.
+    /// If the server cannot listen on any of the addresses.
     pub fn start(
         listen: &[SocketAddr],
         stages: Vec<Health>,
@@ -81,15 +81,19 @@ impl HealthServer {
         stop: ShutdownSignal,
     ) -> Result<Self, StageError> {
         let failed = |e: &dyn std::fmt::Display| {
-            StageError::Config(format!("serving health on {}: {e}", shown(listen)))
+            StageError::Config(format!("cannot serve health on {}: {e}", shown(listen)))
         };
         let listener = std::net::TcpListener::bind(listen).map_err(|e| failed(&e))?;
         listener.set_nonblocking(true).map_err(|e| failed(&e))?;
         let address = listener.local_addr().map_err(|e| failed(&e))?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
-        let app =
-            router(Process { stages: stages.into(), stop, metrics: metrics.clone(), told: Arc::default() });
+        let app = router(Process {
+            stages: stages.into(),
+            stop,
+            metrics: metrics.clone(),
+            reported: Arc::default(),
+        });
         let ended = ShutdownSignal::default();
         let thread = std::thread::Builder::new()
             .name("health".into())
@@ -100,19 +104,19 @@ impl HealthServer {
                         let listener = tokio::net::TcpListener::from_std(listener)?;
                         tokio::spawn(async move {
                             loop {
-                                tokio::time::sleep(TIDY).await;
-                                metrics.tidy();
+                                tokio::time::sleep(UPKEEP_INTERVAL).await;
+                                metrics.run_upkeep();
                             }
                         });
                         let until = async move {
                             while !ended.is_requested() {
-                                tokio::time::sleep(LOOK).await;
+                                tokio::time::sleep(POLL_INTERVAL).await;
                             }
                         };
                         axum::serve(listener, app).with_graceful_shutdown(until).await
                     });
                     if let Err(error) = served {
-                        tracing::error!(%error, "health is not served any more");
+                        tracing::error!(%error, "the health server failed; health is no longer served");
                     }
                 }
             })
@@ -120,12 +124,12 @@ impl HealthServer {
         Ok(Self { address, ended, thread })
     }
 
-    /// Where it listens.
+    /// Returns the address of the server.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it.
+    /// Ends the server.
     pub fn join(self) {
         self.ended.request();
         if self.thread.join().is_err() {
@@ -147,14 +151,14 @@ fn router(process: Process) -> Router {
 }
 
 impl Process {
-    /// Every stage, each not ready once the process is asked to end.
+    /// Returns the state of every stage. No stage is ready once a shutdown is requested.
     fn snapshots(&self) -> Vec<Snapshot> {
         let mut stages: Vec<_> = self.stages.iter().map(Health::snapshot).collect();
         if self.stop.is_requested() {
             for stage in &mut stages {
                 stage
                     .not_ready
-                    .insert(NotReadyReason::Stopping, "asked to end; finishing the batch in work".into());
+                    .insert(NotReadyReason::Stopping, "shutting down; finishing the current batch".into());
             }
         }
         stages
@@ -163,22 +167,26 @@ impl Process {
 
 async fn livez(State(process): State<Process>) -> (StatusCode, String) {
     let stages = process.snapshots().into_iter();
-    answer(
+    respond(
         "live",
         stages.filter_map(|s| s.hangs().map(|why| format!("{}: {}\n", s.stage, Escaped(why)))).collect(),
     )
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct ReadyzQuery {
     format: Option<String>,
 }
 
-async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+async fn readyz(
+    State(process): State<Process>,
+    Query(query): Query<ReadyzQuery>,
+    headers: HeaderMap,
+) -> Response {
     failpoint::edge("serve::readyz");
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let snapshots = process.snapshots();
-    if asked.format.as_deref() == Some("json") || accept.contains("application/json") {
+    if query.format.as_deref() == Some("json") || accept.contains("application/json") {
         let readiness = readiness(&snapshots);
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         return (status, Json(readiness)).into_response();
@@ -186,11 +194,11 @@ async fn readyz(State(process): State<Process>, Query(asked): Query<Asked>, head
     let reasons = snapshots.iter().flat_map(|stage| {
         stage.not_ready.iter().map(|(what, why)| format!("{}: {what}: {}\n", stage.stage, Escaped(why)))
     });
-    answer("ready", reasons.collect()).into_response()
+    respond("ready", reasons.collect()).into_response()
 }
 
 fn readiness(stages: &[Snapshot]) -> Readiness {
-    let told = |stage: &Snapshot| StageReadiness {
+    let readiness = |stage: &Snapshot| StageReadiness {
         stage: stage.stage.clone(),
         not_ready: stage
             .not_ready
@@ -203,21 +211,21 @@ fn readiness(stages: &[Snapshot]) -> Readiness {
     Readiness {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: stages.iter().all(|stage| stage.not_ready.is_empty()),
-        stages: stages.iter().map(told).collect(),
+        stages: stages.iter().map(readiness).collect(),
     }
 }
 
 async fn metrics(State(process): State<Process>) -> impl IntoResponse {
-    let mut told = process.told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reported = process.reported.lock().unwrap_or_else(PoisonError::into_inner);
     for stage in process.snapshots() {
         let yes = |yes: bool| if yes { 1.0 } else { 0.0 };
         let name = &stage.stage;
         gauge!(READY, "stage" => name.clone()).set(yes(stage.not_ready.is_empty()));
         gauge!(LIVE, "stage" => name.clone()).set(yes(stage.hangs().is_none()));
         gauge!(PROGRESS_AGE, "stage" => name.clone()).set(stage.since_progress.as_secs_f64());
-        told.insert((name.clone(), NotReadyReason::Starting));
-        told.extend(stage.not_ready.keys().map(|reason| (name.clone(), *reason)));
-        for (_, reason) in told.iter().filter(|(stage, _)| stage == name) {
+        reported.insert((name.clone(), NotReadyReason::Starting));
+        reported.extend(stage.not_ready.keys().map(|reason| (name.clone(), *reason)));
+        for (_, reason) in reported.iter().filter(|(stage, _)| stage == name) {
             gauge!(NOT_READY, "stage" => name.clone(), "reason" => reason.as_str())
                 .set(yes(stage.not_ready.contains_key(reason)));
         }
@@ -225,11 +233,11 @@ async fn metrics(State(process): State<Process>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], process.metrics.render())
 }
 
-fn answer(fine: &str, troubles: Vec<String>) -> (StatusCode, String) {
-    if troubles.is_empty() {
-        (StatusCode::OK, format!("{fine}\n"))
+fn respond(healthy: &str, reasons: Vec<String>) -> (StatusCode, String) {
+    if reasons.is_empty() {
+        (StatusCode::OK, format!("{healthy}\n"))
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, troubles.concat())
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.concat())
     }
 }
 
@@ -238,9 +246,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn troubles_are_told_with_503() {
-        assert_eq!(answer("ready", vec![]), (StatusCode::OK, "ready\n".into()));
-        let (status, text) = answer("ready", vec!["log-sink: clickhouse: away\n".into()]);
+    fn reasons_are_returned_with_status_503() {
+        assert_eq!(respond("ready", vec![]), (StatusCode::OK, "ready\n".into()));
+        let (status, text) = respond("ready", vec!["log-sink: clickhouse: away\n".into()]);
         assert_eq!(
             (status, text.as_str()),
             (StatusCode::SERVICE_UNAVAILABLE, "log-sink: clickhouse: away\n")
@@ -248,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_program_reads_which_stage_waits_for_what() {
+    fn readiness_in_json_has_the_reasons_of_each_stage() {
         let (ready, waits) = (Health::new("alerter"), Health::new("log-sink"));
         ready.clear(NotReadyReason::Starting);
         waits.set_not_ready(NotReadyReason::Clickhouse, "away");
-        let told = readiness(&[ready.snapshot(), waits.snapshot()]);
-        assert!(!told.ready && told.stages[0].not_ready.is_empty());
-        assert_eq!(told.stages[1].not_ready["clickhouse"], "away");
-        let text = serde_json::to_string(&told).unwrap();
-        assert_eq!(serde_json::from_str::<Readiness>(&text).unwrap(), told);
+        let found = readiness(&[ready.snapshot(), waits.snapshot()]);
+        assert!(!found.ready && found.stages[0].not_ready.is_empty());
+        assert_eq!(found.stages[1].not_ready["clickhouse"], "away");
+        let text = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Readiness>(&text).unwrap(), found);
     }
 }

@@ -1,6 +1,7 @@
-//! Asking a stage to end: it finishes its batch, commits, leaves its group and returns. Whatever it waits for, it does so
-//! within seconds: a call that cannot be interrupted is left behind ([`ShutdownSignal::run_cancellable`], [`DropWithTimeout`]), which loses nothing, as
-//! what was not committed is done again by whoever goes on.
+//! Shutdown of a stage: it finishes its batch, commits, leaves its group and returns, within seconds in any state.
+//!
+//! A call that cannot be interrupted is abandoned ([`ShutdownSignal::run_cancellable`], [`DropWithTimeout`]). That loses nothing,
+//! since the next owner of the partitions repeats uncommitted work.
 
 use std::ops::Deref;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel};
@@ -9,27 +10,27 @@ use std::time::{Duration, Instant};
 
 use crate::failpoint;
 
-/// How long what is under way may still take once a stop is asked for: a commit or an insert that works takes less.
+/// Time that running calls have after a shutdown request. A commit or an insert that succeeds takes less.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(3);
-/// A call that takes longer is worth telling.
+/// Duration after which a running call is reported as slow.
 pub const SLOW_CALL_THRESHOLD: Duration = Duration::from_secs(3);
-/// How often one that waits for a call looks around.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval of the checks while a call runs.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A request to stop, shared by whoever may make it and whoever must heed it.
+/// Shutdown request. Clones share it: some request the shutdown, others check for it.
 #[derive(Clone, Debug, Default)]
 pub struct ShutdownSignal(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    asked: OnceLock<Instant>,
+    requested_at: OnceLock<Instant>,
     gate: Mutex<()>,
     wake: Condvar,
-    /// Between two calls.
+    /// Worker threads without a call.
     idle: Mutex<Vec<Worker>>,
 }
 
-/// A thread that makes calls, one after the other, until it is dropped.
+/// Thread that runs calls, one after the other, until the worker is dropped.
 #[derive(Debug)]
 struct Worker(SyncSender<Box<dyn FnOnce() + Send>>);
 
@@ -44,59 +45,60 @@ impl Worker {
 }
 
 impl ShutdownSignal {
-    /// Asks. Wakes those who wait.
+    /// Requests the shutdown, and wakes waiting threads.
     pub fn request(&self) {
-        self.0.asked.get_or_init(Instant::now);
+        self.0.requested_at.get_or_init(Instant::now);
         let _gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.wake.notify_all();
     }
 
-    /// True if it is the same request.
+    /// Returns true if both share one request.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// True once asked.
+    /// Returns true once the shutdown is requested.
     pub fn is_requested(&self) -> bool {
-        self.0.asked.get().is_some()
+        self.0.requested_at.get().is_some()
     }
 
-    /// True once it was asked so long ago that what is under way is to be given up.
+    /// Returns true once [`GRACE_PERIOD`] has passed since the request, so that running calls must be abandoned.
     pub fn is_grace_over(&self) -> bool {
-        self.0.asked.get().is_some_and(|asked| asked.elapsed() >= GRACE_PERIOD)
+        self.0.requested_at.get().is_some_and(|at| at.elapsed() >= GRACE_PERIOD)
     }
 
-    /// Waits for `pause`, or less if asked to stop meanwhile. Returns [`Self::is_requested`].
+    /// Waits for `pause`, or until a shutdown is requested. Returns [`Self::is_requested`].
     pub fn wait(&self, pause: Duration) -> bool {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let _woken = self.0.wake.wait_timeout_while(gate, pause, |()| !self.is_requested());
         self.is_requested()
     }
 
-    /// Makes a call that cannot be interrupted, in a worker thread. `None` if a stop [is due](Self::is_grace_over): then it is
-    /// left behind, and what comes of it is not known. `late` is called, again and again, while it takes longer than
+    /// Runs a call that cannot be interrupted in a worker thread. Returns `None` if [the grace period is over](Self::is_grace_over)
+    /// first: then the call is abandoned, and its outcome is unknown. Calls `on_slow` repeatedly once the call takes longer than
     /// [`SLOW_CALL_THRESHOLD`].
     pub fn run_cancellable<T: Send + 'static>(
         &self,
-        late: impl Fn(),
+        on_slow: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.run_until(late, call, |_| self.is_grace_over())
+        self.run_until(on_slow, call, |_| self.is_grace_over())
     }
 
-    /// The same for what is done on leaving: it has `grace` from its begin.
+    /// Runs a call of the shutdown itself, as [`Self::run_cancellable`] does. After a shutdown request it has `grace` from its
+    /// start.
     pub fn run_cancellable_within<T: Send + 'static>(
         &self,
         grace: Duration,
-        late: impl Fn(),
+        on_slow: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.run_until(late, call, |began| self.is_requested() && began.elapsed() >= grace)
+        self.run_until(on_slow, call, |began| self.is_requested() && began.elapsed() >= grace)
     }
 
     fn run_until<T: Send + 'static>(
         &self,
-        late: impl Fn(),
+        on_slow: impl Fn(),
         call: impl FnOnce() -> T + Send + 'static,
         over: impl Fn(Instant) -> bool,
     ) -> Option<T> {
@@ -105,7 +107,7 @@ impl ShutdownSignal {
         let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut call: Box<dyn FnOnce() + Send> = Box::new(move || {
             failpoint::edge("shutdown::call");
-            // Nobody listens any more: it was left behind.
+            // Sending fails if the call was abandoned.
             let _ = done.send(call());
         });
         let worker = loop {
@@ -115,10 +117,10 @@ impl ShutdownSignal {
                     Ok(()) => break worker,
                     Err(SendError(unsent)) => call = unsent,
                 },
-                // `None` means a stop, so the call waits until the system has a thread again.
+                // `None` would mean a shutdown, so the call waits until the system can start a thread.
                 Err(error) => {
-                    tracing::warn!(%error, "no thread for a call; trying again");
-                    std::thread::sleep(LOOK);
+                    tracing::warn!(%error, "cannot start a thread for a call; retrying");
+                    std::thread::sleep(POLL_INTERVAL);
                 }
             }
             if over(began) {
@@ -126,7 +128,7 @@ impl ShutdownSignal {
             }
         };
         loop {
-            match answer.recv_timeout(LOOK) {
+            match answer.recv_timeout(POLL_INTERVAL) {
                 Ok(answer) => {
                     idle().push(worker);
                     return Some(answer);
@@ -135,41 +137,45 @@ impl ShutdownSignal {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if began.elapsed() >= SLOW_CALL_THRESHOLD {
-                late();
+                on_slow();
             }
             if over(began) {
-                // The worker ends after its call.
+                // The worker is dropped and ends after the call.
                 return None;
             }
         }
     }
 }
 
-/// What talks to a broker when it is dropped, as Kafka's clients do: that may take as long as the broker does not answer.
-/// Dropped through this, it is waited for so long and no longer, and ends by itself afterwards.
+/// Wrapper that drops its content in another thread and waits for that with a timeout. Kafka's clients talk to the broker when
+/// they are dropped, which takes until the broker answers. After the timeout the drop continues in its thread.
 pub struct DropWithTimeout<T: Send + Sync + 'static> {
     inner: Arc<T>,
-    /// After `inner`, since fields are dropped in this order: waits until the thread that has the last share is done.
-    ended: Ended,
+    /// Waits for the thread that drops `inner`. Declared after `inner`, since fields are dropped in the order of declaration.
+    waiter: DropWaiter,
 }
 
-struct Ended {
-    limit: Duration,
+struct DropWaiter {
+    timeout: Duration,
     done: Option<Receiver<()>>,
 }
 
 impl<T: Send + Sync + 'static> DropWithTimeout<T> {
-    /// For a member of a group: worth waiting for, since a group that is not told waits for the session to time out.
+    /// Wraps a member of a consumer group. It has a longer timeout, since without a leave request the group waits for the
+    /// session timeout.
     pub fn group_member(inner: T) -> Self {
-        Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_secs(2), done: None } }
+        Self { inner: Arc::new(inner), waiter: DropWaiter { timeout: Duration::from_secs(2), done: None } }
     }
 
-    /// For all else.
+    /// Wraps any other client.
     pub fn new(inner: T) -> Self {
-        Self { inner: Arc::new(inner), ended: Ended { limit: Duration::from_millis(500), done: None } }
+        Self {
+            inner: Arc::new(inner),
+            waiter: DropWaiter { timeout: Duration::from_millis(500), done: None },
+        }
     }
 
-    /// For a call that is raced with a stop, and for who looks after it.
+    /// Returns a shared reference, for a cancellable call or a watchdog.
     pub fn share(&self) -> Arc<T> {
         Arc::clone(&self.inner)
     }
@@ -193,19 +199,19 @@ impl<T: Send + Sync + 'static> Drop for DropWithTimeout<T> {
             }
             let _ = done.send(());
         };
-        // Without a thread it is dropped here, however long that takes.
-        if std::thread::Builder::new().name("parting".into()).spawn(dropping).is_ok() {
-            self.ended.done = Some(ended);
+        // If no thread can be started, the content is dropped here, without a timeout.
+        if std::thread::Builder::new().name("drop".into()).spawn(dropping).is_ok() {
+            self.waiter.done = Some(ended);
         }
     }
 }
 
-impl Drop for Ended {
+impl Drop for DropWaiter {
     fn drop(&mut self) {
         if let Some(done) = &self.done
-            && done.recv_timeout(self.limit).is_err()
+            && done.recv_timeout(self.timeout).is_err()
         {
-            tracing::warn!(limit = ?self.limit, "a client of the broker has not ended yet; it is left behind");
+            tracing::warn!(timeout = ?self.timeout, "a Kafka client has not closed within its timeout; it closes in the background");
         }
     }
 }
@@ -215,11 +221,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_waited_for_until_a_stop_is_due() {
+    fn call_is_abandoned_after_the_grace_period() {
         let stop = ShutdownSignal::default();
         assert_eq!(stop.run_cancellable(|| (), || 5), Some(5));
         stop.request();
-        assert_eq!(stop.run_cancellable(|| (), || 6), Some(6), "what works ends within the grace");
+        assert_eq!(stop.run_cancellable(|| (), || 6), Some(6), "a fast call ends within the grace period");
         let (_hold, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
         assert!(
@@ -232,13 +238,13 @@ mod tests {
         let began = Instant::now();
         assert!(
             stop.run_cancellable(|| (), move || held.recv()).is_none(),
-            "once it is due, nothing more is waited for"
+            "a call after the grace period is abandoned at once"
         );
         assert!(began.elapsed() < GRACE_PERIOD);
     }
 
     #[test]
-    fn calls_share_a_thread_until_one_is_left_behind() {
+    fn calls_share_a_thread_until_one_is_abandoned() {
         let stop = ShutdownSignal::default();
         let thread = || stop.run_cancellable(|| (), || std::thread::current().id());
         let first = thread().unwrap();
@@ -246,7 +252,7 @@ mod tests {
         let (_hold, held) = std::sync::mpsc::channel::<()>();
         stop.request();
         assert!(stop.run_cancellable_within(Duration::ZERO, || (), move || held.recv()).is_none());
-        assert!(thread().is_some_and(|second| second != first), "the first one is still in its call");
+        assert!(thread().is_some_and(|second| second != first), "the first thread is still in its call");
         let nested = stop.run_cancellable(|| (), {
             let stop = stop.clone();
             move || stop.run_cancellable(|| (), || 5)
@@ -255,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_is_left_behind() {
+    fn slow_drop_continues_in_the_background() {
         struct Slow(Receiver<()>);
         impl Drop for Slow {
             fn drop(&mut self) {
                 let _ = self.0.recv();
             }
         }
-        // A receiver is not Sync; nobody shares it here.
+        // A receiver is not Sync, and the mutex makes it so.
         let (release, held) = std::sync::mpsc::channel::<()>();
         let began = Instant::now();
         drop(DropWithTimeout::new(Mutex::new(Slow(held))));
@@ -272,6 +278,6 @@ mod tests {
         drop(release);
         let began = Instant::now();
         drop(DropWithTimeout::group_member(Mutex::new(Slow(held))));
-        assert!(began.elapsed() < SLOW_CALL_THRESHOLD, "it ended at once");
+        assert!(began.elapsed() < SLOW_CALL_THRESHOLD, "the drop ended at once");
     }
 }

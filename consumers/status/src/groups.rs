@@ -71,7 +71,7 @@ pub struct HeldBack {
     pub seconds: f64,
     /// All that in words.
     #[serde(skip)]
-    pub worded: String,
+    pub description: String,
 }
 
 impl Group {
@@ -152,7 +152,7 @@ fn by_topic(lags: &BTreeMap<TopicPartition, Lag>, now: Millis) -> Vec<TopicLag> 
 fn held_back(lags: &BTreeMap<TopicPartition, Lag>) -> Vec<HeldBack> {
     let now = crate::collect::now();
     let lasting = lags.iter().filter_map(|(place, lag)| {
-        let open = lag.open.filter(|open| open.lasts(now))?;
+        let open = lag.open.filter(|open| open.is_long_running(now))?;
         Some(HeldBack {
             topic: place.0.clone(),
             partition: place.1,
@@ -160,7 +160,7 @@ fn held_back(lags: &BTreeMap<TopicPartition, Lag>) -> Vec<HeldBack> {
             records: open.records,
             since: open.since.0,
             seconds: open.age(now).as_secs_f64(),
-            worded: open.worded(place),
+            description: open.describe(place),
         })
     });
     lasting.collect()

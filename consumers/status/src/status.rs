@@ -173,9 +173,9 @@ impl Status {
             }
         }
         for (held, stages) in waiting.into_values() {
-            let HeldBack { worded, records, .. } = held;
+            let HeldBack { description, records, .. } = held;
             say(
-                format!("{worded}; {records} offsets are held back from {}", stages.join(" and ")),
+                format!("{description}; {records} offsets are held back from {}", stages.join(" and ")),
                 "end that transaction, or its producer: docs/errors/held-back.md",
             );
         }
@@ -373,7 +373,7 @@ mod tests {
                     records: 5,
                     since: 0,
                     seconds: 6.0,
-                    worded: "t/3 waits".into(),
+                    description: "t/3 waits".into(),
                 };
                 group(s).held_back = vec![held];
                 let second = Stage { name: "log-sink".into(), ..s.stages[0].clone() };
