@@ -15,7 +15,6 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "consumers/policy",
     "consumers/runtime",
     "producers/importers",
-    "producers/sdk",
     "producers/topology",
     "schemas/connect",
     "testenv",

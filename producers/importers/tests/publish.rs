@@ -40,7 +40,7 @@ fn import(bytes: &[u8]) -> Import<'_> {
 }
 
 fn recorder(kafka: &KafkaEndpoint, source_id: String) -> Recorder {
-    let options = fake::options(kafka, fake::full_registry());
+    let options = fake::options(kafka, fake::registry_with_every_schema());
     Recorder::start(RecorderOptions { source_id: Some(source_id), ..options }).unwrap()
 }
 

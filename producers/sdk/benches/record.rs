@@ -1,14 +1,9 @@
-//! What recording an event costs its caller. The pure part and the spool's policies always; against a real stack where the environment names one:
-//! AGENTGOV_KAFKA (host:port) and AGENTGOV_SCHEMA_REGISTRY (URL), with the topology applied.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a measurement stops where it cannot go on"
-)]
+//! Cost of `record` for its caller: the pure part, and each spool policy with brokers in this process. With AGENTGOV_KAFKA
+//! (host:port) and AGENTGOV_SCHEMA_REGISTRY (URL) of a stack with the topology applied, also against that stack.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "a benchmark fails by a panic")]
 
 #[path = "../tests/fake/mod.rs"]
-#[allow(dead_code, reason = "the tests use all of it")]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod fake;
 
 use std::hint::black_box;
@@ -57,15 +52,15 @@ fn pure(c: &mut Criterion) {
     }
 }
 
-/// What `record` costs with a spool under each policy, beside none. The brokers are librdkafka's own, in this process.
+/// Measures `record` without a spool and with each spool policy, against librdkafka's mock brokers in this process.
 fn spooled(c: &mut Criterion) {
     let topology = Arc::new(Topology::embedded().unwrap());
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(topology.topic_of(ACTION_EVENT).unwrap().0, 3, 1).unwrap();
     let kafka = KafkaEndpoint::at(cluster.bootstrap_servers());
-    let registry = fake::full_registry();
+    let registry = fake::registry_with_every_schema();
     let folder = tempfile::tempdir().unwrap();
-    let patience = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     let mut group = c.benchmark_group("brokers in this process");
     group.sample_size(20);
     for (name, fsync) in [
@@ -83,7 +78,7 @@ fn spooled(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("record, {name}, 1000 B of arguments"), |b| {
             b.iter_custom(|events| {
-                recorder.flush(patience).unwrap();
+                recorder.flush(timeout).unwrap();
                 let start = Instant::now();
                 for _ in 0..events {
                     recorder.record(&event).unwrap();
@@ -91,7 +86,7 @@ fn spooled(c: &mut Criterion) {
                 start.elapsed()
             });
         });
-        recorder.close(patience).unwrap();
+        recorder.close(timeout).unwrap();
     }
 }
 
@@ -107,7 +102,7 @@ fn on_a_stack(c: &mut Criterion) {
         eprintln!("skipped: record on a stack (AGENTGOV_KAFKA and AGENTGOV_SCHEMA_REGISTRY are not set)");
         return;
     };
-    let patience = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     let mut group = c.benchmark_group("on a stack");
     for size in SIZES {
         let arguments = vec![b'x'; size];
@@ -115,8 +110,8 @@ fn on_a_stack(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("record, {size} B of arguments"), |b| {
             b.iter_custom(|events| {
-                // What stands in the buffer from before is not this measurement's.
-                recorder.flush(patience).unwrap();
+                // Empties the buffer, so that earlier events do not affect the measurement.
+                recorder.flush(timeout).unwrap();
                 let start = Instant::now();
                 for _ in 0..events {
                     recorder.record(&event).unwrap();
@@ -130,13 +125,13 @@ fn on_a_stack(c: &mut Criterion) {
                 for _ in 0..events {
                     recorder.record(&event).unwrap();
                 }
-                recorder.flush(patience).unwrap();
+                recorder.flush(timeout).unwrap();
                 start.elapsed()
             });
         });
     }
     drop(group);
-    recorder.close(patience).unwrap();
+    recorder.close(timeout).unwrap();
 }
 
 criterion_group!(benches, pure, spooled, on_a_stack);

@@ -1,4 +1,4 @@
-//! The pure half of a recorder: from what a caller says to the bytes of a record. No I/O, no lock.
+//! The pure part of a recorder: turns a caller's event into the bytes of a record. No I/O, no lock.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,14 +12,14 @@ use agentgov_schemas::{Digest, Micros, SessionKey, catalogue, key};
 use uuid::Uuid;
 
 use crate::redact::{Payload, PayloadKind};
-use crate::spool::Header;
+use crate::spool::SegmentHeader;
 use crate::{Content, Event, RecordError, Redact, StartError};
 
-/// What the topic's limit has to leave free for Kafka's own framing: 61 bytes of record batch (Kafka protocol, "Record
-/// Batch") and a record's varints, generously.
-const FRAMING: usize = 512;
+/// Upper bound for the bytes that Kafka adds to a record and counts against the topic's limit: 61 bytes of record batch
+/// (Kafka protocol, "Record Batch") and the record's varints.
+const MAX_FRAMING_BYTES: usize = 512;
 
-/// Turns events into records of one source: redacts, digests, checks and encodes.
+/// Turns events into records of one source: checks, redacts, digests and encodes them.
 pub struct Composer {
     tenant_id: String,
     environment: String,
@@ -30,7 +30,7 @@ pub struct Composer {
     limit: usize,
 }
 
-/// An event that only lacks its number: payloads redacted and digested, id and clock set.
+/// An event that lacks only its sequence number: its payloads are redacted and digested, its id and time are set.
 #[derive(Debug)]
 pub struct PreparedEvent<'a> {
     composer: &'a Composer,
@@ -39,15 +39,15 @@ pub struct PreparedEvent<'a> {
     event_id_text: String,
     occurred_at: Micros,
     key: Vec<u8>,
-    message: Option<Sealed<'a>>,
-    arguments: Option<Sealed<'a>>,
-    result: Option<Sealed<'a>>,
+    message: Option<DigestedPayload<'a>>,
+    arguments: Option<DigestedPayload<'a>>,
+    result: Option<DigestedPayload<'a>>,
     closing: bool,
 }
 
-/// A payload as it is published.
+/// A payload after redaction, with its digest.
 #[derive(Debug)]
-struct Sealed<'a> {
+struct DigestedPayload<'a> {
     data: Cow<'a, [u8]>,
     sha256: Digest,
     media_type: &'a str,
@@ -55,8 +55,8 @@ struct Sealed<'a> {
 }
 
 impl Composer {
-    /// For events of `source_id`. `schema_id` is what the registry gave to this build's schema of actions;
-    /// `max_message_bytes` is the topic's.
+    /// Creates a composer for events of `source_id`. `schema_id` is the schema registry's id of this build's action schema,
+    /// `max_message_bytes` the limit of the topic.
     pub fn new(
         tenant_id: impl Into<String>,
         environment: impl Into<String>,
@@ -71,49 +71,53 @@ impl Composer {
                 return Err(StartError::Option {
                     option,
                     expected: "a name".into(),
-                    found: "nothing".into(),
+                    found: "an empty string".into(),
                 });
             }
         }
-        let limit = max_message_bytes.saturating_sub(FRAMING);
+        let limit = max_message_bytes.saturating_sub(MAX_FRAMING_BYTES);
         let schema = RecordSchema::new()?;
         Ok(Self { tenant_id, environment, source_id, redact: None, schema, schema_id, limit })
     }
 
-    /// The same, with a hook that redacts.
+    /// Sets the redaction hook.
     pub fn with_redaction(self, redact: Option<Arc<dyn Redact>>) -> Self {
         Self { redact, ..self }
     }
 
-    /// Name of the source.
+    /// Returns the id of the source.
     pub fn source_id(&self) -> &str {
         &self.source_id
     }
 
-    /// An encoder for [`PreparedEvent::encode_into`]; one a thread, reused.
+    /// Creates an encoder for [`PreparedEvent::encode_into`]. Each thread reuses one.
     pub fn encoder(&self) -> RecordEncoder<ActionEvent<'static>> {
         self.schema.encoder(self.schema_id)
     }
 
-    /// Checks `event`, redacts and digests its payloads. Everything about an event that costs and needs no number.
+    /// Checks `event`, and redacts and digests its payloads. Does all expensive work that needs no sequence number.
     pub fn prepare<'a>(&'a self, event: &'a Event<'a>) -> Result<PreparedEvent<'a>, RecordError> {
         for (field, value) in
             [("type", event.r#type), ("session_id", event.session_id), ("agent.id", event.agent.id)]
         {
             if value.is_empty() {
-                return Err(RecordError::Invalid { field, expected: "a name", found: "nothing".into() });
+                return Err(RecordError::Invalid {
+                    field,
+                    expected: "a name",
+                    found: "an empty string".into(),
+                });
             }
         }
         if event.r#type == catalogue::SOURCE_CLOSED {
-            let expected = "a type that a caller may write; only `close` ends a source";
+            let expected = "a type that a caller may record; only `close` records this one";
             return Err(RecordError::Invalid { field: "type", expected, found: event.r#type.into() });
         }
-        Ok(self.seal(event, event.event_id.unwrap_or_else(Uuid::now_v7), false))
+        Ok(self.digest_payloads(event, event.event_id.unwrap_or_else(Uuid::now_v7), false))
     }
 
-    /// The closing event of a source that has `total` events, as key and value.
-    pub(crate) fn closing(&self, total: i64) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
-        let session_id = self.closing_session();
+    /// Returns key and value of the closing event of a source with `total` events.
+    pub(crate) fn encode_closing(&self, total: i64) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+        let session_id = self.closing_session_id();
         let event = closing_event(&session_id);
         let prepared = self.prepare_closing(&event);
         let mut value = Vec::new();
@@ -121,9 +125,9 @@ impl Composer {
         Ok((prepared.key, value))
     }
 
-    /// Whose events a spool's segment holds.
-    pub(crate) fn spool_header(&self, topic: &str) -> Header {
-        Header {
+    /// Returns the header of the spool's segments.
+    pub(crate) fn spool_header(&self, topic: &str) -> SegmentHeader {
+        SegmentHeader {
             source_id: self.source_id.clone(),
             tenant_id: self.tenant_id.clone(),
             environment: self.environment.clone(),
@@ -133,26 +137,31 @@ impl Composer {
         }
     }
 
-    /// The session of the closing event: it belongs to none of an agent's.
-    pub(crate) fn closing_session(&self) -> String {
+    /// Returns the session id of the closing event, which belongs to no session of an agent.
+    pub(crate) fn closing_session_id(&self) -> String {
         format!("source/{}", self.source_id)
     }
 
-    /// The closing event. Its id follows from the source, so that it is the same if the source is recorded again.
+    /// Prepares the closing event. Its id is derived from the source, so that it is the same if the source is recorded again.
     pub(crate) fn prepare_closing<'a>(&'a self, event: &'a Event<'a>) -> PreparedEvent<'a> {
         let parts = [self.source_id.as_bytes(), catalogue::SOURCE_CLOSED.as_bytes()];
-        self.seal(event, uuid_v8(Digest::of_parts(parts)), true)
+        self.digest_payloads(event, uuid_v8(Digest::of_parts(parts)), true)
     }
 
-    fn seal<'a>(&'a self, event: &'a Event<'a>, event_id: Uuid, closing: bool) -> PreparedEvent<'a> {
-        let seal = |part, tool, content: Content<'a>| {
-            let payload = Payload { part, event_type: event.r#type, tool, content };
+    fn digest_payloads<'a>(
+        &'a self,
+        event: &'a Event<'a>,
+        event_id: Uuid,
+        closing: bool,
+    ) -> PreparedEvent<'a> {
+        let digest = |kind, tool, content: Content<'a>| {
+            let payload = Payload { kind, event_type: event.r#type, tool, content };
             let redacted = self.redact.as_ref().and_then(|redact| redact.redact(&payload));
             let (data, redacted) = match redacted {
                 Some(bytes) => (Cow::Owned(bytes), true),
                 None => (Cow::Borrowed(content.data), false),
             };
-            Sealed { sha256: Digest::of(&data), data, media_type: content.media_type, redacted }
+            DigestedPayload { sha256: Digest::of(&data), data, media_type: content.media_type, redacted }
         };
         let key = SessionKey { tenant_id: &self.tenant_id, session_id: event.session_id };
         PreparedEvent {
@@ -165,37 +174,38 @@ impl Composer {
             message: event
                 .message
                 .and_then(|m| m.content)
-                .map(|content| seal(PayloadKind::Message, None, content)),
-            arguments: event.tool.map(|tool| seal(PayloadKind::Arguments, Some(tool.name), tool.arguments)),
-            result: event.result.map(|result| seal(PayloadKind::Result, result.name, result.content)),
+                .map(|content| digest(PayloadKind::Message, None, content)),
+            arguments: event.tool.map(|tool| digest(PayloadKind::Arguments, Some(tool.name), tool.arguments)),
+            result: event.result.map(|result| digest(PayloadKind::Result, result.name, result.content)),
             closing,
         }
     }
 }
 
-/// What a source says at its end.
+/// Returns the closing event of a source.
 pub(crate) fn closing_event(session_id: &str) -> Event<'_> {
     let agent = Agent { id: env!("CARGO_PKG_NAME"), name: None, version: Some(env!("CARGO_PKG_VERSION")) };
     Event::new(catalogue::SOURCE_CLOSED, session_id, agent)
 }
 
 impl PreparedEvent<'_> {
-    /// The record's key.
+    /// Returns the record's key.
     pub fn key(&self) -> &[u8] {
         &self.key
     }
 
-    /// The event's session.
+    /// Returns the event's session.
     pub const fn session_id(&self) -> &str {
         self.event.session_id
     }
 
-    /// The event's id.
+    /// Returns the event's id.
     pub const fn event_id(&self) -> Uuid {
         self.event_id
     }
 
-    /// Replaces `value` by the record's value under number `sequence`, and checks that the topic takes it.
+    /// Replaces the content of `value` by the encoded record with this sequence number, and checks it against the topic's
+    /// limit.
     pub fn encode_into(
         &self,
         sequence: i64,
@@ -205,7 +215,7 @@ impl PreparedEvent<'_> {
         value.clear();
         let session_id = || self.event.session_id.to_owned();
         encoder
-            .encode_into(&self.numbered(sequence), value)
+            .encode_into(&self.to_record(sequence), value)
             .map_err(|e| RecordError::Unencodable { session_id: session_id(), message: e.to_string() })?;
         let (found, limit) = (self.key.len() + value.len(), self.composer.limit);
         if found > limit {
@@ -214,7 +224,7 @@ impl PreparedEvent<'_> {
         Ok(())
     }
 
-    fn numbered(&self, sequence: i64) -> ActionEvent<'_> {
+    fn to_record(&self, sequence: i64) -> ActionEvent<'_> {
         let event = self.event;
         ActionEvent {
             environment: &self.composer.environment,
@@ -227,7 +237,7 @@ impl PreparedEvent<'_> {
                 role: message.role,
                 has_text: message.has_text,
                 tool_calls: message.tool_calls,
-                content: self.message.as_ref().map(Sealed::payload),
+                content: self.message.as_ref().map(DigestedPayload::payload),
             }),
             tool: event.tool.zip(self.arguments.as_ref()).map(|(tool, arguments)| event::ToolCall {
                 decision_token: tool.decision_token,
@@ -254,7 +264,7 @@ impl PreparedEvent<'_> {
     }
 }
 
-impl Sealed<'_> {
+impl DigestedPayload<'_> {
     fn payload(&self) -> event::Payload<'_> {
         event::Payload {
             data: &self.data,
@@ -275,14 +285,14 @@ impl fmt::Debug for Composer {
     }
 }
 
-/// A UUID of version 8 (RFC 9562: custom bits) from the first half of a digest.
+/// Creates a UUID of version 8 (RFC 9562: custom bits) from the first half of a digest.
 pub fn uuid_v8(digest: Digest) -> Uuid {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = *digest.as_bytes();
     uuid::Builder::from_custom_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]).into_uuid()
 }
 
 fn now() -> Micros {
-    // A clock before 1970 is as wrong as one that stands there; no stage relies on it.
+    // A clock before 1970 gives 1970. No stage relies on the time of a producer.
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }
@@ -312,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_is_read() {
+    fn encoded_event_decodes_to_the_same_event() {
         let tool = ToolCall::new("book", "c1", content(b"{\"a\": \xff 1}"));
         let message = Message {
             id: "m1",
@@ -348,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_of_what_is_published() {
+    fn digest_covers_the_redacted_payload() {
         let rules = RedactFields::new([("pay", vec!["/cvv"])]).unwrap();
         let composer = composer(10_000).with_redaction(Some(Arc::new(rules)));
         let tool = ToolCall::new("pay", "c", content(b"{\"cvv\": 999}"));
@@ -363,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn size_limit() {
+    fn event_above_the_size_limit_is_rejected() {
         let plain = |data| {
             let tool = ToolCall::new("t", "c", content(data));
             Event {
@@ -376,7 +386,7 @@ mod tests {
         let event = plain(&data);
         let size = b"acme/s".len() + encoded(&composer(1 << 20), &event).unwrap().len();
         for (limit, fits) in [(size, true), (size + 1, true), (size - 1, false), (0, false)] {
-            let result = encoded(&composer(limit + FRAMING), &event);
+            let result = encoded(&composer(limit + MAX_FRAMING_BYTES), &event);
             match result {
                 Ok(_) => assert!(fits, "{limit}"),
                 Err(error) => {
@@ -388,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn invalid_events_and_options_are_rejected() {
         let composer = composer(10_000);
         let nobody = Agent { id: "", ..AGENT };
         for (event, field) in [
@@ -400,7 +410,7 @@ mod tests {
             let error = encoded(&composer, &event).unwrap_err();
             assert!(matches!(error, RecordError::Invalid { field: found, .. } if found == field), "{error}");
         }
-        assert!(encoded(&composer, &Event::new("made.up", "s", AGENT)).is_ok(), "unknown types pass through");
+        assert!(encoded(&composer, &Event::new("made.up", "s", AGENT)).is_ok(), "unknown types are accepted");
         for (tenant, environment, source) in
             [("a/b", "e", "s"), ("", "e", "s"), ("a", "", "s"), ("a", "e", "")]
         {

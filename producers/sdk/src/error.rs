@@ -1,4 +1,4 @@
-//! What can go wrong, and what is and is not durable then.
+//! Errors of a recorder. Each says which events are durable.
 
 use agentgov_connect::SchemaRegistryError;
 use agentgov_schemas::key::InvalidTenantId;
@@ -8,71 +8,71 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::{Sequences, SpoolError};
 
-/// Why a recorder did not start. Nothing was written.
+/// A recorder that did not start. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The tenant cannot be part of a key.
+    /// The tenant id is invalid in a record key.
     #[error(transparent)]
     Tenant(#[from] InvalidTenantId),
-    /// An option that cannot work.
+    /// An option has an invalid value.
     #[error("recorder: {option}: expected {expected}, found {found}")]
     Option {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// What would work.
+        /// Valid values.
         expected: String,
-        /// What was given.
+        /// The given value.
         found: String,
     },
-    /// The map has no topic for actions.
+    /// The topology has no topic for actions.
     #[error(transparent)]
     Topology(#[from] MissingRole),
-    /// The build's own schema does not parse.
+    /// The schema compiled into this build does not parse.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The registry did not answer as it should.
+    /// The schema registry cannot be reached, or its response is an error.
     #[error(transparent)]
-    Registry(#[from] SchemaRegistryError),
-    /// This build's schema is not there.
+    SchemaRegistry(#[from] SchemaRegistryError),
+    /// The schema of this build is not registered.
     #[error(
-        "schema registry: subject {subject} does not have the schema that this build writes; run `agentgov topology apply`"
+        "schema registry: subject {subject} does not have the schema of this build; run `agentgov topology apply`"
     )]
     SchemaNotRegistered {
         /// The subject.
         subject: String,
     },
-    /// The topic is not there.
+    /// The topic does not exist.
     #[error("kafka: topic {topic} does not exist; run `agentgov topology apply`")]
     TopicMissing {
         /// The topic.
         topic: String,
     },
-    /// The brokers did not answer as they should.
-    #[error("kafka at {bootstrap}: {doing}: {source}; is it running and reachable?")]
+    /// The brokers cannot be reached, or their response is an error.
+    #[error("kafka at {bootstrap}: {operation}: {source}; is it running and reachable?")]
     Kafka {
         /// The brokers.
         bootstrap: String,
-        /// What was tried.
-        doing: &'static str,
-        /// What the client said.
+        /// The failed operation.
+        operation: &'static str,
+        /// Error of the client.
         source: KafkaError,
     },
-    /// The spool cannot be used, or a dead source's is not whole.
+    /// The spool cannot be used, or the files of a dead source are damaged.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     #[error("recorder: cannot start its polling thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 impl StartError {
-    /// True if the same start cannot succeed before somebody changes an option, a right or a setting.
+    /// Returns true if a retry cannot succeed before a person changes an option, a permission or a setting.
     pub fn is_permanent(&self) -> bool {
         use RDKafkaErrorCode::{
             Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed,
         };
         match self {
-            Self::Registry(error) => !error.is_transient(),
+            Self::SchemaRegistry(error) => !error.is_transient(),
             Self::Kafka { source, .. } => matches!(
                 source.rdkafka_error_code(),
                 Some(
@@ -94,143 +94,144 @@ impl StartError {
     }
 }
 
-/// Why an event was not taken. It has no number, and is not and will not be written: the caller still owns it.
+/// An event that was rejected. It has no sequence number and is not written: the caller still owns it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// It says something that an event cannot say.
+    /// A field has an invalid value.
     #[error("event: {field}: expected {expected}, found {found}")]
     Invalid {
         /// The field.
         field: &'static str,
-        /// What would do.
+        /// Valid values.
         expected: &'static str,
-        /// What was given.
+        /// The given value.
         found: String,
     },
     /// Key and value together are too large for the topic.
     #[error(
-        "event of session {session_id}: {found} bytes encoded, the topic takes at most {limit}; shorten or redact its payloads"
+        "event of session {session_id}: expected at most {limit} bytes encoded, found {found}; shorten or redact its payloads"
     )]
     TooLarge {
-        /// Its session.
+        /// Session of the event.
         session_id: String,
         /// Bytes of key and value.
         found: usize,
-        /// Most bytes that the topic takes.
+        /// Maximum bytes that the topic accepts.
         limit: usize,
     },
-    /// It does not encode.
-    #[error("event of session {session_id} does not encode: {message}")]
+    /// The event cannot be encoded.
+    #[error("event of session {session_id} cannot be encoded: {message}")]
     Unencodable {
-        /// Its session.
+        /// Session of the event.
         session_id: String,
-        /// What the encoder said.
+        /// Error of the encoder.
         message: String,
     },
-    /// The buffer is full, and [`WhenFull`](crate::WhenFull) says not to wait, or not longer.
+    /// The buffer is full, and [`WhenFull`](crate::WhenFull) does not allow to wait, or not longer.
     #[error(
-        "recorder is full: {events} events of {bytes} bytes wait for Kafka's acknowledgement; try again later, or slow down"
+        "recorder is full: {events} events of {bytes} bytes are not acknowledged by Kafka; retry later, or record more slowly"
     )]
     Full {
-        /// Events that wait.
+        /// Events in flight.
         events: usize,
-        /// Their bytes.
+        /// Bytes in flight.
         bytes: usize,
     },
-    /// The spool is full, and [`WhenFull`](crate::WhenFull) says not to wait, or not longer.
+    /// The spool is full, and [`WhenFull`](crate::WhenFull) does not allow to wait, or not longer.
     #[error(
-        "spool is full: {bytes} bytes wait for Kafka's acknowledgement, its bound is {limit}; try again later, or slow down"
+        "spool is full: {bytes} of at most {limit} bytes are not acknowledged by Kafka; retry later, or record more slowly"
     )]
     SpoolFull {
-        /// Bytes of its files.
+        /// Bytes of the spool's files.
         bytes: u64,
-        /// Its bound.
+        /// Maximum bytes of the spool.
         limit: u64,
     },
-    /// The spool did not take it, e.g. because the disk is full. The recorder goes on.
+    /// The event could not be written to the spool, e.g. because the disk is full. The recorder stays usable.
     #[error("event of session {session_id} is not recorded: {error}")]
     Spool {
-        /// Its session.
+        /// Session of the event.
         session_id: String,
-        /// Why not.
+        /// Cause.
         error: SpoolError,
     },
-    /// `close` was called.
+    /// [`Recorder::close`](crate::Recorder::close) was called before.
     #[error("recorder is closed: source {source_id} has written its closing event")]
     Closed {
-        /// The source.
+        /// Id of the source.
         source_id: String,
     },
-    /// An earlier event could not be delivered. `flush` names every event that is not durable.
+    /// An earlier event could not be delivered. [`Recorder::flush`](crate::Recorder::flush) returns the sequence numbers that
+    /// are not durable.
     #[error(
-        "recorder of source {source_id} has stopped: {reason}; call flush to learn which events are not durable, and start a new recorder for what follows"
+        "recorder of source {source_id} has stopped: {reason}; call flush for the sequences that are not durable, and start a new recorder for further events"
     )]
     Stopped {
-        /// The source.
+        /// Id of the source.
         source_id: String,
-        /// What happened.
+        /// Cause.
         reason: String,
     },
 }
 
-/// Why `flush` or `close` cannot say that everything is durable.
+/// A `flush` or `close` after which some events may not be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlushError {
-    /// Time is up. What is missing is still in the buffer and still being delivered: call again.
-    #[error("recorder of source {source_id}: sequences {missing} are not acknowledged yet ({} events); still trying: call again to go on waiting", missing.count())]
+    /// The timeout has passed. The missing events are in the buffer and delivery continues: call again.
+    #[error("recorder of source {source_id}: sequences {missing} are not acknowledged yet ({} events); delivery continues: call again to keep waiting", missing.count())]
     Unfinished {
-        /// The source.
+        /// Id of the source.
         source_id: String,
-        /// What is not known to be durable.
+        /// Sequence numbers that are not known to be durable.
         missing: Sequences,
     },
-    /// Delivery failed for good. What is missing may or may not have reached the log; this recorder tries nothing more. With a
-    /// spool, the next start on its folder publishes what is missing; without one, it is the caller's to record again.
-    #[error("recorder of source {source_id} has stopped: {reason}; sequences {missing} were not acknowledged ({} events): {}", missing.count(), what_then(*spooled))]
+    /// Delivery failed permanently. The missing events may or may not be in the topic; this recorder does not retry them.
+    /// With a spool, the next start on its folder publishes them; without one, the caller has to record them again.
+    #[error("recorder of source {source_id} has stopped: {reason}; sequences {missing} were not acknowledged ({} events): {}", missing.count(), advice(*spooled))]
     Stopped {
-        /// The source.
+        /// Id of the source.
         source_id: String,
-        /// What happened.
+        /// Cause.
         reason: String,
-        /// What is not known to be durable.
+        /// Sequence numbers that are not known to be durable.
         missing: Sequences,
-        /// Whether it is in the spool.
+        /// Whether the missing events are in the spool.
         spooled: bool,
     },
-    /// `close` only: the closing event could not be composed.
+    /// The closing event could not be encoded. Only `close` returns this.
     #[error("recorder of source {source_id}: closing event: {error}")]
     Closing {
-        /// The source.
+        /// Id of the source.
         source_id: String,
-        /// Why not.
+        /// Cause.
         error: Box<RecordError>,
     },
 }
 
-/// Why dead sources are not all published and closed.
+/// Dead sources that are not published and closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
-    /// Time is up; still trying.
+    /// The timeout has passed; publishing continues.
     #[error(
-        "{left} dead sources of the spool are not published and closed yet; still trying: call again to go on waiting"
+        "{left} dead sources of the spool are not published and closed yet; publishing continues: call again to keep waiting"
     )]
     Unfinished {
-        /// How many.
+        /// Number of these dead sources.
         left: usize,
     },
-    /// It will not be tried again before the next start. Nothing is lost: their files are still there.
+    /// Publishing has failed and is retried by the next start. Nothing is lost: the files are kept.
     #[error(
         "{left} dead sources of the spool are not published and closed: {reason}; they are kept for the next start"
     )]
     Stopped {
-        /// How many.
+        /// Number of these dead sources.
         left: usize,
-        /// What happened to the first.
+        /// Cause of the first failure.
         reason: String,
     },
 }
 
-const fn what_then(spooled: bool) -> &'static str {
+const fn advice(spooled: bool) -> &'static str {
     if spooled {
         "they are in the spool, and the next start on its folder publishes them"
     } else {

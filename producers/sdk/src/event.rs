@@ -1,15 +1,15 @@
-//! What a caller says of an action. The recorder adds ids, the clock, the number at the source, and the digests.
+//! Input of a recorder: one action of an agent. The recorder adds ids, the time, the sequence number and the digests.
 
 use agentgov_schemas::Micros;
 use agentgov_schemas::event::{Actor, Agent, Approval, Decision, Llm, Trace};
 use uuid::Uuid;
 
-/// Bytes as they came from or went to a model, a tool or a person.
+/// Bytes sent to or received from a model, a tool or a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
-    /// The bytes. Published as they are, unless the recorder's [`Redact`](crate::Redact) says otherwise.
+    /// The bytes. Published unchanged, unless the recorder's [`Redact`](crate::Redact) hook replaces them.
     pub data: &'a [u8],
-    /// What they claim to be, e.g. application/json.
+    /// Media type, e.g. application/json.
     pub media_type: &'a str,
 }
 
@@ -22,9 +22,9 @@ pub struct Message<'a> {
     pub role: &'a str,
     /// True if the message has non-blank text for the user.
     pub has_text: bool,
-    /// How many tool calls the message makes.
+    /// Number of tool calls in the message.
     pub tool_calls: i32,
-    /// The text; `None` on a tool call, whose message is told once by its own event.
+    /// The text. `None` on a tool call: the text of its message has an event of its own.
     pub content: Option<Content<'a>>,
 }
 
@@ -42,60 +42,61 @@ pub struct ToolCall<'a> {
 }
 
 impl<'a> ToolCall<'a> {
-    /// A call without the token of a decision.
+    /// Creates a call without a decision token.
     pub const fn new(name: &'a str, call_id: &'a str, arguments: Content<'a>) -> Self {
         Self { name, call_id, arguments, decision_token: None }
     }
 }
 
-/// What a tool answered.
+/// The answer of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolResult<'a> {
-    /// Id of the call that is answered.
+    /// Id of the answered call.
     pub call_id: &'a str,
-    /// Name of the tool, where the caller knows it. Rules of redaction by tool need it.
+    /// Name of the tool, if the caller knows it. Redaction by tool needs it.
     pub name: Option<&'a str>,
-    /// Whether the call failed, where the caller knows it.
+    /// Whether the call failed, if the caller knows it.
     pub is_error: Option<bool>,
-    /// The answer, as the tool gave it.
+    /// The answer, as the tool returned it.
     pub content: Content<'a>,
 }
 
-/// One action of an agent, as its caller tells it.
+/// One action of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// What happened: a name of [`agentgov_schemas::catalogue`]. Unknown names pass through and are logged.
+    /// Event type, a name of [`agentgov_schemas::catalogue`]. Unknown names pass through and are logged.
     pub r#type: &'a str,
-    /// The session: one conversation or run of one agent. Events of a session keep the order in which they are recorded.
+    /// Id of the session: one conversation or run of one agent. Events of a session keep the order in which they are
+    /// recorded.
     pub session_id: &'a str,
-    /// A name of the session for people.
+    /// Name of the session for people.
     pub session_label: Option<&'a str>,
-    /// When it happened; `None`: now.
+    /// Time of the action; `None` means now.
     pub occurred_at: Option<Micros>,
-    /// Its id; `None`: a new UUID, version 7.
+    /// Id of the event; `None` means a new UUID of version 7.
     pub event_id: Option<Uuid>,
     /// The agent that acts.
     pub agent: Agent<'a>,
-    /// On whose behalf.
+    /// The person or system on whose behalf the agent acts.
     pub actor: Option<Actor<'a>>,
     /// The trace that the event belongs to.
     pub trace: Option<Trace<'a>>,
     /// The chat message.
     pub message: Option<Message<'a>>,
-    /// The call, on tool.invoked and tool.retried.
+    /// The call, in tool.invoked and tool.retried.
     pub tool: Option<ToolCall<'a>>,
-    /// The answer, on tool.response_received and tool.failed.
+    /// The answer, in tool.response_received and tool.failed.
     pub result: Option<ToolResult<'a>>,
-    /// The model call, on llm.* events.
+    /// The model call, in llm.* events.
     pub llm: Option<Llm<'a>>,
-    /// The decision, on decision.made.
+    /// The decision, in decision.made.
     pub decision: Option<&'a Decision<'a>>,
-    /// The approval, on approval.asked and approval.given.
+    /// The approval, in approval.asked and approval.given.
     pub approval: Option<Approval<'a>>,
 }
 
 impl<'a> Event<'a> {
-    /// An event with nothing but its type, session and agent; the rest by struct update syntax.
+    /// Creates an event with type, session and agent only. Set other fields with struct update syntax.
     pub const fn new(r#type: &'a str, session_id: &'a str, agent: Agent<'a>) -> Self {
         Self {
             r#type,

@@ -1,19 +1,19 @@
 #![doc = include_str!("../README.md")]
 //!
-//! - [`Recorder`]: start, record, flush, close; at each function what is durable when it returns
-//! - [`RecorderOptions`], [`WhenFull`]: where to, as whom, and what to do when the buffer is full
-//! - [`SpoolOptions`], [`Fsync`]: what outlives the process, and what outlives the machine
-//! - [`Event`] and its parts: what a caller says; ids, clock, numbers and digests are the SDK's
-//! - [`Redact`], [`RedactFields`]: what must not leave the process
-//! - [`Composer`]: the pure half of a recorder, checks to bytes
-//! - [`uuid_v8`]: ids that follow from what they name, for importers
-//! - [`RecordError`], [`FlushError`], [`RecoverError`], [`StartError`], [`SpoolError`], [`Sequences`]: what is not durable,
-//!   by number
+//! - [`Recorder`]: start, record, flush, close; each function documents what is durable when it returns
+//! - [`RecorderOptions`], [`WhenFull`]: endpoints, identity, bounds, and the behaviour of a full buffer
+//! - [`SpoolOptions`], [`Fsync`]: durability across the end of the process, and across a power loss
+//! - [`Event`] and its parts: the input of a caller; the SDK adds ids, time, sequence numbers and digests
+//! - [`Redact`], [`RedactFields`]: removal of data that must not leave the process
+//! - [`Composer`]: the pure part of a recorder, from the checks to the encoded bytes
+//! - [`uuid_v8`]: deterministic ids, for importers
+//! - [`RecordError`], [`FlushError`], [`RecoverError`], [`StartError`], [`SpoolError`]: failures
+//! - [`Sequences`]: sequence numbers that are not durable, as ranges
 
 mod compose;
 mod error;
 mod event;
-mod ledger;
+mod in_flight;
 mod options;
 mod queue;
 mod recorder;

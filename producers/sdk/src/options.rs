@@ -1,4 +1,4 @@
-//! Where a recorder writes, as whom, how much it may hold, and what it does when that is full.
+//! Options of a recorder: endpoints, identity, bounds, spool and redaction.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,95 +10,95 @@ use agentgov_schemas::topology::Topology;
 
 use crate::Redact;
 
-/// What `record` does when the buffer is full. In no case is an event lost: it is in the buffer, or the caller has an
-/// error and the event took no number.
+/// Behaviour of `record` when the buffer is full. No event is lost: either it is in the buffer, or `record` returns an
+/// error and the event has no sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Wait until there is room.
+    /// Waits until there is room.
     Wait,
-    /// Wait at most this long, then [`RecordError::Full`](crate::RecordError::Full).
+    /// Waits at most this long, then returns [`RecordError::Full`](crate::RecordError::Full).
     WaitFor(Duration),
-    /// [`RecordError::Full`](crate::RecordError::Full) at once.
+    /// Returns [`RecordError::Full`](crate::RecordError::Full) at once.
     Fail,
 }
 
-/// When what is in the spool is on disk. Whatever the choice, an event that `record` returned `Ok` for outlives its process:
-/// it has been handed to the operating system. The choice is about what outlives the machine.
+/// When the spool is synced to disk. With each policy, an event for which `record` returned `Ok` survives the end of the
+/// process, because the operating system has it. The policies differ in the events that survive a power loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before `record` returns, each event by itself. Nothing that was acknowledged is lost when power goes; callers pay
-    /// for one sync an event, one after the other.
+    /// Syncs each event before `record` returns. A power loss loses no acknowledged event. Callers wait for one sync per
+    /// event, one after the other.
     EveryEvent,
-    /// By a thread of its own, at most so long after it was written, whatever has gathered meanwhile at once. When power goes,
-    /// what was recorded in that time may be lost.
+    /// Syncs from a thread of its own, at most this long after a write, all events of that time at once. A power loss may
+    /// lose the events of that time.
     Every(Duration),
-    /// When the operating system likes. When power goes, what was recorded in the last half minute or so may be lost.
+    /// Leaves syncing to the operating system. A power loss may lose the events of about the last half minute.
     Never,
 }
 
-/// A spool: a bounded file of what Kafka has not acknowledged yet, so that it outlives the process.
+/// Options of a spool: bounded files with the events that Kafka has not acknowledged, which survive the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolOptions {
-    /// The folder; made if it is not there. Several processes may share one: each of its sources has a folder of its own in it.
-    /// On a local disk: the locks of a network file system may not end with their process.
+    /// The folder; created if it does not exist. Several processes may share it, since each source has a subfolder. It must
+    /// be on a local disk: locks of a network file system may outlive their process.
     pub folder: PathBuf,
-    /// Most bytes of this source's files; at least some four times the largest event. When it is reached, `record` does as
-    /// [`WhenFull`] says.
+    /// Maximum bytes of this source's files, at least about four times the largest event. At the maximum, `record` behaves
+    /// as [`WhenFull`] says.
     pub max_bytes: u64,
-    /// When it is on disk.
+    /// When the files are synced to disk.
     pub fsync: Fsync,
 }
 
 impl SpoolOptions {
-    /// A spool of 256 MiB that is synced every 100 ms.
+    /// Creates options for a spool of 256 MiB that is synced every 100 ms.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let fsync = Fsync::Every(Duration::from_millis(100));
         Self { folder: folder.into(), max_bytes: 256 << 20, fsync }
     }
 }
 
-/// What a [`Recorder`](crate::Recorder) is started with.
+/// Options of a [`Recorder`](crate::Recorder).
 #[derive(Clone)]
 pub struct RecorderOptions {
     /// The brokers.
     pub kafka: KafkaEndpoint,
-    /// The schema registry; asked once, at the start.
-    pub registry: SchemaRegistryEndpoint,
-    /// The map: which topic carries actions, and how large a record may be there.
+    /// The schema registry; used only at the start.
+    pub schema_registry: SchemaRegistryEndpoint,
+    /// The topology, for the actions topic and its maximum record size.
     pub topology: Arc<Topology>,
     /// The tenant of every event.
     pub tenant_id: String,
     /// The deployment environment of every event, e.g. production.
     pub environment: String,
-    /// Name of this source. `None`: a new UUID, version 7. Give one only if a second run records the same events in the
-    /// same order, so that its numbers mean the same: an importer.
+    /// Id of this source. `None` means a new UUID of version 7. Set it only if a second run records the same events in the
+    /// same order, so that sequence numbers identify the same events. Importers do that.
     pub source_id: Option<String>,
-    /// Most bytes of encoded events that wait for their acknowledgement; at least one event of the largest size.
+    /// Maximum bytes of encoded events in flight; at least one event of the largest size.
     pub buffer_bytes: usize,
-    /// Most events that wait for their acknowledgement; at least 1.
+    /// Maximum number of events in flight; at least 1.
     pub buffer_events: usize,
-    /// What to do when either is reached.
+    /// Behaviour when either maximum is reached.
     pub when_full: WhenFull,
-    /// Where events are kept until Kafka has acknowledged them. `None`: in memory only, and lost with the process. Not together
-    /// with a `source_id`: a spooled source ends with its process, and what it left is closed by the next.
+    /// Spool for events that Kafka has not acknowledged. `None` keeps them in memory only, and they are lost with the
+    /// process. A spool excludes a `source_id`: a spooled source ends with its process, and the next process closes it.
     pub spool: Option<SpoolOptions>,
-    /// What must not leave the process.
+    /// Hook that removes data that must not leave the process.
     pub redact: Option<Arc<dyn Redact>>,
 }
 
 impl RecorderOptions {
-    /// Options with a new source id, a buffer of 64 MiB and 100,000 events, waiting when full, without a spool,
-    /// redacting nothing.
+    /// Creates options with a new source id, a buffer of 64 MiB and 100,000 events, [`WhenFull::Wait`], no spool and no
+    /// redaction.
     pub fn new(
         kafka: KafkaEndpoint,
-        registry: SchemaRegistryEndpoint,
+        schema_registry: SchemaRegistryEndpoint,
         topology: Arc<Topology>,
         tenant_id: impl Into<String>,
         environment: impl Into<String>,
     ) -> Self {
         Self {
             kafka,
-            registry,
+            schema_registry,
             topology,
             tenant_id: tenant_id.into(),
             environment: environment.into(),

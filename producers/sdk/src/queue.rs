@@ -1,5 +1,6 @@
-//! librdkafka's queue to one topic: idempotent, never giving up, and polled by a thread of its own. A producer that Kafka
-//! ends for good is replaced: what it gives back is sent again, in order, under the same numbers.
+//! Delivery to one topic through an idempotent librdkafka producer, with unlimited retries and a polling thread. A producer
+//! with a fatal error is replaced, and the records that it did not deliver are sent again, in order, under the same sequence
+//! numbers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,69 +15,70 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 
 use crate::StartError;
-use crate::ledger::Ledger;
+use crate::in_flight::InFlightWindow;
 
-/// How long the polling thread rests between two looks at what librdkafka has to tell, if it has something to deliver. An
-/// acknowledgement is heard so much later; no record waits for that.
-const REST: Duration = Duration::from_millis(5);
-/// How long otherwise.
-const IDLE: Duration = Duration::from_millis(20);
-/// How long a record waits for others of its partition, in milliseconds: what `flush` waits as well. Each wait that ends is a request
-/// to the broker, so librdkafka's own 5 ms make a steady trickle over many partitions dear (ADR 0030).
+/// Pause of the polling thread between two polls while records are in flight. It delays the handling of acknowledgements,
+/// not the sending of records.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Pause of the polling thread while nothing is in flight.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time that a record waits for others of its partition, in milliseconds; `flush` takes at least as long. Each batch is a
+/// request to the broker, so librdkafka's default of 5 ms is expensive for few records over many partitions (ADR 0030).
 const LINGER_MS: &str = "40";
-/// How long an ended producer may take to give back what it holds; it does no I/O for that.
-const GIVE_BACK: Duration = Duration::from_secs(10);
-/// Producers in a row that end without one acknowledgement: then it is not the producer's fault.
-const MOST_IN_A_ROW: u32 = 5;
+/// Timeout for purging a failed producer. A purge does no I/O.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of consecutive replacements without an acknowledgement. With more, the cause is not the producer.
+const MAX_REPLACEMENTS: u32 = 5;
 
-/// The queue. Tells its ledger of every delivery.
+/// A producer with its polling thread. Reports each delivery to its [`InFlightWindow`].
 pub(crate) struct Queue {
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     polling: Option<JoinHandle<()>>,
 }
 
-/// What callers and the polling thread share.
-struct Link {
+/// State shared by callers and the polling thread.
+struct Shared {
     kafka: KafkaEndpoint,
     topic: String,
     config: ClientConfig,
-    returns: Arc<Returns>,
-    /// Locked while a record is enqueued, and while the producer is replaced: what comes later is enqueued later.
-    producer: Mutex<Arc<BaseProducer<Deliveries>>>,
+    deliveries: Arc<DeliveryState>,
+    /// Locked while a record is enqueued and while the producer is replaced, so that records keep their order.
+    producer: Mutex<Arc<BaseProducer<DeliveryContext>>>,
 }
 
-/// What ended producers gave back.
-struct Returns {
-    ledger: Arc<Ledger>,
-    records: Mutex<Vec<Returned>>,
-    /// Producers that were replaced since the last acknowledgement.
-    replaced: AtomicU32,
+/// State shared with the delivery callback.
+struct DeliveryState {
+    in_flight: Arc<InFlightWindow>,
+    /// Records that failed producers did not deliver.
+    records: Mutex<Vec<UndeliveredRecord>>,
+    /// Replacements since the last acknowledgement.
+    replacements: AtomicU32,
     stop: AtomicBool,
 }
 
-/// A record that is not known to be in the log.
-struct Returned {
+/// A record that is not known to be in the topic.
+struct UndeliveredRecord {
     sequence: usize,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// Why a record was not enqueued.
+/// A record that was not enqueued.
 #[derive(Debug)]
-pub(crate) enum NotEnqueued {
-    /// No room now.
+pub(crate) enum EnqueueError {
+    /// The queue is full.
     Full,
-    /// The producer takes no more.
+    /// The producer has failed and cannot be replaced.
     Failed(String),
 }
 
 impl Queue {
-    /// Opens a queue to `topic`, which takes batches of at most `max_message_bytes`. Connects in the background.
+    /// Opens a queue to `topic`, whose limit for a batch is `max_message_bytes`. Connects in the background.
     pub(crate) fn open(
         kafka: &KafkaEndpoint,
         topic: &str,
         max_message_bytes: usize,
-        ledger: Arc<Ledger>,
+        in_flight: Arc<InFlightWindow>,
     ) -> Result<Self, StartError> {
         let mut config = kafka.client_config();
         config
@@ -84,45 +86,45 @@ impl Queue {
             .set("acks", "all")
             // docs/adr/0013-one-request-at-a-time.md
             .set("max.in.flight.requests.per.connection", "1")
-            // A numbered event is never given up.
+            // Unlimited: an event with a sequence number must be delivered.
             .set("message.timeout.ms", "0")
-            // As Java's clients place keys.
+            // The partitioner of the Java clients.
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
             .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", max_message_bytes.to_string())
             .set("batch.size", max_message_bytes.min(1_000_000).to_string())
-            // The ledger is the limit.
+            // Unlimited: the in-flight window is the bound.
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
             .set("allow.auto.create.topics", "false");
-        let returns = Arc::new(Returns {
-            ledger,
+        let deliveries = Arc::new(DeliveryState {
+            in_flight,
             records: Mutex::default(),
-            replaced: AtomicU32::new(0),
+            replacements: AtomicU32::new(0),
             stop: AtomicBool::new(false),
         });
-        let producer = create(&config, &returns)
-            .map_err(|source| unreachable_kafka(kafka, "creating a producer", source))?;
+        let producer = create_producer(&config, &deliveries)
+            .map_err(|source| kafka_error(kafka, "creating a producer", source))?;
         let producer = Arc::new(producer);
         spawn_reconnect_watchdog(kafka, topic, &producer);
         let producer = Mutex::new(producer);
         let kafka = kafka.clone();
-        let link = Arc::new(Link { kafka, topic: topic.to_owned(), config, returns, producer });
+        let shared = Arc::new(Shared { kafka, topic: topic.to_owned(), config, deliveries, producer });
         let polling = std::thread::Builder::new().name("agentgov-recorder".into()).spawn({
-            let link = Arc::clone(&link);
-            move || link.poll()
+            let shared = Arc::clone(&shared);
+            move || shared.poll()
         })?;
-        Ok(Self { link, polling: Some(polling) })
+        Ok(Self { shared, polling: Some(polling) })
     }
 
-    /// Asks the brokers whether the topic is there.
+    /// Checks that the topic exists, by the brokers' metadata.
     pub(crate) fn check_topic(&self, kafka: &KafkaEndpoint, within: Duration) -> Result<(), StartError> {
-        let (producer, topic) = (Arc::clone(&self.link.producer()), &self.link.topic);
+        let (producer, topic) = (Arc::clone(&self.shared.producer()), &self.shared.topic);
         let metadata = producer
             .client()
             .fetch_metadata(Some(topic), within)
-            .map_err(|source| unreachable_kafka(kafka, "looking for the topic", source))?;
+            .map_err(|source| kafka_error(kafka, "fetching the topic's metadata", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found.map(|topic| (topic.error(), topic.partitions().is_empty())) {
             Some((None, false)) => Ok(()),
@@ -130,20 +132,20 @@ impl Queue {
         }
     }
 
-    /// Copies a record into the queue; does no I/O. Its delivery is reported under `sequence`.
-    pub(crate) fn send(&self, sequence: i64, key: &[u8], value: &[u8]) -> Result<(), NotEnqueued> {
-        let mut producer = self.link.producer();
+    /// Copies a record into the queue; does no I/O. Its delivery is reported with `sequence`.
+    pub(crate) fn send(&self, sequence: i64, key: &[u8], value: &[u8]) -> Result<(), EnqueueError> {
+        let mut producer = self.shared.producer();
         loop {
-            // An opaque pointer holds any number that a source reaches on a 64-bit machine.
+            // On a 64-bit machine the opaque pointer holds any sequence number that a source reaches.
             let record =
-                BaseRecord::with_opaque_to(&self.link.topic, sequence as usize).key(key).payload(value);
+                BaseRecord::with_opaque_to(&self.shared.topic, sequence as usize).key(key).payload(value);
             let Err((error, _)) = producer.send(record) else { return Ok(()) };
             match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) => return Err(NotEnqueued::Full),
+                Some(RDKafkaErrorCode::QueueFull) => return Err(EnqueueError::Full),
                 Some(RDKafkaErrorCode::Fatal) => {
-                    self.link.replace(&mut producer).map_err(NotEnqueued::Failed)?;
+                    self.shared.replace_producer(&mut producer).map_err(EnqueueError::Failed)?;
                 }
-                _ => return Err(NotEnqueued::Failed(self.link.describe(&error))),
+                _ => return Err(EnqueueError::Failed(self.shared.describe(&error))),
             }
         }
     }
@@ -151,7 +153,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.link.returns.stop.store(true, Ordering::Release);
+        self.shared.deliveries.stop.store(true, Ordering::Release);
         if let Some(polling) = self.polling.take() {
             polling.thread().unpark();
             let _ = polling.join();
@@ -159,81 +161,89 @@ impl Drop for Queue {
     }
 }
 
-impl Link {
+impl Shared {
     fn poll(&self) {
-        while !self.returns.stop.load(Ordering::Acquire) {
+        while !self.deliveries.stop.load(Ordering::Acquire) {
             let polled = Arc::clone(&self.producer());
-            let left = report(&polled);
-            if polled.client().fatal_error().is_none() && self.returns.lock().is_empty() {
+            let left = poll_deliveries(&polled);
+            if polled.client().fatal_error().is_none() && self.deliveries.lock().is_empty() {
                 drop(polled);
-                std::thread::park_timeout(if left > 0 { REST } else { IDLE });
+                std::thread::park_timeout(if left > 0 { POLL_INTERVAL } else { IDLE_POLL_INTERVAL });
                 continue;
             }
             let mut producer = self.producer();
-            // A caller may have been faster.
+            // A caller may have replaced the producer since then.
             if Arc::ptr_eq(&polled, &producer)
-                && let Err(reason) = self.replace(&mut producer)
+                && let Err(reason) = self.replace_producer(&mut producer)
             {
-                self.returns.ledger.fail(reason);
+                self.deliveries.in_flight.fail(reason);
             }
         }
     }
 
-    /// Takes a new producer in the place of one that Kafka has ended, and sends again what that had not delivered: before
-    /// anything newer, and in order. What was delivered without our knowing is sent twice, under the same number.
-    fn replace(&self, producer: &mut MutexGuard<'_, Arc<BaseProducer<Deliveries>>>) -> Result<(), String> {
-        let replaced = self.try_replace(producer);
+    /// Replaces a failed producer, and sends its undelivered records again, in order and before newer ones. A record whose
+    /// acknowledgement was lost is sent twice, under the same sequence number.
+    fn replace_producer(
+        &self,
+        producer: &mut MutexGuard<'_, Arc<BaseProducer<DeliveryContext>>>,
+    ) -> Result<(), String> {
+        let replaced = self.try_replace_producer(producer);
         if let Err(reason) = &replaced {
-            for Returned { sequence, key, value } in self.returns.take() {
-                self.returns.ledger.delivered(sequence as i64, key.len() + value.len(), Err(reason.clone()));
+            for UndeliveredRecord { sequence, key, value } in self.deliveries.take() {
+                self.deliveries.in_flight.complete(
+                    sequence as i64,
+                    key.len() + value.len(),
+                    Err(reason.clone()),
+                );
             }
         }
         replaced
     }
 
-    fn try_replace(
+    fn try_replace_producer(
         &self,
-        producer: &mut MutexGuard<'_, Arc<BaseProducer<Deliveries>>>,
+        producer: &mut MutexGuard<'_, Arc<BaseProducer<DeliveryContext>>>,
     ) -> Result<(), String> {
         let reason = match producer.client().fatal_error() {
-            Some((code, reason)) if !is_of_the_producer(code) => {
+            Some((code, reason)) if !is_producer_error(code) => {
                 return Err(format!("topic {}: {code}: {reason}", self.topic));
             }
             Some((code, reason)) => format!("{code}: {reason}"),
-            None => "it gave records back".to_owned(),
+            None => "it did not deliver all records".to_owned(),
         };
-        if let Some(reason) = self.returns.ledger.failure() {
+        if let Some(reason) = self.deliveries.in_flight.failure() {
             return Err(reason);
         }
-        if self.returns.replaced.fetch_add(1, Ordering::AcqRel) >= MOST_IN_A_ROW {
+        if self.deliveries.replacements.fetch_add(1, Ordering::AcqRel) >= MAX_REPLACEMENTS {
             return Err(format!(
-                "topic {}: {MOST_IN_A_ROW} producers in a row ended without an acknowledgement, the last with {reason}",
+                "topic {}: {MAX_REPLACEMENTS} producers in a row failed without an acknowledgement, the last with {reason}",
                 self.topic
             ));
         }
-        let until = Instant::now() + GIVE_BACK;
+        let until = Instant::now() + PURGE_TIMEOUT;
         while producer.in_flight_count() > 0 {
             producer.purge(PurgeConfig::default().queue().inflight());
             producer.poll(Duration::from_millis(1));
             if Instant::now() > until {
-                return Err(format!("topic {}: {reason}, and its producer gives nothing back", self.topic));
+                return Err(format!(
+                    "topic {}: {reason}; the failed producer did not return its records within {} s",
+                    self.topic,
+                    PURGE_TIMEOUT.as_secs()
+                ));
             }
         }
-        let new = create(&self.config, &self.returns).map_err(|error| self.describe(&error))?;
-        let mut records = self.returns.take();
+        let new = create_producer(&self.config, &self.deliveries).map_err(|error| self.describe(&error))?;
+        let mut records = self.deliveries.take();
         records.sort_unstable_by_key(|record| record.sequence);
-        tracing::warn!(
-            topic = self.topic,
-            reason,
-            records = records.len(),
-            "a new producer goes on where one was ended"
-        );
+        tracing::warn!(topic = self.topic, reason, records = records.len(), "replaced a failed producer");
         let mut left = records.into_iter();
-        while let Some(Returned { sequence, key, value }) = left.next() {
+        while let Some(UndeliveredRecord { sequence, key, value }) = left.next() {
             let record = BaseRecord::with_opaque_to(&self.topic, sequence).key(&key).payload(&value);
             if let Err((error, _)) = new.send(record) {
                 let reason = self.describe(&error);
-                self.returns.lock().extend([Returned { sequence, key, value }].into_iter().chain(left));
+                self.deliveries
+                    .lock()
+                    .extend([UndeliveredRecord { sequence, key, value }].into_iter().chain(left));
                 return Err(reason);
             }
         }
@@ -247,28 +257,28 @@ impl Link {
         format!("topic {}: {error}", self.topic)
     }
 
-    fn producer(&self) -> MutexGuard<'_, Arc<BaseProducer<Deliveries>>> {
-        // Nothing panics while it holds the lock.
+    fn producer(&self) -> MutexGuard<'_, Arc<BaseProducer<DeliveryContext>>> {
+        // A poisoned lock is usable: no code panics while it holds the lock.
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Returns {
-    fn lock(&self) -> MutexGuard<'_, Vec<Returned>> {
+impl DeliveryState {
+    fn lock(&self) -> MutexGuard<'_, Vec<UndeliveredRecord>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Vec<Returned> {
+    fn take(&self) -> Vec<UndeliveredRecord> {
         std::mem::take(&mut *self.lock())
     }
 }
 
-/// Has the producer report what it has to tell, and returns how many records it still has. rust-rdkafka's poll with a timeout is not
-/// used: it asks again and again through what is left of its last millisecond, which kept a twentieth of a core busy.
-fn report(producer: &BaseProducer<Deliveries>) -> i32 {
+/// Runs the delivery callbacks that are due, and returns the number of records in flight. Polls without a timeout:
+/// rust-rdkafka's poll with a timeout spins during its last millisecond, which used a twentieth of a core.
+fn poll_deliveries(producer: &BaseProducer<DeliveryContext>) -> i32 {
     let mut left = i32::MAX;
     loop {
-        // One report, of many records.
+        // One event of librdkafka, with the deliveries of many records.
         producer.poll(Duration::ZERO);
         let now = producer.in_flight_count();
         if now >= left {
@@ -278,45 +288,46 @@ fn report(producer: &BaseProducer<Deliveries>) -> i32 {
     }
 }
 
-/// Receives the brokers' acknowledgements, in the polling thread, and what an ended producer gives back.
-struct Deliveries {
-    returns: Arc<Returns>,
+/// Delivery callback, called in the polling thread: handles acknowledgements, and collects the records that a failed
+/// producer did not deliver.
+struct DeliveryContext {
+    deliveries: Arc<DeliveryState>,
 }
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        tracing::warn!(%error, reason, "kafka client error");
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sequence: usize) {
-        let returns = &self.returns;
+        let deliveries = &self.deliveries;
         let (message, outcome) = match result {
             Ok(message) => {
-                returns.replaced.store(0, Ordering::Release);
+                deliveries.replacements.store(0, Ordering::Release);
                 (message, Ok(()))
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code();
-                if code.is_some_and(is_of_the_producer) && !returns.stop.load(Ordering::Acquire) {
+                if code.is_some_and(is_producer_error) && !deliveries.stop.load(Ordering::Acquire) {
                     let bytes = |part: Option<&[u8]>| part.unwrap_or_default().to_vec();
                     let (key, value) = (bytes(message.key()), bytes(message.payload()));
-                    returns.lock().push(Returned { sequence, key, value });
+                    deliveries.lock().push(UndeliveredRecord { sequence, key, value });
                     return;
                 }
-                (message, Err(format!("Kafka did not take sequence {sequence}: {error}")))
+                (message, Err(format!("sequence {sequence} was not delivered: {error}")))
             }
         };
         let bytes = message.key_len() + message.payload_len();
-        returns.ledger.delivered(sequence as i64, bytes, outcome);
+        deliveries.in_flight.complete(sequence as i64, bytes, outcome);
     }
 }
 
-/// True if the producer is at its end, not the record: another producer can deliver it.
-const fn is_of_the_producer(code: RDKafkaErrorCode) -> bool {
+/// Returns true if the producer has failed and not the record, so that another producer can deliver the record.
+const fn is_producer_error(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::Fatal
@@ -332,22 +343,25 @@ const fn is_of_the_producer(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn create(config: &ClientConfig, returns: &Arc<Returns>) -> Result<BaseProducer<Deliveries>, KafkaError> {
-    config.create_with_context(Deliveries { returns: Arc::clone(returns) })
+fn create_producer(
+    config: &ClientConfig,
+    deliveries: &Arc<DeliveryState>,
+) -> Result<BaseProducer<DeliveryContext>, KafkaError> {
+    config.create_with_context(DeliveryContext { deliveries: Arc::clone(deliveries) })
 }
 
-fn unreachable_kafka(kafka: &KafkaEndpoint, doing: &'static str, source: KafkaError) -> StartError {
-    StartError::Kafka { bootstrap: kafka.bootstrap.clone(), doing, source }
+fn kafka_error(kafka: &KafkaEndpoint, operation: &'static str, source: KafkaError) -> StartError {
+    StartError::Kafka { bootstrap: kafka.bootstrap.clone(), operation, source }
 }
 
 #[cfg(test)]
 impl Queue {
-    /// Has librdkafka believe that Kafka has ended the producer.
+    /// Raises a fatal error in librdkafka, as if the broker had reported an unknown producer id.
     #[allow(unsafe_code, reason = "librdkafka's own test function has no safe wrapper")]
-    pub(crate) fn end_producer(&self) {
-        let producer = self.link.producer();
+    pub(crate) fn fail_producer(&self) {
+        let producer = self.shared.producer();
         let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID;
-        // SAFETY: the handle is alive for as long as the producer is, and the text ends with a zero.
+        // SAFETY: the handle is valid while `producer` is locked, and the string is terminated by a zero.
         unsafe {
             rdkafka::bindings::rd_kafka_test_fatal_error(
                 producer.client().native_ptr(),

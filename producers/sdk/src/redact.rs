@@ -1,4 +1,4 @@
-//! What must not leave the process: the hook, and a plain implementation by tool and JSON pointer.
+//! Redaction of payloads before they leave the process: the hook, and an implementation by tool and JSON pointer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::Content;
 
-/// Where in an event a payload stands.
+/// Kind of a payload in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
     /// The text of a chat message.
@@ -19,38 +19,37 @@ pub enum PayloadKind {
     Result,
 }
 
-/// A payload that is about to be published, and what is known of it.
+/// A payload before it is published, with its context.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
-    /// Where it stands.
-    pub part: PayloadKind,
+    /// Kind of the payload.
+    pub kind: PayloadKind,
     /// The event's type.
     pub event_type: &'a str,
-    /// The tool, of arguments, and of results whose caller named it.
+    /// Name of the tool. Set for arguments, and for results if the caller named the tool.
     pub tool: Option<&'a str>,
     /// The bytes.
     pub content: Content<'a>,
 }
 
-/// Decides what of a payload is published. Runs in the caller's thread, once a payload, before its digest is taken: no
-/// trace of what it removes leaves the process.
+/// Hook that redacts payloads. It runs in the caller's thread, once per payload and before the digest is computed, so that
+/// removed data leaves no trace outside the process.
 pub trait Redact: Send + Sync {
-    /// The bytes to publish in place of the payload's; `None`: publish it as it is. Must not panic, whatever the bytes.
+    /// Returns the bytes to publish instead of the payload. `None` publishes it unchanged. Must not panic for any bytes.
     fn redact(&self, payload: &Payload<'_>) -> Option<Vec<u8>>;
 }
 
 /// Replaces values in the arguments and results of named tools by [`RedactFields::REPLACEMENT`].
 ///
-/// A payload of a named tool that is not JSON, or in which a key of an object stands twice (readers differ on which one
-/// counts), is replaced whole: a rule that cannot be applied must not let everything through. Where nothing is found to
-/// replace, the bytes stay as they came. Results are redacted only where the caller names their tool; texts of
-/// messages never.
+/// If a payload of a named tool is not JSON, or an object in it has a duplicate key (parsers differ on which value they
+/// use), the whole payload is replaced: a rule that cannot be applied must not publish everything. If no rule matches, the
+/// bytes stay unchanged. Results are redacted only if the caller names their tool. Texts of messages are not redacted.
 #[derive(Clone, Debug, Default)]
 pub struct RedactFields {
     pointers: BTreeMap<String, Vec<String>>,
 }
 
-/// A text that is no JSON pointer.
+/// A redaction rule with an invalid JSON pointer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "redaction of tool {tool}: expected a JSON pointer (RFC 6901: empty, or starting with /), found `{pointer}`"
@@ -61,19 +60,20 @@ pub struct InvalidPointer {
 }
 
 impl RedactFields {
-    /// Stands in place of what was removed, as a JSON string.
+    /// Replacement of a removed value, as a JSON string.
     pub const REPLACEMENT: &str = "[redacted]";
 
-    /// Rules: tool name, and JSON pointers (RFC 6901) to the values to replace; the empty pointer is the whole payload.
+    /// Creates the hook from rules: a tool name, and JSON pointers (RFC 6901) to the values to replace. The empty pointer is
+    /// the whole payload.
     pub fn new<T, P>(rules: impl IntoIterator<Item = (T, Vec<P>)>) -> Result<Self, InvalidPointer>
     where
         T: Into<String>,
         P: Into<String>,
     {
         let mut pointers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (tool, of_tool) in rules {
+        for (tool, tool_pointers) in rules {
             let tool = tool.into();
-            for pointer in of_tool.into_iter().map(Into::into) {
+            for pointer in tool_pointers.into_iter().map(Into::into) {
                 if !(pointer.is_empty() || pointer.starts_with('/')) {
                     return Err(InvalidPointer { tool, pointer });
                 }
@@ -101,7 +101,7 @@ impl Redact for RedactFields {
     }
 }
 
-/// A JSON value in which no key stands twice in an object.
+/// A JSON value without duplicate keys.
 struct UniqueKeys(Value);
 
 impl<'de> Deserialize<'de> for UniqueKeys {
@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without a key that stands twice")
+        f.write_str("JSON without duplicate keys")
     }
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
@@ -147,7 +147,7 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
         let mut values = Map::new();
         while let Some((key, UniqueKeys(value))) = map.next_entry::<String, _>()? {
             if values.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("duplicate key"));
             }
         }
         Ok(Value::Object(values))
@@ -163,12 +163,12 @@ mod tests {
     fn redact(tool: Option<&str>, data: &[u8]) -> Option<String> {
         let rules = RedactFields::new([("pay", vec!["/card/number", "/cvv", "/items/1"])]).unwrap();
         let content = Content { data, media_type: "application/json" };
-        let payload = Payload { part: PayloadKind::Arguments, event_type: "tool.invoked", tool, content };
+        let payload = Payload { kind: PayloadKind::Arguments, event_type: "tool.invoked", tool, content };
         rules.redact(&payload).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
-    fn table() {
+    fn values_of_matching_rules_are_replaced() {
         let whole = Some("\"[redacted]\"");
         for (tool, data, expected) in [
             (Some("pay"), r#"{"cvv": 123, "to": "x"}"#, Some(r#"{"cvv":"[redacted]","to":"x"}"#)),
@@ -188,25 +188,24 @@ mod tests {
     }
 
     #[test]
-    fn not_utf8_is_replaced_whole() {
+    fn payload_that_is_not_utf8_is_replaced_whole() {
         assert_eq!(redact(Some("pay"), &[b'"', 0xff, b'"']).as_deref(), Some("\"[redacted]\""));
     }
 
     #[test]
-    fn pointers_are_checked() {
+    fn invalid_pointer_is_an_error() {
         let error = RedactFields::new([("pay", vec!["cvv"])]).unwrap_err();
         assert!(error.to_string().contains("`cvv`"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn any_bytes(data: Vec<u8>) {
+        fn any_bytes_do_not_panic(data: Vec<u8>) {
             redact(Some("pay"), &data);
         }
 
-        /// Whatever else stands around it, the value is gone.
         #[test]
-        fn the_value_never_leaves(key in "[a-z]{1,8}", text in "[^\u{0}]{0,20}") {
+        fn value_is_removed_whatever_surrounds_it(key in "[a-z]{1,8}", text in "[^\u{0}]{0,20}") {
             let data = serde_json::json!({ key: text, "cvv": "secret-8731" }).to_string();
             prop_assert!(!redact(Some("pay"), data.as_bytes()).unwrap().contains("secret-8731"));
         }

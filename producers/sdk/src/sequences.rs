@@ -1,25 +1,25 @@
-//! Which numbers of a source are durable: the contiguous watermark, and the names of the rest.
+//! Durable sequence numbers of a source: a contiguous watermark, and the missing numbers as ranges.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A set of source sequences, as ascending ranges that do not touch.
+/// A set of sequence numbers, as ascending ranges with gaps between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequences(Vec<RangeInclusive<i64>>);
 
 impl Sequences {
-    /// True if there are none.
+    /// Returns true if the set is empty.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of sequence numbers.
     pub fn count(&self) -> i64 {
         self.0.iter().map(|range| range.end() - range.start() + 1).sum()
     }
 
-    /// The ranges, ascending.
+    /// Returns the ranges in ascending order.
     pub fn ranges(&self) -> &[RangeInclusive<i64>] {
         &self.0
     }
@@ -51,27 +51,28 @@ impl fmt::Display for Sequences {
     }
 }
 
-/// Which sequences were acknowledged. Partitions acknowledge each in its own order, so there may be holes for a while.
+/// Tracks acknowledged sequences. Partitions acknowledge independently of each other, so there may be gaps for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Watermark {
-    /// Every sequence below is durable.
+    /// Every sequence below this one is durable.
     below: i64,
-    /// `ahead[i]`: whether `below + i` is. The first is false. Never longer than what is in flight.
+    /// `ahead[i]` is true if sequence `below + i` is durable. The first element is false. The length is bounded by the events
+    /// in flight.
     ahead: VecDeque<bool>,
 }
 
 impl Watermark {
-    /// Every sequence below `first` is durable, no other.
-    pub(crate) fn starting_at(first: i64) -> Self {
+    /// Creates a watermark at `first`: every sequence below it is durable, and no other.
+    pub(crate) fn from_sequence(first: i64) -> Self {
         Self { below: first, ahead: VecDeque::new() }
     }
 
-    /// Every sequence below this one is durable.
+    /// Returns the watermark: every sequence below it is durable.
     pub(crate) const fn below(&self) -> i64 {
         self.below
     }
 
-    /// Notes that `sequence` is durable.
+    /// Marks `sequence` as durable.
     pub(crate) fn acknowledge(&mut self, sequence: i64) {
         let Ok(index) = usize::try_from(sequence - self.below) else { return };
         if index >= self.ahead.len() {
@@ -86,7 +87,7 @@ impl Watermark {
         }
     }
 
-    /// The sequences under `end` that are not durable.
+    /// Returns the sequences below `end` that are not durable.
     pub(crate) fn missing(&self, end: i64) -> Sequences {
         let mut missing = Sequences::default();
         let mut sequence = self.below;
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequences_read_as_ranges() {
+    fn sequences_are_displayed_as_ranges() {
         let mut sequences = Sequences::default();
         assert_eq!(sequences.to_string(), "none");
         for range in [3..=3, 4..=4, 9..=9, 11..=20] {
@@ -121,9 +122,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest model: a set of numbers.
+        /// The model is a set of numbers.
         #[test]
-        fn watermark_equals_a_set(acknowledged in prop::collection::vec(0_i64..60, 0..80), end in 0_i64..80) {
+        fn watermark_equals_its_model(acknowledged in prop::collection::vec(0_i64..60, 0..80), end in 0_i64..80) {
             let mut watermark = Watermark::default();
             let mut model = BTreeSet::new();
             for sequence in acknowledged {

@@ -1,4 +1,4 @@
-//! What a recorder checks and asks before it starts.
+//! Checks before a recorder starts: its options, the schema id and the topic.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use agentgov_schemas::topology::registry_subject;
 use agentgov_schemas::wire::SchemaId;
 
 use crate::queue::Queue;
-use crate::spool::{Header, KnownSchema, least_bytes};
+use crate::spool::{CachedSchemaId, SegmentHeader, min_spool_bytes};
 use crate::{RecorderOptions, SpoolOptions, StartError};
 
-/// How long the brokers may take to say that the topic is there.
-const METADATA: Duration = Duration::from_secs(10);
-/// The same, where the start does without them.
-const METADATA_IF_THERE: Duration = Duration::from_secs(2);
+/// Timeout of the request for the topic's metadata.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of the same request if the start can continue without the brokers.
+const OPTIONAL_METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The id of this build's schema.
-pub(crate) struct Known {
-    pub(crate) schema_id: SchemaId,
-    /// Whether the spool's folder knows it from an earlier start, which found the topic too.
-    pub(crate) from_spool: bool,
+/// Schema id of this build's actions.
+pub(crate) struct ResolvedSchema {
+    pub(crate) id: SchemaId,
+    /// True if the spool's folder has the id from an earlier start. That start found the topic as well.
+    pub(crate) is_cached: bool,
 }
 
-/// Options that cannot work, by name.
+/// Checks the bounds and that a spool has no `source_id`.
 pub(crate) fn check(options: &RecorderOptions, max_message_bytes: usize) -> Result<(), StartError> {
     at_least("buffer_events", 1, options.buffer_events as u64)?;
     at_least("buffer_bytes", max_message_bytes as u64, options.buffer_bytes as u64)?;
     match &options.source_id {
         Some(found) if options.spool.is_some() => Err(StartError::Option {
             option: "source_id",
-            expected: "none, as there is a spool".into(),
+            expected: "none, since the recorder has a spool".into(),
             found: found.clone(),
         }),
         _ => Ok(()),
     }
 }
 
-/// The same of a spool's.
+/// Checks the size of a spool.
 pub(crate) fn check_spool(
     options: &SpoolOptions,
-    header: &Header,
+    header: &SegmentHeader,
     max_message_bytes: usize,
 ) -> Result<(), StartError> {
     let header = header.to_bytes().map_err(|error| StartError::Option {
@@ -48,66 +48,66 @@ pub(crate) fn check_spool(
         expected: "a header that can be written".to_owned(),
         found: error.to_string(),
     })?;
-    at_least("spool.max_bytes", least_bytes(&header, max_message_bytes), options.max_bytes)
+    at_least("spool.max_bytes", min_spool_bytes(&header, max_message_bytes), options.max_bytes)
 }
 
-/// Asks the registry for the id of this build's schema; if it is away, the spool's folder.
-pub(crate) fn schema_id(options: &RecorderOptions, topic: &str) -> Result<Known, StartError> {
+/// Fetches the id of this build's schema from the schema registry. If that is unavailable, reads the id from the spool's
+/// folder.
+pub(crate) fn resolve_schema(options: &RecorderOptions, topic: &str) -> Result<ResolvedSchema, StartError> {
     let subject = registry_subject(topic);
-    let asked = SchemaRegistry::new(&options.registry)
+    let registered = SchemaRegistry::new(&options.schema_registry)
         .and_then(|registry| registry.id_of(&subject, subject::ACTION_EVENT.latest()));
     let Some(spool) = &options.spool else {
-        let schema_id = asked?.ok_or(StartError::SchemaNotRegistered { subject })?;
-        return Ok(Known { schema_id, from_spool: false });
+        let id = registered?.ok_or(StartError::SchemaNotRegistered { subject })?;
+        return Ok(ResolvedSchema { id, is_cached: false });
     };
     let fingerprint = format!("{}", subject::ACTION_EVENT.schema()?.fingerprint().0);
-    let known = KnownSchema::recall(&spool.folder, &options.registry.url, &subject, &fingerprint);
-    match (asked, known) {
+    let cached = CachedSchemaId::load(&spool.folder, &options.schema_registry.url, &subject, &fingerprint);
+    match (registered, cached) {
         (Ok(None), _) => Err(StartError::SchemaNotRegistered { subject }),
-        (Ok(Some(schema_id)), _) => {
-            // Only a start that found the topic as well notes it, so that the next one may do without both.
-            Ok(Known { schema_id, from_spool: known == Some(schema_id) })
-        }
-        (Err(error @ SchemaRegistryError::Unavailable { .. }), Some(schema_id)) => {
-            tracing::warn!(%error, "recorder: starts with the schema id that its spool's folder knows");
-            Ok(Known { schema_id, from_spool: true })
+        // A different id is not cached yet: `cache_schema` stores it only after the topic was found as well, so that a later
+        // start may run without both servers.
+        (Ok(Some(id)), _) => Ok(ResolvedSchema { id, is_cached: cached == Some(id) }),
+        (Err(error @ SchemaRegistryError::Unavailable { .. }), Some(id)) => {
+            tracing::warn!(%error, "recorder: schema registry unavailable, using the schema id of the spool's folder");
+            Ok(ResolvedSchema { id, is_cached: true })
         }
         (Err(error), _) => Err(error.into()),
     }
 }
 
-/// Asks the brokers whether the topic is there. Where an earlier start has found it, they may be away.
-pub(crate) fn check_topic(queue: &Queue, kafka: &KafkaEndpoint, known: bool) -> Result<(), StartError> {
-    match queue.check_topic(kafka, if known { METADATA_IF_THERE } else { METADATA }) {
-        Err(error @ StartError::Kafka { .. }) if known => {
-            tracing::warn!(%error, "recorder: starts while Kafka is away");
+/// Checks that the topic exists. If an earlier start has found it (`is_known`), unavailable brokers are no error.
+pub(crate) fn check_topic(queue: &Queue, kafka: &KafkaEndpoint, is_known: bool) -> Result<(), StartError> {
+    match queue.check_topic(kafka, if is_known { OPTIONAL_METADATA_TIMEOUT } else { METADATA_TIMEOUT }) {
+        Err(error @ StartError::Kafka { .. }) if is_known => {
+            tracing::warn!(%error, "recorder: started without Kafka; events are delivered once it is available");
             Ok(())
         }
         checked => checked,
     }
 }
 
-/// Notes what a start without registry and brokers needs.
-pub(crate) fn note(
+/// Stores the schema id in the spool's folder, for a start without schema registry and brokers.
+pub(crate) fn cache_schema(
     options: &SpoolOptions,
-    registry: &str,
+    schema_registry: &str,
     topic: &str,
-    known: &Known,
+    resolved: &ResolvedSchema,
 ) -> Result<(), StartError> {
-    if known.from_spool {
+    if resolved.is_cached {
         return Ok(());
     }
-    let schema = KnownSchema {
-        registry: registry.to_owned(),
+    let cached = CachedSchemaId {
+        registry: schema_registry.to_owned(),
         subject: registry_subject(topic),
         fingerprint: format!("{}", subject::ACTION_EVENT.schema()?.fingerprint().0),
-        id: known.schema_id.0,
+        id: resolved.id.0,
     };
-    Ok(schema.note(&options.folder)?)
+    Ok(cached.store(&options.folder)?)
 }
 
-fn at_least(option: &'static str, least: u64, found: u64) -> Result<(), StartError> {
+fn at_least(option: &'static str, min: u64, found: u64) -> Result<(), StartError> {
     let error =
-        || StartError::Option { option, expected: format!("at least {least}"), found: found.to_string() };
-    (found >= least).then_some(()).ok_or_else(error)
+        || StartError::Option { option, expected: format!("at least {min}"), found: found.to_string() };
+    (found >= min).then_some(()).ok_or_else(error)
 }

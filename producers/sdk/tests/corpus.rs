@@ -1,4 +1,4 @@
-//! What fuzzing the spool's reader found, and what it began with (docs/fuzzing.md), through the function that it calls.
+//! Runs the fuzz target of the spool's reader over its corpus (docs/fuzzing.md).
 
 #![allow(
     clippy::unwrap_used,
@@ -19,19 +19,22 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/spo
 #[test]
 fn the_corpus_holds() {
     let files = corpus::files(CORPUS);
-    assert!(files.iter().any(|(_, data)| agentgov_sdk::read_any_segment(data).0 > 1), "a seed has records");
+    assert!(
+        files.iter().any(|(_, data)| agentgov_sdk::read_any_segment(data).0 > 1),
+        "no seed has two records"
+    );
     corpus::check_all(CORPUS, spool::check);
 }
 
 proptest! {
     #[test]
-    fn a_mistake_ends_the_reading(data in corpus::mutations(CORPUS)) {
+    fn corrupted_seed_ends_the_reading(data in corpus::mutations(CORPUS)) {
         spool::check(&data);
     }
 
-    /// A byte changed is found: no more records are read than there were.
+    /// The checksums detect a changed byte: the reader returns no more records than before.
     #[test]
-    fn a_changed_byte_makes_no_record(file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+    fn changed_byte_adds_no_record(file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let files = corpus::files(CORPUS);
         let mut data = file.get(&files).1.clone();
         let (whole, _) = agentgov_sdk::read_any_segment(&data);

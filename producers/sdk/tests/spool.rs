@@ -1,11 +1,11 @@
-//! A process with a spool is killed (SIGKILL) at some moment, again and again, with brokers there and away: what it acknowledged
-//! is in the topic, in order, and each source is closed.
+//! Kills processes with a spool by SIGKILL, with brokers available and unavailable: the topic has every acknowledged event, in
+//! order, and each source is closed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "clippy takes helpers of tests for product code"
+    reason = "clippy treats helpers of tests as product code"
 )]
 
 mod fake;
@@ -26,9 +26,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use fake::{brokers, full_registry, options, topic};
+use fake::{brokers, options, registry_with_every_schema, topic};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn spooled(kafka: &KafkaEndpoint, registry: SchemaRegistryEndpoint, folder: &Path) -> RecorderOptions {
     let spool = SpoolOptions { fsync: Fsync::Never, ..SpoolOptions::new(folder) };
@@ -40,8 +40,8 @@ fn started(session_id: &str) -> Event<'_> {
 }
 
 #[test]
-#[ignore = "the process that the next test kills"]
-fn writes_until_it_is_killed() {
+#[ignore = "run as a child process by the next test"]
+fn child_records_until_killed() {
     let variable = |name| std::env::var(name).unwrap();
     let kafka = KafkaEndpoint::at(variable("TEST_KAFKA"));
     let registry = SchemaRegistryEndpoint::at(variable("TEST_REGISTRY"));
@@ -57,7 +57,7 @@ fn writes_until_it_is_killed() {
     }
 }
 
-/// Runs such a process until it has said so many lines. Its source, and the last sequence that it acknowledged.
+/// Starts such a process and kills it after `lines` acknowledgements. Returns its source and the last acknowledged sequence.
 fn killed_after(
     lines: usize,
     kafka: &KafkaEndpoint,
@@ -65,37 +65,37 @@ fn killed_after(
     folder: &Path,
 ) -> (String, i64) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "child_records_until_killed", "--ignored", "--nocapture"])
         .env("TEST_KAFKA", &kafka.bootstrap)
         .env("TEST_REGISTRY", &registry.url)
         .env("TEST_SPOOL", folder)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let (mut source, mut last, mut heard) = (String::new(), -1, 0);
-    let mut hear = |line: String| {
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (mut source, mut last, mut acknowledged) = (String::new(), -1, 0);
+    let mut parse = |line: String| {
         if let Some((_, id)) = line.split_once("source ") {
             source = id.to_owned();
         } else if let Some(sequence) = line.strip_prefix("acknowledged ") {
             last = sequence.parse().unwrap();
-            heard += 1;
+            acknowledged += 1;
         }
-        heard
+        acknowledged
     };
-    while hear(said.next().unwrap()) < lines {}
+    while parse(output.next().unwrap()) < lines {}
     child.kill().unwrap();
     child.wait().unwrap();
-    for line in said {
-        hear(line);
+    for line in output {
+        parse(line);
     }
     (source, last)
 }
 
-/// By source: the sequences of the topic in their order, by session; and the total that it closed with.
-type Found = BTreeMap<String, (BTreeMap<String, Vec<i64>>, Option<i64>)>;
+/// By source: the sequences of each session in the order of the topic, and the total of the closing event.
+type SourcesInTopic = BTreeMap<String, (BTreeMap<String, Vec<i64>>, Option<i64>)>;
 
-fn found(kafka: &KafkaEndpoint, closed: usize) -> Found {
+fn found(kafka: &KafkaEndpoint, closed: usize) -> SourcesInTopic {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.bootstrap)
         .set("group.id", "test")
@@ -106,7 +106,7 @@ fn found(kafka: &KafkaEndpoint, closed: usize) -> Found {
         assignment.add_partition_offset(&topic(), partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let (mut found, until) = (Found::new(), Instant::now() + PATIENCE);
+    let (mut found, until) = (SourcesInTopic::new(), Instant::now() + TIMEOUT);
     loop {
         let Some(record) = consumer.poll(Duration::from_millis(300)) else {
             if found.values().filter(|(_, total)| total.is_some()).count() >= closed {
@@ -127,25 +127,25 @@ fn found(kafka: &KafkaEndpoint, closed: usize) -> Found {
 }
 
 #[test]
-fn a_killed_process_loses_nothing_that_it_acknowledged() {
+fn killed_process_loses_no_acknowledged_event() {
     let (cluster, kafka) = brokers();
-    let (registry, folder) = (full_registry(), tempfile::tempdir().unwrap());
+    let (registry, folder) = (registry_with_every_schema(), tempfile::tempdir().unwrap());
     let mut acknowledged = BTreeMap::new();
     for (round, lines) in [1, 40, 700, 3, 300].into_iter().enumerate() {
-        // Away from the first event on, and back while the next process recovers. Which starts without them.
-        let away = round % 2 == 1;
-        if away {
+        // In odd rounds the brokers are down for the whole process, and up again while the next one recovers its source.
+        let is_down = round % 2 == 1;
+        if is_down {
             cluster.broker_down(1).unwrap();
         }
         let (source, last) = killed_after(lines, &kafka, &registry, folder.path());
         assert!(last >= 0 && acknowledged.insert(source, last).is_none());
-        if away {
+        if is_down {
             cluster.broker_up(1).unwrap();
         }
     }
     let last = Recorder::start(spooled(&kafka, registry, folder.path())).unwrap();
-    last.wait_for_dead_sources(PATIENCE).unwrap();
-    last.close(PATIENCE).unwrap();
+    last.wait_for_dead_sources(TIMEOUT).unwrap();
+    last.close(TIMEOUT).unwrap();
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count(),
         0
@@ -177,37 +177,44 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
 }
 
 #[test]
-fn starts_without_registry_and_brokers_where_it_has_started_before() {
+fn restart_in_a_known_folder_needs_no_registry_and_brokers() {
     let folder = tempfile::tempdir().unwrap();
-    let registry = full_registry();
-    let nowhere = KafkaEndpoint::at("127.0.0.1:1");
+    let registry = registry_with_every_schema();
+    let unreachable = KafkaEndpoint::at("127.0.0.1:1");
     let (_cluster, kafka) = brokers();
-    Recorder::start(spooled(&kafka, registry.clone(), folder.path())).unwrap().close(PATIENCE).unwrap();
-    // The registry has this address no more, and says so to nobody.
-    let note = folder.path().join("schema.json");
+    Recorder::start(spooled(&kafka, registry.clone(), folder.path())).unwrap().close(TIMEOUT).unwrap();
+    // The cached schema id is of an address at which no schema registry runs any more.
+    let cache = folder.path().join("schema.json");
     let gone = "http://127.0.0.1:1";
-    let noted = std::fs::read_to_string(&note).unwrap().replace(&registry.url, gone);
-    std::fs::write(&note, noted).unwrap();
+    let cached = std::fs::read_to_string(&cache).unwrap().replace(&registry.url, gone);
+    std::fs::write(&cache, cached).unwrap();
     let gone = SchemaRegistryEndpoint::at(gone);
-    let recorder = Recorder::start(spooled(&nowhere, gone.clone(), folder.path())).unwrap();
+    let recorder = Recorder::start(spooled(&unreachable, gone.clone(), folder.path())).unwrap();
     recorder.record(&started("s")).unwrap();
-    std::mem::forget(recorder); // would wait a while for brokers that are not there
+    // Dropping it would wait for the unreachable brokers.
+    std::mem::forget(recorder);
 
-    // Another registry's id is worth nothing, and neither is a note that does not read.
+    // A cached id of another schema registry, or an unreadable cache, is not used.
     let other = SchemaRegistryEndpoint::at("http://127.0.0.1:2");
-    assert!(matches!(Recorder::start(spooled(&kafka, other, folder.path())), Err(StartError::Registry(_))));
-    std::fs::write(&note, "{").unwrap();
-    assert!(matches!(Recorder::start(spooled(&kafka, gone, folder.path())), Err(StartError::Registry(_))));
+    assert!(matches!(
+        Recorder::start(spooled(&kafka, other, folder.path())),
+        Err(StartError::SchemaRegistry(_))
+    ));
+    std::fs::write(&cache, "{").unwrap();
+    assert!(matches!(
+        Recorder::start(spooled(&kafka, gone, folder.path())),
+        Err(StartError::SchemaRegistry(_))
+    ));
 }
 
 #[test]
-fn says_what_to_do_about_a_spool_that_cannot_be_used() {
+fn unusable_spool_is_an_error_with_advice() {
     let (_cluster, kafka) = brokers();
     let folder = tempfile::tempdir().unwrap();
-    let good = || spooled(&kafka, full_registry(), folder.path());
+    let good = || spooled(&kafka, registry_with_every_schema(), folder.path());
     let named = RecorderOptions { source_id: Some("mine".into()), ..good() };
     let error = Recorder::start(named).unwrap_err().to_string();
-    assert!(error.contains("source_id: expected none, as there is a spool"), "{error}");
+    assert!(error.contains("source_id: expected none, since the recorder has a spool"), "{error}");
     let small = SpoolOptions { max_bytes: 1 << 20, ..SpoolOptions::new(folder.path()) };
     let error = Recorder::start(RecorderOptions { spool: Some(small), ..good() }).unwrap_err().to_string();
     assert!(error.contains("spool.max_bytes: expected at least 4"), "{error}");
@@ -219,5 +226,5 @@ fn says_what_to_do_about_a_spool_that_cannot_be_used() {
     assert!(matches!(&error, StartError::Spool(SpoolError::Damaged { offset: 0, .. })), "{error}");
     assert!(error.to_string().contains("00000000000000000000.seg, byte 0"), "{error}");
     std::fs::remove_dir_all(&source).unwrap();
-    assert!(Recorder::start(good()).unwrap().close(PATIENCE).is_ok());
+    assert!(Recorder::start(good()).unwrap().close(TIMEOUT).is_ok());
 }

@@ -1,9 +1,9 @@
-//! What a recorder needs to start, and what it says when that is missing.
+//! Starting a recorder, and the errors if something is missing.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy takes helpers of tests for product code"
+    reason = "clippy treats helpers of tests as product code"
 )]
 
 mod fake;
@@ -12,25 +12,26 @@ use agentgov_connect::SchemaRegistryEndpoint;
 use agentgov_sdk::{Recorder, RecorderOptions, StartError};
 use rdkafka::types::RDKafkaRespErr;
 
-use fake::{brokers, full_registry, options, registry, topic};
+use fake::{brokers, options, registry, registry_with_every_schema, topic};
 
 #[test]
-fn starts_as_a_new_source_each_time() {
+fn each_start_is_a_new_source_unless_named() {
     let (_cluster, kafka) = brokers();
     let ids: Vec<String> = (0..2)
-        .map(|_| Recorder::start(options(&kafka, full_registry())).unwrap())
+        .map(|_| Recorder::start(options(&kafka, registry_with_every_schema())).unwrap())
         .map(|recorder| recorder.source_id().to_owned())
         .collect();
     assert_ne!(ids[0], ids[1]);
-    let named = RecorderOptions { source_id: Some("mine".into()), ..options(&kafka, full_registry()) };
+    let named =
+        RecorderOptions { source_id: Some("mine".into()), ..options(&kafka, registry_with_every_schema()) };
     assert_eq!(Recorder::start(named).unwrap().source_id(), "mine");
 }
 
 #[test]
-fn says_what_to_do_when_something_is_missing() {
+fn start_without_a_prerequisite_fails_with_advice() {
     let (cluster, kafka) = brokers();
-    let nowhere = SchemaRegistryEndpoint::at("http://127.0.0.1:1");
-    let good = || options(&kafka, full_registry());
+    let unreachable = SchemaRegistryEndpoint::at("http://127.0.0.1:1");
+    let good = || options(&kafka, registry_with_every_schema());
     for (options, expected) in [
         (
             options(
@@ -40,7 +41,7 @@ fn says_what_to_do_when_something_is_missing() {
             "run `agentgov topology apply`",
         ),
         (options(&kafka, registry("500 Oops", "{}")), "500"),
-        (options(&kafka, nowhere), "is it running and reachable?"),
+        (options(&kafka, unreachable), "is it running and reachable?"),
         (RecorderOptions { tenant_id: "a/b".into(), ..good() }, "tenant id `a/b`"),
         (RecorderOptions { environment: String::new(), ..good() }, "environment: expected a name"),
         (RecorderOptions { buffer_events: 0, ..good() }, "buffer_events: expected at least 1, found 0"),

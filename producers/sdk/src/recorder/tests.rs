@@ -1,4 +1,4 @@
-//! The recorder against librdkafka's own mock brokers: numbering, order, limits, and what is said when delivery fails.
+//! The recorder with librdkafka's mock brokers: numbering, order, limits, and failed deliveries.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ mod spooled;
 
 const TOPIC: &str = "actions-of-a-test";
 const PARTITIONS: i32 = 4;
-const LARGEST: usize = 10_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_MESSAGE_BYTES: usize = 10_000;
+const TIMEOUT: Duration = Duration::from_secs(60);
 const AGENT: Agent<'static> = Agent { id: "agent", name: None, version: None };
 
 fn brokers() -> (MockCluster<'static, DefaultProducerContext>, String) {
@@ -34,13 +34,13 @@ fn brokers() -> (MockCluster<'static, DefaultProducerContext>, String) {
 
 fn recorder(bootstrap: &str, buffer_events: usize, when_full: WhenFull) -> Recorder {
     let kafka = KafkaEndpoint::at(bootstrap);
-    let ledger = Arc::new(Ledger::new(buffer_events, 1 << 20));
-    let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
-    let composer = Composer::new("acme", "test", "source-1", SchemaId(7), LARGEST).unwrap();
-    Recorder::over(queue, ledger, composer, when_full)
+    let in_flight = Arc::new(InFlightWindow::new(buffer_events, 1 << 20));
+    let queue = Queue::open(&kafka, TOPIC, MAX_MESSAGE_BYTES, Arc::clone(&in_flight)).unwrap();
+    let composer = Composer::new("acme", "test", "source-1", SchemaId(7), MAX_MESSAGE_BYTES).unwrap();
+    Recorder::with_queue(queue, in_flight, composer, when_full)
 }
 
-/// A recorder whose brokers never answer.
+/// Creates a recorder without reachable brokers.
 fn unconnected(buffer_events: usize, when_full: WhenFull) -> Recorder {
     recorder("127.0.0.1:1", buffer_events, when_full)
 }
@@ -59,14 +59,14 @@ struct Logged {
     total: Option<i64>,
 }
 
-/// The records of the topic, each partition in its order; they are `count`.
+/// Reads the topic until it has `count` records, each partition in its order. Fails if there are more.
 fn logged(bootstrap: &str, count: usize) -> Vec<Logged> {
     let logged = logged_until(bootstrap, |logged| logged.len() >= count);
     assert_eq!(logged.len(), count);
     logged
 }
 
-/// The records of the topic, each partition in its order, from when `enough` of them are there.
+/// Reads the topic, each partition in its order, until `enough` returns true.
 fn logged_until(bootstrap: &str, enough: impl Fn(&[Logged]) -> bool) -> Vec<Logged> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -79,10 +79,10 @@ fn logged_until(bootstrap: &str, enough: impl Fn(&[Logged]) -> bool) -> Vec<Logg
         assignment.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let mut logged = Vec::new();
     loop {
-        assert!(Instant::now() < until, "found {} records in time, and expected others", logged.len());
+        assert!(Instant::now() < until, "timeout after {} records", logged.len());
         let Some(record) = consumer.poll(Duration::from_millis(200)) else {
             if enough(&logged) {
                 return logged;
@@ -119,9 +119,9 @@ fn assert_gapless_and_in_order(logged: &[Logged]) {
 }
 
 #[test]
-fn many_threads_one_gapless_source() {
+fn sequences_of_many_threads_are_gapless() {
     let (_cluster, bootstrap) = brokers();
-    // A small buffer, so that callers wait for room all the time.
+    // A small buffer, so that callers wait for room most of the time.
     let recorder = recorder(&bootstrap, 50, WhenFull::Wait);
     let (threads, events) = (8, 400);
     std::thread::scope(|scope| {
@@ -139,7 +139,7 @@ fn many_threads_one_gapless_source() {
         }
     });
     let total = threads * events;
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total }));
     let stats = recorder.stats();
     assert_eq!((stats.accepted, stats.durable_through), (total + 1, Some(total)));
     assert_eq!((stats.waiting_events, stats.waiting_bytes), (0, 0));
@@ -154,7 +154,7 @@ fn many_threads_one_gapless_source() {
 }
 
 #[test]
-fn brokers_that_falter_lose_and_double_nothing() {
+fn broker_errors_lose_and_repeat_no_event() {
     use RDKafkaRespErr::*;
     let (_cluster, bootstrap) = recorded_while(&[
         RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
@@ -164,19 +164,19 @@ fn brokers_that_falter_lose_and_double_nothing() {
     assert_gapless_and_in_order(&logged(&bootstrap, 501));
 }
 
-/// Kafka takes any number from a producer of which a partition has nothing yet. So if it refuses the first batch for a moment and
-/// takes the second, librdkafka believes that the first is there as well, and says so of events that are lost. Nothing may be
-/// sent behind a batch that is not acknowledged.
+/// Kafka accepts any sequence number in the first batch of a producer for a partition. If a broker rejects the first batch
+/// temporarily and accepts the second, librdkafka assumes that the first was written and acknowledges lost events. So no batch
+/// may be sent before the previous one is acknowledged.
 #[test]
-fn what_was_refused_is_not_believed_to_be_there() {
+fn batch_rejected_once_is_not_acknowledged_by_a_later_one() {
     let (cluster, bootstrap) = brokers();
     cluster.request_errors(
         RDKafkaApiKey::Produce,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION],
     );
     let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
-    // Two do not go into one batch.
-    let text = vec![b'x'; LARGEST * 6 / 10];
+    // A batch has room for only one.
+    let text = vec![b'x'; MAX_MESSAGE_BYTES * 6 / 10];
     for i in 0..20 {
         let content = Some(Content { data: &text, media_type: "text/plain" });
         let id = i.to_string();
@@ -184,21 +184,21 @@ fn what_was_refused_is_not_believed_to_be_there() {
         let event = Event { message, ..Event::new(catalogue::USER_INPUT, "s", AGENT) };
         recorder.record(&event).unwrap();
     }
-    assert_eq!(recorder.flush(PATIENCE), Ok(Flushed { durable: 20 }));
+    assert_eq!(recorder.flush(TIMEOUT), Ok(Flushed { durable: 20 }));
     assert_gapless_and_in_order(&logged(&bootstrap, 20));
 }
 
-/// A connection may end after a batch was appended and before that was said. The batch is sent again under its producer's
-/// sequence number, by which Kafka knows it; librdkafka's mock looks at those of transactional producers only
-/// (`rd_kafka_mock_validate_records`), so doubles are not looked for here.
+/// A connection may end after a batch was appended and before it was acknowledged. The producer sends the batch again with the
+/// same sequence number, and Kafka discards the repeat. librdkafka's mock checks sequence numbers only of transactional
+/// producers (`rd_kafka_mock_validate_records`), so this test does not check for repeats.
 #[test]
-fn connections_that_end_lose_nothing() {
+fn lost_connections_lose_no_event() {
     let (_cluster, bootstrap) = recorded_while(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT; 3]);
     let all = |logged: &[Logged]| is_whole(logged, "source-1", 501);
     assert_whole_and_in_order(&logged_until(&bootstrap, all), "source-1", 501);
 }
 
-/// Brokers that hold 500 events and their closing, recorded while requests to produce met `errors`.
+/// Records 500 events and closes, while the brokers return `errors` for produce requests.
 fn recorded_while(errors: &[RDKafkaRespErr]) -> (MockCluster<'static, DefaultProducerContext>, String) {
     let (cluster, bootstrap) = brokers();
     cluster.request_errors(RDKafkaApiKey::Produce, errors);
@@ -206,19 +206,19 @@ fn recorded_while(errors: &[RDKafkaRespErr]) -> (MockCluster<'static, DefaultPro
     for i in 0..500 {
         recorder.record(&started(&format!("session-{}", i % 7))).unwrap();
     }
-    assert_eq!(recorder.flush(PATIENCE), Ok(Flushed { durable: 500 }));
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 500 }));
+    assert_eq!(recorder.flush(TIMEOUT), Ok(Flushed { durable: 500 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 500 }));
     (cluster, bootstrap)
 }
 
 #[test]
-fn a_failure_that_is_final_names_what_is_not_durable() {
+fn permanent_failure_names_the_missing_sequences() {
     let (cluster, bootstrap) = brokers();
     let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
     for _ in 0..3 {
         recorder.record(&started("s")).unwrap();
     }
-    recorder.flush(PATIENCE).unwrap();
+    recorder.flush(TIMEOUT).unwrap();
     cluster.request_errors(
         RDKafkaApiKey::Produce,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20],
@@ -226,22 +226,22 @@ fn a_failure_that_is_final_names_what_is_not_durable() {
     for _ in 0..2 {
         recorder.record(&started("s")).unwrap();
     }
-    let error = recorder.flush(PATIENCE).unwrap_err();
+    let error = recorder.flush(TIMEOUT).unwrap_err();
     let FlushError::Stopped { missing, .. } = &error else { panic!("{error:?}") };
     assert_eq!(missing.ranges(), [3..=4]);
     assert!(error.to_string().contains("sequences 3-4 were not acknowledged (2 events)"), "{error}");
     assert!(matches!(recorder.record(&started("s")), Err(RecordError::Stopped { .. })));
-    assert!(matches!(recorder.close(PATIENCE), Err(FlushError::Stopped { .. })));
+    assert!(matches!(recorder.close(TIMEOUT), Err(FlushError::Stopped { .. })));
     assert_eq!(recorder.stats().accepted, 5);
 }
 
-/// As many numbers of a source are there as there should be.
+/// Returns true if `end` different sequence numbers of the source are logged.
 fn is_whole(logged: &[Logged], source_id: &str, end: usize) -> bool {
     let of_source = logged.iter().filter(|event| event.source_id == source_id);
     of_source.map(|event| event.sequence).collect::<std::collections::BTreeSet<_>>().len() >= end
 }
 
-/// Every number is there, and what a session saw for the first time came in order: sent twice is no harm.
+/// Asserts that all sequence numbers below `end` are logged, and that each session has them in order, apart from repeats.
 fn assert_whole_and_in_order(logged: &[Logged], source_id: &str, end: i64) {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -255,7 +255,7 @@ fn assert_whole_and_in_order(logged: &[Logged], source_id: &str, end: i64) {
 }
 
 #[test]
-fn a_producer_that_kafka_ends_is_replaced_and_nothing_is_lost() {
+fn failed_producer_is_replaced_and_no_event_is_lost() {
     let (cluster, bootstrap) = brokers();
     let recorder = recorder(&bootstrap, 1_000, WhenFull::Wait);
     let record = |count| {
@@ -264,27 +264,27 @@ fn a_producer_that_kafka_ends_is_replaced_and_nothing_is_lost() {
         }
     };
     record(50);
-    recorder.flush(PATIENCE).unwrap();
-    // With nothing, and with much in its hands.
-    recorder.queue.end_producer();
+    recorder.flush(TIMEOUT).unwrap();
+    // The producer fails with nothing in flight, then with many events.
+    recorder.queue.fail_producer();
     record(50);
     cluster.broker_down(1).unwrap();
     record(50);
-    recorder.queue.end_producer();
+    recorder.queue.fail_producer();
     record(50);
     cluster.broker_up(1).unwrap();
-    recorder.flush(PATIENCE).unwrap();
-    // As a broker would.
+    recorder.flush(TIMEOUT).unwrap();
+    // The broker reports a fatal error.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
     record(100);
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 300 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 300 }));
     let all = |logged: &[Logged]| is_whole(logged, "source-1", 301);
     assert_whole_and_in_order(&logged_until(&bootstrap, all), "source-1", 301);
 }
 
 #[test]
-fn an_end_that_another_producer_would_meet_as_well_stops_the_recorder() {
+fn failure_that_persists_with_a_new_producer_stops_the_recorder() {
     for error in [
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -300,7 +300,7 @@ fn an_end_that_another_producer_would_meet_as_well_stops_the_recorder() {
         for _ in 0..3 {
             recorder.record(&started("s")).unwrap();
         }
-        let stopped = recorder.flush(PATIENCE).unwrap_err();
+        let stopped = recorder.flush(TIMEOUT).unwrap_err();
         let FlushError::Stopped { missing, spooled: false, .. } = &stopped else { panic!("{stopped:?}") };
         assert_eq!(missing.ranges(), [0..=2], "{stopped}");
         assert!(matches!(recorder.record(&started("s")), Err(RecordError::Stopped { .. })));
@@ -308,8 +308,8 @@ fn an_end_that_another_producer_would_meet_as_well_stops_the_recorder() {
 }
 
 #[test]
-fn full_is_an_error_and_takes_no_number() {
-    for (when_full, least) in [
+fn event_without_room_is_an_error_and_uses_no_sequence() {
+    for (when_full, min_wait) in [
         (WhenFull::Fail, Duration::ZERO),
         (WhenFull::WaitFor(Duration::from_millis(60)), Duration::from_millis(60)),
     ] {
@@ -319,24 +319,25 @@ fn full_is_an_error_and_takes_no_number() {
         let start = Instant::now();
         let error = recorder.record(&started("s")).unwrap_err();
         assert!(matches!(error, RecordError::Full { events: 2, .. }), "{error:?}");
-        assert!(start.elapsed() >= least);
+        assert!(start.elapsed() >= min_wait);
         assert_eq!(recorder.stats().accepted, 2);
         let error = recorder.flush(Duration::from_millis(10)).unwrap_err();
         let FlushError::Unfinished { missing, .. } = &error else { panic!("{error:?}") };
         assert_eq!(missing.ranges(), [0..=1]);
-        // No room for the closing event either: it is named with the rest.
+        // There is no room for the closing event either, so its sequence is missing as well.
         let error = recorder.close(Duration::from_millis(10)).unwrap_err();
         let FlushError::Unfinished { missing, .. } = &error else { panic!("{error:?}") };
         assert_eq!(missing.ranges(), [0..=2]);
-        std::mem::forget(recorder); // would wait a while for brokers that are not there
+        // Dropping it would wait for the unreachable brokers.
+        std::mem::forget(recorder);
     }
 }
 
 #[test]
-fn a_refused_event_takes_no_number() {
+fn rejected_event_uses_no_sequence() {
     let (_cluster, bootstrap) = brokers();
     let recorder = recorder(&bootstrap, 10, WhenFull::Wait);
-    let data = vec![b'x'; LARGEST];
+    let data = vec![b'x'; MAX_MESSAGE_BYTES];
     let content = Content { data: &data, media_type: "text/plain" };
     let large = crate::ToolCall::new("t", "c", content);
     let large = Event { tool: Some(large), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
@@ -346,23 +347,23 @@ fn a_refused_event_takes_no_number() {
         assert!(matches!(recorder.record(&started("")), Err(RecordError::Invalid { .. })));
         recorder.record(&started("s")).unwrap();
     }
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 3 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 3 }));
     assert_gapless_and_in_order(&logged(&bootstrap, 4));
 }
 
 #[test]
-fn closing_is_final_and_may_be_asked_again() {
+fn close_is_final_and_may_be_repeated() {
     let (_cluster, bootstrap) = brokers();
     let recorder = recorder(&bootstrap, 10, WhenFull::Wait);
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 0 }));
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 0 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 0 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 0 }));
     assert_eq!(recorder.record(&started("s")), Err(RecordError::Closed { source_id: "source-1".into() }));
     let logged = logged(&bootstrap, 1);
     assert_eq!((logged[0].sequence, logged[0].total), (0, Some(0)));
 }
 
 #[test]
-fn dropped_without_close_still_delivers() {
+fn recorder_dropped_without_close_delivers_its_events() {
     let (_cluster, bootstrap) = brokers();
     let recorder = recorder(&bootstrap, 100, WhenFull::Wait);
     for _ in 0..20 {

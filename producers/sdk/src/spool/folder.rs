@@ -1,4 +1,4 @@
-//! Who owns what in a spool's folder. A lock is held on a file, so it ends with its process, however that ends.
+//! Ownership of the sources in a spool's folder, by file locks. The operating system releases them when their process ends.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -9,39 +9,36 @@ use super::{SpoolError, io};
 
 const LOCK: &str = "lock";
 
-/// A spool's folder, locked: nobody else claims or makes sources in it meanwhile.
+/// A spool's folder with its lock: no other process claims or creates sources while this value exists.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct SpoolFolder {
     path: PathBuf,
     _lock: File,
 }
 
-/// A source's folder, and the lock that says whose it is.
+/// A source's folder with its lock, which makes this process its owner.
 #[derive(Debug)]
-pub(crate) struct Owned {
+pub(crate) struct SourceFolder {
     pub(super) path: PathBuf,
     lock: File,
 }
 
-/// The folder of a source whose process is gone.
-pub(crate) type Dead = Owned;
-
-impl Folder {
-    /// Opens the folder, or makes it, and locks it. Others hold that lock for milliseconds only.
+impl SpoolFolder {
+    /// Opens or creates the folder, and locks it. Other processes hold the lock only for milliseconds.
     pub(crate) fn lock(path: &Path) -> Result<Self, SpoolError> {
-        fs::create_dir_all(path).map_err(io(path, "making the folder"))?;
+        fs::create_dir_all(path).map_err(io(path, "creating the folder"))?;
         let lock = lock_file(path)?;
         lock.lock().map_err(io(path, "locking the folder"))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Claims every source that no process holds, the oldest first.
-    pub(crate) fn claim_dead(&self) -> Result<Vec<Dead>, SpoolError> {
+    /// Claims every source without an owner, the oldest first.
+    pub(crate) fn claim_dead_sources(&self) -> Result<Vec<SourceFolder>, SpoolError> {
         let mut dead = Vec::new();
         let listing = io(&self.path, "listing the folder");
         for entry in fs::read_dir(&self.path).map_err(&listing)? {
@@ -52,58 +49,58 @@ impl Folder {
             }
             let lock = match lock_file(&path) {
                 Ok(lock) => lock,
-                // Who recovered it has just removed it.
+                // The process that recovered the source has just removed it.
                 Err(_) if !path.exists() => continue,
                 Err(error) => return Err(error),
             };
             match lock.try_lock() {
-                Ok(()) => dead.push(Owned { path, lock }),
+                Ok(()) => dead.push(SourceFolder { path, lock }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(io(&path, "locking the folder")(error)),
             }
         }
-        // Ids of version 7 begin with the time.
+        // Source ids are UUIDs of version 7, which start with the time.
         dead.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(dead)
     }
 
-    /// Makes a source's folder, and owns it.
-    pub(crate) fn make(&self, source_id: &str) -> Result<Owned, SpoolError> {
+    /// Creates the folder of a source and locks it.
+    pub(crate) fn create_source(&self, source_id: &str) -> Result<SourceFolder, SpoolError> {
         let path = self.path.join(source_id);
-        // Payloads are in it: nobody else's to read.
-        DirBuilder::new().mode(0o700).create(&path).map_err(io(&path, "making the folder"))?;
+        // The folder has payloads, so other users must not read it.
+        DirBuilder::new().mode(0o700).create(&path).map_err(io(&path, "creating the folder"))?;
         let lock = lock_file(&path)?;
         lock.try_lock().map_err(|error| io(&path, "locking the folder")(error.into()))?;
-        Ok(Owned { path, lock })
+        Ok(SourceFolder { path, lock })
     }
 }
 
-impl Owned {
-    /// Removes the folder, the segments in the given order. What is left of it if that is interrupted is a dead source.
+impl SourceFolder {
+    /// Removes the segments in the given order, then the folder. After an interruption, the rest is a dead source.
     pub(super) fn remove<'a>(&self, segments: impl Iterator<Item = &'a Path>) -> Result<(), SpoolError> {
         for segment in segments {
             remove_file(segment)?;
         }
         remove_file(&self.path.join(LOCK))?;
         match fs::remove_dir(&self.path) {
-            // Someone looked whether it is dead, just now, and will find it empty.
+            // Another process has just created its lock file to claim the source, and finds no segments.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
             removed => removed.map_err(io(&self.path, "removing the folder")),
         }
     }
 
-    /// Makes what was created or removed in the folder durable.
+    /// Makes created and removed files of the folder durable.
     pub(super) fn sync(&self) -> std::io::Result<()> {
         sync_folder(&self.path)
     }
 
-    /// Gives the source up, so that another process may claim it.
+    /// Releases the lock, so that another process may claim the source.
     pub(super) fn release(self) {
         drop(self.lock);
     }
 }
 
-/// Removes a file, which may be gone already.
+/// Removes a file. A missing file is no error.
 pub(super) fn remove_file(path: &Path) -> Result<(), SpoolError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -111,7 +108,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), SpoolError> {
     }
 }
 
-/// Makes a folder's entries durable.
+/// Makes the entries of a folder durable.
 pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -129,23 +126,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_claimed_by_one_and_only_when_its_process_is_gone() {
+    fn source_is_claimed_once_and_only_without_an_owner() {
         let folder = tempfile::tempdir().unwrap();
-        let locked = || Folder::lock(folder.path()).unwrap();
-        // A statement each: the folder's lock is held until its end.
-        let second = locked().make("b").unwrap();
-        let first = locked().make("a").unwrap();
+        let locked = || SpoolFolder::lock(folder.path()).unwrap();
+        // One statement each, since the folder stays locked until the end of the statement.
+        let second = locked().create_source("b").unwrap();
+        let first = locked().create_source("a").unwrap();
         assert_eq!(fs::metadata(&first.path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert!(locked().claim_dead().unwrap().is_empty(), "both live");
+        assert!(locked().claim_dead_sources().unwrap().is_empty(), "both have an owner");
         drop(second);
-        let dead = locked().claim_dead().unwrap();
+        let dead = locked().claim_dead_sources().unwrap();
         assert_eq!(dead.iter().map(|dead| dead.path.clone()).collect::<Vec<_>>(), [folder.path().join("b")]);
-        assert!(locked().claim_dead().unwrap().is_empty(), "one is live, the other claimed");
+        assert!(locked().claim_dead_sources().unwrap().is_empty(), "one has an owner, the other is claimed");
         drop((first, dead));
-        let mut dead = locked().claim_dead().unwrap();
+        let mut dead = locked().claim_dead_sources().unwrap();
         assert!(dead[0].path < dead[1].path && dead.len() == 2);
         dead.pop().unwrap().remove(std::iter::empty()).unwrap();
         assert!(!folder.path().join("b").exists());
-        assert!(locked().make("a").is_err(), "a source is made once");
+        assert!(locked().create_source("a").is_err(), "a source is created once");
     }
 }

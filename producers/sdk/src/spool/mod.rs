@@ -1,27 +1,27 @@
-//! The spool: a bounded write-ahead file of what Kafka has not acknowledged yet.
+//! The spool: a bounded write-ahead log of events that Kafka has not acknowledged.
 //!
 //! ```text
-//!   FOLDER/lock                        held while sources are claimed or made
-//!   FOLDER/schema.json                 what the registry last said, for a start without it
-//!   FOLDER/SOURCE/lock                 held by the process whose source it is, or that recovers it
-//!   FOLDER/SOURCE/00000000000000000042.seg   records from sequence 42, until the next segment begins
+//!   FOLDER/lock                        locked while sources are claimed or created
+//!   FOLDER/schema.json                 cached schema id, for a start without the schema registry
+//!   FOLDER/SOURCE/lock                 locked by the process that owns the source or recovers it
+//!   FOLDER/SOURCE/00000000000000000042.seg   records from sequence 42 to the start of the next segment
 //!
-//!   record ──► append ──► Kafka's queue          start ──► claim the dead ──► publish again, close ──► remove
-//!                 └─ trim: segments that are durable go
+//!   record ──► append ──► producer queue         start ──► claim dead sources ──► publish, close ──► remove
+//!                 └─ remove durable segments
 //! ```
 //!
-//! - [`format`]: the bytes
-//! - [`folder`]: who owns what
-//! - [`writer`], [`sync`]: the live source's
-//! - [`found`]: what a dead source left
-//! - [`recovery`]: publishing it
-//! - [`schema`]: what the registry last said
+//! - [`format`]: encoding of segments and records
+//! - [`folder`]: locks and ownership
+//! - [`writer`], [`sync`]: segments of the live source
+//! - [`dead_source`]: reading the segments of a dead source
+//! - [`recovery`]: publishing dead sources
+//! - [`schema`]: the cached schema id
 //!
-//! docs/adr/0007-the-spool.md says why it is so.
+//! docs/adr/0007-the-spool.md has the reasons for this design.
 
+mod dead_source;
 mod folder;
 pub(crate) mod format;
-mod found;
 mod recovery;
 mod schema;
 mod sync;
@@ -29,69 +29,69 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use folder::Folder;
-pub(crate) use format::{Header, Kind, Record};
-pub(crate) use found::Found;
-pub(crate) use recovery::{Recovery, Republish};
-pub(crate) use schema::KnownSchema;
-pub(crate) use writer::{AppendError, Appended, Spool, least_bytes};
+pub(crate) use dead_source::DeadSource;
+pub(crate) use folder::SpoolFolder;
+pub(crate) use format::{RecordKind, SegmentHeader, SpoolRecord};
+pub(crate) use recovery::{Recovery, RepublishTarget};
+pub(crate) use schema::CachedSchemaId;
+pub(crate) use writer::{AppendError, AppendOutcome, Spool, min_spool_bytes};
 
-/// Why a spool cannot be used.
+/// A spool that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpoolError {
-    /// The system refused.
-    #[error("spool {path}: {doing}: {message}")]
+    /// The operating system returned an error.
+    #[error("spool {path}: {operation}: {message}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// What the system said.
+        /// The failed operation.
+        operation: &'static str,
+        /// Error of the operating system.
         message: String,
     },
-    /// A dead source's file is not what was written. Nothing of it was published or removed by this start.
+    /// A file of a dead source is damaged. This start has published and removed none of the source's events.
     #[error(
         "spool {file}, byte {offset}: expected {expected}, found other bytes; the source's events are kept: restore the file, or move its folder away to start without them"
     )]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Where in it.
+        /// Offset of the damage in the file.
         offset: usize,
-        /// What should stand there.
+        /// Expected content at the offset.
         expected: String,
     },
-    /// A dead source wrote to another topic than the topology names now.
+    /// A dead source has events for a topic other than the topology's.
     #[error(
-        "spool {path}: expected events for topic {expected}, found some for {found}; start once with the old topology, or move the folder away to start without them"
+        "spool {path}: expected events for topic {expected}, found events for {found}; start once with the old topology, or move the folder away to start without them"
     )]
     OtherTopic {
         /// The source's folder.
         path: PathBuf,
-        /// The map's topic.
+        /// The topology's topic.
         expected: String,
-        /// The spool's.
+        /// The topic in the spool.
         found: String,
     },
 }
 
-fn io<'a>(path: &'a Path, doing: &'static str) -> impl Fn(std::io::Error) -> SpoolError + 'a {
-    move |error| SpoolError::Io { path: path.to_owned(), doing, message: error.to_string() }
+fn io<'a>(path: &'a Path, operation: &'static str) -> impl Fn(std::io::Error) -> SpoolError + 'a {
+    move |error| SpoolError::Io { path: path.to_owned(), operation, message: error.to_string() }
 }
 
-/// Reads any bytes as a segment: how many records it holds, and what ends it early, in words. For fuzzing.
+/// Reads any bytes as a segment, for fuzzing. Returns the number of its records, and the error that ends it early.
 #[doc(hidden)]
 pub fn read_any_segment(bytes: &[u8]) -> (usize, Option<String>) {
     let mut records = 0;
-    let mut segment = match format::Segment::open(bytes) {
+    let mut segment = match format::SegmentReader::open(bytes) {
         Ok(segment) => segment,
-        Err(broken) => return (0, Some(format!("{broken:?}"))),
+        Err(error) => return (0, Some(format!("{error:?}"))),
     };
     loop {
-        match segment.next() {
+        match segment.next_record() {
             Ok(Some(_)) => records += 1,
             Ok(None) => return (records, None),
-            Err(broken) => return (records, Some(format!("{broken:?}"))),
+            Err(error) => return (records, Some(format!("{error:?}"))),
         }
     }
 }

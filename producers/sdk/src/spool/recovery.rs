@@ -1,4 +1,4 @@
-//! Publishing what dead sources left, in the background: in order, under the numbers that it has, then the source's end.
+//! Publishes dead sources in the background: their events in order and under their sequence numbers, then the closing event.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use agentgov_connect::KafkaEndpoint;
 use agentgov_schemas::wire::SchemaId;
 
-use super::format::{Broken, Segment};
-use super::found::Found;
+use super::dead_source::DeadSource;
+use super::format::{SegmentError, SegmentReader};
 use crate::RecoverError;
 use crate::compose::Composer;
-use crate::ledger::{Ledger, Reserved, Settled};
-use crate::queue::{NotEnqueued, Queue};
+use crate::in_flight::{InFlightWindow, Reservation, WaitOutcome};
+use crate::queue::{EnqueueError, Queue};
 
-/// Events of a dead source that are sent and not acknowledged.
-const EVENTS: usize = 10_000;
-/// Their bytes, or one event of the largest size.
-const BYTES: usize = 8 << 20;
-/// How often a wait looks whether it is over.
-const LOOK: Duration = Duration::from_millis(100);
+/// Maximum number of events in flight.
+const MAX_EVENTS_IN_FLIGHT: usize = 10_000;
+/// Maximum bytes of the events in flight, if one event of the largest size fits.
+const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Interval at which a wait checks whether the recorder was dropped.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The thread that publishes. Stops when dropped; what is left then is for the next start.
+/// The publishing thread. Dropping it stops the thread; the next start publishes the rest.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     shared: Arc<Shared>,
@@ -44,28 +44,28 @@ struct State {
     failed: Option<String>,
 }
 
-/// What publishing needs.
+/// Topic to publish to, and the schema of closing events.
 #[derive(Clone, Debug)]
-pub(crate) struct Republish {
+pub(crate) struct RepublishTarget {
     pub(crate) kafka: KafkaEndpoint,
     pub(crate) topic: String,
     pub(crate) max_message_bytes: usize,
-    /// Of this build's schema, which closing events are written in.
+    /// Id of this build's schema, for closing events.
     pub(crate) schema_id: SchemaId,
 }
 
-/// How a step of publishing ended.
+/// Result of publishing a source or a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// It is done.
+enum Outcome {
+    /// Published.
     Done,
-    /// The recorder was dropped before.
+    /// The recorder was dropped first.
     Stopped,
 }
 
 impl Recovery {
-    /// Publishes `dead`, one after the other.
-    pub(crate) fn start(dead: Vec<Found>, with: Republish) -> std::io::Result<Self> {
+    /// Starts a thread that publishes the dead sources one after the other.
+    pub(crate) fn start(dead: Vec<DeadSource>, target: RepublishTarget) -> std::io::Result<Self> {
         let state = State { left: dead.len(), running: !dead.is_empty(), failed: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), ..Shared::default() });
         if dead.is_empty() {
@@ -73,17 +73,17 @@ impl Recovery {
         }
         let thread = std::thread::Builder::new().name("agentgov-recovery".into()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.run(dead, &with)
+            move || shared.run(dead, &target)
         })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Dead sources that are not published and closed yet.
+    /// Returns the number of dead sources that are not published and closed yet.
     pub(crate) fn left(&self) -> usize {
         self.shared.lock().left
     }
 
-    /// Waits until there are none.
+    /// Waits until all dead sources are published and closed.
     pub(crate) fn wait(&self, until: Instant) -> Result<(), RecoverError> {
         let mut state = self.shared.lock();
         loop {
@@ -92,7 +92,7 @@ impl Recovery {
                 return Ok(());
             }
             if !state.running {
-                let reason = state.failed.clone().unwrap_or_else(|| "it was stopped".to_owned());
+                let reason = state.failed.clone().unwrap_or_else(|| "the recorder was dropped".to_owned());
                 return Err(RecoverError::Stopped { left, reason });
             }
             let wait = until.saturating_duration_since(Instant::now());
@@ -114,25 +114,25 @@ impl Drop for Recovery {
 }
 
 impl Shared {
-    fn run(&self, dead: Vec<Found>, with: &Republish) {
-        for found in dead {
-            let (source_id, events) = (found.header.source_id.clone(), found.events());
-            match self.publish(&found, with) {
-                Ok(Progress::Done) => {
-                    tracing::info!(source_id, events, "spool: a dead source is published and closed");
+    fn run(&self, dead: Vec<DeadSource>, target: &RepublishTarget) {
+        for source in dead {
+            let (source_id, events) = (source.header.source_id.clone(), source.event_count());
+            match self.publish(&source, target) {
+                Ok(Outcome::Done) => {
+                    tracing::info!(source_id, events, "spool: published and closed a dead source");
                     self.lock().left -= 1;
                     self.changed.notify_all();
                 }
-                // Its files are for the next start.
-                Ok(Progress::Stopped) => break,
+                // The next start publishes the rest.
+                Ok(Outcome::Stopped) => break,
                 Err(reason) => {
                     tracing::error!(
                         source_id,
                         reason,
-                        "spool: a dead source is not published; its files are kept"
+                        "spool: cannot publish a dead source; its files are kept for the next start"
                     );
                     self.lock().failed.get_or_insert(format!("source {source_id}: {reason}"));
-                    found.dead.release();
+                    source.folder.release();
                 }
             }
         }
@@ -140,31 +140,37 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Publishes one source, closes it, waits until all of that is durable, and removes its files.
-    fn publish(&self, found: &Found, with: &Republish) -> Result<Progress, String> {
-        let Found { dead, header, segments, first, end, closed } = found;
-        let ledger = Ledger::starting_at(*first, EVENTS, BYTES.max(with.max_message_bytes));
-        let ledger = Arc::new(ledger);
-        let queue = Queue::open(&with.kafka, &with.topic, with.max_message_bytes, Arc::clone(&ledger))
-            .map_err(|error| error.to_string())?;
+    /// Publishes one source and its closing event, waits until all of it is durable, and removes its files.
+    fn publish(&self, source: &DeadSource, target: &RepublishTarget) -> Result<Outcome, String> {
+        let DeadSource { folder, header, segments, first, end, closed } = source;
+        let in_flight = InFlightWindow::from_sequence(
+            *first,
+            MAX_EVENTS_IN_FLIGHT,
+            MAX_BYTES_IN_FLIGHT.max(target.max_message_bytes),
+        );
+        let in_flight = Arc::new(in_flight);
+        let queue =
+            Queue::open(&target.kafka, &target.topic, target.max_message_bytes, Arc::clone(&in_flight))
+                .map_err(|error| error.to_string())?;
         for path in segments {
-            let told = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-            let bytes = fs::read(path).map_err(|error| told(&error))?;
-            let changed = |broken| told(&format!("changed since it was read: {broken:?}"));
-            let mut segment = match Segment::open(&bytes) {
+            let at_path = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let bytes = fs::read(path).map_err(|error| at_path(&error))?;
+            let changed = |error| at_path(&format!("the file changed after it was checked: {error:?}"));
+            let mut segment = match SegmentReader::open(&bytes) {
                 Ok(segment) => segment,
-                Err(Broken::Torn { .. }) => break,
-                Err(broken) => return Err(changed(broken)),
+                Err(SegmentError::Torn { .. }) => break,
+                Err(error) => return Err(changed(error)),
             };
             loop {
-                let record = match segment.next() {
+                let record = match segment.next_record() {
                     Ok(Some(record)) => record,
-                    Ok(None) | Err(Broken::Torn { .. }) => break,
-                    Err(broken) => return Err(changed(broken)),
+                    Ok(None) | Err(SegmentError::Torn { .. }) => break,
+                    Err(error) => return Err(changed(error)),
                 };
-                if self.send(&ledger, &queue, record.sequence, record.key, record.value)? == Progress::Stopped
+                if self.send(&in_flight, &queue, record.sequence, record.key, record.value)?
+                    == Outcome::Stopped
                 {
-                    return Ok(Progress::Stopped);
+                    return Ok(Outcome::Stopped);
                 }
             }
         }
@@ -174,61 +180,63 @@ impl Shared {
                 header.tenant_id.as_str(),
                 header.environment.as_str(),
                 header.source_id.as_str(),
-                with.schema_id,
-                with.max_message_bytes,
+                target.schema_id,
+                target.max_message_bytes,
             )
             .map_err(|error| error.to_string())?;
-            let (key, value) = composer.closing(*end).map_err(|error| error.to_string())?;
-            if self.send(&ledger, &queue, *end, &key, &value)? == Progress::Stopped {
-                return Ok(Progress::Stopped);
+            let (key, value) = composer.encode_closing(*end).map_err(|error| error.to_string())?;
+            if self.send(&in_flight, &queue, *end, &key, &value)? == Outcome::Stopped {
+                return Ok(Outcome::Stopped);
             }
             total += 1;
         }
         loop {
-            match ledger.wait_for_durable(total, Instant::now() + LOOK) {
-                Settled::Durable => break,
-                Settled::Failed { reason, .. } => return Err(reason),
-                Settled::Unfinished(_) if self.stop.load(Ordering::Acquire) => return Ok(Progress::Stopped),
-                Settled::Unfinished(_) => {}
+            match in_flight.wait_for_durable(total, Instant::now() + POLL_INTERVAL) {
+                WaitOutcome::Durable => break,
+                WaitOutcome::Failed { reason, .. } => return Err(reason),
+                WaitOutcome::Unfinished(_) if self.stop.load(Ordering::Acquire) => {
+                    return Ok(Outcome::Stopped);
+                }
+                WaitOutcome::Unfinished(_) => {}
             }
         }
-        dead.remove(segments.iter().map(|path| path.as_path())).map_err(|error| error.to_string())?;
-        Ok(Progress::Done)
+        folder.remove(segments.iter().map(|path| path.as_path())).map_err(|error| error.to_string())?;
+        Ok(Outcome::Done)
     }
 
-    /// Sends one record, as soon as there is room.
+    /// Sends one record as soon as there is room.
     fn send(
         &self,
-        ledger: &Ledger,
+        in_flight: &InFlightWindow,
         queue: &Queue,
         sequence: i64,
         key: &[u8],
         value: &[u8],
-    ) -> Result<Progress, String> {
+    ) -> Result<Outcome, String> {
         let bytes = key.len() + value.len();
         while !self.stop.load(Ordering::Acquire) {
-            match ledger.reserve(bytes) {
-                Reserved::Stopped { reason } => return Err(reason),
-                Reserved::Full => {
-                    ledger.wait_for_room(bytes, Some(Instant::now() + LOOK));
+            match in_flight.reserve(bytes) {
+                Reservation::Stopped { reason } => return Err(reason),
+                Reservation::Full => {
+                    in_flight.wait_for_room(bytes, Some(Instant::now() + POLL_INTERVAL));
                     continue;
                 }
-                Reserved::Yes => {}
+                Reservation::Granted => {}
             }
             match queue.send(sequence, key, value) {
-                Ok(()) => return Ok(Progress::Done),
-                Err(NotEnqueued::Failed(reason)) => return Err(reason),
-                Err(NotEnqueued::Full) => {
-                    ledger.release(bytes);
-                    ledger.wait_for_room(bytes, Some(Instant::now() + LOOK));
+                Ok(()) => return Ok(Outcome::Done),
+                Err(EnqueueError::Failed(reason)) => return Err(reason),
+                Err(EnqueueError::Full) => {
+                    in_flight.release(bytes);
+                    in_flight.wait_for_room(bytes, Some(Instant::now() + POLL_INTERVAL));
                 }
             }
         }
-        Ok(Progress::Stopped)
+        Ok(Outcome::Stopped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock.
+        // A poisoned lock is usable: no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The group commit: a thread that makes what was written durable, every so often.
+//! Group commit: a thread that syncs the active segment at an interval.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The thread. Ends when dropped, after what is written is durable.
+/// The syncing thread. Dropping it syncs the written data and ends the thread.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
@@ -27,21 +27,21 @@ struct State {
 }
 
 impl Syncer {
-    /// Syncs `file` at most `every` after it was written to; tells `failed` what the system says otherwise.
+    /// Starts a thread that syncs `file` at most `interval` after a write. Calls `on_error` with the first error and then ends.
     pub(super) fn start(
         file: Arc<File>,
-        every: Duration,
-        failed: impl Fn(io::Error) + Send + 'static,
+        interval: Duration,
+        on_error: impl Fn(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
         let state = Mutex::new(State { file, dirty: false, stop: false });
         let shared = Arc::new(Shared { state, changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("agentgov-spool".into()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                while let Some(file) = shared.next(every) {
+                while let Some(file) = shared.wait_for_file(interval) {
                     if let Err(error) = file.sync_data() {
-                        // What a file holds after that, nobody knows: never tried again.
-                        return failed(error);
+                        // Not retried: after a failed sync the content of the file is unknown.
+                        return on_error(error);
                     }
                 }
             }
@@ -49,16 +49,16 @@ impl Syncer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The file was written to.
-    pub(super) fn written(&self) {
+    /// Marks the file as written.
+    pub(super) fn mark_dirty(&self) {
         let mut state = self.shared.lock();
         if !std::mem::replace(&mut state.dirty, true) {
             self.shared.changed.notify_one();
         }
     }
 
-    /// The next file; the last one is durable.
-    pub(super) fn follow(&self, file: Arc<File>) {
+    /// Switches to the next file. The caller has synced the previous one.
+    pub(super) fn switch_to(&self, file: Arc<File>) {
         let mut state = self.shared.lock();
         state.file = file;
         state.dirty = false;
@@ -66,19 +66,19 @@ impl Syncer {
 }
 
 impl Shared {
-    /// Waits until there is something to sync, and then for the others that come meanwhile. `None`: it is over.
-    fn next(&self, every: Duration) -> Option<Arc<File>> {
+    /// Waits for a write, then for `interval`, so that later writes share the sync. Returns `None` at the end.
+    fn wait_for_file(&self, interval: Duration) -> Option<Arc<File>> {
         let mut state = self.lock();
         while !state.dirty && !state.stop {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let waited = self.changed.wait_timeout_while(state, every, |state| !state.stop);
+        let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stop);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
         std::mem::take(&mut state.dirty).then(|| Arc::clone(&state.file))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock.
+        // A poisoned lock is usable: no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! A registry that gives one answer to every question, and brokers that live in this process.
+//! A schema registry with one response to every request, and mock brokers in this process.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use agentgov_sdk::RecorderOptions;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-/// Brokers with the topic of actions.
+/// Starts mock brokers with the actions topic.
 pub fn brokers() -> (MockCluster<'static, DefaultProducerContext>, KafkaEndpoint) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(&topic(), 3, 1).unwrap();
@@ -18,12 +18,12 @@ pub fn brokers() -> (MockCluster<'static, DefaultProducerContext>, KafkaEndpoint
     (cluster, kafka)
 }
 
-/// The topic of actions.
+/// Returns the name of the actions topic.
 pub fn topic() -> String {
     Topology::embedded().unwrap().topic_of(ACTION_EVENT).unwrap().0.to_owned()
 }
 
-/// Answers every request with `status` and `body`, for as long as the test runs.
+/// Starts a server that answers every request with `status` and `body` until the process ends.
 pub fn registry(status: &'static str, body: &'static str) -> SchemaRegistryEndpoint {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -40,22 +40,22 @@ pub fn registry(status: &'static str, body: &'static str) -> SchemaRegistryEndpo
                 line.clear();
             }
             reader.read_exact(&mut vec![0; length]).unwrap();
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len()
             );
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
         }
     });
     SchemaRegistryEndpoint::at(url)
 }
 
-/// A registry that has every schema, as id 7.
-pub fn full_registry() -> SchemaRegistryEndpoint {
+/// Starts a schema registry that has every schema with id 7.
+pub fn registry_with_every_schema() -> SchemaRegistryEndpoint {
     registry("200 OK", r#"{"id": 7, "version": 1}"#)
 }
 
-/// Options against these.
+/// Returns options for these endpoints.
 pub fn options(kafka: &KafkaEndpoint, registry: SchemaRegistryEndpoint) -> RecorderOptions {
     RecorderOptions::new(kafka.clone(), registry, Topology::embedded().unwrap().into(), "acme", "test")
 }

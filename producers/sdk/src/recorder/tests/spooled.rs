@@ -1,4 +1,4 @@
-//! The recorder with a spool: what is in it, and what the next start makes of it.
+//! The recorder with a spool: its bounds and failures, and the recovery by the next start.
 
 use std::path::Path;
 
@@ -7,23 +7,27 @@ use crate::{Fsync, SpoolError};
 
 fn spooled(bootstrap: &str, folder: &Path, when_full: WhenFull) -> Recorder {
     let kafka = KafkaEndpoint::at(bootstrap.to_owned());
-    let ledger = Arc::new(Ledger::new(1_000, 1 << 20));
-    let queue = Queue::open(&kafka, TOPIC, LARGEST, Arc::clone(&ledger)).unwrap();
+    let in_flight = Arc::new(InFlightWindow::new(1_000, 1 << 20));
+    let queue = Queue::open(&kafka, TOPIC, MAX_MESSAGE_BYTES, Arc::clone(&in_flight)).unwrap();
     let source_id = Uuid::now_v7().to_string();
-    let composer = Composer::new("acme", "test", source_id, SchemaId(7), LARGEST).unwrap();
-    let mut recorder = Recorder::over(queue, ledger, composer, when_full);
+    let composer = Composer::new("acme", "test", source_id, SchemaId(7), MAX_MESSAGE_BYTES).unwrap();
+    let mut recorder = Recorder::with_queue(queue, in_flight, composer, when_full);
     let options = SpoolOptions { folder: folder.to_owned(), max_bytes: 64 << 10, fsync: Fsync::EveryEvent };
-    let with =
-        Republish { kafka, topic: TOPIC.to_owned(), max_message_bytes: LARGEST, schema_id: SchemaId(7) };
-    recorder.spooling(&options, with).unwrap();
+    let target = RepublishTarget {
+        kafka,
+        topic: TOPIC.to_owned(),
+        max_message_bytes: MAX_MESSAGE_BYTES,
+        schema_id: SchemaId(7),
+    };
+    recorder.attach_spool(&options, target).unwrap();
     recorder
 }
 
-/// Ends a recorder as SIGKILL would: its locks are free, and it does nothing more.
-fn dies(mut recorder: Recorder) -> String {
+/// Ends a recorder as SIGKILL would: releases its locks and stops its threads, without a flush. Returns its source id.
+fn kill(mut recorder: Recorder) -> String {
     let source_id = recorder.source_id().to_owned();
     drop(recorder.recovery.take());
-    drop(recorder.intake().spool.take());
+    drop(recorder.sequencer().spool.take());
     std::mem::forget(recorder);
     source_id
 }
@@ -38,7 +42,7 @@ fn record(recorder: &Recorder, count: usize) {
     }
 }
 
-fn closed_with(logged: &[Logged], source_id: &str) -> Vec<i64> {
+fn totals_of(logged: &[Logged], source_id: &str) -> Vec<i64> {
     let of_source = logged.iter().filter(|event| event.source_id == source_id);
     let mut totals: Vec<i64> = of_source.filter_map(|event| event.total).collect();
     totals.dedup();
@@ -46,14 +50,15 @@ fn closed_with(logged: &[Logged], source_id: &str) -> Vec<i64> {
 }
 
 #[test]
-fn what_dead_processes_left_is_published_in_order_and_closed() {
+fn dead_sources_are_published_in_order_and_closed() {
     let (_cluster, bootstrap) = brokers();
     let folder = tempfile::tempdir().unwrap();
-    // All acknowledged, none, some of it with a death in the recovery; and one that recorded nothing.
+    // The first source has all events acknowledged, the second none, and the third has no event. The process that recovers
+    // the first dies as well.
     let first = spooled(&bootstrap, folder.path(), WhenFull::Wait);
     record(&first, 30);
-    first.flush(PATIENCE).unwrap();
-    let mut dead = vec![(dies(first), 30)];
+    first.flush(TIMEOUT).unwrap();
+    let mut dead = vec![(kill(first), 30)];
     let second = spooled("127.0.0.1:1", folder.path(), WhenFull::Wait);
     record(&second, 40);
     assert_eq!(second.stats().dead_sources, 1);
@@ -61,22 +66,21 @@ fn what_dead_processes_left_is_published_in_order_and_closed() {
         second.wait_for_dead_sources(Duration::from_millis(10)),
         Err(RecoverError::Unfinished { left: 1 })
     ));
-    dead.push((dies(second), 40));
-    dies(spooled("127.0.0.1:1", folder.path(), WhenFull::Wait));
+    dead.push((kill(second), 40));
+    kill(spooled("127.0.0.1:1", folder.path(), WhenFull::Wait));
     assert_eq!(sources(folder.path()), 3);
 
     let last = spooled(&bootstrap, folder.path(), WhenFull::Wait);
     record(&last, 5);
-    last.wait_for_dead_sources(PATIENCE).unwrap();
+    last.wait_for_dead_sources(TIMEOUT).unwrap();
     assert_eq!((last.stats().dead_sources, sources(folder.path())), (0, 1));
-    assert_eq!(last.close(PATIENCE), Ok(Closed { total: 5 }));
+    assert_eq!(last.close(TIMEOUT), Ok(Closed { total: 5 }));
     assert_eq!(sources(folder.path()), 0);
 
     dead.push((last.source_id().to_owned(), 5));
     let all = |logged: &[Logged]| {
-        dead.iter().all(|(id, total)| {
-            closed_with(logged, id) == [*total] && is_whole(logged, id, *total as usize + 1)
-        })
+        dead.iter()
+            .all(|(id, total)| totals_of(logged, id) == [*total] && is_whole(logged, id, *total as usize + 1))
     };
     let logged = logged_until(&bootstrap, all);
     for (source_id, total) in &dead {
@@ -85,22 +89,22 @@ fn what_dead_processes_left_is_published_in_order_and_closed() {
 }
 
 #[test]
-fn a_source_that_closed_but_died_before_that_was_durable_is_closed_once() {
+fn source_killed_during_close_is_closed_once() {
     let (_cluster, bootstrap) = brokers();
     let folder = tempfile::tempdir().unwrap();
     let first = spooled("127.0.0.1:1", folder.path(), WhenFull::Wait);
     record(&first, 3);
     assert!(matches!(first.close(Duration::from_millis(10)), Err(FlushError::Unfinished { .. })));
-    let source_id = dies(first);
+    let source_id = kill(first);
     let next = spooled(&bootstrap, folder.path(), WhenFull::Wait);
-    next.wait_for_dead_sources(PATIENCE).unwrap();
+    next.wait_for_dead_sources(TIMEOUT).unwrap();
     let logged = logged(&bootstrap, 4);
     assert_whole_and_in_order(&logged, &source_id, 4);
-    assert_eq!(closed_with(&logged, &source_id), [3]);
+    assert_eq!(totals_of(&logged, &source_id), [3]);
 }
 
 #[test]
-fn a_full_spool_is_an_error_until_kafka_has_it() {
+fn full_spool_is_an_error_until_kafka_acknowledges() {
     let (cluster, bootstrap) = brokers();
     let folder = tempfile::tempdir().unwrap();
     cluster.broker_down(1).unwrap();
@@ -119,42 +123,42 @@ fn a_full_spool_is_an_error_until_kafka_has_it() {
     assert!(matches!(full, RecordError::SpoolFull { limit: 65_536, .. }), "{full:?}");
     assert!(taken > 5 && recorder.stats().accepted == taken, "{taken}");
     cluster.broker_up(1).unwrap();
-    recorder.flush(PATIENCE).unwrap();
+    recorder.flush(TIMEOUT).unwrap();
     recorder.record(&large).unwrap();
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: taken + 1 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: taken + 1 }));
     assert_gapless_and_in_order(&logged(&bootstrap, taken as usize + 2));
 }
 
 #[test]
-fn a_full_disk_is_an_error_that_takes_no_number() {
+fn full_disk_is_an_error_that_uses_no_sequence() {
     let (_cluster, bootstrap) = brokers();
     let folder = tempfile::tempdir().unwrap();
     let recorder = spooled(&bootstrap, folder.path(), WhenFull::Wait);
     record(&recorder, 2);
-    recorder.intake().spool.as_mut().unwrap().fill_disk(false);
+    recorder.sequencer().spool.as_mut().unwrap().fill_disk(false);
     let error = recorder.record(&started("s")).unwrap_err();
     assert!(matches!(&error, RecordError::Spool { error: SpoolError::Io { .. }, .. }), "{error:?}");
-    recorder.intake().spool.as_mut().unwrap().free_disk();
+    recorder.sequencer().spool.as_mut().unwrap().free_disk();
     record(&recorder, 2);
-    assert_eq!(recorder.close(PATIENCE), Ok(Closed { total: 4 }));
+    assert_eq!(recorder.close(TIMEOUT), Ok(Closed { total: 4 }));
     assert_gapless_and_in_order(&logged(&bootstrap, 5));
 }
 
 #[test]
-fn a_file_in_doubt_stops_the_recorder_and_the_next_start_has_it_all() {
+fn failed_undo_stops_the_recorder_and_the_next_start_publishes_all() {
     let (_cluster, bootstrap) = brokers();
     let folder = tempfile::tempdir().unwrap();
     let recorder = spooled(&bootstrap, folder.path(), WhenFull::Wait);
     record(&recorder, 2);
-    recorder.intake().spool.as_mut().unwrap().fill_disk(true);
+    recorder.sequencer().spool.as_mut().unwrap().fill_disk(true);
     for _ in 0..2 {
         let error = recorder.record(&started("s")).unwrap_err();
         assert!(matches!(&error, RecordError::Stopped { .. }), "{error:?}");
     }
     assert_eq!(recorder.stats().accepted, 2);
-    let source_id = dies(recorder);
+    let source_id = kill(recorder);
     let next = spooled(&bootstrap, folder.path(), WhenFull::Wait);
-    next.wait_for_dead_sources(PATIENCE).unwrap();
-    let all = |logged: &[Logged]| closed_with(logged, &source_id) == [2] && is_whole(logged, &source_id, 3);
+    next.wait_for_dead_sources(TIMEOUT).unwrap();
+    let all = |logged: &[Logged]| totals_of(logged, &source_id) == [2] && is_whole(logged, &source_id, 3);
     assert_whole_and_in_order(&logged_until(&bootstrap, all), &source_id, 3);
 }

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn header(first: i64) -> Header {
-    Header {
+fn header(first: i64) -> SegmentHeader {
+    SegmentHeader {
         source_id: "source-1".into(),
         tenant_id: "acme".into(),
         environment: "test".into(),
@@ -13,16 +13,19 @@ fn header(first: i64) -> Header {
     }
 }
 
-type Written = (i64, Kind, Vec<u8>, Vec<u8>);
+type DecodedRecord = (i64, RecordKind, Vec<u8>, Vec<u8>);
 
-/// A segment of these keys and values, and where each record begins.
-fn written(first: i64, contents: &[(Vec<u8>, Vec<u8>, bool)]) -> (Vec<u8>, Vec<usize>, Vec<Written>) {
+/// Encodes a segment with these keys and values. Returns its bytes, the offset of each record, and the records.
+fn encode_segment(
+    first: i64,
+    contents: &[(Vec<u8>, Vec<u8>, bool)],
+) -> (Vec<u8>, Vec<usize>, Vec<DecodedRecord>) {
     let (mut bytes, mut begins, mut records) = (header(first).to_bytes().unwrap(), Vec::new(), Vec::new());
     let mut one = Vec::new();
     for (sequence, (key, value, closing)) in (first..).zip(contents) {
-        let kind = if *closing { Kind::Closing } else { Kind::Event };
-        frame(&Record { sequence, kind, key, value }, &mut one);
-        assert_eq!(one.len(), frame_len(key, value));
+        let kind = if *closing { RecordKind::Closing } else { RecordKind::Event };
+        encode_record(&SpoolRecord { sequence, kind, key, value }, &mut one);
+        assert_eq!(one.len(), encoded_len(key, value));
         begins.push(bytes.len());
         bytes.extend_from_slice(&one);
         records.push((sequence, kind, key.clone(), value.clone()));
@@ -30,71 +33,71 @@ fn written(first: i64, contents: &[(Vec<u8>, Vec<u8>, bool)]) -> (Vec<u8>, Vec<u
     (bytes, begins, records)
 }
 
-fn read(bytes: &[u8]) -> (Vec<Written>, Option<Broken>) {
+fn read(bytes: &[u8]) -> (Vec<DecodedRecord>, Option<SegmentError>) {
     let mut records = Vec::new();
-    let mut segment = match Segment::open(bytes) {
+    let mut segment = match SegmentReader::open(bytes) {
         Ok(segment) => segment,
-        Err(broken) => return (records, Some(broken)),
+        Err(error) => return (records, Some(error)),
     };
     loop {
-        match segment.next() {
-            Ok(Some(Record { sequence, kind, key, value })) => {
+        match segment.next_record() {
+            Ok(Some(SpoolRecord { sequence, kind, key, value })) => {
                 records.push((sequence, kind, key.to_vec(), value.to_vec()));
             }
             Ok(None) => return (records, None),
-            Err(broken) => return (records, Some(broken)),
+            Err(error) => return (records, Some(error)),
         }
     }
 }
 
 fn contents() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>, bool)>> {
-    let bytes = |most| prop_oneof![prop::collection::vec(any::<u8>(), 0..most), Just(vec![0; most])];
+    let bytes = |max| prop_oneof![prop::collection::vec(any::<u8>(), 0..max), Just(vec![0; max])];
     prop::collection::vec((bytes(12), bytes(60), any::<bool>()), 0..12)
 }
 
 proptest! {
     #[test]
-    fn what_was_written_is_read(first in 0..i64::MAX / 2, contents in contents()) {
-        let (bytes, _, records) = written(first, &contents);
-        prop_assert_eq!(Segment::open(&bytes).unwrap().header, header(first));
+    fn segment_written_is_read_back_unchanged(first in 0..i64::MAX / 2, contents in contents()) {
+        let (bytes, _, records) = encode_segment(first, &contents);
+        prop_assert_eq!(SegmentReader::open(&bytes).unwrap().header, header(first));
         prop_assert_eq!(read(&bytes), (records, None));
     }
 
     #[test]
-    fn cut_anywhere_it_is_a_prefix_and_torn(contents in contents(), at in any::<prop::sample::Index>()) {
-        let (bytes, begins, records) = written(3, &contents);
+    fn segment_truncated_anywhere_is_a_torn_prefix(contents in contents(), at in any::<prop::sample::Index>()) {
+        let (bytes, begins, records) = encode_segment(3, &contents);
         let cut = at.index(bytes.len());
-        // Also if the file was made longer before the power went.
+        // The zeros stand for a file that was extended before a power loss.
         for zeros in [0, 5, 100] {
-            let mut there = bytes[..cut].to_vec();
-            let (found, broken) = read(&there);
+            let mut found_bytes = bytes[..cut].to_vec();
+            let (found, error) = read(&found_bytes);
             let whole = begins.iter().chain([&bytes.len()]).skip(1).filter(|end| **end <= cut).count();
             prop_assert_eq!(&found, &records[..whole]);
             let at_an_end = begins.contains(&cut);
-            match broken {
+            match error {
                 None => prop_assert!(at_an_end),
-                Some(Broken::Torn { offset }) => prop_assert!(!at_an_end && offset <= cut),
-                Some(Broken::Damaged { .. }) => prop_assert!(false, "{:?}", broken),
+                Some(SegmentError::Torn { offset }) => prop_assert!(!at_an_end && offset <= cut),
+                Some(SegmentError::Damaged { .. }) => prop_assert!(false, "{:?}", error),
             }
             if at_an_end && zeros > 0 {
-                there.resize(cut + zeros, 0);
-                prop_assert_eq!(read(&there), (records[..whole].to_vec(), Some(Broken::Torn { offset: cut })));
+                found_bytes.resize(cut + zeros, 0);
+                prop_assert_eq!(read(&found_bytes), (records[..whole].to_vec(), Some(SegmentError::Torn { offset: cut })));
             }
         }
     }
 
     #[test]
-    fn a_flipped_bit_is_found_and_what_was_before_it_is_read(
+    fn flipped_bit_is_damage_and_earlier_records_are_read(
         contents in contents(), at in any::<prop::sample::Index>(), bit in 0..8,
     ) {
-        let (mut bytes, begins, records) = written(0, &contents);
+        let (mut bytes, begins, records) = encode_segment(0, &contents);
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
-        let (found, broken) = read(&bytes);
+        let (found, error) = read(&bytes);
         let before = begins.iter().filter(|begin| **begin <= at).count().saturating_sub(1);
         prop_assert_eq!(&found, &records[..before]);
         let begin = begins.iter().rev().find(|begin| **begin <= at).copied().unwrap_or(0);
-        prop_assert!(matches!(broken, Some(Broken::Damaged { offset, .. }) if offset == begin), "{:?}", broken);
+        prop_assert!(matches!(error, Some(SegmentError::Damaged { offset, .. }) if offset == begin), "{:?}", error);
     }
 
     #[test]
@@ -104,23 +107,23 @@ proptest! {
         at in any::<prop::sample::Index>(),
     ) {
         read(&noise);
-        let (mut bytes, _, _) = written(0, &contents);
+        let (mut bytes, _, _) = encode_segment(0, &contents);
         let at = at.index(bytes.len());
         bytes.splice(at..(at + noise.len()).min(bytes.len()), noise);
         read(&bytes);
     }
 }
 
-/// Bytes with their checksums made right again: what a clever or unlucky writer could leave.
-fn with_right_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
+/// Corrects the checksum of the segment's head.
+fn with_correct_head_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     let head = crc32fast::hash(&bytes[..16]);
     bytes[16..20].copy_from_slice(&head.to_le_bytes());
     bytes
 }
 
 #[test]
-fn hostile_segments() {
-    let (good, begins, _) = written(0, &[(b"k".to_vec(), b"v".to_vec(), false)]);
+fn hostile_segment_is_torn_or_damaged() {
+    let (good, begins, _) = encode_segment(0, &[(b"k".to_vec(), b"v".to_vec(), false)]);
     let changed = |at: usize, to: &[u8]| {
         let mut bytes = good.clone();
         bytes[at..at + to.len()].copy_from_slice(to);
@@ -128,11 +131,11 @@ fn hostile_segments() {
     };
     let record = |sequence, key_len: u32, kind: u8| {
         let mut head = Vec::new();
-        frame(&Record { sequence, kind: Kind::Event, key: b"k", value: b"v" }, &mut head);
+        encode_record(&SpoolRecord { sequence, kind: RecordKind::Event, key: b"k", value: b"v" }, &mut head);
         head[..4].copy_from_slice(&key_len.to_le_bytes());
         head[16] = kind;
-        let crc = crc32fast::hash(&head[..RECORD_HEAD - 4]);
-        head[RECORD_HEAD - 4..RECORD_HEAD].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32fast::hash(&head[..RECORD_HEAD_BYTES - 4]);
+        head[RECORD_HEAD_BYTES - 4..RECORD_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
         [&good[..], &head].concat()
     };
     let json = |json: &[u8]| {
@@ -141,48 +144,56 @@ fn hostile_segments() {
         bytes.extend(crc32fast::hash(json).to_le_bytes());
         bytes.extend([0; 4]);
         bytes.extend(json);
-        with_right_checksums(bytes)
+        with_correct_head_checksum(bytes)
     };
     let negative = serde_json::to_vec(&header(-1)).unwrap();
     let end = good.len();
-    for (what, bytes, expected) in [
-        ("nothing", vec![], Broken::Torn { offset: 0 }),
-        ("zeros", vec![0; 4096], Broken::Torn { offset: 0 }),
+    for (case, bytes, expected) in [
+        ("no bytes", vec![], SegmentError::Torn { offset: 0 }),
+        ("zeros", vec![0; 4096], SegmentError::Torn { offset: 0 }),
         (
             "text",
             b"hello".to_vec(),
-            Broken::Damaged { offset: 0, expected: "a segment of a spool, version 1" },
+            SegmentError::Damaged { offset: 0, expected: "a segment of a spool, version 1" },
         ),
         (
             "version 2",
             changed(7, &[2]),
-            Broken::Damaged { offset: 0, expected: "a segment of a spool, version 1" },
+            SegmentError::Damaged { offset: 0, expected: "a segment of a spool, version 1" },
         ),
         (
             "4 GiB of header",
-            with_right_checksums(changed(8, &u32::MAX.to_le_bytes())),
-            Broken::Torn { offset: 0 },
+            with_correct_head_checksum(changed(8, &u32::MAX.to_le_bytes())),
+            SegmentError::Torn { offset: 0 },
         ),
-        ("no JSON", json(b"{"), Broken::Damaged { offset: 0, expected: "a header of version 1" }),
+        ("invalid JSON", json(b"{"), SegmentError::Damaged { offset: 0, expected: "a header of version 1" }),
         (
-            "before 0",
+            "negative first sequence",
             json(&negative),
-            Broken::Damaged { offset: 0, expected: "a first sequence of 0 or more" },
+            SegmentError::Damaged { offset: 0, expected: "a first sequence of 0 or more" },
         ),
-        ("4 GiB of key", record(1, u32::MAX, 0), Broken::Torn { offset: end }),
-        ("a number twice", record(0, 1, 0), Broken::Damaged { offset: end, expected: "the next sequence" }),
-        ("a number too far", record(2, 1, 0), Broken::Damaged { offset: end, expected: "the next sequence" }),
+        ("4 GiB of key", record(1, u32::MAX, 0), SegmentError::Torn { offset: end }),
         (
-            "no kind",
+            "repeated sequence",
+            record(0, 1, 0),
+            SegmentError::Damaged { offset: end, expected: "the next sequence" },
+        ),
+        (
+            "skipped sequence",
+            record(2, 1, 0),
+            SegmentError::Damaged { offset: end, expected: "the next sequence" },
+        ),
+        (
+            "unknown kind",
             record(1, 1, 9),
-            Broken::Damaged { offset: end, expected: "an event or a closing event" },
+            SegmentError::Damaged { offset: end, expected: "an event or a closing event" },
         ),
         (
             "a value of another record",
             changed(end - 1, b"w"),
-            Broken::Damaged { offset: begins[0], expected: "the checksum of a record" },
+            SegmentError::Damaged { offset: begins[0], expected: "the checksum of a record" },
         ),
     ] {
-        assert_eq!(read(&bytes).1, Some(expected), "{what}");
+        assert_eq!(read(&bytes).1, Some(expected), "{case}");
     }
 }

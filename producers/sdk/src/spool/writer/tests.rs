@@ -3,15 +3,15 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::*;
-use crate::spool::Kind;
-use crate::spool::found::Found;
+use crate::spool::RecordKind;
+use crate::spool::dead_source::DeadSource;
 
 const MAX: u64 = 1 << 20;
-/// The smallest that records of 15,000 bytes allow.
+/// Minimum size of a spool for records of 15,000 bytes.
 const SMALL: u64 = 64 << 10;
 
-fn header() -> Header {
-    Header {
+fn header() -> SegmentHeader {
+    SegmentHeader {
         source_id: "source-1".into(),
         tenant_id: "acme".into(),
         environment: "test".into(),
@@ -27,20 +27,20 @@ fn spool(folder: &Path, fsync: Fsync) -> Spool {
 
 fn bounded(folder: &Path, fsync: Fsync, max_bytes: u64) -> Spool {
     let options = SpoolOptions { folder: folder.to_owned(), max_bytes, fsync };
-    let failed = |error| panic!("{error}");
-    Spool::create(&Folder::lock(folder).unwrap(), header(), &options, failed).unwrap()
+    let on_sync_error = |error| panic!("{error}");
+    Spool::create(&SpoolFolder::lock(folder).unwrap(), header(), &options, on_sync_error).unwrap()
 }
 
-fn append(spool: &mut Spool, sequence: i64, value: &[u8], durable: i64) -> Appended {
-    let record = Record { sequence, kind: Kind::Event, key: b"acme/s", value };
+fn append(spool: &mut Spool, sequence: i64, value: &[u8], durable: i64) -> AppendOutcome {
+    let record = SpoolRecord { sequence, kind: RecordKind::Event, key: b"acme/s", value };
     spool.append(&record, || durable).unwrap()
 }
 
-/// First sequence and end of what a spool that is not used any more holds.
-fn left(folder: &Path) -> Option<(i64, i64)> {
-    let mut dead = Folder::lock(folder).unwrap().claim_dead().unwrap();
-    let found = Found::read(dead.pop().unwrap(), "actions").unwrap();
-    found.map(|found| (found.first, found.end))
+/// Returns the first sequence and the end of the dead source in the folder.
+fn dead_range(folder: &Path) -> Option<(i64, i64)> {
+    let mut claimed = SpoolFolder::lock(folder).unwrap().claim_dead_sources().unwrap();
+    let source = DeadSource::read(claimed.pop().unwrap(), "actions").unwrap();
+    source.map(|source| (source.first, source.end))
 }
 
 fn bytes_on_disk(spool: &Spool) -> u64 {
@@ -50,39 +50,42 @@ fn bytes_on_disk(spool: &Spool) -> u64 {
 }
 
 #[test]
-fn every_policy_keeps_what_was_appended() {
+fn appended_records_are_read_back_with_every_policy() {
     for fsync in [Fsync::EveryEvent, Fsync::Every(Duration::from_millis(1)), Fsync::Never] {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = spool(folder.path(), fsync);
-        // Some segments' worth.
+        // Enough for several segments.
         for sequence in 0..40 {
-            assert_eq!(append(&mut spool, sequence, &[b'x'; 5_000], 0), Appended::Yes);
+            assert_eq!(append(&mut spool, sequence, &[b'x'; 5_000], 0), AppendOutcome::Appended);
         }
-        assert!(spool.sealed.len() >= 2);
+        assert!(spool.closed.len() >= 2);
         drop(spool);
-        assert_eq!(left(folder.path()), Some((0, 40)), "{fsync:?}");
+        assert_eq!(dead_range(folder.path()), Some((0, 40)), "{fsync:?}");
     }
 }
 
 #[test]
-fn never_more_bytes_than_its_bound_and_room_again_when_they_are_durable() {
+fn spool_stays_within_its_bound_and_frees_durable_segments() {
     for (max, small, large) in [(MAX, 4_000, 200_000), (SMALL, 1_000, 15_000)] {
-        stays_within(max, small, large);
+        check_bound(max, small, large);
     }
 }
 
-fn stays_within(max: u64, small: usize, large: usize) {
+fn check_bound(max: u64, small: usize, large: usize) {
     let folder = tempfile::tempdir().unwrap();
-    assert!(least_bytes(&header().to_bytes().unwrap(), large) <= max);
+    assert!(min_spool_bytes(&header().to_bytes().unwrap(), large) <= max);
     let mut spool = bounded(folder.path(), Fsync::Never, max);
     let (mut sequence, mut durable, mut waits) = (0, 0, 0);
     while sequence < 2_000 {
-        // Now and then one that is larger than a segment may be.
+        // Some records are larger than a segment.
         let value = vec![b'x'; if sequence % 97 == 0 { large } else { small }];
         match append(&mut spool, sequence, &value, durable) {
-            Appended::Yes => sequence += 1,
-            Appended::Full { until, bytes } => {
-                assert!(durable < until && until <= sequence, "waits for ever: {durable} {until} {sequence}");
+            AppendOutcome::Appended => sequence += 1,
+            AppendOutcome::Full { until, bytes } => {
+                assert!(
+                    durable < until && until <= sequence,
+                    "would wait for ever: {durable} {until} {sequence}"
+                );
                 assert!(bytes <= max && bytes > max / 2, "{bytes}");
                 durable = until;
                 waits += 1;
@@ -93,73 +96,74 @@ fn stays_within(max: u64, small: usize, large: usize) {
     }
     assert!(waits > 10, "{waits}");
     drop(spool);
-    let (first, end) = left(folder.path()).unwrap();
+    let (first, end) = dead_range(folder.path()).unwrap();
     assert!(first <= durable && end == 2_000, "{first} {end}");
 }
 
 #[test]
-fn what_is_taken_back_was_never_there() {
+fn undone_append_leaves_no_record() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = spool(folder.path(), Fsync::Never);
     append(&mut spool, 0, b"first", 0);
     append(&mut spool, 1, b"second", 0);
-    spool.rollback_to().unwrap();
+    spool.undo_append().unwrap();
     append(&mut spool, 1, b"another second", 0);
     assert_eq!(bytes_on_disk(&spool), spool.total);
     drop(spool);
-    assert_eq!(left(folder.path()), Some((0, 2)));
+    assert_eq!(dead_range(folder.path()), Some((0, 2)));
 }
 
 #[test]
-fn a_closed_source_leaves_nothing() {
+fn removed_spool_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = spool(folder.path(), Fsync::Never);
     for sequence in 0..40 {
         append(&mut spool, sequence, &[b'x'; 5_000], 0);
     }
     spool.remove().unwrap();
-    assert!(Folder::lock(folder.path()).unwrap().claim_dead().unwrap().is_empty());
+    assert!(SpoolFolder::lock(folder.path()).unwrap().claim_dead_sources().unwrap().is_empty());
     assert!(!folder.path().join("source-1").exists());
 }
 
 impl Spool {
-    /// Has the next writes find a disk that is full: in memory, sealed against growing. And, if `stuck`, against being cut.
-    pub(crate) fn fill_disk(&mut self, stuck: bool) {
+    /// Makes the next writes fail as on a full disk: replaces the file by a file in memory that cannot grow. With
+    /// `cannot_shrink`, truncating it fails as well.
+    pub(crate) fn fill_disk(&mut self, cannot_shrink: bool) {
         let mut full = File::from(memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap());
         full.write_all(&std::fs::read(&self.active.path).unwrap()).unwrap();
-        if stuck {
-            // As long as nothing can be.
+        if cannot_shrink {
+            // One byte more than the records, so that truncating has to shrink the file.
             full.set_len(self.active.len + 1).unwrap();
         }
-        let shrink = if stuck { SealFlags::SHRINK } else { SealFlags::empty() };
+        let shrink = if cannot_shrink { SealFlags::SHRINK } else { SealFlags::empty() };
         fcntl_add_seals(&full, SealFlags::GROW | shrink).unwrap();
         self.active.file = Arc::new(full);
     }
 
-    /// The disk has room again.
+    /// Opens the original file again, as on a disk with room.
     pub(crate) fn free_disk(&mut self) {
         self.active.file = Arc::new(OpenOptions::new().append(true).open(&self.active.path).unwrap());
     }
 }
 
 #[test]
-fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+fn full_disk_rejects_appends_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = spool(folder.path(), Fsync::EveryEvent);
     append(&mut spool, 0, b"first", 0);
-    let record = Record { sequence: 1, kind: Kind::Event, key: b"acme/s", value: b"second" };
+    let record = SpoolRecord { sequence: 1, kind: RecordKind::Event, key: b"acme/s", value: b"second" };
     spool.fill_disk(false);
     for _ in 0..2 {
         let error = spool.append(&record, || 0).unwrap_err();
-        let AppendError::Refused(SpoolError::Io { doing: "appending an event", .. }) = error else {
+        let AppendError::Unchanged(SpoolError::Io { operation: "appending an event", .. }) = error else {
             panic!("{error:?}")
         };
     }
     spool.free_disk();
-    assert_eq!(spool.append(&record, || 0).unwrap(), Appended::Yes);
+    assert_eq!(spool.append(&record, || 0).unwrap(), AppendOutcome::Appended);
     spool.fill_disk(true);
-    let error = spool.append(&Record { sequence: 2, ..record }, || 0).unwrap_err();
-    assert!(matches!(error, AppendError::Broken(_)), "nobody knows what it holds: {error:?}");
+    let error = spool.append(&SpoolRecord { sequence: 2, ..record }, || 0).unwrap_err();
+    assert!(matches!(error, AppendError::Indeterminate(_)), "{error:?}");
     drop(spool);
-    assert_eq!(left(folder.path()), Some((0, 2)));
+    assert_eq!(dead_range(folder.path()), Some((0, 2)));
 }
