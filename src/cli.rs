@@ -201,7 +201,7 @@ pub enum RenderCommand {
     /// Roles and grants for ClickHouse, as SQL.
     Grants {
         /// Database of the log.
-        #[arg(long, default_value = agentgov_connect::settings::DATABASE)]
+        #[arg(long, default_value = agentgov_connect::settings::DEFAULT_DATABASE)]
         database: String,
     },
 }

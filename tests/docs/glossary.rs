@@ -16,7 +16,6 @@ const CODE_NOT_CONVERTED: &[&str] = &[
     "consumers/runtime",
     "producers/importers",
     "producers/topology",
-    "schemas/connect",
     "testenv",
     "testenv/faults",
     "testenv/model",

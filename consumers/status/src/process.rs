@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{describe, read_text};
+use agentgov_connect::{describe, read_body};
 use agentgov_service::serve::{Readiness, StageReadiness};
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ fn ask(url: &str) -> Result<Readiness, String> {
     let answer =
         http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
-    let body = read_text(answer)?;
+    let body = read_body(answer).map_err(|error| error.to_string())?;
     serde_json::from_str(&body)
         .map_err(|e| format!("expected the answer of `agentgov run --listen`, found {status}: {e}"))
 }

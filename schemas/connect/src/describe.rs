@@ -1,6 +1,6 @@
-//! Errors with their causes.
+//! Error messages with their causes.
 
-/// The error with its causes: reqwest's own text leaves out what matters, e.g. "connection refused".
+/// Returns the message of an error with those of its causes. reqwest's own message omits them, e.g. "connection refused".
 pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

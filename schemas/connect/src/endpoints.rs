@@ -1,10 +1,10 @@
-//! Where the stack is, and how to get in. Secrets are never printed.
+//! Addresses and logins of Kafka, the schema registry and ClickHouse. Secrets are never printed.
 
 use serde::Serialize;
 
 use crate::{KafkaEndpoint, Secret, Tls};
 
-/// Where Kafka, the schema registry and ClickHouse are.
+/// Endpoints of Kafka, the schema registry and ClickHouse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
     /// The brokers.
@@ -15,44 +15,44 @@ pub struct Endpoints {
     pub clickhouse: ClickHouseEndpoint,
 }
 
-/// The schema registry.
+/// Endpoint of the schema registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SchemaRegistryEndpoint {
     /// Base URL of its Confluent API, without a slash at the end.
     pub url: String,
-    /// Basic authentication; `None`: none.
+    /// User and password of basic authentication; `None` without authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<Login>,
-    /// Of a URL with https.
+    /// TLS settings, for a URL with https.
     pub tls: Tls,
 }
 
-/// A user and its password.
+/// User and password.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Login {
-    /// The user.
+    /// Name of the user.
     pub user: String,
-    /// Its password.
+    /// Password of the user.
     pub password: Secret,
 }
 
-/// The ClickHouse server. One address: claims, drains and inserts must reach the same server.
+/// Endpoint of ClickHouse. It has one address, since claims, drains and inserts must reach the same server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClickHouseEndpoint {
     /// URL of its HTTP interface.
     pub url: String,
-    /// User; empty: the server's default.
+    /// User; empty for the server's default.
     pub user: String,
     /// Password.
     pub password: Secret,
     /// Database that holds the log.
     pub database: String,
-    /// Of a URL with https.
+    /// TLS settings, for a URL with https.
     pub tls: Tls,
 }
 
 impl SchemaRegistryEndpoint {
-    /// A registry that wants no login.
+    /// Creates the endpoint of a schema registry without login.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }

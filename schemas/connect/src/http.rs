@@ -1,4 +1,4 @@
-//! HTTP clients, each made in one place.
+//! HTTP clients.
 
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use reqwest::blocking::{Client, ClientBuilder, Response};
 
 use crate::{Tls, TlsError, describe};
 
-/// Most bytes of an answer that are read. The largest that a server of ours gives are some hundred KiB.
-const MAX_ANSWER_BYTES: u64 = 16 << 20;
+/// Maximum size of a response body, in bytes. The largest expected ones have some hundred KiB.
+const MAX_BODY_BYTES: u64 = 16 << 20;
 
-/// What every blocking client starts from. With a URL of https it goes nowhere else, not even by a redirect. A URL of this
-/// machine is reached without the proxy of the environment (`HTTP_PROXY` and its kin), which would not find it.
+/// Returns the builder for every blocking client. A client for an https URL connects only with https, also after a redirect. A
+/// client for a URL of this machine ignores the proxy of the environment (`HTTP_PROXY` and similar), which could not reach it.
 ///
 /// # Errors
-/// If the TLS setting's files are missing or do not hold what they should.
+/// If a file of the TLS settings is missing or has invalid content.
 pub fn http_client(url: &str, tls: &Tls) -> Result<ClientBuilder, TlsError> {
     let builder = if is_https(url) {
         Client::builder().tls_backend_preconfigured(tls.connector()?).https_only(true)
@@ -26,27 +26,41 @@ pub fn http_client(url: &str, tls: &Tls) -> Result<ClientBuilder, TlsError> {
     Ok(if is_here(url) { builder.no_proxy() } else { builder })
 }
 
-/// Reads the body of an answer as text. A server may send any number of bytes, whatever length it claims: no more than 16 MiB
-/// are taken.
+/// Error of [`read_body`].
+#[derive(Debug, thiserror::Error)]
+pub enum ReadBodyError {
+    /// The connection failed.
+    #[error("{}", describe(.0))]
+    Http(#[from] reqwest::Error),
+    /// Reading failed for another reason.
+    #[error(transparent)]
+    Io(std::io::Error),
+    /// The body exceeds the limit.
+    #[error("expected a response of at most {MAX_BODY_BYTES} bytes, found more")]
+    TooLong,
+}
+
+/// Reads the body of a response as text; invalid UTF-8 becomes replacement characters. A server may send any number of bytes,
+/// whatever length it claims, so at most 16 MiB are read.
 ///
 /// # Errors
-/// The connection failed, or the answer is longer.
-pub fn read_text(answer: Response) -> Result<String, String> {
+/// If the connection fails, or the body is longer.
+pub fn read_body(response: Response) -> Result<String, ReadBodyError> {
     let mut body = Vec::new();
-    answer.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut body).map_err(|error| {
+    response.take(MAX_BODY_BYTES + 1).read_to_end(&mut body).map_err(|error| {
         match error.downcast::<reqwest::Error>() {
-            Ok(error) => describe(&error.without_url()),
-            Err(error) => error.to_string(),
+            Ok(error) => ReadBodyError::Http(error.without_url()),
+            Err(error) => ReadBodyError::Io(error),
         }
     })?;
-    if body.len() as u64 > MAX_ANSWER_BYTES {
-        return Err(format!("expected an answer of at most {MAX_ANSWER_BYTES} bytes, found more"));
+    if body.len() as u64 > MAX_BODY_BYTES {
+        return Err(ReadBodyError::TooLong);
     }
     Ok(String::from_utf8(body).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-/// Names the proxy of the environment through which a client of [`http_client`] reaches `url`, without its credentials.
-/// `None`: the client connects directly.
+/// Returns the URL, without credentials, of the proxy through which a client of [`http_client`] reaches `url`. `None` if the client
+/// connects directly.
 pub(crate) fn proxy_of(url: &str) -> Option<String> {
     if is_here(url) { None } else { proxy_by(&Matcher::from_env(), url) }
 }
@@ -66,29 +80,29 @@ fn is_here(url: &str) -> bool {
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     let is_name = |name: &str| name.eq_ignore_ascii_case("localhost");
-    // RFC 6761: names below `localhost` are loopback, too.
+    // RFC 6761: subdomains of `localhost` are loopback names.
     is_name(host)
         || host.rsplit_once('.').is_some_and(|(_, last)| is_name(last))
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// A client of the `clickhouse` crate for `endpoint`.
+/// Creates a client of the `clickhouse` crate for `endpoint`.
 ///
 /// # Errors
-/// If the TLS setting's files are missing or do not hold what they should.
+/// If a file of the TLS settings is missing or has invalid content.
 #[cfg(feature = "clickhouse")]
 pub fn clickhouse_client(endpoint: &crate::ClickHouseEndpoint) -> Result<clickhouse::Client, TlsError> {
     use hyper_util::client::legacy::{Client as Hyper, connect::HttpConnector};
     use hyper_util::rt::TokioExecutor;
-    /// Shorter than ClickHouse keeps an idle connection by default, as the crate's own client.
-    const IDLE_CONNECTION: std::time::Duration = std::time::Duration::from_secs(2);
+    /// Time after which idle connections are closed. Shorter than ClickHouse's default, as in the crate's own client.
+    const IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
     let client = if is_https(&endpoint.url) {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         let mut https = hyper_tls::HttpsConnector::from((tcp, endpoint.tls.connector()?.into()));
         https.https_only(true);
-        let http = Hyper::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_CONNECTION).build(https);
+        let http = Hyper::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_TIMEOUT).build(https);
         clickhouse::Client::with_http_client(http)
     } else {
         clickhouse::Client::default()
@@ -100,7 +114,7 @@ pub fn clickhouse_client(endpoint: &crate::ClickHouseEndpoint) -> Result<clickho
     Ok(client.with_user(&endpoint.user).with_password(endpoint.password.expose()))
 }
 
-/// True if the URL's scheme is https, however it is written.
+/// Returns true if the URL's scheme is https, in lower or upper case.
 pub(crate) fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
@@ -110,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_every_name_and_address_of_this_machine() {
+    fn loopback_includes_every_name_and_address_of_this_machine() {
         for here in [
             "localhost",
             "LOCALHOST",
@@ -132,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_named_without_its_credentials_and_only_where_it_is_used() {
+    fn proxy_url_has_no_credentials() {
         let matcher = Matcher::builder()
             .http("http://user:secret@proxy.example:3128")
             .https("http://tls-proxy.example")
@@ -149,8 +163,8 @@ mod tests {
         assert_eq!(proxy_of("http://127.0.0.1:8081"), None);
     }
 
-    /// Reads the answer of a server that sends `head`, then `body` so many times, then nothing.
-    fn answer(head: &str, body: Vec<u8>, times: u64) -> Result<String, String> {
+    /// Reads the response of a server that sends `head`, then `body` repeated `times` times.
+    fn respond_with(head: &str, body: Vec<u8>, times: u64) -> Result<String, String> {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -159,25 +173,25 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 4096]).unwrap();
             stream.write_all(head.as_bytes()).unwrap();
-            // The client may hang up.
+            // The client may close the connection.
             (0..times).take_while(|_| stream.write_all(&body).is_ok()).count() as u64
         });
         let client = http_client(&url, &Tls::default()).unwrap().build().unwrap();
-        let found = read_text(client.get(&url).send().unwrap());
-        assert!(server.join().unwrap() <= 1 << 10, "the client hung up");
+        let found = read_body(client.get(&url).send().unwrap()).map_err(|error| error.to_string());
+        assert!(server.join().unwrap() <= 1 << 10, "the client closed the connection");
         found
     }
 
     #[test]
-    fn an_answer_is_read_as_far_as_it_goes_whatever_length_it_claims() {
+    fn body_is_limited_whatever_length_the_server_claims() {
         let text = |bytes: &[u8]| bytes.to_vec();
-        assert_eq!(answer("", text(b"as it is"), 1).as_deref(), Ok("as it is"));
-        assert_eq!(answer("", text(b"no \xff text"), 1).as_deref(), Ok("no \u{fffd} text"));
-        assert_eq!(answer("content-length: 4\r\n", text(b"four"), 1).as_deref(), Ok("four"));
-        assert!(answer("content-length: 9223372036854775807\r\n", text(b"four"), 1).is_err());
+        assert_eq!(respond_with("", text(b"as it is"), 1).as_deref(), Ok("as it is"));
+        assert_eq!(respond_with("", text(b"no \xff text"), 1).as_deref(), Ok("no \u{fffd} text"));
+        assert_eq!(respond_with("content-length: 4\r\n", text(b"four"), 1).as_deref(), Ok("four"));
+        assert!(respond_with("content-length: 9223372036854775807\r\n", text(b"four"), 1).is_err());
         for head in ["", "content-length: 9223372036854775807\r\n"] {
-            let endless = answer(head, vec![b'a'; 1 << 20], u64::MAX).unwrap_err();
-            assert_eq!(endless, "expected an answer of at most 16777216 bytes, found more");
+            let endless = respond_with(head, vec![b'a'; 1 << 20], u64::MAX).unwrap_err();
+            assert_eq!(endless, "expected a response of at most 16777216 bytes, found more");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How clients reach Kafka.
+//! Configuration of Kafka clients.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -11,55 +11,55 @@ use serde::Serialize;
 
 use crate::{Secret, Tls};
 
-/// How often a client asks who the brokers are, and who leads its partitions: a broker that wakes after a long sleep says
-/// for a moment that nobody does, and of some requests librdkafka believes it until it asks next, by default for 5 minutes.
-const METADATA_REFRESH: Duration = Duration::from_secs(3);
-/// How long fetching rests when enough is queued: whoever takes records fast would spend most of librdkafka's default second waiting.
-const FETCH_REST: Duration = Duration::from_millis(20);
+/// Interval of metadata refreshes. A broker that resumes after a long pause reports for a moment that partitions have no leader,
+/// and librdkafka relies on that, for some requests, until the next refresh: by default for 5 minutes.
+const METADATA_REFRESH_INTERVAL: Duration = Duration::from_secs(3);
+/// Pause of fetching while the local queue is full. With librdkafka's default of a second, a fast consumer would mostly wait.
+const FETCH_BACKOFF: Duration = Duration::from_millis(20);
 
-/// The brokers.
+/// Endpoint of the brokers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KafkaEndpoint {
-    /// host:port, comma separated.
+    /// Bootstrap servers as host:port, separated by commas.
     pub bootstrap: String,
-    /// TLS; `None`: none.
+    /// TLS settings; `None` without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// SASL; `None`: none.
+    /// SASL login; `None` without login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<SaslLogin>,
 }
 
-/// A principal and how it proves that it is that.
+/// SASL login of a principal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SaslLogin {
-    /// How the password is proven.
+    /// SASL mechanism.
     pub mechanism: Mechanism,
-    /// The principal's name.
+    /// Name of the principal.
     pub user: String,
-    /// Its password.
+    /// Password of the principal.
     pub password: Secret,
 }
 
-/// A SASL mechanism.
+/// SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Mechanism {
-    /// The password is sent.
+    /// PLAIN: the client sends the password.
     #[serde(rename = "PLAIN")]
     Plain,
-    /// Both sides prove that they know it.
+    /// SCRAM with SHA-256: both sides prove that they know the password.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The same with the longer digest.
+    /// SCRAM with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
 }
 
 impl Mechanism {
-    /// All, as they are named in a configuration.
+    /// Every mechanism.
     pub const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
 
-    /// Kafka's name.
+    /// Returns Kafka's name of the mechanism.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -76,12 +76,12 @@ impl fmt::Display for Mechanism {
 }
 
 impl KafkaEndpoint {
-    /// Brokers that want neither TLS nor a login.
+    /// Creates the endpoint of brokers without TLS and login.
     pub fn at(bootstrap: impl Into<String>) -> Self {
         Self { bootstrap: bootstrap.into(), tls: None, login: None }
     }
 
-    /// Kafka's security.protocol.
+    /// Returns Kafka's security.protocol.
     pub const fn protocol(&self) -> &'static str {
         match (&self.tls, &self.login) {
             (None, None) => "plaintext",
@@ -91,15 +91,15 @@ impl KafkaEndpoint {
         }
     }
 
-    /// A client configuration that reaches these brokers; the caller adds what its job needs.
+    /// Returns a client configuration for these brokers, to which callers add their own settings.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
         config.set("client.id", "agentgov");
         config.set("security.protocol", self.protocol());
-        config.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string());
+        config.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_INTERVAL.as_millis().to_string());
         if let Some(tls) = &self.tls {
-            // The defaults, said aloud: a broker is who its certificate says, or it is nobody.
+            // librdkafka's defaults, set explicitly: certificate and host name of a broker are verified.
             config.set("enable.ssl.certificate.verification", "true");
             config.set("ssl.endpoint.identification.algorithm", "https");
             if let Some(file) = &tls.ca_file {
@@ -121,27 +121,28 @@ impl KafkaEndpoint {
         config
     }
 
-    /// The same for a consumer, which librdkafka wants to have a `group` even if it never joins one. It commits only what it is told to.
+    /// Returns a configuration for a consumer without automatic commits. librdkafka requires a `group` even if the consumer never
+    /// joins one.
     pub fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = self.client_config();
         config.set("group.id", group);
         config.set("enable.auto.commit", "false");
-        config.set("fetch.queue.backoff.ms", FETCH_REST.as_millis().to_string());
+        config.set("fetch.queue.backoff.ms", FETCH_BACKOFF.as_millis().to_string());
         config
     }
 
-    /// The same for a consumer that never moves by itself: a position that is gone is an error.
+    /// Returns a configuration for a consumer that never resets its position: a position that no longer exists is an error.
     pub fn positioned_config(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer_config(group);
         config.set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "error");
         config.set("allow.auto.create.topics", "false");
-        // Tried again at least this often: what is back is used within seconds.
+        // The client reconnects within seconds once a broker is available again.
         config.set("reconnect.backoff.max.ms", "2000");
         config
     }
 
-    /// The same for a consumer that reads committed records to the end of their partitions, and reports when it is there.
+    /// Returns a configuration for a consumer of committed records that reports the end of each partition.
     pub fn reader_config(&self, group: &str) -> ClientConfig {
         let mut config = self.positioned_config(group);
         config.set("isolation.level", "read_committed");
@@ -150,28 +151,29 @@ impl KafkaEndpoint {
     }
 }
 
-const EVENTS: Duration = Duration::from_millis(20);
+/// Time to wait for events that librdkafka has already queued.
+const EVENT_POLL: Duration = Duration::from_millis(20);
 
-/// Kafka lets us in no further.
+/// Error for a login or certificate that one side refused.
 #[derive(Debug, thiserror::Error)]
-#[error("kafka {bootstrap}: {message}; expected it to take {who} over {protocol}")]
+#[error("kafka {bootstrap}: {message}; expected it to accept {who} over {protocol}")]
 pub struct LoginError {
-    /// Where.
+    /// Bootstrap servers.
     pub bootstrap: String,
-    /// What was refused, by either side.
+    /// Reason of the refusal.
     pub message: String,
-    /// As whom.
+    /// Description of the client's login.
     pub who: String,
     /// Kafka's security.protocol.
     pub protocol: &'static str,
 }
 
 impl KafkaEndpoint {
-    /// Finds out whether the brokers take this login, and we their certificate: a client that they refuse tries for ever,
-    /// and only says that nobody answers. Brokers that are away for `within` are no error.
+    /// Checks that the brokers accept this login and that their certificate is valid. Without this check a refused client retries
+    /// forever and reports only timeouts. Brokers that are unavailable for `within` are not an error.
     ///
     /// # Errors
-    /// If either side refuses the other.
+    /// If one side refuses the other.
     pub fn try_login(&self, within: Duration) -> Result<(), LoginError> {
         if self.tls.is_none() && self.login.is_none() {
             return Ok(());
@@ -185,15 +187,15 @@ impl KafkaEndpoint {
             },
             protocol: self.protocol(),
         };
-        let client: BaseProducer<Refusals> = self
+        let client: BaseProducer<RefusalContext> = self
             .client_config()
-            .create_with_context(Refusals::default())
+            .create_with_context(RefusalContext::default())
             .map_err(|error| refused(error.to_string()))?;
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
             let answer = client.client().fetch_metadata(None, Duration::from_millis(500));
-            // Long enough for all that has come: what is logged comes first.
-            client.poll(EVENTS);
+            // The events of failed connections come before the timeout of the request.
+            client.poll(EVENT_POLL);
             if let Some(message) = client.context().take() {
                 return Err(refused(message));
             }
@@ -205,17 +207,17 @@ impl KafkaEndpoint {
     }
 }
 
-/// Takes note of what was refused.
+/// Client context that keeps the first refusal.
 #[derive(Default)]
-struct Refusals(Mutex<Option<String>>);
+struct RefusalContext(Mutex<Option<String>>);
 
-impl Refusals {
+impl RefusalContext {
     fn take(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl ClientContext for Refusals {
+impl ClientContext for RefusalContext {
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) = error.rdkafka_error_code() {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason.to_owned());
@@ -223,7 +225,7 @@ impl ClientContext for Refusals {
     }
 }
 
-impl ProducerContext for Refusals {
+impl ProducerContext for RefusalContext {
     type DeliveryOpaque = ();
     fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
 }
@@ -234,7 +236,7 @@ mod tests {
     use crate::settings::tests::certificate;
 
     #[test]
-    fn a_broker_with_a_certificate_of_somebody_else_is_told_at_once() {
+    fn broker_with_an_untrusted_certificate_is_reported_at_once() {
         use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
         let folder = tempfile::tempdir().unwrap();
         let (theirs, key) = certificate(folder.path());
@@ -249,7 +251,7 @@ mod tests {
                 acceptor.accept(stream.unwrap()).ok();
             }
         });
-        // Another, in the same place.
+        // A second certificate authority, which did not sign the broker's certificate.
         let (ours, _) = certificate(folder.path());
         let tls = Tls { ca_file: Some(ours), client: None };
         let kafka = KafkaEndpoint { bootstrap, tls: Some(tls), login: None };

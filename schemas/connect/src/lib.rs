@@ -1,12 +1,11 @@
-//! How every process of both sides reaches the stack: [`Endpoints`] say where Kafka, the schema registry and ClickHouse
-//! are and how to get in, [`Settings`] read them from the environment and a file, and [`SchemaRegistry`] is the client of
-//! the second.
+//! Connections to Kafka, the schema registry and ClickHouse, for producers and consumers. [`Endpoints`] has addresses and logins,
+//! [`Settings`] reads them from the environment and a file, and [`SchemaRegistry`] is a client of the schema registry.
 //!
-//! Each kind of client is made in one place: [`KafkaEndpoint::client_config`], [`http_client`] and, with the feature
-//! `clickhouse`, `clickhouse_client`. docs/security.md says how to configure them.
+//! Each kind of client is created in one place: [`KafkaEndpoint::client_config`], [`http_client`] and, with the feature
+//! `clickhouse`, `clickhouse_client`. docs/security.md describes their configuration.
 //!
-//! The registry's client is ours because no crate does lookup, registration and compatibility over one blocking client
-//! (ADR 0002); the Kafka and ClickHouse clients are libraries.
+//! No crate has a blocking client for lookup, registration and compatibility of schemas, so [`SchemaRegistry`] is our own (ADR
+//! 0002). The clients of Kafka and ClickHouse are libraries.
 
 pub mod assign;
 mod describe;
@@ -25,7 +24,7 @@ pub use describe::describe;
 pub use endpoints::{ClickHouseEndpoint, Endpoints, Login, SchemaRegistryEndpoint};
 #[cfg(feature = "clickhouse")]
 pub use http::clickhouse_client;
-pub use http::{http_client, read_text};
+pub use http::{ReadBodyError, http_client, read_body};
 pub use kafka::{KafkaEndpoint, LoginError, Mechanism, SaslLogin};
 pub use reconnect::{BrokerClient, BrokerLiveness, spawn_reconnect_watchdog};
 pub use registry::{SchemaRegistry, SchemaRegistryError};

@@ -1,9 +1,8 @@
-//! Clients that have lost every broker are told again where the brokers are.
+//! Watchdog that re-adds the bootstrap brokers to librdkafka clients that no longer know any broker.
 //!
-//! A broker that hung longer than its own session is fenced when it wakes, and answers for a moment that the cluster has no
-//! brokers. librdkafka (2.10 to 2.13 at least, its issue 5301) takes that for true, forgets all that it knows, bootstrap
-//! servers too, and may then never ask anybody again: a producer keeps what it holds, a consumer is alone, for ever. What
-//! `bootstrap.servers` says is therefore named again to each client that has had nobody to ask for a while.
+//! A broker that was paused for longer than its session is fenced when it resumes, and reports for a moment that the cluster has no
+//! brokers. librdkafka (at least 2.10 to 2.13, its issue 5301) then removes every broker, including the bootstrap servers, and may
+//! never send a request again: a producer keeps its records, and a consumer receives none, forever.
 
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,20 +18,20 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use crate::KafkaEndpoint;
 
-/// How often a client is looked at.
-const LOOK: Duration = Duration::from_secs(2);
-/// Looks in a row without a broker before that is told: a connection may just be broken.
-const SURE: u32 = 2;
-/// Looks in a row without a broker before they are named: one that is only away is mostly back by then.
-const PATIENCE: u32 = 5;
-/// Each naming costs a client the name's bytes until it ends: so it is said every so many looks.
-const EVERY: u32 = 5;
+/// Interval of the checks of each client.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Consecutive checks without a broker after which the client counts as lost. A single failure may be one broken connection.
+const LOST_AFTER_CHECKS: u32 = 2;
+/// Consecutive checks without a broker after which the brokers are added. A broker that restarts is mostly back by then.
+const ADD_AFTER_CHECKS: u32 = 5;
+/// Checks between two additions of the brokers. Each addition uses memory of the client until it is dropped.
+const ADD_EVERY_CHECKS: u32 = 5;
 
-/// A client of Kafka.
+/// Kafka client that the watchdog checks.
 pub trait BrokerClient: Send + Sync {
-    /// True if it has nobody to ask about `topic`.
+    /// Returns true if the client has no broker that it could ask about `topic`.
     fn has_no_broker(&self, topic: &str) -> bool;
-    /// Names brokers to it.
+    /// Adds brokers to the client.
     fn add_brokers(&self, brokers: &CStr);
 }
 
@@ -56,107 +55,110 @@ impl<C: ProducerContext> BrokerClient for BaseProducer<C> {
     }
 }
 
-/// Who is looked at.
+/// Entry of a client that the watchdog checks.
 #[derive(Clone)]
-struct Kept {
+struct WatchedClient {
     client: Weak<dyn BrokerClient>,
     topic: String,
     brokers: CString,
-    alone: BrokerLiveness,
+    liveness: BrokerLiveness,
 }
 
-/// Whether a client has somebody to ask, as the last looks found it. librdkafka's own event, that all brokers are down, does
-/// not come in each such case.
+/// Result of the last checks of a client. librdkafka's event that all brokers are down does not occur in every such case.
 #[derive(Clone, Debug, Default)]
 pub struct BrokerLiveness {
-    /// Looks in a row that found it alone.
-    looks: Arc<AtomicU32>,
+    /// Consecutive checks that found no broker.
+    failed_checks: Arc<AtomicU32>,
 }
 
 impl BrokerLiveness {
-    /// True if it has had nobody to ask for some seconds.
+    /// Returns true if the client has had no broker for some seconds.
     pub fn is_lost(&self) -> bool {
-        self.looks.load(Ordering::Relaxed) >= SURE
+        self.failed_checks.load(Ordering::Relaxed) >= LOST_AFTER_CHECKS
     }
 
-    /// Notes that the client has got an answer from a broker.
+    /// Records that the client has received a response from a broker.
     pub fn record_response(&self) {
-        self.looks.store(0, Ordering::Relaxed);
+        self.failed_checks.store(0, Ordering::Relaxed);
     }
 
-    /// Of a client that has had nobody to ask, for tests of those who wait for one.
+    /// Returns the state of a client without a broker, for tests.
     pub fn lost() -> Self {
-        Self { looks: Arc::new(AtomicU32::new(SURE)) }
+        Self { failed_checks: Arc::new(AtomicU32::new(LOST_AFTER_CHECKS)) }
     }
 }
 
-static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+static WATCHED: Mutex<Vec<WatchedClient>> = Mutex::new(Vec::new());
 
-/// Looks at `client`, which reads or writes `topic`, from now on until it is dropped, in a thread that all share. Without a
-/// thread the client works all the same, and this is logged. What the looks find is told by the answer.
+/// Adds `client`, which reads or writes `topic`, to the watchdog, a thread that all clients share, until the client is dropped.
+/// Returns the results of the checks. If the thread cannot be started, logs an error; the client works without the watchdog.
 pub fn spawn_reconnect_watchdog<T: BrokerClient + 'static>(
     kafka: &KafkaEndpoint,
     topic: &str,
     client: &Arc<T>,
 ) -> BrokerLiveness {
-    let alone = BrokerLiveness::default();
-    // A name with a zero byte in it reaches nobody in the first place.
-    let Ok(brokers) = CString::new(kafka.bootstrap.as_str()) else { return alone };
+    let liveness = BrokerLiveness::default();
+    // An address with a zero byte is invalid, and the client never connects.
+    let Ok(brokers) = CString::new(kafka.bootstrap.as_str()) else { return liveness };
     let client: Arc<dyn BrokerClient> = Arc::<T>::clone(client);
-    let mut kept = lock();
-    if kept.is_empty()
-        && let Err(error) = thread::Builder::new().name("kafka-reach".into()).spawn(watch)
+    let mut watched = lock();
+    if watched.is_empty()
+        && let Err(error) = thread::Builder::new().name("kafka-reconnect".into()).spawn(check_clients)
     {
-        tracing::error!(%error, "clients that lose every broker are not told again where they are");
-        return alone;
+        tracing::error!(%error, "cannot start the reconnect watchdog; clients that lose every broker do not recover");
+        return liveness;
     }
     let client = Arc::downgrade(&client);
-    kept.push(Kept { client, topic: topic.to_owned(), brokers, alone: alone.clone() });
-    alone
+    watched.push(WatchedClient { client, topic: topic.to_owned(), brokers, liveness: liveness.clone() });
+    liveness
 }
 
-/// Until there is nobody left to look at.
-fn watch() {
+/// Checks the clients until all are dropped.
+fn check_clients() {
     loop {
-        thread::sleep(LOOK);
+        thread::sleep(CHECK_INTERVAL);
         let present = {
-            let mut kept = lock();
-            kept.retain(|kept| kept.client.strong_count() > 0);
-            if kept.is_empty() {
+            let mut watched = lock();
+            watched.retain(|entry| entry.client.strong_count() > 0);
+            if watched.is_empty() {
                 return;
             }
-            kept.clone()
+            watched.clone()
         };
-        for Kept { client, topic, brokers, alone: reach } in present {
-            // Not under the lock: a client may take its time.
+        for WatchedClient { client, topic, brokers, liveness } in present {
+            // Outside of the lock, since a client may take long.
             let Some(present) = client.upgrade() else { continue };
             let has_no_broker = present.has_no_broker(&topic);
-            let alone = if has_no_broker { reach.looks.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
-            reach.looks.store(alone, Ordering::Relaxed);
-            if is_due(alone) {
+            let failed = if has_no_broker {
+                liveness.failed_checks.load(Ordering::Relaxed).saturating_add(1)
+            } else {
+                0
+            };
+            liveness.failed_checks.store(failed, Ordering::Relaxed);
+            if must_add_brokers(failed) {
                 present.add_brokers(&brokers);
             }
         }
     }
 }
 
-/// Whether the brokers are named after so many looks in a row that found nobody to ask.
-const fn is_due(alone: u32) -> bool {
-    alone >= PATIENCE && (alone - PATIENCE).is_multiple_of(EVERY)
+/// Returns true if the brokers must be added after this number of consecutive checks without a broker.
+const fn must_add_brokers(failed: u32) -> bool {
+    failed >= ADD_AFTER_CHECKS && (failed - ADD_AFTER_CHECKS).is_multiple_of(ADD_EVERY_CHECKS)
 }
 
-fn lock() -> MutexGuard<'static, Vec<Kept>> {
-    // Nothing panics under it.
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Vec<WatchedClient>> {
+    // No code panics while it holds the lock.
+    WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn has_no_broker<C: ClientContext>(client: &Client<C>, topic: &str) -> bool {
-    // The answer does not matter, and is not waited for; without a broker there is another error at once.
+    // The response is irrelevant, so the timeout is short; without a broker the error is another one, and immediate.
     let asked = client.fetch_metadata(Some(topic), Duration::from_millis(1));
     asked.is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure))
 }
 
-/// rust-rdkafka has no word for this.
+/// Calls librdkafka directly, since rust-rdkafka has no binding for adding brokers.
 #[allow(
     unsafe_code,
     reason = "one call of librdkafka's API that takes a live client and a string that ends with zero"
@@ -165,7 +167,7 @@ fn add_brokers<C: ClientContext>(client: &Client<C>, brokers: &CStr) {
     // SAFETY: the client lives as long as the borrow; the string is copied before the call returns; brokers may be added
     // from any thread at any time (rdkafka.h).
     let known = unsafe { rdkafka::bindings::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
-    tracing::info!(known, "kafka: nobody to ask; the bootstrap servers are named again");
+    tracing::info!(known, "kafka: no known broker; added the bootstrap servers again");
 }
 
 #[cfg(test)]
@@ -174,14 +176,14 @@ mod tests {
     use rdkafka::producer::DefaultProducerContext;
 
     #[test]
-    fn brokers_are_named_after_some_looks_and_then_now_and_then() {
-        let due: Vec<_> = (0..15).filter(|alone| is_due(*alone)).collect();
+    fn brokers_are_added_after_five_checks_and_every_five_more() {
+        let due: Vec<_> = (0..15).filter(|failed| must_add_brokers(*failed)).collect();
         assert_eq!(due, [5, 10]);
     }
 
     #[test]
-    fn a_client_whom_nobody_answers_is_alone_and_takes_a_name() {
-        // A port on which nobody listens.
+    fn client_without_a_broker_is_found_and_accepts_brokers() {
+        // A port without a listener.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let kafka = KafkaEndpoint::at(free.to_string());
         let client: BaseProducer<DefaultProducerContext> =

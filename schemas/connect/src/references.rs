@@ -1,6 +1,7 @@
-//! Schemas that name types of other subjects. The registry answers such a schema with a list of references; a decoder, and
-//! whoever reads the log without the registry, needs one text. So each type that is referred to stands in the text where it is first
-//! named. The fingerprint is of that text: a writer that registers the same types in one schema has the same.
+//! Resolution of schema references. The schema registry returns a schema that uses types of other subjects with a list of
+//! references. Decoders, and readers of the log without the schema registry, need one text. Therefore each referenced type is
+//! inserted where it is first named. The fingerprint is computed from that text, so it equals that of a writer that registers the
+//! same types in one schema.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,94 +9,94 @@ use agentgov_schemas::bounds::MAX_AVRO_SCHEMA_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// So many schemas may be referred to, directly or not.
-const MOST: usize = 64;
-/// So many references may follow one another.
-const DEEPEST: usize = 16;
-/// How deeply a schema may nest: as deeply as its JSON may.
-const NESTED: usize = 128;
+/// Maximum number of schemas that are referenced directly or indirectly.
+const MAX_REFERENCES: usize = 64;
+/// Maximum length of a chain of references.
+const MAX_CHAIN: usize = 16;
+/// Maximum nesting of a schema, equal to that of its JSON.
+const MAX_NESTING: usize = 128;
 
-/// A schema of another subject, as the registry names it.
+/// Reference to a schema of another subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub(crate) struct Reference {
-    /// The full name of the type that it defines.
+    /// Full name of the referenced type.
     #[serde(default)]
     pub name: String,
-    /// The subject.
+    /// Subject of the schema.
     pub subject: String,
-    /// The version of that subject.
+    /// Version of the subject.
     pub version: i64,
 }
 
-/// A schema's text, and what it refers to.
+/// Schema with its references, as the schema registry returns it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Referring {
+pub(crate) struct SchemaResponse {
     pub schema: String,
     #[serde(default)]
     pub references: Option<Vec<Reference>>,
 }
 
-/// Why the references of a schema do not resolve.
+/// Error while resolving references.
 #[derive(Debug)]
-pub(crate) enum Unresolved<E> {
-    /// One could not be fetched.
+pub(crate) enum ResolveError<E> {
+    /// A schema could not be fetched.
     Fetch(E),
-    /// They are not what they should be: this says how.
-    Wrong(String),
+    /// The references are invalid; the message has the reason.
+    Invalid(String),
 }
 
-/// The schema as one text. Without references it is as it was.
+/// Returns the schema as one text. A schema without references is unchanged.
 pub(crate) fn resolve<E>(
-    schema: Referring,
-    fetch: &mut dyn FnMut(&Reference) -> Result<Referring, E>,
-) -> Result<String, Unresolved<E>> {
+    schema: SchemaResponse,
+    fetch: &mut dyn FnMut(&Reference) -> Result<SchemaResponse, E>,
+) -> Result<String, ResolveError<E>> {
     let Some(references) = schema.references.filter(|references| !references.is_empty()) else {
         return Ok(schema.schema);
     };
-    let mut gathering = Gathering {
+    let mut collector = ReferenceCollector {
         fetch,
         bytes: schema.schema.len(),
         path: Vec::new(),
         done: HashSet::new(),
         types: HashMap::new(),
     };
-    gathering.gather(&references)?;
-    let mut types = Types { known: gathering.types, there: HashSet::new() };
-    let mut value = json(&schema.schema).map_err(Unresolved::Wrong)?;
-    types.put_into(&mut value, "", 0).map_err(Unresolved::Wrong)?;
+    collector.collect_references(&references)?;
+    let mut types = TypeInserter { known: collector.types, defined: HashSet::new() };
+    let mut value = json(&schema.schema).map_err(ResolveError::Invalid)?;
+    types.insert_into(&mut value, "", 0).map_err(ResolveError::Invalid)?;
     Ok(value.to_string())
 }
 
-struct Gathering<'f, E> {
-    fetch: &'f mut dyn FnMut(&Reference) -> Result<Referring, E>,
+struct ReferenceCollector<'f, E> {
+    fetch: &'f mut dyn FnMut(&Reference) -> Result<SchemaResponse, E>,
     bytes: usize,
     path: Vec<Reference>,
     done: HashSet<(String, i64)>,
     types: HashMap<String, Value>,
 }
 
-impl<E> Gathering<'_, E> {
-    /// Fetches what is referred to, and what that refers to.
-    fn gather(&mut self, references: &[Reference]) -> Result<(), Unresolved<E>> {
-        let wrong = |message: String| Err(Unresolved::Wrong(message));
+impl<E> ReferenceCollector<'_, E> {
+    /// Fetches the referenced schemas, and their references.
+    fn collect_references(&mut self, references: &[Reference]) -> Result<(), ResolveError<E>> {
+        let wrong = |message: String| Err(ResolveError::Invalid(message));
         for reference in references {
             let Reference { subject, version, .. } = reference;
             let place = (subject.clone(), *version);
             if self.path.iter().any(|above| (&above.subject, above.version) == (subject, *version)) {
                 return wrong(format!("subject {subject} version {version} refers to itself"));
             }
-            if self.path.len() == DEEPEST {
+            if self.path.len() == MAX_CHAIN {
                 return wrong(format!(
-                    "expected at most {DEEPEST} references one after the other, found more"
+                    "expected chains of at most {MAX_CHAIN} references, found a longer one"
                 ));
             }
             if !self.done.insert(place) {
                 continue;
             }
-            if self.done.len() > MOST {
-                return wrong(format!("expected at most {MOST} references, found more"));
+            if self.done.len() > MAX_REFERENCES {
+                return wrong(format!("expected at most {MAX_REFERENCES} references, found more"));
             }
-            let found = (self.fetch)(reference).map_err(Unresolved::Fetch)?;
+            let found = (self.fetch)(reference).map_err(ResolveError::Fetch)?;
             self.bytes += found.schema.len();
             if self.bytes > MAX_AVRO_SCHEMA_BYTES {
                 return wrong(format!(
@@ -103,24 +104,24 @@ impl<E> Gathering<'_, E> {
                 ));
             }
             let defined = json(&found.schema).and_then(definition).map_err(|error| {
-                Unresolved::Wrong(format!("reference to subject {subject} version {version}: {error}"))
+                ResolveError::Invalid(format!("reference to subject {subject} version {version}: {error}"))
             })?;
             if let Some((name, value)) = defined
                 && let Some(before) = self.types.insert(name.clone(), value.clone())
                 && before != value
             {
-                return wrong(format!("two references define {name}, each in its own way"));
+                return wrong(format!("two references define {name} differently"));
             }
             self.path.push(reference.clone());
-            self.gather(&found.references.unwrap_or_default())?;
+            self.collect_references(&found.references.unwrap_or_default())?;
             self.path.pop();
         }
         Ok(())
     }
 }
 
-/// The full name of the type that a schema defines, and its definition with a namespace of its own, so that it means the same
-/// wherever it stands. `None`: it defines none.
+/// Returns the full name of the type that a schema defines, and its definition with an explicit namespace, so that it is valid in
+/// any place. `None` if the schema defines no named type.
 fn definition(mut schema: Value) -> Result<Option<(String, Value)>, String> {
     let Some((name, namespace)) = full_name(&schema, "") else { return Ok(None) };
     if name.is_empty() {
@@ -132,13 +133,13 @@ fn definition(mut schema: Value) -> Result<Option<(String, Value)>, String> {
     Ok(Some((name, schema)))
 }
 
-/// The full name and the namespace of a named type that stands in a namespace. `None`: it is none.
+/// Returns full name and namespace of a named type within `enclosing`. `None` if the schema is not a named type.
 fn full_name(schema: &Value, enclosing: &str) -> Option<(String, String)> {
     let kind = schema.get("type")?.as_str()?;
     if !["record", "error", "enum", "fixed"].contains(&kind) {
         return None;
     }
-    // `definition` refuses a type without a name.
+    // `definition` rejects a type without a name.
     let name = schema.get("name").and_then(Value::as_str).unwrap_or_default();
     if let Some((namespace, _)) = name.rsplit_once('.') {
         return Some((name.to_owned(), namespace.to_owned()));
@@ -147,63 +148,64 @@ fn full_name(schema: &Value, enclosing: &str) -> Option<(String, String)> {
     Some((qualified(name, namespace), namespace.to_owned()))
 }
 
-/// A name as it is meant in a namespace.
+/// Returns the full name of a name within a namespace.
 fn qualified(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_owned() } else { format!("{namespace}.{name}") }
 }
 
-struct Types {
+/// Types that are inserted into a schema.
+struct TypeInserter {
     known: HashMap<String, Value>,
-    /// Those that stand in the text already.
-    there: HashSet<String>,
+    /// Types that the text already defines.
+    defined: HashSet<String>,
 }
 
-impl Types {
-    /// Puts each type that is known into the place where it is named first.
-    fn put_into(&mut self, schema: &mut Value, namespace: &str, depth: usize) -> Result<(), String> {
-        if depth > NESTED {
-            return Err(format!("expected at most {NESTED} levels with all references, found more"));
+impl TypeInserter {
+    /// Inserts each known type where the schema first names it.
+    fn insert_into(&mut self, schema: &mut Value, namespace: &str, depth: usize) -> Result<(), String> {
+        if depth > MAX_NESTING {
+            return Err(format!("expected at most {MAX_NESTING} levels with all references, found more"));
         }
         if let Some((name, own)) = full_name(schema, namespace) {
-            self.there.insert(name);
+            self.defined.insert(name);
             let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
             for field in fields.into_iter().flatten() {
                 if let Some(schema) = field.get_mut("type") {
-                    self.put_into(schema, &own, depth + 1)?;
+                    self.insert_into(schema, &own, depth + 1)?;
                 }
             }
             return Ok(());
         }
         match schema {
             Value::String(name) => {
-                // A name that stands in no namespace may be meant without one.
+                // A name without a dot may refer to a type without a namespace.
                 let names = [qualified(name, namespace), name.clone()];
                 let Some(name) = names.into_iter().find(|name| self.known.contains_key(name)) else {
                     return Ok(());
                 };
-                if self.there.contains(&name) {
+                if self.defined.contains(&name) {
                     *schema = Value::String(name);
                 } else if let Some(definition) = self.known.get(&name) {
                     *schema = definition.clone();
-                    self.put_into(schema, "", depth + 1)?;
+                    self.insert_into(schema, "", depth + 1)?;
                 }
                 Ok(())
             }
             Value::Array(branches) => {
-                branches.iter_mut().try_for_each(|branch| self.put_into(branch, namespace, depth + 1))
+                branches.iter_mut().try_for_each(|branch| self.insert_into(branch, namespace, depth + 1))
             }
             Value::Object(parts) => match parts.get_mut("type") {
                 Some(Value::String(kind)) if is_built_in(kind) => {
                     let inner = ["items", "values"].into_iter().find(|part| parts.contains_key(*part));
                     match inner.and_then(|part| parts.get_mut(part)) {
-                        Some(schema) => self.put_into(schema, namespace, depth + 1),
+                        Some(schema) => self.insert_into(schema, namespace, depth + 1),
                         None => Ok(()),
                     }
                 }
-                // A type within a type, which not every parser takes.
+                // A type in a redundant object, which not every parser accepts.
                 Some(inner) => {
                     let mut inner = inner.take();
-                    self.put_into(&mut inner, namespace, depth + 1)?;
+                    self.insert_into(&mut inner, namespace, depth + 1)?;
                     *schema = inner;
                     Ok(())
                 }
@@ -214,7 +216,7 @@ impl Types {
     }
 }
 
-/// True of what is no name of a type.
+/// Returns true for a type that the Avro specification defines.
 fn is_built_in(kind: &str) -> bool {
     ["null", "boolean", "int", "long", "float", "double", "bytes", "string", "array", "map"].contains(&kind)
 }
@@ -231,13 +233,16 @@ mod tests {
 
     type Registry<'a> = &'a [(&'a str, &'a str, &'a [&'a str])];
 
-    fn referring(schema: &str, references: &[&str]) -> Referring {
+    fn referring(schema: &str, references: &[&str]) -> SchemaResponse {
         let reference =
             |subject: &&str| Reference { name: String::new(), subject: (*subject).to_owned(), version: 1 };
-        Referring { schema: schema.to_owned(), references: Some(references.iter().map(reference).collect()) }
+        SchemaResponse {
+            schema: schema.to_owned(),
+            references: Some(references.iter().map(reference).collect()),
+        }
     }
 
-    /// Resolves a schema against a registry; the fetched subjects, and what it came to.
+    /// Resolves a schema with the schemas of `registry`. Returns the fetched subjects and the result.
     fn resolved(
         schema: &str,
         references: &[&str],
@@ -253,7 +258,7 @@ mod tests {
         };
         let resolved = resolve(referring(schema, references), &mut fetch);
         let resolved = resolved.map_err(|error| match error {
-            Unresolved::Fetch(error) | Unresolved::Wrong(error) => error,
+            ResolveError::Fetch(error) | ResolveError::Invalid(error) => error,
         });
         (fetched, resolved)
     }
@@ -264,7 +269,7 @@ mod tests {
     const LOOSE: &str = r#"{"type": "fixed", "name": "Loose", "size": 4}"#;
 
     #[test]
-    fn what_is_referred_to_stands_where_it_is_named_first() {
+    fn referenced_type_is_inserted_where_it_is_first_named() {
         let registry: Registry<'_> =
             &[("money", MONEY, &["currency"]), ("currency", CURRENCY, &[]), ("loose", LOOSE, &[])];
         let order = r#"{"type": "record", "name": "Order", "namespace": "shop", "fields": [
@@ -273,7 +278,7 @@ mod tests {
             {"name": "rates", "type": {"type": "map", "values": {"type": "pay.Currency"}}},
             {"name": "mark", "type": "Loose", "default": "pay.Money"}]}"#;
         let (fetched, text) = resolved(order, &["money", "currency", "loose"], registry);
-        assert_eq!(fetched, ["money", "currency", "loose"], "each once");
+        assert_eq!(fetched, ["money", "currency", "loose"], "each fetched once");
         let text = text.unwrap();
         let whole = r#"{"type": "record", "name": "shop.Order", "fields": [
             {"name": "price", "type": ["null", {"type": "record", "name": "pay.Money", "fields": [
@@ -284,9 +289,9 @@ mod tests {
             {"name": "mark", "type": {"type": "fixed", "name": "Loose", "namespace": "", "size": 4}}]}"#;
         let (found, expected) = (Schema::parse(&text).unwrap(), Schema::parse(whole).unwrap());
         assert_eq!(found.fingerprint(), expected.fingerprint(), "{text}");
-        assert!(text.contains(r#""default":"pay.Money""#), "a default is no type");
+        assert!(text.contains(r#""default":"pay.Money""#), "a default is not a type");
         let alone = r#"{"type": "string"}"#;
-        assert_eq!(resolved(alone, &[], registry), (vec![], Ok(alone.to_owned())), "as it was");
+        assert_eq!(resolved(alone, &[], registry), (vec![], Ok(alone.to_owned())), "unchanged");
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
         let fails = |references: &[&str], registry: Registry<'_>, why: &str| {
             let (fetched, found) = resolved(&refers("pay.Money"), references, registry);
             assert!(found.as_ref().is_err_and(|error| error.contains(why)), "{why}: {found:?}");
-            assert!(fetched.len() <= MOST + 1, "{why}: {}", fetched.len());
+            assert!(fetched.len() <= MAX_REFERENCES + 1, "{why}: {}", fetched.len());
         };
         fails(
             &["money"],
@@ -312,19 +317,19 @@ mod tests {
             "two references define",
         );
         fails(&["money"], &[("money", "not JSON", &[])], "subject money version 1: expected the JSON");
-        let names: Vec<String> = (0..MOST + 2).map(|number| format!("s{number}")).collect();
+        let names: Vec<String> = (0..MAX_REFERENCES + 2).map(|number| format!("s{number}")).collect();
         let all: Vec<&str> = names.iter().map(String::as_str).collect();
         let wide: Vec<_> = all.iter().map(|name| (*name, r#""int""#, &[][..])).collect();
         fails(&all, &wide, "at most 64 references");
         let next: Vec<[&str; 1]> = all.iter().skip(1).map(|name| [*name]).collect();
         let deep: Vec<_> = all.iter().zip(&next).map(|(name, next)| (*name, r#""int""#, &next[..])).collect();
-        fails(&["s0"], &deep, "one after the other");
+        fails(&["s0"], &deep, "chains of at most 16 references");
         let large = format!(
             r#"{{"type": "fixed", "name": "L", "size": 1, "doc": "{}"}}"#,
             "x".repeat(MAX_AVRO_SCHEMA_BYTES)
         );
         fails(&["large"], &[("large", &large, &[])], "bytes with all references");
-        // A type that needs itself is in the text once, as a recursive schema is.
+        // A recursive type is inserted once.
         let (_, list) = resolved(
             &refers("List"),
             &["list"],

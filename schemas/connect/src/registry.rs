@@ -1,6 +1,6 @@
-//! Client of a Confluent-compatible schema registry: look up, fetch, register, set compatibility.
+//! Client of a Confluent-compatible schema registry: looks up, fetches and registers schemas, and sets compatibility levels.
 //!
-//! Source: Confluent's Schema Registry API reference; tried against Apicurio Registry's ccompat API, version 7.
+//! Source: Confluent's Schema Registry API reference. Tests use Apicurio Registry's ccompat API, version 7.
 
 use std::time::Duration;
 
@@ -11,160 +11,161 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::proxy_of;
-use crate::references::{Reference, Referring, Unresolved, resolve};
-use crate::{Login, SchemaRegistryEndpoint, TlsError, describe, http_client, read_text};
+use crate::references::{Reference, ResolveError, SchemaResponse, resolve};
+use crate::{Login, SchemaRegistryEndpoint, TlsError, describe, http_client, read_body};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A blocking client; never call it from async code.
+/// Blocking client of a schema registry. Must not be called from async code.
 #[derive(Debug)]
 pub struct SchemaRegistry {
     http: Client,
     base: String,
     login: Option<Login>,
-    /// Ends the message of a request that went through a proxy: the answer may be the proxy's own.
-    via: String,
+    /// Suffix for error messages that names the proxy, since a response may be the proxy's; empty without a proxy.
+    proxy_hint: String,
 }
 
-/// Why the registry did not do as asked.
+/// Error of a request to the schema registry.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaRegistryError {
-    /// It did not answer, or answered that it cannot now: try again later.
+    /// The schema registry did not respond, or is temporarily unavailable. A retry may succeed.
     #[error("schema registry {url}: {message}; is it running and reachable?")]
     Unavailable {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What came back.
+        /// Error or response.
         message: String,
     },
-    /// It answers, and not to us: what it holds is not known.
-    #[error("schema registry {url}: {message}; expected it to take {login}")]
+    /// The schema registry refused the login. Its content is unknown.
+    #[error("schema registry {url}: {message}; expected it to accept {login}")]
     Refused {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What came back.
+        /// Error or response.
         message: String,
-        /// As whom.
+        /// Description of the client's login.
         login: String,
     },
-    /// The TLS setting is wrong.
+    /// The TLS settings are invalid.
     #[error("schema registry: {0}")]
     Tls(#[from] TlsError),
-    /// It has no such schema.
+    /// The schema registry has no schema with this id.
     #[error("schema registry {url}: no schema with id {id}")]
     UnknownId {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// The id.
+        /// Schema id.
         id: u32,
     },
-    /// The schema would break a reader or a writer of an earlier version.
+    /// The schema is incompatible with an earlier version.
     #[error("schema registry: subject {subject} refuses the schema as incompatible: {message}")]
     Incompatible {
         /// The subject.
         subject: String,
-        /// The registry's reason.
+        /// Message of the schema registry.
         message: String,
     },
-    /// Anything else.
+    /// The response is not as the API defines it.
     #[error("schema registry {url}: expected {expected}, found {found}")]
     Unexpected {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What the API promises.
+        /// Expected response.
         expected: &'static str,
-        /// What came back.
+        /// Error or response.
         found: String,
     },
 }
 
 impl SchemaRegistryError {
-    /// True if the same call may go through later: nothing is said of what was asked for. A login that is refused is so
-    /// until somebody mends it.
+    /// Returns true if the same request may succeed later, so that the error proves nothing about the schema. This includes a
+    /// refused login, which a person must fix.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Refused { .. })
     }
 
-    /// Returns true if the registry did answer, and the id itself is wrong. Any other error, e.g. an expired password or a
-    /// URL where no registry listens, says nothing of a record.
+    /// Returns true if the schema registry responded that the id itself is invalid. Any other error, e.g. an expired password or a
+    /// URL without a schema registry, proves nothing about a record.
     pub fn is_about_the_id(&self) -> bool {
         match self {
             Self::UnknownId { .. } => true,
-            Self::Unexpected { expected, .. } => *expected == NO_AVRO,
+            Self::Unexpected { expected, .. } => *expected == AVRO_SCHEMA,
             _ => false,
         }
     }
 }
 
-/// What an id must stand for; anything else a registry answers is no word on the id.
-const NO_AVRO: &str = "an Avro schema";
+/// Expected content for an id. Errors with this expectation are about the id, see
+/// [`SchemaRegistryError::is_about_the_id`].
+const AVRO_SCHEMA: &str = "an Avro schema";
 
 #[derive(Deserialize)]
-struct IdAnswer {
+struct IdResponse {
     id: u32,
 }
 
-/// What comes with every error of the API.
+/// Body of every error of the API.
 #[derive(Deserialize)]
-struct ErrorAnswer {
+struct ErrorResponse {
     #[serde(rename = "error_code")]
     _code: i64,
 }
 
 #[derive(Deserialize)]
-struct LevelAnswer {
+struct LevelResponse {
     #[serde(alias = "compatibility", rename = "compatibilityLevel")]
     level: String,
 }
 
 impl SchemaRegistry {
-    /// A client for the registry at `endpoint`. Connects on first use.
+    /// Creates a client for the schema registry at `endpoint`, which connects on first use.
     pub fn new(endpoint: &SchemaRegistryEndpoint) -> Result<Self, SchemaRegistryError> {
         let base = endpoint.url.trim_end_matches('/').to_owned();
         let http = http_client(&base, &endpoint.tls)?
-            .timeout(TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(|e| SchemaRegistryError::Unavailable { url: base.clone(), message: describe(&e) })?;
-        let via = proxy_of(&base).map(|proxy| {
+        let proxy_hint = proxy_of(&base).map(|proxy| {
             format!(" (through the proxy {proxy} of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY names hosts to reach without it)")
         });
-        Ok(Self { http, base, login: endpoint.login.clone(), via: via.unwrap_or_default() })
+        Ok(Self { http, base, login: endpoint.login.clone(), proxy_hint: proxy_hint.unwrap_or_default() })
     }
 
-    /// The id of exactly this schema under `subject`, if it is registered.
+    /// Returns the id of exactly this schema under `subject`, if it is registered.
     pub fn id_of(&self, subject: &str, schema: &str) -> Result<Option<SchemaId>, SchemaRegistryError> {
         let url = format!("{}/subjects/{subject}", self.base);
         match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, body) => {
-                parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| Some(SchemaId(answer.id)))
+                parse::<IdResponse>(&url, status, &body, "an id").map(|answer| Some(SchemaId(answer.id)))
             }
         }
     }
 
-    /// The schema that the registry gave `id` to, with all that it refers to in one text.
+    /// Returns the schema with `id`, with all referenced schemas in one text.
     pub fn schema(&self, id: SchemaId) -> Result<Schema, SchemaRegistryError> {
         let url = format!("{}/schemas/ids/{}", self.base, id.0);
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Err(SchemaRegistryError::UnknownId { url, id: id.0 }),
             (status, body) => {
-                let answer: Referring = parse(&url, status, &body, "a schema")?;
-                let wrong = |found| SchemaRegistryError::Unexpected { url, expected: NO_AVRO, found };
-                match resolve(answer, &mut |reference| self.referred(reference)) {
+                let answer: SchemaResponse = parse(&url, status, &body, "a schema")?;
+                let wrong = |found| SchemaRegistryError::Unexpected { url, expected: AVRO_SCHEMA, found };
+                match resolve(answer, &mut |reference| self.fetch_reference(reference)) {
                     Ok(text) => Schema::parse(&text).map_err(|e| wrong(e.to_string())),
-                    Err(Unresolved::Wrong(found)) => Err(wrong(found)),
-                    Err(Unresolved::Fetch(error)) => Err(error),
+                    Err(ResolveError::Invalid(found)) => Err(wrong(found)),
+                    Err(ResolveError::Fetch(error)) => Err(error),
                 }
             }
         }
     }
 
-    /// A schema that another one refers to.
-    fn referred(
+    /// Fetches a schema that another one refers to.
+    fn fetch_reference(
         &self,
         Reference { subject, version, .. }: &Reference,
-    ) -> Result<Referring, SchemaRegistryError> {
-        // A subject may have any name: it is one segment of the path.
+    ) -> Result<SchemaResponse, SchemaRegistryError> {
+        // A subject may contain any character, so it is added as one path segment.
         let unusable = |message| SchemaRegistryError::Unavailable { url: self.base.clone(), message };
         let mut url = reqwest::Url::parse(&self.base).map_err(|e| unusable(e.to_string()))?;
         url.path_segments_mut()
@@ -175,7 +176,7 @@ impl SchemaRegistry {
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Err(SchemaRegistryError::Unexpected {
                 url,
-                expected: NO_AVRO,
+                expected: AVRO_SCHEMA,
                 found: format!(
                     "a reference to subject {subject} version {version}, which the registry does not have"
                 ),
@@ -184,7 +185,7 @@ impl SchemaRegistry {
         }
     }
 
-    /// Registers a version of `subject`; one that is there already keeps its id.
+    /// Registers a version of `subject`. A registered schema keeps its id.
     pub fn register(&self, subject: &str, schema: &str) -> Result<SchemaId, SchemaRegistryError> {
         let url = format!("{}/subjects/{subject}/versions", self.base);
         match self.send(&url, self.http.post(&url).json(&json!({ "schema": schema })))? {
@@ -192,17 +193,17 @@ impl SchemaRegistry {
                 Err(SchemaRegistryError::Incompatible { subject: subject.to_owned(), message })
             }
             (status, body) => {
-                parse::<IdAnswer>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id))
+                parse::<IdResponse>(&url, status, &body, "an id").map(|answer| SchemaId(answer.id))
             }
         }
     }
 
-    /// Compatibility level set for `subject` itself, e.g. FULL_TRANSITIVE; `None`: none is set.
+    /// Returns the compatibility level that is set for `subject` itself, e.g. FULL_TRANSITIVE; `None` if none is set.
     pub fn compatibility(&self, subject: &str) -> Result<Option<String>, SchemaRegistryError> {
         let url = format!("{}/config/{subject}", self.base);
         match self.send(&url, self.http.get(&url))? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
-            (status, body) => parse::<LevelAnswer>(&url, status, &body, "a compatibility level")
+            (status, body) => parse::<LevelResponse>(&url, status, &body, "a compatibility level")
                 .map(|answer| Some(answer.level)),
         }
     }
@@ -222,16 +223,16 @@ impl SchemaRegistry {
         if let Some(login) = &self.login {
             request = request.basic_auth(&login.user, Some(login.password.expose()));
         }
-        let via = &self.via;
+        let proxy_hint = &self.proxy_hint;
         let unavailable = |message| SchemaRegistryError::Unavailable {
             url: url.to_owned(),
-            message: format!("{message}{via}"),
+            message: format!("{message}{proxy_hint}"),
         };
         let answer = request.send().map_err(|e| unavailable(describe(&e)))?;
         let status = answer.status();
-        let body = read_text(answer).map_err(unavailable)?;
+        let body = read_body(answer).map_err(|error| unavailable(error.to_string()))?;
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(unavailable(shown(status, &body)));
+            return Err(unavailable(summarize(status, &body)));
         }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let login = self.login.as_ref().map_or("a caller without a login".to_owned(), |login| {
@@ -239,25 +240,25 @@ impl SchemaRegistry {
             });
             return Err(SchemaRegistryError::Refused {
                 url: url.to_owned(),
-                message: format!("{status}{via}"),
+                message: format!("{status}{proxy_hint}"),
                 login,
             });
         }
-        // A registry gives its 404 a code. Anything else that listens there, or a URL without the API's path, does not, and
-        // has no word on subjects and ids.
-        if status == StatusCode::NOT_FOUND && serde_json::from_str::<ErrorAnswer>(&body).is_err() {
+        // A schema registry's 404 has an error code. A 404 of another server, or of a URL without the API's path, has none, and
+        // proves nothing about subjects and ids.
+        if status == StatusCode::NOT_FOUND && serde_json::from_str::<ErrorResponse>(&body).is_err() {
             return Err(SchemaRegistryError::Unexpected {
                 url: url.to_owned(),
                 expected: "the API of a schema registry (does its URL lack a path such as /apis/ccompat/v7?)",
-                found: format!("{}{via}", shown(status, &body)),
+                found: format!("{}{proxy_hint}", summarize(status, &body)),
             });
         }
         Ok((status, body))
     }
 }
 
-/// The start of an answer, on one line.
-fn shown(status: StatusCode, body: &str) -> String {
+/// Returns status and start of a response, on one line.
+fn summarize(status: StatusCode, body: &str) -> String {
     const MAX_CHARS: usize = 200;
     let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MAX_CHARS) {
@@ -274,9 +275,9 @@ fn parse<T: for<'de> Deserialize<'de>>(
 ) -> Result<T, SchemaRegistryError> {
     let unexpected = |found| SchemaRegistryError::Unexpected { url: url.to_owned(), expected, found };
     if !status.is_success() {
-        return Err(unexpected(shown(status, body)));
+        return Err(unexpected(summarize(status, body)));
     }
-    serde_json::from_str(body).map_err(|e| unexpected(format!("{} ({e})", shown(status, body))))
+    serde_json::from_str(body).map_err(|e| unexpected(format!("{} ({e})", summarize(status, body))))
 }
 
 #[cfg(test)]
@@ -286,9 +287,9 @@ mod tests {
     use super::*;
     use crate::Secret;
 
-    /// An id that is not known leads to a reject; a login that is refused must not.
+    /// An unknown id leads to a reject; a refused login must not.
     #[test]
-    fn a_refused_login_says_nothing_of_what_was_asked_for() {
+    fn refused_login_is_transient_and_hides_the_password() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
@@ -307,14 +308,14 @@ mod tests {
         // evaluator:hunter2
         assert!(server.join().unwrap().contains("authorization: basic zxzhbhvhdg9yomh1bnrlcji="));
         assert!(refused.is_transient());
-        let told = format!("{refused} {refused:?} {registry:?}");
-        assert!(told.contains("403") && told.contains("user `evaluator`"), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let message = format!("{refused} {refused:?} {registry:?}");
+        assert!(message.contains("403") && message.contains("user `evaluator`"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 
-    /// A registry's word on an id leads to a reject; that of something else that answers at its address must not.
+    /// A schema registry's response about an id leads to a reject; a response of another server must not.
     #[test]
-    fn only_a_registry_says_that_an_id_is_wrong() {
+    fn only_a_response_of_a_schema_registry_is_about_the_id() {
         for (status, body, is_about_the_id) in [
             ("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#, true),
             ("404 Not Found", "<html>no such page</html>", false),

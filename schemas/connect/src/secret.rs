@@ -1,4 +1,4 @@
-//! Secrets.
+//! Secrets that are never printed.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 const HIDDEN: &str = "(hidden)";
 
-/// A secret: readable by code that asks for it, in no text that is made of it.
+/// Secret. Only [`Secret::expose`] returns it; its text forms hide it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -16,12 +16,12 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the client that needs it.
+    /// Returns the secret, for a client that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True if there is none.
+    /// Returns true if the secret is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// That there is one, not which: what is serialized is printed sooner or later.
+/// Serializes as `(hidden)`, or as an empty string if the secret is empty, since serialized values are often printed.
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(if self.0.is_empty() { "" } else { HIDDEN })

@@ -1,4 +1,4 @@
-//! TLS: whom to trust, and who we are. Host names are always verified.
+//! TLS: trusted authorities and client certificates. Host names are always verified.
 
 use std::path::{Path, PathBuf};
 
@@ -7,41 +7,41 @@ use serde::Serialize;
 
 use crate::Secret;
 
-/// How a connection is protected. The default trusts the system's authorities and shows no certificate.
+/// TLS settings of a connection. The default trusts the system's authorities and has no client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tls {
-    /// Certificates (PEM) of the only authorities to trust; `None`: the system's.
+    /// File with the certificates (PEM) of the trusted authorities; `None` for those of the system.
     pub ca_file: Option<PathBuf>,
-    /// What we show of ourselves, if the server asks.
+    /// Client certificate, for a server that requests one.
     pub client: Option<ClientCertificate>,
 }
 
-/// Who we are, by a certificate.
+/// Client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClientCertificate {
-    /// The certificate and those up to its authority (PEM).
+    /// File with the certificate chain (PEM).
     pub certificate_file: PathBuf,
-    /// Its private key (PEM). For HTTP: PKCS #8, not encrypted.
+    /// File with the private key (PEM). For HTTP it must be PKCS #8 and not encrypted.
     pub key_file: PathBuf,
-    /// What the key is encrypted with; empty: it is not. Kafka only.
+    /// Password of the private key; empty if the key is not encrypted. Only for Kafka.
     pub key_password: Secret,
 }
 
-/// Why there is no TLS. Says which file, and nothing of what it holds.
+/// Error in the TLS settings. It names the file, and contains nothing of its content.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {message}", file.display())]
 pub struct TlsError {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// What was expected, and what found.
+    /// Expected and actual content.
     pub message: String,
 }
 
 impl Tls {
-    /// A connector for HTTP clients.
+    /// Creates a connector for HTTP clients.
     ///
     /// # Errors
-    /// If a file is missing or does not hold what it should.
+    /// If a file is missing or has invalid content.
     pub fn connector(&self) -> Result<TlsConnector, TlsError> {
         let mut builder = TlsConnector::builder();
         builder.min_protocol_version(Some(Protocol::Tlsv12));
@@ -64,13 +64,13 @@ impl Tls {
             })?;
             builder.identity(identity);
         }
-        // Without a file of ours it is the system's authorities that cannot be read.
+        // Without a configured file, the error is about the system's authorities.
         let file = self.ca_file.clone().unwrap_or_else(|| "the system's certificates".into());
         builder.build().map_err(|e| wrong(&file, e.to_string()))
     }
 }
 
-/// The certificates of a file; at least one.
+/// Returns the certificates of a file, at least one.
 pub(crate) fn authorities(file: &Path) -> Result<Vec<Certificate>, TlsError> {
     let found = Certificate::stack_from_pem(&read(file)?).map_err(|e| wrong(file, e.to_string()))?;
     if found.is_empty() {

@@ -1,4 +1,4 @@
-//! A reader of a topic from its start to its end, and on from there.
+//! Reader of a topic from its start, which reports the ends of partitions and continues after them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,30 +12,30 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::assign::assign;
 use crate::{BrokerLiveness, KafkaEndpoint, spawn_reconnect_watchdog};
 
-/// Reads partitions of one topic, outside any group's rebalancing. Committed records only.
+/// Reader of committed records of one topic's partitions, outside of any consumer group.
 ///
-/// It returns each record once. librdkafka may hand records over again: where a partition begins is asked of the broker, and an
-/// answer that comes after the partition was moved makes it ask again and go there
+/// It returns each record once. librdkafka may deliver records again: it requests the start of a partition from the broker, and a
+/// response that arrives after a seek makes it repeat the request and move there
 /// (<https://github.com/confluentinc/librdkafka/issues/2256>).
 pub struct TopicReader {
     topic: String,
     consumer: Arc<BaseConsumer>,
-    /// Of each partition, the offset after the last record; 0 before the first.
+    /// Offset after the last returned record of each partition; 0 before the first.
     next: Mutex<BTreeMap<i32, i64>>,
 }
 
-/// An event of a reader.
+/// Event of a [`TopicReader`].
 pub enum TopicEvent<'r> {
-    /// The next record of its partition.
+    /// Next record of its partition.
     Record(BorrowedMessage<'r>),
-    /// The reader is at the end of this partition.
+    /// The reader has reached the end of this partition.
     End(i32),
-    /// An error. The reader goes on by itself once the broker is back.
+    /// Error of the client. The reader continues without intervention once the broker is available.
     Error(KafkaError),
 }
 
 impl TopicReader {
-    /// Creates a reader of `topic` that reads nothing yet. `group` is a name that librdkafka wants; nothing is committed.
+    /// Creates a reader of `topic` without partitions. librdkafka requires a `group`; the reader commits nothing.
     ///
     /// # Errors
     /// If the client cannot be created.
@@ -45,31 +45,31 @@ impl TopicReader {
         Ok(Self { topic: topic.to_owned(), consumer, next: Mutex::default() })
     }
 
-    /// Reads `partitions`, each from its start.
+    /// Starts reading `partitions` from their starts.
     ///
     /// # Errors
-    /// If the client does not take the assignment.
+    /// If the client rejects the assignment.
     pub fn start(&self, partitions: impl IntoIterator<Item = i32>) -> KafkaResult<()> {
         *self.next() = partitions.into_iter().map(|partition| (partition, 0)).collect();
         self.restart()
     }
 
-    /// Has the client fetch anew, from where each partition stands. A reader whose first request met a broker that was going away
-    /// has been seen to wait for ever.
+    /// Assigns the partitions again, each at its next offset. A client whose first request reached a broker that was shutting down
+    /// may otherwise wait forever.
     ///
     /// # Errors
-    /// If the client does not take the assignment.
+    /// If the client rejects the assignment.
     pub fn restart(&self) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, next) in self.next().iter() {
             let offset = if *next > 0 { Offset::Offset(*next) } else { Offset::Beginning };
             list.add_partition_offset(&self.topic, *partition, offset)?;
         }
-        // Nothing has moved to its start yet, so nothing would be waited for.
+        // Before the first record the offsets are not numbers, so `assign` could not wait for a seek.
         if self.has_read() { assign(&self.consumer, &list) } else { self.consumer.assign(&list) }
     }
 
-    /// Returns the next event, and waits for it for so long.
+    /// Returns the next event, or `None` after `wait`.
     pub fn poll(&self, wait: Duration) -> Option<TopicEvent<'_>> {
         loop {
             return Some(match self.consumer.poll(wait)? {
@@ -88,17 +88,17 @@ impl TopicReader {
         }
     }
 
-    /// Returns whether a record was read.
+    /// Returns true if the reader has returned a record.
     pub fn has_read(&self) -> bool {
         self.next().values().any(|next| *next > 0)
     }
 
-    /// Returns the topic.
+    /// Returns the name of the topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Returns the client.
+    /// Returns the Kafka client.
     pub fn consumer(&self) -> &BaseConsumer {
         &self.consumer
     }
@@ -125,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn each_record_is_read_once_though_the_client_hands_it_over_again() {
-        // Librdkafka's own broker: a real one cannot be made to hand records over twice.
+    fn record_is_returned_once_if_the_client_delivers_it_again() {
+        // librdkafka's mock broker, since a real one cannot be made to deliver records twice.
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("table", 2, 1).unwrap();
         let mut config = ClientConfig::new();
@@ -142,7 +142,7 @@ mod tests {
             producer.flush(DEADLINE).unwrap();
         };
         let reader = reader(cluster.bootstrap_servers());
-        // Both partitions to their ends.
+        // Reads both partitions to their ends.
         let read = || {
             let (mut seen, mut ended, began) = (BTreeMap::<i32, Vec<i64>>::new(), Vec::new(), Instant::now());
             while ended.len() < 2 {
@@ -167,11 +167,11 @@ mod tests {
         assert_eq!(read(), BTreeMap::from([(0, vec![3, 4]), (1, vec![3, 4])]));
         produce(1);
         reader.restart().unwrap();
-        assert_eq!(read(), BTreeMap::from([(0, vec![5]), (1, vec![5])]), "from where each stands");
+        assert_eq!(read(), BTreeMap::from([(0, vec![5]), (1, vec![5])]), "from the next offset of each");
     }
 
     #[test]
-    fn a_reader_may_be_restarted_again_and_again() {
+    fn reader_survives_repeated_restarts() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("table", 1, 1).unwrap();
         let reader = reader(cluster.bootstrap_servers());

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use agentgov_connect::{ClickHouseEndpoint, describe, http_client, read_text};
+use agentgov_connect::{ClickHouseEndpoint, describe, http_client, read_body};
 use agentgov_schemas::NotReadyReason;
 use reqwest::blocking::{Body, Client, RequestBuilder};
 use reqwest::{StatusCode, Url};
@@ -230,7 +230,7 @@ fn send_request(request: RequestBuilder) -> Result<Response, String> {
     let answer = request.send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
     let code = answer.headers().get(EXCEPTION_CODE_HEADER).and_then(|code| code.to_str().ok()?.parse().ok());
-    Ok(Response { status, code, body: read_text(answer)? })
+    Ok(Response { status, code, body: read_body(answer).map_err(|error| error.to_string())? })
 }
 
 /// Quotes `text` as an SQL literal.

@@ -1,9 +1,9 @@
-//! Registry and ClickHouse, from settings; and the rule that keeps passwords off the wire.
+//! Endpoints of the schema registry and ClickHouse from settings, and the rule against passwords without TLS.
 
 use reqwest::Url;
 
 use super::names::{CLEAR_PASSWORDS, variable};
-use super::{DATABASE, Findings, Settings};
+use super::{DEFAULT_DATABASE, Findings, Settings};
 use crate::http::is_loopback;
 use crate::{ClickHouseEndpoint, Login, SchemaRegistryEndpoint, Secret, Tls};
 
@@ -20,10 +20,13 @@ impl Settings {
         let (user, password) = self.login("clickhouse", &url, findings);
         Some(ClickHouseEndpoint {
             url: self.as_written("clickhouse"),
-            // No user, no login: `Settings::login` has refused a password without one.
+            // `Settings::login` has rejected a password without a user.
             user: user.unwrap_or_default(),
             password,
-            database: self.get("clickhouse_database").map_or(DATABASE, |setting| setting.text()).to_owned(),
+            database: self
+                .get("clickhouse_database")
+                .map_or(DEFAULT_DATABASE, |setting| setting.text())
+                .to_owned(),
             tls,
         })
     }
@@ -32,7 +35,7 @@ impl Settings {
         self.get(part).map_or("", |setting| setting.text()).trim_end_matches('/').to_owned()
     }
 
-    /// An address. Settings that mean nothing without it are wrong without it.
+    /// Returns an address. Reports settings that have no effect without it.
     pub(super) fn address(
         &self,
         part: &'static str,
@@ -58,7 +61,7 @@ impl Settings {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let text = self.address(part, more, &names, findings)?;
         let at = self.at(part);
-        // What cannot be parsed may hold a password: it is not shown.
+        // Messages must not contain a text that does not parse, since it may contain a password.
         let url = match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
             Ok(url) => {
@@ -98,7 +101,7 @@ impl Settings {
         Some((url, Tls::default()))
     }
 
-    /// User and password: both, or a user of ClickHouse that has none.
+    /// Returns user and password. Reports one without the other, except for ClickHouse's user `default`.
     fn login(&self, part: &str, url: &Url, findings: &mut Findings) -> (Option<String>, Secret) {
         let (user, password) = (format!("{part}_user"), format!("{part}_password"));
         let user_is = self.get(&user).map(|setting| setting.text().to_owned());
@@ -111,7 +114,7 @@ impl Settings {
                     variable(&user)
                 ));
             }
-            // ClickHouse's `default` has no password on a server as it comes; anyone else has one.
+            // ClickHouse's user `default` has no password on a new server; every other user has one.
             (Some(name), None) if part != "clickhouse" || name != "default" => {
                 findings.add(format!(
                     "{}: a user without a password; expected {} or {} as well",
@@ -129,7 +132,7 @@ impl Settings {
         (user_is, secret.unwrap_or_default())
     }
 
-    /// A password that would cross a network readable is refused, unless somebody says that it may.
+    /// Reports a password that would cross a network without TLS, unless the setting `clear_passwords` permits it.
     pub(super) fn clear_password(
         &self,
         part: &str,
@@ -148,8 +151,8 @@ impl Settings {
             }
             Some(other) => findings.add(format!("{}: expected `allow`, or nothing", other.at)),
             None => findings.add(format!(
-                "{at}: expected {expected}, since a password goes to another host and everyone between could read it or act with \
-                 it; if something else protects the connection, set {}=allow",
+                "{at}: expected {expected}, since a password is sent to another host, and others on the network could read and use it; \
+                 if something else protects the connection, set {}=allow",
                 variable(CLEAR_PASSWORDS)
             )),
         }

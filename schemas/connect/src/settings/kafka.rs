@@ -1,26 +1,31 @@
-//! The brokers, from settings.
+//! Endpoint of Kafka from settings.
 
 use rdkafka::producer::{BaseProducer, DefaultProducerContext};
 
 use super::{Findings, Settings};
 use crate::{KafkaEndpoint, Mechanism, SaslLogin, Tls};
 
-const TLS: [&str; 4] = ["kafka_ca_file", "kafka_certificate_file", "kafka_key_file", "kafka_key_password"];
-const LOGIN: [&str; 3] = ["kafka_user", "kafka_password", "kafka_mechanism"];
+const TLS_SETTINGS: [&str; 4] =
+    ["kafka_ca_file", "kafka_certificate_file", "kafka_key_file", "kafka_key_password"];
+const LOGIN_SETTINGS: [&str; 3] = ["kafka_user", "kafka_password", "kafka_mechanism"];
 
 impl Settings {
     pub(super) fn kafka_of(&self, findings: &mut Findings) -> Option<KafkaEndpoint> {
         let before = findings.wrong.len();
-        let bootstrap =
-            self.address("kafka", &["kafka_security"], &[&TLS[..], &LOGIN[..]].concat(), findings);
+        let bootstrap = self.address(
+            "kafka",
+            &["kafka_security"],
+            &[&TLS_SETTINGS[..], &LOGIN_SETTINGS[..]].concat(),
+            findings,
+        );
         let (with_tls, with_login) = self.protocol(findings)?;
         let tls = if with_tls { Some(self.tls("kafka", findings)) } else { None };
         let login = if with_login { self.sasl(findings) } else { None };
         if !with_tls {
-            self.refuse(&TLS, "ssl or sasl_ssl", findings);
+            self.reject_unused(&TLS_SETTINGS, "ssl or sasl_ssl", findings);
         }
         if !with_login {
-            self.refuse(&LOGIN, "sasl_ssl", findings);
+            self.reject_unused(&LOGIN_SETTINGS, "sasl_ssl", findings);
         }
         let bootstrap = bootstrap?.to_owned();
         self.check_brokers(&bootstrap, protocol_name(with_tls, with_login), findings);
@@ -29,7 +34,7 @@ impl Settings {
             self.clear_password("kafka", "kafka_security", "sasl_ssl", all_here, findings);
         }
         let endpoint = KafkaEndpoint { bootstrap, tls, login };
-        // librdkafka reads certificates and keys when a client is made, and connects later.
+        // librdkafka reads certificates and keys when a client is created, before it connects.
         if with_tls
             && findings.wrong.len() == before
             && let Err(error) = endpoint.client_config().create::<BaseProducer<DefaultProducerContext>>()
@@ -39,8 +44,8 @@ impl Settings {
         Some(endpoint)
     }
 
-    /// Each bootstrap address is `HOST[:PORT]`, at most with the security protocol that is set in front: librdkafka drops
-    /// any other without an error. An address that is wrong may hold a password and is not shown.
+    /// Checks that each bootstrap address is `HOST[:PORT]`, optionally after the configured security protocol: librdkafka ignores any
+    /// other address without an error. Messages do not contain an invalid address, since it may contain a password.
     fn check_brokers(&self, bootstrap: &str, protocol: &str, findings: &mut Findings) {
         let at = self.at("kafka");
         for (index, broker) in bootstrap.split(',').map(str::trim).enumerate() {
@@ -61,7 +66,7 @@ impl Settings {
         }
     }
 
-    /// Whether there is TLS, and a login.
+    /// Returns whether TLS and a login are configured.
     fn protocol(&self, findings: &mut Findings) -> Option<(bool, bool)> {
         let Some(setting) = self.get("kafka_security") else { return Some((false, false)) };
         match setting.text().to_ascii_lowercase().as_str() {
@@ -80,8 +85,8 @@ impl Settings {
     }
 
     fn sasl(&self, findings: &mut Findings) -> Option<SaslLogin> {
-        let because = format!("since {} asks for a login", self.at("kafka_security"));
-        let mechanism = self.needed("kafka_mechanism", &because, findings).and_then(|found| {
+        let because = format!("since {} requires a login", self.at("kafka_security"));
+        let mechanism = self.required("kafka_mechanism", &because, findings).and_then(|found| {
             let known = Mechanism::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(found));
             if known.is_none() {
                 let at = self.at("kafka_mechanism");
@@ -90,14 +95,14 @@ impl Settings {
             }
             known
         });
-        let user = self.needed("kafka_user", &because, findings).map(str::to_owned);
-        self.needed("kafka_password", &because, findings);
+        let user = self.required("kafka_user", &because, findings).map(str::to_owned);
+        self.required("kafka_password", &because, findings);
         let password = self.get("kafka_password").map(|setting| setting.value.clone());
         Some(SaslLogin { mechanism: mechanism?, user: user?, password: password? })
     }
 
-    /// A setting that has no effect would look as if it had one.
-    fn refuse(&self, names: &[&str], security: &str, findings: &mut Findings) {
+    /// Reports the first of `names` that is set, since it has no effect.
+    fn reject_unused(&self, names: &[&str], security: &str, findings: &mut Findings) {
         if let Some((_, setting)) = self.first(names) {
             let found = self.get("kafka_security").map_or("nothing", |setting| setting.text());
             findings.add(format!(
@@ -108,7 +113,7 @@ impl Settings {
         }
     }
 
-    /// The TLS setting of `part`. What is wrong with its files has been reported.
+    /// Returns the TLS settings of `part`. Reports mistakes in its files.
     pub(super) fn tls(&self, part: &str, findings: &mut Findings) -> Tls {
         let name = |what: &str| format!("{part}_{what}");
         let file = |what: &str| self.get(&name(what)).map(|setting| (setting.path(), setting.at.to_string()));
@@ -129,7 +134,7 @@ impl Settings {
             (Some((certificate_file, _)), Some((key_file, _))) => Some(crate::ClientCertificate {
                 certificate_file,
                 key_file,
-                // A key may have no password.
+                // A key without a password is not encrypted.
                 key_password: key_password.map(|setting| setting.value.clone()).unwrap_or_default(),
             }),
             (Some((_, at)), None) => {
@@ -154,8 +159,8 @@ impl Settings {
         Tls { ca_file: ca.map(|(path, _)| path), client }
     }
 
-    /// A setting that must be there.
-    pub(super) fn needed(&self, name: &str, because: &str, findings: &mut Findings) -> Option<&str> {
+    /// Returns a required setting. Reports it if it is not set.
+    pub(super) fn required(&self, name: &str, because: &str, findings: &mut Findings) -> Option<&str> {
         let found = self.get(name);
         if found.is_none() {
             findings
@@ -165,7 +170,7 @@ impl Settings {
     }
 }
 
-/// Says what is wrong with an address that should be `HOST[:PORT]`.
+/// Describes the mistake in an address that should be `HOST[:PORT]`.
 fn address_problem(address: &str) -> Option<String> {
     if address.is_empty() {
         return Some("nothing".to_owned());

@@ -1,13 +1,13 @@
-//! Where the stack is and how to get in, as people say it: environment variables, and a file. Read whole, and held to
-//! rules before anything connects: every mistake at once, each with the variable or the place that it stands at.
+//! Settings for the endpoints, from environment variables and a file. All settings are checked before a client connects, and all
+//! mistakes are reported at once, each with its variable or its location in the file.
 //!
-//! A setting has one name. `kafka_user` in the file is `AGENTGOV_KAFKA_USER` in the environment; the environment wins. A
-//! secret may be in a file of its own: `kafka_password_file`, `AGENTGOV_KAFKA_PASSWORD_FILE`.
+//! A setting has one name. `kafka_user` in the file is `AGENTGOV_KAFKA_USER` in the environment; the environment takes precedence.
+//! A secret may be in a file of its own: `kafka_password_file`, `AGENTGOV_KAFKA_PASSWORD_FILE`.
 //!
-//! - `names`: which settings there are
-//! - `source`: reading them
-//! - `kafka`, `http`: the endpoints that they make, and the rules
-//! - `write`: the way back, for the note that `up` leaves
+//! - `names`: names of the settings
+//! - `source`: reading of settings
+//! - `kafka`, `http`: conversion to endpoints, with the rules
+//! - `write`: conversion from endpoints, for the file that `up` writes
 
 mod http;
 mod kafka;
@@ -24,15 +24,15 @@ pub use source::Settings;
 
 use crate::{ClickHouseEndpoint, Endpoints, KafkaEndpoint, SchemaRegistryEndpoint};
 
-/// The database that holds the log, unless a setting names another.
-pub const DATABASE: &str = "agentgov";
+/// Default name of the log's database.
+pub const DEFAULT_DATABASE: &str = "agentgov";
 
-/// Why there are no endpoints.
+/// Error in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsError {
-    /// These addresses are not set; nothing else was found wrong.
+    /// These addresses are not set. The other settings are valid.
     Unset(Vec<String>),
-    /// What is set is wrong: a line each.
+    /// Settings are invalid; one message for each mistake.
     Wrong(Vec<String>),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-/// Gathers what is wrong.
+/// Collector of mistakes in the settings.
 #[derive(Debug, Default)]
 struct Findings {
     unset: Vec<String>,
@@ -59,7 +59,7 @@ impl Findings {
         self.wrong.push(problem.into());
     }
 
-    /// The value, unless anything is wrong with it.
+    /// Returns the value, or an error if there are mistakes.
     fn finish<T>(self, value: Option<T>) -> Result<T, SettingsError> {
         match value {
             _ if !self.wrong.is_empty() => Err(SettingsError::Wrong(self.wrong)),
@@ -70,10 +70,10 @@ impl Findings {
 }
 
 impl Settings {
-    /// All three.
+    /// Returns all endpoints.
     ///
     /// # Errors
-    /// Everything that is wrong at once; or which addresses are not set.
+    /// If settings are invalid, or addresses are not set. The error has all mistakes.
     pub fn endpoints(&self) -> Result<Endpoints, SettingsError> {
         let mut findings = Findings::default();
         let kafka = self.kafka_of(&mut findings);
@@ -84,30 +84,30 @@ impl Settings {
         findings.finish(all())
     }
 
-    /// The brokers.
+    /// Returns the endpoint of Kafka.
     ///
     /// # Errors
-    /// Everything that is wrong with them; or that their address is not set.
+    /// If its settings are invalid, or its address is not set. The error has all mistakes.
     pub fn kafka(&self) -> Result<KafkaEndpoint, SettingsError> {
         let mut findings = Findings::default();
         let kafka = self.kafka_of(&mut findings);
         findings.finish(kafka)
     }
 
-    /// The schema registry.
+    /// Returns the endpoint of the schema registry.
     ///
     /// # Errors
-    /// Everything that is wrong with it; or that its address is not set.
+    /// If its settings are invalid, or its address is not set. The error has all mistakes.
     pub fn schema_registry(&self) -> Result<SchemaRegistryEndpoint, SettingsError> {
         let mut findings = Findings::default();
         let schema_registry = self.schema_registry_of(&mut findings);
         findings.finish(schema_registry)
     }
 
-    /// ClickHouse.
+    /// Returns the endpoint of ClickHouse.
     ///
     /// # Errors
-    /// Everything that is wrong with it; or that its address is not set.
+    /// If its settings are invalid, or its address is not set. The error has all mistakes.
     pub fn clickhouse(&self) -> Result<ClickHouseEndpoint, SettingsError> {
         let mut findings = Findings::default();
         let clickhouse = self.clickhouse_of(&mut findings);

@@ -1,6 +1,6 @@
-//! Which settings there are.
+//! Names of the settings.
 
-/// The names of all settings, as in the file. Of a secret `x` there is also `x_file`, a file that holds it.
+/// Names of all settings, as in the file. For a secret `x` the setting `x_file` names a file that contains it.
 pub(super) const NAMES: [&str; 23] = [
     "kafka",
     "kafka_security",
@@ -27,15 +27,15 @@ pub(super) const NAMES: [&str; 23] = [
     CLEAR_PASSWORDS,
 ];
 
-/// `allow`: passwords may cross a network without TLS.
+/// Setting whose value `allow` permits sending passwords over a network without TLS.
 pub(super) const CLEAR_PASSWORDS: &str = "clear_passwords";
 
-/// True of a setting that no text may show.
+/// Returns true for a setting that must never be printed.
 pub(super) fn is_secret(name: &str) -> bool {
     name.ends_with("_password")
 }
 
-/// The environment variable of a setting.
+/// Returns the environment variable of a setting.
 pub(super) fn variable(name: &str) -> String {
     format!("AGENTGOV_{}", name.to_ascii_uppercase())
 }

@@ -1,4 +1,4 @@
-//! Reading settings from the environment and a file.
+//! Reading of settings from the environment and a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,27 +10,27 @@ use super::names::{NAMES, is_secret, variable};
 use super::{Findings, SettingsError};
 use crate::Secret;
 
-/// What is set, by whom.
+/// Settings from the environment and a file.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, Setting>,
 }
 
-/// A value, and where it stands.
+/// Value of a setting with its source.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) value: Secret,
-    pub(super) at: At,
+    pub(super) at: SettingSource,
 }
 
-/// Where a setting stands, as messages name it.
+/// Source of a setting, as messages name it.
 #[derive(Clone, Debug)]
-pub(super) enum At {
+pub(super) enum SettingSource {
     Variable(String),
     File { place: String, name: String, folder: PathBuf },
 }
 
-impl fmt::Display for At {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => f.write_str(name),
@@ -40,19 +40,19 @@ impl fmt::Display for At {
 }
 
 impl Settings {
-    /// What the environment of this process says, and the file that `AGENTGOV_STACK` names in it.
+    /// Reads the environment of this process, and the file that the variable `AGENTGOV_STACK` names.
     ///
     /// # Errors
-    /// If the file, or a file that holds a secret, cannot be read, or is wrong.
+    /// If the file, or a file with a secret, cannot be read or is invalid.
     pub fn from_environment() -> Result<Self, SettingsError> {
         let file = std::env::var_os("AGENTGOV_STACK").filter(|file| !file.is_empty()).map(PathBuf::from);
         Self::read(&|name| std::env::var(name).ok(), file.as_deref())
     }
 
-    /// What variables and `file` (YAML) say; variables win. An empty variable is as good as none.
+    /// Reads variables and `file` (YAML). Variables take precedence; an empty variable counts as unset.
     ///
     /// # Errors
-    /// If the file, or a file that holds a secret, cannot be read, or is wrong.
+    /// If the file, or a file with a secret, cannot be read or is invalid.
     pub fn read(
         environment: &dyn Fn(&str) -> Option<String>,
         file: Option<&Path>,
@@ -63,17 +63,17 @@ impl Settings {
             let set = |name: &str| {
                 let at = variable(name);
                 let value = environment(&at).filter(|value| !value.is_empty())?;
-                Some(Setting { value: Secret::new(value), at: At::Variable(at) })
+                Some(Setting { value: Secret::new(value), at: SettingSource::Variable(at) })
             };
-            let inside = is_secret(name).then(|| set(&file_of(name))).flatten();
-            if let Some(value) = one(set(name), inside, &mut findings) {
+            let inside = is_secret(name).then(|| set(&file_setting(name))).flatten();
+            if let Some(value) = select(set(name), inside, &mut findings) {
                 values.insert(name, value);
             }
         }
         findings.finish(Some(Self { values }))
     }
 
-    /// True if nothing is set.
+    /// Returns true if no setting is set.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -82,12 +82,12 @@ impl Settings {
         self.values.get(name)
     }
 
-    /// Where a setting stands, or what it would be called.
+    /// Returns the source of a setting for messages; its variable if it is not set.
     pub(super) fn at(&self, name: &str) -> String {
         self.get(name).map_or_else(|| variable(name), |setting| setting.at.to_string())
     }
 
-    /// The first of `names` that is set.
+    /// Returns the first of `names` that is set.
     pub(super) fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &Setting)> {
         names.iter().find_map(|name| self.get(name).map(|setting| (*name, setting)))
     }
@@ -98,33 +98,33 @@ impl Setting {
         self.value.expose()
     }
 
-    /// The value as a path; one in a file begins at that file's folder.
+    /// Returns the value as a path. A relative path in a file is relative to the folder of that file.
     pub(super) fn path(&self) -> PathBuf {
         match &self.at {
-            At::Variable(_) => PathBuf::from(self.text()),
-            At::File { folder, .. } => folder.join(self.text()),
+            SettingSource::Variable(_) => PathBuf::from(self.text()),
+            SettingSource::File { folder, .. } => folder.join(self.text()),
         }
     }
 }
 
-fn file_of(name: &str) -> String {
+fn file_setting(name: &str) -> String {
     format!("{name}_file")
 }
 
-/// A secret stands here, or in a file, not in both.
-fn one(here: Option<Setting>, inside: Option<Setting>, findings: &mut Findings) -> Option<Setting> {
+/// Returns a secret from its setting or its file. Reports a secret that has both.
+fn select(here: Option<Setting>, inside: Option<Setting>, findings: &mut Findings) -> Option<Setting> {
     match (here, inside) {
         (Some(here), Some(inside)) => {
             findings.add(format!("{}: is set as well as {}; expected one of the two", inside.at, here.at));
             None
         }
         (here, None) => here,
-        (None, Some(inside)) => content(&inside, findings),
+        (None, Some(inside)) => read_secret(&inside, findings),
     }
 }
 
-/// What a file of a secret holds, without the line end that editors and `echo` put behind it.
-fn content(setting: &Setting, findings: &mut Findings) -> Option<Setting> {
+/// Returns the secret in a file, without the line ending that editors and `echo` append.
+fn read_secret(setting: &Setting, findings: &mut Findings) -> Option<Setting> {
     let path = setting.path();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -156,9 +156,9 @@ fn from_file(file: &Path, findings: &mut Findings) -> BTreeMap<&'static str, Set
         let mut fields = Fields::of(&root, "a stack", &mut problems)?;
         let mut read = Vec::new();
         for name in NAMES {
-            let here = fields.take::<Option<Word>>(name).flatten();
+            let here = fields.take::<Option<HiddenText>>(name).flatten();
             let inside = match secret_file(name) {
-                Some(name) => fields.take::<Option<Word>>(name).flatten(),
+                Some(name) => fields.take::<Option<HiddenText>>(name).flatten(),
                 None => None,
             };
             read.push((name, here, inside));
@@ -177,23 +177,23 @@ fn from_file(file: &Path, findings: &mut Findings) -> BTreeMap<&'static str, Set
     let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
     let mut values = BTreeMap::new();
     for (name, here, inside) in read {
-        let set = |name: &str, value: Option<Word>| {
+        let set = |name: &str, value: Option<HiddenText>| {
             let place = root.location(&[name]);
-            let at = At::File {
+            let at = SettingSource::File {
                 place: format!("{shown}:{}:{}", place.line(), place.column()),
                 name: name.to_owned(),
                 folder: folder.clone(),
             };
             Some(Setting { value: value?.0, at })
         };
-        if let Some(value) = one(set(name, here), set(&file_of(name), inside), findings) {
+        if let Some(value) = select(set(name, here), set(&file_setting(name), inside), findings) {
             values.insert(name, value);
         }
     }
     values
 }
 
-/// The setting that names the file of a secret.
+/// Returns the setting that names the file of a secret.
 fn secret_file(name: &str) -> Option<&'static str> {
     match name {
         "kafka_password" => Some("kafka_password_file"),
@@ -204,10 +204,10 @@ fn secret_file(name: &str) -> Option<&'static str> {
     }
 }
 
-/// A text that is not shown if it is wrong: it may be a password.
-struct Word(Secret);
+/// Text of a setting. Messages never contain it, since it may be a password.
+struct HiddenText(Secret);
 
-impl FromNode for Word {
+impl FromNode for HiddenText {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         match &node.value {
             agentgov_schemas::yaml::Value::Text(text) if !text.is_empty() => Some(Self(Secret::new(text))),

@@ -5,7 +5,7 @@ use crate::{Endpoints, Mechanism};
 
 const SECRET: &str = "hunter2";
 
-/// A stack on this machine, and `more`.
+/// Returns the endpoints from settings for a local stack, and `more`.
 fn with(more: &[(&str, &str)]) -> Result<Endpoints, SettingsError> {
     let plain = [
         ("KAFKA", "127.0.0.1:9092"),
@@ -42,7 +42,7 @@ fn wrong(result: Result<Endpoints, SettingsError>) -> Vec<String> {
     }
 }
 
-/// A certificate and its key as files.
+/// Creates a certificate and its key as files.
 pub fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, rsa::Rsa, x509::X509};
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
@@ -61,7 +61,7 @@ pub fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn plain_addresses_need_nothing_else() {
+fn addresses_are_the_only_required_settings() {
     let endpoints = with(&[]).unwrap();
     assert_eq!(endpoints.kafka.protocol(), "plaintext");
     assert_eq!(endpoints.clickhouse.database, "agentgov");
@@ -69,7 +69,7 @@ fn plain_addresses_need_nothing_else() {
 }
 
 #[test]
-fn brokers_are_hosts_and_ports() {
+fn brokers_must_be_hosts_with_ports() {
     for good in
         ["b1", "b1:9092, b2:9092", "[::1]:9092", "[fe80::1%eth0]", "plaintext://b1:9092", "10.0.0.1:1"]
     {
@@ -99,7 +99,7 @@ fn brokers_are_hosts_and_ports() {
 }
 
 #[test]
-fn what_is_not_set_is_told_by_its_name() {
+fn unset_address_is_named_by_its_variable() {
     let none = Settings::read(&|_| None, None).unwrap().endpoints();
     let names =
         ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE"].map(str::to_owned).to_vec();
@@ -114,7 +114,7 @@ fn what_is_not_set_is_told_by_its_name() {
 }
 
 #[test]
-fn everything_over_tls_with_logins_and_nothing_shows_a_secret() {
+fn endpoints_with_tls_and_logins_never_show_a_secret() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = certificate(folder.path());
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
@@ -159,13 +159,13 @@ fn everything_over_tls_with_logins_and_nothing_shows_a_secret() {
     assert_eq!(endpoints.schema_registry.url, "https://registry/apis");
     let shown = format!("{endpoints:?} {config:?} {}", serde_json::to_string(&endpoints).unwrap());
     assert!(!shown.contains(SECRET) && shown.contains("(hidden)"), "{shown}");
-    // The note of `up`: what it says makes the same again.
+    // The file that `up` writes results in the same endpoints.
     let note = serde_json::to_string(&endpoints.to_settings()).unwrap();
     assert_eq!(from_file(&note).unwrap(), endpoints);
 }
 
 #[test]
-fn a_half_configuration_names_what_is_missing() {
+fn incomplete_configuration_names_the_missing_settings() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, _) = certificate(folder.path());
     let certificate = certificate.to_str().unwrap();
@@ -195,8 +195,8 @@ fn a_half_configuration_names_what_is_missing() {
         (
             &[("KAFKA_SECURITY", "sasl_ssl"), ("KAFKA_MECHANISM", "SCRAM-SHA-256")],
             &[
-                "AGENTGOV_KAFKA_USER: expected a value, found none, since AGENTGOV_KAFKA_SECURITY asks for a login",
-                "AGENTGOV_KAFKA_PASSWORD: expected a value, found none, since AGENTGOV_KAFKA_SECURITY asks for a login",
+                "AGENTGOV_KAFKA_USER: expected a value, found none, since AGENTGOV_KAFKA_SECURITY requires a login",
+                "AGENTGOV_KAFKA_PASSWORD: expected a value, found none, since AGENTGOV_KAFKA_SECURITY requires a login",
             ],
         ),
         (
@@ -295,7 +295,7 @@ fn a_half_configuration_names_what_is_missing() {
         let found = wrong(with(more));
         let found: Vec<String> =
             found.iter().map(|line| line.replace(folder.path().to_str().unwrap(), "")).collect();
-        // Behind what is expected may stand what a library says.
+        // A library's message may follow the expected text.
         let all = found.len() >= expected.len() && found.iter().zip(*expected).all(|(f, e)| f.starts_with(e));
         assert!(all, "{more:?}\nexpected {expected:#?}\nfound {found:#?}");
         assert!(!found.concat().contains(SECRET), "{found:?}");
@@ -303,7 +303,7 @@ fn a_half_configuration_names_what_is_missing() {
 }
 
 #[test]
-fn a_password_crosses_no_network_without_tls_unless_it_is_allowed() {
+fn password_without_tls_is_rejected_unless_it_is_allowed() {
     let sasl = |bootstrap| {
         [
             ("KAFKA", bootstrap),
@@ -338,7 +338,7 @@ fn a_password_crosses_no_network_without_tls_unless_it_is_allowed() {
 }
 
 #[test]
-fn a_file_says_the_same_and_its_mistakes_have_places() {
+fn file_has_the_same_settings_and_mistakes_have_locations() {
     let endpoints = from_file(
         "kafka: b:1\nkafka_security: sasl_plaintext\nkafka_mechanism: PLAIN\nkafka_user: u\nkafka_password_file: secret\n\
          clear_passwords: allow\nschema_registry: http://r\nclickhouse: http://c\nclickhouse_database: log\n",
@@ -370,7 +370,7 @@ fn a_file_says_the_same_and_its_mistakes_have_places() {
 }
 
 #[test]
-fn a_variable_wins_over_the_file() {
+fn variable_takes_precedence_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stack.yaml");
     let text = "kafka: b:1\nschema_registry: http://localhost\nschema_registry_user: u\nschema_registry_password: old\nclickhouse: http://c\n";

@@ -1,4 +1,4 @@
-//! Endpoints as the settings that make them.
+//! Conversion of endpoints to settings.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::names::CLEAR_PASSWORDS;
 use crate::{Endpoints, Tls};
 
 impl Endpoints {
-    /// The settings that make these endpoints, secrets and all: for a file that only its owner can read.
+    /// Returns the settings for these endpoints, including secrets. They must be written to a file that only its owner can read.
     pub fn to_settings(&self) -> BTreeMap<String, String> {
         let Self { kafka, schema_registry, clickhouse } = self;
         let mut settings = BTreeMap::new();
@@ -32,7 +32,7 @@ impl Endpoints {
         set("clickhouse_user", &clickhouse.user);
         set("clickhouse_password", clickhouse.password.expose());
         set("clickhouse_database", &clickhouse.database);
-        // Whoever made these endpoints has been asked.
+        // The endpoints are valid, so passwords without TLS were allowed.
         set(CLEAR_PASSWORDS, "allow");
         let no_tls = Tls::default();
         for (part, tls) in [
@@ -41,7 +41,7 @@ impl Endpoints {
             ("clickhouse", &clickhouse.tls),
         ] {
             let path = |file: &PathBuf| {
-                // Read again from wherever the reader is.
+                // Absolute, since the reader may have another working directory.
                 std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string()
             };
             if let Some(file) = &tls.ca_file {
