@@ -11,14 +11,10 @@ const DOCUMENTS_NOT_CONVERTED: &[&str] = &[];
 
 /// Folders whose code still declares banned identifiers. This list only shrinks.
 const CODE_NOT_CONVERTED: &[&str] = &[
-    "consumers/log-sink",
     "consumers/policy",
-    "consumers/runtime",
     "producers/importers",
     "producers/topology",
-    "testenv",
     "testenv/faults",
-    "testenv/model",
 ];
 
 #[test]

@@ -563,6 +563,6 @@ fn a_proof_that_the_topic_contradicts_ends_the_sink() {
     delete(&log.endpoints.kafka, [(log.actions.as_str(), 0, Offset::Offset(2))]);
     let error = log.end();
     assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
-    assert!(error.to_string().contains("no record stands at offset 2"), "{error}");
+    assert!(error.to_string().contains("expected no record at offset 2"), "{error}");
     assert_eq!(log.count("countIf(partition = 0)"), 0);
 }

@@ -1,4 +1,4 @@
-//! From a record to a row.
+//! Encodes records as rows.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped
 use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{Feed, STAGE};
 
-/// How the records of one topic become rows.
+/// Encoding of one topic's records.
 #[derive(Clone, Copy, Debug)]
 struct Table {
     columns: fn() -> Vec<Column>,
@@ -24,10 +24,11 @@ struct Table {
     gapless: bool,
 }
 
-/// Decodes a datum and fills a row with it, or with why it does not decode; and with what was passed over, if the table has that.
+/// Decodes a datum and fills a row with its fields or with the decoding error, and with the skipped offsets if the
+/// table has that column.
 type Push = fn(&mut Block, raw::Raw<'_>, &SplitValue<'_>, Option<u64>);
 
-/// A record's datum and its writer's schema, or why there is none: a reason of docs/errors, and the detail.
+/// Datum of a record with its writer's schema, or the reason why there is none: a code of docs/errors, and the detail.
 type SplitValue<'a> = Result<(&'a wire::Schema, SchemaId, &'a [u8]), (RejectReason, String)>;
 
 impl Table {
@@ -39,7 +40,7 @@ impl Table {
         Self { columns: || raw::Columns::columns().chain(C::columns()).collect(), push: push::<C>, gapless }
     }
 
-    /// The table beside the schema family of its records.
+    /// Returns the table with the subject of its records.
     fn with_subject<C>(gapless: bool) -> (Subject, Self)
     where
         C: Columns,
@@ -102,7 +103,7 @@ where
     }
 }
 
-/// Writes the records of the log.
+/// Encodes the records of the log.
 pub(crate) struct LogEncoder {
     tables: BTreeMap<String, Table>,
     schemas: SchemaCache,
@@ -128,7 +129,9 @@ impl LogEncoder {
 
     fn table(&self, topic: &str) -> Result<Table, StageError> {
         let table = self.tables.get(topic).copied();
-        table.ok_or_else(|| StageError::Internal(format!("a record of {topic}, which goes into no table")))
+        table.ok_or_else(|| {
+            StageError::Internal(format!("expected a table for the records of {topic}, found none"))
+        })
     }
 }
 
@@ -145,7 +148,7 @@ impl RowEncoder for LogEncoder {
     ) -> Result<EncodeOutcome, StageError> {
         let table = self.table(&record.at.topic)?;
         let (raw, skipped) = (raw::Raw::new(record, claim), record.skipped);
-        // A tombstone is an empty value.
+        // A tombstone counts as an empty value.
         let (id, datum) = match wire::split(record.value.unwrap_or_default()) {
             Ok(split) => split,
             Err(error) => {
@@ -172,7 +175,7 @@ impl RowEncoder for LogEncoder {
     }
 }
 
-/// Rows of actions without a stage around them: a benchmark counts what they cost, fuzzing that none is left out.
+/// Rows of actions without a stage. A benchmark measures their cost, and a fuzz test checks that no row is left out.
 #[derive(Debug)]
 pub struct ActionRows {
     block: Block,
@@ -181,10 +184,10 @@ pub struct ActionRows {
 }
 
 impl ActionRows {
-    /// None yet.
+    /// Creates an empty block.
     ///
     /// # Errors
-    /// If this build's schema does not parse.
+    /// Fails if this build's schema does not parse.
     pub fn new() -> Result<Self, wire::SchemaError> {
         let table = Table::of::<action::Columns>(true);
         Ok(Self { block: table.block(), table, schema: subject::ACTION_EVENT.schema()? })
@@ -200,26 +203,26 @@ impl ActionRows {
         self.table.push(&mut self.block, raw, record.skipped, &split);
     }
 
-    /// Rows gathered.
+    /// Returns the number of rows.
     pub const fn rows(&self) -> usize {
         self.block.rows()
     }
 
-    /// The rows as they go over the wire.
+    /// Encodes the rows.
     ///
     /// # Errors
-    /// If a row was not filled to its end: a mistake of ours.
+    /// Fails if a row does not have a cell for each column: a bug.
     pub fn encode(&self) -> Result<Vec<u8>, CellCountError> {
         self.block.encode()
     }
 
-    /// Bytes gathered.
+    /// Returns the size of the rows in bytes.
     pub fn bytes(&self) -> usize {
         self.block.bytes()
     }
 }
 
-/// SHA-256 of a record's value; of no bytes for a tombstone.
+/// Returns the SHA-256 of a record's value; of no bytes for a tombstone.
 pub(crate) fn record_digest(record: &Record<'_>) -> Digest {
     Digest::of(record.value.unwrap_or_default())
 }

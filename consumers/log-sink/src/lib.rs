@@ -1,15 +1,15 @@
-//! The stage that writes the log to ClickHouse: every record of every topic that it reads is one row, exactly once, at
-//! its own offset, whether it decodes or not.
+//! Stage that writes the log to ClickHouse: every record of every topic that it reads is one row, exactly once, at its
+//! own offset, whether it decodes or not.
 //!
 //! ```text
-//!   record ──► schema by id ──► decode, borrowed ──► columns: the record as it was · what it says
+//!   record ──► schema by id ──► decode, borrowed ──► columns: the raw record · its fields
 //! ```
 //!
-//! - [`run`]: the stage · [`migrate`]: the tables, from `migrations/*.sql`
-//! - `tables`: which topic goes into which table · `columns`: the columns of each, one module a table
-//! - `encoder`: from record to row · `recorded_schemas`: the schemas met, recorded before the rows that use them
+//! - [`run`]: the stage · [`migrate`]: creates the tables from `migrations/*.sql`
+//! - `tables`: tables by topic · `columns`: columns of each table, one module per table
+//! - `encoder`: encodes records as rows · `recorded_schemas`: stores schemas before the rows that use them
 //!
-//! The loop around it, and why it is exactly once: [`agentgov_runtime::sink`].
+//! [`agentgov_runtime::sink`] has the loop around it and explains the exactly-once protocol.
 
 mod columns;
 mod encoder;

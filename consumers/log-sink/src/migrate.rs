@@ -1,5 +1,5 @@
-//! The tables. Each file of `migrations/` is one statement that may be run twice; they are applied in order by whoever
-//! holds the migration claim, by the same protocol as rows: claim, drain, look, apply.
+//! Creation of the tables. Each file of `migrations/` is one repeatable statement. The holder of the migration claim
+//! applies them in order, with the protocol of the rows: claim, drain, read, apply.
 
 use agentgov_connect::ClickHouseEndpoint;
 use agentgov_runtime::sink::protocol::DrainOutcome;
@@ -14,7 +14,7 @@ use crate::tables::{self, CLAIMS, MIGRATIONS};
 
 macro_rules! migrations {
     ($($name:literal),*) => {
-        /// In order. A file that was released never changes: what is to change comes in a new one.
+        /// Migrations in order. A released file never changes; a change comes in a new file.
         const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../migrations/", $name, ".sql")))),*];
     };
 }
@@ -47,19 +47,19 @@ migrations!(
     "0022_actions_decisions"
 );
 
-/// The first files make what claiming and looking need; they say IF NOT EXISTS and are run each time.
+/// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.
 const FOUNDATION_FILES: usize = 2;
-/// Times that another process may take the migration claim before this one gives up.
+/// Number of times that another process may take the migration claim before an error.
 const MAX_ATTEMPTS: usize = 20;
 
-/// What migrating came to.
+/// Result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationReport {
-    /// The database.
+    /// Name of the database.
     pub database: String,
-    /// Files that were applied now.
+    /// Files that this call has applied.
     pub applied: Vec<String>,
-    /// Files that had been applied before.
+    /// Number of files that were applied before.
     pub previously_applied: usize,
 }
 
@@ -70,9 +70,10 @@ struct Applied {
     sha256: Digest,
 }
 
-/// Creates the database and its tables, or what of them is missing. Several processes may do so at the same time.
+/// Creates the database and its tables, or those that are missing. Several processes may do so at the same time.
 ///
-/// `Unavailable` if the server is away; `Config` if the tables were made from other files than this build has.
+/// Returns `Unavailable` if the server is unavailable, and `Config` if the tables were created from other files than
+/// those of this build.
 pub fn migrate(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<MigrationReport, StageError> {
     tables::feeds(topology)?;
     let store = Store::new(endpoint, topology.timing.insert_timeout.0)?;
@@ -94,43 +95,40 @@ pub(crate) fn migrate_store(store: &Store, stop: &ShutdownSignal) -> Result<Migr
             }
             Ok(Attempt::Foreign(why)) => return Err(StageError::Config(why)),
             Ok(Attempt::Stopped) => {
-                let message = "asked to stop".to_owned();
+                let message = "shutdown was requested".to_owned();
                 return Err(StageError::Unavailable { what: "migrations".into(), message });
             }
             Err(error) if error.is_fenced() => {
-                tracing::info!("another process migrates as well; looking again")
+                tracing::info!("another process is migrating as well; retrying")
             }
             Err(error) => return Err(unavailable(error)),
         }
     }
     Err(StageError::Unavailable {
         what: format!("clickhouse, database {database}"),
-        message: "other processes took the migration claim again and again".into(),
+        message: format!("other processes have taken the migration claim {MAX_ATTEMPTS} times"),
     })
 }
 
-/// What an attempt came to.
+/// Outcome of an attempt.
 enum Attempt {
-    /// The tables are as this build has them.
+    /// The tables match this build.
     Applied {
-        /// Files that it applied.
+        /// Files that it has applied.
         now: Vec<String>,
-        /// How many had been applied before.
+        /// Number of files that were applied before.
         before: usize,
     },
-    /// The tables were made from other files.
+    /// The tables were created from other files.
     Foreign(String),
-    /// A stop was asked for.
+    /// Shutdown was requested.
     Stopped,
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "what was claimed has a claim; without it the fence of the table would be 0"
-)]
+#[expect(clippy::expect_used, reason = "`claim` returns a claim for each name")]
 fn apply(store: &Store, stop: &ShutdownSignal) -> Result<Attempt, StoreError> {
     let claims = protocol::claim(store, CLAIMS, [MIGRATIONS.to_owned()])?;
-    let claim = claims.get(MIGRATIONS).expect("the claim that was made");
+    let claim = claims.get(MIGRATIONS).expect("a claim for the claimed name");
     if protocol::drain(store, &claims, stop)? == DrainOutcome::Stopped {
         return Ok(Attempt::Stopped);
     }
@@ -150,18 +148,18 @@ fn apply(store: &Store, stop: &ShutdownSignal) -> Result<Attempt, StoreError> {
             quote(name),
             Digest::of(statement.as_bytes())
         ))?;
-        tracing::info!(database = store.database(), migration = name, "applied");
+        tracing::info!(database = store.database(), migration = name, "applied a migration");
         now.push((*name).to_owned());
     }
     Ok(Attempt::Applied { now, before: applied.len() })
 }
 
-/// What was applied must be a prefix of what this build has.
+/// Checks that the applied files are a prefix of this build's files.
 fn check_applied(applied: &[Applied]) -> Result<(), String> {
     for (at, found) in applied.iter().enumerate() {
         let Some((name, statement)) = FILES.get(at) else {
             return Err(format!(
-                "table {MIGRATIONS}: expected at most {} migrations, which are all that this build knows, found {}: {}; run \
+                "table {MIGRATIONS}: expected at most {} migrations, which are all that this build has, found {}: {}; run \
                  the build that applied it, or a later one",
                 FILES.len(),
                 found.version,
@@ -172,7 +170,7 @@ fn check_applied(applied: &[Applied]) -> Result<(), String> {
         {
             return Err(format!(
                 "table {MIGRATIONS}: expected {} to be {name} with SHA-256 {}, found {} {} with SHA-256 {}: these tables were \
-                 made from other files",
+                 created from other files",
                 at + 1,
                 Digest::of(statement.as_bytes()),
                 found.version,
@@ -219,7 +217,7 @@ mod tests {
             assert!(repeatable && !text.contains(';'), "{name}: one statement, repeatable");
         }
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
-        assert_eq!(files.count(), FILES.len(), "a file that is not applied");
+        assert_eq!(files.count(), FILES.len(), "expected every file to be listed");
     }
 
     #[test]

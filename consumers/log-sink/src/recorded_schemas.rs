@@ -1,4 +1,5 @@
-//! The schemas met in the log: each is recorded, with the id it was met under, before the first row that uses it.
+//! Schemas of the log's records. Each is stored, with the id under which it was read, before the first row that uses
+//! it.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use crate::tables::{SCHEMAS, STAGE};
 
-/// What is recorded, and what is still to be.
+/// Stored schemas, and those that are still to be stored.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedSchemas {
     recorded: HashMap<SchemaId, Digest>,
@@ -33,7 +34,7 @@ struct Row {
 }
 
 impl RecordedSchemas {
-    /// What the table has.
+    /// Reads the stored schemas from the table.
     pub(crate) fn load(store: &Store) -> Result<Self, StageError> {
         let mut recorded_schemas = Self::default();
         for row in rows(store)
@@ -44,10 +45,10 @@ impl RecordedSchemas {
         Ok(recorded_schemas)
     }
 
-    /// Takes note that `record` was written with `schema`, which the registry knows as `id`.
+    /// Adds the schema of `record`, which the schema registry has under `id`.
     ///
-    /// Fatal if the id was recorded for another schema: ids mean nothing outside the registry that gave them, so this is
-    /// another registry, or one that lost its data, and records may be misread.
+    /// Fails if another schema is stored under the id. Ids are only valid within one schema registry, so this is
+    /// another registry, or one that has lost its data, and records may be misread.
     pub(crate) fn add(
         &mut self,
         id: SchemaId,
@@ -69,12 +70,12 @@ impl RecordedSchemas {
         }
     }
 
-    /// Records what was met and is not recorded yet. To be called before rows that refer to it go out.
+    /// Stores the added schemas. Must be called before rows that refer to them are inserted.
     pub(crate) fn flush(&mut self, store: &Store) -> Result<(), WriteError> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        // Another sink may have recorded the same id since this one looked.
+        // Another sink may have stored the same id since the last read.
         for row in rows(store)? {
             if let Some(ours) =
                 self.pending.iter().find(|p| p.id.0 == row.schema_id && p.fingerprint != row.fingerprint)
@@ -116,7 +117,7 @@ fn other_registry_error(
         partition,
         message: format!(
             "schema id {}: expected the schema with fingerprint {recorded}, recorded in table {SCHEMAS} when the id was first \
-             met, but the registry now has one with fingerprint {found}: it is another registry, or has lost its data",
+             read, but found one with fingerprint {found}: this is another schema registry, or it has lost its data",
             id.0
         ),
     }

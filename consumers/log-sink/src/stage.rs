@@ -1,4 +1,4 @@
-//! The stage: its tables, its writer, the loop.
+//! The stage: its tables, its encoder, the loop.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ use crate::migrate;
 use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{CLAIMS, EMPTY, GAPS, STAGE, feeds, stage};
 
-/// What the stage needs.
+/// Configuration of the stage.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the stack is.
+    /// Addresses of Kafka, the schema registry and ClickHouse.
     pub endpoints: Endpoints,
     /// The topology.
     pub topology: Arc<Topology>,
-    /// Asks it to end.
+    /// Ends the stage.
     pub stop: ShutdownSignal,
-    /// What it says of itself.
+    /// Receives progress and the reasons why the stage is not ready.
     pub health: Health,
-    /// True: where retention was faster than the stage, go on behind the gap and record it.
+    /// True: resume after records that retention deleted unread, and record the gap.
     pub accept_gap: bool,
 }
 
-/// Runs until asked to stop. Blocks; never call it from async code. Waits, not ready, while ClickHouse, Kafka or the
-/// registry is away.
+/// Runs until shutdown is requested. Blocks; never call it from async code. Waits, not ready, while ClickHouse, Kafka
+/// or the schema registry is unavailable.
 ///
-/// Ends with `Overtaken`, `OtherCluster` or `Fenced` as their pages in docs/errors say, with `Config` if topology, tables
-/// and topics do not fit together, and with `Internal` if rows are missing in a table.
+/// Fails with `Overtaken`, `OtherCluster` or `Fenced` as their pages in docs/errors describe, with `Config` if
+/// topology, tables and topics do not match, and with `Internal` if a table lacks rows.
 pub fn run(config: Config) -> Result<(), StageError> {
     let feeds = feeds(&config.topology)?;
     let timing = config.topology.timing;
@@ -61,7 +61,8 @@ pub fn run(config: Config) -> Result<(), StageError> {
     sink::run(options, store, encoder)
 }
 
-/// Makes the tables and reads which schemas are recorded. Waits while ClickHouse is away; `None`: asked to stop.
+/// Creates the tables and reads the stored schemas. Waits while ClickHouse is unavailable; returns `None` if shutdown
+/// is requested.
 fn prepare(config: &Config, store: &Store) -> Result<Option<RecordedSchemas>, StageError> {
     let mut backoff = Backoff::default();
     loop {

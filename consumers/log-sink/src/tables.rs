@@ -1,20 +1,20 @@
-//! Which topic goes into which table. The names stand in topology.yaml and in the migrations; they must be the same.
+//! Tables by topic. topology.yaml and the migrations both name them, and must agree.
 
 use agentgov_runtime::sink::Route;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{ProducerKind, Stage, Topology};
 use agentgov_service::StageError;
 
-/// The stage's name: also its command, and its entry in topology.yaml.
+/// Name of the stage, of its command, and of its entry in topology.yaml.
 pub(crate) const STAGE: &str = "log-sink";
-/// Tables that are fed from no topic, as the migrations name them.
+/// Tables without a topic, as the migrations name them.
 pub(crate) const CLAIMS: &str = "sink_claims";
 pub(crate) const GAPS: &str = "sink_gaps";
 pub(crate) const EMPTY: &str = "sink_empty_ranges";
 pub(crate) const SCHEMAS: &str = "schemas";
 pub(crate) const MIGRATIONS: &str = "schema_migrations";
 
-/// The tables of the log, as the migrations name them, by the schema of their records.
+/// Tables of the log, as the migrations name them, by the schema of their records.
 const LOG: [(Subject, &str); 7] = [
     (subject::ACTION_EVENT, "actions"),
     (subject::VERDICT, "verdicts"),
@@ -25,19 +25,19 @@ const LOG: [(Subject, &str); 7] = [
     (subject::BUNDLE, "bundles"),
 ];
 
-/// A topic that the stage reads.
+/// Topic that the stage reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) subject: Subject,
     pub(crate) route: Route,
 }
 
-/// The stage's entry.
+/// Returns the stage's entry in the topology.
 pub(crate) fn stage(topology: &Topology) -> Result<&Stage, StageError> {
     Ok(topology.stage(STAGE)?)
 }
 
-/// What the stage reads, and where it goes. All mismatches at once.
+/// Returns the topics of the stage with their tables, or all mismatches in one error.
 pub(crate) fn feeds(topology: &Topology) -> Result<Vec<Feed>, StageError> {
     let mut wrong = Vec::new();
     let mut feeds = Vec::new();
@@ -61,10 +61,10 @@ fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {
     let topic = topology
         .topics
         .get(name)
-        .ok_or_else(|| format!("topology: {STAGE} reads `{name}`, which is no topic"))?;
+        .ok_or_else(|| format!("topology: expected a topic `{name}`, which {STAGE} reads, found none"))?;
     let schema = &topic.value.schema.value;
     let (subject, expected) = LOG.iter().find(|(subject, _)| subject.name == schema).ok_or_else(|| {
-        format!("topology: {STAGE} reads `{name}`, but has no table for records of schema `{schema}`")
+        format!("topology: expected {STAGE} to read topics whose records have a table, found `{name}` with records of schema `{schema}`")
     })?;
     let (_, table) = topology.table_from(name).map_err(|e| e.to_string())?;
     if table != *expected {
@@ -73,7 +73,7 @@ fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {
              `{table}`"
         ));
     }
-    // The tables of these have a column `skipped`.
+    // Tables of idempotent producers have a column `skipped`.
     let gapless = topic.value.producer == ProducerKind::Idempotent;
     let retention = topic.value.retention.value;
     let route = Route { topic: name.to_owned(), table: table.to_owned(), gapless, retention };

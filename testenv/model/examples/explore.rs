@@ -1,5 +1,5 @@
-//! Prints what docs/reliability.md says of the models: how many states each has, and the shortest way to a wrong one
-//! with each of its flaws. `cargo run -p agentgov-model --example explore`; with `wide`, the wider bounds instead.
+//! Prints the figures of docs/reliability.md: the number of states of each model, and the shortest path to a wrong
+//! state for each of its flaws. `cargo run -p agentgov-model --example explore`; with `wide`, the wider bounds instead.
 #![allow(clippy::print_stdout, reason = "it is what this program is for")]
 
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! Running a model to its bounds.
+//! Exploration of a model within its bounds.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
@@ -6,16 +6,16 @@ use std::hash::Hash;
 
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model};
 
-/// What was found.
+/// Result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Exploration {
-    /// Different states that were reached.
+    /// Number of distinct states.
     pub states: usize,
-    /// Steps to the farthest of them, by the shortest way.
+    /// Length of the shortest path to the farthest state.
     pub depth: usize,
-    /// Per property that must always hold and does not: the shortest way there, one action a line.
+    /// Violated properties, each with the shortest path to a violation, one action per line.
     pub violated: BTreeMap<&'static str, Vec<String>>,
-    /// Properties that should sometimes hold, and never do: the model does not do what it is meant to.
+    /// Properties that should hold sometimes but never do: the model does not behave as intended.
     pub unreached: Vec<&'static str>,
 }
 
@@ -23,10 +23,10 @@ impl fmt::Display for Exploration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} states, {} steps deep", self.states, self.depth)?;
         for (name, path) in &self.violated {
-            writeln!(f, "broken: {name}")?;
+            writeln!(f, "violated: {name}")?;
             path.iter().enumerate().try_for_each(|(n, action)| writeln!(f, "{:4}. {action}", n + 1))?;
         }
-        self.unreached.iter().try_for_each(|name| writeln!(f, "never: {name}"))
+        self.unreached.iter().try_for_each(|name| writeln!(f, "never held: {name}"))
     }
 }
 
@@ -40,7 +40,8 @@ where
     run(model, HasDiscoveries::All)
 }
 
-/// Explores `model`, nearest states first, until a property is broken. What should sometimes hold may not have come yet.
+/// Explores `model`, nearest states first, until a property is violated. Properties that should hold sometimes may not
+/// have held yet.
 pub fn find_counterexample<M>(model: M) -> Exploration
 where
     M: Model + Send + Sync + 'static,
@@ -57,7 +58,8 @@ where
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
     let properties = model.properties();
-    // One thread: the order is that of distance, so that a counterexample is a shortest one, and always the same.
+    // With one thread the search is ordered by distance, so that a counterexample is a shortest one, and always the
+    // same.
     let checker = model.checker().threads(1).finish_when(until).spawn_bfs().join();
     let mut found = checker.discoveries();
     let mut violated = BTreeMap::new();
@@ -72,7 +74,7 @@ where
             }
         }
     }
-    // The checker counts the first state as a step.
+    // The checker counts the initial state as a step.
     let depth = checker.max_depth().saturating_sub(1);
     Exploration { states: checker.unique_state_count(), depth, violated, unreached }
 }

@@ -1,17 +1,17 @@
-//! A processor's restore order and transactions: processes of one stage over one input partition.
+//! Restore order and transactions of a processor: processes of one stage over one input partition.
 //!
 //! ```text
 //! Assigned ─committed offset─► Restoring ─changelog to its end─► Running ─step, write─► Written ─send offsets─► Sent ─commit─► Running
 //! ```
 //!
-//! A transaction is open, then decided, and only then do its markers reach the partitions that it wrote to, each when it
-//! does: until the offsets topic has it, the committed offset is not stable; until the changelog has it, the
-//! changelog ends, for who reads only what is committed, before the transaction.
+//! A transaction is open, then decided; then its markers reach the partitions that it wrote to, each at its own time.
+//! Until the offsets topic has the marker, the committed offset is not stable. Until the changelog has it, committed
+//! readers see the changelog end before the transaction.
 //!
-//! What is drawn together, because nothing lies between that anyone could see:
-//! - a batch is polled, stepped and written at once: the generation that it was polled in is the one that its process
-//!   believes in until it learns of another and drops the batch
-//! - a process that is stopped (SIGSTOP) takes no action for long; a zombie has not learnt of a rebalance
+//! Steps that the model combines, as no other process can observe a state between them:
+//! - A batch is polled, stepped and written at once. The process believes in the generation of the poll until it learns
+//!   of another one and drops the batch.
+//! - A stopped process (SIGSTOP) takes no action for a long time. A zombie has not learned of a rebalance.
 
 use stateright::{Model, Property};
 
@@ -22,45 +22,45 @@ pub use variants::{Bounds, Flaw};
 /// The model.
 #[derive(Clone, Copy, Debug)]
 pub struct Processor {
-    /// How far it goes.
+    /// Bounds of the exploration.
     pub bounds: Bounds,
-    /// What is wrong with it, if anything.
+    /// Flaw of the variant, if it has one.
     pub flaw: Option<Flaw>,
 }
 
-/// A set of input offsets, one bit each.
+/// Set of input offsets, one bit each.
 type Offsets = u8;
 
 const fn below(end: u8) -> Offsets {
     (1 << end) - 1
 }
 
-/// Everything at a moment.
+/// State of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// In the order in which they stand in the changelog.
+    /// Transactions in the order of the changelog.
     transactions: Vec<Transaction>,
     generation: u8,
     owner: usize,
-    /// The group's committed offset; 0: none.
+    /// Committed offset of the group; 0: none.
     committed: u8,
     kills: u8,
     processes: Vec<Process>,
 }
 
-/// One transaction: an output and a state change for each input, the progress, and the offset to commit.
+/// Transaction: an output and a state change for each input, the progress entry, and the offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Transaction {
-    /// The producer's process; none once that was killed: the next one has another transactional id.
+    /// Process of the producer; `None` once it was killed, as the next one has another transactional id.
     by: Option<usize>,
     from: u8,
     to: u8,
-    /// Whether `from` was stepped with the state that all inputs before it make, and no other.
+    /// True if `from` was stepped with the state of exactly the inputs before it.
     exact: bool,
-    /// The group's coordinator has its offset.
+    /// True if the group's coordinator has its offset.
     offset_sent: bool,
     outcome: Outcome,
-    /// Its marker is in the offsets topic, and in the changelog.
+    /// True if its marker is in the offsets topic, and in the changelog.
     marked: [bool; 2],
 }
 
@@ -87,12 +87,12 @@ impl Transaction {
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Process {
-    /// The generation that it believes in; 0: it has not joined yet.
+    /// Generation that it believes in; 0: it has not joined yet.
     generation: u8,
     step: Step,
 }
 
-/// Where a process stands.
+/// Step of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Away,
@@ -116,20 +116,20 @@ enum Step {
         known: Offsets,
         transaction: usize,
     },
-    /// Found the changelog ahead of the committed offset, and ended.
+    /// Ended, as the changelog is ahead of the committed offset.
     Ended,
 }
 
-/// What happens.
+/// Event of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// The group gives the partition to a process.
     Rebalance(usize),
-    /// A process learns of the group's generation, aborts, and drops what it had.
+    /// A process learns of the group's generation, aborts, and drops its state.
     Learn(usize),
     /// A process is killed, and started again.
     Kill(usize),
-    /// A process asks for the committed offset.
+    /// A process reads the committed offset.
     ReadCommitted(usize),
     /// A process has read the changelog to its end.
     ReadChangelog(usize),
@@ -139,9 +139,9 @@ pub enum Action {
     Step(usize, u8),
     /// A process sends the offset of its transaction to the group's coordinator.
     SendOffset(usize),
-    /// A process has the transaction's coordinator decide.
+    /// A process asks the transaction coordinator to commit.
     Commit(usize),
-    /// The coordinator aborts a transaction that took too long.
+    /// The coordinator aborts a transaction that has exceeded its timeout.
     Expire(usize),
     /// A transaction's marker reaches the offsets topic.
     MarkOffsets(usize),
@@ -154,13 +154,13 @@ impl Processor {
         self.flaw == Some(flaw)
     }
 
-    /// Whether the coordinator answers with committed offsets, or asks to wait.
+    /// Returns true if the coordinator returns committed offsets, false if it makes the caller wait.
     fn stable(&self, state: &State) -> bool {
         let pending = |t: &Transaction| t.offset_sent && !t.marked[OFFSETS];
         self.is(Flaw::UnstableOffsets) || !state.transactions.iter().any(pending)
     }
 
-    /// What the changelog makes known, and the progress in it.
+    /// Returns the inputs whose state the changelog holds, and its progress.
     fn changelog(&self, state: &State) -> (Offsets, u8) {
         let mut found = (0, 0);
         for transaction in &state.transactions {
@@ -175,7 +175,7 @@ impl Processor {
         found
     }
 
-    /// Where a process goes on that has read the changelog to its end; `None`: not yet.
+    /// Returns the next step of a process that has read the changelog to its end; `None`: it keeps reading.
     fn restored(&self, state: &State, committed: u8) -> Option<Step> {
         let (known, progress) = self.changelog(state);
         if committed == 0
@@ -190,7 +190,7 @@ impl Processor {
         self.is(Flaw::NoWaitFromCommitted).then_some(Step::Running { known, next: committed })
     }
 
-    /// What a process may do by itself.
+    /// Adds the actions that a process may take by itself.
     fn steps(&self, state: &State, process: usize, actions: &mut Vec<Action>) {
         let Process { generation, step } = &state.processes[process];
         if *step == Step::Ended {
@@ -219,7 +219,7 @@ impl Processor {
                 if self.is(Flaw::DropsPolledRecord) && *next < self.bounds.records {
                     actions.push(Action::Drop(process));
                 }
-                // A producer begins only when its last transaction is complete.
+                // A producer begins a transaction only when its last one is complete.
                 let busy = |t: &Transaction| t.by == Some(process) && !t.complete();
                 let room = state.transactions.len() < self.bounds.transactions;
                 if room && !state.transactions.iter().any(busy) {
@@ -232,7 +232,7 @@ impl Processor {
         }
     }
 
-    /// The offset of a process's transaction is sent, and taken if the generation is the group's.
+    /// Sends the offset of a process's transaction. The coordinator accepts it in the group's current generation only.
     fn send_offset(&self, state: &mut State, process: usize) {
         let Step::Written { known, transaction } = state.processes[process].step else { return };
         let of_the_group =
@@ -258,7 +258,7 @@ impl Processor {
         }
     }
 
-    /// A process's transaction is, or was, aborted.
+    /// Aborts a process's transaction, which may be aborted already.
     fn aborted(&self, state: &mut State, process: usize, known: Offsets, transaction: usize) {
         let lost = &mut state.transactions[transaction];
         lost.outcome = Outcome::Aborted;
@@ -269,7 +269,7 @@ impl Processor {
     }
 }
 
-/// Aborts a process's transaction if that is still open.
+/// Aborts a process's transaction if it is open.
 fn abort_open(state: &mut State, process: usize) {
     for transaction in &mut state.transactions {
         if transaction.by == Some(process) && transaction.outcome == Outcome::Open {
@@ -399,7 +399,7 @@ impl Model for Processor {
             Property::sometimes("all inputs have an output", |model: &Self, state: &State| {
                 state.committed == model.bounds.records
             }),
-            // Without these the model would hold for want of anything happening.
+            // Without these a model in which nothing happens would hold too.
             Property::sometimes("a restore waits for a marker", |model: &Self, state: &State| {
                 let behind = |p: &Process| matches!(p.step, Step::Restoring { committed } if model.changelog(state).1 < committed);
                 state.processes.iter().any(behind)
@@ -417,7 +417,7 @@ impl Model for Processor {
                     |p: &Process| p.generation != state.generation && matches!(p.step, Step::Sent { .. });
                 state.processes.iter().any(zombie)
             }),
-            // No loss, but an end without need: a process that was stopped between its two questions.
+            // Loses nothing, but ends needlessly: a process that was stopped between its two reads.
             Property::sometimes(
                 "a stopped restore finds the changelog ahead, and ends",
                 |_, state: &State| state.processes.iter().any(|p| p.step == Step::Ended),

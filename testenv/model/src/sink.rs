@@ -1,19 +1,20 @@
-//! Claim, drain, look, insert: processes of the log-sink that write one topic-partition.
+//! Claim, drain, tail read, insert: processes of the log-sink that write one topic-partition.
 //!
-//! A process goes through the steps in order, and starts over after every doubt:
+//! A process takes the steps in order, and starts over after every unknown outcome:
 //!
 //! ```text
-//! Assigned ─prove─► Member ─claim─► Claiming ─(server)─► Claimed ─drain─► Drained ─look─► Ready ─insert─► Inserting ─(server)─► Ready
+//! Assigned ─prove─► Member ─claim─► Claiming ─(server)─► Claimed ─drain─► Drained ─read tail─► Ready ─insert─► Inserting ─(server)─► Ready
 //! ```
 //!
-//! What is drawn together, because nothing lies between that anyone could see:
-//! - an answer is read when the server sends it; a lost or late one is a [`Action::Invalidate`] before the server acts
-//! - a killed process that is started again is a doubt as well: it remembers nothing, and its requests stay under way
-//! - a second reader, which looks whether offsets that were passed over hold no record, answers at once; a [`Action::Miss`] is a first
-//!   reader that passed over a record, and what comes of it
-//! - a proof that no record follows is read and recorded at once: it holds whenever that is. What was gathered when retention
-//!   deletes it is dropped
-//! - a stopped process (SIGSTOP) is one that takes no action for long; a zombie, one that has not learnt of a rebalance
+//! Steps that the model combines, as no other process can observe a state between them:
+//! - A response is received when the server sends it. A lost or late one is an [`Action::Invalidate`] before the server
+//!   acts.
+//! - A killed process that is started again is an invalidation too: it has no memory, and its requests stay in flight.
+//! - A second reader, which checks that skipped offsets hold no record, responds at once. An [`Action::Miss`] is a
+//!   first reader that skips a record, with its consequences.
+//! - A proof that no record follows is read and stored at once, as it stays valid. Buffered rows are dropped when
+//!   retention deletes their records.
+//! - A stopped process (SIGSTOP) takes no action for a long time. A zombie has not learned of a rebalance.
 
 use stateright::{Model, Property};
 
@@ -24,65 +25,65 @@ pub use variants::{Bounds, Flaw};
 /// The model.
 #[derive(Clone, Copy, Debug)]
 pub struct Sink {
-    /// How far it goes.
+    /// Bounds of the exploration.
     pub bounds: Bounds,
-    /// What is wrong with it, if anything.
+    /// Flaw of the variant, if it has one.
     pub flaw: Option<Flaw>,
 }
 
-/// Everything at a moment.
+/// State of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// The table's rows, in order.
+    /// Rows of the table, in order.
     table: Vec<Row>,
-    /// The claim that the server holds; 0: none.
+    /// Claim that the server holds; 0: none.
     claim: u8,
-    /// The claim before it. Kept for [`Flaw::PersistentClaims`] only.
+    /// Claim before it; kept for [`Flaw::PersistentClaims`] only.
     replaced: u8,
-    /// The next claim's number.
+    /// Number of the next claim.
     next_claim: u8,
-    /// What was sent and has not ended, in order.
+    /// Requests that were sent and have not ended, in order.
     in_flight: Vec<Request>,
-    /// The group's generation, the process that owns the partition in it, and the committed offset (which is kept for
-    /// [`Flaw::NoTailRead`] only).
+    /// Generation of the group, owner of the partition in it, and committed offset (kept for [`Flaw::NoTailRead`]
+    /// only).
     generation: u8,
     owner: usize,
     committed: u8,
     restarts: u8,
-    /// The first offset that retention has not deleted, and how often it has deleted.
+    /// First offset that retention has not deleted, and number of deletions.
     start: u8,
     deletions: u8,
-    /// Offsets, up to the second one, in which a fresh reader found no record.
+    /// Range in which a fresh reader found no record; its end is not included.
     proof: Option<(u8, u8)>,
     sinks: Vec<Process>,
 }
 
-/// A row: its offset, and how many offsets right before it it counts as passed over.
+/// Row: its offset, and the number of skipped offsets right before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Row {
     offset: u8,
     skipped: u8,
 }
 
-/// What an insert has: the rows of the records from an offset up to another, not included.
+/// Rows of an insert: the records from one offset up to another, not included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rows {
     from: u8,
     to: u8,
-    /// So many offsets at the beginning are passed over, whether there are records or not: those that retention has deleted behind a
-    /// proof, and of [`Flaw::NoSecondReader`].
+    /// Number of offsets at the beginning that are skipped, whether they hold records or not: those that retention has
+    /// deleted and a proof covers, and those of [`Flaw::NoSecondReader`].
     blind: u8,
 }
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Process {
-    /// The generation that it believes in; 0: it has not joined yet.
+    /// Generation that it believes in; 0: it has not joined yet.
     generation: u8,
     step: Step,
 }
 
-/// Where a process stands.
+/// Step of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Idle,
@@ -97,7 +98,7 @@ enum Step {
     Drained {
         claim: u8,
     },
-    /// The next row counts from `next`; what stands before `fetch` was proven, and is deleted.
+    /// The next row counts skipped offsets from `next`. The offsets before `fetch` are deleted and proven to be empty.
     Ready {
         claim: u8,
         next: u8,
@@ -107,52 +108,52 @@ enum Step {
         claim: u8,
         rows: Rows,
     },
-    /// Retention was faster: exit code 81.
+    /// Retention has overtaken the process: exit code 81.
     Overtaken,
 }
 
-/// A request, on its way or in the server.
+/// Request that is in flight or runs in the server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Sets the claim.
     Claim {
-        /// The process that sent it.
+        /// Process that sent it.
         sink: usize,
-        /// Its number.
+        /// Number of the claim.
         claim: u8,
     },
     /// Inserts one block.
     Insert {
-        /// The process that sent it.
+        /// Process that sent it.
         sink: usize,
-        /// The claim that its rows carry.
+        /// Claim that its rows carry.
         claim: u8,
-        /// Their offsets.
+        /// Offsets of its rows.
         rows: Rows,
-        /// How far it is.
+        /// Progress of the insert.
         at: Progress,
     },
 }
 
-/// How far an insert is.
+/// Progress of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Progress {
-    /// Not at the server yet.
+    /// The server has not received it yet.
     Sent,
-    /// Shows in the list of processes; the fence has not looked at it yet.
+    /// It shows in the server's list of processes; the fence is not checked yet.
     Running,
-    /// Has passed the fence; its rows are not there yet.
+    /// It has passed the fence; its rows are not stored yet.
     Passed,
 }
 
-/// What happens.
+/// Event of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// The group gives the partition to a process.
     Rebalance(usize),
-    /// A process learns of the group's generation, and drops what it had.
+    /// A process learns of the group's generation, and drops its state.
     Learn(usize),
-    /// A process gives up waiting, or is killed and started again; what it has sent stays under way.
+    /// A process gives up waiting, or is killed and started again. Its requests stay in flight.
     Invalidate(usize),
     /// A process proves to the group that it is a member of its generation.
     Prove(usize),
@@ -160,21 +161,23 @@ pub enum Action {
     Claim(usize),
     /// A process finds no insert in the server's list of processes.
     Drain(usize),
-    /// A process looks where the table ends.
+    /// A process reads the table's tail.
     ReadTail(usize),
     /// A process sends an insert up to this offset, not included.
     Insert(usize, u8),
-    /// A process is given the record before this offset, and not the one before that, which is there.
+    /// A process receives the record before this offset, but not the one before that, which exists.
     Miss(usize, u8),
-    /// A fresh reader finds no record from a process's position up to this offset, not included, and that is recorded.
+    /// A fresh reader finds no record from a process's position up to this offset, not included, and stores that.
     ProveEmpty(usize, u8),
-    /// Retention deletes what stands before this offset.
+    /// Retention deletes the records before this offset.
     Delete(u8),
-    /// The server takes the next step of a request: its claim holds; it starts; the fence looks; its rows are there.
+    /// The server takes the next step of a request: the claim holds, the insert starts, the fence is checked, or the
+    /// rows are stored.
     Serve(Request),
     /// The connection of a running insert is cut, and the server cancels it.
     Cut(Request),
-    /// The server is killed and comes back: what ran there is gone. With a claim, if claims are persistent.
+    /// The server is killed and restarts; its running requests are gone. The number is a claim that it remembers, if
+    /// claims are persistent.
     Restart(u8),
 }
 
@@ -183,7 +186,7 @@ impl Sink {
         self.flaw == Some(flaw)
     }
 
-    /// What a process may do by itself.
+    /// Adds the actions that a process may take by itself.
     fn steps(&self, state: &State, sink: usize, actions: &mut Vec<Action>) {
         let process = &state.sinks[sink];
         if process.generation != state.generation {
@@ -222,7 +225,7 @@ impl Sink {
                 }
             }
             Step::Drained { .. } => actions.push(Action::ReadTail(sink)),
-            // What it would read is not there any more.
+            // The records that it would read are deleted.
             Step::Ready { fetch, .. } if fetch < state.start => {}
             Step::Ready { next, fetch, .. } => {
                 let is_empty = |to: &u8| (fetch..*to).all(|offset| !self.is_record(offset));
@@ -277,7 +280,7 @@ impl Sink {
         self.bounds.empty & (1 << offset) == 0
     }
 
-    /// The rows of an insert: each record is one, and counts what was passed over right before it.
+    /// Returns the rows of an insert: each record is one, and counts the skipped offsets right before it.
     fn rows(&self, rows: Rows) -> Vec<Row> {
         let mut skipped = 0;
         let mut found = Vec::new();
@@ -292,7 +295,7 @@ impl Sink {
         found
     }
 
-    /// The first reader passes over a record. The second one finds it: a doubt.
+    /// The first reader skips a record. The second one finds it, and the process starts over.
     fn miss(&self, state: &mut State, sink: usize, to: u8) {
         match self.is(Flaw::NoSecondReader) {
             true => self.insert(state, sink, to, true),
@@ -320,7 +323,7 @@ impl Sink {
         };
     }
 
-    /// The server takes the next step of `request`, and answers if that was the last one.
+    /// The server takes the next step of `request`, and responds after the last one.
     fn serve(&self, state: &mut State, request: Request) {
         remove(state, &request);
         match request {
@@ -344,7 +347,7 @@ impl Sink {
                 Progress::Running if state.claim == claim || self.is(Flaw::NoFence) => {
                     state.in_flight.push(Request::Insert { sink, claim, rows, at: Progress::Passed });
                 }
-                // Refused: 469.
+                // Refused with error 469.
                 Progress::Running => answer(state, sink, claim, rows, Step::Assigned),
                 Progress::Passed => {
                     state.table.extend(self.rows(rows));
@@ -366,19 +369,19 @@ fn remove(state: &mut State, request: &Request) {
     }
 }
 
-/// Whether a process waits for the answer to this insert.
+/// Returns true if a process waits for the response to this insert.
 fn awaits(state: &State, sink: usize, claim: u8, rows: Rows) -> bool {
     state.sinks[sink].step == Step::Inserting { claim, rows }
 }
 
-/// Hands the answer to the process, if it still waits for it.
+/// Delivers the response to the process, if it still waits for it.
 fn answer(state: &mut State, sink: usize, claim: u8, rows: Rows, then: Step) {
     if awaits(state, sink, claim, rows) {
         state.sinks[sink].step = then;
     }
 }
 
-/// What orders requests, so that the same ones are the same state.
+/// Returns the sort key of a request, so that equal sets of requests are equal states.
 const fn rank(request: &Request) -> (usize, u8, Rows, Option<Progress>) {
     match request {
         Request::Claim { sink, claim } => (*sink, *claim, Rows { from: 0, to: 0, blind: 0 }, None),
@@ -489,22 +492,22 @@ impl Model for Sink {
                 },
             ),
             Property::always(
-                "rows and what they count as passed over are all offsets",
+                "rows and the skipped offsets that they count add up to all offsets",
                 |_, state: &State| {
                     let skipped: u8 = state.table.iter().map(|row| row.skipped).sum();
                     let end = state.table.last().map_or(0, |last| usize::from(last.offset) + 1);
                     state.table.len() + usize::from(skipped) == end
                 },
             ),
-            Property::sometimes("all records are there", |model: &Self, state: &State| {
+            Property::sometimes("the table has all records", |model: &Self, state: &State| {
                 let last = (0..model.bounds.offsets).rfind(|offset| model.is_record(*offset));
                 state.table.last().map(|last| last.offset) == last
             }),
             Property::sometimes("a row counts an offset without a record", |_, state: &State| {
                 state.table.iter().any(|row| row.skipped > 0)
             }),
-            // Without these the model would hold for want of anything happening.
-            Property::sometimes("the fence meets an insert under an older claim", |_, state: &State| {
+            // Without these a model in which nothing happens would hold too.
+            Property::sometimes("the fence checks an insert under an older claim", |_, state: &State| {
                 let older = |r: &Request| matches!(r, Request::Insert { claim, at: Progress::Running, .. } if *claim < state.claim);
                 state.in_flight.iter().any(older)
             }),
@@ -524,7 +527,7 @@ impl Model for Sink {
         ];
         if self.bounds.restarts > 0 {
             properties.push(Property::sometimes(
-                "the server restarts between a look and an insert",
+                "the server restarts between a tail read and an insert",
                 |_, state: &State| {
                     let ready = |p: &Process| matches!(p.step, Step::Ready { .. });
                     state.restarts > 0 && state.claim == 0 && state.sinks.iter().any(ready)
@@ -533,11 +536,11 @@ impl Model for Sink {
         }
         if self.bounds.deletions > 0 {
             properties.extend([
-            Property::sometimes("a record is inserted behind offsets that retention deleted and a proof covers", |_, state: &State| {
+            Property::sometimes("a record is inserted after deleted offsets that a proof covers", |_, state: &State| {
                 let blind = |r: &Request| matches!(r, Request::Insert { rows, at: Progress::Passed, .. } if rows.blind > 0);
                 state.in_flight.iter().any(blind)
             }),
-            Property::sometimes("retention was faster than the sink", |_, state: &State| {
+            Property::sometimes("retention overtakes the sink", |_, state: &State| {
                 state.sinks.iter().any(|process| process.step == Step::Overtaken)
             }),
             ]);

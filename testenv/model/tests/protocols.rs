@@ -1,4 +1,4 @@
-//! Both protocols hold in every interleaving up to the bounds, and none of their steps can be left out.
+//! Both protocols hold in every interleaving within the bounds, and each of their steps is needed.
 #![allow(missing_docs, reason = "tests")]
 
 use agentgov_model::processor::{self, Processor};
@@ -34,7 +34,7 @@ fn sink_skips_no_record_that_retention_deleted() {
     }
 }
 
-/// Membership keeps processes from taking each other's claims for ever. Nothing is lost or doubled for want of it.
+/// Membership prevents processes from replacing each other's claims forever. Without it nothing is lost or doubled.
 #[test]
 fn sink_without_membership_proof_keeps_the_table_correct() {
     assert_holds(&explore(Sink { bounds: sink::Bounds::TEST, flaw: Some(sink::Flaw::NoMembershipProof) }));

@@ -1,4 +1,4 @@
-//! Table `actions`. What an event does not say is empty, 0 or NULL.
+//! Table `actions`. Absent fields are empty, 0 or NULL.
 
 use agentgov_runtime::sink::native::{Bytes, Flag, Int32, Int64, List, Nullable, OccurredAt, Sha256, Text};
 use agentgov_schemas::Digest;
@@ -27,12 +27,12 @@ fn tables<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [TablePosition<'a>] {
     evaluation(e).map_or(&[], |evaluation| &evaluation.tables)
 }
 
-/// The arguments of the call, or of the call that a decision is about.
+/// Returns the arguments of the call, or of the call that a decision is about.
 fn arguments<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
     e.tool.map(|tool| tool.arguments).or_else(|| evaluation(e).map(|evaluation| evaluation.arguments))
 }
 
-/// The tool of the call, of its result, or of the decision on it.
+/// Returns the tool of the call, of its result, or of the decision on it.
 fn tool_name<'a>(e: &ActionEvent<'a>) -> &'a str {
     let named = e.tool.map(|tool| tool.name).or(e.result.and_then(|result| result.name));
     named.or_else(|| evaluation(e).map(|evaluation| evaluation.tool)).unwrap_or_default()

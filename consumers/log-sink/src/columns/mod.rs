@@ -1,17 +1,17 @@
-//! The columns of each table, one module a table: name, type and value of a column stand on one line. Where a record leaves out a
+//! Columns of each table, one module per table. Name, type and value of a column are on one line. If a record lacks a
 //! text, its column is empty, as in a row that does not decode.
 
 use agentgov_runtime::sink::native::{Cells, Column};
 
-/// How one table lays out one type of record.
+/// Columns of one record type in its table.
 pub(crate) trait Columns {
-    /// The record.
+    /// Type of the record.
     type Value<'a>;
-    /// Empty columns, in the order of filling.
+    /// Returns empty columns, in the order of the cells.
     fn columns() -> impl Iterator<Item = Column>;
-    /// Fills a row.
+    /// Fills the cells of a row.
     fn fill(cells: &mut Cells<'_>, value: &Self::Value<'_>);
-    /// Fills a row of which nothing is known.
+    /// Fills the cells of a record that does not decode with defaults.
     fn fill_default(cells: &mut Cells<'_>);
 }
 

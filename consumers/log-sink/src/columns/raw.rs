@@ -1,4 +1,4 @@
-//! What every table of the log has: the record as it was, and where.
+//! Columns of every table of the log: the raw record, its topic-partition and its offset.
 
 use agentgov_runtime::sink::Record;
 use agentgov_runtime::sink::native::{
@@ -9,16 +9,16 @@ use agentgov_schemas::Digest;
 use super::NO_DIGEST;
 use crate::encoder::record_digest;
 
-/// A record, with what is known of its decoding.
+/// Raw record, with the result of its decoding.
 pub(crate) struct Raw<'a> {
     record: &'a Record<'a>,
     sha256: Digest,
     claim: u64,
-    /// The id that its value names; 0 where it names none, or one that the registry does not know.
+    /// Schema id of its value; 0 without one, or if the schema registry does not know it.
     pub(crate) schema_id: u32,
-    /// The schema that the id stands for; zeros where there is none.
+    /// Fingerprint of that schema; zeros without one.
     pub(crate) schema_fingerprint: Digest,
-    /// `reason: detail`; empty: it decodes.
+    /// Decoding error as `reason: detail`; empty if the record decodes.
     pub(crate) decode_error: String,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Raw<'a> {
 }
 
 columns! {
-    /// Columns of the record itself.
+    /// Columns of the raw record.
     raw: Raw<'a> {
         "topic_partition": Text = raw.record.at.name(),
         "topic": Text = &raw.record.at.topic,

@@ -3,10 +3,10 @@
 use agentgov_runtime::sink::native::{Bytes, Int32, Int64, LoggedAt, Sha256, Text};
 use agentgov_schemas::reject::Reject;
 
-/// What the rejected record's key claims: `tenant/session` (see `agentgov_schemas::SessionKey`). Nothing if it has
-/// another form: a rejected record may be anything.
+/// Returns tenant and session from the rejected record's key, `tenant/session` (see `agentgov_schemas::SessionKey`).
+/// Empty if the key has another form: a rejected record can contain anything.
 fn session<'a>(reject: &Reject<'a>) -> (&'a str, &'a str) {
-    // The key itself is a column beside.
+    // Another column holds the key itself.
     std::str::from_utf8(reject.key).ok().and_then(|key| key.split_once('/')).unwrap_or_default()
 }
 

@@ -1,9 +1,9 @@
-//! What a table has beside where its topic is gapless. After all other columns.
+//! Additional column of a gapless topic's table, after all others.
 
 use agentgov_runtime::sink::native::UInt64;
 
 columns! {
-    /// Offsets right before the row's that no record has.
+    /// Number of skipped offsets right before the row's offset.
     skipped: u64 {
         "skipped": UInt64 = *skipped,
     }

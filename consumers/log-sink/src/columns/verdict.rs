@@ -1,4 +1,4 @@
-//! Table `verdicts`. What a verdict does not say is empty, 0 or NULL.
+//! Table `verdicts`. Absent fields are empty, 0 or NULL.
 
 use agentgov_runtime::sink::native::{
     Flag, Int32, Int64, List, LoggedAt, Nullable, OccurredAt, Sha256, Text,

@@ -8,7 +8,7 @@ use agentgov_schemas::topology::Topology;
 use super::*;
 use crate::tables::feeds;
 
-/// A writer whose registry is never asked.
+/// Returns an encoder whose schema registry is never called.
 fn encoder() -> (LogEncoder, Vec<Feed>) {
     let feeds = feeds(&Topology::embedded().unwrap()).unwrap();
     let registry =
@@ -17,7 +17,7 @@ fn encoder() -> (LogEncoder, Vec<Feed>) {
     (LogEncoder::new(&feeds, SchemaCache::new(registry), RecordedSchemas::default(), &health, &stop), feeds)
 }
 
-/// Names of a table's columns as its migrations declare and add them; those of a nested one with a dot.
+/// Returns the names of a table's columns, as its migrations declare and add them; nested ones with a dot.
 fn declared(table: &str) -> BTreeSet<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
     let files = std::fs::read_dir(folder).unwrap();

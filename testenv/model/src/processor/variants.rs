@@ -1,28 +1,28 @@
-//! How far the model of a processor is explored, and what may be wrong with it.
+//! Bounds and flaws of the processor's model.
 
-/// How far the model goes.
+/// Bounds of the exploration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Processes of the group.
     pub processes: usize,
     /// Records of the input partition.
     pub records: u8,
-    /// Most records in a batch.
+    /// Limit of records in a batch.
     pub batch: u8,
-    /// Transactions that are begun, over all processes.
+    /// Limit of transactions of all processes.
     pub transactions: usize,
-    /// Times that the group gives the partition to another process.
+    /// Limit of reassignments of the partition.
     pub rebalances: u8,
-    /// Times that a process is killed.
+    /// Limit of kills.
     pub kills: u8,
 }
 
 impl Bounds {
-    /// What every test run explores, in seconds.
+    /// Bounds of every test run; takes seconds.
     pub const TEST: Self =
         Self { processes: 2, records: 2, batch: 1, transactions: 3, rebalances: 1, kills: 1 };
 
-    /// Wider, one at a time: minutes each.
+    /// Wider bounds; take minutes each.
     pub const WIDE: [Self; 3] = [
         Self { batch: 2, rebalances: 2, ..Self::TEST },
         Self { processes: 3, rebalances: 2, kills: 0, ..Self::TEST },
@@ -30,29 +30,29 @@ impl Bounds {
     ];
 }
 
-/// A step left out, or done otherwise.
+/// A step that is omitted or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Reads the changelog to its end, then asks for the committed offset, and goes on there.
+    /// Reads the changelog to its end, then the committed offset, and resumes there.
     ChangelogFirst,
-    /// Does not wait until the changelog has reached the committed offset; goes on where the changelog ends.
+    /// Does not wait until the changelog has reached the committed offset; resumes at the end of the changelog.
     NoWaitFromChangelog,
-    /// Does not wait until the changelog has reached the committed offset; goes on at the committed offset.
+    /// Does not wait until the changelog has reached the committed offset; resumes at the committed offset.
     NoWaitFromCommitted,
-    /// Asks for committed offsets without waiting for those of transactions that are not decided, or not marked.
+    /// Reads committed offsets without waiting for those of transactions that are undecided or have no marker.
     UnstableOffsets,
-    /// Reads the changelog with what is not committed, or was aborted.
+    /// Reads uncommitted and aborted records of the changelog.
     ReadUncommitted,
-    /// Commits with the group's metadata of that moment, not of the poll.
+    /// Commits with the current metadata of the group instead of that of the poll.
     LateMetadata,
-    /// After an abort, goes on with what is in memory.
+    /// Continues with the state in memory after an abort.
     KeepsMemory,
-    /// Drops a polled record when an error comes with it, and polls on, without seeking back.
+    /// Drops a polled record that comes with an error, and polls on without seeking back.
     DropsPolledRecord,
 }
 
 impl Flaw {
-    /// Those by which state is wrong, or an input has no output or two.
+    /// Flaws that lead to a wrong state, or to an input without an output or with two.
     pub const HARMFUL: [Self; 8] = [
         Self::ChangelogFirst,
         Self::NoWaitFromChangelog,

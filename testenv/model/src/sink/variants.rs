@@ -1,28 +1,28 @@
-//! How far the model of the sink is explored, and what may be wrong with it.
+//! Bounds and flaws of the sink's model.
 
-/// How far the model goes.
+/// Bounds of the exploration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Processes of the group.
     pub sinks: usize,
     /// Offsets of the topic-partition.
     pub offsets: u8,
-    /// Those of them that no record has, one bit each: markers, and what was aborted.
+    /// Offsets without a record, one bit each: markers and aborted records.
     pub empty: u8,
-    /// Most records in an insert.
+    /// Limit of records in an insert.
     pub block: u8,
-    /// Claims that are taken, over all processes: bounds the doubts too.
+    /// Limit of claims of all processes; also bounds the invalidations.
     pub claims: u8,
-    /// Times that the group gives the partition to another process.
+    /// Limit of reassignments of the partition.
     pub rebalances: u8,
-    /// Times that the server is killed and comes back.
+    /// Limit of server restarts.
     pub restarts: u8,
-    /// Times that retention deletes offsets.
+    /// Limit of deletions by retention.
     pub deletions: u8,
 }
 
 impl Bounds {
-    /// What every test run explores, in seconds.
+    /// Bounds of every test run; takes seconds.
     pub const TEST: Self = Self {
         sinks: 2,
         offsets: 4,
@@ -34,10 +34,10 @@ impl Bounds {
         deletions: 0,
     };
 
-    /// The same with retention, which deletes offsets.
+    /// Bounds with deletions by retention.
     pub const RETENTION: Self = Self { empty: 0b1001, claims: 2, restarts: 0, deletions: 1, ..Self::TEST };
 
-    /// Wider, one at a time: minutes each.
+    /// Wider bounds; take minutes each.
     pub const WIDE: [Self; 4] = [
         Self { offsets: 6, empty: 0b10_0101, block: 2, rebalances: 2, ..Self::TEST },
         Self { claims: 4, ..Self::TEST },
@@ -46,43 +46,43 @@ impl Bounds {
     ];
 }
 
-/// A step left out, or done otherwise.
+/// A step that is omitted or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Claims without proving membership first.
     NoMembershipProof,
-    /// Looks as soon as the claim is acknowledged.
+    /// Reads the tail as soon as the claim is acknowledged.
     NoDrain,
-    /// Goes on where the group's committed offset is, instead of where the table ends.
+    /// Resumes at the group's committed offset instead of the end of the table.
     NoTailRead,
     /// The table accepts a row under any claim.
     NoFence,
-    /// A restarted server knows claims again: the last one, or one that it had replaced.
+    /// A restarted server remembers a claim: the last one, or one that it had replaced.
     PersistentClaims,
     /// Drains before it claims.
     DrainFirst,
-    /// Uses a claim without waiting until it is acknowledged.
+    /// Uses a claim before it is acknowledged.
     UnacknowledgedClaim,
-    /// Claims with the same number each time.
+    /// Uses the same number for each claim.
     ClaimReused,
-    /// After a doubt, sends the insert again under the same claim.
+    /// Sends an insert with an unknown outcome again, under the same claim.
     InsertRetried,
-    /// Sends the next insert before the last one is answered.
+    /// Sends the next insert before the response to the last one.
     Pipelined,
-    /// Passes over offsets without asking a second reader.
+    /// Skips offsets without a second reader.
     NoSecondReader,
-    /// Rows do not count what was passed over before them.
+    /// Rows do not count the skipped offsets before them.
     SkipsNotCounted,
-    /// Records that offsets hold no record without reading them.
+    /// Stores a proof of empty offsets without reading them.
     ProofWithoutRead,
-    /// Passes over what retention deleted although the proof does not reach that far.
+    /// Skips deleted offsets that the proof does not cover.
     ProofTooShort,
-    /// Passes over what retention deleted, and the next row does not count it.
+    /// Skips deleted offsets, and the next row does not count them.
     ProvenSkipsNotCounted,
 }
 
 impl Flaw {
-    /// Those by which the table gets a row twice, or a hole, or a count that is not exact.
+    /// Flaws that lead to a doubled row, a missing row, or a wrong count.
     pub const HARMFUL: [Self; 11] = [
         Self::NoDrain,
         Self::NoTailRead,
@@ -97,7 +97,7 @@ impl Flaw {
         Self::SkipsNotCounted,
     ];
 
-    /// Those by which that comes of retention ([`Bounds::RETENTION`]).
+    /// Flaws that do so only with retention ([`Bounds::RETENTION`]).
     pub const HARMFUL_WITH_RETENTION: [Self; 3] =
         [Self::ProofWithoutRead, Self::ProofTooShort, Self::ProvenSkipsNotCounted];
 }
