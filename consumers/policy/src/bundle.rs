@@ -1,4 +1,4 @@
-//! A compiled bundle.
+//! Compiled bundle.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::internal::InternalError;
 use crate::manifest::Manifest;
 use crate::policy::Policy;
 
-/// A bundle that judges.
+/// Compiled bundle: manifest, tools, and indexed policies.
 #[derive(Debug)]
 pub struct Bundle {
     manifest: Manifest,
     digest: Digest,
     tools: Tools,
-    /// By id.
+    /// Policies by id.
     policies: BTreeMap<String, Arc<Policy>>,
     index: Index,
     warnings: Vec<Problem>,
@@ -30,12 +30,12 @@ impl Bundle {
     /// Compiles the files of a bundle.
     ///
     /// # Errors
-    /// Every mistake that was found, each with file and line.
+    /// All mistakes, each with file and line.
     pub fn compile(files: &BundleFiles) -> Result<Self, Vec<Problem>> {
         Draft::read(files, &Sources::read(files)).finish(files)
     }
 
-    /// The bundle of these parts, in which no mistake was found.
+    /// Creates a bundle from parts without mistakes.
     pub(crate) fn new(
         digest: Digest,
         manifest: Manifest,
@@ -53,47 +53,47 @@ impl Bundle {
         })
     }
 
-    /// SHA-256 over its files: its name for ever.
+    /// Returns the SHA-256 digest of the files, which identifies the bundle.
     pub const fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.manifest.name
     }
 
-    /// Its version.
+    /// Returns the version.
     pub fn version(&self) -> &str {
         &self.manifest.version
     }
 
-    /// Where it judges.
+    /// Returns the environments that the bundle judges in.
     pub fn environments(&self) -> &[String] {
         &self.manifest.environments
     }
 
-    /// Its policies, in order of their ids.
+    /// Returns the policies in order of their ids.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.values()
     }
 
-    /// The policy of an id.
+    /// Returns the policy with an id.
     pub fn policy(&self, id: &str) -> Option<&Arc<Policy>> {
         self.policies.get(id)
     }
 
-    /// Warnings, each with file and line. A bundle with warnings judges.
+    /// Returns the warnings, each with file and line. Warnings do not prevent judging.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
-    /// Its tool definitions.
+    /// Returns the tool definitions.
     pub const fn tools(&self) -> &Tools {
         &self.tools
     }
 
-    /// Breaks what judging relies on.
+    /// Removes a policy that the index still has, to violate an invariant.
     #[cfg(test)]
     pub(crate) fn lose_policy(&mut self, id: &str) {
         self.policies.remove(id).unwrap();

@@ -1,4 +1,4 @@
-//! An action in Cedar's words: principal, action, resource, context.
+//! Conversion of an action to a Cedar request: principal, action, resource, context.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,15 +18,15 @@ use chrono::{DateTime, SecondsFormat};
 
 use crate::internal::InternalError;
 
-/// The type of principals.
+/// Entity type of principals.
 pub(crate) static AGENT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Agent"));
-/// The type of resources.
+/// Entity type of resources.
 pub(crate) static TOOL: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Tool"));
 static ROLE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Role"));
 static EFFECT: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Effect"));
 static ACTION: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Action"));
 
-#[expect(clippy::expect_used, reason = "constants of this file, and a test uses each")]
+#[expect(clippy::expect_used, reason = "the argument is a constant of this file, and tests use each of them")]
 fn type_name(name: &str) -> EntityTypeName {
     EntityTypeName::from_str(name).expect("an identifier")
 }
@@ -35,40 +35,40 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
-/// `Tool::"name"`.
+/// Returns `Tool::"name"`.
 pub(crate) fn tool_uid(name: &str) -> EntityUid {
     uid(&TOOL, name)
 }
 
-/// `Effect::"write"`.
+/// Returns the entity of an effect, such as `Effect::"write"`.
 pub(crate) fn effect_uid(effect: ToolEffect) -> EntityUid {
     uid(&EFFECT, effect.as_str())
 }
 
-/// `Action::"act"`: every judged action is in it.
-pub(crate) fn act_group() -> EntityUid {
+/// Returns `Action::"act"`, the group of all judged actions.
+pub(crate) fn call_action_group() -> EntityUid {
     uid(&ACTION, "act")
 }
 
-/// A judged action.
+/// Action of a judged call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum CallAction {
     /// tool.invoked.
     Invoked,
     /// tool.retried.
     Retried,
 }
 
-impl Act {
-    /// In this order.
+impl CallAction {
+    /// All actions, in the order of the index.
     pub(crate) const ALL: [Self; 2] = [Self::Invoked, Self::Retried];
 
-    /// Of an event. Any other judged type is a call as well, so far.
+    /// Returns the action of an event. Calls in events of other types count as invoked.
     pub(crate) fn of(event: &ActionEvent<'_>) -> Self {
         if event.r#type == catalogue::TOOL_RETRIED { Self::Retried } else { Self::Invoked }
     }
 
-    /// `Action::"tool.invoked"`.
+    /// Returns the entity, such as `Action::"tool.invoked"`.
     pub(crate) fn uid(self) -> EntityUid {
         uid(
             &ACTION,
@@ -80,39 +80,39 @@ impl Act {
     }
 }
 
-/// The policies that apply, and those that erred: by id, in order.
+/// Ids of the policies that apply, and errors by policy id. Both are sorted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AuthorizationOutcome {
     pub(crate) satisfied: Vec<String>,
     pub(crate) errors: Vec<(String, String)>,
 }
 
-/// The attributes of the context that policies read. The others need not be built.
+/// Attributes of the context that policies read. Other attributes need not be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RequiredAttributes {
-    /// These, by name.
+    /// These attributes.
     Only(BTreeSet<String>),
-    /// Any: a policy reads the context as a whole.
+    /// All attributes, since a policy reads the context as a whole.
     All,
 }
 
 impl RequiredAttributes {
-    /// No attribute.
-    pub(crate) const fn nothing() -> Self {
+    /// Returns the empty set.
+    pub(crate) const fn none() -> Self {
         Self::Only(BTreeSet::new())
     }
 
-    /// The attributes that clauses of a policy read.
+    /// Returns the attributes that the clauses of a policy read.
     pub(crate) fn of(clauses: &[Clause]) -> Self {
-        let mut required = Self::nothing();
+        let mut required = Self::none();
         for clause in clauses {
             let (Clause::When(body) | Clause::Unless(body)) = clause;
-            required.add(&body.reduce(&Self::read_by, &Self::or, Self::nothing()));
+            required.extend(&body.reduce(&Self::read_by, &Self::union, Self::none()));
         }
         required
     }
 
-    /// What an expression itself reads of the context, if it reads it.
+    /// Returns the attributes that an expression itself reads, or `None` if its operands must be inspected.
     fn read_by(expr: &Expr) -> Option<Self> {
         let is_context = |expr: &Expr| matches!(expr, Expr::Var(Var::Context));
         let attribute = |name: &str| Some(Self::Only(BTreeSet::from([name.to_owned()])));
@@ -123,35 +123,35 @@ impl RequiredAttributes {
         }
     }
 
-    fn or(mut self, other: Self) -> Self {
-        self.add(&other);
+    fn union(mut self, other: Self) -> Self {
+        self.extend(&other);
         self
     }
 
     /// Adds the attributes of `other`.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub(crate) fn extend(&mut self, other: &Self) {
         match (&mut *self, other) {
             (Self::Only(names), Self::Only(more)) => names.extend(more.iter().cloned()),
             _ => *self = Self::All,
         }
     }
 
-    /// True if no attribute is.
-    pub(crate) fn is_nothing(&self) -> bool {
+    /// Returns true if no attribute is required.
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Only(names) if names.is_empty())
     }
 
-    /// True if it is.
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Returns true if the attribute is required.
+    pub(crate) fn contains(&self, name: &str) -> bool {
         match self {
             Self::Only(names) => names.contains(name),
             Self::All => true,
         }
     }
 
-    /// True if one of these is.
-    pub(crate) fn has_any(&self, names: &BTreeSet<String>) -> bool {
-        names.iter().any(|name| self.has(name))
+    /// Returns true if one of these attributes is required.
+    pub(crate) fn intersects(&self, names: &BTreeSet<String>) -> bool {
+        names.iter().any(|name| self.contains(name))
     }
 }
 
@@ -166,16 +166,16 @@ pub(crate) struct RequestTemplate {
 }
 
 impl RequestTemplate {
-    /// Of an agent that calls a tool of this `effect`.
+    /// Creates the template for a call by `agent` of a tool with this `effect`.
     ///
     /// # Errors
-    /// If Cedar does not take a value. None is known that it would not.
+    /// If Cedar rejects a value. No such value is known.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
         effect: ToolEffect,
         agent: Option<&Agent>,
     ) -> Result<Self, InternalError> {
-        let action = Act::of(event).uid();
+        let action = CallAction::of(event).uid();
         let principal = uid(&AGENT, &format!("{}/{}", event.tenant_id, event.agent.id));
         let resource = tool_uid(event.tool.as_ref().map_or("", |tool| tool.name));
         let entities = Entities::from_entities(
@@ -187,7 +187,7 @@ impl RequestTemplate {
                     HashSet::from([effect_uid(effect)]),
                 )
                 .map_err(InternalError::new)?,
-                Entity::new_no_attrs(action.clone(), HashSet::from([act_group()])),
+                Entity::new_no_attrs(action.clone(), HashSet::from([call_action_group()])),
             ],
             None,
         )
@@ -195,10 +195,10 @@ impl RequestTemplate {
         Ok(Self { principal, action, resource, entities, grants: OnceLock::new() })
     }
 
-    /// The outcome of grants that read nothing of the context. It is evaluated once.
+    /// Returns the outcome of grants that do not read the context. It is evaluated once.
     ///
     /// # Errors
-    /// Those of `authorize`.
+    /// Errors of `authorize`.
     pub(crate) fn grants(
         &self,
         authorize: impl FnOnce() -> Result<AuthorizationOutcome, InternalError>,
@@ -214,7 +214,7 @@ impl RequestTemplate {
     }
 }
 
-/// A request with its context.
+/// Request with its context.
 #[derive(Debug)]
 pub(crate) struct AuthorizationRequest<'s> {
     pub(crate) request: Request,
@@ -222,10 +222,10 @@ pub(crate) struct AuthorizationRequest<'s> {
 }
 
 impl<'s> AuthorizationRequest<'s> {
-    /// The request of `event`, with the attributes that are `required` of the context.
+    /// Creates the request of `event` with the `required` attributes of the context.
     ///
     /// # Errors
-    /// If Cedar does not take a value. None is known that it would not.
+    /// If Cedar rejects a value. No such value is known.
     pub(crate) fn new(
         event: &ActionEvent<'_>,
         template: &'s RequestTemplate,
@@ -241,7 +241,7 @@ impl<'s> AuthorizationRequest<'s> {
         Ok(Self { request, template })
     }
 
-    /// Evaluates all policies of a set, which are of one effect.
+    /// Evaluates all policies of a set, which must have one effect.
     pub(crate) fn authorize(&self, policies: &PolicySet) -> AuthorizationOutcome {
         let response = Authorizer::new().is_authorized(&self.request, policies, &self.template.entities);
         let mut satisfied: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -269,7 +269,7 @@ fn agent_entity(principal: EntityUid, agent: Option<&Agent>) -> Result<Entity, I
     Entity::new(principal, attributes, roles).map_err(InternalError::new)
 }
 
-/// Exactly what [`crate::schema::CONTEXT`] and the derived values declare, as far as it is required.
+/// Builds the required attributes of the context, as [`crate::schema::CONTEXT`] and the derived values declare them.
 fn context(
     event: &ActionEvent<'_>,
     session: &Session,
@@ -279,7 +279,7 @@ fn context(
     type Attribute = Result<Option<RestrictedExpression>, InternalError>;
     let mut pairs = Vec::new();
     let mut add = |name: &str, value: &dyn Fn() -> Attribute| -> Result<(), InternalError> {
-        if required.has(name) {
+        if required.contains(name) {
             pairs.extend(value()?.map(|value| (name.to_owned(), value)));
         }
         Ok(())
@@ -312,17 +312,17 @@ fn context(
     Ok(pairs)
 }
 
-/// The context's attribute of `occurred_at`.
+/// Attribute of the context with `occurred_at`.
 pub(crate) const TIME: &str = "time";
 
-/// Returns false for a time that Cedar's datetime does not hold. A producer's clock is unchecked.
+/// Returns false for a time that a Cedar datetime cannot hold. The clock of a producer is not checked.
 pub(crate) fn is_datetime(micros: i64) -> bool {
     /// The years 1 to 9999, in microseconds since the epoch.
     const YEARS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
     YEARS.contains(&micros)
 }
 
-/// To the millisecond.
+/// Converts a time, with millisecond precision.
 fn datetime(micros: i64) -> Option<RestrictedExpression> {
     let time = DateTime::from_timestamp_micros(micros).filter(|_| is_datetime(micros))?;
     Some(RestrictedExpression::new_datetime(time.to_rfc3339_opts(SecondsFormat::Millis, true)))
@@ -341,7 +341,7 @@ fn text(text: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(text.to_owned())
 }
 
-/// Fails if a name stands twice.
+/// Creates a record. Fails if a name is used twice.
 fn record<const N: usize>(
     fields: [(&str, RestrictedExpression); N],
 ) -> Result<RestrictedExpression, InternalError> {

@@ -1,7 +1,4 @@
-//! A bundle as its author checks it: the mistakes of all files in one run, and names that are probably mistakes.
-//!
-//! [`Bundle::compile`] finds what keeps a bundle from judging. Stages never read the tests, and no registry of agents is at hand here:
-//! so the mistakes of tests are added, and a strange name is a warning.
+//! Checks a bundle for its author: reports the mistakes of all files in one run, and names that are probably misspelt.
 
 use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::governance::ToolEffect;
@@ -15,18 +12,18 @@ use crate::names::{Mentions, NameKind, hint};
 use crate::schema;
 use crate::testing::TestCheck;
 
-/// The outcome of [`check`].
+/// Result of [`check`].
 #[derive(Debug)]
 pub struct CheckReport {
-    /// The bundle, if it compiles.
+    /// Bundle, if it compiles.
     pub bundle: Option<Bundle>,
-    /// Every mistake, each with file and line.
+    /// All mistakes, each with file and line.
     pub problems: Vec<Problem>,
-    /// What Cedar warns of, and names that are probably mistakes.
+    /// Warnings of Cedar, and names that are probably misspelt.
     pub warnings: Vec<Problem>,
 }
 
-/// Checks all files of a bundle, its tests as well.
+/// Checks all files of a bundle, including its tests.
 pub fn check(files: &BundleFiles) -> CheckReport {
     let sources = Sources::read(files);
     let draft = Draft::read(files, &sources);
@@ -34,7 +31,7 @@ pub fn check(files: &BundleFiles) -> CheckReport {
     draft.tools.names.iter().for_each(|name| mentions.declare(NameKind::Tool, name));
     let mut warnings = draft.warnings.clone();
     for parsed in &draft.policies {
-        mention(parsed, &mut mentions);
+        collect_mentions(parsed, &mut mentions);
         warnings.extend(unknown_effects(parsed));
         warnings.extend(unknown_attributes(&draft, parsed));
     }
@@ -44,7 +41,7 @@ pub fn check(files: &BundleFiles) -> CheckReport {
     }
     let (test_problems, test_warnings) = tests.finish();
     warnings.extend(test_warnings);
-    warnings.extend(mentions.strange());
+    warnings.extend(mentions.suspicious());
     let (bundle, mut problems) = match draft.finish(files) {
         Ok(bundle) => (Some(bundle), Vec::new()),
         Err(problems) => (None, problems),
@@ -57,13 +54,13 @@ pub fn check(files: &BundleFiles) -> CheckReport {
     CheckReport { bundle, problems, warnings }
 }
 
-/// Where a policy mentions an entity: the text of its first mention, or the policy's.
+/// Creates a problem at the first mention of `text` in a policy, or at its beginning.
 fn place(parsed: &Parsed<'_>, text: &str, message: String) -> Problem {
     let statement = &parsed.statement;
     statement.problem(statement.text.find(text).unwrap_or_else(|| statement.first_token()), message)
 }
 
-fn mention(parsed: &Parsed<'_>, mentions: &mut Mentions) {
+fn collect_mentions(parsed: &Parsed<'_>, mentions: &mut Mentions) {
     let by = parsed.cedar.id().to_string();
     for uid in parsed.cedar.entity_literals() {
         let of = uid.type_name().to_string();
@@ -73,7 +70,7 @@ fn mention(parsed: &Parsed<'_>, mentions: &mut Mentions) {
     }
 }
 
-/// Effects are the same for all bundles: another one is of no tool, so a condition with it never holds.
+/// Warns about unknown effects: no tool has them, so a condition on one never holds.
 fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
     let words = ToolEffect::names();
     let literals = parsed.cedar.entity_literals();
@@ -88,7 +85,7 @@ fn unknown_effects(parsed: &Parsed<'_>) -> Vec<Problem> {
         .collect()
 }
 
-/// Cedar reports an attribute that is read and not declared, but not `context has …` of one, which is never true.
+/// Warns about undeclared attributes in `context has …`, which is never true. Cedar does not report them.
 fn unknown_attributes(draft: &Draft<'_>, parsed: &Parsed<'_>) -> Vec<Problem> {
     let RequiredAttributes::Only(names) = context_attributes(&parsed.cedar) else { return Vec::new() };
     if !draft.tools.declarations_complete {

@@ -1,25 +1,23 @@
-//! How deep the tree of a policy gets, before it is a tree: Cedar's parser, validator and evaluator recurse over it, and so does
-//! what prepares it for being asked.
+//! Upper bound for the depth of a policy's syntax tree, computed from its text before parsing: Cedar's parser, validator and
+//! evaluator are recursive, and so is the index.
 //!
-//! Brackets nest, and so do chains: `a || b || c` is `(a || b) || c`. What is counted is never less than the depth of Cedar's
-//! tree: an operator counts one, as it does in a chain; of the two sides of `||` and `&&`, and of a list's elements, the deeper
-//! one counts.
+//! Brackets nest, and chains nest too: `a || b || c` is `(a || b) || c`. The bound is never less than the depth of Cedar's tree. Each
+//! operator counts one level. Of the operands of `||` and `&&`, and of the elements of a list, the deepest counts.
 
-/// Deepest that a policy may be. A debug build needs 100 KiB of stack for each level
-/// ([`STACK_BYTES`](agentgov_schemas::bounds::STACK_BYTES)).
+/// Maximum depth of a policy. A debug build needs 100 KiB of stack for each level ([`STACK`](agentgov_schemas::bounds::STACK)).
 pub(crate) const MAX_DEPTH: usize = 256;
 
-/// Where a policy gets deeper than `most`, in bytes. `None`: nowhere.
-pub(crate) fn deeper_than(text: &str, most: usize) -> Option<usize> {
-    let mut open = Open { frames: vec![Frame::default()], path: 0, most };
+/// Returns the byte offset at which a policy exceeds the depth `max`, or `None`.
+pub(crate) fn first_too_deep(text: &str, max: usize) -> Option<usize> {
+    let mut tracker = DepthTracker { frames: vec![Frame::default()], path: 0, max };
     let mut chars = text.char_indices().peekable();
-    // What follows a dot is an attribute, whatever its name.
+    // An identifier after a dot is an attribute, even if it is a keyword.
     let mut is_attribute = false;
     while let Some((at, c)) = chars.next() {
         let after_dot = is_attribute && !c.is_whitespace();
         is_attribute &= c.is_whitespace();
         let mut next_is = |wanted: char| chars.next_if(|(_, next)| *next == wanted).is_some();
-        let fits = match c {
+        let is_within = match c {
             '/' if next_is('/') => {
                 while chars.next().is_some_and(|(_, c)| !matches!(c, '\n' | '\r')) {}
                 true
@@ -34,22 +32,22 @@ pub(crate) fn deeper_than(text: &str, most: usize) -> Option<usize> {
                 }
                 true
             }
-            '(' | '[' | '{' => open.operator() && open.open(Kind::Bracket),
-            ')' | ']' | '}' => open.close_bracket(),
+            '(' | '[' | '{' => tracker.operator() && tracker.open(FrameKind::Bracket),
+            ')' | ']' | '}' => tracker.close_bracket(),
             ',' | ';' => {
-                open.close_ifs();
-                open.separate()
+                tracker.close_ifs();
+                tracker.separate()
             }
-            '|' if next_is('|') => open.or(),
-            '&' if next_is('&') => open.and(),
+            '|' if next_is('|') => tracker.or(),
+            '&' if next_is('&') => tracker.and(),
             '=' | '!' | '<' | '>' => {
                 next_is('=');
-                open.operator()
+                tracker.operator()
             }
-            '+' | '-' | '*' | '/' | '%' => open.operator(),
+            '+' | '-' | '*' | '/' | '%' => tracker.operator(),
             '.' => {
                 is_attribute = true;
-                open.operator()
+                tracker.operator()
             }
             'a'..='z' | 'A'..='Z' | '_' => {
                 let mut end = at + 1;
@@ -58,16 +56,16 @@ pub(crate) fn deeper_than(text: &str, most: usize) -> Option<usize> {
                 }
                 match text.get(at..end).unwrap_or_default() {
                     _ if after_dot => true,
-                    "has" | "like" | "in" | "is" => open.operator(),
-                    "if" => open.operator() && open.open(Kind::If { has_else: false }),
-                    "then" => open.then(),
-                    "else" => open.begin_else(),
+                    "has" | "like" | "in" | "is" => tracker.operator(),
+                    "if" => tracker.operator() && tracker.open(FrameKind::If { has_else: false }),
+                    "then" => tracker.then(),
+                    "else" => tracker.begin_else(),
                     _ => true,
                 }
             }
             _ => true,
         };
-        if !fits {
+        if !is_within {
             return Some(at);
         }
     }
@@ -75,32 +73,32 @@ pub(crate) fn deeper_than(text: &str, most: usize) -> Option<usize> {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     #[default]
     Bracket,
-    /// From `if` to where the expression around it ends.
+    /// From `if` to the end of the enclosing expression.
     If { has_else: bool },
 }
 
-/// What stands within one pair of brackets, so far.
+/// Depth within one pair of brackets, up to the current character.
 #[derive(Default)]
 struct Frame {
-    kind: Kind,
-    /// `||` in this element, and the deepest of what they join.
+    kind: FrameKind,
+    /// Number of `||` in this element, and the deepest of their operands.
     ors: usize,
     deepest_or: usize,
-    /// `&&` in this side of `||`, and the deepest of what they join.
+    /// Number of `&&` in this operand of `||`, and the deepest of their operands.
     ands: usize,
     deepest_and: usize,
-    /// Other operators in this side of `&&`, and the deepest of what stands in brackets there.
+    /// Number of other operators in this operand of `&&`, and the deepest bracket in it.
     operators: usize,
     inner: usize,
-    /// The deepest of the elements before.
+    /// Depth of the deepest element before this one.
     element: usize,
 }
 
 impl Frame {
-    /// The operators of this element that enclose what comes next.
+    /// Returns the number of operators that enclose the next token in this element.
     const fn above(&self) -> usize {
         self.ors + self.ands + self.operators
     }
@@ -118,27 +116,27 @@ impl Frame {
     }
 }
 
-/// The brackets that are open. Each step says whether all is within the bound still.
-struct Open {
+/// Open brackets. Each method returns false once the depth exceeds the limit.
+struct DepthTracker {
     frames: Vec<Frame>,
-    /// The sum of [`Frame::above`] of all but the last.
+    /// Sum of [`Frame::above`] over all frames except the last.
     path: usize,
-    most: usize,
+    max: usize,
 }
 
-impl Open {
-    fn step(&mut self, change: impl FnOnce(&mut Frame)) -> bool {
+impl DepthTracker {
+    fn update(&mut self, change: impl FnOnce(&mut Frame)) -> bool {
         let Some(frame) = self.frames.last_mut() else { return true };
         change(frame);
-        self.path + frame.depth() <= self.most
+        self.path + frame.depth() <= self.max
     }
 
     fn operator(&mut self) -> bool {
-        self.step(|frame| frame.operators += 1)
+        self.update(|frame| frame.operators += 1)
     }
 
     fn and(&mut self) -> bool {
-        self.step(|frame| {
+        self.update(|frame| {
             frame.deepest_and = frame.side_of_and();
             (frame.operators, frame.inner) = (0, 0);
             frame.ands += 1;
@@ -146,7 +144,7 @@ impl Open {
     }
 
     fn or(&mut self) -> bool {
-        self.step(|frame| {
+        self.update(|frame| {
             frame.deepest_or = frame.side_of_or();
             (frame.ands, frame.deepest_and, frame.operators, frame.inner) = (0, 0, 0, 0);
             frame.ors += 1;
@@ -154,33 +152,33 @@ impl Open {
     }
 
     fn separate(&mut self) -> bool {
-        self.step(|frame| {
+        self.update(|frame| {
             *frame = Frame { kind: frame.kind, element: frame.depth(), ..Frame::default() };
         })
     }
 
-    fn open(&mut self, kind: Kind) -> bool {
+    fn open(&mut self, kind: FrameKind) -> bool {
         self.path += self.frames.last().map_or(0, Frame::above);
         self.frames.push(Frame { kind, ..Frame::default() });
-        self.path <= self.most
+        self.path <= self.max
     }
 
     fn close(&mut self) -> bool {
-        // One bracket too many is the parser's to report.
+        // The parser reports a surplus closing bracket.
         if self.frames.len() < 2 {
             return true;
         }
         let closed = self.frames.pop().unwrap_or_default().depth();
         self.path -= self.frames.last().map_or(0, Frame::above);
-        self.step(|frame| frame.inner = frame.inner.max(closed))
+        self.update(|frame| frame.inner = frame.inner.max(closed))
     }
 
-    fn top(&self) -> Kind {
-        self.frames.last().map_or(Kind::Bracket, |frame| frame.kind)
+    fn top(&self) -> FrameKind {
+        self.frames.last().map_or(FrameKind::Bracket, |frame| frame.kind)
     }
 
     fn close_ifs(&mut self) -> bool {
-        while self.top() != Kind::Bracket {
+        while self.top() != FrameKind::Bracket {
             if !self.close() {
                 return false;
             }
@@ -193,17 +191,17 @@ impl Open {
     }
 
     fn then(&mut self) -> bool {
-        self.top() == Kind::Bracket || self.separate()
+        self.top() == FrameKind::Bracket || self.separate()
     }
 
     fn begin_else(&mut self) -> bool {
-        while self.top() == (Kind::If { has_else: true }) {
+        while self.top() == (FrameKind::If { has_else: true }) {
             if !self.close() {
                 return false;
             }
         }
-        self.top() == Kind::Bracket
-            || (self.step(|frame| frame.kind = Kind::If { has_else: true }) && self.separate())
+        self.top() == FrameKind::Bracket
+            || (self.update(|frame| frame.kind = FrameKind::If { has_else: true }) && self.separate())
     }
 }
 
@@ -223,11 +221,11 @@ mod tests {
     use crate::rewrite::map_operands;
 
     fn depth(text: &str) -> usize {
-        (0..).find(|most| deeper_than(text, *most).is_none()).unwrap()
+        (0..).find(|max| first_too_deep(text, *max).is_none()).unwrap()
     }
 
     #[test]
-    fn chains_and_brackets_count_and_lists_do_not() {
+    fn depth_counts_chains_and_brackets_but_not_list_elements() {
         let chain = |unit: &str, n: usize| vec![unit; n].join(" || ");
         for (text, expected) in [
             ("a", 0),
@@ -261,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Depth of an expression: an operator is one level.
+    /// Returns the depth of an expression; each operator is one level.
     fn depth_of_tree(expr: &Arc<Expr>) -> usize {
         let mut deepest = 0;
         map_operands(expr, &mut |operand| {
@@ -295,18 +293,18 @@ mod tests {
         })
     }
 
-    /// On a stack that Cedar needs for it.
+    /// Runs on a thread with the stack that Cedar needs at this depth.
     #[test]
-    fn never_less_than_the_tree() {
+    fn depth_is_at_least_that_of_the_tree() {
         let check = || {
             TestRunner::default().run(&expression(), |expression| {
                 let text = format!("permit (principal, action, resource) when {{ {expression} }};");
-                // Some of what is generated is no Cedar, e.g. `if` as an operand without brackets.
+                // Some generated texts are not valid Cedar, e.g. `if` as an operand without brackets.
                 if let Ok(policy) = Policy::parse(None, &text) {
                     let template = static_template(&policy).unwrap();
-                    // One more for the bracket of the scope, and one for the condition's.
+                    // One level for the bracket of the scope, and one for that of the condition.
                     let tree = 2 + depth_of_tree(body(&template.clauses()[0]));
-                    prop_assert!(deeper_than(&text, tree - 1).is_some(), "{text}: {tree}");
+                    prop_assert!(first_too_deep(&text, tree - 1).is_some(), "{text}: {tree}");
                 }
                 Ok(())
             })

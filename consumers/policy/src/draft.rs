@@ -1,5 +1,5 @@
-//! From files to a bundle: every mistake at once. A phase checks what those before it could read, and reports nothing that
-//! follows from their mistakes.
+//! Compiles the files of a bundle and reports all mistakes in one run. Each phase checks the parts that the phases before it could
+//! read, and reports no consequences of mistakes that they reported.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,12 +19,12 @@ use crate::policy::Policy;
 use crate::schema::{self, SCHEMA_FILE};
 use crate::source::{self, Statement};
 
-/// Its path in a bundle.
+/// Path of the tool definitions in a bundle.
 const TOOLS_FILE: &str = "tools.yaml";
-/// Where its tests are.
+/// Folder of the tests in a bundle.
 pub(crate) const TESTS_FOLDER: &str = "tests/";
 
-/// The texts of the `*.cedar` files.
+/// Texts of the `*.cedar` files.
 pub(crate) struct Sources<'f> {
     texts: Vec<(&'f str, Cow<'f, str>)>,
     problems: Vec<Problem>,
@@ -41,22 +41,22 @@ impl<'f> Sources<'f> {
     }
 }
 
-/// The files of a bundle, as far as they can be read.
+/// Parsed files of a bundle, as far as they are readable.
 pub(crate) struct Draft<'f> {
     manifest: Option<Manifest>,
     pub(crate) tools: ToolsDraft,
     pub(crate) policies: Vec<Parsed<'f>>,
-    /// Statements that are no policy.
+    /// Statements that are not valid Cedar.
     pub(crate) unparsed: Vec<Statement<'f>>,
     pub(crate) problems: Vec<Problem>,
-    /// A bundle with warnings judges.
+    /// Warnings do not prevent a bundle from judging.
     pub(crate) warnings: Vec<Problem>,
 }
 
-/// A policy that Cedar could parse.
+/// Policy that Cedar could parse.
 pub(crate) struct Parsed<'f> {
     pub(crate) statement: Statement<'f>,
-    /// `None`: its annotations have mistakes, or its id is another's.
+    /// `None` if its annotations have mistakes or its id is already used.
     pub(crate) policy: Option<Policy>,
     pub(crate) cedar: cedar_policy::Policy,
 }
@@ -82,10 +82,10 @@ impl<'f> Draft<'f> {
         draft
     }
 
-    /// The bundle.
+    /// Returns the compiled bundle.
     ///
     /// # Errors
-    /// Every mistake that was found.
+    /// All mistakes.
     pub(crate) fn finish(self, files: &BundleFiles) -> Result<Bundle, Vec<Problem>> {
         let Self { manifest, tools: ToolsDraft { tools, .. }, policies, problems, warnings, .. } = self;
         let policies: Option<Vec<_>> =
@@ -95,14 +95,15 @@ impl<'f> Draft<'f> {
                 Bundle::new(files.digest(), manifest, tools, policies, warnings)
                     .map_err(|e| vec![problem("*.cedar", e.to_string())])
             }
-            _ if problems.is_empty() => {
-                Err(vec![problem("(bundle)", "does not compile, and no problem says why")])
-            }
+            _ if problems.is_empty() => Err(vec![problem(
+                "(bundle)",
+                "the bundle does not compile, but no problem was reported; report this as a bug",
+            )]),
             _ => Err(problems),
         }
     }
 
-    /// Compares the schema file with tools.yaml. A tools.yaml whose declarations cannot all be read says nothing about it.
+    /// Compares the schema file with the schema that tools.yaml generates, unless mistakes in tools.yaml may hide declarations.
     fn check_schema_file(&mut self, files: &BundleFiles) {
         let Some(written) = read(files, SCHEMA_FILE, &mut self.problems) else { return };
         let generated = schema::generate(&self.tools.types);
@@ -112,13 +113,13 @@ impl<'f> Draft<'f> {
                 line: same as u64 + 1,
                 ..problem(
                     SCHEMA_FILE,
-                    "is not what tools.yaml says; write it anew with `agentgov policy check --write`",
+                    "differs from the schema of tools.yaml; generate it again with `agentgov policy check --write`",
                 )
             });
         }
     }
 
-    /// Holds the policies to the schema. Those that read a derived value which a mistake in tools.yaml may hide are left out.
+    /// Validates the policies against the schema. Skips policies that read a derived value which a mistake in tools.yaml may hide.
     fn validate(&mut self) {
         let schema = match Schema::from_str(&schema::generate(&self.tools.types)) {
             Ok(schema) => schema,
@@ -136,25 +137,27 @@ impl<'f> Draft<'f> {
         let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
         let by_id: BTreeMap<_, _> =
             self.policies.iter().map(|p| (p.cedar.id().clone(), p.statement)).collect();
-        let diagnosed = |id: &PolicyId, found: &dyn miette::Diagnostic| {
+        let report_of = |id: &PolicyId, found: &dyn miette::Diagnostic| {
             let statement = by_id.get(id);
-            // One without a place is a problem all the same.
-            statement
-                .map_or_else(|| problem("*.cedar", found.to_string()), |statement| statement.diagnosed(found))
+            // A diagnostic without a place is still reported.
+            statement.map_or_else(
+                || problem("*.cedar", found.to_string()),
+                |statement| statement.problem_from_diagnostic(found),
+            )
         };
-        self.problems.extend(result.validation_errors().map(|e| diagnosed(e.policy_id(), e)));
+        self.problems.extend(result.validation_errors().map(|e| report_of(e.policy_id(), e)));
         for warning in result.validation_warnings() {
-            // A rule that can never apply guards nothing. The others are about letters that look like others: a name is what it is.
+            // A rule that can never apply protects nothing, so it is a mistake. The other warnings are about confusable letters in names.
             let never = matches!(
                 warning,
                 ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
             );
             let found = if never { &mut self.problems } else { &mut self.warnings };
-            found.push(diagnosed(warning.policy_id(), warning));
+            found.push(report_of(warning.policy_id(), warning));
         }
     }
 
-    /// True if a policy reads only attributes of the context that are declared.
+    /// Returns true if a policy reads only declared attributes of the context.
     fn is_known(&self, policy: &cedar_policy::Policy) -> bool {
         match context_attributes(policy) {
             RequiredAttributes::Only(names) => names.iter().all(|name| self.has_attribute(name)),
@@ -162,12 +165,12 @@ impl<'f> Draft<'f> {
         }
     }
 
-    /// True if the context has an attribute of that name.
+    /// Returns true if the context has an attribute of that name.
     pub(crate) fn has_attribute(&self, name: &str) -> bool {
         self.tools.types.contains_key(name) || schema::reserved().contains(&name)
     }
 
-    /// Without a permit nothing is allowed: one was forgotten, or another bundle was meant.
+    /// Warns about a bundle without a permit, which allows nothing.
     fn without_grant(&self) -> Option<Problem> {
         let granted = self.policies.iter().any(|p| p.cedar.effect() == Effect::Permit);
         let first = self.policies.first().filter(|_| !granted && self.unparsed.is_empty())?;
@@ -176,16 +179,16 @@ impl<'f> Draft<'f> {
     }
 }
 
-/// The attributes of the context that a policy reads.
+/// Returns the attributes of the context that a policy reads.
 pub(crate) fn context_attributes(policy: &cedar_policy::Policy) -> RequiredAttributes {
     static_template(policy)
         .map_or(RequiredAttributes::All, |template| RequiredAttributes::of(template.clauses()))
 }
 
-/// What the file [`SCHEMA_FILE`]: for `agentgov policy check --write`.
+/// Generates the content of [`SCHEMA_FILE`], for `agentgov policy check --write`.
 ///
 /// # Errors
-/// The mistakes of tools.yaml, from which it is generated.
+/// The mistakes of tools.yaml.
 pub fn generated_schema(files: &BundleFiles) -> Result<String, Vec<Problem>> {
     tools(files).tools.map(|tools| schema::generate(tools.types()))
 }
@@ -218,7 +221,7 @@ fn tools(files: &BundleFiles) -> ToolsDraft {
     }
 }
 
-/// A file that nobody reads is a typing error.
+/// Reports files that are not part of a bundle, which are typing errors in most cases.
 fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
     let known = |path: &str| {
         [MANIFEST_FILE, TOOLS_FILE, SCHEMA_FILE, "README.md"].contains(&path)
@@ -230,10 +233,10 @@ fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
     let unknown = files.0.keys().filter(|path| !known(path));
     let expected =
         "expected bundle.yaml, tools.yaml, schema.cedarschema, README.md, *.cedar and tests/*.yaml only";
-    unknown.map(|path| problem(path, format!("no part of a bundle; {expected}"))).collect()
+    unknown.map(|path| problem(path, format!("not part of a bundle; {expected}"))).collect()
 }
 
-/// The policies of the bundle, and the statements that are none.
+/// Parses the policies. Returns them and the statements that are not valid Cedar.
 fn parse_policies<'f>(
     sources: &'f Sources<'f>,
     problems: &mut Vec<Problem>,
@@ -250,13 +253,16 @@ fn parse_policies<'f>(
         let mut policy = Policy::read(&statement, &cedar, &mut report);
         if let Some(read) = &policy {
             if let Some((file, line)) = places.get(&read.id) {
-                report(format!("`@id(\"{}\")` stands in {file}:{line} already", read.id));
+                report(format!(
+                    "`@id(\"{}\")` is already used in {file}:{line}; ids must be unique",
+                    read.id
+                ));
                 policy = None;
             } else {
                 places.insert(read.id.clone(), (statement.file, statement.line));
             }
         }
-        // One that has no id of its own is known by its place.
+        // A policy without a valid id is identified by its place.
         let id = policy.as_ref().map_or_else(
             || {
                 let at = statement.problem(statement.first_token(), "");
@@ -276,8 +282,8 @@ fn parse_policies<'f>(
 }
 
 fn parse(statement: &Statement<'_>, problems: &mut Vec<Problem>) -> Option<cedar_policy::Policy> {
-    // Before the parser sees it: what recurses over a policy must end.
-    if let Some(place) = depth::deeper_than(statement.text, MAX_DEPTH) {
+    // Checked before parsing, since parser, validator and evaluator are recursive.
+    if let Some(place) = depth::first_too_deep(statement.text, MAX_DEPTH) {
         problems.push(statement.problem(
             place,
             format!(
@@ -288,6 +294,8 @@ fn parse(statement: &Statement<'_>, problems: &mut Vec<Problem>) -> Option<cedar
         return None;
     }
     cedar_policy::Policy::parse(None, statement.text)
-        .map_err(|errors| problems.extend(errors.iter().map(|error| statement.diagnosed(error))))
+        .map_err(|errors| {
+            problems.extend(errors.iter().map(|error| statement.problem_from_diagnostic(error)))
+        })
         .ok()
 }

@@ -1,4 +1,4 @@
-//! A bundle as files.
+//! Files of a bundle.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,28 +6,28 @@ use std::str::Utf8Error;
 
 use agentgov_schemas::{Digest, governance};
 
-/// The files of a bundle by their path: relative, with forward slashes.
+/// Files of a bundle by path. Paths are relative, with forward slashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BundleFiles(pub BTreeMap<String, Vec<u8>>);
 
 impl BundleFiles {
-    /// The bundle's name for ever: [`Digest::of_parts`] over path, content, path, content …, in order of the paths.
+    /// Returns the digest that identifies the bundle: [`Digest::of_parts`] over path, content, path, content …, in order of the paths.
     pub fn digest(&self) -> Digest {
         Digest::of_parts(self.0.iter().flat_map(|(path, content)| [path.as_bytes(), content.as_slice()]))
     }
 
-    /// The text of a file as it is read: without a byte order mark, each line ended by a line feed alone. A checkout on Windows
-    /// reads like any other; its digest is another, since that is over the bytes.
+    /// Decodes a file as text: removes a byte order mark and converts CRLF to LF, so that a checkout on Windows compiles alike. Its
+    /// digest differs, since that is over the bytes.
     ///
     /// # Errors
-    /// It is not UTF-8.
+    /// If the content is not UTF-8.
     pub(crate) fn text(content: &[u8]) -> Result<Cow<'_, str>, Utf8Error> {
         let text = std::str::from_utf8(content)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Ok(if text.contains("\r\n") { text.replace("\r\n", "\n").into() } else { text.into() })
     }
 
-    /// Paths and contents of the files directly in `folder` (empty: the bundle's own) whose name ends with `suffix`.
+    /// Returns paths and contents of the files directly in `folder` (empty for the root) whose names end with `suffix`.
     pub(crate) fn matching<'f>(
         &'f self,
         folder: &'f str,

@@ -1,9 +1,10 @@
-//! The index of a bundle's policies: selects the candidates of a request by action, resource and principal type.
+//! Index of the policies of a bundle: selects the candidates of a request by action, resource and principal type.
 //!
-//! The effect of a tool is known when the bundle is compiled. So the index decides the constraints on action and resource, and
-//! comparisons with the tool's name in conditions, once for every tool that the bundle names and once for all others. Cedar
+//! The effect of a tool is known when the bundle is compiled. So the index decides the constraints on action and resource, and the
+//! comparisons with tool names in conditions, once for each tool that the bundle names and once for all other tools. Cedar
 //! evaluates the residual policies.
-//! Forbids and grants are separate sets: a forbid that applies, enforced or observed, must not hide whether a grant exists.
+//! Forbids and grants are in separate policy sets, because an applying forbid, enforced or observed, must not hide whether a grant
+//! exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use cedar_policy::{
     ResourceConstraint,
 };
 
-use crate::cedar::{self, Act, RequiredAttributes};
+use crate::cedar::{self, CallAction, RequiredAttributes};
 use crate::internal::InternalError;
 use crate::{partial_eval, policy, rewrite};
 
-/// The policies that can match a kind of request.
+/// Policies that can match a kind of request.
 #[derive(Debug)]
 pub(crate) struct Candidates {
-    /// Forbids, enforced and observed.
+    /// Forbids, both enforced and observed.
     pub(crate) rules: PolicySet,
     /// Permits.
     pub(crate) grants: PolicySet,
@@ -32,9 +33,9 @@ pub(crate) struct Candidates {
     pub(crate) required_by_rules: RequiredAttributes,
     /// Attributes of the context that the grants read.
     pub(crate) required_by_grants: RequiredAttributes,
-    /// Attributes read by the rules that make the verdict indeterminate if they err.
+    /// Attributes read by the rules that make the verdict indeterminate if they fail.
     pub(crate) decisive: RequiredAttributes,
-    /// Attributes read by each grant, by its id.
+    /// Attributes read by each grant, with its id.
     pub(crate) by_grant: Vec<(String, RequiredAttributes)>,
 }
 
@@ -47,70 +48,72 @@ pub(crate) struct Index {
 
 impl Index {
     /// # Errors
-    /// If a policy cannot be added: without it, a call that it forbids would be allowed.
+    /// If a policy cannot be added. Without it, a call that it forbids would be allowed.
     pub(crate) fn new<'p>(
         policies: impl Iterator<Item = &'p Policy>,
         tools: &Tools,
     ) -> Result<Self, InternalError> {
         let policies: Vec<IndexedPolicy> = policies.map(IndexedPolicy::new).collect();
-        let by_act = Act::ALL.map(|act| ByResource::of(&policies, act));
-        // Tools with the same candidates share them.
+        let by_action = CallAction::ALL.map(|act| ByResource::of(&policies, act));
+        // Tools with the same candidates share one value.
         let mut shared: BTreeMap<Vec<CandidateRef>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
             let effect = tool.map_or_else(|| tools.default_effect(), |tool| tools.effect(tool));
-            let mut of_act = |by_resource: &ByResource<'_>| {
-                let chosen = by_resource.chosen(tool, effect);
-                if let Some(shared) = shared.get(&chosen) {
+            let mut for_action = |by_resource: &ByResource<'_>| {
+                let selected = by_resource.select(tool, effect);
+                if let Some(shared) = shared.get(&selected) {
                     return Ok(Arc::clone(shared));
                 }
-                let residuals = chosen
+                let residuals = selected
                     .iter()
-                    .map(|chosen| policies.get(chosen.position)?.residuals.policies.get(chosen.residual))
+                    .map(|selected| {
+                        policies.get(selected.position)?.residuals.policies.get(selected.residual)
+                    })
                     .collect::<Option<Vec<_>>>();
                 let residuals =
                     residuals.ok_or_else(|| InternalError::new("a policy is not in the index"))?;
                 let candidates = Arc::new(Candidates::new(residuals)?);
-                shared.insert(chosen, Arc::clone(&candidates));
+                shared.insert(selected, Arc::clone(&candidates));
                 Ok(candidates)
             };
-            let [invoked, retried] = &by_act;
-            Ok([of_act(invoked)?, of_act(retried)?])
+            let [invoked, retried] = &by_action;
+            Ok([for_action(invoked)?, for_action(retried)?])
         };
         let mut names: BTreeSet<&str> = tools.names().collect();
-        names.extend(by_act.iter().flat_map(|by_resource| by_resource.tools.keys()));
+        names.extend(by_action.iter().flat_map(|by_resource| by_resource.tools.keys()));
         let others = candidates(None)?;
         let tools = names.into_iter().map(|name| Ok((name.to_owned(), candidates(Some(name))?)));
         Ok(Self { others, tools: tools.collect::<Result<_, InternalError>>()? })
     }
 
-    /// Returns the candidates of a call of `tool`.
-    pub(crate) fn candidates(&self, act: Act, tool: &str) -> &Candidates {
+    /// Returns the candidates for a call of `tool`.
+    pub(crate) fn candidates(&self, act: CallAction, tool: &str) -> &Candidates {
         let [invoked, retried] = self.tools.get(tool).unwrap_or(&self.others);
         match act {
-            Act::Invoked => invoked,
-            Act::Retried => retried,
+            CallAction::Invoked => invoked,
+            CallAction::Retried => retried,
         }
     }
 }
 
 impl Candidates {
-    /// Returns true if a grant reads one of these attributes.
+    /// Returns true if the grant with this id reads one of these attributes.
     pub(crate) fn grant_reads(&self, id: &str, names: &BTreeSet<String>) -> bool {
-        self.by_grant.iter().any(|(grant, required)| grant == id && required.has_any(names))
+        self.by_grant.iter().any(|(grant, required)| grant == id && required.intersects(names))
     }
 
     fn new<'p>(policies: impl IntoIterator<Item = &'p ResidualPolicy>) -> Result<Self, InternalError> {
         let mut candidates = Self {
             rules: PolicySet::new(),
             grants: PolicySet::new(),
-            required_by_rules: RequiredAttributes::nothing(),
-            required_by_grants: RequiredAttributes::nothing(),
-            decisive: RequiredAttributes::nothing(),
+            required_by_rules: RequiredAttributes::none(),
+            required_by_grants: RequiredAttributes::none(),
+            decisive: RequiredAttributes::none(),
             by_grant: Vec::new(),
         };
         for ResidualPolicy { policy, required } in policies {
-            if policy::decides_or_errs(policy) {
-                candidates.decisive.add(required);
+            if policy::is_indeterminate_on_error(policy) {
+                candidates.decisive.extend(required);
             }
             let (set, all_required) = match policy.effect() {
                 PolicyEffect::Forbid => (&mut candidates.rules, &mut candidates.required_by_rules),
@@ -119,30 +122,30 @@ impl Candidates {
                     (&mut candidates.grants, &mut candidates.required_by_grants)
                 }
             };
-            all_required.add(required);
+            all_required.extend(required);
             set.add(policy.clone()).map_err(InternalError::new)?;
         }
         Ok(candidates)
     }
 }
 
-/// A policy with its scope, and its residuals.
+/// Policy with its scope and its residuals.
 struct IndexedPolicy {
     action: ActionConstraint,
-    resources: Resources,
+    resources: ResourceScope,
     residuals: Residuals,
 }
 
-/// The residuals of a policy.
+/// Residuals of a policy.
 struct Residuals {
     policies: Vec<ResidualPolicy>,
-    /// Position of the residual for each tool that the conditions name. None: the policy cannot apply to the tool.
+    /// Position of the residual for each tool that the conditions name; `None` if the policy cannot apply to the tool.
     named: BTreeMap<String, Option<usize>>,
-    /// That for all other tools.
+    /// Position of the residual for all other tools.
     others: Option<usize>,
 }
 
-/// The part of a policy that Cedar evaluates, and the attributes of the context that it reads.
+/// Part of a policy that Cedar evaluates, and the attributes of the context that it reads.
 #[derive(Debug)]
 struct ResidualPolicy {
     policy: Policy,
@@ -152,9 +155,9 @@ struct ResidualPolicy {
 impl IndexedPolicy {
     fn new(policy: &Policy) -> Self {
         let resources = if principal_can_match(&policy.principal_constraint()) {
-            Resources::of(&policy.resource_constraint())
+            ResourceScope::of(&policy.resource_constraint())
         } else {
-            Resources::None
+            ResourceScope::None
         };
         let residuals = Residuals::of(policy);
         Self { action: policy.action_constraint(), resources, residuals }
@@ -163,16 +166,18 @@ impl IndexedPolicy {
 
 impl Residuals {
     fn of(policy: &Policy) -> Self {
-        // Cedar evaluates a policy that cannot be read as a tree, which is right, too.
-        let Some(template) = static_template(policy) else { return Self::one(ResidualPolicy::whole(policy)) };
+        // A policy without a syntax tree is evaluated as a whole, with the same outcome.
+        let Some(template) = static_template(policy) else {
+            return Self::uniform(ResidualPolicy::whole(policy));
+        };
         let clauses = template.clauses();
         let Some(names) = partial_eval::named_tools(clauses) else {
-            return Self::one(ResidualPolicy::new(policy, &template, clauses));
+            return Self::uniform(ResidualPolicy::new(policy, &template, clauses));
         };
         let (mut policies, mut known): (Vec<ResidualPolicy>, Vec<Vec<Clause>>) = (Vec::new(), Vec::new());
         let mut residual = |tool: Option<&str>| {
             let clauses = partial_eval::residual(clauses, tool)?;
-            // Most tools that a policy names have one residual.
+            // Most tools that a policy names have the same residual.
             Some(known.iter().position(|known| *known == clauses).unwrap_or_else(|| {
                 policies.push(ResidualPolicy::new(policy, &template, &clauses));
                 known.push(clauses);
@@ -187,8 +192,8 @@ impl Residuals {
         Self { named: named.collect(), others, policies }
     }
 
-    /// The same for every tool.
-    fn one(policy: ResidualPolicy) -> Self {
+    /// Creates residuals that are the same for every tool.
+    fn uniform(policy: ResidualPolicy) -> Self {
         Self { policies: vec![policy], named: BTreeMap::new(), others: Some(0) }
     }
 }
@@ -198,8 +203,8 @@ impl ResidualPolicy {
         Self { policy: policy.clone(), required: RequiredAttributes::All }
     }
 
-    /// `clauses` are what is left of those of `template`, which is `policy`. The index has matched action and resource already,
-    /// and the scope has no other effect.
+    /// Builds the residual of `policy` with the remaining `clauses` of its `template`. Action and resource are unconstrained, since the
+    /// index has matched them already.
     fn new(policy: &Policy, template: &Template, clauses: &[Clause]) -> Self {
         let expanded = clauses.iter().map(|clause| match clause {
             Clause::When(body) => Clause::When(rewrite::expand_contains(body)),
@@ -212,7 +217,7 @@ impl ResidualPolicy {
             let policy = pst::StaticPolicy::try_from(template).ok()?;
             Policy::from_pst(policy.into()).ok()
         });
-        // Cedar evaluates the whole policy instead, with the same outcome.
+        // If that fails, Cedar evaluates the whole policy, with the same outcome.
         built.map_or_else(
             || Self::whole(policy),
             |policy| Self { policy, required: RequiredAttributes::of(clauses) },
@@ -220,7 +225,7 @@ impl ResidualPolicy {
     }
 }
 
-/// The syntax tree of a policy that is no link of a template.
+/// Returns the syntax tree of a policy, or `None` for a linked template.
 pub(crate) fn static_template(policy: &Policy) -> Option<Template> {
     match policy.to_pst().ok()? {
         pst::Policy::Static(policy) => Some(policy.body().clone()),
@@ -228,15 +233,15 @@ pub(crate) fn static_template(policy: &Policy) -> Option<Template> {
     }
 }
 
-/// The tools that a policy's scope matches.
-enum Resources {
+/// Tools that the scope of a policy matches.
+enum ResourceScope {
     All,
     Tool(String),
     Effect(ToolEffect),
     None,
 }
 
-impl Resources {
+impl ResourceScope {
     fn of(constraint: &ResourceConstraint) -> Self {
         let tool = |uid: &EntityUid| {
             (*uid.type_name() == *cedar::TOOL).then(|| Self::Tool(uid.id().unescaped().to_owned()))
@@ -248,7 +253,7 @@ impl Resources {
                 .find(|effect| *uid == cedar::effect_uid(*effect))
                 .map(Self::Effect)
         };
-        // A tool is in itself and in its effect, and in nothing else.
+        // A tool is a member of itself and of its effect only.
         let within = |uid: &EntityUid| tool(uid).or_else(|| effect(uid));
         match constraint {
             ResourceConstraint::Any => Some(Self::All),
@@ -261,75 +266,76 @@ impl Resources {
     }
 }
 
-/// A policy and one of its residuals, by their positions.
+/// Positions of a policy and of one of its residuals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct CandidateRef {
     position: usize,
     residual: usize,
 }
 
-/// The residual of a policy for one tool, in place of that for the others.
-struct Exception {
+/// Residual of a policy for one tool, which replaces the residual for other tools.
+struct ToolOverride {
     position: usize,
-    /// None: the policy cannot apply to the tool.
+    /// `None` if the policy cannot apply to the tool.
     residual: Option<usize>,
-    /// Only if this is the tool's effect.
+    /// Applies only if the tool has this effect.
     effect: Option<ToolEffect>,
 }
 
-/// The policies whose scope matches an action, by the tools that it matches.
+/// Policies whose scope matches an action, by the tools that the scope matches.
 #[derive(Default)]
 struct ByResource<'p> {
     all: Vec<CandidateRef>,
     effects: BTreeMap<&'static str, Vec<CandidateRef>>,
-    tools: BTreeMap<&'p str, Vec<Exception>>,
+    tools: BTreeMap<&'p str, Vec<ToolOverride>>,
 }
 
 impl<'p> ByResource<'p> {
-    fn of(policies: &'p [IndexedPolicy], act: Act) -> Self {
+    fn of(policies: &'p [IndexedPolicy], act: CallAction) -> Self {
         let mut by_resource = Self::default();
         let matching = policies.iter().enumerate().filter(|(_, policy)| action_matches(&policy.action, act));
         for (position, policy) in matching {
             let Residuals { named, others, .. } = &policy.residuals;
             let of_others = others.map(|residual| CandidateRef { position, residual });
             let effect = match &policy.resources {
-                Resources::All => {
+                ResourceScope::All => {
                     by_resource.all.extend(of_others);
                     None
                 }
-                Resources::Effect(effect) => {
+                ResourceScope::Effect(effect) => {
                     by_resource.effects.entry(effect.as_str()).or_default().extend(of_others);
                     Some(*effect)
                 }
-                Resources::Tool(name) => {
+                ResourceScope::Tool(name) => {
                     let residual = named.get(name).copied().unwrap_or(*others);
-                    let exception = Exception { position, residual, effect: None };
-                    by_resource.tools.entry(name).or_default().push(exception);
+                    let tool_override = ToolOverride { position, residual, effect: None };
+                    by_resource.tools.entry(name).or_default().push(tool_override);
                     continue;
                 }
-                Resources::None => continue,
+                ResourceScope::None => continue,
             };
             for (name, residual) in named {
-                let exception = Exception { position, residual: *residual, effect };
-                by_resource.tools.entry(name).or_default().push(exception);
+                let tool_override = ToolOverride { position, residual: *residual, effect };
+                by_resource.tools.entry(name).or_default().push(tool_override);
             }
         }
         by_resource
     }
 
-    /// In the order of their positions. `tool` is `None` for those that no policy and no entry of tools.yaml names.
-    fn chosen(&self, tool: Option<&str>, effect: ToolEffect) -> Vec<CandidateRef> {
+    /// Returns the candidates in the order of their positions. `tool` is `None` for a tool that no policy and no entry of tools.yaml
+    /// names.
+    fn select(&self, tool: Option<&str>, effect: ToolEffect) -> Vec<CandidateRef> {
         let of_effect = self.effects.get(effect.as_str()).into_iter().flatten();
-        let mut chosen: BTreeMap<usize, usize> =
-            self.all.iter().chain(of_effect).map(|chosen| (chosen.position, chosen.residual)).collect();
-        let exceptions = tool.and_then(|tool| self.tools.get(tool)).into_iter().flatten();
-        for exception in exceptions.filter(|e| e.effect.is_none_or(|only| only == effect)) {
-            match exception.residual {
-                Some(residual) => chosen.insert(exception.position, residual),
-                None => chosen.remove(&exception.position),
+        let mut selected: BTreeMap<usize, usize> =
+            self.all.iter().chain(of_effect).map(|selected| (selected.position, selected.residual)).collect();
+        let overrides = tool.and_then(|tool| self.tools.get(tool)).into_iter().flatten();
+        for tool_override in overrides.filter(|e| e.effect.is_none_or(|only| only == effect)) {
+            match tool_override.residual {
+                Some(residual) => selected.insert(tool_override.position, residual),
+                None => selected.remove(&tool_override.position),
             };
         }
-        chosen.into_iter().map(|(position, residual)| CandidateRef { position, residual }).collect()
+        selected.into_iter().map(|(position, residual)| CandidateRef { position, residual }).collect()
     }
 }
 
@@ -341,11 +347,13 @@ fn principal_can_match(constraint: &PrincipalConstraint) -> bool {
     }
 }
 
-fn action_matches(constraint: &ActionConstraint, act: Act) -> bool {
+fn action_matches(constraint: &ActionConstraint, act: CallAction) -> bool {
     match constraint {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(uid) => *uid == act.uid(),
-        ActionConstraint::In(uids) => uids.iter().any(|uid| *uid == act.uid() || *uid == cedar::act_group()),
+        ActionConstraint::In(uids) => {
+            uids.iter().any(|uid| *uid == act.uid() || *uid == cedar::call_action_group())
+        }
     }
 }
 
@@ -456,7 +464,7 @@ tools:
     ];
 
     #[test]
-    fn of_many_tools_each_is_asked_about() {
+    fn policy_that_names_many_tools_is_a_candidate_for_each() {
         let names: Vec<String> = (0..100).map(|i| format!("Tool::\"{i}\"")).collect();
         let text = format!(
             "permit (principal, action, resource) when {{ [{}].contains(resource) }};",
@@ -466,11 +474,11 @@ tools:
         let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
         let index = Index::new([&policy].into_iter(), &tools).unwrap();
         for tool in ["99", "other"] {
-            assert_eq!(index.candidates(Act::Invoked, tool).grants.num_of_policies(), 1, "{tool}");
+            assert_eq!(index.candidates(CallAction::Invoked, tool).grants.num_of_policies(), 1, "{tool}");
         }
     }
 
-    /// Without it, what it forbids would be allowed.
+    /// Without the policy, a call that it forbids would be allowed.
     #[test]
     fn policy_that_cannot_be_added_is_an_error() {
         let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
@@ -479,14 +487,14 @@ tools:
         assert!(error.to_string().contains("duplicate"), "{error}");
     }
 
-    /// A tool without a name may be listed; a tool that is not listed is another.
+    /// A tool with an empty name may be listed. Other unlisted tools must not share its entry.
     #[test]
     fn unlisted_tool_has_the_default_effect() {
         let tools = "default: { effect: external }\ntools:\n  '': { effect: read }\n";
         let tools = Tools::compile("tools.yaml", tools, &[]).unwrap();
         let grant = Policy::parse(None, "permit (principal, action, resource in Effect::\"read\");").unwrap();
         let index = Index::new([&grant].into_iter(), &tools).unwrap();
-        let granted = |tool: &str| index.candidates(Act::Invoked, tool).grants.num_of_policies();
+        let granted = |tool: &str| index.candidates(CallAction::Invoked, tool).grants.num_of_policies();
         assert_eq!((granted(""), granted("other")), (1, 0));
     }
 
@@ -496,7 +504,7 @@ tools:
         prop::collection::vec(one, 0..25)
     }
 
-    /// Missing, of its type, or of another one.
+    /// A missing value, or one of the right or of another type.
     fn value() -> impl Strategy<Value = Option<Scalar>> {
         prop_oneof![
             Just(None),
@@ -518,9 +526,9 @@ tools:
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
-        /// The candidates say what Cedar says of all policies in one set.
+        /// Compares the outcome of the candidates with that of plain Cedar on all policies in one set.
         #[test]
-        fn nothing_that_matters_is_left_out(
+        fn index_decides_as_plain_cedar(
             policies in policies(),
             tool in prop::sample::select(vec!["look", "change", "drop", "unlisted", "named", "other", ""]),
             retried in any::<bool>(),
@@ -558,7 +566,7 @@ tools:
             let scene = RequestTemplate::new(&event, tools.effect(tool), agent).unwrap();
             let session = Session::new();
             let asked = |wanted: &RequiredAttributes| AuthorizationRequest::new(&event, &scene, &session, &known, wanted).unwrap();
-            let candidates = index.candidates(Act::of(&event), tool);
+            let candidates = index.candidates(CallAction::of(&event), tool);
             let question = asked(&RequiredAttributes::All);
             for (policies, wanted) in [
                 (&candidates.rules, &candidates.required_by_rules),
@@ -566,7 +574,7 @@ tools:
             ] {
                 let (whole, sliced) = (question.authorize(policies), asked(wanted).authorize(policies));
                 prop_assert_eq!(&whole.satisfied, &sliced.satisfied);
-                // The messages list what is there.
+                // The messages list the available attributes, so only ids are compared.
                 let ids = |answer: &AuthorizationOutcome| answer.errors.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
                 prop_assert_eq!(ids(&whole), ids(&sliced));
             }
@@ -584,12 +592,12 @@ tools:
             reason.sort();
             prop_assert_eq!(&reason, if rules.satisfied.is_empty() { &grants.satisfied } else { &rules.satisfied });
 
-            // The same, policy by policy: also those that Cedar's one set does not name.
+            // Compares each policy: plain Cedar does not report all of them in one set.
             let of = |effect| PolicySet::from_policies(all.iter().filter(|p| p.effect() == effect).cloned()).unwrap();
             let whole = [question.authorize(&of(PolicyEffect::Forbid)), question.authorize(&of(PolicyEffect::Permit))];
             prop_assert_eq!(union([rules, grants]), union(whole.clone()));
 
-            // Each policy whose outcome changes with the value reads the value.
+            // A policy whose outcome changes with the value must be known to read it.
             let mut derived = known.derived.clone();
             derived.remove("n");
             derived.extend(other.map(|value| ("n".to_owned(), value)));
@@ -605,7 +613,7 @@ tools:
             };
             let [rules, grants] = whole;
             if !differ(&rules, &question.authorize(&of(PolicyEffect::Forbid))).is_empty() {
-                prop_assert!(candidates.decisive.has_any(&names));
+                prop_assert!(candidates.decisive.intersects(&names));
             }
             for id in differ(&grants, &question.authorize(&of(PolicyEffect::Permit))) {
                 prop_assert!(candidates.grant_reads(&id, &names), "{}", id);

@@ -1,6 +1,6 @@
-//! Errors that no input leads to.
+//! Errors that no input can cause.
 
-/// An invariant of ours does not hold. The event is not judged, and its session is as it was.
+/// A violated invariant of this crate. The event is not judged, and its session is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("internal error: {0}")]
 pub struct InternalError(String);

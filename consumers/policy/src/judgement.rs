@@ -1,4 +1,4 @@
-//! What the policies say of one action.
+//! Judgement of one action.
 
 use std::sync::Arc;
 
@@ -16,43 +16,43 @@ use crate::bundle::Bundle;
 use crate::internal::InternalError;
 use crate::policy::{Policy, PolicyKind};
 
-/// What the policies say of one action. [`Judgement::verdict`] gives the record.
+/// Judgement of one action. [`Judgement::verdict`] converts it to a record.
 #[derive(Clone, Debug)]
 pub struct Judgement<'k> {
-    /// What is decided.
+    /// Decision.
     pub decision: Decision,
-    /// Why.
+    /// Reason of the decision.
     pub reason: Reason,
-    /// Index of the tool call in its session, from 0; `None` of a duplicate.
+    /// Index of the tool call in its session, from 0; `None` for a duplicate.
     pub call_index: Option<i32>,
-    /// Cedar's determining policies, in order of their ids.
+    /// Determining policies, as Cedar defines them, in order of their ids.
     pub determining: Vec<Arc<Policy>>,
     /// Every rule that applied, enforced and observed, in order of their ids.
     pub violations: Vec<Arc<Policy>>,
-    /// The bundle that judged.
+    /// Bundle that judged; `None` if no bundle was active.
     pub bundle: Option<Arc<Bundle>>,
-    /// Every error met while judging.
+    /// Errors of expressions and policies.
     pub errors: Vec<Finding>,
-    /// Governance topics, and the first offset of each that was not yet folded.
+    /// Governance topics with the next offset to fold of each.
     pub tables: [(&'k str, i64); 2],
-    /// What was known, as canonical JSON.
+    /// Inputs of the judgement as canonical JSON: the field `known` of the verdict.
     pub known: String,
-    /// Of a duplicate: the highest sequence of its source that was seen before it.
+    /// For a duplicate: the highest sequence number seen from its source before.
     pub last_sequence: Option<i64>,
     /// True if the session had reached its limit.
     pub state_limit: bool,
-    /// What is wrong with the record itself, in the order of [`RecordFinding`].
+    /// Faults of the record itself, in the order of [`RecordFinding`].
     pub findings: Vec<RecordFinding>,
 }
 
 impl Judgement<'_> {
-    /// The record of the judgement of `event`, which stands at `origin`.
+    /// Returns the verdict record for `event` at `origin`.
     pub fn verdict<'v>(&'v self, event: &'v ActionEvent<'v>, origin: &'v Origin<'v>) -> Verdict<'v> {
         Verdict {
             tenant_id: event.tenant_id,
             environment: event.environment,
             session_id: event.session_id,
-            // It is for people; no key and no policy has it.
+            // Truncated, since it is only displayed: no key and no policy contains it.
             session_label: event.session_label.map(beginning),
             agent_id: event.agent.id,
             event_id: event.event_id,
@@ -98,7 +98,7 @@ impl Judgement<'_> {
     }
 }
 
-/// As much of a text as any name may have.
+/// Truncates a text to the maximum length of an id.
 fn beginning(text: &str) -> &str {
     text.split_at(text.floor_char_boundary(MAX_ID_BYTES)).0
 }
@@ -115,13 +115,13 @@ fn violation(policy: &Policy) -> Option<Violation<'_>> {
     }
 }
 
-/// What was known, as verdicts carry it: no text of a payload but in derived values. The order of the fields is that of
-/// their names: this is the canonical form, over which `known_digest` goes.
+/// Inputs of a judgement in a verdict, without text of payloads except in derived values. The fields are in alphabetical order: this
+/// is the canonical form that `known_digest` hashes.
 #[derive(Serialize)]
 struct KnownRecord<'k> {
     agent: Option<KnownAgent<'k>>,
     derived: &'k std::collections::BTreeMap<String, agentgov_enrichment::Scalar>,
-    /// There only if something did.
+    /// Omitted if empty.
     #[serde(skip_serializing_if = "std::collections::BTreeSet::is_empty")]
     erred: &'k std::collections::BTreeSet<String>,
     facts: &'k [agentgov_enrichment::FactRef],
@@ -143,7 +143,7 @@ struct KnownSession {
     tool_calls: i32,
 }
 
-/// The canonical JSON of what was known.
+/// Serialises the inputs of a judgement as canonical JSON.
 pub(crate) fn known_json(
     agent: Option<&Agent>,
     known: &CallContext,

@@ -1,4 +1,4 @@
-//! The one entry point: one event in, at most one verdict and the changed state out.
+//! The kernel: steps one event in its session, and returns at most one verdict and the changes of the session.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use cedar_policy::PolicySet;
 
 use crate::bundle::Bundle;
 use crate::cedar::{
-    Act, AuthorizationOutcome, AuthorizationRequest, RequestTemplate, RequiredAttributes, TIME, is_datetime,
+    AuthorizationOutcome, AuthorizationRequest, CallAction, RequestTemplate, RequiredAttributes, TIME,
+    is_datetime,
 };
 use crate::internal::InternalError;
 use crate::judgement::{Judgement, known_json};
@@ -21,40 +22,40 @@ use crate::policy::{OnError, Policy, PolicyKind};
 use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
-/// What judging needs beside the event and its session.
+/// Inputs of the kernel besides the event and its session.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel<'a> {
-    /// The agents, as far as they were folded.
+    /// Table of agents.
     pub agents: &'a AgentTable,
-    /// The bundles, as far as they were folded.
+    /// Table of bundles.
     pub bundles: &'a BundleTable,
-    /// What a session may keep.
+    /// Limits of a session.
     pub limits: SessionLimits,
-    /// The topic that `agents` was folded from, for the verdict.
+    /// Topic of the table of agents, which verdicts record.
     pub agents_topic: &'a str,
-    /// The topic that `bundles` was folded from, for the verdict.
+    /// Topic of the table of bundles, which verdicts record.
     pub bundles_topic: &'a str,
-    /// Requests kept from event to event.
+    /// Cache of Cedar requests.
     pub requests: &'a RequestCache,
 }
 
-/// What became of one event.
+/// Result of stepping one event.
 #[derive(Clone, Debug)]
 pub struct Step<'k> {
-    /// The verdict of a judged type.
+    /// Judgement, if events of this type are judged.
     pub verdict: Option<Judgement<'k>>,
-    /// What the changelog must be told, in order. None of a duplicate.
+    /// Entries to write to the changelog, in order. Empty for a duplicate.
     pub changes: Vec<Change>,
-    /// Errors of tools.yaml's expressions about what a result states: no verdict tells them.
+    /// Errors of fact rules in tools.yaml. No verdict carries them, since a result has no verdict.
     pub findings: Vec<Finding>,
 }
 
 impl<'k> Kernel<'k> {
-    /// Takes one event into its session, and judges it by what the session knew before. `origin` is where it stands. The
-    /// caller has replaced a session that is expired (see [`Session::is_expired`]).
+    /// Judges the event at `origin` by the state of its session before the event, and applies the event to the session. The caller must
+    /// have replaced an expired session (see [`Session::is_expired`]).
     ///
     /// # Errors
-    /// If an invariant of ours does not hold. Then the session is as it was.
+    /// If an invariant of this crate is violated. The session is then unchanged.
     pub fn step(
         &self,
         session: &mut Session,
@@ -63,14 +64,16 @@ impl<'k> Kernel<'k> {
     ) -> Result<Step<'k>, InternalError> {
         let judged = event.is_judged();
         let check = session.check_sequence(event);
-        let wrong = || odd_call(event).into_iter().chain(check.findings.iter().copied()).collect();
+        let findings_of_record =
+            || call_finding(event).into_iter().chain(check.findings.iter().copied()).collect();
         if let Some(highest) = check.highest_if_repeat {
-            let verdict = judged.then(|| Judgement { findings: wrong(), ..self.duplicate(session, highest) });
+            let verdict = judged
+                .then(|| Judgement { findings: findings_of_record(), ..self.duplicate(session, highest) });
             return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new() });
         }
         let bundle = self.bundles.active(event.environment);
         let verdict = match judged {
-            true => Some(Judgement { findings: wrong(), ..self.judge(bundle, session, event)? }),
+            true => Some(Judgement { findings: findings_of_record(), ..self.judge(bundle, session, event)? }),
             false => None,
         };
         let tools = bundle.map(|bundle| bundle.tools());
@@ -126,7 +129,7 @@ impl<'k> Kernel<'k> {
         if !is_datetime(event.occurred_at.0) {
             known.erred.insert(TIME.to_owned());
         }
-        let template = self.requests.of(event, bundle, agent, self.agents.next_offset())?;
+        let template = self.requests.template(event, bundle, agent, self.agents.next_offset())?;
         let outcome = evaluate(bundle, session, event, agent, &known, &template)?;
         let mut errors = std::mem::take(&mut known.findings);
         errors.extend(outcome.errors);
@@ -162,8 +165,8 @@ impl<'k> Kernel<'k> {
     }
 }
 
-/// What is odd about a call, if its type is no call's.
-fn odd_call(event: &ActionEvent<'_>) -> Option<RecordFinding> {
+/// Returns a finding for an event that carries a tool call but has another type.
+fn call_finding(event: &ActionEvent<'_>) -> Option<RecordFinding> {
     if event.tool.is_none() || catalogue::is_judged(event.r#type) {
         return None;
     }
@@ -171,7 +174,7 @@ fn odd_call(event: &ActionEvent<'_>) -> Option<RecordFinding> {
     Some(if known { RecordFinding::UnexpectedCall } else { RecordFinding::UnknownType })
 }
 
-/// What the policies say.
+/// Outcome of the policies of a bundle.
 struct Outcome {
     decision: Decision,
     reason: Reason,
@@ -188,10 +191,10 @@ fn evaluate(
     known: &CallContext,
     template: &RequestTemplate,
 ) -> Result<Outcome, InternalError> {
-    // A call that names no tool is judged as one of no listed tool, and never allowed.
+    // A call without a tool is judged like one of an unlisted tool, and never allowed.
     let tool = event.tool.as_ref().map_or("", |tool| tool.name);
-    let candidates = bundle.index().candidates(Act::of(event), tool);
-    // Only an active agent has grants.
+    let candidates = bundle.index().candidates(CallAction::of(event), tool);
+    // Only active agents have grants.
     let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
     let authorize = |policies: &PolicySet, required: &RequiredAttributes| {
         if policies.is_empty() {
@@ -202,15 +205,15 @@ fn evaluate(
         if outcome.errors.is_empty() {
             return Ok(outcome);
         }
-        // Cedar's message about a missing attribute names those that are there: with all of them it is the same as for any index.
+        // Cedar's message about a missing attribute lists the available ones. With all attributes the message does not depend on the index.
         AuthorizationRequest::new(event, template, session, known, &RequiredAttributes::All)
             .map(|request| request.authorize(policies))
     };
     let rules = authorize(&candidates.rules, &candidates.required_by_rules)?;
     let grants = if active {
         let authorize = || authorize(&candidates.grants, &candidates.required_by_grants);
-        // Grants that read nothing of the context have one outcome for each request of the template.
-        if candidates.required_by_grants.is_nothing() {
+        // Grants that do not read the context have one outcome for all requests of a template.
+        if candidates.required_by_grants.is_empty() {
             template.grants(authorize)?
         } else {
             Cow::Owned(authorize()?)
@@ -218,7 +221,7 @@ fn evaluate(
     } else {
         Cow::Owned(AuthorizationOutcome::default())
     };
-    // A rule without its entry would not count, and what it forbids would be allowed.
+    // A missing entry is an error: ignoring the rule would allow what it forbids.
     let policies = |ids: &[String]| {
         let policy = |id: &String| {
             bundle
@@ -230,23 +233,22 @@ fn evaluate(
     };
     let violations = policies(&rules.satisfied)?;
     let granted = policies(&grants.satisfied)?;
-    // An enforced rule that erred, or mentions a value that erred, makes the verdict indeterminate. So do grants that all
-    // mention such a value.
-    let blind = |grant: &Arc<Policy>| candidates.grant_reads(&grant.id, &known.erred);
+    // A verdict is indeterminate if an enforced rule failed or reads an erred value, or if all grants read an erred value.
+    let reads_erred_value = |grant: &Arc<Policy>| candidates.grant_reads(&grant.id, &known.erred);
     let undecided = event.tool.is_none()
-        || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| keeps_from_deciding(p)))
+        || rules.errors.iter().any(|(id, _)| bundle.policy(id).is_none_or(|p| is_indeterminate_on_error(p)))
         || (!known.erred.is_empty()
-            && (candidates.decisive.has_any(&known.erred) || granted.iter().all(blind)));
+            && (candidates.decisive.intersects(&known.erred) || granted.iter().all(reads_erred_value)));
     let mut errors: Vec<Finding> = rules
         .errors
         .iter()
         .chain(&grants.errors)
         .map(|(id, message)| Finding::new(ErrorCode::PolicyError, id, message.clone()))
         .collect();
-    // The derived values that erred have findings already.
+    // Erred derived values have findings already.
     let required = [&candidates.required_by_rules, &candidates.required_by_grants];
-    if known.erred.contains(TIME) && required.iter().any(|required| required.has(TIME)) {
-        let message = "expected an `occurred_at` of the years 1 to 9999, found another";
+    if known.erred.contains(TIME) && required.iter().any(|required| required.contains(TIME)) {
+        let message = "expected an `occurred_at` in the years 1 to 9999, found another year";
         errors.push(Finding::new(ErrorCode::DerivedError, TIME, message));
     }
     let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
@@ -261,7 +263,7 @@ fn evaluate(
     } else {
         (Decision::Allow, Reason::Granted)
     };
-    // As Cedar has it: rules that apply determine; without any, the grants do.
+    // As in Cedar: the applying rules determine the decision, or the grants if no rule applies.
     let determining = if enforced.is_empty() { granted } else { enforced };
     Ok(Outcome { decision, reason, determining, violations, errors })
 }
@@ -270,7 +272,7 @@ fn is_enforced(policy: &Policy) -> bool {
     matches!(policy.kind, PolicyKind::Rule { mode: Mode::Enforce, .. })
 }
 
-fn keeps_from_deciding(policy: &Policy) -> bool {
+fn is_indeterminate_on_error(policy: &Policy) -> bool {
     matches!(policy.kind, PolicyKind::Rule { mode: Mode::Enforce, on_error: OnError::Indeterminate, .. })
 }
 
@@ -305,9 +307,9 @@ mod tests {
         Bundle::compile(&BundleFiles(files)).unwrap()
     }
 
-    /// A violation that is dropped would be an allow.
+    /// Dropping a violation would allow the call.
     #[test]
-    fn rule_that_applies_and_is_not_in_its_bundle_is_an_error_that_changes_nothing() {
+    fn applying_rule_missing_from_its_bundle_is_an_error_that_changes_nothing() {
         let data = b"{}";
         let arguments = Payload { data, sha256: Digest::of(data), media_type: "", redacted: false };
         let event = ActionEvent {

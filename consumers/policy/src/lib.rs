@@ -1,21 +1,21 @@
-//! The pure kernel of agentgov: what a policy bundle says of each judged action. No I/O, no clock, no thread.
+//! Policy kernel of agentgov: judges actions by a policy bundle. Pure: no I/O, no clock, no threads.
 //!
 //! ```text
 //!   governance.bundles ──► BundleTable ─┐
 //!   governance.agents ───► AgentTable ──┼──► Kernel::step(session, event, origin) ──► Step { verdict, changes }
-//!   agent.actions ──────► event ────────┘         1. seen before?   a duplicate: nothing changes
-//!                                                 2. judged?        known facts + policies ──► Judgement
-//!                                                 3. applied        the session knows what the event said
+//!   agent.actions ──────► event ────────┘         1. repeat?      verdict `duplicate`, no change
+//!                                                 2. judged type? call context + policies ──► Judgement
+//!                                                 3. apply the event to the session
 //! ```
 //!
-//! [`Kernel::step`] is the one entry point: the evaluator, policy tests, replays and decision points call it. Same
-//! events and same positions of the tables give the same verdict, bit for bit.
+//! [`Kernel::step`] is the only entry point; the evaluator, policy tests, replays and decision points call it. The same
+//! events and table positions give the same verdict, bit for bit.
 //!
-//! - [`BundleFiles`]: a bundle as files; [`Bundle`]: compiled, or every [`Problem`] of it at once
-//! - [`BundleTable`]: the bundles that were pushed, folded from their topic
-//! - [`Kernel`], [`Step`], [`Judgement`]: judging; [`RequestCache`]: requests kept from event to event, which changes no verdict
-//! - [`check`]: what an author sees of a bundle: the mistakes of its tests as well, and names that are probably mistakes
-//! - [`testing`]: a bundle's own tests
+//! - [`BundleFiles`]: files of a bundle; [`Bundle`]: a compiled bundle; [`Problem`]: a mistake in a file
+//! - [`BundleTable`]: pushed bundles, folded from the topic of bundles
+//! - [`Kernel`], [`Step`], [`Judgement`]: judging an event; [`RequestCache`]: a cache of Cedar requests
+//! - [`check`]: checks a bundle for its author: also its tests, and names that are probably misspelt
+//! - [`testing`]: runs the tests of a bundle
 
 mod bundle;
 mod cedar;

@@ -1,11 +1,11 @@
-//! `bundle.yaml`: what a bundle is called, and where it judges.
+//! Manifest of a bundle: `bundle.yaml` with name, version and environments.
 
 use agentgov_schemas::yaml::{Fields, FromNode, Node, Problems};
 
-/// Its path in a bundle.
+/// Path of the manifest in a bundle.
 pub(crate) const MANIFEST_FILE: &str = "bundle.yaml";
 
-/// The file.
+/// Parsed manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) name: String,

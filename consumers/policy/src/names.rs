@@ -1,10 +1,10 @@
-//! Names that only one place mentions, beside those that are known: probably typing errors.
+//! Detects names that are probably misspelt: mentioned in one place only, and similar to a known name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentgov_schemas::yaml::Problem;
 
-/// What a name is of.
+/// Kind of a named entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NameKind {
     Tool,
@@ -15,7 +15,7 @@ pub(crate) enum NameKind {
 impl NameKind {
     pub(crate) const ALL: [Self; 3] = [Self::Tool, Self::Role, Self::Agent];
 
-    /// The type of its entities in policies.
+    /// Returns the entity type in policies.
     pub(crate) const fn entity_type(self) -> &'static str {
         match self {
             Self::Tool => "Tool",
@@ -33,43 +33,43 @@ impl NameKind {
     }
 }
 
-/// Names that are mentioned.
+/// Declared and mentioned names.
 #[derive(Debug, Default)]
 pub(crate) struct Mentions {
     declared: BTreeSet<(NameKind, String)>,
-    /// With who mentions each, and where.
+    /// Policies and test files that mention each name, with the place.
     mentioned: BTreeMap<(NameKind, String), BTreeMap<String, Problem>>,
 }
 
 impl Mentions {
-    /// tools.yaml lists it.
+    /// Adds a name that tools.yaml declares.
     pub(crate) fn declare(&mut self, kind: NameKind, name: &str) {
         self.declared.insert((kind, name.to_owned()));
     }
 
-    /// `by`, a policy or a file of tests, mentions it at a place.
+    /// Adds a mention of a name by a policy or a test file.
     pub(crate) fn add(&mut self, kind: NameKind, name: &str, by: &str, place: Problem) {
-        let by_whom = self.mentioned.entry((kind, name.to_owned())).or_default();
-        by_whom.entry(by.to_owned()).or_insert(place);
+        let mentioned_by = self.mentioned.entry((kind, name.to_owned())).or_default();
+        mentioned_by.entry(by.to_owned()).or_insert(place);
     }
 
-    /// A warning for each name that is not listed, that only one policy or file mentions, and that is nearly one of the others.
-    pub(crate) fn strange(&self) -> Vec<Problem> {
+    /// Returns a warning for each undeclared name that only one policy or file mentions and that resembles another name.
+    pub(crate) fn suspicious(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         for kind in NameKind::ALL {
             let of_kind = self.mentioned.iter().filter(|((of, _), _)| *of == kind);
-            let (known, strange): (Vec<_>, Vec<_>) =
+            let (known, suspicious): (Vec<_>, Vec<_>) =
                 of_kind.partition(|(name, by)| by.len() > 1 || self.declared.contains(name));
             let declared = self.declared.iter().filter(|(of, _)| *of == kind);
             let known: BTreeSet<&str> =
                 known.iter().map(|(name, _)| *name).chain(declared).map(|(_, name)| name.as_str()).collect();
-            for ((_, name), by) in strange {
+            for ((_, name), by) in suspicious {
                 let (Some(near), Some(place)) = (nearest(name, known.iter().copied()), by.values().next())
                 else {
                     continue;
                 };
                 let message =
-                    format!("nothing else names the {} `{name}`; did you mean `{near}`?", kind.word());
+                    format!("the {} `{name}` is mentioned nowhere else; did you mean `{near}`?", kind.word());
                 warnings.push(Problem { message, ..place.clone() });
             }
         }
@@ -77,11 +77,11 @@ impl Mentions {
     }
 }
 
-/// Longest name that is compared: two take as many steps as the product of their lengths.
+/// Maximum length of a compared name: the cost is the product of the lengths.
 const MAX_COMPARED: usize = 128;
 
-/// The name that was probably meant: of those that differ by a letter in four, the nearest. Names that differ in their digits only
-/// are different on purpose.
+/// Returns the most similar known name with at most one edit for each four letters. Names that differ only in digits are considered
+/// intentional.
 pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let length = name.chars().count();
     if !(3..=MAX_COMPARED).contains(&length) {
@@ -99,7 +99,7 @@ pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> O
         .map(|(_, other)| other)
 }
 
-/// "; did you mean `x`?", if one is near.
+/// Returns "; did you mean `x`?" if a similar name is known, else an empty text.
 pub(crate) fn hint<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_name_differs_by_a_letter_in_four() {
+    fn nearest_name_differs_by_at_most_one_letter_in_four() {
         let known = ["pay", "refund", "get_user", "worker-1", "cancel_reservation"];
         for (name, expected) in [
             ("payy", Some("pay")),

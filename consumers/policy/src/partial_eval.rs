@@ -1,9 +1,9 @@
-//! Partial evaluation of a policy for a tool: comparisons of the resource with tools are decided when the bundle is compiled, once
-//! for each tool that the policy names, and once for all others. Cedar evaluates the residual.
+//! Partial evaluation of a policy for a tool. The bundle compiler decides comparisons of the resource with tools, once for each tool
+//! that the policy names and once for all other tools. Cedar evaluates the residual policy.
 //!
-//! `[Tool::"a", Tool::"b"].contains(resource) && context.n > 1` has the residual `context.n > 1` for `a` and `b`, and none for
-//! other tools. Only what is decided is removed from an expression: the rest is evaluated in the same order, errs as before, and
-//! has the same value.
+//! `[Tool::"a", Tool::"b"].contains(resource) && context.n > 1` has the residual `context.n > 1` for `a` and `b`, and no residual
+//! for other tools. Only decided parts are removed from an expression. The remaining parts are evaluated in the same order, fail as
+//! before, and have the same value.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, UnaryOp, Var
 
 use crate::rewrite::map_operands;
 
-/// Most tools that a policy may name: partial evaluation for each of them costs the square of their number.
+/// Maximum number of tools in one policy. The cost of partial evaluation is quadratic in it.
 const MAX_TOOLS: usize = 64;
 
-/// Returns the tools that the clauses of a policy compare the resource with. `None` if there are too many: then the policy is
-/// evaluated as it is.
+/// Returns the tools that the clauses of a policy compare the resource with, or `None` if there are more than [`MAX_TOOLS`]. Such
+/// a policy is not partially evaluated.
 pub(crate) fn named_tools(clauses: &[Clause]) -> Option<BTreeSet<String>> {
     let named = clauses.iter().map(|clause| {
         body(clause).reduce(
             &|expr| {
-                let tools = compared_entities(expr)?.into_iter().filter_map(tool);
+                let tools = compared_entities(expr)?.into_iter().filter_map(tool_name);
                 Some(tools.map(str::to_owned).collect::<BTreeSet<String>>())
             },
             &|left, right| left.into_iter().chain(right).collect(),
@@ -32,8 +32,8 @@ pub(crate) fn named_tools(clauses: &[Clause]) -> Option<BTreeSet<String>> {
     (named.len() <= MAX_TOOLS).then_some(named)
 }
 
-/// Returns the clauses that are left for a `tool`; `None` stands for every tool that the policy does not name. Returns `None` if
-/// the policy can neither apply to the tool nor err.
+/// Returns the residual clauses for a `tool`, where `None` is any tool that the policy does not name. Returns `None` if the policy
+/// can neither apply to the tool nor fail for it.
 pub(crate) fn residual(clauses: &[Clause], tool: Option<&str>) -> Option<Vec<Clause>> {
     let mut left = Vec::new();
     for clause in clauses {
@@ -41,9 +41,9 @@ pub(crate) fn residual(clauses: &[Clause], tool: Option<&str>) -> Option<Vec<Cla
             Clause::When(body) => (Clause::When(evaluate(body, tool)), true),
             Clause::Unless(body) => (Clause::Unless(evaluate(body, tool)), false),
         };
-        match truth(body(&clause)) {
+        match as_bool(body(&clause)) {
             Some(truth) if truth == applies_if => continue,
-            // The clauses before it could err.
+            // The clauses before it may fail.
             Some(_) if left.is_empty() => return None,
             _ => left.push(clause),
         }
@@ -57,10 +57,11 @@ pub(crate) fn body(clause: &Clause) -> &Arc<Expr> {
     }
 }
 
-/// Decides what can be decided of an expression.
+/// Evaluates the decidable parts of an expression.
 fn evaluate(expr: &Arc<Expr>, tool: Option<&str>) -> Arc<Expr> {
     if let Some(entities) = compared_entities(expr) {
-        let is_one = tool.is_some_and(|name| entities.into_iter().any(|uid| self::tool(uid) == Some(name)));
+        let is_one =
+            tool.is_some_and(|name| entities.into_iter().any(|uid| self::tool_name(uid) == Some(name)));
         let is_negated = matches!(**expr, Expr::BinaryOp { op: BinaryOp::NotEq, .. });
         return literal(is_one != is_negated);
     }
@@ -68,21 +69,21 @@ fn evaluate(expr: &Arc<Expr>, tool: Option<&str>) -> Arc<Expr> {
     simplify(&evaluated).unwrap_or(evaluated)
 }
 
-/// Simplifies an operator on truth values of which one is decided.
+/// Simplifies a boolean operator with a decided operand.
 fn simplify(expr: &Expr) -> Option<Arc<Expr>> {
     match expr {
         Expr::IfThenElse { cond, then_expr, else_expr } => {
-            Some(Arc::clone(if truth(cond)? { then_expr } else { else_expr }))
+            Some(Arc::clone(if as_bool(cond)? { then_expr } else { else_expr }))
         }
-        Expr::UnaryOp { op: UnaryOp::Not, expr } => truth(expr).map(|truth| literal(!truth)),
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => as_bool(expr).map(|truth| literal(!truth)),
         Expr::BinaryOp { op: op @ (BinaryOp::Or | BinaryOp::And), left, right } => {
-            // The value that decides alone. A side that stands on the right of it is not evaluated.
+            // The operand value that decides the operator. The right operand is then not evaluated.
             let decisive = *op == BinaryOp::Or;
-            match (truth(left), truth(right)) {
+            match (as_bool(left), as_bool(right)) {
                 (Some(left), _) if left == decisive => Some(literal(decisive)),
-                // Another type errs as an operand, and must err here.
-                (Some(_), _) if is_truth(right) => Some(Arc::clone(right)),
-                (_, Some(right)) if right != decisive && is_truth(left) => Some(Arc::clone(left)),
+                // An operand of another type fails, and must still fail here.
+                (Some(_), _) if is_boolean(right) => Some(Arc::clone(right)),
+                (_, Some(right)) if right != decisive && is_boolean(left) => Some(Arc::clone(left)),
                 _ => None,
             }
         }
@@ -90,7 +91,7 @@ fn simplify(expr: &Expr) -> Option<Arc<Expr>> {
     }
 }
 
-/// Returns the literals that an expression compares the resource with, if that is all it does.
+/// Returns the entity literals that an expression compares the resource with, or `None` for any other expression.
 fn compared_entities(expr: &Expr) -> Option<Vec<&EntityUID>> {
     let is_resource = |expr: &Expr| matches!(expr, Expr::Var(Var::Resource));
     let Expr::BinaryOp { op, left, right } = expr else { return None };
@@ -112,8 +113,8 @@ fn entity(expr: &Expr) -> Option<&EntityUID> {
     }
 }
 
-/// The tool of an entity, unless it is of another type.
-fn tool(uid: &EntityUID) -> Option<&str> {
+/// Returns the name of a tool entity, or `None` for an entity of another type.
+fn tool_name(uid: &EntityUID) -> Option<&str> {
     let kind = &uid.ty.0;
     (kind.namespace.is_empty() && kind.id.as_str() == "Tool").then_some(uid.eid.as_str())
 }
@@ -122,15 +123,15 @@ fn literal(truth: bool) -> Arc<Expr> {
     Arc::new(Expr::Literal(Literal::Bool(truth)))
 }
 
-fn truth(expr: &Expr) -> Option<bool> {
+fn as_bool(expr: &Expr) -> Option<bool> {
     match expr {
         Expr::Literal(Literal::Bool(truth)) => Some(*truth),
         _ => None,
     }
 }
 
-/// Returns true if an expression has a truth value, whenever it has a value.
-fn is_truth(expr: &Expr) -> bool {
+/// Returns true if the value of an expression, if it has one, is a boolean.
+fn is_boolean(expr: &Expr) -> bool {
     use BinaryOp::{And, Contains, Eq, Greater, GreaterEq, In, Less, LessEq, NotEq, Or};
     match expr {
         Expr::BinaryOp { op, .. } => {
@@ -138,7 +139,7 @@ fn is_truth(expr: &Expr) -> bool {
         }
         Expr::UnaryOp { op, .. } => *op == UnaryOp::Not,
         Expr::HasAttr { .. } | Expr::Like { .. } | Expr::Is { .. } => true,
-        _ => truth(expr).is_some(),
+        _ => as_bool(expr).is_some(),
     }
 }
 
@@ -151,7 +152,7 @@ mod tests {
         clauses(&format!("forbid (principal, action, resource) {conditions};"))
     }
 
-    /// That nothing else changes is held by `nothing_that_matters_is_left_out` of the index.
+    /// `index_decides_as_plain_cedar` in index.rs checks that nothing else changes.
     #[test]
     fn comparison_with_the_tool_is_decided() {
         let left = "when { context.n > 1 }";
@@ -176,14 +177,14 @@ mod tests {
                 Some(left),
             ),
             ("when { if resource == Tool::\"a\" then context.n > 1 else false }", Some(left), None),
-            // An error stays one.
+            // An error must stay an error.
             (
                 "when { context.n > 1 && resource == Tool::\"a\" }",
                 Some(left),
                 Some("when { context.n > 1 && false }"),
             ),
             ("when { resource == Tool::\"a\" && context.b }", Some("when { true && context.b }"), None),
-            // A tool of a namespace, and an entity of another type, is no tool.
+            // An entity of a namespaced or another type is not a tool.
             ("when { resource == A::Tool::\"a\" || context.n > 1 }", Some(left), Some(left)),
             ("when { resource == Agent::\"a\" || context.n > 1 }", Some(left), Some(left)),
             ("when { context.n > 1 }", Some(left), Some(left)),
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_that_names_many_tools_is_evaluated_as_it_is() {
+    fn policy_that_names_too_many_tools_is_not_evaluated_partially() {
         let tools = |count| {
             let names: Vec<String> = (0..count).map(|i| format!("Tool::\"{i}\"")).collect();
             policy(&format!("when {{ [{}].contains(resource) }}", names.join(", ")))

@@ -1,4 +1,4 @@
-//! What is known of a policy beside its text: its annotations.
+//! Policy metadata from annotations.
 
 use agentgov_schemas::verdict::{Mode, RuleEffect, Severity};
 use agentgov_schemas::yaml::one_of;
@@ -7,33 +7,33 @@ use cedar_policy::Effect;
 
 use crate::source::Statement;
 
-/// A policy of a bundle.
+/// Policy of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its `@id`: unique in the bundle.
+    /// `@id`, unique in the bundle.
     pub id: String,
-    /// Its `@title`: what it says, in one line.
+    /// `@title`: summary in one line.
     pub title: Option<String>,
-    /// What its violator should do: `@remediation`.
+    /// `@remediation`: instructions for resolving a violation.
     pub remediation: Option<String>,
-    /// The controls that it implements: `@controls`, separated by commas.
+    /// `@controls`: implemented controls, separated by commas in the annotation.
     pub controls: Vec<String>,
-    /// A rule, or a grant.
+    /// Rule or grant.
     pub kind: PolicyKind,
-    /// The file that it stands in, within the bundle.
+    /// Path of its file in the bundle.
     pub file: String,
-    /// The line that its text begins in, from 1.
+    /// Line of the beginning of its text, from 1.
     pub line: u64,
-    /// Its text, as it was written.
+    /// Source text.
     pub source: String,
 }
 
-/// What a policy does.
+/// Kind of a policy, by its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyKind {
-    /// A `permit`: says which agents may use which tools.
+    /// A `permit`: allows agents to use tools.
     Grant,
-    /// A `forbid`.
+    /// A `forbid`: denies calls or requires approval.
     Rule {
         /// `@severity`.
         severity: Severity,
@@ -47,25 +47,26 @@ pub enum PolicyKind {
 }
 
 vocabulary! {
-    /// Outcome of an enforced rule that erred, or that mentions a value that erred.
+    /// Effect of an enforced rule that failed or that reads an erred value.
     OnError {
-        /// Nothing is decided, unless another rule denies or nothing is granted.
+        /// The verdict is indeterminate, unless another rule denies or no grant applies.
         Indeterminate = "indeterminate",
-        /// The others decide, as if the rule were not there.
+        /// The other policies decide, as if the rule did not exist.
         Ignore = "ignore",
     }
 }
 
-const KNOWN: &[&str] = &["id", "title", "severity", "mode", "effect", "on_error", "remediation", "controls"];
+const ANNOTATIONS: &[&str] =
+    &["id", "title", "severity", "mode", "effect", "on_error", "remediation", "controls"];
 
 const ON_ERROR: &str = "on_error";
-/// A grant has none of these.
+/// Annotations that a grant must not have.
 const RULES_ONLY: &[&str] = &["severity", "mode", "effect", ON_ERROR];
-/// Longest id, in bytes.
-const MAX_ID: usize = 128;
+/// Maximum length of an id in bytes.
+const MAX_ID_BYTES: usize = 128;
 
-/// Returns true for a rule that makes the verdict indeterminate if it errs.
-pub(crate) fn decides_or_errs(parsed: &cedar_policy::Policy) -> bool {
+/// Returns true for a rule that makes the verdict indeterminate if it fails.
+pub(crate) fn is_indeterminate_on_error(parsed: &cedar_policy::Policy) -> bool {
     let is = |name: &str, word: &str| parsed.annotation(name) == Some(word);
     parsed.effect() == Effect::Forbid
         && !is("mode", Mode::Observe.as_str())
@@ -73,25 +74,25 @@ pub(crate) fn decides_or_errs(parsed: &cedar_policy::Policy) -> bool {
 }
 
 impl Policy {
-    /// Reads the annotations of a parsed policy. Every mistake is reported; `None` if it cannot be used.
+    /// Reads the annotations of a parsed policy and reports all mistakes. Returns `None` if the policy cannot be used.
     pub(crate) fn read(
         statement: &Statement<'_>,
         parsed: &cedar_policy::Policy,
         report: &mut dyn FnMut(String),
     ) -> Option<Self> {
         let annotation = |name: &str| parsed.annotation(name).map(str::to_owned);
-        for (name, _) in parsed.annotations().filter(|(name, _)| !KNOWN.contains(name)) {
-            report(format!("unknown annotation `@{name}`; expected {}", one_of(KNOWN)));
+        for (name, _) in parsed.annotations().filter(|(name, _)| !ANNOTATIONS.contains(name)) {
+            report(format!("unknown annotation `@{name}`; expected {}", one_of(ANNOTATIONS)));
         }
         let id = annotation("id").filter(|id| is_id(id));
         if id.is_none() {
             let found = annotation("id").map_or("none".to_owned(), |found| match found.len() {
                 0 => "an empty one".to_owned(),
-                1..=MAX_ID => format!("`{}`", found.escape_debug()),
+                1..=MAX_ID_BYTES => format!("`{}`", found.escape_debug()),
                 more => format!("one of {more} bytes"),
             });
             report(format!(
-                "expected `@id(\"…\")` of at most {MAX_ID} letters, digits, `-`, `_` and `.`, which names the policy in verdicts, found {found}"
+                "expected `@id(\"…\")` of at most {MAX_ID_BYTES} letters, digits, `-`, `_` and `.`, which names the policy in verdicts, found {found}"
             ));
         }
         let kind = match parsed.effect() {
@@ -102,10 +103,11 @@ impl Policy {
                 Some(PolicyKind::Grant)
             }
             Effect::Forbid => {
-                let severity = value("severity", annotation("severity"), None, report);
-                let mode = value("mode", annotation("mode"), Some(Mode::Enforce), report);
-                let effect = value("effect", annotation("effect"), Some(RuleEffect::Deny), report);
-                let on_error = value(ON_ERROR, annotation(ON_ERROR), Some(OnError::Indeterminate), report);
+                let severity = annotation_value("severity", annotation("severity"), None, report);
+                let mode = annotation_value("mode", annotation("mode"), Some(Mode::Enforce), report);
+                let effect = annotation_value("effect", annotation("effect"), Some(RuleEffect::Deny), report);
+                let on_error =
+                    annotation_value(ON_ERROR, annotation(ON_ERROR), Some(OnError::Indeterminate), report);
                 severity.zip(mode).zip(effect.zip(on_error)).map(|((severity, mode), (effect, on_error))| {
                     PolicyKind::Rule { severity, mode, effect, on_error }
                 })
@@ -132,11 +134,11 @@ impl Policy {
 
 fn is_id(id: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=MAX_ID).contains(&id.len()) && id.chars().all(allowed)
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(allowed)
 }
 
-/// The value of an annotation, or `default` where it is left out.
-fn value<T: Vocabulary>(
+/// Returns the value of an annotation, or `default` if it is missing.
+fn annotation_value<T: Vocabulary>(
     name: &str,
     found: Option<String>,
     default: Option<T>,

@@ -1,4 +1,4 @@
-//! Principals, actions and resources as Cedar's entities, kept between requests: building them costs more than authorizing.
+//! Cache of Cedar requests: building entities is slower than authorizing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,52 +10,52 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::event::ActionEvent;
 
 use crate::bundle::Bundle;
-use crate::cedar::{Act, RequestTemplate};
+use crate::cedar::{CallAction, RequestTemplate};
 use crate::internal::InternalError;
 
-/// Most entries. A full cache is cleared.
+/// Maximum number of entries. A full cache is cleared.
 const MAX_ENTRIES: usize = 10_000;
 
-/// A cache of the requests of a [`Kernel`](crate::Kernel). It changes no verdict. It is valid for one offset of the table of
-/// agents and one bundle, and cleared when either changes.
+/// Cache of the requests of a [`Kernel`](crate::Kernel). It does not affect verdicts. It is valid for one bundle and one offset of
+/// the table of agents, and is cleared when either changes.
 #[derive(Debug, Default)]
-pub struct RequestCache(RefCell<Kept>);
+pub struct RequestCache(RefCell<CacheState>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    /// The offset of the table of agents, and the bundle, for which it is valid.
-    of: Option<(i64, Digest)>,
+struct CacheState {
+    /// Offset of the table of agents and digest of the bundle that the entries are valid for.
+    valid_for: Option<(i64, Digest)>,
     requests: HashMap<String, Arc<RequestTemplate>>,
-    /// The key in work.
+    /// Buffer for keys.
     key: String,
 }
 
 impl RequestCache {
-    /// Returns the template of `event`, whose agent is `agent` as of `agents`, the first offset not yet folded.
-    pub(crate) fn of(
+    /// Returns the request template of `event`. `agent` is the entry of its agent at `agents`, the next offset of the table.
+    pub(crate) fn template(
         &self,
         event: &ActionEvent<'_>,
         bundle: &Bundle,
         agent: Option<&Agent>,
         agents: i64,
     ) -> Result<Arc<RequestTemplate>, InternalError> {
-        let kept = &mut *self.0.borrow_mut();
-        let of = Some((agents, bundle.digest()));
-        if kept.of != of || kept.requests.len() >= MAX_ENTRIES {
-            kept.requests.clear();
-            kept.of = of;
+        let state = &mut *self.0.borrow_mut();
+        let valid_for = Some((agents, bundle.digest()));
+        if state.valid_for != valid_for || state.requests.len() >= MAX_ENTRIES {
+            state.requests.clear();
+            state.valid_for = valid_for;
         }
         let tool = event.tool.as_ref().map_or("", |tool| tool.name);
         let (tenant, name) = (event.tenant_id, event.agent.id);
-        kept.key.clear();
-        // With lengths, so that no two are the same.
-        write!(kept.key, "{}:{tenant}{}:{name}{:?}{tool}", tenant.len(), name.len(), Act::of(event))
+        state.key.clear();
+        // Lengths keep keys of different requests distinct.
+        write!(state.key, "{}:{tenant}{}:{name}{:?}{tool}", tenant.len(), name.len(), CallAction::of(event))
             .map_err(InternalError::new)?;
-        if let Some(template) = kept.requests.get(&kept.key) {
+        if let Some(template) = state.requests.get(&state.key) {
             return Ok(Arc::clone(template));
         }
         let template = Arc::new(RequestTemplate::new(event, bundle.tools().effect(tool), agent)?);
-        kept.requests.insert(kept.key.clone(), Arc::clone(&template));
+        state.requests.insert(state.key.clone(), Arc::clone(&template));
         Ok(template)
     }
 }

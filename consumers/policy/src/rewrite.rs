@@ -1,25 +1,25 @@
-//! Rewrites of expressions that leave their values and errors as they are.
+//! Rewrites of expressions that preserve their values and errors.
 
 use std::sync::Arc;
 
 use cedar_policy::pst::{BinaryOp, Expr};
 
-/// Most elements of a set whose lookup is expanded: above, the chain costs more than the set, and is deep.
+/// Maximum number of elements of a set that is expanded. A longer chain of comparisons is slower than the set, and deep.
 const MAX_ELEMENTS: usize = 32;
-/// Most nodes of an operand that is repeated for each element of the set. Where operands contain lookups themselves, each level
-/// would take 32 times as many.
+/// Maximum size of an operand that is repeated for each element. Nested lookups would otherwise grow by a factor of 32 at each
+/// level.
 const MAX_OPERAND_NODES: usize = 16;
 
-/// Rewrites `[a, b].contains(x)` to `x == a || x == b`: Cedar builds a set literal at each evaluation, which costs more than all
-/// comparisons with its elements.
+/// Rewrites `[a, b].contains(x)` to `x == a || x == b`: Cedar builds a set literal at each evaluation, which is slower than
+/// comparing with all of its elements.
 ///
-/// Equality of any two values has an answer in both forms, and `x` errs as it did.
+/// Equality is defined for any two values in both forms, and `x` fails as before.
 pub(crate) fn expand_contains(expr: &Arc<Expr>) -> Arc<Expr> {
     let expanded = map_operands(expr, &mut expand_contains);
     comparisons(&expanded).unwrap_or(expanded)
 }
 
-/// The comparisons that an expression stands for, if it looks a value up in a set of literals.
+/// Returns the comparisons that replace a lookup in a set of literals, or `None` for any other expression.
 fn comparisons(expr: &Expr) -> Option<Arc<Expr>> {
     let Expr::BinaryOp { op: BinaryOp::Contains, left: set, right: value } = expr else { return None };
     let Expr::Set(elements) = &**set else { return None };
@@ -28,7 +28,7 @@ fn comparisons(expr: &Expr) -> Option<Arc<Expr>> {
         return None;
     }
     let binary = |op, left, right| Arc::new(Expr::BinaryOp { op, left, right });
-    // Without elements `value` would not be evaluated, and could not err.
+    // With an empty set, `value` would not be evaluated and could not fail; `reduce` returns `None` then.
     let equal = |element: &Arc<Expr>| binary(BinaryOp::Eq, Arc::clone(value), Arc::clone(element));
     elements.iter().map(equal).reduce(|left, right| binary(BinaryOp::Or, left, right))
 }
@@ -42,7 +42,7 @@ fn nodes(expr: &Arc<Expr>) -> usize {
     count
 }
 
-/// Replaces each operand of an expression by its `map`. Shares the expression if none changes.
+/// Replaces each operand of an expression by the result of `map`. Returns the same expression if no operand changes.
 pub(crate) fn map_operands(expr: &Arc<Expr>, map: &mut dyn FnMut(&Arc<Expr>) -> Arc<Expr>) -> Arc<Expr> {
     let mut is_changed = false;
     let mut mapped = |operand: &Arc<Expr>| {
@@ -72,7 +72,7 @@ pub(crate) fn map_operands(expr: &Arc<Expr>, map: &mut dyn FnMut(&Arc<Expr>) -> 
         Expr::Record(fields) => {
             Expr::Record(fields.iter().map(|(name, field)| (name.clone(), mapped(field))).collect())
         }
-        // Without operands, or of a kind that this version does not know: it stays as it is.
+        // Expressions without operands and of kinds that this version does not know stay unchanged.
         _ => return Arc::clone(expr),
     };
     if is_changed { Arc::new(new) } else { Arc::clone(expr) }
@@ -90,7 +90,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::partial_eval::body;
 
-    /// The clauses of a policy.
+    /// Returns the clauses of a policy.
     pub(crate) fn clauses(text: &str) -> Vec<Clause> {
         static_policy(&Policy::parse(None, text).unwrap()).body().clauses().clone()
     }
@@ -103,7 +103,7 @@ pub(crate) mod tests {
     }
 
     const ELEMENTS: &[&str] = &["1", "2", "\"a\"", "\"b\"", "true", "User::\"a\"", "Tool::\"b\""];
-    /// What may err, be of any type, and is or is not among the elements.
+    /// Operands that fail, have any type, and are or are not elements of the set.
     const VALUES: &[&str] = &[
         "context.n",
         "context.s",
@@ -127,7 +127,7 @@ pub(crate) mod tests {
         Policy::parse(Some(PolicyId::new("p")), text).unwrap()
     }
 
-    /// The policy with its lookups expanded, if it has any.
+    /// Expands the lookups of a policy. Returns `None` if it has none.
     fn expanded(policy: &Policy) -> Option<Policy> {
         let before = static_policy(policy).body().clone();
         let clauses: Vec<Clause> =
@@ -150,7 +150,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn the_answer_is_the_same(
+        fn expanded_policy_has_the_same_outcome(
             elements in prop::collection::vec(prop::sample::select(ELEMENTS), 1..6),
             value in prop::sample::select(VALUES),
             around in prop::sample::select(AROUND),
@@ -164,9 +164,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// Lookups within lookups, six deep: were each value written once for each element, a billion parts.
+    /// Six nested lookups. Repeating each operand for each element would give a billion nodes.
     #[test]
-    fn a_policy_stays_about_as_large_as_it_was() {
+    fn expansion_of_nested_lookups_is_bounded() {
         let elements: Vec<String> = (0..MAX_ELEMENTS).map(|i| i.to_string()).collect();
         let lookup = format!("[{}].contains(", elements.join(", "));
         let nested = format!("{}context.n{}", lookup.repeat(6), ")".repeat(6));
@@ -178,7 +178,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn other_expressions_stay() {
+    fn other_expressions_are_not_expanded() {
         for (elements, value) in [
             (&[][..], "context.missing"),
             (&["context.n", "1"][..], "1"),

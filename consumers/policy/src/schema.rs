@@ -1,14 +1,14 @@
-//! The Cedar schema of a bundle, generated from the types of its derived values.
+//! Cedar schema of a bundle, generated from the types of its derived values.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use agentgov_enrichment::ValueType;
 
-/// Its path in a bundle.
+/// Path of the schema in a bundle.
 pub const SCHEMA_FILE: &str = "schema.cedarschema";
 
-/// What the context says of every action: names that derived values must not have.
+/// Attributes of the context of every action. Derived values must not have these names.
 pub(crate) const CONTEXT: &[(&str, &str)] = &[
     ("actor?", "{ id: String, kind: String }"),
     ("environment", "String"),
@@ -18,7 +18,7 @@ pub(crate) const CONTEXT: &[(&str, &str)] = &[
     ("time?", "datetime"),
 ];
 
-/// The schema in Cedar's syntax, with derived values of these types. Deterministic.
+/// Generates the schema for derived values of these types. The output is deterministic.
 pub(crate) fn generate(types: &BTreeMap<String, ValueType>) -> String {
     let mut text = String::from(
         "// Generated from tools.yaml by `agentgov policy check --write`. What policies may look at.\n\n\
@@ -44,7 +44,7 @@ pub(crate) fn generate(types: &BTreeMap<String, ValueType>) -> String {
     text
 }
 
-/// The names of [`CONTEXT`].
+/// Returns the names of [`CONTEXT`].
 pub(crate) fn reserved() -> Vec<&'static str> {
     CONTEXT.iter().map(|(name, _)| name.trim_end_matches('?')).collect()
 }

@@ -1,29 +1,29 @@
-//! A `*.cedar` file, split into its policies, so that each keeps its text and its place.
+//! Splits a `*.cedar` file into policies, each with its text and place.
 
 use agentgov_schemas::yaml::Problem;
 use miette::Diagnostic;
 
-/// The text of one policy.
+/// Text of one policy, with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Statement<'f> {
-    /// The file.
+    /// Path of the file in the bundle.
     pub(crate) file: &'f str,
-    /// The whole file's text.
+    /// Text of the file.
     whole: &'f str,
-    /// Where `text` begins in it, in bytes.
+    /// Byte offset of `text` in the file.
     start: usize,
-    /// From its first comment or token to its semicolon.
+    /// Text from the first comment or token to the semicolon.
     pub(crate) text: &'f str,
-    /// The line that its text begins in, from 1.
+    /// Line of the beginning of `text`, from 1.
     pub(crate) line: u64,
 }
 
-/// The policies of a file, in order. What follows the last semicolon is one more, unless it is blank or comment: the
-/// parser then says what is missing.
+/// Splits a file into statements, in order. Text after the last semicolon is a statement too, unless it is blank or a comment, so
+/// that the parser reports the missing semicolon.
 pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
     let mut statements = Vec::new();
     let (mut start, mut line, mut left) = (0, 1, whole);
-    // `end` is behind a character of `whole`.
+    // `end` is a character boundary.
     let mut take = |end: usize| {
         let (raw, rest) = left.split_at(end - start);
         let text = raw.trim();
@@ -69,13 +69,13 @@ pub(crate) fn split<'f>(file: &'f str, whole: &'f str) -> Vec<Statement<'f>> {
 }
 
 impl<'f> Statement<'f> {
-    /// A problem at `offset` bytes within its text.
+    /// Creates a problem at a byte offset of the statement's text.
     pub(crate) fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
         let (line, column) = place(self.whole, self.start + offset);
         Problem { file: self.file.to_owned(), line, column, message: message.into() }
     }
 
-    /// Where its first token begins within its text: behind the comments in front of it.
+    /// Returns the byte offset of the first token, after leading comments.
     pub(crate) fn first_token(&self) -> usize {
         let mut offset = 0;
         for line in self.text.split_inclusive('\n') {
@@ -88,11 +88,11 @@ impl<'f> Statement<'f> {
         0
     }
 
-    /// A problem where a diagnostic of Cedar points.
-    pub(crate) fn diagnosed(&self, diagnostic: &dyn Diagnostic) -> Problem {
+    /// Creates a problem at the place of a Cedar diagnostic.
+    pub(crate) fn problem_from_diagnostic(&self, diagnostic: &dyn Diagnostic) -> Problem {
         let offset =
             diagnostic.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
-        // Nothing is wrong with the comments in front.
+        // Cedar may point at the leading comments, which are not the cause.
         let offset = offset.max(self.first_token());
         let mut message = diagnostic.to_string();
         if let Some(help) = diagnostic.help() {
@@ -103,9 +103,9 @@ impl<'f> Statement<'f> {
     }
 }
 
-/// Line and column of a byte, from 1.
+/// Returns line and column of a byte offset, from 1.
 fn place(text: &str, offset: usize) -> (u64, u64) {
-    // A diagnostic may point behind the end.
+    // A diagnostic may point past the end.
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn semicolons_in_texts_and_comments_end_nothing() {
+    fn semicolon_in_text_or_comment_ends_no_statement() {
         let whole = "// a; b\n@title(\"x; \\\" y;\")\npermit(principal, action, resource);\n\n  forbid(principal, action, resource) // ;\n;\n// the end;\n";
         let found: Vec<_> =
             split("f.cedar", whole).iter().map(|s| (s.line, s.text.lines().count())).collect();
@@ -125,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_semicolon_is_still_shown_to_the_parser() {
+    fn text_without_a_semicolon_is_a_statement() {
         let found = split("f.cedar", "permit(principal, action, resource)");
         assert_eq!(found.len(), 1);
         let error = cedar_policy::Policy::parse(None, found[0].text).unwrap_err();
-        assert_eq!(found[0].diagnosed(&error).line, 1);
+        assert_eq!(found[0].problem_from_diagnostic(&error).line, 1);
     }
 }

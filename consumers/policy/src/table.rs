@@ -1,4 +1,4 @@
-//! The bundles that were pushed: governance.bundles, folded.
+//! Table of the pushed bundles, folded from governance.bundles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,101 +10,101 @@ use agentgov_schemas::{Digest, Millis};
 use crate::bundle::Bundle;
 use crate::files::BundleFiles;
 
-/// A pushed bundle that does not load. The last good one of its environments stays active.
+/// Pushed bundle that does not load. The last valid bundle of its environments stays active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedBundle {
-    /// Where it stands in the governance topic.
+    /// Offset of its record.
     pub offset: i64,
-    /// When its record was appended.
+    /// Append time of its record.
     pub logged_at: Millis,
-    /// Its name, as its record says.
+    /// Name in the record.
     pub name: String,
-    /// Its version, as its record says.
+    /// Version in the record.
     pub version: String,
-    /// Its digest, as its record says.
+    /// Digest in the record.
     pub digest: Digest,
-    /// Where it was to judge.
+    /// Environments in the record.
     pub environments: Vec<String>,
-    /// Who pushed it, as its record says.
+    /// Author of the push in the record.
     pub pushed_by: String,
-    /// Why it does not load.
+    /// Reasons why it does not load.
     pub problems: Vec<Problem>,
 }
 
 impl RefusedBundle {
-    /// The first problem. There is always one, unless the compiler forgot to say it.
+    /// Returns the first problem.
     pub fn first_problem(&self) -> String {
-        self.problems.first().map_or_else(|| "no problem is named".to_owned(), ToString::to_string)
+        self.problems.first().map_or_else(|| "no problem was reported".to_owned(), ToString::to_string)
     }
 }
 
-/// What became of a record.
+/// Result of folding a record.
 #[derive(Clone, Debug)]
 pub enum FoldOutcome {
-    /// The bundle judges from now on in its environments.
+    /// The bundle is now active in its environments.
     Active(Arc<Bundle>),
-    /// It does not load.
+    /// The bundle does not load.
     Refused(Arc<RefusedBundle>),
 }
 
-/// What a start came to.
+/// Result of [`BundleTable::compile_deferred`].
 #[derive(Clone, Debug, Default)]
 pub struct CompileSummary {
-    /// How many bundles were pushed.
+    /// Number of deferred bundles.
     pub pushed: usize,
-    /// How many bundles were compiled.
+    /// Number of compiled bundles.
     pub compiled: usize,
-    /// Those that do not load and that no later one replaces in each of their environments, in the order of the topic.
+    /// Bundles that do not load and that no later bundle replaces in all of their environments, in the order of the topic.
     pub refused: Vec<Arc<RefusedBundle>>,
 }
 
-/// The bundles as far as their topic was read. In each environment the last one that loads is active.
+/// Global table of bundles. In each environment the last bundle that loads is active.
 ///
-/// A start reads every bundle that was ever pushed, and compiles those that it needs: each is [deferred](Self::defer), and
-/// then the newest of them are [compiled](Self::compile_deferred). What is pushed later is [folded](Self::fold). Both ways lead to the same table.
+/// At startup, records are [deferred](Self::defer), and [`Self::compile_deferred`] compiles only the bundles that are needed. Later
+/// records are [folded](Self::fold) at once. Both ways lead to the same table.
 #[derive(Debug, Default)]
 pub struct BundleTable {
-    /// Not compiled yet, in the order of the topic.
-    kept: Vec<Kept>,
+    /// Bundles that are not compiled yet, in the order of the topic.
+    deferred: Vec<DeferredBundle>,
     active: BTreeMap<String, Arc<Bundle>>,
-    /// By environment, where the last one pushed does not load.
-    refused: BTreeMap<String, Arc<RefusedBundle>>,
-    /// Every one, in the order of the topic.
-    refusals: Vec<Arc<RefusedBundle>>,
+    /// Refused bundles, by environment in which the last pushed bundle does not load.
+    refused_by_environment: BTreeMap<String, Arc<RefusedBundle>>,
+    /// All refused bundles, in the order of the topic.
+    refused_bundles: Vec<Arc<RefusedBundle>>,
     next_offset: i64,
 }
 
 impl BundleTable {
-    /// A table that has one bundle, active in its environments. For tests of bundles.
+    /// Creates a table with one bundle, active in its environments. For tests of bundles.
     pub fn with_bundle(bundle: Arc<Bundle>) -> Self {
         let mut table = Self::default();
         table.activate(&bundle);
         table
     }
 
-    /// Takes in the record at `offset` of the governance topic, appended at `logged_at`.
+    /// Compiles and applies the record at `offset` of the topic, appended at `logged_at`.
     pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> FoldOutcome {
         self.skip(offset);
         let folded = compile(record, offset, logged_at);
-        self.take(&folded);
+        self.apply(&folded);
         folded
     }
 
-    /// Keeps the record at `offset`, appended at `logged_at`, until the table is settled.
+    /// Stores the record at `offset`, appended at `logged_at`, for [`Self::compile_deferred`].
     pub fn defer(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) {
         self.skip(offset);
-        self.kept.push(Kept::of(record, offset, logged_at));
+        self.deferred.push(DeferredBundle::of(record, offset, logged_at));
     }
 
-    /// Compiles, for each environment, what was kept, from the newest backwards until one loads. What is older in all of its
-    /// environments is not looked at: it was corrected before anybody saw it.
+    /// Compiles deferred bundles of each environment from the newest backwards until one loads. Older bundles are not compiled: their
+    /// problems were corrected before this start.
     pub fn compile_deferred(&mut self) -> CompileSummary {
-        let kept = std::mem::take(&mut self.kept);
+        let deferred = std::mem::take(&mut self.deferred);
         let mut compiled: BTreeMap<usize, FoldOutcome> = BTreeMap::new();
         let mut settled: BTreeSet<&str> = BTreeSet::new();
-        for (position, record) in kept.iter().enumerate().rev() {
+        for (position, record) in deferred.iter().enumerate().rev() {
             let environments = &record.environments;
-            // One that names none never loads, and nothing replaces it.
+            // A bundle without environments never loads, and no bundle replaces it.
             if !environments.is_empty() && environments.iter().all(|name| settled.contains(name.as_str())) {
                 continue;
             }
@@ -114,28 +114,28 @@ impl BundleTable {
             }
             compiled.insert(position, folded);
         }
-        // Oldest first: as if each had been folded when it came.
-        compiled.values().for_each(|folded| self.take(folded));
+        // Applied from oldest to newest, as if each had been folded when it was pushed.
+        compiled.values().for_each(|folded| self.apply(folded));
         let refused = compiled.values().filter_map(|folded| match folded {
             FoldOutcome::Refused(refused) => Some(Arc::clone(refused)),
             FoldOutcome::Active(_) => None,
         });
-        CompileSummary { pushed: kept.len(), compiled: compiled.len(), refused: refused.collect() }
+        CompileSummary { pushed: deferred.len(), compiled: compiled.len(), refused: refused.collect() }
     }
 
-    fn take(&mut self, folded: &FoldOutcome) {
+    fn apply(&mut self, folded: &FoldOutcome) {
         match folded {
             FoldOutcome::Active(bundle) => self.activate(bundle),
             FoldOutcome::Refused(refused) => {
                 for environment in &refused.environments {
-                    self.refused.insert(environment.clone(), Arc::clone(refused));
+                    self.refused_by_environment.insert(environment.clone(), Arc::clone(refused));
                 }
-                self.refusals.push(Arc::clone(refused));
+                self.refused_bundles.push(Arc::clone(refused));
             }
         }
     }
 
-    /// Passes over the record at `offset`, which could not be read.
+    /// Skips the record at `offset`, which could not be decoded.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = self.next_offset.max(offset.saturating_add(1));
     }
@@ -143,34 +143,34 @@ impl BundleTable {
     fn activate(&mut self, bundle: &Arc<Bundle>) {
         for environment in bundle.environments() {
             self.active.insert(environment.clone(), Arc::clone(bundle));
-            self.refused.remove(environment);
+            self.refused_by_environment.remove(environment);
         }
     }
 
-    /// The bundle that judges in an environment.
+    /// Returns the active bundle of an environment.
     pub fn active(&self, environment: &str) -> Option<&Arc<Bundle>> {
         self.active.get(environment)
     }
 
-    /// Environments in which the last bundle pushed does not load: the stage is not ready.
+    /// Returns, by environment, a refused bundle that is the last pushed one. The stage is not ready while there is any.
     pub fn refused_by_environment(&self) -> &BTreeMap<String, Arc<RefusedBundle>> {
-        &self.refused
+        &self.refused_by_environment
     }
 
-    /// Every bundle that did not load, in the order of the topic: for alerts.
+    /// Returns all refused bundles in the order of the topic, for alerts.
     pub fn refused_bundles(&self) -> &[Arc<RefusedBundle>] {
-        &self.refusals
+        &self.refused_bundles
     }
 
-    /// The first offset not yet folded: what a verdict names.
+    /// Returns the next offset to fold. Verdicts record it as the position of the table.
     pub const fn next_offset(&self) -> i64 {
         self.next_offset
     }
 }
 
-/// A record of the governance topic, owned.
+/// Owned record of the topic.
 #[derive(Debug)]
-struct Kept {
+struct DeferredBundle {
     offset: i64,
     logged_at: Millis,
     name: String,
@@ -182,7 +182,7 @@ struct Kept {
     policies: Vec<String>,
 }
 
-impl Kept {
+impl DeferredBundle {
     fn of(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> Self {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Self {
@@ -227,15 +227,15 @@ fn compile(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> F
     }
 }
 
-/// The record must say what its files say: people and queries read the record.
+/// Compiles a record. Its fields must agree with its files, since people and queries read the fields.
 fn load(record: &governance::Bundle<'_>) -> Result<Bundle, Vec<Problem>> {
     let files = BundleFiles::from(record);
-    let mismatch = |what: &str, said: String, found: String| Problem {
+    let mismatch = |what: &str, recorded: String, found: String| Problem {
         file: "(record)".to_owned(),
         line: 1,
         column: 1,
         message: format!(
-            "its {what} is `{said}`, but its files give `{found}`; push the folder with `agentgov policy push`"
+            "expected the {what} of the files, `{found}`, found `{recorded}` in the record; push the folder with `agentgov policy push`"
         ),
     };
     let digest = files.digest();
@@ -244,7 +244,7 @@ fn load(record: &governance::Bundle<'_>) -> Result<Bundle, Vec<Problem>> {
     }
     let bundle = Bundle::compile(&files)?;
     let ids: Vec<&str> = bundle.policies().map(|policy| policy.id.as_str()).collect();
-    let said = [
+    let recorded = [
         record.name.to_owned(),
         record.version.to_owned(),
         record.environments.join(", "),
@@ -258,10 +258,12 @@ fn load(record: &governance::Bundle<'_>) -> Result<Bundle, Vec<Problem>> {
     ];
     let problems: Vec<Problem> = ["name", "version", "environments", "policies"]
         .into_iter()
-        .zip(said.into_iter().zip(found))
-        // A record of an older writer does not name its policies.
-        .filter(|(what, (said, found))| said != found && !(*what == "policies" && said.is_empty()))
-        .map(|(what, (said, found))| mismatch(what, said, found))
+        .zip(recorded.into_iter().zip(found))
+        // Records of older writers do not list policies.
+        .filter(|(what, (recorded, found))| {
+            recorded != found && !(*what == "policies" && recorded.is_empty())
+        })
+        .map(|(what, (recorded, found))| mismatch(what, recorded, found))
         .collect();
     if problems.is_empty() { Ok(bundle) } else { Err(problems) }
 }

@@ -1,4 +1,4 @@
-//! The airline's bundle: its own tests, the sample runs, and the recorded runs where they are at hand.
+//! The airline's bundle: its own tests, the sample runs, and the recorded runs if they are available.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::{airline, airline_files, kernel, replay_run, root, service_agent};
 
 #[test]
-fn its_tests_pass_and_violate_every_rule() {
+fn airline_tests_pass_and_violate_every_rule() {
     let report = testing::run(&airline(), &airline_files());
     assert!(report.passed(), "{report}");
     assert_eq!(report.never_violated, Vec::<String>::new());
@@ -40,7 +40,7 @@ fn replay(path: &std::path::Path) -> (Vec<String>, BTreeSet<String>, Vec<String>
 }
 
 #[test]
-fn every_rule_fires_on_the_sample_runs() {
+fn sample_runs_violate_every_rule() {
     let (lines, fired, errors) = replay(&root().join("examples/airline/runs.jsonl"));
     let bundle = airline();
     let rules =
@@ -50,7 +50,7 @@ fn every_rule_fires_on_the_sample_runs() {
 }
 
 #[test]
-fn the_recorded_runs_give_the_expected_violations() {
+fn recorded_runs_give_the_expected_violations() {
     let Some(data) = agentgov_test_support::shared("airline-agent-runs") else { return };
     let expected = std::fs::read_to_string(data.join("expected-violations.tsv")).unwrap();
     let mut expected: Vec<&str> = expected.lines().skip(1).collect();

@@ -1,12 +1,12 @@
-//! At its bound every construct compiles and is judged, in a debug build on a thread of the documented stack; one past the bound
-//! is a problem with its place, and so is whatever is far past it.
+//! Limits of policies, expressions and files: at its limit every construct compiles and is judged on a thread with the documented
+//! stack, in a debug build. Beyond the limit it is a problem with its place.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test says what it expects by failing loudly"
+    reason = "helpers of tests fail loudly"
 )]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use agentgov_enrichment::Tools;
 use agentgov_policy::{Bundle, BundleFiles, Problem, generated_schema, testing};
 use agentgov_schemas::bounds::STACK_BYTES;
 
-/// As `agentgov run` and every command do it. A test's own thread has 2 MiB.
+/// Runs `work` on a thread with the stack of `agentgov run` and of every command. A test thread has only 2 MiB.
 fn on_the_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap()
 }
@@ -35,7 +35,7 @@ fn files(tools: &str, policies: &str) -> BundleFiles {
     BundleFiles(files)
 }
 
-/// The condition begins in line 2, column 1. What compiles is judged, too.
+/// Compiles a policy with a condition that begins in line 2, column 1, and judges a call by it.
 fn compile(condition: &str) -> Result<(), Vec<Problem>> {
     let policies = format!("@id(\"p\") permit (principal, action, resource) when {{\n{condition}\n}};");
     let files = files("default: { effect: external }\n", &policies);
@@ -52,7 +52,7 @@ fn is_the_bound(problems: &[Problem]) -> bool {
     problems.iter().any(|problem| problem.message.contains("within each other"))
 }
 
-/// A way to write a condition of so many parts, and how many there may be at least.
+/// Name of a construct, function that builds a condition with a number of parts, and the number that must be possible.
 type Construct = (&'static str, fn(usize) -> String, usize);
 
 const CONSTRUCTS: &[Construct] = &[
@@ -96,12 +96,12 @@ fn chain(join: &str, n: usize, part: fn(usize) -> String) -> String {
     (0..n).map(part).collect::<Vec<_>>().join(join)
 }
 
-/// Half of them, so that two threads share the work.
-fn at_the_bound_and_past_it(half: usize) {
+/// Tests half of the constructs, so that two tests share the work.
+fn check_at_the_limit_and_beyond_it(half: usize) {
     for (name, of, least) in CONSTRUCTS.iter().skip(half).step_by(2) {
         on_the_stack(move || {
             let past = |n: usize| compile(&of(n)).err().filter(|problems| is_the_bound(problems));
-            // Past the bound nothing is parsed: to go down to it costs nothing.
+            // Beyond the limit nothing is parsed, so counting down to it is cheap.
             let most = (0..300).rev().find(|n| past(*n).is_none()).unwrap();
             assert!(most >= *least, "{name}: {most}");
             for more in [most + 1, 10 * most, 100_000] {
@@ -117,17 +117,17 @@ fn at_the_bound_and_past_it(half: usize) {
 }
 
 #[test]
-fn policies_at_their_bound_and_past_it() {
-    at_the_bound_and_past_it(0);
+fn policies_compile_at_their_limit_and_fail_beyond_it() {
+    check_at_the_limit_and_beyond_it(0);
 }
 
 #[test]
-fn other_policies_at_their_bound_and_past_it() {
-    at_the_bound_and_past_it(1);
+fn other_policies_compile_at_their_limit_and_fail_beyond_it() {
+    check_at_the_limit_and_beyond_it(1);
 }
 
 #[test]
-fn a_set_is_no_depth() {
+fn elements_of_a_set_do_not_count_as_depth() {
     on_the_stack(|| {
         let elements: Vec<String> = (0..2_000).map(|i| format!("\"t{i}\"")).collect();
         compile(&format!("[{}].contains(context.environment)", elements.join(", "))).unwrap();
@@ -135,16 +135,16 @@ fn a_set_is_no_depth() {
 }
 
 #[test]
-fn the_place_of_a_chain_is_the_first_operand_too_many() {
+fn problem_of_a_chain_is_at_the_first_operand_beyond_the_limit() {
     on_the_stack(|| {
         let problems = compile(&vec!["true"; 300].join("\n|| ")).unwrap_err();
-        // Three of them are the brackets around it.
+        // Three levels are the enclosing brackets.
         assert_eq!((problems[0].line, problems[0].column), (2 + 256 - 3 + 1, 1), "{problems:#?}");
     });
 }
 
 #[test]
-fn expressions_of_any_construct_answer() {
+fn expression_of_any_construct_compiles_or_is_a_problem() {
     fn fit(unit: &str, tail: &str) -> String {
         unit.repeat((4096 - tail.len()) / unit.len()) + tail
     }
@@ -200,7 +200,7 @@ fn expressions_of_any_construct_answer() {
 }
 
 #[test]
-fn files_of_any_depth_answer() {
+fn file_of_any_depth_is_a_problem_with_its_line() {
     let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
     on_the_stack(move || {
         for n in [39, 41, 300, 100_000] {

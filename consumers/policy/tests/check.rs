@@ -1,4 +1,4 @@
-//! What an author sees of a bundle with mistakes: all of them in one run, and a hint for a name that is nearly another.
+//! Checks of a bundle with mistakes: all of them in one run, and hints for similar names.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -35,7 +35,7 @@ tests:
       - { result: {}, of: one }
 ";
 
-/// Files of a bundle without mistakes, but for what is put in place of them. The schema is that of its tools.yaml.
+/// Returns the files of a valid bundle with some of them replaced, and the schema of its tools.yaml.
 fn files(changed: &[(&str, &str)]) -> BundleFiles {
     let whole = [
         ("bundle.yaml", "name: b\nversion: '1'\nenvironments: [demo]\n"),
@@ -51,7 +51,7 @@ fn files(changed: &[(&str, &str)]) -> BundleFiles {
     files
 }
 
-/// Mistakes and warnings of those files.
+/// Returns mistakes and warnings of those files.
 fn found(changed: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
     let checked = check(&files(changed));
     let texts = |found: &[agentgov_policy::Problem]| found.iter().map(ToString::to_string).collect();
@@ -104,10 +104,10 @@ fn mistakes_of_all_phases_come_in_one_run() {
             "rules.cedar:5:33: ",
             "rules.cedar:6:1: expected `@severity` of low",
             "rules.cedar:6:64: for policy `rules.cedar:6:1`, attribute `stat`",
-            "rules.cedar:7:1: `@id(\"large\")` stands in rules.cedar:3 already",
+            "rules.cedar:7:1: `@id(\"large\")` is already used in rules.cedar:3",
             "rules.cedar:7:75: for policy `rules.cedar:7:1`, attribute `session.evnts` in context for Action::\"tool.invoked\"",
             "rules.cedar:7:75: for policy `rules.cedar:7:1`, attribute `session.evnts` in context for Action::\"tool.retried\"",
-            "tests/t.yaml:7:31: no policy of the bundle is called `largee`; did you mean `large`?",
+            "tests/t.yaml:7:31: expected the id of a policy of the bundle, found `largee`; did you mean `large`?",
             "tests/t.yaml:7:71: expected allow, deny, ask, indeterminate or duplicate, found `alow`; did you mean `allow`?",
             "tests/t.yaml:8:9: expected a step with `call`, `result` or `end: true`",
             "tests/t.yaml:8:11: unknown key `inputs` of a step",
@@ -119,14 +119,14 @@ fn mistakes_of_all_phases_come_in_one_run() {
     assert!(warnings.is_empty(), "{warnings:#?}");
 }
 
-/// A derived value that cannot be read may have any name and type: what policies say of it is not held against them.
+/// A derived value with a mistake may have any name and type, so policies that read it are not reported.
 #[test]
 fn consequences_of_a_mistake_are_not_reported() {
     let tools = TOOLS.replace("type: Long", "type: Longer");
     let (problems, warnings) = found(&[("tools.yaml", &tools)]);
     assert_begins(&problems, &["tools.yaml:6:23: expected"]);
     assert!(warnings.is_empty(), "{warnings:#?}");
-    // The test's policy may be one that cannot be parsed.
+    // The policy that a test names may be one that Cedar cannot parse.
     let policies = POLICIES.replace("forbid (", "forbidden (").replace("@id(\"large\") ", "");
     let (problems, _) = found(&[("rules.cedar", &policies)]);
     assert!(
@@ -161,7 +161,7 @@ tests:
         ],
     );
     assert!(warnings.is_empty(), "{warnings:#?}");
-    // A stage reads no tests: the bundle judges.
+    // Stages do not read tests, so the bundle judges.
     let files = files(&[("tests/t.yaml", tests)]);
     assert!(check(&files).bundle.is_some() && Bundle::compile(&files).is_ok());
 }
@@ -171,11 +171,11 @@ fn name_that_nothing_else_has_gets_a_hint() {
     for (policy, expected) in [
         (
             "principal, action, resource == Tool::\"payy\"",
-            "nothing else names the tool `payy`; did you mean `pay`?",
+            "the tool `payy` is mentioned nowhere else; did you mean `pay`?",
         ),
         (
             "principal in Role::\"clrek\", action, resource",
-            "nothing else names the role `clrek`; did you mean `clerk`?",
+            "the role `clrek` is mentioned nowhere else; did you mean `clerk`?",
         ),
         (
             "principal, action, resource in Effect::\"wirte\"",
@@ -203,7 +203,9 @@ fn name_that_nothing_else_has_gets_a_hint() {
     };
     assert_begins(
         &agents("setlement"),
-        &["rules.cedar:7:32: nothing else names the agent `acme/setlement`; did you mean `acme/settlement`?"],
+        &[
+            "rules.cedar:7:32: the agent `acme/setlement` is mentioned nowhere else; did you mean `acme/settlement`?",
+        ],
     );
     assert!(agents("reporting").is_empty());
 }
@@ -235,10 +237,10 @@ tests:
     assert_begins(
         &warnings,
         &[
-            "tests/t.yaml:1:18: nothing else names the role `clrk`; did you mean `clerk`?",
-            "tests/t.yaml:5:17: nothing else names the tool `payy`; did you mean `pay`?",
+            "tests/t.yaml:1:18: the role `clrk` is mentioned nowhere else; did you mean `clerk`?",
+            "tests/t.yaml:5:17: the tool `payy` is mentioned nowhere else; did you mean `pay`?",
             "tests/t.yaml:6:27: no call before has the id `firts`; did you mean `first`?",
-            "tests/t.yaml:7:19: answers no call; say with `of` which",
+            "tests/t.yaml:7:19: the result answers no call; name the id of the call with `of`",
         ],
     );
 }

@@ -1,4 +1,5 @@
-//! A bundle as Git writes it on Windows, and as editors there do: it reads the same, and its problems have the same places.
+//! A bundle with CRLF line ends and byte order marks, as Git and editors write them on Windows: it compiles to the same bundle, and
+//! its problems have the same places.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use agentgov_policy::{Bundle, BundleFiles, SCHEMA_FILE, generated_schema, testing};
 use support::airline_files;
 
-/// The airline's bundle with what each file is changed by.
+/// Returns the airline's bundle with a change applied to each file.
 fn airline(change: impl Fn(String) -> String) -> BundleFiles {
     let changed = airline_files().0.into_iter().map(|(path, content)| {
         let text = change(String::from_utf8(content).unwrap());
@@ -30,7 +31,7 @@ fn mark(text: String) -> String {
     format!("\u{feff}{text}")
 }
 
-/// What a bundle says of itself and of its tests.
+/// Returns the policies of a bundle and the report of its tests as text.
 fn read(files: &BundleFiles) -> (String, String) {
     let bundle = Arc::new(Bundle::compile(files).unwrap_or_else(|problems| panic!("{problems:#?}")));
     let report = testing::run(&bundle, files);
@@ -40,7 +41,7 @@ fn read(files: &BundleFiles) -> (String, String) {
 }
 
 #[test]
-fn line_ends_and_byte_order_marks_change_nothing_but_the_digest() {
+fn line_ends_and_byte_order_marks_change_only_the_digest() {
     let as_it_is = airline(|text| text);
     let expected = read(&as_it_is);
     for other in [airline(crlf), airline(mark), airline(|text| mark(crlf(text)))] {
@@ -50,9 +51,9 @@ fn line_ends_and_byte_order_marks_change_nothing_but_the_digest() {
     }
 }
 
-/// A mistake in each file, behind other lines.
+/// Plants a mistake in each file after other lines.
 #[test]
-fn problems_have_the_same_places() {
+fn problems_have_the_same_places_with_any_line_ends() {
     let broken = |change: &dyn Fn(String) -> String| {
         let mut files = airline(|text| text);
         let mut replace = |path: &str, from: &str, to: &str| {
@@ -75,7 +76,7 @@ fn problems_have_the_same_places() {
     assert_eq!(broken(&crlf), expected);
     assert_eq!(broken(&|text| mark(crlf(text))), expected);
 
-    // The schema's line that differs, not its first.
+    // The problem is at the line of the schema that differs.
     let mut files = airline(crlf);
     let schema = String::from_utf8(files.0[SCHEMA_FILE].clone()).unwrap();
     let line = 1 + schema.lines().position(|line| line.contains("state: String")).unwrap();
@@ -86,7 +87,7 @@ fn problems_have_the_same_places() {
 }
 
 #[test]
-fn a_test_that_fails_has_its_place() {
+fn failing_test_has_the_same_place_with_any_line_ends() {
     let failing = |change: &dyn Fn(String) -> String| {
         let mut files = airline(|text| text);
         let test = "agent: { roles: [airline-agent] }\ntests:\n  - name: t\n    steps:\n      - { call: think, decision: deny }\n";

@@ -1,4 +1,4 @@
-//! What fuzzing found, and what it began with (docs/fuzzing.md), through the function that it calls.
+//! Runs the function of the fuzz target on its corpus (docs/fuzzing.md).
 
 #![allow(
     clippy::unwrap_used,
@@ -18,14 +18,14 @@ mod corpus;
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/bundle");
 
 #[test]
-fn the_corpus_holds() {
+fn corpus_of_bundles_passes() {
     corpus::check_all(CORPUS, bundle::check);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
+    fn mistake_in_a_bundle_has_its_place(data in corpus::mutations(CORPUS)) {
         bundle::check(&data);
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel: what is decided, why, and that nothing but the events and the tables decides it.
+//! The kernel: decisions and reasons, which depend only on the events and the tables.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -20,7 +20,7 @@ use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::verdict::{Decision, ErrorCode, Reason, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, OpenEnum, catalogue};
 use proptest::prelude::*;
-use support::{Replay, Told, kernel, no_limits, payload};
+use support::{EventContent, Replay, kernel, no_limits, payload};
 
 const TOOLS: &str = "
 default:
@@ -39,7 +39,7 @@ tools:
 
 const GRANT: &str = "@id(\"all\") permit (principal in Role::\"clerk\", action, resource);";
 
-/// A bundle with these policies, and the schema that belongs to its tools.
+/// Returns the files of a bundle with these policies and the schema of its tools.
 fn files(policies: &str) -> BundleFiles {
     let mut files = BTreeMap::from([
         ("bundle.yaml".to_owned(), b"name: b\nversion: '1'\nenvironments: [demo]\n".to_vec()),
@@ -79,15 +79,15 @@ fn agent(role: &str) -> AgentEntry<'_> {
     }
 }
 
-fn call<'a>(name: &'a str, arguments: &'a str) -> Told<'a> {
+fn call<'a>(name: &'a str, arguments: &'a str) -> EventContent<'a> {
     let tool = ToolCall::new(name, "c", payload(arguments.as_bytes()));
-    Told { kind: "tool.invoked", tool: Some(tool), ..Told::default() }
+    EventContent { kind: "tool.invoked", tool: Some(tool), ..EventContent::default() }
 }
 
-fn judge(policies: &str, state: Option<&str>, told: Told<'_>) -> Judgement<'static> {
-    // One a verdict; tests are short.
+fn judge(policies: &str, state: Option<&str>, content: EventContent<'_>) -> Judgement<'static> {
+    // Leaked once per verdict, which is acceptable in a test.
     let (agents, bundles) = (Box::leak(Box::new(agents(state))), Box::leak(Box::new(table(policies))));
-    Replay::new(kernel(agents, bundles)).tell(told).unwrap()
+    Replay::new(kernel(agents, bundles)).apply(content).unwrap()
 }
 
 fn ids(policies: &[Arc<agentgov_policy::Policy>]) -> Vec<&str> {
@@ -101,7 +101,7 @@ fn rule(id: &str, more: &str, when: &str) -> String {
 }
 
 #[test]
-fn decisions() {
+fn policies_and_agent_state_give_decision_and_reason() {
     use Decision::{Allow, Ask, Deny, Indeterminate};
     use Reason::{Error, Granted, NoGrant, Policy};
     let deny = rule("a-deny", "", "context has n && context.n > 1");
@@ -128,7 +128,7 @@ fn decisions() {
             vec!["a-deny", "b-ask"],
             vec![],
         ),
-        // Without a grant nothing is allowed, whatever else applies.
+        // Without a grant nothing is allowed.
         (&all, Some("suspended"), "{}", Deny, NoGrant, vec![], vec![], vec![]),
         (&all, Some("retired"), r#"{"n":0}"#, Deny, NoGrant, vec!["c-watch"], vec![], vec![]),
         (&all, None, "{}", Deny, NoGrant, vec![], vec![], vec![]),
@@ -152,7 +152,7 @@ fn decisions() {
             vec!["b-ask"],
             vec![],
         ),
-        // A rule that errs is never a silent allow, and hides no other.
+        // A rule that fails never allows a call, and does not hide other rules.
         (&broken, Some("active"), "{}", Allow, Granted, vec![], vec!["all"], vec![]),
         (
             &broken,
@@ -184,7 +184,7 @@ fn decisions() {
             vec!["a-deny", "b-ask"],
             vec!["d-error"],
         ),
-        // One that is only observed decides nothing.
+        // An observed rule decides nothing.
         (&watched, Some("active"), r#"{"n":1}"#, Allow, Granted, vec![], vec!["all"], vec!["e-error"]),
     ] {
         let judged = judge(policies, state, call("change", n));
@@ -201,7 +201,7 @@ fn decisions() {
     }
 }
 
-/// Policies that mention an erred value do not decide; the others decide as usual.
+/// Policies that read an erred value do not decide; other policies decide as usual.
 #[test]
 fn rule_mentioning_an_erred_value_is_indeterminate() {
     use Decision::{Allow, Ask, Deny, Indeterminate};
@@ -220,9 +220,9 @@ fn rule_mentioning_an_erred_value_is_indeterminate() {
         (format!("{GRANT}{}", big("")), r#"{"n":1e400}"#, Indeterminate, Error),
         (format!("{GRANT}{}", big("")), r#"{"n":"#, Indeterminate, Error),
         (format!("{GRANT}{}", big("@effect(\"ask\")")), r#"{"n":"x"}"#, Indeterminate, Error),
-        // Not known is no error.
+        // A missing value is not an error.
         (format!("{GRANT}{}", big("")), "{}", Allow, Granted),
-        // Policies that do not mention it decide: a deny, no_grant; a request for approval does not.
+        // A policy that does not read the value decides: a deny, or no_grant. A request for approval does not decide.
         (format!("{GRANT}{}{}", big(""), rule("every", "", "true")), r#"{"n":"x"}"#, Deny, Policy),
         (format!("{GRANT}{either}"), r#"{"n":"x"}"#, Deny, Policy),
         (big(""), r#"{"n":"x"}"#, Deny, NoGrant),
@@ -248,7 +248,7 @@ fn rule_mentioning_an_erred_value_is_indeterminate() {
             Allow,
             Granted,
         ),
-        // A grant that mentions it grants nothing; another does.
+        // A grant that reads the value grants nothing; another grant does.
         (small.to_owned(), r#"{"n":"x"}"#, Deny, NoGrant),
         (unless.to_owned(), r#"{"n":"x"}"#, Indeterminate, Error),
         (unless.to_owned(), r#"{"n":1}"#, Allow, Granted),
@@ -270,7 +270,7 @@ fn rule_mentioning_an_erred_value_is_indeterminate() {
     }
 }
 
-/// A clock that is beyond every calendar is an error for those who look at it.
+/// A time outside of the calendar is an error for policies that read it.
 #[test]
 fn occurred_at_beyond_the_calendar_errs() {
     let late = rule("late", "", "context has time && context.time > datetime(\"2024-01-01\")");
@@ -278,17 +278,17 @@ fn occurred_at_beyond_the_calendar_errs() {
         (format!("{GRANT}{late}"), Decision::Indeterminate, vec!["derived_error time"]),
         (GRANT.to_owned(), Decision::Allow, vec![]),
     ] {
-        let told = Told { second: 1 << 40, ..call("look", "{}") };
-        let judged = judge(&policies, Some("active"), told);
+        let content = EventContent { second: 1 << 40, ..call("look", "{}") };
+        let judged = judge(&policies, Some("active"), content);
         assert_eq!(judged.decision, decision);
         let found: Vec<String> = judged.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
         assert_eq!(found, errors);
     }
 }
 
-/// A result that cannot be read may replace any older fact of its kind.
+/// An unreadable result may replace any older fact of its kind.
 #[test]
-fn unreadable_result_leaves_older_facts_in_doubt() {
+fn unreadable_result_makes_older_facts_uncertain() {
     let (agents, bundles) = (
         agents(Some("active")),
         table(&format!("{GRANT}{}", rule("unknown", "", "!(context has known && context.known)"))),
@@ -297,10 +297,14 @@ fn unreadable_result_leaves_older_facts_in_doubt() {
     let mut result = |content: &str| {
         let result =
             ToolResult { call_id: "", name: None, is_error: None, content: payload(content.as_bytes()) };
-        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+        replay.apply(EventContent {
+            kind: "tool.response_received",
+            result: Some(result),
+            ..EventContent::default()
+        });
         let asked = ["A1", "A2"].map(|id| {
             let arguments = format!(r#"{{"id":"{id}"}}"#);
-            let judged = replay.tell(call("change", &arguments)).unwrap();
+            let judged = replay.apply(call("change", &arguments)).unwrap();
             (judged.decision, judged.errors.iter().any(|e| e.message.contains("offset")))
         });
         (asked[0], asked[1])
@@ -321,14 +325,14 @@ fn unreadable_result_leaves_older_facts_in_doubt() {
     ] {
         assert_eq!(result(content), expected, "{content}");
     }
-    // Any of them may be what this was about.
+    // The unreadable result may be about any order.
     assert_eq!(result(r#"{"id":"A2","cut o"#), (known, doubted));
     assert_eq!(result(r#"{"id":"A2"}"#), (known, known));
 }
 
-/// What was known before the end is not known any more: that differs from a fact that there never was.
+/// A fact that was dropped at the end of a session differs from a fact that never existed.
 #[test]
-fn a_fact_that_is_missing_after_the_end_is_an_error() {
+fn missing_fact_after_the_end_is_an_error() {
     let (agents, bundles) = (
         agents(Some("active")),
         table(&format!("{GRANT}{}", rule("known", "", "context has known && context.known"))),
@@ -338,11 +342,15 @@ fn a_fact_that_is_missing_after_the_end_is_an_error() {
         if let Some(content) = content {
             let content = payload(content.as_bytes());
             let result = ToolResult { call_id: "", name: None, is_error: None, content };
-            replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+            replay.apply(EventContent {
+                kind: "tool.response_received",
+                result: Some(result),
+                ..EventContent::default()
+            });
         } else {
-            replay.tell(Told { kind: "session.ended", ..Told::default() });
+            replay.apply(EventContent { kind: "session.ended", ..EventContent::default() });
         }
-        replay.tell(call("change", r#"{"id":"A1"}"#)).unwrap().decision
+        replay.apply(call("change", r#"{"id":"A1"}"#)).unwrap().decision
     };
     assert_eq!(decided(Some("nothing")), Decision::Allow);
     assert_eq!(decided(Some(r#"{"id":"A1"}"#)), Decision::Deny);
@@ -352,17 +360,18 @@ fn a_fact_that_is_missing_after_the_end_is_an_error() {
 }
 
 #[test]
-fn no_bundle_no_tool_no_json() {
+fn call_without_bundle_or_tool_is_indeterminate() {
     let (agents, bundles) = (agents(Some("active")), BundleTable::default());
-    let judged = Replay::new(kernel(&agents, &bundles)).tell(call("look", "{}")).unwrap();
+    let judged = Replay::new(kernel(&agents, &bundles)).apply(call("look", "{}")).unwrap();
     assert_eq!((judged.decision, judged.reason), (Decision::Indeterminate, Reason::NoBundle));
     assert_eq!(judged.call_index, Some(0));
 
-    let judged = judge(GRANT, Some("active"), Told { kind: "tool.invoked", ..Told::default() });
+    let judged =
+        judge(GRANT, Some("active"), EventContent { kind: "tool.invoked", ..EventContent::default() });
     assert_eq!(judged.decision, Decision::Indeterminate);
     assert_eq!(judged.errors[0].code, ErrorCode::ToolMissing);
 
-    // Nobody asks for what they say.
+    // No policy reads the unreadable arguments.
     let judged = judge(GRANT, Some("active"), call("change", "{"));
     assert_eq!(judged.decision, Decision::Allow);
     assert_eq!(judged.errors[0].code, ErrorCode::ArgumentsNotJson);
@@ -370,19 +379,19 @@ fn no_bundle_no_tool_no_json() {
     let (agents, bundles) = (agents, table(GRANT));
     let mut replay = Replay::new(kernel(&agents, &bundles));
     for kind in ["session.started", "user.input", "made.up", "tool.response_received"] {
-        assert!(replay.tell(Told { kind, ..Told::default() }).is_none(), "{kind}");
+        assert!(replay.apply(EventContent { kind, ..EventContent::default() }).is_none(), "{kind}");
     }
 }
 
 #[test]
-fn an_event_that_was_sent_before_changes_nothing() {
+fn repeated_event_changes_nothing() {
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let kernel = kernel(&agents, &bundles);
     let mut session = Session::new();
-    let mut told = Vec::new();
+    let mut content = Vec::new();
     for sequence in [0, 1, 2, 1, 2, 5, 4, 4, 6, 0] {
         support::with_event(call("look", "{}"), sequence, |event, origin| {
-            // A rerun may claim another time.
+            // A rerun may have another time.
             let event = ActionEvent { occurred_at: Micros(session.events()), ..event.clone() };
             let before = session.header().events;
             let step = kernel.step(&mut session, &event, origin).unwrap();
@@ -397,7 +406,7 @@ fn an_event_that_was_sent_before_changes_nothing() {
                 assert_eq!(verdict.reason, Reason::Duplicate);
                 assert!(verdict.violations.is_empty() && verdict.call_index.is_none());
             }
-            told.push((duplicate.map(|(_, sequence, last)| (sequence, last)), judged.findings.clone()));
+            content.push((duplicate.map(|(_, sequence, last)| (sequence, last)), judged.findings.clone()));
         });
     }
     let new = || (None, vec![]);
@@ -405,14 +414,14 @@ fn an_event_that_was_sent_before_changes_nothing() {
     let again = |sequence, last| (Some((sequence, last)), vec![]);
     let expected =
         [new(), new(), new(), again(1, 2), again(2, 2), new(), late(), again(4, 5), new(), again(0, 6)];
-    assert_eq!(told, expected);
+    assert_eq!(content, expected);
     assert_eq!(session.tool_calls(), 6);
 }
 
-/// What a spool holds of a dead source comes again from some number on, and then goes on; what is imported a second time comes
-/// again as a whole, under another time.
+/// A republished spool repeats the last numbers of a dead source and then continues. An import that runs twice repeats all numbers
+/// with another time.
 #[test]
-fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
+fn republished_spool_and_repeated_import_count_once() {
     const EVENTS: i64 = 5_000;
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let kernel = kernel(&agents, &bundles);
@@ -421,8 +430,8 @@ fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
         let mut duplicates = 0;
         for sequence in numbers {
             let arguments = format!("{{\"id\":\"{sequence}\"}}");
-            let told = Told { second, ..call("look", &arguments) };
-            support::with_event(told, sequence, |event, origin| {
+            let content = EventContent { second, ..call("look", &arguments) };
+            support::with_event(content, sequence, |event, origin| {
                 let judged = kernel.step(&mut session, event, origin).unwrap().verdict.unwrap();
                 assert_eq!(judged.findings, []);
                 duplicates += i64::from(judged.decision == Decision::Duplicate);
@@ -436,9 +445,9 @@ fn a_spool_that_is_published_again_and_an_import_run_twice_count_once() {
     assert_eq!(decisions(0..EVENTS, 2), (EVENTS, EVENTS), "and run once more");
 }
 
-/// Whatever number a source chooses: each of its calls is judged, as in a session in which none went before.
+/// Each call is judged like the first call of a session, whichever number its source assigns.
 #[test]
-fn a_number_hides_no_action() {
+fn call_with_any_number_is_judged() {
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let kernel = kernel(&agents, &bundles);
     let mut session = Session::new();
@@ -465,7 +474,7 @@ fn a_number_hides_no_action() {
 }
 
 #[test]
-fn a_call_is_judged_whatever_its_type() {
+fn call_in_an_event_of_any_type_is_judged() {
     let first = "@id(\"first\") @severity(\"high\") forbid (principal, action == Action::\"tool.invoked\", resource);";
     let (agents, bundles) = (agents(Some("active")), table(&format!("{GRANT}\n{first}")));
     let mut replay = Replay::new(kernel(&agents, &bundles));
@@ -473,7 +482,9 @@ fn a_call_is_judged_whatever_its_type() {
     let unknown = ["", "tool.invokd", "Tool.Invoked", "tool.invoked ", "tool_invoked"];
     let mut calls = 0;
     for kind in types.iter().copied().chain(unknown) {
-        let Some(judged) = replay.tell(Told { kind, ..call("look", "{}") }) else { panic!("{kind}") };
+        let Some(judged) = replay.apply(EventContent { kind, ..call("look", "{}") }) else {
+            panic!("{kind}")
+        };
         let retried = kind == catalogue::TOOL_RETRIED;
         assert_eq!(judged.decision, if retried { Decision::Allow } else { Decision::Deny }, "{kind}");
         calls += i32::from(!retried);
@@ -488,18 +499,22 @@ fn a_call_is_judged_whatever_its_type() {
 }
 
 #[test]
-fn a_verdict_says_what_was_known_and_no_more() {
+fn verdict_carries_its_inputs_and_no_payload() {
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let mut replay = Replay::new(kernel(&agents, &bundles));
-    replay.tell(Told { kind: "session.started", ..Told::default() });
+    replay.apply(EventContent { kind: "session.started", ..EventContent::default() });
     for id in ["A1", "A2"] {
         let content = format!(r#"{{"id":"{id}","text":"secret"}}"#);
         let result =
             ToolResult { call_id: "", name: None, is_error: None, content: payload(content.as_bytes()) };
-        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
+        replay.apply(EventContent {
+            kind: "tool.response_received",
+            result: Some(result),
+            ..EventContent::default()
+        });
     }
     let judged =
-        replay.tell(call("change", r#"{"id":"A2","n":7,"names":["b","a","b"],"more":"secret"}"#)).unwrap();
+        replay.apply(call("change", r#"{"id":"A2","n":7,"names":["b","a","b"],"more":"secret"}"#)).unwrap();
     assert_eq!(
         judged.known,
         r#"{"agent":{"owner":"us","roles":["clerk"],"state":"active"},"derived":{"known":true,"n":7,"names":["a","b"]},"facts":[{"key":"A2","kind":"thing","offset":2}],"session":{"events":3,"started_at":1715785200000000,"tool_calls":0}}"#
@@ -511,30 +526,38 @@ fn a_verdict_says_what_was_known_and_no_more() {
 }
 
 #[test]
-fn a_session_at_its_limit_says_so() {
+fn verdict_of_a_session_at_its_limit_says_so() {
     let (agents, bundles) = (agents(Some("active")), table(GRANT));
     let limits = agentgov_schemas::topology::SessionLimits { max_facts: 1, ..no_limits() };
     let mut replay = Replay::new(Kernel { limits, ..kernel(&agents, &bundles) });
-    assert!(!replay.tell(call("look", "{}")).unwrap().state_limit);
+    assert!(!replay.apply(call("look", "{}")).unwrap().state_limit);
     let result = ToolResult { call_id: "c", name: None, is_error: None, content: payload(br#"{"id":"A1"}"#) };
-    replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
-    let judged = replay.tell(call("look", "{}")).unwrap();
+    replay.apply(EventContent {
+        kind: "tool.response_received",
+        result: Some(result),
+        ..EventContent::default()
+    });
+    let judged = replay.apply(call("look", "{}")).unwrap();
     assert!(judged.state_limit);
     assert_eq!(judged.decision, Decision::Allow);
 
-    // A missing fact may have been dropped: that differs from not known.
+    // A missing fact may have been dropped, which is an error.
     let bundles = table(&format!("{GRANT}{}", rule("known", "", "context has known && context.known")));
     for (max_facts, decision) in [(3, Decision::Deny), (1, Decision::Indeterminate)] {
         let limits = agentgov_schemas::topology::SessionLimits { max_facts, ..no_limits() };
         let mut replay = Replay::new(Kernel { limits, ..kernel(&agents, &bundles) });
-        replay.tell(call("look", "{}"));
-        replay.tell(Told { kind: "tool.response_received", result: Some(result), ..Told::default() });
-        assert_eq!(replay.tell(call("change", r#"{"id":"A1"}"#)).unwrap().decision, decision, "{max_facts}");
+        replay.apply(call("look", "{}"));
+        replay.apply(EventContent {
+            kind: "tool.response_received",
+            result: Some(result),
+            ..EventContent::default()
+        });
+        assert_eq!(replay.apply(call("change", r#"{"id":"A1"}"#)).unwrap().decision, decision, "{max_facts}");
     }
 }
 
 #[test]
-fn what_is_kept_between_questions_decides_nothing() {
+fn request_cache_changes_no_decision() {
     use Decision::{Allow, Deny};
     let bundles = table(
         "@id(\"clerks\") permit (principal in Role::\"clerk\", action, resource) when { resource == Tool::\"look\" };
@@ -548,19 +571,19 @@ fn what_is_kept_between_questions_decides_nothing() {
     {
         agents.fold(&agent(role), offset);
         let mut replay = Replay::new(Kernel { requests: &kept, ..kernel(&agents, &bundles) });
-        // Asked again, what was asked before is kept.
+        // The second round uses cached requests.
         for round in 0..2 {
             let asked =
                 [("look", "{}"), ("change", r#"{"n":2}"#), ("change", r#"{"n":1}"#), ("other", r#"{"n":2}"#)];
-            let decided = asked.map(|(tool, input)| replay.tell(call(tool, input)).unwrap().decision);
+            let decided = asked.map(|(tool, input)| replay.apply(call(tool, input)).unwrap().decision);
             assert_eq!(decided, answers, "{role}, round {round}");
         }
     }
 }
 
 #[test]
-fn the_context_says_what_the_schema_says() {
-    // Every attribute of the context, in one rule that holds exactly if all have their values.
+fn context_has_every_attribute_of_the_schema() {
+    // One rule that applies only if every attribute of the context has its value.
     let when = "context.environment == \"demo\" && context.tenant == \"airline\" && context has message
         && context.message.has_text && context.message.tool_calls == 3 && context.session.events == 0
         && context.session.tool_calls == 0 && context has time && context.time == datetime(\"2024-05-15T15:00:01Z\")
@@ -568,8 +591,8 @@ fn the_context_says_what_the_schema_says() {
         && principal == Agent::\"airline/airline-service\" && resource in Effect::\"write\" && resource.effect == \"write\"
         && action == Action::\"tool.invoked\" && context has names && context.names.containsAll([\"x\"])";
     let message = Message { id: "m", role: "assistant", has_text: true, tool_calls: 3, content: None };
-    let told = Told { message: Some(message), second: 1, ..call("change", r#"{"names":["x"]}"#) };
-    let judged = judge(&format!("{GRANT}{}", rule("all-of-it", "", when)), Some("active"), told);
+    let content = EventContent { message: Some(message), second: 1, ..call("change", r#"{"names":["x"]}"#) };
+    let judged = judge(&format!("{GRANT}{}", rule("all-of-it", "", when)), Some("active"), content);
     assert_eq!(ids(&judged.violations), ["all-of-it"], "{:?}", judged.errors);
 }
 
@@ -580,7 +603,7 @@ fn warnings(policies: &str) -> Vec<String> {
     }
 }
 
-/// Letters that look like others, and a bundle that grants nothing, are shown; the bundle judges.
+/// Confusable letters and a bundle without a grant are warnings; the bundle judges.
 #[test]
 fn bundle_with_warnings_compiles() {
     assert_eq!(warnings(GRANT), Vec::<String>::new());
@@ -634,7 +657,7 @@ fn problems(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Vec<String> 
 }
 
 #[test]
-fn mistakes_of_a_bundle_come_all_at_once_with_their_places() {
+fn mistakes_of_a_bundle_are_reported_in_one_run_with_their_places() {
     let policies = "\
 // Fine.
 @id(\"one\") @severity(\"high\")
@@ -661,7 +684,7 @@ permit (principal, action, resource);
     });
     let all = found.join("\n");
     for expected in [
-        "rules.cedar:4:1: `@id(\"one\")` stands in rules.cedar:1 already",
+        "rules.cedar:4:1: `@id(\"one\")` is already used in rules.cedar:1",
         "rules.cedar:5:1: unknown annotation `@severty`",
         "rules.cedar:5:1: expected `@severity` of low, medium, high or critical",
         "rules.cedar:5:1: `@mode`: expected enforce or observe, found `watch`",
@@ -673,9 +696,9 @@ permit (principal, action, resource);
         "rules.cedar:14:",
         "rules.cedar:15:",
         "bundle.yaml:2:10: expected text, found the number 1",
-        "schema.cedarschema:1:1: is not what tools.yaml says",
-        "notes.txt:1:1: no part of a bundle",
-        "tests/x.json:1:1: no part of a bundle",
+        "schema.cedarschema:1:1: differs from the schema of tools.yaml",
+        "notes.txt:1:1: not part of a bundle",
+        "tests/x.json:1:1: not part of a bundle",
     ] {
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{all}");
     }
@@ -701,7 +724,7 @@ fn record(files: &BundleFiles) -> governance::Bundle<'_> {
 }
 
 #[test]
-fn the_last_bundle_that_loads_is_active() {
+fn last_bundle_that_loads_is_active() {
     let (good, other) = (files(GRANT), files(&format!("{GRANT}{}", rule("r", "", "true"))));
     let mut broken = files(GRANT);
     broken.0.remove("tools.yaml");
@@ -733,10 +756,9 @@ fn the_last_bundle_that_loads_is_active() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// At a start, whatever was pushed, the table is what it would be if each bundle had been folded when it came; and of what
-    /// nobody needs nothing is compiled.
+    /// Compiling deferred bundles leads to the same table as folding each bundle, and compiles only the bundles that are needed.
     #[test]
-    fn a_start_leads_to_the_same_table(pushed in prop::collection::vec((0..4_usize, prop::bool::ANY), 0..8)) {
+    fn deferred_bundles_lead_to_the_same_table(pushed in prop::collection::vec((0..4_usize, prop::bool::ANY), 0..8)) {
         let of = |(environments, loads): (usize, bool)| {
             let mut files = files(GRANT);
             let named = ["[a]", "[b]", "[a, b]", "[b, c]"][environments];
@@ -764,7 +786,7 @@ proptest! {
             let digest = |table: &BundleTable| table.active(name).map(|bundle| bundle.digest());
             prop_assert_eq!(digest(&folded), digest(&started));
         }
-        // Neither compiled nor announced: what a later one that loads replaces everywhere.
+        // A bundle that a later valid one replaces in all environments is neither compiled nor announced.
         let replaced = |at: usize| {
             environments(pushed[at].0).iter().all(|name| {
                 pushed[at + 1..].iter().any(|(n, loads)| *loads && environments(*n).contains(name))
@@ -780,7 +802,7 @@ proptest! {
 }
 
 #[test]
-fn tests_of_a_bundle_fail_where_they_differ() {
+fn failures_of_bundle_tests_are_at_the_differing_step() {
     let mut files = files(&format!("{GRANT}{}", rule("big", "", "context has n && context.n > 1")));
     let tests = "\
 agent: { roles: [clerk] }

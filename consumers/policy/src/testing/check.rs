@@ -1,7 +1,4 @@
-//! Checking a bundle's tests without running them: their form, and the names that they use.
-//!
-//! The form is what the reader of `file` reports. Names are looked up in the tree, so that a file with mistakes of form has its
-//! others reported in the same run.
+//! Checks the tests of a bundle without running them: syntax and names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +14,7 @@ use crate::files::BundleFiles;
 
 use crate::names::{Mentions, NameKind, hint, nearest};
 
-/// Codes of errors that a verdict may name.
+/// Error codes that a verdict can have.
 const CODES: [ErrorCode; 7] = [
     ErrorCode::ArgumentsNotJson,
     ErrorCode::ArgumentsTooLarge,
@@ -28,18 +25,18 @@ const CODES: [ErrorCode; 7] = [
     ErrorCode::PolicyError,
 ];
 
-/// Checks the files of tests of one bundle.
+/// Checker for the test files of one bundle.
 pub(crate) struct TestCheck {
-    /// By id, with the effect of those that could be parsed.
+    /// Policies by id, with the effect if Cedar could parse the policy.
     policies: BTreeMap<String, Option<Effect>>,
-    /// False if some policy has no id that can be read.
+    /// False if the id of some policy is unknown.
     policies_whole: bool,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl TestCheck {
-    /// For tests of the policies of `draft`.
+    /// Creates a checker for tests of the policies in `draft`.
     pub(crate) fn new(draft: &Draft<'_>) -> Self {
         let parsed = draft.policies.iter().map(|p| (p.cedar.annotation("id"), Some(p.cedar.effect())));
         let unparsed = draft.unparsed.iter().map(|statement| (id_of(statement.text), None));
@@ -52,15 +49,15 @@ impl TestCheck {
         }
     }
 
-    /// Mistakes and warnings.
+    /// Returns mistakes and warnings.
     pub(crate) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
         (self.problems, self.warnings)
     }
 
-    /// Checks a file, and collects the tools and roles that it mentions.
+    /// Checks a file and collects the tools and roles that it mentions.
     pub(crate) fn file(&mut self, path: &str, content: &[u8], mentions: &mut Mentions) {
         let mut found =
-            Found { problems: Problems::new(path), warnings: Problems::new(path), path, mentions };
+            FileCheck { problems: Problems::new(path), warnings: Problems::new(path), path, mentions };
         match BundleFiles::text(content) {
             Ok(text) => {
                 if let Some(root) = Node::parse(&text, &mut found.problems) {
@@ -79,7 +76,7 @@ impl TestCheck {
         self.warnings.extend(found.warnings.into_sorted());
     }
 
-    fn tests(&self, root: &Node, found: &mut Found<'_>) {
+    fn tests(&self, root: &Node, found: &mut FileCheck<'_>) {
         if let Some((node, start)) = text(root, "start")
             && let Err(message) = parse_time(start)
         {
@@ -91,12 +88,12 @@ impl TestCheck {
             let mut calls = BTreeSet::new();
             for step in items(test, "steps") {
                 self.step(step, found);
-                found.answered(step, &mut calls);
+                found.check_result(step, &mut calls);
             }
         }
     }
 
-    fn step(&self, step: &Node, found: &mut Found<'_>) {
+    fn step(&self, step: &Node, found: &mut FileCheck<'_>) {
         if let Some((node, tool)) = text(step, "call") {
             found.mention(NameKind::Tool, tool, node);
         }
@@ -113,7 +110,10 @@ impl TestCheck {
                 None if self.policies_whole => {
                     let rules = self.policies.iter().filter(|(_, effect)| **effect != Some(Effect::Permit));
                     let near = hint(id, rules.map(|(id, _)| id.as_str()));
-                    found.problems.add(node.at, format!("no policy of the bundle is called `{id}`{near}"));
+                    found.problems.add(
+                        node.at,
+                        format!("expected the id of a policy of the bundle, found `{id}`{near}"),
+                    );
                 }
                 _ => {}
             }
@@ -128,15 +128,15 @@ impl TestCheck {
     }
 }
 
-/// What a file has.
-struct Found<'m> {
+/// Findings in one file.
+struct FileCheck<'m> {
     problems: Problems,
     warnings: Problems,
     path: &'m str,
     mentions: &'m mut Mentions,
 }
 
-impl Found<'_> {
+impl FileCheck<'_> {
     fn agent(&mut self, of: &Node) {
         let Some(agent) = entry(of, "agent") else { return };
         for (node, role) in items(agent, "roles").filter_map(as_text) {
@@ -161,16 +161,18 @@ impl Found<'_> {
         }
     }
 
-    /// A result of its own should answer a call that the session made before.
-    fn answered(&mut self, step: &Node, calls: &mut BTreeSet<String>) {
+    /// Checks that a separate result answers a call made before.
+    fn check_result(&mut self, step: &Node, calls: &mut BTreeSet<String>) {
         if entry(step, "call").is_some() {
             calls.extend(text(step, "id").map(|(_, id)| id.to_owned()));
             return;
         }
         let Some(result) = entry(step, "result") else { return };
         match text(step, "of") {
-            None => self.warnings.add(result.at, "answers no call; say with `of` which"),
-            // A result of no call may be what a test is about.
+            None => {
+                self.warnings.add(result.at, "the result answers no call; name the id of the call with `of`")
+            }
+            // A test may be about a result without a call.
             Some((node, of)) if !calls.contains(of) => {
                 if let Some(near) = nearest(of, calls.iter().map(String::as_str)) {
                     self.warnings
@@ -182,7 +184,7 @@ impl Found<'_> {
     }
 }
 
-/// The id that a statement has which is no policy, as far as it can be seen.
+/// Returns the id of a statement that is not valid Cedar, if its text contains one.
 fn id_of(text: &str) -> Option<&str> {
     let (id, _) = text.split_once("@id(\"")?.1.split_once('"')?;
     Some(id)

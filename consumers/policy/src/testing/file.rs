@@ -1,37 +1,37 @@
-//! `tests/*.yaml` as it is written.
+//! Syntax of `tests/*.yaml`.
 
 use agentgov_schemas::governance::AgentState;
 use agentgov_schemas::yaml::{FromNode, Node, Problems, Value};
 use agentgov_schemas::{mapping, words};
 use serde_saphyr::Spanned;
 
-/// The file.
+/// Parsed file of tests.
 pub(super) struct TestFile {
-    /// When every session of the file begins, in RFC 3339. Default: 2024-01-01T00:00:00Z.
+    /// Start time of each session in RFC 3339. Default: 2024-01-01T00:00:00Z.
     pub(super) start: Option<Spanned<String>>,
-    /// Who acts.
+    /// Acting agent.
     pub(super) agent: AgentEntry,
-    /// A place for YAML anchors. Nobody reads it.
-    #[expect(dead_code, reason = "its anchors are read where they are used")]
-    pub(super) shared: Option<Anything>,
+    /// Place for YAML anchors. Not read.
+    #[expect(dead_code, reason = "only its anchors are used")]
+    pub(super) shared: Option<YamlValue>,
     pub(super) tests: Vec<Spanned<TestEntry>>,
 }
 mapping!(TestFile, "a file of tests", { start, agent, shared, tests });
 
-/// The acting agent.
+/// Acting agent.
 pub(super) struct AgentEntry {
     pub(super) roles: Vec<String>,
     pub(super) state: RegistryState,
 }
 mapping!(AgentEntry, "an agent", { roles, state });
 
-/// What the registry says of the acting agent. Default: active.
+/// State of the acting agent in the registry. Default: active.
 #[derive(Clone, Copy)]
 pub(super) enum RegistryState {
     Active,
     Suspended,
     Retired,
-    /// It is in no registry at all.
+    /// The agent is not registered.
     Unregistered,
 }
 words!(RegistryState {
@@ -39,7 +39,7 @@ words!(RegistryState {
 }, absent: Active);
 
 impl RegistryState {
-    /// Its state, if the agent is registered.
+    /// Returns the state of a registered agent.
     pub(super) const fn registered(self) -> Option<AgentState> {
         match self {
             Self::Active => Some(AgentState::Active),
@@ -50,75 +50,75 @@ impl RegistryState {
     }
 }
 
-/// A test: one session.
+/// Test of one session.
 pub(super) struct TestEntry {
     pub(super) name: String,
-    /// Who acts here, in place of the file's.
+    /// Acting agent, instead of the one of the file.
     pub(super) agent: Option<AgentEntry>,
     pub(super) steps: Vec<Spanned<Step>>,
 }
 mapping!(TestEntry, "a test", { name, agent, steps });
 
-/// A call, with its result if that comes at once; or a result of its own; or the end.
+/// Step of a test: a call with an optional result, a separate result, or the end of the session.
 pub(super) struct Step {
-    /// The tool that is called.
+    /// Called tool.
     pub(super) call: Option<Spanned<String>>,
-    /// The call's id. Default: one of its own.
+    /// Id of the call. Default: a unique id.
     pub(super) id: Option<String>,
-    /// True for a call that is tried once more, under the same id.
+    /// True for a retry of the call with the same id.
     pub(super) retry: Option<bool>,
-    /// Its arguments.
-    pub(super) input: Option<Anything>,
-    /// Its arguments as they stand, for those that are no JSON.
+    /// Arguments as YAML.
+    pub(super) input: Option<YamlValue>,
+    /// Arguments as raw text, for arguments that are not JSON.
     pub(super) arguments: Option<String>,
-    /// The assistant message that makes the call. Default: no text, one call.
+    /// Assistant message that makes the call. Default: no text, one call.
     pub(super) message: Option<MessageEntry>,
-    /// What the tool answers: a text as it stands, anything else as JSON.
-    pub(super) result: Option<Anything>,
-    /// Without `call`: the id of the call that `result` answers.
+    /// Result of the tool: a text is used as it is, any other value as JSON.
+    pub(super) result: Option<YamlValue>,
+    /// Without `call`: id of the call that `result` answers.
     pub(super) of: Option<String>,
-    /// Whether the producer says that the call failed.
+    /// Value of `is_error` in the result.
     pub(super) is_error: Option<bool>,
-    /// The violations, all of them. Default: none.
+    /// All expected violations. Default: none.
     pub(super) expect: Option<Spanned<Vec<Spanned<String>>>>,
-    /// The decision. Default: allow without violations, deny with any.
+    /// Expected decision. Default: allow without violations, else deny.
     pub(super) decision: Option<Spanned<String>>,
-    /// The errors that the verdict names, each `code subject`. Default: none.
+    /// Expected errors of the verdict, each as `code subject`. Default: none.
     pub(super) errors: Option<Vec<String>>,
-    /// True: the session ends.
+    /// True ends the session.
     pub(super) end: Option<bool>,
 }
 mapping!(Step, "a step", {
     call, id, retry, input, arguments, message, result, of, is_error, expect, decision, errors, end
 });
 
-/// What an assistant message is.
+/// Properties of an assistant message.
 pub(super) struct MessageEntry {
     pub(super) has_text: Option<bool>,
     pub(super) tool_calls: Option<i32>,
 }
 mapping!(MessageEntry, "a message", { has_text, tool_calls });
 
-/// Any YAML value.
-pub(super) struct Anything(pub(super) Node);
+/// YAML value of any type.
+pub(super) struct YamlValue(pub(super) Node);
 
-impl FromNode for Anything {
+impl FromNode for YamlValue {
     fn from_node(node: &Node, _: &mut Problems) -> Option<Self> {
         Some(Self(node.clone()))
     }
 }
 
-impl Anything {
-    /// As a tool would say it: a text as it stands, anything else as JSON.
-    pub(super) fn answer(&self) -> String {
+impl YamlValue {
+    /// Returns the payload of a result: a text as it is, any other value as JSON.
+    pub(super) fn to_payload(&self) -> String {
         match &self.0.value {
             Value::Text(text) => text.clone(),
             value => json(value),
         }
     }
 
-    /// As JSON.
-    pub(super) fn json(&self) -> String {
+    /// Returns the value as JSON.
+    pub(super) fn to_json(&self) -> String {
         json(&self.0.value)
     }
 }
@@ -144,7 +144,7 @@ fn json(value: &Value) -> String {
     }
 }
 
-/// As Python writes it where JSON has no word for it.
+/// Formats a number. NaN and infinities have no JSON notation and are written as Python writes and reads them.
 fn number(value: f64) -> String {
     if value.is_nan() {
         "NaN".to_owned()

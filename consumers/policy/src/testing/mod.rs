@@ -1,17 +1,17 @@
-//! A bundle's own tests: `tests/*.yaml`, sessions that people can read, with what the policies must say of each call.
+//! Tests of a bundle: `tests/*.yaml` describe sessions and the expected judgement of each call.
 //!
 //! ```yaml
 //! agent: { roles: [clerk] }
 //! tests:
-//!   - name: only what was looked at is changed
+//!   - name: only orders that were read are changed
 //!     steps:
 //!       - call: change_order
 //!         input: { order: A1 }
-//!         expect: [look-first]       # violations, all of them; then the decision must be deny …
+//!         expect: [read-first]       # all violations; the default decision is then deny
 //!       - call: get_order
 //!         input: { order: A1 }
 //!         result: { order: A1, state: open }
-//!       - call: change_order         # … and without any it must be allow
+//!       - call: change_order         # without violations, the default decision is allow
 //!         input: { order: A1 }
 //! ```
 
@@ -28,32 +28,32 @@ use serde::Serialize;
 pub(crate) use check::TestCheck;
 pub use run::run;
 
-/// What became of a bundle's tests.
+/// Result of running the tests of a bundle.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Every test, in order of files and lines.
+    /// All tests, in order of files and lines.
     pub cases: Vec<Case>,
-    /// Test files that cannot be read.
+    /// Problems of unreadable test files.
     pub problems: Vec<Problem>,
-    /// Rules that no test violates: they may as well not be there.
+    /// Rules that no test violates, so that no test would notice their removal.
     pub never_violated: Vec<String>,
 }
 
-/// One test.
+/// Result of one test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
-    /// Its file, within the bundle.
+    /// Path of its file in the bundle.
     pub file: String,
-    /// The line that it begins in.
+    /// Line of its beginning.
     pub line: u64,
-    /// Its name.
+    /// Name of the test.
     pub name: String,
-    /// What is not as expected, each at its step. Empty: it passed.
+    /// Deviations, each with the place of its step. Empty if the test passed.
     pub failures: Vec<Problem>,
 }
 
 impl Report {
-    /// True if every file could be read and every test passed.
+    /// Returns true if all files were readable and all tests passed.
     pub fn passed(&self) -> bool {
         self.problems.is_empty() && self.cases.iter().all(|case| case.failures.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Running a bundle's tests: the kernel that the evaluator calls, fed by hand.
+//! Runs the tests of a bundle with the kernel that the evaluator uses.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ const AGENT: &str = "agent";
 /// 2024-01-01T00:00:00Z.
 const DEFAULT_START: Micros = Micros(1_704_067_200_000_000);
 
-/// A step must have one of these.
+/// Message for a step without any of these keys.
 pub(super) const EXPECTED_STEP: &str = "expected a step with `call`, `result` or `end: true`";
 
-/// Runs the tests of `files`, of which `bundle` was compiled.
+/// Runs the tests in `files`, from which `bundle` was compiled.
 pub fn run(bundle: &Arc<Bundle>, files: &BundleFiles) -> Report {
     let mut report = Report::default();
     let mut violated = BTreeSet::new();
@@ -74,7 +74,7 @@ fn read(path: &str, content: &[u8]) -> Result<(TestFile, Micros), Vec<Problem>> 
     }
 }
 
-/// A time in RFC 3339; else what is wrong, in words.
+/// Parses a time in RFC 3339. The error is a message.
 pub(super) fn parse_time(text: &str) -> Result<Micros, String> {
     DateTime::parse_from_rfc3339(text)
         .map(|time| Micros(time.timestamp_micros()))
@@ -103,7 +103,7 @@ fn registry(agent: &AgentEntry) -> AgentTable {
     agents
 }
 
-/// One session.
+/// Runner of one test, which is one session.
 struct Runner<'a> {
     kernel: Kernel<'a>,
     environment: &'a str,
@@ -115,9 +115,9 @@ struct Runner<'a> {
     failures: Vec<Problem>,
 }
 
-/// What an event tells beside its envelope.
+/// Content of an event besides its envelope.
 #[derive(Default)]
-struct Told<'t> {
+struct EventContent<'t> {
     message: Option<Message<'t>>,
     tool: Option<ToolCall<'t>>,
     result: Option<ToolResult<'t>>,
@@ -152,7 +152,7 @@ impl<'a> Runner<'a> {
     }
 
     fn test(&mut self, test: &TestEntry) {
-        self.tell(catalogue::SESSION_STARTED, Told::default());
+        self.step(catalogue::SESSION_STARTED, EventContent::default());
         for step in &test.steps {
             let default_id = format!("call-{}", self.sequence);
             match (&step.value.call, &step.value.result, step.value.end) {
@@ -162,7 +162,9 @@ impl<'a> Runner<'a> {
                 (None, Some(_), _) => {
                     self.result(&step.value, None, step.value.of.as_deref().unwrap_or_default())
                 }
-                (None, None, Some(true)) => drop(self.tell(catalogue::SESSION_ENDED, Told::default())),
+                (None, None, Some(true)) => {
+                    drop(self.step(catalogue::SESSION_ENDED, EventContent::default()))
+                }
                 (None, None, _) => {
                     self.failures.push(at(self.path, step.referenced, EXPECTED_STEP.to_owned()));
                 }
@@ -170,14 +172,14 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// A second later, from the one source of the test.
-    fn tell(&mut self, kind: &str, told: Told<'_>) -> Option<Judgement<'a>> {
+    /// Steps the next event of the session, one second after the event before it.
+    fn step(&mut self, kind: &str, content: EventContent<'_>) -> Option<Judgement<'a>> {
         let event = ActionEvent {
             environment: self.environment,
             occurred_at: Micros(self.start.0.saturating_add(self.sequence.saturating_mul(1_000_000))),
-            message: told.message,
-            tool: told.tool,
-            result: told.result,
+            message: content.message,
+            tool: content.tool,
+            result: content.result,
             ..ActionEvent::new(
                 "",
                 kind,
@@ -206,7 +208,7 @@ impl<'a> Runner<'a> {
     fn call(&mut self, step: &Step, tool: &Spanned<String>, call_id: &str) {
         let arguments = match (&step.arguments, &step.input) {
             (Some(text), _) => text.clone(),
-            (None, Some(input)) => input.json(),
+            (None, Some(input)) => input.to_json(),
             (None, None) => "{}".to_owned(),
         };
         let message = Message {
@@ -218,7 +220,8 @@ impl<'a> Runner<'a> {
         };
         let called = ToolCall::new(&tool.value, call_id, payload(arguments.as_bytes()));
         let kind = if step.retry == Some(true) { catalogue::TOOL_RETRIED } else { catalogue::TOOL_INVOKED };
-        let verdict = self.tell(kind, Told { message: Some(message), tool: Some(called), result: None });
+        let verdict =
+            self.step(kind, EventContent { message: Some(message), tool: Some(called), result: None });
         if let Some(verdict) = verdict {
             self.compare(step, tool, &verdict);
         }
@@ -227,10 +230,13 @@ impl<'a> Runner<'a> {
 
     fn result(&mut self, step: &Step, name: Option<&str>, call_id: &str) {
         let Some(result) = &step.result else { return };
-        let content = result.answer();
+        let payload_text = result.to_payload();
         let result =
-            ToolResult { call_id, name, is_error: step.is_error, content: payload(content.as_bytes()) };
-        self.tell(catalogue::TOOL_RESPONSE_RECEIVED, Told { result: Some(result), ..Told::default() });
+            ToolResult { call_id, name, is_error: step.is_error, content: payload(payload_text.as_bytes()) };
+        self.step(
+            catalogue::TOOL_RESPONSE_RECEIVED,
+            EventContent { result: Some(result), ..EventContent::default() },
+        );
     }
 
     fn compare(&mut self, step: &Step, tool: &Spanned<String>, verdict: &Judgement<'_>) {
@@ -239,21 +245,21 @@ impl<'a> Runner<'a> {
         let entries = step.expect.as_ref().map(|expect| expect.value.as_slice()).unwrap_or_default();
         let expected: BTreeSet<&str> = entries.iter().map(|id| id.value.as_str()).collect();
         let place = step.expect.as_ref().map_or(tool.referenced, |expect| expect.referenced);
-        let mut differ = |place: Location, what: &str, expected: String, found: String| {
+        let mut compare_field = |place: Location, what: &str, expected: String, found: String| {
             if expected != found {
                 let message = format!("{}: expected {what} {expected}, found {found}", tool.value);
                 self.failures.push(at(self.path, place, message));
             }
         };
-        differ(place, "violations", list(&expected), list(&found));
+        compare_field(place, "violations", list(&expected), list(&found));
         let default = if expected.is_empty() { Decision::Allow } else { Decision::Deny }.as_str();
         let decision = step.decision.as_ref().map_or(default, |decision| decision.value.as_str());
         let place = step.decision.as_ref().map_or(place, |decision| decision.referenced);
-        differ(place, "decision", decision.to_owned(), verdict.decision.as_str().to_owned());
+        compare_field(place, "decision", decision.to_owned(), verdict.decision.as_str().to_owned());
         let errors: BTreeSet<String> =
             verdict.errors.iter().map(|e| format!("{} {}", e.code, e.subject)).collect();
         let expected: BTreeSet<&str> = step.errors.iter().flatten().map(String::as_str).collect();
-        differ(
+        compare_field(
             tool.referenced,
             "errors",
             list(&expected),

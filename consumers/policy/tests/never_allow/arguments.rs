@@ -1,4 +1,4 @@
-//! No change of the arguments of a denied call makes it allowed.
+//! Changes the arguments of denied calls; none may become allowed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -63,7 +63,7 @@ pub static AIRLINE: LazyLock<Vec<Denied>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Each value is true of `ARGUMENTS`.
+/// Expressions that are true for the arguments of [`PLAIN`].
 const VALUES: &[&str] = &[
     "input.amount > 100",
     "100 < input.amount",
@@ -138,7 +138,8 @@ fn unchanged_calls_are_denied() {
     }
 }
 
-/// Every change at every place. One bundle of each value, and of each policy: a policy sees of a value that it erred, not why.
+/// Applies every change at every place, with one bundle for each value and for each policy. A policy sees that a value erred, not
+/// why, so not every pair is needed.
 #[test]
 fn changed_arguments_never_turn_a_deny_into_an_allow() {
     let plain = PLAIN.iter().enumerate().filter(|(i, _)| {
@@ -147,7 +148,7 @@ fn changed_arguments_never_turn_a_deny_into_an_allow() {
     });
     for denied in AIRLINE.iter().chain(plain.map(|(_, denied)| denied)) {
         for change in changes() {
-            // Too many values are too many anywhere.
+            // The place of too many values does not matter.
             let places = if matches!(change, Change::Large) { 1 } else { count(&denied.arguments) };
             let mut seen = BTreeSet::from([denied.arguments.to_string()]);
             for at in 0..places {

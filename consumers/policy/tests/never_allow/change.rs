@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A change of one value.
+/// Change of one value.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     Quote,
@@ -11,15 +11,15 @@ pub enum Change {
     Object,
     Respelt(&'static str),
     NotANumber,
-    /// The keys of an object once more, with this value; in front or behind.
+    /// Repeats the keys of an object with this value, before or after the original ones.
     Twice(&'static str, bool),
-    /// One more field.
+    /// Adds a field.
     Beside(&'static str),
     Deep,
     Large,
 }
 
-/// Every change.
+/// Returns every change.
 pub fn changes() -> Vec<Change> {
     use Change::{Beside, Deep, Large, List, NotANumber, Object, Quote, Respelt, Twice, Unquote};
     let mut changes = vec![Quote, Unquote, List, Object, NotANumber, Deep, Large];
@@ -31,10 +31,10 @@ pub fn changes() -> Vec<Change> {
     changes
 }
 
-/// Ways to change the whole text.
+/// Number of changes of a whole text.
 pub const WHOLE: usize = 16;
 
-/// Changes the whole text.
+/// Applies change number `what` to a whole text.
 pub fn whole(text: &str, what: usize, at: usize) -> Vec<u8> {
     let text = match what {
         0 => text.get(..at % text.len()).unwrap_or_default().to_owned(),
@@ -64,7 +64,7 @@ pub fn whole(text: &str, what: usize, at: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The value as JSON, with a change to the value of number `at`.
+/// Writes a value as JSON with a change to the value at position `at`, in depth-first order.
 pub fn changed(value: &Value, change: Change, at: &mut Option<usize>) -> String {
     let here = *at == Some(0);
     *at = at.and_then(|at| at.checked_sub(1));
@@ -98,9 +98,9 @@ pub fn changed(value: &Value, change: Change, at: &mut Option<usize>) -> String 
             Change::Unquote if value.as_str().is_some_and(|text| text.parse::<i64>().is_ok()) => {
                 text = text.trim_matches('"').to_owned();
             }
-            // A list of one list is a list as well.
+            // Wrapping a list in a list keeps its type, so it is left out.
             Change::List if !value.is_array() => text = format!("[{text}]"),
-            // Fields that stand elsewhere are other fields: that is another call.
+            // Moving the fields of an object makes another call, so it is left out.
             Change::Object if !value.is_object() => text = format!("{{\"value\":{text}}}"),
             Change::Respelt(tail) if value.is_number() => text.push_str(tail),
             Change::NotANumber if value.is_number() => text = "NaN".to_owned(),

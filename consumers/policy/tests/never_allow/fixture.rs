@@ -1,4 +1,4 @@
-//! Denied calls after other calls with their results.
+//! Denied calls that follow other calls with results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use agentgov_schemas::event::{ToolCall, ToolResult};
 use agentgov_schemas::verdict::Decision;
 use serde_json::Value;
 
-use crate::support::{Replay, Told, kernel, payload, service_agent};
+use crate::support::{EventContent, Replay, kernel, payload, service_agent};
 
-/// Each denies, or asks about, a call whose value is true.
+/// Policies that deny, or ask about, a call whose value `v` is true.
 pub const POLICIES: &[&str] = &[
     "@id(\"g\") permit (principal, action, resource);
      @id(\"r\") @severity(\"high\") forbid (principal, action, resource) when { context has v && context.v };",
@@ -28,10 +28,10 @@ pub const POLICIES: &[&str] = &[
      @id(\"h\") permit (principal, action, resource) when { !(context has v) };",
 ];
 
-/// The default entry of most bundles here: any result with an id states an order.
+/// Default entry of most bundles: any result with an id is an order.
 pub const ANY_ORDER: &str = "default: { effect: read, states: [{ fact: order, key: result.id }] }\ntools:";
 
-/// A bundle whose tool `pay` derives `v`. `states` are the lines of tools.yaml up to that tool.
+/// Compiles a bundle whose tool `pay` derives `v`. `states` are the lines of tools.yaml before that tool.
 pub fn bundle(states: &str, value: &str, policies: &str) -> Arc<Bundle> {
     let value = serde_json::to_string(value).unwrap();
     let tools = format!(
@@ -47,13 +47,13 @@ pub fn bundle(states: &str, value: &str, policies: &str) -> Arc<Bundle> {
     Arc::new(Bundle::compile(&BundleFiles(files)).unwrap_or_else(|problems| panic!("{problems:?}")))
 }
 
-/// A call of another tool, and the event that follows it.
+/// Call of another tool, and the event that follows it.
 #[derive(Clone)]
 pub struct Exchange {
     pub tool: &'static str,
     pub arguments: Value,
     pub kind: &'static str,
-    /// Of the result. `None`: the event brings no result.
+    /// Content of the result; `None` for an event without one.
     pub content: Option<Vec<u8>>,
 }
 
@@ -81,7 +81,7 @@ impl Denied {
         self.judge(&mut self.replay(&agents, &self.before), arguments)
     }
 
-    /// The decision about the call as it is after other exchanges, which is the same after a restart.
+    /// Returns the decision about the unchanged call after other exchanges. Checks that a restart does not change it.
     pub fn decide_after(&self, before: &[Exchange]) -> (Decision, Vec<String>) {
         let (agents, arguments) = (service_agent(), self.arguments.to_string());
         let mut replay = self.replay(&agents, before);
@@ -99,32 +99,37 @@ impl Denied {
 
     fn replay<'d>(&'d self, agents: &'d AgentTable, before: &[Exchange]) -> Replay<'d> {
         let mut replay = Replay::new(kernel(agents, &self.bundles));
-        replay.tell(Told { kind: catalogue::SESSION_STARTED, ..Told::default() });
+        replay.apply(EventContent { kind: catalogue::SESSION_STARTED, ..EventContent::default() });
         for Exchange { tool, arguments, kind, content } in before {
             let arguments = arguments.to_string();
             let call = ToolCall::new(tool, "before", payload(arguments.as_bytes()));
-            replay.tell(Told { kind: catalogue::TOOL_INVOKED, tool: Some(call), ..Told::default() });
+            replay.apply(EventContent {
+                kind: catalogue::TOOL_INVOKED,
+                tool: Some(call),
+                ..EventContent::default()
+            });
             let result = content.as_deref().map(|content| ToolResult {
                 call_id: "before",
                 name: None,
                 is_error: None,
                 content: payload(content),
             });
-            replay.tell(Told { kind, result, ..Told::default() });
+            replay.apply(EventContent { kind, result, ..EventContent::default() });
         }
         replay
     }
 
     fn judge(&self, replay: &mut Replay<'_>, arguments: &[u8]) -> (Decision, Vec<String>) {
         let call = ToolCall::new(self.tool, "call", payload(arguments));
-        let told = Told { kind: catalogue::TOOL_INVOKED, tool: Some(call), ..Told::default() };
-        let judged = replay.tell(told).unwrap();
+        let content =
+            EventContent { kind: catalogue::TOOL_INVOKED, tool: Some(call), ..EventContent::default() };
+        let judged = replay.apply(content).unwrap();
         let errors = judged.errors.iter().map(|e| format!("{} {}: {}", e.code, e.subject, e.message));
         (judged.decision, errors.collect())
     }
 }
 
-/// The session that a changelog brings back.
+/// Restores a session from its changelog.
 fn restored(session: &Session) -> Session {
     let mut restored = Session::new();
     for entry in session.tombstones() {

@@ -1,5 +1,5 @@
-//! An error is never an allow: no change of the arguments of a denied call makes it allowed, and no change of a result that makes a
-//! later call denied leaves that call allowed.
+//! Checks that an error never allows a call: no change of the arguments of a denied call allows it, and no change of a result that
+//! makes a later call denied allows that call.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

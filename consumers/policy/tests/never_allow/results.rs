@@ -1,4 +1,4 @@
-//! No change of a result that makes a later call denied leaves that call allowed by what an older result said, or by nothing.
+//! Changes results that make a later call denied; the call must not become allowed by an older result or by a missing fact.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use crate::arguments::AIRLINE;
 use crate::change::{Change, changed, changes, count};
 use crate::fixture::{ANY_ORDER, Denied, Exchange, POLICIES, bundle};
 
-/// Each is true after `ORDER`.
+/// Expressions that are true after the result [`ORDER`].
 const VALUES: [&str; 12] = [
     "facts.order[input.id].locked",
     "facts.order[?input.id].?locked.orValue(false)",
@@ -28,7 +28,7 @@ const VALUES: [&str; 12] = [
     "has(facts.order[input.id].blocked.bot)",
 ];
 
-/// Ways to state the facts of an order: by any tool, or by one.
+/// Fact rules for orders, for any tool or for one tool.
 const STATES: [&str; 5] = [
     ANY_ORDER,
     "default: { effect: read }\ntools:\n  get: { effect: read, states: [{ fact: order, key: result.?id, when: has(result.locked) }] }",
@@ -37,7 +37,7 @@ const STATES: [&str; 5] = [
     "default: { effect: read }\ntools:\n  get: { effect: read, states: [{ fact: order, key: input.id, when: 'type(result) == map && !has(result.error)' }] }",
 ];
 
-/// As each denies a call whose value is true, one of each kind of policy is enough here.
+/// One policy of each kind; all of them deny a call whose value is true.
 const PLAIN: [&str; 3] = [POLICIES[0], POLICIES[3], POLICIES[4]];
 
 static ORDER: LazyLock<Value> = LazyLock::new(|| {
@@ -57,12 +57,12 @@ fn denied(states: &str, value: &str, policies: &str) -> Denied {
     }
 }
 
-/// Asked for order 7.
+/// Returns a call for order 7 with this result.
 fn answer(content: impl Into<Vec<u8>>) -> Exchange {
     Exchange::new("get", json!({ "id": "7" }), content)
 }
 
-/// Nothing of it makes the call denied.
+/// Returns an order that does not make the call denied.
 fn harmless() -> Exchange {
     let order = json!({
         "id": "7", "locked": false, "roles": ["guest"], "amount": 5, "nested": { "amount": 5 }, "blocked": { "8": {} },
@@ -147,16 +147,16 @@ fn texts() -> Vec<Vec<u8>> {
     all
 }
 
-/// The change of a whole result into a field of another object: it is another result.
+/// Returns true for the change of a whole result into a field of another object, which is another valid result.
 fn is_another_result(change: Change, at: usize) -> bool {
     matches!(change, Change::Object) && at == 0
 }
 
-/// Every change at every place of the result, alone and after a harmless one.
+/// Applies every change at every place of the result, alone and after a harmless result.
 #[test]
 fn changed_value_of_a_result_never_turns_a_deny_into_an_allow() {
     for (i, value) in VALUES.iter().enumerate() {
-        // Each value with every other way to state a fact.
+        // Each value with every other fact rule.
         for (k, states) in STATES.iter().enumerate().filter(|(k, _)| (i + k) % 2 == 0) {
             let denied = denied(states, value, PLAIN[(i + k) % PLAIN.len()]);
             let decide = |before: &[Exchange]| denied.decide_after(before).0;
@@ -184,7 +184,7 @@ fn changed_value_of_a_result_never_turns_a_deny_into_an_allow() {
     }
 }
 
-/// The same for the results that make the airline's calls denied.
+/// Applies the changes to the results that make the airline's calls denied.
 #[test]
 fn changed_value_of_an_airline_result_never_turns_a_deny_into_an_allow() {
     for denied in AIRLINE.iter() {
@@ -214,7 +214,7 @@ fn changed_value_of_an_airline_result_never_turns_a_deny_into_an_allow() {
     }
 }
 
-/// Texts that hold an order, within another text, list or encoding.
+/// Uses texts that contain an order in another text, list or encoding.
 #[test]
 fn changed_result_never_turns_a_deny_into_an_allow() {
     let states = STATES.iter().flat_map(|states| VALUES[..3].iter().map(move |value| (states, value)));
@@ -224,13 +224,13 @@ fn changed_result_never_turns_a_deny_into_an_allow() {
     for denied in &all {
         let decide = |content: &str| denied.decide_after(&[harmless(), answer(content)]).0;
         assert_eq!(decide(r#"{"id":"7","locked":true}"#), Decision::Deny, "{}", denied.rule);
-        // A result that says nothing of the order changes nothing.
+        // A result without an order changes nothing.
         for content in ["Error: no such order", "", "[1] see above", "Order {7} is (not) [locked]"] {
             assert_eq!(decide(content), Decision::Allow, "{content}");
         }
     }
     for (at, content) in texts().iter().enumerate() {
-        // Each with a bundle of each way to state a fact.
+        // Each text with bundles of each fact rule.
         for denied in all.iter().skip(at % 9).step_by(9) {
             let (found, _) = denied.decide_after(&[harmless(), answer(content.as_slice())]);
             let shown = String::from_utf8_lossy(content);
@@ -239,9 +239,9 @@ fn changed_result_never_turns_a_deny_into_an_allow() {
     }
 }
 
-/// A number and a truth value are answers of another type, unless `type(result) == map` says that they are none.
+/// A number or a boolean is an answer of an unexpected type, unless the condition `type(result) == map` excludes it.
 #[test]
-fn scalar_result_leaves_a_doubt_unless_the_entry_excludes_it() {
+fn scalar_result_makes_facts_uncertain_unless_the_rule_excludes_it() {
     for (states, doubts) in STATES.iter().zip([true, true, true, false, false]) {
         let denied = denied(states, VALUES[0], POLICIES[0]);
         for content in ["7", "-1.5", "1e400", "true", "false"] {
@@ -252,9 +252,9 @@ fn scalar_result_leaves_a_doubt_unless_the_entry_excludes_it() {
     }
 }
 
-/// Lists of other things are no doubt: many tools of a bundle answer with lists.
+/// Lists without an order are certain, since many tools return lists.
 #[test]
-fn list_without_a_fact_leaves_no_doubt_where_the_entry_excludes_lists() {
+fn list_without_a_fact_keeps_facts_certain_if_the_rule_excludes_lists() {
     let denied = denied(STATES[3], VALUES[0], POLICIES[0]);
     let large = format!("[{}{{}}]", "{\"flight\":\"ZQ1\"},".repeat(20_000));
     for content in
@@ -266,7 +266,7 @@ fn list_without_a_fact_leaves_no_doubt_where_the_entry_excludes_lists() {
 }
 
 #[test]
-fn result_in_an_event_of_another_type_and_the_end_never_turn_a_deny_into_an_allow() {
+fn result_in_another_event_type_or_the_end_never_turns_a_deny_into_an_allow() {
     let denied = denied(STATES[0], VALUES[0], POLICIES[0]);
     let decide = |kind: &'static str, content: Option<&str>| {
         let event = Exchange { kind, content: content.map(Into::into), ..harmless() };

@@ -1,4 +1,4 @@
-//! Recorded runs as events, and the airline's bundle: what the tests of this folder share.
+//! Fixtures of these tests: the airline's bundle, and recorded runs as events.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::collections::BTreeMap;
@@ -16,12 +16,12 @@ use agentgov_schemas::{Micros, Millis, SessionKey};
 pub use agentgov_test_support::payload;
 use serde_json::Value;
 
-/// The repository.
+/// Returns the root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The files of a bundle's folder.
+/// Reads the files of a bundle's folder.
 pub fn read_bundle(folder: &Path) -> BundleFiles {
     fn walk(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -39,12 +39,12 @@ pub fn read_bundle(folder: &Path) -> BundleFiles {
     BundleFiles(files)
 }
 
-/// The files of the airline's bundle.
+/// Reads the files of the airline's bundle.
 pub fn airline_files() -> BundleFiles {
     read_bundle(&root().join("examples/airline/bundle"))
 }
 
-/// The airline's bundle.
+/// Compiles the airline's bundle.
 pub fn airline() -> Arc<Bundle> {
     match Bundle::compile(&airline_files()) {
         Ok(bundle) => Arc::new(bundle),
@@ -52,12 +52,12 @@ pub fn airline() -> Arc<Bundle> {
     }
 }
 
-/// What no test reaches.
+/// Limits that no test reaches.
 pub fn no_limits() -> SessionLimits {
     SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 10_000, max_bytes: 16 << 20 }
 }
 
-/// The agent of the airline's registry.
+/// Returns a table with the agent of the airline.
 pub fn service_agent() -> AgentTable {
     let mut agents = AgentTable::default();
     let entry = AgentEntry {
@@ -77,16 +77,16 @@ pub fn service_agent() -> AgentTable {
 /// 2024-05-15T15:00:00Z, in microseconds.
 pub const START: i64 = 1_715_785_200_000_000;
 
-/// A session that is fed event by event.
+/// Session to which a test applies events.
 pub struct Replay<'k> {
     kernel: Kernel<'k>,
     pub session: Session,
     sequence: i64,
 }
 
-/// An event's parts that differ from event to event.
+/// Content of an event besides its envelope.
 #[derive(Clone, Copy, Default)]
-pub struct Told<'a> {
+pub struct EventContent<'a> {
     pub kind: &'a str,
     pub message: Option<Message<'a>>,
     pub tool: Option<ToolCall<'a>>,
@@ -99,10 +99,10 @@ impl<'k> Replay<'k> {
         Self { kernel, session: Session::new(), sequence: 0 }
     }
 
-    /// The next event of the session.
-    pub fn tell(&mut self, told: Told<'_>) -> Option<Judgement<'k>> {
+    /// Steps the next event of the session.
+    pub fn apply(&mut self, content: EventContent<'_>) -> Option<Judgement<'k>> {
         let (kernel, session) = (self.kernel, &mut self.session);
-        let verdict = with_event(told, self.sequence, |event, origin| {
+        let verdict = with_event(content, self.sequence, |event, origin| {
             kernel.step(session, event, origin).unwrap().verdict
         });
         self.sequence += 1;
@@ -110,21 +110,21 @@ impl<'k> Replay<'k> {
     }
 }
 
-/// The event that its source sends as number `sequence`, and where it stands.
+/// Creates the event with number `sequence` and its origin, and passes both to `then`.
 pub fn with_event<T>(
-    told: Told<'_>,
+    content: EventContent<'_>,
     sequence: i64,
     then: impl FnOnce(&ActionEvent<'_>, &Origin<'_>) -> T,
 ) -> T {
     let event = ActionEvent {
         environment: "demo",
-        occurred_at: Micros(START + told.second * 1_000_000),
-        message: told.message,
-        tool: told.tool,
-        result: told.result,
+        occurred_at: Micros(START + content.second * 1_000_000),
+        message: content.message,
+        tool: content.tool,
+        result: content.result,
         ..ActionEvent::new(
             "e",
-            told.kind,
+            content.kind,
             SessionKey { tenant_id: "airline", session_id: "s" },
             Source { id: "test", sequence },
             Agent::new("airline-service"),
@@ -133,14 +133,14 @@ pub fn with_event<T>(
     then(&event, &Origin { topic: "actions", partition: 0, offset: sequence, logged_at: Millis(sequence) })
 }
 
-/// A violation, or an error, of a recorded run: the call's index, its tool, and what it is.
+/// Violation or error in a recorded run: index and tool of the call, and id of the violation or code of the error.
 pub type Finding = (i32, String, String);
 
-/// Replays a recorded run as the importer tells it. Gives its violations in order, and the errors that verdicts name.
+/// Replays a recorded run as the importer publishes it. Returns its violations and the errors of its verdicts, in order.
 pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding>) {
     let mut replay = Replay::new(kernel);
     let (mut violations, mut errors) = (Vec::new(), Vec::new());
-    replay.tell(Told { kind: "session.started", ..Told::default() });
+    replay.apply(EventContent { kind: "session.started", ..EventContent::default() });
     let messages = run["messages"].as_array().unwrap();
     for (i, message) in messages.iter().enumerate() {
         let text = message["content"].as_str().unwrap_or_default();
@@ -161,14 +161,14 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
                     let name = call["function"]["name"].as_str().unwrap();
                     let tool =
                         ToolCall::new(name, call["id"].as_str().unwrap(), payload(arguments.as_bytes()));
-                    let told = Told {
+                    let content = EventContent {
                         kind: "tool.invoked",
                         message: Some(about),
                         tool: Some(tool),
                         second,
-                        ..Told::default()
+                        ..EventContent::default()
                     };
-                    let verdict = replay.tell(told).unwrap();
+                    let verdict = replay.apply(content).unwrap();
                     let index = verdict.call_index.unwrap();
                     violations
                         .extend(verdict.violations.iter().map(|p| (index, name.to_owned(), p.id.clone())));
@@ -187,21 +187,21 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
                     is_error: None,
                     content: payload(text.as_bytes()),
                 };
-                replay.tell(Told {
+                replay.apply(EventContent {
                     kind: "tool.response_received",
                     result: Some(result),
                     second,
-                    ..Told::default()
+                    ..EventContent::default()
                 });
             }
-            _ => drop(replay.tell(Told { kind: "user.input", second, ..Told::default() })),
+            _ => drop(replay.apply(EventContent { kind: "user.input", second, ..EventContent::default() })),
         }
     }
-    replay.tell(Told { kind: "session.ended", ..Told::default() });
+    replay.apply(EventContent { kind: "session.ended", ..EventContent::default() });
     (violations, errors)
 }
 
-/// A kernel with one bundle and the airline's agent.
+/// Creates a kernel with the given tables.
 pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k> {
     Kernel {
         agents,
@@ -209,7 +209,7 @@ pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k
         limits: no_limits(),
         agents_topic: "agents",
         bundles_topic: "bundles",
-        // One a kernel; tests are short.
+        // Leaked once per kernel, which is acceptable in a test.
         requests: Box::leak(Box::default()),
     }
 }
