@@ -37,6 +37,7 @@ pub fn check(data: &[u8]) {
     check_subject!(governance::ToolEntry, subject::TOOL, datum);
     check_subject!(governance::Bundle, subject::BUNDLE, datum);
     check_subject!(governance::Control, subject::CONTROL, datum);
+    check_subject!(governance::KeyEntry, subject::KEY, datum);
     check_subject!(state::SessionState, subject::SESSION_STATE, datum);
     check_subject!(state::AlertState, subject::ALERT_STATE, datum);
 }

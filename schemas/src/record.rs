@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::alert::Alert;
 use crate::event::ActionEvent;
-use crate::governance::{AgentEntry, Bundle, Control, ToolEntry};
+use crate::governance::{AgentEntry, Bundle, Control, KeyEntry, ToolEntry};
 use crate::reject::Reject;
 use crate::state::{AlertState, SessionState};
 use crate::subject::{self, Subject};
@@ -42,6 +42,7 @@ records! {
     ToolEntry = TOOL,
     Bundle = BUNDLE,
     Control = CONTROL,
+    KeyEntry = KEY,
 }
 
 /// Schema with which this build writes and reads a family.
@@ -148,7 +149,8 @@ mod tests {
             AgentEntry,
             ToolEntry,
             Bundle,
-            Control
+            Control,
+            KeyEntry
         );
         assert_eq!(typed, subject::SUBJECTS.iter().map(|subject| subject.name).collect());
     }

@@ -49,6 +49,8 @@ subjects! {
     BUNDLE = "bundle" [1];
     /// Commands of operators to stages: [`crate::governance::Control`].
     CONTROL = "control" [1];
+    /// Keys of pdps and approvers: [`crate::governance::KeyEntry`].
+    KEY = "key" [1];
 }
 
 impl Subject {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::{AgentEntry, Bundle, Control, ToolEntry};
+use agentgov_schemas::governance::{AgentEntry, Bundle, Control, KeyEntry, ToolEntry};
 use agentgov_schemas::reject::Reject;
 use agentgov_schemas::state::{AlertState, SessionState};
 use agentgov_schemas::subject::{self, SUBJECTS, Subject};
@@ -58,6 +58,7 @@ fn through_rust(subject: Subject, writer: &str, datum: &[u8]) -> Result<Vec<u8>,
         subject::TOOL => round_trip::<ToolEntry<'_>>(subject, &writer, datum),
         subject::BUNDLE => round_trip::<Bundle<'_>>(subject, &writer, datum),
         subject::CONTROL => round_trip::<Control<'_>>(subject, &writer, datum),
+        subject::KEY => round_trip::<KeyEntry<'_>>(subject, &writer, datum),
         other => panic!("no Rust type is known for subject {}", other.name),
     }
 }

@@ -102,7 +102,7 @@ pub fn stages(cluster: &Cluster) {
         ("deployer", &[]),
         ("services", &["agent.actions"]),
         ("operators", &["governance.controls"]),
-        ("security", &["governance.agents", "governance.bundles", "governance.tools"]),
+        ("security", &["governance.agents", "governance.bundles", "governance.keys", "governance.tools"]),
         ("evaluator", &["agent.verdicts", "agent.alerts", "agent.rejects", "agent.sessions"]),
         ("alerter", &["agent.alerts", "agent.rejects", "agent.alert-windows"]),
     ] {

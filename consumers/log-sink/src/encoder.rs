@@ -12,7 +12,7 @@ use agentgov_schemas::{Digest, record};
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use serde::Deserialize;
 
-use crate::columns::{Columns, action, agent, alert, bundle, raw, reject, skipped, tool, verdict};
+use crate::columns::{Columns, action, agent, alert, bundle, key, raw, reject, skipped, tool, verdict};
 use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{Feed, STAGE};
 
@@ -59,6 +59,7 @@ impl Table {
             Self::with_subject::<agent::Columns>(gapless),
             Self::with_subject::<tool::Columns>(gapless),
             Self::with_subject::<bundle::Columns>(gapless),
+            Self::with_subject::<key::Columns>(gapless),
         ]
         .into_iter()
         .find(|(subject, _)| subject.name == feed.subject.name)

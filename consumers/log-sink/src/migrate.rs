@@ -44,6 +44,7 @@ migrations!(
     "0018e_actions_skipped_parts",
     "0019_verdicts_findings",
     "0020_sink_empty_ranges",
+    "0021_keys",
     "0022_actions_decisions"
 );
 

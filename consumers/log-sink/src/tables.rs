@@ -15,7 +15,7 @@ pub(crate) const SCHEMAS: &str = "schemas";
 pub(crate) const MIGRATIONS: &str = "schema_migrations";
 
 /// Tables of the log, as the migrations name them, by the schema of their records.
-const LOG: [(Subject, &str); 7] = [
+const LOG: [(Subject, &str); 8] = [
     (subject::ACTION_EVENT, "actions"),
     (subject::VERDICT, "verdicts"),
     (subject::ALERT, "alerts"),
@@ -23,6 +23,7 @@ const LOG: [(Subject, &str); 7] = [
     (subject::AGENT, "agents"),
     (subject::TOOL, "tools"),
     (subject::BUNDLE, "bundles"),
+    (subject::KEY, "keys"),
 ];
 
 /// Topic that the stage reads.
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(feeds.len(), LOG.len());
         let gapless: Vec<_> =
             feeds.iter().filter(|f| f.route.gapless).map(|f| f.route.table.as_str()).collect();
-        assert_eq!(gapless, ["actions", "agents", "tools", "bundles"]);
+        assert_eq!(gapless, ["actions", "agents", "tools", "bundles", "keys"]);
     }
 
     #[test]

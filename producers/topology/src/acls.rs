@@ -148,7 +148,7 @@ impl<'a> Rights<'a> {
         match task {
             Task::Record => self.topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]),
             Task::Govern => {
-                for subject in [subject::AGENT, subject::TOOL, subject::BUNDLE] {
+                for subject in [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY] {
                     // Read, because what is there already is not pushed again.
                     self.topic(topic(subject)?, &[Operation::Read, Operation::Write]);
                     self.group(&reader_group(topic(subject)?), Operation::Describe);

@@ -12,7 +12,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:alerter' --operation Write --re
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe --group agentgov.alerter --group agentgov.audit --group agentgov.evaluator --group agentgov.log-sink
 
-kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.tools
+kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
 
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --topic agent.alerts --topic agent.rejects --topic agent.verdicts
@@ -21,12 +21,12 @@ kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --g
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Describe --group evaluator.reader
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --resource-pattern-type prefixed --transactional-id agentgov.evaluator-
 
-kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.tools
+kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools
 kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --group agentgov.log-sink
 
 kafka-acls.sh "$@" --add --allow-principal 'User:operators' --operation Write --topic governance.controls
 
-kafka-acls.sh "$@" --add --allow-principal 'User:security' --operation Read --operation Write --topic governance.agents --topic governance.bundles --topic governance.tools
-kafka-acls.sh "$@" --add --allow-principal 'User:security' --operation Describe --group governance.agents.reader --group governance.bundles.reader --group governance.tools.reader
+kafka-acls.sh "$@" --add --allow-principal 'User:security' --operation Read --operation Write --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools
+kafka-acls.sh "$@" --add --allow-principal 'User:security' --operation Describe --group governance.agents.reader --group governance.bundles.reader --group governance.keys.reader --group governance.tools.reader
 
 kafka-acls.sh "$@" --add --allow-principal 'User:services' --operation Write --topic agent.actions

@@ -190,7 +190,7 @@ mod tests {
     fn nothing_differs_in_a_world_as_the_map_says() {
         let plan = compare(&map(), &world(&map()));
         assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
-        assert_eq!(plan.to_string(), "the cluster matches the topology: 10 topics, 10 subjects");
+        assert_eq!(plan.to_string(), "the cluster matches the topology: 11 topics, 11 subjects");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         }
         let plan = compare(&map(), &live);
         let versions: usize = SUBJECTS.iter().map(|subject| subject.versions.len()).sum();
-        assert_eq!(plan.differences.len(), 10 + 10 + versions);
+        assert_eq!(plan.differences.len(), 2 * SUBJECTS.len() + versions);
         assert!(plan.differences.iter().all(|difference| difference.action == Action::Create), "{plan}");
         assert_eq!(
             plan.differences[0].to_string(),

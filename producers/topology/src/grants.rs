@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn only_the_writer_writes_and_nobody_may_change_or_delete_a_row() {
         let statements = grants(&Topology::embedded().unwrap(), "log");
-        let tables = 12;
+        let tables = 13;
         assert_eq!(statements.len(), 4 + 2 * tables, "{statements:#?}");
         assert!(
             statements.contains(&"GRANT SELECT, INSERT ON `log`.`actions` TO `agentgov_log_sink`".to_owned())

@@ -62,7 +62,7 @@ impl<'t> Groups<'t> {
             .filter_map(|s| s.value.state.as_ref())
             .map(|s| s.value.as_str())
             .collect();
-        let registry = [subject::AGENT.name, subject::TOOL.name, subject::BUNDLE.name];
+        let registry = [subject::AGENT.name, subject::TOOL.name, subject::BUNDLE.name, subject::KEY.name];
         for (name, topic) in &topology.topics {
             let schema = topic.value.schema.value.as_str();
             let group = if schema == subject::ACTION_EVENT.name {

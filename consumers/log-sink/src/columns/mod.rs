@@ -39,6 +39,7 @@ pub(crate) mod action;
 pub(crate) mod agent;
 pub(crate) mod alert;
 pub(crate) mod bundle;
+pub(crate) mod key;
 pub(crate) mod raw;
 pub(crate) mod reject;
 pub(crate) mod skipped;

@@ -7,7 +7,7 @@ use crate::yaml::Problems;
 
 /// Schemas of topics that clients other than stages write: actions, governance topics and controls.
 const EXTERNALLY_WRITTEN: &[Subject] =
-    &[subject::ACTION_EVENT, subject::AGENT, subject::TOOL, subject::BUNDLE, subject::CONTROL];
+    &[subject::ACTION_EVENT, subject::AGENT, subject::TOOL, subject::BUNDLE, subject::CONTROL, subject::KEY];
 
 /// Limits on numbers. A batch needs at least 64 KiB, so that every reject (with 4 KiB of the record) and alert fits. A consumer
 /// must hold a batch for each partition, so a batch has at most 64 MiB.
