@@ -87,7 +87,7 @@ impl<'k> Kernel<'k> {
     /// # Errors
     /// If an invariant does not hold.
     pub fn decide(&self, session: &Session, event: &ActionEvent<'_>) -> Result<Judgement<'k>, InternalError> {
-        let findings = odd_call(event).into_iter().collect();
+        let findings = call_finding(event).into_iter().collect();
         Ok(Judgement { findings, ..self.judge(self.bundles.active(event.environment), session, event)? })
     }
 
