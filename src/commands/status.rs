@@ -7,6 +7,7 @@ use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 use agentgov_status::{Answer, Group, GroupState, Health, Part, Process, Status, TopologyState, collect};
+use agentgov_topology::ClusterReadError;
 use console::{Style, StyledObject};
 use jiff::Timestamp;
 
@@ -18,7 +19,7 @@ use crate::print::{self, Text, json, left, outln, right, style, style_text, text
 pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     loop {
-        let status = collect(&topology, &endpoints, &args.health, &|| map(&topology, &endpoints));
+        let status = collect(&topology, &endpoints, &args.health, || compare(&topology, &endpoints));
         if args.watch.is_some() && !global.json {
             print::clear_screen();
         }
@@ -41,8 +42,8 @@ pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> 
     }
 }
 
-fn map(topology: &Topology, endpoints: &Endpoints) -> Result<TopologyState, String> {
-    let plan = agentgov_topology::plan(topology, endpoints).map_err(|e| e.to_string())?;
+fn compare(topology: &Topology, endpoints: &Endpoints) -> Result<TopologyState, ClusterReadError> {
+    let plan = agentgov_topology::plan(topology, endpoints)?;
     let differences = plan.differences.iter().map(ToString::to_string).collect();
     Ok(TopologyState { topics: plan.topics, subjects: plan.subjects, differences })
 }
@@ -63,17 +64,17 @@ pub fn print_status(status: &Status) {
     print_heading(&text!("Parts"));
     status.parts.iter().for_each(print_part);
     match &status.topology {
-        Answer::Known(map) if map.differences.is_empty() => {
+        Answer::Known(state) if state.differences.is_empty() => {
             outln!(
                 "  {} {} the cluster matches the topology: {} topics, {} subjects",
                 mark(true),
                 left("topology", 11),
-                map.topics,
-                map.subjects
+                state.topics,
+                state.subjects
             );
         }
-        Answer::Known(map) => {
-            for difference in &map.differences {
+        Answer::Known(state) => {
+            for difference in &state.differences {
                 outln!("  {} {} {}", mark(false), left("topology", 11), difference);
             }
         }

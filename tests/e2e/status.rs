@@ -141,7 +141,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     assert_eq!((&group["state"], &group["lag"][0]["records"]), (&"empty".into(), &1.into()), "{evaluator:#}");
     let wrong: Vec<_> =
         stopped["wrong"].as_array().unwrap().iter().map(|w| w["what"].as_str().unwrap()).collect();
-    assert!(wrong.iter().any(|what| what.contains("does not answer")), "{wrong:?}");
+    assert!(wrong.iter().any(|what| what.contains("does not respond")), "{wrong:?}");
     assert!(wrong.iter().any(|what| what.contains("evaluator does not run")), "{wrong:?}");
 }
 

@@ -1,106 +1,108 @@
-//! What became of one import: of the sessions that its source wrote.
+//! Results of one import: of the sessions that its source wrote.
 
+use agentgov_schemas::catalogue::{CATALOGUE, SOURCE_CLOSED, TOOL_INVOKED};
+use agentgov_schemas::verdict::{Decision, Reason};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{LogReader, ReadError, logged};
 
-/// How far the pipeline has come with what a source wrote.
+/// Progress of the pipeline with the events of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
 pub struct Progress {
-    /// Distinct events of the source that are rows.
+    /// Number of distinct events of the source in the log.
     pub logged: u64,
-    /// Rows of judged types, each sending counted.
+    /// Number of rows with judged types, including repeats.
     pub judged: u64,
-    /// Verdicts on them.
+    /// Number of verdicts on these rows.
     pub verdicts: u64,
-    /// Rejects of the evaluator on them.
+    /// Number of rejects of these rows.
     pub rejects: u64,
-    /// What of the verdicts someone must see.
+    /// Number of findings in the verdicts, each of which must have an alert.
     pub findings: u64,
-    /// Alerts and their revisions.
+    /// Number of alerts, including revisions.
     pub alerts: u64,
 }
 
 impl Progress {
-    /// True if all of `events` are logged, all that is judged has its verdict or reject, and all findings are alerts.
+    /// Returns true if all `events` are logged, each judged row has a verdict or reject, and each finding has an alert.
     pub const fn is_complete(&self, events: u64) -> bool {
         self.logged >= events && self.verdicts + self.rejects >= self.judged && self.alerts >= self.findings
     }
 
-    /// Steps done and to do, for a progress bar.
+    /// Returns completed and total steps, for a progress bar.
     pub const fn steps(&self, events: u64) -> (u64, u64) {
         (self.logged + self.verdicts + self.rejects + self.alerts, events + self.judged + self.findings)
     }
 }
 
-/// What is in the log of a source.
+/// Counts of a source's rows and verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Counts {
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: u64,
-    /// Distinct events.
+    /// Number of distinct events.
     pub events: u64,
-    /// Rows: more than events if some were sent twice.
+    /// Number of rows, which exceeds `events` if events were sent twice.
     pub rows: u64,
-    /// Distinct tool calls.
+    /// Number of distinct tool calls.
     pub tool_calls: u64,
-    /// Rows that could not be decoded.
+    /// Number of rows that did not decode.
     pub undecodable: u64,
-    /// Verdicts that allow.
+    /// Number of verdicts with decision allow.
     pub allowed: u64,
-    /// Verdicts that deny.
+    /// Number of verdicts with decision deny.
     pub denied: u64,
-    /// Verdicts that ask for a person.
+    /// Number of verdicts with decision ask.
     pub asked: u64,
-    /// Verdicts that could not decide.
+    /// Number of verdicts with decision indeterminate.
     pub indeterminate: u64,
-    /// Denied since no grant was there.
+    /// Number of verdicts with reason no_grant.
     pub without_grant: u64,
 }
 
-/// A policy that an action violates.
+/// Policy that an action violates.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Violation {
-    /// The session.
+    /// Id of the session.
     #[serde(deserialize_with = "logged::text")]
     pub session_id: String,
-    /// Its name for people; its id if it has none.
+    /// Label of the session; its id if it has no label.
     #[serde(deserialize_with = "logged::text")]
     pub session: String,
     /// Index of the tool call in its session, from 0.
     pub call: i32,
-    /// The tool.
+    /// Name of the tool.
     #[serde(deserialize_with = "logged::text")]
     pub tool: String,
-    /// The policy's id.
+    /// @id of the policy.
     #[serde(deserialize_with = "logged::text")]
     pub policy: String,
-    /// low, medium, high or critical.
+    /// Severity: low, medium, high or critical.
     #[serde(deserialize_with = "logged::text")]
     pub severity: String,
-    /// enforce or observe.
+    /// Mode: enforce or observe.
     #[serde(deserialize_with = "logged::text")]
     pub mode: String,
-    /// True if an alert names the same session, call and policy.
+    /// True if there is an alert for the same session, call and policy.
     pub alerted: bool,
 }
 
-/// From an event's logged_at to that of what followed, in milliseconds; `None`: nothing followed.
+/// Time from the logged_at of an event to that of its verdict or alert, in milliseconds; `None` if there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of the verdicts came within this.
+    /// Median for verdicts.
     pub verdict_p50: Option<f64>,
-    /// 99 of 100 verdicts.
+    /// 99th percentile for verdicts.
     pub verdict_p99: Option<f64>,
-    /// Half of the alerts.
+    /// Median for alerts.
     pub alert_p50: Option<f64>,
-    /// 99 of 100 alerts.
+    /// 99th percentile for alerts.
     pub alert_p99: Option<f64>,
 }
 
 impl LogReader {
-    /// How far the pipeline has come with what `source_id` wrote.
+    /// Returns the progress of the pipeline with the events of `source_id`.
     pub fn progress(&self, source_id: &str) -> Result<Progress, ReadError> {
         let t = &self.tables;
         let sql = format!(
@@ -111,42 +113,45 @@ impl LogReader {
                     ifNull((SELECT count() FROM acts), 0) AS judged,
                     ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
                     ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
-                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason = 'no_grant') + (decision = 'indeterminate'), 0))
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason = '{no_grant}') + (decision = '{indeterminate}'), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
                     ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
+            no_grant = Reason::NoGrant, indeterminate = Decision::Indeterminate,
         );
         self.row(&sql, &[source_id, source_id])
     }
 
-    /// What is in the log of `source_id`.
+    /// Returns the counts of `source_id`.
     pub fn counts(&self, source_id: &str) -> Result<Counts, ReadError> {
         let t = &self.tables;
         let sql = format!(
-            "WITH mine AS (SELECT DISTINCT tenant_id, session_id FROM {actions} WHERE source_id = ? AND type != 'source.closed'),
-                  said AS (SELECT decision, reason FROM {verdicts} WHERE (tenant_id, session_id) IN mine)
+            "WITH mine AS (SELECT DISTINCT tenant_id, session_id FROM {actions} WHERE source_id = ? AND type != '{source_closed}'),
+                  own_verdicts AS (SELECT decision, reason FROM {verdicts} WHERE (tenant_id, session_id) IN mine)
              SELECT ifNull((SELECT count() FROM mine), 0) AS sessions,
                     ifNull((SELECT uniqExact(source_sequence) FROM {actions} WHERE source_id = ?), 0) AS events,
                     ifNull((SELECT count() FROM {actions} WHERE source_id = ?), 0) AS rows,
-                    ifNull((SELECT uniqExactIf(source_sequence, type = 'tool.invoked') FROM {actions} WHERE source_id = ?), 0) AS tool_calls,
+                    ifNull((SELECT uniqExactIf(source_sequence, type = '{tool_invoked}') FROM {actions} WHERE source_id = ?), 0) AS tool_calls,
                     ifNull((SELECT countIf(decode_error != '') FROM {actions} WHERE source_id = ?), 0) AS undecodable,
-                    ifNull((SELECT countIf(decision = 'allow') FROM said), 0) AS allowed,
-                    ifNull((SELECT countIf(decision = 'deny') FROM said), 0) AS denied,
-                    ifNull((SELECT countIf(decision = 'ask') FROM said), 0) AS asked,
-                    ifNull((SELECT countIf(decision = 'indeterminate') FROM said), 0) AS indeterminate,
-                    ifNull((SELECT countIf(reason = 'no_grant') FROM said), 0) AS without_grant",
-            actions = t.actions, verdicts = t.verdicts,
+                    ifNull((SELECT countIf(decision = '{allow}') FROM own_verdicts), 0) AS allowed,
+                    ifNull((SELECT countIf(decision = '{deny}') FROM own_verdicts), 0) AS denied,
+                    ifNull((SELECT countIf(decision = '{ask}') FROM own_verdicts), 0) AS asked,
+                    ifNull((SELECT countIf(decision = '{indeterminate}') FROM own_verdicts), 0) AS indeterminate,
+                    ifNull((SELECT countIf(reason = '{no_grant}') FROM own_verdicts), 0) AS without_grant",
+            actions = t.actions, verdicts = t.verdicts, source_closed = SOURCE_CLOSED, tool_invoked = TOOL_INVOKED,
+            allow = Decision::Allow, deny = Decision::Deny, ask = Decision::Ask,
+            indeterminate = Decision::Indeterminate, no_grant = Reason::NoGrant,
         );
         self.row(&sql, &[source_id; 5])
     }
 
-    /// Every violation in the sessions of `source_id`, in the order in which the source wrote the sessions, then by call
+    /// Returns every violation in the sessions of `source_id`, in the order in which the source wrote the sessions, then by call
     /// and policy.
     pub fn violations(&self, source_id: &str) -> Result<Vec<Violation>, ReadError> {
         let t = &self.tables;
         let sql = format!(
             "WITH mine AS (SELECT tenant_id, session_id, min(source_sequence) AS first FROM {actions}
-                           WHERE source_id = ? AND type != 'source.closed' GROUP BY tenant_id, session_id)
+                           WHERE source_id = ? AND type != '{source_closed}' GROUP BY tenant_id, session_id)
              SELECT v.session_id AS session_id,
                     if(v.session_label = '', v.session_id, v.session_label) AS session,
                     assumeNotNull(v.call_index) AS call,
@@ -160,12 +165,12 @@ impl LogReader {
              INNER JOIN mine ON v.tenant_id = mine.tenant_id AND v.session_id = mine.session_id
              ARRAY JOIN arrayZip(v.violations.policy, v.violations.severity, v.violations.mode) AS violation
              ORDER BY mine.first, call, policy",
-            actions = t.actions, verdicts = t.verdicts, alerts = t.alerts,
+            actions = t.actions, verdicts = t.verdicts, alerts = t.alerts, source_closed = SOURCE_CLOSED,
         );
         self.rows(&sql, &[source_id])
     }
 
-    /// How quickly verdicts and alerts followed, in the sessions of `source_id`.
+    /// Returns the latency of verdicts and alerts in the sessions of `source_id`.
     pub fn latency(&self, source_id: &str) -> Result<Latency, ReadError> {
         let t = &self.tables;
         let quantiles = |table: &str| {
@@ -185,8 +190,8 @@ impl LogReader {
     }
 }
 
-/// The judged types of the catalogue, as a list in SQL.
+/// Returns the judged types of the catalogue as a list in SQL.
 fn judged_types() -> String {
-    let judged = agentgov_schemas::catalogue::CATALOGUE.iter().filter(|t| t.judged);
+    let judged = CATALOGUE.iter().filter(|t| t.judged);
     judged.map(|t| format!("'{}'", t.name)).collect::<Vec<_>>().join(", ")
 }

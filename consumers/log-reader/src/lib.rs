@@ -1,12 +1,12 @@
 //! Typed reads of the log in ClickHouse, for the CLI's reports. Blocking: never call it from async code.
 //!
-//! - [`LogReader`]: the connection
-//! - [`imported`]: what became of one import: progress, counts, violations, latency
+//! - [`LogReader`]: connection
+//! - [`imported`]: progress, counts, violations and latency of one import
 //! - [`session`]: one session, event by event
 //! - [`LoggedBytes`]: payloads, which may be any bytes
-//! - [`overview`]: the log at a glance: how much is there, what happened of late, what judges
+//! - [`overview`]: sizes of tables, recent rejects and alerts, active bundles
 //!
-//! Analysts need none of this: docs/QUERIES.md has the same as plain SQL.
+//! For analysts, docs/QUERIES.md has similar queries as plain SQL.
 
 pub mod imported;
 pub mod overview;

@@ -1,4 +1,4 @@
-//! Values of the log as they are: a reader is never stricter than the log, whose columns hold any bytes.
+//! Values of the log, whose columns may contain any bytes. Reading them never fails.
 
 use std::fmt;
 
@@ -6,18 +6,17 @@ use agentgov_schemas::escape::EscapedBytes;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Bytes of a payload. Display them with [`EscapedBytes`]. To a program they are a text, in which a byte that is not UTF-8
-/// is `\xHH`.
+/// Bytes of a payload. Display them with [`EscapedBytes`]. They serialize as a string, which is escaped if the bytes are not UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoggedBytes(pub Vec<u8>);
 
 impl LoggedBytes {
-    /// True of no bytes.
+    /// Returns true if there are no bytes.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The text; escaped if it is not UTF-8.
+    /// Returns the text, which is escaped if the bytes are not UTF-8.
     fn into_text(self) -> String {
         String::from_utf8(self.0).unwrap_or_else(|error| EscapedBytes(error.as_bytes()).to_string())
     }
@@ -70,12 +69,12 @@ impl<'de> Deserialize<'de> for LoggedBytes {
     }
 }
 
-/// Reads a text; one that is not UTF-8 is escaped.
+/// Deserializes a text, which is escaped if it is not UTF-8.
 pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     LoggedBytes::deserialize(deserializer).map(LoggedBytes::into_text)
 }
 
-/// Reads an array of texts as [`text`] does.
+/// Deserializes an array of texts as [`text`] does.
 pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct Texts;
     impl<'de> Visitor<'de> for Texts {
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_not_utf_8_are_escaped_text_to_a_program() {
+    fn bytes_serialize_as_text_and_invalid_utf_8_is_escaped() {
         for (bytes, json) in [
             (&b"plain"[..], r#""plain""#),
             ("ü\n".as_bytes(), r#""ü\n""#),
@@ -111,9 +110,9 @@ mod tests {
         }
     }
 
-    /// `String` would refuse what the log holds.
+    /// `String` would reject a row whose text is not UTF-8.
     #[test]
-    fn every_text_of_a_row_is_read_leniently() {
+    fn every_text_of_a_row_accepts_invalid_utf_8() {
         let mut seen = 0;
         for source in [include_str!("session.rs"), include_str!("imported.rs"), include_str!("overview.rs")] {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
@@ -126,6 +125,6 @@ mod tests {
                 }
             }
         }
-        assert!(seen > 30, "this test does not see the rows any more: {seen}");
+        assert!(seen > 30, "expected more than 30 texts in rows, found {seen}");
     }
 }

@@ -1,95 +1,97 @@
-//! The log at a glance: how much is there, what happened of late, what judges.
+//! Sizes of tables, recent rejects and alerts, gaps, skipped offsets and active bundles.
 
+use agentgov_schemas::Vocabulary as _;
+use agentgov_schemas::verdict::Severity;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{LogReader, ReadError, logged};
 
-/// How ClickHouse begins to say that a database is not there.
+/// Start of ClickHouse's message for an unknown database.
 const UNKNOWN_DATABASE: &str = "Code: 81.";
 
-/// A table's size.
+/// Size of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct TableSize {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// When its newest row was logged, in milliseconds since the epoch; 0 if it has none.
+    /// logged_at of the newest row, in milliseconds since the epoch; 0 if the table is empty.
     pub newest: i64,
 }
 
-/// Rejects of a stage, with one reason.
+/// Number of a stage's rejects with one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectCount {
-    /// The stage.
+    /// Name of the stage.
     #[serde(deserialize_with = "logged::text")]
     pub stage: String,
-    /// The reason.
+    /// Reason of the rejects.
     #[serde(deserialize_with = "logged::text")]
     pub reason: String,
-    /// How many.
+    /// Number of rejects.
     pub count: u64,
 }
 
-/// Alerts of one severity.
+/// Number of alerts with one severity.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct AlertCount {
-    /// The severity.
+    /// Severity of the alerts.
     #[serde(deserialize_with = "logged::text")]
     pub severity: String,
-    /// Alerts that were opened.
+    /// Number of alerts that were opened.
     pub opened: u64,
-    /// Violations that they tell of, the first ones included.
+    /// Number of violations, including the first of each alert.
     pub violations: u64,
 }
 
-/// Offsets that somebody accepted as lost.
+/// Accepted gap: offsets that a person accepted as lost.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Gap {
     /// Topic and partition.
     #[serde(deserialize_with = "logged::text")]
     pub topic_partition: String,
-    /// The first offset lost.
+    /// First lost offset.
     pub from: i64,
-    /// The first offset that is there.
+    /// First offset after the gap.
     pub to: i64,
-    /// When, in milliseconds since the epoch.
+    /// Time of the acceptance, in milliseconds since the epoch.
     pub accepted_at: i64,
 }
 
-/// Offsets of a topic-partition that no record has, since a client wrote transactions.
+/// Offsets of a topic-partition without a record, because a client wrote transactions or compaction removed records.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct SkippedOffsets {
     /// Topic and partition.
     #[serde(deserialize_with = "logged::text")]
     pub topic_partition: String,
-    /// How many in all.
+    /// Number of skipped offsets.
     pub offsets: u64,
-    /// The first of the last ones that came one after the other.
+    /// First offset of the last skipped range.
     pub from: i64,
-    /// The offset after these, which a record has.
+    /// Offset of the record after that range.
     pub to: i64,
-    /// When that record was logged, in milliseconds since the epoch.
+    /// logged_at of that record, in milliseconds since the epoch.
     pub logged_at: i64,
 }
 
-/// The bundle that judges an environment: the last one pushed for it that reached the log.
+/// Active bundle of an environment: the last one in the log that was pushed for it.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct ActiveBundle {
-    /// The environment.
+    /// Name of the environment.
     #[serde(deserialize_with = "logged::text")]
     pub environment: String,
-    /// The bundle's name.
+    /// Name of the bundle.
     #[serde(deserialize_with = "logged::text")]
     pub name: String,
-    /// Its version.
+    /// Version of the bundle.
     #[serde(deserialize_with = "logged::text")]
     pub version: String,
-    /// Its digest, in hex.
+    /// Digest of the bundle, in hex.
     #[serde(deserialize_with = "logged::text")]
     pub digest: String,
-    /// When it was pushed, in milliseconds since the epoch.
+    /// Time of the push, in milliseconds since the epoch.
     pub pushed_at: i64,
-    /// Who pushed it.
+    /// Person or service that pushed the bundle.
     #[serde(deserialize_with = "logged::text")]
     pub pushed_by: String,
 }
@@ -101,7 +103,7 @@ struct Version {
 }
 
 impl LogReader {
-    /// The server's version; `None` if it answers, but the log's database is not there yet.
+    /// Returns the version of the server; `None` if the log's database does not exist yet.
     pub fn version(&self) -> Result<Option<String>, ReadError> {
         match self.row::<Version>("SELECT version() AS version", &[]) {
             Ok(row) => Ok(Some(row.version)),
@@ -114,13 +116,13 @@ impl LogReader {
         }
     }
 
-    /// How large a table is. Reads no rows: ClickHouse keeps both figures by part.
+    /// Returns the size of a table. Reads no rows: ClickHouse keeps both values for each part.
     pub fn table_size(&self, table: &str) -> Result<TableSize, ReadError> {
         let sql = "SELECT count() AS rows, if(count() = 0, 0, toUnixTimestamp64Milli(max(logged_at))) AS newest FROM";
         self.row(&format!("{sql} `{table}`"), &[])
     }
 
-    /// Rejects that were logged within the last `seconds`, by stage and reason, the most frequent first.
+    /// Returns the rejects of the last `seconds` by stage and reason, the most frequent first.
     pub fn rejects_within(&self, seconds: u32) -> Result<Vec<RejectCount>, ReadError> {
         let sql = format!(
             "SELECT toString(r.stage) AS stage, toString(r.reason) AS reason, count() AS count FROM {} AS r
@@ -130,18 +132,21 @@ impl LogReader {
         self.rows(&sql, &[])
     }
 
-    /// Alerts that were logged within the last `seconds`, by severity.
+    /// Returns the alerts of the last `seconds` by severity, the highest first.
     pub fn alerts_within(&self, seconds: u32) -> Result<Vec<AlertCount>, ReadError> {
+        let severities: Vec<String> =
+            Severity::ALL.iter().rev().map(|severity| format!("'{severity}'")).collect();
+        let severities = severities.join(", ");
         let sql = format!(
             "SELECT toString(a.severity) AS severity, countIf(a.revision = 0) AS opened, count() AS violations FROM {} AS a
              WHERE a.logged_at > now64(3) - {seconds} GROUP BY a.severity
-             ORDER BY indexOf(['critical', 'high', 'medium', 'low'], severity), severity",
+             ORDER BY indexOf([{severities}], severity), severity",
             self.tables.alerts
         );
         self.rows(&sql, &[])
     }
 
-    /// Every gap that was accepted, the latest first. `table` is where the sink records them.
+    /// Returns every accepted gap, the latest first. `table` is the table in which the sink records gaps.
     pub fn gaps(&self, table: &str) -> Result<Vec<Gap>, ReadError> {
         let sql = format!(
             "SELECT topic_partition, from_offset AS from, to_offset AS to, toUnixTimestamp64Milli(accepted_at) AS accepted_at
@@ -150,7 +155,7 @@ impl LogReader {
         self.rows(&sql, &[])
     }
 
-    /// What each partition of a table's topic has of offsets without a record, the latest first. Reads no rows: a projection has it.
+    /// Returns the skipped offsets of each partition of a table's topic, the latest first. Reads a projection, and no rows.
     pub fn skipped(&self, table: &str) -> Result<Vec<SkippedOffsets>, ReadError> {
         let sql = format!(
             "SELECT toString(topic_partition) AS topic_partition, sum(skipped) AS offsets,
@@ -161,7 +166,7 @@ impl LogReader {
         self.rows(&sql, &[])
     }
 
-    /// The bundle that judges each environment.
+    /// Returns the active bundle of each environment.
     pub fn active_bundles(&self) -> Result<Vec<ActiveBundle>, ReadError> {
         let sql = format!(
             "SELECT toString(judged) AS environment, argMax(b.name, b.offset) AS name, argMax(b.version, b.offset) AS version,

@@ -1,4 +1,4 @@
-//! The connection.
+//! Connection to the log in ClickHouse.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use clickhouse::{Client, RowOwned, RowRead};
 
-/// How long an answer may take, unless said otherwise: as long as a large report needs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Default timeout of a query, sufficient for a large report.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Reads the log.
+/// Reader of the log.
 pub struct LogReader {
     client: Client,
     url: String,
     runtime: tokio::runtime::Runtime,
-    patience: Duration,
+    timeout: Duration,
     pub(crate) tables: Tables,
 }
 
-/// Names of the tables, from the topology.
+/// Names of the log's tables, from the topology.
 pub(crate) struct Tables {
     pub actions: String,
     pub verdicts: String,
@@ -28,37 +28,37 @@ pub(crate) struct Tables {
     pub bundles: String,
 }
 
-/// Why the log cannot be read.
+/// Error while reading the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The server did not answer, or refused.
+    /// The request failed.
     #[error("reading the log from ClickHouse at {url}: {}{}", describe(source), path_hint(url, source))]
     ClickHouse {
-        /// The server.
+        /// URL of the server.
         url: String,
-        /// What it said.
+        /// Error of the client or the server.
         source: clickhouse::error::Error,
     },
-    /// The TLS setting is wrong.
+    /// The TLS settings are invalid.
     #[error("clickhouse: {0}")]
     Tls(#[from] TlsError),
-    /// The server took too long.
-    #[error("reading the log from ClickHouse at {url}: no answer within {patience:?}")]
+    /// The query timed out.
+    #[error("reading the log from ClickHouse at {url}: expected a response within {timeout:?}, found none")]
     Timeout {
-        /// The server.
+        /// URL of the server.
         url: String,
-        /// How long it was waited for.
-        patience: Duration,
+        /// Timeout of the query.
+        timeout: Duration,
     },
-    /// The topology names no such table.
+    /// The topology lacks a table.
     #[error(transparent)]
     Topology(#[from] MissingRole),
-    /// The system gave no thread or socket.
-    #[error("starting the reader: {0}")]
+    /// The asynchronous runtime cannot start.
+    #[error("cannot start the log reader: {0}")]
     Runtime(#[from] std::io::Error),
 }
 
-/// A hint for a URL with a path that ClickHouse does not serve.
+/// Returns a hint for a URL with a path that ClickHouse does not serve.
 fn path_hint(url: &str, source: &clickhouse::error::Error) -> &'static str {
     let has_path = url.split_once("://").is_some_and(|(_, rest)| {
         rest.split_once('/').is_some_and(|(_, path)| !path.trim_matches('/').is_empty())
@@ -73,10 +73,10 @@ fn path_hint(url: &str, source: &clickhouse::error::Error) -> &'static str {
 }
 
 impl LogReader {
-    /// A reader of the log at `endpoint`. Connects on first use.
+    /// Creates a reader of the log at `endpoint`, which connects on first use.
     ///
     /// # Errors
-    /// If the topology names no tables for the log, or the TLS setting is wrong.
+    /// If the topology lacks a table of the log, or the TLS settings are invalid.
     pub fn new(endpoint: &ClickHouseEndpoint, topology: &Topology) -> Result<Self, ReadError> {
         let table = |subject: Subject| -> Result<String, MissingRole> {
             let (topic, _) = topology.topic_of(subject)?;
@@ -86,7 +86,7 @@ impl LogReader {
             client: clickhouse_client(endpoint)?,
             url: endpoint.url.clone(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-            patience: PATIENCE,
+            timeout: DEFAULT_TIMEOUT,
             tables: Tables {
                 actions: table(subject::ACTION_EVENT)?,
                 verdicts: table(subject::VERDICT)?,
@@ -97,14 +97,14 @@ impl LogReader {
         })
     }
 
-    /// The same, waiting no longer than `patience` for an answer.
+    /// Sets the timeout of queries.
     #[must_use]
-    pub const fn with_timeout(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// Rows of `sql`, in which each `?` is replaced by the next of `values`, quoted.
+    /// Returns the rows of `sql`, in which each `?` is replaced by the next of `values`, quoted.
     pub(crate) fn rows<T: RowOwned + RowRead>(
         &self,
         sql: &str,
@@ -114,17 +114,17 @@ impl LogReader {
         self.wait(query.fetch_all())
     }
 
-    /// The one row of `sql`.
+    /// Returns the single row of `sql`.
     pub(crate) fn row<T: RowOwned + RowRead>(&self, sql: &str, values: &[&str]) -> Result<T, ReadError> {
         let query = values.iter().fold(self.client.query(sql), |query, value| query.bind(value));
         self.wait(query.fetch_one())
     }
 
     fn wait<T>(&self, answer: impl Future<Output = clickhouse::error::Result<T>>) -> Result<T, ReadError> {
-        let (url, patience) = (|| self.url.clone(), self.patience);
-        match self.runtime.block_on(async { tokio::time::timeout(patience, answer).await }) {
+        let (url, timeout) = (|| self.url.clone(), self.timeout);
+        match self.runtime.block_on(async { tokio::time::timeout(timeout, answer).await }) {
             Ok(answer) => answer.map_err(|source| ReadError::ClickHouse { url: url(), source }),
-            Err(_) => Err(ReadError::Timeout { url: url(), patience }),
+            Err(_) => Err(ReadError::Timeout { url: url(), timeout }),
         }
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answer_that_is_not_clickhouse_s_names_the_path_of_the_url() {
+    fn response_of_another_server_hints_at_the_path_of_the_url() {
         let no_handle = || Error::BadResponse("There is no handle /play2".to_owned());
         let exception = || Error::BadResponse("Code: 60. DB::Exception: no such table".to_owned());
         for (url, source, hinted) in [

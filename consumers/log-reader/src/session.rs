@@ -7,111 +7,111 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LogReader, LoggedBytes, ReadError, logged};
 
-/// A session that a name may mean.
+/// Session that matches a name.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct SessionMatch {
-    /// Its tenant.
+    /// Tenant of the session.
     #[serde(deserialize_with = "logged::text")]
     pub tenant_id: String,
-    /// Its id.
+    /// Id of the session.
     #[serde(deserialize_with = "logged::text")]
     pub session_id: String,
-    /// Its label; empty if it has none.
+    /// Label of the session; empty if it has none.
     #[serde(deserialize_with = "logged::text")]
     pub session_label: String,
-    /// Agent of its first event in the log. Each [`Event`] names its own.
+    /// Agent of the session's first event in the log. Other events may have other agents, see [`Event`].
     #[serde(deserialize_with = "logged::text")]
     pub agent_id: String,
-    /// On whose behalf; empty if nobody said.
+    /// Person or service on whose behalf the agent acts; empty if unknown.
     #[serde(deserialize_with = "logged::text")]
     pub actor_id: String,
 }
 
-/// An event of a session, and the verdict on it.
+/// Event of a session with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// The event.
     pub event: Event,
-    /// The verdict, on an event of a judged type.
+    /// The verdict, if the event is judged.
     pub verdict: Option<Verdict>,
 }
 
-/// An event, as the log has it.
+/// Event in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Event {
-    /// Its topic.
+    /// Topic of the record.
     #[serde(deserialize_with = "logged::text")]
     pub topic: String,
-    /// Its partition.
+    /// Partition of the record.
     pub partition: i32,
-    /// Its offset.
+    /// Offset of the record.
     pub offset: i64,
-    /// When it was logged, in milliseconds since the epoch.
+    /// logged_at, in milliseconds since the epoch.
     pub logged_at: i64,
-    /// When it happened, as its producer claims, in microseconds since the epoch.
+    /// occurred_at, as the producer claims it, in microseconds since the epoch.
     pub occurred_at: i64,
-    /// The source that numbered it.
+    /// Id of the source.
     #[serde(deserialize_with = "logged::text")]
     pub source_id: String,
-    /// Its number in that source.
+    /// Sequence number at the source.
     pub source_sequence: i64,
-    /// The agent that acted.
+    /// Id of the agent.
     #[serde(deserialize_with = "logged::text")]
     pub agent_id: String,
-    /// Its type.
+    /// Event type.
     #[serde(deserialize_with = "logged::text")]
     pub event_type: String,
-    /// Who spoke, if someone did.
+    /// Role of the message's author; empty without a message.
     #[serde(deserialize_with = "logged::text")]
     pub role: String,
-    /// What was said.
+    /// Text of the message.
     pub text: LoggedBytes,
-    /// The tool, of a call or an answer.
+    /// Name of the tool, on a call or a result.
     #[serde(deserialize_with = "logged::text")]
     pub tool: String,
-    /// The call's id.
+    /// Id of the tool call.
     #[serde(deserialize_with = "logged::text")]
     pub call_id: String,
-    /// The call's arguments.
+    /// Arguments of the tool call.
     pub arguments: LoggedBytes,
-    /// The tool's answer.
+    /// Result of the tool.
     pub result: LoggedBytes,
 }
 
-/// A verdict, as the log has it.
+/// Verdict in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The action's partition.
+    /// Partition of the action.
     pub partition: i32,
-    /// The action's offset.
+    /// Offset of the action.
     pub offset: i64,
-    /// Index of the tool call in its session; -1 if it is none.
+    /// Index of the tool call in its session; -1 if the action is not a tool call.
     pub call_index: i32,
     /// The decision.
     #[serde(deserialize_with = "logged::text")]
     pub decision: String,
-    /// Its reason.
+    /// Reason of the decision.
     #[serde(deserialize_with = "logged::text")]
     pub reason: String,
-    /// The policies that determined it.
+    /// Determining policies of the decision.
     #[serde(deserialize_with = "logged::texts")]
     pub determining: Vec<String>,
-    /// The policies that were violated.
+    /// Violated policies.
     #[serde(deserialize_with = "logged::texts")]
     pub violations: Vec<String>,
-    /// What was known, as JSON.
+    /// Inputs of the decision, as JSON.
     #[serde(deserialize_with = "logged::text")]
     pub known: String,
-    /// What could not be computed, each `code subject: message`.
+    /// Errors, each as `code subject: message`.
     #[serde(deserialize_with = "logged::texts")]
     pub errors: Vec<String>,
     /// Name and version of the bundle that judged.
     #[serde(deserialize_with = "logged::text")]
     pub bundle: String,
-    /// Digest of that bundle, in hex; empty if there was none.
+    /// Digest of that bundle, in hex; empty if no bundle was active.
     #[serde(deserialize_with = "logged::text")]
     pub bundle_digest: String,
-    /// What is wrong with the record itself: names of docs/errors.
+    /// Findings about the record itself; each has a page in docs/errors.
     #[serde(deserialize_with = "logged::texts")]
     pub findings: Vec<String>,
 }
@@ -124,7 +124,7 @@ struct File {
 }
 
 impl LogReader {
-    /// The sessions that `name` may mean: by id or by label, of one tenant or of any. The one seen last comes first.
+    /// Returns the sessions whose id or label is `name`, of one tenant or of all, the most recent first.
     pub fn find_sessions(&self, name: &str, tenant: Option<&str>) -> Result<Vec<SessionMatch>, ReadError> {
         let sql = format!(
             "SELECT toString(a.tenant_id) AS tenant_id, a.session_id AS session_id, any(a.session_label) AS session_label,
@@ -137,7 +137,7 @@ impl LogReader {
         self.rows(&sql, &[name, name, tenant, tenant])
     }
 
-    /// The events of a session in the order of the log, each with its verdict.
+    /// Returns the events of a session in the order of the log, each with its verdict.
     pub fn session(&self, tenant_id: &str, session_id: &str) -> Result<Vec<Entry>, ReadError> {
         let events: Vec<Event> = self.rows(
             &format!(
@@ -173,7 +173,7 @@ impl LogReader {
             .collect())
     }
 
-    /// The files of a bundle that was pushed, by its digest in hex.
+    /// Returns the files of the bundle with this digest, in hex.
     pub fn bundle_files(&self, digest: &str) -> Result<BTreeMap<String, Vec<u8>>, ReadError> {
         let sql = format!(
             "SELECT file.1 AS path, file.2 AS content FROM

@@ -1,4 +1,4 @@
-//! Where a step puts what it says. One buffer a batch, so that a record costs no allocation of its own.
+//! Buffer for the outputs of a batch. All records share one allocation.
 
 use std::collections::HashSet;
 
@@ -7,16 +7,17 @@ use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{MissingRole, Stage, Topology, registry_subject};
 use agentgov_schemas::wire::{Encoder, Schema, SchemaId};
 
-/// What the records of a batch led to, in order, not yet sent.
+/// Outputs of a batch, in order, before they are sent.
 pub struct Outputs {
     emitters: Vec<Emitter>,
     state: Option<usize>,
     bytes: Vec<u8>,
-    records: Vec<Placed>,
-    /// The partition of the record in work: outputs go to the same.
+    records: Vec<BufferedRecord>,
+    /// Partition of the current input record, and of its outputs.
     partition: i32,
 }
 
+/// Encoder and topic of one schema family.
 struct Emitter {
     subject: &'static str,
     topic: String,
@@ -24,15 +25,16 @@ struct Emitter {
     encoder: Encoder<'static>,
 }
 
-/// A position in the outputs of a batch, see [`Outputs::mark`].
+/// Position in the outputs of a batch, see [`Outputs::mark`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutputMark {
     records: usize,
     bytes: usize,
 }
 
+/// Record in the buffer, as offsets into its bytes.
 #[derive(Clone, Copy)]
-struct Placed {
+struct BufferedRecord {
     emitter: usize,
     partition: i32,
     key_start: usize,
@@ -41,50 +43,51 @@ struct Placed {
     tombstone: bool,
 }
 
-/// One record to send.
+/// Record to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing<'a> {
     /// The topic.
     pub topic: &'a str,
-    /// The partition: that of the record which led to it.
+    /// The partition, equal to that of the input record.
     pub partition: i32,
     /// The key.
     pub key: &'a [u8],
     /// The value in the wire format; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// A number for topic and partition.
-    pub place: usize,
+    /// Unique number of topic and partition.
+    pub slot: usize,
 }
 
-/// An output that cannot be sent.
+/// Error for an output that cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    /// The broker would refuse it.
+    /// The record exceeds the maximum size of its topic.
     #[error("{topic}: a record of {size} bytes is above the topic's max_message_bytes of {limit}")]
     TooLarge {
         /// The topic.
         topic: String,
-        /// Key and value, in bytes.
+        /// Size of key and value, in bytes.
         size: usize,
-        /// The limit, in bytes.
+        /// Maximum of the topic, in bytes.
         limit: usize,
     },
-    /// The stage is not one that writes this.
+    /// The stage does not emit this schema family.
     #[error("the stage emits no topic of schema `{0}` in topology.yaml")]
     NotEmitted(&'static str),
-    /// A mistake of ours.
+    /// The record does not fit its schema: a bug in agentgov.
     #[error("{0}")]
     Encode(String),
 }
 
-/// Kafka's own bytes around a record in a batch: the broker's limit is on the batch.
+/// Bytes that Kafka's batch format adds to a record, rounded up. The broker limits the size of a batch.
 const BATCH_OVERHEAD: usize = 512;
 
 impl Outputs {
-    /// For the topics that `stage` emits, and its changelog. `id_of` gives the id of a schema under a registry subject.
+    /// Creates the buffer for the topics that `stage` emits, and for its changelog. `id_of` returns the id of a schema under a
+    /// subject of the schema registry.
     ///
     /// # Errors
-    /// If the topology names what is not there, or `id_of` fails.
+    /// If the topology lacks a topic or schema of the stage, or `id_of` fails.
     pub fn new<E: From<MissingRole>>(
         topology: &Topology,
         stage: &Stage,
@@ -105,7 +108,7 @@ impl Outputs {
             emitters.push(Emitter {
                 subject: subject.name,
                 topic: name.value.clone(),
-                // A negative limit, which no checked topology has, lets nothing out.
+                // A valid topology has no negative limit; 0 would reject every output.
                 max_bytes: usize::try_from(topic.value.max_message_bytes.value).unwrap_or(0),
                 encoder: Encoder::new(id, schema),
             });
@@ -113,17 +116,17 @@ impl Outputs {
         Ok(Self { emitters, state, bytes: Vec::new(), records: Vec::new(), partition: 0 })
     }
 
-    /// Puts `record` onto the topic that carries its family, in the partition of the record in work.
+    /// Emits `record` to the topic of its family, in the partition of the current input record.
     ///
     /// ```compile_fail,E0277
     /// # use agentgov_processor::{Outputs, Reject};
     /// fn emit(outputs: &mut Outputs, reject: &Reject) {
-    ///     outputs.emit(b"key", reject); // It is no record: that is agentgov_schemas::reject::Reject.
+    ///     outputs.emit(b"key", reject); // Not a record; the record is agentgov_schemas::reject::Reject.
     /// }
     /// ```
     ///
     /// # Errors
-    /// If the stage does not emit it, or it is too large; then it is as if it had not been called.
+    /// If the stage does not emit the family, or the record is too large. The buffer is unchanged.
     pub fn emit<R: Record>(&mut self, key: &[u8], record: &R) -> Result<(), OutputError> {
         let emitter = self
             .emitters
@@ -136,14 +139,14 @@ impl Outputs {
     /// Writes an entry of the changelog; `None` is a tombstone.
     ///
     /// # Errors
-    /// If the stage has no changelog of this family, or the entry is too large; then it is as if it had not been called.
+    /// If the stage has no changelog of this family, or the entry is too large. The buffer is unchanged.
     pub fn state<R: Record>(&mut self, key: &[u8], entry: Option<&R>) -> Result<(), OutputError> {
         let carries = |state: &usize| self.emitters.get(*state).is_some_and(|e| e.subject == R::SUBJECT.name);
         let emitter = self.state.filter(carries).ok_or(OutputError::NotEmitted(R::SUBJECT.name))?;
         self.push(emitter, key, entry)
     }
 
-    /// True if an entry of the changelog may have so many bytes, key and value.
+    /// Returns true if a changelog entry with `size` bytes of key and value is below the topic's maximum.
     pub fn state_fits(&self, size: usize) -> bool {
         let emitter = self.state.and_then(|state| self.emitters.get(state));
         emitter.is_some_and(|emitter| size + BATCH_OVERHEAD <= emitter.max_bytes)
@@ -173,7 +176,7 @@ impl Outputs {
             });
         }
         let tombstone = value.is_none();
-        self.records.push(Placed {
+        self.records.push(BufferedRecord {
             emitter: index,
             partition: self.partition,
             key_start,
@@ -184,34 +187,34 @@ impl Outputs {
         Ok(())
     }
 
-    /// From here on, outputs go to `partition`.
+    /// Sets the partition of further outputs.
     pub fn set_partition(&mut self, partition: i32) {
         self.partition = partition;
     }
 
-    /// Where the outputs stand now, for [`Self::rollback_to`].
+    /// Returns the current position, for [`Self::rollback_to`].
     pub fn mark(&self) -> OutputMark {
         OutputMark { records: self.records.len(), bytes: self.bytes.len() }
     }
 
-    /// Forgets what came after `mark`.
+    /// Removes the outputs after `mark`.
     pub fn rollback_to(&mut self, mark: OutputMark) {
         self.records.truncate(mark.records);
         self.bytes.truncate(mark.bytes);
     }
 
-    /// Forgets everything.
+    /// Removes all outputs.
     pub fn clear(&mut self) {
         self.rollback_to(OutputMark::default());
     }
 
-    /// Bytes of all keys and values.
+    /// Returns the size of all keys and values, in bytes.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// What is to be sent, in order: of each entry of the changelog only the last, since nobody sees what stood there in
-    /// between, and compaction would leave no other.
+    /// Returns the records to send, in order. Of several values of one changelog key in the batch only the last is returned:
+    /// the others are never visible, since the batch is one transaction.
     pub fn to_send(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let mut last = HashSet::new();
         let mut superseded = vec![false; self.records.len()];
@@ -224,10 +227,10 @@ impl Outputs {
         self.iter().zip(superseded).filter(|(_, superseded)| !superseded).map(|(record, _)| record)
     }
 
-    /// What was said, in order.
+    /// Returns all outputs, in order.
     #[expect(
         clippy::expect_used,
-        reason = "`push` wrote what a record refers to, and `rollback_to` cuts whole records; none may be left out"
+        reason = "`push` wrote the bytes of each record, and `rollback_to` removes whole records; none may be omitted"
     )]
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         self.records.iter().map(|r| {
@@ -238,7 +241,7 @@ impl Outputs {
                 partition: r.partition,
                 key: bytes(r.key_start, r.value_start),
                 value: (!r.tombstone).then(|| bytes(r.value_start, r.end)),
-                place: partition * self.emitters.len() + r.emitter,
+                slot: partition * self.emitters.len() + r.emitter,
             }
         })
     }
@@ -252,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// The evaluator's, with an entry of the changelog and a reject for each partition, key and next offset in turn.
+    /// Returns outputs of the evaluator with a changelog entry and a reject for each partition, key and next offset.
     fn entries_and_rejects(of: &[(i32, &str, i64)]) -> Outputs {
         let topology = Topology::embedded().unwrap();
         let stage = topology.stage("evaluator").unwrap();
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_each_entry_of_the_changelog_the_last_is_sent_and_all_else() {
+    fn last_value_of_each_changelog_key_and_every_other_record_is_sent() {
         let mut outputs = entries_and_rejects(&[(0, "a", 1), (1, "a", 2), (0, "b", 3), (0, "a", 4)]);
         outputs.set_partition(0);
         outputs.state::<SessionState<'_>>(b"b", None).unwrap();
@@ -289,8 +292,8 @@ mod tests {
         let keys: Vec<_> =
             states.iter().map(|sent| (sent.partition, sent.key, sent.value.is_some())).collect();
         assert_eq!(keys, [(1, &b"a"[..], true), (0, &b"a"[..], true), (0, &b"b"[..], false)]);
-        assert_eq!(sent.len() - states.len(), 4, "what is no state is sent whatever its key");
-        let said: Vec<_> = outputs.iter().filter(|said| said.topic == state).collect();
-        assert_eq!(states[1].value, said[3].value, "and it is the last one");
+        assert_eq!(sent.len() - states.len(), 4, "every reject is sent, whatever its key");
+        let all: Vec<_> = outputs.iter().filter(|output| output.topic == state).collect();
+        assert_eq!(states[1].value, all[3].value, "the last value");
     }
 }

@@ -1,4 +1,4 @@
-//! What a stage must give.
+//! The interface of a stage.
 
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::topology::Topology;
@@ -8,22 +8,22 @@ use serde::Deserialize;
 
 use crate::{OutputError, Outputs};
 
-/// A stream processor: what it does to one record. Implementations read no clock and do no I/O, so that the same
-/// records at the same positions give the same outputs.
+/// Stream processor that steps through records one by one. Implementations read no clock and do no I/O, so the same records at
+/// the same positions give the same outputs.
 pub trait Processor {
-    /// The record that the stage reads, borrowed from the bytes that came.
+    /// Input record of the stage, borrowed from its bytes.
     type Input<'a>: Deserialize<'a> + agentgov_schemas::Record;
-    /// What the stage knows of one partition. Rebuilt from the changelog on every assignment.
+    /// State of one partition. Rebuilt from the changelog on every assignment.
     type Partition;
 
-    /// What is known of a partition before its changelog is read.
+    /// Returns the state of a partition before its changelog is read.
     fn partition(&self, partition: i32) -> Self::Partition;
 
     /// Applies one record of the changelog. `value` is `None` for a tombstone. Returns the input offset up to which the
-    /// partition is applied, if the record says so.
+    /// partition is applied, if the record is a progress entry.
     ///
     /// # Errors
-    /// If the record is none that this stage wrote.
+    /// If this stage cannot have written the record.
     fn restore(
         &self,
         partition: &mut Self::Partition,
@@ -31,12 +31,12 @@ pub trait Processor {
         value: Option<RestoreValue<'_>>,
     ) -> Result<Option<i64>, RestoreError>;
 
-    /// Does what the stage does to one record.
+    /// Processes one record.
     ///
     /// # Errors
-    /// A reject, with its reason; what it put into `out` is taken back. If the record has left anything in `partition`,
-    /// the reject must say so ([`Reject::undo`]). That costs a restore of all partitions, so records that a client can write
-    /// must not lead to it again and again (ADR 0023).
+    /// A reject with its reason; the loop removes its outputs from `out`. If the record has changed `partition`, the reject must
+    /// be a [`Reject::undo`]. It costs a restore of all partitions, so records that a client can write must not cause it
+    /// repeatedly (ADR 0023).
     fn step(
         &mut self,
         partition: &mut Self::Partition,
@@ -45,10 +45,10 @@ pub trait Processor {
         out: &mut Outputs,
     ) -> Result<(), Reject>;
 
-    /// Called once per partition at the end of a batch, before its transaction: writes how far the partition is applied.
+    /// Writes the progress of a partition. Called once for each partition at the end of a batch, before its transaction.
     ///
     /// # Errors
-    /// If the progress cannot be written: the stage cannot go on.
+    /// If the progress cannot be written; the stage ends.
     fn finish(
         &mut self,
         partition: &mut Self::Partition,
@@ -56,35 +56,35 @@ pub trait Processor {
         out: &mut Outputs,
     ) -> Result<(), OutputError>;
 
-    /// True if the partition has an output that no input record leads to; then [`Self::finish`] is called for the partition
-    /// although no record came.
+    /// Returns true if the partition has an output that no input record causes. Then the loop calls [`Self::finish`] for the
+    /// partition without a record.
     fn has_pending_side_output(&self, _partition: &Self::Partition) -> bool {
         false
     }
 
-    /// Calls `each` with every tenant that the partition holds state of: records of theirs were accepted before.
+    /// Calls `each` with every tenant for which the partition has state. The stage has accepted records of these tenants before.
     fn for_each_tenant(&self, _partition: &Self::Partition, _each: &mut dyn FnMut(&str)) {}
 
-    /// Returns how far the side outputs are emitted: grows with each one, and is written by [`Self::finish`]. A restore
-    /// compares it, since a side output alone leaves the partition's input offset as it was.
+    /// Returns the watermark of side outputs, which grows with each one and which [`Self::finish`] writes. A restore compares it,
+    /// since a side output without a record does not change the partition's input offset.
     fn side_output_watermark(&self, _partition: &Self::Partition) -> i64 {
         0
     }
 
-    /// Applies one record of a global table. Never fails: the stage keeps what it cannot use, and reports it through
-    /// [`Self::readiness`] or a side output.
+    /// Applies one record of a global table. Never fails: the stage reports a record that it cannot use
+    /// through [`Self::readiness`] or a side output.
     fn update_table(&mut self, _topology: &Topology, _record: &TableRecord<'_>) {}
 
-    /// Called once, at the start, when every global table is read to its end, before the first input record. Records that
-    /// [`Self::update_table`] gets later are new.
+    /// Called once, when every global table is read to its end, before the first input record. Later calls of
+    /// [`Self::update_table`] are for new records.
     fn tables_loaded(&mut self) {}
 
-    /// Reports whether the global tables leave the stage ready: calls `report` with each reason that it knows, and with the
-    /// explanation where it holds now.
+    /// Reports the readiness that depends on global tables: calls `report` with each reason that the stage may set, and with an
+    /// explanation if the reason applies now.
     fn readiness(&self, _report: &mut dyn FnMut(NotReadyReason, Option<String>)) {}
 }
 
-/// The value of a changelog record, with the schema that wrote it.
+/// Value of a record with its writer's schema.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreValue<'a> {
     id: agentgov_schemas::wire::SchemaId,
@@ -93,7 +93,7 @@ pub struct RestoreValue<'a> {
 }
 
 impl<'a> RestoreValue<'a> {
-    /// A datum that `schema` wrote, known to the registry as `id`.
+    /// Creates the value from a datum that was written with `schema`, whose id is `id`.
     pub const fn new(
         id: agentgov_schemas::wire::SchemaId,
         schema: &'a agentgov_schemas::wire::Schema,
@@ -102,52 +102,52 @@ impl<'a> RestoreValue<'a> {
         Self { id, schema, datum }
     }
 
-    /// Decodes it.
+    /// Decodes the value.
     ///
     /// # Errors
-    /// If it is not what `T` says.
+    /// If the value is not a `T`.
     pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, RestoreError> {
         self.schema.decode(self.id, self.datum).map_err(|e| RestoreError(e.to_string()))
     }
 }
 
-/// A record of a governance topic.
+/// Record of a governance topic.
 #[derive(Clone, Copy, Debug)]
 pub struct TableRecord<'a> {
     /// The governance topic.
     pub topic: &'a str,
     /// The record's offset.
     pub offset: i64,
-    /// When the broker appended it.
+    /// Append time of the record.
     pub logged_at: Millis,
-    /// Its value, or why it has none that can be read.
+    /// Value of the record, or the reason for which it cannot be decoded.
     pub value: Result<RestoreValue<'a>, &'a str>,
 }
 
-/// Why a record is rejected.
+/// Rejection of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The kind of fault.
+    /// Reason of the rejection.
     pub reason: RejectReason,
-    /// What was expected and what was found.
+    /// Expected and actual content, for people.
     pub detail: String,
-    /// True if the step had begun to change what is known. Then the batch is aborted, what is known is read again from the
-    /// changelog, and the record is rejected without being stepped.
+    /// True if the step may have changed the state. Then the loop aborts the batch, restores the state from the changelog, and
+    /// rejects the record without a step.
     pub undo: bool,
 }
 
 impl Reject {
-    /// Of a record that has changed nothing.
+    /// Creates a reject of a record that has not changed the state.
     pub fn new(reason: RejectReason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), undo: false }
     }
 
-    /// Of a record at which an invariant of ours does not hold.
+    /// Creates a reject of a record at which an invariant of the stage does not hold.
     pub fn internal(detail: impl Into<String>) -> Self {
         Reject::new(RejectReason::Internal, detail)
     }
 
-    /// Of a record whose output cannot be written.
+    /// Creates a reject of a record whose output cannot be written.
     pub fn from_output_error(error: &OutputError) -> Self {
         match error {
             OutputError::TooLarge { .. } | OutputError::NotEmitted(_) => {
@@ -157,13 +157,13 @@ impl Reject {
         }
     }
 
-    /// Of a record that may have changed what is known before it turned out that it cannot be processed.
+    /// Creates a reject of a record that may have changed the state.
     pub fn undo(reason: RejectReason, detail: impl Into<String>) -> Self {
         Self { undo: true, ..Self::new(reason, detail) }
     }
 }
 
-/// A changelog record that this stage did not write.
+/// Error for a changelog record that this stage cannot have written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RestoreError(pub String);

@@ -1,5 +1,6 @@
-//! Asking everything.
+//! Collection of the status.
 
+use std::fmt::Display;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentgov_connect::Endpoints;
@@ -11,16 +12,14 @@ use crate::parts::parts;
 use crate::process::{panicked, processes};
 use crate::{Answer, Health, Log, Stage, Status, TopologyState};
 
-/// Compares the topology with the cluster. The caller brings it: who writes topics is on the other side of the house.
-pub type CompareTopology<'a> = &'a (dyn Fn() -> Result<TopologyState, String> + Sync);
-
-/// Asks the parts whether they are there, those that are what they know, and the processes at `health` how they are.
-/// Blocks; never call it from async code.
-pub fn collect(
+/// Collects the state of the parts, of the stages' groups, of the tables, and of the processes at the addresses `health`.
+/// `compare` compares the topology with the cluster; a caller supplies it, since the crate that does so is a producer. Blocks; must
+/// not be called from async code.
+pub fn collect<E: Display>(
     topology: &Topology,
     endpoints: &Endpoints,
     health: &[String],
-    compare: CompareTopology<'_>,
+    compare: impl Fn() -> Result<TopologyState, E> + Send,
 ) -> Status {
     std::thread::scope(|scope| {
         let processes = scope.spawn(|| processes(health));
@@ -31,10 +30,10 @@ pub fn collect(
         let topology_state = scope.spawn(move || match (kafka, registry) {
             (true, true) => compare().into(),
             (false, _) => Answer::Unknown("kafka is away".to_owned()),
-            (true, false) => Answer::Unknown("the registry is away".to_owned()),
+            (true, false) => Answer::Unknown("the schema registry is away".to_owned()),
         });
         let log = scope.spawn(move || match clickhouse {
-            true => Log::ask(endpoints, topology),
+            true => Log::read(endpoints, topology),
             false => Log::unknown(topology, "clickhouse is away"),
         });
         let mut groups = if kafka { groups(endpoints, topology, now) } else { Default::default() };
@@ -47,14 +46,14 @@ pub fn collect(
             }
         });
         let stages = stages.collect();
-        let log = log.join().unwrap_or_else(|_| Log::unknown(topology, "asking for it panicked"));
+        let log = log.join().unwrap_or_else(|_| Log::unknown(topology, "reading it panicked"));
         let mut status = Status {
             health: Health::Unhealthy,
             at: now.0,
             parts,
             topology: topology_state
                 .join()
-                .unwrap_or_else(|_| Answer::Unknown("comparing it panicked".to_owned())),
+                .unwrap_or_else(|_| Answer::Unknown("the comparison panicked".to_owned())),
             stages,
             processes: processes.join().unwrap_or_else(|_| panicked(health)),
             tables: log.tables,
@@ -65,13 +64,13 @@ pub fn collect(
             bundles: log.bundles,
             wrong: Vec::new(),
         };
-        status.judge();
+        status.derive_faults();
         status
     })
 }
 
 pub(crate) fn now() -> Millis {
-    // A clock before 1970 is as wrong as one that stands there.
+    // A clock before 1970 is wrong in any case, and reads as 1970.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,4 +1,4 @@
-//! How the stages' consumer groups are, and how far behind.
+//! State and lag of the stages' consumer groups.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,94 +12,95 @@ use serde::Serialize;
 
 use crate::parts::client;
 
-const WITHIN: Duration = Duration::from_secs(6);
+/// Timeout of a request to the brokers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A stage's consumer group.
+/// Consumer group of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
-    /// How it is.
+    /// State of the group.
     pub state: GroupState,
-    /// Its members: processes of the stage.
+    /// Number of members; each is a process of the stage.
     pub members: usize,
-    /// Partitions that a member owns.
+    /// Number of partitions that a member owns.
     pub held: usize,
-    /// Partitions that there are to own.
+    /// Number of partitions of the stage's topics.
     pub partitions: usize,
-    /// How far behind, by topic.
+    /// Lag by topic.
     pub lag: Vec<TopicLag>,
-    /// Partitions that an open transaction holds back: no reader gets at what is behind it.
+    /// Partitions in which an open transaction holds records back.
     pub held_back: Vec<HeldBack>,
 }
 
-/// How a group is.
+/// State of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupState {
-    /// It works.
+    /// The group has assigned its partitions.
     Stable,
-    /// It is deciding who owns what.
+    /// The group assigns its partitions.
     Rebalancing,
-    /// It has no members.
+    /// The group has no members.
     Empty,
 }
 
-/// How far a group is behind on a topic.
+/// Lag of a group on a topic.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopicLag {
     /// The topic.
     pub topic: String,
-    /// Records not yet finished, all partitions together. Transaction markers between them count.
+    /// Number of uncommitted records in all partitions, including transaction markers between them.
     pub records: i64,
-    /// Age of the oldest of them in seconds; 0 if there are none, `None` if it is not known.
+    /// Age of the oldest uncommitted record in seconds; 0 if there is none, `None` if it is unknown.
     pub oldest_seconds: Option<f64>,
 }
 
-/// A partition that an open transaction holds back.
+/// Partition in which an open transaction holds records back.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HeldBack {
     /// The topic.
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// Where the transaction begins.
+    /// First offset of the transaction.
     pub offset: i64,
-    /// Offsets from there to the end of the partition, the transaction's own among them.
+    /// Number of offsets from there to the end of the partition, including those of the transaction.
     pub records: i64,
-    /// When it began, in milliseconds since the epoch.
+    /// Start of the transaction, in milliseconds since the epoch.
     pub since: i64,
-    /// How long that is, in seconds.
+    /// Age of the transaction in seconds.
     pub seconds: f64,
-    /// All that in words.
+    /// Description for people.
     #[serde(skip)]
     pub description: String,
 }
 
 impl Group {
-    /// Records not yet finished, all topics together.
+    /// Returns the number of uncommitted records of all topics.
     pub fn records(&self) -> i64 {
         self.lag.iter().map(|lag| lag.records).sum()
     }
 
-    /// Age of the oldest record not yet finished, in seconds.
+    /// Returns the age of the oldest uncommitted record, in seconds.
     pub fn oldest_seconds(&self) -> Option<f64> {
         self.lag.iter().filter_map(|lag| lag.oldest_seconds).reduce(f64::max)
     }
 }
 
-/// Asks for every stage's group at once.
+/// Reads the state of every stage's group, in parallel.
 pub(crate) fn groups(
     endpoints: &Endpoints,
     topology: &Topology,
     now: Millis,
 ) -> BTreeMap<String, Result<Group, String>> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = topology
+        let threads: Vec<_> = topology
             .stages
             .keys()
             .map(|name| (name, scope.spawn(move || group(endpoints, topology, name, now))))
             .collect();
-        let panicked = || Err("asking for it panicked".to_owned());
-        asked
+        let panicked = || Err("reading it panicked".to_owned());
+        threads
             .into_iter()
             .map(|(name, group)| (name.clone(), group.join().unwrap_or_else(|_| panicked())))
             .collect()
@@ -110,26 +111,26 @@ fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -
     let name = &topology.stage(stage).map_err(|e| e.to_string())?.group.value;
     let mut places = input_partitions(topology, stage).map_err(|e| e.to_string())?;
     let client = client(endpoints)?;
-    let metadata = client.fetch_metadata(None, WITHIN).map_err(|e| e.to_string())?;
+    let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|e| e.to_string())?;
     let there = |topic: &str, partition: i32| {
         let topic = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
         topic.is_some_and(|topic| topic.partitions().iter().any(|p| p.id() == partition))
     };
-    // Topics that are not there are the topology's to tell.
+    // The comparison with the topology reports missing topics.
     places.retain(|(topic, partition)| there(topic, *partition));
-    let list = client.fetch_group_list(Some(name), WITHIN).map_err(|e| e.to_string())?;
+    let list = client.fetch_group_list(Some(name), REQUEST_TIMEOUT).map_err(|e| e.to_string())?;
     let info = list.groups().iter().find(|group| group.name() == name);
-    // A group that the brokers do not list has no members.
+    // The brokers list every group that has members.
     let members = info.map(|info| info.members()).unwrap_or_default();
     let state = match info.map(|info| info.state()).unwrap_or_default() {
         "Stable" => GroupState::Stable,
         "Empty" | "Dead" | "" => GroupState::Empty,
         _ => GroupState::Rebalancing,
     };
-    let held = members.iter().filter_map(|member| assigned(member.assignment()?)).sum();
+    let held = members.iter().filter_map(|member| count_assigned(member.assignment()?)).sum();
     let lags = LagReader::new(&endpoints.kafka, name, places.clone())
         .and_then(|mut reader| reader.read_until_decided());
-    let lags = lags.map_err(|e| format!("how far it is behind: {e}"))?;
+    let lags = lags.map_err(|e| format!("reading its lag: {e}"))?;
     let (lag, held_back) = (by_topic(&lags, now), held_back(&lags));
     Ok(Group { state, members: members.len(), held, partitions: places.len(), lag, held_back })
 }
@@ -166,9 +167,10 @@ fn held_back(lags: &BTreeMap<TopicPartition, Lag>) -> Vec<HeldBack> {
     lasting.collect()
 }
 
-/// How many partitions an assignment names. Kafka's consumer protocol: version (2 bytes), then topics: a count (4), and for
-/// each its name (2 and so many bytes) and its partitions: a count (4) and 4 bytes each. `None`: it is none of these.
-fn assigned(bytes: &[u8]) -> Option<usize> {
+/// Returns the number of partitions in an assignment of Kafka's consumer protocol: a version (2 bytes), then topics. Topics are a
+/// count (4 bytes), and for each a name (its length as 2 bytes, and its bytes) and partitions (a count of 4 bytes, and 4 bytes
+/// each). `None` if `bytes` is not an assignment.
+fn count_assigned(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes.get(2..)?;
     let mut take = |count: usize| {
         let (taken, after) = rest.split_at_checked(count)?;
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_assignment_is_counted_and_what_is_none_is_refused() {
+    fn assignment_is_counted_and_other_bytes_are_rejected() {
         let mut bytes = vec![0, 1, 0, 0, 0, 2];
         for (name, partitions) in [("a", 2_u8), ("bc", 3)] {
             bytes.extend([0, name.len() as u8]);
@@ -200,16 +202,16 @@ mod tests {
             bytes.extend([0, 0, 0, partitions]);
             bytes.extend((0..partitions).flat_map(|p| [0, 0, 0, p]));
         }
-        assert_eq!(assigned(&bytes), Some(5));
-        assert_eq!(assigned(&[0, 1, 0, 0, 0, 0]), Some(0));
+        assert_eq!(count_assigned(&bytes), Some(5));
+        assert_eq!(count_assigned(&[0, 1, 0, 0, 0, 0]), Some(0));
         for cut in 0..bytes.len() {
-            assert_eq!(assigned(&bytes[..cut]), None, "cut at {cut}");
+            assert_eq!(count_assigned(&bytes[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(assigned(&[0, 1, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(count_assigned(&[0, 1, 0xff, 0xff, 0xff, 0xff]), None);
     }
 
     #[test]
-    fn a_topic_is_as_far_behind_as_its_partition_that_is_most() {
+    fn topic_has_the_largest_age_of_its_partitions() {
         let place = |topic: &str, partition| (topic.to_owned(), partition);
         let lags = BTreeMap::from([
             (place("a", 0), Lag { records: 2, oldest: Some(Millis(9_000)), open: None }),
@@ -218,7 +220,7 @@ mod tests {
             (place("c", 0), Lag { records: 1, ..Lag::default() }),
         ]);
         let topics = by_topic(&lags, Millis(10_000));
-        let told: Vec<_> = topics.iter().map(|t| (t.topic.as_str(), t.records, t.oldest_seconds)).collect();
-        assert_eq!(told, [("a", 5, Some(6.0)), ("b", 0, Some(0.0)), ("c", 1, None)]);
+        let found: Vec<_> = topics.iter().map(|t| (t.topic.as_str(), t.records, t.oldest_seconds)).collect();
+        assert_eq!(found, [("a", 5, Some(6.0)), ("b", 0, Some(0.0)), ("c", 1, None)]);
     }
 }

@@ -1,16 +1,16 @@
-//! The whole pipeline at a glance, for who has to say what is wrong with it.
+//! Status of the whole pipeline, with its faults, for operators.
 //!
 //! ```text
-//!   parts ──────► do they answer, how fast, which version ──┐
+//!   parts ──────► availability, latency, version ───────────┐
 //!   groups ─────► members, partitions, lag ─────────────────┤
-//!   tables ─────► rows, rejects, alerts, gaps, skipped, … ──┼──► Status ──► wrong: what someone must see to
-//!   processes ──► ready, or why not ────────────────────────┤
-//!   topology ───► as the cluster is? (the caller compares) ─┘
+//!   tables ─────► rows, rejects, alerts, gaps, skipped, … ──┼──► Status ──► faults, each with the action to take
+//!   processes ──► readiness, with reasons ──────────────────┤
+//!   topology ───► differences to the cluster ───────────────┘
 //! ```
 //!
-//! Every question has its own answer or its own reason why there is none: a part that is away is said so in its place.
+//! Each item has an answer, or a reason for which it is unknown, so an unavailable part does not hide the others.
 //!
-//! - [`collect`]: asks everything, a few seconds at most · [`Status`]: the answers, and what is wrong
+//! - [`collect`]: collects the status within a few seconds · [`Status`]: the answers and the faults
 
 mod collect;
 mod groups;
@@ -19,7 +19,7 @@ mod parts;
 mod process;
 mod status;
 
-pub use collect::{CompareTopology, collect};
+pub use collect::collect;
 pub use groups::{Group, GroupState, HeldBack, TopicLag};
 pub use log::Log;
 pub use parts::Part;

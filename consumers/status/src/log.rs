@@ -1,4 +1,4 @@
-//! What the tables say.
+//! State of the log's tables.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use agentgov_schemas::topology::{ProducerKind, Topology};
 
 use crate::{Answer, Table};
 
-/// How long the tables may take to answer.
-const WITHIN: Duration = Duration::from_secs(10);
+/// Timeout of a query.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// One hour, in seconds.
 const HOUR: u32 = 3600;
 
-/// What the tables say.
+/// State of the log's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// The tables that are fed from topics.
+    /// Tables that are fed from topics.
     pub tables: Vec<Table>,
     /// Rejects of the last hour.
     pub rejects: Answer<Vec<RejectCount>>,
@@ -24,14 +25,14 @@ pub struct Log {
     pub alerts: Answer<Vec<AlertCount>>,
     /// Accepted gaps.
     pub gaps: Answer<Vec<Gap>>,
-    /// Offsets that no record has.
+    /// Skipped offsets.
     pub skipped: Answer<Vec<SkippedOffsets>>,
-    /// What judges.
+    /// Active bundles.
     pub bundles: Answer<Vec<ActiveBundle>>,
 }
 
 impl Log {
-    /// Of a log that nobody could ask.
+    /// Returns the state of a log that cannot be read.
     pub(crate) fn unknown(topology: &Topology, why: &str) -> Self {
         let tables = names(topology).map(|name| Table {
             name: name.to_owned(),
@@ -48,10 +49,10 @@ impl Log {
         }
     }
 
-    /// Asks.
-    pub(crate) fn ask(endpoints: &Endpoints, topology: &Topology) -> Self {
+    /// Reads the state of the log.
+    pub(crate) fn read(endpoints: &Endpoints, topology: &Topology) -> Self {
         let reader = match LogReader::new(&endpoints.clickhouse, topology) {
-            Ok(reader) => reader.with_timeout(WITHIN),
+            Ok(reader) => reader.with_timeout(QUERY_TIMEOUT),
             Err(error) => return Self::unknown(topology, &error.to_string()),
         };
         let tables = names(topology).map(|name| {
@@ -70,7 +71,7 @@ impl Log {
     }
 }
 
-/// Of the topics whose producers are to write no transactions.
+/// Reads the skipped offsets of topics whose producers must not write transactions.
 fn skipped(reader: &LogReader, topology: &Topology) -> Result<Vec<SkippedOffsets>, ReadError> {
     let topics = topology.topics.iter().filter(|(_, topic)| topic.value.producer == ProducerKind::Idempotent);
     let tables = topics.filter_map(|(name, _)| topology.table_from(name).ok());
@@ -78,7 +79,7 @@ fn skipped(reader: &LogReader, topology: &Topology) -> Result<Vec<SkippedOffsets
     Ok(found?.concat())
 }
 
-/// The tables whose rows are records.
+/// Returns the tables that are fed from topics.
 fn names(topology: &Topology) -> impl Iterator<Item = &str> {
     let tables = topology.stores.values().flat_map(|store| &store.value.tables);
     tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str())

@@ -1,4 +1,4 @@
-//! Do the parts answer, how fast, and which are they?
+//! Availability, latency and version of the parts of the stack.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,66 +11,69 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use serde::Serialize;
 
-/// How long a part may take to say that it is there.
-pub(crate) const WITHIN: Duration = Duration::from_secs(4);
+/// Timeout of a request to a part.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A part of the stack.
+/// Part of the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// kafka, registry or clickhouse.
+    /// Name: kafka, registry (the schema registry) or clickhouse.
     pub name: String,
-    /// Where it was asked.
+    /// Address of the part.
     pub address: String,
-    /// True if it answered.
+    /// True if the part responded.
     pub answers: bool,
     /// What it said of itself, or why it did not.
     pub detail: String,
-    /// How long it took, in milliseconds.
+    /// Time until the response, in milliseconds.
     pub answer_ms: u64,
 }
 
-/// How systems name the limit of open files in an error.
+/// Error texts of operating systems for the limit of open files.
 const OUT_OF_FILES: [&str; 2] = ["Too many open files", "os error 24"];
 
-/// True of an error because this process may not open another file or connection.
+/// Returns true if this process has reached its limit of open files.
 pub(crate) fn is_out_of_files(error: &str) -> bool {
     OUT_OF_FILES.iter().any(|text| error.contains(text))
 }
 
-/// A client of Kafka that logs nothing. Its errors do not say why a connection failed, but its log does.
+/// Client context that suppresses log lines. It searches them for the limit of open files, which the errors do not mention.
 #[derive(Default)]
-pub(crate) struct Quiet {
+pub(crate) struct SilentContext {
     out_of_files: AtomicBool,
 }
 
-impl Quiet {
-    fn look_at(&self, text: &str) {
+impl SilentContext {
+    fn search(&self, text: &str) {
         if is_out_of_files(text) {
             self.out_of_files.store(true, Ordering::Relaxed);
         }
     }
 }
 
-impl ClientContext for Quiet {
+impl ClientContext for SilentContext {
     fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
-        self.look_at(message);
+        self.search(message);
     }
     fn error(&self, _: rdkafka::error::KafkaError, reason: &str) {
-        self.look_at(reason);
+        self.search(reason);
     }
 }
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for SilentContext {}
 
-/// A Kafka client for questions.
-pub(crate) fn client(endpoints: &Endpoints) -> Result<BaseConsumer<Quiet>, String> {
+/// Creates a Kafka client for requests.
+pub(crate) fn client(endpoints: &Endpoints) -> Result<BaseConsumer<SilentContext>, String> {
     let mut config = endpoints.kafka.client_config();
-    config.set("group.id", "agentgov.status").create_with_context(Quiet::default()).map_err(|e| e.to_string())
+    config
+        .set("group.id", "agentgov.status")
+        .create_with_context(SilentContext::default())
+        .map_err(|e| e.to_string())
 }
 
-/// Asks all of them at once.
+/// Sends a request to every part, in parallel.
 pub(crate) fn parts(endpoints: &Endpoints, topology: &Topology) -> Vec<Part> {
     std::thread::scope(|scope| {
-        let asked = [
+        let threads = [
             ("kafka", endpoints.kafka.bootstrap.as_str(), scope.spawn(|| timed(|| kafka(endpoints)))),
             (
                 "registry",
@@ -83,11 +86,12 @@ pub(crate) fn parts(endpoints: &Endpoints, topology: &Topology) -> Vec<Part> {
                 scope.spawn(|| timed(|| clickhouse(endpoints, topology))),
             ),
         ];
-        asked
+        threads
             .into_iter()
             .map(|(name, address, answer)| {
-                let (said, took) =
-                    answer.join().unwrap_or_else(|_| (Err("asking it panicked".to_owned()), Duration::ZERO));
+                let (said, took) = answer
+                    .join()
+                    .unwrap_or_else(|_| (Err("the request panicked".to_owned()), Duration::ZERO));
                 Part {
                     name: name.to_owned(),
                     address: address.to_owned(),
@@ -108,7 +112,7 @@ fn timed<T>(ask: impl FnOnce() -> T) -> (T, Duration) {
 
 fn kafka(endpoints: &Endpoints) -> Result<String, String> {
     let client = client(endpoints)?;
-    let metadata = client.fetch_metadata(None, WITHIN).map_err(|e| {
+    let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|e| {
         match client.context().out_of_files.load(Ordering::Relaxed) {
             true => format!("{e}: {}", OUT_OF_FILES.join(", ")),
             false => e.to_string(),
@@ -124,13 +128,13 @@ fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String
     let registry = SchemaRegistry::new(&endpoints.schema_registry).map_err(|e| e.to_string())?;
     let subject =
         topology.topics.keys().next().map(|topic| agentgov_schemas::topology::registry_subject(topic));
-    // Any answer will do, also that it has none, or that there is no subject without a name.
+    // Any response proves that the schema registry is available, including one about an unknown subject.
     registry.compatibility(&subject.unwrap_or_default()).map_err(|e| e.to_string())?;
     Ok("answers".to_owned())
 }
 
 fn clickhouse(endpoints: &Endpoints, topology: &Topology) -> Result<String, String> {
     let reader = LogReader::new(&endpoints.clickhouse, topology).map_err(|e| e.to_string())?;
-    let version = reader.with_timeout(WITHIN).version().map_err(|e| e.to_string())?;
+    let version = reader.with_timeout(REQUEST_TIMEOUT).version().map_err(|e| e.to_string())?;
     Ok(version.map_or_else(|| "has no such database".to_owned(), |version| format!("version {version}")))
 }

@@ -1,4 +1,4 @@
-//! What processes say of themselves.
+//! Readiness of processes.
 
 use std::time::Duration;
 
@@ -6,52 +6,57 @@ use agentgov_connect::{describe, read_body};
 use agentgov_service::serve::{Readiness, StageReadiness};
 use serde::Serialize;
 
-const WITHIN: Duration = Duration::from_secs(3);
+/// Timeout of a request to a process.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A process that serves health.
+/// Process that serves health.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Process {
-    /// Where it was asked.
+    /// Address of the process.
     pub url: String,
-    /// Why it gave no answer, if so.
+    /// Error, if the process did not respond.
     pub away: Option<String>,
-    /// Its build's version.
+    /// Version of the build; empty if it is unknown.
     pub version: String,
-    /// Its stages.
+    /// Stages of the process.
     pub stages: Vec<StageReadiness>,
 }
 
-/// What is known of them if asking them panicked.
+/// Returns the state of processes for which the requests panicked.
 pub(crate) fn panicked(urls: &[String]) -> Vec<Process> {
-    let away = || Some("asking it panicked".to_owned());
+    let away = || Some("the request panicked".to_owned());
     let process =
         |url: &String| Process { url: url.clone(), away: away(), version: String::new(), stages: vec![] };
     urls.iter().map(process).collect()
 }
 
-/// Asks all of them at once. A URL is that of `run --listen`, with or without `http://`.
+/// Sends a request to every process, in parallel. A URL is that of `run --listen`, with or without `http://`.
 pub(crate) fn processes(urls: &[String]) -> Vec<Process> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = urls.iter().map(|url| (url, scope.spawn(move || ask(url)))).collect();
-        let told = asked.into_iter().map(|(url, answer)| {
-            let answer = answer.join().unwrap_or_else(|_| Err("asking it panicked".to_owned()));
-            let (away, told) = match answer {
-                Ok(told) => (None, Some(told)),
+        let threads: Vec<_> = urls.iter().map(|url| (url, scope.spawn(move || ask(url)))).collect();
+        let processes = threads.into_iter().map(|(url, answer)| {
+            let answer = answer.join().unwrap_or_else(|_| Err("the request panicked".to_owned()));
+            let (away, readiness) = match answer {
+                Ok(readiness) => (None, Some(readiness)),
                 Err(why) => (Some(why), None),
             };
-            // Of a process that is away neither is known.
-            let (version, stages) = told.map(|told| (told.version, told.stages)).unwrap_or_default();
+            // Version and stages of a process that did not respond are unknown.
+            let (version, stages) =
+                readiness.map(|readiness| (readiness.version, readiness.stages)).unwrap_or_default();
             Process { url: url.clone(), away, version, stages }
         });
-        told.collect()
+        processes.collect()
     })
 }
 
 fn ask(url: &str) -> Result<Readiness, String> {
     let base = url.trim_end_matches('/');
     let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
-    let http =
-        reqwest::blocking::Client::builder().timeout(WITHIN).no_proxy().build().map_err(|e| describe(&e))?;
+    let http = reqwest::blocking::Client::builder()
+        .timeout(REQUEST_TIMEOUT)
+        .no_proxy()
+        .build()
+        .map_err(|e| describe(&e))?;
     let answer =
         http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();

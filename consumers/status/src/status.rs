@@ -1,4 +1,4 @@
-//! The answers, and what is wrong.
+//! Status of the pipeline and its faults.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,25 @@ use serde::Serialize;
 use crate::parts::is_out_of_files;
 use crate::{Group, GroupState, HeldBack, Part, Process, TopicLag};
 
-/// The advice where an answer is missing although its part answers others.
-const LOOK_AGAIN: &str = "look again in a few seconds; if it stays, the message says which request failed: see the logs of that part";
-/// What to do where the operating system allows this process no more files or connections.
+/// Action for an unknown item whose part responds to other requests.
+const CHECK_AGAIN: &str =
+    "check again in a few seconds; if it persists, check the logs of the part whose request failed";
+/// Action for a process that has reached its limit of open files.
 const RAISE_THE_LIMIT: &str =
     "raise this process's limit of open files (`ulimit -n`, or LimitNOFILE= of a systemd unit)";
 
-/// An answer, or why there is none.
+/// Answer, or the reason for which it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer<T> {
     /// The answer.
     Known(T),
-    /// Why it is not known.
+    /// Reason for which the answer is unknown.
     Unknown(String),
 }
 
 impl<T> Answer<T> {
-    /// The answer, if it is known.
+    /// Returns the answer, if it is known.
     pub const fn known(&self) -> Option<&T> {
         match self {
             Self::Known(answer) => Some(answer),
@@ -43,20 +44,20 @@ impl<T, E: std::fmt::Display> From<Result<T, E>> for Answer<T> {
     }
 }
 
-/// The pipeline at a moment.
+/// Status of the pipeline at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
-    /// Healthy, or not.
+    /// Health of the pipeline.
     pub health: Health,
-    /// When, in milliseconds since the epoch, by this machine's clock.
+    /// Time of the status by this machine's clock, in milliseconds since the epoch.
     pub at: i64,
-    /// Kafka, the registry, ClickHouse.
+    /// Kafka, the schema registry and ClickHouse.
     pub parts: Vec<Part>,
-    /// Whether topics and subjects are as the topology says.
+    /// Comparison of topics and subjects with the topology.
     pub topology: Answer<TopologyState>,
     /// The stages.
     pub stages: Vec<Stage>,
-    /// The processes that were asked.
+    /// Processes whose addresses were given.
     pub processes: Vec<Process>,
     /// The tables of the log.
     pub tables: Vec<Table>,
@@ -64,104 +65,104 @@ pub struct Status {
     pub rejects_last_hour: Answer<Vec<RejectCount>>,
     /// Alerts of the last hour.
     pub alerts_last_hour: Answer<Vec<AlertCount>>,
-    /// Offsets that somebody accepted as lost, the latest first.
+    /// Accepted gaps, the latest first.
     pub gaps: Answer<Vec<Gap>>,
-    /// Offsets of topics that nobody must write transactions to, and that no record has: somebody did.
+    /// Skipped offsets of topics to which no client must write transactions.
     pub skipped: Answer<Vec<SkippedOffsets>>,
-    /// What judges each environment.
+    /// Active bundle of each environment.
     pub bundles: Answer<Vec<ActiveBundle>>,
-    /// What someone must see to, the first thing first. Empty: nothing.
+    /// Faults, the most urgent first.
     pub wrong: Vec<Fault>,
 }
 
-/// How it is, in a word.
+/// Health of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Everything was answered, and nothing is wrong.
+    /// Everything is known, and there are no faults.
     Healthy,
-    /// Something is wrong, or not known although every part answers.
+    /// There are faults, or an item is unknown although every part responds.
     Unhealthy,
-    /// A part is away: what depends on it is not known.
+    /// A part is unavailable, and the items that depend on it are unknown.
     PartAway,
 }
 
-/// The topology against the cluster.
+/// Comparison of the topology with the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopologyState {
-    /// Topics of the topology.
+    /// Number of topics in the topology.
     pub topics: usize,
-    /// Subjects of the topology.
+    /// Number of subjects in the topology.
     pub subjects: usize,
-    /// Each difference, as `topology plan` words it.
+    /// Differences, as `topology plan` prints them.
     pub differences: Vec<String>,
 }
 
-/// A stage.
+/// Stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its consumer group's name.
+    /// Name of the consumer group.
     pub group: String,
-    /// How its group is.
+    /// State of the consumer group.
     pub state: Answer<Group>,
 }
 
-/// A table of the log.
+/// Table of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Table {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its rows.
+    /// Number of rows.
     pub rows: Answer<u64>,
-    /// When its newest row was logged, in milliseconds since the epoch; `None`: it has none.
+    /// logged_at of the newest row, in milliseconds since the epoch; `None` if the table is empty.
     pub newest: Option<i64>,
 }
 
-/// Something that someone must see to.
+/// Fault that an operator must handle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// What.
+    /// Description of the fault.
     pub what: String,
-    /// What to do about it.
+    /// Action to take.
     pub to_do: String,
 }
 
-/// A record that has waited longer than this waits for more than its turn, in seconds.
-const WAITED: f64 = 60.0;
-/// A client that wrote transactions so lately may do it still, in milliseconds.
-const LATELY: i64 = 3_600_000;
+/// Age of the oldest uncommitted record, in seconds, above which a stage is behind.
+const MAX_RECORD_AGE: f64 = 60.0;
+/// Age of skipped offsets, in milliseconds, up to which they are a fault: the client may still write transactions.
+const RECENT: i64 = 3_600_000;
 
 impl Status {
-    /// Says what is wrong, from everything else.
-    pub(crate) fn judge(&mut self) {
-        let mut wrong = Vec::new();
-        let mut say = |what: String, to_do: &str| {
+    /// Derives health and faults from the other fields.
+    pub(crate) fn derive_faults(&mut self) {
+        let mut faults = Vec::new();
+        let mut add = |what: String, to_do: &str| {
             let to_do = if is_out_of_files(&what) { RAISE_THE_LIMIT } else { to_do };
-            wrong.push(Fault { what, to_do: to_do.to_owned() });
+            faults.push(Fault { what, to_do: to_do.to_owned() });
         };
         for part in self.parts.iter().filter(|part| !part.answers) {
             let state = match is_out_of_files(&part.detail) {
-                true => "was not asked: this process may not open another file or connection",
+                true => "received no request: this process cannot open another file or connection",
                 false => "is away",
             };
             let what = format!("{} at {} {state}: {}", part.name, part.address, part.detail);
-            say(what, "bring it back; the stages wait for it and lose nothing");
+            add(what, "start it again; the stages wait for it and lose nothing");
         }
         for process in &self.processes {
             if let Some(why) = &process.away {
-                let what = format!("the process at {} does not answer: {why}", process.url);
-                say(what, "look how it ended: its exit code has a section in docs/operations/runbook.md");
+                let what = format!("the process at {} does not respond: {why}", process.url);
+                add(what, "check its exit code, which has a section in docs/operations/runbook.md");
             }
             for stage in &process.stages {
                 for (reason, why) in &stage.not_ready {
                     let what = format!("{} at {} is not ready: {reason}: {why}", stage.stage, process.url);
-                    say(what, "docs/errors/README.md says what it waits for");
+                    add(what, "see the reason in docs/errors/README.md");
                 }
                 if let Some(why) = &stage.hangs {
                     let what = format!("{} at {} hangs: {why}", stage.stage, process.url);
-                    say(what, "restart that process; nothing is lost");
+                    add(what, "restart that process; nothing is lost");
                 }
             }
         }
@@ -174,7 +175,7 @@ impl Status {
         }
         for (held, stages) in waiting.into_values() {
             let HeldBack { description, records, .. } = held;
-            say(
+            add(
                 format!("{description}; {records} offsets are held back from {}", stages.join(" and ")),
                 "end that transaction, or its producer: docs/errors/held-back.md",
             );
@@ -184,49 +185,49 @@ impl Status {
             let group = match &stage.state {
                 Answer::Known(group) => group,
                 Answer::Unknown(why) if self.part_answers("kafka") => {
-                    say(format!("the state of {name} is not known: {why}"), LOOK_AGAIN);
+                    add(format!("the state of {name} is not known: {why}"), CHECK_AGAIN);
                     continue;
                 }
                 Answer::Unknown(_) => continue,
             };
             match group.state {
                 GroupState::Empty => {
-                    say(format!("{name} does not run: its group has no members"), "agentgov run");
+                    add(format!("{name} does not run: its group has no members"), "agentgov run");
                 }
                 GroupState::Rebalancing => {
-                    say(format!("{name} is rebalancing"), "look again in a few seconds");
+                    add(format!("{name} is rebalancing"), "check again in a few seconds");
                 }
-                GroupState::Stable if group.held < group.partitions => say(
+                GroupState::Stable if group.held < group.partitions => add(
                     format!(
                         "{name}: {} of {} partitions have no owner",
                         group.partitions - group.held,
                         group.partitions
                     ),
-                    "look again in a few seconds; if it stays, compare the topology: agentgov topology plan",
+                    "check again in a few seconds; if it persists, compare the topology: agentgov topology plan",
                 ),
                 GroupState::Stable => {}
             }
-            if let Some(oldest) = group.oldest_seconds().filter(|oldest| *oldest > WAITED) {
-                say(
+            if let Some(oldest) = group.oldest_seconds().filter(|oldest| *oldest > MAX_RECORD_AGE) {
+                add(
                     format!("{name} is behind: a record has waited for {oldest:.0} s"),
-                    "see why under its process's /readyz; if it works and cannot keep up, start more processes",
+                    "check the /readyz of its process; if it runs and cannot keep up, start more processes",
                 );
             }
             for lag in group.lag.iter().filter(|lag| lag.oldest_seconds.is_none()) {
                 let TopicLag { topic, records, .. } = lag;
-                say(
+                add(
                     format!("{name}: how long up to {records} records of {topic} have waited is not known"),
-                    LOOK_AGAIN,
+                    CHECK_AGAIN,
                 );
             }
         }
         match &self.topology {
-            Answer::Known(map) if map.differences.is_empty() => {}
-            Answer::Known(map) => say(
-                format!("the cluster is not as the topology says: {} differences", map.differences.len()),
+            Answer::Known(state) if state.differences.is_empty() => {}
+            Answer::Known(state) => add(
+                format!("the cluster is not as the topology says: {} differences", state.differences.len()),
                 "agentgov topology plan",
             ),
-            Answer::Unknown(why) if self.part_answers("kafka") && self.part_answers("registry") => say(
+            Answer::Unknown(why) if self.part_answers("kafka") && self.part_answers("registry") => add(
                 format!("whether the cluster is as the topology says is not known: {why}"),
                 "agentgov topology plan",
             ),
@@ -237,42 +238,42 @@ impl Status {
             for table in &self.tables {
                 if let Answer::Unknown(why) = &table.rows {
                     is_readable = false;
-                    say(
+                    add(
                         format!("table {} cannot be read: {why}", table.name),
-                        "start the log-sink: it makes the tables",
+                        "start the log-sink, which creates the tables",
                     );
                 }
             }
-            // Without its table each of these is unknown too.
+            // Without readable tables each of these is unknown, too.
             for (what, why) in self.unknown_of_the_log().into_iter().filter(|_| is_readable) {
-                say(format!("{what}: not known: {why}"), LOOK_AGAIN);
+                add(format!("{what}: not known: {why}"), CHECK_AGAIN);
             }
         }
-        let lately = |skipped: &&SkippedOffsets| self.at - skipped.logged_at < LATELY;
-        for skipped in self.skipped.known().into_iter().flatten().filter(lately) {
+        let is_recent = |skipped: &&SkippedOffsets| self.at - skipped.logged_at < RECENT;
+        for skipped in self.skipped.known().into_iter().flatten().filter(is_recent) {
             let SkippedOffsets { topic_partition, offsets, from, to, .. } = skipped;
-            say(
+            add(
                 format!(
                     "{topic_partition}: {offsets} offsets have no record, the last of them {from} to {}: a client writes transactions, or cleanup.policy=compact removes records",
                     to - 1
                 ),
-                "look at the topic's cleanup.policy (agentgov topology plan); if it is delete, no record is lost: make the producer non-transactional (docs/errors/offsets-skipped.md)",
+                "check the topic's cleanup.policy (agentgov topology plan); if it is delete, no record is lost: make the producer non-transactional (docs/errors/offsets-skipped.md)",
             );
         }
         if self.bundles.known().is_some_and(Vec::is_empty) {
-            say("no bundle judges: every verdict is indeterminate".to_owned(), "agentgov policy push BUNDLE");
+            add("no bundle judges: every verdict is indeterminate".to_owned(), "agentgov policy push BUNDLE");
         }
         self.health = if self.parts.iter().any(|part| !part.answers) {
             Health::PartAway
-        } else if wrong.is_empty() {
+        } else if faults.is_empty() {
             Health::Healthy
         } else {
             Health::Unhealthy
         };
-        self.wrong = wrong;
+        self.wrong = faults;
     }
 
-    /// Returns which questions to the log have no answer, and why.
+    /// Returns the unknown items of the log, each with the reason.
     fn unknown_of_the_log(&self) -> Vec<(&'static str, &str)> {
         fn why<T>(answer: &Answer<T>) -> Option<&str> {
             match answer {
@@ -290,7 +291,7 @@ impl Status {
         answers.into_iter().filter_map(|(what, why)| Some((what, why?))).collect()
     }
 
-    /// True if that part answers.
+    /// Returns true if the part responded.
     pub(crate) fn part_answers(&self, name: &str) -> bool {
         self.parts.iter().any(|part| part.name == name && part.answers)
     }
@@ -350,14 +351,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_what_is_not_is_not() {
+    fn each_fault_is_reported_once_and_a_healthy_pipeline_has_none() {
         let mut status = healthy();
-        status.judge();
+        status.derive_faults();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
         let cases: [(&str, Health, Breaks); 22] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
-            ("was not asked: this process may not open another file", Health::PartAway, |s| {
+            ("received no request: this process cannot open another file", Health::PartAway, |s| {
                 s.parts[0].answers = false;
                 s.parts[0].detail = "connecting: Too many open files (os error 24)".into();
             }),
@@ -392,8 +393,8 @@ mod tests {
                     to: 9,
                     logged_at,
                 };
-                // What was long ago is shown, and no more.
-                s.at = LATELY;
+                // Old skipped offsets are displayed, and are not a fault.
+                s.at = RECENT;
                 s.skipped = Answer::Known(vec![skipped(1), skipped(0)]);
             }),
             ("no bundle", Health::Unhealthy, |s| s.bundles = Answer::Known(vec![])),
@@ -428,19 +429,19 @@ mod tests {
                 s.stages[0].state = Answer::Unknown("kafka is away".into());
                 s.topology = Answer::Unknown("kafka is away".into());
             }),
-            ("does not answer: refused", Health::Unhealthy, |s| {
+            ("does not respond: refused", Health::Unhealthy, |s| {
                 let away = Some("refused".into());
                 s.processes = vec![Process { url: "u".into(), away, version: String::new(), stages: vec![] }];
             }),
         ];
-        for (said, health, breaks) in cases {
+        for (description, health, breaks) in cases {
             let mut status = healthy();
             breaks(&mut status);
-            status.judge();
-            assert_eq!(status.health, health, "{said}");
+            status.derive_faults();
+            assert_eq!(status.health, health, "{description}");
             assert!(
-                status.wrong.len() == 1 && status.wrong[0].what.contains(said),
-                "{said}: {:?}",
+                status.wrong.len() == 1 && status.wrong[0].what.contains(description),
+                "{description}: {:?}",
                 status.wrong
             );
         }

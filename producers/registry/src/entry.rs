@@ -4,6 +4,8 @@ use agentgov_schemas::governance::{AgentEntry, AgentState, ToolEffect, ToolEntry
 use agentgov_schemas::mapping;
 use serde::Serialize;
 
+use crate::fold::UnreadableReason;
+
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Agent {
@@ -60,9 +62,11 @@ impl Agent {
         }
     }
 
-    pub(crate) fn from_record(record: &AgentEntry<'_>) -> Result<Self, String> {
-        let state = record.state.known().ok_or_else(|| {
-            format!("expected active, suspended or retired, found state `{}`", record.state)
+    pub(crate) fn from_record(record: &AgentEntry<'_>) -> Result<Self, UnreadableReason> {
+        let state = record.state.known().ok_or_else(|| UnreadableReason::UnknownName {
+            expected: "active, suspended or retired",
+            field: "state",
+            found: record.state.to_string(),
         })?;
         Ok(Self {
             tenant_id: record.tenant_id.to_owned(),
@@ -93,9 +97,11 @@ impl Tool {
         }
     }
 
-    pub(crate) fn from_record(record: &ToolEntry<'_>) -> Result<Self, String> {
-        let effect = record.effect.known().ok_or_else(|| {
-            format!("expected read, write, destructive or external, found effect `{}`", record.effect)
+    pub(crate) fn from_record(record: &ToolEntry<'_>) -> Result<Self, UnreadableReason> {
+        let effect = record.effect.known().ok_or_else(|| UnreadableReason::UnknownName {
+            expected: "read, write, destructive or external",
+            field: "effect",
+            found: record.effect.to_string(),
         })?;
         Ok(Self {
             tenant_id: record.tenant_id.to_owned(),
@@ -130,7 +136,7 @@ mod tests {
                 state,
                 description: None,
             };
-            assert_eq!(Agent::from_record(&agent.to_record("me")), Ok(agent));
+            assert_eq!(Agent::from_record(&agent.to_record("me")).unwrap(), agent);
         }
         for effect in ToolEffect::ALL.iter().copied() {
             let tool = Tool {
@@ -140,7 +146,7 @@ mod tests {
                 effect,
                 description: Some("books".into()),
             };
-            assert_eq!(Tool::from_record(&tool.to_record("me")), Ok(tool));
+            assert_eq!(Tool::from_record(&tool.to_record("me")).unwrap(), tool);
         }
     }
 
@@ -155,8 +161,8 @@ mod tests {
             pushed_by: "",
         };
         assert_eq!(
-            Tool::from_record(&tool),
-            Err("expected read, write, destructive or external, found effect `shrug`".to_owned())
+            Tool::from_record(&tool).unwrap_err().to_string(),
+            "expected read, write, destructive or external, found effect `shrug`"
         );
     }
 }

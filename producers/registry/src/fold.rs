@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{SchemaRegistry, TopicEvent, TopicReader};
+use agentgov_connect::{SchemaRegistry, SchemaRegistryError, TopicEvent, TopicReader};
 use agentgov_schemas::topology::reader_group;
-use agentgov_schemas::wire::{self, Schema, SchemaId};
+use agentgov_schemas::wire::{self, Schema, SchemaId, WireError};
 use agentgov_schemas::{Millis, Record};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use serde::{Deserialize, Serialize};
@@ -42,11 +42,35 @@ pub(crate) struct At {
     pub(crate) logged_at: Millis,
 }
 
+/// Reason for which a record of a governance topic cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnreadableReason {
+    /// The record has no timestamp.
+    #[error("expected the time at which the broker appended the record, found none")]
+    NoTimestamp,
+    /// The value does not decode.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The schema registry does not have the schema, or has an invalid one.
+    #[error(transparent)]
+    Schema(SchemaRegistryError),
+    /// A field has a name that this build does not know.
+    #[error("expected {expected}, found {field} `{found}`")]
+    UnknownName {
+        /// Names that this build knows.
+        expected: &'static str,
+        /// Field of the record.
+        field: &'static str,
+        /// Name in the record.
+        found: String,
+    },
+}
+
 /// Calls `each` with every record that decodes, in the order of the log. What does not decode, or what `each` refuses,
 /// is returned.
 pub(crate) fn fold<R: Record>(
     topic: &GovernanceTopic<'_, R>,
-    mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
+    mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
 ) -> Result<Vec<UnreadableRecord>, Error> {
     let reader = TopicReader::new(&topic.endpoints.kafka, topic.name, &reader_group(topic.name))
         .map_err(|source| topic.error("creating a consumer", source))?;
@@ -62,7 +86,7 @@ pub(crate) fn fold<R: Record>(
                 last = Instant::now();
                 let offset = record.offset();
                 if let Err(reason) = schemas.decode(&record, &mut each)? {
-                    unreadable.push(UnreadableRecord { offset, reason });
+                    unreadable.push(UnreadableRecord { offset, reason: reason.to_string() });
                 }
             }
             Some(TopicEvent::End(_)) => return Ok(unreadable),
@@ -88,8 +112,8 @@ pub(crate) struct Decoded<'a, R> {
 }
 
 impl<'a, R> Decoded<'a, R> {
-    pub(crate) fn read<T: Record<Static = R> + Deserialize<'a>>(&self) -> Result<T, String> {
-        self.schema.decode(self.id, self.datum).map_err(|e| e.to_string())
+    pub(crate) fn read<T: Record<Static = R> + Deserialize<'a>>(&self) -> Result<T, WireError> {
+        self.schema.decode(self.id, self.datum)
     }
 }
 
@@ -102,24 +126,22 @@ impl Schemas {
     fn decode<R>(
         &mut self,
         record: &BorrowedMessage<'_>,
-        each: &mut impl FnMut(At, &Decoded<'_, R>) -> Result<(), String>,
-    ) -> Result<Result<(), String>, Error> {
+        each: &mut impl FnMut(At, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
+    ) -> Result<Result<(), UnreadableReason>, Error> {
         // As the evaluator, which passes such a record over.
         let Some(logged_at) = record.timestamp().to_millis().map(Millis) else {
-            return Ok(Err(
-                "expected the time at which the broker appended the record, found none".to_owned()
-            ));
+            return Ok(Err(UnreadableReason::NoTimestamp));
         };
         let (id, datum) = match wire::split(record.payload().unwrap_or_default()) {
             Ok(parts) => parts,
-            Err(wrong) => return Ok(Err(wrong.to_string())),
+            Err(error) => return Ok(Err(error.into())),
         };
         let schema = match self.known.entry(id) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => match self.registry.schema(id) {
                 Ok(schema) => unknown.insert(schema),
                 // Unreadable for good, unlike where a registry is away, or something else answers in its place.
-                Err(error) if error.is_about_the_id() => return Ok(Err(error.to_string())),
+                Err(error) if error.is_about_the_id() => return Ok(Err(UnreadableReason::Schema(error))),
                 Err(error) => return Err(error.into()),
             },
         };

@@ -42,12 +42,12 @@ impl FirstRecordBarrier {
         let mut first_in = BTreeSet::new();
         let mut deferred = Vec::new();
         for record in outputs.to_send() {
-            if first_in.contains(&record.place) {
+            if first_in.contains(&record.slot) {
                 deferred.push(record);
                 continue;
             }
-            if !self.mark_written(record.place, now) {
-                first_in.insert(record.place);
+            if !self.mark_written(record.slot, now) {
+                first_in.insert(record.slot);
             }
             send(&record)?;
         }
