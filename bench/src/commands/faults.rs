@@ -12,7 +12,9 @@ use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{errln, json, outln};
 use agentgov::progress::Progress;
-use agentgov_faults::{Edge, Ended, Outcome, PLANTS, PRODUCERS, Produce, Scene, Setup, schedule};
+use agentgov_faults::{
+    Failpoint, Outcome, PLANTS, PRODUCERS, Produce, ScheduleParams, Setup, UnexpectedExits, schedule,
+};
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, failpoint};
 
@@ -38,10 +40,10 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
         agent: pipeline::AGENT,
         environment: pipeline::ENVIRONMENT,
         program: PathBuf::from(CURRENT_EXECUTABLE),
-        edges: edges(&stack.topology),
+        failpoints: failpoints(&stack.topology),
         plants,
-        strangers: true,
-        steps: schedule(args.seed, args.kills, &scene(&stack.topology)),
+        foreign_client: true,
+        steps: schedule(args.seed, args.kills, &schedule_params(&stack.topology)),
         seed: args.seed,
         settle: SETTLE_TIMEOUT,
     };
@@ -56,21 +58,24 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
 }
 
 /// Returns the failpoints of each stage's protocol.
-fn edges(topology: &Topology) -> BTreeMap<String, Vec<Edge>> {
-    let edges = topology.stages.iter().map(|(name, stage)| {
+fn failpoints(topology: &Topology) -> BTreeMap<String, Vec<Failpoint>> {
+    let failpoints = topology.stages.iter().map(|(name, stage)| {
         let names = if stage.value.stores.is_empty() {
             failpoint::PROCESSOR_EDGES.as_slice()
         } else {
             failpoint::SINK_EDGES.as_slice()
         };
         let in_each_batch = |name| failpoint::BATCH_EDGES.contains(&name);
-        (name.clone(), names.iter().map(|&name| Edge { name, in_each_batch: in_each_batch(name) }).collect())
+        (
+            name.clone(),
+            names.iter().map(|&name| Failpoint { name, in_each_batch: in_each_batch(name) }).collect(),
+        )
     });
-    edges.collect()
+    failpoints.collect()
 }
 
-fn scene(topology: &Topology) -> Scene {
-    Scene {
+fn schedule_params(topology: &Topology) -> ScheduleParams {
+    ScheduleParams {
         stages: topology.stages.len(),
         producers: PRODUCERS,
         session_timeout: topology.timing.session_timeout.0,
@@ -116,38 +121,38 @@ fn print_report(outcome: &Outcome) {
         outcome.events,
         outcome.sources
     );
-    for (what, times) in outcome.done.iter().chain(&outcome.at_edges) {
+    for (what, times) in outcome.done.iter().chain(&outcome.at_failpoints) {
         outln!("  {:<34} {}", what, times);
     }
     if outcome.missed > 0 {
-        outln!("  {:<34} {}", "nothing there", outcome.missed);
+        outln!("  {:<34} {}", "no process", outcome.missed);
     }
-    for (how, Ended { times, last_words }) in &outcome.ended {
-        outln!("  ended by itself: {}, {} times; the log of the first ended with", how, times);
-        last_words.iter().for_each(|line| outln!("    {}", line));
+    for (how, UnexpectedExits { times, log_tail }) in &outcome.unexpected_exits {
+        outln!("  unexpected exit: {}, {} times; end of the first log:", how, times);
+        log_tail.iter().for_each(|line| outln!("    {}", line));
     }
-    if let Some(strangers) = &outcome.strangers {
+    if let Some(foreign_client) = &outcome.foreign_client {
         outln!(
-            "a stranger beside them: {} records, {} more withdrawn, {} of which it is not known; {} are no row, {} came back",
-            strangers.records,
-            strangers.withdrawn,
-            strangers.unknown,
-            strangers.missing,
-            strangers.returned
+            "foreign client: {} records committed, {} aborted, {} with unknown outcome; {} without a row, {} aborted ones with a row",
+            foreign_client.records,
+            foreign_client.aborted,
+            foreign_client.unknown,
+            foreign_client.missing,
+            foreign_client.aborted_rows
         );
-        for (deed, times) in &strangers.deeds {
-            outln!("  {:<34} {}", deed, times);
+        for (operation, times) in &foreign_client.operations {
+            outln!("  {:<34} {}", operation, times);
         }
     }
     if let Some(settled) = outcome.settled_ms {
         outln!(
-            "{} records had no row yet when the faults were over; everything was done {} later",
+            "{} records had no row when the faults were over; all work was done {} later",
             outcome.behind,
             seconds(settled)
         );
     }
-    for complaint in outcome.complaints() {
-        outln!("  {}", complaint);
+    for problem in outcome.problems() {
+        outln!("  {}", problem);
     }
     audit::print_report(&outcome.audit);
 }

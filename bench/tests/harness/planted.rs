@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use agentgov_audit::FindingKind;
 use agentgov_connect::Endpoints;
 use agentgov_faults::{
-    AtEdge, Edge, Fault, Meddling, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN, PLANT_NO_TAIL_READ, Setup,
-    Step,
+    Failpoint, FailpointStop, Fault, InsertFault, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN,
+    PLANT_NO_TAIL_READ, Setup, Step,
 };
 use agentgov_schemas::topology::Topology;
 
@@ -65,8 +65,8 @@ impl Pipeline {
         self.topology.stages.keys().position(|stage| stage == name).unwrap()
     }
 
-    fn faults(&self, plant: Option<&'static str>, edge: &'static str, steps: Vec<Step>) -> Outcome {
-        let edge = vec![Edge { name: edge, in_each_batch: true }];
+    fn faults(&self, plant: Option<&'static str>, failpoint: &'static str, steps: Vec<Step>) -> Outcome {
+        let failpoint = vec![Failpoint { name: failpoint, in_each_batch: true }];
         let setup = Setup {
             env: &STACK,
             endpoints: &self.endpoints,
@@ -76,14 +76,14 @@ impl Pipeline {
             agent: "airline-service",
             environment: "demo",
             program: BENCH.into(),
-            edges: self
+            failpoints: self
                 .topology
                 .stages
                 .keys()
-                .map(|name| (name.clone(), edge.clone()))
+                .map(|name| (name.clone(), failpoint.clone()))
                 .collect::<BTreeMap<_, _>>(),
             plants: plant.into_iter().collect(),
-            strangers: false,
+            foreign_client: false,
             steps,
             seed: 1,
             // With a mistake the pipeline may never finish; the findings by then suffice.
@@ -124,10 +124,10 @@ fn repeat_fault(times: usize, fault: Fault) -> Vec<Step> {
 
 /// Kills processes, and lets their successors end at the failpoint after their second batch.
 fn kills_then_failpoint(stage: usize) -> Vec<Step> {
-    let then = Some(AtEdge { edge: 0, passes: 1, stop: None });
+    let failpoint_stop = Some(FailpointStop { failpoint: 0, passes: 1, stop: None });
     let both = |after| {
         [(0, after), (1, Duration::ZERO)]
-            .map(|(member, after)| Step { after, fault: Fault::KillStage { stage, member, then } })
+            .map(|(member, after)| Step { after, fault: Fault::KillStage { stage, member, failpoint_stop } })
     };
     // Killed processes keep their partitions until the session timeout; their successors must live longer to be assigned
     // any.
@@ -150,7 +150,7 @@ fn assert_found(kind: FindingKind, name: &str, run: impl Fn(&Pipeline) -> Outcom
 
 /// Returns true if more than two responses were lost.
 fn has_lost_responses(outcome: &Outcome) -> bool {
-    outcome.done.get("lose an answer").is_some_and(|times| *times > 2)
+    outcome.done.get("lose a response").is_some_and(|times| *times > 2)
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn resume_without_tail_read_is_found_as_doubled_rows() {
 
 #[test]
 fn missing_drain_is_found_as_doubled_rows() {
-    let lost = Fault::Meddle(Meddling::LoseAnswer { answered: false });
+    let lost = Fault::DisturbInsert(InsertFault::LoseResponse { after_response: false });
     let run = |pipeline: &Pipeline, plant| {
         std::thread::scope(|scope| {
             scope.spawn(|| pipeline.slow_inserts());

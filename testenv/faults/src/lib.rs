@@ -1,42 +1,42 @@
-//! The fault harness: real stage processes on a native stack, load throughout, a seeded schedule of faults that overlap, and the
-//! audit when all is over.
+//! Fault harness: stage processes on a native stack under load, a seeded schedule of overlapping faults, and an audit at
+//! the end.
 //!
 //! ```text
-//!   Schedule (seed) ──► main loop ──► Fleet: SIGKILL, SIGSTOP/SIGCONT, at edges too; more and fewer processes of a stage
-//!                           ├───────► Producers: SIGKILL and a start again on the same spool
-//!                           ├───────► Proxy before ClickHouse: inserts cut, stalled, answers lost; Store: full for a while
-//!                           └───────► broker, engine, registry: SIGKILL and a start again, each in a thread of its own
+//!   Schedule (seed) ──► main loop ──► StageProcesses: SIGKILL, SIGSTOP/SIGCONT, also at failpoints; scaling of stages
+//!                           ├───────► Producers: SIGKILL and restart on the same spool
+//!                           ├───────► Proxy in front of ClickHouse: cut and stalled inserts, lost responses; FullStore
+//!                           └───────► broker, engine, registry: SIGKILL and restart, each in its own thread
 //!   producers: processes whose sources write sessions, close and are replaced ──► the log
-//!   a stranger: transactions, odd headers, claims of any size, bytes that are no event ──► the log
-//!   afterwards: agentgov_audit, until nothing is left to be done ──► Outcome
+//!   foreign client: transactions, odd headers, claims of any size, invalid events ──► the log
+//!   afterwards: agentgov_audit, until no work is pending ──► Outcome
 //! ```
 //!
-//! - [`run`], [`Setup`]: all of it
-//! - [`schedule`], [`Scene`], [`Step`], [`Fault`]: what is done and when; the same seed makes the same schedule
-//! - [`Edge`], [`AtEdge`], [`Meddling`]: where a process ends or stops in the middle, and what happens to an insert on its way
-//! - [`produce`], [`Produce`]: a producer's process, which the harness starts
-//! - [`Strangers`]: what a stranger's producer did beside them, and whether each of its records is a row
-//! - [`Outcome`], [`Ended`], [`FaultsError`]: what came of it, or why nothing did
+//! - [`run`], [`Setup`]: a run of the harness
+//! - [`schedule`], [`ScheduleParams`], [`Step`], [`Fault`]: the schedule, determined by its seed
+//! - [`Failpoint`], [`FailpointStop`], [`InsertFault`]: failpoints at which a process ends or stops, and faults of inserts
+//! - [`produce`], [`Produce`]: a producer process, started by the harness
+//! - [`ForeignClientReport`]: records of a foreign client, and whether they are rows
+//! - [`Outcome`], [`UnexpectedExits`], [`FaultsError`]: result of a run
 
-mod ended;
-mod fleet;
-mod full;
+mod exits;
+mod foreign_client;
+mod full_store;
 mod outcome;
 mod plants;
-mod produce;
+mod producer;
 mod producers;
 mod proxy;
 mod run;
 mod schedule;
 mod session;
-mod strangers;
+mod stage_processes;
 
-pub use ended::Ended;
+pub use exits::UnexpectedExits;
+pub use foreign_client::ForeignClientReport;
 pub use outcome::{FaultsError, Outcome};
 pub use plants::{PLANT_COMMIT_FIRST, PLANT_NO_TAIL_READ, PLANTS};
-pub use produce::{Produce, produce};
+pub use producer::{Produce, produce};
 pub use producers::PRODUCERS;
-pub use proxy::{Meddling, PLANT_NO_DRAIN};
-pub use run::{Edge, Setup, run};
-pub use schedule::{AtEdge, Fault, Scene, Step, schedule};
-pub use strangers::Strangers;
+pub use proxy::{InsertFault, PLANT_NO_DRAIN};
+pub use run::{Failpoint, Setup, run};
+pub use schedule::{FailpointStop, Fault, ScheduleParams, Step, schedule};

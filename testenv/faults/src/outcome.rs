@@ -1,122 +1,126 @@
-//! What came of a run.
+//! Result of a run.
 
 use std::collections::BTreeMap;
 
 use agentgov_audit::{AuditError, Finding, FindingKind, Report};
 use serde::Serialize;
 
-use crate::ended::Ended;
-use crate::producers::Heard;
-use crate::strangers::Strangers;
+use crate::exits::UnexpectedExits;
+use crate::foreign_client::ForeignClientReport;
+use crate::producers::ProducerReports;
 
-/// Why a run came to nothing: the stack, not the pipeline, failed.
+/// Failure of the stack or the harness, which leaves a run without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum FaultsError {
-    /// A stage's process could not be started or signalled.
+    /// A process could not be started or signalled.
     #[error("fault harness: {stage}: {source}")]
     Process {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The proxy could not be started.
     #[error("fault harness: proxy: {source}")]
     Proxy {
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The store was to have room again, and said something else for too long.
-    #[error("fault harness: giving the store room again: {0}")]
+    /// The full store could not be reset.
+    #[error("fault harness: cannot reset the full store: {0}")]
     Full(String),
-    /// The stranger's producer could not begin, or what it did could not be looked up.
-    #[error("fault harness: the stranger: {0}")]
-    Stranger(String),
-    /// There is no HTTP client.
+    /// The foreign client could not start, or its rows could not be read.
+    #[error("fault harness: foreign client: {0}")]
+    ForeignClient(String),
+    /// The HTTP client could not be created.
     #[error("fault harness: {0}")]
     Http(#[from] reqwest::Error),
-    /// A part of the stack did not come back after its kill.
+    /// A part of the stack did not restart.
     #[error(transparent)]
     Stack(#[from] agentgov_testenv::Error),
-    /// The audit could not be made.
+    /// The audit failed.
     #[error(transparent)]
     Audit(#[from] AuditError),
 }
 
-/// What was done, and what was found.
+/// Faults and findings of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
-    /// What the schedule was made from.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// SIGKILLs, of stages and parts.
+    /// Number of SIGKILLs, of stages, producers and parts.
     pub kills: u64,
-    /// What was done, by kind: `kill evaluator`, `pause log-sink`, `kill broker`, `scale alerter`.
+    /// Executed faults by kind: `kill evaluator`, `pause log-sink`, `kill broker`, `scale alerter`.
     pub done: BTreeMap<String, u64>,
-    /// Steps whose process had just ended by itself: nothing was done.
+    /// Faults without effect, since their process had just ended.
     pub missed: u64,
-    /// How processes ended without being killed, by name and status. They were started again.
-    pub ended: BTreeMap<String, Ended>,
-    /// Processes that ended or stopped where they had been sent to: `killed at …`, `stopped at …`.
-    pub at_edges: BTreeMap<String, u64>,
+    /// Unexpected exits by name and status. Their processes were restarted.
+    pub unexpected_exits: BTreeMap<String, UnexpectedExits>,
+    /// Processes that ended or stopped at their failpoints: `killed at …`, `stopped at …`.
+    pub at_failpoints: BTreeMap<String, u64>,
     /// Events that `record` acknowledged.
     pub events: u64,
-    /// Of those, how many the topic does not hold.
+    /// Acknowledged events that are not in the topic.
     pub missing: u64,
     /// Sources that acknowledged an event.
     pub sources: u64,
-    /// Of those, how many have said in the log that they ended, with a total that leaves no acknowledged event out.
+    /// Sources whose closing event is in the topic, with a total that covers all acknowledged events.
     pub closed: u64,
-    /// What producers could not do: what they said.
+    /// Errors of producers.
     pub failed: Vec<String>,
-    /// Last sequence that was acknowledged, by source.
+    /// Last acknowledged sequence number by source.
     #[serde(skip)]
     pub acknowledged: BTreeMap<String, i64>,
-    /// From the first fault to the last, in milliseconds.
+    /// Milliseconds from the first fault to the last.
     pub faults_ms: u128,
-    /// Records that had no row yet when the faults were over: how far behind the sink was.
+    /// Records without a row when the faults were over.
     pub behind: u64,
-    /// From there until the audit had nothing left to wait for, in milliseconds. `None`: that did not come in time.
+    /// Milliseconds from then until the audit found no pending work; `None` if the deadline passed.
     pub settled_ms: Option<u128>,
-    /// What a stranger's producer did beside the load, if there was one.
-    pub strangers: Option<Strangers>,
-    /// What the audit said at last.
+    /// Report of the foreign client, if one ran.
+    pub foreign_client: Option<ForeignClientReport>,
+    /// Last report of the audit.
     pub audit: Report,
 }
 
 impl Outcome {
-    /// What is wrong beyond the audit's findings, a line each.
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = self.failed.clone();
+    /// Returns the problems beyond the audit's findings, one line each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.failed.clone();
         if self.settled_ms.is_none() {
-            complaints.push(format!(
-                "not settled in time: {} records without a row, {} actions and findings without an answer",
+            problems.push(format!(
+                "expected all work done before the deadline, found {} records without a row and {} actions and findings without a response",
                 self.audit.pending, self.audit.unanswered
             ));
         }
         if self.missing > 0 {
-            complaints.push(format!("{} events were acknowledged and are not in the log", self.missing));
+            problems.push(format!(
+                "expected every acknowledged event in the log, found {} missing",
+                self.missing
+            ));
         }
-        complaints.extend(self.strangers.iter().flat_map(Strangers::complaints));
-        // A stranger closes as it likes.
-        let all_closed = self.strangers.is_some() || self.audit.closed_sources == self.audit.sources;
+        problems.extend(self.foreign_client.iter().flat_map(ForeignClientReport::problems));
+        // A foreign client closes its sources arbitrarily.
+        let all_closed = self.foreign_client.is_some() || self.audit.closed_sources == self.audit.sources;
         if self.closed != self.sources || !all_closed {
-            complaints.push(format!(
-                "{} sources acknowledged events, {} of them closed; the log knows {}, and {} closed",
+            problems.push(format!(
+                "expected every source closed: {} acknowledged events and {} of them closed; the log contains {} sources, {} of them closed",
                 self.sources, self.closed, self.audit.sources, self.audit.closed_sources
             ));
         }
-        complaints
+        problems
     }
 
-    /// True if nothing is wrong.
+    /// Returns true if there is no problem.
     pub fn is_clean(&self) -> bool {
-        self.audit.findings.iter().all(|finding| self.is_of_strangers(finding))
-            && self.complaints().is_empty()
+        self.audit.findings.iter().all(|finding| self.is_caused_by_foreign_client(finding))
+            && self.problems().is_empty()
     }
 
-    /// True for what a stranger brings about by what it claims. Its records are held against the rows one by one, as the load's sources are.
-    fn is_of_strangers(&self, finding: &Finding) -> bool {
-        self.strangers.is_some()
+    /// Returns true for findings that a foreign client causes by its claims. Its records are compared with the rows one by
+    /// one, as are the sources of the load.
+    fn is_caused_by_foreign_client(&self, finding: &Finding) -> bool {
+        self.foreign_client.is_some()
             && matches!(
                 finding.kind,
                 FindingKind::SequenceGap
@@ -128,22 +132,22 @@ impl Outcome {
             )
     }
 
-    /// Notes what the producers said.
-    pub(crate) fn heard(&mut self, heard: Heard) {
-        self.sources = heard.acknowledged.len() as u64;
-        self.events = heard.acknowledged.values().map(|last| last.unsigned_abs() + 1).sum();
-        self.failed = heard.failed;
-        self.acknowledged = heard.acknowledged;
+    /// Stores the producers' reports.
+    pub(crate) fn store_reports(&mut self, reports: ProducerReports) {
+        self.sources = reports.acknowledged.len() as u64;
+        self.events = reports.acknowledged.values().map(|last| last.unsigned_abs() + 1).sum();
+        self.failed = reports.failed;
+        self.acknowledged = reports.acknowledged;
     }
 
-    /// Notes what the audit found, and holds what the tenant's sources acknowledged against it.
-    pub(crate) fn audited(&mut self, tenant: &str, report: Report) {
+    /// Stores the audit's report and compares it with the tenant's acknowledged events.
+    pub(crate) fn store_audit(&mut self, tenant: &str, report: Report) {
         (self.missing, self.closed) = (0, 0);
         for (source, last) in &self.acknowledged {
             let seen = report.source(tenant, source).unwrap_or_default();
             let after = u64::try_from(last.saturating_add(1).saturating_sub(seen.end)).unwrap_or_default();
             self.missing = self.missing.saturating_add(after).saturating_add(seen.gaps);
-            // The closing event has the number after the last one.
+            // The closing event follows the last acknowledged one.
             self.closed += u64::from(
                 seen.total.is_some_and(|total| total > *last && total.checked_add(1) == Some(seen.end)),
             );
@@ -159,22 +163,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_acknowledged_and_is_not_there_is_counted() {
+    fn missing_acknowledged_events_are_counted() {
         let seen = |end, gaps, total| SourceSummary { end, gaps, total };
         for (what, seen, missing, closed) in [
             ("whole", Some(seen(11, 0, Some(10))), 0, 1),
-            ("more than was heard of", Some(seen(14, 0, Some(13))), 0, 1),
+            ("more than was reported", Some(seen(14, 0, Some(13))), 0, 1),
             ("not closed", Some(seen(10, 0, None)), 0, 0),
-            ("the last two lost, and closed all the same", Some(seen(9, 0, Some(8))), 1, 0),
+            ("the last two lost, but closed", Some(seen(9, 0, Some(8))), 1, 0),
             ("one lost in the middle", Some(seen(11, 1, Some(10))), 1, 1),
-            ("never heard of", None, 10, 0),
+            ("not in the log", None, 10, 0),
             ("closed too early", Some(seen(12, 0, Some(8))), 0, 0),
         ] {
             let acknowledged = BTreeMap::from([("s".to_owned(), 9)]);
             let mut outcome = Outcome { settled_ms: Some(0), ..Outcome::default() };
-            outcome.heard(Heard { acknowledged, failed: Vec::new() });
+            outcome.store_reports(ProducerReports { acknowledged, failed: Vec::new() });
             let by_source = seen.map(|seen| (("t".to_owned(), "s".to_owned()), seen)).into_iter().collect();
-            outcome.audited("t", Report { by_source, ..Report::default() });
+            outcome.store_audit("t", Report { by_source, ..Report::default() });
             assert_eq!((outcome.events, outcome.missing, outcome.closed), (10, missing, closed), "{what}");
             assert_eq!(outcome.is_clean(), missing == 0 && closed == 1, "{what}");
         }

@@ -1,4 +1,4 @@
-//! The producers' processes: killed, started again on the same spool, and asked to end; and what they said.
+//! Producer processes: start, SIGKILL, restart on the same spool, shutdown, and their reports.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -12,63 +12,63 @@ use std::time::{Duration, Instant};
 
 use agentgov_testenv::owned_command;
 
-use crate::ended::{Ends, log_of, note};
+use crate::exits::{ExitsByStatus, count_exit, log_path};
 use crate::outcome::FaultsError;
-use crate::produce::{PATIENCE, Said};
+use crate::producer::{CLOSE_TIMEOUT, ProducerReport};
 use crate::run::Setup;
 
-/// Producers at a time.
+/// Number of concurrent producers.
 pub const PRODUCERS: usize = 3;
-/// A process that ended sooner than this after its start is not started again before.
-const SHORTEST_LIFE: Duration = Duration::from_secs(1);
-/// How often closing looks.
-const TICK: Duration = Duration::from_millis(20);
+/// Minimum time between two starts of a process.
+const MIN_RESTART_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of checks during shutdown.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const NAME: &str = "producer";
 
-/// All of them. They end with it, and with this process: only one thread, which stays, may start them.
+/// All producer processes. They end on drop and with this process; the thread that starts them must live as long.
 pub(crate) struct Producers<'a> {
     setup: &'a Setup<'a>,
     members: Vec<Member>,
-    heard: Arc<Mutex<Heard>>,
-    ended: Ends,
+    reports: Arc<Mutex<ProducerReports>>,
+    exits: ExitsByStatus,
     starts: u64,
-    closing: bool,
+    shutting_down: bool,
 }
 
 struct Member {
-    /// `None`: it has ended, and been noted.
+    /// `None` if the process has ended and was counted.
     process: Option<Process>,
     started: Instant,
-    /// It was asked to end, and did.
+    /// True if the process ended after its shutdown was requested.
     done: bool,
 }
 
 struct Process {
     child: Child,
-    /// It ends when this does.
+    /// The process ends when this is closed.
     stdin: Option<ChildStdin>,
-    listening: JoinHandle<()>,
+    reader: JoinHandle<()>,
 }
 
-/// What the producers said.
+/// Reports of the producers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard {
-    /// Of each source that acknowledged anything, the last sequence that it acknowledged.
+pub(crate) struct ProducerReports {
+    /// Last acknowledged sequence number of each source.
     pub(crate) acknowledged: BTreeMap<String, i64>,
-    /// What went wrong.
+    /// Errors.
     pub(crate) failed: Vec<String>,
 }
 
 impl<'a> Producers<'a> {
-    /// Starts them.
+    /// Starts the producers.
     pub(crate) fn start(setup: &'a Setup<'a>) -> Result<Self, FaultsError> {
         let mut producers = Self {
             setup,
             members: Vec::new(),
-            heard: Arc::default(),
-            ended: Ends::new(),
+            reports: Arc::default(),
+            exits: ExitsByStatus::new(),
             starts: 0,
-            closing: false,
+            shutting_down: false,
         };
         for _ in 0..PRODUCERS {
             let member = producers.spawn()?;
@@ -77,42 +77,42 @@ impl<'a> Producers<'a> {
         Ok(producers)
     }
 
-    /// SIGKILL, and a new process on the same spool. False if there is none to kill.
+    /// Kills a process (SIGKILL) and starts a new one on the same spool. Returns false if no process was running.
     pub(crate) fn kill(&mut self, which: usize) -> Result<bool, FaultsError> {
-        self.tend()?;
+        self.supervise()?;
         let process = self.members.get_mut(which).and_then(|member| member.process.take());
         let Some(mut process) = process else { return Ok(false) };
         process.child.kill().map_err(failed)?;
         let status = process.child.wait().map_err(failed)?;
-        process.heard_out();
+        process.join_reader();
         let member = self.spawn()?;
         if let Some(slot) = self.members.get_mut(which) {
             *slot = member;
         }
         let killed = status.signal() == Some(9);
         if !killed {
-            // It was faster.
-            note(self.setup, &mut self.ended, NAME, "", status);
+            // The process ended before the signal.
+            count_exit(self.setup, &mut self.exits, NAME, "", status);
         }
         Ok(killed)
     }
 
-    /// Counts who has ended, and starts those again. To be called often.
-    pub(crate) fn tend(&mut self) -> Result<(), FaultsError> {
+    /// Counts exits and restarts processes. Must be called frequently.
+    pub(crate) fn supervise(&mut self) -> Result<(), FaultsError> {
         for which in 0..self.members.len() {
             let Some(member) = self.members.get_mut(which) else { break };
             if let Some(process) = &mut member.process
                 && let Some(status) = process.child.try_wait().map_err(failed)?
             {
                 if let Some(process) = member.process.take() {
-                    process.heard_out();
+                    process.join_reader();
                 }
-                member.done = self.closing && status.success();
+                member.done = self.shutting_down && status.success();
                 if !member.done {
-                    note(self.setup, &mut self.ended, NAME, "", status);
+                    count_exit(self.setup, &mut self.exits, NAME, "", status);
                 }
             }
-            if member.process.is_none() && !member.done && member.started.elapsed() >= SHORTEST_LIFE {
+            if member.process.is_none() && !member.done && member.started.elapsed() >= MIN_RESTART_INTERVAL {
                 let new = self.spawn()?;
                 if let Some(slot) = self.members.get_mut(which) {
                     *slot = new;
@@ -122,45 +122,47 @@ impl<'a> Producers<'a> {
         Ok(())
     }
 
-    /// Asks all to end and waits until they have, and with them every source; `meanwhile` is called often. What they said, and
-    /// what they left undone.
+    /// Shuts all producers down and waits until every source is closed; calls `meanwhile` frequently. Returns their reports
+    /// and the unexpected exits.
     pub(crate) fn close(
         mut self,
         mut meanwhile: impl FnMut() -> Result<(), FaultsError>,
-    ) -> Result<(Heard, Ends), FaultsError> {
-        self.closing = true;
+    ) -> Result<(ProducerReports, ExitsByStatus), FaultsError> {
+        self.shutting_down = true;
         for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
             process.stdin = None;
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + CLOSE_TIMEOUT;
         while self.members.iter().any(|member| !member.done) && Instant::now() < until {
-            self.tend()?;
+            self.supervise()?;
             meanwhile()?;
-            sleep(TICK);
+            sleep(POLL_INTERVAL);
         }
         let late = self.members.iter().filter(|member| !member.done).count();
-        let mut heard = self.heard().clone();
+        let mut reports = self.reports().clone();
         if late > 0 {
-            heard.failed.push(format!("{late} producers did not end within {} s", PATIENCE.as_secs()));
+            reports.failed.push(format!("{late} producers did not end within {} s", CLOSE_TIMEOUT.as_secs()));
         }
         let folder = spool(self.setup);
         let left =
             std::fs::read_dir(&folder).map_err(failed)?.flatten().filter(|entry| entry.path().is_dir());
         let left = left.count();
         if left > 0 {
-            heard.failed.push(format!("{}: {left} sources are left that nobody closed", folder.display()));
+            reports
+                .failed
+                .push(format!("{}: expected every source closed, found {left} open", folder.display()));
         }
-        Ok((heard, std::mem::take(&mut self.ended)))
+        Ok((reports, std::mem::take(&mut self.exits)))
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        lock(&self.heard)
+    fn reports(&self) -> MutexGuard<'_, ProducerReports> {
+        lock(&self.reports)
     }
 
     fn spawn(&mut self) -> Result<Member, FaultsError> {
         self.starts += 1;
         let setup = self.setup;
-        let log = log_of(setup, NAME);
+        let log = log_path(setup, NAME);
         let log = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         let seed = setup.seed.wrapping_add(self.starts).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut child = owned_command(&setup.program)
@@ -178,25 +180,25 @@ impl<'a> Producers<'a> {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
-        // Asked to end already, it only looks after the dead.
-        let stdin = child.stdin.take().filter(|_| !self.closing);
-        let heard = Arc::clone(&self.heard);
-        let said = child.stdout.take();
-        let listening = std::thread::spawn(move || {
-            if let Some(said) = said {
-                listen(said, &heard);
+        // During shutdown, a restarted process only closes dead sources.
+        let stdin = child.stdin.take().filter(|_| !self.shutting_down);
+        let reports = Arc::clone(&self.reports);
+        let stdout = child.stdout.take();
+        let reader = std::thread::spawn(move || {
+            if let Some(stdout) = stdout {
+                read_reports(stdout, &reports);
             }
         });
-        let process = Some(Process { child, stdin, listening });
+        let process = Some(Process { child, stdin, reader });
         Ok(Member { process, started: Instant::now(), done: false })
     }
 }
 
 impl Process {
-    /// Waits until everything that it said is heard. It has ended.
-    fn heard_out(self) {
-        // A panic of the listener is the harness's own.
-        if let Err(panic) = self.listening.join() {
+    /// Waits until all reports of an ended process are read.
+    fn join_reader(self) {
+        // A panic of the reader is a bug of the harness.
+        if let Err(panic) = self.reader.join() {
             std::panic::resume_unwind(panic);
         }
     }
@@ -205,39 +207,39 @@ impl Process {
 impl Drop for Producers<'_> {
     fn drop(&mut self) {
         for mut process in self.members.drain(..).filter_map(|member| member.process) {
-            // Gone either way.
+            // Errors mean that the process has already ended.
             let _ = process.child.kill();
             let _ = process.child.wait();
-            let _ = process.listening.join();
+            let _ = process.reader.join();
         }
     }
 }
 
-fn listen(said: ChildStdout, heard: &Mutex<Heard>) {
+fn read_reports(stdout: ChildStdout, reports: &Mutex<ProducerReports>) {
     let mut source = String::new();
-    // The last line of a process that was killed may be half of one.
-    for line in BufReader::new(said).lines().map_while(Result::ok) {
+    // The last line of a killed process may be incomplete.
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
         match line.parse() {
-            Ok(Said::Source(id)) => source = id,
-            Ok(Said::Acknowledged(sequence)) => {
-                let mut heard = lock(heard);
-                let last = heard.acknowledged.entry(source.clone()).or_default();
+            Ok(ProducerReport::Source(id)) => source = id,
+            Ok(ProducerReport::Acknowledged(sequence)) => {
+                let mut reports = lock(reports);
+                let last = reports.acknowledged.entry(source.clone()).or_default();
                 *last = sequence.max(*last);
             }
-            Ok(Said::Closed(_)) => {}
-            Ok(Said::Failed(why)) => lock(heard).failed.push(why),
-            Err(()) => lock(heard).failed.push(format!("{NAME} says: {line}")),
+            Ok(ProducerReport::Closed(_)) => {}
+            Ok(ProducerReport::Failed(why)) => lock(reports).failed.push(why),
+            Err(()) => lock(reports).failed.push(format!("{NAME}: expected a report, found: {line}")),
         }
     }
 }
 
 fn spool(setup: &Setup<'_>) -> PathBuf {
-    // One of a pipeline: several may share the stack.
+    // Several pipelines may share the stack, so the name contains the pipeline's database.
     setup.env.logs().join(format!("spool-{}", setup.endpoints.clickhouse.database))
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(reports: &Mutex<ProducerReports>) -> MutexGuard<'_, ProducerReports> {
+    reports.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(source: std::io::Error) -> FaultsError {

@@ -1,11 +1,11 @@
-//! A TCP proxy in front of ClickHouse, which meddles with an insert on its way: cuts it, stalls it, or loses its answer.
+//! TCP proxy in front of ClickHouse that disturbs inserts: cuts them, stalls them, or loses their responses.
 //!
 //! ```text
 //!   sink ──request──► [head][body ··· here ···] ──► server
-//!        ◄─────────────── answer, or none ◄────────
+//!        ◄─────────────── response, or none ◄──────
 //! ```
-//! It understands just enough of HTTP/1.1 to know an insert in Native format, and where its body begins and ends. It can also
-//! hide the inserts that run from a sink that waits for their end ([`PLANT_NO_DRAIN`]).
+//! It parses just enough of HTTP/1.1 to recognise an insert in Native format and the bounds of its body. It can also hide
+//! running inserts from a sink that waits for their end ([`PLANT_NO_DRAIN`]).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,55 +14,56 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-/// Larger than any head that the sink sends.
-const MOST_HEAD: usize = 64 << 10;
-/// How an insert of a block shows in the query of its URL.
-const INSERT: &[u8] = b"FORMAT+Native";
-/// A mistake that the proxy plants: a sink that does not wait for older inserts after a claim, since it sees none.
+/// Exceeds any head that the sink sends.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Marks an insert of a block in the query of its URL.
+const INSERT_MARKER: &[u8] = b"FORMAT+Native";
+/// Mistake planted by the proxy: after a claim, the sink does not wait for older inserts, since the proxy hides them.
 pub const PLANT_NO_DRAIN: &str = "sink::no-drain";
-/// The table of the running inserts, in a query for them.
-const RUNNING: &[u8] = b"system.processes";
-/// The condition of that query, and one of the same length that no insert meets.
-const ANY: &[u8] = b"'sink:') > 0";
+/// Table of running inserts, in a query for them.
+const RUNNING_INSERTS_TABLE: &[u8] = b"system.processes";
+/// Condition of that query, and a condition of the same length that no insert meets.
+const ANY_INSERT: &[u8] = b"'sink:') > 0";
 /// See [`ANY`].
-const NONE: &[u8] = b"'sink:') < 0";
-/// How often who waits looks whether it is all over.
-const TICK: Duration = Duration::from_millis(20);
+const NO_INSERT: &[u8] = b"'sink:') < 0";
+/// Interval of checks for shutdown.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What happens to the next insert.
+/// Fault of the next insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meddling {
-    /// After so many percent of its body both sides are cut off.
+pub enum InsertFault {
+    /// Cuts both connections after a percentage of the body.
     Cut {
-        /// Of the body.
+        /// Percentage of the body.
         percent: u8,
     },
-    /// After so many percent of its body nothing goes on for a while; then the rest follows, whoever still waits for it.
+    /// Pauses after a percentage of the body, then sends the rest, even if the sink has given up.
     Stall {
-        /// Of the body.
+        /// Percentage of the body.
         percent: u8,
-        /// How long.
+        /// Duration of the pause.
         length: Duration,
     },
-    /// The server gets all of it, the sink no answer: it is cut off when the server has the request, or has answered it.
-    LoseAnswer {
-        /// True: the server has answered by then.
-        answered: bool,
+    /// Sends the whole insert and withholds the response: the client is disconnected once the server has the request, or
+    /// has responded.
+    LoseResponse {
+        /// True to wait for the server's response.
+        after_response: bool,
     },
 }
 
-impl Meddling {
-    /// What was done, in a word or two.
+impl InsertFault {
+    /// Returns a short description.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Cut { .. } => "cut an insert",
             Self::Stall { .. } => "stall an insert",
-            Self::LoseAnswer { .. } => "lose an answer",
+            Self::LoseResponse { .. } => "lose a response",
         }
     }
 }
 
-/// A proxy that is listening. It ends with this.
+/// Listening proxy, stopped on drop.
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -72,13 +73,13 @@ pub(crate) struct Proxy {
 struct Shared {
     upstream: String,
     hides_inserts: bool,
-    next: Mutex<Option<Meddling>>,
+    next: Mutex<Option<InsertFault>>,
     stop: AtomicBool,
 }
 
 impl Proxy {
-    /// Listens on a free port of this machine, and passes everything on to `upstream`, host:port. With `hides_inserts` queries for
-    /// running inserts find none.
+    /// Listens on a free port and forwards everything to `upstream`, host:port. With `hides_inserts`, queries for running
+    /// inserts return none.
     pub(crate) fn start(upstream: &str, hides_inserts: bool) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -97,8 +98,8 @@ impl Proxy {
                     }
                     let (Ok(client), shared) = (client, Arc::clone(&shared)) else { continue };
                     let pass = move || {
-                        // A side that is gone is what it is there for.
-                        let _ = pass(&shared, client);
+                        // Broken connections are the proxy's purpose.
+                        let _ = forward_connection(&shared, client);
                     };
                     if Builder::new().name("proxy connection".into()).spawn(pass).is_err() {
                         continue;
@@ -109,13 +110,13 @@ impl Proxy {
         Ok(Self { address, shared, accepting: Some(accepting) })
     }
 
-    /// Its URL.
+    /// Returns the proxy's URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Meddles with the next insert. False if the last one that was ordered has not come yet.
-    pub(crate) fn meddle(&self, how: Meddling) -> bool {
+    /// Disturbs the next insert. Returns false if the previous fault is still pending.
+    pub(crate) fn disturb_next_insert(&self, how: InsertFault) -> bool {
         let mut next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner);
         let is_free = next.is_none();
         next.get_or_insert(how);
@@ -135,42 +136,45 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn take(&self) -> Option<Meddling> {
+    fn take(&self) -> Option<InsertFault> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn wait(&self, length: Duration) {
         let until = Instant::now() + length;
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
-            sleep(TICK);
+            sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// One connection, request by request.
-fn pass(shared: &Arc<Shared>, mut client: TcpStream) -> std::io::Result<()> {
+/// Forwards one connection, request by request.
+fn forward_connection(shared: &Arc<Shared>, mut client: TcpStream) -> std::io::Result<()> {
     let mut server = TcpStream::connect(&shared.upstream)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    // What the server says after this is for nobody.
-    let swallow = Arc::new(AtomicBool::new(false));
-    let answers = {
-        let (mut from, mut to, swallow) = (server.try_clone()?, client.try_clone()?, Arc::clone(&swallow));
-        Builder::new().name("proxy answers".into()).spawn(move || answer(&mut from, &mut to, &swallow))?
+    // Set once responses are to be discarded.
+    let discard_responses = Arc::new(AtomicBool::new(false));
+    let responses = {
+        let (mut from, mut to, discard_responses) =
+            (server.try_clone()?, client.try_clone()?, Arc::clone(&discard_responses));
+        Builder::new()
+            .name("proxy responses".into())
+            .spawn(move || forward_responses(&mut from, &mut to, &discard_responses))?
     };
-    let outcome = requests(shared, &mut client, &mut server, &swallow);
-    if !swallow.load(Ordering::Acquire) {
+    let outcome = forward_requests(shared, &mut client, &mut server, &discard_responses);
+    if !discard_responses.load(Ordering::Acquire) {
         let _ = server.shutdown(Shutdown::Both);
     }
     let _ = client.shutdown(Shutdown::Both);
-    let _ = answers.join();
+    let _ = responses.join();
     outcome
 }
 
-fn answer(server: &mut TcpStream, client: &mut TcpStream, swallow: &AtomicBool) {
+fn forward_responses(server: &mut TcpStream, client: &mut TcpStream, discard_responses: &AtomicBool) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = server.read(&mut buffer) {
-        if swallow.load(Ordering::Acquire) {
+        if discard_responses.load(Ordering::Acquire) {
             break;
         }
         let sent = buffer.get(..count).map(|bytes| client.write_all(bytes));
@@ -182,52 +186,52 @@ fn answer(server: &mut TcpStream, client: &mut TcpStream, swallow: &AtomicBool) 
     let _ = server.shutdown(Shutdown::Both);
 }
 
-fn requests(
+fn forward_requests(
     shared: &Shared,
     client: &mut TcpStream,
     server: &mut TcpStream,
-    swallow: &AtomicBool,
+    discard_responses: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut buffered = Vec::new();
     while let Some((head, length)) = read_head(client, &mut buffered)? {
-        let is_insert = head.windows(INSERT.len()).any(|window| window == INSERT);
+        let is_insert = head.windows(INSERT_MARKER.len()).any(|window| window == INSERT_MARKER);
         let how = if is_insert { shared.take() } else { None };
         server.write_all(&head)?;
-        if shared.hides_inserts && !is_insert && length <= MOST_HEAD as u64 {
+        if shared.hides_inserts && !is_insert && length <= MAX_HEAD_BYTES as u64 {
             server.write_all(&without_running_inserts(read_body(client, &mut buffered, length)?))?;
             continue;
         }
         let mut body = Body { client, server, buffered: &mut buffered };
         let percent = match how {
-            Some(Meddling::Cut { percent } | Meddling::Stall { percent, .. }) => u64::from(percent),
-            Some(Meddling::LoseAnswer { .. }) | None => 100,
+            Some(InsertFault::Cut { percent } | InsertFault::Stall { percent, .. }) => u64::from(percent),
+            Some(InsertFault::LoseResponse { .. }) | None => 100,
         };
         let first = length * percent / 100;
-        if let Some(Meddling::LoseAnswer { .. }) = how {
-            // Before the last byte: the answer may come at once after it.
-            swallow.store(true, Ordering::Release);
+        if let Some(InsertFault::LoseResponse { .. }) = how {
+            // Set before the last byte, since the response may follow immediately.
+            discard_responses.store(true, Ordering::Release);
         }
-        body.pass(first)?;
+        body.forward(first)?;
         match how {
             None => {}
-            Some(Meddling::Cut { .. }) => return Ok(()),
-            Some(Meddling::Stall { length: pause, .. }) => {
+            Some(InsertFault::Cut { .. }) => return Ok(()),
+            Some(InsertFault::Stall { length: pause, .. }) => {
                 shared.wait(pause);
-                body.pass(length - first)?;
+                body.forward(length - first)?;
             }
-            Some(Meddling::LoseAnswer { answered: true }) => {
-                // The other thread cuts the client off when the answer is there.
+            Some(InsertFault::LoseResponse { after_response: true }) => {
+                // The response thread disconnects the client when the response arrives.
                 let mut nothing = [0; 1];
                 let _ = client.read(&mut nothing);
                 return Ok(());
             }
-            Some(Meddling::LoseAnswer { answered: false }) => return Ok(()),
+            Some(InsertFault::LoseResponse { after_response: false }) => return Ok(()),
         }
     }
     Ok(())
 }
 
-/// A request's head, and how long its body is. `None`: no further request.
+/// Reads a request's head and the length of its body. `None` if there is no further request.
 fn read_head(client: &mut TcpStream, buffered: &mut Vec<u8>) -> std::io::Result<Option<(Vec<u8>, u64)>> {
     let mut chunk = [0; 8 << 10];
     loop {
@@ -238,14 +242,14 @@ fn read_head(client: &mut TcpStream, buffered: &mut Vec<u8>) -> std::io::Result<
             return Ok(Some((head, length)));
         }
         let count = client.read(&mut chunk)?;
-        if count == 0 || buffered.len() > MOST_HEAD {
+        if count == 0 || buffered.len() > MAX_HEAD_BYTES {
             return Ok(None);
         }
         buffered.extend_from_slice(chunk.get(..count).unwrap_or_default());
     }
 }
 
-/// A body of a few bytes.
+/// Reads a small body.
 fn read_body(client: &mut TcpStream, buffered: &mut Vec<u8>, length: u64) -> std::io::Result<Vec<u8>> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let missing = length.saturating_sub(buffered.len());
@@ -257,13 +261,13 @@ fn read_body(client: &mut TcpStream, buffered: &mut Vec<u8>, length: u64) -> std
     Ok(body)
 }
 
-/// A query for running inserts finds none; any other stays as it is.
+/// Changes a query for running inserts so that it finds none; other queries stay unchanged.
 fn without_running_inserts(mut query: Vec<u8>) -> Vec<u8> {
-    if query.windows(RUNNING.len()).any(|window| window == RUNNING)
-        && let Some(at) = query.windows(ANY.len()).position(|window| window == ANY)
-        && let Some(condition) = query.get_mut(at..at + ANY.len())
+    if query.windows(RUNNING_INSERTS_TABLE.len()).any(|window| window == RUNNING_INSERTS_TABLE)
+        && let Some(at) = query.windows(ANY_INSERT.len()).position(|window| window == ANY_INSERT)
+        && let Some(condition) = query.get_mut(at..at + ANY_INSERT.len())
     {
-        condition.copy_from_slice(NONE);
+        condition.copy_from_slice(NO_INSERT);
     }
     query
 }
@@ -282,7 +286,7 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    fn pass(&mut self, mut count: u64) -> std::io::Result<()> {
+    fn forward(&mut self, mut count: u64) -> std::io::Result<()> {
         let had = self.buffered.len().min(usize::try_from(count).unwrap_or(usize::MAX));
         self.server.write_all(self.buffered.get(..had).unwrap_or_default())?;
         self.buffered.drain(..had);
@@ -297,14 +301,14 @@ mod tests {
     use super::*;
 
     const HEAD: &str = "POST /?query=INSERT+INTO+t+FORMAT+Native HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-    /// What the server got of an insert's body, and whether its client saw an answer.
-    fn insert_through(how: Option<Meddling>) -> (usize, bool) {
+    /// Returns the number of body bytes that the server received, and whether the client received a response.
+    fn insert_through(how: Option<InsertFault>) -> (usize, bool) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Proxy::start(&server.local_addr().unwrap().to_string(), false).unwrap();
         if let Some(how) = how {
-            assert!(proxy.meddle(how) && !proxy.meddle(how), "one at a time");
+            assert!(proxy.disturb_next_insert(how) && !proxy.disturb_next_insert(how), "one at a time");
         }
         let serving = std::thread::spawn(move || {
             let (mut stream, _) = server.accept().unwrap();
@@ -316,38 +320,38 @@ mod tests {
                     _ => break,
                 }
             }
-            let _ = stream.write_all(ANSWER);
+            let _ = stream.write_all(RESPONSE);
             got.len() - HEAD.len()
         });
         let mut client = TcpStream::connect(proxy.address).unwrap();
         client.write_all(HEAD.as_bytes()).unwrap();
         let _ = client.write_all(&[7; 1000]);
-        let mut answer = [0; ANSWER.len()];
-        let answered = client.read_exact(&mut answer).is_ok();
+        let mut response = [0; RESPONSE.len()];
+        let after_response = client.read_exact(&mut response).is_ok();
         drop(client);
-        (serving.join().unwrap(), answered)
+        (serving.join().unwrap(), after_response)
     }
 
     #[test]
-    fn meddles_with_the_insert_as_ordered() {
-        let stall = Meddling::Stall { percent: 50, length: Duration::from_millis(50) };
+    fn insert_faults_are_applied() {
+        let stall = InsertFault::Stall { percent: 50, length: Duration::from_millis(50) };
         for (how, expected) in [
             (None, (1000, true)),
-            (Some(Meddling::Cut { percent: 30 }), (300, false)),
-            (Some(Meddling::Cut { percent: 0 }), (0, false)),
+            (Some(InsertFault::Cut { percent: 30 }), (300, false)),
+            (Some(InsertFault::Cut { percent: 0 }), (0, false)),
             (Some(stall), (1000, true)),
-            (Some(Meddling::LoseAnswer { answered: true }), (1000, false)),
-            (Some(Meddling::LoseAnswer { answered: false }), (1000, false)),
+            (Some(InsertFault::LoseResponse { after_response: true }), (1000, false)),
+            (Some(InsertFault::LoseResponse { after_response: false }), (1000, false)),
         ] {
             assert_eq!(insert_through(how), expected, "{how:?}");
         }
     }
 
     #[test]
-    fn hides_running_inserts_where_they_are_asked_for_and_changes_no_length() {
-        let asked = b"SELECT query FROM system.processes WHERE position(query, 'sink:') > 0".to_vec();
-        let hidden = without_running_inserts(asked.clone());
-        assert_eq!(hidden.len(), asked.len());
+    fn running_inserts_are_hidden_without_changing_the_length() {
+        let query = b"SELECT query FROM system.processes WHERE position(query, 'sink:') > 0".to_vec();
+        let hidden = without_running_inserts(query.clone());
+        assert_eq!(hidden.len(), query.len());
         assert!(hidden.ends_with(b"< 0"));
         let other = b"SELECT 'sink:') > 0".to_vec();
         assert_eq!(without_running_inserts(other.clone()), other);

@@ -1,4 +1,4 @@
-//! A run: load and faults at once, then quiet, then the audit.
+//! Run of the harness: load and faults, then quiescence, then the audit.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,111 +13,113 @@ use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part, TestEnv};
 
-use crate::fleet::Fleet;
-use crate::full::Store;
+use crate::foreign_client::{self, StopOnDrop};
+use crate::full_store::FullStore;
 use crate::outcome::{FaultsError, Outcome};
 use crate::producers::Producers;
 use crate::proxy::{PLANT_NO_DRAIN, Proxy};
 use crate::schedule::{Fault, Step};
-use crate::strangers::{self, Leaves};
+use crate::stage_processes::StageProcesses;
 
-/// How often the processes are looked after.
-const TICK: Duration = Duration::from_millis(20);
-/// How often a part may be started again after a kill until it lives.
-const TRIES: u32 = 3;
-/// How long the pipeline may take until records flow through all of it.
-const BEGIN: Duration = Duration::from_secs(240);
+/// Interval of checks of the processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Maximum number of starts of a part after a kill.
+const MAX_STARTS: u32 = 3;
+/// How long the pipeline may take to process its first records.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// What a run needs.
+/// Parameters of a run.
 pub struct Setup<'a> {
-    /// The stack, native: its parts can be killed.
+    /// Native stack, whose parts can be killed.
     pub env: &'a TestEnv,
-    /// Where it is.
+    /// Addresses and logins of the stack.
     pub endpoints: &'a Endpoints,
-    /// The topology; applied, with the registry and a bundle pushed.
+    /// Applied topology; the registry and a bundle are pushed.
     pub topology: &'a Arc<Topology>,
-    /// What follows `run STAGE` on the command line of a stage.
+    /// Arguments after `run STAGE` of a stage.
     pub stage_args: Vec<String>,
-    /// Whose sessions the load is.
+    /// Tenant of the load.
     pub tenant: &'a str,
-    /// Who acts in them; registered.
+    /// Registered agent of the load.
     pub agent: &'a str,
-    /// Where; the bundle judges there.
+    /// Environment in which the bundle is active.
     pub environment: &'a str,
-    /// `agentgov-bench`, whose `armed run STAGE` the stages are, whose `produce` the producers, and which is testenv's helper.
+    /// `agentgov-bench`: runs the stages (`armed run STAGE`) and producers (`produce`), and is testenv's helper.
     pub program: PathBuf,
-    /// The edges at which the processes of a stage can be ended and stopped, by its name.
-    pub edges: BTreeMap<String, Vec<Edge>>,
-    /// Mistakes that every process of every stage makes: names of failpoints, and [`PLANT_NO_DRAIN`].
+    /// Failpoints of each stage's processes, by stage.
+    pub failpoints: BTreeMap<String, Vec<Failpoint>>,
+    /// Planted mistakes of every stage process: names of failpoints, and [`PLANT_NO_DRAIN`].
     pub plants: Vec<&'static str>,
-    /// Whether a stranger's producer writes beside the load.
-    pub strangers: bool,
-    /// What happens, and when.
+    /// Runs a foreign client beside the load.
+    pub foreign_client: bool,
+    /// Schedule of the faults.
     pub steps: Vec<Step>,
-    /// What the steps were made from, and the load is.
+    /// Seed of the schedule and the load.
     pub seed: u64,
-    /// How long the pipeline may take to be done with everything once the faults are over.
+    /// How long the pipeline may take to process everything after the last fault.
     pub settle: Duration,
 }
 
-/// An edge of a protocol.
+/// Failpoint of a stage's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edge {
-    /// The failpoint.
+pub struct Failpoint {
+    /// Name of the failpoint.
     pub name: &'static str,
-    /// True if each batch passes it; else only a process that starts or recovers does.
+    /// True if each batch passes it; false if only a starting or recovering process does.
     pub in_each_batch: bool,
 }
 
-/// Runs it; `tell` gets a line for each thing that happens. Must be called from a thread that stays until the end, as the
-/// kernel kills the stages' processes when the thread that started them ends.
-pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, FaultsError> {
+/// Runs the harness; `log` receives a line per event. The calling thread must live until the end, since the kernel kills
+/// the stage processes when the thread that started them ends.
+pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, FaultsError> {
     let outcome = Mutex::new(Outcome { seed: setup.seed, ..Outcome::default() });
     let upstream = setup.endpoints.clickhouse.url.trim_start_matches("http://");
     let proxy = Proxy::start(upstream, setup.plants.contains(&PLANT_NO_DRAIN))
         .map_err(|source| FaultsError::Proxy { source })?;
     let tables = setup.topology.stores.values().flat_map(|store| store.value.tables.iter());
     let tables = tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str());
-    let store = Store::new(&setup.endpoints.clickhouse, tables)?;
-    let mut fleet = Fleet::start(setup, proxy.url())?;
+    let store = FullStore::new(&setup.endpoints.clickhouse, tables)?;
+    let mut stage_processes = StageProcesses::start(setup, proxy.url())?;
     let mut producers = Producers::start(setup)?;
-    let leaves = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     scope(|scope| {
-        let leaving = Leaves(&leaves);
+        let stop_on_drop = StopOnDrop(&stop);
         let starting = Instant::now();
-        // Before the sink has made them there are no tables to audit.
-        while !audit(setup, &mut fleet, tell)?.is_ok_and(|report| flows(&report))
-            && starting.elapsed() < BEGIN
+        // The audit fails until the sink has created the tables.
+        while !run_audit(setup, &mut stage_processes, log)?.is_ok_and(|report| is_processing(&report))
+            && starting.elapsed() < STARTUP_TIMEOUT
         {
-            tend_for(&mut fleet, Duration::from_secs(1))?;
-            producers.tend()?;
+            supervise_for(&mut stage_processes, Duration::from_secs(1))?;
+            producers.supervise()?;
         }
-        let stranger = setup.strangers.then(|| scope.spawn(|| strangers::write(setup, &leaves)));
+        let foreign_client = setup.foreign_client.then(|| scope.spawn(|| foreign_client::run(setup, &stop)));
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
         let (registries, registry_kills) = channel();
         let parts =
             [(Part::Broker, broker_kills), (Part::Engine, engine_kills), (Part::Registry, registry_kills)]
-                .map(|(part, kills)| scope.spawn(move || restart(setup.env, part, &kills, tell)));
+                .map(|(part, kills)| scope.spawn(move || restart_part(setup.env, part, &kills, log)));
         let (fillings, filled) = channel();
-        let filling = scope.spawn(|| fill(&store, filled, tell));
+        let filling = scope.spawn(|| fill_store(&store, filled, log));
         for Step { after, fault } in setup.steps.iter().copied() {
-            tend_for(&mut fleet, after)?;
-            producers.tend()?;
+            supervise_for(&mut stage_processes, after)?;
+            producers.supervise()?;
             let (what, was_done) = match fault {
-                Fault::KillStage { stage, member, then } => {
-                    (format!("kill {}", fleet.name(stage)), fleet.kill(stage, member, then)?)
-                }
+                Fault::KillStage { stage, member, failpoint_stop } => (
+                    format!("kill {}", stage_processes.name(stage)),
+                    stage_processes.kill(stage, member, failpoint_stop)?,
+                ),
                 Fault::KillProducer { member } => ("kill producer".to_owned(), producers.kill(member)?),
-                Fault::Meddle(how) => (how.as_str().to_owned(), proxy.meddle(how)),
-                Fault::FillStore { length } => ("fill store".to_owned(), fillings.send(length).is_ok()),
-                Fault::PauseStage { stage, member, length } => {
-                    (format!("pause {}", fleet.name(stage)), fleet.pause(stage, member, length)?)
-                }
+                Fault::DisturbInsert(how) => (how.as_str().to_owned(), proxy.disturb_next_insert(how)),
+                Fault::FillStore { length } => ("fill_store store".to_owned(), fillings.send(length).is_ok()),
+                Fault::PauseStage { stage, member, length } => (
+                    format!("pause {}", stage_processes.name(stage)),
+                    stage_processes.pause(stage, member, length)?,
+                ),
                 Fault::Scale { stage, to } => {
-                    fleet.scale(stage, to)?;
-                    (format!("scale {}", fleet.name(stage)), true)
+                    stage_processes.scale(stage, to)?;
+                    (format!("scale {}", stage_processes.name(stage)), true)
                 }
                 Fault::KillPart(part) => {
                     let queue = match part {
@@ -129,8 +131,8 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
                 }
             };
             let mut outcome = lock(&outcome);
-            let how = if was_done { "" } else { ": nothing there" };
-            tell(&format!("{:7.1} s  {what}{how}", began.elapsed().as_secs_f64()));
+            let how = if was_done { "" } else { ": no process" };
+            log(&format!("{:7.1} s  {what}{how}", began.elapsed().as_secs_f64()));
             if was_done {
                 outcome.kills += u64::from(fault.is_kill());
                 *outcome.done.entry(what).or_default() += 1;
@@ -140,31 +142,32 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
         }
         drop((brokers, engines, registries, fillings));
         for part in parts {
-            tend_while(&mut fleet, part)??;
+            supervise_while(&mut stage_processes, part)??;
         }
-        tend_while(&mut fleet, filling)??;
+        supervise_while(&mut stage_processes, filling)??;
         lock(&outcome).faults_ms = began.elapsed().as_millis();
-        drop(leaving);
-        if let Some(stranger) = stranger {
-            let did = tend_while(&mut fleet, stranger)?.map_err(FaultsError::Stranger)?;
-            lock(&outcome).strangers = Some(did);
+        drop(stop_on_drop);
+        if let Some(foreign_client) = foreign_client {
+            let report =
+                supervise_while(&mut stage_processes, foreign_client)?.map_err(FaultsError::ForeignClient)?;
+            lock(&outcome).foreign_client = Some(report);
         }
         let settling = Instant::now();
-        let (heard, producers_ended) = producers.close(|| fleet.tend())?;
-        lock(&outcome).heard(heard);
-        tell("the faults are over, and the sources are closed");
+        let (reports, producers_ended) = producers.close(|| stage_processes.supervise())?;
+        lock(&outcome).store_reports(reports);
+        log("faults finished, sources closed");
         let mut last: Option<Report> = None;
         loop {
-            let report = match audit(setup, &mut fleet, tell)? {
+            let report = match run_audit(setup, &mut stage_processes, log)? {
                 Ok(report) => report,
                 Err(_) if settling.elapsed() < setup.settle => {
-                    tend_for(&mut fleet, Duration::from_secs(1))?;
+                    supervise_for(&mut stage_processes, Duration::from_secs(1))?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
             let nothing_left = report.pending == 0 && report.unanswered == 0;
-            // What was found while a stage still wrote may be what it had not written yet: only what stays counts.
+            // Findings while a stage still writes may be incomplete work; only persistent ones count.
             let settled = nothing_left && (report.findings.is_empty() || last.as_ref() == Some(&report));
             if last.is_none() {
                 lock(&outcome).behind = report.pending;
@@ -172,101 +175,106 @@ pub fn run(setup: &Setup<'_>, tell: &(dyn Fn(&str) + Sync)) -> Result<Outcome, F
             if settled || settling.elapsed() > setup.settle {
                 let mut outcome = lock(&outcome);
                 outcome.settled_ms = settled.then(|| settling.elapsed().as_millis());
-                outcome.audited(setup.tenant, report);
-                if let Some(strangers) = &mut outcome.strangers {
-                    strangers.look(setup.endpoints, setup.topology).map_err(FaultsError::Stranger)?;
+                outcome.store_audit(setup.tenant, report);
+                if let Some(foreign_client) = &mut outcome.foreign_client {
+                    foreign_client
+                        .compare_with_rows(setup.endpoints, setup.topology)
+                        .map_err(FaultsError::ForeignClient)?;
                 }
-                outcome.ended = fleet.ended().clone();
-                outcome.at_edges = fleet.at_edges().clone();
-                outcome.ended.extend(producers_ended);
+                outcome.unexpected_exits = stage_processes.exits().clone();
+                outcome.at_failpoints = stage_processes.at_failpoints().clone();
+                outcome.unexpected_exits.extend(producers_ended);
                 return Ok(outcome.clone());
             }
             last = Some(report);
-            tend_for(&mut fleet, Duration::from_secs(1))?;
+            supervise_for(&mut stage_processes, Duration::from_secs(1))?;
         }
     })
 }
 
-/// Kills a part and starts it again, once for each message.
-fn restart(
+/// Kills a part and restarts it, once per message.
+fn restart_part(
     env: &TestEnv,
     part: Part,
     kills: &Receiver<()>,
-    tell: &(dyn Fn(&str) + Sync),
+    log: &(dyn Fn(&str) + Sync),
 ) -> Result<(), FaultsError> {
     for () in kills {
         let began = Instant::now();
-        let mut tries = 1;
-        // Its own start may be too slow for it on a busy machine, as it is for the registry's database.
+        let mut starts = 1;
+        // On a busy machine a part's own startup timeout may expire, as that of the registry's database.
         while let Err(error) = env.restart(part) {
-            if tries == TRIES || !matches!(error, agentgov_testenv::Error::PartDied { .. }) {
+            if starts == MAX_STARTS || !matches!(error, agentgov_testenv::Error::PartDied { .. }) {
                 return Err(error.into());
             }
-            tries += 1;
+            starts += 1;
         }
-        tell(&format!("           {part} is back after {:.1} s", began.elapsed().as_secs_f64()));
+        log(&format!("           {part} responds after {:.1} s", began.elapsed().as_secs_f64()));
     }
     Ok(())
 }
 
-/// Fills the store for a while, once for each message.
-fn fill(
-    store: &Store<'_>,
+/// Makes the store full, once per message.
+fn fill_store(
+    store: &FullStore<'_>,
     lengths: Receiver<Duration>,
-    tell: &(dyn Fn(&str) + Sync),
+    log: &(dyn Fn(&str) + Sync),
 ) -> Result<(), FaultsError> {
     for length in lengths {
         let was_full = store.fill(length).map_err(FaultsError::Full)?;
-        tell(if was_full {
-            "           the store has room again"
+        log(if was_full {
+            "           the store accepts inserts again"
         } else {
-            "           the store was away, not full"
+            "           the store was unreachable, not full"
         });
     }
     Ok(())
 }
 
-/// The audit, while the processes are looked after.
-fn audit(
+/// Runs the audit while the processes are supervised.
+fn run_audit(
     setup: &Setup<'_>,
-    fleet: &mut Fleet<'_>,
-    tell: &(dyn Fn(&str) + Sync),
+    stage_processes: &mut StageProcesses<'_>,
+    log: &(dyn Fn(&str) + Sync),
 ) -> Result<Result<Report, AuditError>, FaultsError> {
     let audit = || completeness(setup.topology, setup.endpoints);
-    let report = scope(|scope| tend_while(fleet, scope.spawn(audit)))?;
+    let report = scope(|scope| supervise_while(stage_processes, scope.spawn(audit)))?;
     match &report {
         Ok(report) => {
             let Report { records, pending, unanswered, .. } = report;
-            tell(&format!(
-                "audit: {records} records, {pending} without a row, {unanswered} without an answer"
+            log(&format!(
+                "audit: {records} records, {pending} without a row, {unanswered} without a response"
             ));
             for Finding { kind, count, first, .. } in &report.findings {
-                tell(&format!("audit: {} {count}, first {first}", kind.as_str()));
+                log(&format!("audit: {} {count}, first {first}", kind.as_str()));
             }
         }
-        Err(error) => tell(&error.to_string()),
+        Err(error) => log(&error.to_string()),
     }
     Ok(report)
 }
 
-/// True if the stages are at work: most of what there is has its rows and its answers.
-fn flows(report: &Report) -> bool {
+/// Returns true once most records have their rows and responses.
+fn is_processing(report: &Report) -> bool {
     report.judged > 0 && report.unanswered * 2 < report.judged && report.pending * 2 < report.records
 }
 
-fn tend_for(fleet: &mut Fleet<'_>, length: Duration) -> Result<(), FaultsError> {
+fn supervise_for(stage_processes: &mut StageProcesses<'_>, length: Duration) -> Result<(), FaultsError> {
     let until = Instant::now() + length;
     while Instant::now() < until {
-        fleet.tend()?;
-        sleep(TICK);
+        stage_processes.supervise()?;
+        sleep(POLL_INTERVAL);
     }
     Ok(())
 }
 
-fn tend_while<T>(fleet: &mut Fleet<'_>, thread: ScopedJoinHandle<'_, T>) -> Result<T, FaultsError> {
+fn supervise_while<T>(
+    stage_processes: &mut StageProcesses<'_>,
+    thread: ScopedJoinHandle<'_, T>,
+) -> Result<T, FaultsError> {
     while !thread.is_finished() {
-        fleet.tend()?;
-        sleep(TICK);
+        stage_processes.supervise()?;
+        sleep(POLL_INTERVAL);
     }
     Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }

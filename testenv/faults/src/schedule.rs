@@ -1,147 +1,147 @@
-//! What is done and when, from a seed and nothing else.
+//! Schedule of faults, determined by its seed.
 
 use std::time::Duration;
 
 use agentgov_testenv::Part;
 
-use crate::proxy::Meddling;
+use crate::proxy::InsertFault;
 
-/// Processes of each stage, unless it is being scaled.
-pub(crate) const USUAL: usize = 2;
-/// What a stage that is scaled has, one after the other; then it is as before.
-const SCALES: [usize; 4] = [1, 3, 1, USUAL];
-/// Pauses between two faults, in milliseconds. Most are far shorter than what they interrupt takes to recover.
-const BETWEEN: std::ops::Range<u64> = 200..3_000;
-/// One pause in so many is long enough for everything to recover, so that the next fault meets stages at work, not only stages
-/// that start.
-const BREATH_IN: u32 = 10;
-/// Such a pause, in milliseconds.
-const BREATH: std::ops::Range<u64> = 10_000..20_000;
-/// How much longer than its session a stopped process stays stopped, in milliseconds.
-const BEYOND_SESSION: std::ops::Range<u64> = 1_000..6_000;
+/// Default number of processes of each stage.
+pub(crate) const DEFAULT_PROCESSES: usize = 2;
+/// Sequence of process counts of a stage that is scaled, which ends with the default.
+const PROCESS_COUNTS: [usize; 4] = [1, 3, 1, DEFAULT_PROCESSES];
+/// Pauses between two faults, in milliseconds. Most are far shorter than the recovery from a fault.
+const PAUSE_MS: std::ops::Range<u64> = 200..3_000;
+/// One pause in this number is long enough for a full recovery, so that faults also meet stages at work, not only starting
+/// ones.
+const LONG_PAUSE_ONE_IN: u32 = 10;
+/// Long pause, in milliseconds.
+const LONG_PAUSE_MS: std::ops::Range<u64> = 10_000..20_000;
+/// Duration beyond the session timeout for which a process stays stopped, in milliseconds.
+const BEYOND_SESSION_TIMEOUT_MS: std::ops::Range<u64> = 1_000..6_000;
 
-/// How long the store is full, in milliseconds.
-const FULL: std::ops::Range<u64> = 2_000..12_000;
-/// How long an insert that is merely delayed stands still, in milliseconds.
-const DELAY: std::ops::Range<u64> = 100..3_000;
-/// How much longer than a sink waits for its insert a stalled one stands still, in milliseconds.
-const BEYOND_INSERT: std::ops::Range<u64> = 1_000..6_000;
-/// Batches that a process may do before an edge at which it is to end or stop, at most.
-const PASSES: u32 = 30;
+/// Duration of a full store, in milliseconds.
+const FULL_STORE_MS: std::ops::Range<u64> = 2_000..12_000;
+/// Duration of a short stall of an insert, in milliseconds.
+const SHORT_STALL_MS: std::ops::Range<u64> = 100..3_000;
+/// Duration beyond the insert timeout of a long stall, in milliseconds.
+const BEYOND_INSERT_TIMEOUT_MS: std::ops::Range<u64> = 1_000..6_000;
+/// Maximum number of batches of a process before its failpoint.
+const MAX_PASSES: u32 = 30;
 
-/// What the schedule is made for.
+/// Parameters of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scene {
-    /// How many stages there are.
+pub struct ScheduleParams {
+    /// Number of stages.
     pub stages: usize,
-    /// How many producers.
+    /// Number of producers.
     pub producers: usize,
-    /// After what a process that says nothing is out of its group.
+    /// Session timeout, after which a silent member is removed from its group.
     pub session_timeout: Duration,
-    /// After what a sink gives an insert up.
+    /// Timeout after which a sink gives up an insert.
     pub insert_timeout: Duration,
 }
 
-/// One thing that goes wrong.
+/// Fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL of a process of a stage; it is started again at once.
+    /// Kill a process of a stage (SIGKILL) and restart it.
     KillStage {
-        /// The stage's place among the topology's stages.
+        /// Index of the stage in the topology.
         stage: usize,
-        /// Which of its processes.
+        /// Index of the process.
         member: usize,
-        /// What becomes of the process that takes its place.
-        then: Option<AtEdge>,
+        /// Failpoint of the restarted process.
+        failpoint_stop: Option<FailpointStop>,
     },
-    /// SIGKILL of a producer; it is started again at once, on the same spool.
+    /// Kill a producer (SIGKILL) and restart it on the same spool.
     KillProducer {
-        /// Which.
+        /// Index of the producer.
         member: usize,
     },
-    /// SIGKILL of a part of the stack; it is started again at once, on the same data.
+    /// Kill a part of the stack (SIGKILL) and restart it on the same data.
     KillPart(Part),
-    /// SIGSTOP of a process of a stage, and SIGCONT when its session is over: a zombie wakes up.
+    /// Stop a process of a stage (SIGSTOP) until its session has expired, so that a zombie resumes.
     PauseStage {
-        /// The stage's place among the topology's stages.
+        /// Index of the stage in the topology.
         stage: usize,
-        /// Which of its processes.
+        /// Index of the process.
         member: usize,
-        /// How long it stands still.
+        /// Duration of the stop.
         length: Duration,
     },
-    /// A stage gets another number of processes: new ones, or SIGTERM for the last ones.
+    /// Change the number of a stage's processes: start new ones, or terminate the last ones.
     Scale {
-        /// The stage's place among the topology's stages.
+        /// Index of the stage in the topology.
         stage: usize,
-        /// How many it has from now on.
+        /// New number of processes.
         to: usize,
     },
-    /// The next insert is meddled with on its way.
-    Meddle(Meddling),
-    /// The store has no room.
+    /// Disturb the next insert.
+    DisturbInsert(InsertFault),
+    /// Make the store full.
     FillStore {
-        /// How long.
+        /// Duration.
         length: Duration,
     },
 }
 
-/// A process that ends or stops by itself, in the middle of what it does.
+/// Failpoint at which a process ends or stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtEdge {
-    /// Which of its stage's edges, counted around.
-    pub edge: usize,
-    /// How often it passes an edge that each batch has, before.
+pub struct FailpointStop {
+    /// Index of the stage's failpoint, modulo their number.
+    pub failpoint: usize,
+    /// Passes before it takes effect, for a failpoint of each batch.
     pub passes: u32,
-    /// `Some`: SIGSTOP, for so long; `None`: SIGKILL.
+    /// Duration of a SIGSTOP; `None` for SIGKILL.
     pub stop: Option<Duration>,
 }
 
 impl Fault {
-    /// True of what `kills` counts.
+    /// Returns true for faults that count as kills.
     pub const fn is_kill(self) -> bool {
         matches!(self, Self::KillStage { .. } | Self::KillProducer { .. } | Self::KillPart(_))
     }
 }
 
-/// A fault, and how long to wait before it. It does not wait for anything to recover.
+/// Fault with the pause before it, which does not wait for recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// After the step before.
+    /// Pause after the previous step.
     pub after: Duration,
-    /// What then happens.
+    /// Fault of the step.
     pub fault: Fault,
 }
 
-/// The steps of a run: as many SIGKILLs as `kills`, and in between them everything else that [`Fault`] has. Ends with as
-/// many processes of each stage as it began with.
-pub fn schedule(seed: u64, kills: usize, scene: &Scene) -> Vec<Step> {
-    let mut dice = Dice { rng: fastrand::Rng::with_seed(seed), scene };
+/// Generates the steps of a run: `kills` SIGKILLs, with faults of all other kinds in between. The stages end with their
+/// initial number of processes.
+pub fn schedule(seed: u64, kills: usize, params: &ScheduleParams) -> Vec<Step> {
+    let mut generator = Generator { rng: fastrand::Rng::with_seed(seed), params };
     let (mut steps, mut killed) = (Vec::new(), 0);
-    let mut sizes = vec![USUAL; scene.stages];
-    // The stage that is being scaled, and what is to come of it.
+    let mut sizes = vec![DEFAULT_PROCESSES; params.stages];
+    // Stage that is being scaled, with the remaining process counts.
     let mut scaling: Option<(usize, std::slice::Iter<'static, usize>)> = None;
-    while scene.stages > 0 && (killed < kills || scaling.is_some()) {
-        let after = if dice.rng.u32(..BREATH_IN) == 0 { BREATH } else { BETWEEN };
-        let after = dice.millis(after);
-        let stage = dice.rng.usize(..scene.stages);
-        let member = dice.rng.usize(..sizes.get(stage).copied().unwrap_or(USUAL));
-        // When the kills are through, only what has begun is ended.
-        let kind = if killed < kills { dice.rng.u32(..100) } else { 99 };
+    while params.stages > 0 && (killed < kills || scaling.is_some()) {
+        let after = if generator.rng.u32(..LONG_PAUSE_ONE_IN) == 0 { LONG_PAUSE_MS } else { PAUSE_MS };
+        let after = generator.millis(after);
+        let stage = generator.rng.usize(..params.stages);
+        let member = generator.rng.usize(..sizes.get(stage).copied().unwrap_or(DEFAULT_PROCESSES));
+        // After the last kill, only a scaling in progress is completed.
+        let kind = if killed < kills { generator.rng.u32(..100) } else { 99 };
         let fault = match kind {
-            0..46 => Fault::KillStage { stage, member, then: dice.at_edge() },
-            46..54 if scene.producers > 0 => {
-                Fault::KillProducer { member: dice.rng.usize(..scene.producers) }
+            0..46 => Fault::KillStage { stage, member, failpoint_stop: generator.failpoint_stop() },
+            46..54 if params.producers > 0 => {
+                Fault::KillProducer { member: generator.rng.usize(..params.producers) }
             }
             46..64 => Fault::KillPart(Part::Engine),
             64..70 => Fault::KillPart(Part::Broker),
             70..73 => Fault::KillPart(Part::Registry),
-            73..80 => Fault::PauseStage { stage, member, length: dice.beyond_session() },
-            80..88 => Fault::Meddle(dice.meddling()),
-            88..90 => Fault::FillStore { length: dice.millis(FULL) },
+            73..80 => Fault::PauseStage { stage, member, length: generator.beyond_session() },
+            80..88 => Fault::DisturbInsert(generator.insert_fault()),
+            88..90 => Fault::FillStore { length: generator.millis(FULL_STORE_MS) },
             _ => {
-                let (stage, rest) = scaling.get_or_insert_with(|| (stage, SCALES.iter()));
-                let (stage, to) = (*stage, rest.next().copied().unwrap_or(USUAL));
+                let (stage, rest) = scaling.get_or_insert_with(|| (stage, PROCESS_COUNTS.iter()));
+                let (stage, to) = (*stage, rest.next().copied().unwrap_or(DEFAULT_PROCESSES));
                 if rest.len() == 0 {
                     scaling = None;
                 }
@@ -157,41 +157,41 @@ pub fn schedule(seed: u64, kills: usize, scene: &Scene) -> Vec<Step> {
     steps
 }
 
-struct Dice<'a> {
+struct Generator<'a> {
     rng: fastrand::Rng,
-    scene: &'a Scene,
+    params: &'a ScheduleParams,
 }
 
-impl Dice<'_> {
+impl Generator<'_> {
     fn millis(&mut self, among: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.rng.u64(among))
     }
 
     fn beyond_session(&mut self) -> Duration {
-        self.scene.session_timeout + self.millis(BEYOND_SESSION)
+        self.params.session_timeout + self.millis(BEYOND_SESSION_TIMEOUT_MS)
     }
 
-    /// Every second successor of a killed process ends or stops in the middle of something, one in six of these stops.
-    fn at_edge(&mut self) -> Option<AtEdge> {
+    /// Every second restarted process gets a failpoint; one in six of these stops instead of ending.
+    fn failpoint_stop(&mut self) -> Option<FailpointStop> {
         if self.rng.bool() {
             return None;
         }
-        let (edge, passes) = (self.rng.usize(..64), self.rng.u32(..PASSES));
+        let (failpoint, passes) = (self.rng.usize(..64), self.rng.u32(..MAX_PASSES));
         let stop = (self.rng.u32(..6) == 0).then(|| self.beyond_session());
-        Some(AtEdge { edge, passes, stop })
+        Some(FailpointStop { failpoint, passes, stop })
     }
 
-    fn meddling(&mut self) -> Meddling {
+    fn insert_fault(&mut self) -> InsertFault {
         let percent = self.rng.u8(..100);
         match self.rng.u32(..8) {
-            0..2 => Meddling::Cut { percent },
-            2..4 => Meddling::Stall { percent, length: self.millis(DELAY) },
+            0..2 => InsertFault::Cut { percent },
+            2..4 => InsertFault::Stall { percent, length: self.millis(SHORT_STALL_MS) },
             4 => {
-                let length = self.scene.insert_timeout + self.millis(BEYOND_INSERT);
-                Meddling::Stall { percent, length }
+                let length = self.params.insert_timeout + self.millis(BEYOND_INSERT_TIMEOUT_MS);
+                InsertFault::Stall { percent, length }
             }
-            5 => Meddling::LoseAnswer { answered: true },
-            _ => Meddling::LoseAnswer { answered: false },
+            5 => InsertFault::LoseResponse { after_response: true },
+            _ => InsertFault::LoseResponse { after_response: false },
         }
     }
 }
@@ -200,7 +200,7 @@ impl Dice<'_> {
 mod tests {
     use super::*;
 
-    const SCENE: Scene = Scene {
+    const PARAMS: ScheduleParams = ScheduleParams {
         stages: 3,
         producers: 3,
         session_timeout: Duration::from_secs(10),
@@ -208,64 +208,66 @@ mod tests {
     };
 
     #[test]
-    fn the_same_seed_makes_the_same_schedule_and_another_seed_another() {
-        assert_eq!(schedule(7, 200, &SCENE), schedule(7, 200, &SCENE));
-        assert_ne!(schedule(7, 200, &SCENE), schedule(8, 200, &SCENE));
+    fn schedule_is_determined_by_its_seed() {
+        assert_eq!(schedule(7, 200, &PARAMS), schedule(7, 200, &PARAMS));
+        assert_ne!(schedule(7, 200, &PARAMS), schedule(8, 200, &PARAMS));
     }
 
     #[test]
-    fn every_schedule_has_its_kills_hits_what_is_there_and_ends_as_it_began() {
+    fn schedule_has_its_kills_and_valid_targets_and_restores_process_counts() {
         for seed in 0..200 {
-            let steps = schedule(seed, 40, &SCENE);
+            let steps = schedule(seed, 40, &PARAMS);
             assert_eq!(steps.iter().filter(|step| step.fault.is_kill()).count(), 40);
-            let mut sizes = [USUAL; 3];
+            let mut sizes = [DEFAULT_PROCESSES; 3];
             for Step { after, fault } in steps {
                 assert!(after < Duration::from_secs(20));
                 match fault {
                     Fault::KillStage { stage, member, .. } => assert!(member < sizes[stage]),
-                    Fault::KillProducer { member } => assert!(member < SCENE.producers),
+                    Fault::KillProducer { member } => assert!(member < PARAMS.producers),
                     Fault::PauseStage { stage, member, length } => {
                         assert!(member < sizes[stage]);
-                        assert!(length > SCENE.session_timeout, "a shorter stop makes no zombie");
+                        assert!(length > PARAMS.session_timeout, "a shorter stop makes no zombie");
                     }
                     Fault::Scale { stage, to } => {
                         assert_ne!(sizes[stage], to, "a change changes something");
                         sizes[stage] = to;
                     }
-                    Fault::KillPart(_) | Fault::Meddle(_) | Fault::FillStore { .. } => {}
+                    Fault::KillPart(_) | Fault::DisturbInsert(_) | Fault::FillStore { .. } => {}
                 }
             }
-            assert_eq!(sizes, [USUAL; 3]);
+            assert_eq!(sizes, [DEFAULT_PROCESSES; 3]);
         }
     }
 
     #[test]
-    fn a_long_schedule_has_every_kind_of_fault_and_most_overlap() {
-        let steps = schedule(1, 300, &SCENE);
-        assert!(steps.iter().filter(|step| step.after < SCENE.session_timeout).count() > steps.len() * 4 / 5);
+    fn long_schedule_has_every_kind_of_fault_and_most_overlap() {
+        let steps = schedule(1, 300, &PARAMS);
+        assert!(
+            steps.iter().filter(|step| step.after < PARAMS.session_timeout).count() > steps.len() * 4 / 5
+        );
         let count = |is: fn(&Fault) -> bool| steps.iter().filter(|step| is(&step.fault)).count();
         let broker = count(|fault| *fault == Fault::KillPart(Part::Broker));
         let engine = count(|fault| *fault == Fault::KillPart(Part::Engine));
-        assert!(0 < broker && broker < engine, "the broker falls more rarely: {broker}, {engine}");
+        assert!(0 < broker && broker < engine, "the broker must be killed less often: {broker}, {engine}");
         assert!(count(|fault| *fault == Fault::KillPart(Part::Registry)) > 2);
         assert!(count(|fault| matches!(fault, Fault::KillProducer { .. })) > 10);
         assert!(count(|fault| matches!(fault, Fault::PauseStage { .. })) > 10);
         assert!(count(|fault| matches!(fault, Fault::Scale { to: 3, .. })) > 3);
         assert!(count(|fault| matches!(fault, Fault::FillStore { .. })) > 2);
-        let at_edge = |stops: bool| {
+        let failpoint_stop = |stops: bool| {
             steps.iter().filter(move |step| {
-                matches!(step.fault, Fault::KillStage { then: Some(at), .. } if at.stop.is_some() == stops)
+                matches!(step.fault, Fault::KillStage { failpoint_stop: Some(at), .. } if at.stop.is_some() == stops)
             })
         };
-        assert!(at_edge(false).count() > 30 && at_edge(true).count() > 5);
+        assert!(failpoint_stop(false).count() > 30 && failpoint_stop(true).count() > 5);
         for is in [
-            |how: &Meddling| matches!(how, Meddling::Cut { .. }),
-            |how: &Meddling| matches!(how, Meddling::Stall { length, .. } if *length < SCENE.insert_timeout),
-            |how: &Meddling| matches!(how, Meddling::Stall { length, .. } if *length > SCENE.insert_timeout),
-            |how: &Meddling| *how == Meddling::LoseAnswer { answered: true },
-            |how: &Meddling| *how == Meddling::LoseAnswer { answered: false },
+            |how: &InsertFault| matches!(how, InsertFault::Cut { .. }),
+            |how: &InsertFault| matches!(how, InsertFault::Stall { length, .. } if *length < PARAMS.insert_timeout),
+            |how: &InsertFault| matches!(how, InsertFault::Stall { length, .. } if *length > PARAMS.insert_timeout),
+            |how: &InsertFault| *how == InsertFault::LoseResponse { after_response: true },
+            |how: &InsertFault| *how == InsertFault::LoseResponse { after_response: false },
         ] {
-            assert!(steps.iter().any(|step| matches!(&step.fault, Fault::Meddle(how) if is(how))));
+            assert!(steps.iter().any(|step| matches!(&step.fault, Fault::DisturbInsert(how) if is(how))));
         }
     }
 }

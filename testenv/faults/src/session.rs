@@ -1,18 +1,18 @@
-//! One session of the airline's agent, event by event: it looks a customer and a reservation up, and acts on it, sometimes
-//! against the rules.
+//! Generated session of the airline's agent: it looks up a customer and a reservation, then acts on the reservation,
+//! sometimes against the rules.
 
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
 use agentgov_sdk::{Content, Event, Receipt, RecordError, Recorder, ToolCall, ToolResult};
 use fastrand::Rng;
 
-/// Most acts of a session, after the two looks.
-const MOST_ACTS: usize = 25;
+/// Maximum number of acts in a session, after the two lookups.
+const MAX_ACTS: usize = 25;
 
-/// A session that goes on.
+/// Session in progress.
 pub(crate) struct Session {
     id: String,
-    /// What is still to be said, last first.
+    /// Remaining events, last first.
     rest: Vec<Turn>,
 }
 
@@ -22,7 +22,7 @@ enum Turn {
     Answer { id: usize, content: &'static str },
 }
 
-const LOOKS: [(&str, &str, &str); 2] = [
+const LOOKUPS: [(&str, &str, &str); 2] = [
     ("get_user_details", r#"{"user_id":"ines_blum_1"}"#, r#"{"membership":"regular"}"#),
     (
         "get_reservation_details",
@@ -46,11 +46,11 @@ impl Session {
             let id = turns.len();
             turns.extend([Turn::Call { id, tool, arguments }, Turn::Answer { id, content }]);
         };
-        for (tool, arguments, content) in LOOKS {
+        for (tool, arguments, content) in LOOKUPS {
             call(tool, arguments, content);
         }
-        for _ in 0..rng.usize(1..=MOST_ACTS) {
-            // Every fourth act is against the rules, or so.
+        for _ in 0..rng.usize(1..=MAX_ACTS) {
+            // About a quarter of the acts violates a policy.
             let among = if rng.u32(..4) == 0 { 2..ACTS.len() } else { 0..2 };
             let (tool, arguments) = ACTS.get(rng.usize(among)).copied().unwrap_or_default();
             call(tool, arguments, "null");
@@ -60,13 +60,13 @@ impl Session {
         Self { id, rest: turns }
     }
 
-    /// True if everything is said.
+    /// Returns true after the last event.
     pub(crate) const fn is_over(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Records the next event; after the last, the last again.
-    pub(crate) fn go_on(&mut self, recorder: &Recorder, agent: &str) -> Result<Receipt, RecordError> {
+    /// Records the next event; after the last one, repeats the last.
+    pub(crate) fn record_next(&mut self, recorder: &Recorder, agent: &str) -> Result<Receipt, RecordError> {
         let turn = self.rest.pop().unwrap_or(Turn::Plain(catalogue::SESSION_ENDED));
         let agent = Agent { id: agent, name: None, version: None };
         let event = |r#type| Event::new(r#type, &self.id, agent);

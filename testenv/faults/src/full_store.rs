@@ -1,24 +1,24 @@
-//! A store that is full: ClickHouse refuses inserts as long as less than so much of its disk is free.
+//! A full store: ClickHouse rejects inserts while less than a configured amount of disk space is free.
 
 use std::time::{Duration, Instant};
 
 use agentgov_connect::ClickHouseEndpoint;
 use reqwest::blocking::Client;
 
-/// ClickHouse's own limit, set beyond any disk.
+/// ClickHouse's setting, set above the size of any disk.
 const SETTING: &str = "min_free_disk_bytes_to_perform_insert";
-/// How long the store may be away when it is to have room again.
-const PATIENCE: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long resetting the setting is retried.
+const RESET_TIMEOUT: Duration = Duration::from_secs(120);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The tables that can be full.
-pub(crate) struct Store<'a> {
+/// Tables whose store is made full.
+pub(crate) struct FullStore<'a> {
     endpoint: &'a ClickHouseEndpoint,
     tables: Vec<&'a str>,
     http: Client,
 }
 
-impl<'a> Store<'a> {
+impl<'a> FullStore<'a> {
     pub(crate) fn new(
         endpoint: &'a ClickHouseEndpoint,
         tables: impl Iterator<Item = &'a str>,
@@ -27,7 +27,7 @@ impl<'a> Store<'a> {
         Ok(Self { endpoint, tables: tables.collect(), http })
     }
 
-    /// Full for `length`, or as long as it takes to be told otherwise. False if the store was away.
+    /// Makes the store full for `length`, and until the reset succeeds. Returns false if ClickHouse was unreachable.
     pub(crate) fn fill(&self, length: Duration) -> Result<bool, String> {
         let full = self.alter(&format!("MODIFY SETTING {SETTING} = 1000000000000000000")).is_ok();
         if full {
@@ -35,10 +35,10 @@ impl<'a> Store<'a> {
         }
         let began = Instant::now();
         while let Err(why) = self.alter(&format!("RESET SETTING {SETTING}")) {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > RESET_TIMEOUT {
                 return Err(why);
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(RETRY_INTERVAL);
         }
         Ok(full)
     }
