@@ -77,10 +77,16 @@ impl RecordedSchemas {
         }
         // Another sink may have stored the same id since the last read.
         for row in rows(store)? {
-            if let Some(ours) =
+            if let Some(pending) =
                 self.pending.iter().find(|p| p.id.0 == row.schema_id && p.fingerprint != row.fingerprint)
             {
-                let error = other_registry_error(ours.id, row.fingerprint, ours.fingerprint, &ours.topic, -1);
+                let error = other_registry_error(
+                    pending.id,
+                    row.fingerprint,
+                    pending.fingerprint,
+                    &pending.topic,
+                    -1,
+                );
                 return Err(WriteError::Fatal(error));
             }
         }

@@ -40,22 +40,22 @@ pub(crate) fn stage(topology: &Topology) -> Result<&Stage, StageError> {
 
 /// Returns the topics of the stage with their tables, or all mismatches in one error.
 pub(crate) fn feeds(topology: &Topology) -> Result<Vec<Feed>, StageError> {
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     let mut feeds = Vec::new();
     for read in &stage(topology)?.reads {
         match feed(topology, &read.value) {
             Ok(feed) => feeds.push(feed),
-            Err(why) => wrong.push(why),
+            Err(why) => mismatches.push(why),
         }
     }
     for name in [CLAIMS, GAPS, EMPTY, SCHEMAS, MIGRATIONS] {
         if !topology.stores.values().any(|store| store.value.tables.contains_key(name)) {
-            wrong.push(format!(
+            mismatches.push(format!(
                 "topology: expected a table `{name}` in a store that {STAGE} writes, found none"
             ));
         }
     }
-    if wrong.is_empty() { Ok(feeds) } else { Err(StageError::Config(wrong.join("; "))) }
+    if mismatches.is_empty() { Ok(feeds) } else { Err(StageError::Config(mismatches.join("; "))) }
 }
 
 fn feed(topology: &Topology, name: &str) -> Result<Feed, String> {

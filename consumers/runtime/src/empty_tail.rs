@@ -8,8 +8,8 @@
 //!
 //! The proof stays valid: an offset below the last stable offset is decided, and no record can appear there later.
 //!
-//! A record that a fresh reader finds there although the stage has been idle is one that the stage's own consumer does not return: a
-//! processor then gives its consumer the partitions anew.
+//! If a fresh reader finds a record although the stage has been idle, the stage's own consumer does not return that
+//! record. A processor then assigns the partitions to its consumer again.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -48,7 +48,8 @@ pub(crate) struct EmptyTail {
     pub(crate) offsets: Range<i64>,
 }
 
-/// A record at or behind the resume position of a partition that is quiet: the stage's own consumer has not returned it for a round.
+/// Record at or after the resume position of a quiet partition: the stage's own consumer has not returned it for a
+/// round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnreadRecord {
     pub(crate) topic: String,
@@ -57,7 +58,7 @@ pub(crate) struct UnreadRecord {
     pub(crate) offset: i64,
 }
 
-/// What fresh readers found in quiet partitions.
+/// Result of fresh readers in quiet partitions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct QuietPartitions {
     pub(crate) empty: Vec<EmptyTail>,

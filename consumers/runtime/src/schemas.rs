@@ -1,5 +1,5 @@
 //! Cache of writers' schemas by id. An unknown id is cached briefly, an outage never. The cache regularly compares its
-//! ids with the registry: a registry that has lost its data assigns the same ids to other schemas.
+//! ids with the schema registry: a schema registry that has lost its data assigns the same ids to other schemas.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use agentgov_schemas::wire::{Schema, SchemaId};
 use agentgov_service::backoff::Backoff;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 
-/// Interval at which the cache compares its ids with the registry.
+/// Interval at which the cache compares its ids with the schema registry.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time for which an unknown id is cached. It limits a flood of records with one unknown id to ten requests a second. A
@@ -23,8 +23,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 const UNKNOWN_TTL: Duration = Duration::from_millis(100);
 /// Limit of the ids that are cached as unknown.
 const MAX_UNKNOWN: usize = 1000;
-/// Most answers that an id is unknown, per [`LIMIT_WINDOW`]. Further records with ids that nobody registered wait for their turn: to
-/// reject them without a request could reject a record whose schema is new. A local registry gives some 500 answers a second.
+/// Limit of unknown ids that the schema registry is asked about per [`LIMIT_WINDOW`]. Further records with unknown ids
+/// wait: a rejection without a request could reject a record whose schema is new. A local schema registry answers some
+/// 500 requests a second.
 const MAX_UNKNOWN_ANSWERS: u32 = 200;
 const LIMIT_WINDOW: Duration = Duration::from_secs(1);
 
@@ -42,7 +43,7 @@ pub struct SchemaCache {
     unknown_limit: UnknownLimit,
 }
 
-/// Limits how often the registry is asked for ids that it does not know, however many of them records claim.
+/// Limits the rate of requests for unknown ids, however many of them records contain.
 #[derive(Debug)]
 struct UnknownLimit {
     since: Instant,
@@ -54,7 +55,7 @@ impl UnknownLimit {
         Self { since: now, answers: 0 }
     }
 
-    /// Returns how long the next request has to wait; zero if it need not.
+    /// Returns the time that the next request must wait; zero if it need not wait.
     fn pause(&mut self, now: Instant) -> Duration {
         let age = now.saturating_duration_since(self.since);
         if age >= LIMIT_WINDOW {
@@ -166,7 +167,7 @@ impl SchemaCache {
     /// registry that is unavailable, or has lost an id, is not an error yet.
     ///
     /// # Errors
-    /// If an id has another schema now: records written since may have been misread.
+    /// Fails if an id has another schema now: records written since may have been misread.
     pub fn recheck(&mut self, stage: &str, health: &Health) -> Result<(), StageError> {
         if let Some(answers) = &self.recheck_results {
             loop {
@@ -209,8 +210,8 @@ impl SchemaCache {
             // Ends when the receiver is gone, or at the first error.
             let recheck_ids = move || {
                 ids.into_iter().map(|id| (id, registry.schema(id))).all(|answer| {
-                    let goes_on = answer.1.is_ok();
-                    send.send(answer).is_ok() && goes_on
+                    let is_ok = answer.1.is_ok();
+                    send.send(answer).is_ok() && is_ok
                 })
             };
             self.next_recheck = Instant::now() + RECHECK_INTERVAL;
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn registry_fault_rejects_no_record() {
         let (health, stop) = (Health::new("test"), ShutdownSignal::default());
-        let troubles = vec![
+        let faults = vec![
             (503, "starting".to_owned()),
             (401, "who are you?".to_owned()),
             (200, "<html>a proxy</html>".to_owned()),
@@ -320,7 +321,7 @@ mod tests {
             (404, unknown()),
             (200, schema("no avro")),
         ];
-        let mut schemas = SchemaCache::new(registry(troubles));
+        let mut schemas = SchemaCache::new(registry(faults));
         assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)));
         assert!(matches!(schemas.get(SchemaId(1), &health, &stop), SchemaLookup::Known(_)), "from memory");
         assert!(matches!(schemas.get(SchemaId(2), &health, &stop), SchemaLookup::Unknown(_)));

@@ -19,15 +19,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An outage leaves one error per broken connection in the consumer's queue. A hanging connection leaves none, and
 /// neither does one that librdkafka has abandoned.
 pub(crate) struct OutageProbe {
-    reach: BrokerLiveness,
+    liveness: BrokerLiveness,
     /// Time of the next probe, while an outage is suspected.
     next: Option<(Instant, Backoff)>,
 }
 
 impl OutageProbe {
-    /// Creates the probe of the consumer that `reach` watches.
-    pub(crate) const fn new(reach: BrokerLiveness) -> Self {
-        Self { reach, next: None }
+    /// Creates the probe of the consumer that `liveness` watches.
+    pub(crate) const fn new(liveness: BrokerLiveness) -> Self {
+        Self { liveness, next: None }
     }
 
     /// Starts probing the broker, unless it is being probed.
@@ -58,7 +58,7 @@ impl OutageProbe {
     }
 
     fn run_with(&mut self, health: &Health, probe: impl FnOnce() -> KafkaResult<()>) -> bool {
-        if self.reach.is_lost() {
+        if self.liveness.is_lost() {
             self.suspect();
         }
         let Some((at, backoff)) = &mut self.next else { return false };
@@ -69,7 +69,7 @@ impl OutageProbe {
             Ok(()) => {
                 // Otherwise the client counts as without brokers until the watchdog's next check, which causes a
                 // needless probe.
-                self.reach.record_response();
+                self.liveness.record_response();
                 self.recovered(health);
                 true
             }
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn lost_brokers_start_the_probe_without_an_error() {
-        let reach = BrokerLiveness::lost();
-        let (health, mut probe) = (Health::new("test"), OutageProbe::new(reach.clone()));
+        let liveness = BrokerLiveness::lost();
+        let (health, mut probe) = (Health::new("test"), OutageProbe::new(liveness.clone()));
         assert!(!probe.run_with(&health, || AWAY) && !is_ready(&health));
         probe.next.as_mut().unwrap().0 = Instant::now();
         assert!(probe.run_with(&health, || Ok(())) && is_ready(&health));
-        assert!(!reach.is_lost(), "an answer is a broker");
+        assert!(!liveness.is_lost(), "an answer is a broker");
     }
 }

@@ -49,7 +49,7 @@ pub(crate) enum Rebalance {
     Revoked { lost: bool },
 }
 
-/// Records the last rebalance for the loop.
+/// Keeps the last rebalance for the loop.
 #[derive(Debug, Default)]
 pub struct RebalanceListener {
     last: Mutex<Option<Rebalance>>,
@@ -57,13 +57,13 @@ pub struct RebalanceListener {
 }
 
 impl RebalanceListener {
-    /// Returns true if there are rebalances to take.
+    /// Returns true if there is a rebalance to take.
     pub(crate) fn has_rebalance(&self) -> bool {
         self.is_pending.load(Ordering::Acquire)
     }
 
-    /// Returns the last rebalance since the last call. Each one replaces the assignment before it, so earlier ones are over: a
-    /// loop that assigned the partitions of one that was revoked since would fetch what it does not own.
+    /// Returns the last rebalance since the last call. Each rebalance replaces the assignment before it. A loop that
+    /// applied an earlier one could fetch partitions that this process no longer owns.
     pub(crate) fn take(&self) -> Option<Rebalance> {
         self.is_pending.store(false, Ordering::Release);
         self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -174,8 +174,8 @@ mod tests {
         let consumer: BaseConsumer<RebalanceListener> =
             member_config(&kafka, "stage", timing).create_with_context(RebalanceListener::default()).unwrap();
         consumer.subscribe(&["a"]).unwrap();
-        let ours = [0, 1].map(|partition| TopicPartition::new("a", partition));
-        assert_eq!(next(&consumer), Rebalance::Assigned(ours.to_vec()));
+        let owned = [0, 1].map(|partition| TopicPartition::new("a", partition));
+        assert_eq!(next(&consumer), Rebalance::Assigned(owned.to_vec()));
         assert!(!consumer.context().has_rebalance(), "taken");
         assert_eq!(consumer.assignment().unwrap().count(), 0);
 

@@ -42,7 +42,7 @@ impl BatchPacer {
         Self { max_records: MIN_RECORDS * 10, last_began: None, interval }
     }
 
-    /// Records that a batch of `records` started at `began` and took `time` to step.
+    /// Adjusts the limit after a batch of `records` that started at `began` and took `time` to step.
     pub(super) fn record_step(&mut self, records: usize, began: Instant, time: Duration) {
         if records > 0 {
             self.last_began = Some(began);
@@ -72,7 +72,7 @@ pub(super) struct FetchedBatch<'c> {
 pub(super) enum FetchEnd {
     /// The consumer has nothing more to return.
     Drained,
-    /// The batch is full; more may be there.
+    /// The batch is full; more records may be available.
     Full,
     /// Retention has deleted the position of a partition.
     OffsetGone,

@@ -15,7 +15,7 @@ use agentgov_processor::Outputs;
 /// producer after `producer.id.expiration.ms`, by default a day.
 const MAX_IDLE_TIME: Duration = Duration::from_mins(10);
 
-/// Records which partitions know the producer.
+/// Tracks which partitions know the producer.
 #[derive(Default)]
 pub(super) struct FirstRecordBarrier {
     /// Time of the producer's last record at each place ([`Outgoing::place`]). Wall-clock time, which continues while a

@@ -232,11 +232,11 @@ impl Restorer<'_> {
         group: &BaseConsumer<C>,
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, Committed>, StageError> {
-        let mut asked = TopicPartitionList::new();
+        let mut requested = TopicPartitionList::new();
         for partition in partitions {
-            asked.add_partition(self.input, *partition);
+            requested.add_partition(self.input, *partition);
         }
-        let answer = group.committed_offsets(asked, CALL_TIMEOUT).map_err(|e| StageError::Unavailable {
+        let answer = group.committed_offsets(requested, CALL_TIMEOUT).map_err(|e| StageError::Unavailable {
             what: "reading committed offsets".into(),
             message: match e.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::OperationTimedOut) => format!(

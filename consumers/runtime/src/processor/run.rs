@@ -122,7 +122,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             .map_err(StageError::kafka("creating the consumer"))?;
         consumer.subscribe(&[&input.value]).map_err(StageError::kafka("subscribing"))?;
         let consumer = DropWithTimeout::group_member(consumer);
-        let reach = spawn_reconnect_watchdog(kafka, &input.value, &consumer.share());
+        let liveness = spawn_reconnect_watchdog(kafka, &input.value, &consumer.share());
         let retention = config.topology.topics.get(&input.value).map(|topic| topic.value.retention.value);
         let readers = kafka.reader_config(&reader_group(&config.stage));
         let limit = stage.reject_share.as_ref().map(|share| share.value);
@@ -135,7 +135,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             tables,
             metrics: ProcessorMetrics::new(&config.stage),
             pacer: BatchPacer::new(interval),
-            outage: OutageProbe::new(reach),
+            outage: OutageProbe::new(liveness),
             committed_offsets: BTreeMap::new(),
             prover: TailProver::new(readers, empty_tail::interval(retention)),
             stall_detector: StallDetector::default(),
@@ -174,7 +174,8 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     /// Lets the next transaction commit past proven empty tails, and lets fresh readers read the partitions that are
     /// quiet now. Once retention has deleted these offsets, nothing else shows that no record was lost.
     ///
-    /// A record that they found, and that the stage's own consumer does not return, has all partitions restored and assigned anew.
+    /// If they find a record that the stage's own consumer does not return, all partitions are restored and assigned
+    /// again.
     fn check_quiet_partitions(&mut self) -> Result<(), StageError> {
         let (input, partitions) = (&self.stepper.input, &mut self.stepper.partitions);
         let positions = || {
@@ -202,7 +203,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
                     topic,
                     partition,
                     offset,
-                    "the consumer is idle and does not return this record; all its partitions are assigned anew"
+                    "the consumer is idle and does not return this record; all its partitions are assigned again"
                 );
                 is_stalled = true;
             }

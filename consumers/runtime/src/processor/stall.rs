@@ -1,39 +1,41 @@
 //! Detects a consumer that does not return the records of a partition that it owns.
 //!
-//! Such a consumer looks idle: it is polled, and returns nothing. A fresh reader that finds a record at its position shows that it is
-//! stalled (`empty_tail`). Nothing else in the stage shows it, and without a remedy the partition would stay unprocessed until the next
-//! rebalance.
+//! Such a consumer looks idle: polls return nothing. A fresh reader that finds a record at its position shows that it
+//! is stalled (`empty_tail`). No other symptom exists, and without a remedy the partition would stay unprocessed until
+//! the next rebalance.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::empty_tail::UnreadRecord;
 
-/// How long a consumer may leave a record unread after a fresh reader found it, while it has nothing else to return.
+/// Time for which a consumer may leave a record unread after a fresh reader has found it, while it has nothing else to
+/// return.
 const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// When fresh readers first found the unread records, and when the consumer last had nothing to return.
+/// Time at which fresh readers first found the unread records, and time at which the consumer last had nothing to
+/// return.
 #[derive(Debug, Default)]
 pub(super) struct StallDetector {
-    /// By partition, the resume position before the record.
+    /// Resume position before the record and time of its discovery, by partition.
     first_seen: BTreeMap<i32, (i64, Instant)>,
     drained: Option<Instant>,
 }
 
 impl StallDetector {
-    /// Notes that a fetch ended because the consumer had nothing more to return.
+    /// Marks the end of a fetch after which the consumer had nothing more to return.
     pub(super) const fn mark_drained(&mut self, now: Instant) {
         self.drained = Some(now);
     }
 
-    /// Forgets all: the consumer gets its partitions anew.
+    /// Resets the detector when partitions are assigned again.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Notes a record that a fresh reader found, in a partition whose resume position is `position` now. Returns true if the consumer
-    /// has nothing to return, and has not returned this record since it was first found. A consumer that is busy with other records
-    /// is never stalled.
+    /// Adds a record that a fresh reader found in a partition with the current resume position `position`. Returns true
+    /// if the consumer has nothing to return and has not returned this record since it was first found. A consumer that
+    /// is busy with other records is never stalled.
     pub(super) fn is_stalled(&mut self, found: &UnreadRecord, position: i64, now: Instant) -> bool {
         if found.position != position {
             self.first_seen.remove(&found.partition);
@@ -85,6 +87,6 @@ mod tests {
         }
         detector.reset();
         detector.mark_drained(at(400));
-        assert!(!detector.is_stalled(&found(1, 10), 10, at(400)), "the partitions are assigned anew");
+        assert!(!detector.is_stalled(&found(1, 10), 10, at(400)), "the partitions are assigned again");
     }
 }

@@ -70,7 +70,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         }
     }
 
-    /// Records that `offset` of `partition` is committed: no record before it is stepped again.
+    /// Marks `offset` of `partition` as committed: no record before it is stepped again.
     pub(super) fn mark_committed(&mut self, partition: i32, offset: i64) {
         self.known_rejects.retain(|(of, at), _| *of != partition || *at >= offset);
     }
@@ -120,8 +120,8 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
                 *self.rejected.entry(reject.reason).or_default() += 1;
                 self.emit_reject(message, &origin, reject)?;
             }
-            let place = (origin.partition, origin.offset, origin.logged_at);
-            match self.window.count(message.key(), step.err().map(|reject| reject.reason), place) {
+            let at = (origin.partition, origin.offset, origin.logged_at);
+            match self.window.count(message.key(), step.err().map(|reject| reject.reason), at) {
                 None => {}
                 Some(Flood::PauseStage(why)) => self.pause_reason = Some(why),
                 Some(Flood::Alert { alert, at, message }) => self.emit_flood_alert(alert, &at, &message)?,

@@ -146,8 +146,8 @@ impl<E: RowEncoder> Sink<E> {
         for (index, partitions) in due {
             health.heartbeat();
             let Some(writer) = self.writers.get(*index) else { continue };
-            let look = || self.read_tail(*index, partitions, &claims, &mut established);
-            self.metrics.time_tail_read(&writer.route.table, look)?;
+            let read = || self.read_tail(*index, partitions, &claims, &mut established);
+            self.metrics.time_tail_read(&writer.route.table, read)?;
         }
         failpoint::edge("sink::tail-read");
         Ok(established)
@@ -161,14 +161,14 @@ impl<E: RowEncoder> Sink<E> {
             topic_partition: String,
             claim: u64,
         }
-        let ours: Claims = due
+        let own_claims: Claims = due
             .keys()
             .filter_map(|index| self.writers.get(*index))
             .flat_map(|writer| writer.partitions.values())
             .filter(|owned| owned.claim != 0)
             .map(|owned| (owned.at.name().to_owned(), owned.claim))
             .collect();
-        let listed: Vec<_> = ours.iter().map(|(name, _)| quote(name)).collect();
+        let listed: Vec<_> = own_claims.iter().map(|(name, _)| quote(name)).collect();
         if listed.is_empty() {
             return Ok(());
         }
@@ -177,8 +177,9 @@ impl<E: RowEncoder> Sink<E> {
             "SELECT topic_partition, claim FROM {claims} WHERE topic_partition IN ({})",
             listed.join(",")
         ))?;
-        let taken =
-            found.into_iter().find(|row| ours.get(&row.topic_partition).is_some_and(|our| our != row.claim));
+        let taken = found
+            .into_iter()
+            .find(|row| own_claims.get(&row.topic_partition).is_some_and(|own| own != row.claim));
         let Some(taken) = taken else {
             self.claim_conflicts = 0;
             return Ok(());
@@ -255,9 +256,9 @@ impl<E: RowEncoder> Sink<E> {
         expected: &BTreeMap<TopicPartition, (i64, Identity)>,
     ) -> Result<(), EstablishError> {
         let offsets = expected.iter().map(|(at, (offset, _))| (at.clone(), *offset)).collect();
-        let held = self.probe.records(&offsets).map_err(EstablishError::Kafka)?;
+        let records = self.probe.records(&offsets).map_err(EstablishError::Kafka)?;
         for (at, (offset, identity)) in expected {
-            let Some(found) = held.get(at) else { continue };
+            let Some(found) = records.get(at) else { continue };
             if found.offset == *offset && found.identity == Some(*identity) {
                 continue;
             }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     /// Returns a writer that is invalidated and not assigned to the consumer.
-    fn lane(topic: &str) -> TableWriter {
+    fn invalidated_writer(topic: &str) -> TableWriter {
         let mut writer = TableWriter::new(Route {
             topic: topic.into(),
             table: topic.into(),
@@ -139,14 +139,14 @@ mod tests {
     fn writers_that_become_ready_one_by_one_lose_no_record() {
         let cluster = slow_cluster(&["a", "b"], 60);
         let consumer = consumer(&cluster);
-        let mut writers = [lane("a"), lane("b")];
+        let mut writers = [invalidated_writer("a"), invalidated_writer("b")];
         writers.iter_mut().for_each(|writer| writer.claim_at = None);
         fetch(&consumer, &mut writers).unwrap();
         take(&consumer, &mut writers, &[5, 5]);
 
         // The group assigns both again. The broker is connected, and responds slowly.
         consumer.unassign().unwrap();
-        writers = [lane("a"), lane("b")];
+        writers = [invalidated_writer("a"), invalidated_writer("b")];
         for ready in 0..writers.len() {
             writers[ready].claim_at = None;
             fetch(&consumer, &mut writers).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     fn invalidated_writer_resumes_at_its_position() {
         let cluster = slow_cluster(&["a", "b"], 40);
         let consumer = consumer(&cluster);
-        let mut writers = [lane("a"), lane("b")];
+        let mut writers = [invalidated_writer("a"), invalidated_writer("b")];
         writers.iter_mut().for_each(|writer| writer.claim_at = None);
         fetch(&consumer, &mut writers).unwrap();
         take(&consumer, &mut writers, &[20, 20]);
@@ -183,7 +183,7 @@ mod tests {
         let consumer = consumer(&cluster);
         for _ in 0..10 {
             let mut writers = ["a", "b"].map(|topic| {
-                let mut writer = lane(topic);
+                let mut writer = invalidated_writer(topic);
                 let all: Vec<_> =
                     (0..PARTITIONS).map(|partition| TopicPartition::new(topic, partition)).collect();
                 writer.assign(&all);

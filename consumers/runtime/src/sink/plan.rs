@@ -101,15 +101,15 @@ mod tests {
             let mut inserted: Vec<Vec<(i32, i64, usize)>> = Vec::new();
             let mut open: Vec<Vec<(i32, i64, usize)>> = Vec::new();
             for (number, (partition, month)) in records.iter().copied().enumerate() {
-                let place = match plan.slot_for(partition, Month(month)) {
+                let slot = match plan.slot_for(partition, Month(month)) {
                     BlockSlot::Full => {
                         inserted.append(&mut open);
                         plan.clear();
                         plan.slot_for(partition, Month(month))
                     }
-                    place => place,
+                    slot => slot,
                 };
-                let BlockSlot::Block(at) = place else { panic!("expected a block after the open ones were inserted") };
+                let BlockSlot::Block(at) = slot else { panic!("expected a block after the open ones were inserted") };
                 if at == open.len() {
                     open.push(Vec::new());
                 }

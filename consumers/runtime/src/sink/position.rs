@@ -135,7 +135,7 @@ mod tests {
         for (what, tail, marks, gaps, gapless, expected) in [
             ("nothing anywhere", None, marks(0, 0), vec![], true, continue_at(0, None)),
             ("nothing read yet", None, marks(0, 9), vec![], true, continue_at(0, None)),
-            ("retention before the first look", None, marks(3, 9), vec![], true, overtaken(0, 3, None)),
+            ("retention before the first tail read", None, marks(3, 9), vec![], true, overtaken(0, 3, None)),
             ("that gap accepted, nothing written", None, marks(3, 9), vec![0..3], true, continue_at(3, None)),
             ("that gap has grown since", None, marks(5, 9), vec![0..3], true, overtaken(3, 5, None)),
             ("all read", tail(0, 8, 9), marks(0, 9), vec![], true, continue_at(9, Some(8))),
@@ -171,7 +171,7 @@ mod tests {
             ("transactions leave gaps", tail(0, 8, 7), marks(0, 9), vec![], false, continue_at(9, Some(8))),
             ("old months dropped", tail(4, 8, 5), marks(0, 9), vec![], true, continue_at(9, Some(8))),
             (
-                "gap and hole",
+                "a gap and a missing row",
                 tail(0, 8, 6),
                 marks(0, 9),
                 vec![2..4],
@@ -179,7 +179,7 @@ mod tests {
                 Position::Hole { expected: 7..10 },
             ),
             (
-                "offsets passed over",
+                "skipped offsets",
                 tail_with_skipped(0, 8, 6, 3),
                 marks(0, 9),
                 vec![],
@@ -187,7 +187,7 @@ mod tests {
                 continue_at(9, Some(8)),
             ),
             (
-                "nothing but passed over before",
+                "only skipped offsets before the row",
                 tail_with_skipped(0, 8, 1, 8),
                 marks(0, 9),
                 vec![],
@@ -203,7 +203,7 @@ mod tests {
                 continue_at(9, Some(8)),
             ),
             (
-                "passed over, and one row missing",
+                "skipped offsets and one row missing",
                 tail_with_skipped(0, 8, 5, 3),
                 marks(0, 9),
                 vec![],
@@ -211,7 +211,7 @@ mod tests {
                 Position::Hole { expected: 6..7 },
             ),
             (
-                "passed over, and one row doubled",
+                "skipped offsets and one row doubled",
                 tail_with_skipped(0, 8, 7, 3),
                 marks(0, 9),
                 vec![],
@@ -219,7 +219,7 @@ mod tests {
                 Position::Hole { expected: 6..7 },
             ),
             (
-                "passed over, and a gap",
+                "skipped offsets and a gap",
                 tail_with_skipped(0, 8, 4, 3),
                 marks(0, 9),
                 vec![2..4],
@@ -227,7 +227,7 @@ mod tests {
                 continue_at(9, Some(8)),
             ),
             (
-                "passed over, a gap and a hole",
+                "skipped offsets, a gap and a missing row",
                 tail_with_skipped(0, 8, 3, 3),
                 marks(0, 9),
                 vec![2..4],
@@ -235,7 +235,7 @@ mod tests {
                 Position::Hole { expected: 4..7 },
             ),
             (
-                "old months dropped within what was passed over",
+                "old months dropped within skipped offsets",
                 tail_with_skipped(4, 8, 3, 2),
                 marks(0, 9),
                 vec![],
@@ -243,7 +243,7 @@ mod tests {
                 continue_at(9, Some(8)),
             ),
             (
-                "retention within what was passed over",
+                "retention within skipped offsets",
                 tail_with_skipped(0, 8, 6, 3),
                 marks(10, 12),
                 vec![],
@@ -251,7 +251,7 @@ mod tests {
                 overtaken(9, 10, None),
             ),
             (
-                "the rest of what retention left was passed over",
+                "the rest that retention left was skipped",
                 tail_with_skipped(0, 12, 7, 4),
                 marks(10, 13),
                 vec![9..11],
@@ -259,7 +259,7 @@ mod tests {
                 continue_at(13, Some(12)),
             ),
             (
-                "more passed over than there are offsets",
+                "more skipped offsets than offsets",
                 tail_with_skipped(0, 8, 1, u64::MAX),
                 marks(0, 9),
                 vec![],

@@ -72,24 +72,24 @@ impl TopicProbe {
         &self,
         offsets: &BTreeMap<TopicPartition, i64>,
     ) -> Result<BTreeMap<TopicPartition, KafkaRecord>, KafkaError> {
-        let mut held = BTreeMap::new();
+        let mut found = BTreeMap::new();
         if offsets.is_empty() {
-            return Ok(held);
+            return Ok(found);
         }
         self.consumer.assign(&list(offsets.iter().map(|(at, offset)| (at, Offset::Offset(*offset))))?)?;
-        let outcome = self.collect(offsets.len(), &mut held);
+        let outcome = self.collect(offsets.len(), &mut found);
         self.consumer.unassign()?;
-        outcome.map(|()| held)
+        outcome.map(|()| found)
     }
 
     fn collect(
         &self,
         wanted: usize,
-        held: &mut BTreeMap<TopicPartition, KafkaRecord>,
+        found: &mut BTreeMap<TopicPartition, KafkaRecord>,
     ) -> Result<(), KafkaError> {
         let deadline = Instant::now() + RECORDS_TIMEOUT;
         let mut last = RDKafkaErrorCode::OperationTimedOut;
-        while held.len() < wanted {
+        while found.len() < wanted {
             if Instant::now() > deadline || self.stop.is_requested() {
                 return Err(KafkaError::MessageConsumption(last));
             }
@@ -104,7 +104,7 @@ impl TopicProbe {
                 Some(Err(error)) => return Err(error),
             };
             let at = TopicPartition::new(message.topic(), message.partition());
-            held.entry(at).or_insert_with(|| KafkaRecord {
+            found.entry(at).or_insert_with(|| KafkaRecord {
                 offset: message.offset(),
                 identity: logged_at(&message).map(|logged_at| Identity {
                     // The digest of a tombstone is that of no bytes.

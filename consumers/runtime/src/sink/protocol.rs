@@ -87,12 +87,12 @@ pub fn drain(store: &Store, claims: &Claims, stop: &ShutdownSignal) -> Result<Dr
     loop {
         let running: Vec<Running> =
             store.select("SELECT query FROM system.processes WHERE position(query, 'sink:') > 0")?;
-        let Some(ours) = running.iter().find(|r| names_in(&r.query).any(|name| claims.get(name).is_some()))
+        let Some(insert) = running.iter().find(|r| names_in(&r.query).any(|name| claims.get(name).is_some()))
         else {
             return Ok(DrainOutcome::Done);
         };
         if Instant::now() > deadline {
-            let marker = ours.query.split_once("*/").map_or(ours.query.as_str(), |(marker, _)| marker);
+            let marker = insert.query.split_once("*/").map_or(insert.query.as_str(), |(marker, _)| marker);
             return Err(StoreError::InsertOverdue { marker: format!("{marker}*/") });
         }
         if stop.wait(DRAIN_POLL_INTERVAL) {

@@ -108,13 +108,13 @@ impl<E: RowEncoder> Sink<E> {
         let topic = topics.first().copied().ok_or_else(|| {
             StageError::Config(format!("topology: stage `{}` reads no topic that has a table", options.stage))
         })?;
-        let reach = spawn_reconnect_watchdog(&options.kafka, topic, &consumer.share());
+        let liveness = spawn_reconnect_watchdog(&options.kafka, topic, &consumer.share());
         probe.spawn_reconnect_watchdog(&options.kafka, topic);
         let writers = options.routes.iter().cloned().map(TableWriter::new).collect();
         let tables = options.routes.iter().map(|route| route.table.as_str());
         let metrics = SinkMetrics::new(&options.stage, tables);
         // Probes Kafka at once, as its state is unknown until then.
-        let mut outage = OutageProbe::new(reach);
+        let mut outage = OutageProbe::new(liveness);
         outage.suspect();
         Ok(Self {
             options,
@@ -294,13 +294,13 @@ impl<E: RowEncoder> Sink<E> {
     /// Commits the durable offsets. This shows the lag, and no later insert shows it for partitions without new
     /// records.
     pub(super) fn commit(&self, mode: CommitMode) {
-        let held = self
+        let claimed = self
             .writers
             .iter()
             .flat_map(|writer| writer.partitions.values())
             .filter(|owned| owned.claim != 0);
-        let committed =
-            group::list(held.map(|owned| (&owned.at, Offset::Offset(owned.durable)))).and_then(|list| {
+        let committed = group::list(claimed.map(|owned| (&owned.at, Offset::Offset(owned.durable))))
+            .and_then(|list| {
                 match (list.count(), mode) {
                     (0, _) => Ok(()),
                     (_, CommitMode::Async) => self.consumer.commit(&list, mode),

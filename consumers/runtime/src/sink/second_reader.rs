@@ -249,7 +249,7 @@ mod tests {
         cluster
     }
 
-    fn second(bootstrap: impl Into<String>) -> SecondReader {
+    fn second_reader(bootstrap: impl Into<String>) -> SecondReader {
         SecondReader::new(KafkaEndpoint::at(bootstrap).reader_config("sink"))
     }
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn skipped_record_is_found() {
         let cluster = cluster(30);
-        let second = second(cluster.bootstrap_servers());
+        let second = second_reader(cluster.bootstrap_servers());
         let read = |ranges| answer(&second.read("a", Ranges::from([(0, ranges)])).unwrap());
         let at = TopicPartition::new("a", 0);
         assert_eq!(read(vec![5..7, 9..10]), SecondReadOutcome::FoundRecord(at, 5));
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn second_read_ends_when_it_is_stopped() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let second = second(silent.local_addr().unwrap().to_string());
+        let second = second_reader(silent.local_addr().unwrap().to_string());
         let reading = second.read("a", Ranges::from([(0, vec![1..2])])).unwrap();
         let stop = ShutdownSignal::default();
         stop.request();
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn writer_reads_again_the_records_that_its_consumer_skipped() {
         let cluster = cluster(30);
-        let second = second(cluster.bootstrap_servers());
+        let second = second_reader(cluster.bootstrap_servers());
         let at = TopicPartition::new("a", 0);
         let mut writer = assigned(&at);
         writer.claim_at = None;

@@ -172,8 +172,8 @@ impl TableWriter {
         self.confirmed.clear();
         self.second_read = None;
         self.skip_problem = None;
-        let ours = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
-        self.partitions = ours.map(|at| (at.partition, OwnedPartition::new(at))).collect();
+        let owned = all.iter().filter(|at| *at.topic == *self.route.topic).cloned();
+        self.partitions = owned.map(|at| (at.partition, OwnedPartition::new(at))).collect();
         self.fetch_state = FetchState::Unassigned;
         self.claim_at = (!self.partitions.is_empty()).then(Instant::now);
     }
@@ -214,7 +214,7 @@ impl TableWriter {
         is_here.then(|| (owned.at.name().to_owned(), owned.claim, owned.next..offsets.end))
     }
 
-    /// Records that the proof is stored.
+    /// Marks the proof as stored.
     pub(super) fn mark_empty(&mut self, partition: i32, empty_to: i64) {
         if let Some(owned) = self.partitions.get_mut(&partition) {
             owned.empty_to = empty_to;
@@ -390,7 +390,7 @@ impl TableWriter {
         std::mem::take(&mut self.durable_skips)
     }
 
-    /// Records the block that was sent last and is not known to be durable as unconfirmed.
+    /// Marks the block that was sent last, and is not known to be durable, as unconfirmed.
     pub(super) fn note_unconfirmed(&mut self) {
         let durable = |open: &&OpenBlock| {
             open.ends
