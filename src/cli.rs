@@ -66,6 +66,8 @@ pub enum Command {
     Up(Up),
     /// Run stages until a signal.
     Run(Run),
+    /// Answer requests for decisions (OpenID AuthZEN) until a signal.
+    Pdp(Pdp),
     /// Show the pipeline and its faults on one screen. Exit code 3: a fault; 75: a part is away.
     Status(Status),
     /// Check and draw the topology, compare it with a cluster, create what is missing.
@@ -139,6 +141,29 @@ pub struct Run {
     /// Address on which to serve /livez, /readyz and /metrics.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_LISTEN")]
     pub listen: Option<Listen>,
+}
+
+/// `pdp`.
+#[derive(Debug, Args)]
+pub struct Pdp {
+    /// Folder of a bundle of `model: authzen`, to decide by it alone: without Kafka, and nothing is recorded.
+    #[arg(long, value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Address on which to serve the Authorization API, /livez, /readyz and /metrics. Plain HTTP is for loopback only.
+    #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_PDP_LISTEN", default_value = "127.0.0.1:8181")]
+    pub listen: Listen,
+    /// YAML file of callers, each with the SHA-256 of its bearer token [default: any client, on loopback only].
+    #[arg(long, value_name = "FILE")]
+    pub callers: Option<PathBuf>,
+    /// Certificate of the server, followed by its chain (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM, PKCS #8, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// URL under which clients reach it, for the metadata [default: https, with the host of the request].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// Socket addresses that HOST:PORT resolves to, in the order of the resolver.

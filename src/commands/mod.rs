@@ -1,5 +1,6 @@
 //! Commands, one file each. A command reads its inputs, calls the crate that does the work, and prints.
 
+mod access_bundle;
 pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
@@ -7,6 +8,7 @@ mod demo;
 #[cfg(feature = "local-stack")]
 mod hostile;
 mod import;
+mod pdp;
 #[cfg(feature = "local-stack")]
 pub mod pipeline;
 pub mod policy;
@@ -39,6 +41,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         #[cfg(feature = "local-stack")]
         Command::Up(args) => up::up(&args, global),
         Command::Run(args) => run::run(&args, global),
+        Command::Pdp(args) => pdp::pdp(&args, global),
         Command::Status(args) => status::status(&args, global),
         Command::Topology(command) => topology::topology(command, global),
         Command::Import(args) => import::import(&args, global),

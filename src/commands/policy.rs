@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
-use agentgov_policy::{Bundle, BundleFiles, Problem, SCHEMA_FILE, generated_schema, testing};
+use agentgov_policy::{Bundle, BundleFiles, BundleModel, Problem, SCHEMA_FILE, generated_schema, testing};
 use agentgov_registry::{BundleOutcome, BundleToPush, RegistryContext, push_bundle, read_bundle_folder};
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 
 use crate::cli::{Global, PolicyCommand};
+use crate::commands::access_bundle;
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{errln, json, outln, style};
@@ -24,6 +25,9 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
     match command {
         PolicyCommand::Check { bundle, write } => {
             let mut files = read(bundle)?;
+            if BundleModel::of(&files) == BundleModel::Authzen {
+                return access_bundle::check(bundle, &files, global);
+            }
             // If tools.yaml is too broken to generate a schema, the check below reports its errors with all others.
             if *write && let Ok(schema) = generated_schema(&files) {
                 context::write(&bundle.join(SCHEMA_FILE), &schema)?;
@@ -44,6 +48,9 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
         }
         PolicyCommand::Test { bundle } => {
             let files = read(bundle)?;
+            if BundleModel::of(&files) == BundleModel::Authzen {
+                return Err(access_bundle::test(bundle));
+            }
             let compiled = compile(bundle, &files)?;
             let report = testing::run(&compiled, &files);
             if global.json {
@@ -59,6 +66,9 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
         }
         PolicyCommand::Push { bundle } => {
             let files = read(bundle)?;
+            if BundleModel::of(&files) == BundleModel::Authzen {
+                return Err(access_bundle::push(bundle));
+            }
             let compiled = compile(bundle, &files)?;
             let report = testing::run(&compiled, &files);
             if !global.json {
@@ -117,7 +127,7 @@ pub fn current_user() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
 }
 
-fn read(folder: &Path) -> Result<BundleFiles, Failure> {
+pub(crate) fn read(folder: &Path) -> Result<BundleFiles, Failure> {
     let files: BTreeMap<String, Vec<u8>> = read_bundle_folder(folder).or_exit(ExitCode::Config)?.files;
     Ok(BundleFiles(files))
 }
@@ -128,13 +138,13 @@ fn compile(folder: &Path, files: &BundleFiles) -> Result<Arc<Bundle>, Failure> {
     Ok(bundle)
 }
 
-fn show_warnings(folder: &Path, warnings: &[Problem]) {
+pub(crate) fn show_warnings(folder: &Path, warnings: &[Problem]) {
     for warning in warnings {
         errln!("{} {}", style("warning:").yellow().for_stderr(), format!("{}/{warning}", folder.display()));
     }
 }
 
-fn failure_of(folder: &Path, problems: &[Problem]) -> Failure {
+pub(crate) fn failure_of(folder: &Path, problems: &[Problem]) -> Failure {
     let placed = problems.iter().map(|problem| format!("{}/{problem}", folder.display()));
     Failure::all(ExitCode::Config, "the bundle has errors:", placed)
 }

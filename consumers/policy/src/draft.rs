@@ -14,7 +14,7 @@ use crate::cedar::RequiredAttributes;
 use crate::depth::{self, MAX_DEPTH};
 use crate::files::BundleFiles;
 use crate::index::static_template;
-use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::manifest::{BundleModel, MANIFEST_FILE, Manifest};
 use crate::policy::Policy;
 use crate::schema::{self, SCHEMA_FILE};
 use crate::source::{self, Statement};
@@ -38,6 +38,11 @@ impl<'f> Sources<'f> {
             .filter_map(|(path, content)| Some((path, utf8(path, content, &mut problems)?)))
             .collect();
         Self { texts, problems }
+    }
+
+    /// Files that are not UTF-8.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 }
 
@@ -67,6 +72,11 @@ impl<'f> Draft<'f> {
         let manifest = read(files, MANIFEST_FILE, &mut problems).and_then(|text| {
             yaml::parse::<Manifest>(MANIFEST_FILE, &text).map_err(|found| problems.extend(found)).ok()
         });
+        if manifest.as_ref().is_some_and(|manifest| manifest.model == BundleModel::Authzen) {
+            let message = "a bundle of `model: authzen` answers requests (`agentgov pdp --bundle`) and judges no log; \
+                           leave `model` out of a bundle of agents and tools";
+            problems.push(problem(MANIFEST_FILE, message));
+        }
         let tools = tools(files);
         problems.extend(tools.tools.as_ref().err().into_iter().flatten().cloned());
         let (policies, unparsed) = parse_policies(sources, &mut problems);
@@ -130,31 +140,10 @@ impl<'f> Draft<'f> {
         };
         let decided =
             self.policies.iter().filter(|p| self.tools.declarations_complete || self.is_known(&p.cedar));
-        let set = match PolicySet::from_policies(decided.map(|p| p.cedar.clone())) {
-            Ok(set) => set,
-            Err(e) => return self.problems.push(problem("*.cedar", e.to_string())),
-        };
-        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
-        let by_id: BTreeMap<_, _> =
-            self.policies.iter().map(|p| (p.cedar.id().clone(), p.statement)).collect();
-        let report_of = |id: &PolicyId, found: &dyn miette::Diagnostic| {
-            let statement = by_id.get(id);
-            // A diagnostic without a place is still reported.
-            statement.map_or_else(
-                || problem("*.cedar", found.to_string()),
-                |statement| statement.problem_from_diagnostic(found),
-            )
-        };
-        self.problems.extend(result.validation_errors().map(|e| report_of(e.policy_id(), e)));
-        for warning in result.validation_warnings() {
-            // A rule that can never apply protects nothing, so it is a mistake. The other warnings are about confusable letters in names.
-            let never = matches!(
-                warning,
-                ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
-            );
-            let found = if never { &mut self.problems } else { &mut self.warnings };
-            found.push(report_of(warning.policy_id(), warning));
-        }
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        validate_policies(&schema, decided, &mut problems, &mut warnings);
+        self.problems.extend(problems);
+        self.warnings.extend(warnings);
     }
 
     /// Returns true if a policy reads only declared attributes of the context.
@@ -179,6 +168,39 @@ impl<'f> Draft<'f> {
     }
 }
 
+/// Validates policies by a schema.
+pub(crate) fn validate_policies<'p, 'f: 'p>(
+    schema: &Schema,
+    policies: impl Iterator<Item = &'p Parsed<'f>> + Clone,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) {
+    let set = match PolicySet::from_policies(policies.clone().map(|p| p.cedar.clone())) {
+        Ok(set) => set,
+        Err(e) => return problems.push(problem("*.cedar", e.to_string())),
+    };
+    let result = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
+    let by_id: BTreeMap<_, _> = policies.map(|p| (p.cedar.id().clone(), p.statement)).collect();
+    let report_of = |id: &PolicyId, found: &dyn miette::Diagnostic| {
+        let statement = by_id.get(id);
+        // A diagnostic without a place is still reported.
+        statement.map_or_else(
+            || problem("*.cedar", found.to_string()),
+            |statement| statement.problem_from_diagnostic(found),
+        )
+    };
+    problems.extend(result.validation_errors().map(|e| report_of(e.policy_id(), e)));
+    for warning in result.validation_warnings() {
+        // A rule that can never apply protects nothing, so it is a mistake. The other warnings are about confusable letters in names.
+        let never = matches!(
+            warning,
+            ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
+        );
+        let found = if never { &mut *problems } else { &mut *warnings };
+        found.push(report_of(warning.policy_id(), warning));
+    }
+}
+
 /// Returns the attributes of the context that a policy reads.
 pub(crate) fn context_attributes(policy: &cedar_policy::Policy) -> RequiredAttributes {
     static_template(policy)
@@ -193,11 +215,15 @@ pub fn generated_schema(files: &BundleFiles) -> Result<String, Vec<Problem>> {
     tools(files).tools.map(|tools| schema::generate(tools.types()))
 }
 
-fn problem(file: &str, message: impl Into<String>) -> Problem {
+pub(crate) fn problem(file: &str, message: impl Into<String>) -> Problem {
     Problem { file: file.to_owned(), line: 1, column: 1, message: message.into() }
 }
 
-fn read<'f>(files: &'f BundleFiles, path: &str, problems: &mut Vec<Problem>) -> Option<Cow<'f, str>> {
+pub(crate) fn read<'f>(
+    files: &'f BundleFiles,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Cow<'f, str>> {
     let Some(content) = files.0.get(path) else {
         problems.push(problem(path, "expected this file in the bundle, found none"));
         return None;
@@ -237,7 +263,7 @@ fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
 }
 
 /// Parses the policies. Returns them and the statements that are not valid Cedar.
-fn parse_policies<'f>(
+pub(crate) fn parse_policies<'f>(
     sources: &'f Sources<'f>,
     problems: &mut Vec<Problem>,
 ) -> (Vec<Parsed<'f>>, Vec<Statement<'f>>) {

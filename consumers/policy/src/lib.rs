@@ -16,7 +16,9 @@
 //! - [`Kernel`], [`Step`], [`Judgement`]: judging an event; [`RequestCache`]: a cache of Cedar requests
 //! - [`check`]: checks a bundle for its author: also its tests, and names that are probably misspelt
 //! - [`testing`]: runs the tests of a bundle
+//! - [`authzen`]: the second kind of bundle, about any subject, action and resource
 
+pub mod authzen;
 mod bundle;
 mod cedar;
 mod check;
@@ -46,6 +48,7 @@ pub use files::BundleFiles;
 pub use internal::InternalError;
 pub use judgement::Judgement;
 pub use kernel::{Kernel, Step};
+pub use manifest::BundleModel;
 pub use policy::{OnError, Policy, PolicyKind};
 pub use request_cache::RequestCache;
 pub use schema::SCHEMA_FILE;

@@ -104,7 +104,7 @@ impl<'f> Statement<'f> {
 }
 
 /// Returns line and column of a byte offset, from 1.
-fn place(text: &str, offset: usize) -> (u64, u64) {
+pub(crate) fn place(text: &str, offset: usize) -> (u64, u64) {
     // A diagnostic may point past the end.
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

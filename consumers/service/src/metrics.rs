@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::reject::RejectReason;
+use agentgov_schemas::verdict::Decision;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -74,11 +76,17 @@ all! {
     INSERTS_UNCONFIRMED = Counter "agentgov_inserts_unconfirmed_total" ["stage", "table"] "Inserts whose outcome was unknown (timeout, error, lost connection); each was verified against the table.";
     INSERTS_RESOLVED = Counter "agentgov_inserts_resolved_total" ["stage", "table", "found"] "Unconfirmed inserts by the result of the verification: present or absent.";
     CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: another writer has claimed the topic-partition, or the server has restarted.";
+    DECISIONS = Counter "agentgov_decisions_total" ["outcome"] "Decisions that this decision point has answered, by outcome.";
+    DECISION = Histogram "agentgov_decision_seconds" [] "Time to decide one request, without reading it and writing the answer.";
+    REFUSED = Counter "agentgov_requests_refused_total" ["status"] "Requests that this decision point has answered with an error, by HTTP status.";
 }
 
 /// Bucket bounds of durations, in seconds: from a tail read of a millisecond to an insert that times out.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Bucket bounds of a decision's time, in seconds: from a policy that is evaluated in microseconds to a wait for Kafka.
+const DECISION_SECONDS: [f64; 12] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0];
 /// Bucket bounds of counts, up to the largest batch.
 const COUNTS: [f64; 9] = [1.0, 10.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
 
@@ -97,6 +105,7 @@ impl Metrics {
         };
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .and_then(|b| b.set_buckets_for_metric(Matcher::Full(DECISION.into()), &DECISION_SECONDS))
             .and_then(|b| b.set_buckets(&COUNTS))
             .map_err(|e| failed(&e))?
             .install_recorder()
@@ -116,7 +125,7 @@ impl Metrics {
 
     /// Aggregates the samples of histograms, which otherwise accumulate until the next rendering. The health server calls it
     /// regularly.
-    pub(crate) fn run_upkeep(&self) {
+    pub fn run_upkeep(&self) {
         self.0.run_upkeep();
     }
 }
@@ -311,6 +320,46 @@ impl TableMetrics {
             counter.increment(0);
         }
         metrics
+    }
+}
+
+/// Names of the metrics that a decision point has, and no stage.
+pub const DECISION_POINT_ONLY: [&str; 3] = [DECISIONS, DECISION, REFUSED];
+
+/// Metrics of a decision point.
+pub struct DecisionMetrics {
+    decisions: Vec<(Decision, Counter)>,
+    seconds: Histogram,
+}
+
+impl DecisionMetrics {
+    /// Registers them.
+    pub fn new() -> Self {
+        let decisions = Decision::ALL.iter().map(|decision| {
+            let counter = counter!(DECISIONS, "outcome" => decision.as_str());
+            counter.increment(0);
+            (*decision, counter)
+        });
+        Self { decisions: decisions.collect(), seconds: histogram!(DECISION) }
+    }
+
+    /// Counts a decision.
+    pub fn decided(&self, decision: Decision, took: Duration) {
+        if let Some((_, counter)) = self.decisions.iter().find(|(of, _)| *of == decision) {
+            counter.increment(1);
+        }
+        self.seconds.record(took);
+    }
+
+    /// Counts a request that was answered with an error.
+    pub fn refused(&self, status: u16) {
+        counter!(REFUSED, "status" => status.to_string()).increment(1);
+    }
+}
+
+impl Default for DecisionMetrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -142,6 +142,12 @@ fn shown(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
+/// Routes of a process's health, for another server: /livez, /readyz and /metrics. Once `stop` is requested, nothing is ready.
+/// That server calls [`Metrics::run_upkeep`] regularly.
+pub fn routes(stages: Vec<Health>, metrics: Metrics, stop: ShutdownSignal) -> Router {
+    router(Process { stages: stages.into(), stop, metrics, reported: Arc::default() })
+}
+
 fn router(process: Process) -> Router {
     Router::new()
         .route("/livez", get(livez))

@@ -1,0 +1,140 @@
+//! Decides by a bundle of `model: authzen` alone: no log, no registry, no session. Nothing is recorded.
+
+use agentgov_policy::authzen::{
+    AccessAction, AccessBundle, AccessEntity, AccessRequest, Evaluation, Properties,
+};
+use agentgov_schemas::verdict::Decision;
+use uuid::Uuid;
+
+use crate::answer::{Answer, BundleId};
+use crate::callers::Caller;
+use crate::point::{DecisionPoint, Found, FoundResult, Question, Refusal, Search, SearchTarget};
+
+/// Most requests that one page of a search evaluates. The next page goes on behind them.
+const MAX_SEARCHED: usize = 2_000;
+/// The type of subjects that a caller bound to an agent may ask for.
+const AGENT_TYPE: &str = "agent";
+
+/// A bundle that decides.
+#[derive(Debug)]
+pub struct BundleOnly {
+    bundle: AccessBundle,
+    id: BundleId,
+}
+
+impl BundleOnly {
+    /// Decides by this bundle.
+    pub fn new(bundle: AccessBundle) -> Self {
+        let id = BundleId {
+            name: bundle.name().into(),
+            version: bundle.version().into(),
+            digest: bundle.digest(),
+        };
+        Self { bundle, id }
+    }
+
+    fn decide(&self, request: &AccessRequest<'_>) -> Result<Evaluation, Refusal> {
+        self.bundle.evaluate(request).map_err(|e| Refusal::Internal(e.to_string()))
+    }
+
+    /// Lists the candidates that would be allowed.
+    fn filter<'c>(
+        &self,
+        candidates: impl Iterator<Item = &'c str>,
+        (from, limit): (usize, usize),
+        is_allowed: impl Fn(&'c str) -> Result<bool, Refusal>,
+    ) -> Result<(Vec<&'c str>, Option<usize>), Refusal> {
+        let mut found = Vec::new();
+        for (at, candidate) in candidates.enumerate().skip(from) {
+            if found.len() >= limit || at - from >= MAX_SEARCHED {
+                return Ok((found, Some(at)));
+            }
+            if is_allowed(candidate)? {
+                found.push(candidate);
+            }
+        }
+        Ok((found, None))
+    }
+
+    fn is_allowed(
+        &self,
+        subject: &AccessEntity,
+        action: &AccessAction,
+        resource: &AccessEntity,
+        context: &Properties,
+    ) -> Result<bool, Refusal> {
+        let request = AccessRequest { subject, action, resource, context };
+        Ok(self.decide(&request)?.decision == Decision::Allow)
+    }
+}
+
+/// A caller that is bound to an agent asks for this agent only.
+fn check_subject(caller: Option<&Caller>, subject: Option<&AccessEntity>) -> Result<(), Refusal> {
+    let Some(agent) = caller.and_then(|caller| caller.agent.as_deref()) else { return Ok(()) };
+    if subject.is_some_and(|subject| subject.kind == AGENT_TYPE && subject.id == agent) {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden(
+        "expected the subject to be the agent that the token is for, found another; ask with a token of that agent"
+            .to_owned(),
+    ))
+}
+
+impl DecisionPoint for BundleOnly {
+    async fn evaluate(&self, caller: Option<&Caller>, question: Question<'_>) -> Result<Answer, Refusal> {
+        check_subject(caller, Some(question.request.subject))?;
+        let Evaluation { decision, reason, determining, observed, errors } =
+            self.decide(&question.request)?;
+        Ok(Answer {
+            decision,
+            reason: reason.as_str(),
+            policies: determining,
+            observed,
+            errors,
+            evaluation_id: Uuid::now_v7(),
+            bundle: Some(self.id.clone()),
+            recorded: false,
+            more: Properties::new(),
+        })
+    }
+
+    async fn search(&self, caller: Option<&Caller>, search: Search<'_>) -> Result<Found, Refusal> {
+        let Search { target, context, from, limit } = search;
+        let page = (from, limit);
+        match target {
+            SearchTarget::Subject { kind, action, resource } => {
+                check_subject(caller, None)?;
+                let ids = self.bundle.ids(kind).iter().map(String::as_str);
+                let (found, next) = self
+                    .filter(ids, page, |id| self.is_allowed(&entity(kind, id), action, resource, context))?;
+                Ok(Found { results: entities(kind, &found), next })
+            }
+            SearchTarget::Resource { kind, subject, action } => {
+                check_subject(caller, Some(subject))?;
+                let ids = self.bundle.ids(kind).iter().map(String::as_str);
+                let (found, next) = self
+                    .filter(ids, page, |id| self.is_allowed(subject, action, &entity(kind, id), context))?;
+                Ok(Found { results: entities(kind, &found), next })
+            }
+            SearchTarget::Action { subject, resource } => {
+                check_subject(caller, Some(subject))?;
+                let names: Vec<&str> = self.bundle.actions(&subject.kind, &resource.kind).collect();
+                let (found, next) = self.filter(names.into_iter(), page, |name| {
+                    let action = AccessAction { name: name.to_owned(), properties: Properties::new() };
+                    self.is_allowed(subject, &action, resource, context)
+                })?;
+                let results = found.iter().map(|name| FoundResult::Action { name: (*name).to_owned() });
+                Ok(Found { results: results.collect(), next })
+            }
+        }
+    }
+}
+
+fn entity(kind: &str, id: &str) -> AccessEntity {
+    AccessEntity { kind: kind.to_owned(), id: id.to_owned(), properties: Properties::new() }
+}
+
+fn entities(kind: &str, ids: &[&str]) -> Vec<FoundResult> {
+    let result = |id: &&str| FoundResult::Entity { kind: kind.to_owned(), id: (*id).to_owned() };
+    ids.iter().map(result).collect()
+}

@@ -1,0 +1,149 @@
+//! Who may ask: a YAML file of callers, each with the digest of its bearer token.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use agentgov_schemas::mapping;
+use agentgov_schemas::yaml::{self, FromNode, Node, Problem, Problems, Value};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// A caller that a token names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its name, for the log.
+    pub name: String,
+    /// The tenant that it asks for.
+    pub tenant: String,
+    /// The environment that it asks for.
+    pub environment: String,
+    /// The only agent that it may ask for. `None`: any of the tenant.
+    pub agent: Option<String>,
+}
+
+/// The callers of a decision point.
+#[derive(Clone, Debug)]
+pub struct Callers(Vec<([u8; 32], Arc<Caller>)>);
+
+struct CallersFile {
+    callers: Vec<CallerEntry>,
+}
+mapping!(CallersFile, "a file of callers", { callers });
+
+struct CallerEntry {
+    node: Node,
+    name: String,
+    token_sha256: TokenDigest,
+    tenant: String,
+    environment: String,
+    agent: Option<String>,
+}
+
+impl FromNode for CallerEntry {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = yaml::Fields::of(node, "a caller", problems)?;
+        let (name, token_sha256) = (fields.take("name"), fields.take("token_sha256"));
+        let (tenant, environment) = (fields.take("tenant"), fields.take("environment"));
+        let agent = fields.take("agent");
+        fields.end();
+        Some(Self {
+            node: node.clone(),
+            name: name?,
+            token_sha256: token_sha256?,
+            tenant: tenant?,
+            environment: environment?,
+            agent: agent?,
+        })
+    }
+}
+
+struct TokenDigest([u8; 32]);
+
+impl FromNode for TokenDigest {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut digest = [0; 32];
+        // The text may be the token itself, put here by mistake: no message quotes it.
+        match &node.value {
+            Value::Text(text) if hex::decode_to_slice(text, &mut digest).is_ok() => Some(Self(digest)),
+            _ => {
+                let expected = "expected the SHA-256 of the token in 64 hexadecimal digits, in quotes, found another value";
+                problems.add(node.at, expected);
+                None
+            }
+        }
+    }
+}
+
+impl Callers {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Every mistake, each with its place. None quotes a digest.
+    pub fn read(file: &Path) -> Result<Self, Vec<Problem>> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| vec![Problem { file: name.clone(), line: 1, column: 1, message: e.to_string() }])?;
+        Self::parse(&name, &text)
+    }
+
+    /// Parses the text of a file.
+    ///
+    /// # Errors
+    /// Every mistake, each with its place. None quotes a digest.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let (read, mut problems) = yaml::read::<CallersFile>(file, text);
+        let entries = read.map(|file| file.callers);
+        let mut callers = Vec::new();
+        let (mut names, mut digests) = (BTreeMap::new(), BTreeMap::new());
+        if entries.as_ref().is_some_and(Vec::is_empty) {
+            problems
+                .add(yaml::Location::UNKNOWN, "expected at least one caller, found none: nobody could ask");
+        }
+        for entry in entries.iter().flatten() {
+            let CallerEntry { node, name, token_sha256, tenant, environment, agent } = entry;
+            for (key, text) in [("name", name), ("tenant", tenant), ("environment", environment)] {
+                if text.trim().is_empty() {
+                    problems.add(node.location(&[key]), format!("`{key}` must not be empty"));
+                }
+            }
+            if let Some(other) = names.insert(name, node.at.line()) {
+                problems.add(
+                    node.location(&["name"]),
+                    format!("the caller of line {other} has this name already"),
+                );
+            }
+            if let Some(other) = digests.insert(token_sha256.0, node.at.line()) {
+                let message =
+                    format!("the caller of line {other} has this token already; each caller needs its own");
+                problems.add(node.location(&["token_sha256"]), message);
+            }
+            let caller = Caller {
+                name: name.clone(),
+                tenant: tenant.clone(),
+                environment: environment.clone(),
+                agent: agent.clone(),
+            };
+            callers.push((token_sha256.0, Arc::new(caller)));
+        }
+        let whole = entries.map(|_| Self(callers));
+        problems.finish(whole)
+    }
+
+    /// Every caller, in order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Caller> {
+        self.0.iter().map(|(_, caller)| &**caller)
+    }
+
+    /// Returns the caller of a token. Takes as long for any token as for any other: all digests are compared whole.
+    pub(crate) fn of_token(&self, token: &str) -> Option<Arc<Caller>> {
+        let digest = Sha256::digest(token.as_bytes());
+        let mut found = None;
+        for (known, caller) in &self.0 {
+            if bool::from(known.as_slice().ct_eq(digest.as_slice())) {
+                found = Some(Arc::clone(caller));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,141 @@
+//! Connections: accepted until the process is requested to stop, each in a task of its own.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentgov_service::ShutdownSignal;
+use agentgov_service::shutdown::GRACE_PERIOD;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderName;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_native_tls::TlsAcceptor;
+
+/// Most connections at a time. More wait in the system's queue.
+const MAX_CONNECTIONS: usize = 4_096;
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the head of a request, and for which a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Interval at which the request to stop is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Pause after a connection could not be accepted, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Adds the request's `X-Request-ID` to each response.
+pub(super) fn with_request_id(routes: Router) -> Router {
+    routes.layer(from_fn(|request: Request, next: Next| async move {
+        let id = request.headers().get(&REQUEST_ID).cloned();
+        let mut response: Response = next.run(request).await;
+        if let Some(id) = id {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
+    }))
+}
+
+/// Serves until `stop` is requested, then waits for the requests in work, but for no longer than a stop may take.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    app: Router,
+    stop: ShutdownSignal,
+) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (ending, ended) = watch::channel(false);
+    let mut asked = pin!(asked(&stop));
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut asked => break,
+            next = next => next,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok((stream, _))) => {
+                let connection = Connection { app: app.clone(), ended: ended.clone(), permit };
+                tokio::spawn(connection.serve(stream, tls.clone()));
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // Nobody closes the semaphore.
+            (Err(_), _) => break,
+        }
+    }
+    drop(listener);
+    ending.send_replace(true);
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    if tokio::time::timeout(GRACE_PERIOD, permits.acquire_many(all)).await.is_err() {
+        tracing::warn!("connections are closed whose requests did not end in time");
+    }
+}
+
+async fn asked(stop: &ShutdownSignal) {
+    while !stop.is_requested() {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+struct Connection {
+    app: Router,
+    /// True once the process ends.
+    ended: watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        // An answer is one small segment, and waits for no other.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection delays small segments");
+        }
+        let Some(tls) = tls else { return self.serve_http(stream).await };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_http(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+        }
+    }
+
+    fn serve_http(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> impl Future<Output = ()> + Send {
+        let Self { app, mut ended, permit } = self;
+        async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+            let mut served = pin!(served);
+            // The guard of the value is dropped here: nothing may hold it while the connection ends.
+            let ended = async { drop(ended.wait_for(|ended| *ended).await) };
+            let result = tokio::select! {
+                result = served.as_mut() => result,
+                () = ended => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(permit);
+        }
+    }
+}

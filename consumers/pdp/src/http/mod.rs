@@ -1,0 +1,250 @@
+//! The HTTP server: AuthZEN's Authorization API, its metadata, and the health of the process, on one address.
+
+mod connections;
+mod handlers;
+mod metadata;
+mod page;
+mod reply;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agentgov_schemas::NotReadyReason;
+use agentgov_schemas::bounds::STACK_BYTES;
+use agentgov_service::metrics::DecisionMetrics;
+use agentgov_service::{Health, Metrics, ShutdownSignal, serve};
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::callers::Callers;
+use crate::point::DecisionPoint;
+use crate::tls::TlsFiles;
+
+/// Largest body of a request, in bytes. A larger one is answered with 413.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// Most evaluations of one request.
+pub const MAX_EVALUATIONS: usize = 1_000;
+
+/// How often the process reports that it is alive, and tidies its samples.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Where a decision point listens, and who may ask.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The addresses, of which the first free one is taken. Port 0 takes a free port.
+    pub listen: Vec<SocketAddr>,
+    /// The server's certificate. `None`: plain HTTP, on loopback only.
+    pub tls: Option<TlsFiles>,
+    /// Those who may ask. `None`: anybody, on loopback only.
+    pub callers: Option<Callers>,
+    /// The URL under which clients reach it, for the metadata. `None`: `https`, with the host that the request names.
+    pub url: Option<String>,
+}
+
+/// A decision point cannot be served as it is configured.
+#[derive(Debug)]
+pub struct ServerError(pub String);
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// A decision point that is listening.
+#[derive(Debug)]
+pub struct DecisionServer {
+    address: SocketAddr,
+    is_tls: bool,
+    thread: JoinHandle<()>,
+}
+
+/// State of the handlers.
+struct Api<D> {
+    point: D,
+    callers: Option<Callers>,
+    url: Option<String>,
+    metrics: DecisionMetrics,
+}
+
+impl DecisionServer {
+    /// Serves `point` until `stop` is requested. Requests in work are answered then.
+    ///
+    /// # Errors
+    /// If the configuration is not safe or not complete, or no address can be listened on.
+    pub fn start<D: DecisionPoint>(
+        config: ServerConfig,
+        point: D,
+        (health, metrics, stop): (Health, Metrics, ShutdownSignal),
+    ) -> Result<Self, ServerError> {
+        check(&config)?;
+        let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose().map_err(ServerError)?;
+        let shown: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        let failed =
+            |e: std::io::Error| ServerError(format!("serving decisions on {}: {e}", shown.join(" or ")));
+        let listener = std::net::TcpListener::bind(config.listen.as_slice()).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("pdp")
+            // Cedar recurses over policies.
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let api = Api {
+            point,
+            callers: config.callers,
+            url: config.url.map(|url| url.trim_end_matches('/').to_owned()),
+            metrics: DecisionMetrics::new(),
+        };
+        let routes = router(api).merge(serve::routes(vec![health.clone()], metrics.clone(), stop.clone()));
+        let app = connections::with_request_id(routes);
+        let is_tls = tls.is_some();
+        let serving = async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    health.clear(NotReadyReason::Starting);
+                    tokio::spawn(heartbeat(health, metrics));
+                    connections::accept(listener, tls, app, stop).await;
+                }
+                Err(error) => tracing::error!(%error, "decisions are not served"),
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("pdp-main".into())
+            .spawn(move || {
+                runtime.block_on(serving);
+                runtime.shutdown_background();
+            })
+            .map_err(failed)?;
+        Ok(Self { address, is_tls, thread })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// If its thread panicked.
+    pub fn join(self) -> Result<(), ServerError> {
+        self.thread.join().map_err(|_| ServerError("the server of decisions panicked".to_owned()))
+    }
+}
+
+/// What must not be: a token, or an answer, that a network can read; a decision for anybody who can reach the port.
+fn check(config: &ServerConfig) -> Result<(), ServerError> {
+    let open: Vec<String> =
+        config.listen.iter().filter(|address| !is_loopback(address.ip())).map(ToString::to_string).collect();
+    let open = open.join(", ");
+    if !open.is_empty() && config.tls.is_none() {
+        return Err(ServerError(format!(
+            "expected a loopback address for plain HTTP, found {open}: tokens and decisions would cross the network in clear; \
+             give --tls-certificate and --tls-key, or listen on 127.0.0.1"
+        )));
+    }
+    if !open.is_empty() && config.callers.is_none() {
+        return Err(ServerError(format!(
+            "expected --callers, since {open} can be reached from other machines: without tokens anybody could ask"
+        )));
+    }
+    match &config.url {
+        Some(url) if !is_base_url(url) => Err(ServerError(format!(
+            "--url: expected an https URL without user, query or fragment, such as https://pdp.example.com, found {url}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn is_base_url(url: &str) -> bool {
+    url.strip_prefix("https://").is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.starts_with('/')
+            && rest
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '@' | '"' | '<' | '>' | '\\'))
+    })
+}
+
+fn router<D: DecisionPoint>(api: Api<D>) -> Router {
+    Router::new()
+        .route(metadata::EVALUATION, post(handlers::evaluation::<D>))
+        .route(metadata::EVALUATIONS, post(handlers::evaluations::<D>))
+        .route(metadata::SEARCH_SUBJECT, post(handlers::search_subject::<D>))
+        .route(metadata::SEARCH_RESOURCE, post(handlers::search_resource::<D>))
+        .route(metadata::SEARCH_ACTION, post(handlers::search_action::<D>))
+        .route(metadata::CONFIGURATION, get(handlers::configuration::<D>))
+        .with_state(Arc::new(api))
+        .method_not_allowed_fallback(reply::method_not_allowed)
+        .fallback(reply::not_found)
+}
+
+/// The server waits for nothing: it is alive as long as its runtime runs tasks.
+async fn heartbeat(health: Health, metrics: Metrics) {
+    loop {
+        health.record_progress(0, 0);
+        metrics.run_upkeep();
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str) -> ServerConfig {
+        ServerConfig { listen: vec![listen.parse().unwrap()], tls: None, callers: None, url: None }
+    }
+
+    #[test]
+    fn plain_http_and_asking_without_token_are_for_loopback_only() {
+        for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            assert!(check(&config(listen)).is_ok(), "{listen}");
+        }
+        let tls = Some(TlsFiles { certificate: "c".into(), key: "k".into() });
+        for listen in ["0.0.0.0:0", "[::]:0", "10.0.0.1:1"] {
+            let refused = check(&config(listen)).unwrap_err().0;
+            assert!(refused.starts_with("expected a loopback address for plain HTTP"), "{refused}");
+            let with_tls = ServerConfig { tls: tls.clone(), ..config(listen) };
+            let refused = check(&with_tls).unwrap_err().0;
+            assert!(refused.starts_with("expected --callers"), "{refused}");
+        }
+        let mut several = config("127.0.0.1:0");
+        several.listen.push("192.168.0.1:0".parse().unwrap());
+        assert!(check(&several).is_err());
+    }
+
+    #[test]
+    fn url_is_https_without_query() {
+        for (url, fits) in [
+            ("https://pdp.example.com", true),
+            ("https://pdp.example.com:8443/tenant1", true),
+            ("http://pdp.example.com", false),
+            ("https://", false),
+            ("https:///x", false),
+            ("https://a@b", false),
+            ("https://a?b", false),
+            ("https://a#b", false),
+            ("https://a b", false),
+        ] {
+            let config = ServerConfig { url: Some(url.to_owned()), ..config("127.0.0.1:0") };
+            assert_eq!(check(&config).is_ok(), fits, "{url}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! JSON of requests: a key that stands twice in one object is an error. Parsers disagree about which of the two values counts, so
+//! the caller and the decision point could read two different requests.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use agentgov_schemas::escape::Escaped;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
+
+/// The key of an object whose member `arguments` is kept as text, too.
+const CONTEXT: &str = "context";
+/// The member that is kept as text, too.
+const ARGUMENTS: &str = "arguments";
+
+/// A parsed request.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) value: Value,
+    /// Texts of `context.arguments`, by the path of their `context`.
+    texts: Vec<(String, Box<RawValue>)>,
+}
+
+impl Body {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// What was expected, and where something else was found.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err("expected a JSON object as the body, found an empty body".to_owned());
+        }
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| format!("expected UTF-8, found another byte at {}", e.valid_up_to()))?;
+        let texts = RefCell::default();
+        let value = parse(text, &Path::Root, &texts)
+            .map_err(|e| format!("expected JSON in which no key stands twice: {e}"))?;
+        Ok(Self { value, texts: texts.into_inner() })
+    }
+
+    /// The text of `arguments` within the context at this path.
+    pub(crate) fn arguments(&self, context: &str) -> Option<&str> {
+        self.texts.iter().find(|(path, _)| path == context).map(|(_, text)| text.get())
+    }
+}
+
+type Texts = RefCell<Vec<(String, Box<RawValue>)>>;
+
+fn parse(text: &str, path: &Path<'_>, texts: &Texts) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = ValueSeed { path, texts }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+/// The place of a value within the request.
+enum Path<'p> {
+    Root,
+    Key(&'p Path<'p>, &'p str),
+    Item(&'p Path<'p>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Self::Root, key) => write!(f, "{}", Escaped(key)),
+            Self::Key(outer, key) => write!(f, "{outer}.{}", Escaped(key)),
+            Self::Item(outer, at) => write!(f, "{outer}[{at}]"),
+        }
+    }
+}
+
+struct ValueSeed<'s> {
+    path: &'s Path<'s>,
+    texts: &'s Texts,
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom(format!("`{}`: expected a finite number", self.path)))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let path = Path::Item(self.path, items.len());
+            match seq.next_element_seed(ValueSeed { path: &path, texts: self.texts })? {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        let is_context = matches!(self.path, Path::Key(_, CONTEXT));
+        while let Some(key) = map.next_key::<String>()? {
+            let path = Path::Key(self.path, &key);
+            if object.contains_key(&key) {
+                return Err(de::Error::custom(format!("`{path}` stands twice")));
+            }
+            let value = if is_context && key == ARGUMENTS {
+                let text: &RawValue = map.next_value()?;
+                let value = parse(text.get(), &path, self.texts).map_err(de::Error::custom)?;
+                self.texts.borrow_mut().push((self.path.to_string(), text.to_owned()));
+                value
+            } else {
+                map.next_value_seed(ValueSeed { path: &path, texts: self.texts })?
+            };
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_that_stands_twice_is_named_at_any_depth() {
+        for (text, named) in [
+            (r#"{"a": 1, "a": 1}"#, "`a`"),
+            (r#"{"subject": {"id": "x", "id": "y"}}"#, "`subject.id`"),
+            (r#"{"a": [{}, {"b": {"c\n": 1, "\u0063\n": 2}}]}"#, r"`a[1].b.c\u{a}`"),
+            (r#"{"context": {"arguments": {"x": [{"y": 1, "y": 1}]}}}"#, "`context.arguments.x[0].y`"),
+            (r#"{"context": {"arguments": 1, "arguments": 1}}"#, "`context.arguments`"),
+        ] {
+            let error = Body::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(&format!("{named} stands twice")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_a_context_keep_their_text() {
+        let text = r#"{"context": {"arguments": { "n" : 12345678901234567890123 }},
+                       "evaluations": [{"context": {"arguments": 1.0}}], "arguments": 2}"#;
+        let body = Body::parse(text.as_bytes()).unwrap();
+        assert_eq!(body.arguments("context"), Some(r#"{ "n" : 12345678901234567890123 }"#));
+        assert_eq!(body.arguments("evaluations[0].context"), Some("1.0"));
+        assert_eq!(body.arguments(""), None);
+    }
+
+    #[test]
+    fn text_that_is_no_json_is_an_error_with_its_place() {
+        for text in ["", "  \n", "{", "{} {}", "{\"a\": NaN}", "\u{feff}{}", "{'a': 1}", "{\"a\": 1e999}"] {
+            assert!(Body::parse(text.as_bytes()).unwrap_err().starts_with("expected"), "{text}");
+        }
+        assert!(Body::parse(b"{\"a\": \"\xff\"}").unwrap_err().starts_with("expected UTF-8"));
+        let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
+        assert!(Body::parse(deep(100).as_bytes()).is_ok());
+        for text in [deep(1_000), deep(100_000), "[".repeat(500_000)] {
+            assert!(Body::parse(text.as_bytes()).is_err());
+        }
+        let within = format!(r#"{{"context": {{"arguments": {}}}}}"#, deep(100_000));
+        assert!(Body::parse(within.as_bytes()).is_err());
+    }
+}

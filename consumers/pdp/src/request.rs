@@ -1,0 +1,294 @@
+//! Requests of AuthZEN's Authorization API, read from JSON. Unknown members are ignored; every error names its member.
+
+use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
+use serde_json::Value;
+
+use crate::http::MAX_EVALUATIONS;
+use crate::json::Body;
+use crate::point::Question;
+
+/// A whole request for a decision.
+#[derive(Debug)]
+pub(crate) struct EvaluationRequest {
+    subject: AccessEntity,
+    action: AccessAction,
+    resource: AccessEntity,
+    context: Properties,
+    arguments: Option<String>,
+}
+
+impl EvaluationRequest {
+    /// Reads the body of `/access/v1/evaluation`.
+    ///
+    /// # Errors
+    /// Names the member that is missing or not of its type.
+    pub(crate) fn read(body: &Body) -> Result<Self, String> {
+        Parts::read(root(body)?, "", body, IdRule::Required)?.complete(&Parts::default())
+    }
+
+    pub(crate) fn question(&self) -> Question<'_> {
+        let Self { subject, action, resource, context, arguments } = self;
+        let request = AccessRequest { subject, action, resource, context };
+        Question { request, arguments: arguments.as_deref() }
+    }
+}
+
+/// The body of `/access/v1/evaluations`.
+#[derive(Debug)]
+pub(crate) enum EvaluationsRequest {
+    /// Without evaluations it is one request.
+    One(EvaluationRequest),
+    /// Several, each with its members or what is missing.
+    Many(Semantic, Vec<Result<EvaluationRequest, String>>),
+}
+
+/// When a batch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Semantic {
+    ExecuteAll,
+    DenyOnFirstDeny,
+    PermitOnFirstPermit,
+}
+
+impl Semantic {
+    /// True if nothing more is evaluated after such a decision.
+    pub(crate) fn ends_after(self, allowed: bool) -> bool {
+        match self {
+            Self::ExecuteAll => false,
+            Self::DenyOnFirstDeny => !allowed,
+            Self::PermitOnFirstPermit => allowed,
+        }
+    }
+
+    fn read(options: Option<&Value>) -> Result<Self, String> {
+        let Some(options) = options else { return Ok(Self::ExecuteAll) };
+        let Some(options) = options.as_object() else { return Err(wrong("options", "an object", options)) };
+        let at = "options.evaluations_semantic";
+        match options.get("evaluations_semantic") {
+            None => Ok(Self::ExecuteAll),
+            Some(Value::String(name)) => match name.as_str() {
+                "execute_all" => Ok(Self::ExecuteAll),
+                "deny_on_first_deny" => Ok(Self::DenyOnFirstDeny),
+                "permit_on_first_permit" => Ok(Self::PermitOnFirstPermit),
+                _ => Err(format!(
+                    "`{at}`: expected execute_all, deny_on_first_deny or permit_on_first_permit, found another text"
+                )),
+            },
+            Some(other) => Err(wrong(at, "a text", other)),
+        }
+    }
+}
+
+impl EvaluationsRequest {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or not of its type. A mistake within one evaluation is an error of that one only.
+    pub(crate) fn read(body: &Body) -> Result<Self, String> {
+        let whole = root(body)?;
+        let semantic = Semantic::read(whole.get("options"))?;
+        let defaults = Parts::read(whole, "", body, IdRule::Required)?;
+        let items = match whole.get("evaluations") {
+            None => return Ok(Self::One(defaults.complete(&Parts::default())?)),
+            Some(Value::Array(items)) if items.is_empty() => {
+                return Ok(Self::One(defaults.complete(&Parts::default())?));
+            }
+            Some(Value::Array(items)) if items.len() > MAX_EVALUATIONS => {
+                return Err(format!(
+                    "`evaluations`: expected at most {MAX_EVALUATIONS} evaluations, found {}",
+                    items.len()
+                ));
+            }
+            Some(Value::Array(items)) => items,
+            Some(other) => return Err(wrong("evaluations", "a list", other)),
+        };
+        let mut requests = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let at = format!("evaluations[{at}]");
+            let Some(item) = item.as_object() else { return Err(wrong(&at, "an object", item)) };
+            let parts = Parts::read(item, &at, body, IdRule::Required);
+            requests.push(parts.and_then(|parts| parts.complete(&defaults)));
+        }
+        Ok(Self::Many(semantic, requests))
+    }
+}
+
+/// The members of a request that are there.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    at: String,
+    subject: Option<AccessEntity>,
+    action: Option<AccessAction>,
+    resource: Option<AccessEntity>,
+    context: Option<(Properties, Option<String>)>,
+}
+
+/// Whether an entity needs its id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdRule {
+    Required,
+    /// It is searched for: an id is ignored.
+    Ignored,
+}
+
+impl Parts {
+    fn read(of: &Properties, at: &str, body: &Body, ids: IdRule) -> Result<Self, String> {
+        let path = |key: &str| join(at, key);
+        let entity = |key: &str| of.get(key).map(|value| entity(value, &path(key), ids)).transpose();
+        let context = match of.get("context") {
+            None => None,
+            Some(Value::Object(context)) => {
+                Some((context.clone(), body.arguments(&path("context")).map(str::to_owned)))
+            }
+            Some(other) => return Err(wrong(&path("context"), "an object", other)),
+        };
+        Ok(Self {
+            at: at.to_owned(),
+            subject: entity("subject")?,
+            action: of.get("action").map(|value| action(value, &path("action"))).transpose()?,
+            resource: entity("resource")?,
+            context,
+        })
+    }
+
+    /// Takes each member that is missing whole from the defaults.
+    fn complete(self, defaults: &Self) -> Result<EvaluationRequest, String> {
+        let missing = |key: &str| missing(&join(&self.at, key), "an object");
+        let (context, arguments) = self.context.or_else(|| defaults.context.clone()).unwrap_or_default();
+        Ok(EvaluationRequest {
+            subject: self.subject.or_else(|| defaults.subject.clone()).ok_or_else(|| missing("subject"))?,
+            action: self.action.or_else(|| defaults.action.clone()).ok_or_else(|| missing("action"))?,
+            resource: self
+                .resource
+                .or_else(|| defaults.resource.clone())
+                .ok_or_else(|| missing("resource"))?,
+            context,
+            arguments,
+        })
+    }
+}
+
+/// What is searched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SearchKind {
+    Subject,
+    Resource,
+    Action,
+}
+
+/// The body of `/access/v1/search/…`.
+#[derive(Debug)]
+pub(crate) struct SearchRequest {
+    pub(crate) subject: AccessEntity,
+    /// Empty in a search for actions.
+    pub(crate) action: AccessAction,
+    pub(crate) resource: AccessEntity,
+    pub(crate) context: Properties,
+    pub(crate) token: Option<String>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl SearchRequest {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or not of its type.
+    pub(crate) fn read(body: &Body, kind: SearchKind) -> Result<Self, String> {
+        let whole = root(body)?;
+        let part = |key: &str, target: SearchKind| {
+            let value = whole.get(key).ok_or_else(|| missing(key, "an object"))?;
+            entity(value, key, if kind == target { IdRule::Ignored } else { IdRule::Required })
+        };
+        let subject = part("subject", SearchKind::Subject)?;
+        let action = match (kind, whole.get("action")) {
+            (SearchKind::Action, _) => AccessAction::default(),
+            (_, Some(value)) => action(value, "action")?,
+            (_, None) => return Err(missing("action", "an object")),
+        };
+        let resource = part("resource", SearchKind::Resource)?;
+        let context = match whole.get("context") {
+            None => Properties::new(),
+            Some(Value::Object(context)) => context.clone(),
+            Some(other) => return Err(wrong("context", "an object", other)),
+        };
+        let (token, limit) = page(whole.get("page"))?;
+        Ok(Self { subject, action, resource, context, token, limit })
+    }
+}
+
+fn page(page: Option<&Value>) -> Result<(Option<String>, Option<usize>), String> {
+    let Some(page) = page else { return Ok((None, None)) };
+    let Some(page) = page.as_object() else { return Err(wrong("page", "an object", page)) };
+    let token = match page.get("token") {
+        None => None,
+        Some(Value::String(token)) => Some(token.clone()),
+        Some(other) => return Err(wrong("page.token", "a text", other)),
+    };
+    let limit = match page.get("limit") {
+        None => None,
+        Some(limit) => {
+            let number = limit.as_u64().and_then(|limit| usize::try_from(limit).ok());
+            Some(number.ok_or_else(|| wrong("page.limit", "a whole number, 0 or more", limit))?)
+        }
+    };
+    Ok((token, limit))
+}
+
+fn root(body: &Body) -> Result<&Properties, String> {
+    body.value
+        .as_object()
+        .ok_or_else(|| format!("expected a JSON object as the body, found {}", kind(&body.value)))
+}
+
+fn entity(value: &Value, at: &str, ids: IdRule) -> Result<AccessEntity, String> {
+    let Some(entity) = value.as_object() else { return Err(wrong(at, "an object", value)) };
+    let id = match ids {
+        IdRule::Required => text(entity, at, "id")?,
+        IdRule::Ignored => String::new(),
+    };
+    Ok(AccessEntity { kind: text(entity, at, "type")?, id, properties: properties(entity, at)? })
+}
+
+fn action(value: &Value, at: &str) -> Result<AccessAction, String> {
+    let Some(action) = value.as_object() else { return Err(wrong(at, "an object", value)) };
+    Ok(AccessAction { name: text(action, at, "name")?, properties: properties(action, at)? })
+}
+
+fn text(of: &Properties, at: &str, key: &str) -> Result<String, String> {
+    match of.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(wrong(&join(at, key), "a text", other)),
+        None => Err(missing(&join(at, key), "a text")),
+    }
+}
+
+fn properties(of: &Properties, at: &str) -> Result<Properties, String> {
+    match of.get("properties") {
+        None => Ok(Properties::new()),
+        Some(Value::Object(properties)) => Ok(properties.clone()),
+        Some(other) => Err(wrong(&join(at, "properties"), "an object", other)),
+    }
+}
+
+fn join(at: &str, key: &str) -> String {
+    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
+}
+
+fn missing(at: &str, expected: &str) -> String {
+    format!("`{at}`: expected {expected}, found nothing")
+}
+
+fn wrong(at: &str, expected: &str, found: &Value) -> String {
+    format!("`{at}`: expected {expected}, found {}", kind(found))
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,114 @@
+//! A compiled bundle of `model: authzen`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentgov_schemas::Digest;
+use agentgov_schemas::yaml::Problem;
+
+use super::check::Draft;
+use super::entities::KnownEntities;
+use super::index::Index;
+use super::model::Model;
+use crate::files::BundleFiles;
+use crate::internal::InternalError;
+use crate::manifest::Manifest;
+use crate::policy::Policy;
+
+/// A bundle that answers requests about any subject, action and resource. Immutable, so threads share it.
+#[derive(Debug)]
+pub struct AccessBundle {
+    manifest: Manifest,
+    digest: Digest,
+    model: Model,
+    known: KnownEntities,
+    /// By id.
+    policies: BTreeMap<String, Arc<Policy>>,
+    index: Index,
+}
+
+impl AccessBundle {
+    /// Compiles the files of a bundle.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with file and line.
+    pub fn compile(files: &BundleFiles) -> Result<Self, Vec<Problem>> {
+        super::check::compile(files)
+    }
+
+    /// The bundle of these parts, in which no mistake was found.
+    pub(super) fn new(files: &BundleFiles, draft: Draft) -> Result<Self, InternalError> {
+        let Draft { manifest, model, known, policies } = draft;
+        let cedar: Vec<&cedar_policy::Policy> = policies.iter().map(|(_, cedar)| cedar).collect();
+        let index = Index::new(&cedar, &model, &known)?;
+        let policies = policies.into_iter().map(|(policy, _)| (policy.id.clone(), Arc::new(policy)));
+        Ok(Self { manifest, digest: files.digest(), policies: policies.collect(), index, model, known })
+    }
+
+    /// SHA-256 over its files: its name for ever.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    /// The environments in which it decides.
+    pub fn environments(&self) -> &[String] {
+        &self.manifest.environments
+    }
+
+    /// Its policies, in order of their ids.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The number of entities that it knows.
+    pub fn known_entities(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The ids of the known entities of a type, in order. Empty for a type that the schema does not have.
+    pub fn ids(&self, kind: &str) -> &[String] {
+        self.known.ids(kind)
+    }
+
+    /// The names of the actions that the schema applies to these types, in order.
+    pub fn actions<'b>(&'b self, subject: &str, resource: &str) -> impl Iterator<Item = &'b str> {
+        let types = self.model.entity_type(subject).zip(self.model.entity_type(resource));
+        self.model.actions().filter_map(move |(name, action)| {
+            let (subject, resource) = types?;
+            self.index.environment(&subject.name, &action.uid, &resource.name)?;
+            Some(name)
+        })
+    }
+
+    pub(super) fn policy(&self, id: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(id)
+    }
+
+    pub(super) const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(super) const fn known(&self) -> &KnownEntities {
+        &self.known
+    }
+
+    pub(super) const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Breaks what decisions rely on.
+    #[cfg(test)]
+    pub(super) fn lose_policy(&mut self, id: &str) {
+        self.policies.remove(id).unwrap();
+    }
+}
