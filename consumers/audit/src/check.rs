@@ -1,4 +1,4 @@
-//! The check.
+//! Completeness check of topics and tables.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -10,31 +10,33 @@ use agentgov_schemas::verdict::{Decision, Reason};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
-use crate::events::{At, Events, Expected};
+use crate::events::{Events, Expected, RecordPosition};
 use crate::kafka::{self, Partitions, Reader, Record};
 use crate::record::{self, Decoder, Fields};
 use crate::report::{FindingKind, Interval, Report};
-use crate::rows::{Place, Tables};
+use crate::rows::{RowDigest, Tables};
 use crate::{headers, sessions, sources};
 
-/// Why an audit could not be done. What it found until then is worth nothing.
+/// Error that ends an audit. Findings up to the error are discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// Kafka did not answer, or refused.
+    /// A request to Kafka failed.
     #[error("audit: reading {topic}: {source}")]
     Kafka {
         /// The topic.
         topic: String,
-        /// What Kafka said.
+        /// Error of Kafka.
         source: KafkaError,
     },
-    /// Kafka answered nothing at all for a while.
-    #[error("audit: reading {topic}: expected records or the end of each partition, found silence")]
-    Silent {
+    /// Kafka sent no response within the timeout.
+    #[error(
+        "audit: reading {topic}: expected records or the end of each partition, found no response in time"
+    )]
+    Timeout {
         /// The topic.
         topic: String,
     },
-    /// A record has no timestamp: when a session expired cannot be told.
+    /// A record has no timestamp, so the expiry of its session is unknown.
     #[error(
         "audit: {topic}/{partition} offset {offset}: expected the time at which the broker appended the record, found none; \
          see docs/errors/no_timestamp.md"
@@ -44,52 +46,53 @@ pub enum AuditError {
         topic: String,
         /// The partition.
         partition: i32,
-        /// The record's offset.
+        /// The offset.
         offset: i64,
     },
-    /// The tables could not be read.
+    /// A query of the tables failed.
     #[error("audit: reading the tables: {}", describe(.0))]
     ClickHouse(#[from] clickhouse::error::Error),
-    /// The TLS setting of the tables' server is wrong.
+    /// The TLS settings for ClickHouse are invalid.
     #[error("audit: clickhouse: {0}")]
     Tls(#[from] TlsError),
-    /// The registry did not answer.
+    /// A request to the schema registry failed.
     #[error(transparent)]
     Registry(#[from] SchemaRegistryError),
     /// The topology lacks a role.
     #[error(transparent)]
     Topology(#[from] MissingRole),
-    /// The system gave no socket.
+    /// The asynchronous runtime cannot start.
     #[error("audit: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// How the evaluator has answered an action, or a record that it has to reject.
+/// Number of the evaluator's answers to a record that requires one.
 #[derive(Clone, Copy, Debug)]
-struct Answers {
+struct AnswerCount {
     expected: Expected,
-    /// Verdicts and rejects.
+    /// Number of verdicts and rejects.
     found: u32,
 }
 
-/// What verdicts, rejects and alerts say of the actions.
+/// Content of verdicts, rejects and alerts about the actions.
 #[derive(Default)]
-struct Answered {
-    answers: BTreeMap<At, Answers>,
-    /// Actions whose verdict says that they were sent before.
-    duplicates: BTreeSet<At>,
-    /// Records of the topic of actions that the evaluator has rejected.
-    rejected: BTreeSet<At>,
+struct StageOutputs {
+    answers: BTreeMap<RecordPosition, AnswerCount>,
+    /// Actions with a duplicate verdict.
+    duplicates: BTreeSet<RecordPosition>,
+    /// Records of the topic of actions that the evaluator rejected.
+    rejected: BTreeSet<RecordPosition>,
     sent_again: u64,
-    /// Policies that a verdict wants an alert for, by action, and how many alerts name them.
-    wanted: BTreeMap<(At, String), u32>,
-    /// Alerts that name what no verdict asks for.
-    unwanted: Vec<(At, String)>,
+    /// Number of alerts for each action and policy that require one.
+    required: BTreeMap<(RecordPosition, String), u32>,
+    /// Alerts that no verdict requires.
+    unexpected: Vec<(RecordPosition, String)>,
 }
 
-/// Compares topics, tables and what the events say of themselves. Reads everything that the topics still hold.
+/// Compares topics and tables, and checks the events' sequence numbers and the evaluator's counters. Reads all records that the
+/// topics still hold.
 ///
-/// Records that a stage has not reached yet are pending, not lost: how far it is, its group says.
+/// Records after the committed offset of a stage are pending, not lost.
 pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report, AuditError> {
     let mut audit = Audit {
         topology,
@@ -97,26 +100,26 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
         decoder: Decoder::new(SchemaRegistry::new(&endpoints.schema_registry)?),
         tables: Tables::new(&endpoints.clickhouse)?,
         report: Report::default(),
-        answered: Answered::default(),
+        answered: StageOutputs::default(),
     };
     let (actions, events) = audit.actions()?;
-    // How far a stage was before its outputs are read: what it does meanwhile is no gap.
-    let judged = audit.passed("evaluator", &actions)?;
-    let verdicts = audit.topic(subject::VERDICT, Answered::verdict)?;
-    let alerted = audit.passed("alerter", &verdicts)?;
-    audit.topic(subject::REJECT, Answered::reject)?;
-    audit.topic(subject::ALERT, Answered::alert)?;
+    // Reads a stage's committed offsets before its outputs, so that concurrent work is not reported as missing.
+    let judged = audit.committed("evaluator", &actions)?;
+    let verdicts = audit.topic(subject::VERDICT, StageOutputs::verdict)?;
+    let alerted = audit.committed("alerter", &verdicts)?;
+    audit.topic(subject::REJECT, StageOutputs::reject)?;
+    audit.topic(subject::ALERT, StageOutputs::alert)?;
     audit.report.sent_again = audit.answered.sent_again;
-    audit.judged(&actions, &judged);
-    audit.alerted(&verdicts, &alerted, &judged);
+    audit.check_verdicts(&actions, &judged);
+    audit.check_alerts(&verdicts, &alerted, &judged);
     events.misplaced(&mut audit.report);
     sources::examine(&events, actions.horizon(), &mut audit.report);
-    audit.sessions(&actions, &events)?;
+    audit.check_sessions(&actions, &events)?;
     Ok(audit.report)
 }
 
-/// Runs the checks of the topic of actions on records alone, as the audit does on what it reads: no stage has answered any of
-/// them yet. `schema` is the writer's of each value that is in the wire format. The records of a partition are in order.
+/// Runs the checks of the topic of actions on records alone, as if no stage had processed them. `schema` is the writer's schema of
+/// every value in the wire format. The records of a partition must be in order.
 pub fn examine<'a>(schema: &str, partitions: usize, records: impl IntoIterator<Item = Record<'a>>) -> Report {
     let schema = record::parse(schema);
     let (mut events, mut bounds, mut report) =
@@ -148,40 +151,42 @@ pub fn examine<'a>(schema: &str, partitions: usize, records: impl IntoIterator<I
     report
 }
 
+/// State of a running audit.
 struct Audit<'a> {
     topology: &'a Topology,
     endpoints: &'a Endpoints,
     decoder: Decoder,
     tables: Tables,
     report: Report,
-    answered: Answered,
+    answered: StageOutputs,
 }
 
-/// A topic that was read.
+/// Content of a topic.
 struct Topic {
     name: String,
     partitions: Partitions,
-    /// Offset, append time and digest of each record.
-    held: BTreeMap<i32, Vec<Held>>,
+    /// Records by partition, in the order of their offsets.
+    held: BTreeMap<i32, Vec<RecordDigest>>,
 }
 
-/// A record that a topic holds.
+/// Offset, append time and digest of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
+struct RecordDigest {
     offset: i64,
     logged_at: i64,
     sha256: [u8; 32],
 }
 
 impl Topic {
-    /// The offset after the last record of each partition that has one.
+    /// Returns the offset after the last record of each non-empty partition.
     fn ends(&self) -> impl Iterator<Item = (i32, i64)> {
-        let last =
-            |(partition, held): (&i32, &Vec<Held>)| Some((*partition, held.last()?.offset.saturating_add(1)));
+        let last = |(partition, held): (&i32, &Vec<RecordDigest>)| {
+            Some((*partition, held.last()?.offset.saturating_add(1)))
+        };
         self.held.iter().filter_map(last)
     }
 
-    /// Up to which append time retention may have deleted records; `None`: it has deleted none.
+    /// Returns the append time up to which retention may have deleted records; `None` if it has deleted none.
     fn horizon(&self) -> Option<i64> {
         let gone = self.partitions.iter().filter(|(_, bounds)| bounds.low > 0);
         gone.map(|(partition, _)| {
@@ -195,7 +200,7 @@ impl Audit<'_> {
     /// Reads the topic of actions.
     fn actions(&mut self) -> Result<(Topic, Events), AuditError> {
         let (name, _) = self.topology.topic_of(subject::ACTION_EVENT)?;
-        // Before the ends that are read up to: what is appended in between is not held back.
+        // Reads high watermarks before the last stable offsets, so that records appended in between do not count as held back.
         let highs = kafka::high_watermarks(&self.endpoints.kafka, name)?;
         let reader = Reader::open(&self.endpoints.kafka, name)?;
         let mut events = Events::new(name, reader.bounds().len());
@@ -203,37 +208,41 @@ impl Audit<'_> {
         let topic = read(reader, name, |record| {
             let event = decoder.decode(record.value.unwrap_or_default())?;
             if let Some(expected) = events.add(record, event.as_ref().map(|event| event.fields())) {
-                answers.insert((record.partition, record.offset), Answers { expected, found: 0 });
+                answers.insert((record.partition, record.offset), AnswerCount { expected, found: 0 });
             }
             Ok(())
         })?;
-        self.rows(subject::ACTION_EVENT, &topic)?;
-        transactions(&mut self.report, &topic);
-        self.report.held_back = held_back(&topic.partitions, &highs);
+        self.compare_with_table(subject::ACTION_EVENT, &topic)?;
+        report_transactions(&mut self.report, &topic);
+        self.report.held_back = count_held_back(&topic.partitions, &highs);
         Ok((topic, events))
     }
 
-    /// Reads a topic of the stages, and has `tell` take note of each record.
-    fn topic(&mut self, subject: Subject, tell: fn(&mut Answered, Fields<'_>)) -> Result<Topic, AuditError> {
+    /// Reads an output topic of a stage, and adds each record with `add`.
+    fn topic(
+        &mut self,
+        subject: Subject,
+        add: fn(&mut StageOutputs, Fields<'_>),
+    ) -> Result<Topic, AuditError> {
         let (name, _) = self.topology.topic_of(subject)?;
         let (decoder, answered) = (&mut self.decoder, &mut self.answered);
         let topic = read(Reader::open(&self.endpoints.kafka, name)?, name, |record| {
             if let Some(fields) = decoder.decode(record.value.unwrap_or_default())? {
-                tell(answered, fields.fields());
+                add(answered, fields.fields());
             }
             Ok(())
         })?;
-        self.rows(subject, &topic)?;
+        self.compare_with_table(subject, &topic)?;
         Ok(topic)
     }
 
     /// Compares a topic with its table.
-    fn rows(&mut self, subject: Subject, topic: &Topic) -> Result<(), AuditError> {
+    fn compare_with_table(&mut self, subject: Subject, topic: &Topic) -> Result<(), AuditError> {
         let (name, _) = self.topology.topic_of(subject)?;
         let (_, table) = self.topology.table_from(name)?;
         for (partition, bounds) in &topic.partitions {
             let held = topic.held.get(partition).map_or(&[][..], Vec::as_slice);
-            let rows = self.tables.places(table, name, *partition)?;
+            let rows = self.tables.row_digests(table, name, *partition)?;
             let place = format!("{name}/{partition}");
             compare(&mut self.report, &place, bounds.low, held, &rows);
             if subject == subject::ACTION_EVENT {
@@ -243,9 +252,9 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Each action that the evaluator has passed has one answer.
-    fn judged(&mut self, actions: &Topic, passed: &BTreeMap<i32, i64>) {
-        for ((partition, offset), Answers { expected, found }) in &self.answered.answers {
+    /// Checks that each action before the evaluator's committed offset has exactly one verdict or reject.
+    fn check_verdicts(&mut self, actions: &Topic, passed: &BTreeMap<i32, i64>) {
+        for ((partition, offset), AnswerCount { expected, found }) in &self.answered.answers {
             self.report.judged += u64::from(*expected == Expected::Answer);
             let is_passed = passed.get(partition).is_some_and(|next| offset < next);
             if *found == 0 && !is_passed {
@@ -263,13 +272,13 @@ impl Audit<'_> {
         }
     }
 
-    /// Each finding of a verdict that the alerter has passed has one alert. What is not passed is judged by whether the
-    /// alerter has anything left to do at all: a verdict does not say where it stands itself. The verdict of an action that
-    /// the evaluator had not passed may have been written, with its alert, after the verdicts were read.
-    fn alerted(&mut self, verdicts: &Topic, passed: &BTreeMap<i32, i64>, judged: &BTreeMap<i32, i64>) {
+    /// Checks that each finding of a verdict has exactly one alert. A verdict does not contain its own position, so a missing alert
+    /// is pending if the alerter has any uncommitted verdict. For an action after the evaluator's committed offset, verdict and
+    /// alert may have been written after the verdicts were read; an unexpected alert is then ignored.
+    fn check_alerts(&mut self, verdicts: &Topic, passed: &BTreeMap<i32, i64>, judged: &BTreeMap<i32, i64>) {
         let behind =
             verdicts.ends().any(|(partition, end)| passed.get(&partition).copied().unwrap_or(0) < end);
-        for (((partition, offset), policy), alerts) in &self.answered.wanted {
+        for (((partition, offset), policy), alerts) in &self.answered.required {
             let place = || format!("{policy} at partition {partition} offset {offset}: {alerts} alerts");
             match alerts {
                 1 => {}
@@ -278,27 +287,28 @@ impl Audit<'_> {
                 _ => self.report.add_in(FindingKind::AlertDoubled, *partition, 1, place),
             }
         }
-        self.answered.unwanted.sort();
-        for ((partition, offset), policy) in &self.answered.unwanted {
+        self.answered.unexpected.sort();
+        for ((partition, offset), policy) in &self.answered.unexpected {
             if judged.get(partition).is_none_or(|next| offset >= next) {
                 continue;
             }
             self.report.add_in(FindingKind::AlertDoubled, *partition, 1, || {
                 format!(
-                    "{policy} at partition {partition} offset {offset}: an alert that no verdict asks for"
+                    "{policy} at partition {partition} offset {offset}: an alert that no verdict requires"
                 )
             });
         }
     }
 
-    fn passed(&self, stage: &str, topic: &Topic) -> Result<BTreeMap<i32, i64>, AuditError> {
+    /// Returns the offsets that a stage has committed.
+    fn committed(&self, stage: &str, topic: &Topic) -> Result<BTreeMap<i32, i64>, AuditError> {
         let group = &self.topology.stage(stage)?.group.value;
         let partitions: Vec<i32> = topic.partitions.keys().copied().collect();
         kafka::committed(&self.endpoints.kafka, group, &topic.name, &partitions)
     }
 
-    /// Each session's numbers, and its counters in the evaluator's changelog.
-    fn sessions(&mut self, actions: &Topic, events: &Events) -> Result<(), AuditError> {
+    /// Checks each session's sequence numbers, and its counters in the evaluator's changelog.
+    fn check_sessions(&mut self, actions: &Topic, events: &Events) -> Result<(), AuditError> {
         let stage = self.topology.stage("evaluator")?;
         let headers = match &stage.state {
             Some(changelog) => headers::read(&self.endpoints.kafka, &changelog.value, &mut self.decoder)?,
@@ -320,25 +330,25 @@ impl Audit<'_> {
     }
 }
 
-/// Reads a topic, and keeps place and digest of each record.
+/// Reads a topic and returns position and digest of each record.
 fn read(
     reader: Reader<'_>,
     name: &str,
     mut each: impl FnMut(&Record<'_>) -> Result<(), AuditError>,
 ) -> Result<Topic, AuditError> {
-    let mut held: BTreeMap<i32, Vec<Held>> = BTreeMap::new();
+    let mut held: BTreeMap<i32, Vec<RecordDigest>> = BTreeMap::new();
     let partitions = reader.read(|record| {
         let Record { partition, offset, logged_at, value, .. } = *record;
         let sha256 = Sha256::digest(value.unwrap_or_default()).into();
-        held.entry(partition).or_default().push(Held { offset, logged_at, sha256 });
+        held.entry(partition).or_default().push(RecordDigest { offset, logged_at, sha256 });
         each(record)
     })?;
     Ok(Topic { name: name.to_owned(), partitions, held })
 }
 
-/// Offsets of the topic of actions at which no record stands: transactions took them. At its end, too: a marker there is
-/// none that the sink has yet to write.
-fn transactions(report: &mut Report, actions: &Topic) {
+/// Reports offsets of the topic of actions without a record, which transactions took. This includes markers at the end of a
+/// partition, which the sink will never write.
+fn report_transactions(report: &mut Report, actions: &Topic) {
     for (partition, bounds) in &actions.partitions {
         let held = actions.held.get(partition).map_or(&[][..], Vec::as_slice);
         let ends = held.iter().map(|held| held.offset).chain([bounds.end]);
@@ -354,8 +364,8 @@ fn transactions(report: &mut Report, actions: &Topic) {
     }
 }
 
-/// How many offsets stand behind an open transaction: from the first of its records on, nobody reads any.
-fn held_back(partitions: &Partitions, highs: &BTreeMap<i32, i64>) -> u64 {
+/// Returns the number of offsets that open transactions hold back from readers of committed records.
+fn count_held_back(partitions: &Partitions, highs: &BTreeMap<i32, i64>) -> u64 {
     let behind = partitions.iter().filter_map(|(partition, bounds)| {
         let high = highs.get(partition)?;
         u64::try_from(high.saturating_sub(bounds.end)).ok()
@@ -363,8 +373,8 @@ fn held_back(partitions: &Partitions, highs: &BTreeMap<i32, i64>) -> u64 {
     behind.fold(0, u64::saturating_add)
 }
 
-/// Merges what a partition holds with what the table holds of it, both in order of their offsets.
-fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Place]) {
+/// Compares the records of a partition with its rows, both in the order of their offsets.
+fn compare(report: &mut Report, name: &str, low: i64, held: &[RecordDigest], rows: &[RowDigest]) {
     report.records += held.len() as u64;
     report.rows += rows.len() as u64;
     let last_row = rows.last().map_or(-1, |row| row.offset);
@@ -379,7 +389,7 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
         let at = rows.partition_point(|row| row.offset < offset);
         rows.get(at).filter(|row| row.offset == offset)
     };
-    for Held { offset, sha256, .. } in held {
+    for RecordDigest { offset, sha256, .. } in held {
         match row_at(*offset) {
             None if *offset > last_row => report.pending += 1,
             None => report.add(FindingKind::Lost, || format!("{name}@{offset}")),
@@ -389,25 +399,26 @@ fn compare(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Pla
             Some(_) => {}
         }
     }
-    let there: HashSet<i64> = held.iter().map(|held| held.offset).collect();
+    let offsets: HashSet<i64> = held.iter().map(|held| held.offset).collect();
     let end = held.last().map_or(low, |held| held.offset.saturating_add(1));
-    for row in rows.iter().filter(|row| row.offset >= low && row.offset < end && !there.contains(&row.offset))
+    for row in
+        rows.iter().filter(|row| row.offset >= low && row.offset < end && !offsets.contains(&row.offset))
     {
         report.add(FindingKind::Different, || {
-            format!("{name}@{}: a row of what the topic does not hold", row.offset)
+            format!("{name}@{}: a row without a record in the topic", row.offset)
         });
     }
 }
 
-/// Each row says how many offsets right before it hold no record: those between it and the record before it.
-fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[Held], rows: &[Place]) {
+/// Compares the skipped offsets that each row counts with those between its record and the previous one.
+fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[RecordDigest], rows: &[RowDigest]) {
     for row in rows {
         report.skipped = report.skipped.saturating_add(row.skipped);
         let Ok(at) = held.binary_search_by_key(&row.offset, |held| held.offset) else { continue };
         let before = match at.checked_sub(1).and_then(|before| held.get(before)) {
             Some(before) => before.offset.saturating_add(1),
             None if low == 0 => 0,
-            // Retention has deleted what came before.
+            // Retention has deleted the previous records.
             None => continue,
         };
         let expected = before.abs_diff(row.offset);
@@ -422,7 +433,7 @@ fn compare_skipped(report: &mut Report, name: &str, low: i64, held: &[Held], row
     }
 }
 
-impl Answered {
+impl StageOutputs {
     fn verdict(&mut self, verdict: Fields<'_>) {
         let Some(action) = origin(verdict, "origin") else { return };
         if let Some(answers) = self.answers.get_mut(&action) {
@@ -433,21 +444,21 @@ impl Answered {
             self.duplicates.insert(action);
             return;
         }
-        let mut want = |policy: &str| self.wanted.insert((action, policy.to_owned()), 0);
+        let mut require = |policy: &str| self.required.insert((action, policy.to_owned()), 0);
         for violation in verdict.records("violations") {
-            want(violation.text("policy").unwrap_or_default());
+            require(violation.text("policy").unwrap_or_default());
         }
         let decision = verdict.text("decision").and_then(Decision::by_name);
         match (decision, verdict.text("reason").and_then(Reason::by_name)) {
-            (Some(Decision::Deny), Some(Reason::NoGrant)) => drop(want("agentgov:no-grant")),
-            (Some(Decision::Indeterminate), _) => drop(want("agentgov:indeterminate")),
+            (Some(Decision::Deny), Some(Reason::NoGrant)) => drop(require("agentgov:no-grant")),
+            (Some(Decision::Indeterminate), _) => drop(require("agentgov:indeterminate")),
             _ => {}
         }
     }
 
     fn reject(&mut self, reject: Fields<'_>) {
         let Some(action) = origin(reject, "origin") else { return };
-        // A reject of another stage points into another topic.
+        // A reject of another stage refers to another topic.
         if reject.text("stage") != Some("evaluator") {
             return;
         }
@@ -459,19 +470,19 @@ impl Answered {
 
     fn alert(&mut self, alert: Fields<'_>) {
         let policy = alert.text("policy").unwrap_or_default();
-        // Of agentgov itself: no verdict asks for them.
+        // Alerts about agentgov itself, which no verdict requires.
         if ["agentgov:bundle-refused", "agentgov:reject-flood"].contains(&policy) {
             return;
         }
         let Some(action) = origin(alert, "origin") else { return };
-        match self.wanted.get_mut(&(action, policy.to_owned())) {
+        match self.required.get_mut(&(action, policy.to_owned())) {
             Some(alerts) => *alerts = alerts.saturating_add(1),
-            None => self.unwanted.push((action, policy.to_owned())),
+            None => self.unexpected.push((action, policy.to_owned())),
         }
     }
 }
 
-fn origin(record: Fields<'_>, name: &str) -> Option<At> {
+fn origin(record: Fields<'_>, name: &str) -> Option<RecordPosition> {
     let origin = record.record(name)?;
     Some((i32::try_from(origin.number("partition")?).ok()?, origin.number("offset")?))
 }
@@ -487,22 +498,27 @@ mod tests {
         Sha256::digest(of).into()
     }
 
-    fn held(offsets: &[i64]) -> Vec<Held> {
-        let held =
-            |offset: &i64| Held { offset: *offset, logged_at: 0, sha256: digest(&format!("d{offset}")) };
+    fn held(offsets: &[i64]) -> Vec<RecordDigest> {
+        let held = |offset: &i64| RecordDigest {
+            offset: *offset,
+            logged_at: 0,
+            sha256: digest(&format!("d{offset}")),
+        };
         offsets.iter().map(held).collect()
     }
 
     fn report(there: &[i64], rows: &[(i64, &str)], low: i64) -> Report {
-        let rows: Vec<_> =
-            rows.iter().map(|(offset, d)| Place { offset: *offset, sha256: digest(d), skipped: 0 }).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(offset, d)| RowDigest { offset: *offset, sha256: digest(d), skipped: 0 })
+            .collect();
         let mut report = Report::default();
         compare(&mut report, "t/0", low, &held(there), &rows);
         report
     }
 
     #[test]
-    fn each_kind_of_difference_is_told_with_its_place() {
+    fn each_kind_of_difference_is_reported_with_its_position() {
         let whole = report(&[3, 4, 6], &[(1, "d1"), (3, "d3"), (4, "d4"), (6, "d6")], 3);
         assert_eq!(
             (whole.findings.len(), whole.records, whole.rows),
@@ -519,7 +535,7 @@ mod tests {
                 &[0, 2],
                 &[(0, "d0"), (1, "d1"), (2, "d2")],
                 FindingKind::Different,
-                "t/0@1: a row of what the topic does not hold",
+                "t/0@1: a row without a record in the topic",
             ),
         ] {
             let found = report(there, rows, 0).findings;
@@ -531,10 +547,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever bytes come in, with whatever key, in whatever partition: the checks answer, and answer the same for each
-        /// order in which the partitions are read.
+        /// For any bytes, keys and partitions, the checks return, and their result does not depend on the order of partitions.
         #[test]
-        fn any_records_are_examined(
+        fn any_records_can_be_examined(
             changes in prop::collection::vec((0..4_i32, 0..9_i64, any::<(u8, u16, u8)>(), any::<Option<[u8; 3]>>()), 0..40),
         ) {
             let schema = subject::ACTION_EVENT.schema().unwrap().text();
@@ -569,18 +584,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_open_transaction_holds_back_is_counted() {
+    fn offsets_held_back_by_open_transactions_are_counted() {
         let partitions =
             Partitions::from([0, 1, 2].map(|partition| (partition, kafka::Bounds { low: 0, end: 5 })));
-        let held_back = |highs: [i64; 3]| held_back(&partitions, &(0..).zip(highs).collect());
+        let held_back = |highs: [i64; 3]| count_held_back(&partitions, &(0..).zip(highs).collect());
         assert_eq!(held_back([5, 5, 5]), 0);
         assert_eq!(held_back([9, 5, 6]), 5);
-        assert_eq!(held_back([4, 0, 5]), 0, "records came in between");
+        assert_eq!(held_back([4, 0, 5]), 0, "records were appended between the requests");
         assert_eq!(held_back([i64::MAX; 3]), u64::MAX);
     }
 
     #[test]
-    fn rows_count_the_offsets_before_them_that_hold_no_record() {
+    fn wrong_number_of_skipped_offsets_is_a_finding() {
         for (what, low, offsets, rows, wrong, skipped) in [
             ("no transaction", 0, &[0, 1, 2][..], &[(0, 0), (1, 0), (2, 0)][..], None, 0),
             ("a marker between", 0, &[0, 1, 3], &[(0, 0), (1, 0), (3, 1)], None, 1),
@@ -591,7 +606,7 @@ mod tests {
             ("retention has deleted what came before", 7, &[7, 9], &[(5, 2), (7, 1), (9, 1)], None, 4),
             ("the sink is behind", 0, &[0, 2, 4], &[(0, 0), (2, 1)], None, 1),
         ] {
-            let place = |(offset, skipped): &(i64, u64)| Place {
+            let place = |(offset, skipped): &(i64, u64)| RowDigest {
                 offset: *offset,
                 sha256: digest(&format!("d{offset}")),
                 skipped: *skipped,
@@ -608,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_of_transactions_are_a_finding_and_no_loss() {
+    fn offsets_of_transactions_are_a_finding_without_loss() {
         for (what, bounds, offsets, expected) in [
             ("no transaction", (0, 3), &[0, 1, 2][..], &[][..]),
             ("retention, and no transaction", (5, 7), &[5, 6], &[]),
@@ -623,7 +638,7 @@ mod tests {
             let topic =
                 Topic { name: "actions".into(), partitions, held: BTreeMap::from([(3, held(offsets))]) };
             let mut report = Report::default();
-            transactions(&mut report, &topic);
+            report_transactions(&mut report, &topic);
             let found = report.finding(FindingKind::Transactional);
             let intervals: Vec<_> =
                 found.iter().flat_map(|f| &f.intervals).map(|i| (i.first, i.last)).collect();

@@ -1,7 +1,7 @@
-//! The events of the topic of actions, as far as the checks need them: a fixed number of bytes for each record.
+//! Summaries of the events in the topic of actions, with a fixed number of bytes for each record.
 //!
-//! Nothing is decided while the records come in, since partitions come in any order: [`Events::misplaced`],
-//! [`crate::sources`] and [`crate::sessions`] look at all of them afterwards, in the order of their partitions and offsets.
+//! Partitions are read in any order, so checks run after all records are read: [`Events::misplaced`], [`crate::sources`] and
+//! [`crate::sessions`], in the order of partitions and offsets.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,70 +14,70 @@ use crate::murmur2::partition_of;
 use crate::record::Fields;
 use crate::report::{FindingKind, Report};
 
-/// Where a record of the topic of actions stands: partition and offset.
-pub type At = (i32, i64);
+/// Position of a record in the topic of actions: partition and offset.
+pub type RecordPosition = (i32, i64);
 
-/// The first 16 bytes of a SHA-256: what is compared, in place of what it was made from.
-pub type Short = [u8; 16];
+/// First 16 bytes of a SHA-256, for comparisons.
+pub type ShortDigest = [u8; 16];
 
-/// Characters of a name that are kept to show it.
-const SHOWN: usize = 200;
+/// Maximum characters of a name that are kept for display.
+const MAX_NAME_CHARS: usize = 200;
 
-/// Why the evaluator has to answer a record, and how.
+/// Answer that a record requires from the evaluator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// With a verdict, or with a reject if it cannot judge it.
+    /// A verdict, or a reject if the record cannot be judged.
     Answer,
-    /// With a reject: the record names no event that could be told from others.
+    /// A reject, since the event has no valid identity.
     Reject(&'static str),
 }
 
-/// What an event is to the counters of its session.
+/// Kind of an event for the counters of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum EventKind {
     /// A tool call.
     Call,
-    /// A tool call that may have the index of an earlier one.
+    /// A retried tool call, which may have the index of an earlier one.
     Retry,
-    /// Anything else.
+    /// Any other event of a session.
     Other,
     /// The end of a source, which belongs to no session.
     Closing,
 }
 
-/// An event.
+/// Summary of an event.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct EventSummary {
     pub offset: i64,
     pub logged_at: i64,
-    /// Index of its session's name; `None` if the record is no event of a session.
+    /// Index of the session's name; `None` if the event belongs to no session.
     pub session: Option<u32>,
-    /// Index of its source's name; `None` if it names none.
+    /// Index of the source's name; `None` if the event has no source id.
     pub source: Option<u32>,
     pub sequence: i64,
-    /// Of all that a repeated event repeats.
-    pub content: Short,
-    pub act: Act,
-    /// On source.closed.
+    /// Digest of the content that a repeat has in common with the first event.
+    pub content: ShortDigest,
+    pub kind: EventKind,
+    /// Total number of events, on source.closed.
     pub total: Option<i64>,
 }
 
-/// Two ids of which the first is the tenant's.
+/// Tenant, and id of a session or source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     pub tenant: String,
     pub id: String,
-    pub digest: Short,
+    pub digest: ShortDigest,
 }
 
-/// Names by number, each kept once.
+/// Table of names by index. Each name has one index.
 #[derive(Debug, Default)]
-pub struct Names {
-    known: HashMap<Short, u32>,
+pub struct NameTable {
+    known: HashMap<ShortDigest, u32>,
     names: Vec<Name>,
 }
 
-/// Records that do not stand in the partition of their session.
+/// Records of a partition whose session belongs to another partition.
 #[derive(Clone, Copy, Debug)]
 struct Misplaced {
     count: u64,
@@ -85,18 +85,18 @@ struct Misplaced {
     expected: i32,
 }
 
-/// Everything that was seen of the topic of actions.
+/// Events of the topic of actions.
 #[derive(Debug)]
 pub struct Events {
     pub topic: String,
     partitions: usize,
-    pub seen: BTreeMap<i32, Vec<Seen>>,
-    pub sessions: Names,
-    pub sources: Names,
+    pub by_partition: BTreeMap<i32, Vec<EventSummary>>,
+    pub sessions: NameTable,
+    pub sources: NameTable,
     misplaced: BTreeMap<i32, Misplaced>,
 }
 
-/// A digest of a list of parts: each with its length before it, so that no two lists have the same bytes.
+/// Hasher for a list of parts. Each part is preceded by its length, so that distinct lists have distinct inputs.
 #[derive(Default)]
 struct ShortHash(Sha256);
 
@@ -112,36 +112,36 @@ impl ShortHash {
         }
     }
 
-    #[expect(clippy::expect_used, reason = "a SHA-256 is longer; without it all names would be one")]
-    fn finish(self) -> Short {
+    #[expect(clippy::expect_used, reason = "a SHA-256 has 32 bytes")]
+    fn finish(self) -> ShortDigest {
         *self.0.finalize().first_chunk().expect("the first bytes of 32")
     }
 }
 
-/// The digest of a tenant and the id of one of its sessions or sources.
-pub fn name_digest(tenant: &str, id: &str) -> Short {
+/// Returns the digest of a tenant and the id of a session or source.
+pub fn name_digest(tenant: &str, id: &str) -> ShortDigest {
     let mut hash = ShortHash::default();
     hash.update(Some(tenant.as_bytes()));
     hash.update(Some(id.as_bytes()));
     hash.finish()
 }
 
-/// A name as it is shown: its beginning, if it is long.
-fn shown(name: &str) -> String {
-    match name.char_indices().nth(SHOWN) {
+/// Truncates a long name for display.
+fn truncate(name: &str) -> String {
+    match name.char_indices().nth(MAX_NAME_CHARS) {
         None => name.to_owned(),
         Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
     }
 }
 
-impl Names {
+impl NameTable {
     fn add(&mut self, tenant: &str, id: &str) -> Option<u32> {
         let digest = name_digest(tenant, id);
         if let Some(known) = self.known.get(&digest) {
             return Some(*known);
         }
         let next = u32::try_from(self.names.len()).ok()?;
-        self.names.push(Name { tenant: shown(tenant), id: shown(id), digest });
+        self.names.push(Name { tenant: truncate(tenant), id: truncate(id), digest });
         self.known.insert(digest, next);
         Some(next)
     }
@@ -150,7 +150,7 @@ impl Names {
         self.names.get(usize::try_from(number).ok()?)
     }
 
-    /// Numbers and names, in the order of the names.
+    /// Returns indexes and names, sorted by name.
     pub fn in_order(&self) -> Vec<(u32, &Name)> {
         let mut names: Vec<_> = (0..).zip(&self.names).collect();
         names.sort_by(|(_, a), (_, b)| (&a.tenant, &a.id, a.digest).cmp(&(&b.tenant, &b.id, b.digest)));
@@ -163,14 +163,14 @@ impl Events {
         Self {
             topic: topic.to_owned(),
             partitions,
-            seen: BTreeMap::new(),
-            sessions: Names::default(),
-            sources: Names::default(),
+            by_partition: BTreeMap::new(),
+            sessions: NameTable::default(),
+            sources: NameTable::default(),
             misplaced: BTreeMap::new(),
         }
     }
 
-    /// Takes note of a record; `event`: its fields, if it decodes. Returns how the evaluator has to answer it.
+    /// Adds a record; `event` has its fields, if it decodes. Returns the answer that the record requires from the evaluator.
     pub fn add(&mut self, record: &Record<'_>, event: Option<Fields<'_>>) -> Option<Expected> {
         let key = match &event {
             Some(event) => {
@@ -190,49 +190,49 @@ impl Events {
         let source = event.record("source");
         let source_id = source.and_then(|source| source.text("id")).unwrap_or_default();
         let event_type = text(event, "type");
-        // One that carries a tool call is judged as that, and belongs to a session.
+        // A closing event that carries a tool call is judged, and belongs to a session.
         let is_closing = event_type == catalogue::SOURCE_CLOSED && !event.has("tool");
-        let rejected = rejected(tenant, session, source_id, text(event, "event_id"));
+        let rejected = reject_reason(tenant, session, source_id, text(event, "event_id"));
         let of_session = rejected.is_none() && !is_closing;
-        let seen = Seen {
+        let summary = EventSummary {
             offset: record.offset,
             logged_at: record.logged_at,
             session: if of_session { self.sessions.add(tenant, session) } else { None },
             source: if source_id.is_empty() { None } else { self.sources.add(tenant, source_id) },
             sequence: source.and_then(|source| source.number("sequence")).unwrap_or_default(),
-            content: content(event),
-            act: match event_type {
-                catalogue::TOOL_RETRIED => Act::Retry,
-                _ if is_closing => Act::Closing,
-                _ if is_judged(event) => Act::Call,
-                _ => Act::Other,
+            content: content_digest(event),
+            kind: match event_type {
+                catalogue::TOOL_RETRIED => EventKind::Retry,
+                _ if is_closing => EventKind::Closing,
+                _ if is_judged(event) => EventKind::Call,
+                _ => EventKind::Other,
             },
             total: event.record("closing").and_then(|closing| closing.number("total")),
         };
-        self.seen.entry(record.partition).or_default().push(seen);
+        self.by_partition.entry(record.partition).or_default().push(summary);
         match rejected {
             Some(why) => Some(Expected::Reject(why)),
             None => is_judged(event).then_some(Expected::Answer),
         }
     }
 
-    /// Records that do not stand in the partition of their session's key.
+    /// Reports records that are not in the partition of their session's key.
     pub fn misplaced(&self, report: &mut Report) {
         for (partition, Misplaced { count, first, expected }) in &self.misplaced {
             report.add_in(FindingKind::Misplaced, *partition, *count, || {
-                format!("{}/{partition}@{first}, whose session belongs into partition {expected}", self.topic)
+                format!("{}/{partition}@{first}, whose session belongs to partition {expected}", self.topic)
             });
         }
     }
 }
 
-/// A text of an event; empty where its writer's schema has none, which the evaluator rejects too.
+/// Returns a text of an event; empty if the writer's schema does not have the field. The evaluator also rejects an empty id.
 fn text<'a>(event: Fields<'a>, name: &str) -> &'a str {
     event.text(name).unwrap_or_default()
 }
 
-/// Why the evaluator rejects an event whatever it says otherwise.
-fn rejected(tenant: &str, session: &str, source: &str, event: &str) -> Option<&'static str> {
+/// Returns the reason for which the evaluator must reject an event.
+fn reject_reason(tenant: &str, session: &str, source: &str, event: &str) -> Option<&'static str> {
     if check_tenant_id(tenant).is_err() {
         return Some("an invalid tenant_id");
     }
@@ -241,14 +241,14 @@ fn rejected(tenant: &str, session: &str, source: &str, event: &str) -> Option<&'
     empty.into_iter().find(|(_, id)| id.is_empty()).map(|(why, _)| why)
 }
 
-/// True if the evaluator judges the event: its type says so, or it carries a tool call, whatever its type.
+/// Returns true if the evaluator judges the event: its type is judged, or it carries a tool call.
 fn is_judged(event: Fields<'_>) -> bool {
     catalogue::is_judged(text(event, "type")) || event.has("tool")
 }
 
-/// What a source repeats when it sends an event again: all that a policy can see or a session takes in (ADR 0015), of payloads
-/// their bytes. Not in it is occurred_at, which an import claims anew at each run.
-fn content(event: Fields<'_>) -> Short {
+/// Returns the digest of the content that identifies a repeat (ADR 0015): every field that policies or sessions use, and the bytes
+/// of payloads. occurred_at is excluded, since each run of an import sets another one.
+fn content_digest(event: Fields<'_>) -> ShortDigest {
     let part = |name| event.record(name);
     let within = |name, inner| part(name).and_then(|part: Fields<'_>| part.record(inner));
     let parts: [(Option<Fields<'_>>, &[&str]); 9] = [
@@ -274,7 +274,7 @@ fn content(event: Fields<'_>) -> Short {
 
 #[cfg(test)]
 pub mod testing {
-    //! Records of our own, and what becomes of them.
+    //! Events for tests, and a topic that holds them.
 
     use std::sync::LazyLock;
 
@@ -286,7 +286,7 @@ pub mod testing {
     use super::*;
     use crate::record;
 
-    /// An event to be encoded.
+    /// Event for tests.
     #[derive(Clone, Debug)]
     pub struct Event {
         pub event_id: String,
@@ -319,7 +319,7 @@ pub mod testing {
     }
 
     impl Event {
-        /// The event of a source and number, whose id and arguments follow from both.
+        /// Creates the event of a source with a sequence number. The event id follows from both.
         pub fn of(source: &str, sequence: i64) -> Self {
             Self {
                 event_id: format!("{source}-{sequence}"),
@@ -339,14 +339,14 @@ pub mod testing {
             }
         }
 
-        /// The datum.
+        /// Returns the datum.
         pub fn encode(&self) -> Vec<u8> {
             let schema = subject::ACTION_EVENT.schema().unwrap();
             let value = Encoder::new(SchemaId(1), schema).encode(&self.event()).unwrap();
             value[5..].to_vec()
         }
 
-        /// The same, as the stages have it.
+        /// Returns the event as its Rust type.
         pub fn event(&self) -> ActionEvent<'_> {
             let payload = |data: &'static str| Payload {
                 data: data.as_bytes(),
@@ -382,7 +382,7 @@ pub mod testing {
         }
     }
 
-    /// A topic of actions under test.
+    /// Topic of actions under test.
     pub struct Log {
         pub events: Events,
         ends: BTreeMap<i32, i64>,
@@ -401,13 +401,13 @@ pub mod testing {
         }
 
         /// Appends an event to the partition of its key.
-        pub fn add(&mut self, event: &Event) -> (At, Option<Expected>) {
+        pub fn add(&mut self, event: &Event) -> (RecordPosition, Option<Expected>) {
             let partition = partition_of(&event.key(), self.partitions).unwrap();
             self.add_to(partition, event)
         }
 
         /// Appends an event to a partition.
-        pub fn add_to(&mut self, partition: i32, event: &Event) -> (At, Option<Expected>) {
+        pub fn add_to(&mut self, partition: i32, event: &Event) -> (RecordPosition, Option<Expected>) {
             let key = event.key();
             self.add_record(partition, Some(&key), &event.encode())
         }
@@ -418,7 +418,7 @@ pub mod testing {
             partition: i32,
             key: Option<&[u8]>,
             datum: &[u8],
-        ) -> (At, Option<Expected>) {
+        ) -> (RecordPosition, Option<Expected>) {
             let end = self.ends.entry(partition).or_default();
             let offset = std::mem::replace(end, *end + 1);
             static SCHEMA: LazyLock<apache_avro::Schema> =
@@ -429,7 +429,7 @@ pub mod testing {
             ((partition, offset), expected)
         }
 
-        /// What the partitions hold.
+        /// Returns the bounds of the partitions.
         pub fn bounds(&self) -> crate::kafka::Partitions {
             let bounds = |end: &i64| crate::kafka::Bounds { low: 0, end: *end };
             self.ends.iter().map(|(partition, end)| (*partition, bounds(end))).collect()
@@ -444,7 +444,7 @@ mod tests {
     use crate::report::Report;
 
     #[test]
-    fn a_record_in_the_partition_of_another_key_is_misplaced() {
+    fn record_in_the_partition_of_another_key_is_misplaced() {
         let session = |session: &str| Event { session: session.to_owned(), ..Event::default() };
         let event = session("one");
         let key = event.key();
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_from_others_is_to_be_rejected_and_what_acts_is_to_be_judged() {
+    fn event_without_identity_requires_a_reject_and_an_action_an_answer() {
         let answer = Some(Expected::Answer);
         let reject = |why| Some(Expected::Reject(why));
         let event = Event::default;
@@ -509,7 +509,7 @@ mod tests {
             (Event { session: String::new(), ..event() }, reject("an empty session_id")),
             (Event { source: String::new(), ..event() }, reject("an empty source.id")),
             (Event { event_id: String::new(), ..event() }, reject("an empty event_id")),
-            // The evaluator rejects it, an earlier version judged it: either is its one answer.
+            // The evaluator rejects it; an earlier version judged it. Either is a valid answer.
             (Event { session: "s".repeat(400_000), ..event() }, answer),
             (
                 Event { source: "s".repeat(400_000), r#type: catalogue::USER_INPUT, call: None, ..event() },
@@ -525,8 +525,8 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_any_length_are_kept_by_digest_and_beginning() {
-        let mut names = Names::default();
+    fn long_ids_are_distinguished_by_digest_and_truncated() {
+        let mut names = NameTable::default();
         let long = |last: &str| "ü".repeat(100_000) + last;
         for (tenant, id, number) in [
             ("t", long("a"), 0),
@@ -537,18 +537,18 @@ mod tests {
         ] {
             assert_eq!(names.add(tenant, &id), Some(number));
         }
-        assert_eq!(names.get(1).unwrap().id, "ü".repeat(SHOWN) + "…");
+        assert_eq!(names.get(1).unwrap().id, "ü".repeat(MAX_NAME_CHARS) + "…");
         let in_order: Vec<u32> = names.in_order().iter().map(|(number, _)| *number).collect();
         assert_eq!((in_order[0], in_order[3]), (3, 2));
         assert_ne!(name_digest("a", "bc"), name_digest("ab", "c"));
     }
 
     #[test]
-    fn a_repeated_event_has_the_same_content_and_any_other_another() {
+    fn repeated_event_has_the_same_content_digest_and_others_do_not() {
         let content = |event: &Event| {
             let mut log = Log::new(1);
             log.add(event);
-            log.events.seen[&0][0].content
+            log.events.by_partition[&0][0].content
         };
         let event = Event::default;
         let same = content(&event());

@@ -1,4 +1,4 @@
-//! What the evaluator says in its changelog that it has counted in each session.
+//! Session counters in the evaluator's changelog.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,43 +6,43 @@ use std::fmt;
 use agentgov_connect::KafkaEndpoint;
 
 use crate::AuditError;
-use crate::events::{Short, name_digest};
+use crate::events::{ShortDigest, name_digest};
 use crate::kafka::Reader;
 use crate::record::{Decoder, Fields};
 
-/// What the changelog says at its end, by partition and by the digest of tenant and session.
-pub type Headers = BTreeMap<(i32, Short), Kept>;
+/// Last changelog entry of each session, by partition and by the digest of tenant and session.
+pub type Headers = BTreeMap<(i32, ShortDigest), HeaderState>;
 
-/// What it says of one session.
+/// Last changelog entry of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Its counters.
-    Counted(Counted),
-    /// It has expired once: its earlier events are not its counters' any more.
+pub enum HeaderState {
+    /// Counters of the session.
+    Counted(SessionCounters),
+    /// The session has expired, so its counters no longer include its earlier events.
     Expired,
 }
 
 /// Counters of a session, up to an offset of its partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct SessionCounters {
     pub applied_through: i64,
     pub events: i64,
-    /// `None`: not known, since a retried call may or may not have an index of its own.
+    /// `None` if unknown, since a retried call may or may not have an index of its own.
     pub tool_calls: Option<i64>,
-    /// Counted by a version that kept only the highest number of each source.
+    /// True for counters of a version that kept only the highest sequence number of each source.
     pub is_of_old_rule: bool,
-    /// Counted by such a version in part: which events were sent again to it is not known.
+    /// True for counters that such a version began. Which events were repeats is unknown.
     pub is_of_both_rules: bool,
 }
 
-impl Counted {
-    /// True if both say the same, as far as both know it.
+impl SessionCounters {
+    /// Returns true if the known counters of both are equal.
     pub fn equals(&self, other: &Self) -> bool {
         let calls = self.tool_calls.zip(other.tool_calls);
         self.events == other.events && calls.is_none_or(|(a, b)| a == b)
     }
 
-    fn of(header: Fields<'_>) -> Self {
+    fn from_header(header: Fields<'_>) -> Self {
         let number = |name| header.number(name).unwrap_or(-1);
         Self {
             applied_through: number("applied_through"),
@@ -54,7 +54,7 @@ impl Counted {
     }
 }
 
-impl fmt::Display for Counted {
+impl fmt::Display for SessionCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} events", self.events)?;
         if let Some(calls) = self.tool_calls {
@@ -64,7 +64,7 @@ impl fmt::Display for Counted {
     }
 }
 
-/// Reads the changelog.
+/// Reads the headers from the changelog.
 pub fn read(endpoint: &KafkaEndpoint, changelog: &str, decoder: &mut Decoder) -> Result<Headers, AuditError> {
     let mut headers = Headers::new();
     Reader::open(endpoint, changelog)?.read(|record| {
@@ -73,7 +73,7 @@ pub fn read(endpoint: &KafkaEndpoint, changelog: &str, decoder: &mut Decoder) ->
                 serde_json::from_slice::<[String; 3]>(record.key.unwrap_or_default())
                 && entry == "header"
             {
-                headers.insert((record.partition, name_digest(&tenant, &session)), Kept::Expired);
+                headers.insert((record.partition, name_digest(&tenant, &session)), HeaderState::Expired);
             }
             return Ok(());
         };
@@ -81,8 +81,8 @@ pub fn read(endpoint: &KafkaEndpoint, changelog: &str, decoder: &mut Decoder) ->
         let Some(header) = entry.fields().record("header") else { return Ok(()) };
         let text = |name| entry.fields().text(name).unwrap_or_default();
         let session = (record.partition, name_digest(text("tenant_id"), text("session_id")));
-        let counted = Kept::Counted(Counted::of(header));
-        if let Kept::Counted(_) = headers.entry(session).or_insert(counted) {
+        let counted = HeaderState::Counted(SessionCounters::from_header(header));
+        if let HeaderState::Counted(_) = headers.entry(session).or_insert(counted) {
             headers.insert(session, counted);
         }
         Ok(())

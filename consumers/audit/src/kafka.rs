@@ -1,4 +1,4 @@
-//! Reading topics from their start to their end, and how far groups are.
+//! Readers of topics, watermarks and committed offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,82 +15,82 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::AuditError;
 
-/// How long Kafka may take to answer.
-const CALL: Duration = Duration::from_secs(15);
-/// How often the client reports how far it has fetched.
-const STATISTICS: Duration = Duration::from_secs(1);
-/// How long to wait before a group that is on its way to another coordinator is asked about again.
-const MOVING: Duration = Duration::from_millis(200);
+/// Timeout of a request to Kafka.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Interval of the client's reports about its fetch positions.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before a retry while the coordinator of a group changes.
+const COORDINATOR_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A record as it stands in its topic.
+/// Record of a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// The partition.
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The broker's append time, in milliseconds since the epoch.
+    /// Append time at the broker, in milliseconds since the epoch.
     pub logged_at: i64,
-    /// The key; `None` differs from an empty one.
+    /// The key; a missing key differs from an empty one.
     pub key: Option<&'a [u8]>,
-    /// The value; `None`: a tombstone.
+    /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
 }
 
-/// The offsets of a partition when reading began.
+/// Offsets of a partition at the start of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// First offset that the topic still holds.
     pub low: i64,
-    /// Last stable offset: every transaction below it has ended.
+    /// Last stable offset: every transaction before it has ended.
     pub end: i64,
 }
 
 /// Bounds of each partition of a topic.
 pub type Partitions = BTreeMap<i32, Bounds>;
 
-/// Reads a topic from its start to the end that each partition has when reading begins.
+/// Reader of a topic from its start to the ends that its partitions have when the reader is created.
 pub struct Reader<'a> {
     topic: &'a str,
-    consumer: BaseConsumer<Fetched>,
+    consumer: BaseConsumer<FetchProgress>,
     bounds: Partitions,
 }
 
-/// How far the client has fetched, of all partitions together. Batches of an aborted transaction deliver no message: of them only
-/// this moves.
+/// Client context with the sum of the fetch positions of all partitions. It also grows for batches of aborted transactions, which
+/// deliver no message.
 #[derive(Debug, Default)]
-struct Fetched(AtomicI64);
+struct FetchProgress(AtomicI64);
 
-impl ClientContext for Fetched {
+impl ClientContext for FetchProgress {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         self.0.store(partitions.map(|partition| partition.next_offset.max(0)).sum(), Ordering::Relaxed);
     }
 }
 
-impl ConsumerContext for Fetched {}
+impl ConsumerContext for FetchProgress {}
 
-/// Time since the last sign of life: a message, the end of a partition, or progress of the fetches.
-struct Silence {
-    heard: Instant,
+/// Timeout since the last progress: a message, the end of a partition, or a change of the fetch positions.
+struct ProgressTimeout {
+    last_progress: Instant,
     fetched: i64,
 }
 
-impl Silence {
+impl ProgressTimeout {
     const fn new(now: Instant) -> Self {
-        Self { heard: now, fetched: 0 }
+        Self { last_progress: now, fetched: 0 }
     }
 
-    const fn hears(&mut self, now: Instant) {
-        self.heard = now;
+    const fn record_progress(&mut self, now: Instant) {
+        self.last_progress = now;
     }
 
-    /// True if there was no sign of life for [`CALL`]. `fetched` is how far the client has fetched by now.
-    fn lasts(&mut self, now: Instant, fetched: i64) -> bool {
+    /// Returns true if there was no progress for [`REQUEST_TIMEOUT`]. `fetched` is the current sum of the fetch positions.
+    fn is_over(&mut self, now: Instant, fetched: i64) -> bool {
         if fetched != self.fetched {
-            *self = Self { heard: now, fetched };
+            *self = Self { last_progress: now, fetched };
         }
-        now.saturating_duration_since(self.heard) > CALL
+        now.saturating_duration_since(self.last_progress) > REQUEST_TIMEOUT
     }
 }
 
@@ -98,11 +98,11 @@ impl<'a> Reader<'a> {
     pub fn open(kafka: &KafkaEndpoint, topic: &'a str) -> Result<Self, AuditError> {
         let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
         let consumer = consumer(kafka, AUDIT_GROUP).map_err(failed)?;
-        let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
         let mut bounds = Partitions::new();
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()) {
-            // A read_committed consumer gets the last stable offset here, not the high watermark.
-            let (low, end) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
+            // A read_committed consumer receives the last stable offset here, not the high watermark.
+            let (low, end) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(failed)?;
             bounds.insert(partition, Bounds { low, end });
         }
         Ok(Self { topic, consumer, bounds })
@@ -112,8 +112,8 @@ impl<'a> Reader<'a> {
         &self.bounds
     }
 
-    /// Calls `each` with every committed record, in order within each partition. Records that are appended meanwhile belong
-    /// to the next audit: a topic that grows as fast as it is read would otherwise never end.
+    /// Calls `each` with every committed record, in order within each partition. Records that are appended during reading are left
+    /// to the next audit; otherwise reading a topic that grows fast would never end.
     pub fn read(
         self,
         mut each: impl FnMut(&Record<'_>) -> Result<(), AuditError>,
@@ -128,11 +128,11 @@ impl<'a> Reader<'a> {
         }
         let mut open: BTreeSet<i32> = from.elements().iter().map(|element| element.partition()).collect();
         consumer.assign(&from).map_err(failed)?;
-        let mut silence = Silence::new(Instant::now());
+        let mut timeout = ProgressTimeout::new(Instant::now());
         while !open.is_empty() {
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => {
-                    silence.hears(Instant::now());
+                    timeout.record_progress(Instant::now());
                     let (partition, offset) = (message.partition(), message.offset());
                     if !open.contains(&partition) {
                         continue;
@@ -155,14 +155,14 @@ impl<'a> Reader<'a> {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);
-                    silence.hears(Instant::now());
+                    timeout.record_progress(Instant::now());
                     pause(&consumer, topic, partition).map_err(failed)?;
                 }
                 other => {
-                    if silence.lasts(Instant::now(), consumer.context().0.load(Ordering::Relaxed)) {
+                    if timeout.is_over(Instant::now(), consumer.context().0.load(Ordering::Relaxed)) {
                         return Err(match other {
                             Some(Err(error)) => failed(error),
-                            _ => AuditError::Silent { topic: topic.to_owned() },
+                            _ => AuditError::Timeout { topic: topic.to_owned() },
                         });
                     }
                 }
@@ -172,30 +172,30 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Fetches no more of a partition that has been read: its progress would count as a sign of life of the others.
-fn pause(consumer: &BaseConsumer<Fetched>, topic: &str, partition: i32) -> Result<(), KafkaError> {
+/// Pauses a partition that is completely read, since its fetches would count as progress of the others.
+fn pause(consumer: &BaseConsumer<FetchProgress>, topic: &str, partition: i32) -> Result<(), KafkaError> {
     let mut done = TopicPartitionList::new();
     done.add_partition(topic, partition);
     consumer.pause(&done)
 }
 
-/// The offset after the last record of each partition of a topic, committed or not.
+/// Returns the offset after the last record, committed or not, of each partition of a topic.
 pub fn high_watermarks(kafka: &KafkaEndpoint, topic: &str) -> Result<BTreeMap<i32, i64>, AuditError> {
     let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
     let mut config = kafka.consumer_config(AUDIT_GROUP);
     let consumer: BaseConsumer =
         config.set("isolation.level", "read_uncommitted").create().map_err(failed)?;
-    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id());
     partitions
         .map(|partition| {
-            let (_, high) = consumer.fetch_watermarks(topic, partition, CALL).map_err(failed)?;
+            let (_, high) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(failed)?;
             Ok((partition, high))
         })
         .collect()
 }
 
-/// The offsets that a group has committed on a topic, by partition.
+/// Returns the offsets that a group has committed on a topic, by partition.
 pub fn committed(
     kafka: &KafkaEndpoint,
     group: &str,
@@ -204,15 +204,17 @@ pub fn committed(
 ) -> Result<BTreeMap<i32, i64>, AuditError> {
     let failed = |source| AuditError::Kafka { topic: topic.to_owned(), source };
     let consumer = consumer(kafka, group).map_err(failed)?;
-    let mut asked = TopicPartitionList::new();
+    let mut requested = TopicPartitionList::new();
     for partition in partitions {
-        asked.add_partition(topic, *partition);
+        requested.add_partition(topic, *partition);
     }
-    let until = Instant::now() + CALL;
+    let until = Instant::now() + REQUEST_TIMEOUT;
     let answer = loop {
-        match consumer.committed_offsets(asked.clone(), CALL) {
+        match consumer.committed_offsets(requested.clone(), REQUEST_TIMEOUT) {
             Ok(answer) => break answer,
-            Err(error) if is_moving(&error) && Instant::now() < until => std::thread::sleep(MOVING),
+            Err(error) if is_coordinator_changing(&error) && Instant::now() < until => {
+                std::thread::sleep(COORDINATOR_RETRY_INTERVAL)
+            }
             Err(error) => return Err(failed(error)),
         }
     };
@@ -224,26 +226,26 @@ pub fn committed(
     Ok(answer.elements().iter().filter_map(offset).collect())
 }
 
-/// The group's coordinator is on its way to another broker, or back to this one: a broker that was busy for longer than its
-/// session with the controller has lost what it led for a moment.
-fn is_moving(error: &KafkaError) -> bool {
+/// Returns true if the group's coordinator is moving to another broker. A broker that was busy for longer than its session with the
+/// controller loses its partitions for a moment.
+fn is_coordinator_changing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
     let code = error.rdkafka_error_code();
     matches!(code, Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator))
 }
 
-fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer<Fetched>, KafkaError> {
+fn consumer(kafka: &KafkaEndpoint, group: &str) -> Result<BaseConsumer<FetchProgress>, KafkaError> {
     kafka
         .consumer_config(group)
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "20")
-        .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
-        .create_with_context(Fetched::default())
+        .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
+        .create_with_context(FetchProgress::default())
 }
 
-/// When the broker appended a record.
+/// Returns the append time of a record.
 fn logged_at(topic: &str, message: &impl Message) -> Result<i64, AuditError> {
     let (partition, offset) = (message.partition(), message.offset());
     let missing = || AuditError::NoTimestamp { topic: topic.to_owned(), partition, offset };
@@ -258,22 +260,22 @@ mod tests {
 
     use super::*;
 
-    /// The looks after the start: seconds, whether a message comes right before, and how far the client has fetched.
-    fn lasts(looks: &[(u64, bool, i64)]) -> Vec<bool> {
+    /// Checks the timeout at points in time: seconds after the start, whether a message arrives right before, and the fetch position.
+    fn timeouts(checks: &[(u64, bool, i64)]) -> Vec<bool> {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
-        let look = |(seconds, message, fetched): &(u64, bool, i64)| {
+        let mut timeout = ProgressTimeout::new(start);
+        let check = |(seconds, message, fetched): &(u64, bool, i64)| {
             let now = start + Duration::from_secs(*seconds);
             if *message {
-                silence.hears(now);
+                timeout.record_progress(now);
             }
-            silence.lasts(now, *fetched)
+            timeout.is_over(now, *fetched)
         };
-        looks.iter().map(look).collect()
+        checks.iter().map(check).collect()
     }
 
     #[test]
-    fn fetches_that_deliver_nothing_are_no_silence() {
+    fn fetches_without_messages_are_progress() {
         let cases = [
             (&[(15, false, 0), (16, false, 0)][..], &[false, true][..], "nothing at all"),
             (
@@ -288,13 +290,13 @@ mod tests {
             ),
             (&[(10, false, 100), (25, false, 100), (26, false, 100)], &[false, false, true], "fetches end"),
         ];
-        for (looks, expected, why) in cases {
-            assert_eq!(lasts(looks), expected, "{why}");
+        for (checks, expected, why) in cases {
+            assert_eq!(timeouts(checks), expected, "{why}");
         }
     }
 
     #[test]
-    fn a_client_reports_how_far_it_has_fetched() {
+    fn client_reports_its_fetch_positions() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 1, 1).unwrap();
         let mut config = ClientConfig::new();
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_timestamp_is_an_error() {
+    fn record_without_a_timestamp_is_an_error() {
         let at = |timestamp| {
             let message = rdkafka::message::OwnedMessage::new(None, None, "t".into(), timestamp, 3, 7, None);
             logged_at("t", &message)

@@ -1,15 +1,15 @@
-//! Is the log whole? Asked by a reader that shares no code with the stages: it decodes with another Avro library, and
-//! compares what the topics hold with what the tables hold, and both with what the events themselves say.
+//! Audit of the log's completeness by a reader that shares no code with the stages. It decodes with another Avro library, compares
+//! topics with tables, and checks the events' own sequence numbers and totals.
 //!
 //! ```text
-//!   topics ──► every record: place, digest, a few fields ──┐
-//!   tables ──► every row: place, digest ───────────────────┼──► Report: what is missing, doubled, out of order
-//!   groups ──► how far each stage says it is ──────────────┘
+//!   topics ──► every record: position, digest, some fields ─┐
+//!   tables ──► every row: position, digest ─────────────────┼──► Report: missing, doubled and reordered records
+//!   groups ──► committed offsets of each stage ─────────────┘
 //! ```
 //!
-//! - [`completeness`]: the check; [`examine`]: that of the actions, without a stack
-//! - `events`, `sources`, `sessions`: what the events say of themselves, and what the evaluator counted in each session
-//! - [`Report`], [`Finding`]: what it found, each with the first place
+//! - [`completeness`]: check of the whole log; [`examine`]: check of actions alone, without a stack
+//! - `events`, `sources`, `sessions`: checks of the events, and of the evaluator's counters of each session
+//! - [`Report`], [`Finding`]: findings, each with its first position
 
 mod check;
 mod events;

@@ -1,4 +1,4 @@
-//! The partition of a key by Kafka's default partitioner, written apart from the SDK's.
+//! Kafka's default partitioner, implemented independently of the SDK's.
 
 /// Returns the partition of `key` among `partitions`. `None` if there are no partitions.
 ///
@@ -13,7 +13,7 @@ fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
-    // Kafka's length is a Java int: no key is longer.
+    // Kafka's length of a key is a Java int, which fits.
     let mut hash = SEED ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
@@ -36,9 +36,9 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The values of Kafka's `UtilsTest.testMurmur2`.
+    /// The values are those of Kafka's `UtilsTest.testMurmur2`.
     #[test]
-    fn hashes_are_those_that_kafka_publishes() {
+    fn hash_equals_kafkas() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_the_positive_hash_modulo_the_count() {
+    fn partition_is_the_positive_hash_modulo_the_count() {
         assert_eq!(partition_of(b"foobar", 12), Some(((-790_332_482_i32) & 0x7fff_ffff) % 12));
         assert_eq!(partition_of(b"", 1), Some(0));
         assert_eq!(partition_of(b"abc", 0), None);

@@ -1,4 +1,4 @@
-//! A record as the audit sees it: the fields it compares, decoded with apache-avro.
+//! Decoding of records with apache-avro.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,19 +11,19 @@ use apache_avro::types::Value;
 
 use crate::AuditError;
 
-/// Longest text or bytes of a value: above what a topic may take.
-const LONGEST: usize = 64 << 20;
+/// Maximum length of a text or bytes, in bytes. It exceeds the maximum size of a record in any topic.
+const MAX_FIELD_BYTES: usize = 64 << 20;
 
-/// Writers' schemas by id.
+/// Decoder with a cache of writers' schemas.
 pub struct Decoder {
     registry: SchemaRegistry,
     known: HashMap<u32, Option<apache_avro::Schema>>,
 }
 
-/// A decoded record.
+/// Decoded record.
 pub struct Record(Vec<(String, Value)>);
 
-/// The fields of a record, or of a record within it.
+/// Fields of a record, or of a nested record.
 #[derive(Clone, Copy)]
 pub struct Fields<'a>(&'a [(String, Value)]);
 
@@ -32,10 +32,10 @@ impl Decoder {
         Self { registry, known: HashMap::new() }
     }
 
-    /// The fields of a value in the wire format; `None` if it is none, or its schema is none that a datum bounds.
+    /// Decodes a value in the wire format. Returns `None` if the value does not decode, or its schema exceeds the limits.
     ///
     /// # Errors
-    /// The registry does not answer: whether the value decodes is not known.
+    /// If the schema registry does not answer, so that it is unknown whether the value decodes.
     pub fn decode(&mut self, value: &[u8]) -> Result<Option<Record>, AuditError> {
         let [0, a, b, c, d, datum @ ..] = value else { return Ok(None) };
         let id = u32::from_be_bytes([*a, *b, *c, *d]);
@@ -51,15 +51,15 @@ impl Decoder {
     }
 }
 
-/// A schema whose data take no more work than they have bytes; `None` of another ([`agentgov_schemas::bounds`]).
+/// Parses a schema. Returns `None` for an invalid one, and for one that exceeds the limits of [`agentgov_schemas::bounds`].
 pub fn parse(schema: &str) -> Option<apache_avro::Schema> {
-    // Of the whole process. A length that is claimed is allocated before the text is read.
-    apache_avro::util::max_allocation_bytes(LONGEST);
+    // A limit of the whole process. apache-avro allocates the claimed length before it reads a text.
+    apache_avro::util::max_allocation_bytes(MAX_FIELD_BYTES);
     Schema::parse(schema).ok()?;
     apache_avro::Schema::parse_str(schema).ok()
 }
 
-/// The fields of a datum; `None` if it is not exactly one record of the schema.
+/// Decodes a datum. Returns `None` if it is not exactly one record of the schema.
 pub fn decode(schema: &apache_avro::Schema, datum: &[u8]) -> Option<Record> {
     let reader = GenericDatumReader::builder(schema).build().ok()?;
     let mut datum = Datum { rest: datum, is_short: false };
@@ -69,7 +69,7 @@ pub fn decode(schema: &apache_avro::Schema, datum: &[u8]) -> Option<Record> {
     }
 }
 
-/// A datum that remembers whether more was read than it has: apache-avro takes a text or a union that is cut off for null.
+/// Reader of a datum that records reads past its end, since apache-avro decodes a truncated text or union as null.
 struct Datum<'a> {
     rest: &'a [u8],
     is_short: bool,
@@ -95,12 +95,12 @@ impl<'a> Fields<'a> {
         Some(if let Value::Union(_, inner) = value { inner } else { value })
     }
 
-    /// A text.
+    /// Returns a text.
     pub fn text(&self, name: &str) -> Option<&'a str> {
         if let Value::String(text) = self.get(name)? { Some(text) } else { None }
     }
 
-    /// The bytes of a text, of bytes, of a boolean or of a number.
+    /// Returns the bytes of a text, of bytes, of a boolean or of a number.
     pub fn plain(&self, name: &str) -> Option<Cow<'a, [u8]>> {
         match self.get(name)? {
             Value::String(text) => Some(Cow::Borrowed(text.as_bytes())),
@@ -110,7 +110,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number, whatever its width.
+    /// Returns a number of any width.
     pub fn number(&self, name: &str) -> Option<i64> {
         match self.get(name)? {
             Value::Long(n) | Value::TimestampMillis(n) | Value::TimestampMicros(n) => Some(*n),
@@ -119,18 +119,18 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A record within the record.
+    /// Returns a nested record.
     pub fn record(&self, name: &str) -> Option<Self> {
         if let Value::Record(fields) = self.get(name)? { Some(Self(fields)) } else { None }
     }
 
-    /// The records of an array.
+    /// Returns the records of an array.
     pub fn records(&self, name: &str) -> impl Iterator<Item = Self> {
         let items = if let Some(Value::Array(items)) = self.get(name) { items.as_slice() } else { &[] };
         items.iter().filter_map(|item| if let Value::Record(f) = item { Some(Self(f)) } else { None })
     }
 
-    /// True if a nullable field has a value.
+    /// Returns true if a nullable field has a value.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| *value != Value::Null)
     }
@@ -142,9 +142,9 @@ mod tests {
 
     use super::*;
 
-    /// Else an audit with a wrong address would compare nothing, and call the log whole.
+    /// Otherwise an audit with a wrong address would compare nothing and report a complete log.
     #[test]
-    fn an_address_where_no_registry_answers_ends_the_audit() {
+    fn response_of_another_server_than_a_schema_registry_ends_the_audit() {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datum_that_is_cut_off_anywhere_is_no_record() {
+    fn truncated_datum_does_not_decode() {
         let schema = subject::ACTION_EVENT.schema().unwrap();
         let schema = parse(schema.text()).unwrap();
         let event = crate::events::testing::Event::default();
@@ -175,9 +175,9 @@ mod tests {
         assert!(decode(&schema, &[datum.as_slice(), b"\0"].concat()).is_none());
     }
 
-    /// The decoder is another than the stages', so what must hold of them must hold of it.
+    /// The stages use another decoder, so the same limits are tested here.
     #[test]
-    fn a_datum_claims_no_work() {
+    fn schema_with_unbounded_work_is_rejected() {
         let record = |field: &str| {
             format!(r#"{{"type":"record","name":"R","fields":[{{"name":"f","type":{field}}}]}}"#)
         };

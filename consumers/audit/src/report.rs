@@ -1,47 +1,46 @@
-//! What an audit found.
+//! Report of an audit.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-/// What is wrong.
+/// Kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A record of a topic is no row, although later ones of its partition are.
+    /// A record has no row, although later records of its partition have.
     Lost,
-    /// An offset is more than one row.
+    /// An offset has more than one row.
     Doubled,
-    /// A row is not what its topic holds at that offset.
+    /// A row differs from the record at its offset.
     Different,
-    /// Events of one source do not stand in the order of their sequence, in one session and one partition.
+    /// Events of one source in one session and partition are not in the order of their sequence numbers.
     Reordered,
-    /// An action that the evaluator has passed has not exactly one verdict or reject, or a verdict that says wrongly that it
-    /// was sent before.
+    /// A processed action does not have exactly one verdict or reject, or has a wrong duplicate verdict.
     Unjudged,
-    /// A violation that the alerter has passed has no alert.
+    /// A processed violation has no alert.
     AlertMissing,
     /// A violation has more than one alert, or an alert has no violation.
     AlertDoubled,
-    /// A source wrote a later sequence, or a total, but not this one.
+    /// A source wrote a later sequence number, or a total, but not this number.
     SequenceGap,
-    /// What the evaluator has counted in a session is not what its events are: a repeated one was counted, or one was not.
+    /// The evaluator's counters of a session differ from its events: it counted a repeat, or missed an event.
     Miscounted,
-    /// A record does not stand in the partition of its session's key.
+    /// A record is not in the partition of its session's key.
     Misplaced,
-    /// A source used a sequence for several events.
+    /// A source used a sequence number for several events.
     SequenceReused,
-    /// A source used a sequence below 0.
+    /// A source used a negative sequence number.
     NegativeSequence,
-    /// A source closed with a total that is negative, that is not above each of its events, or with several.
+    /// A source closed with several totals, or with a total that is negative or not above each sequence number.
     WrongTotal,
-    /// Offsets of the topic of actions at which no record stands: transactions took them, or compaction removed the records.
+    /// Offsets of the topic of actions without a record: transactions took them, or compaction removed the records.
     Transactional,
 }
 
 impl FindingKind {
-    /// Every kind, in the order in which reports have them.
+    /// Every kind, in the order of reports.
     pub const ALL: [Self; 14] = [
         Self::Lost,
         Self::Doubled,
@@ -59,7 +58,7 @@ impl FindingKind {
         Self::Transactional,
     ];
 
-    /// The kind in words.
+    /// Returns the name of the kind for people.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -79,7 +78,7 @@ impl FindingKind {
         }
     }
 
-    /// True if a producer did it: the log holds what was written, and the producer must be mended.
+    /// Returns true if a producer caused the finding. The log has the records as they were written, and the producer must be fixed.
     pub const fn is_caused_by_producer(self) -> bool {
         match self {
             Self::Reordered
@@ -99,7 +98,7 @@ impl FindingKind {
         }
     }
 
-    /// Likely causes of such a finding, and what to do about it.
+    /// Returns likely causes of such a finding, and the action to take.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Lost => "rows were deleted from outside, or the sink skipped records: docs/errors/hole.md",
@@ -107,7 +106,7 @@ impl FindingKind {
                 "two sinks wrote to the table past its fence, or rows were inserted from outside"
             }
             Self::Different => {
-                "the topic was created anew, or rows were changed from outside: docs/errors/other-cluster.md"
+                "the topic was recreated, or rows were changed from outside: docs/errors/other-cluster.md"
             }
             Self::Reordered => {
                 "a producer that is not idempotent, or that wrote one source from two processes; each event was judged"
@@ -124,7 +123,7 @@ impl FindingKind {
                  partition only; set its partitioner to murmur2 (librdkafka: murmur2_random) and its key"
             }
             Self::SequenceReused => {
-                "two processes write as one source, or a source began anew under its old id: give each its own; each event was judged"
+                "two processes write as one source, or a source restarted under its old id: give each its own id; each event was judged"
             }
             Self::NegativeSequence => {
                 "a producer numbers its events itself and wrongly: sources count from 0"
@@ -141,14 +140,14 @@ impl FindingKind {
     }
 }
 
-/// Consecutive numbers.
+/// Interval of consecutive numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interval {
-    /// Numbers of: a source, or a partition of a topic.
+    /// Source, or topic and partition, of the numbers.
     pub of: String,
-    /// The first.
+    /// First number.
     pub first: i64,
-    /// The last.
+    /// Last number.
     pub last: i64,
 }
 
@@ -159,84 +158,84 @@ impl fmt::Display for Interval {
     }
 }
 
-/// Intervals that a finding lists; the others are counted.
+/// Maximum number of intervals that a finding lists. Further ones are only counted.
 const MAX_INTERVALS: usize = 1_000;
 
 /// All findings of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What is wrong.
+    /// Kind of the findings.
     pub kind: FindingKind,
-    /// How often; of gaps, how many numbers are missing, and of transactions, how many offsets they took.
+    /// Number of findings. For gaps the number of missing sequence numbers, for transactions the number of offsets.
     pub count: u64,
-    /// The first place: topic/partition@offset, or source and sequence.
+    /// First position: topic/partition@offset, or source and sequence number.
     pub first: String,
-    /// How often in each partition of the topic of actions, where the kind has one.
+    /// Number of findings by partition of the topic of actions, if the kind has partitions.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by_partition: BTreeMap<i32, u64>,
-    /// The numbers that are missing, or the offsets that transactions took: the first thousand intervals.
+    /// Missing sequence numbers, or offsets that transactions took: the first thousand intervals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub intervals: Vec<Interval>,
-    /// How many intervals more there are.
+    /// Number of further intervals.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_intervals: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What the topic holds of a source.
+/// Summary of a source's records in the topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceSummary {
-    /// Sequence after the highest; 0: nothing.
+    /// Sequence number after the highest; 0 without events.
     pub end: i64,
-    /// How many below are not there.
+    /// Number of missing sequence numbers below `end`.
     pub gaps: u64,
-    /// What it closed with.
+    /// Total with which the source closed.
     pub total: Option<i64>,
 }
 
-/// What an audit looked at, and found.
+/// Report of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Records of the topics that were read.
+    /// Number of records in the topics.
     pub records: u64,
-    /// Rows of the tables that were compared.
+    /// Number of rows in the tables.
     pub rows: u64,
-    /// Offsets of the topic of actions that rows count as holding no record: rows and these together are the offsets.
+    /// Number of skipped offsets that the rows of actions count. Rows and skipped offsets together are all offsets.
     pub skipped: u64,
-    /// Offsets of the topic of actions behind an open transaction: the audit has not looked at them, and no stage reads them.
+    /// Number of offsets of the topic of actions that an open transaction holds back from the audit and from the stages.
     pub held_back: u64,
-    /// Records that no row can be expected of yet: the sink is behind them.
+    /// Number of records that the sink has not reached.
     pub pending: u64,
-    /// Judged actions and violations that no answer can be expected of yet: evaluator or alerter is behind them.
+    /// Number of actions and violations that the evaluator or the alerter has not reached.
     pub unanswered: u64,
-    /// Judged actions among the records.
+    /// Number of judged actions.
     pub judged: u64,
-    /// Of those, sent again: their verdicts say `duplicate`.
+    /// Number of judged actions with a duplicate verdict.
     pub sent_again: u64,
-    /// Sessions whose counters in the evaluator's changelog were compared with their events.
+    /// Number of sessions whose counters were compared with their events.
     pub sessions: u64,
-    /// Sources seen, and how many of them have closed.
+    /// Number of sources.
     pub sources: u64,
-    /// See [`Self::sources`].
+    /// Number of sources that have closed.
     pub closed_sources: u64,
-    /// What the topic holds of each source, by tenant and source.
+    /// Summary of each source, by tenant and source id.
     #[serde(skip)]
     pub by_source: BTreeMap<(String, String), SourceSummary>,
-    /// What is wrong, in the order of [`FindingKind::ALL`]; empty: nothing is.
+    /// Findings, in the order of [`FindingKind::ALL`].
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Counts one finding; the first place of a kind is kept.
+    /// Adds a finding. The report keeps the first position of each kind.
     pub(crate) fn add(&mut self, kind: FindingKind, place: impl FnOnce() -> String) {
         self.add_many(kind, 1, place);
     }
 
-    /// Counts findings in a partition of the topic of actions.
+    /// Adds findings in a partition of the topic of actions.
     pub(crate) fn add_in(
         &mut self,
         kind: FindingKind,
@@ -250,7 +249,7 @@ impl Report {
         }
     }
 
-    /// Counts numbers that are missing, or passed over.
+    /// Adds an interval of missing or skipped numbers.
     pub(crate) fn add_interval(&mut self, kind: FindingKind, count: u64, interval: Interval) {
         if let Some(finding) = self.add_many(kind, count, || interval.to_string()) {
             if finding.intervals.len() < MAX_INTERVALS {
@@ -261,7 +260,7 @@ impl Report {
         }
     }
 
-    /// `None` does not happen.
+    /// Adds findings and returns their entry. Never returns `None`.
     fn add_many(
         &mut self,
         kind: FindingKind,
@@ -288,17 +287,17 @@ impl Report {
         Some(finding)
     }
 
-    /// What the topic holds of a source of a tenant.
+    /// Returns the summary of a source.
     pub fn source(&self, tenant: &str, id: &str) -> Option<SourceSummary> {
         self.by_source.get(&(tenant.to_owned(), id.to_owned())).copied()
     }
 
-    /// The finding of a kind, if there is one.
+    /// Returns the finding of a kind, if there is one.
     pub fn finding(&self, kind: FindingKind) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.kind == kind)
     }
 
-    /// How often something of a kind was found.
+    /// Returns the number of findings of a kind.
     pub fn count(&self, kind: FindingKind) -> u64 {
         self.finding(kind).map_or(0, |finding| finding.count)
     }

@@ -1,4 +1,4 @@
-//! What the tables hold: place and digest of every row.
+//! Reader of position and digest of every row.
 
 use agentgov_connect::{ClickHouseEndpoint, clickhouse_client};
 use clickhouse::{Client, Row};
@@ -6,14 +6,15 @@ use serde::Deserialize;
 
 use crate::AuditError;
 
-/// A row's offset, the SHA-256 of its record's value, and how many offsets right before it hold no record, as it says.
+/// Offset of a row, SHA-256 of its record's value, and its number of skipped offsets right before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
-pub struct Place {
+pub struct RowDigest {
     pub offset: i64,
     pub sha256: [u8; 32],
     pub skipped: u64,
 }
 
+/// Reader of the log's tables.
 pub struct Tables {
     client: Client,
     runtime: tokio::runtime::Runtime,
@@ -25,8 +26,13 @@ impl Tables {
         Ok(Self { client, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()? })
     }
 
-    /// The rows of a partition of a topic, in order of their offsets; one of a doubled offset stands beside the other.
-    pub fn places(&self, table: &str, topic: &str, partition: i32) -> Result<Vec<Place>, AuditError> {
+    /// Returns the rows of a partition of a topic in the order of their offsets, including doubled ones.
+    pub fn row_digests(
+        &self,
+        table: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Vec<RowDigest>, AuditError> {
         let skipped = if self.counts_skipped(table)? { "skipped" } else { "toUInt64(0)" };
         let query = self
             .client
@@ -39,8 +45,7 @@ impl Tables {
         Ok(self.runtime.block_on(query.fetch_all())?)
     }
 
-    /// True if the rows of a table count the offsets before them that hold no record: only those of topics whose offsets are
-    /// to be without gaps do.
+    /// Returns true if the rows of a table count skipped offsets. Only tables of topics without transactions do.
     fn counts_skipped(&self, table: &str) -> Result<bool, AuditError> {
         let query = self
             .client

@@ -1,81 +1,81 @@
-//! What the evaluator counts in each session, by the rule of ADR 0015, against what it says that it counted.
+//! Comparison of each session's events, counted by the rule of ADR 0015, with the evaluator's counters.
 //!
-//! A session is one for each partition in which records of it lie: what is known in one partition is not known in another.
+//! The evaluator has separate state for each partition, so a session counts separately in each partition.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::events::{Act, At, Events, Name, Seen, Short};
-use crate::headers::{Counted, Headers, Kept};
+use crate::events::{EventKind, EventSummary, Events, Name, RecordPosition, ShortDigest};
+use crate::headers::{HeaderState, Headers, SessionCounters};
 use crate::kafka::Partitions;
 use crate::report::{FindingKind, Report};
 
-/// Pairs of a number and a content that the evaluator keeps for a session.
+/// Maximum number of pairs of sequence number and content that the evaluator keeps for a session.
 const MAX_NUMBERS: usize = 65_536;
-/// Sources of which it keeps them.
+/// Maximum number of sources for which it keeps them.
 const MAX_SOURCES: usize = 64;
 
-/// What an event is by the numbers that came before it in its session.
+/// Classification of an event by the earlier sequence numbers of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Numbered {
-    /// Its source sent the same before: it changes nothing.
+enum SequenceOutcome {
+    /// The source has sent the same event before, so it is not counted.
     Repeated,
-    /// Its number is below one of its source's, and was not seen.
+    /// The sequence number is new, and lower than an earlier one of its source.
     OutOfOrder,
-    /// It counts.
+    /// The event is counted.
     New,
 }
 
-/// The numbers of a session.
+/// Sequence numbers of a session.
 #[derive(Default)]
-struct Numbers {
-    kept: HashMap<(u32, i64), Vec<Short>>,
+struct SequenceNumbers {
+    kept: HashMap<(u32, i64), Vec<ShortDigest>>,
     pairs: usize,
     sources: BTreeMap<u32, i64>,
-    /// The first 64 sources.
-    keeps: BTreeSet<u32>,
+    /// The first 64 sources, whose numbers are kept.
+    kept_sources: BTreeSet<u32>,
 }
 
-impl Numbers {
-    fn take(&mut self, event: &Seen) -> Numbered {
+impl SequenceNumbers {
+    fn classify(&mut self, event: &EventSummary) -> SequenceOutcome {
         let source = event.source.unwrap_or(u32::MAX);
         let number = (source, event.sequence);
         let known = self.kept.get(&number);
         if known.is_some_and(|contents| contents.contains(&event.content)) {
-            return Numbered::Repeated;
+            return SequenceOutcome::Repeated;
         }
         let is_new_number = known.is_none();
         let highest = self.sources.entry(source).or_insert(event.sequence);
         let is_below = event.sequence < *highest;
         *highest = event.sequence.max(*highest);
-        if self.keeps.len() < MAX_SOURCES {
-            self.keeps.insert(source);
+        if self.kept_sources.len() < MAX_SOURCES {
+            self.kept_sources.insert(source);
         }
-        if self.pairs < MAX_NUMBERS && self.keeps.contains(&source) {
+        if self.pairs < MAX_NUMBERS && self.kept_sources.contains(&source) {
             self.kept.entry(number).or_default().push(event.content);
             self.pairs += 1;
         }
-        if is_new_number && is_below { Numbered::OutOfOrder } else { Numbered::New }
+        if is_new_number && is_below { SequenceOutcome::OutOfOrder } else { SequenceOutcome::New }
     }
 }
 
-/// What is needed beside the events.
+/// Inputs of the check other than the events.
 pub struct Context<'a> {
     /// Bounds of the topic of actions.
     pub partitions: &'a Partitions,
-    /// Records that the evaluator has rejected: nothing of them is in its state.
-    pub rejected: &'a BTreeSet<At>,
-    /// Actions whose verdict says that they were sent before.
-    pub duplicates: &'a BTreeSet<At>,
-    /// What the evaluator says of each session.
+    /// Records that the evaluator rejected, which leave no state.
+    pub rejected: &'a BTreeSet<RecordPosition>,
+    /// Actions with a duplicate verdict.
+    pub duplicates: &'a BTreeSet<RecordPosition>,
+    /// The evaluator's counters of each session.
     pub headers: &'a Headers,
-    /// After how many milliseconds without an event a session begins anew.
+    /// Time without an event after which a session expires, in milliseconds.
     pub ttl: i64,
 }
 
-/// Looks at each session.
+/// Checks each session.
 pub fn examine(events: &Events, context: &Context<'_>, report: &mut Report) {
-    for (partition, seen) in &events.seen {
-        let mut by_session: BTreeMap<u32, Vec<&Seen>> = BTreeMap::new();
+    for (partition, seen) in &events.by_partition {
+        let mut by_session: BTreeMap<u32, Vec<&EventSummary>> = BTreeMap::new();
         for event in seen {
             if let Some(session) =
                 event.session.filter(|_| !context.rejected.contains(&(*partition, event.offset)))
@@ -89,14 +89,14 @@ pub fn examine(events: &Events, context: &Context<'_>, report: &mut Report) {
                 examine_one(*partition, name, &events_of, context, report, &mut found);
             }
         }
-        // The first of a kind is the one that stands first, not that of the session that was seen first.
+        // Sorted by offset, so that the first finding of a kind is the first in the partition, not in the first session.
         found.sort_unstable_by_key(|(offset, kind)| (*offset, *kind));
         for (offset, kind) in found {
             report.add_in(kind, *partition, 1, || {
                 let place = format!("{}/{partition}@{offset}", events.topic);
                 match kind {
                     FindingKind::Unjudged => {
-                        format!("{place}: its verdict says duplicate, and nothing before it has its number and content")
+                        format!("{place}: a duplicate verdict, although no earlier record has its number and content")
                     }
                     _ => place,
                 }
@@ -108,28 +108,28 @@ pub fn examine(events: &Events, context: &Context<'_>, report: &mut Report) {
 fn examine_one(
     partition: i32,
     name: &Name,
-    events: &[&Seen],
+    events: &[&EventSummary],
     context: &Context<'_>,
     report: &mut Report,
     found: &mut Vec<(i64, FindingKind)>,
 ) {
-    // Without its beginning it is not known what came before.
+    // If retention has deleted the first records, earlier events are unknown.
     let is_whole = context.partitions.get(&partition).is_some_and(|bounds| bounds.low == 0);
-    let mut numbers = Numbers::default();
-    let mut counted: Vec<&Seen> = Vec::new();
+    let mut numbers = SequenceNumbers::default();
+    let mut counted: Vec<&EventSummary> = Vec::new();
     for event in events {
-        match numbers.take(event) {
-            Numbered::Repeated => continue,
-            Numbered::OutOfOrder => found.push((event.offset, FindingKind::Reordered)),
-            Numbered::New => {}
+        match numbers.classify(event) {
+            SequenceOutcome::Repeated => continue,
+            SequenceOutcome::OutOfOrder => found.push((event.offset, FindingKind::Reordered)),
+            SequenceOutcome::New => {}
         }
         if is_whole && context.duplicates.contains(&(partition, event.offset)) {
             found.push((event.offset, FindingKind::Unjudged));
         }
         counted.push(event);
     }
-    let Some(Kept::Counted(header)) = context.headers.get(&(partition, name.digest)) else { return };
-    // With more than was read there is nothing to compare with; and a session that was silent for so long began anew.
+    let Some(HeaderState::Counted(header)) = context.headers.get(&(partition, name.digest)) else { return };
+    // Counters beyond the records read cannot be compared, and neither can those of an expired session.
     let end = context.partitions.get(&partition).map_or(0, |bounds| bounds.end);
     let is_expired = counted.windows(2).any(|pair| match pair {
         [a, b] => b.logged_at.saturating_sub(a.logged_at) > context.ttl,
@@ -153,10 +153,10 @@ fn examine_one(
     }
 }
 
-/// The events that an evaluator counts which keeps only the highest number of each source.
-fn by_old_rule<'a>(events: &[&'a Seen]) -> Vec<&'a Seen> {
+/// Returns the events that are counted by a version of the evaluator that keeps only the highest number of each source.
+fn by_old_rule<'a>(events: &[&'a EventSummary]) -> Vec<&'a EventSummary> {
     let mut highest: BTreeMap<Option<u32>, i64> = BTreeMap::new();
-    let mut is_new = |event: &Seen| {
+    let mut is_new = |event: &EventSummary| {
         let is_new = highest.get(&event.source).is_none_or(|highest| event.sequence > *highest);
         if is_new {
             highest.insert(event.source, event.sequence);
@@ -166,16 +166,16 @@ fn by_old_rule<'a>(events: &[&'a Seen]) -> Vec<&'a Seen> {
     events.iter().copied().filter(|event| is_new(event)).collect()
 }
 
-/// What events come to, up to and with an offset.
-fn count(events: &[&Seen], through: i64) -> Counted {
+/// Counts the events up to and including an offset.
+fn count(events: &[&EventSummary], through: i64) -> SessionCounters {
     let until = || events.iter().filter(|event| event.offset <= through);
-    let of = |act: Act| until().filter(|event| event.act == act).count();
+    let of = |kind: EventKind| until().filter(|event| event.kind == kind).count();
     let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    Counted {
+    SessionCounters {
         applied_through: through,
         events: whole(until().count()),
-        tool_calls: (of(Act::Retry) == 0).then(|| whole(of(Act::Call))),
-        ..Counted::default()
+        tool_calls: (of(EventKind::Retry) == 0).then(|| whole(of(EventKind::Call))),
+        ..SessionCounters::default()
     }
 }
 
@@ -195,12 +195,12 @@ mod tests {
 
     const TTL: i64 = 1_000;
 
-    /// A log, and what the stages say of it.
+    /// Log with the stages' state for it.
     struct Case {
         log: Log,
         headers: Headers,
-        rejected: BTreeSet<At>,
-        duplicates: BTreeSet<At>,
+        rejected: BTreeSet<RecordPosition>,
+        duplicates: BTreeSet<RecordPosition>,
         low: i64,
     }
 
@@ -223,14 +223,25 @@ mod tests {
             Self::new(log)
         }
 
-        fn says(mut self, partition: i32, session: &str, events: i64, calls: i64, through: i64) -> Self {
-            let counted =
-                Counted { applied_through: through, events, tool_calls: Some(calls), ..Counted::default() };
-            self.headers.insert((partition, name_digest("acme", session)), Kept::Counted(counted));
+        fn with_counters(
+            mut self,
+            partition: i32,
+            session: &str,
+            events: i64,
+            calls: i64,
+            through: i64,
+        ) -> Self {
+            let counted = SessionCounters {
+                applied_through: through,
+                events,
+                tool_calls: Some(calls),
+                ..SessionCounters::default()
+            };
+            self.headers.insert((partition, name_digest("acme", session)), HeaderState::Counted(counted));
             self
         }
 
-        fn look(&self) -> Report {
+        fn report(&self) -> Report {
             let mut partitions = self.log.bounds();
             partitions.values_mut().for_each(|bounds| bounds.low = self.low);
             let context = Context {
@@ -246,7 +257,7 @@ mod tests {
         }
 
         fn kinds(&self) -> Vec<(FindingKind, u64)> {
-            self.look().findings.iter().map(|finding| (finding.kind, finding.count)).collect()
+            self.report().findings.iter().map(|finding| (finding.kind, finding.count)).collect()
         }
     }
 
@@ -263,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn events_count_by_number_and_content() {
+    fn events_are_counted_by_number_and_content() {
         let retried = |sequence| Event { r#type: catalogue::TOOL_RETRIED, ..of(sequence) };
         for (what, events, counted, calls, reordered) in [
             ("in order", vec![of(0), input(1), of(2)], 3, 2, 0),
@@ -288,9 +299,10 @@ mod tests {
             let through = events.len() as i64 - 1;
             let expected: Vec<_> =
                 if reordered > 0 { vec![(FindingKind::Reordered, reordered)] } else { vec![] };
-            let case = |events_: i64, calls: i64| Case::of(&events).says(0, "s", events_, calls, through);
+            let case =
+                |events_: i64, calls: i64| Case::of(&events).with_counters(0, "s", events_, calls, through);
             assert_eq!(case(counted, calls).kinds(), expected, "{what}");
-            assert_eq!(case(counted, calls).look().sessions, 1, "{what}");
+            assert_eq!(case(counted, calls).report().sessions, 1, "{what}");
             let wrong: Vec<_> = expected.iter().copied().chain([(FindingKind::Miscounted, 1)]).collect();
             assert_eq!(case(counted + 1, calls).kinds(), wrong, "{what}, and one too many counted");
             assert_eq!(case(counted - 1, calls).kinds(), wrong, "{what}, and one too few counted");
@@ -298,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn only_events_up_to_the_offset_and_not_rejected_count() {
+    fn later_and_rejected_events_are_not_counted() {
         let events = [input(0), of(1), of(2), of(3)];
-        assert_eq!(Case::of(&events).says(0, "s", 3, 2, 2).kinds(), []);
-        assert_eq!(Case::of(&events).says(0, "s", 4, 3, 2).kinds(), [(FindingKind::Miscounted, 1)]);
-        let mut case = Case::of(&[of(0), of(1), of(0), of(2)]).says(0, "s", 3, 3, 3);
+        assert_eq!(Case::of(&events).with_counters(0, "s", 3, 2, 2).kinds(), []);
+        assert_eq!(Case::of(&events).with_counters(0, "s", 4, 3, 2).kinds(), [(FindingKind::Miscounted, 1)]);
+        let mut case = Case::of(&[of(0), of(1), of(0), of(2)]).with_counters(0, "s", 3, 3, 3);
         assert_eq!(case.kinds(), []);
-        // What is rejected leaves nothing behind: sent again, it is new.
+        // A rejected record leaves no state, so its repeat is new.
         case.rejected.insert((0, 0));
         assert_eq!(case.kinds(), [(FindingKind::Reordered, 1)]);
         case.rejected.insert((0, 2));
@@ -312,15 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn a_session_in_two_partitions_is_counted_in_each() {
+    fn session_in_two_partitions_is_counted_in_each() {
         let mut log = Log::new(12);
         for (partition, sequence) in [(3, 0), (3, 1), (7, 2), (3, 3), (7, 4)] {
             log.add_to(partition, &of(sequence));
         }
-        let case = Case::new(log).says(3, "s", 3, 3, 2).says(7, "s", 2, 2, 1);
+        let case = Case::new(log).with_counters(3, "s", 3, 3, 2).with_counters(7, "s", 2, 2, 1);
         assert_eq!(case.kinds(), []);
-        assert_eq!(case.look().sessions, 2);
-        let report = case.says(7, "s", 3, 3, 1).look();
+        assert_eq!(case.report().sessions, 2);
+        let report = case.with_counters(7, "s", 3, 3, 1).report();
         let finding = report.finding(FindingKind::Miscounted).unwrap();
         assert_eq!(finding.by_partition, BTreeMap::from([(7, 1)]));
         assert_eq!(
@@ -330,101 +342,103 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_hides_an_action_is_found() {
+    fn wrong_duplicate_verdict_is_found() {
         let mut case = Case::of(&[of(9), of(0), of(9), other(of(9))]);
         case.duplicates.insert((0, 2));
         assert_eq!(case.kinds(), [(FindingKind::Reordered, 1)], "it was sent before");
         case.duplicates.extend([(0, 1), (0, 3)]);
         assert_eq!(case.kinds(), [(FindingKind::Reordered, 1), (FindingKind::Unjudged, 2)]);
-        let report = case.look();
+        let report = case.report();
         assert!(
             report
                 .finding(FindingKind::Unjudged)
                 .unwrap()
                 .first
-                .starts_with("actions/0@1: its verdict says duplicate")
+                .starts_with("actions/0@1: a duplicate verdict")
         );
     }
 
     #[test]
-    fn what_the_records_cannot_tell_is_not_compared() {
+    fn counters_that_the_records_cannot_prove_are_not_compared() {
         let mut log = Log::new(1);
         for (logged_at, sequence) in [(0, 0), (TTL, 1), (2 * TTL + 1, 2)] {
             log.logged_at = logged_at;
             log.add(&of(sequence));
         }
-        let expired = Case::new(log).says(0, "s", 1, 1, 2);
+        let expired = Case::new(log).with_counters(0, "s", 1, 1, 2);
         assert_eq!(
-            (expired.kinds(), expired.look().sessions),
+            (expired.kinds(), expired.report().sessions),
             (vec![], 0),
             "it was silent for longer than its ttl"
         );
-        let later = Case::of(&[of(0)]).says(0, "s", 2, 2, 5);
-        assert_eq!((later.kinds(), later.look().sessions), (vec![], 0), "more was counted than was read");
-        let mut cut = Case::of(&[of(1), of(2)]).says(0, "s", 9, 9, 1);
+        let later = Case::of(&[of(0)]).with_counters(0, "s", 2, 2, 5);
+        assert_eq!((later.kinds(), later.report().sessions), (vec![], 0), "more was counted than was read");
+        let mut cut = Case::of(&[of(1), of(2)]).with_counters(0, "s", 9, 9, 1);
         cut.duplicates.insert((0, 1));
         assert_eq!(cut.kinds(), [(FindingKind::Unjudged, 1), (FindingKind::Miscounted, 1)]);
         cut.low = 1;
-        assert_eq!((cut.kinds(), cut.look().sessions), (vec![], 0), "retention has deleted its beginning");
+        assert_eq!((cut.kinds(), cut.report().sessions), (vec![], 0), "retention has deleted its beginning");
         let mut gone = Case::of(&[of(0)]);
-        gone.headers.insert((0, name_digest("acme", "s")), Kept::Expired);
-        assert_eq!((gone.kinds(), gone.look().sessions), (vec![], 0), "it has expired once");
+        gone.headers.insert((0, name_digest("acme", "s")), HeaderState::Expired);
+        assert_eq!((gone.kinds(), gone.report().sessions), (vec![], 0), "it has expired once");
     }
 
     #[test]
     fn counters_of_an_earlier_version_are_compared_by_its_rule() {
-        let case = |counted: Counted| {
+        let case = |counted: SessionCounters| {
             let mut case = Case::of(&[of(5), of(0), other(of(5)), of(6)]);
-            case.headers.insert((0, name_digest("acme", "s")), Kept::Counted(counted));
-            case.look().count(FindingKind::Miscounted)
+            case.headers.insert((0, name_digest("acme", "s")), HeaderState::Counted(counted));
+            case.report().count(FindingKind::Miscounted)
         };
-        let counted = |events| Counted { applied_through: 3, events, ..Counted::default() };
+        let counted = |events| SessionCounters { applied_through: 3, events, ..SessionCounters::default() };
         assert_eq!([4, 2, 3].map(|events| case(counted(events))), [0, 1, 1]);
-        let old = |events| Counted { is_of_old_rule: true, ..counted(events) };
+        let old = |events| SessionCounters { is_of_old_rule: true, ..counted(events) };
         assert_eq!([4, 2, 3].map(|events| case(old(events))), [1, 0, 1]);
-        let both = |events| Counted { is_of_both_rules: true, ..counted(events) };
+        let both = |events| SessionCounters { is_of_both_rules: true, ..counted(events) };
         assert_eq!([4, 2, 3].map(|events| case(both(events))), [0, 0, 0]);
     }
 
     #[test]
-    fn beyond_the_limits_a_repeated_event_counts() {
+    fn repeat_beyond_the_limits_is_counted() {
         let count = |events: &mut dyn Iterator<Item = Event>| {
             let mut log = Log::new(1);
             for event in events {
                 log.add(&event);
             }
-            let seen = log.events.seen[&0].clone();
-            let mut numbers = Numbers::default();
-            seen.iter().filter(|event| numbers.take(event) != Numbered::Repeated).count()
+            let seen = log.events.by_partition[&0].clone();
+            let mut numbers = SequenceNumbers::default();
+            seen.iter().filter(|event| numbers.classify(event) != SequenceOutcome::Repeated).count()
         };
-        // 64 sources are known again, the 65th is not.
+        // Repeats of 64 sources are recognised, and of the 65th are not.
         let sources = |n: usize| (0..n).map(|n| Event::of(&format!("source {n}"), 0));
         assert_eq!(count(&mut sources(64).chain(sources(64))), 64);
         assert_eq!(count(&mut sources(65).chain(sources(65))), 66);
-        // As with numbers: what came after the limit counts at each time.
+        // The same for numbers: each repeat after the limit is counted.
         let template = {
             let mut log = Log::new(1);
             log.add(&of(0));
-            log.events.seen[&0][0]
+            log.events.by_partition[&0][0]
         };
-        let mut numbers = Numbers::default();
-        let mut new = |sequence: i64| numbers.take(&Seen { sequence, ..template }) != Numbered::Repeated;
+        let mut numbers = SequenceNumbers::default();
+        let mut new = |sequence: i64| {
+            numbers.classify(&EventSummary { sequence, ..template }) != SequenceOutcome::Repeated
+        };
         let limit = MAX_NUMBERS as i64;
         assert!((0..=limit).all(&mut new));
         assert!(!new(0) && !new(limit - 1) && new(limit) && new(limit));
     }
 
     proptest! {
-        /// Written apart, the audit's rule and the evaluator's are the same.
+        /// The audit's independent implementation of the rule gives the same counts as the evaluator.
         #[test]
-        fn the_rule_is_the_evaluators(
+        fn rule_gives_the_same_counts_as_the_evaluator(
             events in prop::collection::vec((0..3_usize, -2..6_i64, 0..3_usize, any::<bool>()), 0..60),
         ) {
             let sources = ["a", "b", "c"];
             let contents = ["{}", "{\"x\":1}", ""];
             let limits = SessionLimits { ttl: HumanDuration(Duration::from_secs(1)), max_facts: 10, max_bytes: 10_000 };
             let mut session = Session::new();
-            let (mut log, mut numbers, mut counted) = (Log::new(1), Numbers::default(), Vec::new());
+            let (mut log, mut numbers, mut counted) = (Log::new(1), SequenceNumbers::default(), Vec::new());
             for (offset, (source, sequence, content, calls)) in events.into_iter().enumerate() {
                 let event = Event {
                     call: calls.then_some(("call", contents[content])),
@@ -435,16 +449,16 @@ mod tests {
                 log.add(&event);
                 let event = event.event();
                 let check = session.check_sequence(&event);
-                let seen = log.events.seen[&0][offset];
+                let seen = log.events.by_partition[&0][offset];
                 let expected = if check.highest_if_repeat.is_some() {
-                    Numbered::Repeated
+                    SequenceOutcome::Repeated
                 } else if check.findings.contains(&RecordFinding::OutOfOrder) {
-                    Numbered::OutOfOrder
+                    SequenceOutcome::OutOfOrder
                 } else {
-                    Numbered::New
+                    SequenceOutcome::New
                 };
-                prop_assert_eq!(numbers.take(&seen), expected);
-                if expected != Numbered::Repeated {
+                prop_assert_eq!(numbers.classify(&seen), expected);
+                if expected != SequenceOutcome::Repeated {
                     counted.push(seen);
                     let origin = Origin { topic: "t", partition: 0, offset: offset as i64, logged_at: Millis(0) };
                     session.apply(&event, &check, &origin, None, &limits);

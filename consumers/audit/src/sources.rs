@@ -1,28 +1,31 @@
-//! What each source numbered: gaps, numbers used twice, negative ones, and totals that do not fit.
+//! Checks of each source's sequence numbers: gaps, reused and negative numbers, and wrong totals.
 //!
-//! A source has one sequence over all its sessions and partitions. What is looked at are the records that there are: a
-//! number that one of them claims costs nothing, however large it is.
+//! A source has one sequence over all its sessions and partitions. The work depends on the number of records, and not on the
+//! numbers that they claim.
 
 use std::collections::BTreeMap;
 
-use crate::events::{Act, At, Events, Name, Seen};
+use crate::events::{EventKind, EventSummary, Events, Name, RecordPosition};
 use crate::report::{FindingKind, Interval, Report, SourceSummary};
 
-/// A number that a source used.
+/// Event with its position.
 #[derive(Clone, Copy)]
-struct Used<'a> {
-    at: At,
-    event: &'a Seen,
+struct SequenceUse<'a> {
+    at: RecordPosition,
+    event: &'a EventSummary,
 }
 
-/// Looks at each source. `horizon`: retention has deleted records of before this append time, so that of the numbers of
-/// before it nothing can be said; `None`: it has deleted none.
+/// Checks each source. Retention may have deleted records before the append time `horizon`, so gaps before it are ignored; `None`
+/// if retention has deleted none.
 pub fn examine(events: &Events, horizon: Option<i64>, report: &mut Report) {
-    let mut by_source: BTreeMap<u32, Vec<Used<'_>>> = BTreeMap::new();
-    for (partition, seen) in &events.seen {
+    let mut by_source: BTreeMap<u32, Vec<SequenceUse<'_>>> = BTreeMap::new();
+    for (partition, seen) in &events.by_partition {
         for event in seen {
             if let Some(source) = event.source {
-                by_source.entry(source).or_default().push(Used { at: (*partition, event.offset), event });
+                by_source
+                    .entry(source)
+                    .or_default()
+                    .push(SequenceUse { at: (*partition, event.offset), event });
             }
         }
     }
@@ -30,29 +33,29 @@ pub fn examine(events: &Events, horizon: Option<i64>, report: &mut Report) {
         let Some(mut used) = by_source.remove(&number) else { continue };
         used.sort_by_key(|used| (used.event.sequence, used.at));
         report.sources += 1;
-        let seen = source(&events.topic, name, &used, horizon, report);
+        let seen = check_source(&events.topic, name, &used, horizon, report);
         report.closed_sources += u64::from(seen.total.is_some());
         report.by_source.insert((name.tenant.clone(), name.id.clone()), seen);
     }
 }
 
-/// Looks at one source, whose numbers are in order.
-fn source(
+/// Checks one source, whose uses are sorted by sequence number.
+fn check_source(
     topic: &str,
     name: &Name,
-    used: &[Used<'_>],
+    used: &[SequenceUse<'_>],
     horizon: Option<i64>,
     report: &mut Report,
 ) -> SourceSummary {
-    let place = |at: At| format!("{topic}/{}@{}", at.0, at.1);
+    let place = |at: RecordPosition| format!("{topic}/{}@{}", at.0, at.1);
     let negative = used.iter().filter(|used| used.event.sequence < 0);
-    for Used { at, event } in in_order(negative) {
+    for SequenceUse { at, event } in in_order(negative) {
         report.add_in(FindingKind::NegativeSequence, at.0, 1, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
-    reused(name, used, &place, report);
-    let total = totals(name, used, &place, report);
+    report_reused(name, used, &place, report);
+    let total = check_totals(name, used, &place, report);
 
     let mut gaps = Gaps { next: Some(0), missing: 0, found: Vec::new() };
     for number in used.iter().map(|used| used.event.sequence).filter(|number| *number >= 0) {
@@ -64,7 +67,7 @@ fn source(
     if let Some(total) = total {
         gaps.skip_to(total);
     }
-    // What a source sends it numbers in order, so all numbers above one that retention has left are still to be there.
+    // A source numbers events in order, so all numbers after one that retention has kept must exist.
     let floor = match horizon {
         None => Some(0),
         Some(horizon) => used
@@ -85,16 +88,16 @@ fn source(
     SourceSummary { end, gaps: within, total }
 }
 
-/// Numbers from 0 on that were not used.
+/// Unused numbers, from 0.
 struct Gaps {
-    /// The number after the last one; `None` after the largest.
+    /// Number after the last one; `None` after the largest possible number.
     next: Option<i64>,
     missing: u64,
     found: Vec<(i64, i64)>,
 }
 
 impl Gaps {
-    /// Notes what is missing below a number.
+    /// Adds the missing numbers below `number`.
     fn skip_to(&mut self, number: i64) {
         if let Some(next) = self.next.filter(|next| *next < number) {
             self.found.push((next, number - 1));
@@ -103,50 +106,67 @@ impl Gaps {
     }
 }
 
-/// Numbers under which the source sent several contents. The end of a source may have the number of an event: after a power
-/// loss its spool is too short (ADR 0007), and its total says so.
-fn reused(name: &Name, used: &[Used<'_>], place: &impl Fn(At) -> String, report: &mut Report) {
+/// Reports numbers with several contents. The closing event of a source may have the number of another event: after a power loss the
+/// spool may lack events (ADR 0007), and the total shows it.
+fn report_reused(
+    name: &Name,
+    used: &[SequenceUse<'_>],
+    place: &impl Fn(RecordPosition) -> String,
+    report: &mut Report,
+) {
     let mut found = Vec::new();
     for same in used.chunk_by(|a, b| a.event.sequence == b.event.sequence) {
-        let events: Vec<_> = same.iter().filter(|used| used.event.act != Act::Closing).collect();
+        let events: Vec<_> = same.iter().filter(|used| used.event.kind != EventKind::Closing).collect();
         let mut contents = std::collections::BTreeSet::new();
         for used in events {
-            // The same bytes in another session are another event.
+            // The same content in another session is another event.
             let is_new = contents.insert((used.event.session, used.event.content));
             if is_new && contents.len() > 1 {
                 found.push(used);
             }
         }
     }
-    for Used { at, event } in in_order(found.into_iter()) {
+    for SequenceUse { at, event } in in_order(found.into_iter()) {
         report.add_in(FindingKind::SequenceReused, at.0, 1, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
 }
 
-/// The largest total that the source closed with, if it has closed. One that is negative, that is not above each of its events, or that differs
-/// from another is a finding.
-fn totals(name: &Name, used: &[Used<'_>], place: &impl Fn(At) -> String, report: &mut Report) -> Option<i64> {
-    let highest =
-        used.iter().filter(|used| used.event.act != Act::Closing).map(|used| used.event.sequence).max();
+/// Returns the largest total of a source, if it has closed. Reports a total that is negative, not above each sequence number, or
+/// smaller than another.
+fn check_totals(
+    name: &Name,
+    used: &[SequenceUse<'_>],
+    place: &impl Fn(RecordPosition) -> String,
+    report: &mut Report,
+) -> Option<i64> {
+    let highest = used
+        .iter()
+        .filter(|used| used.event.kind != EventKind::Closing)
+        .map(|used| used.event.sequence)
+        .max();
     let closings = used.iter().filter_map(|used| Some((used, used.event.total?)));
     let largest = closings.clone().map(|(_, total)| total).max()?;
     let wrong = closings.filter(|(_, total)| {
         *total < 0 || *total < largest || highest.is_some_and(|highest| highest >= *total)
     });
-    for Used { at, event } in in_order(wrong.map(|(used, _)| used)) {
+    for SequenceUse { at, event } in in_order(wrong.map(|(used, _)| used)) {
         report.add_in(FindingKind::WrongTotal, at.0, 1, || {
             let total = event.total.unwrap_or_default();
             let highest = highest.map_or("no event".to_owned(), |highest| format!("events up to {highest}"));
-            format!("{}, source {}: a total of {total}, found {highest}", place(at), name.id)
+            format!(
+                "{}, source {}: expected a total above its events, found {total} with {highest}",
+                place(at),
+                name.id
+            )
         });
     }
     Some(largest)
 }
 
-/// By partition and offset, so that the first of each kind is the same at each run.
-fn in_order<'a, 'b: 'a>(used: impl Iterator<Item = &'a Used<'b>>) -> Vec<Used<'b>> {
+/// Sorts by partition and offset, so that the first finding of each kind is the same at each run.
+fn in_order<'a, 'b: 'a>(used: impl Iterator<Item = &'a SequenceUse<'b>>) -> Vec<SequenceUse<'b>> {
     let mut used: Vec<_> = used.copied().collect();
     used.sort_by_key(|used| used.at);
     used
@@ -159,7 +179,7 @@ mod tests {
     use super::*;
     use crate::events::testing::{Event, Log};
 
-    fn look(log: &Log, horizon: Option<i64>) -> Report {
+    fn report_of(log: &Log, horizon: Option<i64>) -> Report {
         let mut report = Report::default();
         examine(&log.events, horizon, &mut report);
         report
@@ -170,7 +190,7 @@ mod tests {
         for event in events {
             log.add(event);
         }
-        look(&log, None)
+        report_of(&log, None)
     }
 
     fn intervals(report: &Report) -> Vec<(i64, i64)> {
@@ -184,11 +204,11 @@ mod tests {
 
     const MAX: i64 = i64::MAX;
 
-    /// Numbers, the number and the total of a closing event if there is one, and the gaps that are to be found.
+    /// Sequence numbers, number and total of a closing event if there is one, and expected gaps.
     type Case = (&'static [i64], Option<(i64, i64)>, &'static [(i64, i64)]);
 
     #[test]
-    fn gaps_are_intervals_whatever_a_number_claims() {
+    fn gaps_are_intervals_for_any_number() {
         let cases: &[Case] = &[
             (&[0, 1, 2], None, &[]),
             (&[0, 1, 2], Some((3, 3)), &[]),
@@ -218,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_told_with_its_source_in_text_and_json() {
+    fn gap_names_its_source_in_text_and_json() {
         let found = report(&[Event::of("a", 0), Event::of("a", 8), Event::of("a", 10)]);
         let finding = found.finding(FindingKind::SequenceGap).unwrap();
         assert_eq!(finding.first, "source a: 1 to 7");
@@ -228,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_a_source_cannot_mean_are_findings_of_their_own() {
+    fn impossible_numbers_and_totals_are_findings() {
         let of = Event::of;
         let other = |event: Event| Event { call: Some(("call", "other")), ..event };
         let elsewhere = |event: Event| Event { session: "elsewhere".to_owned(), ..event };
@@ -276,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_source_follows_from_its_records() {
+    fn source_summary_follows_from_its_records() {
         let found =
             report(&[Event::of("a", 0), Event::of("a", 3), Event::closing("a", 5, 5), Event::of("b", MAX)]);
         let seen = |source: &str| found.by_source[&("acme".to_owned(), source.to_owned())];
@@ -286,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_retention_may_have_deleted_is_no_gap() {
+    fn numbers_that_retention_may_have_deleted_are_no_gap() {
         let mut log = Log::new(1);
         for (logged_at, number) in [(10, 5), (20, 8), (30, 10), (40, 13)] {
             log.logged_at = logged_at;
@@ -298,14 +318,14 @@ mod tests {
             (Some(25), &[(11, 12)]),
             (Some(MAX), &[]),
         ] {
-            assert_eq!(intervals(&look(&log, horizon)), gaps, "{horizon:?}");
+            assert_eq!(intervals(&report_of(&log, horizon)), gaps, "{horizon:?}");
         }
     }
 
     proptest! {
-        /// The gaps of small numbers are what counting one by one finds, and the order of the records changes nothing.
+        /// The gaps equal those found by counting one by one, and do not depend on the order of the records.
         #[test]
-        fn gaps_are_what_is_not_there(numbers in prop::collection::vec(0_i64..60, 0..40), total in prop::option::of(0_i64..70)) {
+        fn gaps_are_the_missing_numbers(numbers in prop::collection::vec(0_i64..60, 0..40), total in prop::option::of(0_i64..70)) {
             let closing = total.map(|total| Event::closing("a", total, total));
             let mut events: Vec<_> = numbers.iter().map(|number| Event::of("a", *number)).chain(closing).collect();
             let found = report(&events);
@@ -319,9 +339,9 @@ mod tests {
             prop_assert_eq!(intervals(&report(&events)), intervals(&found));
         }
 
-        /// Whatever is claimed, the work follows the records: this would not end if it did not.
+        /// The work depends on the number of records; otherwise this test would not end.
         #[test]
-        fn any_claim_is_examined(numbers in prop::collection::vec(any::<i64>(), 0..20), totals in prop::collection::vec(any::<i64>(), 0..3)) {
+        fn any_claimed_number_can_be_examined(numbers in prop::collection::vec(any::<i64>(), 0..20), totals in prop::collection::vec(any::<i64>(), 0..3)) {
             let closings = totals.iter().map(|total| Event::closing("a", *total, *total));
             let events: Vec<_> = numbers.iter().map(|number| Event::of("a", *number)).chain(closings).collect();
             let found = report(&events);
