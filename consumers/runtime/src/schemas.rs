@@ -188,11 +188,11 @@ impl SchemaCache {
                         self.any_missing = true;
                         health.set_not_ready(
                             NotReadyReason::SchemaId,
-                            format!("{error}; this process has read that schema before: check whether the registry has lost its data"),
+                            format!("{error}; this process has read that schema before: check whether the schema registry has lost its data"),
                         );
                     }
                     Ok((id, Err(error))) => {
-                        tracing::debug!(stage, id = id.0, %error, "could not compare the schema id with the registry")
+                        tracing::debug!(stage, id = id.0, %error, "could not compare the schema id with the schema registry")
                     }
                     Err(TryRecvError::Empty) => return Ok(()),
                     Err(TryRecvError::Disconnected) => break,

@@ -3,20 +3,21 @@
 use agentgov_service::StageError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 
-/// Returns the membership in which the records of the last poll were fetched. `None`: the group has gone on without this
-/// process, and its partitions may be another's; the revocation is in the consumer's queue.
+/// Returns the group metadata of the generation in which the records of the last poll were fetched. `None`: the group
+/// has continued without this process, another process may own its partitions, and the revocation is in the consumer's
+/// queue.
 ///
-/// A client whose session is lost resets its member id or its generation before the loop polls the revocation. A broker takes a
-/// transaction's offsets with neither from anybody. The client marks its assignment as lost in the same step, so the mark is read
-/// after the metadata.
+/// A client that has lost its session resets its member id or its generation before the loop polls the revocation. A
+/// broker accepts a transaction's offsets from any client that sends neither. The client marks its assignment as lost
+/// in the same step, so this function reads the mark after the metadata.
 ///
 /// # Errors
-/// If the consumer was made without a group.
+/// Fails if the consumer was created without a group.
 pub(crate) fn membership<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
 ) -> Result<Option<ConsumerGroupMetadata>, StageError> {
     let Some(metadata) = consumer.group_metadata() else {
-        return Err(StageError::Internal("the consumer has no group".into()));
+        return Err(StageError::Internal("expected a consumer with a group, found one without".into()));
     };
     Ok((!consumer.assignment_lost()).then_some(metadata))
 }

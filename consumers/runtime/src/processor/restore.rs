@@ -423,7 +423,7 @@ impl Restorer<'_> {
                 partition,
                 from = next,
                 to = low,
-                "gap accepted"
+                "resuming after an accepted gap"
             );
             return Ok(low);
         }

@@ -85,12 +85,16 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     fn start(config: &'c Config, stage: &Stage, mut processor: P) -> Result<Option<Self>, StageError> {
         let [input] = stage.reads.as_slice() else {
             return Err(StageError::Config(format!(
-                "topology: stage `{}` must read exactly one topic",
-                config.stage
+                "topology: expected stage `{}` to read exactly one topic, found {}",
+                config.stage,
+                stage.reads.len()
             )));
         };
         let changelog = stage.state.as_ref().ok_or_else(|| {
-            StageError::Config(format!("topology: stage `{}` has no state topic", config.stage))
+            StageError::Config(format!(
+                "topology: expected stage `{}` to have a state topic, found none",
+                config.stage
+            ))
         })?;
         let kafka = &config.endpoints.kafka;
         let registry = SchemaRegistry::new(&config.endpoints.schema_registry).map_err(|e| {

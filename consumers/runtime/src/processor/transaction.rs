@@ -116,11 +116,9 @@ impl Transactions {
     ) -> Result<Option<Self>, StageError> {
         let transaction_timeout = timing.transaction_timeout.0;
         let group = stage.group.value.clone();
-        let topic = stage
-            .state
-            .as_ref()
-            .map(|topic| topic.value.clone())
-            .ok_or_else(|| StageError::Config(format!("topology: stage `{name}` has no state topic")))?;
+        let topic = stage.state.as_ref().map(|topic| topic.value.clone()).ok_or_else(|| {
+            StageError::Config(format!("topology: expected stage `{name}` to have a state topic, found none"))
+        })?;
         let producer = create_producer(kafka, &group, &topic, name, transaction_timeout, health, stop)?;
         Ok(producer.map(|producer| Self {
             producer,

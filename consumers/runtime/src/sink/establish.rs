@@ -320,7 +320,7 @@ impl<E: RowEncoder> Sink<E> {
                 found: lost.end,
             }));
         }
-        tracing::warn!(stage = self.options.stage, %at, from = lost.start, to = lost.end, "gap accepted");
+        tracing::warn!(stage = self.options.stage, %at, from = lost.start, to = lost.end, "resuming after an accepted gap");
         let marker = Claims::from_iter([(at.name().to_owned(), claim)]).marker();
         self.store.execute(&format!(
             "{marker} INSERT INTO {} (topic_partition, from_offset, to_offset, claim) VALUES ({}, {}, {}, {claim})",
@@ -368,7 +368,7 @@ impl<E: RowEncoder> Sink<E> {
              FROM {table} WHERE topic_partition = {name} GROUP BY offset) WHERE count > 1 OR following != offset + 1 \
              ORDER BY offset LIMIT 1"
         ));
-        let index = match anomaly {
+        let detail = match anomaly {
             Ok(anomaly) => anomaly.first().map_or_else(String::new, |anomaly| match anomaly.count {
                 1 => format!("; the first missing offset is {}", anomaly.offset + 1),
                 count => format!("; offset {} occurs {count} times", anomaly.offset),
@@ -380,7 +380,7 @@ impl<E: RowEncoder> Sink<E> {
             most => format!("{} to {most}", expected.start),
         };
         EstablishError::Fatal(StageError::Internal(format!(
-            "{}: table {table}: expected {expected} rows of {at} for offsets {} to {}, {} of which have no record, found {}{index}; rows \
+            "{}: table {table}: expected {expected} rows of {at} for offsets {} to {}, {} of which have no record, found {}{detail}; rows \
              were changed from outside, or lost by the store: see docs/errors/hole.md",
             self.options.stage, tail.first, tail.last, tail.skipped, tail.count
         )))

@@ -24,14 +24,14 @@ pub(super) fn fetch(
     let reassign = writers.iter().any(|writer| ready(writer) && writer.fetch_state == FetchState::Unassigned);
     if reassign || !seek(consumer, &list(writers.iter().filter(paused))?) {
         assign(consumer, &list(writers.iter().filter(|writer| ready(writer)))?)
-            .map_err(StageError::kafka("assign partitions"))?;
+            .map_err(StageError::kafka("assigning partitions"))?;
         for writer in &mut *writers {
             writer.fetch_state = if ready(writer) { FetchState::Paused } else { FetchState::Unassigned };
         }
     }
     let paused = list(writers.iter().filter(paused))?;
     if paused.count() > 0 {
-        consumer.resume(&paused).map_err(StageError::kafka("resume partitions"))?;
+        consumer.resume(&paused).map_err(StageError::kafka("resuming partitions"))?;
     }
     for writer in writers.iter_mut().filter(|writer| ready(writer)) {
         writer.fetch_state = FetchState::Active;
@@ -50,7 +50,7 @@ pub(super) fn pause(
     if list.count() == 0 {
         return Ok(());
     }
-    consumer.pause(&list).map_err(StageError::kafka("pause partitions"))
+    consumer.pause(&list).map_err(StageError::kafka("pausing partitions"))
 }
 
 /// Returns the partitions of `writers` with their positions.
@@ -58,7 +58,7 @@ fn list<'l>(writers: impl Iterator<Item = &'l TableWriter>) -> Result<TopicParti
     let partitions = writers.flat_map(|writer| writer.partitions.values());
     let list: KafkaResult<_> =
         group::list(partitions.map(|owned| (&owned.at, Offset::Offset(owned.fetch_position()))));
-    list.map_err(StageError::kafka("list partitions"))
+    list.map_err(StageError::kafka("listing partitions"))
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
                 continue;
             }
             let next = &mut writer.partitions.get_mut(&0).unwrap().next;
-            // A writer ignores a record that it has already.
+            // A writer ignores a record that it already has.
             assert!(
                 message.offset() <= *next,
                 "{}: expected {next}, found {}",

@@ -36,8 +36,8 @@ pub(super) fn join(
         .set("queued.max.messages.kbytes", (MAX_BYTES >> 10).to_string())
         .set("fetch.max.bytes", MAX_FETCH_BYTES.to_string())
         .create_with_context(RebalanceListener::default())
-        .map_err(StageError::kafka("kafka consumer"))?;
-    consumer.subscribe(topics).map_err(StageError::kafka("subscribe"))?;
+        .map_err(StageError::kafka("creating the consumer"))?;
+    consumer.subscribe(topics).map_err(StageError::kafka("subscribing"))?;
     Ok(DropWithTimeout::group_member(consumer))
 }
 
@@ -52,8 +52,8 @@ pub(super) enum MembershipError {
     Stopped,
 }
 
-/// Proves that this process is a member of the group's current generation, as only a member can commit. Commits the
-/// offsets that are committed already.
+/// Proves that this process is a member of the group's current generation, as only a member can commit. It commits the
+/// offsets that are already committed, which changes nothing.
 pub(super) fn prove_membership(
     consumer: &DropWithTimeout<BaseConsumer<RebalanceListener>>,
     partitions: &[TopicPartition],

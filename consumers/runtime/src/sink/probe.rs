@@ -52,7 +52,7 @@ impl TopicProbe {
             // request on the same connection.
             .set("fetch.wait.max.ms", "20")
             .create()
-            .map_err(StageError::kafka("kafka consumer"))?;
+            .map_err(StageError::kafka("creating the consumer of tail reads"))?;
         Ok(Self { consumer: DropWithTimeout::new(consumer), stop })
     }
 

@@ -106,7 +106,10 @@ impl<E: RowEncoder> Sink<E> {
         let topics: Vec<_> = options.routes.iter().map(|route| route.topic.as_str()).collect();
         let consumer = group::join(&options.kafka, &options.group, &options.timing, &topics)?;
         let topic = topics.first().copied().ok_or_else(|| {
-            StageError::Config(format!("topology: stage `{}` reads no topic that has a table", options.stage))
+            StageError::Config(format!(
+                "topology: expected stage `{}` to read a topic that has a table, found none",
+                options.stage
+            ))
         })?;
         let liveness = spawn_reconnect_watchdog(&options.kafka, topic, &consumer.share());
         probe.spawn_reconnect_watchdog(&options.kafka, topic);
@@ -291,8 +294,8 @@ impl<E: RowEncoder> Sink<E> {
         fetcher::fetch(&self.consumer, &mut self.writers)
     }
 
-    /// Commits the durable offsets. This shows the lag, and no later insert shows it for partitions without new
-    /// records.
+    /// Commits the durable offsets, from which the lag is computed. Inserts commit them too, but a partition without
+    /// new records has no insert.
     pub(super) fn commit(&self, mode: CommitMode) {
         let claimed = self
             .writers
