@@ -1,6 +1,6 @@
 //! Typed reads of the log in ClickHouse, for the CLI's reports. Blocking: never call it from async code.
 //!
-//! - [`LogReader`]: connection
+//! - [`LogReader`]: connection to ClickHouse
 //! - [`imported`]: progress, counts, violations and latency of one import
 //! - [`session`]: one session, event by event
 //! - [`LoggedBytes`]: payloads, which may be any bytes
