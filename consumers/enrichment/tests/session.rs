@@ -132,7 +132,7 @@ fn errors_and_failures_carry_no_fact() {
 
 /// Each of these results may change a stored fact.
 #[test]
-fn key_of_another_type_and_result_in_an_event_of_another_type_leave_a_mark() {
+fn unexpected_key_type_or_event_type_makes_facts_uncertain() {
     let mark = || fact("order", "\u{fffd}");
     for content in [
         r#"{"id":7}"#,
