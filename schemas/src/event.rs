@@ -157,29 +157,29 @@ pub struct Decision<'a> {
     pub evaluation: Option<Evaluation<'a>>,
 }
 
-/// How a policy decision point of agentgov reached a decision.
+/// Evaluation by a policy decision point of agentgov, with inputs and result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation<'a> {
     /// UUID of the decision: `jti` of its token.
     pub id: &'a str,
-    /// The authenticated caller; absent where no caller is authenticated.
+    /// Authenticated caller; absent without authentication.
     #[serde(borrow, default)]
     pub caller: Option<&'a str>,
     /// Name of the tool that the agent wants to call.
     pub tool: &'a str,
-    /// The call's id, if the caller named it.
+    /// Id of the tool call, if the caller gave it.
     #[serde(borrow, default)]
     pub call_id: Option<&'a str>,
-    /// The arguments of the call.
+    /// Arguments of the tool call.
     #[serde(borrow)]
     pub arguments: Payload<'a>,
-    /// Cedar's determining policies of the enforced set, in order of their ids.
+    /// Determining policies, as Cedar defines them, of the enforced set; sorted by id.
     #[serde(borrow, default)]
     pub determining_policies: Vec<&'a str>,
-    /// Every forbid that applied, enforced and observed, in order of their ids.
+    /// Every forbid that applied, enforced and observed; sorted by id.
     #[serde(borrow, default)]
     pub violations: Vec<Violation<'a>>,
-    /// The bundle; absent if none was active.
+    /// Bundle that decided; absent if none was active.
     #[serde(borrow, default)]
     pub bundle: Option<BundleRef<'a>>,
     /// Positions of the governance topics that the decision used.
@@ -188,17 +188,17 @@ pub struct Evaluation<'a> {
     /// SHA-256 of `known`; absent if the state of the session was not available.
     #[serde(default)]
     pub known_digest: Option<Digest>,
-    /// The known values, as JSON in the form of a verdict; absent if the state of the session was not available.
+    /// Inputs of the decision as JSON, in the form of a verdict; absent if the state of the session was not available.
     #[serde(borrow, default)]
     pub known: Option<&'a str>,
-    /// Every error met while deciding.
+    /// Every error that occurred while deciding.
     #[serde(borrow, default)]
     pub errors: Vec<JudgeError<'a>>,
-    /// Records of the session before this position were known; absent if the state of the session was not available.
+    /// Position up to which the session's records were applied; absent if the state of the session was not available.
     #[serde(default)]
     pub through: Option<Through>,
-    /// Why the state of the session was not available: a name of docs/errors. Then `unavailable` of the bundle decided,
-    /// not its policies.
+    /// Reason for which the state of the session was not available; each has a page in docs/errors. Then the setting `unavailable` of
+    /// the bundle decided instead of its policies.
     #[serde(borrow, default)]
     pub unavailable: Option<&'a str>,
     /// RFC 7638 thumbprint of the key that signed the decision's token; absent if there is no token.
@@ -209,7 +209,7 @@ pub struct Evaluation<'a> {
     pub expires_at: Option<Millis>,
 }
 
-/// A position in the topic of actions.
+/// Position in the topic of actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Through {
     /// The partition.

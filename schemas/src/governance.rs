@@ -127,9 +127,9 @@ pub struct Bundle<'a> {
 vocabulary! {
     /// Purpose of the signatures of a key.
     KeyKind {
-        /// Decisions of a pdp.
+        /// The key signs decisions of a policy decision point.
         Pdp = "pdp",
-        /// Approvals of a person.
+        /// The key signs approvals of a person.
         Approver = "approver",
     }
 }
@@ -137,35 +137,36 @@ vocabulary! {
 vocabulary! {
     /// State of a published key.
     KeyState {
-        /// Its signatures count.
+        /// Signatures of the key are valid.
         Active = "active",
-        /// Its signatures do not count for what is logged from this record on. Final.
+        /// Signatures of the key are invalid for records that are logged after this one. Final.
         Revoked = "revoked",
     }
 }
 
-/// A public key of a pdp or an approver, or its revocation. The first record of a kid counts, and its first revocation.
+/// Public key of a policy decision point or an approver, or the revocation of a key. The first record of a `kid` is valid, and so is
+/// its first revocation; later ones are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyEntry<'a> {
     /// RFC 7638 thumbprint of the key, in base64url.
     pub kid: &'a str,
-    /// pdp or approver.
+    /// Kind: pdp or approver.
     #[serde(borrow)]
     pub kind: OpenEnum<'a, KeyKind>,
     /// Name of the holder.
     pub name: &'a str,
-    /// The only tenant that the key signs for; absent for all.
+    /// Tenant to which the key is restricted; absent for all tenants.
     #[serde(borrow, default)]
     pub tenant_id: Option<&'a str>,
     /// The public key as a JWK.
     pub public_key: &'a str,
-    /// active or revoked.
+    /// State: active or revoked.
     #[serde(borrow)]
     pub state: OpenEnum<'a, KeyState>,
-    /// Reason of a revocation, in words.
+    /// Reason of a revocation, for people.
     #[serde(default)]
     pub reason: &'a str,
-    /// Author of the record.
+    /// Person or service that pushed the record.
     #[serde(default)]
     pub pushed_by: &'a str,
 }

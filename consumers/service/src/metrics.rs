@@ -323,7 +323,7 @@ impl TableMetrics {
     }
 }
 
-/// Names of the metrics that a decision point has, and no stage.
+/// Names of the metrics that only a decision point has.
 pub const DECISION_POINT_ONLY: [&str; 3] = [DECISIONS, DECISION, REFUSED];
 
 /// Metrics of a decision point.

@@ -142,8 +142,8 @@ fn shown(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
-/// Routes of a process's health, for another server: /livez, /readyz and /metrics. Once `stop` is requested, nothing is ready.
-/// That server calls [`Metrics::run_upkeep`] regularly.
+/// Returns the routes /livez, /readyz and /metrics for a server of another crate, which must call [`Metrics::run_upkeep`] regularly.
+/// Once `stop` is requested, no stage is ready.
 pub fn routes(stages: Vec<Health>, metrics: Metrics, stop: ShutdownSignal) -> Router {
     router(Process { stages: stages.into(), stop, metrics, reported: Arc::default() })
 }

@@ -23,7 +23,8 @@ pub struct Part {
     pub address: String,
     /// True if the part responded.
     pub answers: bool,
-    /// What it said of itself, or why it did not.
+    /// Version or size that the part reported, or the error of the request.
+    #[serde(rename = "said")]
     pub detail: String,
     /// Time until the response, in milliseconds.
     pub answer_ms: u64,
@@ -137,4 +138,22 @@ fn clickhouse(endpoints: &Endpoints, topology: &Topology) -> Result<String, Stri
     let reader = LogReader::new(&endpoints.clickhouse, topology).map_err(|e| e.to_string())?;
     let version = reader.with_timeout(REQUEST_TIMEOUT).version().map_err(|e| e.to_string())?;
     Ok(version.map_or_else(|| "has no such database".to_owned(), |version| format!("version {version}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `status --json` has the key `said`, on which scripts depend.
+    #[test]
+    fn detail_of_a_part_is_said_in_json() {
+        let part = Part {
+            name: "kafka".to_owned(),
+            address: "here".to_owned(),
+            answers: true,
+            detail: "1 broker".to_owned(),
+            answer_ms: 1,
+        };
+        assert_eq!(serde_json::to_value(&part).unwrap()["said"], "1 broker");
+    }
 }
