@@ -4,7 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::escape::Escaped;
+use agentgov_schemas::governance::KeyKind;
 use agentgov_service::ExitCode;
 #[cfg(feature = "local-stack")]
 use agentgov_testenv::HelperCommand;
@@ -284,6 +286,44 @@ pub enum RegistryCommand {
     },
     /// List agents, tools and bundles.
     List,
+    /// Make, revoke and list the keys that sign decisions and approvals.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// `registry key …`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key, write its private half to a new file, publish its public half, print its id.
+    New {
+        /// pdp or approver.
+        #[arg(long, value_parser = key_kind)]
+        kind: KeyKind,
+        /// Name of the pdp or the approver.
+        #[arg(long)]
+        name: String,
+        /// The only tenant that it signs for [default: all].
+        #[arg(long)]
+        tenant: Option<String>,
+        /// File for the private JWK. It must not exist; only its owner can read it.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Revoke a key for good: its signatures are invalid for every call that is logged from then on.
+    Revoke {
+        /// Id of the key.
+        #[arg(allow_hyphen_values = true)]
+        kid: String,
+        /// Reason, for the log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// List the published keys, revoked ones too.
+    List,
+}
+
+fn key_kind(name: &str) -> Result<KeyKind, String> {
+    KeyKind::by_name(name).ok_or_else(|| format!("expected {}", KeyKind::names().join(" or ")))
 }
 
 /// `policy …`.

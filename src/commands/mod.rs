@@ -8,6 +8,7 @@ mod demo;
 #[cfg(feature = "local-stack")]
 mod hostile;
 mod import;
+mod keys;
 mod pdp;
 #[cfg(feature = "local-stack")]
 pub mod pipeline;

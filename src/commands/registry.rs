@@ -31,6 +31,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
                 }
             }
         }
+        RegistryCommand::Key(command) => return super::keys::keys(command, global),
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
     }
     Ok(ExitCode::Done)

@@ -23,6 +23,7 @@ mod demo;
 mod failpoints;
 mod gone;
 mod json;
+mod keys;
 mod log_sink;
 mod no_stack;
 mod queries;

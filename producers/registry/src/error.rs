@@ -73,6 +73,12 @@ pub enum Error {
         /// What the encoder said.
         message: String,
     },
+    /// No key with this id is published.
+    #[error("expected the id of a published key, found `{kid}`; `agentgov registry key list` lists them")]
+    UnknownKey {
+        /// The id.
+        kid: String,
+    },
     /// A bundle is immutable: its version names one content for ever.
     #[error(
         "bundle {name} version {version} was pushed with digest {pushed}, and now has {found}; expected the same files, or \

@@ -8,6 +8,7 @@ use agentgov_connect::{SchemaRegistry, SchemaRegistryError, TopicEvent, TopicRea
 use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire::{self, Schema, SchemaId, WireError};
 use agentgov_schemas::{Millis, Record};
+use agentgov_token::KeyRefusal;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,9 @@ pub(crate) enum UnreadableReason {
     /// The schema registry does not have the schema, or has an invalid one.
     #[error(transparent)]
     Schema(SchemaRegistryError),
+    /// The set of keys refuses the record.
+    #[error(transparent)]
+    Key(#[from] KeyRefusal),
     /// A field has a name that this build does not know.
     #[error("expected {expected}, found {field} `{found}`")]
     UnknownName {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  registry.yaml ──► RegistryFile ──► push_agents, push_tools ──► governance topics ──► list_agents, list_tools
+//!  new key       ──► create_key_file, publish_key ──────────►                    ──► list_keys
 //!  bundle folder ──► BundleFolder ──► push_bundle ─────────────►                    ──► list_bundles
 //! ```
 //!
@@ -18,6 +19,7 @@ mod error;
 mod file;
 mod fold;
 mod folder;
+mod keys;
 mod push;
 mod source;
 
@@ -29,5 +31,9 @@ pub use error::Error;
 pub use file::RegistryFile;
 pub use fold::{Listing, UnreadableRecord};
 pub use folder::{BundleFolder, FolderError, MAX_BUNDLE_BYTES, read_bundle_folder};
+pub use keys::{
+    Key, KeyHolder, Revocation, RevocationOutcome, create_key_file, generate_key, list_keys, publish_key,
+    revoke_key,
+};
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
 pub use source::RegistryContext;
