@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cedar_policy::EntityTypeName;
 use serde_json::{Map, Value};
 
-/// Deepest nesting of a type. A common type that it names counts as one level, and what is in it as well.
+/// Maximum nesting of a type. A reference to a common type counts as one level in addition to the levels of that type.
 const MAX_DEPTH: usize = 64;
-/// Largest type: the types in it, each counted where it is used. Cedar copies a common type to each place that names it.
+/// Maximum number of types in one type. A common type counts at each reference, since Cedar copies it there.
 const MAX_SIZE: usize = 10_000;
 
 /// Attributes of an entity type or of a context, by name.
@@ -44,7 +44,7 @@ pub(super) struct TypeReader<'s> {
     read: BTreeMap<String, MeasuredType>,
 }
 
-/// A type, and what it costs.
+/// Type with its size and depth.
 #[derive(Clone)]
 struct MeasuredType {
     of: Arc<AttributeType>,
@@ -53,7 +53,7 @@ struct MeasuredType {
 }
 
 impl<'s> TypeReader<'s> {
-    /// Of a schema: its namespaces by their names.
+    /// Creates a reader for the namespaces of a schema, by name.
     pub(super) fn new(namespaces: &'s Map<String, Value>) -> Self {
         let mut common = BTreeMap::new();
         for (namespace, of) in namespaces {
@@ -67,7 +67,7 @@ impl<'s> TypeReader<'s> {
     /// Returns the attributes that a record declares; none for a type that is absent.
     ///
     /// # Errors
-    /// If the type is no record, too large or nested too deep.
+    /// If the type is not a record, is too large, or is nested too deep.
     pub(super) fn attributes(&mut self, of: Option<&Value>) -> Result<Attributes, String> {
         let Some(of) = of else { return Ok(Attributes::new()) };
         match &*self.sized(of, 0)?.of {
@@ -139,7 +139,7 @@ impl MeasuredType {
 }
 
 impl AttributeType {
-    /// What a value of it is in JSON, for a message.
+    /// Returns the JSON type of a value, for messages.
     pub(super) fn described(&self) -> String {
         match self {
             Self::Bool => "true or false".to_owned(),

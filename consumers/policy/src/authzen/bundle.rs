@@ -31,12 +31,12 @@ impl AccessBundle {
     /// Compiles the files of a bundle.
     ///
     /// # Errors
-    /// Every mistake that was found, each with file and line.
+    /// All mistakes, each with file and line.
     pub fn compile(files: &BundleFiles) -> Result<Self, Vec<Problem>> {
         super::check::compile(files)
     }
 
-    /// The bundle of these parts, in which no mistake was found.
+    /// Creates a bundle from parts without mistakes.
     pub(super) fn new(files: &BundleFiles, draft: Draft) -> Result<Self, InternalError> {
         let Draft { manifest, model, known, policies } = draft;
         let cedar: Vec<&cedar_policy::Policy> = policies.iter().map(|(_, cedar)| cedar).collect();
@@ -45,32 +45,32 @@ impl AccessBundle {
         Ok(Self { manifest, digest: files.digest(), policies: policies.collect(), index, model, known })
     }
 
-    /// SHA-256 over its files: its name for ever.
+    /// Returns the SHA-256 digest of the files, which identifies the bundle.
     pub const fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.manifest.name
     }
 
-    /// Its version.
+    /// Returns the version.
     pub fn version(&self) -> &str {
         &self.manifest.version
     }
 
-    /// The environments in which it decides.
+    /// Returns the environments that the bundle decides in.
     pub fn environments(&self) -> &[String] {
         &self.manifest.environments
     }
 
-    /// Its policies, in order of their ids.
+    /// Returns the policies in order of their ids.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.values()
     }
 
-    /// The number of entities that it knows.
+    /// Returns the number of known entities.
     pub fn known_entities(&self) -> usize {
         self.known.len()
     }
@@ -106,7 +106,7 @@ impl AccessBundle {
         &self.index
     }
 
-    /// Breaks what decisions rely on.
+    /// Violates an invariant that decisions rely on.
     #[cfg(test)]
     pub(super) fn lose_policy(&mut self, id: &str) {
         self.policies.remove(id).unwrap();

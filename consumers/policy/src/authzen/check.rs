@@ -1,4 +1,4 @@
-//! From files to a bundle of `model: authzen`: every mistake at once.
+//! Compiles the files of a bundle of `model: authzen` and reports all mistakes in one run.
 
 use agentgov_schemas::yaml::{self, Problem};
 use cedar_policy::Effect;
@@ -99,7 +99,7 @@ fn compiled(files: &BundleFiles, warnings: &mut Vec<Problem>) -> Result<AccessBu
     }
 }
 
-/// Without a permit nothing is allowed: one was forgotten, or another bundle was meant.
+/// Warns about a bundle without a permit, which allows nothing.
 fn without_grant(policies: &[Parsed<'_>]) -> Option<Problem> {
     let granted = policies.iter().any(|parsed| parsed.cedar.effect() == Effect::Permit);
     let first = policies.first().filter(|_| !granted)?;
@@ -107,7 +107,7 @@ fn without_grant(policies: &[Parsed<'_>]) -> Option<Problem> {
     Some(first.statement.problem(first.statement.first_token(), message))
 }
 
-/// Reports files that no part of a bundle has: a name that is probably mistyped.
+/// Reports files that are not part of a bundle, whose names are probably mistyped.
 fn unknown_files(files: &BundleFiles) -> Vec<Problem> {
     let known = |path: &str| {
         [MANIFEST_FILE, SCHEMA_FILE, ENTITIES_FILE, "README.md"].contains(&path)

@@ -12,9 +12,9 @@ use super::model::{EntityModel, Model};
 use super::request::Properties;
 use super::value;
 
-/// Its path in a bundle.
+/// Path of the entities in a bundle.
 pub(super) const ENTITIES_FILE: &str = "entities.yaml";
-/// Most memberships of all entities together, direct and indirect.
+/// Maximum number of memberships of all entities, direct and indirect.
 const MAX_MEMBERSHIPS: usize = 1_000_000;
 
 /// The entities of a bundle.
@@ -28,13 +28,13 @@ pub(super) struct KnownEntities {
 /// An entity that the bundle knows.
 #[derive(Debug)]
 pub(super) struct KnownEntity {
-    /// Its properties as they are written: those of a request precede them.
+    /// Properties in the file. Properties of a request take precedence.
     pub(super) properties: Properties,
-    /// What it is a member of, directly or not.
+    /// Direct and indirect parents.
     pub(super) ancestors: Arc<HashSet<EntityUid>>,
-    /// The entities that its properties refer to.
+    /// Entities that its properties refer to.
     pub(super) refs: Vec<EntityUid>,
-    /// The whole of it.
+    /// The complete Cedar entity.
     pub(super) entity: Entity,
 }
 
@@ -98,7 +98,7 @@ impl FromNode for PropertiesEntry {
     }
 }
 
-/// A YAML value as JSON.
+/// Converts a YAML value to JSON.
 fn json(node: &Node, problems: &mut Problems) -> Option<Value> {
     Some(match &node.value {
         Yaml::Null => Value::Null,
@@ -145,7 +145,7 @@ fn json(node: &Node, problems: &mut Problems) -> Option<Value> {
 /// Reads the file.
 ///
 /// # Errors
-/// Every mistake that was found.
+/// All mistakes.
 pub(super) fn read(text: &str, model: &Model) -> Result<KnownEntities, Vec<Problem>> {
     let (file, mut problems) = yaml::read::<EntitiesFile>(ENTITIES_FILE, text);
     let Some(file) = file.filter(|_| problems.is_empty()) else {
@@ -196,7 +196,7 @@ fn declared_type<'m>(
     Some(of)
 }
 
-/// The direct parents of each entity.
+/// Returns the direct parents of each entity.
 fn parents(
     entries: &HashMap<EntityUid, &EntityEntry>,
     model: &Model,
@@ -226,7 +226,7 @@ fn parents(
     all
 }
 
-/// What each entity is a member of, directly or not. An entity in itself is a problem.
+/// Returns the direct and indirect parents of each entity. A cycle is a problem.
 fn ancestors(
     entries: &HashMap<EntityUid, &EntityEntry>,
     parents: HashMap<EntityUid, Vec<EntityUid>>,
@@ -321,7 +321,7 @@ impl KnownEntities {
         self.ids.get(kind).map_or(&[], Vec::as_slice)
     }
 
-    /// Their number.
+    /// Returns the number of entities.
     pub(super) fn len(&self) -> usize {
         self.entities.len()
     }

@@ -1,4 +1,4 @@
-//! One request, by the policies of a bundle.
+//! Evaluates one request by the policies of a bundle.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::internal::InternalError;
 use crate::policy::{OnError, Policy, PolicyKind};
 
 vocabulary! {
-    /// Why a request is decided as it is.
+    /// Reason of a decision.
     EvaluationReason {
         /// A grant allows it, and no enforced rule applies.
         Granted = "granted",
@@ -29,7 +29,7 @@ vocabulary! {
         NoGrant = "no_grant",
         /// The schema declares no request with these types and this action, so no policy can be about it.
         Undeclared = "undeclared",
-        /// A declared property is not of its type, or a rule that is not to be ignored erred.
+        /// A declared property has another type, or a rule without `@on_error("ignore")` failed.
         Error = "error",
     }
 }
@@ -39,13 +39,13 @@ vocabulary! {
 pub struct Evaluation {
     /// Allow, deny, ask or indeterminate.
     pub decision: Decision,
-    /// Why.
+    /// Reason of the decision.
     pub reason: EvaluationReason,
     /// The policies that determine it, in order of their ids.
     pub determining: Vec<Arc<Policy>>,
     /// Rules in observe mode that apply, in order of their ids.
     pub observed: Vec<Arc<Policy>>,
-    /// Errors met on the way.
+    /// Errors during the evaluation.
     pub errors: Vec<EvaluationError>,
 }
 
@@ -54,7 +54,7 @@ pub struct Evaluation {
 pub struct EvaluationError {
     /// The part of the request, such as `resource.properties.status`, or the id of a policy.
     pub at: String,
-    /// What was expected, and what found.
+    /// Message with the expected and the found value.
     pub message: String,
 }
 
@@ -91,7 +91,7 @@ impl AccessBundle {
     /// Decides one request. Reads nothing but the bundle and the request.
     ///
     /// # Errors
-    /// If an invariant of ours does not hold. That allows nothing.
+    /// If an invariant of this crate is violated. Nothing is allowed then.
     pub fn evaluate(&self, request: &AccessRequest<'_>) -> Result<Evaluation, InternalError> {
         let model = self.model();
         let subject = model.entity_type(&request.subject.kind).filter(|of| of.has_id(&request.subject.id));
@@ -133,7 +133,7 @@ impl AccessBundle {
         self.decide(outcome)
     }
 
-    /// Says which part of a request the schema does not declare.
+    /// Describes the part of a request that the schema does not declare.
     fn undeclared(&self, request: &AccessRequest<'_>) -> EvaluationError {
         let model = self.model();
         let error =
@@ -216,7 +216,7 @@ impl AccessBundle {
         Ok(Ok(Converted { entities, context, of_principal, of_resource }))
     }
 
-    /// Adds an entity with the request's properties over the known ones, and returns what it is a member of.
+    /// Adds an entity with its known properties, overridden by those of the request, and returns its parents.
     #[expect(clippy::too_many_arguments, reason = "three of them collect what the whole request gives")]
     fn entity(
         &self,
@@ -261,7 +261,7 @@ impl AccessBundle {
         Ok(ancestors)
     }
 
-    /// The declared attributes of the context; `action` has the action's properties, whatever the request's context says.
+    /// Builds the declared attributes of the context. `action` always has the properties of the action, not a value of the context.
     fn context(
         &self,
         request: &AccessRequest<'_>,
@@ -353,7 +353,7 @@ fn error(at: &str, mismatch: Mismatch) -> EvaluationError {
     EvaluationError { at: path, message: mismatch.message }
 }
 
-/// Known properties, with those of a request in their place.
+/// Returns the known properties, overridden by those of the request.
 fn over(known: &Properties, request: &Properties) -> Properties {
     let mut merged = known.clone();
     merged.extend(request.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -393,7 +393,7 @@ mod tests {
     use crate::authzen::AccessEntity;
     use crate::files::BundleFiles;
 
-    /// A rule that is dropped would be an allow.
+    /// Dropping a rule would allow the request.
     #[test]
     fn policy_that_applies_and_is_not_in_its_bundle_is_an_error() {
         let files = [

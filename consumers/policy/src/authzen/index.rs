@@ -40,7 +40,7 @@ pub(super) struct Environment {
     by_key: HashMap<Key, Arc<Candidates>>,
 }
 
-/// The entity that a policy is about.
+/// Entity that restricts a policy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Always,
@@ -56,7 +56,7 @@ enum Key {
 
 impl Index {
     /// # Errors
-    /// If a policy cannot be added: without it, a request that it forbids would be allowed.
+    /// If a policy cannot be added. Without it, a request that it forbids would be allowed.
     pub(super) fn new(
         policies: &[&Policy],
         model: &Model,
@@ -149,7 +149,7 @@ impl Candidates {
     }
 }
 
-/// A policy, and what it is about.
+/// Policy with the entity that restricts it.
 struct Indexed<'p> {
     policy: &'p Policy,
     /// It is evaluated for each of them.
@@ -207,7 +207,7 @@ impl<'p> Indexed<'p> {
     }
 }
 
-/// What a policy is about: the narrowest that its scope or its first condition says.
+/// Returns the narrowest restriction in the scope or in the first condition of a policy.
 fn keys(policy: &Policy, first: Option<&Clause>) -> BTreeSet<Key> {
     let (mut exact, mut within) = (BTreeSet::new(), None);
     match policy.resource_constraint() {
@@ -230,7 +230,7 @@ fn keys(policy: &Policy, first: Option<&Clause>) -> BTreeSet<Key> {
     if exact.is_empty() { BTreeSet::from([within.unwrap_or(Key::Always)]) } else { exact }
 }
 
-/// The operand of a chain of `&&` that is evaluated first: nothing before it can err.
+/// Returns the operand of a chain of `&&` that is evaluated first. No operand before it can fail.
 fn leftmost(expr: &Arc<Expr>) -> &Expr {
     let mut expr = &**expr;
     while let Expr::BinaryOp { op: BinaryOp::And, left, .. } = expr {
@@ -239,7 +239,7 @@ fn leftmost(expr: &Arc<Expr>) -> &Expr {
     expr
 }
 
-/// The entities that a comparison holds the resource or the principal to. None: it does not.
+/// Returns the entities that a comparison restricts the resource or the principal to, or `None` for another expression.
 fn compared(expr: &Expr) -> BTreeSet<Key> {
     let key = |var: &Expr| -> Option<fn(EntityUid) -> Key> {
         match var {
@@ -278,7 +278,7 @@ const fn body(clause: &Clause) -> &Arc<Expr> {
     }
 }
 
-/// The entities that an expression names, but for those that it only compares something with.
+/// Returns the entities that an expression names, except those that it only compares with.
 fn entities_read(expr: &Expr) -> BTreeSet<EntityUid> {
     expr.reduce(
         &|expr| match expr {
@@ -303,7 +303,7 @@ fn entities_read(expr: &Expr) -> BTreeSet<EntityUid> {
     )
 }
 
-/// True of an entity, or a list of entities.
+/// Returns true for an entity or a list of entities.
 fn is_literal(expr: &Expr) -> bool {
     match expr {
         Expr::Set(elements) => elements.iter().all(|element| literal(element).is_some()),
@@ -311,7 +311,7 @@ fn is_literal(expr: &Expr) -> bool {
     }
 }
 
-/// The known ones of `from`, and what their properties refer to.
+/// Returns the known entities of `from` and the entities that their properties refer to.
 pub(super) fn reachable(from: BTreeSet<EntityUid>, known: &KnownEntities) -> BTreeSet<EntityUid> {
     let mut found = BTreeSet::new();
     let mut next: Vec<EntityUid> = from.into_iter().collect();

@@ -1,4 +1,4 @@
-//! The schema of a bundle as requests need it: types and actions by the names that AuthZEN gives them.
+//! Schema of a bundle: types and actions by their names in AuthZEN.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr as _;
@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 
 use super::attributes::{AttributeType, Attributes, TypeReader, full_name};
 
-/// The annotation of an entity type that names it for AuthZEN, where that name is no name of Cedar's.
+/// Annotation with the AuthZEN name of an entity type, for names that are not valid in Cedar.
 const TYPE_ANNOTATION: &str = "authzen";
-/// The attribute of the context that has the action's properties.
+/// Attribute of the context with the properties of the action.
 pub(super) const ACTION_ATTRIBUTE: &str = "action";
-/// Longest schema, in bytes.
+/// Maximum length of a schema in bytes.
 const MAX_BYTES: usize = 256 << 10;
-/// Deepest nesting of brackets in a schema's text. Cedar's parser recurses over them.
+/// Maximum nesting of brackets in a schema, since Cedar's parser is recursive.
 const MAX_BRACKETS: usize = 64;
-/// Most combinations of principal type, action and resource type. Each has its part of the index.
+/// Maximum number of combinations of principal type, action and resource type. The index has an entry for each.
 pub(super) const MAX_ENVIRONMENTS: usize = 10_000;
 
 /// The schema, by AuthZEN's names.
@@ -35,9 +35,9 @@ pub(super) struct Model {
 pub(super) struct EntityModel {
     pub(super) name: EntityTypeName,
     pub(super) attributes: Attributes,
-    /// The only ids, of an enumerated type.
+    /// Ids of an enumerated type; `None` for other types.
     pub(super) ids: Option<BTreeSet<String>>,
-    /// Types of which its entities may be members.
+    /// Types whose entities may be parents.
     pub(super) parents: BTreeSet<EntityTypeName>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct EntityModel {
 #[derive(Debug)]
 pub(super) struct ActionModel {
     pub(super) uid: EntityUid,
-    /// The action and the groups that it is in.
+    /// The action and its groups.
     pub(super) groups: HashSet<EntityUid>,
     pub(super) context: Attributes,
 }
@@ -143,12 +143,12 @@ impl Model {
 }
 
 impl EntityModel {
-    /// True if the type may have an entity of this id.
+    /// Returns true if the type may have an entity with this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.ids.as_ref().is_none_or(|ids| ids.contains(id))
     }
 
-    /// The entity of this id.
+    /// Returns the entity with this id.
     pub(super) fn uid(&self, id: &str) -> EntityUid {
         EntityUid::from_type_name_and_id(self.name.clone(), EntityId::new(id))
     }
