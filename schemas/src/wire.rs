@@ -95,6 +95,10 @@ pub struct Schema {
 pub struct SchemaError(String);
 
 impl SchemaError {
+    pub(crate) const fn new(message: String) -> Self {
+        Self(message)
+    }
+
     pub(crate) fn unknown_subject(name: &str) -> Self {
         Self(format!("this build has no subject `{name}`"))
     }
@@ -116,7 +120,7 @@ impl Schema {
             let place = e.source().map(|source| format!(": {source}")).unwrap_or_default();
             SchemaError(format!("{e}{place}"))
         })?;
-        writers::check(&parsed).map_err(SchemaError)?;
+        writers::check(&parsed)?;
         let canonical = parsed.canonical_form();
         let fast = text.parse::<serde_avro_fast::Schema>().map_err(|e| SchemaError(e.to_string()))?;
         Ok(Self {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, Schema, UuidSchema};
 
 use crate::bounds::{MAX_AVRO_DEPTH, MAX_AVRO_FIXED_BYTES, MAX_AVRO_TYPES};
+use crate::wire::SchemaError;
 
 /// Cost of a type for its decoder.
 #[derive(Clone, Copy)]
@@ -22,9 +23,9 @@ struct Cost {
 ///
 /// # Errors
 /// If a type exceeds a limit: expected and actual value, and the type.
-pub(crate) fn check(schema: &Schema) -> Result<(), String> {
+pub(crate) fn check(schema: &Schema) -> Result<(), SchemaError> {
     // serde_json's limit on the nesting of JSON bounds this recursion.
-    TypeCosts::default().cost(schema, None).map(drop)
+    TypeCosts::default().cost(schema, None).map(drop).map_err(SchemaError::new)
 }
 
 /// Costs of the named types visited so far; `None` for a type that is still being visited.

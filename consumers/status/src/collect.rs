@@ -38,11 +38,11 @@ pub fn collect<E: Display>(
         });
         let mut groups = if kafka { groups(endpoints, topology, now) } else { Default::default() };
         let stages = topology.stages.iter().map(|(name, stage)| {
-            let unknown = || Err("kafka is away".to_owned());
+            let unknown = || Answer::Unknown("kafka is away".to_owned());
             Stage {
                 name: name.clone(),
                 group: stage.value.group.value.clone(),
-                state: groups.remove(name).unwrap_or_else(unknown).into(),
+                state: groups.remove(name).unwrap_or_else(unknown),
             }
         });
         let stages = stages.collect();

@@ -10,6 +10,7 @@ use agentgov_service::lag::{Lag, LagReader, TopicPartition, input_partitions};
 use rdkafka::consumer::Consumer as _;
 use serde::Serialize;
 
+use crate::Answer;
 use crate::parts::client;
 
 /// Timeout of a request to the brokers.
@@ -92,7 +93,7 @@ pub(crate) fn groups(
     endpoints: &Endpoints,
     topology: &Topology,
     now: Millis,
-) -> BTreeMap<String, Result<Group, String>> {
+) -> BTreeMap<String, Answer<Group>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = topology
             .stages
@@ -102,7 +103,7 @@ pub(crate) fn groups(
         let panicked = || Err("reading it panicked".to_owned());
         threads
             .into_iter()
-            .map(|(name, group)| (name.clone(), group.join().unwrap_or_else(|_| panicked())))
+            .map(|(name, group)| (name.clone(), group.join().unwrap_or_else(|_| panicked()).into()))
             .collect()
     })
 }
@@ -110,7 +111,7 @@ pub(crate) fn groups(
 fn group(endpoints: &Endpoints, topology: &Topology, stage: &str, now: Millis) -> Result<Group, String> {
     let name = &topology.stage(stage).map_err(|e| e.to_string())?.group.value;
     let mut places = input_partitions(topology, stage).map_err(|e| e.to_string())?;
-    let client = client(endpoints)?;
+    let client = client(endpoints).map_err(|e| e.to_string())?;
     let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|e| e.to_string())?;
     let there = |topic: &str, partition: i32| {
         let topic = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());

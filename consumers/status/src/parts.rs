@@ -9,6 +9,7 @@ use agentgov_schemas::topology::Topology;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
 use serde::Serialize;
 
 /// Timeout of a request to a part.
@@ -63,12 +64,9 @@ impl ClientContext for SilentContext {
 impl ConsumerContext for SilentContext {}
 
 /// Creates a Kafka client for requests.
-pub(crate) fn client(endpoints: &Endpoints) -> Result<BaseConsumer<SilentContext>, String> {
+pub(crate) fn client(endpoints: &Endpoints) -> KafkaResult<BaseConsumer<SilentContext>> {
     let mut config = endpoints.kafka.client_config();
-    config
-        .set("group.id", "agentgov.status")
-        .create_with_context(SilentContext::default())
-        .map_err(|e| e.to_string())
+    config.set("group.id", "agentgov.status").create_with_context(SilentContext::default())
 }
 
 /// Sends a request to every part, in parallel.
@@ -112,7 +110,7 @@ fn timed<T>(ask: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 fn kafka(endpoints: &Endpoints) -> Result<String, String> {
-    let client = client(endpoints)?;
+    let client = client(endpoints).map_err(|e| e.to_string())?;
     let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|e| {
         match client.context().out_of_files.load(Ordering::Relaxed) {
             true => format!("{e}: {}", OUT_OF_FILES.join(", ")),
