@@ -1,5 +1,5 @@
-//! The documents say what the code says: every code has its page and every page its code, links lead somewhere, and the
-//! tests that ARCHITECTURE.md names as holding an invariant are there.
+//! Tests that documents match the code: every code has a page and every page a code, links resolve, and the tests that
+//! ARCHITECTURE.md names for an invariant exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: what is not there fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ mod glossary;
 #[path = "docs/shipping.rs"]
 mod shipping;
 
-/// Pages of docs/errors that explain one case of an exit code.
+/// Pages of docs/errors about one case of an exit code.
 const CASES: [&str; 4] = ["hole", "hanging-transaction", "held-back", "offsets-skipped"];
 
 #[test]
@@ -55,7 +55,7 @@ fn every_code_in_a_record_has_its_page_and_every_page_its_code() {
 }
 
 #[test]
-fn the_index_names_our_own_alerts_and_why_a_stage_is_not_ready() {
+fn index_lists_stage_alerts_and_readiness_reasons() {
     let index = read("docs/errors/README.md");
     let mut met = 0;
     for (path, text) in sources() {
@@ -78,7 +78,7 @@ fn the_index_names_our_own_alerts_and_why_a_stage_is_not_ready() {
 }
 
 #[test]
-fn pages_that_the_code_names_are_there() {
+fn pages_named_by_the_code_exist() {
     for (path, text) in sources() {
         for rest in after(&text, "docs/") {
             let named: String =
@@ -98,7 +98,7 @@ fn pages_that_the_code_names_are_there() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     let mut seen = 0;
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
@@ -127,9 +127,9 @@ fn every_adr_is_in_the_index() {
     }
 }
 
-/// In ARCHITECTURE.md and bad-input.md a link from the name of a test to a file says that the test is in the file.
+/// In ARCHITECTURE.md and bad-input.md, a link whose text is a test's name leads to the file with that test.
 #[test]
-fn the_tests_that_hold_invariants_are_there() {
+fn tests_of_invariants_exist() {
     for (page, at_least) in [("docs/ARCHITECTURE.md", 20), ("docs/bad-input.md", 10)] {
         let text = read(page);
         let tests: Vec<_> = links(&text)
@@ -150,7 +150,7 @@ fn the_tests_that_hold_invariants_are_there() {
     }
 }
 
-/// A row of docs/operations/metrics.md is a metric of the code, word for word, and the other way round.
+/// Rows of docs/operations/metrics.md and metrics of the code correspond one to one, with identical texts.
 #[test]
 fn every_metric_has_its_row_and_every_row_its_metric() {
     let page = read("docs/operations/metrics.md");
@@ -215,7 +215,7 @@ fn dashboard_and_alert_rules_use_metrics_that_exist() {
 }
 
 #[test]
-fn the_runbook_has_a_section_for_every_exit_code() {
+fn runbook_has_a_section_for_every_exit_code() {
     let text = read("docs/operations/runbook.md");
     for (code, page) in exit_codes() {
         let (_, rest) =
@@ -225,8 +225,7 @@ fn the_runbook_has_a_section_for_every_exit_code() {
     }
 }
 
-/// The metric of a name in an expression: of a histogram, its buckets, sum and count as well.
-/// Of Cargo.lock, which has optional and test dependencies too: so no feature brings Kafka back.
+/// Checks Cargo.lock, which includes optional and test dependencies, so that no feature can bring Kafka back.
 #[test]
 fn stages_build_without_kafka() {
     let lock = read("Cargo.lock");
@@ -234,7 +233,7 @@ fn stages_build_without_kafka() {
     for package in lock.split("[[package]]") {
         let name = after(package, "name = \"").next().map(word).unwrap_or_default();
         let list = after(package, "dependencies = [").next().and_then(|rest| rest.split(']').next());
-        // Where there are two versions, a version follows the name.
+        // If a dependency has several versions, its version follows the name.
         let quoted = list.unwrap_or_default().split('"').skip(1).step_by(2);
         dependencies.entry(name).or_default().extend(quoted.filter_map(|name| name.split(' ').next()));
     }
@@ -257,7 +256,7 @@ fn metric(name: &str) -> Option<&'static Metric> {
     })
 }
 
-/// The labels that an expression groups by, besides those that Prometheus adds.
+/// Returns the labels that an expression groups by, except those that Prometheus adds.
 fn labels_of(expression: &str) -> Vec<String> {
     let groups = after(expression, "by (").chain(after(expression, "on ("));
     let lists = groups.filter_map(|rest| rest.split(')').next());
@@ -265,7 +264,7 @@ fn labels_of(expression: &str) -> Vec<String> {
     labels.filter(|label| !["le", "instance", "job"].contains(&label.as_str())).collect()
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// Returns the anchors of a page's headings in GitHub's form.
 fn headings(text: &str) -> BTreeSet<String> {
     let titles = text
         .lines()
@@ -278,10 +277,10 @@ fn headings(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The exit codes that have a page: by number, the page.
+/// Returns the documented exit codes with their pages.
 fn exit_codes() -> BTreeMap<u8, &'static str> {
     const fn page(code: ExitCode) -> Option<&'static str> {
-        // A new code does not compile until it is listed here and below.
+        // Makes the compiler require an entry here and below for a new code.
         match code {
             ExitCode::Done => None,
             ExitCode::Failed => Some("failed"),
@@ -312,7 +311,7 @@ fn exit_codes() -> BTreeMap<u8, &'static str> {
     .collect()
 }
 
-/// Every code that a reject, a verdict or a row may carry, each with the name that product code gives it.
+/// Returns every code of rejects, verdicts and rows, with its name in product code.
 fn codes() -> BTreeMap<&'static str, String> {
     fn of<T: Vocabulary + std::fmt::Debug>(name: &str) -> impl Iterator<Item = (&'static str, String)> {
         T::ALL.iter().map(move |code| (code.as_str(), format!("{name}::{code:?}")))
@@ -331,7 +330,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Product code by its path: of every file, what stands before its tests.
+/// Returns product code by path: each file up to its tests.
 fn sources() -> Vec<(String, String)> {
     let folders = ["src", "schemas", "producers", "consumers", "testenv", "bench"];
     let of = |path: PathBuf| {
@@ -347,7 +346,7 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The files below a folder whose names end so.
+/// Returns the files below a folder with this extension.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -374,7 +373,7 @@ fn documents() -> Vec<PathBuf> {
     documents
 }
 
-/// Text and target of every link and picture outside of code blocks.
+/// Returns text and target of every link and image outside of code blocks.
 fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let prose = text.split("\n```").step_by(2);
     prose.flat_map(|prose| {
@@ -386,12 +385,12 @@ fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// What follows each place where `before` stands.
+/// Returns the text after each occurrence of `before`.
 fn after<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = &'t str> {
     text.match_indices(before).filter_map(move |(at, _)| text.get(at + before.len()..))
 }
 
-/// What stands before the closing quote.
+/// Returns the text up to the closing quote.
 fn word(rest: &str) -> &str {
     rest.split('"').next().unwrap_or_default()
 }

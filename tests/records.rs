@@ -1,5 +1,5 @@
-//! What fuzzing began with and found of records (docs/fuzzing.md), through the function that it calls: each is a row, nothing
-//! panics, and nothing is allocated because a record claims it.
+//! Tests of records from the fuzzing corpus (docs/fuzzing.md) through the fuzz check: each becomes a row, nothing panics,
+//! and claimed sizes allocate nothing.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -20,15 +20,15 @@ mod corpus;
 mod record;
 
 const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/record");
-/// The longest text that the audit's decoder takes, untouched until there are bytes for it; all else is far below.
-const MOST: usize = 64 << 20;
+/// Maximum text of the audit's decoder, reserved but untouched until bytes arrive; other allocations are far smaller.
+const MAX_ALLOCATION: usize = 64 << 20;
 
-struct Largest;
+struct LargestAllocation;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Largest {
+// SAFETY: every call is passed unchanged to the system's allocator.
+unsafe impl GlobalAlloc for LargestAllocation {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
         unsafe { System.alloc(layout) }
@@ -47,16 +47,16 @@ unsafe impl GlobalAlloc for Largest {
 }
 
 #[global_allocator]
-static ALLOCATOR: Largest = Largest;
+static ALLOCATOR: LargestAllocation = LargestAllocation;
 
 fn check(data: &[u8]) {
     record::check(data);
     let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(largest <= MOST, "expected at most {MOST} bytes at once, found {largest}");
+    assert!(largest <= MAX_ALLOCATION, "expected at most {MAX_ALLOCATION} bytes at once, found {largest}");
 }
 
 #[test]
-fn records() {
+fn corpus_records_are_rows() {
     corpus::check_all(RECORDS, check);
 }
 
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn records_with_a_mistake_are_rows(data in corpus::mutations(RECORDS)) {
+    fn mutated_records_are_rows(data in corpus::mutations(RECORDS)) {
         check(&data);
     }
 }

@@ -1,4 +1,4 @@
-//! deny.toml's bans and sources hold for Cargo.lock, without cargo-deny.
+//! Tests that Cargo.lock satisfies the bans and sources of deny.toml, without cargo-deny.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +19,8 @@ fn text<'t>(table: &'t Value, key: &str) -> Option<&'t str> {
     table.get(key).and_then(Value::as_str)
 }
 
-/// What is wrong with the packages of a Cargo.lock.
-fn faults(deny: &Table, lock: &Table) -> Vec<String> {
+/// Returns violations among the packages of a Cargo.lock.
+fn violations(deny: &Table, lock: &Table) -> Vec<String> {
     let registries = texts(deny.get("sources").and_then(|sources| sources.get("allow-registry")));
     let bans = deny.get("bans").and_then(|bans| bans.get("deny")).and_then(Value::as_array);
     let banned: BTreeMap<&str, Vec<&str>> = bans
@@ -28,32 +28,32 @@ fn faults(deny: &Table, lock: &Table) -> Vec<String> {
         .flatten()
         .map(|ban| (text(ban, "crate").unwrap(), texts(ban.get("wrappers"))))
         .collect();
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for package in lock.get("package").and_then(Value::as_array).into_iter().flatten() {
         let name = text(package, "name").unwrap();
         if let Some(source) = text(package, "source") {
             let allowed = registries.iter().any(|registry| source == format!("registry+{registry}"));
             if !allowed || text(package, "checksum").is_none() {
-                faults.push(format!("{name} comes from {source}"));
+                violations.push(format!("{name} comes from {source}"));
             }
         }
         if banned.get(name).is_some_and(Vec::is_empty) {
-            faults.push(format!("{name} is banned"));
+            violations.push(format!("{name} is banned"));
         }
         for needed in texts(package.get("dependencies")) {
             let needed = needed.split(' ').next().unwrap_or(needed);
             if banned.get(needed).is_some_and(|wrappers| !wrappers.is_empty() && !wrappers.contains(&name)) {
-                faults.push(format!("{name} depends on {needed}"));
+                violations.push(format!("{name} depends on {needed}"));
             }
         }
     }
-    faults
+    violations
 }
 
 #[test]
 fn no_dependency_is_banned_or_of_another_registry() {
     let deny = read("deny.toml");
-    let found = faults(&deny, &read("Cargo.lock"));
+    let found = violations(&deny, &read("Cargo.lock"));
     assert!(found.is_empty(), "deny.toml does not allow it: {found:#?}");
     let lock = r#"
         package = [
@@ -64,5 +64,5 @@ fn no_dependency_is_banned_or_of_another_registry() {
             { name = "hyper-rustls", dependencies = ["rustls"] },
         ]"#;
     let expected = ["a comes from git+https://example.com/a", "b depends on rustls", "aws-lc-sys is banned"];
-    assert_eq!(faults(&deny, &lock.parse().unwrap()), expected);
+    assert_eq!(violations(&deny, &lock.parse().unwrap()), expected);
 }

@@ -125,7 +125,7 @@ fn list(cell: &str) -> impl Iterator<Item = String> {
     cell.split(',').map(|phrase| phrase.trim().to_owned()).filter(|phrase| !phrase.is_empty())
 }
 
-/// Uses of banned phrases in the prose of a document: outside of code, link targets and comments.
+/// Returns the banned phrases in a document's prose: outside of code, link targets and comments.
 fn banned_phrases(name: &str, text: &str, banned: &BTreeMap<String, String>) -> Vec<String> {
     let prose = prose(text).to_lowercase();
     let mut uses = Vec::new();
@@ -143,7 +143,7 @@ fn banned_phrases(name: &str, text: &str, banned: &BTreeMap<String, String>) -> 
     uses
 }
 
-/// The text with spaces in place of code blocks, code spans, link targets and comments. Lines stay lines.
+/// Replaces code blocks, code spans, link targets and comments by spaces, and keeps line breaks.
 fn prose(text: &str) -> String {
     let mut prose = text.to_owned();
     for (open, close) in [("\n```", "\n```"), ("<!--", "-->"), ("`", "`"), ("](", ")")] {
@@ -167,7 +167,7 @@ fn blank(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect()
 }
 
-/// Identifiers that a line of Rust declares.
+/// Returns the identifiers that a line of Rust declares.
 fn declared(line: &str) -> impl Iterator<Item = &str> {
     const KEYWORDS: [&str; 8] = ["struct", "enum", "trait", "type", "fn", "const", "static", "mod"];
     let code = line.split("//").next().unwrap_or_default();

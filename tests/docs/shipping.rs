@@ -1,11 +1,11 @@
-//! docs/operations says what the build that operators ship is free of, and it is.
+//! Tests that the shipping build contains none of the crates that docs/operations excludes.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::root;
 
-/// The local stack and its Docker backend, the laboratory, a second TLS library, and what loads code at run time.
+/// The local stack and its Docker backend, benchmarks and fault harness, a second TLS library, and dynamic loading.
 const ABSENT: [&str; 15] = [
     "agentgov-testenv",
     "agentgov-faults",
@@ -25,7 +25,7 @@ const ABSENT: [&str; 15] = [
 ];
 
 #[test]
-fn the_shipping_build_has_no_laboratory_no_local_stack_and_one_tls_library() {
+fn shipping_build_has_no_harness_no_local_stack_and_one_tls_library() {
     let crates = crates_of(&["--no-default-features"]);
     let found: Vec<_> = ABSENT.iter().filter(|name| crates.contains(**name)).collect();
     assert!(
@@ -33,7 +33,7 @@ fn the_shipping_build_has_no_laboratory_no_local_stack_and_one_tls_library() {
         "`cargo tree -p agentgov --no-default-features -i CRATE` says who needs {found:?}"
     );
     assert!(crates.contains("openssl") && crates.contains("rdkafka"), "{crates:?}");
-    // The names are right: the other builds have them.
+    // Other builds contain these crates, so the names are correct.
     let others: BTreeSet<_> =
         crates_of(&[]).into_iter().chain(crates_of(&["-p", "agentgov-bench"])).collect();
     for name in ABSENT.iter().filter(|name| !name.starts_with("aws-lc")) {
@@ -42,14 +42,14 @@ fn the_shipping_build_has_no_laboratory_no_local_stack_and_one_tls_library() {
     assert!(!others.iter().any(|name| name.starts_with("aws-lc")), "ring and aws-lc together: {others:?}");
 }
 
-/// The names of the crates that a build of `agentgov` compiles or runs, without those of tests.
+/// Returns the crates that a build of `agentgov` compiles or runs, without those of tests.
 fn crates_of(options: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--locked", "-p", "agentgov", "-e", "normal,build", "--prefix", "none"])
         .args(["--format", "{p}"])
         .args(options)
         .current_dir(root())
-        // A variable that unifies the features of all packages would show those of the whole workspace.
+        // The variable would unify features over the whole workspace.
         .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .output()
         .unwrap();

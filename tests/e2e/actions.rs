@@ -1,4 +1,4 @@
-//! What goes onto the log: events through the SDK, and records as no producer of ours would write them.
+//! Test data: events recorded with the SDK, and records that the SDK would never write.
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_schemas::event::{ActionEvent, Agent, Source, ToolCall, ToolResult};
@@ -11,14 +11,14 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack};
 
-/// Where a record stands.
+/// Position of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     pub partition: i32,
     pub offset: i64,
 }
 
-/// Writes values as they are onto a topic: idempotent, as every producer of actions must be.
+/// Writes raw values to a topic. Idempotent, as producers of actions must be.
 pub struct Writer<R> {
     topic: String,
     producer: FutureProducer,
@@ -27,14 +27,14 @@ pub struct Writer<R> {
 }
 
 impl<R: Record> Writer<R> {
-    /// Onto the topic that carries records of type `R`.
+    /// Creates a writer for the topic of records of type `R`.
     pub fn new(stack: &Stack) -> Self {
         let (topic, _) = stack.topology.topic_of(R::SUBJECT).unwrap();
         let schema = R::SUBJECT.schema().unwrap();
         let registry = SchemaRegistry::new(&stack.endpoints.schema_registry).unwrap();
         let id = registry.id_of(&registry_subject(topic), schema.text()).unwrap().unwrap();
         let mut config = stack.endpoints.kafka.client_config();
-        // Above what any topic takes: it is the broker that refuses, not this client.
+        // Exceeds the limit of every topic, so that the broker, not the client, rejects.
         config.set("enable.idempotence", "true").set("message.max.bytes", "16000000");
         Self {
             topic: topic.to_owned(),
@@ -48,7 +48,7 @@ impl<R: Record> Writer<R> {
         self.encoder.encode(value).unwrap()
     }
 
-    /// Returns once the record is durable, or refused. All of a writer's records go to one partition, in order.
+    /// Writes a record; returns once it is durable or rejected. All records of a writer go to one partition, in order.
     pub fn try_write(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<At, KafkaError> {
         let record = FutureRecord::<[u8], [u8]> { key, payload: value, ..FutureRecord::to(&self.topic) };
         let sent = self.runtime.block_on(self.producer.send(record.partition(0), DEADLINE));
@@ -61,7 +61,7 @@ impl<R: Record> Writer<R> {
 }
 
 impl Writer<ActionEvent<'static>> {
-    /// Writes an event under the key that its producer has to choose.
+    /// Writes an event under its required key.
     pub fn write_event(&mut self, event: &ActionEvent<'_>) -> At {
         let value = self.encode(event);
         self.write(
@@ -71,7 +71,7 @@ impl Writer<ActionEvent<'static>> {
     }
 }
 
-/// An event that says nothing yet, the first of a source of its own.
+/// Returns an event without content, the first of a new source.
 pub fn event<'a>(r#type: &'a str, tenant_id: &'a str, session_id: &'a str) -> ActionEvent<'a> {
     ActionEvent {
         environment: ENVIRONMENT,
@@ -86,7 +86,7 @@ pub fn event<'a>(r#type: &'a str, tenant_id: &'a str, session_id: &'a str) -> Ac
     }
 }
 
-/// `event` as number `sequence` of its source, a call.
+/// Returns `event` as a call with number `sequence` of its source.
 pub fn call<'a>(
     event: &ActionEvent<'a>,
     sequence: i64,
@@ -102,7 +102,7 @@ pub fn call<'a>(
     }
 }
 
-/// `event` as number `sequence` of its source, an answer.
+/// Returns `event` as a result with number `sequence` of its source.
 pub fn answer<'a>(
     event: &ActionEvent<'a>,
     sequence: i64,
@@ -117,8 +117,8 @@ pub fn answer<'a>(
     }
 }
 
-/// Records a session: it starts, a person asks, `calls` harmless calls are made and answered, it ends. Every third call
-/// comes in a message with a text, which violates `one-thing-at-a-time`. Returns how many events that were.
+/// Records a session with `calls` harmless calls and their results. Every third call comes in a message with text, which
+/// violates `one-thing-at-a-time`. Returns the number of events.
 pub fn record_session(recorder: &Recorder, session_id: &str, calls: usize) -> usize {
     let agent = Agent { id: AGENT, name: None, version: None };
     let event = |r#type| sdk::Event::new(r#type, session_id, agent);

@@ -1,5 +1,5 @@
-//! What comes in and should not: docs/bad-input.md as tests. In every case the record is a row, byte for byte, and a good
-//! event behind it in the same partition gets its verdict: nothing stops.
+//! Tests of docs/bad-input.md. In every case the record is a row with identical bytes, and a good event after it in the
+//! same partition gets its verdict.
 
 use std::process::Command;
 
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use crate::actions::{At, Writer, answer, call, event, payload};
 use crate::headers::{self, Header};
-use crate::stack::{AGENT, ENVIRONMENT, Stack, agentgov, root, stack, told};
+use crate::stack::{AGENT, ENVIRONMENT, Stack, agentgov, describe, root, stack};
 
 const TENANT: &str = "bad-input";
 const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
 
-/// A session of its own for a test.
+/// Test case with its own session.
 struct Case {
     stack: &'static Stack,
     writer: Writer<ActionEvent<'static>>,
@@ -32,7 +32,7 @@ impl Case {
         Self { stack, writer: Writer::<ActionEvent<'static>>::new(stack), session }
     }
 
-    /// The first event of the session, to make others of.
+    /// Returns the first event of the session, as a template.
     fn event(&self) -> ActionEvent<'static> {
         event(catalogue::SESSION_STARTED, TENANT, self.session)
     }
@@ -41,12 +41,12 @@ impl Case {
         SessionKey { tenant_id: TENANT, session_id: self.session }.to_bytes()
     }
 
-    /// The columns `what` of the row of the action at `at`, once it is there.
+    /// Waits for the row of the action at `at` and returns the columns `what`.
     fn row(&self, at: At, what: &str) -> Vec<String> {
         self.one_row("actions", "partition", "offset", at, what)
     }
 
-    /// The columns `what` of the one verdict on the action at `at`, once it is there.
+    /// Waits for the only verdict on the action at `at` and returns the columns `what`.
     fn verdict(&self, at: At, what: &str) -> Vec<String> {
         self.one_row("verdicts", "origin_partition", "origin_offset", at, what)
     }
@@ -69,8 +69,9 @@ impl Case {
         self.stack.number(&format!("SELECT count() FROM {table} WHERE {origin}"))
     }
 
-    /// The record at `at` is a row with exactly these bytes, and so is every offset before it. Returns its decode_error.
-    fn is_kept(&self, at: At, value: Option<&[u8]>) -> String {
+    /// Checks that the record at `at` and every offset before it are rows, and that the row has these bytes. Returns its
+    /// decode_error.
+    fn assert_kept(&self, at: At, value: Option<&[u8]>) -> String {
         let row = self.row(at, "value IS NULL, lower(hex(value)), lower(hex(record_sha256)), decode_error");
         assert_eq!(row[0], if value.is_none() { "1" } else { "0" }, "a tombstone is no empty value");
         let bytes = value.unwrap_or_default();
@@ -84,8 +85,9 @@ impl Case {
         row[3].clone()
     }
 
-    /// The evaluator's one reject of the record at `at` says why, and which bytes; nobody judged it.
-    fn is_rejected(&self, at: At, value: &[u8], reason: &str) {
+    /// Checks that the evaluator rejected the record at `at` once, with this reason and these bytes, and that it has no
+    /// verdict.
+    fn assert_rejected(&self, at: At, value: &[u8], reason: &str) {
         let hex: String = value.iter().take(4096).map(|byte| format!("{byte:02x}")).collect();
         let what = format!(
             "stage, reason, detail, rejected_size, lower(hex(rejected_sha256)), rejected_head = unhex('{hex}')"
@@ -97,14 +99,14 @@ impl Case {
         assert_eq!(self.count("verdicts", at), 0);
     }
 
-    /// Its session, as `session show` prints it.
-    fn story(&self, options: &[&str]) -> String {
+    /// Returns the session as `session show` prints it.
+    fn show_session(&self, options: &[&str]) -> String {
         let show = ["session", "show", self.session, "--tenant", TENANT];
         self.stack.run(&[&show[..], options].concat())
     }
 
-    /// A good event that comes after everything else, in the same partition, is logged and judged.
-    fn goes_on(&mut self) {
+    /// Checks that a good event after all others in the same partition is logged and judged.
+    fn assert_good_event_is_judged(&mut self) {
         let source = Source { id: "good", sequence: 0 };
         let good = call(&self.event(), 0, "think", "good", b"{}");
         let at = self.writer.write_event(&ActionEvent { source, ..good.clone() });
@@ -118,15 +120,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A value that no reader can decode.
-fn undecodable(session: &'static str, reason: &str, value: impl FnOnce(&mut Case) -> Option<Vec<u8>>) {
+/// Checks a value that no reader can decode.
+fn assert_undecodable(session: &'static str, reason: &str, value: impl FnOnce(&mut Case) -> Option<Vec<u8>>) {
     let mut case = Case::new(session);
     let value = value(&mut case);
     let at = case.writer.write(&case.key(), value.as_deref());
-    case.goes_on();
-    let decode_error = case.is_kept(at, value.as_deref());
+    case.assert_good_event_is_judged();
+    let decode_error = case.assert_kept(at, value.as_deref());
     assert!(decode_error.starts_with(&format!("{reason}: ")), "{decode_error}");
-    case.is_rejected(at, value.as_deref().unwrap_or_default(), reason);
+    case.assert_rejected(at, value.as_deref().unwrap_or_default(), reason);
     let row = case.row(at, "key, tenant_id, type");
     assert_eq!(
         row,
@@ -137,17 +139,17 @@ fn undecodable(session: &'static str, reason: &str, value: impl FnOnce(&mut Case
 
 #[test]
 fn wrong_magic_byte() {
-    undecodable("magic", "wrong_magic_byte", |_| Some(br#"{"type": "tool.invoked"}"#.to_vec()));
+    assert_undecodable("magic", "wrong_magic_byte", |_| Some(br#"{"type": "tool.invoked"}"#.to_vec()));
 }
 
 #[test]
 fn truncated_header() {
-    undecodable("header", "truncated_header", |_| Some(vec![0, 0, 0]));
+    assert_undecodable("header", "truncated_header", |_| Some(vec![0, 0, 0]));
 }
 
 #[test]
 fn unknown_schema_id() {
-    undecodable("schema", "unknown_schema_id", |case| {
+    assert_undecodable("schema", "unknown_schema_id", |case| {
         let event = case.event();
         let mut value = case.writer.encode(&event);
         value[1..5].copy_from_slice(&0x7fff_fff0_u32.to_be_bytes());
@@ -155,10 +157,10 @@ fn unknown_schema_id() {
     });
 }
 
-/// Records that contain each other twice, forty deep: an empty datum would claim a million million of them.
+/// Record types that contain each other twice, forty levels deep: an empty datum would claim 2^40 records.
 #[test]
-fn schema_whose_data_have_no_bound() {
-    undecodable("no-bound", "unknown_schema_id", |case| {
+fn schema_with_unbounded_data() {
+    assert_undecodable("no-bound", "unknown_schema_id", |case| {
         let record = |n: usize| {
             let inner = if n == 0 { "\"null\"".to_owned() } else { format!("\"R{}\"", n - 1) };
             format!(
@@ -176,7 +178,7 @@ fn schema_whose_data_have_no_bound() {
 
 #[test]
 fn schema_of_another_topic() {
-    undecodable("other-schema", "undecodable_datum", |case| {
+    assert_undecodable("other-schema", "undecodable_datum", |case| {
         let id = Writer::<AgentEntry<'static>>::new(case.stack).encode(&AgentEntry {
             tenant_id: TENANT,
             agent_id: AGENT,
@@ -193,7 +195,7 @@ fn schema_of_another_topic() {
 
 #[test]
 fn truncated_avro() {
-    undecodable("truncated", "undecodable_datum", |case| {
+    assert_undecodable("truncated", "undecodable_datum", |case| {
         let event = case.event();
         let mut value = case.writer.encode(&event);
         value.truncate(value.len() / 2);
@@ -203,7 +205,7 @@ fn truncated_avro() {
 
 #[test]
 fn bytes_after_the_event() {
-    undecodable("trailing", "trailing_bytes", |case| {
+    assert_undecodable("trailing", "trailing_bytes", |case| {
         let event = case.event();
         let mut value = case.writer.encode(&event);
         value.extend_from_slice(b"more");
@@ -213,12 +215,12 @@ fn bytes_after_the_event() {
 
 #[test]
 fn empty_value() {
-    undecodable("empty", "empty_value", |_| Some(Vec::new()));
+    assert_undecodable("empty", "empty_value", |_| Some(Vec::new()));
 }
 
 #[test]
 fn tombstone() {
-    undecodable("tombstone", "empty_value", |_| None);
+    assert_undecodable("tombstone", "empty_value", |_| None);
 }
 
 #[test]
@@ -228,7 +230,7 @@ fn larger_than_the_topic_takes() {
     let value = vec![0; usize::try_from(limit).unwrap() + 1];
     let refused = case.writer.try_write(Some(&case.key()), Some(&value)).unwrap_err();
     assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge), "{refused}");
-    case.goes_on();
+    case.assert_good_event_is_judged();
 }
 
 #[test]
@@ -247,7 +249,7 @@ fn larger_than_the_sdk_takes() {
     let mut arguments = vec![b' '; 2 << 20];
     let Err(RecordError::TooLarge { found, limit, .. }) = record(&arguments) else { panic!("it was taken") };
     assert_eq!(recorder.stats().accepted, 0, "it took no number");
-    // As large as can be: it is taken, delivered, logged and judged.
+    // The largest event is accepted, delivered, logged and judged.
     arguments.truncate(arguments.len() - (found - limit));
     arguments[..2].copy_from_slice(b"{}");
     assert_eq!(record(&arguments).unwrap().sequence, 0);
@@ -264,18 +266,18 @@ fn larger_than_the_sdk_takes() {
     );
     // Tables are filled independently of each other.
     case.stack.eventually("the row of the largest event", || case.stack.number(&kept) == 1);
-    case.goes_on();
+    case.assert_good_event_is_judged();
 }
 
 #[test]
-fn arguments_that_are_no_json() {
+fn arguments_that_are_not_json() {
     let mut case = Case::new("no-json");
     let arguments = b"{\"reservation_id\": \"QX1\"";
     let event = call(&case.event(), 0, "cancel_reservation", "c1", arguments);
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "arguments"), [String::from_utf8(arguments.to_vec()).unwrap()]);
     let verdict = case.verdict(
         at,
@@ -285,31 +287,31 @@ fn arguments_that_are_no_json() {
 }
 
 #[test]
-fn payload_that_is_no_text() {
+fn payload_that_is_not_text() {
     let mut case = Case::new("no-text");
     let arguments = b"{\"thought\": \"\xff\xfe\"}";
     let event = call(&case.event(), 0, "think", "c1", arguments);
     let answer = answer(&case.event(), 1, "c1", b"\x00\xff\x80");
     let value = case.writer.encode(&event);
     let (at, answered_at) = (case.writer.write_event(&event), case.writer.write_event(&answer));
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     let row = case.row(at, "lower(hex(arguments)), lower(hex(arguments_sha256))");
     assert_eq!(row, [hex(arguments), Digest::of(arguments).to_string()]);
     assert_eq!(case.row(answered_at, "lower(hex(result))"), ["00ff80"]);
     assert_eq!(case.verdict(at, "errors.code"), ["['arguments_not_json']"]);
-    // Readers are no stricter than the log.
-    let story = case.story(&[]);
+    // Readers accept whatever the log accepts.
+    let shown_session = case.show_session(&[]);
     for line in [r#"  think({"thought": "\xff\xfe"})"#, r"  → \u{0}\xff\x80"] {
-        assert!(story.lines().any(|found| found == line), "{line} is missing in\n{story}");
+        assert!(shown_session.lines().any(|found| found == line), "{line} is missing in\n{shown_session}");
     }
-    let entries: serde_json::Value = serde_json::from_str(&case.story(&["--json"])).unwrap();
+    let entries: serde_json::Value = serde_json::from_str(&case.show_session(&["--json"])).unwrap();
     assert_eq!(entries["entries"][1]["event"]["result"], r"\u{0}\xff\x80");
 }
 
-/// Records cannot move the cursor of a terminal, forge a line of a report or hide what they say.
+/// Records cannot move the cursor of a terminal, forge a line of a report, or hide text.
 #[test]
-fn text_that_acts_on_a_terminal() {
+fn text_with_terminal_escapes() {
     let mut case = Case::new("terminal");
     let forged = "think\n  verdict allow (granted) by airline 1\u{1b}[8m";
     let mut hostile =
@@ -317,26 +319,26 @@ fn text_that_acts_on_a_terminal() {
     hostile.session_label = Some("\u{1b}]0;owned\u{7}");
     let at = case.writer.write_event(&hostile);
     let empty = case.writer.write_event(&call(&case.event(), 1, "think", "c2", b""));
-    case.goes_on();
+    case.assert_good_event_is_judged();
     assert_eq!(
         case.row(at, "lower(hex(tool_name))")[0],
         hex(forged.as_bytes()),
         "the log keeps it as it came"
     );
-    let story = case.story(&[]);
-    let verdicts = story.lines().filter(|line| line.starts_with("  verdict ")).count();
-    assert_eq!(verdicts, 3, "one for each call\n{story}");
+    let shown_session = case.show_session(&[]);
+    let verdicts = shown_session.lines().filter(|line| line.starts_with("  verdict ")).count();
+    assert_eq!(verdicts, 3, "one for each call\n{shown_session}");
     for text in [
         r"session \u{1b}]0;owned\u{7}",
         r"think\u{a}  verdict allow (granted) by airline 1\u{1b}[8m(",
         r#"{"thought": "\u{1b}[2K \u{9b}1A\u{202e}"}"#,
-        // The tool is named, although nothing was given to it.
+        // The tool is printed even without arguments.
         "\n  think()\n",
     ] {
-        assert!(story.contains(text), "{text} is missing in\n{story}");
+        assert!(shown_session.contains(text), "{text} is missing in\n{shown_session}");
     }
     assert!(case.row(empty, "arguments")[0].is_empty());
-    for printed in [story, case.story(&["--json"])] {
+    for printed in [shown_session, case.show_session(&["--json"])] {
         let raw = printed.chars().find(|c| *c != '\n' && agentgov_schemas::escape::is_escaped(*c));
         assert_eq!(raw, None, "{printed:?}");
     }
@@ -349,13 +351,13 @@ fn tool_call_id_used_twice() {
     let calls = [
         call(&first, 0, "get_user_details", "c1", br#"{"user_id": "ada"}"#),
         call(&first, 1, "get_user_details", "c1", br#"{"user_id": "bob"}"#),
-        // Of the two, the later one is answered.
+        // The result belongs to the later of the two calls.
         answer(&first, 2, "c1", PROFILE),
         call(&first, 3, "send_certificate", "c2", br#"{"user_id": "ada", "amount": 50}"#),
         call(&first, 4, "send_certificate", "c3", br#"{"user_id": "bob", "amount": 50}"#),
     ];
     let at = calls.map(|event| case.writer.write_event(&event));
-    case.goes_on();
+    case.assert_good_event_is_judged();
     let unseen = "call_index, has(violations.policy, 'look-before-you-write')";
     let expected = [(0, ["0", "0"]), (1, ["1", "0"]), (3, ["2", "1"]), (4, ["3", "0"])];
     for (number, verdict) in expected {
@@ -370,8 +372,8 @@ fn result_without_a_call() {
     let after = call(&case.event(), 1, "send_certificate", "c1", br#"{"user_id": "ada", "amount": 50}"#);
     let value = case.writer.encode(&event);
     let (at, after) = (case.writer.write_event(&event), case.writer.write_event(&after));
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "call_id, result")[0], "never-called");
     assert_eq!((case.count("verdicts", at), case.count("rejects", at)), (0, 0));
     let verdict = case.verdict(after, "call_index, has(violations.policy, 'look-before-you-write')");
@@ -379,9 +381,9 @@ fn result_without_a_call() {
 }
 
 #[test]
-fn clocks_that_are_wrong() {
+fn wrong_clocks() {
     let mut case = Case::new("clocks");
-    // The first microsecond of 1900, the last of 2200, and what no calendar has.
+    // First microsecond of 1900, last microsecond of 2200, and values outside of any calendar.
     let clocks = [
         (-2_208_988_800_000_000, Some(1900)),
         (7_289_654_399_999_999, Some(2200)),
@@ -398,7 +400,7 @@ fn clocks_that_are_wrong() {
         let at = case.writer.write_event(&event);
         let verdict = case.verdict(at, "decision, occurred_at_micros");
         assert_eq!(verdict, ["allow".to_owned(), micros.to_string()]);
-        assert_eq!(case.is_kept(at, Some(&value)), "");
+        assert_eq!(case.assert_kept(at, Some(&value)), "");
         let row = case
             .row(at, "occurred_at_micros, toYear(occurred_at), abs(dateDiff('day', logged_at, now())) <= 1");
         assert_eq!((row[0].as_str(), row[2].as_str()), (micros.to_string().as_str(), "1"));
@@ -406,7 +408,7 @@ fn clocks_that_are_wrong() {
             assert_eq!(row[1], year.to_string());
         }
     }
-    case.goes_on();
+    case.assert_good_event_is_judged();
 }
 
 #[test]
@@ -415,24 +417,24 @@ fn invalid_tenant_id() {
     let event = ActionEvent { tenant_id: "bad/input", ..call(&case.event(), 0, "think", "c1", b"{}") };
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "tenant_id"), ["bad/input"]);
-    case.is_rejected(at, &value, "invalid_tenant_id");
+    case.assert_rejected(at, &value, "invalid_tenant_id");
 }
 
 #[test]
 fn id_too_large_to_be_a_key() {
     let mut case = Case::new("large-id");
-    // Six bytes each, as they stand in a key of the changelog.
+    // Each takes six bytes in a key of the changelog.
     let call_id = "\u{1}".repeat(400_000);
     let event = call(&case.event(), 0, "think", &call_id, b"{}");
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
     let after = case.writer.write_event(&call(&case.event(), 1, "think", "c2", b"{}"));
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
-    case.is_rejected(at, &value, "id_too_long");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
+    case.assert_rejected(at, &value, "id_too_long");
     assert_eq!(
         case.verdict(after, "decision, call_index"),
         ["allow", "0"],
@@ -446,15 +448,15 @@ fn unknown_event_type() {
     let event = ActionEvent { r#type: "made.up", ..case.event() };
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "type"), ["made.up"]);
     assert_eq!((case.count("verdicts", at), case.count("rejects", at)), (0, 0));
 }
 
-/// What the verdict on the action at `at` says of it, and whether it has this finding. Records of these tests stand in
-/// partition 0, so that most are misplaced as well.
-fn decided(case: &Case, at: At, finding: &str) -> Vec<String> {
+/// Returns the verdict on the action at `at`, and whether it has this finding. These tests write to partition 0, so that
+/// most records are misplaced, too.
+fn verdict_and_finding(case: &Case, at: At, finding: &str) -> Vec<String> {
     let found =
         format!("decision, has(findings, '{finding}'), length(arrayFilter(f -> f != 'misplaced', findings))");
     case.verdict(at, &found)
@@ -465,12 +467,12 @@ fn call_of_an_unknown_type() {
     let mut case = Case::new("misspelt");
     let cancel = call(&case.event(), 0, "cancel_reservation", "c1", br#"{"reservation_id": "QX1"}"#);
     let at = case.writer.write_event(&ActionEvent { r#type: "tool.invokd", ..cancel.clone() });
-    case.goes_on();
-    assert_eq!(decided(&case, at, "unknown_type"), ["deny", "1", "1"]);
+    case.assert_good_event_is_judged();
+    assert_eq!(verdict_and_finding(&case, at, "unknown_type"), ["deny", "1", "1"]);
     assert_eq!(case.verdict(at, "type, call_index"), ["tool.invokd", "0"]);
     assert_eq!(case.row(at, "type"), ["tool.invokd"]);
-    let story = case.stack.run(&["session", "show", case.session, "--tenant", TENANT]);
-    assert!(story.contains("\n    finding unknown_type\n"), "{story}");
+    let shown_session = case.stack.run(&["session", "show", case.session, "--tenant", TENANT]);
+    assert!(shown_session.contains("\n    finding unknown_type\n"), "{shown_session}");
 }
 
 #[test]
@@ -480,14 +482,14 @@ fn call_in_another_event() {
     let at = case.writer.write_event(&ActionEvent { r#type: catalogue::USER_INPUT, ..cancel.clone() });
     let closed = ActionEvent { source: Source { id: "closed", sequence: 0 }, ..cancel.clone() };
     let closed = case.writer.write_event(&ActionEvent { r#type: catalogue::SOURCE_CLOSED, ..closed.clone() });
-    case.goes_on();
+    case.assert_good_event_is_judged();
     for at in [at, closed] {
-        assert_eq!(decided(&case, at, "unexpected_call"), ["deny", "1", "1"]);
+        assert_eq!(verdict_and_finding(&case, at, "unexpected_call"), ["deny", "1", "1"]);
     }
 }
 
 #[test]
-fn id_that_is_empty() {
+fn empty_id() {
     let mut case = Case::new("nameless");
     let good = call(&case.event(), 0, "think", "c1", b"{}");
     let nameless = [
@@ -499,10 +501,10 @@ fn id_that_is_empty() {
         let value = case.writer.encode(&event);
         (reason, case.writer.write(&case.key(), Some(&value)), value)
     });
-    case.goes_on();
+    case.assert_good_event_is_judged();
     for (reason, at, value) in written {
-        assert_eq!(case.is_kept(at, Some(&value)), "");
-        case.is_rejected(at, &value, reason);
+        assert_eq!(case.assert_kept(at, Some(&value)), "");
+        case.assert_rejected(at, &value, reason);
     }
 }
 
@@ -514,9 +516,9 @@ fn number_below_the_last() {
     let at = [0, 1].map(|sequence| {
         case.writer.write_event(&call(&case.event(), sequence, "cancel_reservation", "c1", b"{}"))
     });
-    case.goes_on();
+    case.assert_good_event_is_judged();
     for at in at {
-        assert_eq!(decided(&case, at, "out_of_order"), ["deny", "1", "1"]);
+        assert_eq!(verdict_and_finding(&case, at, "out_of_order"), ["deny", "1", "1"]);
     }
 }
 
@@ -525,12 +527,12 @@ fn number_used_twice() {
     let mut case = Case::new("reused");
     let first = call(&case.event(), 0, "think", "c1", b"{}");
     let mut second = call(&case.event(), 0, "think", "c1", br#"{"thought": 1}"#);
-    // It claims to be the first.
+    // Claims the first sequence number.
     second.tool.as_mut().unwrap().arguments.sha256 = payload(b"{}").sha256;
     let at = [first, second].map(|event| case.writer.write_event(&event));
-    case.goes_on();
-    assert_eq!(decided(&case, at[0], "sequence_reused"), ["allow", "0", "0"]);
-    assert_eq!(decided(&case, at[1], "sequence_reused"), ["allow", "1", "1"]);
+    case.assert_good_event_is_judged();
+    assert_eq!(verdict_and_finding(&case, at[0], "sequence_reused"), ["allow", "0", "0"]);
+    assert_eq!(verdict_and_finding(&case, at[1], "sequence_reused"), ["allow", "1", "1"]);
     assert_eq!(case.verdict(at[1], "call_index, duplicate_of_sequence IS NULL"), ["1", "1"]);
 }
 
@@ -540,9 +542,9 @@ fn event_sent_again() {
     let event = call(&case.event(), 0, "think", "c1", b"{}");
     let again = ActionEvent { occurred_at: Micros(7), ..event.clone() };
     let at = [event.clone(), event, again].map(|event| case.writer.write_event(&event));
-    case.goes_on();
+    case.assert_good_event_is_judged();
     for at in [at[1], at[2]] {
-        assert_eq!(decided(&case, at, ""), ["duplicate", "0", "0"]);
+        assert_eq!(verdict_and_finding(&case, at, ""), ["duplicate", "0", "0"]);
     }
 }
 
@@ -550,8 +552,8 @@ fn event_sent_again() {
 fn negative_number() {
     let mut case = Case::new("negative");
     let at = case.writer.write_event(&call(&case.event(), -1, "think", "c1", b"{}"));
-    case.goes_on();
-    assert_eq!(decided(&case, at, "negative_sequence"), ["allow", "1", "1"]);
+    case.assert_good_event_is_judged();
+    assert_eq!(verdict_and_finding(&case, at, "negative_sequence"), ["allow", "1", "1"]);
 }
 
 #[test]
@@ -570,7 +572,7 @@ fn record_in_another_partition() {
         let at = case.writer.write_event(&event);
         assert_eq!(case.verdict(at, "decision, findings"), ["allow", misplaced]);
     }
-    case.goes_on();
+    case.assert_good_event_is_judged();
 }
 
 #[test]
@@ -579,29 +581,29 @@ fn record_without_a_key() {
     let event = call(&case.event(), 0, "think", "c1", b"{}");
     let value = case.writer.encode(&event);
     let at = case.writer.try_write(None, Some(&value)).unwrap();
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.row(at, "key IS NULL, session_id"), ["1", case.session]);
     assert_eq!(case.verdict(at, "decision"), ["allow"], "the event says whose it is");
 }
 
 #[test]
-fn digest_that_is_not_of_the_payload() {
+fn digest_of_another_payload() {
     let mut case = Case::new("digest");
     let mut event = call(&case.event(), 0, "think", "c1", b"{}");
     let claimed = payload(b"something else").sha256;
     event.tool.as_mut().unwrap().arguments.sha256 = claimed;
     let value = case.writer.encode(&event);
     let at = case.writer.write_event(&event);
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     let row = case.row(at, "lower(hex(arguments_sha256)), SHA256(arguments) = arguments_sha256");
     assert_eq!(row, [claimed.to_string(), "0".to_owned()], "as it was claimed, so that the lie can be found");
     assert_eq!(case.verdict(at, "decision"), ["allow"]);
 }
 
 #[test]
-fn header_whose_name_is_no_text() {
+fn header_with_a_non_text_name() {
     let mut case = Case::new("headers");
     let value = case.writer.encode(&call(&case.event(), 0, "think", "c1", b"{}"));
     let odd: [Header<'_>; 5] = [
@@ -615,7 +617,7 @@ fn header_whose_name_is_no_text() {
     for headers in [&odd[..], &many] {
         headers::write(case.stack, &case.key(), &value, headers);
     }
-    case.goes_on();
+    case.assert_good_event_is_judged();
     let rows = || {
         let name = "arrayStringConcat(arrayMap(n -> lower(hex(n)), headers.name), ' ')";
         let value =
@@ -634,12 +636,12 @@ fn header_whose_name_is_no_text() {
     assert_eq!(rows[1][4], "0", "more headers than librdkafka reads");
     for row in rows {
         let at = At { partition: row[0].parse().unwrap(), offset: row[1].parse().unwrap() };
-        assert_eq!(case.is_kept(at, Some(&value)), "");
+        assert_eq!(case.assert_kept(at, Some(&value)), "");
     }
 }
 
-/// With the stack that the command gives its threads: what is as deep as it may be compiles, what is deeper is a problem with its
-/// place.
+/// Runs with the stack size of the command's threads: the maximum depth compiles, and a greater depth is a problem with its
+/// position.
 #[test]
 fn bundle_nested_too_deep() {
     let folder = tempfile::tempdir().unwrap();
@@ -658,13 +660,13 @@ fn bundle_nested_too_deep() {
             .args(["policy", "check", "--write", folder.path().to_str().unwrap()])
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", told(&output));
-        assert!(told(&output).contains(place), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(code), "{}", describe(&output));
+        assert!(describe(&output).contains(place), "{}", describe(&output));
     }
 }
 
-/// The registry's id of a schema that another client registers, in a subject of its own.
-fn registered(stack: &Stack, subject: &str, schema: &Value, references: &[(&str, &str)]) -> SchemaId {
+/// Registers a schema under a new subject, as another client would, and returns its id.
+fn register_schema(stack: &Stack, subject: &str, schema: &Value, references: &[(&str, &str)]) -> SchemaId {
     let references =
         references.iter().map(|(name, subject)| json!({"name": name, "subject": subject, "version": 1}));
     let body = json!({"schema": schema.to_string(), "references": references.collect::<Vec<_>>()});
@@ -674,7 +676,7 @@ fn registered(stack: &Stack, subject: &str, schema: &Value, references: &[(&str,
     SchemaId(u32::try_from(answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap())
 }
 
-/// The schema of actions, and one of its fields.
+/// Returns the schema of actions and the index of a field.
 fn actions_schema(field: &str) -> (Value, usize) {
     let schema: Value = serde_json::from_str(subject::ACTION_EVENT.latest()).unwrap();
     let at = schema["fields"].as_array().unwrap().iter().position(|f| f["name"] == field).unwrap();
@@ -692,7 +694,7 @@ fn clock_in_another_unit() {
     for (sequence, (logical, claim, expected)) in (0..).zip(clocks) {
         let (mut schema, at) = actions_schema("occurred_at");
         schema["fields"][at]["type"] = json!({"type": "long", "logicalType": logical});
-        let id = registered(case.stack, &format!("strangers.{logical}"), &schema, &[]);
+        let id = register_schema(case.stack, &format!("strangers.{logical}"), &schema, &[]);
         let schema = Schema::parse(&schema.to_string()).unwrap();
         let arguments = format!("{{\"at\": {sequence}}}");
         let event = call(&case.event(), sequence, "think", "c1", arguments.as_bytes());
@@ -700,13 +702,13 @@ fn clock_in_another_unit() {
         let value = Encoder::new(id, &schema).encode(&event).unwrap();
         let at = case.writer.write(&case.key(), Some(&value));
         assert_eq!(case.verdict(at, "occurred_at_micros"), [expected.to_string()], "{logical}");
-        assert_eq!(case.is_kept(at, Some(&value)), "");
+        assert_eq!(case.assert_kept(at, Some(&value)), "");
         assert_eq!(
             case.row(at, "occurred_at_micros, toYear(occurred_at)"),
             [expected.to_string(), "2025".to_owned()]
         );
     }
-    case.goes_on();
+    case.assert_good_event_is_judged();
 }
 
 #[test]
@@ -717,14 +719,14 @@ fn schema_with_references() {
     source["namespace"] = schema["namespace"].clone();
     let name = format!("{}.{}", schema["namespace"].as_str().unwrap(), source["name"].as_str().unwrap());
     schema["fields"][at]["type"] = json!(name);
-    registered(case.stack, "strangers.source", &source, &[]);
-    let id = registered(case.stack, "strangers.event", &schema, &[(&name, "strangers.source")]);
+    register_schema(case.stack, "strangers.source", &source, &[]);
+    let id = register_schema(case.stack, "strangers.event", &schema, &[(&name, "strangers.source")]);
     let event = call(&case.event(), 0, "think", "c1", b"{}");
     let mut value = case.writer.encode(&event);
     value[1..5].copy_from_slice(&id.0.to_be_bytes());
     let at = case.writer.write(&case.key(), Some(&value));
-    case.goes_on();
-    assert_eq!(case.is_kept(at, Some(&value)), "");
+    case.assert_good_event_is_judged();
+    assert_eq!(case.assert_kept(at, Some(&value)), "");
     assert_eq!(case.verdict(at, "decision"), ["allow"]);
     let row = case.row(at, "schema_id, lower(hex(schema_fingerprint)), source_id");
     let fingerprint = subject::ACTION_EVENT.schema().unwrap().fingerprint().0.to_string();
@@ -737,16 +739,16 @@ fn schema_with_references() {
     assert!(text.contains("sequence"), "the log can be read without the registry: {text}");
 }
 
-/// Every row of the table names the test that shows it, and every test here stands in the table. Rows that link their test
-/// are tests/docs.rs's.
+/// Every row of the table names its test, and every test of this file has a row. tests/docs.rs checks rows that link their
+/// test.
 #[test]
-fn the_table_names_these_tests() {
+fn table_lists_these_tests() {
     let table = std::fs::read_to_string(root().join("docs/bad-input.md")).unwrap();
     let rows = table.lines().filter(|line| line.starts_with('|'));
     let last = rows.map(|row| row.trim_end_matches('|').rsplit('|').next().unwrap().trim());
     let last = last.filter(|cell| cell.starts_with(['`', '[']));
     let (linked, mut named): (Vec<&str>, Vec<&str>) = last.partition(|test| test.starts_with('['));
-    // A test of another file is a link to it.
+    // Tests of other files are links.
     for link in linked {
         let (name, file) = link.trim_end_matches(')').split_once("](").unwrap();
         let source = std::fs::read_to_string(root().join("docs").join(file)).unwrap();
@@ -755,7 +757,7 @@ fn the_table_names_these_tests() {
     let source = include_str!("bad_input.rs");
     let tests = source.split("\n#[test]\nfn ").skip(1).map(|test| test.split('(').next().unwrap());
     let mut tests: Vec<String> =
-        tests.filter(|name| *name != "the_table_names_these_tests").map(|name| format!("`{name}`")).collect();
+        tests.filter(|name| *name != "table_lists_these_tests").map(|name| format!("`{name}`")).collect();
     named.sort_unstable();
     tests.sort_unstable();
     assert_eq!(named, tests);

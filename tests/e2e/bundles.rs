@@ -1,4 +1,4 @@
-//! Rules that do not hold, and maps that differ: nothing stops, and who pushes them is told everything at once.
+//! Tests of invalid bundles and topologies: they stop nothing, and the command reports all errors at once.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ use agentgov_sdk::{Content, Event, Recorder, ToolCall};
 
 use crate::actions::Writer;
 use crate::checks;
-use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack, root, stack, told};
+use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack, describe, root, stack};
 
-/// A copy of the airline's bundle under another name, for environments of its own.
+/// Copy of the airline's bundle under another name, for its own environments.
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -51,21 +51,21 @@ impl Folder {
         self.write(path, &text.replace(from, to));
     }
 
-    /// The line of `text` in a file of it.
+    /// Returns the line of `text` in a file of the bundle.
     fn line(&self, path: &str, text: &str) -> usize {
         let lines = std::fs::read_to_string(self.file(path)).unwrap();
         1 + lines.lines().position(|line| line.contains(text)).unwrap()
     }
 }
 
-/// Ends a command that must fail with `code`. Returns what it printed, both streams.
-fn fails(stack: &Stack, code: i32, args: &[&str]) -> String {
+/// Runs a command that must fail with `code`, and returns stdout and stderr.
+fn run_failing(stack: &Stack, code: i32, args: &[&str]) -> String {
     let output = stack.command(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(code), "agentgov {args:?}: {}", told(&output));
-    told(&output)
+    assert_eq!(output.status.code(), Some(code), "agentgov {args:?}: {}", describe(&output));
+    describe(&output)
 }
 
-/// Makes a harmless call, the first of a session.
+/// Records a harmless call, the first of a session.
 fn call(recorder: &Recorder, session_id: &str) {
     let agent = agentgov_schemas::event::Agent { id: AGENT, name: None, version: None };
     let arguments = Content { data: b"{}", media_type: "application/json" };
@@ -75,7 +75,7 @@ fn call(recorder: &Recorder, session_id: &str) {
         .unwrap();
 }
 
-/// The verdict on the call of a session, once it is there: decision, reason, the bundle's name and version.
+/// Waits for the verdict on a session's call. Returns decision, reason, bundle name and version.
 fn verdict(stack: &Stack, tenant_id: &str, session_id: &str) -> Vec<String> {
     let sql = format!(
         "SELECT decision, reason, bundle_name, bundle_version FROM verdicts
@@ -90,7 +90,8 @@ fn verdict(stack: &Stack, tenant_id: &str, session_id: &str) -> Vec<String> {
     found.remove(0)
 }
 
-/// Calls in new sessions until the verdict is `expected`: what was pushed is followed, not waited for. Returns how many.
+/// Records calls in new sessions until the verdict is `expected`, since a pushed bundle takes effect asynchronously.
+/// Returns their number.
 fn call_until(stack: &Stack, recorder: &Recorder, tenant_id: &str, prefix: &str, expected: &[&str]) -> i64 {
     let mut calls = 0;
     stack.eventually(&format!("{expected:?} of {prefix}"), || {
@@ -102,23 +103,23 @@ fn call_until(stack: &Stack, recorder: &Recorder, tenant_id: &str, prefix: &str,
     calls
 }
 
-/// What the shared evaluator says of bundles that do not load.
-fn trouble(stack: &Stack) -> Option<String> {
+/// Returns the evaluator's reason about bundles that do not load.
+fn bundle_reason(stack: &Stack) -> Option<String> {
     let (_, health) = stack.health.iter().find(|(stage, _)| stage == "evaluator").unwrap();
     health.snapshot().not_ready.remove(&NotReadyReason::Bundle)
 }
 
-/// Pushes a good bundle when the test ends, however it ends: the evaluator is everyone's.
-struct Mended<'a>(&'a Stack, &'a Folder);
+/// Pushes a good bundle on drop, since all tests share the evaluator.
+struct PushGoodBundleOnDrop<'a>(&'a Stack, &'a Folder);
 
-impl Drop for Mended<'_> {
+impl Drop for PushGoodBundleOnDrop<'_> {
     fn drop(&mut self) {
         let _ = self.0.command(&["policy", "push", self.1.name()]).output();
     }
 }
 
 #[test]
-fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
+fn broken_bundle_on_the_topic_stops_neither_logging_nor_judging() {
     const TENANT: &str = "broken-bundle";
     let stack = stack();
     stack.register(&[TENANT]);
@@ -128,10 +129,10 @@ fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
     let good = ["allow", "granted", "mendable", "1"];
     let mut calls = call_until(stack, &recorder, TENANT, "before", &good);
 
-    // As a hand, or an older build, would push it: no check between it and the topic.
+    // Pushes as an older build might, without the checks of the command.
     let mut files = BundleFiles(read_bundle_folder(folder.path()).unwrap().files);
     files.0.insert("extra.cedar".into(), b"@id(\"extra\")\nforbid (principal, action,".to_vec());
-    let mended = Mended(stack, &folder);
+    let mended = PushGoodBundleOnDrop(stack, &folder);
     let mut writer = Writer::<Bundle<'static>>::new(stack);
     let value = writer.encode(&Bundle {
         name: "mendable",
@@ -143,8 +144,8 @@ fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
         policies: vec![],
     });
     let broken = writer.write(b"mendable", Some(&value));
-    stack.eventually("the evaluator to say so", || trouble(stack).is_some());
-    let why = trouble(stack).unwrap();
+    stack.eventually("the evaluator to say so", || bundle_reason(stack).is_some());
+    let why = bundle_reason(stack).unwrap();
     assert!(why.contains("mendable 2") && why.contains("extra.cedar:2"), "{why}");
 
     for number in 0..5 {
@@ -160,10 +161,10 @@ fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
     stack.eventually("the alert", || !stack.rows(&alerts).is_empty());
 
     drop(mended);
-    stack.eventually("the evaluator to be ready again", || trouble(stack).is_none());
+    stack.eventually("the evaluator to be ready again", || bundle_reason(stack).is_none());
     calls += call_until(stack, &recorder, TENANT, "after", &good);
     recorder.close(DEADLINE).unwrap();
-    checks::complete(stack, TENANT, calls + 1);
+    checks::assert_complete(stack, TENANT, calls + 1);
     let alerts = stack.rows(&alerts);
     assert_eq!(alerts.len(), 1, "told once: {alerts:?}");
     assert_eq!(alerts[0][1..], ["0", "critical", "mending", "tests", "1"]);
@@ -172,7 +173,7 @@ fn a_broken_bundle_on_the_topic_stops_neither_log_nor_judging() {
 }
 
 #[test]
-fn a_push_that_is_broken_is_refused_with_every_error_and_its_place() {
+fn broken_push_is_rejected_with_every_error_and_position() {
     let stack = stack();
     let folder = Folder::new("never-pushed", "nowhere");
     folder.write("bundle.yaml", "name: never-pushed\nversion: \"1\"\nenvironments: []\nextra: 1\n");
@@ -181,8 +182,8 @@ fn a_push_that_is_broken_is_refused_with_every_error_and_its_place() {
     folder.replace("tools.yaml", "type: Long", "type: Longer");
     let bundles = "SELECT count() FROM bundles WHERE name = 'never-pushed'";
     for command in ["check", "push"] {
-        let said = fails(stack, 78, &["policy", command, folder.name()]);
-        // Of a policy's annotation, the place of the policy.
+        let said = run_failing(stack, 78, &["policy", command, folder.name()]);
+        // Positions of annotations are those of their policies.
         for place in [
             format!("{}/bundle.yaml:{}:", folder.name(), folder.line("bundle.yaml", "extra")),
             format!(
@@ -200,13 +201,13 @@ fn a_push_that_is_broken_is_refused_with_every_error_and_its_place() {
 }
 
 #[test]
-fn a_bundle_whose_test_fails_is_not_pushed() {
+fn bundle_with_a_failing_test_is_not_pushed() {
     let stack = stack();
     let folder = Folder::new("untested", "nowhere");
     let wrong = "agent: { roles: [airline-agent] }\ntests:\n  - name: thinking is forbidden\n    steps:\n      - { call: think, decision: deny }\n";
     folder.write("tests/wrong.yaml", wrong);
     for command in ["test", "push"] {
-        let said = fails(stack, 3, &["policy", command, folder.name()]);
+        let said = run_failing(stack, 3, &["policy", command, folder.name()]);
         for part in ["FAILED tests/wrong.yaml:3 thinking is forbidden", "tests/wrong.yaml:5:", "1 failed"] {
             assert!(said.contains(part), "{part} is missing in:\n{said}");
         }
@@ -217,7 +218,7 @@ fn a_bundle_whose_test_fails_is_not_pushed() {
 }
 
 #[test]
-fn a_map_with_errors_is_told_all_of_them() {
+fn topology_with_errors_is_rejected_with_all_of_them() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("topology.yaml");
@@ -229,7 +230,7 @@ fn a_map_with_errors_is_told_all_of_them() {
         .replace("heartbeat: 3s", "heartbeat: 3 sheep");
     std::fs::write(&file, &wrong).unwrap();
     let path = file.to_str().unwrap();
-    let said = fails(stack, 78, &["topology", "check", path]);
+    let said = run_failing(stack, 78, &["topology", "check", path]);
     for text in ["partitions: none", "agent.judgements", "3 sheep"] {
         let line = 1 + wrong.lines().position(|line| line.contains(text)).unwrap();
         assert!(said.contains(&format!("{path}:{line}:")), "line {line}, `{text}`, is missing in:\n{said}");
@@ -238,7 +239,7 @@ fn a_map_with_errors_is_told_all_of_them() {
 }
 
 #[test]
-fn a_plan_is_empty_after_apply_and_names_what_differs() {
+fn plan_is_empty_after_apply_and_names_differences() {
     let stack = stack();
     stack.run(&["topology", "plan"]);
     let folder = tempfile::tempdir().unwrap();
@@ -246,14 +247,14 @@ fn a_plan_is_empty_after_apply_and_names_what_differs() {
     let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
     std::fs::write(&file, map.replacen("retention: 30d", "retention: 31d", 1)).unwrap();
     let other = ["--topology", file.to_str().unwrap(), "topology", "plan"];
-    let said = fails(stack, 3, &other);
+    let said = run_failing(stack, 3, &other);
     let (actions, _) = stack.topology.topic_of(subject::ACTION_EVENT).unwrap();
     assert!(said.contains(actions) && said.contains("retention.ms"), "{said}");
-    fails(stack, 3, &other);
+    run_failing(stack, 3, &other);
 }
 
 #[test]
-fn an_unregistered_agent_has_no_grant_until_it_is_registered() {
+fn unregistered_agent_has_no_grant_until_it_is_registered() {
     const TENANT: &str = "newcomer";
     let stack = stack();
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
@@ -267,5 +268,5 @@ fn an_unregistered_agent_has_no_grant_until_it_is_registered() {
     stack.register(&[TENANT]);
     let calls = call_until(stack, &recorder, TENANT, "known", &["allow", "granted", "airline", "1"]);
     recorder.close(DEADLINE).unwrap();
-    checks::complete(stack, TENANT, calls + 2);
+    checks::assert_complete(stack, TENANT, calls + 2);
 }

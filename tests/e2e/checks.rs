@@ -1,4 +1,4 @@
-//! What must hold of the log, whatever happened while it was written.
+//! Checks of the log that must hold after every test.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::stack::Stack;
 
-/// A finding of a verdict: a violated policy, or what stands in its place. None of a duplicate. As alerts tell them.
+/// Findings of verdicts as alerts report them: violated policies, or the reason that replaces them. Duplicates have none.
 const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), violations.policy), \
      if(reason = 'no_grant', ['agentgov:no-grant'], []), if(decision = 'indeterminate', ['agentgov:indeterminate'], [])), []))";
 
-/// Everything below, of a tenant of which `rows` events were published.
-pub fn complete(stack: &Stack, tenant_id: &str, rows: i64) {
+/// Runs all checks for a tenant with `rows` published events.
+pub fn assert_complete(stack: &Stack, tenant_id: &str, rows: i64) {
     stack.eventually(&format!("{rows} rows of {tenant_id}"), || {
         stack.number(&format!("SELECT count() FROM actions WHERE tenant_id = '{tenant_id}'")) >= rows
     });
     assert_eq!(stack.number(&format!("SELECT count() FROM actions WHERE tenant_id = '{tenant_id}'")), rows);
-    every_offset_is_one_row(stack);
-    each_judged_action_has_one_verdict(stack, tenant_id);
-    sessions_are_in_order(stack, tenant_id);
-    alerts_are_the_findings(stack, tenant_id);
-    nothing_is_doubled(stack);
+    assert_every_offset_is_one_row(stack);
+    assert_each_judged_action_has_one_verdict(stack, tenant_id);
+    assert_sessions_are_in_order(stack, tenant_id);
+    assert_alerts_match_findings(stack, tenant_id);
+    assert_nothing_is_doubled(stack);
 }
 
-/// Each partition of the topic of actions, as far as it reaches now: Kafka's count of offsets is the table's of rows.
-pub fn every_offset_is_one_row(stack: &Stack) {
+/// Checks for each partition of the topic of actions that its current offsets are exactly the table's rows.
+pub fn assert_every_offset_is_one_row(stack: &Stack) {
     let (topic, settings) = stack.topology.topic_of(subject::ACTION_EVENT).unwrap();
     let consumer: BaseConsumer = stack.endpoints.kafka.client_config().create().unwrap();
     for partition in 0..settings.partitions.value {
@@ -41,12 +41,12 @@ pub fn every_offset_is_one_row(stack: &Stack) {
     }
 }
 
-/// One verdict each, at its origin, and no verdict on anything else.
-pub fn each_judged_action_has_one_verdict(stack: &Stack, tenant_id: &str) {
-    let judged = judged();
+/// Checks that each judged action has one verdict at its origin, and that no other verdict exists.
+pub fn assert_each_judged_action_has_one_verdict(stack: &Stack, tenant_id: &str) {
+    let judged_types = judged_types();
     let sql = format!(
         "SELECT countIf(a.found = 0), countIf(v.found != 1) FROM
-           (SELECT topic, partition, offset, 1 AS found FROM actions WHERE tenant_id = '{tenant_id}' AND type IN ({judged})) AS a
+           (SELECT topic, partition, offset, 1 AS found FROM actions WHERE tenant_id = '{tenant_id}' AND type IN ({judged_types})) AS a
          FULL OUTER JOIN
            (SELECT origin_topic, origin_partition, origin_offset, count() AS found FROM verdicts WHERE tenant_id = '{tenant_id}'
             GROUP BY origin_topic, origin_partition, origin_offset) AS v
@@ -57,8 +57,8 @@ pub fn each_judged_action_has_one_verdict(stack: &Stack, tenant_id: &str) {
     });
 }
 
-/// What a source told of a session stands in one partition, in the order in which it told it.
-pub fn sessions_are_in_order(stack: &Stack, tenant_id: &str) {
+/// Checks that a source's events of a session are in one partition, in their order.
+pub fn assert_sessions_are_in_order(stack: &Stack, tenant_id: &str) {
     let sql = format!(
         "SELECT count() FROM
            (SELECT uniqExact(partition) AS partitions,
@@ -69,8 +69,8 @@ pub fn sessions_are_in_order(stack: &Stack, tenant_id: &str) {
     assert_eq!(stack.number(&sql), 0, "sessions of {tenant_id} out of order");
 }
 
-/// Each finding of a verdict is one alert on that action, and there is no other alert.
-pub fn alerts_are_the_findings(stack: &Stack, tenant_id: &str) {
+/// Checks that each finding of a verdict is one alert on that action, and that no other alert exists.
+pub fn assert_alerts_match_findings(stack: &Stack, tenant_id: &str) {
     let findings = format!(
         "SELECT {FINDINGS} AS policy, origin_topic, origin_partition, origin_offset FROM verdicts
          WHERE tenant_id = '{tenant_id}' ORDER BY ALL"
@@ -84,8 +84,8 @@ pub fn alerts_are_the_findings(stack: &Stack, tenant_id: &str) {
     });
 }
 
-/// No (topic, partition, offset) stands twice in any table of the log.
-pub fn nothing_is_doubled(stack: &Stack) {
+/// Checks that no (topic, partition, offset) occurs twice in any table of the log.
+pub fn assert_nothing_is_doubled(stack: &Stack) {
     for store in stack.topology.stores.values() {
         for (table, fed) in store.value.tables.iter() {
             if fed.value.from.is_some() {
@@ -96,8 +96,8 @@ pub fn nothing_is_doubled(stack: &Stack) {
     }
 }
 
-/// The judged types, as a list in SQL.
-fn judged() -> String {
-    let judged = CATALOGUE.iter().filter(|known| known.judged);
-    judged.map(|known| format!("'{}'", known.name)).collect::<Vec<_>>().join(", ")
+/// Returns the judged event types as a list in SQL.
+fn judged_types() -> String {
+    let judged_types = CATALOGUE.iter().filter(|known| known.judged);
+    judged_types.map(|known| format!("'{}'", known.name)).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! Everything that is published is there: once, in order, judged and told.
+//! Tests that all published events are in the log: once, in order, judged and alerted.
 
 use agentgov_schemas::event::{ActionEvent, Closing, Source};
 use agentgov_schemas::key::{SessionKey, partition_of};
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::actions::{Writer, call, event, record_session};
 use crate::checks;
-use crate::stack::{DEADLINE, ENVIRONMENT, stack, told};
+use crate::stack::{DEADLINE, ENVIRONMENT, describe, stack};
 
 #[test]
-fn several_sources_at_once_lose_and_double_nothing() {
+fn concurrent_sources_lose_and_double_nothing() {
     const TENANT: &str = "complete";
     let stack = stack();
-    // Two threads a source, each with sessions of its own. Two of the sources say that they ended, two fall silent.
+    // Two threads per source, each with its own sessions. Two sources close, two do not.
     let published: Vec<(String, i64, bool)> = std::thread::scope(|scope| {
         let sources = (0..4).map(|source| {
             scope.spawn(move || {
@@ -46,7 +46,7 @@ fn several_sources_at_once_lose_and_double_nothing() {
     });
     let events: i64 = published.iter().map(|(_, events, _)| events).sum();
     assert!(events > 3_000, "{events}");
-    checks::complete(stack, TENANT, events);
+    checks::assert_complete(stack, TENANT, events);
     for (source, events, closed) in published {
         let sql = format!(
             "SELECT count(), uniqExact(source_sequence), max(source_sequence) + 1, maxOrNull(closing_total)
@@ -60,17 +60,17 @@ fn several_sources_at_once_lose_and_double_nothing() {
     assert!(alerts > 100, "found {alerts}");
 }
 
-/// A session in two partitions, and numbers of any size: findings that name them, after a time that follows from the records,
-/// and none that says that something of the pipeline was lost or changed.
+/// A session in two partitions, and sequence numbers of any size, are reported after a time that follows from the records.
+/// No finding reports a loss or change by the pipeline.
 #[test]
-fn claims_and_other_partitioners_are_findings_of_the_audit_and_no_loss() {
+fn wrong_claims_and_partitioners_are_findings_and_no_loss() {
     const TENANT: &str = "strangers";
     let stack = stack();
     let partitions = stack.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value;
     let home = |session_id: &str| {
         partition_of(&SessionKey { tenant_id: TENANT, session_id }.to_bytes(), partitions).unwrap()
     };
-    // The writer writes to partition 0 only, the recorder where it should.
+    // The writer writes to partition 0 only, the recorder to the correct partition.
     let sessions: Vec<String> = (0..64).map(|number| format!("split-{number}")).collect();
     let session = sessions.iter().find(|session| home(session) != 0).unwrap();
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
@@ -94,13 +94,13 @@ fn claims_and_other_partitioners_are_findings_of_the_audit_and_no_loss() {
 
     let audit = || -> Value {
         let output = stack.command(&["audit", "completeness", "--json"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(3), "{}", describe(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     };
     let found = |audit: &Value, kind: &str| {
         audit["findings"].as_array().unwrap().iter().find(|finding| finding["kind"] == kind).cloned()
     };
-    // Other tests write meanwhile: what is not there yet is pending, or unanswered.
+    // Other tests write concurrently; their latest records are pending or unanswered.
     let mut report = Value::Null;
     stack.eventually("an audit of all that is there", || {
         report = audit();
@@ -118,7 +118,7 @@ fn claims_and_other_partitioners_are_findings_of_the_audit_and_no_loss() {
         mine.iter().map(ends).collect::<Vec<_>>(),
         [(0, 6), (8, 1_699_999_999_999), (1_700_000_000_001, i64::MAX - 2)]
     );
-    // Their own tests say exactly which; other tests have such records in partition 0, too.
+    // Other tests check these findings exactly; records of further tests are in partition 0, too.
     for kind in ["misplaced", "negative_sequence", "wrong_total"] {
         assert!(found(&report, kind).unwrap()["by_partition"]["0"].as_u64() >= Some(1), "{kind}");
     }

@@ -1,11 +1,11 @@
-//! The demo, as a newcomer runs it, and on the recorded runs that stand beside the project.
+//! Tests of the demo, on the samples and on the recorded runs beside the project.
 
 use std::process::Command;
 
-use crate::stack::{agentgov, root, shared, stack, told};
+use crate::stack::{agentgov, describe, root, shared, stack};
 
 #[test]
-fn the_recorded_runs_violate_exactly_what_is_expected() {
+fn recorded_runs_have_exactly_the_expected_violations() {
     let (Some(runs), Some(expected)) = (shared("runs.jsonl"), shared("expected-violations.tsv")) else {
         return;
     };
@@ -19,7 +19,7 @@ fn the_recorded_runs_violate_exactly_what_is_expected() {
     assert_eq!(report["counts"]["tool_calls"], 621);
     assert_eq!(report["violations"], 72);
     assert_eq!(report["alerted"], 72, "the alerts name the same between them");
-    // Every event published is one row at its own offset, and each judged action has one verdict.
+    // Every published event is one row at its own offset, and each judged action has one verdict.
     assert_eq!(report["counts"]["rows"], report["counts"]["events"]);
     let judged = "SELECT count() FROM actions WHERE tenant_id = 'airline' AND type = 'tool.invoked' AND environment = 'demo'";
     let verdicts = "SELECT count() FROM verdicts WHERE tenant_id = 'airline' AND environment = 'demo'";
@@ -27,7 +27,7 @@ fn the_recorded_runs_violate_exactly_what_is_expected() {
 }
 
 #[test]
-fn on_a_stack_of_its_own_every_rule_fires_and_nothing_is_left_running() {
+fn demo_fires_every_rule_and_leaves_nothing_running() {
     let output = Command::new(agentgov())
         .args(["demo", "--json"])
         .current_dir(root())
@@ -36,7 +36,7 @@ fn on_a_stack_of_its_own_every_rule_fires_and_nothing_is_left_running() {
         .env_remove("AGENTGOV_CLICKHOUSE")
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", describe(&output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let by_policy = report["by_policy"].as_array().unwrap();
     assert_eq!(by_policy.len(), 12);
@@ -45,7 +45,7 @@ fn on_a_stack_of_its_own_every_rule_fires_and_nothing_is_left_running() {
     }
     assert_eq!(report["violations"], report["alerted"]);
     assert_eq!(report["counts"]["without_grant"], 0);
-    // The log is whole, says a reader that shares no code with the stages.
+    // The audit, which shares no code with the stages, finds the log complete.
     let audit = &report["audit"];
     assert_eq!(audit["findings"], serde_json::json!([]));
     assert_eq!((&audit["records"], &audit["pending"]), (&audit["rows"], &serde_json::json!(0)));

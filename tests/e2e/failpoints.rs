@@ -1,4 +1,4 @@
-//! The variable of the fault harness does nothing to the product, whatever was built beside it.
+//! Tests that the fault harness's variable has no effect on the product, independent of what was built beside it.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stack::{root, stack};
 
-/// Ends with the test.
+/// Child process, killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
@@ -31,7 +31,7 @@ fn failpoints_do_nothing_to_the_product() {
     std::fs::write(file.path(), text).unwrap();
     let topology = file.path().to_str().unwrap();
     stack.run(&["topology", "apply", "--topology", topology]);
-    // In agentgov-bench any of these ends the process: bench/tests/harness/panics.rs.
+    // In agentgov-bench each of these ends the process: bench/tests/harness/panics.rs.
     let edges = PROCESSOR_EDGES.iter().chain(&SINK_EDGES).chain(&THREAD_EDGES);
     let failpoints: Vec<_> = edges.map(|edge| format!("{edge}=panic(planted)")).collect();
     let mut process = Process(
@@ -46,7 +46,7 @@ fn failpoints_do_nothing_to_the_product() {
     let mut line = String::new();
     BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ready = format!("{}/readyz", line.trim().rsplit(' ').next().unwrap());
-    // Ready, it has passed a start's edges; answering, that of the server.
+    // A ready process has passed the failpoints of the start; a response passes that of the server.
     stack.eventually("the product is ready", || {
         assert_eq!(process.0.try_wait().unwrap(), None, "it ended by itself");
         reqwest::blocking::get(&ready).is_ok_and(|answer| answer.status().is_success())

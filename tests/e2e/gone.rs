@@ -1,5 +1,5 @@
-//! What a stage stood on is not there any more: overtaken by retention, or the topic is another. Noticed, never passed
-//! over. On maps of their own, beside the shared one. What the sink does is in log_sink.rs.
+//! Tests of stages whose input is gone: retention was faster, or the topic was replaced. Each test has its own topology.
+//! Tests of the sink are in log_sink.rs.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,8 +22,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::log_sink::{Log, Outcome, block_on, delete, short_retention, transact};
 use crate::stack::{DEADLINE, root, stack};
 
-/// Topics of its own, and an evaluator.
-struct Own {
+/// Pipeline with its own topics and an evaluator.
+struct OwnPipeline {
     topology: Arc<Topology>,
     actions: String,
     endpoints: Endpoints,
@@ -35,7 +35,7 @@ struct Running {
     thread: JoinHandle<Result<(), StageError>>,
 }
 
-impl Own {
+impl OwnPipeline {
     fn new(name: &str) -> Self {
         Self::of(name, &std::fs::read_to_string(root().join("topology.yaml")).unwrap())
     }
@@ -75,7 +75,7 @@ impl Own {
         self.endpoints.kafka.client_config().create().unwrap()
     }
 
-    /// Records that the evaluator rejects, which are as good as others here, onto partition 0.
+    /// Writes records that the evaluator rejects to partition 0.
     fn produce(&self, count: usize) {
         self.produce_to(&self.actions, count);
     }
@@ -90,13 +90,13 @@ impl Own {
         producer.flush(DEADLINE).unwrap();
     }
 
-    /// True if the topic of rejects has this reason.
+    /// Returns true if the topic of rejects contains this reason.
     fn has_reject(&self, reason: &str) -> bool {
         let rejects = self.values(subject::REJECT);
         rejects.iter().any(|value| value.windows(reason.len()).any(|window| window == reason.as_bytes()))
     }
 
-    /// The values on partition 0 of a subject's topic.
+    /// Returns the values on partition 0 of a subject's topic.
     fn values(&self, subject: subject::Subject) -> Vec<Vec<u8>> {
         let (topic, _) = self.topology.topic_of(subject).unwrap();
         let mut config = self.endpoints.kafka.client_config();
@@ -118,7 +118,7 @@ impl Own {
         }
     }
 
-    /// What the evaluator's group has committed of partition 0: offset and metadata.
+    /// Returns the evaluator's committed offset of partition 0 and its metadata.
     fn committed(&self) -> (Offset, String) {
         let mut config = self.endpoints.kafka.client_config();
         let group = &self.topology.stage("evaluator").unwrap().group.value;
@@ -144,7 +144,7 @@ impl Running {
         self.thread.join().unwrap().unwrap();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the evaluator ends by itself.
     fn end(self) -> StageError {
         stack().eventually(&format!("it ends: {:?}", self.health.snapshot()), || self.thread.is_finished());
         self.thread.join().unwrap().unwrap_err()
@@ -152,8 +152,8 @@ impl Running {
 }
 
 #[test]
-fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
-    let own = Own::new("overtaken");
+fn gap_stops_a_processor_until_it_is_accepted_and_recorded() {
+    let own = OwnPipeline::new("overtaken");
     own.produce(10);
     let evaluator = own.start(false);
     evaluator.has_processed(10);
@@ -170,11 +170,11 @@ fn a_gap_stops_a_processor_until_it_is_accepted_and_is_recorded_then() {
     assert!(own.has_reject("gap_accepted"));
 }
 
-/// Retention takes what an aborted transaction left at the end of a partition.
+/// Retention deletes the remains of an aborted transaction at the end of a partition.
 #[test]
-fn offsets_that_were_empty_when_retention_deleted_them_do_not_stop_a_processor() {
+fn deleted_empty_offsets_do_not_stop_a_processor() {
     let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
-    let own = Own::of("quiet", &short_retention(&map));
+    let own = OwnPipeline::of("quiet", &short_retention(&map));
     let aborted = |count| transact(&own.endpoints.kafka, &own.actions, &[0], count, Outcome::Aborted);
     let delete_all = || delete(&own.endpoints.kafka, [(own.actions.as_str(), 0, Offset::End)]);
     let passed = |evaluator: &Running, offset| {
@@ -200,7 +200,7 @@ fn offsets_that_were_empty_when_retention_deleted_them_do_not_stop_a_processor()
     assert!(!own.has_reject("gap_accepted"), "nothing was lost");
     assert_eq!(own.values(subject::REJECT).len(), 3);
 
-    // A record that was there behind them is a loss, although markers follow it.
+    // A record after them that was deleted is a loss, although markers follow it.
     own.produce(1);
     aborted(1);
     delete_all();
@@ -209,10 +209,10 @@ fn offsets_that_were_empty_when_retention_deleted_them_do_not_stop_a_processor()
     assert!(error.to_string().contains("at offset 9, but the topic starts at 12"), "{error}");
 }
 
-/// An announcement alone moves no offset: what tells a restore of it is committed beside the offset.
+/// A side output alone moves no offset; the metadata of the committed offset records it for a restore.
 #[test]
-fn what_is_announced_without_a_record_is_committed_and_said_once() {
-    let own = Own::new("told");
+fn side_output_without_a_record_is_committed_and_emitted_once() {
+    let own = OwnPipeline::new("told");
     let bundles = own.topology.topic_of(subject::BUNDLE).unwrap().0;
     let alerts = |evaluator: &Running, count: usize| {
         stack().eventually(&format!("{count} alerts"), || {
@@ -238,8 +238,8 @@ fn what_is_announced_without_a_record_is_committed_and_said_once() {
     evaluator.stop();
 }
 
-/// Deletes a topic, and creates one of the same name.
-fn create_anew(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) {
+/// Deletes a topic and creates one of the same name.
+fn recreate_topic(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) {
     for deleted in block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap() {
         deleted.unwrap();
     }
@@ -254,17 +254,17 @@ fn create_anew(admin: &AdminClient<DefaultClientContext>, topic: &str, partition
 }
 
 #[test]
-fn a_topic_created_anew_ends_the_stages_that_read_it() {
-    let (own, log) = (Own::new("anew"), Log::new("anew"));
+fn recreated_topic_ends_the_stages_that_read_it() {
+    let (own, log) = (OwnPipeline::new("anew"), Log::new("anew"));
     own.produce(10);
     log.produce(10, &[]);
     let (evaluator, sink) = (own.start(false), log.start(false));
     evaluator.has_processed(10);
     log.wait_for(10);
     let partitions = own.topology.topic_of(subject::ACTION_EVENT).unwrap().1.partitions.value;
-    create_anew(&own.admin(), &own.actions, partitions);
-    create_anew(&own.admin(), &log.actions, 2);
-    // Longer than before: by their offsets alone they cannot be told apart.
+    recreate_topic(&own.admin(), &own.actions, partitions);
+    recreate_topic(&own.admin(), &log.actions, 2);
+    // More records than before, so that offsets alone cannot distinguish the topics.
     own.produce(20);
     log.produce(40, &[]);
     let error = evaluator.end();
@@ -275,9 +275,9 @@ fn a_topic_created_anew_ends_the_stages_that_read_it() {
 }
 
 #[test]
-fn transactions_of_strangers_are_neither_work_nor_lag_of_a_processor() {
-    let own = Own::new("passed-by");
-    let strangers = |outcome| transact(&own.endpoints.kafka, &own.actions, &[0], 3, outcome);
+fn foreign_transactions_are_neither_input_nor_lag_of_a_processor() {
+    let own = OwnPipeline::new("passed-by");
+    let foreign_transaction = |outcome| transact(&own.endpoints.kafka, &own.actions, &[0], 3, outcome);
     let nothing_waits = || {
         let group = &own.topology.stage("evaluator").unwrap().group.value;
         let places = lag::input_partitions(&own.topology, "evaluator").unwrap();
@@ -286,19 +286,19 @@ fn transactions_of_strangers_are_neither_work_nor_lag_of_a_processor() {
             reader.read().unwrap().values().all(|lag| *lag == Lag::default())
         });
     };
-    strangers(Outcome::Aborted);
+    foreign_transaction(Outcome::Aborted);
     let evaluator = own.start(false);
     own.produce(2);
-    strangers(Outcome::Committed);
+    foreign_transaction(Outcome::Committed);
     own.produce(1);
-    strangers(Outcome::Aborted);
+    foreign_transaction(Outcome::Aborted);
     evaluator.has_processed(6);
     nothing_waits();
     assert_eq!(evaluator.health.snapshot().records, 6, "what was aborted is no work");
     evaluator.stop();
-    // What stands at the end is no record. It begins anew before that, and goes on behind it.
-    strangers(Outcome::Committed);
-    strangers(Outcome::Aborted);
+    // The end is no record. The stage resumes before it and continues after it.
+    foreign_transaction(Outcome::Committed);
+    foreign_transaction(Outcome::Aborted);
     let evaluator = own.start(false);
     evaluator.has_processed(3);
     evaluator.stop();

@@ -1,4 +1,4 @@
-//! Records with headers as no producer of ours would write them: rdkafka's own take a name as text.
+//! Records with headers that rdkafka's own API cannot write: it requires names in UTF-8.
 #![allow(unsafe_code, reason = "calls of librdkafka's C API, each with pointers that live until it returns")]
 
 use std::ffi::CString;
@@ -10,10 +10,10 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::stack::{DEADLINE, Stack};
 
-/// A header: its name, and its value; absent: none.
+/// Name and optional value of a header.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Writes an action with these headers into partition 0. Returns once it is durable.
+/// Writes an action with these headers to partition 0; returns once it is durable.
 pub fn write(stack: &Stack, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
     let (topic, _) = stack.topology.topic_of(subject::ACTION_EVENT).unwrap();
     let topic = CString::new(topic).unwrap();
@@ -21,17 +21,18 @@ pub fn write(stack: &Stack, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
     let producer: BaseProducer<DefaultProducerContext> =
         config.set("enable.idempotence", "true").create().unwrap();
     let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-    // SAFETY: it takes nothing.
+    // SAFETY: takes no pointer.
     let list = unsafe { rd_kafka_headers_new(headers.len()) };
     for (name, value) in headers {
         let (at, size) = value.map_or((std::ptr::null(), 0), |value| (value.as_ptr(), value.len()));
-        // SAFETY: the list lives until it is handed over below; names and values are copied.
+        // SAFETY: the list lives until it is passed on below; names and values are copied.
         let added = unsafe {
             rd_kafka_header_add(list, name.as_ptr().cast(), name.len() as isize, at.cast(), size as isize)
         };
         assert_eq!(added, none);
     }
-    // SAFETY: pairs of a tag and what belongs to it, up to the end tag. Key and value are copied; the headers become librdkafka's.
+    // SAFETY: pairs of a tag and its value, up to the end tag. Key and value are copied; librdkafka takes ownership of the
+    // headers.
     let sent = unsafe {
         rd_kafka_producev(
             producer.client().native_ptr(),

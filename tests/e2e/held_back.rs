@@ -1,5 +1,5 @@
-//! An open transaction holds back what is behind it, and no lag shows it: status, readiness and a metric do. On a topology of its
-//! own beside the shared one, as it holds a partition back.
+//! Tests that status, readiness and a metric report an open transaction, which holds back later records without any lag.
+//! The test has its own topology, since it holds a partition back.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::status::{Process, get, samples};
 const METRIC: &str = "agentgov_held_back_seconds";
 
 #[test]
-fn an_open_transaction_is_told_until_it_ends() {
+fn open_transaction_is_reported_until_it_ends() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("held.yaml");
@@ -75,7 +75,7 @@ fn an_open_transaction_is_told_until_it_ends() {
     write(&other, "airline/held");
     write(&plain, "airline/behind");
 
-    // Two stages and two partitions: just one of each.
+    // Two stages and two partitions; only one of each is affected.
     let place = format!("{actions}/1");
     let begun = Instant::now();
     let mut told = Value::Null;
@@ -110,7 +110,7 @@ fn an_open_transaction_is_told_until_it_ends() {
     );
     assert!(held["seconds"].as_f64().unwrap() >= 5.0 && held["since"].as_i64().unwrap() > 1_700_000_000_000);
 
-    // What was behind it is judged, and the marker at the end is no lag.
+    // The records after it are judged, and the marker at the end is no lag.
     other.abort_transaction(DEADLINE).unwrap();
     stack.eventually("the stage is ready again", || get(&process.url("readyz")).0 == 200);
     other.begin_transaction().unwrap();

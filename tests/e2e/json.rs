@@ -1,18 +1,18 @@
-//! With `--json`, each command that prints a result prints one JSON object and nothing else.
+//! Tests that each command with a result prints one JSON document with `--json` and nothing else.
 
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::bundles::Folder;
-use crate::stack::{AGENT, ENVIRONMENT, agentgov, root, stack, told};
+use crate::stack::{AGENT, ENVIRONMENT, agentgov, describe, root, stack};
 
-/// Tests elsewhere read the JSON of these; they start a stack of their own, or run until they are stopped.
+/// Commands whose JSON other tests read: they start their own stack or run until they are stopped.
 const ELSEWHERE: [&str; 8] = [
     "demo",
     "up",
     "run",
-    // It downloads the stack's parts.
+    // Downloads the stack's parts.
     "testenv lock",
     // Processes of a local stack, which print no result.
     "testenv supervisor run",
@@ -21,7 +21,7 @@ const ELSEWHERE: [&str; 8] = [
     "testenv engine",
 ];
 
-/// Every command, by its help.
+/// Returns every command, from the help texts.
 fn commands(path: &[&str]) -> Vec<String> {
     let output = Command::new(agentgov()).args(path).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -34,7 +34,7 @@ fn commands(path: &[&str]) -> Vec<String> {
 
 fn object(arguments: &[&str], output: &Output) -> Value {
     let found: Result<Value, _> = serde_json::from_slice(&output.stdout);
-    let value = found.unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", told(output)));
+    let value = found.unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", describe(output)));
     assert!(value.is_object() || value.is_array(), "{arguments:?}: {value}");
     value
 }
@@ -45,15 +45,8 @@ fn every_command_prints_its_result_as_one_json_document() {
     let runs = "examples/airline/runs.jsonl";
     let import =
         ["chat-completions", runs, "--tenant", "json", "--agent", AGENT, "--environment", ENVIRONMENT];
-    let stack = stack();
-    let keys = tempfile::tempdir().unwrap();
-    let out = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
-    let (first, second) = (out("first"), out("second"));
-    let new_key = |out| ["--kind", "pdp", "--name", "json", "--out", out];
-    let kid = stack.run(&[&["registry", "key", "new"][..], &new_key(&first)].concat()).trim().to_owned();
-    let new_key = new_key(&second);
-    // The arguments that follow a command, and a field of its result.
-    let cases: [(&str, &[&str], &str); 18] = [
+    // Arguments after the command, and a field of its result.
+    let cases: [(&str, &[&str], &str); 15] = [
         ("status", &[], "/health"),
         ("topology check", &[], "/topics"),
         ("topology graph", &[], "/mermaid"),
@@ -77,11 +70,11 @@ fn every_command_prints_its_result_as_one_json_document() {
         let arguments: Vec<&str> =
             command.split(' ').chain(following.iter().copied()).chain(["--json"]).collect();
         let output = stack.command(&arguments).output().unwrap();
-        assert!([Some(0), Some(3)].contains(&output.status.code()), "{arguments:?}: {}", told(&output));
+        assert!([Some(0), Some(3)].contains(&output.status.code()), "{arguments:?}: {}", describe(&output));
         let value = object(&arguments, &output);
         assert!(value.pointer(field).is_some(), "{arguments:?}: {field} is missing in {value}");
     }
-    // `session show` is read in session_show.rs; here it fails.
+    // session_show.rs tests `session show`; here it fails.
     let known: Vec<&str> = cases.iter().map(|case| case.0).chain(ELSEWHERE).chain(["session show"]).collect();
     for command in commands(&[]) {
         assert!(known.contains(&command.as_str()), "no case shows the JSON of `{command}`");
@@ -94,6 +87,10 @@ fn every_command_prints_its_result_as_one_json_document() {
         let value = object(arguments, &output);
         assert_eq!((output.status.code(), &value["error"]["exit_code"]), (Some(code), &code.into()));
         let message = value["error"]["message"].as_str().unwrap();
-        assert!(String::from_utf8_lossy(&output.stderr).contains(message), "{message}: {}", told(&output));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains(message),
+            "{message}: {}",
+            describe(&output)
+        );
     }
 }

@@ -1,5 +1,4 @@
-//! The log-sink on a real stack: every offset is one row, whatever happens. Each test has topics, a group and a database of
-//! its own: the topology with other names.
+//! Tests of the log-sink on a real stack: every offset is one row. Each test has its own topics, group and database.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use crate::queries;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A log of its own on the shared stack.
+/// Log with its own topics on the shared stack.
 pub struct Log {
     endpoints: Endpoints,
     topology: Arc<Topology>,
@@ -35,14 +34,14 @@ pub struct Log {
     store: Store,
 }
 
-/// How a transaction ends.
+/// Outcome of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Committed,
     Aborted,
 }
 
-/// A sink in a thread.
+/// Sink in a thread.
 pub struct Running {
     stop: ShutdownSignal,
     pub thread: JoinHandle<Result<(), StageError>>,
@@ -55,7 +54,7 @@ impl Running {
     }
 }
 
-/// Question 8, of a partition.
+/// Answer to question 8 for a partition.
 #[derive(Debug, Deserialize)]
 struct Complete {
     skipped: u64,
@@ -73,7 +72,7 @@ impl Log {
         Self::of(name, EMBEDDED)
     }
 
-    /// Of a map whose topics keep their records for so short that quiet partitions are read each second.
+    /// Creates a log whose topics have a short retention, so that quiet partitions are read every second.
     fn with_short_retention(name: &str) -> Self {
         Self::of(name, &short_retention(EMBEDDED))
     }
@@ -116,7 +115,7 @@ impl Log {
         Running { stop, thread: std::thread::spawn(move || agentgov_log_sink::run(config)) }
     }
 
-    /// Starts a sink that must end by itself.
+    /// Runs a sink that must end by itself.
     fn end(&self) -> StageError {
         self.start(false).thread.join().unwrap().unwrap_err()
     }
@@ -125,7 +124,7 @@ impl Log {
         self.endpoints.kafka.client_config().set("enable.idempotence", "true").create().unwrap()
     }
 
-    /// Writes `count` good actions, then each of `values` as it is, over both partitions.
+    /// Writes `count` good actions, then each of `values`, over both partitions.
     pub fn produce(&self, count: i64, values: &[Option<&[u8]>]) {
         let schema = subject::ACTION_EVENT.schema().unwrap();
         let registry = SchemaRegistry::new(&self.endpoints.schema_registry).unwrap();
@@ -172,7 +171,7 @@ impl Log {
         }
     }
 
-    /// Waits until there are `rows` rows, and checks that each is another offset, without a hole.
+    /// Waits for `rows` rows and checks that their offsets are distinct and without a hole.
     pub fn wait_for(&self, rows: u64) {
         self.wait_until_rows(rows);
         assert_eq!(self.count("count()"), rows);
@@ -186,7 +185,7 @@ impl Log {
         transact(&self.endpoints.kafka, &self.actions, partitions, count, outcome);
     }
 
-    /// Waits until the sink's group has nothing left to read.
+    /// Waits until the sink's group has no lag.
     fn wait_until_done(&self) {
         let group = &self.topology.stage("log-sink").unwrap().group.value;
         let places = lag::input_partitions(&self.topology, "log-sink").unwrap();
@@ -201,7 +200,7 @@ impl Log {
         }
     }
 
-    /// Waits until it is on record that no record stands in these offsets.
+    /// Waits until these offsets are recorded as skipped.
     fn wait_until_proven(&self, topic: &str, partition: i32, offsets: Range<i64>) {
         let of = format!("topic_partition = '{topic}/{partition}' AND from_offset = {}", offsets.start);
         let sql = format!("SELECT toUInt64(max(to_offset)) AS n FROM sink_empty_ranges WHERE {of}");
@@ -213,7 +212,7 @@ impl Log {
         }
     }
 
-    /// Deletes all that these partitions hold, as retention does.
+    /// Deletes all records of these partitions, as retention does.
     fn delete_all(&self, partitions: &[(&str, i32)]) {
         delete(
             &self.endpoints.kafka,
@@ -221,7 +220,7 @@ impl Log {
         );
     }
 
-    /// Rows that nobody produced, as an accident or an attacker would leave them.
+    /// Inserts rows that nobody produced, as an accident or an attacker would.
     fn forge(&self, offsets: &[i64]) {
         let name = format!("{}/0", self.actions);
         self.store.execute(&format!("INSERT INTO sink_claims VALUES ('{name}', 5)")).unwrap();
@@ -234,7 +233,7 @@ impl Log {
     }
 }
 
-/// Writes `count` records to each of `partitions` in one transaction of a client of somebody else's.
+/// Writes `count` records to each of `partitions` in one transaction of a foreign client.
 pub fn transact(kafka: &KafkaEndpoint, topic: &str, partitions: &[i32], count: usize, outcome: Outcome) {
     let mut config = kafka.client_config();
     config.set("transactional.id", format!("{topic}-stranger"));
@@ -255,7 +254,7 @@ pub fn transact(kafka: &KafkaEndpoint, topic: &str, partitions: &[i32], count: u
     }
 }
 
-/// Deletes the records of partitions of topics before an offset, as retention does.
+/// Deletes records before an offset, as retention does.
 pub fn delete<'t>(kafka: &KafkaEndpoint, before: impl IntoIterator<Item = (&'t str, i32, Offset)>) {
     let admin: AdminClient<DefaultClientContext> = kafka.client_config().create().unwrap();
     let mut list = TopicPartitionList::new();
@@ -266,7 +265,7 @@ pub fn delete<'t>(kafka: &KafkaEndpoint, before: impl IntoIterator<Item = (&'t s
     deleted.elements().iter().for_each(|deleted| deleted.error().unwrap());
 }
 
-/// A map with the retention of none of its topics longer than minutes.
+/// Returns a topology whose topics have retentions of minutes.
 pub fn short_retention(map: &str) -> String {
     ["30d", "90d"]
         .iter()
@@ -297,7 +296,7 @@ fn every_record_is_a_row_whether_it_decodes_or_not() {
     }
     assert_eq!(log.count("countIf(value IS NULL)"), 1);
     assert_eq!(log.count("countIf(SHA256(ifNull(value, '')) = record_sha256)"), 105);
-    // What a producer claims as its time is kept, and shown as near as it can be.
+    // The producer's time is kept, and displayed as closely as possible.
     let claimed = format!("countIf(occurred_at_micros < {} AND toYear(occurred_at) = 1900)", i64::MIN + 100);
     assert_eq!(log.count(&claimed), 100);
     let recorded = "countIf(schema_fingerprint IN (SELECT fingerprint FROM schemas))";
@@ -305,7 +304,7 @@ fn every_record_is_a_row_whether_it_decodes_or_not() {
 }
 
 #[test]
-fn sinks_that_come_and_go_neither_lose_nor_double() {
+fn sinks_that_start_and_stop_neither_lose_nor_double_rows() {
     let log = Log::new("two");
     let mut sinks = vec![log.start(false), log.start(false)];
     for round in 1..=4_u64 {
@@ -318,7 +317,7 @@ fn sinks_that_come_and_go_neither_lose_nor_double() {
     sinks.into_iter().for_each(Running::stop);
 }
 
-/// A request body that stalls until its sender is dropped, then sends one more row.
+/// Request body that stalls until its sender is dropped, then sends one more row.
 struct Stalling {
     row: Vec<u8>,
     rows_left: u8,
@@ -331,7 +330,7 @@ impl std::io::Read for Stalling {
             return Ok(0);
         }
         if self.rows_left == 1 {
-            // An error: the other end was dropped.
+            // An error means that the sender was dropped.
             let _ = self.release.recv();
         }
         self.rows_left -= 1;
@@ -341,7 +340,7 @@ impl std::io::Read for Stalling {
 }
 
 #[test]
-fn a_zombies_insert_is_waited_for_and_refused() {
+fn insert_of_a_zombie_is_awaited_and_rejected() {
     let log = Log::new("zombie");
     log.produce(20, &[]);
     let name = format!("{}/0", log.actions);
@@ -370,7 +369,7 @@ fn a_zombies_insert_is_waited_for_and_refused() {
     wait_until(&format!("system.processes WHERE startsWith(query, '/* sink:{name}:77 */')"));
     let sink = log.start(false);
     wait_until(&format!("sink_claims WHERE topic_partition = '{name}' AND claim != 77"));
-    // The sink has claimed; it does not look, let alone insert, while the zombie's insert is under way.
+    // The sink has claimed. It reads no tail and inserts nothing while the zombie's insert is in progress.
     let patience = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < patience {
         assert_eq!(log.count("count()"), 0);
@@ -383,7 +382,7 @@ fn a_zombies_insert_is_waited_for_and_refused() {
 }
 
 #[test]
-fn what_is_no_prefix_of_this_topic_ends_the_sink() {
+fn table_that_is_no_prefix_of_the_topic_ends_the_sink() {
     let cases: [(&str, &[i64], ExitCode, &str); 3] = [
         ("shorter", &[0, 1, 2, 3, 4, 5, 6], ExitCode::OtherCluster, "ends at 5"),
         ("different", &[0, 1, 2], ExitCode::OtherCluster, "offset 2"),
@@ -400,7 +399,7 @@ fn what_is_no_prefix_of_this_topic_ends_the_sink() {
 }
 
 #[test]
-fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
+fn gap_stops_the_sink_until_it_is_accepted_and_recorded() {
     let log = Log::new("gap");
     log.produce(20, &[]);
     delete(&log.endpoints.kafka, [(log.actions.as_str(), 0, Offset::Offset(4))]);
@@ -411,7 +410,7 @@ fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
     sink.stop();
     let gaps = "SELECT count() AS n FROM sink_gaps WHERE from_offset = 0 AND to_offset = 4";
     assert_eq!(log.store.select::<Count>(gaps).unwrap()[0].n, 1);
-    // Once recorded it needs no accepting any more.
+    // A recorded gap needs no further acceptance.
     log.produce(2, &[]);
     let sink = log.start(false);
     log.wait_until_rows(18);
@@ -419,11 +418,11 @@ fn a_gap_stops_the_sink_until_it_is_accepted_and_is_recorded_then() {
 }
 
 #[test]
-fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost() {
+fn foreign_transactions_leave_skipped_offsets_and_lose_nothing() {
     const PARTITIONS: [i32; 2] = [0, 1];
     let log = Log::new("strangers");
     let mut rows = 0;
-    // A topic that begins with a transaction that was aborted.
+    // Topic that begins with an aborted transaction.
     log.transact(&[0], 3, Outcome::Aborted);
     let mut sinks = vec![log.start(false), log.start(false)];
     for round in 0..4 {
@@ -432,7 +431,7 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
         log.transact(&PARTITIONS, 3, Outcome::Aborted);
         log.transact(&[1], 1, Outcome::Committed);
         rows += 4 + 7 + 1;
-        // It begins anew in the midst of them, or behind a marker that no record follows.
+        // The sink resumes among them, or after a marker that no record follows.
         sinks.remove(0).stop();
         if round % 2 == 0 {
             log.wait_until_rows(rows);
@@ -444,7 +443,7 @@ fn transactions_of_strangers_leave_offsets_without_a_record_and_nothing_is_lost(
     assert_eq!(log.count("countIf(value = 'Committed')"), 4 * 5);
     assert_eq!(log.count("countIf(value = 'Aborted')"), 0, "they were taken back");
     assert_eq!(log.count("countIf(value = 'plain')"), 4);
-    // Behind the last row are only markers, and one record more shows them too.
+    // Only markers follow the last row; one more record makes them visible.
     log.produce(2, &[]);
     log.wait_until_rows(rows + 2);
     sinks.into_iter().for_each(Running::stop);
@@ -500,9 +499,10 @@ fn client_that_keeps_aborting_does_not_prevent_the_proof() {
     sink.stop();
 }
 
-/// Retention takes what an aborted transaction left at the end of a partition, and the marker behind the last verdict.
+/// Retention deletes the remains of an aborted transaction at the end of a partition, and the marker after the last
+/// verdict.
 #[test]
-fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
+fn deleted_empty_offsets_are_no_gap() {
     let log = Log::with_short_retention("tail");
     let kafka = &log.endpoints.kafka;
     let verdicts = log.topology.topic_of(subject::VERDICT).unwrap().0.to_owned();
@@ -539,7 +539,7 @@ fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
         assert_eq!(report.count(kind), 0, "{kind:?}: {report:?}");
     }
 
-    // A record that was there behind the proven offsets is a loss, although markers follow it.
+    // A deleted record after the proven offsets is a loss, although markers follow it.
     log.transact(&[0], 1, Outcome::Aborted);
     log.wait_until_proven(&log.actions, 0, 7..9);
     sink.stop();
@@ -552,7 +552,7 @@ fn offsets_that_were_empty_when_retention_deleted_them_are_no_gap() {
 }
 
 #[test]
-fn a_proof_that_the_topic_contradicts_ends_the_sink() {
+fn proof_contradicted_by_the_topic_ends_the_sink() {
     let log = Log::new("unproven");
     log.produce(10, &[]);
     let name = format!("{}/0", log.actions);

@@ -1,5 +1,5 @@
-//! End to end, on a real stack: one broker, one registry, one ClickHouse engine and one set of stages for all tests of
-//! this binary. Tests keep apart by tenant. What is asynchronous is waited for by its condition, with a deadline.
+//! End-to-end tests on a real stack. All tests share a broker, a registry, a ClickHouse engine and one set of stages, and
+//! are separated by tenant. Asynchronous results are awaited by condition, with a deadline.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

@@ -1,12 +1,12 @@
-//! What the command line says when there is nothing to run on.
+//! Tests of the command line without a stack.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::stack::{agentgov, root, told};
+use crate::stack::{agentgov, describe, root};
 
 #[test]
-fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
+fn demo_without_java_maven_and_npm_names_them_and_the_alternatives() {
     let cache = tempfile::tempdir().unwrap();
     let output = Command::new(agentgov())
         .args(["demo"])
@@ -17,7 +17,7 @@ fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
         .env("AGENTGOV_BACKEND", "native")
         .output()
         .unwrap();
-    assert!([75, 78].contains(&output.status.code().unwrap()), "{}", told(&output));
+    assert!([75, 78].contains(&output.status.code().unwrap()), "{}", describe(&output));
     let said = String::from_utf8(output.stderr).unwrap();
     for part in [
         "java, 17 or newer",
@@ -36,7 +36,7 @@ fn a_demo_without_java_maven_and_npm_names_them_and_three_ways_out() {
 }
 
 #[test]
-fn a_command_without_a_stack_says_how_to_get_one() {
+fn command_without_a_stack_names_the_settings() {
     let state = tempfile::tempdir().unwrap();
     let output = Command::new(agentgov())
         .args(["topology", "plan"])
@@ -44,7 +44,7 @@ fn a_command_without_a_stack_says_how_to_get_one() {
         .env("XDG_STATE_HOME", state.path())
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
     let said = String::from_utf8(output.stderr).unwrap();
     for part in ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE", "agentgov up"] {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
@@ -52,7 +52,7 @@ fn a_command_without_a_stack_says_how_to_get_one() {
 }
 
 #[test]
-fn demo_with_a_stack_of_ones_own_by_options_starts_none() {
+fn demo_with_an_external_stack_starts_none() {
     for (arguments, expected) in [
         (&["--stack", "no-such-stack.yaml"][..], "no-such-stack.yaml"),
         (&["--kafka", "127.0.0.1:9"], "AGENTGOV_SCHEMA_REGISTRY"),
@@ -65,13 +65,13 @@ fn demo_with_a_stack_of_ones_own_by_options_starts_none() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(expected), "{}", told(&output));
+        assert!(!output.status.success() && said.contains(expected), "{}", describe(&output));
         assert!(!said.contains("java"), "it looks for the parts of a stack:\n{said}");
     }
 }
 
 #[test]
-fn addresses_that_cannot_be_are_refused_before_anything_connects() {
+fn invalid_addresses_are_rejected_before_connecting() {
     for (arguments, expected) in [
         (&["--kafka", "kafka://127.0.0.1:9092"][..], "AGENTGOV_KAFKA: expected brokers as HOST:PORT"),
         (&["--kafka", "127.0.0.1:99999"], "port 99999, which is not in 1 to 65535"),
@@ -89,18 +89,18 @@ fn addresses_that_cannot_be_are_refused_before_anything_connects() {
             .env_clear()
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(78), "{}", describe(&output));
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(expected), "{said}");
     }
     let listen =
         Command::new(agentgov()).args(["run", "all", "--listen", "9464"]).env_clear().output().unwrap();
-    assert_eq!(listen.status.code(), Some(2), "{}", told(&listen));
-    assert!(told(&listen).contains("expected HOST:PORT, e.g. localhost:9464"), "{}", told(&listen));
+    assert_eq!(listen.status.code(), Some(2), "{}", describe(&listen));
+    assert!(describe(&listen).contains("expected HOST:PORT, e.g. localhost:9464"), "{}", describe(&listen));
 }
 
 #[test]
-fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
+fn proxy_is_named_in_errors_and_not_used_for_loopback() {
     let import = |registry: &str| {
         let runs = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
@@ -118,8 +118,8 @@ fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
             .env("http_proxy", "http://user:hunter2@127.0.0.1:2")
             .output()
             .unwrap();
-        assert!(!output.status.success(), "{}", told(&output));
-        told(&output)
+        assert!(!output.status.success(), "{}", describe(&output));
+        describe(&output)
     };
     let elsewhere = import("http://registry.invalid:8081");
     assert!(elsewhere.contains("through the proxy http://127.0.0.1:2 of HTTP_PROXY"), "{elsewhere}");
@@ -129,7 +129,7 @@ fn a_proxy_is_named_where_it_is_used_and_loopback_uses_none() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+fn unwritable_output_is_an_error_and_a_closed_pipe_is_none() {
     let commands: [&[&str]; 7] = [
         &["topology", "graph"],
         &["topology", "render", "acls"],
@@ -147,7 +147,7 @@ fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         };
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = command().stdout(full).stderr(Stdio::piped()).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", describe(&output));
         let said = String::from_utf8(output.stderr).unwrap();
         let expected = "agentgov: standard output cannot be written: No space left on device";
         assert!(said.starts_with(expected), "{arguments:?}: {said}");
@@ -155,19 +155,20 @@ fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = command().stdout(writer).stderr(Stdio::piped()).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", told(&output));
-        assert!(output.stderr.is_empty(), "{arguments:?}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", describe(&output));
+        assert!(output.stderr.is_empty(), "{arguments:?}: {}", describe(&output));
 
-        // Errors that nobody can read end nothing early.
+        // Unwritable error messages must not end a command early.
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = Command::new(agentgov()).arg("--no-such-option").stderr(full).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", describe(&output));
     }
 }
 
-/// Files are checked before anything connects: one message names what a file is, and no exit code says to try again.
+/// Files are checked before anything connects: one message names the actual format, and the exit code does not suggest a
+/// retry.
 #[test]
-fn a_file_that_cannot_be_imported_is_named_for_what_it_is() {
+fn unsupported_file_is_reported_with_its_format() {
     let import = |bytes: &[u8], options: &[&str]| {
         let mut command = Command::new(agentgov());
         command.args(["import", "chat-completions", "-", "--tenant", "t", "--agent", "a"]).args(options);
@@ -175,7 +176,7 @@ fn a_file_that_cannot_be_imported_is_named_for_what_it_is() {
         let mut process = command.spawn().unwrap();
         process.stdin.take().unwrap().write_all(bytes).unwrap();
         let output = process.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(78), "{}", describe(&output));
         String::from_utf8(output.stderr).unwrap()
     };
     for (bytes, expected) in [

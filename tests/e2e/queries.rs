@@ -1,4 +1,4 @@
-//! The questions of docs/QUERIES.md, asked: with the values that the document gives, and of the sample runs, which answer.
+//! Tests of the statements of docs/QUERIES.md, with the document's values and with values of the sample runs.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::stack::{AGENT, ENVIRONMENT, root, stack};
 
 const TENANT: &str = "questions";
 
-/// A question: its heading, its statement, and values to begin with.
+/// Question of the document: heading, statement, and initial values.
 struct Question {
     heading: String,
     sql: String,
@@ -31,7 +31,7 @@ fn questions() -> Vec<Question> {
             let (sql, rest) = sql.split_once("```").unwrap();
             assert!(!rest.contains("```sql"), "{heading}: one statement a question");
             let values = section.lines().find_map(|line| line.strip_prefix("**Try with** ")).unwrap();
-            // `name=value`, between backticks.
+            // `name=value` in backticks.
             let values = values.split('`').skip(1).step_by(2).map(|value| value.split_once('=').unwrap());
             let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             Question { heading, sql: sql.to_owned(), values }
@@ -41,28 +41,28 @@ fn questions() -> Vec<Question> {
     questions
 }
 
-/// The statement of the question of this number, which takes no values.
+/// Returns the statement of this number, which takes no values.
 pub fn statement(number: &str) -> String {
     let of = |question: &Question| question.heading.starts_with(&format!("{number}."));
     questions().into_iter().find(of).unwrap().sql
 }
 
 #[test]
-fn every_question_can_be_asked_and_the_samples_answer() {
+fn every_query_runs_and_the_samples_have_results() {
     let stack = stack();
-    // Runs of an agent that is registered, the same of one that is not, a record that nobody can read, and a bundle whose
-    // policies never fire.
+    // Data: runs of a registered and of an unregistered agent, an undecodable record, and a bundle whose policies never
+    // apply.
     let import = |agent| {
         let file = "examples/airline/runs.jsonl";
         let import = ["--json", "import", "chat-completions", file, "--tenant", TENANT, "--agent", agent];
         let told = stack.run(&[&import[..], &["--environment", ENVIRONMENT]].concat());
-        // The source's closing event is one more.
+        // One more for the event that closes the source.
         serde_json::from_str::<Value>(&told).unwrap()["events"].as_i64().unwrap() + 1
     };
     let events = import(AGENT) + import("stranger");
     Writer::<ActionEvent<'static>>::new(stack).write(b"questions/unreadable", Some(b"no event"));
     stack.run(&["policy", "push", Folder::new("idle", "idle").name()]);
-    checks::complete(stack, TENANT, events);
+    checks::assert_complete(stack, TENANT, events);
     for there in ["bundles WHERE name = 'idle'", "rejects WHERE key = 'questions/unreadable'"] {
         stack.eventually(there, || stack.number(&format!("SELECT count() FROM {there}")) > 0);
     }
@@ -92,7 +92,7 @@ fn every_question_can_be_asked_and_the_samples_answer() {
         let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &asked);
         let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(!rows.is_empty(), "{heading}\n{asked:?}");
-        // Offsets and counts of 64 bits may come as texts.
+        // 64-bit offsets and counts may be strings.
         let zero = |value: &Value| value == "0" || value == 0;
         for row in &rows {
             match heading.split('.').next().unwrap() {
@@ -111,7 +111,7 @@ fn every_question_can_be_asked_and_the_samples_answer() {
     }
 }
 
-/// The answer to the question of that number, of a tenant that wrote a few records itself.
+/// Returns the answer to a question about a tenant whose records the test wrote.
 fn answer_of(number: &str, values: &[(&str, &str)]) -> Vec<Value> {
     let heading = format!("{number}. ");
     let sql = questions().into_iter().find(|question| question.heading.starts_with(&heading)).unwrap().sql;
@@ -125,7 +125,7 @@ fn rows_and_verdicts(tenant: &str, rows: i64, verdicts: i64) {
 }
 
 #[test]
-fn a_name_is_found_however_arguments_write_it() {
+fn name_is_found_in_any_json_encoding_of_arguments() {
     const TENANT: &str = "named";
     const PROFILE: &[u8] = br#"{"membership": "gold", "payment_methods": {}}"#;
     let first = event(catalogue::SESSION_STARTED, TENANT, "named");
@@ -159,8 +159,8 @@ fn a_name_is_found_however_arguments_write_it() {
 }
 
 #[test]
-fn results_of_calls_that_share_an_id_are_ambiguous_and_say_so() {
-    // Nobody registered the agent there: each call is denied.
+fn results_of_calls_with_a_shared_id_are_marked_as_ambiguous() {
+    // The agent is not registered there, so each call is denied.
     const TENANT: &str = "shared-id";
     let first = event(catalogue::SESSION_STARTED, TENANT, "shared");
     let arguments = br#"{"thought": "hm"}"#;

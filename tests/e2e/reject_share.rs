@@ -1,5 +1,5 @@
-//! A flood of rejects of most tenants stops a stage until an operator tells it to resume; one of few is an alert. On maps of their own, beside the shared one, so
-//! that only their own evaluators stand still.
+//! Tests of the reject share: a flood of rejects from most tenants stops a stage until an operator resumes it; a flood from
+//! few tenants is an alert. Each test has its own topology and evaluator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use crate::stack::{DEADLINE, Stack, root, stack};
 const WINDOW: usize = 20;
 
 #[test]
-fn a_flood_of_rejects_stops_the_stage_until_it_is_told_to_resume() {
+fn flood_of_rejects_stops_the_stage_until_an_operator_resumes_it() {
     let flood = Flood::start("flood");
     let Flood { stack, health, .. } = &flood;
-    // Once a tenant is known, only known tenants stop the stage.
-    flood.write("flood/s", &flood.good(0));
+    // Once a tenant is known, only known tenants count.
+    flood.write("flood/s", &flood.judged_event(0));
     for _ in 0..WINDOW {
         flood.write("flood/s", b"\x01 not in the wire format");
     }
@@ -36,8 +36,8 @@ fn a_flood_of_rejects_stops_the_stage_until_it_is_told_to_resume() {
         health.snapshot().not_ready.contains_key(&NotReadyReason::RejectShare)
     });
 
-    // A judged event comes while it stands still: its verdict must wait for the word.
-    flood.write("flood/s", &flood.good(1));
+    // A judged event arrives while the stage is paused; its verdict must wait for the control.
+    flood.write("flood/s", &flood.judged_event(1));
     let map = flood.file.path().to_str().unwrap();
     stack.run(&["rejects", "resume", "evaluator", "--topology", map, "--reason", "the test's flood is over"]);
     stack.eventually("the evaluator is ready again", || health.snapshot().not_ready.is_empty());
@@ -49,17 +49,17 @@ fn a_flood_of_rejects_stops_the_stage_until_it_is_told_to_resume() {
 }
 
 #[test]
-fn one_tenants_flood_of_rejects_is_an_alert_and_stops_nobody() {
+fn flood_of_one_tenants_rejects_is_an_alert_and_stops_no_stage() {
     let flood = Flood::start("lonely");
     let stack = flood.stack;
-    flood.write("flood/s", &flood.good(0));
-    flood.write("quiet/s", &flood.good(1));
-    // Its own, and of tenants that it makes up. Several windows of each.
+    flood.write("flood/s", &flood.judged_event(0));
+    flood.write("quiet/s", &flood.judged_event(1));
+    // Rejects of its own tenant and of invented tenants, over several windows each.
     for number in 0..WINDOW * 3 {
         flood.write("flood/s", b"\x01 not in the wire format");
         flood.write(&format!("made-up-{number}/s"), b"");
     }
-    flood.write("quiet/s", &flood.good(2));
+    flood.write("quiet/s", &flood.judged_event(2));
     assert_eq!(flood.read(subject::VERDICT, 3).len(), 3, "it is judged, whatever the others send");
     assert!(!flood.health.snapshot().not_ready.contains_key(&NotReadyReason::RejectShare));
     let alerts = flood.read(subject::ALERT, 6);
@@ -83,7 +83,7 @@ fn one_tenants_flood_of_rejects_is_an_alert_and_stops_nobody() {
     flood.end();
 }
 
-/// An evaluator on a topology of its own.
+/// Evaluator on its own topology.
 struct Flood {
     stack: &'static Stack,
     file: tempfile::NamedTempFile,
@@ -130,7 +130,7 @@ impl Flood {
         Self { stack, file, topology, health, stop, running, producer, id }
     }
 
-    /// Onto partition 0 of the actions.
+    /// Writes to partition 0 of the actions.
     fn write(&self, key: &str, value: &[u8]) {
         let (actions, _) = self.topology.topic_of(subject::ACTION_EVENT).unwrap();
         self.producer
@@ -139,14 +139,14 @@ impl Flood {
         self.producer.flush(DEADLINE).unwrap();
     }
 
-    /// An event that is judged.
-    fn good(&self, sequence: i64) -> Vec<u8> {
+    /// Returns a judged event.
+    fn judged_event(&self, sequence: i64) -> Vec<u8> {
         let event = event(catalogue::TOOL_INVOKED, "flood", "s");
         let event = ActionEvent { source: Source { sequence, ..event.source }, ..event };
         RecordEncoder::<ActionEvent<'static>>::new(self.id).unwrap().encode(&event).unwrap()
     }
 
-    /// When the first records of partition 0 of a subject's topic were logged, and their values; waits for so many.
+    /// Waits for `count` records of partition 0 of a subject's topic. Returns their times and values.
     fn read(&self, subject: subject::Subject, count: usize) -> Vec<(i64, Vec<u8>)> {
         let (topic, _) = self.topology.topic_of(subject).unwrap();
         let consumer: BaseConsumer = self

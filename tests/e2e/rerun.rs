@@ -1,4 +1,4 @@
-//! An import that is run again counts once, however far it came before.
+//! Tests that repeated and interrupted imports count once.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,14 +16,14 @@ fn import<'a>(file: &'a str, tenant: &'a str) -> Vec<&'a str> {
     [&import[..], &["--environment", ENVIRONMENT, "--start-time", "2024-05-15T15:00:00"]].concat()
 }
 
-/// Runs an import to its end. Returns its events, the closing one among them, and its tool calls.
+/// Runs an import to its end. Returns its events, including the closing one, and its tool calls.
 fn run(stack: &Stack, file: &str, tenant: &str) -> (i64, i64) {
     let told: Value = serde_json::from_str(&stack.run(&import(file, tenant))).unwrap();
     (told["events"].as_i64().unwrap() + 1, told["tool_calls"].as_i64().unwrap())
 }
 
 #[test]
-fn an_import_run_twice_counts_once() {
+fn repeated_import_counts_once() {
     const TENANT: &str = "twice";
     let stack = stack();
     let violations = format!(
@@ -33,7 +33,7 @@ fn an_import_run_twice_counts_once() {
     let alerts =
         format!("SELECT policy, alert_id, revision FROM alerts WHERE tenant_id = '{TENANT}' ORDER BY ALL");
     let (events, calls) = run(stack, "examples/airline/runs.jsonl", TENANT);
-    checks::complete(stack, TENANT, events);
+    checks::assert_complete(stack, TENANT, events);
     let first = (stack.sql(&violations), stack.sql(&alerts));
     assert!(!first.0.is_empty() && !first.1.is_empty());
 
@@ -43,24 +43,24 @@ fn an_import_run_twice_counts_once() {
     );
     let expected = [[(2 * events).to_string(), events.to_string(), "1".to_owned()]];
     stack.eventually("twice the rows", || stack.rows(&rows) == expected);
-    checks::each_judged_action_has_one_verdict(stack, TENANT);
+    checks::assert_each_judged_action_has_one_verdict(stack, TENANT);
     let verdicts = format!(
         "SELECT count(), countIf(decision = 'duplicate'), countIf(notEmpty(findings)) FROM verdicts WHERE tenant_id = '{TENANT}'"
     );
     assert_eq!(stack.rows(&verdicts), [[(2 * calls).to_string(), calls.to_string(), "0".to_owned()]]);
-    checks::alerts_are_the_findings(stack, TENANT);
+    checks::assert_alerts_match_findings(stack, TENANT);
     assert_eq!((stack.sql(&violations), stack.sql(&alerts)), first);
 }
 
 #[test]
-fn a_killed_import_is_completed_by_running_it_again() {
+fn killed_import_is_completed_by_a_repeat() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("runs.jsonl");
     let path = file.to_str().unwrap();
-    // A machine may publish the shorter file before the kill comes.
+    // A fast machine may publish the shorter file before the kill.
     for (tenant, copies) in [("killed-1", 100), ("killed-2", 1_000)] {
-        std::fs::write(&file, invented(copies)).unwrap();
+        std::fs::write(&file, generated_runs(copies)).unwrap();
         let arrived = format!("SELECT count() FROM actions WHERE tenant_id = '{tenant}'");
         let published = Published::of(stack, tenant);
         let mut killed = stack.command(&import(path, tenant)).stdout(Stdio::null()).spawn().unwrap();
@@ -75,14 +75,14 @@ fn a_killed_import_is_completed_by_running_it_again() {
         let expected = [[events.to_string(), events.to_string()]];
         stack.eventually("every distinct event", || stack.rows(&distinct) == expected);
         let total = stack.number(&arrived);
-        checks::every_offset_is_one_row(stack);
-        checks::each_judged_action_has_one_verdict(stack, tenant);
+        checks::assert_every_offset_is_one_row(stack);
+        checks::assert_each_judged_action_has_one_verdict(stack, tenant);
         let by_event = format!(
             "SELECT count(), countIf(first != 1) FROM
                (SELECT event_id, countIf(decision != 'duplicate') AS first FROM verdicts WHERE tenant_id = '{tenant}' GROUP BY event_id)"
         );
         assert_eq!(stack.rows(&by_event), [[calls.to_string(), "0".to_owned()]]);
-        checks::alerts_are_the_findings(stack, tenant);
+        checks::assert_alerts_match_findings(stack, tenant);
         if hit && total < 2 * events {
             assert!(total > events, "{total} rows of {events} events: what came before the kill came again");
             return;
@@ -91,7 +91,7 @@ fn a_killed_import_is_completed_by_running_it_again() {
     panic!("no import was hit midway");
 }
 
-/// Reads the topic of actions from its end on: a record is there some seconds before its row.
+/// Reads new records of the topic of actions, which arrive there seconds before their rows.
 struct Published {
     consumer: BaseConsumer,
     key_prefix: String,
@@ -111,7 +111,7 @@ impl Published {
         Self { consumer, key_prefix: format!("{tenant}/") }
     }
 
-    /// True once a record of the tenant is in the topic, since [`Self::of`]. Each record is looked at once.
+    /// Returns true once a record of the tenant was read. Each record is read once.
     fn any(&self) -> bool {
         while let Some(record) = self.consumer.poll(Duration::from_millis(100)) {
             if record.unwrap().key().is_some_and(|key| key.starts_with(self.key_prefix.as_bytes())) {
@@ -122,8 +122,8 @@ impl Published {
     }
 }
 
-/// The sample runs again and again, each time under other task ids.
-fn invented(copies: i64) -> String {
+/// Returns copies of the sample runs with different task ids.
+fn generated_runs(copies: i64) -> String {
     let samples = std::fs::read_to_string(root().join("examples/airline/runs.jsonl")).unwrap();
     let mut lines = String::new();
     for copy in 0..copies {

@@ -1,4 +1,4 @@
-//! A process that is killed while events flow: another goes on where it stood.
+//! Tests that a killed process loses and doubles nothing while events flow.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,10 +11,10 @@ use crate::checks;
 use crate::stack::{DEADLINE, ENVIRONMENT, Stack, stack};
 
 const TENANT: &str = "restarted";
-/// Events that may wait to be logged before more are published.
+/// Maximum number of events without a row before more are published.
 const BACKLOG: i64 = 1_000;
 
-/// True if every stage's group has `members` members, and has agreed who reads what.
+/// Returns true if every stage's group is stable with `members` members.
 fn has_members(stack: &Stack, consumer: &BaseConsumer, members: usize) -> bool {
     stack.topology.stages.values().all(|stage| {
         let group = &stage.value.group.value;
@@ -24,7 +24,7 @@ fn has_members(stack: &Stack, consumer: &BaseConsumer, members: usize) -> bool {
 }
 
 #[test]
-fn a_killed_process_loses_and_doubles_nothing() {
+fn killed_process_loses_and_doubles_nothing() {
     let stack = stack();
     let consumer: BaseConsumer = stack.endpoints.kafka.client_config().create().unwrap();
     let rows = || stack.number(&format!("SELECT count() FROM actions WHERE tenant_id = '{TENANT}'"));
@@ -49,7 +49,7 @@ fn a_killed_process_loses_and_doubles_nothing() {
             let before = rows();
             stack.eventually(what, || rows() > before + BACKLOG);
         };
-        // The flow ends when this thread is done, also when it panics.
+        // Ends the flow when this thread ends, also after a panic.
         let _end = End(&done);
         flows_on("events to flow");
         let mut second = Killed(stack.command(&["run", "all"]).stdout(Stdio::null()).spawn().unwrap());
@@ -66,7 +66,7 @@ fn a_killed_process_loses_and_doubles_nothing() {
         done.store(true, Ordering::Release);
         flow.join().unwrap()
     });
-    checks::complete(stack, TENANT, events);
+    checks::assert_complete(stack, TENANT, events);
 }
 
 struct End<'a>(&'a AtomicBool);

@@ -1,14 +1,14 @@
-//! One session's story, as a person and as a program read it.
+//! Tests of `session show`, as text and as JSON.
 
 use serde_json::Value;
 
 use crate::checks;
-use crate::stack::{AGENT, ENVIRONMENT, stack, told};
+use crate::stack::{AGENT, ENVIRONMENT, describe, stack};
 
 const TENANT: &str = "told";
 
 #[test]
-fn a_session_is_told_in_order_with_verdicts_and_what_was_known() {
+fn session_is_shown_in_order_with_verdicts_and_known_values() {
     let stack = stack();
     let import = [
         "--json",
@@ -22,9 +22,9 @@ fn a_session_is_told_in_order_with_verdicts_and_what_was_known() {
     ];
     let imported: Value =
         serde_json::from_str(&stack.run(&[&import[..], &["--environment", ENVIRONMENT]].concat())).unwrap();
-    checks::complete(stack, TENANT, imported["events"].as_i64().unwrap() + 1);
+    checks::assert_complete(stack, TENANT, imported["events"].as_i64().unwrap() + 1);
 
-    // A session that violates something.
+    // A session with a violation.
     let violated = format!(
         "SELECT session_id, session_label, violations.policy[1] FROM verdicts
          WHERE tenant_id = '{TENANT}' AND notEmpty(violations.policy) ORDER BY origin_partition, origin_offset LIMIT 1"
@@ -71,7 +71,7 @@ fn a_session_is_told_in_order_with_verdicts_and_what_was_known() {
         assert!(story.contains(&format!("known {} = ", name[0])), "{name:?} is missing in\n{story}");
     }
 
-    // By its id it is the same, and a program gets the same as JSON.
+    // The id gives the same text, and the same content as JSON.
     assert_eq!(stack.run(&["session", "show", &session]), story);
     let told: Value = serde_json::from_str(&stack.run(&[&show[..], &["--json"]].concat())).unwrap();
     assert_eq!(
@@ -89,9 +89,9 @@ fn a_session_is_told_in_order_with_verdicts_and_what_was_known() {
 }
 
 #[test]
-fn a_session_that_is_not_there_is_said_to_be_missing() {
+fn missing_session_is_an_error() {
     let output = stack().command(&["session", "show", "no-such-session"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("expected a session with the id or label `no-such-session`"), "{said}");
 }

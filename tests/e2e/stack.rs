@@ -15,44 +15,45 @@ use agentgov_sdk::{Recorder, RecorderOptions};
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use agentgov_testenv::{Options, TestEnv};
 
-/// Longer than anything here takes on a loaded machine.
+/// Exceeds every wait on a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The agent that acts in the tests. What a tenant's policies grant it they grant once it is registered there.
+/// Agent of the tests. It gets its grants in a tenant once it is registered there.
 pub const AGENT: &str = "airline-service";
-/// Where the airline's bundle judges.
+/// Environment in which the airline's bundle is active.
 pub const ENVIRONMENT: &str = "production";
-/// Tenants whose agent is registered before the stages start, so that no first verdict misses it. A test has one to itself.
+/// Tenants whose agent is registered before the stages start, so that their first verdict already has the grants. Each
+/// belongs to one test.
 const TENANTS: [&str; 8] =
     ["bad-input", "complete", "twice", "killed-1", "killed-2", "restarted", "told", "questions"];
 
-/// A running pipeline.
+/// Running pipeline.
 pub struct Stack {
     pub endpoints: Endpoints,
     pub topology: Arc<Topology>,
-    /// How each stage is, by name.
+    /// Health of each stage, by name.
     pub health: Vec<(String, Health)>,
     #[expect(dead_code, reason = "held: it ends with this process, whose end its supervisor sees")]
     env: TestEnv,
 }
 
-/// The pipeline that all tests share.
+/// Returns the pipeline that all tests share.
 pub fn stack() -> &'static Stack {
     static STACK: LazyLock<Stack> = LazyLock::new(Stack::start);
     &STACK
 }
 
-/// The binary under test.
+/// Returns the executable under test.
 pub fn agentgov() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_agentgov"))
 }
 
-/// The workspace.
+/// Returns the workspace's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file of the recorded runs that stand beside the project; `None` on a machine that does not have them.
+/// Returns a file of the recorded runs beside the project, if it exists.
 pub fn shared(file: &str) -> Option<PathBuf> {
     agentgov_test_support::shared(&format!("airline-agent-runs/{file}"))
 }
@@ -93,14 +94,14 @@ impl Stack {
         stack
     }
 
-    /// `agentgov ARGS` on this stack, in the workspace's root.
+    /// Returns `agentgov ARGS` on this stack, in the workspace's root.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(agentgov());
         let clickhouse = &self.endpoints.clickhouse;
         command
             .args(args)
             .current_dir(root())
-            // Whatever runs it, to the command it is a stack that somebody else runs.
+            // For the command, it is an external stack.
             .env("AGENTGOV_BACKEND", "external")
             .env("AGENTGOV_KAFKA", &self.endpoints.kafka.bootstrap)
             .env("AGENTGOV_SCHEMA_REGISTRY", &self.endpoints.schema_registry.url)
@@ -111,10 +112,10 @@ impl Stack {
         command
     }
 
-    /// Runs `agentgov ARGS` on this stack. Panics unless it ends with 0. Returns what it printed.
+    /// Runs `agentgov ARGS` on this stack, panics unless it exits with 0, and returns stdout.
     pub fn run(&self, args: &[&str]) -> String {
         let output = self.command(args).output().unwrap();
-        assert!(output.status.success(), "agentgov {args:?}: {}", told(&output));
+        assert!(output.status.success(), "agentgov {args:?}: {}", describe(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -136,7 +137,7 @@ impl Stack {
         agentgov_registry::push_agents(context, &agents, "tests").unwrap();
     }
 
-    /// A recorder of a new source.
+    /// Starts a recorder of a new source.
     pub fn recorder(&self, tenant_id: &str, environment: &str) -> Recorder {
         let Endpoints { kafka, schema_registry, .. } = self.endpoints.clone();
         let options =
@@ -144,12 +145,12 @@ impl Stack {
         Recorder::start(options).unwrap()
     }
 
-    /// The answer to `sql`: a line a row, tab separated.
+    /// Runs `sql` and returns the response: one row per line, tab separated.
     pub fn sql(&self, sql: &str) -> String {
         self.sql_with(sql, &[])
     }
 
-    /// The answer to `sql` with values for its `{name:Type}`.
+    /// Runs `sql` with values for its `{name:Type}`.
     pub fn sql_with(&self, sql: &str, parameters: &[(&str, &str)]) -> String {
         let clickhouse = &self.endpoints.clickhouse;
         let mut request = reqwest::blocking::Client::new()
@@ -169,12 +170,12 @@ impl Stack {
         text
     }
 
-    /// The rows that `sql` answers, each a list of its columns.
+    /// Runs `sql` and returns rows of columns.
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         self.sql(sql).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
     }
 
-    /// The one number that `sql` answers.
+    /// Runs `sql` and returns its only number.
     pub fn number(&self, sql: &str) -> i64 {
         let answer = self.sql(sql);
         answer.trim().parse().unwrap_or_else(|e| panic!("{sql}\nexpected a number, found {answer:?}: {e}"))
@@ -187,15 +188,15 @@ impl Stack {
             let stages: Vec<_> = self.health.iter().map(|(_, health)| health.snapshot()).collect();
             assert!(
                 began.elapsed() < DEADLINE,
-                "expected: {what}; still not so after {DEADLINE:?}. Stages: {stages:#?}"
+                "expected: {what}; not met within {DEADLINE:?}. Stages: {stages:#?}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
-/// What a command printed, for a message.
-pub fn told(output: &Output) -> String {
+/// Formats a command's status and output for a message.
+pub fn describe(output: &Output) -> String {
     format!(
         "{}\nstdout: {}\nstderr: {}",
         output.status,

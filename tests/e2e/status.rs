@@ -1,5 +1,5 @@
-//! `agentgov status` and what a process says of itself, on a topology and a database of its own beside the shared ones: one
-//! process runs every stage, recorded runs flow, then it is stopped.
+//! Tests of `agentgov status` and of a process's health and metrics, on their own topology and database: a process runs
+//! every stage, recorded runs flow, then it is stopped.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,12 +8,12 @@ use agentgov_service::metrics::{DECISION_POINT_ONLY, METRICS};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
-use crate::stack::{AGENT, DEADLINE, root, stack, told};
+use crate::stack::{AGENT, DEADLINE, describe, root, stack};
 
 const DATABASE: &str = "status";
 
 #[test]
-fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
+fn status_shows_the_pipeline_and_a_process_serves_every_documented_metric() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("status.yaml");
@@ -32,22 +32,22 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     };
     let done = |args: &[&str]| {
         let output = command(args).output().unwrap();
-        assert!(output.status.success(), "agentgov {args:?}: {}", told(&output));
+        assert!(output.status.success(), "agentgov {args:?}: {}", describe(&output));
     };
     let status = |args: &[&str]| {
         let output = command(&[&["status", "--json"], args].concat()).output().unwrap();
         let status: Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", told(&output)));
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", describe(&output)));
         (output.status.code().unwrap(), status)
     };
 
-    // A watch ends when nobody reads it any more.
+    // A watch ends once its reader is gone.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let watch = command(&["status", "--watch", "1"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
-    assert!(watch.status.success() && watch.stderr.is_empty(), "{}", told(&watch));
+    assert!(watch.status.success() && watch.stderr.is_empty(), "{}", describe(&watch));
 
-    // Nothing is there yet: it says so, and does not fail.
+    // Without any data the command reports that and does not fail.
     let (code, nothing) = status(&[]);
     assert_eq!((code, &nothing["health"]), (3, &"unhealthy".into()));
     assert!(!nothing["topology"]["known"]["differences"].as_array().unwrap().is_empty());
@@ -59,12 +59,12 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     stack.eventually("every stage is ready", || get(&process.url("readyz")).0 == 200);
     let import = ["import", "chat-completions", "examples/airline/runs.jsonl", "--tenant", "airline"];
     done(&[&import[..], &["--agent", AGENT, "--environment", "production"]].concat());
-    // One reject of the evaluator, so that there is one to count.
+    // One reject of the evaluator, to be counted.
     let producer: BaseProducer = stack.endpoints.kafka.client_config().create().unwrap();
     producer.send(BaseRecord::<[u8], [u8]>::to("status.actions").partition(0).payload(b"\x01")).unwrap();
     producer.flush(DEADLINE).unwrap();
 
-    // Everything is done when the process itself says that nothing waits and the rejected record is a row.
+    // Done when the process reports no waiting records and the rejected record is a row.
     let mut served = String::new();
     stack.eventually("the lag is seen and nothing waits", || {
         served = get(&process.url("metrics")).1;
@@ -116,7 +116,7 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
     assert_eq!(healthy["bundles"]["known"][0]["name"], "airline");
     assert_eq!(healthy["processes"][0]["stages"].as_array().unwrap().len(), 3);
 
-    // A person reads the same.
+    // The text has the same content.
     let screen = command(&["status"]).output().unwrap();
     let screen = String::from_utf8(screen.stdout).unwrap();
     for part in [
@@ -146,13 +146,13 @@ fn status_tells_the_pipeline_and_a_process_every_documented_metric() {
 }
 
 #[test]
-fn status_without_any_part_says_so_of_each() {
+fn status_reports_each_unreachable_part() {
     let output = Command::new(crate::stack::agentgov())
         .args(["status", "--json", "--kafka", "127.0.0.1:1"])
         .args(["--schema-registry", "http://127.0.0.1:1", "--clickhouse", "http://127.0.0.1:1"])
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(75), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(75), "{}", describe(&output));
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["health"], "part_away");
     assert!(status["parts"].as_array().unwrap().iter().all(|part| part["answers"] == false));
@@ -160,7 +160,7 @@ fn status_without_any_part_says_so_of_each() {
     assert_eq!(status["tables"][0]["rows"]["unknown"], "clickhouse is away");
 }
 
-/// `agentgov run` in a process of its own, which does not outlive the test.
+/// `agentgov run` in its own process, which ends with the test.
 pub struct Process {
     child: Child,
     pub address: String,
@@ -180,7 +180,7 @@ impl Process {
         format!("{}/{path}", self.address)
     }
 
-    /// SIGTERM: it leaves its groups.
+    /// Sends SIGTERM, so that the process leaves its groups.
     pub fn stop(&mut self) {
         let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(told.success() && self.child.wait().unwrap().success());
@@ -194,7 +194,7 @@ impl Drop for Process {
     }
 }
 
-/// Status and text of an answer; 0 if there is none.
+/// Returns status and text of a response; status 0 without one.
 pub fn get(url: &str) -> (u16, String) {
     match reqwest::blocking::get(url) {
         Ok(answer) => (answer.status().as_u16(), answer.text().unwrap()),
@@ -202,7 +202,7 @@ pub fn get(url: &str) -> (u16, String) {
     }
 }
 
-/// Labels and value of each sample of a metric; of a histogram, of its buckets and sums.
+/// Returns labels and value of each sample of a metric; for a histogram, those of its buckets and sums.
 pub fn samples<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = (&'t str, f64)> {
     text.lines().filter_map(move |line| {
         let rest = line.strip_prefix(name)?;

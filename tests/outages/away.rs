@@ -1,5 +1,6 @@
-//! Each part is killed, and later stopped so that connections hang, for longer than the timeouts that matter. Stages that
-//! run wait, say why, keep their memory, end in seconds when asked, and catch up; those started meanwhile wait, too.
+//! Tests of outages: each part is killed, and later suspended with open connections, for longer than the relevant timeouts.
+//! Running stages wait, report the reason, bound their memory, shut down in seconds, and catch up. Stages that start
+//! meanwhile wait, too.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,9 @@ use agentgov_testenv::Part;
 
 use crate::load::Load;
 use crate::stack::{Stack, eventually, stack};
-use crate::stage::{Stage, all_ready, fleet, terminate};
+use crate::stage::{Stage, all_ready, start_stages, terminate};
 
-/// How a part is away.
+/// Kind of an outage.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Killed,
@@ -20,58 +21,68 @@ enum How {
 struct Outage<'a> {
     part: Part,
     how: How,
-    /// Longer than the timeouts that matter. The environment makes it minutes: AGENTGOV_OUTAGE_SECONDS.
+    /// Duration, longer than the relevant timeouts; AGENTGOV_OUTAGE_SECONDS extends it to minutes.
     length: Duration,
-    /// Who must say so, if it runs and if it is started meanwhile, and by which names of `/readyz`.
+    /// Stages that must report the outage, running or starting, and their reasons of `/readyz`.
     running: &'a [&'a str],
     started: &'a [&'a str],
     because: &'a [NotReadyReason],
 }
 
 impl Outage<'_> {
-    /// `stages` live through it; they are ready before and afterwards.
-    fn survive(&self, stack: &Stack, load: &Load, stages: &mut [Stage]) {
+    /// Checks that `stages` survive the outage and are ready before and after it.
+    fn assert_survived(&self, stack: &Stack, load: &Load, stages: &mut [Stage]) {
         let Self { part, how, .. } = self;
         let when = format!("{part} {how:?}");
-        let leaving = fleet(stack);
+        let leaving = start_stages(stack);
         all_ready(&format!("before {when}"), stages);
         all_ready(&format!("before {when}"), &leaving);
-        load.flows(20);
+        load.wait_for_sessions(20);
         let before: Vec<_> = stages.iter_mut().map(Stage::memory).collect();
 
         match how {
             How::Killed => stack.env.kill(*part).unwrap(),
             How::Hanging => stack.env.pause(*part).unwrap(),
         }
-        let _end = Ends(stack, *part);
+        let _end = RestartOnDrop(stack, *part);
         let began = Instant::now();
         let mut most = before.clone();
-        let late = fleet(stack);
+        let late = start_stages(stack);
         let affected = |stage: &Stage, names: &[&str]| names.contains(&stage.name);
-        let says_so = |stage: &Stage| {
-            let troubles = stage.troubles();
-            self.because.iter().any(|what| troubles.contains(&format!("{}: {what}: ", stage.name)))
+        let reports_outage = |stage: &Stage| {
+            let not_ready_reasons = stage.not_ready_reasons();
+            self.because.iter().any(|what| not_ready_reasons.contains(&format!("{}: {what}: ", stage.name)))
         };
         eventually(&format!("{when}: those that run say why they wait"), || {
-            stages.iter().filter(|stage| affected(stage, self.running)).all(says_so)
+            stages.iter().filter(|stage| affected(stage, self.running)).all(reports_outage)
         });
         eventually(&format!("{when}: those that start say why they wait"), || {
-            late.iter().filter(|stage| affected(stage, self.started)).all(says_so)
+            late.iter().filter(|stage| affected(stage, self.started)).all(reports_outage)
         });
         eprintln!("{when}: told after {:.1?}", began.elapsed());
         terminate(&format!("{when}, running"), leaving);
         terminate(&format!("{when}, started meanwhile"), late);
-        let late = fleet(stack);
+        let late = start_stages(stack);
         while began.elapsed() < self.length {
             for (stage, most) in stages.iter_mut().zip(&mut most) {
                 *most = stage.memory().max(*most);
-                // Who does not need the part goes on, though its group may rebalance as others come and go.
-                assert!(affected(stage, self.running) || !says_so(stage), "{when}: {}", stage.troubles());
+                // Stages that do not need the part continue, though their group may rebalance when others come and go.
+                assert!(
+                    affected(stage, self.running) || !reports_outage(stage),
+                    "{when}: {}",
+                    stage.not_ready_reasons()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         for stage in stages.iter().filter(|stage| affected(stage, self.running)) {
-            assert!(says_so(stage), "{when}: {}: {:?}\n{}", stage.name, stage.troubles(), stage.told());
+            assert!(
+                reports_outage(stage),
+                "{when}: {}: {:?}\n{}",
+                stage.name,
+                stage.not_ready_reasons(),
+                stage.log()
+            );
         }
 
         match how {
@@ -81,8 +92,8 @@ impl Outage<'_> {
         let back = Instant::now();
         all_ready(&format!("after {when}"), stages);
         all_ready(&format!("after {when}, started meanwhile"), &late);
-        load.flows(20);
-        eprintln!("{when}: flows {:.1?} after it", back.elapsed());
+        load.wait_for_sessions(20);
+        eprintln!("{when}: wait_for_sessions {:.1?} after it", back.elapsed());
         for ((stage, before), most) in stages.iter_mut().zip(before).zip(most) {
             let now = stage.memory();
             eprintln!("{when}: {} held {before}, {most}, {now} KiB", stage.name);
@@ -91,10 +102,10 @@ impl Outage<'_> {
     }
 }
 
-/// A test that fails leaves the part running for the next one.
-struct Ends<'s>(&'s Stack, Part);
+/// Restarts the part for the next test if this one fails.
+struct RestartOnDrop<'s>(&'s Stack, Part);
 
-impl Drop for Ends<'_> {
+impl Drop for RestartOnDrop<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() && self.0.env.resume(self.1).is_err() {
             let _ = self.0.env.restart(self.1);
@@ -110,19 +121,19 @@ fn seconds(usual: u64) -> Duration {
 fn survives(outages: &[Outage<'_>]) {
     let Some(stack) = stack() else { return };
     let load = Load::start(&stack);
-    let mut stages = fleet(&stack);
+    let mut stages = start_stages(&stack);
     for outage in outages {
-        outage.survive(&stack, &load, &mut stages);
+        outage.assert_survived(&stack, &load, &mut stages);
     }
     load.stop();
-    stack.is_whole(&stages);
+    stack.wait_for_complete_log(&stages);
     terminate("nothing to do", stages);
 }
 
 const ALL: [&str; 3] = ["evaluator", "alerter", "log-sink"];
 
 #[test]
-fn a_broker_that_is_away_is_waited_for() {
+fn stages_wait_for_an_unreachable_broker() {
     let outage = |how| Outage {
         part: Part::Broker,
         how,
@@ -135,7 +146,7 @@ fn a_broker_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn a_clickhouse_that_is_away_is_waited_for() {
+fn stages_wait_for_an_unreachable_clickhouse() {
     let outage = |how| Outage {
         part: Part::Engine,
         how,
@@ -148,12 +159,12 @@ fn a_clickhouse_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn a_registry_that_is_away_is_waited_for() {
+fn stages_wait_for_an_unreachable_registry() {
     let outage = |how| Outage {
         part: Part::Registry,
         how,
         length: seconds(5),
-        // What has met the schemas that flow does not need it.
+        // Stages that have cached the current schemas do not need it.
         running: &[],
         started: &["evaluator", "alerter"],
         because: &[NotReadyReason::Dependency],

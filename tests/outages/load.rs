@@ -1,4 +1,4 @@
-//! Events that flow all the time: some 100 a second.
+//! Continuous load of about 100 events per second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ impl Load {
                 while !done.load(Ordering::Acquire) {
                     let number = sessions.fetch_add(1, Ordering::AcqRel);
                     session(&recorder, &format!("{}-{number}", recorder.source_id()));
-                    // A pace, not a wait for anything.
+                    // Sets the pace; waits for nothing.
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 recorder.close(DEADLINE).unwrap();
@@ -39,12 +39,12 @@ impl Load {
     }
 
     /// Waits until `more` sessions have been recorded.
-    pub fn flows(&self, more: u64) {
+    pub fn wait_for_sessions(&self, more: u64) {
         let before = self.sessions.load(Ordering::Acquire);
         eventually("events to flow", || self.sessions.load(Ordering::Acquire) >= before + more);
     }
 
-    /// Closes the source: all of it is on the log.
+    /// Closes the source, so that all of it is in the log.
     pub fn stop(mut self) {
         self.done.store(true, Ordering::Release);
         self.thread.take().unwrap().join().unwrap();
@@ -67,7 +67,7 @@ fn session(recorder: &Recorder, session_id: &str) {
     record(event(catalogue::SESSION_STARTED));
     for number in 0..4 {
         let call_id = number.to_string();
-        // A call in a message with a text violates `one-thing-at-a-time`: an alert.
+        // A call in a message with text violates `one-thing-at-a-time`, which raises an alert.
         let has_text = number == 0;
         let message = Message { id: &call_id, role: "assistant", has_text, tool_calls: 1, content: None };
         let tool = ToolCall::new("think", &call_id, content(b"{\"thought\":\"hm\"}"));

@@ -1,5 +1,5 @@
-//! Parts of the stack that are away, killed or hanging, with the stages as real processes and load on. Needs the native
-//! backend: one stack for all tests of this binary, which take turns.
+//! Tests of killed and suspended parts, with the stages as real processes under load. They need the native backend, and
+//! share one stack one after another.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

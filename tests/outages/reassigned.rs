@@ -1,19 +1,19 @@
-//! A registry that lost its data gives the ids anew: whoever knew what they meant must notice.
+//! Tests that clients notice a registry that lost its data and assigns ids again.
 
 use agentgov_connect::SchemaRegistry;
 use agentgov_testenv::Part;
 
 use crate::load::Load;
 use crate::stack::stack;
-use crate::stage::{all_ready, fleet};
+use crate::stage::{all_ready, start_stages};
 
 #[test]
-fn a_schema_id_that_means_something_else_ends_every_stage() {
+fn reassigned_schema_id_ends_every_stage() {
     let Some(stack) = stack() else { return };
     let load = Load::start(&stack);
-    let stages = fleet(&stack);
+    let stages = start_stages(&stack);
     all_ready("at the start", &stages);
-    load.flows(40);
+    load.wait_for_sessions(40);
 
     let (now, kept) = (stack.data.path().join("registry"), stack.data.path().join("registry.kept"));
     stack.env.kill(Part::Registry).unwrap();
@@ -36,8 +36,8 @@ fn a_schema_id_that_means_something_else_ends_every_stage() {
     std::fs::remove_dir_all(&now).unwrap();
     std::fs::rename(&kept, &now).unwrap();
     stack.env.restart(Part::Registry).unwrap();
-    let stages = fleet(&stack);
+    let stages = start_stages(&stack);
     all_ready("with the registry as it was", &stages);
     load.stop();
-    stack.is_whole(&stages);
+    stack.wait_for_complete_log(&stages);
 }

@@ -1,4 +1,4 @@
-//! The stack that the tests of this binary share, one after the other.
+//! The stack that tests of this binary share, one after another.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,9 +12,9 @@ use agentgov_testenv::{BackendKind, Options, TestEnv};
 
 use crate::stage::Stage;
 
-/// Longer than anything here takes on a loaded machine.
+/// Exceeds every wait on a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-/// The tenant, and the agent that acts in it.
+/// Tenant and agent of the tests.
 pub const TENANT: &str = "outages";
 pub const AGENT: &str = "airline-service";
 pub const ENVIRONMENT: &str = "production";
@@ -23,11 +23,11 @@ pub struct Stack {
     pub env: TestEnv,
     pub endpoints: Endpoints,
     pub topology: Arc<Topology>,
-    /// What the parts keep.
+    /// Data of the parts.
     pub data: tempfile::TempDir,
 }
 
-/// The stack, for this test alone until it is dropped. `None`: there is none on this backend, and a person has allowed to skip the test.
+/// Returns exclusive access to the stack. `None` if the backend has none and skipping is allowed.
 pub fn stack() -> Option<MutexGuard<'static, Stack>> {
     static STACK: LazyLock<Result<Mutex<Stack>, String>> = LazyLock::new(|| {
         let named = std::env::var("AGENTGOV_BACKEND").unwrap_or_default();
@@ -75,7 +75,7 @@ impl Stack {
         stack
     }
 
-    /// `agentgov`, on this stack, in the workspace's root.
+    /// Returns a command of `agentgov` on this stack, in the workspace's root.
     pub fn command(&self) -> Command {
         let mut command = Command::new(agentgov());
         let clickhouse = &self.endpoints.clickhouse;
@@ -90,21 +90,21 @@ impl Stack {
         command
     }
 
-    /// Runs `agentgov ARGS`. Panics unless it ends with 0.
+    /// Runs `agentgov ARGS`; panics unless it exits with 0.
     pub fn run(&self, args: &[&str]) {
         let output = self.command().args(args).output().unwrap();
-        assert!(output.status.success(), "agentgov {args:?}: {}", told(&output));
+        assert!(output.status.success(), "agentgov {args:?}: {}", describe(&output));
     }
 
-    /// Waits until every record has its row and every judged action its verdict, once, by the audit.
-    pub fn is_whole(&self, stages: &[Stage]) {
+    /// Waits until the audit finds a row for every record and one verdict for every judged action.
+    pub fn wait_for_complete_log(&self, stages: &[Stage]) {
         let began = Instant::now();
         loop {
-            // An audit looks how far the stages are when it begins, and takes minutes on a machine that is overloaded: one that began
-            // while they still caught up shows nothing, however late it ends.
+            // The audit reads the stages' progress at its start and takes minutes on an overloaded machine. An audit that
+            // began before they caught up proves nothing, however late it ends.
             let audit_began = began.elapsed();
             let output = self.command().args(["audit", "completeness"]).output().unwrap();
-            let last = told(&output);
+            let last = describe(&output);
             eprintln!(
                 "an audit that began after {audit_began:.0?} took {:.0?}",
                 began.elapsed() - audit_began
@@ -113,18 +113,18 @@ impl Stack {
                 last.contains(" 0 records not yet reached") && last.contains(" 0 answers not yet given");
             assert!(output.status.success() || !settled, "{last}");
             if output.status.success() && settled {
-                eprintln!("the log is whole: {last}");
+                eprintln!("the log is complete: {last}");
                 return;
             }
             if audit_began >= DEADLINE {
-                // The state of each stage, and the last that it logged, say where a record waits.
+                // State and last log lines of each stage show where a record waits.
                 let words = stages.iter().map(|stage| {
-                    let log = stage.told();
+                    let log = stage.log();
                     let last: Vec<&str> = log.lines().rev().take(60).collect();
                     let last: Vec<&str> = last.into_iter().rev().collect();
-                    format!("{}: {}\n{}", stage.name, stage.troubles(), last.join("\n"))
+                    format!("{}: {}\n{}", stage.name, stage.not_ready_reasons(), last.join("\n"))
                 });
-                panic!("expected the log to be whole: {last}\n{}", words.collect::<Vec<_>>().join("\n\n"));
+                panic!("expected a complete log: {last}\n{}", words.collect::<Vec<_>>().join("\n\n"));
             }
         }
     }
@@ -134,13 +134,13 @@ impl Stack {
 pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     let began = Instant::now();
     while !met() {
-        assert!(began.elapsed() < DEADLINE, "expected: {what}; still not so after {DEADLINE:?}");
+        assert!(began.elapsed() < DEADLINE, "expected: {what}; not met within {DEADLINE:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// What a command printed, for a message.
-pub fn told(output: &Output) -> String {
+/// Formats a command's status and output for a message.
+pub fn describe(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     format!("{}\nstdout: {}\nstderr: {}", output.status, text(&output.stdout), text(&output.stderr))
 }

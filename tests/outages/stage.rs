@@ -1,4 +1,4 @@
-//! A stage as a process of its own.
+//! Stage in its own process.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stack::{DEADLINE, Stack, agentgov, eventually};
 
-/// From SIGTERM to the end, whatever is away, on a busy machine; on a quiet one it takes some three seconds at most.
-pub const WITHIN: Duration = Duration::from_secs(10);
-/// What a stage may hold, in KiB: most of it are the queues of Kafka's client.
-const MOST_MEMORY: u64 = 500_000;
+/// Maximum time from SIGTERM to the exit during any outage on a busy machine; on an idle one it takes about three seconds.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum resident memory of a stage in KiB, mostly queues of Kafka's client.
+const MAX_MEMORY_KIB: u64 = 500_000;
 
 pub struct Stage {
     pub name: &'static str,
@@ -22,13 +22,13 @@ pub struct Stage {
     http: reqwest::blocking::Client,
 }
 
-/// One process of each stage.
-pub fn fleet(stack: &Stack) -> Vec<Stage> {
+/// Starts one process of each stage.
+pub fn start_stages(stack: &Stack) -> Vec<Stage> {
     ["evaluator", "alerter", "log-sink"].map(|name| Stage::start(stack, name)).into()
 }
 
 impl Stage {
-    /// Starts it, through testenv's helper, which has the kernel kill it when the test ends.
+    /// Starts a stage through testenv's helper, which makes the kernel kill it when the test ends.
     pub fn start(stack: &Stack, name: &'static str) -> Self {
         let (log, path) =
             tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
@@ -55,26 +55,26 @@ impl Stage {
         Self { name, child, address, log: path, http }
     }
 
-    /// Why it is not ready; empty: it is.
-    pub fn troubles(&self) -> String {
+    /// Returns the reasons for which it is not ready; empty if it is.
+    pub fn not_ready_reasons(&self) -> String {
         let answer = self.http.get(format!("http://{}/readyz", self.address)).send();
-        let answer = answer.unwrap_or_else(|e| panic!("{} does not answer: {e}\n{}", self.name, self.told()));
+        let answer = answer.unwrap_or_else(|e| panic!("{} does not respond: {e}\n{}", self.name, self.log()));
         if answer.status().is_success() { String::new() } else { answer.text().unwrap() }
     }
 
-    /// Resident memory, in KiB. Panics with what it told if it has ended.
+    /// Returns the resident memory in KiB. Panics with the log if the process has ended.
     pub fn memory(&mut self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let Some(line) = status.lines().find(|line| line.starts_with("VmRSS:")) else {
-            panic!("{} has ended by itself: {}\n{}", self.name, self.child.wait().unwrap(), self.told());
+            panic!("{} ended unexpectedly: {}\n{}", self.name, self.child.wait().unwrap(), self.log());
         };
         let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        assert!(memory < MOST_MEMORY, "{} holds {memory} KiB", self.name);
+        assert!(memory < MAX_MEMORY_KIB, "{} holds {memory} KiB", self.name);
         memory
     }
 
-    /// What it logged.
-    pub fn told(&self) -> String {
+    /// Returns the log.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
@@ -82,18 +82,18 @@ impl Stage {
         kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
     }
 
-    /// Waits until it ends by itself. Its exit code.
+    /// Waits for the process to end by itself. Returns its exit code and log.
     pub fn end(mut self) -> (Option<i32>, String) {
         let mut status = None;
         eventually("the stage ends", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        (status.unwrap().code(), self.told())
+        (status.unwrap().code(), self.log())
     }
 }
 
-/// SIGTERM: each must end with 0 within seconds.
+/// Sends SIGTERM to all and expects exit code 0 within seconds.
 pub fn terminate(when: &str, stages: Vec<Stage>) {
     let began = Instant::now();
     for stage in &stages {
@@ -105,15 +105,15 @@ pub fn terminate(when: &str, stages: Vec<Stage>) {
                 break status;
             }
             assert!(
-                began.elapsed() < WITHIN,
-                "{when}: {} still runs after {WITHIN:?}\n{}",
+                began.elapsed() < SHUTDOWN_TIMEOUT,
+                "{when}: {} still runs after {SHUTDOWN_TIMEOUT:?}\n{}",
                 stage.name,
-                stage.told()
+                stage.log()
             );
             std::thread::sleep(Duration::from_millis(10));
         };
         eprintln!("{when}: {} ended {:.1?} after SIGTERM", stage.name, began.elapsed());
-        assert_eq!(status.code(), Some(0), "{when}: {}: {status}\n{}", stage.name, stage.told());
+        assert_eq!(status.code(), Some(0), "{when}: {}: {status}\n{}", stage.name, stage.log());
     }
 }
 
@@ -123,20 +123,20 @@ pub fn all_ready(when: &str, stages: &[Stage]) {
     for stage in stages {
         let mut last = String::new();
         while began.elapsed() < DEADLINE {
-            last = stage.troubles();
+            last = stage.not_ready_reasons();
             if last.is_empty() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        assert!(last.is_empty(), "{when}: {} is not ready: {last}\n{}", stage.name, stage.told());
+        assert!(last.is_empty(), "{when}: {} is not ready: {last}\n{}", stage.name, stage.log());
     }
     eprintln!("{when}: all ready after {:.1?}", began.elapsed());
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Gone either way.
+        // Errors mean that the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! What an administrator does on the brokers: users with passwords, and rights. librdkafka can, its Rust binding does not
-//! show it.
+//! Administration of the brokers: users with passwords, and rights. librdkafka supports it, its Rust binding does not
+//! expose it.
 #![allow(unsafe_code, reason = "calls of librdkafka's C API, each with pointers that live until it returns")]
 
 use std::ffi::{CStr, CString, c_char};
@@ -10,7 +10,7 @@ use agentgov_topology::{Acl, Operation, Pattern, Resource};
 use rdkafka::bindings::*;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 
-/// An administrator.
+/// Administrator client.
 pub struct Admin(BaseProducer<DefaultProducerContext>);
 
 impl Admin {
@@ -18,13 +18,13 @@ impl Admin {
         Self(kafka.client_config().create().unwrap())
     }
 
-    /// Gives each user a password for SCRAM-SHA-512.
+    /// Sets a SCRAM-SHA-512 password for each user.
     pub fn users(&self, users: &[(&str, &str)]) {
         let mut orders: Vec<_> = users
             .iter()
             .map(|(user, password)| {
                 let user = CString::new(*user).unwrap();
-                // SAFETY: it copies what it is given.
+                // SAFETY: copies its arguments.
                 unsafe {
                     rd_kafka_UserScramCredentialUpsertion_new(
                         user.as_ptr(),
@@ -38,8 +38,8 @@ impl Admin {
                 }
             })
             .collect();
-        self.ask(
-            // SAFETY: the client and the orders live until the answer has come.
+        self.send_request(
+            // SAFETY: client and requests live until the response has arrived.
             |queue| unsafe {
                 rd_kafka_AlterUserScramCredentials(
                     self.0.client().native_ptr(),
@@ -49,7 +49,7 @@ impl Admin {
                     queue,
                 );
             },
-            // SAFETY: what is read belongs to the event, which lives until this returns.
+            // SAFETY: the result belongs to the event, which lives until this returns.
             |event| unsafe {
                 let result = rd_kafka_event_AlterUserScramCredentials_result(event);
                 let mut count = 0;
@@ -63,11 +63,11 @@ impl Admin {
         );
     }
 
-    /// Gives rights.
+    /// Grants rights.
     pub fn allow<'a>(&self, acls: impl Iterator<Item = &'a Acl>) {
         let mut orders: Vec<_> = acls.map(binding).collect();
-        self.ask(
-            // SAFETY: the client and the orders live until the answer has come.
+        self.send_request(
+            // SAFETY: client and requests live until the response has arrived.
             |queue| unsafe {
                 rd_kafka_CreateAcls(
                     self.0.client().native_ptr(),
@@ -77,7 +77,7 @@ impl Admin {
                     queue,
                 );
             },
-            // SAFETY: what is read belongs to the event, which lives until this returns.
+            // SAFETY: the result belongs to the event, which lives until this returns.
             |event| unsafe {
                 let result = rd_kafka_event_CreateAcls_result(event);
                 let mut count = 0;
@@ -87,8 +87,8 @@ impl Admin {
         );
     }
 
-    /// Sends a request and panics unless everything in its answer went well.
-    fn ask(
+    /// Sends a request and panics unless every part of the response succeeded.
+    fn send_request(
         &self,
         send: impl FnOnce(*mut rd_kafka_queue_t),
         errors: impl FnOnce(*mut rd_kafka_event_t) -> Vec<Option<String>>,
@@ -136,7 +136,7 @@ fn binding(acl: &Acl) -> *mut rd_kafka_AclBinding_t {
     };
     let (name, principal) = (CString::new(&*acl.name).unwrap(), CString::new(&*acl.principal).unwrap());
     let mut why = [0 as c_char; 512];
-    // SAFETY: it copies what it is given, and writes at most as many bytes as the buffer has.
+    // SAFETY: copies its arguments, and writes at most the buffer's size.
     let binding = unsafe {
         rd_kafka_AclBinding_new(
             resource,
@@ -155,7 +155,7 @@ fn binding(acl: &Acl) -> *mut rd_kafka_AclBinding_t {
 }
 
 fn error(error: *const rd_kafka_error_t) -> Option<String> {
-    // SAFETY: a pointer of librdkafka's, or null. Of what went well there may be an error that says so.
+    // SAFETY: a pointer of librdkafka, or null. Successful results may have an error with the code for success.
     unsafe {
         let failed =
             !error.is_null() && rd_kafka_error_code(error) != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -164,6 +164,6 @@ fn error(error: *const rd_kafka_error_t) -> Option<String> {
 }
 
 fn text(text: *const c_char) -> String {
-    // SAFETY: a text of librdkafka's, which ends with a zero.
+    // SAFETY: a NUL-terminated text of librdkafka.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! An authority that lives as long as the test, and the certificates that it signs.
+//! Certificate authority of a test, and the certificates that it signs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use openssl::symm::Cipher;
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509Name};
 
-/// An authority.
+/// Certificate authority.
 pub struct Authority {
     folder: PathBuf,
     name: String,
@@ -20,16 +20,16 @@ pub struct Authority {
     certificate: X509,
 }
 
-/// A certificate and its key.
+/// Certificate and key.
 pub struct Signed {
     pub certificate_pem: Vec<u8>,
-    /// PKCS #8.
+    /// Key in PKCS #8.
     pub key_pem: Vec<u8>,
     key: PKey<Private>,
 }
 
 impl Authority {
-    /// A new one, whose certificate is a file in `folder`.
+    /// Creates an authority and writes its certificate to `folder`.
     pub fn new(folder: &Path, name: &str) -> Self {
         let key = key();
         let mut builder = certificate(&[("CN", name)], &key);
@@ -43,7 +43,7 @@ impl Authority {
         authority
     }
 
-    /// The file of its certificate.
+    /// Returns the file of its certificate.
     pub fn file(&self) -> PathBuf {
         self.folder.join(format!("{}.pem", self.name))
     }
@@ -52,7 +52,7 @@ impl Authority {
         self.certificate.to_pem().unwrap()
     }
 
-    /// A certificate for 127.0.0.1, and for no name: whoever calls this machine by another name must not trust it.
+    /// Signs a certificate for 127.0.0.1 without a host name, so that clients that use a host name must reject it.
     pub fn sign(&self, names: &[(&str, &str)]) -> Signed {
         let key = key();
         let mut builder = certificate(names, &key);
@@ -70,7 +70,7 @@ impl Authority {
         }
     }
 
-    /// Key and certificate as Kafka's brokers want them: in one file.
+    /// Returns a file with key and certificate, as Kafka's brokers require.
     pub fn keystore(&self) -> PathBuf {
         let signed = self.sign(&[("CN", "broker")]);
         let file = self.folder.join("broker.pem");
@@ -78,7 +78,7 @@ impl Authority {
         file
     }
 
-    /// Files of a client's certificate and of its key, which is locked with `password`.
+    /// Returns files of a client's certificate and of its key, encrypted with `password`.
     pub fn client(&self, names: &[(&str, &str)], password: &str) -> (PathBuf, PathBuf) {
         let signed = self.sign(names);
         let files = (self.folder.join("client.pem"), self.folder.join("client.key"));

@@ -1,4 +1,5 @@
-//! A broker that asks who one is, a registry and an engine behind TLS and a login, and a principal for each job.
+//! Secured stack: a broker with authentication, a registry and an engine behind TLS and a login, and a principal for each
+//! role.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,25 +16,25 @@ use crate::authority::Authority;
 use crate::gate;
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// The auditors log in by a certificate.
+/// Principal of the auditors, who use a certificate.
 const AUDITOR: &str = "CN=auditor,O=agentgov";
-/// The users of registry and ClickHouse.
+/// Users of registry and ClickHouse.
 const REGISTRY_USER: &str = "member";
 const CLICKHOUSE_USER: &str = "writer";
-/// Where files that hold passwords are named, since a process shows its environment to its user.
+/// Password of every user. Settings name files with it, since a process's environment is visible to its user.
 pub const PASSWORD: &str = "open sesame";
 
-/// What runs.
+/// Running stack.
 pub struct Cluster {
     env: Option<TestEnv>,
     folder: TempDir,
-    /// The topology, in which the auditors have a principal of another name.
+    /// Topology in which the auditors' principal has another name.
     pub topology: Topology,
     settings: Vec<(String, String)>,
 }
 
-/// Why this cannot be tried here.
-pub fn not_here() -> Option<String> {
+/// Returns the reason for which these tests cannot run here.
+pub fn skip_reason() -> Option<String> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     match set("AGENTGOV_BACKEND") {
         Some(backend) if backend != "native" => Some(format!(
@@ -86,7 +87,7 @@ impl Cluster {
         ];
         let mut settings: Vec<_> =
             settings.into_iter().map(|(name, value)| (format!("AGENTGOV_{name}"), value)).collect();
-        // Kept aside, under names that mean nothing to the product.
+        // Stored under names without a meaning for the product.
         for (name, value) in
             [("certified", env.listener("CERTIFIED").unwrap()), ("client", path(client)), ("key", path(key))]
         {
@@ -97,7 +98,7 @@ impl Cluster {
         cluster
     }
 
-    /// One listener for users with passwords, one for certificates, and an authorizer that allows nothing by itself.
+    /// Starts a broker with a listener for passwords, one for certificates, and an authorizer that denies by default.
     fn broker(authority: &Authority) -> Result<TestEnv, Error> {
         let keystore = authority.keystore().display().to_string();
         let login = "org.apache.kafka.common.security";
@@ -110,7 +111,7 @@ impl Cluster {
                 "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             )
             .broker_property("allow.everyone.if.no.acl.found", "false")
-            // Anonymous: the broker to itself, over a listener that nothing here uses.
+            // Anonymous: the broker's connection to itself, over a listener that the tests do not use.
             .broker_property("super.users", "User:admin;User:ANONYMOUS")
             .broker_property("listener.name.secured.sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512")
             .broker_property(
@@ -133,7 +134,7 @@ impl Cluster {
         TestEnv::start(options)
     }
 
-    /// A user for each principal, and for one that the topology does not know; and what the topology gives them.
+    /// Creates a user for each principal and for an unknown one, and grants the rights of the topology.
     fn rights(&self) {
         let admin = Admin::new(&self.endpoints("admin", &[("AGENTGOV_KAFKA_MECHANISM", "PLAIN")]).kafka);
         let users = self.topology.stages.keys().chain(self.topology.principals.keys());
@@ -143,7 +144,7 @@ impl Cluster {
         admin.allow(agentgov_topology::acls(&self.topology).unwrap().iter());
     }
 
-    /// A file of this test.
+    /// Returns the path of a file of this test.
     pub fn file(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
@@ -152,13 +153,13 @@ impl Cluster {
         self.settings.iter().find(|(key, _)| key == name).unwrap().1.clone()
     }
 
-    /// The settings of `user`: all variables, of which `more` win. The auditors come by their certificate.
-    fn variables(&self, user: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
-        let mut variables: Vec<_> =
+    /// Returns the settings of `user` as variables, overridden by `more`. The auditors use their certificate.
+    fn settings_of(&self, user: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut settings_of: Vec<_> =
             self.settings.iter().filter(|(name, _)| name.starts_with("AGENTGOV_")).cloned().collect();
         let mut set = |name: &str, value: String| {
-            variables.retain(|(known, _)| known != name);
-            variables.push((name.to_owned(), value));
+            settings_of.retain(|(known, _)| known != name);
+            settings_of.push((name.to_owned(), value));
         };
         if user == "auditors" {
             set("AGENTGOV_KAFKA", self.aside("certified"));
@@ -174,18 +175,18 @@ impl Cluster {
         for (name, value) in more {
             set(name, (*value).to_owned());
         }
-        variables
+        settings_of
     }
 
-    /// Endpoints as `user` has them.
+    /// Returns the endpoints with the settings of `user`.
     pub fn endpoints(&self, user: &str, more: &[(&str, &str)]) -> Endpoints {
-        let variables = self.variables(user, more);
+        let settings_of = self.settings_of(user, more);
         let find =
-            |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+            |name: &str| settings_of.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         Settings::read(&find, None).unwrap().endpoints().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `agentgov ARGS` as `user`.
+    /// Returns `agentgov ARGS` as `user`.
     pub fn command(&self, user: &str, args: &[&str]) -> Command {
         self.command_with(user, &[], args)
     }
@@ -203,20 +204,20 @@ impl Cluster {
         }
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .envs(self.variables(user, more))
+            .envs(self.settings_of(user, more))
             .env("AGENTGOV_LOG", "info");
     }
 
-    /// Runs `agentgov ARGS` as `user`. Panics unless it ends with 0. Returns what it printed.
+    /// Runs `agentgov ARGS` as `user`, panics unless it exits with 0, and returns stdout.
     pub fn run(&self, user: &str, args: &[&str]) -> String {
         let output = self.command(user, args).output().unwrap();
-        assert!(output.status.success(), "agentgov {args:?} as {user}: {}", told(&output));
+        assert!(output.status.success(), "agentgov {args:?} as {user}: {}", describe(&output));
         let all = [output.stdout.clone(), output.stderr].concat();
         assert!(!String::from_utf8_lossy(&all).contains(PASSWORD), "agentgov {args:?} shows a password");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// A process that runs a stage, as the stage. It ends with this one.
+    /// Starts a stage under its own principal. It ends with this process.
     pub fn stage(&self, stage: &str) -> Stage {
         let log = PathBuf::from(self.file(&format!("{stage}.log")));
         let ourselves = env!("CARGO_BIN_EXE_agentgov");
@@ -231,7 +232,7 @@ impl Cluster {
         Stage { name: stage.to_owned(), child: command.spawn().unwrap(), log }
     }
 
-    /// Rows of a table; 0 while it is not there.
+    /// Counts the rows of a table; 0 if it does not exist.
     pub fn count(&self, table: &str) -> i64 {
         let clickhouse = self.endpoints("auditors", &[]).clickhouse;
         let client =
@@ -244,7 +245,7 @@ impl Cluster {
         request.send().unwrap().text().unwrap().trim().parse().unwrap_or_default()
     }
 
-    /// Waits for a condition. Panics after [`DEADLINE`], with what the stages say.
+    /// Waits for a condition. Panics after [`DEADLINE`] with the stages' logs.
     pub fn eventually(&self, what: &str, met: impl Fn() -> bool) {
         let began = Instant::now();
         while !met() {
@@ -259,8 +260,8 @@ impl Cluster {
         logs.map(|log| format!("\n{}:\n{}", log.display(), read(&log))).collect()
     }
 
-    /// No log of any process has a password in it.
-    pub fn nothing_was_shown(&self) {
+    /// Checks that no process's log contains a password.
+    pub fn assert_no_password_in_logs(&self) {
         let logs = self.logs();
         assert!(logs.contains("assigned") && !logs.contains(PASSWORD), "{logs}");
     }
@@ -274,7 +275,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A stage's process.
+/// Process of a stage.
 pub struct Stage {
     name: String,
     child: Child,
@@ -282,7 +283,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Asks it to end, and expects that it ends well.
+    /// Terminates the stage and expects exit code 0.
     pub fn end(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -295,8 +296,8 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// What a command printed, for a message.
-pub fn told(output: &Output) -> String {
+/// Formats a command's status and output for a message.
+pub fn describe(output: &Output) -> String {
     format!(
         "{}\nstdout: {}\nstderr: {}",
         output.status,

@@ -1,4 +1,4 @@
-//! TLS and a login in front of a server that has neither: what a proxy does for registry and ClickHouse in many places.
+//! TLS and a login in front of a server without either, as a reverse proxy does for registry and ClickHouse.
 
 use std::net::TcpListener;
 
@@ -8,8 +8,8 @@ use tokio_native_tls::native_tls::{Identity, TlsAcceptor};
 
 use crate::authority::Signed;
 
-/// Listens on 127.0.0.1 for as long as the process lives, and lets those through whose first request has a header in
-/// which `login` stands. Returns the URL to go to instead of `server`.
+/// Listens on 127.0.0.1 and forwards connections whose first request has a header that contains `login`. Returns the URL
+/// that replaces `server`.
 pub fn open(server: &str, signed: &Signed, login: &'static str) -> String {
     let (target, path) = match server.trim_start_matches("http://").split_once('/') {
         Some((target, path)) => (target.to_owned(), format!("/{path}")),
@@ -26,7 +26,7 @@ pub fn open(server: &str, signed: &Signed, login: &'static str) -> String {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, target) = (acceptor.clone(), target.clone());
-                // A client that goes away, or that does not trust us, is the client's business.
+                // Disconnects and distrust of a client are the client's problem.
                 tokio::spawn(async move { serve(stream, acceptor, &target, login).await.ok() });
             }
         })

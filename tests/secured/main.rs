@@ -1,5 +1,5 @@
-//! The pipeline as a bank would run it: each process logs in as its own principal, over TLS, with exactly the rights that
-//! `topology render acls` gives; and what nobody may do is refused. A stack of its own, since its broker asks who one is.
+//! Tests of a secured deployment: each process logs in over TLS as its own principal, with exactly the rights of `topology
+//! render acls`, and everything else is refused. It has its own stack, since its broker requires authentication.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -15,26 +15,26 @@ mod cluster;
 mod gate;
 mod refused;
 
-use cluster::{Cluster, told};
+use cluster::{Cluster, describe};
 
 #[test]
-fn each_has_its_rights_and_no_other() {
-    if let Some(why) = cluster::not_here() {
+fn each_principal_has_its_rights_and_no_others() {
+    if let Some(why) = cluster::skip_reason() {
         return agentgov_test_support::skip("secured", &why);
     }
     let cluster = Cluster::start();
     let topology = cluster.run("deployer", &["topology", "apply"]);
     assert!(topology.contains("agent.actions"), "{topology}");
-    // Ends with 0: nothing differs.
+    // Exits with 0 if nothing differs.
     cluster.run("deployer", &["topology", "plan"]);
     cluster.run("security", &["registry", "push", "examples/airline/registry.yaml"]);
     cluster.run("security", &["policy", "push", "examples/airline/bundle"]);
 
     refused::logins(&cluster);
-    refused::strangers(&cluster);
+    refused::user_without_rights(&cluster);
     refused::stages(&cluster);
 
-    // Nothing that was refused has left a trace: what follows finds the log whole.
+    // Refused requests leave no trace: the audit below finds the log complete.
     let stages = ["evaluator", "alerter", "log-sink"].map(|stage| cluster.stage(stage));
     let runs = ["import", "chat-completions", "examples/airline/runs.jsonl", "--tenant", "airline"];
     let of = ["--agent", "airline-service", "--environment", "demo", "--start-time", "2024-05-15T15:00:00"];
@@ -45,7 +45,7 @@ fn each_has_its_rights_and_no_other() {
             .all(|(table, rows)| cluster.count(table) == *rows)
     });
     let audit = cluster.command("auditors", &["audit", "completeness"]).output().unwrap();
-    assert!(audit.status.success(), "{}", told(&audit));
+    assert!(audit.status.success(), "{}", describe(&audit));
     let audit = String::from_utf8(audit.stdout).unwrap();
     assert!(audit.contains("39 judged actions"), "{audit}");
     assert!(cluster.run("auditors", &["session", "show", "4/0"]).contains("no-certificate-for-change"));
@@ -53,5 +53,5 @@ fn each_has_its_rights_and_no_other() {
     for stage in stages {
         stage.end();
     }
-    cluster.nothing_was_shown();
+    cluster.assert_no_password_in_logs();
 }

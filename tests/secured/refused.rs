@@ -1,4 +1,4 @@
-//! What the brokers, registry and ClickHouse refuse, and what is said of it.
+//! Tests of requests that brokers, registry and ClickHouse refuse, and of the resulting messages.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::cluster::{Cluster, PASSWORD, told};
+use crate::cluster::{Cluster, PASSWORD, describe};
 
-/// Longer than anything here takes on a loaded machine.
+/// Exceeds every wait on a loaded machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Wrong passwords, authorities and names get nobody in, and the message says which it was.
+/// Wrong passwords, authorities and names are refused, and the message names the cause.
 pub fn logins(cluster: &Cluster) {
     let (wrong, another) = (cluster.file("wrong"), cluster.file("another.pem"));
     let kafka = cluster.endpoints("deployer", &[]).kafka.bootstrap;
@@ -47,12 +47,12 @@ pub fn logins(cluster: &Cluster) {
     ];
     for (more, code, expected) in cases {
         let output = cluster.command_with("deployer", more, &["topology", "plan"]).output().unwrap();
-        let told = told(&output);
+        let told = describe(&output);
         assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
         assert!(expected.iter().all(|part| told.contains(part)), "{more:?}: expected {expected:?} in {told}");
         assert!(!told.contains(PASSWORD) && !told.contains("not it"), "{told}");
     }
-    // What reads ClickHouse with the `clickhouse` crate.
+    // Commands that read ClickHouse with the `clickhouse` crate.
     for (more, expected) in [
         (("AGENTGOV_CLICKHOUSE_PASSWORD_FILE", &wrong), "401"),
         (("AGENTGOV_CLICKHOUSE_CA_FILE", &another), "certificate verify failed"),
@@ -61,37 +61,37 @@ pub fn logins(cluster: &Cluster) {
             .command_with("auditors", &[(more.0, more.1)], &["session", "show", "4/0"])
             .output()
             .unwrap();
-        let told = told(&output);
+        let told = describe(&output);
         assert!(!output.status.success() && told.contains(expected), "{more:?}: {told}");
     }
 }
 
-/// One with a login and no rights sees nothing, reads nothing, writes nothing.
-pub fn strangers(cluster: &Cluster) {
+/// A user without rights sees, reads and writes nothing.
+pub fn user_without_rights(cluster: &Cluster) {
     let kafka = cluster.endpoints("stranger", &[]).kafka;
     let client: BaseConsumer = kafka.client_config().set("group.id", "stranger").create().unwrap();
     let metadata = client.fetch_metadata(None, TIMEOUT).unwrap();
     let seen: Vec<_> = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
-    assert!(seen.is_empty(), "a stranger sees {seen:?}");
+    assert!(seen.is_empty(), "expected nothing visible, found {seen:?}");
     let all: Vec<&str> = cluster.topology.topics.keys().map(String::as_str).collect();
-    cannot_write("a stranger", &kafka, &all);
+    assert_cannot_write("a user without rights", &kafka, &all);
     for topic in all {
-        cannot_see("a stranger", &client, topic);
+        assert_cannot_see("a user without rights", &client, topic);
     }
-    cannot_join("a stranger", &kafka, "agentgov.evaluator");
+    assert_cannot_join("a user without rights", &kafka, "agentgov.evaluator");
     assert_eq!(
         transact(&kafka, "agentgov.evaluator-1"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     );
     let output = cluster.command("stranger", &["topology", "apply"]).output().unwrap();
     assert!(
-        !output.status.success() && told(&output).contains("TopicAuthorizationFailed"),
+        !output.status.success() && describe(&output).contains("TopicAuthorizationFailed"),
         "{}",
-        told(&output)
+        describe(&output)
     );
 }
 
-/// Stages, services and people: each is refused what is another's.
+/// Stages, services and people are refused access to each other's resources.
 pub fn stages(cluster: &Cluster) {
     let as_user = |user: &str| cluster.endpoints(user, &[]).kafka;
     let all: Vec<&str> = cluster.topology.topics.keys().map(String::as_str).collect();
@@ -106,30 +106,30 @@ pub fn stages(cluster: &Cluster) {
         ("evaluator", &["agent.verdicts", "agent.alerts", "agent.rejects", "agent.sessions"]),
         ("alerter", &["agent.alerts", "agent.rejects", "agent.alert-windows"]),
     ] {
-        cannot_write(user, &as_user(user), &but(own));
+        assert_cannot_write(user, &as_user(user), &but(own));
     }
-    cannot_read("services", &as_user("services"), "agent.actions");
-    cannot_see("operators", &as_user("operators").client_config().create().unwrap(), "agent.actions");
+    assert_cannot_read("services", &as_user("services"), "agent.actions");
+    assert_cannot_see("operators", &as_user("operators").client_config().create().unwrap(), "agent.actions");
     let alerter = as_user("alerter");
     assert_eq!(
         transact(&alerter, "agentgov.evaluator-1"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     );
-    // Who only records gets no transactional id at all: its transactions would hold back everybody's records.
+    // Recording principals get no transactional id, since their transactions could hold back everybody's records.
     for user in ["services", "security", "operators"] {
         for id in [user, "service-1", "agentgov.evaluator-1"] {
             let came = transact(&as_user(user), id);
             assert_eq!(came, RDKafkaErrorCode::TransactionalIdAuthorizationFailed, "{user} takes {id}");
         }
     }
-    cannot_join("the alerter", &alerter, "agentgov.evaluator");
+    assert_cannot_join("the alerter", &alerter, "agentgov.evaluator");
 }
 
-/// Writes a record to each topic, and expects that each is refused.
-fn cannot_write(who: &str, kafka: &KafkaEndpoint, topics: &[&str]) {
+/// Writes a record to each topic and expects a refusal.
+fn assert_cannot_write(who: &str, kafka: &KafkaEndpoint, topics: &[&str]) {
     let producer: FutureProducer = kafka.client_config().set("message.timeout.ms", "60000").create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // All are on their way before the first is waited for.
+    // Sends all before waiting for the first.
     let send = |topic: &&str| {
         let record = FutureRecord::<[u8], [u8]>::to(topic).payload(b"forged").partition(0);
         producer.send_result(record).map_err(|(error, _)| error)
@@ -145,16 +145,16 @@ fn cannot_write(who: &str, kafka: &KafkaEndpoint, topics: &[&str]) {
     }
 }
 
-/// Asks for a topic, without which it cannot be read either, and expects that it is refused.
-fn cannot_see(who: &str, client: &BaseConsumer, topic: &str) {
+/// Requests a topic's metadata, without which it cannot be read either, and expects a refusal.
+fn assert_cannot_see(who: &str, client: &BaseConsumer, topic: &str) {
     let metadata = client.fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let error = metadata.topics().iter().find_map(|topic| topic.error());
     let refused = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     assert_eq!(error, Some(refused), "{who} sees {topic}");
 }
 
-/// Reads a topic from its start that it may see, and expects that it is refused.
-fn cannot_read(who: &str, kafka: &KafkaEndpoint, topic: &str) {
+/// Reads a visible topic from its start and expects a refusal.
+fn assert_cannot_read(who: &str, kafka: &KafkaEndpoint, topic: &str) {
     let mut config = kafka.client_config();
     let consumer: BaseConsumer =
         config.set("group.id", "nobody").set("enable.partition.eof", "true").create().unwrap();
@@ -166,15 +166,15 @@ fn cannot_read(who: &str, kafka: &KafkaEndpoint, topic: &str) {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Err(error)) if code(&error) == RDKafkaErrorCode::TopicAuthorizationFailed => return,
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => panic!("{who} reads {topic}"),
-            // That the group is not its either says nothing of the topic.
+            // A refusal of the group says nothing about the topic.
             Some(Err(_)) | None => {}
         }
     }
     panic!("{who}: {topic} was not refused within {TIMEOUT:?}");
 }
 
-/// Joins a group, and expects that it is refused.
-fn cannot_join(who: &str, kafka: &KafkaEndpoint, group: &str) {
+/// Joins a group and expects a refusal.
+fn assert_cannot_join(who: &str, kafka: &KafkaEndpoint, group: &str) {
     let consumer: BaseConsumer = kafka.client_config().set("group.id", group).create().unwrap();
     consumer.subscribe(&["agent.actions"]).unwrap();
     let refused = |error: &KafkaError| code(error) == RDKafkaErrorCode::GroupAuthorizationFailed;
@@ -190,7 +190,7 @@ fn cannot_join(who: &str, kafka: &KafkaEndpoint, group: &str) {
     panic!("{who}: group {group} was not refused within {TIMEOUT:?}");
 }
 
-/// What comes of taking a transactional id.
+/// Returns the outcome of claiming a transactional id.
 fn transact(kafka: &KafkaEndpoint, id: &str) -> RDKafkaErrorCode {
     let producer: BaseProducer<DefaultProducerContext> =
         kafka.client_config().set("transactional.id", id).create().unwrap();
