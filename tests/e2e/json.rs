@@ -45,8 +45,15 @@ fn every_command_prints_its_result_as_one_json_document() {
     let runs = "examples/airline/runs.jsonl";
     let import =
         ["chat-completions", runs, "--tenant", "json", "--agent", AGENT, "--environment", ENVIRONMENT];
+    let stack = stack();
+    let keys = tempfile::tempdir().unwrap();
+    let out = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
+    let (first, second) = (out("first"), out("second"));
+    let new_key = |out| ["--kind", "pdp", "--name", "json", "--out", out];
+    let kid = stack.run(&[&["registry", "key", "new"][..], &new_key(&first)].concat()).trim().to_owned();
+    let new_key = new_key(&second);
     // Arguments after the command, and a field of its result.
-    let cases: [(&str, &[&str], &str); 15] = [
+    let cases: [(&str, &[&str], &str); 18] = [
         ("status", &[], "/health"),
         ("topology check", &[], "/topics"),
         ("topology graph", &[], "/mermaid"),
