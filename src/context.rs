@@ -12,7 +12,7 @@ use crate::cli::Global;
 use crate::failure::{Failure, OrExit as _};
 use crate::local;
 
-/// How long a command waits for the brokers to accept or reject the login. Brokers that are unreachable for longer are
+/// Timeout for the brokers to accept or reject the login. Brokers that are unreachable for longer are
 /// reported by the command itself.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes read from a device.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 
-/// How long a process may take to end after SIGTERM.
+/// Timeout for a process to end after SIGTERM.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Resource usage of a process.

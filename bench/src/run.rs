@@ -23,7 +23,7 @@ use crate::stage_latency::VerdictTable;
 use crate::store::Store;
 use crate::worker::{PublishResult, PublishTask, WorkerTask};
 
-/// How long a run may take to process everything after its last event.
+/// Timeout for a run to process everything after its last event.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Rows per block of the baseline insert: the maximum of the pipeline.
 const BLOCK_ROWS: u64 = 50_000;

@@ -46,7 +46,7 @@ pub enum HelperCommand {
 pub enum SupervisorCommand {
     /// Serves requests on stdin until its end, then ends all parts.
     Run {
-        /// How long parts may take to end, in milliseconds.
+        /// Timeout for the parts to end, in milliseconds.
         #[arg(long)]
         grace_ms: u64,
         /// File to keep locked.

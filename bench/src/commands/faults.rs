@@ -21,7 +21,7 @@ use agentgov_service::{ExitCode, failpoint};
 use super::{BenchStack, CURRENT_EXECUTABLE};
 use crate::cli;
 
-/// How long the pipeline may take to process everything after the last fault.
+/// Timeout for the pipeline to process everything after the last fault.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> {

@@ -7,7 +7,7 @@ use reqwest::blocking::Client;
 
 /// ClickHouse's setting, set above the size of any disk.
 const SETTING: &str = "min_free_disk_bytes_to_perform_insert";
-/// How long resetting the setting is retried.
+/// Timeout of the retries to reset the setting.
 const RESET_TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -23,7 +23,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(10);
 const OPEN_SESSIONS: usize = 16;
 /// Events of a source before it closes.
 const SOURCE_EVENTS: std::ops::Range<u32> = 1_000..6_000;
-/// How long a source may take to start or close: longer than any part is unavailable.
+/// Timeout for a source to start or close: longer than any part is unavailable.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(240);
 /// Slightly above the minimum, so that segments are rotated and a kill repeats few events.
 const SPOOL_BYTES: u64 = 9 << 19;

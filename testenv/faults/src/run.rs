@@ -25,7 +25,7 @@ use crate::stage_processes::StageProcesses;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of starts of a part after a kill.
 const MAX_STARTS: u32 = 3;
-/// How long the pipeline may take to process its first records.
+/// Timeout for the pipeline to process its first records.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Parameters of a run.
@@ -56,7 +56,7 @@ pub struct Setup<'a> {
     pub steps: Vec<Step>,
     /// Seed of the schedule and the load.
     pub seed: u64,
-    /// How long the pipeline may take to process everything after the last fault.
+    /// Timeout for the pipeline to process everything after the last fault.
     pub settle: Duration,
 }
 

@@ -16,7 +16,7 @@ use crate::schedule::{DEFAULT_PROCESSES, FailpointStop};
 
 /// Minimum time between two starts of a process.
 const MIN_RESTART_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a process may take to end after SIGTERM.
+/// Timeout for a process to end after SIGTERM.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Processes of all stages. They end on drop and with this process; the thread that starts them must live as long, since

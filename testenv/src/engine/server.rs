@@ -16,7 +16,7 @@ use super::handle;
 use super::request::quote;
 use super::storage::Storage;
 
-/// How long statements in flight may continue after SIGTERM.
+/// Timeout for statements in flight after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// ClickHouse recurses deeply on large statements; its own server uses 8 MiB.
 const STACK_BYTES: usize = 8 << 20;
