@@ -78,16 +78,17 @@ pub(super) enum FetchEnd {
     OffsetGone,
     /// Kafka is unavailable, or another error that may pass.
     Transient(KafkaError),
-    /// The consumer can no longer be used.
-    Fatal(KafkaError),
 }
 
 /// Polls until no more records are available, or the limit is reached. The consumer's context records rebalances
 /// meanwhile.
+///
+/// # Errors
+/// If the client has failed for good. It returns that once.
 pub(super) fn fetch<'c>(
     consumer: &'c BaseConsumer<RebalanceListener>,
     pacer: &BatchPacer,
-) -> FetchedBatch<'c> {
+) -> Result<FetchedBatch<'c>, KafkaError> {
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut gathering: Option<Instant> = None;
@@ -108,7 +109,7 @@ pub(super) fn fetch<'c>(
             }
             Some(Err(error)) => {
                 end = match error {
-                    KafkaError::MessageConsumptionFatal(_) => FetchEnd::Fatal(error),
+                    KafkaError::MessageConsumptionFatal(_) => return Err(error),
                     error if is_offset_gone(&error) => FetchEnd::OffsetGone,
                     error => FetchEnd::Transient(error),
                 };
@@ -120,7 +121,7 @@ pub(super) fn fetch<'c>(
             }
         }
     }
-    FetchedBatch { records, end }
+    Ok(FetchedBatch { records, end })
 }
 
 #[cfg(test)]

@@ -216,7 +216,10 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     }
 
     fn process_batch(&mut self) -> Result<BatchOutcome, StageError> {
-        let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer);
+        // A fatal error is returned once, and ends the stage also if a rebalance came with it: such a consumer owns nothing any more.
+        let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer).map_err(|error| {
+            StageError::Fenced { stage: self.config.stage.clone(), message: error.to_string() }
+        })?;
         if let Some(rebalance) = self.consumer.context().take() {
             // The fetched records belong to a previous assignment. Their new owner fetches them again.
             drop(records);
@@ -236,12 +239,6 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
                 return Ok(BatchOutcome::Restore);
             }
             FetchEnd::Transient(error) => BatchOutcome::Unavailable(error.to_string()),
-            FetchEnd::Fatal(error) => {
-                return Err(StageError::Fenced {
-                    stage: self.config.stage.clone(),
-                    message: error.to_string(),
-                });
-            }
         };
         // Metadata of the generation in which the records were polled. With those of a later one a zombie could commit.
         let Some(group) = membership(&self.consumer)? else {
