@@ -1,4 +1,4 @@
-//! Policy bundles, to and from their topic.
+//! Pushes and lists policy bundles.
 
 use std::collections::BTreeMap;
 
@@ -10,64 +10,64 @@ use crate::fold::fold;
 use crate::push::append;
 use crate::{Error, Listing, RegistryContext};
 
-/// A bundle that the policy crate found right.
+/// A bundle that the policy crate has compiled without problems.
 #[derive(Clone, Copy, Debug)]
 pub struct BundleToPush<'a> {
-    /// Its files by their path: relative, with forward slashes.
+    /// Files by path, relative and with forward slashes.
     pub files: &'a BTreeMap<String, Vec<u8>>,
-    /// Its name, and the key of its record.
+    /// Name, and key of the record.
     pub name: &'a str,
-    /// Its version: names this digest for ever.
+    /// Version. It belongs to this digest for ever.
     pub version: &'a str,
-    /// Where it judges.
+    /// Environments in which it becomes active.
     pub environments: &'a [String],
-    /// SHA-256 over its files.
+    /// SHA-256 over the files.
     pub digest: Digest,
-    /// The ids of its policies, in order.
+    /// Ids of the policies, in order.
     pub policies: &'a [String],
-    /// Who pushes, for people.
+    /// Name of the person or job that pushes, for people.
     pub pushed_by: &'a str,
 }
 
-/// What a push did.
+/// Result of [`push_bundle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BundleOutcome {
-    /// It was appended, and judges from there on.
+    /// The bundle was appended, and is active for later actions.
     Pushed,
-    /// It was the last one pushed for each of its environments already; nothing was appended.
+    /// The bundle was already the last one pushed for each of its environments; nothing was appended.
     AlreadyActive,
 }
 
-/// A bundle as it was pushed, without its files.
+/// A pushed bundle, without its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BundleEntry {
-    /// Its place in the topic.
+    /// Offset in the topic.
     pub offset: i64,
-    /// When it was pushed, by the broker's clock.
+    /// Time of the push, by the broker's clock.
     pub logged_at: Millis,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its version.
+    /// Version.
     pub version: String,
-    /// SHA-256 over its files.
+    /// SHA-256 over the files.
     pub digest: Digest,
-    /// What it was pushed for.
+    /// Environments that it was pushed for.
     pub environments: Vec<String>,
-    /// Where no later one was pushed.
+    /// Environments for which no later bundle was pushed.
     pub last_in: Vec<String>,
-    /// Paths of its files.
+    /// Paths of the files.
     pub files: Vec<String>,
-    /// The ids of its policies.
+    /// Ids of the policies.
     pub policies: Vec<String>,
-    /// Who pushed it.
+    /// Name of the person or job that pushed it.
     pub pushed_by: String,
 }
 
-/// Appends a bundle, unless it is active in all of its environments already. Refuses another content under a version that
-/// was pushed before.
+/// Appends a bundle, unless it is already active in all of its environments. A version that was pushed before with other files
+/// is an error.
 pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Result<BundleOutcome, Error> {
-    if decide(&list_bundles(context)?.entries, &bundle)? == BundleOutcome::AlreadyActive {
+    if push_outcome(&list_bundles(context)?.entries, &bundle)? == BundleOutcome::AlreadyActive {
         return Ok(BundleOutcome::AlreadyActive);
     }
     let record = Bundle {
@@ -88,15 +88,15 @@ pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Re
     Ok(BundleOutcome::Pushed)
 }
 
-/// Every bundle that was ever pushed, in the order of the log.
+/// Lists all pushed bundles, in the order of the topic.
 pub fn list_bundles(context: RegistryContext<'_>) -> Result<Listing<BundleEntry>, Error> {
     let mut entries = Vec::new();
-    let unreadable = fold(&context.topic::<Bundle<'static>>()?, |at, decoded| {
+    let unreadable = fold(&context.topic::<Bundle<'static>>()?, |position, decoded| {
         let bundle = decoded.read::<Bundle<'_>>()?;
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         entries.push(BundleEntry {
-            offset: at.offset,
-            logged_at: at.logged_at,
+            offset: position.offset,
+            logged_at: position.logged_at,
             name: bundle.name.to_owned(),
             version: bundle.version.to_owned(),
             digest: bundle.digest,
@@ -112,7 +112,7 @@ pub fn list_bundles(context: RegistryContext<'_>) -> Result<Listing<BundleEntry>
     Ok(Listing { entries, unreadable })
 }
 
-/// Fills `last_in`: an environment belongs to the last bundle that names it.
+/// Sets `last_in`: each environment goes to the last bundle that was pushed for it.
 fn mark_last(entries: &mut [BundleEntry]) {
     let mut taken = std::collections::BTreeSet::new();
     for entry in entries.iter_mut().rev() {
@@ -121,7 +121,7 @@ fn mark_last(entries: &mut [BundleEntry]) {
     }
 }
 
-fn decide(pushed: &[BundleEntry], bundle: &BundleToPush<'_>) -> Result<BundleOutcome, Error> {
+fn push_outcome(pushed: &[BundleEntry], bundle: &BundleToPush<'_>) -> Result<BundleOutcome, Error> {
     let same_version = |entry: &&BundleEntry| entry.name == bundle.name && entry.version == bundle.version;
     if let Some(other) = pushed.iter().filter(same_version).find(|entry| entry.digest != bundle.digest) {
         return Err(Error::VersionTaken {
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    fn decided(pushed: &[BundleEntry], version: &str, content: &str, environments: &[&str]) -> String {
+    fn outcome(pushed: &[BundleEntry], version: &str, content: &str, environments: &[&str]) -> String {
         let mut pushed = pushed.to_vec();
         mark_last(&mut pushed);
         let environments: Vec<_> = environments.iter().map(|e| (*e).to_owned()).collect();
@@ -169,26 +169,26 @@ mod tests {
             policies: &[],
             pushed_by: "",
         };
-        match decide(&pushed, &bundle) {
+        match push_outcome(&pushed, &bundle) {
             Ok(outcome) => format!("{outcome:?}"),
             Err(error) => error.to_string().split(',').next().unwrap_or_default().to_owned(),
         }
     }
 
     #[test]
-    fn what_a_push_does() {
+    fn push_outcome_follows_version_digest_and_environments() {
         let one = entry("b", "1", "x", &["dev", "prod"]);
         let two = entry("b", "2", "y", &["dev"]);
         let other = entry("c", "1", "z", &["prod"]);
-        assert_eq!(decided(&[], "1", "x", &["dev"]), "Pushed");
-        assert_eq!(decided(std::slice::from_ref(&one), "1", "x", &["dev", "prod"]), "AlreadyActive");
-        // Another one is active in one of its environments: pushing it again is a roll-back.
-        assert_eq!(decided(&[one.clone(), two.clone()], "1", "x", &["dev", "prod"]), "Pushed");
-        assert_eq!(decided(&[one.clone(), other.clone()], "1", "x", &["dev", "prod"]), "Pushed");
-        assert_eq!(decided(&[one.clone(), two, one.clone()], "1", "x", &["dev", "prod"]), "AlreadyActive");
+        assert_eq!(outcome(&[], "1", "x", &["dev"]), "Pushed");
+        assert_eq!(outcome(std::slice::from_ref(&one), "1", "x", &["dev", "prod"]), "AlreadyActive");
+        // Another bundle is active in one of its environments, so a repeated push is a roll-back.
+        assert_eq!(outcome(&[one.clone(), two.clone()], "1", "x", &["dev", "prod"]), "Pushed");
+        assert_eq!(outcome(&[one.clone(), other.clone()], "1", "x", &["dev", "prod"]), "Pushed");
+        assert_eq!(outcome(&[one.clone(), two, one.clone()], "1", "x", &["dev", "prod"]), "AlreadyActive");
         assert_eq!(
-            decided(&[one, other], "1", "changed", &["dev"]),
-            format!("bundle b version 1 was pushed with digest {}", Digest::of(b"x"))
+            outcome(&[one, other], "1", "changed", &["dev"]),
+            format!("bundle b version 1: expected the files pushed before with digest {}", Digest::of(b"x"))
         );
     }
 }

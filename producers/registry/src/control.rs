@@ -1,12 +1,12 @@
-//! What operators tell stages.
+//! Controls: instructions of operators to stages.
 
 use agentgov_schemas::governance::Control;
 
 use crate::push::append;
 use crate::{Error, RegistryContext};
 
-/// Tells a stage that the cause of its flood of rejects is mended: it consumes again. When it returns, every in-sync
-/// replica has it; the stage hears of it within a moment. A stage that was not standing still does nothing.
+/// Sends the control that lets a stage consume again after its share of rejects has stopped it. When the function returns,
+/// all in-sync replicas have the record, and the stage reads it shortly afterwards. A stage that is not stopped ignores it.
 pub fn send_resume(
     context: RegistryContext<'_>,
     stage: &str,

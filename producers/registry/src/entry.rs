@@ -1,4 +1,4 @@
-//! Agents and tools, as their owners register them.
+//! Agents and tools of a registry file.
 
 use agentgov_schemas::governance::{AgentEntry, AgentState, ToolEffect, ToolEntry};
 use agentgov_schemas::mapping;
@@ -9,34 +9,34 @@ use crate::fold::UnreadableReason;
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Agent {
-    /// The tenant.
+    /// Tenant id.
     pub tenant_id: String,
-    /// The agent.
+    /// Agent id.
     pub agent_id: String,
-    /// A name for people.
+    /// Name for people.
     pub name: String,
-    /// The team or person who answers for it.
+    /// Responsible team or person.
     pub owner: String,
-    /// Its roles: Cedar groups that grants are given to.
+    /// Roles: Cedar groups that grants refer to.
     pub roles: Vec<String>,
-    /// Whether it may act.
+    /// Whether the agent may act.
     pub state: AgentState,
-    /// What it is for.
+    /// Purpose.
     pub description: Option<String>,
 }
 
 /// A tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tool {
-    /// The tenant.
+    /// Tenant id.
     pub tenant_id: String,
-    /// The tool, as calls name it.
+    /// Name of the tool in calls.
     pub name: String,
-    /// The team or person who answers for it.
+    /// Responsible team or person.
     pub owner: String,
-    /// What a call of it may do.
+    /// Effect of a call.
     pub effect: ToolEffect,
-    /// What it does.
+    /// Description for people.
     pub description: Option<String>,
 }
 
@@ -44,7 +44,7 @@ mapping!(Agent, "an agent", { tenant_id, agent_id, name, owner, roles, state, de
 mapping!(Tool, "a tool", { tenant_id, name, owner, effect, description });
 
 impl Agent {
-    /// The Kafka key: `tenant_id/agent_id`.
+    /// Returns the key of the record: `tenant_id/agent_id`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.tenant_id, self.agent_id)
     }
@@ -75,13 +75,13 @@ impl Agent {
             owner: record.owner.to_owned(),
             roles: record.roles.iter().map(|role| (*role).to_owned()).collect(),
             state,
-            description: some(record.description),
+            description: non_empty(record.description),
         })
     }
 }
 
 impl Tool {
-    /// The Kafka key: `tenant_id/name`.
+    /// Returns the key of the record: `tenant_id/name`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.tenant_id, self.name)
     }
@@ -108,13 +108,13 @@ impl Tool {
             name: record.name.to_owned(),
             owner: record.owner.to_owned(),
             effect,
-            description: some(record.description),
+            description: non_empty(record.description),
         })
     }
 }
 
-/// An empty text says nothing.
-fn some(text: &str) -> Option<String> {
+/// Returns `None` for an empty string.
+fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_and_back() {
+    fn entry_converted_to_a_record_and_back_is_unchanged() {
         for state in AgentState::ALL.iter().copied() {
             let agent = Agent {
                 tenant_id: "acme".into(),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_a_later_build_is_no_entry() {
+    fn unknown_effect_is_an_error() {
         let tool = ToolEntry {
             tenant_id: "a",
             name: "b",

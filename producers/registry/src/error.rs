@@ -4,33 +4,33 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::topology::MissingRole;
 use rdkafka::error::KafkaError;
 
-/// Why something was not pushed or listed.
+/// A failed push or list.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The map has no topic for it.
+    /// The topology has no topic for the records.
     #[error(transparent)]
     Topology(#[from] MissingRole),
-    /// Kafka did not do as asked.
-    #[error("kafka {bootstrap}: topic {topic}: {what}: {source}")]
+    /// A request to Kafka failed.
+    #[error("kafka {bootstrap}: topic {topic}: {operation}: {source}")]
     Kafka {
-        /// Where it was asked.
+        /// The bootstrap servers.
         bootstrap: String,
         /// The topic.
         topic: String,
-        /// What was asked.
-        what: &'static str,
-        /// What came back.
+        /// The failed operation.
+        operation: &'static str,
+        /// Error of the client.
         source: Box<KafkaError>,
     },
-    /// The topic is not there.
-    #[error("kafka {bootstrap}: no topic {topic}; run `agentgov topology apply`")]
+    /// The topic does not exist.
+    #[error("kafka {bootstrap}: topic {topic} does not exist; run `agentgov topology apply`")]
     NoTopic {
-        /// Where it was asked.
+        /// The bootstrap servers.
         bootstrap: String,
         /// The topic.
         topic: String,
     },
-    /// The topic's schema is not registered.
+    /// The schema of this build is not registered.
     #[error(
         "schema registry: subject {subject} does not have the schema of this build; run `agentgov topology apply`"
     )]
@@ -38,39 +38,39 @@ pub enum Error {
         /// The subject.
         subject: String,
     },
-    /// The schema registry did not do as asked.
+    /// A request to the schema registry failed.
     #[error(transparent)]
     SchemaRegistry(#[from] agentgov_connect::SchemaRegistryError),
-    /// Reading the topic to its end stood still.
-    #[error("kafka {bootstrap}: topic {topic}: expected its end, found no record for {} s", waited.as_secs())]
+    /// Reading the topic made no progress.
+    #[error("kafka {bootstrap}: topic {topic}: expected to reach its end, found no record for {} s; is Kafka reachable?", waited.as_secs())]
     Stalled {
-        /// Where it was asked.
+        /// The bootstrap servers.
         bootstrap: String,
         /// The topic.
         topic: String,
-        /// How long nothing came.
+        /// Time without a record.
         waited: Duration,
     },
-    /// An entry is larger than its topic allows.
+    /// An entry is above the size limit of its topic.
     #[error(
-        "{key} is {size} bytes; topic {topic} takes at most {allowed} (max_message_bytes in topology.yaml)"
+        "{key}: expected at most {limit} bytes (max_message_bytes of topic {topic} in topology.yaml), found {size}"
     )]
     TooLarge {
-        /// The entry.
+        /// Key of the entry.
         key: String,
-        /// Its size, encoded.
+        /// Encoded size.
         size: usize,
         /// The topic.
         topic: String,
-        /// What fits.
-        allowed: usize,
+        /// The limit.
+        limit: usize,
     },
-    /// A mistake of ours: the types are tested against the schemas.
+    /// An entry cannot be encoded. This is a bug, since tests compare the types with the schemas.
     #[error("{key}: {message}")]
     Encode {
-        /// The entry.
+        /// Key of the entry.
         key: String,
-        /// What the encoder said.
+        /// Error of the encoder.
         message: String,
     },
     /// No key with this id is published.
@@ -79,19 +79,19 @@ pub enum Error {
         /// The id.
         kid: String,
     },
-    /// A bundle is immutable: its version names one content for ever.
+    /// The version of a bundle was pushed before with other files. A version has one content for ever.
     #[error(
-        "bundle {name} version {version} was pushed with digest {pushed}, and now has {found}; expected the same files, or \
+        "bundle {name} version {version}: expected the files pushed before with digest {pushed}, found digest {found}; set \
          another version in bundle.yaml"
     )]
     VersionTaken {
-        /// Its name.
+        /// Name of the bundle.
         name: String,
-        /// Its version.
+        /// Version of the bundle.
         version: String,
-        /// The digest of that version, as pushed first.
+        /// Digest of the pushed version.
         pushed: Digest,
-        /// The digest now.
+        /// Digest of the files.
         found: Digest,
     },
 }

@@ -1,4 +1,4 @@
-//! `registry.yaml`: agents and tools in one file, which belongs under review like code.
+//! `registry.yaml`: agents and tools in one file, reviewed like code.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::{Agent, Tool};
 /// The entries of a registry file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryFile {
-    /// Agents; no two with the same tenant and id.
+    /// Agents with unique tenant and id.
     pub agents: Vec<Agent>,
-    /// Tools; no two with the same tenant and name.
+    /// Tools with unique tenant and name.
     pub tools: Vec<Tool>,
 }
 
@@ -25,7 +25,7 @@ struct Draft {
 mapping!(Draft, "the registry", { agents, tools });
 
 impl RegistryFile {
-    /// Reads a registry file. `file_name` is what problems name; all are given at once.
+    /// Parses a registry file. On an error returns all its problems, each with `file_name` and its position.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
         let draft = yaml::parse::<Draft>(file_name, text)?;
         let mut problems = Problems::new(file_name);
@@ -34,17 +34,18 @@ impl RegistryFile {
             let texts = [("agent_id", &agent.agent_id), ("name", &agent.name), ("owner", &agent.owner)];
             check_entry(*referenced, &agent.tenant_id, &texts, &mut problems);
             if agent.roles.iter().any(|role| role.trim().is_empty()) {
-                problems.add(*referenced, "roles: expected names, found an empty text");
+                problems.add(*referenced, "roles: expected names, found an empty string");
             }
             if let Some(line) = seen.insert(("agent", agent.key()), referenced.line()) {
-                problems.add(*referenced, format!("agent `{}` stands in line {line} already", agent.key()));
+                problems
+                    .add(*referenced, format!("agent `{}` is defined in line {line} already", agent.key()));
             }
         }
         for Spanned { value: tool, referenced, .. } in &draft.tools {
             let texts = [("name", &tool.name), ("owner", &tool.owner)];
             check_entry(*referenced, &tool.tenant_id, &texts, &mut problems);
             if let Some(line) = seen.insert(("tool", tool.key()), referenced.line()) {
-                problems.add(*referenced, format!("tool `{}` stands in line {line} already", tool.key()));
+                problems.add(*referenced, format!("tool `{}` is defined in line {line} already", tool.key()));
             }
         }
         problems.finish(Some(Self {
@@ -55,8 +56,8 @@ impl RegistryFile {
 }
 
 fn check_entry(at: yaml::Location, tenant_id: &str, texts: &[(&str, &String)], problems: &mut Problems) {
-    if let Err(wrong) = check_tenant_id(tenant_id) {
-        problems.add(at, wrong.to_string());
+    if let Err(error) = check_tenant_id(tenant_id) {
+        problems.add(at, error.to_string());
     }
     for (key, _) in texts.iter().filter(|(_, text)| text.trim().is_empty()) {
         problems.add(at, format!("{key}: expected a text, found none"));
@@ -69,7 +70,7 @@ mod tests {
     use crate::{AgentState, ToolEffect};
 
     #[test]
-    fn a_good_file() {
+    fn valid_file_is_parsed() {
         let file = RegistryFile::parse(
             "registry.yaml",
             "agents:\n  - { tenant_id: acme, agent_id: clerk, name: Clerk, owner: desk, roles: [a], state: active }\n\
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_at_once() {
+    fn every_invalid_entry_is_a_problem() {
         assert_eq!(
             problems(
                 "agents:\n\
@@ -103,16 +104,16 @@ mod tests {
             [
                 "r:2:3: owner: expected a text, found none",
                 "r:2:3: tenant id `a/b`: expected 1 to 128 of the characters a-z A-Z 0-9 . _ -",
-                "r:3:3: roles: expected names, found an empty text",
-                "r:4:3: agent `acme/y` stands in line 3 already",
+                "r:3:3: roles: expected names, found an empty string",
+                "r:4:3: agent `acme/y` is defined in line 3 already",
                 "r:6:3: owner: expected a text, found none",
-                "r:7:3: tool `acme/t` stands in line 6 already",
+                "r:7:3: tool `acme/t` is defined in line 6 already",
             ]
         );
     }
 
     #[test]
-    fn malformed() {
+    fn malformed_file_has_problems_with_positions() {
         assert_eq!(
             problems(
                 "agents:\n\

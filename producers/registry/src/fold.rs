@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::source::GovernanceTopic;
 
-/// How long reading may stand still.
-const STALL: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(200);
+/// Maximum time without a record.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What a topic holds.
+/// Content of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listing<T> {
-    /// The entries that count.
+    /// The current entries.
     pub entries: Vec<T>,
     /// Records that this build cannot read.
     pub unreadable: Vec<UnreadableRecord>,
@@ -31,14 +31,14 @@ pub struct Listing<T> {
 /// A record of a governance topic that this build cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnreadableRecord {
-    /// Where it stands.
+    /// Offset of the record.
     pub offset: i64,
-    /// Why.
+    /// Reason.
     pub reason: String,
 }
 
-/// A record's place, beside its value.
-pub(crate) struct At {
+/// Offset and time of a record.
+pub(crate) struct RecordPosition {
     pub(crate) offset: i64,
     pub(crate) logged_at: Millis,
 }
@@ -49,7 +49,7 @@ pub(crate) enum UnreadableReason {
     /// The record has no timestamp.
     #[error("expected the time at which the broker appended the record, found none")]
     NoTimestamp,
-    /// The value does not decode.
+    /// The value cannot be decoded.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The schema registry does not have the schema, or has an invalid one.
@@ -70,11 +70,11 @@ pub(crate) enum UnreadableReason {
     },
 }
 
-/// Calls `each` with every record that decodes, in the order of the log. What does not decode, or what `each` refuses,
-/// is returned.
+/// Calls `each` with every record that can be decoded, in the order of the topic. Returns the records that cannot be decoded and
+/// those for which `each` returns an error.
 pub(crate) fn fold<R: Record>(
     topic: &GovernanceTopic<'_, R>,
-    mut each: impl FnMut(At, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
+    mut each: impl FnMut(RecordPosition, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
 ) -> Result<Vec<UnreadableRecord>, Error> {
     let reader = TopicReader::new(&topic.endpoints.kafka, topic.name, &reader_group(topic.name))
         .map_err(|source| topic.error("creating a consumer", source))?;
@@ -85,7 +85,7 @@ pub(crate) fn fold<R: Record>(
     let mut unreadable = Vec::new();
     let mut last = Instant::now();
     loop {
-        match reader.poll(POLL) {
+        match reader.poll(POLL_TIMEOUT) {
             Some(TopicEvent::Record(record)) => {
                 last = Instant::now();
                 let offset = record.offset();
@@ -94,25 +94,29 @@ pub(crate) fn fold<R: Record>(
                 }
             }
             Some(TopicEvent::End(_)) => return Ok(unreadable),
-            // librdkafka reconnects by itself; only standing still for long is an error.
-            Some(TopicEvent::Error(source)) if last.elapsed() > STALL => {
+            // librdkafka reconnects by itself, so an error counts only after a time without records.
+            Some(TopicEvent::Error(source)) if last.elapsed() > STALL_TIMEOUT => {
                 return Err(topic.error("reading", source));
             }
-            None if last.elapsed() > STALL => {
+            None if last.elapsed() > STALL_TIMEOUT => {
                 let bootstrap = topic.endpoints.kafka.bootstrap.clone();
-                return Err(Error::Stalled { bootstrap, topic: topic.name.to_owned(), waited: STALL });
+                return Err(Error::Stalled {
+                    bootstrap,
+                    topic: topic.name.to_owned(),
+                    waited: STALL_TIMEOUT,
+                });
             }
             Some(TopicEvent::Error(_)) | None => (),
         }
     }
 }
 
-/// A datum and the schema that wrote it.
+/// A datum with its writer's schema.
 pub(crate) struct Decoded<'a, R> {
     schema: &'a Schema,
     id: SchemaId,
     datum: &'a [u8],
-    of: PhantomData<fn(&R)>,
+    records: PhantomData<fn(&R)>,
 }
 
 impl<'a, R> Decoded<'a, R> {
@@ -130,9 +134,9 @@ impl Schemas {
     fn decode<R>(
         &mut self,
         record: &BorrowedMessage<'_>,
-        each: &mut impl FnMut(At, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
+        each: &mut impl FnMut(RecordPosition, &Decoded<'_, R>) -> Result<(), UnreadableReason>,
     ) -> Result<Result<(), UnreadableReason>, Error> {
-        // As the evaluator, which passes such a record over.
+        // The evaluator skips such a record as well.
         let Some(logged_at) = record.timestamp().to_millis().map(Millis) else {
             return Ok(Err(UnreadableReason::NoTimestamp));
         };
@@ -144,12 +148,12 @@ impl Schemas {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => match self.registry.schema(id) {
                 Ok(schema) => unknown.insert(schema),
-                // Unreadable for good, unlike where a registry is away, or something else answers in its place.
+                // Permanent. An unavailable registry, or an unexpected response, is an error of the whole read instead.
                 Err(error) if error.is_about_the_id() => return Ok(Err(UnreadableReason::Schema(error))),
                 Err(error) => return Err(error.into()),
             },
         };
-        let at = At { offset: record.offset(), logged_at };
-        Ok(each(at, &Decoded { schema, id, datum, of: PhantomData }))
+        let position = RecordPosition { offset: record.offset(), logged_at };
+        Ok(each(position, &Decoded { schema, id, datum, records: PhantomData }))
     }
 }

@@ -1,50 +1,50 @@
-//! A bundle's folder, read into memory.
+//! Reads the folder of a bundle into memory.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of all files of a bundle together: it travels as one record.
+/// Maximum bytes of all files of a bundle together, since a bundle is one record.
 pub const MAX_BUNDLE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The files of a bundle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BundleFolder {
-    /// Contents by path: relative to the folder, with forward slashes.
+    /// Contents by path, relative to the folder and with forward slashes.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Why a folder is no bundle.
+/// A folder that cannot be read as a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// It could not be read.
+    /// A file or folder cannot be read.
     #[error("{path}: {source}")]
     Read {
-        /// What was read.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Neither a file nor a folder: a link could lead anywhere, and its target is not reviewed with the bundle.
+    /// An entry is neither a file nor a folder. Links are refused, since their targets are not reviewed with the bundle.
     #[error("{0}: expected files and folders in a bundle, found a link or device; put the file itself there")]
     NotAFile(PathBuf),
-    /// A name that other systems cannot write.
+    /// A file name is not portable.
     #[error("{0}: expected a file name in UTF-8 without a backslash")]
     Name(PathBuf),
-    /// Too much of it.
+    /// The files are too large.
     #[error("{path}: expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, found more")]
     TooLarge {
-        /// The file that is too much.
+        /// The first file above the limit.
         path: PathBuf,
     },
-    /// Nothing of it.
+    /// The folder has no files.
     #[error("{0}: expected a bundle's files, found none")]
     Empty(PathBuf),
 }
 
-/// Reads every file under `folder`, except those whose name, or a folder's on the way, begins with a dot: those belong to
-/// editors and version control.
+/// Reads every file under `folder`. Skips files and folders whose name begins with a dot, which belong to editors and version
+/// control.
 pub fn read_bundle_folder(folder: &Path) -> Result<BundleFolder, FolderError> {
     let mut reader = Reader { files: BTreeMap::new(), left: MAX_BUNDLE_BYTES };
     reader.read(folder, "")?;
@@ -74,12 +74,12 @@ impl Reader {
             if name.starts_with('.') {
                 continue;
             }
-            // Of the entry itself: a link is not followed.
+            // The type of the entry itself: links are not followed.
             let kind = entry.file_type().map_err(failed(&path))?;
             if kind.is_dir() {
                 self.read(&path, &format!("{prefix}{name}/"))?;
             } else if kind.is_file() {
-                self.take(&path, format!("{prefix}{name}"), failed(&path))?;
+                self.read_file(&path, format!("{prefix}{name}"), failed(&path))?;
             } else {
                 return Err(FolderError::NotAFile(path));
             }
@@ -87,7 +87,7 @@ impl Reader {
         Ok(())
     }
 
-    fn take(
+    fn read_file(
         &mut self,
         path: &Path,
         name: String,
@@ -95,7 +95,7 @@ impl Reader {
     ) -> Result<(), FolderError> {
         use io::Read as _;
         let mut content = Vec::new();
-        // One byte more than is left tells too much from just enough, however large the file says it is.
+        // Reads at most one byte more than allowed, whatever size the file claims.
         let read = fs::File::open(path)
             .and_then(|file| file.take(self.left + 1).read_to_end(&mut content))
             .map_err(failed)?;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn files_by_their_path() {
+    fn folder_is_read_as_files_by_path() {
         let folder = folder(&[
             ("bundle.yaml", "a"),
             ("tests/b.yaml", "b"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bundle() {
+    fn folder_that_is_no_bundle_is_an_error() {
         let message = |folder: &Path| read_bundle_folder(folder).unwrap_err().to_string();
         let empty = folder(&[(".hidden", "x")]);
         assert!(message(empty.path()).ends_with("expected a bundle's files, found none"));

@@ -1,4 +1,4 @@
-//! What security engineers say of agents, tools and policies, from files to the governance topics.
+//! The agent registry: pushes agents, tools and policy bundles from files to the governance topics, and lists them.
 //!
 //! ```text
 //!  registry.yaml ──► RegistryFile ──► push_agents, push_tools ──► governance topics ──► list_agents, list_tools
@@ -6,11 +6,11 @@
 //!  bundle folder ──► BundleFolder ──► push_bundle ─────────────►                    ──► list_bundles
 //! ```
 //!
-//! Every push first reads what the topic holds and appends only what differs, so that pushing twice is pushing once.
-//! When a push returns, all that it appended is acknowledged by every in-sync replica. All functions that take
-//! [`RegistryContext`] block; never call them from async code.
+//! A push first reads the topic and appends only entries that differ, so that a repeated push changes nothing. When it
+//! returns, all in-sync replicas have acknowledged the appended entries. All functions that take [`RegistryContext`] block;
+//! never call them from async code.
 //!
-//! Whether a bundle is right is judged before it is pushed, by the policy crate; here it is files with a digest.
+//! This crate treats a bundle as files with a digest. The policy crate compiles and checks it before the push.
 
 mod bundle;
 mod control;

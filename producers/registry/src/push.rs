@@ -1,4 +1,4 @@
-//! Agents and tools, to and from their topics.
+//! Pushes and lists agents and tools.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,48 +16,48 @@ use crate::fold::fold;
 use crate::source::GovernanceTopic;
 use crate::{Agent, Error, Listing, RegistryContext, Tool};
 
-/// How long Kafka may take to acknowledge a record.
-const DELIVERY: Duration = Duration::from_secs(30);
-/// Kafka counts a batch with its headers against max.message.bytes.
+/// Timeout for the acknowledgement of a record.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that a batch adds to a record: Kafka counts them against max.message.bytes.
 const BATCH_OVERHEAD: usize = 512;
 
-/// What a push did.
+/// Result of [`push_agents`] and [`push_tools`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PushSummary {
-    /// Keys that were appended: new, or not what the topic held.
+    /// Keys of the appended entries: new or changed ones.
     pub pushed: Vec<String>,
-    /// Keys that the topic held already, word for word.
+    /// Keys of the entries that the topic has unchanged.
     pub unchanged: Vec<String>,
 }
 
-/// Appends every agent that is not in the topic already as it is here. `pushed_by` says who pushed, for people. An agent
-/// that is not in `agents` stays as it is: to stop one, say `state: retired`.
+/// Appends every new or changed agent. `pushed_by` names the person or job that pushes, for people. An agent that is missing in
+/// `agents` stays unchanged; to stop an agent, push it with `state: retired`.
 pub fn push_agents(
     context: RegistryContext<'_>,
     agents: &[Agent],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let held = last_by_key(list_agents(context)?, Agent::key);
+    let current = last_by_key(list_agents(context)?, Agent::key);
     let topic = context.topic::<AgentEntry<'static>>()?;
-    push(&topic, agents, Agent::key, &held, same_agent, |agent, encoder| {
+    push(&topic, agents, Agent::key, &current, same_agent, |agent, encoder| {
         encoder.encode(&agent.to_record(pushed_by))
     })
 }
 
-/// Appends every tool that is not in the topic already as it is here.
+/// Appends every new or changed tool.
 pub fn push_tools(
     context: RegistryContext<'_>,
     tools: &[Tool],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let held = last_by_key(list_tools(context)?, Tool::key);
+    let current = last_by_key(list_tools(context)?, Tool::key);
     let topic = context.topic::<ToolEntry<'static>>()?;
-    push(&topic, tools, Tool::key, &held, same_tool, |tool, encoder| {
+    push(&topic, tools, Tool::key, &current, same_tool, |tool, encoder| {
         encoder.encode(&tool.to_record(pushed_by))
     })
 }
 
-/// The last entry of every agent, in order of their keys.
+/// Lists the last entry of each agent, in the order of their keys.
 pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<Agent>, Error> {
     let mut last = BTreeMap::new();
     let unreadable = fold(&context.topic::<AgentEntry<'static>>()?, |_, decoded| {
@@ -68,7 +68,7 @@ pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<Agent>, Error
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
-/// The last entry of every tool, in order of their keys.
+/// Lists the last entry of each tool, in the order of their keys.
 pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> {
     let mut last = BTreeMap::new();
     let unreadable = fold(&context.topic::<ToolEntry<'static>>()?, |_, decoded| {
@@ -79,12 +79,13 @@ pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> 
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
-/// Compares as records: a file can say in two ways what a record has one word for, e.g. no description and an empty one.
+/// Compares two agents by their records: entries that differ in the file may have the same record, e.g. with no description and
+/// with an empty one.
 fn same_agent(a: &Agent, b: &Agent) -> bool {
     a.to_record("") == b.to_record("")
 }
 
-/// As [`same_agent`].
+/// Compares two tools like [`same_agent`].
 fn same_tool(a: &Tool, b: &Tool) -> bool {
     a.to_record("") == b.to_record("")
 }
@@ -97,11 +98,11 @@ fn push<T, R: Record>(
     topic: &GovernanceTopic<'_, R>,
     entries: &[T],
     key: fn(&T) -> String,
-    held: &BTreeMap<String, T>,
+    current: &BTreeMap<String, T>,
     same: fn(&T, &T) -> bool,
     encode: impl Fn(&T, &mut RecordEncoder<R>) -> Result<Vec<u8>, EncodeError>,
 ) -> Result<PushSummary, Error> {
-    let (unchanged, changed) = unchanged_and_changed(entries, key, held, same);
+    let (unchanged, changed) = unchanged_and_changed(entries, key, current, same);
     let mut encoder = topic.encoder()?;
     let records = changed
         .iter()
@@ -122,14 +123,14 @@ fn push<T, R: Record>(
 fn unchanged_and_changed<'e, T>(
     entries: &'e [T],
     key: fn(&T) -> String,
-    held: &BTreeMap<String, T>,
+    current: &BTreeMap<String, T>,
     same: fn(&T, &T) -> bool,
 ) -> (Vec<&'e T>, Vec<&'e T>) {
-    entries.iter().partition(|entry| held.get(&key(entry)).is_some_and(|held| same(held, entry)))
+    entries.iter().partition(|entry| current.get(&key(entry)).is_some_and(|current| same(current, entry)))
 }
 
-/// Appends records in their order, and returns when all in-sync replicas have all of them. On an error some may be there:
-/// pushing again is safe, since what is there is not pushed twice.
+/// Appends records in order, and returns when all in-sync replicas have all of them. After an error some may be appended; a
+/// repeated push skips those.
 pub(crate) fn append<R: Record>(
     topic: &GovernanceTopic<'_, R>,
     records: &[(String, Vec<u8>)],
@@ -137,16 +138,16 @@ pub(crate) fn append<R: Record>(
     if records.is_empty() {
         return Ok(());
     }
-    // A negative limit, which no checked topology has, takes nothing.
-    let allowed = usize::try_from(topic.topic.max_message_bytes.value).unwrap_or_default();
+    // A negative limit, which no checked topology has, rejects everything.
+    let limit = usize::try_from(topic.topic.max_message_bytes.value).unwrap_or_default();
     for (key, value) in records {
         let size = key.len() + value.len() + BATCH_OVERHEAD;
-        if size > allowed {
+        if size > limit {
             let (key, topic) = (key.clone(), topic.name.to_owned());
-            return Err(Error::TooLarge { key, size, topic, allowed });
+            return Err(Error::TooLarge { key, size, topic, limit });
         }
     }
-    let producer: BaseProducer<Failures> = topic
+    let producer: BaseProducer<DeliveryErrors> = topic
         .endpoints
         .kafka
         .client_config()
@@ -154,57 +155,57 @@ pub(crate) fn append<R: Record>(
         .set("acks", "all")
         // docs/adr/0013-one-request-at-a-time.md
         .set("max.in.flight.requests.per.connection", "1")
-        // As Java's clients: a key has the same partition whoever writes it.
+        // The partitioner of the Java clients, so that a key has the same partition in every producer.
         .set("partitioner", "murmur2_random")
-        .set("message.max.bytes", allowed.to_string())
-        .set("message.timeout.ms", DELIVERY.as_millis().to_string())
-        .create_with_context(Failures::default())
+        .set("message.max.bytes", limit.to_string())
+        .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
+        .create_with_context(DeliveryErrors::default())
         .map_err(|source| topic.error("creating a producer", source))?;
     for (key, value) in records {
         send(topic, &producer, key, value)?;
     }
-    producer.flush(DELIVERY).map_err(|source| topic.error("waiting for acknowledgement", source))?;
+    producer.flush(DELIVERY_TIMEOUT).map_err(|source| topic.error("waiting for acknowledgement", source))?;
     match producer.context().first() {
         None => Ok(()),
-        Some(code) => Err(topic.delivery(code)),
+        Some(code) => Err(topic.delivery_error(code)),
     }
 }
 
 fn send<R: Record>(
     topic: &GovernanceTopic<'_, R>,
-    producer: &BaseProducer<Failures>,
+    producer: &BaseProducer<DeliveryErrors>,
     key: &str,
     value: &[u8],
 ) -> Result<(), Error> {
-    let deadline = Instant::now() + DELIVERY;
+    let deadline = Instant::now() + DELIVERY_TIMEOUT;
     let mut record = BaseRecord::to(topic.name).key(key).payload(value);
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent))
                 if Instant::now() < deadline =>
             {
                 producer.poll(Duration::from_millis(10));
-                record = back;
+                record = unsent;
             }
             Err((source, _)) => return Err(topic.error("appending", source)),
         }
     }
 }
 
-/// Hears of every record that was not delivered.
+/// Keeps the error of the first record that was not delivered.
 #[derive(Default)]
-struct Failures(Mutex<Option<RDKafkaErrorCode>>);
+struct DeliveryErrors(Mutex<Option<RDKafkaErrorCode>>);
 
-impl Failures {
+impl DeliveryErrors {
     fn first(&self) -> Option<RDKafkaErrorCode> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientContext for Failures {}
+impl ClientContext for DeliveryErrors {}
 
-impl ProducerContext for Failures {
+impl ProducerContext for DeliveryErrors {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -243,20 +244,20 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_pushed_again_only_if_its_record_would_differ() {
-        for (description, held, is_unchanged) in [
+    fn entry_is_pushed_again_only_if_its_record_differs() {
+        for (description, current, is_unchanged) in [
             (Some(""), None, true),
             (None, None, true),
             (Some("books"), Some("books"), true),
             (Some("books"), None, false),
             (Some(""), Some("books"), false),
         ] {
-            // Held entries are what a record was read back as.
-            let agents = BTreeMap::from([(agent(held).key(), agent(held))]);
+            // Current entries are decoded from records.
+            let agents = BTreeMap::from([(agent(current).key(), agent(current))]);
             let agent = [agent(description)];
             let (unchanged, changed) = unchanged_and_changed(&agent, Agent::key, &agents, same_agent);
             assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
-            let tools = BTreeMap::from([(tool(held).key(), tool(held))]);
+            let tools = BTreeMap::from([(tool(current).key(), tool(current))]);
             let tool = [tool(description)];
             let (unchanged, changed) = unchanged_and_changed(&tool, Tool::key, &tools, same_tool);
             assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });

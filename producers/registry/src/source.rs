@@ -1,4 +1,4 @@
-//! A governance topic, and how to reach it.
+//! Access to a governance topic.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::Error;
 
-/// How long Kafka may take to answer one request.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
+/// Timeout of one request to Kafka.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The stack and its map: what every function here needs.
+/// Endpoints and topology, which every push and list needs.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistryContext<'a> {
-    /// Where the stack is.
+    /// Endpoints of Kafka and the schema registry.
     pub endpoints: &'a Endpoints,
-    /// Where the governance topics stand.
+    /// The topology, for the governance topics.
     pub topology: &'a Topology,
 }
 
-/// One topic of the topology.
+/// A governance topic, with records of type `R`.
 pub(crate) struct GovernanceTopic<'a, R> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) name: &'a str,
@@ -33,7 +33,7 @@ pub(crate) struct GovernanceTopic<'a, R> {
 }
 
 impl<'a> RegistryContext<'a> {
-    /// The topic that carries records of type `R`.
+    /// Returns the topic for records of type `R`.
     pub(crate) fn topic<R: Record>(&self) -> Result<GovernanceTopic<'a, R>, Error> {
         let (name, topic) = self.topology.topic_of(R::SUBJECT)?;
         Ok(GovernanceTopic { endpoints: self.endpoints, name, topic, records: PhantomData })
@@ -41,12 +41,12 @@ impl<'a> RegistryContext<'a> {
 }
 
 impl<R: Record> GovernanceTopic<'_, R> {
-    pub(crate) fn error(&self, what: &'static str, source: KafkaError) -> Error {
+    pub(crate) fn error(&self, operation: &'static str, source: KafkaError) -> Error {
         let bootstrap = self.endpoints.kafka.bootstrap.clone();
-        Error::Kafka { bootstrap, topic: self.name.to_owned(), what, source: Box::new(source) }
+        Error::Kafka { bootstrap, topic: self.name.to_owned(), operation, source: Box::new(source) }
     }
 
-    /// An encoder of this build's schema, under the id that the registry gave it.
+    /// Creates an encoder of this build's schema, with the id of the schema registry.
     pub(crate) fn encoder(&self) -> Result<RecordEncoder<R>, Error> {
         let subject = registry_subject(self.name);
         let id = SchemaRegistry::new(&self.endpoints.schema_registry)?
@@ -56,15 +56,15 @@ impl<R: Record> GovernanceTopic<'_, R> {
             .map_err(|e| Error::Encode { key: R::SUBJECT.name.to_owned(), message: e.to_string() })
     }
 
-    /// Fails unless the topic is there: a consumer of a topic that is not would wait for ever.
+    /// Fails if the topic does not exist: a consumer would wait for it for ever.
     pub(crate) fn check(&self, consumer: &BaseConsumer) -> Result<(), Error> {
         let metadata = consumer
-            .fetch_metadata(Some(self.name), TIMEOUT)
+            .fetch_metadata(Some(self.name), REQUEST_TIMEOUT)
             .map_err(|source| self.error("fetching metadata", source))?;
-        let there = metadata.topics().iter().any(|topic| {
+        let exists = metadata.topics().iter().any(|topic| {
             topic.name() == self.name && topic.error().is_none() && !topic.partitions().is_empty()
         });
-        if there {
+        if exists {
             Ok(())
         } else {
             let bootstrap = self.endpoints.kafka.bootstrap.clone();
@@ -72,8 +72,8 @@ impl<R: Record> GovernanceTopic<'_, R> {
         }
     }
 
-    /// The error of a record that was not delivered.
-    pub(crate) fn delivery(&self, code: RDKafkaErrorCode) -> Error {
+    /// Returns the error for a record that was not delivered.
+    pub(crate) fn delivery_error(&self, code: RDKafkaErrorCode) -> Error {
         self.error("appending", KafkaError::MessageProduction(code))
     }
 }

@@ -1,4 +1,4 @@
-//! What fuzzing found, and what it began with (docs/fuzzing.md), through the function that it calls.
+//! Runs the fuzz target of the registry file over its corpus (docs/fuzzing.md).
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ fn the_corpus_holds() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
+    fn corrupted_seed_has_problems_with_positions(data in corpus::mutations(CORPUS)) {
         registry_file::check(&data);
     }
 }

@@ -1,7 +1,7 @@
-//! Who may do what in Kafka: computed from the topology, each principal exactly what it needs.
+//! Kafka ACLs derived from the topology: each principal has exactly the rights that it needs.
 //!
-//! Kafka gives some rights with others: who may read or write a topic or join a group may describe it, and who may write
-//! any topic may do so idempotently (brokers from 2.8 on). Those are not given once more.
+//! Kafka implies some rights: Read or Write on a topic or a group implies Describe, and Write on any topic implies idempotent
+//! writes (brokers from 2.8 on). These are not listed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,22 +10,22 @@ use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{AUDIT_GROUP, MissingRole, Stage, Task, Topology, reader_group};
 use serde::Serialize;
 
-/// What one principal may do with one resource, from any host.
+/// The right of a principal to an operation on a resource, from any host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Acl {
-    /// As Kafka writes it, `User:evaluator`.
+    /// The principal in Kafka's notation, e.g. `User:evaluator`.
     pub principal: String,
-    /// On what.
+    /// Kind of the resource.
     pub resource: Resource,
-    /// Its name, or how its name begins.
+    /// Name of the resource, or its prefix.
     pub name: String,
-    /// Which of the two.
+    /// Whether `name` is the whole name or a prefix.
     pub pattern: Pattern,
-    /// What is allowed.
+    /// The allowed operation.
     pub operation: Operation,
 }
 
-/// A kind of resource, in Kafka's words.
+/// Kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
@@ -37,131 +37,131 @@ pub enum Resource {
     TransactionalId,
 }
 
-/// How a resource is named.
+/// Pattern type of a resource name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
-    /// By its name.
+    /// The whole name.
     Literal,
-    /// By how its name begins.
+    /// A prefix of the name.
     Prefixed,
 }
 
-/// An operation, in Kafka's words.
+/// An operation, by Kafka's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Operation {
-    /// Read records; join a group and commit offsets.
+    /// Reads records; joins a group and commits offsets.
     Read,
-    /// Append records; use a transactional id.
+    /// Appends records; uses a transactional id.
     Write,
-    /// Create a topic.
+    /// Creates a topic.
     Create,
-    /// See that it is there; see a group's offsets.
+    /// Reads a topic's metadata, or a group's offsets.
     Describe,
-    /// See a topic's settings.
+    /// Reads a topic's settings.
     DescribeConfigs,
-    /// Change them.
+    /// Changes a topic's settings.
     AlterConfigs,
 }
 
-/// All of them: `Display` is a script for Kafka's `kafka-acls.sh`.
+/// All ACLs. `Display` writes a script of `kafka-acls.sh` commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Acls(Vec<Acl>);
 
 impl Acls {
-    /// One by one, in order.
+    /// Iterates over the ACLs in order.
     pub fn iter(&self) -> impl Iterator<Item = &Acl> {
         self.0.iter()
     }
 }
 
-/// The rights that the topology asks for.
+/// Returns the ACLs of all stages and principals.
 ///
 /// # Errors
-/// If the topology lacks a topic that somebody is to use.
+/// Fails if the topology has no topic for a principal's task.
 pub fn acls(topology: &Topology) -> Result<Acls, MissingRole> {
     let mut all = BTreeSet::new();
     for (name, stage) in &topology.stages {
-        let mut rights = Rights::of(topology.principal_of(name)?, &mut all);
-        rights.stage(name, &stage.value);
+        let mut builder = AclBuilder::new(topology.principal_of(name)?, &mut all);
+        builder.add_stage(name, &stage.value);
     }
     for (name, principal) in &topology.principals {
         let login = principal.value.principal.as_ref().map_or(name, |login| &login.value);
-        let mut rights = Rights::of(login, &mut all);
+        let mut builder = AclBuilder::new(login, &mut all);
         for task in &principal.value.may {
-            rights.task(task.value, topology)?;
+            builder.add_task(task.value, topology)?;
         }
     }
     Ok(Acls(all.into_iter().collect()))
 }
 
-/// Rights of one principal.
-struct Rights<'a> {
+/// Adds the ACLs of one principal.
+struct AclBuilder<'a> {
     principal: String,
     all: &'a mut BTreeSet<Acl>,
 }
 
-impl<'a> Rights<'a> {
-    fn of(login: &str, all: &'a mut BTreeSet<Acl>) -> Self {
+impl<'a> AclBuilder<'a> {
+    fn new(login: &str, all: &'a mut BTreeSet<Acl>) -> Self {
         Self { principal: format!("User:{login}"), all }
     }
 
-    fn give(&mut self, resource: Resource, pattern: Pattern, name: &str, operations: &[Operation]) {
+    fn add(&mut self, resource: Resource, pattern: Pattern, name: &str, operations: &[Operation]) {
         for operation in operations {
             let (principal, name) = (self.principal.clone(), name.to_owned());
             self.all.insert(Acl { principal, resource, name, pattern, operation: *operation });
         }
     }
 
-    fn topic(&mut self, name: &str, operations: &[Operation]) {
-        self.give(Resource::Topic, Pattern::Literal, name, operations);
+    fn add_topic(&mut self, name: &str, operations: &[Operation]) {
+        self.add(Resource::Topic, Pattern::Literal, name, operations);
     }
 
-    fn group(&mut self, name: &str, operation: Operation) {
-        self.give(Resource::Group, Pattern::Literal, name, &[operation]);
+    fn add_group(&mut self, name: &str, operation: Operation) {
+        self.add(Resource::Group, Pattern::Literal, name, &[operation]);
     }
 
-    fn stage(&mut self, name: &str, stage: &Stage) {
+    fn add_stage(&mut self, name: &str, stage: &Stage) {
         for topic in stage.reads.iter().chain(&stage.global_tables) {
-            self.topic(&topic.value, &[Operation::Read]);
+            self.add_topic(&topic.value, &[Operation::Read]);
         }
         for topic in &stage.emits {
-            self.topic(&topic.value, &[Operation::Write]);
+            self.add_topic(&topic.value, &[Operation::Write]);
         }
         if let Some(state) = &stage.state {
-            self.topic(&state.value, &[Operation::Read, Operation::Write]);
+            self.add_topic(&state.value, &[Operation::Read, Operation::Write]);
         }
-        self.group(&stage.group.value, Operation::Read);
+        self.add_group(&stage.group.value, Operation::Read);
         if stage.state.is_some() || !stage.global_tables.is_empty() {
-            // What reads tables and state to their end names a group, and never joins it.
-            self.group(&reader_group(name), Operation::Describe);
+            // The readers of global tables and changelogs name a group and never join it.
+            self.add_group(&reader_group(name), Operation::Describe);
         }
         if stage.state.is_some() || !stage.emits.is_empty() {
             let ids = format!("{}-", stage.group.value);
-            self.give(Resource::TransactionalId, Pattern::Prefixed, &ids, &[Operation::Write]);
+            self.add(Resource::TransactionalId, Pattern::Prefixed, &ids, &[Operation::Write]);
         }
     }
 
-    fn task(&mut self, task: Task, topology: &Topology) -> Result<(), MissingRole> {
+    fn add_task(&mut self, task: Task, topology: &Topology) -> Result<(), MissingRole> {
         let topic = |subject: Subject| topology.topic_of(subject).map(|(name, _)| name);
         match task {
-            Task::Record => self.topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]),
+            Task::Record => self.add_topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]),
             Task::Govern => {
                 for subject in [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY] {
-                    // Read, because what is there already is not pushed again.
-                    self.topic(topic(subject)?, &[Operation::Read, Operation::Write]);
-                    self.group(&reader_group(topic(subject)?), Operation::Describe);
+                    // Read, since a push first reads the topic and skips unchanged entries.
+                    self.add_topic(topic(subject)?, &[Operation::Read, Operation::Write]);
+                    self.add_group(&reader_group(topic(subject)?), Operation::Describe);
                 }
             }
-            Task::Operate => self.topic(topic(subject::CONTROL)?, &[Operation::Write]),
+            Task::Operate => self.add_topic(topic(subject::CONTROL)?, &[Operation::Write]),
             Task::Audit => {
                 for subject in [subject::ACTION_EVENT, subject::VERDICT, subject::REJECT, subject::ALERT] {
-                    self.topic(topic(subject)?, &[Operation::Read]);
+                    self.add_topic(topic(subject)?, &[Operation::Read]);
                 }
-                self.group(AUDIT_GROUP, Operation::Describe);
+                self.add_group(AUDIT_GROUP, Operation::Describe);
                 for stage in topology.stages.values() {
-                    self.group(&stage.value.group.value, Operation::Describe);
+                    self.add_group(&stage.value.group.value, Operation::Describe);
                 }
             }
             Task::Deploy => {
@@ -171,7 +171,7 @@ impl<'a> Rights<'a> {
                     Operation::DescribeConfigs,
                     Operation::AlterConfigs,
                 ];
-                topology.topics.keys().for_each(|name| self.topic(name, &ALL));
+                topology.topics.keys().for_each(|name| self.add_topic(name, &ALL));
             }
         }
         Ok(())
@@ -184,7 +184,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A shell script: what is given to it goes to each command, e.g. `--bootstrap-server` and `--command-config`.
+/// Writes a shell script. It passes its arguments, e.g. `--bootstrap-server` and `--command-config`, to each command.
 impl fmt::Display for Acls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "#!/bin/sh")?;
@@ -206,7 +206,7 @@ impl fmt::Display for Acls {
     }
 }
 
-/// Resources of one kind with which a principal may do the same.
+/// Resources of one kind with the same operations for a principal: one command of the script.
 struct Line<'a> {
     principal: &'a str,
     resource: Resource,
@@ -237,7 +237,7 @@ fn lines(acls: &[Acl]) -> Vec<Line<'_>> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The topology lets no quote into a principal, and only a-z A-Z 0-9 . _ - into a name.
+        // A checked topology has no quote in a principal, and only a-z A-Z 0-9 . _ - in names.
         write!(f, "kafka-acls.sh \"$@\" --add --allow-principal '{}'", self.principal)?;
         self.operations.iter().try_for_each(|operation| write!(f, " --operation {operation}"))?;
         if self.pattern == Pattern::Prefixed {
@@ -256,7 +256,7 @@ impl fmt::Display for Line<'_> {
 mod tests {
     use super::*;
 
-    /// The rights of the built-in map, as a script. If it changes, somebody's rights change: look at each line.
+    /// If this script changes, rights change: review each line.
     #[test]
     fn built_in_topology_gives_these_rights() {
         let topology = Topology::embedded().unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_fills_a_store_writes_nothing_and_only_services_write_actions() {
+    fn stage_with_a_store_writes_no_topic_and_only_services_write_actions() {
         let topology = Topology::embedded().unwrap();
         let acls = acls(&topology).unwrap();
         let writers = |topic: &str| -> Vec<&str> {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_may_have_another_login() {
+    fn principal_with_a_login_has_its_rights_under_the_login() {
         let text = agentgov_schemas::topology::EMBEDDED
             .replace("group: agentgov.alerter", "group: agentgov.alerter\n    principal: CN=alerter,O=bank");
         let topology = Topology::parse("t", &text).unwrap();

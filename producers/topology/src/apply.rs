@@ -1,4 +1,4 @@
-//! Makes the world as the topology says, as far as nothing is lost by it.
+//! Applies the topology to Kafka and the schema registry, unless that could lose a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,63 +13,63 @@ use serde::Serialize;
 
 use crate::ClusterReadError;
 use crate::compare::{COMPATIBILITY, compare};
-use crate::look::{Kafka, Live, look};
+use crate::live::{self, KafkaAdmin, LiveState};
 use crate::plan::{Aspect, Difference, Kind, Plan};
 use crate::settings::settings_of;
 
-/// How long a created or changed topic may take until the cluster shows it as ordered, with a leader for each partition.
-const SETTLE: Duration = Duration::from_secs(30);
-/// How often is looked meanwhile.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time within which the cluster must show the created and changed topics, with a leader for each partition.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval between two reads of the live state during that time.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What was done.
+/// Result of [`apply`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ApplyReport {
-    /// Every difference that was there and is no more, in the order in which they were removed.
+    /// The removed differences, in the order of their removal.
     pub removed: Vec<Difference>,
 }
 
-/// Why the topology was not applied, or not wholly.
+/// The topology is not applied, or only partly.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// What is there could not be seen.
+    /// The live state cannot be read.
     #[error(transparent)]
     ClusterRead(#[from] ClusterReadError),
-    /// Applying the topology could lose something. Nothing was changed.
+    /// Applying the topology could lose records. Nothing was changed.
     #[error("nothing was changed, since applying the topology could lose records:\n{0}")]
     Refused(Plan),
-    /// A topic could not be created or changed. What was reported as progress is done; apply again to go on.
-    #[error("topic {topic}: expected it {what}, found error {code}")]
+    /// A topic could not be created or changed. Differences reported as progress are removed; apply again to continue.
+    #[error("topic {topic}: expected it to be {change}, found error {code}; apply again to continue")]
     Topic {
         /// The topic.
         topic: String,
-        /// What was asked.
-        what: &'static str,
-        /// Kafka's answer.
+        /// The requested change.
+        change: &'static str,
+        /// Error code of Kafka.
         code: RDKafkaErrorCode,
     },
-    /// The registry did not take a schema or a level. Topics are done; apply again to go on.
+    /// A request to the schema registry failed. The topics are applied; apply again to continue.
     #[error(transparent)]
-    Registry(#[from] SchemaRegistryError),
-    /// The cluster took the orders and does not show them.
-    #[error("expected the cluster to be as ordered within {} s, found:\n{still}", SETTLE.as_secs())]
+    SchemaRegistry(#[from] SchemaRegistryError),
+    /// The cluster accepted the changes and does not show them.
+    #[error("expected the cluster to match the topology within {} s, found:\n{remaining}", SETTLE_TIMEOUT.as_secs())]
     NotSettled {
-        /// What still differs.
-        still: Plan,
+        /// The remaining differences.
+        remaining: Plan,
     },
 }
 
-/// Creates and changes what the topology asks for, and does nothing on a second call. `progress` hears of each difference once
-/// it is removed. Blocks until every new topic has a leader for each partition.
+/// Creates and changes topics and subjects until they match the topology. A second call changes nothing. Calls `progress` with
+/// each difference once it is removed. Blocks until each partition of the new topics has a leader.
 ///
-/// Never deletes a topic, never changes partitions or replicas, never shrinks a retention, never lowers compatibility: if
-/// the topology asks for that, nothing at all is changed ([`ApplyError::Refused`]).
+/// Never deletes a topic, changes partitions or replicas, shortens a retention or lowers a compatibility level. If the topology
+/// requires one of these, nothing is changed ([`ApplyError::Refused`]).
 pub fn apply(
     topology: &Topology,
     endpoints: &Endpoints,
     progress: &mut dyn FnMut(&Difference),
 ) -> Result<ApplyReport, ApplyError> {
-    let live = look(topology, endpoints)?;
+    let live = live::read(topology, endpoints)?;
     let plan = compare(topology, &live);
     if plan.refused().next().is_some() {
         return Err(ApplyError::Refused(plan));
@@ -82,10 +82,10 @@ pub fn apply(
         applied.removed.extend(differences);
     };
     if !topics.is_empty() {
-        let kafka = Kafka::connect(&endpoints.kafka)?;
+        let kafka = KafkaAdmin::connect(&endpoints.kafka)?;
         create_topics(&kafka, topology, &topics)?;
         change_topics(&kafka, &live, &topics)?;
-        settle(&kafka, topology, &live)?;
+        wait_until_settled(&kafka, topology, &live)?;
         done(topics);
     }
     let registry = SchemaRegistry::new(&endpoints.schema_registry)?;
@@ -96,7 +96,11 @@ pub fn apply(
     Ok(applied)
 }
 
-fn create_topics(kafka: &Kafka, topology: &Topology, differences: &[Difference]) -> Result<(), ApplyError> {
+fn create_topics(
+    kafka: &KafkaAdmin,
+    topology: &Topology,
+    differences: &[Difference],
+) -> Result<(), ApplyError> {
     let missing: Vec<_> = differences
         .iter()
         .filter(|difference| difference.aspect == Aspect::Whole)
@@ -106,72 +110,75 @@ fn create_topics(kafka: &Kafka, topology: &Topology, differences: &[Difference])
     if missing.is_empty() {
         return Ok(());
     }
-    let orders: Vec<_> = missing
+    let requests: Vec<_> = missing
         .iter()
         .map(|(name, topic, settings)| {
             // -1: the broker's default.
             let replication = TopicReplication::Fixed(topic.replication.unwrap_or(-1));
-            let order = NewTopic::new(name, topic.partitions.value, replication);
-            settings.iter().fold(order, |order, setting| order.set(setting.name, &setting.value))
+            let request = NewTopic::new(name, topic.partitions.value, replication);
+            settings.iter().fold(request, |request, setting| request.set(setting.name, &setting.value))
         })
         .collect();
-    let answers = kafka.wait("creating topics", kafka.admin.create_topics(&orders, &Kafka::options()))?;
-    for answer in answers {
-        match answer {
-            // Another apply was faster; whether it made the same topic is seen when we look again.
+    let results =
+        kafka.wait("creating topics", kafka.admin.create_topics(&requests, &KafkaAdmin::options()))?;
+    for result in results {
+        match result {
+            // Another process created the topic. `wait_until_settled` checks that it matches.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => (),
-            Err((topic, code)) => return Err(ApplyError::Topic { topic, what: "created", code }),
+            Err((topic, code)) => return Err(ApplyError::Topic { topic, change: "created", code }),
         }
     }
     Ok(())
 }
 
-/// Kafka's AlterConfigs sets all of a topic's own settings and resets those that it is not given: so all of them are
-/// given again. (librdkafka 2.12 has IncrementalAlterConfigs, rdkafka 0.39 does not show it.)
-fn change_topics(kafka: &Kafka, live: &Live, differences: &[Difference]) -> Result<(), ApplyError> {
-    let mut wanted: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+/// Changes settings with AlterConfigs, which replaces all overrides of a topic and resets those that the request omits: so the
+/// request repeats the existing ones. (librdkafka 2.12 has IncrementalAlterConfigs, but rdkafka 0.39 does not expose it.)
+fn change_topics(kafka: &KafkaAdmin, live: &LiveState, differences: &[Difference]) -> Result<(), ApplyError> {
+    let mut overrides: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     for difference in differences {
         let (Aspect::Setting(setting), Some(topic)) = (difference.aspect, live.topics.get(&difference.name))
         else {
             continue;
         };
-        let own = || topic.settings.iter().filter(|(_, setting)| setting.own);
-        wanted
+        let existing = || topic.settings.iter().filter(|(_, setting)| setting.is_override);
+        overrides
             .entry(&difference.name)
-            .or_insert_with(|| own().map(|(name, setting)| (name.as_str(), setting.value.as_str())).collect())
+            .or_insert_with(|| {
+                existing().map(|(name, setting)| (name.as_str(), setting.value.as_str())).collect()
+            })
             .insert(setting, &difference.expected);
     }
-    let orders: Vec<_> = wanted
+    let requests: Vec<_> = overrides
         .into_iter()
         .map(|(topic, settings)| {
-            let order = AlterConfig::new(ResourceSpecifier::Topic(topic));
-            settings.into_iter().fold(order, |order, (name, value)| order.set(name, value))
+            let request = AlterConfig::new(ResourceSpecifier::Topic(topic));
+            settings.into_iter().fold(request, |request, (name, value)| request.set(name, value))
         })
         .collect();
-    if orders.is_empty() {
+    if requests.is_empty() {
         return Ok(());
     }
-    // The binding gives no error of a single topic: `settle` sees what was not done.
-    kafka.wait("changing topics' settings", kafka.admin.alter_configs(&orders, &Kafka::options()))?;
+    // The binding returns no error of a single topic. `wait_until_settled` finds settings that did not change.
+    kafka.wait("changing topics' settings", kafka.admin.alter_configs(&requests, &KafkaAdmin::options()))?;
     Ok(())
 }
 
-/// Looks until no topic differs and each partition has a leader.
-fn settle(kafka: &Kafka, topology: &Topology, before: &Live) -> Result<(), ApplyError> {
-    let deadline = Instant::now() + SETTLE;
+/// Waits until no topic differs and each partition has a leader.
+fn wait_until_settled(kafka: &KafkaAdmin, topology: &Topology, before: &LiveState) -> Result<(), ApplyError> {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
-        let (topics, strangers) = kafka.topics(topology)?;
-        let led = topics.values().all(|topic| topic.led);
-        let live = Live { topics, subjects: before.subjects.clone(), strangers };
-        let mut still = compare(topology, &live);
-        still.differences.retain(|difference| difference.kind == Kind::Topic);
-        if still.is_empty() && led {
+        let (topics, unknown_topics) = kafka.topics(topology)?;
+        let have_leaders = topics.values().all(|topic| topic.has_leaders);
+        let live = LiveState { topics, subjects: before.subjects.clone(), unknown_topics };
+        let mut remaining = compare(topology, &live);
+        remaining.differences.retain(|difference| difference.kind == Kind::Topic);
+        if remaining.is_empty() && have_leaders {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(ApplyError::NotSettled { still });
+            return Err(ApplyError::NotSettled { remaining });
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -203,14 +210,14 @@ impl fmt::Display for ApplyReport {
         if self.removed.is_empty() {
             return write!(f, "nothing to do: the cluster matches the topology");
         }
-        let of = |kind| {
+        let names_of = |kind| {
             self.removed.iter().filter(move |d| d.kind == kind).map(|d| &d.name).collect::<BTreeSet<_>>()
         };
         write!(
             f,
             "{} topics and {} subjects now match the topology",
-            of(Kind::Topic).len(),
-            of(Kind::Subject).len()
+            names_of(Kind::Topic).len(),
+            names_of(Kind::Subject).len()
         )
     }
 }

@@ -1,15 +1,16 @@
-//! The pure middle of `plan`: the topology on one side, what was seen on the other.
+//! Compares the topology with the live state. No I/O.
 
 use agentgov_schemas::subject::Subject;
 use agentgov_schemas::topology::{Topic, Topology, registry_subject};
 
-use crate::look::{Live, LiveSubject, LiveTopic};
+use crate::live::{LiveState, LiveSubject, LiveTopic};
 use crate::plan::{Action, Aspect, Difference, Kind, Plan};
-use crate::settings::{Moves, settings_of};
+use crate::settings::{AllowedChange, settings_of};
 
-/// The only level under which old readers read new records and new readers old ones, over all versions.
+/// The only level at which readers of every version read records of every version.
 pub(crate) const COMPATIBILITY: &str = "FULL_TRANSITIVE";
-pub(crate) fn compare(topology: &Topology, live: &Live) -> Plan {
+
+pub(crate) fn compare(topology: &Topology, live: &LiveState) -> Plan {
     let mut differences = Vec::new();
     for (name, topic) in &topology.topics {
         match live.topics.get(name) {
@@ -23,13 +24,13 @@ pub(crate) fn compare(topology: &Topology, live: &Live) -> Plan {
         let live = live.subjects.get(&subject).unwrap_or(&none);
         compare_subject(&subject, &topic.value, live, &mut differences);
     }
-    let notes = match live.strangers.as_slice() {
+    let notes = match live.unknown_topics.as_slice() {
         [] => Vec::new(),
         names => {
             vec![format!(
-                "{} topics are not in the topology and are left alone: {}",
+                "{} topics are not in the topology and stay unchanged: {}",
                 names.len(),
-                some_of(names)
+                first_names(names)
             )]
         }
     };
@@ -61,8 +62,8 @@ fn compare_topic(name: &str, topic: &Topic, live: &LiveTopic, differences: &mut 
             topic.partitions.value.to_string(),
             live.partitions.to_string(),
             refuse(format!(
-                "its records are keyed, and other partitions would part keys from their history: write partitions: {} \
-                 into topology.yaml, or move to a topic of a new name",
+                "with another number, new records of a key would go to another partition than the earlier ones: write \
+                 partitions: {} into topology.yaml, or use a new topic",
                 live.partitions
             )),
         );
@@ -72,49 +73,51 @@ fn compare_topic(name: &str, topic: &Topic, live: &LiveTopic, differences: &mut 
             Aspect::Replication,
             expected.to_string(),
             live.replication.to_string(),
-            refuse("moving replicas is an operator's work: use kafka-reassign-partitions".to_owned()),
+            refuse("change the replicas by hand with kafka-reassign-partitions".to_owned()),
         );
     }
     for setting in settings_of(topic) {
-        let found = live.settings.get(setting.name).map_or("nothing", |live| live.value.as_str());
+        let found = live.settings.get(setting.name).map_or("none", |live| live.value.as_str());
         if found == setting.value {
             continue;
         }
-        let allowed = match setting.moves {
-            Moves::Freely => true,
-            Moves::Never => false,
-            Moves::Up => grows(found, &setting.value),
+        let allowed = match setting.allowed {
+            AllowedChange::Any => true,
+            AllowedChange::None => false,
+            AllowedChange::Increase => increases(found, &setting.value),
         };
-        let action = if allowed { Action::Change } else { refuse(refusal(setting.name, found)) };
+        let action = if allowed { Action::Change } else { refuse(advice(setting.name, found)) };
         differs(Aspect::Setting(setting.name), setting.value, found.to_owned(), action);
     }
 }
 
-/// What to do instead of moving `setting` away from `found`.
-fn refusal(setting: &str, found: &str) -> String {
+/// Returns the advice for a setting that may not change from `found`.
+fn advice(setting: &str, found: &str) -> String {
     match setting {
         "retention.ms" => {
             format!(
-                "shrinking it deletes records: keep {found} ms in topology.yaml, or lower it on the topic by hand"
+                "a shorter retention deletes records: keep {found} ms in topology.yaml, or lower it on the topic by hand"
             )
         }
         "cleanup.policy" => {
             format!(
-                "it decides which records stay: keep {found} in topology.yaml, or move to a topic of a new name"
+                "another cleanup policy deletes other records: keep {found} in topology.yaml, or use a new topic"
             )
         }
-        _ => format!("it only grows: keep {found} in topology.yaml, or lower it on the topic by hand"),
+        _ => format!(
+            "a smaller value could reject records: keep {found} in topology.yaml, or lower it on the topic by hand"
+        ),
     }
 }
 
-/// True if `expected` is above `found`, both in Kafka's words: numbers, of which -1 is above all.
-fn grows(found: &str, expected: &str) -> bool {
-    let height = |text: &str| match text.parse::<i64>() {
+/// Returns true if `expected` is a larger number than `found`. -1 means unlimited and is the largest.
+fn increases(found: &str, expected: &str) -> bool {
+    let value = |text: &str| match text.parse::<i64>() {
         Ok(-1) => Some(i64::MAX),
         Ok(number) => Some(number),
         Err(_) => None,
     };
-    matches!((height(found), height(expected)), (Some(found), Some(expected)) if expected > found)
+    matches!((value(found), value(expected)), (Some(found), Some(expected)) if expected > found)
 }
 
 fn compare_subject(subject: &str, topic: &Topic, live: &LiveSubject, differences: &mut Vec<Difference>) {
@@ -122,18 +125,18 @@ fn compare_subject(subject: &str, topic: &Topic, live: &LiveSubject, differences
         let name = subject.to_owned();
         differences.push(Difference { kind: Kind::Subject, name, aspect, expected, found, action });
     };
-    // Before the versions: they must be registered under it.
+    // Before the versions, since the schema registry checks a version at the level in force.
     if live.compatibility.as_deref() != Some(COMPATIBILITY) {
         let (found, action) = match &live.compatibility {
-            None => ("none of its own".to_owned(), Action::Create),
-            // No level is above FULL_TRANSITIVE, so this never lowers one.
+            None => ("the default".to_owned(), Action::Create),
+            // FULL_TRANSITIVE is the highest level, so this never lowers one.
             Some(level) => (level.clone(), Action::Change),
         };
         differs(Aspect::Compatibility, COMPATIBILITY.to_owned(), found, action);
     }
     let family = &topic.schema.value;
-    let known = Subject::by_name(family).map_or(0, |family| family.versions.len());
-    for version in live.missing.iter().filter(|version| **version <= known) {
+    let version_count = Subject::by_name(family).map_or(0, |family| family.versions.len());
+    for version in live.missing.iter().filter(|version| **version <= version_count) {
         differs(
             Aspect::Version(*version),
             format!("of schema {family}"),
@@ -143,7 +146,7 @@ fn compare_subject(subject: &str, topic: &Topic, live: &LiveSubject, differences
     }
 }
 
-fn some_of(names: &[String]) -> String {
+fn first_names(names: &[String]) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
     let more = if names.len() > SHOWN { ", …" } else { "" };
@@ -158,22 +161,26 @@ mod tests {
     use agentgov_schemas::topology::EMBEDDED;
 
     use super::*;
-    use crate::look::LiveSetting;
+    use crate::live::LiveSetting;
 
-    fn map() -> Topology {
+    fn topology() -> Topology {
         Topology::embedded().unwrap()
     }
 
-    /// A world that is as the topology says.
-    fn world(map: &Topology) -> Live {
-        let mut live = Live::default();
-        for (name, topic) in &map.topics {
-            let own = |s: &crate::settings::Setting| LiveSetting { value: s.value.clone(), own: true };
+    /// Returns a live state that matches the topology.
+    fn matching_state(topology: &Topology) -> LiveState {
+        let mut live = LiveState::default();
+        for (name, topic) in &topology.topics {
+            let live_setting =
+                |s: &crate::settings::Setting| LiveSetting { value: s.value.clone(), is_override: true };
             let topic = LiveTopic {
                 partitions: usize::try_from(topic.value.partitions.value).unwrap(),
                 replication: 1,
-                led: true,
-                settings: settings_of(&topic.value).iter().map(|s| (s.name.to_owned(), own(s))).collect(),
+                has_leaders: true,
+                settings: settings_of(&topic.value)
+                    .iter()
+                    .map(|s| (s.name.to_owned(), live_setting(s)))
+                    .collect(),
             };
             live.topics.insert(name.clone(), topic);
             let subject = LiveSubject { compatibility: Some(COMPATIBILITY.to_owned()), missing: Vec::new() };
@@ -187,21 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_differs_in_a_world_as_the_map_says() {
-        let plan = compare(&map(), &world(&map()));
+    fn matching_state_has_no_difference() {
+        let plan = compare(&topology(), &matching_state(&topology()));
         assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
         assert_eq!(plan.to_string(), "the cluster matches the topology: 11 topics, 11 subjects");
     }
 
     #[test]
-    fn an_empty_world_lacks_every_topic_level_and_version() {
-        let mut live = Live::default();
-        for (name, topic) in &map().topics {
+    fn empty_state_lacks_every_topic_level_and_version() {
+        let mut live = LiveState::default();
+        for (name, topic) in &topology().topics {
             let versions = Subject::by_name(&topic.value.schema.value).unwrap().versions.len();
             let subject = LiveSubject { compatibility: None, missing: (1..=versions).collect() };
             live.subjects.insert(registry_subject(name), subject);
         }
-        let plan = compare(&map(), &live);
+        let plan = compare(&topology(), &live);
         let versions: usize = SUBJECTS.iter().map(|subject| subject.versions.len()).sum();
         assert_eq!(plan.differences.len(), 2 * SUBJECTS.len() + versions);
         assert!(plan.differences.iter().all(|difference| difference.action == Action::Create), "{plan}");
@@ -212,15 +219,15 @@ mod tests {
         );
     }
 
-    /// Setting of agent.actions, what is found, how the line begins.
+    /// Setting of agent.actions, its live value, and the start of the plan's line.
     #[test]
-    fn settings_move_only_where_nothing_is_lost() {
+    fn settings_change_only_if_no_record_is_lost() {
         for (setting, found, line) in [
             ("retention.ms", "1000", "~ change  topic agent.actions: retention.ms 1000 -> 2592000000"),
             (
                 "retention.ms",
                 "-1",
-                "! refuse  topic agent.actions: retention.ms: expected 2592000000, found -1; shrinking",
+                "! refuse  topic agent.actions: retention.ms: expected 2592000000, found -1; a shorter",
             ),
             (
                 "retention.ms",
@@ -234,10 +241,12 @@ mod tests {
             ("cleanup.policy", "compact", "! refuse "),
             ("cleanup.policy", "compact,delete", "! refuse "),
         ] {
-            let mut live = world(&map());
+            let mut live = matching_state(&topology());
             let topic = live.topics.get_mut("agent.actions").unwrap();
-            topic.settings.insert(setting.to_owned(), LiveSetting { value: found.to_owned(), own: false });
-            let found = lines(&compare(&map(), &live));
+            topic
+                .settings
+                .insert(setting.to_owned(), LiveSetting { value: found.to_owned(), is_override: false });
+            let found = lines(&compare(&topology(), &live));
             assert!(
                 found.len() == 1 && found[0].starts_with(line),
                 "{setting}: expected {line}, found {found:?}"
@@ -246,41 +255,41 @@ mod tests {
     }
 
     #[test]
-    fn a_forever_topic_grows_from_any_retention() {
-        let mut live = world(&map());
+    fn unlimited_retention_replaces_any_retention() {
+        let mut live = matching_state(&topology());
         let topic = live.topics.get_mut("governance.agents").unwrap();
         topic
             .settings
-            .insert("retention.ms".to_owned(), LiveSetting { value: "604800000".into(), own: false });
-        let found = lines(&compare(&map(), &live));
+            .insert("retention.ms".to_owned(), LiveSetting { value: "604800000".into(), is_override: false });
+        let found = lines(&compare(&topology(), &live));
         assert_eq!(found, ["~ change  topic governance.agents: retention.ms 604800000 -> -1"]);
     }
 
     #[test]
-    fn partitions_and_replicas_are_never_touched() {
+    fn partitions_and_replicas_are_never_changed() {
         for partitions in [6, 24] {
-            let mut live = world(&map());
+            let mut live = matching_state(&topology());
             live.topics.get_mut("agent.actions").unwrap().partitions = partitions;
-            let plan = compare(&map(), &live);
+            let plan = compare(&topology(), &live);
             assert_eq!(plan.refused().count(), 1);
             let line = plan.differences[0].to_string();
             assert!(line.contains(&format!("expected 12, found {partitions}")), "{line}");
             assert!(line.contains(&format!("write partitions: {partitions} into topology.yaml")), "{line}");
         }
         let text = EMBEDDED.replacen("partitions: 12", "partitions: 12\n    replication: 3", 1);
-        let map = Topology::parse("t", &text).unwrap();
-        let found = lines(&compare(&map, &world(&map)));
+        let topology = Topology::parse("t", &text).unwrap();
+        let found = lines(&compare(&topology, &matching_state(&topology)));
         assert!(found.len() == 1 && found[0].contains("replication: expected 3, found 1"), "{found:?}");
     }
 
     #[test]
     fn compatibility_only_rises() {
-        let mut live = world(&map());
+        let mut live = matching_state(&topology());
         let subject = live.subjects.get_mut("agent.actions-value").unwrap();
         subject.compatibility = Some("BACKWARD".to_owned());
         subject.missing = vec![1];
         assert_eq!(
-            lines(&compare(&map(), &live)),
+            lines(&compare(&topology(), &live)),
             [
                 "~ change  subject agent.actions-value: compatibility BACKWARD -> FULL_TRANSITIVE",
                 "+ create  subject agent.actions-value: version 1 of schema action-event (found not registered)",
@@ -289,19 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_the_map_does_not_know_are_a_note() {
-        let mut live = world(&map());
-        live.strangers = vec!["orders".to_owned()];
-        let plan = compare(&map(), &live);
+    fn unknown_topics_are_a_note() {
+        let mut live = matching_state(&topology());
+        live.unknown_topics = vec!["orders".to_owned()];
+        let plan = compare(&topology(), &live);
         assert!(plan.is_empty());
-        assert_eq!(plan.notes, ["1 topics are not in the topology and are left alone: orders"]);
+        assert_eq!(plan.notes, ["1 topics are not in the topology and stay unchanged: orders"]);
     }
 
     #[test]
-    fn a_program_reads_the_action() {
-        let mut live = world(&map());
+    fn json_has_the_action() {
+        let mut live = matching_state(&topology());
         live.topics.get_mut("agent.actions").unwrap().partitions = 6;
-        let json = serde_json::to_value(compare(&map(), &live)).unwrap();
+        let json = serde_json::to_value(compare(&topology(), &live)).unwrap();
         let difference = &json["differences"][0];
         assert_eq!(
             [&difference["kind"], &difference["aspect"], &difference["action"], &difference["found"]],
@@ -311,11 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn replicas_decide_how_many_must_be_in_sync() {
+    fn replication_sets_min_insync_replicas() {
         let text = EMBEDDED.replacen("partitions: 12", "partitions: 12\n    replication: 3", 1);
-        let map = Topology::parse("t", &text).unwrap();
-        let settings: BTreeMap<_, _> =
-            settings_of(&map.topics["agent.actions"].value).into_iter().map(|s| (s.name, s.value)).collect();
+        let topology = Topology::parse("t", &text).unwrap();
+        let settings: BTreeMap<_, _> = settings_of(&topology.topics["agent.actions"].value)
+            .into_iter()
+            .map(|s| (s.name, s.value))
+            .collect();
         assert_eq!(settings["min.insync.replicas"], "2");
     }
 }

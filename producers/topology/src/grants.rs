@@ -1,20 +1,20 @@
-//! Who may do what in ClickHouse, as SQL: a role for each stage that fills a store, and one for those who read.
+//! Grants for ClickHouse as SQL: a role for each stage that writes a store, and a role for readers.
 //!
-//! Rendered for a real server. The engine that tests run on has no users, so no test runs these statements.
+//! The statements are for a real server. The engine of the tests has no users, so no test runs them.
 
 use agentgov_schemas::topology::Topology;
 
-/// The statements, in order. `database` is the one that holds the log.
+/// Returns the statements in order. `database` is the database of the log.
 ///
-/// Roles, not users: who logs in with which password is the operator's to say. All processes of a stage must log in as one
-/// user, because each looks for the inserts of the others in `system.processes`.
+/// They create roles and no users, since the operator manages logins. All processes of a stage must log in as the same user,
+/// because each searches `system.processes` for the inserts of the others.
 pub fn grants(topology: &Topology, database: &str) -> Vec<String> {
     let mut statements = Vec::new();
     for store in topology.stores.values().map(|store| &store.value) {
         let writer = role(&store.writer.value);
         let on = |table: &str| format!("`{database}`.`{table}`");
         statements.push(format!("CREATE ROLE IF NOT EXISTS `{writer}`"));
-        // It applies the migrations, and asks for the database each time that it starts.
+        // The writer applies the migrations, and creates the database if it is missing at each start.
         statements.push(format!("GRANT CREATE DATABASE, CREATE TABLE ON `{database}`.* TO `{writer}`"));
         for table in store.tables.keys() {
             statements.push(format!("GRANT SELECT, INSERT ON {} TO `{writer}`", on(table)));
@@ -29,8 +29,8 @@ pub fn grants(topology: &Topology, database: &str) -> Vec<String> {
     statements
 }
 
-fn role(of: &str) -> String {
-    format!("agentgov_{}", of.replace('-', "_"))
+fn role(owner: &str) -> String {
+    format!("agentgov_{}", owner.replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_writer_writes_and_nobody_may_change_or_delete_a_row() {
+    fn grants_let_only_the_writer_insert_and_nobody_change_or_delete() {
         let statements = grants(&Topology::embedded().unwrap(), "log");
         let tables = 13;
         assert_eq!(statements.len(), 4 + 2 * tables, "{statements:#?}");

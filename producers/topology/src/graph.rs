@@ -5,29 +5,29 @@ use std::collections::BTreeSet;
 use agentgov_schemas::subject;
 use agentgov_schemas::topology::{Stage, Topology};
 
-/// Where the picture of a document begins.
+/// Marker before the drawing in a document.
 const BEGIN: &str = "<!-- topology:begin -->";
-/// Where it ends.
+/// Marker after the drawing.
 const END: &str = "<!-- topology:end -->";
 
-/// The topology as a Mermaid flowchart, without a code fence: producers, topics, stages and stores from left to right. The same
-/// map gives the same text.
+/// Returns the topology as a Mermaid flowchart without a code fence: producers, topics, stages and stores from left to right.
+/// The same topology gives the same text.
 pub fn graph(topology: &Topology) -> String {
     let mut lines = vec!["flowchart LR".to_owned()];
-    let groups = Groups::of(topology);
+    let groups = Groups::new(topology);
     lines.push("  services[/\"platform services<br/>SDK, importers\"/]".to_owned());
     lines.push("  operators[/\"operators<br/>registry and policy push\"/]".to_owned());
-    group(&mut lines, "actions", "what agents did", &groups.actions);
-    group(&mut lines, "tables", "governance tables", &groups.tables);
+    push_group(&mut lines, "actions", "what agents did", &groups.actions);
+    push_group(&mut lines, "tables", "governance tables", &groups.tables);
     for name in topology.stages.keys() {
         lines.push(format!("  {}[\"<b>{name}</b>\"]", stage_id(name)));
     }
     lines.extend(groups.state.iter().map(|topic| format!("  {}([\"{topic}\"])", topic_id(topic))));
-    group(&mut lines, "results", "what was found", &groups.results);
+    push_group(&mut lines, "results", "what was found", &groups.results);
     for (name, store) in &topology.stores {
-        // What the writer keeps for itself is no part of the flow.
-        let fed = store.value.tables.iter().filter(|(_, table)| table.value.from.is_some());
-        let tables: Vec<_> = fed.map(|(name, _)| name.as_str()).collect();
+        // Tables without a topic are internal to the writer and not drawn.
+        let filled = store.value.tables.iter().filter(|(_, table)| table.value.from.is_some());
+        let tables: Vec<_> = filled.map(|(name, _)| name.as_str()).collect();
         lines.push(format!("  {}[(\"<b>{name}</b><br/>{}\")]", store_id(name), in_rows(&tables)));
     }
     lines.extend(groups.actions.iter().map(|topic| format!("  services --> {}", topic_id(topic))));
@@ -35,16 +35,16 @@ pub fn graph(topology: &Topology) -> String {
         lines.push("  operators --> tables".to_owned());
     }
     for (name, stage) in &topology.stages {
-        edges(&mut lines, name, &stage.value, &groups);
+        push_edges(&mut lines, name, &stage.value, &groups);
     }
     lines.push("  classDef stage fill:#dbeafe,stroke:#1d4ed8,color:#111".to_owned());
     lines.push("  classDef state fill:#fff,stroke:#888,stroke-dasharray:4 3,color:#333".to_owned());
-    class(&mut lines, "stage", topology.stages.keys().map(|name| stage_id(name)));
-    class(&mut lines, "state", groups.state.iter().map(|name| topic_id(name)));
+    push_class(&mut lines, "stage", topology.stages.keys().map(|name| stage_id(name)));
+    push_class(&mut lines, "state", groups.state.iter().map(|name| topic_id(name)));
     lines.join("\n") + "\n"
 }
 
-/// Topics by what they are for. A group is drawn together.
+/// Topics by purpose. Each group except `state` is drawn as a box.
 struct Groups<'t> {
     actions: Vec<&'t str>,
     tables: Vec<&'t str>,
@@ -53,7 +53,7 @@ struct Groups<'t> {
 }
 
 impl<'t> Groups<'t> {
-    fn of(topology: &'t Topology) -> Self {
+    fn new(topology: &'t Topology) -> Self {
         let mut groups =
             Self { actions: Vec::new(), tables: Vec::new(), state: Vec::new(), results: Vec::new() };
         let states: BTreeSet<_> = topology
@@ -80,7 +80,7 @@ impl<'t> Groups<'t> {
     }
 }
 
-fn group(lines: &mut Vec<String>, id: &str, title: &str, topics: &[&str]) {
+fn push_group(lines: &mut Vec<String>, id: &str, title: &str, topics: &[&str]) {
     if topics.is_empty() {
         return;
     }
@@ -89,11 +89,11 @@ fn group(lines: &mut Vec<String>, id: &str, title: &str, topics: &[&str]) {
     lines.push("  end".to_owned());
 }
 
-fn edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
+fn push_edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
     let id = stage_id(name);
     let mut line = |text: String| lines.push(format!("  {text}"));
     let reads: Vec<_> = stage.reads.iter().map(|topic| topic.value.as_str()).collect();
-    // A stage that reads all of a group has one arrow from the group.
+    // A stage that reads all topics of a group has one arrow from the group.
     let whole = groups.tables.len() > 1 && groups.tables.iter().all(|table| reads.contains(table));
     for topic in reads.iter().filter(|topic| !(whole && groups.tables.contains(topic))) {
         line(format!("{} --> {id}", topic_id(topic)));
@@ -105,7 +105,7 @@ fn edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
         line(format!("{} -. table .-> {id}", topic_id(&table.value)));
     }
     if let Some(state) = &stage.state {
-        // Written this way round, the changelog is drawn in front of its stage and not at the far end.
+        // In this direction, Mermaid draws the changelog beside its stage and not at the right edge.
         line(format!("{} <-. state .-> {id}", topic_id(&state.value)));
     }
     for topic in &stage.emits {
@@ -116,14 +116,14 @@ fn edges(lines: &mut Vec<String>, name: &str, stage: &Stage, groups: &Groups) {
     }
 }
 
-fn class(lines: &mut Vec<String>, name: &str, ids: impl Iterator<Item = String>) {
+fn push_class(lines: &mut Vec<String>, name: &str, ids: impl Iterator<Item = String>) {
     let ids: Vec<_> = ids.collect();
     if !ids.is_empty() {
         lines.push(format!("  class {} {name}", ids.join(",")));
     }
 }
 
-/// At most three names a row.
+/// Breaks names into rows of at most three.
 fn in_rows(names: &[&str]) -> String {
     let rows: Vec<_> = names.chunks(3).map(|row| row.join(", ")).collect();
     rows.join("<br/>")
@@ -141,7 +141,7 @@ fn store_id(name: &str) -> String {
     id('d', name)
 }
 
-/// Mermaid has words that are no ids, such as `end`: the prefix keeps clear of them.
+/// Returns a Mermaid id. The prefix avoids reserved words such as `end`.
 fn id(prefix: char, name: &str) -> String {
     let mut id = format!("{prefix}_");
     for c in name.chars() {
@@ -155,14 +155,14 @@ fn id(prefix: char, name: &str) -> String {
     id
 }
 
-/// A document without the two comments that a picture goes between.
+/// A document without the two markers.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected a line `{BEGIN}` and after it a line `{END}`, found none; add both where the picture belongs"
+    "expected a line `{BEGIN}` and after it a line `{END}`, found none; add both where the drawing belongs"
 )]
 pub struct MissingMarkers;
 
-/// `document` with `mermaid` between its markers `<!-- topology:begin -->` and `<!-- topology:end -->`.
+/// Returns `document` with `mermaid` between its markers `<!-- topology:begin -->` and `<!-- topology:end -->`.
 pub fn splice(document: &str, mermaid: &str) -> Result<String, MissingMarkers> {
     let (before, rest) = document.split_once(BEGIN).ok_or(MissingMarkers)?;
     let (_, after) = rest.split_once(END).ok_or(MissingMarkers)?;
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn embedded() -> String {
-        graph(&Topology::embedded().expect("the embedded map keeps its rules"))
+        graph(&Topology::embedded().expect("the embedded topology is valid"))
     }
 
     #[test]
@@ -189,16 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_the_map_is_in_the_picture() {
-        let picture = embedded();
-        let map = Topology::embedded().unwrap();
-        for name in map.topics.keys().chain(map.stages.keys()).chain(map.stores.keys()) {
-            assert!(picture.contains(name.as_str()), "{name}");
+    fn graph_contains_every_topic_stage_and_store() {
+        let drawing = embedded();
+        let topology = Topology::embedded().unwrap();
+        for name in topology.topics.keys().chain(topology.stages.keys()).chain(topology.stores.keys()) {
+            assert!(drawing.contains(name.as_str()), "{name}");
         }
     }
 
     #[test]
-    fn splicing_replaces_the_picture_and_nothing_else() {
+    fn splice_replaces_only_the_drawing() {
         let document = format!("# a\n\n{BEGIN}\nold\n{END}\nb\n");
         let once = splice(&document, "flowchart LR\n").unwrap();
         assert_eq!(once, format!("# a\n\n{BEGIN}\n```mermaid\nflowchart LR\n```\n{END}\nb\n"));

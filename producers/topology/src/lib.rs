@@ -1,16 +1,15 @@
-//! The topology against the world. What the topology itself must keep is checked in `agentgov_schemas::topology`; here it is
+//! Commands on a checked topology (`agentgov_schemas::topology` has its types and checks).
 //!
-//! - drawn: [`graph`](fn@graph), and [`splice`] into a document,
-//! - turned into rights: [`acls`](fn@acls) for Kafka, [`grants`](fn@grants) for ClickHouse,
-//! - compared with a cluster and a schema registry: [`plan`](fn@plan),
-//! - applied: [`apply`](fn@apply) creates what is missing, and refuses whatever could lose a record.
+//! - [`graph`](fn@graph) draws it, and [`splice`] inserts the drawing into a document
+//! - [`acls`](fn@acls) and [`grants`](fn@grants) derive the rights in Kafka and ClickHouse
+//! - [`plan`](fn@plan) compares it with a cluster and a schema registry
+//! - [`apply`](fn@apply) creates and changes topics and subjects, and refuses every change that could lose a record
 //!
 //! `plan` and `apply` block; never call them from async code.
 //!
 //! ```text
-//!  Topology ──► wanted ──┐
-//!                        ├──► compare ──► Plan ──► apply ──► look again
-//!  Kafka, registry ► look ┘
+//!  Topology ──────────────────────────► compare ──► Plan ──► apply ──► read and compare again
+//!  Kafka, schema registry ──► LiveState ──┘
 //! ```
 
 mod acls;
@@ -18,7 +17,7 @@ mod apply;
 mod compare;
 mod grants;
 mod graph;
-mod look;
+mod live;
 mod plan;
 mod settings;
 
@@ -26,5 +25,5 @@ pub use acls::{Acl, Acls, Operation, Pattern, Resource, acls};
 pub use apply::{ApplyError, ApplyReport, apply};
 pub use grants::grants;
 pub use graph::{MissingMarkers, graph, splice};
-pub use look::ClusterReadError;
+pub use live::ClusterReadError;
 pub use plan::{Action, Aspect, Difference, Kind, Plan, plan};

@@ -1,4 +1,4 @@
-//! The differences between the topology and the world, for people and for programs.
+//! Differences between the topology and the live state, as text and as JSON.
 
 use std::fmt;
 
@@ -7,45 +7,46 @@ use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use serde::Serialize;
 
-use crate::{ClusterReadError, compare, look};
+use crate::{ClusterReadError, compare, live};
 
-/// Compares the topology with what is there, and changes nothing. Blocks: one look at Kafka, a few calls a subject.
+/// Compares the topology with Kafka and the schema registry, and changes nothing. Blocks: three requests to Kafka, and a few
+/// to the schema registry for each subject.
 pub fn plan(topology: &Topology, endpoints: &Endpoints) -> Result<Plan, ClusterReadError> {
-    Ok(compare::compare(topology, &look::look(topology, endpoints)?))
+    Ok(compare::compare(topology, &live::read(topology, endpoints)?))
 }
 
-/// Every difference, in the order in which `apply` would remove it.
+/// All differences, in the order in which `apply` removes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What differs.
+    /// The differences.
     pub differences: Vec<Difference>,
-    /// What is worth knowing, and no difference: topics that the topology does not know.
+    /// Remarks that are no difference: topics that are not in the topology.
     pub notes: Vec<String>,
-    /// How many topics the topology has.
+    /// Number of topics in the topology.
     pub topics: usize,
-    /// How many subjects the topology has.
+    /// Number of subjects in the topology.
     pub subjects: usize,
 }
 
-/// One thing that is not as the topology says.
+/// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What kind of thing differs.
+    /// Kind of the differing object.
     pub kind: Kind,
-    /// The topic or subject.
+    /// Name of the topic or subject.
     pub name: String,
-    /// What of it.
+    /// The differing property.
     pub aspect: Aspect,
-    /// What the topology says.
+    /// Value in the topology.
     pub expected: String,
-    /// What is there.
+    /// Live value.
     pub found: String,
-    /// What `apply` does about it.
+    /// Reaction of `apply`.
     #[serde(flatten)]
     pub action: Action,
 }
 
-/// What can differ.
+/// Kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -55,19 +56,19 @@ pub enum Kind {
     Subject,
 }
 
-/// What of a topic or subject differs. To programs a text: `topic`, `partitions`, `replication`, the setting's name,
-/// `compatibility`, `version N`.
+/// Property of a topic or subject. In JSON a string: `topic`, `partitions`, `replication`, the name of a setting,
+/// `compatibility` or `version N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
-    /// All of a topic: it is not there.
+    /// The topic itself: it does not exist.
     Whole,
-    /// Its number of partitions.
+    /// Number of partitions.
     Partitions,
-    /// Its number of replicas.
+    /// Number of replicas.
     Replication,
-    /// One of its settings, by Kafka's name.
+    /// A setting, by Kafka's name.
     Setting(&'static str),
-    /// A subject's compatibility level.
+    /// Compatibility level of a subject.
     Compatibility,
     /// A version of a subject, from 1.
     Version(usize),
@@ -92,28 +93,28 @@ impl fmt::Display for Aspect {
     }
 }
 
-/// What `apply` does about a difference.
+/// Reaction of `apply` to a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum Action {
-    /// Creates what is not there.
+    /// Creates the object or value.
     Create,
-    /// Changes what is there. Nothing is lost.
+    /// Changes the value, without losing a record.
     Change,
-    /// Nothing, and nothing else either: something could be lost.
+    /// Refuses all changes of the plan, since this one could lose records.
     Refuse {
-        /// What a person can do.
+        /// Advice for the operator.
         to_do: String,
     },
 }
 
 impl Plan {
-    /// True if the world is as the topology says.
+    /// Returns true if there is no difference.
     pub fn is_empty(&self) -> bool {
         self.differences.is_empty()
     }
 
-    /// The differences that `apply` refuses to remove.
+    /// Returns the differences that `apply` refuses to remove.
     pub fn refused(&self) -> impl Iterator<Item = &Difference> {
         self.differences.iter().filter(|difference| matches!(difference.action, Action::Refuse { .. }))
     }
@@ -131,7 +132,7 @@ impl fmt::Display for Kind {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, name, aspect, expected, found, action } = self;
-        // Settings and levels are as the cluster and the registry returned them.
+        // Settings and levels are unchecked text from Kafka and the schema registry.
         let (name, aspect) = (Escaped(name), Escaped(aspect));
         let (expected, found) = (Escaped(expected), Escaped(found));
         match action {

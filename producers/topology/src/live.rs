@@ -1,4 +1,4 @@
-//! What is there: topics with their settings, subjects with their versions.
+//! Live state: topics with their settings, and subjects with their versions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,110 +10,110 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, OwnedResourceSpeci
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 
-/// How long a broker may take to answer one request.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
+/// Timeout of one request to a broker.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why the world could not be looked at.
+/// The live state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterReadError {
-    /// Kafka did not answer, or not as asked.
-    #[error("kafka {bootstrap}: {what}: {source}; is it running and reachable?")]
+    /// A request to Kafka failed.
+    #[error("kafka {bootstrap}: {operation}: {source}; is it running and reachable?")]
     Kafka {
-        /// Where it was asked.
+        /// The bootstrap servers.
         bootstrap: String,
-        /// What was asked.
-        what: String,
-        /// What came back.
+        /// The failed operation.
+        operation: String,
+        /// Error of the client.
         source: Box<KafkaError>,
     },
-    /// The runtime that drives Kafka's admin client did not start.
-    #[error("cannot start a runtime for Kafka's admin client: {0}")]
+    /// The async runtime of Kafka's admin client did not start.
+    #[error("cannot start the async runtime of Kafka's admin client: {0}")]
     Runtime(#[from] std::io::Error),
-    /// The registry did not answer, or not as asked.
+    /// A request to the schema registry failed.
     #[error(transparent)]
-    Registry(#[from] SchemaRegistryError),
+    SchemaRegistry(#[from] SchemaRegistryError),
 }
 
-/// A topic as it is.
+/// Live state of a topic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveTopic {
     pub(crate) partitions: usize,
-    /// Replicas of the partition that has fewest.
+    /// Replicas of the partition with the fewest.
     pub(crate) replication: usize,
-    /// True if each partition has a leader, so that it can be written.
-    pub(crate) led: bool,
+    /// True if each partition has a leader, so that the topic can be written.
+    pub(crate) has_leaders: bool,
     pub(crate) settings: Settings,
 }
 
-/// A topic's settings by Kafka's names.
+/// Settings of a topic by Kafka's names.
 pub(crate) type Settings = BTreeMap<String, LiveSetting>;
 
-/// A setting as it is.
+/// Live value of a setting.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveSetting {
     pub(crate) value: String,
-    /// True if it was set on this topic; false if it is the broker's default.
-    pub(crate) own: bool,
+    /// True if it is set on this topic; false if it is the broker's default.
+    pub(crate) is_override: bool,
 }
 
-/// A registry's subject as it is.
+/// Live state of a subject.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveSubject {
     pub(crate) compatibility: Option<String>,
-    /// Numbers of this build's versions that are not registered, from 1.
+    /// Numbers, from 1, of this build's schema versions that are not registered.
     pub(crate) missing: Vec<usize>,
 }
 
-/// All that the topology speaks of, as it is.
+/// Live state of all objects of the topology.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct LiveState {
     pub(crate) topics: BTreeMap<String, LiveTopic>,
     pub(crate) subjects: BTreeMap<String, LiveSubject>,
-    /// Topics of the cluster that the topology does not know; Kafka's own are left out.
-    pub(crate) strangers: Vec<String>,
+    /// Topics of the cluster that are not in the topology, without internal ones.
+    pub(crate) unknown_topics: Vec<String>,
 }
 
-/// Kafka's admin client, and the runtime that drives it.
-pub(crate) struct Kafka {
+/// Kafka's admin client with its async runtime.
+pub(crate) struct KafkaAdmin {
     pub(crate) admin: AdminClient<DefaultClientContext>,
     runtime: tokio::runtime::Runtime,
     bootstrap: String,
 }
 
-impl Kafka {
+impl KafkaAdmin {
     pub(crate) fn connect(endpoint: &KafkaEndpoint) -> Result<Self, ClusterReadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let bootstrap = endpoint.bootstrap.clone();
         let admin = endpoint.client_config().create().map_err(|source| ClusterReadError::Kafka {
             bootstrap: bootstrap.clone(),
-            what: "creating the admin client".to_owned(),
+            operation: "creating the admin client".to_owned(),
             source: Box::new(source),
         })?;
         Ok(Self { admin, runtime, bootstrap })
     }
 
     pub(crate) fn options() -> AdminOptions {
-        AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
+        AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
     }
 
-    /// Waits for an answer of the admin client to `what`.
+    /// Waits for the result of a request. `operation` is its name in an error.
     pub(crate) fn wait<T>(
         &self,
-        what: &str,
-        answer: impl Future<Output = Result<T, KafkaError>>,
+        operation: &str,
+        request: impl Future<Output = Result<T, KafkaError>>,
     ) -> Result<T, ClusterReadError> {
-        self.runtime.block_on(answer).map_err(|source| self.error(what, source))
+        self.runtime.block_on(request).map_err(|source| self.error(operation, source))
     }
 
-    pub(crate) fn error(&self, what: &str, source: KafkaError) -> ClusterReadError {
+    pub(crate) fn error(&self, operation: &str, source: KafkaError) -> ClusterReadError {
         ClusterReadError::Kafka {
             bootstrap: self.bootstrap.clone(),
-            what: what.to_owned(),
+            operation: operation.to_owned(),
             source: Box::new(source),
         }
     }
 
-    /// The topology's topics that are there, and the names of all others.
+    /// Reads the topics of the topology, and the names of all others.
     pub(crate) fn topics(
         &self,
         topology: &Topology,
@@ -121,9 +121,9 @@ impl Kafka {
         let metadata = self
             .admin
             .inner()
-            .fetch_metadata(None, TIMEOUT)
+            .fetch_metadata(None, REQUEST_TIMEOUT)
             .map_err(|source| self.error("fetching metadata", source))?;
-        let (known, strangers): (Vec<_>, Vec<_>) = metadata
+        let (known, unknown): (Vec<_>, Vec<_>) = metadata
             .topics()
             .iter()
             .filter(|topic| topic.error().is_none())
@@ -135,7 +135,7 @@ impl Kafka {
                 let live = LiveTopic {
                     partitions: partitions.len(),
                     replication: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or_default(),
-                    led: partitions.iter().all(|p| p.leader() >= 0),
+                    has_leaders: partitions.iter().all(|p| p.leader() >= 0),
                     settings: Settings::new(),
                 };
                 (topic.name().to_owned(), live)
@@ -146,11 +146,11 @@ impl Kafka {
                 topic.settings = settings;
             }
         }
-        // Kafka's own topics, and the registry's, begin with an underscore.
-        let mut strangers: Vec<_> =
-            strangers.iter().map(|t| t.name().to_owned()).filter(|name| !name.starts_with('_')).collect();
-        strangers.sort();
-        Ok((topics, strangers))
+        // Internal topics of Kafka and of the schema registry begin with an underscore.
+        let mut unknown: Vec<_> =
+            unknown.iter().map(|t| t.name().to_owned()).filter(|name| !name.starts_with('_')).collect();
+        unknown.sort();
+        Ok((topics, unknown))
     }
 
     fn settings<'a>(
@@ -161,15 +161,15 @@ impl Kafka {
         if topics.is_empty() {
             return Ok(Vec::new());
         }
-        let what = "describing the topics' settings";
-        let answers = self.wait(what, self.admin.describe_configs(&topics, &Self::options()))?;
+        let operation = "describing the topics' settings";
+        let results = self.wait(operation, self.admin.describe_configs(&topics, &Self::options()))?;
         let mut all = Vec::new();
-        for answer in answers {
-            let resource = answer.map_err(|code| self.error(what, KafkaError::AdminOp(code)))?;
+        for result in results {
+            let resource = result.map_err(|code| self.error(operation, KafkaError::AdminOp(code)))?;
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
             let settings = resource.entries.into_iter().filter_map(|entry| {
-                let own = entry.source == ConfigSource::DynamicTopic;
-                Some((entry.name, LiveSetting { value: entry.value?, own }))
+                let is_override = entry.source == ConfigSource::DynamicTopic;
+                Some((entry.name, LiveSetting { value: entry.value?, is_override }))
             });
             all.push((name, settings.collect()));
         }
@@ -177,9 +177,9 @@ impl Kafka {
     }
 }
 
-/// Looks at everything that the topology speaks of.
-pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, ClusterReadError> {
-    let (topics, strangers) = Kafka::connect(&endpoints.kafka)?.topics(topology)?;
+/// Reads the live state of all objects of the topology.
+pub(crate) fn read(topology: &Topology, endpoints: &Endpoints) -> Result<LiveState, ClusterReadError> {
+    let (topics, unknown_topics) = KafkaAdmin::connect(&endpoints.kafka)?.topics(topology)?;
     let registry = SchemaRegistry::new(&endpoints.schema_registry)?;
     let mut subjects = BTreeMap::new();
     for (name, topic) in &topology.topics {
@@ -194,5 +194,5 @@ pub(crate) fn look(topology: &Topology, endpoints: &Endpoints) -> Result<Live, C
         let compatibility = registry.compatibility(&subject)?;
         subjects.insert(subject, LiveSubject { compatibility, missing });
     }
-    Ok(Live { topics, subjects, strangers })
+    Ok(LiveState { topics, subjects, unknown_topics })
 }
