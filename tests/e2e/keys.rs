@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::stack::{stack, told};
+use crate::stack::{describe, stack};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -38,7 +38,7 @@ fn key_is_published_once_revoked_for_good_and_logged() {
     ];
     for (arguments, code) in refused {
         let output = stack.command(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", describe(&output));
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), private);
 
@@ -64,7 +64,11 @@ fn key_is_published_once_revoked_for_good_and_logged() {
     // The id of a key may begin with a hyphen.
     let unknown = ["registry", "key", "revoke", "-no-such-key", "--reason", "a test"];
     let output = stack.command(&unknown).output().unwrap();
-    assert!(output.status.code() == Some(1) && told(&output).contains("-no-such-key"), "{}", told(&output));
+    assert!(
+        output.status.code() == Some(1) && describe(&output).contains("-no-such-key"),
+        "{}",
+        describe(&output)
+    );
 
     let rows = format!("FROM keys WHERE kid = '{kid}'");
     stack.eventually("both records of the key are rows", || {
