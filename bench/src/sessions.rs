@@ -192,17 +192,17 @@ fn script(rng: &mut Rng) -> Vec<Turn> {
     let mut turns = vec![Turn::Plain(catalogue::SESSION_STARTED)];
     let exchanges = USER_TURNS.draw(rng);
     let calls = CALLS.draw(rng);
-    let mut said = 0;
-    let message = |said: &mut u32| {
-        *said += 1;
-        format!("m{said}")
+    let mut messages = 0;
+    let message = |messages: &mut u32| {
+        *messages += 1;
+        format!("m{messages}")
     };
     let mut called = 0;
     for exchange in 0..exchanges {
         turns.push(Turn::Text {
             r#type: catalogue::USER_INPUT,
             role: "user",
-            id: message(&mut said),
+            id: message(&mut messages),
             text: words(rng, USER_TEXT),
         });
         while called * exchanges < calls * (exchange + 1) {
@@ -219,7 +219,7 @@ fn script(rng: &mut Rng) -> Vec<Turn> {
                 id: id.clone(),
                 tool: tool.name,
                 arguments: customer.arguments(tool, rng),
-                message: message(&mut said),
+                message: message(&mut messages),
                 calls: 1,
                 has_text: more,
             });
@@ -229,7 +229,7 @@ fn script(rng: &mut Rng) -> Vec<Turn> {
         turns.push(Turn::Text {
             r#type: catalogue::OUTPUT_DISPLAYED,
             role: "assistant",
-            id: message(&mut said),
+            id: message(&mut messages),
             text: words(rng, AGENT_TEXT),
         });
     }

@@ -377,7 +377,7 @@ fn result_without_a_call() {
     assert_eq!(case.row(at, "call_id, result")[0], "never-called");
     assert_eq!((case.count("verdicts", at), case.count("rejects", at)), (0, 0));
     let verdict = case.verdict(after, "call_index, has(violations.policy, 'look-before-you-write')");
-    assert_eq!(verdict, ["0", "1"], "it has said nothing about a customer");
+    assert_eq!(verdict, ["0", "1"], "expected no finding about a customer");
 }
 
 #[test]

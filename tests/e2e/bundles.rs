@@ -166,7 +166,7 @@ fn broken_bundle_on_the_topic_stops_neither_logging_nor_judging() {
     recorder.close(DEADLINE).unwrap();
     checks::assert_complete(stack, TENANT, calls + 1);
     let alerts = stack.rows(&alerts);
-    assert_eq!(alerts.len(), 1, "told once: {alerts:?}");
+    assert_eq!(alerts.len(), 1, "alerted once: {alerts:?}");
     assert_eq!(alerts[0][1..], ["0", "critical", "mending", "tests", "1"]);
     let key = SessionKey { tenant_id: "agentgov", session_id: "bundle/mendable" }.to_string();
     assert_eq!(stack.number(&format!("SELECT count() FROM alerts WHERE key = '{key}'")), 1);
@@ -182,7 +182,7 @@ fn broken_push_is_rejected_with_every_error_and_position() {
     folder.replace("tools.yaml", "type: Long", "type: Longer");
     let bundles = "SELECT count() FROM bundles WHERE name = 'never-pushed'";
     for command in ["check", "push"] {
-        let said = run_failing(stack, 78, &["policy", command, folder.name()]);
+        let message = run_failing(stack, 78, &["policy", command, folder.name()]);
         // Positions of annotations are those of their policies.
         for place in [
             format!("{}/bundle.yaml:{}:", folder.name(), folder.line("bundle.yaml", "extra")),
@@ -194,7 +194,7 @@ fn broken_push_is_rejected_with_every_error_and_position() {
             format!("{}/payment.cedar:{}:", folder.name(), folder.line("payment.cedar", "forbidden")),
             format!("{}/tools.yaml:{}:", folder.name(), folder.line("tools.yaml", "Longer")),
         ] {
-            assert!(said.contains(&place), "{place} is missing in:\n{said}");
+            assert!(message.contains(&place), "{place} is missing in:\n{message}");
         }
     }
     assert_eq!(stack.number(bundles), 0);
@@ -207,9 +207,9 @@ fn bundle_with_a_failing_test_is_not_pushed() {
     let wrong = "agent: { roles: [airline-agent] }\ntests:\n  - name: thinking is forbidden\n    steps:\n      - { call: think, decision: deny }\n";
     folder.write("tests/wrong.yaml", wrong);
     for command in ["test", "push"] {
-        let said = run_failing(stack, 3, &["policy", command, folder.name()]);
+        let message = run_failing(stack, 3, &["policy", command, folder.name()]);
         for part in ["FAILED tests/wrong.yaml:3 thinking is forbidden", "tests/wrong.yaml:5:", "1 failed"] {
-            assert!(said.contains(part), "{part} is missing in:\n{said}");
+            assert!(message.contains(part), "{part} is missing in:\n{message}");
         }
     }
     let offsets = "SELECT count() FROM bundles WHERE name = 'untested'";
@@ -230,10 +230,13 @@ fn topology_with_errors_is_rejected_with_all_of_them() {
         .replace("heartbeat: 3s", "heartbeat: 3 sheep");
     std::fs::write(&file, &wrong).unwrap();
     let path = file.to_str().unwrap();
-    let said = run_failing(stack, 78, &["topology", "check", path]);
+    let message = run_failing(stack, 78, &["topology", "check", path]);
     for text in ["partitions: none", "agent.judgements", "3 sheep"] {
         let line = 1 + wrong.lines().position(|line| line.contains(text)).unwrap();
-        assert!(said.contains(&format!("{path}:{line}:")), "line {line}, `{text}`, is missing in:\n{said}");
+        assert!(
+            message.contains(&format!("{path}:{line}:")),
+            "line {line}, `{text}`, is missing in:\n{message}"
+        );
     }
     assert!(stack.run(&["topology", "check"]).starts_with("ok: "));
 }
@@ -247,9 +250,9 @@ fn plan_is_empty_after_apply_and_names_differences() {
     let map = std::fs::read_to_string(root().join("topology.yaml")).unwrap();
     std::fs::write(&file, map.replacen("retention: 30d", "retention: 31d", 1)).unwrap();
     let other = ["--topology", file.to_str().unwrap(), "topology", "plan"];
-    let said = run_failing(stack, 3, &other);
+    let message = run_failing(stack, 3, &other);
     let (actions, _) = stack.topology.topic_of(subject::ACTION_EVENT).unwrap();
-    assert!(said.contains(actions) && said.contains("retention.ms"), "{said}");
+    assert!(message.contains(actions) && message.contains("retention.ms"), "{message}");
     run_failing(stack, 3, &other);
 }
 

@@ -62,9 +62,9 @@ pub fn assert_sessions_are_in_order(stack: &Stack, tenant_id: &str) {
     let sql = format!(
         "SELECT count() FROM
            (SELECT uniqExact(partition) AS partitions,
-                   arrayMap(record -> record.2, arraySort(groupArray((offset, source_sequence)))) AS told
+                   arrayMap(record -> record.2, arraySort(groupArray((offset, source_sequence)))) AS sequences
             FROM actions WHERE tenant_id = '{tenant_id}' GROUP BY session_id, source_id)
-         WHERE partitions != 1 OR told != arrayDistinct(arraySort(told))"
+         WHERE partitions != 1 OR sequences != arrayDistinct(arraySort(sequences))"
     );
     assert_eq!(stack.number(&sql), 0, "sessions of {tenant_id} out of order");
 }

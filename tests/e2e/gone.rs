@@ -123,9 +123,9 @@ impl OwnPipeline {
         let mut config = self.endpoints.kafka.client_config();
         let group = &self.topology.stage("evaluator").unwrap().group.value;
         let consumer: BaseConsumer = config.set("group.id", group).create().unwrap();
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(&self.actions, 0);
-        let committed = consumer.committed_offsets(asked, DEADLINE).unwrap();
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition(&self.actions, 0);
+        let committed = consumer.committed_offsets(partitions, DEADLINE).unwrap();
         let found = committed.find_partition(&self.actions, 0).unwrap();
         (found.offset(), found.metadata().to_owned())
     }
@@ -212,7 +212,7 @@ fn deleted_empty_offsets_do_not_stop_a_processor() {
 /// A side output alone moves no offset; the metadata of the committed offset records it for a restore.
 #[test]
 fn side_output_without_a_record_is_committed_and_emitted_once() {
-    let own = OwnPipeline::new("told");
+    let own = OwnPipeline::new("side_output");
     let bundles = own.topology.topic_of(subject::BUNDLE).unwrap().0;
     let alerts = |evaluator: &Running, count: usize| {
         stack().eventually(&format!("{count} alerts"), || {

@@ -53,8 +53,9 @@ fn open_transaction_is_reported_until_it_ends() {
         stages.iter().find(|stage| stage["name"] == "evaluator").unwrap()["state"]["known"].clone()
     };
     let wrong = |status: &Value| {
-        let said = status["wrong"].as_array().unwrap().iter();
-        said.filter_map(|wrong| wrong["what"].as_str())
+        let message = status["wrong"].as_array().unwrap().iter();
+        message
+            .filter_map(|wrong| wrong["what"].as_str())
             .filter(|what| what.contains("has waited since"))
             .count()
     };
@@ -78,21 +79,21 @@ fn open_transaction_is_reported_until_it_ends() {
     // Two stages and two partitions; only one of each is affected.
     let place = format!("{actions}/1");
     let begun = Instant::now();
-    let mut told = Value::Null;
+    let mut readiness_body = Value::Null;
     stack.eventually("readiness names the partition", || {
-        told = readiness();
-        !held_back(&told, 1).is_empty() || !held_back(&told, 0).is_empty()
+        readiness_body = readiness();
+        !held_back(&readiness_body, 1).is_empty() || !held_back(&readiness_body, 0).is_empty()
     });
     assert!(begun.elapsed() > Duration::from_secs(4), "no moment, but one that lasts");
     let names: Vec<_> =
-        told["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+        readiness_body["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
     let at = names.iter().position(|name| *name == "evaluator").unwrap();
-    let why = held_back(&told, at);
+    let why = held_back(&readiness_body, at);
     assert!(
         why.starts_with(&format!("{place} has waited since 20")) && why.contains("open at offset 0"),
-        "{told:#}"
+        "{readiness_body:#}"
     );
-    assert_eq!(held_back(&told, 1 - at), "", "the alerter reads another topic");
+    assert_eq!(held_back(&readiness_body, 1 - at), "", "the alerter reads another topic");
     let served = get(&process.url("metrics")).1;
     let held: Vec<_> = samples(&served, METRIC).filter(|(_, seconds)| *seconds > 0.0).collect();
     assert!(held.len() == 1 && held[0].0.contains("partition=\"1\"") && held[0].1 >= 5.0, "{held:?}");

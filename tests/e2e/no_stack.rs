@@ -18,7 +18,7 @@ fn demo_without_java_maven_and_npm_names_them_and_the_alternatives() {
         .output()
         .unwrap();
     assert!([75, 78].contains(&output.status.code().unwrap()), "{}", describe(&output));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     for part in [
         "java, 17 or newer",
         "mvn, ",
@@ -28,10 +28,10 @@ fn demo_without_java_maven_and_npm_names_them_and_the_alternatives() {
         "Docker engine",
         "AGENTGOV_KAFKA",
     ] {
-        assert_eq!(said.matches(part).count(), 1, "`{part}` in:\n{said}");
+        assert_eq!(message.matches(part).count(), 1, "`{part}` in:\n{message}");
     }
-    assert_eq!(said.matches("agentgov: ").count(), 1, "one message:\n{said}");
-    assert!(said.contains("\n  - java, 17 or newer"), "a line each:\n{said}");
+    assert_eq!(message.matches("agentgov: ").count(), 1, "one message:\n{message}");
+    assert!(message.contains("\n  - java, 17 or newer"), "a line each:\n{message}");
     assert!(output.stdout.is_empty());
 }
 
@@ -45,9 +45,9 @@ fn command_without_a_stack_names_the_settings() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     for part in ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE", "agentgov up"] {
-        assert!(said.contains(part), "{part} is missing in:\n{said}");
+        assert!(message.contains(part), "{part} is missing in:\n{message}");
     }
 }
 
@@ -64,9 +64,9 @@ fn demo_with_an_external_stack_starts_none() {
             .env("PATH", "")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(expected), "{}", describe(&output));
-        assert!(!said.contains("java"), "it looks for the parts of a stack:\n{said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(expected), "{}", describe(&output));
+        assert!(!message.contains("java"), "it looks for the parts of a stack:\n{message}");
     }
 }
 
@@ -90,8 +90,8 @@ fn invalid_addresses_are_rejected_before_connecting() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(78), "{}", describe(&output));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains(expected), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(expected), "{message}");
     }
     let listen =
         Command::new(agentgov()).args(["run", "all", "--listen", "9464"]).env_clear().output().unwrap();
@@ -148,9 +148,9 @@ fn unwritable_output_is_an_error_and_a_closed_pipe_is_none() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = command().stdout(full).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", describe(&output));
-        let said = String::from_utf8(output.stderr).unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
         let expected = "agentgov: standard output cannot be written: No space left on device";
-        assert!(said.starts_with(expected), "{arguments:?}: {said}");
+        assert!(message.starts_with(expected), "{arguments:?}: {message}");
 
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -186,11 +186,11 @@ fn unsupported_file_is_reported_with_its_format() {
         (b"{\"swagger\": \"2.0\",\n\"paths\": {}}", "found the fields swagger, paths"),
         (b"", "an empty file"),
     ] {
-        let said = import(bytes, &[]);
-        assert!(said.contains(expected) && said.lines().count() == 2, "{said}");
+        let message = import(bytes, &[]);
+        assert!(message.contains(expected) && message.lines().count() == 2, "{message}");
     }
     let bad = "{\"messages\": 1}\n".repeat(30);
-    let said = import(bad.as_bytes(), &["--skip-bad"]);
-    assert_eq!(said.lines().count(), 22, "{said}");
-    assert!(said.ends_with("and 10 more\n"), "{said}");
+    let message = import(bad.as_bytes(), &["--skip-bad"]);
+    assert_eq!(message.lines().count(), 22, "{message}");
+    assert!(message.ends_with("and 10 more\n"), "{message}");
 }

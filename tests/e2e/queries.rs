@@ -55,9 +55,9 @@ fn every_query_runs_and_the_samples_have_results() {
     let import = |agent| {
         let file = "examples/airline/runs.jsonl";
         let import = ["--json", "import", "chat-completions", file, "--tenant", TENANT, "--agent", agent];
-        let told = stack.run(&[&import[..], &["--environment", ENVIRONMENT]].concat());
+        let summary = stack.run(&[&import[..], &["--environment", ENVIRONMENT]].concat());
         // One more for the event that closes the source.
-        serde_json::from_str::<Value>(&told).unwrap()["events"].as_i64().unwrap() + 1
+        serde_json::from_str::<Value>(&summary).unwrap()["events"].as_i64().unwrap() + 1
     };
     let events = import(AGENT) + import("stranger");
     Writer::<ActionEvent<'static>>::new(stack).write(b"questions/unreadable", Some(b"no event"));
@@ -87,11 +87,11 @@ fn every_query_runs_and_the_samples_have_results() {
         let given: Vec<(&str, &str)> =
             values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         stack.sql_with(&sql, &given);
-        let asked: Vec<(&str, &str)> =
+        let parameters: Vec<(&str, &str)> =
             values.keys().map(|name| (name.as_str(), ours[name.as_str()].as_str())).collect();
-        let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &asked);
+        let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &parameters);
         let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(!rows.is_empty(), "{heading}\n{asked:?}");
+        assert!(!rows.is_empty(), "{heading}\n{parameters:?}");
         // 64-bit offsets and counts may be strings.
         let zero = |value: &Value| value == "0" || value == 0;
         for row in &rows {

@@ -18,8 +18,8 @@ fn import<'a>(file: &'a str, tenant: &'a str) -> Vec<&'a str> {
 
 /// Runs an import to its end. Returns its events, including the closing one, and its tool calls.
 fn run(stack: &Stack, file: &str, tenant: &str) -> (i64, i64) {
-    let told: Value = serde_json::from_str(&stack.run(&import(file, tenant))).unwrap();
-    (told["events"].as_i64().unwrap() + 1, told["tool_calls"].as_i64().unwrap())
+    let summary: Value = serde_json::from_str(&stack.run(&import(file, tenant))).unwrap();
+    (summary["events"].as_i64().unwrap() + 1, summary["tool_calls"].as_i64().unwrap())
 }
 
 #[test]

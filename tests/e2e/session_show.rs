@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::checks;
 use crate::stack::{AGENT, ENVIRONMENT, describe, stack};
 
-const TENANT: &str = "told";
+const TENANT: &str = "shown";
 
 #[test]
 fn session_is_shown_in_order_with_verdicts_and_known_values() {
@@ -43,7 +43,7 @@ fn session_is_shown_in_order_with_verdicts_and_known_values() {
     for event in &events {
         let at = rest
             .find(&event[1])
-            .unwrap_or_else(|| panic!("{event:?} is not told, or out of order, in\n{story}"));
+            .unwrap_or_else(|| panic!("{event:?} is not shown, or out of order, in\n{story}"));
         assert!(rest[..at].lines().last().unwrap().contains(&event[0]), "{event:?}\n{story}");
         rest = &rest[at..];
     }
@@ -73,25 +73,25 @@ fn session_is_shown_in_order_with_verdicts_and_known_values() {
 
     // The id gives the same text, and the same content as JSON.
     assert_eq!(stack.run(&["session", "show", &session]), story);
-    let told: Value = serde_json::from_str(&stack.run(&[&show[..], &["--json"]].concat())).unwrap();
+    let json: Value = serde_json::from_str(&stack.run(&[&show[..], &["--json"]].concat())).unwrap();
     assert_eq!(
-        (&told["session"]["session_id"], &told["session"]["tenant_id"]),
+        (&json["session"]["session_id"], &json["session"]["tenant_id"]),
         (&session.into(), &TENANT.into())
     );
-    let types: Vec<&str> = told["entries"]
+    let types: Vec<&str> = json["entries"]
         .as_array()
         .unwrap()
         .iter()
         .map(|e| e["event"]["event_type"].as_str().unwrap())
         .collect();
     assert_eq!(types, events.iter().map(|event| event[0].as_str()).collect::<Vec<_>>());
-    assert!(told["entries"].as_array().unwrap().iter().any(|e| e["verdict"]["violations"][0] == policy));
+    assert!(json["entries"].as_array().unwrap().iter().any(|e| e["verdict"]["violations"][0] == policy));
 }
 
 #[test]
 fn missing_session_is_an_error() {
     let output = stack().command(&["session", "show", "no-such-session"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("expected a session with the id or label `no-such-session`"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("expected a session with the id or label `no-such-session`"), "{message}");
 }

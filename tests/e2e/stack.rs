@@ -25,7 +25,7 @@ pub const ENVIRONMENT: &str = "production";
 /// Tenants whose agent is registered before the stages start, so that their first verdict already has the grants. Each
 /// belongs to one test.
 const TENANTS: [&str; 8] =
-    ["bad-input", "complete", "twice", "killed-1", "killed-2", "restarted", "told", "questions"];
+    ["bad-input", "complete", "twice", "killed-1", "killed-2", "restarted", "shown", "questions"];
 
 /// Running pipeline.
 pub struct Stack {

@@ -182,8 +182,8 @@ impl Process {
 
     /// Sends SIGTERM, so that the process leaves its groups.
     pub fn stop(&mut self) {
-        let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(told.success() && self.child.wait().unwrap().success());
+        let signalled = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(signalled.success() && self.child.wait().unwrap().success());
     }
 }
 

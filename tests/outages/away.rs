@@ -59,7 +59,7 @@ impl Outage<'_> {
         eventually(&format!("{when}: those that start say why they wait"), || {
             late.iter().filter(|stage| affected(stage, self.started)).all(reports_outage)
         });
-        eprintln!("{when}: told after {:.1?}", began.elapsed());
+        eprintln!("{when}: reported after {:.1?}", began.elapsed());
         terminate(&format!("{when}, running"), leaving);
         terminate(&format!("{when}, started meanwhile"), late);
         let late = start_stages(stack);
@@ -114,8 +114,8 @@ impl Drop for RestartOnDrop<'_> {
 }
 
 fn seconds(usual: u64) -> Duration {
-    let asked = std::env::var("AGENTGOV_OUTAGE_SECONDS").ok().map(|asked| asked.parse().unwrap());
-    Duration::from_secs(asked.unwrap_or(usual))
+    let seconds = std::env::var("AGENTGOV_OUTAGE_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(usual))
 }
 
 fn survives(outages: &[Outage<'_>]) {

@@ -10,8 +10,8 @@ use crate::stage::{Stage, all_ready, start_stages, terminate};
 
 /// Returns the transactional ids of a stage, in order.
 fn ids(stage: &Stage) -> Vec<String> {
-    let told = stage.log();
-    let ids = told.split("transactional_id=").skip(1);
+    let log = stage.log();
+    let ids = log.split("transactional_id=").skip(1);
     ids.map(|rest| rest.split_whitespace().next().unwrap().trim_matches('"').to_owned()).collect()
 }
 

@@ -27,9 +27,9 @@ fn reassigned_schema_id_ends_every_stage() {
     }
     for stage in stages {
         let name = stage.name;
-        let (code, told) = stage.end();
-        assert_eq!(code, Some(82), "{name}: {told}");
-        assert!(told.contains("expected the schema with fingerprint"), "{name}: {told}");
+        let (code, log) = stage.end();
+        assert_eq!(code, Some(82), "{name}: {log}");
+        assert!(log.contains("expected the schema with fingerprint"), "{name}: {log}");
     }
 
     stack.env.kill(Part::Registry).unwrap();

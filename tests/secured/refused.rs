@@ -47,10 +47,13 @@ pub fn logins(cluster: &Cluster) {
     ];
     for (more, code, expected) in cases {
         let output = cluster.command_with("deployer", more, &["topology", "plan"]).output().unwrap();
-        let told = describe(&output);
-        assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
-        assert!(expected.iter().all(|part| told.contains(part)), "{more:?}: expected {expected:?} in {told}");
-        assert!(!told.contains(PASSWORD) && !told.contains("not it"), "{told}");
+        let output_text = describe(&output);
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {output_text}");
+        assert!(
+            expected.iter().all(|part| output_text.contains(part)),
+            "{more:?}: expected {expected:?} in {output_text}"
+        );
+        assert!(!output_text.contains(PASSWORD) && !output_text.contains("not it"), "{output_text}");
     }
     // Commands that read ClickHouse with the `clickhouse` crate.
     for (more, expected) in [
@@ -61,8 +64,8 @@ pub fn logins(cluster: &Cluster) {
             .command_with("auditors", &[(more.0, more.1)], &["session", "show", "4/0"])
             .output()
             .unwrap();
-        let told = describe(&output);
-        assert!(!output.status.success() && told.contains(expected), "{more:?}: {told}");
+        let output_text = describe(&output);
+        assert!(!output.status.success() && output_text.contains(expected), "{more:?}: {output_text}");
     }
 }
 
