@@ -4,7 +4,7 @@ use agentgov_schemas::event::{Actor, Agent};
 use agentgov_schemas::{Micros, catalogue};
 use agentgov_sdk::{Content, Event, Message, ToolCall, ToolResult};
 
-use super::run::{Answer, Call, Run, Said};
+use super::run::{Answer, Call, MessageBody, Run};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -43,12 +43,12 @@ pub(crate) fn events<'a>(
         };
         let of_message =
             |message, r#type| (Some(step), Event { message: Some(message), ..event(step, r#type) });
-        match &message.said {
-            Said::User { text } => events.push(of_message(told("user", text), catalogue::USER_INPUT)),
-            Said::System { role, text } => {
+        match &message.body {
+            MessageBody::User { text } => events.push(of_message(told("user", text), catalogue::USER_INPUT)),
+            MessageBody::System { role, text } => {
                 events.push(of_message(told(role, text), catalogue::LLM_INPUT_SENT));
             }
-            Said::Assistant { text, beside, calls } => {
+            MessageBody::Assistant { text, beside, calls } => {
                 let message = Message {
                     has_text: has_text(text) || !beside.is_empty(),
                     tool_calls: i32::try_from(calls.len()).unwrap_or(i32::MAX),
@@ -67,7 +67,7 @@ pub(crate) fn events<'a>(
                 };
                 events.extend(calls.iter().map(|call| (Some(step), invoked(call))));
             }
-            Said::Tool(answer) => {
+            MessageBody::Tool(answer) => {
                 let result = Some(tool_result(answer));
                 events.push((Some(step), Event { result, ..event(step, catalogue::TOOL_RESPONSE_RECEIVED) }));
             }

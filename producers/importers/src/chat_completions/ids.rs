@@ -6,18 +6,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::run::{Answer, Message, Said};
+use super::run::{Answer, Message, MessageBody};
 
 /// Gives every call and every answer of a run its id.
 pub(super) fn derive(messages: &mut [Message]) {
-    let calls = messages.iter().filter_map(|message| match &message.said {
-        Said::Assistant { calls, .. } => Some(calls),
+    let calls = messages.iter().filter_map(|message| match &message.body {
+        MessageBody::Assistant { calls, .. } => Some(calls),
         _ => None,
     });
     let mut given: HashSet<String> = calls.flatten().map(|call| call.id.clone()).collect();
     given.remove("");
-    let answers = messages.iter().filter_map(|message| match &message.said {
-        Said::Tool(answer) => Some(answer.call_id.clone()),
+    let answers = messages.iter().filter_map(|message| match &message.body {
+        MessageBody::Tool(answer) => Some(answer.call_id.clone()),
         _ => None,
     });
     let taken: HashSet<String> = answers.chain(given.iter().cloned()).collect();
@@ -26,8 +26,8 @@ pub(super) fn derive(messages: &mut [Message]) {
     // Of the calls without an id: where each stands, and the id that its answer has.
     let mut renamed: HashMap<(usize, usize), String> = HashMap::new();
     for (place, message) in messages.iter_mut().enumerate() {
-        match &mut message.said {
-            Said::Assistant { calls, .. } => {
+        match &mut message.body {
+            MessageBody::Assistant { calls, .. } => {
                 for (number, call) in calls.iter_mut().enumerate() {
                     let derived = call.id.is_empty();
                     if derived {
@@ -36,16 +36,17 @@ pub(super) fn derive(messages: &mut [Message]) {
                     open.call((place, number), &call.id, &call.name, derived);
                 }
             }
-            Said::Tool(answer) => {
+            MessageBody::Tool(answer) => {
                 if answered(answer, &given, &mut open, &mut renamed) == Found::Stray {
                     answer.call_id = strays.id(message.index, &message.id);
                 }
             }
-            Said::User { .. } | Said::System { .. } => {}
+            MessageBody::User { .. } | MessageBody::System { .. } => {}
         }
     }
     for ((place, number), id) in renamed {
-        if let Some(Said::Assistant { calls, .. }) = messages.get_mut(place).map(|message| &mut message.said)
+        if let Some(MessageBody::Assistant { calls, .. }) =
+            messages.get_mut(place).map(|message| &mut message.body)
             && let Some(call) = calls.get_mut(number)
         {
             call.id = id;

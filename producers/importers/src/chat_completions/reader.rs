@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::calls::tool_calls;
 use super::content::{Content, content};
 use super::ids;
-use super::run::{Answer, Call, Message, Run, Said};
+use super::run::{Answer, Call, Message, MessageBody, Run};
 use super::shape::{MESSAGES, RunAt};
 use crate::json::{Kind, Object, Value};
 use crate::problem::{Notes, cut, found};
@@ -138,7 +138,7 @@ impl Reader<'_> {
         let Some(fields) = message.object() else {
             return self.problem(at, "an object", Some(message));
         };
-        let mut push = |said| messages.push(Message { index, id: format!("m{index}"), said });
+        let mut push = |body| messages.push(Message { index, id: format!("m{index}"), body });
         let role = fields.get("role").and_then(Value::text);
         let is_tool = matches!(role.as_deref(), Some("tool" | "function"));
         let Content { text, calls, answers } =
@@ -148,22 +148,22 @@ impl Reader<'_> {
             self.note("call of a tool that is not in an assistant's message, not imported", at);
         }
         if !answers.is_empty() {
-            answers.into_iter().for_each(|answer| push(Said::Tool(answer)));
+            answers.into_iter().for_each(|answer| push(MessageBody::Tool(answer)));
             // Beside results, no text is not an empty text.
             if text.is_none() && calls.is_empty() {
                 return;
             }
         }
         match role.as_deref() {
-            Some("user") => push(Said::User { text }),
-            Some("system") => push(Said::System { role: "system", text }),
-            Some("developer") => push(Said::System { role: "developer", text }),
+            Some("user") => push(MessageBody::User { text }),
+            Some("system") => push(MessageBody::System { role: "system", text }),
+            Some("developer") => push(MessageBody::System { role: "developer", text }),
             Some("assistant") => {
                 let beside = self.beside(at, &fields);
                 let listed = tool_calls(self, at, &fields);
-                push(Said::Assistant { text, beside, calls: each_once(listed, calls) });
+                push(MessageBody::Assistant { text, beside, calls: each_once(listed, calls) });
             }
-            Some("tool" | "function") => push(Said::Tool(self.answer(&fields, text))),
+            Some("tool" | "function") => push(MessageBody::Tool(self.answer(&fields, text))),
             _ => self.problem(
                 &format!("{at}.role"),
                 "user, assistant, system, developer, tool or function",

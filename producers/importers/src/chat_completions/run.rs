@@ -19,11 +19,11 @@ pub(crate) struct Message {
     /// Its place among the file's messages, from 0.
     pub(crate) index: usize,
     pub(crate) id: String,
-    pub(crate) said: Said,
+    pub(crate) body: MessageBody,
 }
 
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum MessageBody {
     User {
         text: Option<String>,
     },
