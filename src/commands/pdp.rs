@@ -30,7 +30,7 @@ pub fn pdp(args: &Pdp, global: &Global) -> Result<ExitCode, Failure> {
     if global.json {
         print::json_line(&serde_json::json!({ "listening": server.url() }))?;
     } else {
-        outln!("decisions on {}, by {}; nothing is recorded", server.url(), described);
+        outln!("decisions by {}, which are not recorded, on {}", described, server.url());
     }
     let ended = server.join();
     if let Some(panic) = panics.panic() {

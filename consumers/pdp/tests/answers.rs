@@ -145,7 +145,7 @@ fn metadata_names_https_urls_of_the_host_that_was_asked() {
     let config =
         agentgov_pdp::ServerConfig { url: Some("https://pdp.example.com/a/".to_owned()), ..on_loopback() };
     let pdp = Pdp::start(config, example("certification"));
-    let text = pdp.get("/.well-known/authzen-configuration").text().unwrap();
+    let text = pdp.get("/.well-known/authzen-configuration/a").text().unwrap();
     let metadata: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(metadata["policy_decision_point"], "https://pdp.example.com/a");
 }
@@ -198,4 +198,21 @@ fn requests_in_work_are_answered_when_it_stops() {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"decision\":true"), "{answer}");
         stopping.join().unwrap();
     });
+}
+
+/// docs/CONTROL.md shows a request by curl, and its answer.
+#[test]
+fn documented_request_has_the_documented_answer() {
+    let text = std::fs::read_to_string(agentgov_test_support::root().join("docs/CONTROL.md")).unwrap();
+    let asked = text.split("evaluation -H 'Content-Type: application/json' -d '").nth(1).unwrap();
+    let request: Value = serde_json::from_str(asked.split('\'').next().unwrap()).unwrap();
+    let shown = text.split("```json\n").nth(1).unwrap();
+    let mut shown: Value = serde_json::from_str(shown.split("```").next().unwrap()).unwrap();
+    let pdp = Pdp::start(on_loopback(), example("certification"));
+    let answer = pdp.ask(EVALUATION, &request);
+    // These differ from run to run, or from version to version of the example.
+    for member in ["/context/evaluation_id", "/context/bundle/digest"] {
+        *shown.pointer_mut(member).unwrap() = answer.pointer(member).unwrap().clone();
+    }
+    assert_eq!(answer, shown);
 }

@@ -33,3 +33,9 @@ pub(super) fn base_url(headers: &HeaderMap) -> Result<String, String> {
     let authority = authority.ok_or("`Host`: expected a host name or address, found another value")?;
     Ok(format!("https://{authority}"))
 }
+
+/// The path of a URL, if it has one.
+pub(super) fn path_of_url(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    rest.find('/').and_then(|at| rest.get(at..))
+}

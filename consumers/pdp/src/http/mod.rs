@@ -16,6 +16,7 @@ use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_service::metrics::DecisionMetrics;
 use agentgov_service::{Health, Metrics, ShutdownSignal, serve};
 use axum::Router;
+use axum::http::uri::Authority;
 use axum::routing::{get, post};
 
 use crate::callers::Callers;
@@ -172,24 +173,34 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
+/// True of `https`, a host with or without port, and a path of plain segments.
 fn is_base_url(url: &str) -> bool {
-    url.strip_prefix("https://").is_some_and(|rest| {
-        !rest.is_empty()
-            && !rest.starts_with('/')
-            && rest
-                .chars()
-                .all(|c| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '@' | '"' | '<' | '>' | '\\'))
-    })
+    let Some(rest) = url.strip_prefix("https://") else { return false };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '%' | '/');
+    host.parse::<Authority>().is_ok_and(|host| !host.host().is_empty() && !host.as_str().contains('@'))
+        && path.chars().all(is_plain)
+        && !path.contains("//")
 }
 
 fn router<D: DecisionPoint>(api: Api<D>) -> Router {
-    Router::new()
+    let mut configurations = vec![metadata::CONFIGURATION.to_owned()];
+    // A URL with a path has its metadata between host and path.
+    configurations.extend(
+        api.url
+            .as_deref()
+            .and_then(metadata::path_of_url)
+            .map(|path| format!("{}{path}", metadata::CONFIGURATION)),
+    );
+    let routes = configurations
+        .into_iter()
+        .fold(Router::new(), |routes, path| routes.route(&path, get(handlers::configuration::<D>)));
+    routes
         .route(metadata::EVALUATION, post(handlers::evaluation::<D>))
         .route(metadata::EVALUATIONS, post(handlers::evaluations::<D>))
         .route(metadata::SEARCH_SUBJECT, post(handlers::search_subject::<D>))
         .route(metadata::SEARCH_RESOURCE, post(handlers::search_resource::<D>))
         .route(metadata::SEARCH_ACTION, post(handlers::search_action::<D>))
-        .route(metadata::CONFIGURATION, get(handlers::configuration::<D>))
         .with_state(Arc::new(api))
         .method_not_allowed_fallback(reply::method_not_allowed)
         .fallback(reply::not_found)
@@ -242,6 +253,9 @@ mod tests {
             ("https://a?b", false),
             ("https://a#b", false),
             ("https://a b", false),
+            ("https://a/:b", false),
+            ("https://a/{b}", false),
+            ("https://a//b", false),
         ] {
             let config = ServerConfig { url: Some(url.to_owned()), ..config("127.0.0.1:0") };
             assert_eq!(check(&config).is_ok(), fits, "{url}");
