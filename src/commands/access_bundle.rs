@@ -4,6 +4,7 @@ use std::path::Path;
 
 use agentgov_policy::authzen::{self, AccessBundle};
 use agentgov_policy::{BundleFiles, Problem};
+use agentgov_schemas::escape::EscapedLines;
 use agentgov_service::ExitCode;
 
 use crate::cli::Global;
@@ -15,7 +16,10 @@ use crate::print::{json, outln};
 pub fn check(folder: &Path, files: &BundleFiles, global: &Global) -> Result<ExitCode, Failure> {
     let report = authzen::check(files);
     show_warnings(folder, &report.warnings);
-    let bundle = report.bundle.ok_or_else(|| failure_of(folder, &report.problems))?;
+    let bundle = match report.bundle {
+        Some(bundle) if report.problems.is_empty() => bundle,
+        _ => return Err(failure_of(folder, &report.problems)),
+    };
     if global.json {
         json(&serde_json::json!({ "bundle": summary(&bundle, &report.warnings) }))?;
     } else {
@@ -32,14 +36,20 @@ pub fn check(folder: &Path, files: &BundleFiles, global: &Global) -> Result<Exit
     Ok(ExitCode::Done)
 }
 
-/// `policy test`: no test format exists for this model.
-pub fn test(folder: &Path) -> Failure {
-    let message = format!(
-        "{}: a bundle of `model: authzen` has no tests of its own; check it with `agentgov policy check`, and ask \
-         `agentgov pdp --bundle`",
-        folder.display()
-    );
-    Failure::new(ExitCode::Config, message)
+/// `policy test`.
+pub fn test(folder: &Path, files: &BundleFiles, global: &Global) -> Result<ExitCode, Failure> {
+    let bundle = AccessBundle::compile(files).map_err(|problems| failure_of(folder, &problems))?;
+    let report = authzen::test(&bundle, files);
+    if global.json {
+        json(&serde_json::json!({
+            "bundle": summary(&bundle, &[]),
+            "passed": report.passed(),
+            "tests": report,
+        }))?;
+    } else {
+        outln!("{}", EscapedLines(&report));
+    }
+    Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
 }
 
 /// `policy push`: the log has no requests that such a bundle could judge.

@@ -43,7 +43,7 @@ pub fn pdp(args: &Pdp, global: &Global) -> Result<ExitCode, Failure> {
 /// Compiles the bundle. One of agents and tools cannot decide alone.
 fn bundle(args: &Pdp) -> Result<AccessBundle, Failure> {
     let files = read(&args.bundle)?;
-    if BundleModel::of(&files) == BundleModel::Agents {
+    if BundleModel::of(&files) == Some(BundleModel::Agents) {
         return Err(Failure::new(
             ExitCode::Config,
             format!(

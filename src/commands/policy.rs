@@ -25,7 +25,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
     match command {
         PolicyCommand::Check { bundle, write } => {
             let mut files = read(bundle)?;
-            if BundleModel::of(&files) == BundleModel::Authzen {
+            if BundleModel::of(&files) == Some(BundleModel::Authzen) {
                 return access_bundle::check(bundle, &files, global);
             }
             // If tools.yaml is too broken to generate a schema, the check below reports its errors with all others.
@@ -48,8 +48,8 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
         }
         PolicyCommand::Test { bundle } => {
             let files = read(bundle)?;
-            if BundleModel::of(&files) == BundleModel::Authzen {
-                return Err(access_bundle::test(bundle));
+            if BundleModel::of(&files) == Some(BundleModel::Authzen) {
+                return access_bundle::test(bundle, &files, global);
             }
             let compiled = compile(bundle, &files)?;
             let report = testing::run(&compiled, &files);
@@ -66,7 +66,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
         }
         PolicyCommand::Push { bundle } => {
             let files = read(bundle)?;
-            if BundleModel::of(&files) == BundleModel::Authzen {
+            if BundleModel::of(&files) == Some(BundleModel::Authzen) {
                 return Err(access_bundle::push(bundle));
             }
             let compiled = compile(bundle, &files)?;

@@ -55,7 +55,9 @@ fn decision_point_names_why_it_does_not_start() {
         assert!(text.contains(expected), "{args:?}: {text}");
     }
     for bundle in [certification, "examples/authzen/todo"] {
-        let output = command(&["policy", "check", bundle]).output().unwrap();
-        assert!(output.status.success() && told(&output).contains("of model authzen"), "{}", told(&output));
+        for (action, expected) in [("check", "of model authzen"), ("test", ", 0 failed")] {
+            let output = command(&["policy", action, bundle]).output().unwrap();
+            assert!(output.status.success() && told(&output).contains(expected), "{}", told(&output));
+        }
     }
 }

@@ -19,19 +19,15 @@ pub enum BundleModel {
 words!(BundleModel { "authzen" => Authzen }, absent: Agents);
 
 impl BundleModel {
-    /// Reads the model that a bundle's bundle.yaml names. A bundle whose file cannot be read, or names another one, counts as
-    /// one of agents: its compilation reports the mistake.
-    pub fn of(files: &BundleFiles) -> Self {
-        let text = files.0.get(MANIFEST_FILE).and_then(|content| BundleFiles::text(content).ok());
+    /// Returns the model that a bundle's bundle.yaml names. `None`: the file is missing or unreadable, or names another model,
+    /// which the compilation of the bundle reports.
+    pub fn of(files: &BundleFiles) -> Option<Self> {
+        let text = BundleFiles::text(files.0.get(MANIFEST_FILE)?).ok()?;
         let mut ignored = Problems::new(MANIFEST_FILE);
-        let node = text.and_then(|text| Node::parse(&text, &mut ignored));
-        match node.map(|node| node.value) {
-            Some(Value::Mapping(entries)) => entries
-                .iter()
-                .find(|(key, _)| key.value == MODEL)
-                .and_then(|(_, node)| Self::from_node(node, &mut ignored))
-                .unwrap_or(Self::Agents),
-            _ => Self::Agents,
+        let Value::Mapping(entries) = Node::parse(&text, &mut ignored)?.value else { return None };
+        match entries.iter().find(|(key, _)| key.value == MODEL) {
+            Some((_, node)) => Self::from_node(node, &mut ignored),
+            None => Some(Self::Agents),
         }
     }
 }

@@ -7,7 +7,7 @@
 )]
 
 use agentgov_policy::authzen::{
-    AccessAction, AccessBundle, AccessEntity, AccessRequest, Evaluation, EvaluationReason, check,
+    AccessAction, AccessBundle, AccessEntity, AccessRequest, Evaluation, EvaluationReason, check, test,
 };
 use agentgov_policy::{Bundle, BundleFiles, BundleModel};
 use agentgov_schemas::verdict::Decision;
@@ -228,10 +228,17 @@ fn types_and_brackets_have_bounds() {
 
 #[test]
 fn kinds_of_bundles_are_told_apart() {
-    assert_eq!(BundleModel::of(&files(&[])), BundleModel::Authzen);
-    for text in ["name: x\n", "model: other\n", "[]", "model: {", ""] {
-        assert_eq!(BundleModel::of(&files(&[("bundle.yaml", text)])), BundleModel::Agents, "{text}");
+    for (text, expected) in [
+        (MANIFEST, Some(BundleModel::Authzen)),
+        ("name: x\n", Some(BundleModel::Agents)),
+        ("model: other\n", None),
+        ("[]", None),
+        ("model: {", None),
+        ("", None),
+    ] {
+        assert_eq!(BundleModel::of(&files(&[("bundle.yaml", text)])), expected, "{text}");
     }
+    assert_eq!(BundleModel::of(&BundleFiles::default()), None);
     let problems = Bundle::compile(&files(&[])).unwrap_err();
     assert!(problems.iter().any(|problem| problem.message.contains("judges no log")), "{problems:?}");
 }
@@ -539,4 +546,31 @@ fn known_entities_and_actions_are_listed_in_order() {
     assert!(bundle.ids("ship").is_empty() && bundle.known_entities() == 7);
     assert_eq!(bundle.actions("user", "text-file").collect::<Vec<_>>(), ["read", "write"]);
     assert_eq!(bundle.actions("user", "ship").count() + bundle.actions("text-file", "user").count(), 0);
+}
+
+#[test]
+fn tests_of_a_bundle_name_what_deviates() {
+    let policies = "@id(\"all\") permit (principal, action, resource); \
+                    @id(\"r\") @severity(\"low\") forbid (principal, action, resource == doc::\"d1\"); \
+                    @id(\"o\") @severity(\"low\") forbid (principal, action, resource == doc::\"d2\");";
+    let request =
+        "subject: { type: user, id: ann }, action: { name: read }, resource: { type: text-file, id: d1 }";
+    let tests = format!(
+        "tests:\n  - {{ name: right, {request}, expect: deny, policies: [r] }}\n  - {{ name: wrong, {request}, expect: allow, \
+         policies: [all] }}\n"
+    );
+    let files = files(&[("p.cedar", policies), ("tests/t.yaml", &tests)]);
+    let report = test(&AccessBundle::compile(&files).unwrap(), &files);
+    let failures: Vec<Vec<String>> =
+        report.cases.iter().map(|case| case.failures.iter().map(ToString::to_string).collect()).collect();
+    let expected = [
+        "tests/t.yaml:3:5: expected allow, found deny (policy)",
+        "tests/t.yaml:3:5: expected the policies [all], found [r]",
+    ];
+    assert_eq!(failures, [vec![], expected.map(str::to_owned).to_vec()]);
+    assert_eq!((report.passed(), report.never_violated), (false, vec!["o".to_owned()]));
+    let report = check(&self::files(&[("tests/t.yaml", "tests: [{ name: x, expect: maybe }]")]));
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let expected = "tests/t.yaml:1:28: expected allow, deny, ask or indeterminate, found `maybe`";
+    assert!(problems.iter().any(|problem| problem == expected), "{problems:?}");
 }

@@ -6,6 +6,7 @@ use cedar_policy::Effect;
 use super::bundle::AccessBundle;
 use super::entities::{self, ENTITIES_FILE, KnownEntities};
 use super::model::Model;
+use super::testing;
 use crate::draft::{Parsed, Sources, TESTS_FOLDER, parse_policies, problem, read, validate_policies};
 use crate::files::BundleFiles;
 use crate::manifest::{BundleModel, MANIFEST_FILE, Manifest};
@@ -32,13 +33,14 @@ pub(super) struct Draft {
     pub(super) policies: Vec<(Policy, cedar_policy::Policy)>,
 }
 
-/// Checks all files of a bundle.
+/// Checks all files of a bundle, its tests as well.
 pub fn check(files: &BundleFiles) -> AccessReport {
     let mut warnings = Vec::new();
-    let (bundle, problems) = match compiled(files, &mut warnings) {
+    let (bundle, mut problems) = match compiled(files, &mut warnings) {
         Ok(bundle) => (Some(bundle), Vec::new()),
         Err(problems) => (None, problems),
     };
+    problems.extend(testing::problems(files));
     warnings.sort();
     warnings.dedup();
     AccessReport { bundle, problems, warnings }

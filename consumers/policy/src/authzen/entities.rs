@@ -80,7 +80,8 @@ impl FromNode for ParentEntry {
     }
 }
 
-struct PropertiesEntry(Properties);
+/// Properties as YAML; none if they are left out.
+pub(super) struct PropertiesEntry(pub(super) Properties);
 
 impl FromNode for PropertiesEntry {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {

@@ -19,9 +19,11 @@ mod evaluate;
 mod index;
 mod model;
 mod request;
+mod testing;
 mod value;
 
 pub use bundle::AccessBundle;
 pub use check::{AccessReport, check};
 pub use evaluate::{Evaluation, EvaluationError, EvaluationReason};
 pub use request::{AccessAction, AccessEntity, AccessRequest, Properties};
+pub use testing::test;
