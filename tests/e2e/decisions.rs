@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::stack::{agentgov, root, told};
+use crate::stack::{agentgov, describe, root};
 use crate::status::{Process, get};
 
 fn command(args: &[&str]) -> Command {
@@ -15,7 +15,7 @@ fn command(args: &[&str]) -> Command {
 
 fn refused(args: &[&str]) -> (Option<i32>, String) {
     let output: Output = command(args).output().unwrap();
-    (output.status.code(), told(&output))
+    (output.status.code(), describe(&output))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn decision_point_names_why_it_does_not_start() {
     for bundle in [certification, "examples/authzen/todo"] {
         for (action, expected) in [("check", "of model authzen"), ("test", ", 0 failed")] {
             let output = command(&["policy", action, bundle]).output().unwrap();
-            assert!(output.status.success() && told(&output).contains(expected), "{}", told(&output));
+            assert!(output.status.success() && describe(&output).contains(expected), "{}", describe(&output));
         }
     }
 }

@@ -323,3 +323,63 @@ pub(super) fn reachable(from: BTreeSet<EntityUid>, known: &KnownEntities) -> BTr
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authzen::AccessBundle;
+    use crate::files::BundleFiles;
+
+    /// The ids of the policies that a request evaluates.
+    fn candidates(policies: &str, (principal, resource): (&str, &str)) -> Vec<String> {
+        let files = [
+            ("bundle.yaml", "name: b\nversion: '1'\nmodel: authzen\nenvironments: [demo]\n"),
+            (
+                "schema.cedarschema",
+                "entity team; entity user in [team]; entity doc; entity page; \
+                 action read appliesTo { principal: user, resource: [doc, page] };",
+            ),
+            ("entities.yaml", "entities: []\n"),
+            ("p.cedar", policies),
+        ];
+        let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+        let bundle = AccessBundle::compile(&BundleFiles(files.into())).unwrap();
+        let uid = |text: &str| text.parse::<EntityUid>().unwrap();
+        let (principal, resource) = (uid(principal), uid(resource));
+        let action = uid("Action::\"read\"");
+        let environment =
+            bundle.index().environment(principal.type_name(), &action, resource.type_name()).unwrap();
+        let team = HashSet::from([uid("team::\"staff\"")]);
+        let groups = environment.candidates((&principal, &team), (&resource, &HashSet::new()));
+        let sets = groups.iter().flat_map(|group| [&group.rules, &group.grants]);
+        let mut ids: Vec<String> =
+            sets.flat_map(|set| set.policies().map(|policy| policy.id().to_string())).collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn policies_about_others_are_no_candidates() {
+        let mut policies = String::new();
+        for at in 0..200 {
+            let scopes = [
+                format!("principal, action, resource == doc::\"{at}\""),
+                format!("principal == user::\"{at}\", action, resource"),
+                format!("principal in team::\"{at}\", action, resource"),
+            ];
+            for (kind, scope) in scopes.iter().enumerate() {
+                policies += &format!("@id(\"{kind}-{at}\") permit ({scope});\n");
+            }
+            policies += &format!(
+                "@id(\"3-{at}\") permit (principal, action, resource) when {{ resource == doc::\"{at}\" && true }};\n"
+            );
+        }
+        policies += "@id(\"page\") permit (principal, action, resource is page);\n\
+                     @id(\"staff\") permit (principal in team::\"staff\", action, resource);\n\
+                     @id(\"all\") @severity(\"low\") forbid (principal, action, resource is doc);\n\
+                     @id(\"late\") permit (principal, action, resource is doc) when { true && resource == doc::\"x\" };";
+        let expected = ["0-7", "1-9", "3-7", "all", "late", "staff"];
+        assert_eq!(candidates(&policies, ("user::\"9\"", "doc::\"7\"")), expected);
+        assert_eq!(candidates(&policies, ("user::\"x\"", "page::\"7\"")), ["page", "staff"]);
+    }
+}
