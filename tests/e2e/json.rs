@@ -8,10 +8,11 @@ use crate::bundles::Folder;
 use crate::stack::{AGENT, ENVIRONMENT, agentgov, describe, root, stack};
 
 /// Commands whose JSON other tests read: they start their own stack or run until they are stopped.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "demo",
     "up",
     "run",
+    "pdp",
     // Downloads the stack's parts.
     "testenv lock",
     // Processes of a local stack, which print no result.

@@ -77,7 +77,7 @@ fn key_is_published_once_revoked_for_good_and_logged() {
     let columns = "state, kind, name, tenant_id, reason, key = kid, decode_error";
     assert_eq!(
         stack.sql(&format!("SELECT {columns} {rows} ORDER BY offset")),
-        "active\tpdp\tkeys-e2e\tkeys\t\ttrue\t\nrevoked\tpdp\tkeys-e2e\tkeys\ta test\ttrue\t\n"
+        "active\tpdp\tkeys-e2e\tkeys\t\t1\t\nrevoked\tpdp\tkeys-e2e\tkeys\ta test\t1\t\n"
     );
     assert_eq!(
         stack.number(&format!("SELECT countIf(position(value, '\"d\"') > 0) {rows}")),

@@ -146,9 +146,9 @@ impl KeySet {
         self.keys.values()
     }
 
-    /// The keys that are not revoked, as a JSON Web Key Set.
-    pub fn jwks(&self) -> Json {
-        let valid = self.keys.values().filter(|key| key.revoked_at.is_none());
+    /// The keys of one kind that are not revoked, as a JSON Web Key Set: a JWKS does not say what a key may sign.
+    pub fn jwks(&self, kind: KeyKind) -> Json {
+        let valid = self.keys.values().filter(|key| key.kind == kind && key.revoked_at.is_none());
         serde_json::json!({ "keys": valid.map(|key| key.public.to_jwk()).collect::<Vec<_>>() })
     }
 }

@@ -219,21 +219,22 @@ fn jwk_x(record: &Record) -> Json {
 }
 
 #[test]
-fn jwks_has_the_keys_that_are_not_revoked() {
+fn jwks_has_the_keys_of_a_kind_that_are_not_revoked() {
     let mut keys = KeySet::default();
     for seed in [1, 2, 3] {
         Record::of(seed).fold(&mut keys, 10).unwrap();
     }
+    Record { kind: "approver", ..Record::of(4) }.fold(&mut keys, 10).unwrap();
     Record { state: "revoked", ..Record::of(2) }.fold(&mut keys, 20).unwrap();
-    let jwks: JwkSet = serde_json::from_value(keys.jwks()).unwrap();
+    let jwks: JwkSet = serde_json::from_value(keys.jwks(KeyKind::Pdp)).unwrap();
     let mut kids: Vec<_> = jwks.keys.iter().map(|jwk| jwk.common.key_id.clone().unwrap()).collect();
     let mut expected = [Record::of(1).kid, Record::of(3).kid];
     kids.sort();
     expected.sort();
     assert_eq!(kids, expected);
-    assert_eq!(KeySet::default().jwks(), json!({ "keys": [] }));
+    assert_eq!(KeySet::default().jwks(KeyKind::Pdp), json!({ "keys": [] }));
     assert_eq!(
-        keys.jwks()["keys"][0].as_object().unwrap().keys().collect::<Vec<_>>().len(),
+        keys.jwks(KeyKind::Pdp)["keys"][0].as_object().unwrap().keys().collect::<Vec<_>>().len(),
         6,
         "kty, crv, x, kid, alg and use"
     );
