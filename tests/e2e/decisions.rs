@@ -1,6 +1,7 @@
 //! `agentgov pdp` as a process. It needs no stack.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -32,6 +33,18 @@ fn decision_point_answers_until_a_signal() {
     let answer: Value = serde_json::from_str(&request.send().unwrap().text().unwrap()).unwrap();
     assert_eq!((&answer["decision"], &answer["context"]["recorded"]), (&true.into(), &false.into()));
     process.stop();
+}
+
+#[test]
+fn decision_point_prints_its_address_as_json() {
+    let args = ["pdp", "--bundle", "examples/authzen/todo", "--listen", "127.0.0.1:0", "--json"];
+    let mut child = command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let value: Value = serde_json::from_str(&line).unwrap();
+    assert!(value["listening"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{line}");
 }
 
 #[test]
