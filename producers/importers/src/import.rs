@@ -1,4 +1,4 @@
-//! A file that was checked, and its events.
+//! A checked file and its events.
 
 use std::borrow::Cow;
 use std::io;
@@ -12,30 +12,30 @@ use crate::chat_completions::{self, Run, RunLocation, Runs};
 use crate::file::{Ending, Input};
 use crate::problem::{Notes, Problems};
 
-/// Whose runs these are, when they are to have happened, and what is done with runs that cannot be read.
+/// Options of an import: identity of the runs, their start time, and the treatment of unreadable runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// The tenant of the recorder that will publish.
+    /// Tenant of the recorder that publishes the events.
     pub tenant_id: String,
-    /// Its environment.
+    /// Environment of that recorder.
     pub environment: String,
-    /// The agent that ran.
+    /// Id of the agent.
     pub agent_id: String,
-    /// Its version, if known.
+    /// Version of the agent, if known.
     pub agent_version: Option<String>,
-    /// When each session started; `None`: at `now`.
+    /// Start time of each session; `None` means `now`.
     pub start_time: Option<Micros>,
-    /// The time of the import. Not part of its identity: without a start time, an import that is run again later is still
-    /// the same import.
+    /// Time of the import. It is no part of the import's identity, so that a later repetition is the same import.
     pub now: Micros,
-    /// The field of a run that is its label; `a.b` is field b of field a.
+    /// Field of a run that has its label; `a.b` is field b of field a.
     pub label: Option<String>,
-    /// Whether runs that cannot be read are left out. If not, one of them is enough for nothing to be imported.
+    /// Whether unreadable runs are skipped. Otherwise one unreadable run prevents the import.
     pub skip_bad: bool,
 }
 
 impl ImportOptions {
-    /// What all ids of the import follow from: everything that changes its events, except `now`.
+    /// Returns the digest from which all ids of the import are derived. It covers everything that changes the events, except
+    /// `now`.
     fn identity(&self, reading: &[u8], file: Digest, left_out: &[RunLocation]) -> Digest {
         let start_time = self.start_time.map(|start| start.0.to_be_bytes());
         let left_out: Vec<u8> =
@@ -52,7 +52,7 @@ impl ImportOptions {
         if let Some(label) = &self.label {
             parts.extend([b"label".as_slice(), label.as_bytes()]);
         }
-        // What is left out moves the numbers of what is not.
+        // Skipped runs change the sequence numbers of later events.
         if !left_out.is_empty() {
             parts.extend([b"left out", left_out.as_slice()]);
         }
@@ -60,14 +60,14 @@ impl ImportOptions {
     }
 }
 
-/// What an import holds.
+/// Counts of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: u64,
-    /// Events, without the closing one of the source.
+    /// Number of events, without the closing event of the source.
     pub events: u64,
-    /// Tool calls among them.
+    /// Number of tool calls among the events.
     pub tool_calls: u64,
 }
 
@@ -81,29 +81,29 @@ impl Summary {
     }
 }
 
-/// Why there is no import, or no more of it.
+/// An import that failed or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The file has runs that cannot be read, or none.
+    /// The file has unreadable runs, or no runs.
     #[error("{0}")]
     Problems(Problems),
-    /// It could not be read.
+    /// The file cannot be read.
     #[error("{file}: {error}")]
     Io {
         /// The file.
         file: String,
-        /// Why not.
+        /// Error of the operating system.
         error: io::Error,
     },
-    /// It is another one than was checked.
-    #[error("{file} changed while it was imported; import a file that nobody writes")]
+    /// The file changed after it was checked.
+    #[error("{file} changed while it was imported; import a file that no process writes to")]
     Changed {
         /// The file.
         file: String,
     },
 }
 
-/// A file of which every run that is not left out is good. Holds the way to its bytes, not its events: those are made
+/// A checked file whose runs are readable, apart from skipped ones. It keeps the input and not the events, which are created
 /// session by session.
 #[derive(Debug)]
 pub struct Import<'b> {
@@ -161,7 +161,7 @@ impl<'b> Import<'b> {
         Self { identity, summary, notes, problems, left_out, ..self }
     }
 
-    /// The same import without the runs that a recorder refuses. Its ids are others.
+    /// Returns the import without the runs that a recorder rejects. It has other ids.
     #[must_use]
     pub fn without(self, refused: RefusedRuns) -> Self {
         let mut left_out = [self.left_out.as_slice(), refused.places.as_slice()].concat();
@@ -184,48 +184,48 @@ impl<'b> Import<'b> {
         }
     }
 
-    /// The file, as the caller named it.
+    /// Returns the name of the file, as the caller gave it.
     pub fn file(&self) -> &str {
         self.input.name()
     }
 
-    /// Whose runs these are.
+    /// Returns the options.
     pub const fn options(&self) -> &ImportOptions {
         &self.options
     }
 
-    /// What the import holds.
+    /// Returns the counts.
     pub const fn summary(&self) -> Summary {
         self.summary
     }
 
-    /// What of its runs is not imported, or not as the file has it.
+    /// Returns the notes about content that is not imported, or is imported in another form.
     pub const fn notes(&self) -> &Notes {
         &self.notes
     }
 
-    /// The reading of its format that its ids follow from.
+    /// Returns the version of the reading from which the ids are derived.
     #[cfg(test)]
     pub(crate) const fn reading(&self) -> &'static [u8] {
         self.reading
     }
 
-    /// Where the runs begin that are left out, in the order of the file.
+    /// Returns the locations of the skipped runs, in the order of the file.
     pub fn left_out(&self) -> &[RunLocation] {
         &self.left_out
     }
 
-    /// Why they are.
+    /// Returns the problems of the skipped runs.
     pub const fn problems(&self) -> &Problems {
         &self.problems
     }
 
-    /// The source that the recorder has to be started with: the same whenever this import is run.
+    /// Returns the id of the source for the recorder. It is the same in each repetition of the import.
     pub fn source_id(&self) -> String {
         format!("import-{}", uuid_v8(self.identity))
     }
 
-    /// The sessions, in the order of the file. An error is the last: the file cannot be read any more, or has changed.
+    /// Iterates over the sessions in the order of the file. Ends after an error: the file cannot be read, or has changed.
     pub fn sessions(&self) -> impl Iterator<Item = Result<ImportedSession<'_>, ImportError>> {
         let (mut runs, mut failed) = match self.input.reader() {
             Ok(reader) => (Some(Runs::new(reader, self.options.label.clone())), None),
@@ -259,7 +259,8 @@ impl<'b> Import<'b> {
 }
 
 impl RunLocation {
-    /// Its part of an id's digest. A run that is the first on its line has the id that it had when a line had one run.
+    /// Returns the parts of the location in an id's digest. The first run of a line has the id that it had when a line was
+    /// limited to one run.
     fn parts(self) -> Vec<Vec<u8>> {
         let line = self.line.to_be_bytes().to_vec();
         if self.before == 0 {
@@ -271,28 +272,28 @@ impl RunLocation {
 }
 
 impl ImportedSession<'_> {
-    /// Where it begins in the file.
+    /// Returns the location of the run in the file.
     pub const fn place(&self) -> RunLocation {
         self.place
     }
 
-    /// Its id: follows from the import and the place.
+    /// Returns the session id, which is derived from the import and the location.
     pub fn session_id(&self) -> &str {
         &self.session_id
     }
 
-    /// Its name for people.
+    /// Returns the label for people.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Its events, in their order.
+    /// Returns the events in order.
     pub fn events(&self) -> Vec<Event<'_>> {
-        self.numbered().into_iter().map(|(_, event)| event).collect()
+        self.events_with_message().into_iter().map(|(_, event)| event).collect()
     }
 
-    /// The same, each with the index of the message that it is of.
-    pub fn numbered(&self) -> Vec<(Option<usize>, Event<'_>)> {
+    /// Returns the events in order, each with the index of its message.
+    pub fn events_with_message(&self) -> Vec<(Option<usize>, Event<'_>)> {
         let agent =
             Agent { id: &self.options.agent_id, name: None, version: self.options.agent_version.as_deref() };
         let start = self.options.start_time.unwrap_or(self.options.now);

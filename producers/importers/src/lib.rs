@@ -1,15 +1,15 @@
-//! Recorded agent runs to events.
+//! Imports recorded agent runs as events.
 //!
-//! An importer reads a whole file and names what is wrong with it before it publishes anything: [`chat_completions::read`],
-//! then [`publish`]. Every id follows from the file and the [`ImportOptions`], so that an import that was killed is simply
-//! run again: what is there already has the same source, number and session, and counts once.
+//! An import has two steps: [`chat_completions::read`] reads the whole file and reports all its problems, then [`publish`]
+//! publishes the events. All ids are derived from the file and the [`ImportOptions`], so that an interrupted import can be
+//! repeated: events that are already in the topic have the same source, sequence number and session, and count once.
 //!
 //! - [`chat_completions`]: messages in the format of OpenAI's chat completions, and its dialects
-//! - [`Input`]: a file, standard input or bytes, packed with gzip or not; read as often as it is needed, never held
-//! - [`Import`], [`ImportOptions`], [`ImportedSession`], [`RunLocation`]: a file that was checked, and its events
-//! - [`Problems`], [`Problem`], [`Notes`]: what is wrong with it, and what of it is not imported
-//! - [`check`], [`publish`]: all of it through a recorder, or nothing
-//! - [`parse_start_time`]: the session clock, as people write it
+//! - [`Input`]: a file, standard input or bytes, with or without gzip; read several times and never held in memory
+//! - [`Import`], [`ImportOptions`], [`ImportedSession`], [`RunLocation`]: a checked file and its events
+//! - [`Problems`], [`Problem`], [`Notes`]: errors of a file, and content that is not imported
+//! - [`check`], [`publish`]: all events through a recorder, or none
+//! - [`parse_start_time`]: the start time of the sessions
 
 pub mod chat_completions;
 mod file;

@@ -1,4 +1,4 @@
-//! What is wrong with a file, and what of it is not imported.
+//! Errors of a file, and notes about content that is not imported.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,22 +6,22 @@ use std::fmt;
 
 use crate::json::{Kind, Value};
 
-/// Most problems that are kept; of the others there is a count.
-const KEPT: usize = 20;
-/// Most kinds of notes; a field's name may be anything.
-const KINDS: usize = 50;
-/// Most characters of a name or text of the file in a message.
-const SHOWN: usize = 40;
+/// Maximum number of kept problems; further ones are counted.
+const MAX_PROBLEMS: usize = 20;
+/// Maximum number of kinds of notes, since a kind may contain any field name of the file.
+const MAX_KINDS: usize = 50;
+/// Maximum characters of a name or text of the file in a message.
+const MAX_SHOWN_CHARS: usize = 40;
 
-/// What is wrong with a line of a file: shown as `file:line: message`. May hold any text of the file: escape it before a
-/// person sees it.
+/// An error in a line of a file, displayed as `file:line: message`. It may contain any text of the file: escape it before
+/// printing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as the caller named it.
+    /// Name of the file, as the caller gave it.
     pub file: String,
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: u64,
-    /// What was expected, what was found, and where in the line.
+    /// Expected and found content, and the position in the line.
     pub message: String,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The first problems of a file, at most 20, and how many there are.
+/// The first 20 problems of a file, and the total number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     kept: Vec<Problem>,
@@ -39,39 +39,39 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Adds one.
+    /// Adds a problem.
     pub fn push(&mut self, problem: impl FnOnce() -> Problem) {
-        if self.kept.len() < KEPT {
+        if self.kept.len() < MAX_PROBLEMS {
             self.kept.push(problem());
         }
         self.count += 1;
     }
 
-    /// These, and others behind them.
+    /// Returns these problems followed by `others`.
     #[must_use]
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.count += others.count;
         self.kept.extend(others.kept);
-        self.kept.truncate(KEPT);
+        self.kept.truncate(MAX_PROBLEMS);
         self
     }
 
-    /// The first of them.
+    /// Iterates over the kept problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.kept.iter()
     }
 
-    /// How many there are.
+    /// Returns the total number.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// True if there is none.
+    /// Returns true if there is no problem.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// A line for each that is kept, and one for the rest.
+    /// Returns a line for each kept problem, and one with the number of the others.
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.kept.iter().map(ToString::to_string).collect();
         match self.count - lines.len() as u64 {
@@ -88,8 +88,8 @@ impl fmt::Display for Problems {
     }
 }
 
-/// What was not imported, or not as the file has it, although its run was: each kind once, with a count. To be escaped like
-/// [`Problem`].
+/// Notes about content of imported runs that is not imported, or is imported in another form. Each kind has a count and its
+/// first location. Escape them like a [`Problem`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     kinds: BTreeMap<String, (u64, String)>,
@@ -97,18 +97,18 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Counts one of a kind; `place` is of the first.
+    /// Counts a note of a kind. Calls `place` for the first one.
     pub(crate) fn note(&mut self, kind: &str, place: impl FnOnce() -> String) {
         if let Some((count, _)) = self.kinds.get_mut(kind) {
             *count += 1;
-        } else if self.kinds.len() < KINDS {
+        } else if self.kinds.len() < MAX_KINDS {
             self.kinds.insert(kind.to_owned(), (1, place()));
         } else {
             self.others += 1;
         }
     }
 
-    /// A line for each kind.
+    /// Returns a line for each kind.
     pub fn lines(&self) -> Vec<String> {
         let kinds = self.kinds.iter();
         let mut lines: Vec<String> = kinds
@@ -124,15 +124,15 @@ impl Notes {
     }
 }
 
-/// A text of the file for a message: its start, if it is long.
+/// Truncates a text of the file for a message.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
         None => text.into(),
     }
 }
 
-/// A JSON value in a few words, for "found …".
+/// Describes a JSON value for a message after "found".
 pub(crate) fn found(value: Option<Value<'_>>) -> String {
     let Some(value) = value else { return "nothing".to_owned() };
     match value.kind() {
@@ -140,7 +140,7 @@ pub(crate) fn found(value: Option<Value<'_>>) -> String {
         Kind::Object => "an object".to_owned(),
         Kind::String => {
             let text = value.text().unwrap_or_default();
-            let cut: String = text.chars().take(SHOWN).collect();
+            let cut: String = text.chars().take(MAX_SHOWN_CHARS).collect();
             let more = if cut.len() < text.len() { "…" } else { "" };
             format!("{}{more}", serde_json::Value::from(cut))
         }

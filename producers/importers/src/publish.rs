@@ -1,4 +1,4 @@
-//! All of an import through a recorder, or nothing.
+//! Publishes all events of an import through a recorder, or none.
 
 use std::time::{Duration, Instant};
 
@@ -6,64 +6,64 @@ use agentgov_sdk::{FlushError, RecordError, Recorder};
 
 use crate::{Import, ImportError, Problem, Problems, RunLocation, Summary};
 
-/// How long the brokers may acknowledge nothing at all before an import gives up waiting.
-const STALLED: Duration = Duration::from_secs(60);
-/// How often progress is looked at while the last events are on their way.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time without an acknowledgement after which an import fails.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval at which progress is checked while the last events are in flight.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why an import was not published, or not wholly.
+/// An import that is not published, or only partly.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The recorder writes as another source, or has written before: the numbers would not be those of an earlier run of
-    /// the same import. Nothing was published.
+    /// The recorder has another source id, or has recorded events before: the sequence numbers would differ from those of an
+    /// earlier run of the import. Nothing was published.
     #[error("import: expected a new recorder with source id {expected}, found {found}")]
     OtherSource {
         /// [`Import::source_id`].
         expected: String,
-        /// What the recorder is.
+        /// Source id of the recorder, and its number of events.
         found: String,
     },
-    /// The topic would not take some events. Nothing was published.
+    /// The recorder rejects some events. Nothing was published.
     #[error("{} events cannot be published: {}", .0.problems.count(), .0.problems)]
     Refused(RefusedRuns),
-    /// The file cannot be read any more, or has changed. What came before may be published.
+    /// The file cannot be read any more, or has changed. Earlier events may be published.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// The recorder took no more. What it took before may be published: run the import again.
+    /// The recorder rejected an event. Earlier events may be published: repeat the import.
     #[error(
-        "import of {file}, line {place}: {error}; run the import again: what is there already counts once"
+        "import of {file}, line {place}: {error}; repeat the import: events that are already in the topic count once"
     )]
     Record {
         /// The file.
         file: String,
-        /// Where the run of the session begins that was being published.
+        /// Location of the session's run.
         place: RunLocation,
-        /// What the recorder said.
+        /// Error of the recorder.
         error: Box<RecordError>,
     },
-    /// Not everything is known to be durable.
-    #[error("import of {file}: {error}; run the import again: what is there already counts once")]
+    /// Some events may not be durable.
+    #[error("import of {file}: {error}; repeat the import: events that are already in the topic count once")]
     NotDurable {
         /// The file.
         file: String,
-        /// What the recorder said.
+        /// Error of the recorder.
         error: FlushError,
     },
 }
 
-/// What a recorder would not take of an import.
+/// Runs of an import that a recorder rejects.
 #[derive(Debug)]
 pub struct RefusedRuns {
-    /// Why not, with line and message.
+    /// The reasons, with line and message.
     pub problems: Problems,
-    /// The runs that it is of.
+    /// Locations of the runs.
     pub places: Vec<RunLocation>,
-    /// What is left without them.
+    /// Counts of the remaining runs.
     pub rest: Summary,
 }
 
 impl PublishError {
-    /// True if the same import with the same recorder's options cannot succeed later.
+    /// Returns true if a repetition with the same options cannot succeed.
     pub fn is_permanent(&self) -> bool {
         let of = |error: &RecordError| {
             matches!(
@@ -75,16 +75,15 @@ impl PublishError {
             Self::OtherSource { .. } | Self::Refused(_) => true,
             Self::Record { error, .. } => of(error),
             Self::NotDurable { error: FlushError::Closing { error, .. }, .. } => of(error),
-            // A file that changes may stay as it is the next time.
+            // The next repetition may find a file that no longer changes.
             Self::Import(_) | Self::NotDurable { .. } => false,
         }
     }
 }
 
-/// Publishes an import: first asks the recorder whether it would take every event, then records them and closes the
-/// source. When it returns `Ok`, every event and the closing one are durable. When it fails after it began, running the
-/// same import again completes it: the events have the same source, numbers and sessions, and those that are there
-/// already count once. `progress` is told how many events of how many are recorded.
+/// Publishes an import: checks all events with the recorder, then records them and closes the source. `Ok` means that every
+/// event and the closing event are durable. After a failure, a repetition completes the import: the events have the same
+/// source, sequence numbers and sessions, and count once. Calls `progress` with the number of recorded events and the total.
 ///
 /// The recorder must be new, with the import's tenant, environment and [`Import::source_id`], and should wait when full.
 pub fn publish(
@@ -114,13 +113,13 @@ pub fn publish(
     Ok(import.summary())
 }
 
-/// Asks a recorder whether it would take every event. Publishes nothing.
+/// Checks all events with a recorder. Publishes nothing.
 pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<RefusedRuns>, ImportError> {
     let mut refused =
         RefusedRuns { problems: Problems::default(), places: Vec::new(), rest: Summary::default() };
     for session in import.sessions() {
         let session = session?;
-        let events = session.numbered();
+        let events = session.events_with_message();
         let mut is_refused = false;
         for (message, event) in &events {
             let Err(error) = recorder.check(event) else { continue };
@@ -151,11 +150,11 @@ fn check_source(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishE
     Err(PublishError::OtherSource { expected, found })
 }
 
-/// Waits as long as something is acknowledged now and then.
+/// Closes the source. Waits as long as further events are acknowledged.
 fn close(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishError> {
     let (mut seen, mut since) = (recorder.stats().durable_through, Instant::now());
     loop {
-        let error = match recorder.close(LOOK) {
+        let error = match recorder.close(POLL_INTERVAL) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -163,7 +162,7 @@ fn close(import: &Import<'_>, recorder: &Recorder) -> Result<(), PublishError> {
         if durable > seen {
             (seen, since) = (durable, Instant::now());
         }
-        if !matches!(error, FlushError::Unfinished { .. }) || since.elapsed() > STALLED {
+        if !matches!(error, FlushError::Unfinished { .. }) || since.elapsed() > STALL_TIMEOUT {
             return Err(PublishError::NotDurable { file: import.file().to_owned(), error });
         }
     }

@@ -1,18 +1,18 @@
-//! The session clock, as people write it.
+//! Parses the start time of sessions.
 
 use agentgov_schemas::Micros;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// A text that is no time.
+/// A text that is not a valid time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "start time: expected a time as in RFC 3339, e.g. 2024-05-15T15:00:00 (UTC) or 2024-05-15T15:00:00-05:00, found `{0}`"
 )]
 pub struct InvalidStartTime(pub String);
 
-/// Reads a time of RFC 3339. Without a zone it is UTC, and without a time of day midnight.
+/// Parses a time of RFC 3339. A time without a zone is UTC; a date without a time of day is midnight.
 pub fn parse_start_time(text: &str) -> Result<Micros, InvalidStartTime> {
     let invalid = || InvalidStartTime(text.to_owned());
     if let Ok(timestamp) = text.parse::<Timestamp>() {

@@ -1,4 +1,4 @@
-//! What fuzzing found, and what it began with (docs/fuzzing.md), through the function that it calls.
+//! Runs the fuzz target of chat completions over its corpus (docs/fuzzing.md).
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! An import through a recorder: all of it, once, or nothing; against librdkafka's own mock brokers.
+//! Publishing an import through a recorder, with librdkafka's mock brokers: all events once, or none.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -44,7 +44,7 @@ fn recorder(kafka: &KafkaEndpoint, source_id: String) -> Recorder {
     Recorder::start(RecorderOptions { source_id: Some(source_id), ..options }).unwrap()
 }
 
-/// Sequence, session, event id and type of all records, sorted.
+/// Reads `count` records. Returns their sequence, session, event id and type, sorted.
 fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, String)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.bootstrap)

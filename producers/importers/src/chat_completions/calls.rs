@@ -1,4 +1,4 @@
-//! Calls of tools, as people's files have them.
+//! Reads tool calls in their dialects.
 //!
 //! `{id, function: {name, arguments}}` (chat completions), `{id, name, arguments}` (tau2), `{id, function, args}` (AgentDojo),
 //! `{id, name, args}` (LangChain), `{id, name, input}` (Anthropic), `{id, custom: {name, input}}`, and the older
@@ -8,7 +8,7 @@ use super::reader::{Reader, name};
 use super::run::Call;
 use crate::json::{Kind, Object, Value};
 
-/// The calls of an assistant's message.
+/// Reads the calls of an assistant's message.
 pub(super) fn tool_calls(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Vec<Call> {
     let mut calls = Vec::new();
     if let Some(function_call) = fields.some("function_call") {
@@ -27,7 +27,7 @@ pub(super) fn tool_calls(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>)
     calls
 }
 
-/// One call. Without an id, that is left empty.
+/// Reads one call. A missing id is left empty.
 pub(super) fn call(reader: &mut Reader<'_>, at: &str, value: Value<'_>) -> Option<Call> {
     let Some(fields) = value.object() else {
         return reader.expected(at, "an object", Some(value));
@@ -48,7 +48,7 @@ pub(super) fn call(reader: &mut Reader<'_>, at: &str, value: Value<'_>) -> Optio
     let names = ["arguments", "args", "input", "parameters"];
     let arguments = inner.as_ref().and_then(|inner| inner.any(&names)).or_else(|| fields.any(&names));
     let arguments = match arguments {
-        // A call without arguments has none of any name.
+        // No field of any name has arguments.
         None => Some("{}".to_owned()),
         Some(text) if text.kind() == Kind::String => reader.text(&format!("{at}.arguments"), text),
         Some(other) => Some(other.as_written().into_owned()),

@@ -1,4 +1,4 @@
-//! What a message says: a text, or parts. Texts are joined; a part that is none is described in its place.
+//! Reads the content of a message: a text, or parts. Joins the texts, and inserts a description of each other part.
 
 use agentgov_schemas::Digest;
 
@@ -9,7 +9,7 @@ use super::run::{Answer, Call};
 use crate::json::{Kind, Object, Value};
 use crate::problem::cut;
 
-/// What was read of a content.
+/// The content of a message.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) text: Option<String>,
@@ -17,7 +17,7 @@ pub(super) struct Content {
     pub(super) answers: Vec<Answer>,
 }
 
-/// Reads a content. `of_tool`: it may be any JSON, whose bytes are the text then.
+/// Reads a content. With `of_tool` it may be any JSON, whose bytes are then the text.
 pub(super) fn content(reader: &mut Reader<'_>, at: &str, value: Option<Value<'_>>, of_tool: bool) -> Content {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Content::default() };
     let mut content = Content::default();
@@ -38,7 +38,7 @@ pub(super) fn content(reader: &mut Reader<'_>, at: &str, value: Option<Value<'_>
     content
 }
 
-/// Whether a value is a part of a message, and not data of a tool that has a `type`, too.
+/// Returns true if a value is a part of a message, and not tool data that also has a `type`.
 fn is_part(value: Value<'_>) -> bool {
     let Some(part) = value.object() else { return false };
     let has = |names: &[&str]| part.any(names).is_some();
@@ -65,7 +65,7 @@ fn part(reader: &mut Reader<'_>, at: &str, value: Value<'_>, content: &mut Conte
         Some("text" | "input_text" | "output_text" | "refusal") | None if text_of(&fields).is_some() => {
             add(content, text_of(&fields).and_then(|text| reader.text(at, text)));
         }
-        // A text that is null.
+        // The text is null.
         Some("text" | "input_text" | "output_text") if fields.fields().any(|(name, _)| name == "text") => {
             add(content, Some(String::new()));
         }
@@ -84,7 +84,7 @@ fn part(reader: &mut Reader<'_>, at: &str, value: Value<'_>, content: &mut Conte
     }
 }
 
-/// The text of a part: AgentDojo calls it `content`, the assistants API has an object around it.
+/// Returns the text of a part. AgentDojo names it `content`; the assistants API wraps it in an object.
 fn text_of<'b>(part: &Object<'b>) -> Option<Value<'b>> {
     let text = part.any(&["text", "content", "refusal"])?;
     let text = match text.object() {
@@ -100,10 +100,10 @@ fn add(content: &mut Content, text: Option<String>) {
     }
 }
 
-/// An answer that is a part of a user's message.
+/// Reads an answer that is a part of a user's message.
 fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
     let inner = match fields.some("content") {
-        // A result within a result would be one of another call, and may hold the next: so this does not recurse.
+        // Nested results are not read, so that the depth of recursion is bounded.
         Some(inner) if !holds_answers(inner) => {
             content(reader, &format!("{at}.content"), Some(inner), true).text
         }
@@ -122,7 +122,7 @@ fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
     }
 }
 
-/// Whether a value, or an item of it, is a part that has to do with calls.
+/// Returns true if a value, or an item of it, is a tool call or a tool result.
 fn holds_answers(value: Value<'_>) -> bool {
     let is_of_call = |value: Value<'_>| {
         value.object().and_then(|part| part.get("type")?.text()).is_some_and(|kind| kind.starts_with("tool_"))

@@ -1,4 +1,4 @@
-//! A run's events, in their order.
+//! Creates the events of a run.
 
 use agentgov_schemas::event::{Actor, Agent};
 use agentgov_schemas::{Micros, catalogue};
@@ -8,11 +8,11 @@ use super::run::{Answer, Call, MessageBody, Run};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-/// One second a message.
+/// Time between two messages: one second.
 const STEP: i64 = 1_000_000;
 
-/// The events of `run`, each with the message that it is of: message i at `start` + i seconds. Their ids are the caller's to
-/// set.
+/// Returns the events of `run`, each with the index of its message. Message i has the time `start` + i seconds. The caller sets
+/// the event ids.
 pub(crate) fn events<'a>(
     run: &'a Run,
     session_id: &'a str,
@@ -99,7 +99,7 @@ fn has_text(text: &Option<String>) -> bool {
     text.as_deref().is_some_and(|text| !text.trim().is_empty())
 }
 
-/// Whether a result may claim to be JSON: the format does not say what it is.
+/// Returns true if a result has the media type JSON. The format does not declare it.
 fn is_json(text: &str) -> bool {
     text.starts_with(['{', '[']) && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
 }

@@ -1,14 +1,14 @@
-//! Ids of calls that have none, and the answers to them.
+//! Derives ids of calls and answers that have none.
 //!
-//! A call without an id gets one that follows from its place. An answer without one belongs to the first call that has no
-//! answer yet, of its tool if it names one. An answer with an id that no call has gives it to the call that it answers by
-//! this rule, if that has none.
+//! A call without an id gets one derived from its position. An answer without an id belongs to the first call without an answer,
+//! of its tool if it names one. An answer whose id no call has gives its id to the call that this rule finds, if that call has
+//! no id.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::run::{Answer, Message, MessageBody};
 
-/// Gives every call and every answer of a run its id.
+/// Sets the ids of all calls and answers of a run.
 pub(super) fn derive(messages: &mut [Message]) {
     let calls = messages.iter().filter_map(|message| match &message.body {
         MessageBody::Assistant { calls, .. } => Some(calls),
@@ -23,7 +23,7 @@ pub(super) fn derive(messages: &mut [Message]) {
     let taken: HashSet<String> = answers.chain(given.iter().cloned()).collect();
     let mut strays = Strays { taken, message: 0, count: 0 };
     let mut open = Open::default();
-    // Of the calls without an id: where each stands, and the id that its answer has.
+    // Calls without an id: their position, and the id of their answer.
     let mut renamed: HashMap<(usize, usize), String> = HashMap::new();
     for (place, message) in messages.iter_mut().enumerate() {
         match &mut message.body {
@@ -54,20 +54,20 @@ pub(super) fn derive(messages: &mut [Message]) {
     }
 }
 
-/// The call of an answer.
+/// Result of finding the call of an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// It has an id, whether or not its call was seen.
+    /// The answer has an id, with or without a known call.
     Id,
-    /// It names no call, and none is open.
+    /// The answer names no call, and no call is open.
     Stray,
 }
 
-/// Answers without an id and a call: a message may have several.
+/// Creates ids for answers without an id and a call. A message may have several.
 struct Strays {
-    /// Ids of the file.
+    /// Ids in the file.
     taken: HashSet<String>,
-    /// The message of the latest, and how many it has.
+    /// Message of the last such answer, and the number of such answers in it.
     message: usize,
     count: usize,
 }
@@ -116,7 +116,7 @@ fn answered(
     Found::Id
 }
 
-/// An id that is not among these.
+/// Returns the id, changed if it is in `given`.
 fn fresh(mut id: String, given: &HashSet<String>) -> String {
     while given.contains(&id) {
         id.push('\'');
@@ -131,7 +131,7 @@ struct Called {
     derived: bool,
 }
 
-/// Calls that have no answer yet.
+/// Calls without an answer.
 #[derive(Default)]
 struct Open {
     calls: Vec<Option<Called>>,
@@ -149,7 +149,7 @@ impl Open {
         self.by_id.entry(id.to_owned()).or_default().push(index);
     }
 
-    /// The latest call of an id has its answer.
+    /// Removes the last call with an id, which has its answer.
     fn answer(&mut self, id: &str) {
         if let Some(index) = self.by_id.get_mut(id).and_then(Vec::pop)
             && let Some(call) = self.calls.get_mut(index)
@@ -158,7 +158,7 @@ impl Open {
         }
     }
 
-    /// Takes the first call, of a tool if it is known. `derived`: only if its id is derived.
+    /// Removes and returns the first call, of a tool if one is given. With `derived`, only if its id is derived.
     fn first(&mut self, tool: Option<&str>, derived: bool) -> Option<Called> {
         let queue = match tool {
             Some(tool) => self.by_tool.get_mut(tool)?,

@@ -1,4 +1,4 @@
-//! Images, audio, video and files in a message: their media type, size and digest in the text's place, never their bytes.
+//! Describes images, audio, video and files of a message by media type, size and digest. Their bytes are not imported.
 
 use agentgov_schemas::Digest;
 use base64::Engine as _;
@@ -8,14 +8,14 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::reader::Reader;
 use crate::json::{Kind, Object, Value};
 
-/// Fields that have bytes in base64, of all dialects: OpenAI's, Anthropic's, MCP's.
+/// Fields with bytes in base64, in the dialects of OpenAI, Anthropic and MCP.
 const DATA: &[&str] = &["data", "file_data", "blob", "base64"];
-/// Fields that say where the bytes are.
+/// Fields with the URL of the bytes.
 const URL: &[&str] = &["url", "image_url", "file_url", "audio_url", "video_url", "uri", "image"];
 const MEDIA_TYPE: &[&str] = &["mimeType", "mime_type", "media_type"];
 const ID: &[&str] = &["file_id", "id"];
 
-/// Whether parts of this type are described here.
+/// Returns true if this module describes parts of this type.
 pub(super) fn is_kind(kind: &str) -> bool {
     matches!(
         kind,
@@ -38,13 +38,13 @@ pub(super) fn is_kind(kind: &str) -> bool {
     )
 }
 
-/// Whether a part of this type has anything that [`described`] knows.
+/// Returns true if a part of this type has a field that [`described`] reads.
 pub(super) fn holds_any(part: &Object<'_>, kind: &str) -> bool {
     let known = [DATA, URL, ID, &["text", "transcript", kind]].concat();
     part.any(&known).is_some() || part.some("source").is_some_and(|source| source.kind() == Kind::Object)
 }
 
-/// The voice of an assistant: what it said, or else what there is of it.
+/// Returns the transcript of an assistant's audio, or else a description of it.
 pub(super) fn audio(reader: &mut Reader<'_>, at: &str, audio: Value<'_>) -> Option<String> {
     let fields = audio.object()?;
     match fields.some("transcript") {
@@ -53,7 +53,7 @@ pub(super) fn audio(reader: &mut Reader<'_>, at: &str, audio: Value<'_>) -> Opti
     }
 }
 
-/// A part in a few words. What can be read of it as text is the text.
+/// Describes a part in brackets. A part with a text or transcript gives that text.
 pub(super) fn described(reader: &mut Reader<'_>, at: &str, kind: &str, value: Value<'_>) -> String {
     let whole = value.object().unwrap_or_default();
     let inner = [kind, "source", "file", "resource", "audio"]
@@ -117,7 +117,7 @@ fn family(kind: &str) -> &'static str {
     }
 }
 
-/// A URL without the parts that may let anybody in who has them: user and password, query (a presigned URL's signature) and
+/// Removes the parts of a URL that may grant access: user and password, query (e.g. the signature of a presigned URL) and
 /// fragment.
 fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
@@ -128,13 +128,13 @@ fn without_secrets(url: &str) -> String {
     format!("{scheme}//{}", rest.get(user..).unwrap_or_default())
 }
 
-/// Media type and bytes of a `data:` URL.
+/// Returns media type and data of a `data:` URL.
 fn split_data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     Some((head.split(';').next().unwrap_or_default(), data))
 }
 
-/// Size and digest of what base64 holds; of what is none, of the text itself.
+/// Returns size and digest of the decoded bytes, or of the text itself if it is not base64.
 fn measured(data: &str) -> String {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)

@@ -1,23 +1,22 @@
-//! Recorded runs with their messages in the format of OpenAI's chat completions, and in the dialects of it that files have.
+//! Reads recorded runs with messages in the format of OpenAI's chat completions and its dialects.
 //!
-//! **A file** is one run a line (JSONL); or documents one behind the other, over as many lines as they take; or an array of runs;
-//! or an object that has an array of runs. It may be packed with gzip. A run is an object with `messages` (or `traj`,
-//! `conversation`, `trajectory`), or nothing but an array of messages. Of its other fields `user_id` is the actor, and `task_id`
+//! **A file** has one run per line (JSONL), or consecutive documents over any number of lines, or an array of runs, or an object
+//! with an array of runs. It may be compressed with gzip. A run is an object with `messages` (or `traj`,
+//! `conversation`, `trajectory`), or an array of messages. Of its other fields `user_id` is the actor, and `task_id`
 //! and `trial`, or the field that [`ImportOptions::label`] names, are its label; without them it is the line.
 //!
-//! **What becomes of a message.** user: `user.input`. system and developer: `llm.input_sent`, since it is what the platform told
-//! the model. assistant: `output.displayed` if it has text that is not blank, one more for a `refusal` and one for what
-//! its `audio` says (`transcript`), then a `tool.invoked` for each of its calls; a message with none of these says nothing
-//! and becomes nothing. tool and function: `tool.response_received`. Around them `session.started` and `session.ended`.
+//! **Events of a message.** user: `user.input`. system and developer: `llm.input_sent`, since the platform sends these messages
+//! to the model. assistant: `output.displayed` if it has text that is not blank, one more for a `refusal` and one for the
+//! `transcript` of its `audio`, then a `tool.invoked` for each of its calls; a message with none of these has no event. tool and function: `tool.response_received`. Around them `session.started` and `session.ended`.
 //!
-//! **Payloads** are the bytes that the model or the tool wrote: a string's text, JSON or not; of anything else, its JSON as the file
-//! has it. A call without arguments has `{}`. Parts of a text are joined without anything between them; images, audio and
+//! **Payloads** are the bytes that the model or the tool wrote: the text of a string, and the unchanged JSON of other values. A
+//! call without arguments has `{}`. Parts of a text are joined without anything between them; images, audio and
 //! files stand in it as media type, size and digest. A lone surrogate in a text is U+FFFD.
 //!
-//! **Calls without an id** get one that follows from their place, and answers without one belong to the first call that has no
-//! answer yet, of their tool if they name one. An answer is kept whether or not its call was seen.
+//! **Calls without an id** get one derived from their position. Answers without one belong to the first call without an answer,
+//! of their tool if they name one. Answers without a known call are imported as well.
 //!
-//! What an event cannot say and a person might miss is counted by [`Import::notes`].
+//! [`Import::notes`] counts content that events cannot represent.
 
 mod calls;
 mod content;
@@ -42,14 +41,14 @@ pub(crate) use runs::Runs;
 #[cfg(test)]
 pub(crate) use shape::is_run;
 
-/// What the ids of an import follow from beside file and options: the reading above. To change when it changes, or what
-/// an older build imported would pass for what this one makes.
+/// Version of the reading, which ids of an import are derived from. Change it with the reading: otherwise events that an older
+/// build imported have the same ids as different events of this build.
 const READING: &[u8] = b"chat-completions/2";
-/// Of files that the first reading took, and made the same events of.
+/// Version for files that the first reading accepted and that give the same events.
 const FIRST_READING: &[u8] = b"chat-completions/1";
 
-/// Reads and checks the whole of a file. Every run that cannot be read is a problem, and then there is no import, unless
-/// [`ImportOptions::skip_bad`] leaves those runs out. Needs the memory of the largest document.
+/// Reads and checks a whole file. Unreadable runs are problems and prevent the import, unless [`ImportOptions::skip_bad`] skips
+/// them. Uses the memory of the largest document.
 pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, ImportError> {
     let io = |error| ImportError::Io { file: input.name().to_owned(), error };
     let mut runs = Runs::new(input.reader().map_err(io)?, options.label.clone());
@@ -74,7 +73,7 @@ pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, Impo
         problems.push(|| Problem { file: input.name().to_owned(), line: 1, message });
         return Err(ImportError::Problems(problems));
     }
-    // A file whose end is not known has no digest, and so no ids.
+    // A file that cannot be read to its end has no digest, and so no ids.
     let Some(file) = file.filter(|_| problems.is_empty() || (options.skip_bad && summary.sessions > 0))
     else {
         return Err(ImportError::Problems(problems));
@@ -83,7 +82,7 @@ pub fn read(input: Input<'_>, options: ImportOptions) -> Result<Import<'_>, Impo
     Ok(Import::new(input, options, reading, file).holding(summary, notes, problems, left_out))
 }
 
-/// [`read`], of bytes in memory.
+/// Reads bytes in memory like [`read`].
 pub fn parse<'b>(file: &str, bytes: &'b [u8], options: ImportOptions) -> Result<Import<'b>, ImportError> {
     read(Input::bytes(file, bytes), options)
 }

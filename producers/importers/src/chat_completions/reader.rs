@@ -1,4 +1,4 @@
-//! Reads a run, and collects all that is wrong with it and all that is not imported of it.
+//! Reads a run, and collects its problems and notes.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -11,9 +11,9 @@ use super::shape::{MESSAGES, RunAt};
 use crate::json::{Kind, Object, Value};
 use crate::problem::{Notes, cut, found};
 
-/// Most problems of one run: the next are of the same kind, hardly ever of another.
-const MOST: usize = 20;
-/// Fields of a message that are read, or say nothing that an event could.
+/// Maximum number of problems of one run, since further ones are mostly of the same kind.
+const MAX_PROBLEMS: usize = 20;
+/// Fields of a message that are read, or have no content for an event.
 const KNOWN: &[&str] = &[
     "role",
     "content",
@@ -50,17 +50,17 @@ const KNOWN: &[&str] = &[
     "generation_time_seconds",
 ];
 
-/// Collects on the way; what is returned beside a problem stands for nothing.
+/// Reader of one run. It collects problems and continues; if there is one, the returned values are not used.
 pub(super) struct Reader<'n> {
     pub(super) problems: Vec<String>,
     notes: &'n mut Notes,
-    /// The run's place for people.
+    /// Location of the run for people.
     place: String,
     /// See [`Run::is_new`].
     pub(super) is_new: bool,
 }
 
-/// Reads a run. `label`: the field that names it.
+/// Reads a run. `label` is the field with its label.
 pub(super) fn read(
     run: &RunAt<'_>,
     label: Option<&str>,
@@ -112,7 +112,7 @@ impl Reader<'_> {
         Run { is_new: self.is_new, ..read }
     }
 
-    /// The field that was asked for; else task_id/trial, as far as they are there.
+    /// Returns the label: the given field, or else task_id/trial as far as they exist.
     fn label(&mut self, fields: &Object<'_>, field: Option<&str>) -> Option<String> {
         if let Some(field) = field {
             let found = fields.get(field).or_else(|| {
@@ -149,7 +149,7 @@ impl Reader<'_> {
         }
         if !answers.is_empty() {
             answers.into_iter().for_each(|answer| push(MessageBody::Tool(answer)));
-            // Beside results, no text is not an empty text.
+            // A message with results and without a text has no event for a text.
             if text.is_none() && calls.is_empty() {
                 return;
             }
@@ -173,7 +173,7 @@ impl Reader<'_> {
         self.note_unread(at, &fields, is_assistant);
     }
 
-    /// What the person saw or heard beside the text.
+    /// Reads further text that the person saw or heard.
     fn beside(&mut self, at: &str, fields: &Object<'_>) -> Vec<String> {
         let mut beside = Vec::new();
         if let Some(refusal) = fields.some("refusal") {
@@ -216,7 +216,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Names fields with content that no event has.
+    /// Notes fields with content that is not imported.
     fn note_unread(&mut self, at: &str, fields: &Object<'_>, is_assistant: bool) {
         let of_assistant = ["tool_calls", "function_call", "refusal", "audio"];
         let empty: [&[u8]; 4] = [b"\"\"", b"[]", b"{}", b"null"];
@@ -238,7 +238,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A text; of a lone surrogate, which no text can hold, a note.
+    /// Reads a text. Notes a lone surrogate, which becomes U+FFFD.
     pub(super) fn text(&mut self, at: &str, value: Value<'_>) -> Option<String> {
         let (text, lone) = value.text_and_surrogates()?;
         if lone {
@@ -259,20 +259,20 @@ impl Reader<'_> {
     }
 
     pub(super) fn problem(&mut self, at: &str, expected: impl Display, value: Option<Value<'_>>) {
-        if self.problems.len() < MOST {
+        if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(format!("{at}: expected {expected}, found {}", found(value)));
         }
     }
 }
 
-/// The calls of a message's field and of its content: some files have each in both.
+/// Joins the calls of a message's field and of its content, without duplicates: some files have each call in both.
 fn each_once(listed: Vec<Call>, parts: Vec<Call>) -> Vec<Call> {
     let known: HashSet<String> =
         listed.iter().map(|call| call.id.clone()).filter(|id| !id.is_empty()).collect();
     listed.into_iter().chain(parts.into_iter().filter(|call| !known.contains(&call.id))).collect()
 }
 
-/// A name: a string that is not empty, a number as the file has it, or a truth value.
+/// Returns the text of a name: a non-empty string, a number as written in the file, or a boolean.
 pub(super) fn name(value: Value<'_>) -> Option<String> {
     match value.kind() {
         Kind::String => value.text().filter(|text| !text.is_empty()).map(Into::into),

@@ -1,22 +1,22 @@
-//! One run: what is read of it.
+//! Content of one run.
 
 /// A recorded run.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    /// Its name for people, where the file has one.
+    /// Label for people, if the file has one.
     pub(crate) label: Option<String>,
     pub(crate) user_id: Option<String>,
     pub(crate) messages: Vec<Message>,
-    /// How many messages the file has.
+    /// Number of messages in the file.
     pub(crate) length: usize,
-    /// Whether the first reading of this format made other events of it.
+    /// True if the first reading of this format gave other events.
     pub(crate) is_new: bool,
 }
 
-/// What a message says, and its name within the session.
+/// A message with its id in the session.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// Its place among the file's messages, from 0.
+    /// Index in the messages of the run, from 0.
     pub(crate) index: usize,
     pub(crate) id: String,
     pub(crate) body: MessageBody,
@@ -33,7 +33,7 @@ pub(crate) enum MessageBody {
     },
     Assistant {
         text: Option<String>,
-        /// What the person saw or heard beside the text: a refusal, what a voice said.
+        /// Further text that the person saw or heard: a refusal, the transcript of a voice.
         beside: Vec<String>,
         calls: Vec<Call>,
     },
@@ -48,17 +48,17 @@ pub(crate) struct Call {
     pub(crate) arguments: String,
 }
 
-/// What a tool answered.
+/// Answer of a tool.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// Empty until it is derived.
     pub(crate) call_id: String,
-    /// Whether it answers somebody else's call.
+    /// Whether it answers a call of the simulated user.
     pub(crate) of_user: bool,
-    /// Its call's id if there is a call of this id: some files call it `id`, others have the message's own there.
+    /// Field `id`: the call's id if a call has it. Other files have the message's own id there.
     pub(crate) perhaps_call_id: Option<String>,
     pub(crate) name: Option<String>,
-    /// The tool, for finding the call, where the message does not have it as its name.
+    /// Name of the tool for finding the call, if it is not in `name`.
     pub(crate) tool: Option<String>,
     pub(crate) text: Option<String>,
     pub(crate) is_error: Option<bool>,

@@ -1,4 +1,4 @@
-//! The runs of a file, in their order.
+//! Reads the runs of a file in order.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,15 +8,15 @@ use super::reader;
 use super::run::Run;
 use super::shape::{self, RunAt};
 use crate::file::{Document, Documents, Ending, Reader};
-use crate::json::{Mistake, Value, blank};
+use crate::json::{Mistake, Value, skip_whitespace};
 use crate::problem::{Notes, Problem};
 
-/// Where a run begins: the line, and how many others begin on it before.
+/// Location of a run: its line, and the number of runs that begin earlier on that line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunLocation {
-    /// From 1.
+    /// Line number, from 1.
     pub line: u64,
-    /// From 0.
+    /// Number of earlier runs on the line.
     pub before: u64,
 }
 
@@ -29,11 +29,11 @@ impl fmt::Display for RunLocation {
     }
 }
 
-/// Reads run after run. Memory: one document.
+/// Iterator over the runs of a file. Holds one document in memory.
 pub(crate) struct Runs<'i> {
     documents: Documents<'i>,
     label: Option<String>,
-    /// The document that `pending` is of.
+    /// Bytes of the document that has the `pending` runs.
     bytes: Vec<u8>,
     pending: VecDeque<Pending>,
     last: RunLocation,
@@ -58,20 +58,20 @@ impl<'i> Runs<'i> {
         }
     }
 
-    /// What was noted, the line of the last run, and how the file ended.
+    /// Returns the notes, the line of the last run, and how the file ended.
     pub(crate) fn end(self) -> (Notes, u64, Ending) {
         (self.notes, self.last.line.max(1), self.documents.ending())
     }
 
     fn place(&mut self, line: u64) -> RunLocation {
-        // A line that ends with LF may have a lone CR between two runs.
+        // Never goes back: a line that ends with LF may have a lone CR between two runs.
         let line = line.max(self.last.line);
         let before = if line == self.last.line { self.last.before + 1 } else { 0 };
         self.last = RunLocation { line, before };
         self.last
     }
 
-    /// The runs of a document: all of it is JSON, or none is taken.
+    /// Lists the runs of a document. A syntax error anywhere in it makes the whole document an error.
     fn list(&mut self, line: u64, bytes: Vec<u8>) {
         self.pending = match pending(line, &bytes) {
             Ok(pending) => pending,
@@ -108,7 +108,7 @@ impl Iterator for Runs<'_> {
                 Document::Bad { line, message, last } => {
                     let rest = if last { "; nothing behind it can be read" } else { "" };
                     let place = self.place(line);
-                    // One that is the only thing in the file is named for what it is.
+                    // An error on the first line concerns the whole file, so the addition is redundant.
                     let rest = if place == (RunLocation { line: 1, before: 0 }) { "" } else { rest };
                     return Some((place, Err(vec![problem(line, format!("{message}{rest}"))])));
                 }
@@ -117,7 +117,7 @@ impl Iterator for Runs<'_> {
     }
 }
 
-/// Lists the runs of a document that begins on `line`, each with the line on which it begins.
+/// Lists the runs of a document that begins on `line`, each with its own line.
 fn pending(line: u64, bytes: &[u8]) -> Result<VecDeque<Pending>, (u64, String)> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let (lines, column) = position(bytes, error.valid_up_to());
@@ -143,12 +143,12 @@ fn pending(line: u64, bytes: &[u8]) -> Result<VecDeque<Pending>, (u64, String)> 
             counted = start;
             pending.push_back(Pending { line: line + lines, run });
         }
-        at = blank(bytes, end);
+        at = skip_whitespace(bytes, end);
     }
     Ok(pending)
 }
 
-/// Where a value stands in the bytes that it is a slice of.
+/// Returns the range of a value in the bytes that it is a slice of.
 fn range(bytes: &[u8], value: Value<'_>) -> Range<usize> {
     let start = (value.bytes().as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
     start..start + value.bytes().len()
@@ -161,7 +161,7 @@ fn newlines(bytes: &[u8]) -> u64 {
     ends.count() as u64
 }
 
-/// Lines before an offset, and its column, from 1.
+/// Returns the number of lines before an offset, and its column, from 1.
 fn position(bytes: &[u8], at: usize) -> (u64, usize) {
     let before = bytes.get(..at).unwrap_or_default();
     let line = before.iter().rev().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count();

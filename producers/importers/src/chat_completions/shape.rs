@@ -1,6 +1,6 @@
-//! Where the runs are in a document.
+//! Finds the runs in a document.
 //!
-//! A run is an object with its messages under one of the names of [`MESSAGES`], or nothing but an array of messages. A document
+//! A run is an object with its messages under one of the names of [`MESSAGES`], or an array of messages. A document
 //! is a run, an array of runs, or an object that has one array of runs among its fields, as tau2's results have `simulations`.
 
 use crate::json::{Kind, Object, Value};
@@ -8,17 +8,17 @@ use crate::problem::{cut, found};
 
 /// Names of the messages: chat completions, tau-bench, and others.
 pub(super) const MESSAGES: &[&str] = &["messages", "traj", "conversation", "trajectory"];
-/// Most names of fields in a message.
-const NAMES: usize = 12;
+/// Maximum number of field names in a message.
+const MAX_NAMES: usize = 12;
 
-/// A run, and how to get there from the document.
+/// A run, with its path in the document.
 #[derive(Debug)]
 pub(crate) struct RunAt<'b> {
     pub(crate) path: String,
     pub(crate) value: Value<'b>,
 }
 
-/// The runs of a document; of an item that is none, what it is.
+/// Returns the runs of a document. An item that is no run gives an error message.
 pub(crate) fn runs<'b>(document: Value<'b>) -> Vec<Result<RunAt<'b>, (Value<'b>, String)>> {
     if is_run(document) {
         return vec![Ok(RunAt { path: String::new(), value: document })];
@@ -55,7 +55,7 @@ pub(crate) fn runs<'b>(document: Value<'b>) -> Vec<Result<RunAt<'b>, (Value<'b>,
     }
 }
 
-/// Whether a value is a run, or wants to be one.
+/// Returns true if a value has the shape of a run.
 pub(crate) fn is_run(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Object => {
@@ -82,8 +82,8 @@ fn no_run(value: Value<'_>) -> String {
         );
     };
     let mut names: Vec<String> =
-        fields.fields().map(|(name, _)| cut(name).into_owned()).take(NAMES + 1).collect();
-    if names.len() > NAMES {
+        fields.fields().map(|(name, _)| cut(name).into_owned()).take(MAX_NAMES + 1).collect();
+    if names.len() > MAX_NAMES {
         names.pop();
         names.push("…".to_owned());
     }

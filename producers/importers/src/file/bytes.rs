@@ -1,22 +1,22 @@
-//! Bytes of a file, some of which were looked at before.
+//! A reader of bytes that can be pushed back.
 
 use std::io::{BufRead as _, ErrorKind};
 
 use super::{Ending, Reader};
 
 pub(super) struct Bytes<'i> {
-    /// Read, and to be read once more.
+    /// Pushed-back bytes.
     again: Vec<u8>,
     at: usize,
     reader: Reader<'i>,
 }
 
-/// How a line ended.
+/// End of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineEnd {
     Separator,
     EndOfFile,
-    /// Its limit: what is left of it was not read.
+    /// The size limit; the rest of the line is not read.
     Limit,
 }
 
@@ -25,7 +25,7 @@ impl<'i> Bytes<'i> {
         Self { again: Vec::new(), at: 0, reader }
     }
 
-    /// The next bytes; none at the end. Errors end the bytes: [`Bytes::ending`] has them.
+    /// Returns the next bytes, or none at the end. A read error ends the bytes; [`Bytes::ending`] returns it.
     pub(super) fn fill(&mut self) -> &[u8] {
         if self.at < self.again.len() {
             return self.again.get(self.at..).unwrap_or_default();
@@ -51,13 +51,13 @@ impl<'i> Bytes<'i> {
         }
     }
 
-    /// Has `bytes` read next.
+    /// Pushes `bytes` back: they are read next.
     pub(super) fn unread(&mut self, mut bytes: Vec<u8>) {
         bytes.extend(self.again.get(self.at..).unwrap_or_default());
         (self.again, self.at) = (bytes, 0);
     }
 
-    /// The first bytes of what is left, fewer if there are fewer.
+    /// Reads up to `count` bytes.
     pub(super) fn head(&mut self, count: usize) -> Vec<u8> {
         let mut head = Vec::new();
         while head.len() < count {
@@ -72,7 +72,7 @@ impl<'i> Bytes<'i> {
         head
     }
 
-    /// Appends a line and its separator, up to `limit` bytes in all.
+    /// Appends a line with its separator, up to a total of `limit` bytes.
     pub(super) fn line(&mut self, separator: u8, limit: usize, line: &mut Vec<u8>) -> LineEnd {
         loop {
             let chunk = self.fill();
@@ -93,7 +93,7 @@ impl<'i> Bytes<'i> {
         }
     }
 
-    /// Passes over what is left of a line.
+    /// Skips the rest of a line.
     pub(super) fn skip_line(&mut self, separator: u8) -> LineEnd {
         loop {
             let chunk = self.fill();
@@ -109,7 +109,7 @@ impl<'i> Bytes<'i> {
         }
     }
 
-    /// Reads what is left, and returns how the bytes ended.
+    /// Reads the rest, and returns how the bytes ended.
     pub(super) fn ending(self) -> Ending {
         self.reader.into_inner().ending()
     }

@@ -1,4 +1,4 @@
-//! Cuts a file into documents: a line each, or values one behind the other, over as many lines as they take.
+//! Splits a file into documents: one per line, or consecutive values over any number of lines.
 
 use super::bytes::{Bytes, LineEnd};
 use super::layout::{Layout, layout};
@@ -7,36 +7,36 @@ use crate::json::Value;
 
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A piece of a file.
+/// A part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Document {
-    /// Bytes that should be JSON, and the line on which they begin, from 1.
+    /// Bytes of a document, and the line on which it begins, from 1.
     Bytes { line: u64, bytes: Vec<u8> },
-    /// Nothing that can be imported. `last`: nothing behind it can be read.
+    /// An error. `last` means that the rest of the file cannot be read.
     Bad { line: u64, message: String, last: bool },
 }
 
-/// The documents of a file, in their order.
+/// Iterator over the documents of a file.
 pub(crate) struct Documents<'i> {
     bytes: Bytes<'i>,
     layout: Layout,
-    /// Of the next byte.
+    /// Line of the next byte.
     line: u64,
     after_cr: bool,
     array: Option<Element>,
-    /// Tells an array whose elements are documents by the first of them.
+    /// Returns true for a document. If the first element of an array is one, each element is a document.
     is_document: fn(Value<'_>) -> bool,
     limit: usize,
 }
 
-/// What an array that is read element by element has next.
+/// Next token of an array that is read element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Element {
     First,
     Next,
 }
 
-/// Why a value was not read to its end.
+/// A value that was not read to its end.
 enum Unread {
     EndOfFile,
     TooLong,
@@ -53,7 +53,7 @@ impl<'i> Documents<'i> {
         Self { bytes, layout, line: 1, after_cr: false, array: None, is_document, limit }
     }
 
-    /// Reads what is left, and returns how the file ended.
+    /// Reads the rest, and returns how the file ended.
     pub(crate) fn ending(self) -> Ending {
         self.bytes.ending()
     }
@@ -62,7 +62,7 @@ impl<'i> Documents<'i> {
         Some(Document::Bad { line, message: message.into(), last: self.layout == Layout::Ended })
     }
 
-    /// Nothing behind this place can be read.
+    /// Returns an error after which the rest of the file cannot be read.
     fn last(&mut self, line: u64, message: impl Into<String>) -> Option<Document> {
         self.layout = Layout::Ended;
         self.bad(line, message)
@@ -127,7 +127,7 @@ impl<'i> Documents<'i> {
         }
     }
 
-    /// An object or an array; of an array of documents the first.
+    /// Reads an object or an array, or the first document of an array of documents.
     fn structure(&mut self, line: u64) -> Option<Document> {
         let mut bytes = Vec::new();
         if self.array.is_some() {
@@ -172,7 +172,7 @@ impl<'i> Documents<'i> {
         }
     }
 
-    /// Appends bytes to the end of the structure that begins here, or, at a depth of 1, began before.
+    /// Appends bytes up to the end of an object or array. It begins here, or with `depth` 1 has begun before.
     fn value(&mut self, depth: usize, value: &mut Vec<u8>) -> Result<(), Unread> {
         let (mut depth, mut in_string, mut escaped, mut too_long) = (depth, false, false, false);
         loop {
@@ -212,7 +212,7 @@ impl<'i> Documents<'i> {
         }
     }
 
-    /// Passes over white space. Returns the next byte.
+    /// Skips white space. Returns the next byte.
     fn skip_blank(&mut self) -> Option<u8> {
         loop {
             let chunk = self.bytes.fill();
@@ -238,7 +238,7 @@ impl<'i> Documents<'i> {
         self.take(count);
     }
 
-    /// Consumes bytes that were seen. A line ends with LF, CR or both.
+    /// Consumes bytes and counts their lines. A line ends with LF, CR or both.
     fn take(&mut self, count: usize) {
         let chunk = self.bytes.fill();
         for byte in chunk.iter().take(count) {
@@ -265,7 +265,7 @@ impl Iterator for Documents<'_> {
     }
 }
 
-/// A line without white space and byte order mark around it.
+/// Removes a byte order mark, and white space at both ends.
 pub(super) fn trimmed(line: &[u8]) -> &[u8] {
     line.strip_prefix(BOM).unwrap_or(line).trim_ascii()
 }

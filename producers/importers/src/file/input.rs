@@ -1,4 +1,4 @@
-//! Bytes that can be read again from their start.
+//! Input of an import, which can be read several times.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom, Write as _};
@@ -9,13 +9,13 @@ use flate2::bufread::GzDecoder;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-/// Most bytes that a gzip file may unpack to. Nothing holds them all; it bounds the work that a small file can cause.
+/// Maximum unpacked bytes of a gzip file. It bounds the work that a small file can cause; the bytes are not held in memory.
 pub const MAX_UNPACKED_BYTES: u64 = 16 << 30;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const BUFFER: usize = 64 << 10;
 
-/// A file to import. It is read several times: all of it is checked before any of it is published.
+/// A file to import. It is read several times, since the whole file is checked before any event is published.
 #[derive(Debug)]
 pub struct Input<'b> {
     name: String,
@@ -30,13 +30,13 @@ enum From<'b> {
 }
 
 impl<'b> Input<'b> {
-    /// Bytes in memory, under a name for messages.
+    /// Creates an input from bytes in memory, with a name for messages.
     pub fn bytes(name: &str, bytes: &'b [u8]) -> Self {
         Self { name: name.to_owned(), from: From::Bytes(bytes) }
     }
 
-    /// A file, or `-` for standard input. What can be read only once (a pipe, a socket) is copied to a temporary file, which
-    /// goes with the value.
+    /// Opens a file, or standard input for `-`. Copies input that can be read only once (a pipe, a socket) to a temporary file,
+    /// which is removed when the value is dropped.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Self::copy("standard input", &mut io::stdin().lock());
@@ -64,12 +64,12 @@ impl<'b> Input<'b> {
         Ok(Self { name: name.to_owned(), from: From::Copy(copy) })
     }
 
-    /// Its name for messages.
+    /// Returns the name for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its bytes from the start, unpacked if they are gzip.
+    /// Opens a reader at the start. Unpacks gzip.
     pub(crate) fn reader(&self) -> io::Result<Reader<'_>> {
         let raw: Box<dyn Read + '_> = match &self.from {
             From::Bytes(bytes) => Box::new(*bytes),
@@ -96,8 +96,8 @@ impl<'b> Input<'b> {
     }
 }
 
-/// Unpacks gzip of several members, and passes over zeros behind the last, as gzip(1) does: tapes and block devices pad
-/// with them.
+/// Unpacks gzip with several members. Skips zeros after the last member, as gzip(1) does, since tapes and block devices pad
+/// with zeros.
 struct Members<R>(Option<GzDecoder<R>>);
 
 impl<R: BufRead> Read for Members<R> {
@@ -132,21 +132,21 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-/// Reads an [`Input`].
+/// Reader of an [`Input`].
 pub(crate) type Reader<'i> = BufReader<Digesting<'i>>;
 
-/// How the bytes end.
+/// End of the bytes.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// With the end of the file. The digest of all of them, unpacked.
+    /// The end of the file, with the digest of all unpacked bytes.
     Whole(Digest),
-    /// The gzip around them is damaged, or unpacks to too much.
+    /// The gzip data is damaged, or above the limit when unpacked.
     Damaged(String),
-    /// They could not be read.
+    /// A read error.
     Failed(io::Error),
 }
 
-/// Digests what is read. An error ends the bytes: [`Digesting::ending`] has it.
+/// Computes the digest of the read bytes. An error ends the bytes; [`Digesting::ending`] returns it.
 pub(crate) struct Digesting<'i> {
     unpacked: Box<dyn Read + 'i>,
     gzip: bool,
@@ -157,7 +157,7 @@ pub(crate) struct Digesting<'i> {
 }
 
 impl Digesting<'_> {
-    /// Reads what is left, and returns how the bytes ended.
+    /// Reads the rest, and returns how the bytes ended.
     pub(crate) fn ending(mut self) -> Ending {
         let mut rest = vec![0; BUFFER];
         while let Ok(1..) = self.read(&mut rest) {}

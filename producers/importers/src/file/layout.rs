@@ -1,29 +1,29 @@
-//! Finds out how the documents of a file stand in it, by its first lines.
+//! Detects the layout of a file by its first lines.
 
 use super::bytes::{Bytes, LineEnd};
 use super::documents::trimmed;
 use super::sniff;
-use crate::json::{Value, blank};
+use crate::json::{Value, skip_whitespace};
 
-/// How documents stand in a file.
+/// Layout of the documents in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Each line that is not blank is a document; this byte ends a line.
     Lines(u8),
-    /// Values, white space between them.
+    /// Values with white space between them.
     Values,
-    /// There are none, since the file is something else.
+    /// The file has no JSON; the message names its format.
     Foreign(String),
-    /// No more of them.
+    /// No further documents.
     Ended,
 }
 
-/// How many bytes the name of something foreign is found by.
-const HEAD: usize = 4096;
+/// Number of bytes by which a foreign format is detected.
+const HEAD_BYTES: usize = 4096;
 
-/// Looks at the first two lines that are not blank.
+/// Detects the layout by the first two lines that are not blank.
 pub(super) fn layout(bytes: &mut Bytes<'_>, limit: usize) -> Layout {
-    let head = bytes.head(HEAD);
+    let head = bytes.head(HEAD_BYTES);
     let foreign = sniff::foreign(&head);
     bytes.unread(head);
     if let Some(foreign) = foreign {
@@ -40,7 +40,7 @@ pub(super) fn layout(bytes: &mut Bytes<'_>, limit: usize) -> Layout {
             lines.push(start..seen.len());
         }
         too_long = end == LineEnd::Limit;
-        // One complete document a line: the second line says nothing more.
+        // If the first line is complete documents, the second line is not needed.
         if end == LineEnd::EndOfFile || are_documents(line) {
             break;
         }
@@ -58,7 +58,7 @@ pub(super) fn layout(bytes: &mut Bytes<'_>, limit: usize) -> Layout {
 }
 
 fn of_lines(first: &[u8], second: Option<&[u8]>) -> Layout {
-    // Lines of old Macs end with CR alone.
+    // Lines may end with CR alone, as on old Macs.
     let mut parts = first.split(|byte| *byte == b'\r').map(trimmed).filter(|part| !part.is_empty());
     if let (Some(one), Some(two)) = (parts.next(), parts.next())
         && !is_one_document(first)
@@ -82,7 +82,7 @@ fn decide(first: &[u8], second: Option<&[u8]>, separator: u8) -> Layout {
     } else if begins(first) && goes_on() {
         Layout::Values
     } else if second.is_some_and(begins) {
-        // The first line is bad, and others may be good.
+        // The first line is invalid; later ones may be valid.
         Layout::Lines(separator)
     } else if begins(first) {
         Layout::Values
@@ -91,7 +91,7 @@ fn decide(first: &[u8], second: Option<&[u8]>, separator: u8) -> Layout {
     }
 }
 
-/// Whether a line is nothing but complete objects and arrays.
+/// Returns true if a line consists of complete objects and arrays.
 fn are_documents(line: &[u8]) -> bool {
     let mut at = 0;
     while at < line.len() {
@@ -99,7 +99,7 @@ fn are_documents(line: &[u8]) -> bool {
             return false;
         }
         let Ok((_, end)) = Value::first(line, at) else { return false };
-        at = blank(line, end);
+        at = skip_whitespace(line, end);
     }
     !line.is_empty()
 }

@@ -1,6 +1,6 @@
-//! A file of JSON documents: opened as often as it is needed, unpacked, and cut into documents.
+//! Reads a file of JSON documents: opens it as often as needed, unpacks it and splits it into documents.
 //!
-//! Memory is that of the largest document, at most [`MAX_DOCUMENT_BYTES`].
+//! Uses the memory of the largest document, at most [`MAX_DOCUMENT_BYTES`].
 
 mod bytes;
 mod documents;
@@ -12,5 +12,5 @@ pub(crate) use documents::{Document, Documents};
 pub(crate) use input::{Ending, Reader};
 pub use input::{Input, MAX_UNPACKED_BYTES};
 
-/// Most bytes of one document: a line, an element of an array, or an object over several lines.
+/// Maximum bytes of one document: a line, an element of an array, or an object over several lines.
 pub const MAX_DOCUMENT_BYTES: usize = 256 << 20;

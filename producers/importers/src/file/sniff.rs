@@ -1,6 +1,6 @@
-//! Names what a file is that holds no JSON.
+//! Detects the format of a file without JSON.
 
-/// Files by their first bytes: name, and how to make JSON of them.
+/// Formats by first bytes: name, and advice.
 const MAGIC: &[(&[u8], &str, &str)] = &[
     (b"\xff\xfe\0\0", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8"),
     (b"\0\0\xfe\xff", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8"),
@@ -27,7 +27,7 @@ const MAGIC: &[(&[u8], &str, &str)] = &[
     (b"\x80\x05", "a Python pickle", "export the runs as JSON"),
 ];
 
-/// What a file that begins like this is, if it cannot be JSON documents; what to do with it.
+/// Returns the format of a file that begins with `head` and cannot be JSON, with advice.
 pub(super) fn foreign(head: &[u8]) -> Option<String> {
     let named = |what: &str, then: &str| Some(format!("{what}; {then}"));
     if let Some((_, what, then)) = MAGIC.iter().find(|(magic, ..)| head.starts_with(magic)) {
@@ -36,7 +36,7 @@ pub(super) fn foreign(head: &[u8]) -> Option<String> {
     if head.get(257..262) == Some(b"ustar") {
         return named("a tar archive", "unpack it and import the file with the runs");
     }
-    // Every second byte of ASCII text in UTF-16.
+    // In UTF-16, every second byte of ASCII text is zero.
     let zeros = |odd: usize| head.iter().skip(odd).step_by(2).take(32).filter(|byte| **byte == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
     let pairs = (head.len() / 2).min(32);

@@ -1,11 +1,11 @@
-//! Finds the end of a value.
+//! Finds the end of a JSON value.
 
 use serde_json::value::RawValue;
 
-/// A place at which bytes stop being JSON.
+/// A syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
-    /// Offset in the bytes.
+    /// Offset of the error.
     pub(crate) at: usize,
     pub(crate) message: String,
 }
@@ -16,23 +16,23 @@ impl Mistake {
     }
 }
 
-/// Offset of the first byte from `at` on that is no white space.
-pub(crate) fn blank(bytes: &[u8], at: usize) -> usize {
+/// Returns the offset of the first byte from `at` on that is no white space.
+pub(crate) fn skip_whitespace(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
-/// Offset behind the value that begins at `at`. Memory: one byte a level of nesting.
+/// Returns the offset after the value that begins at `at`. Uses one byte of memory per level of nesting.
 pub(crate) fn value_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     let mut closers = Vec::new();
     let mut at = at;
     loop {
-        at = blank(bytes, at);
+        at = skip_whitespace(bytes, at);
         at = match bytes.get(at) {
             Some(b'"') => string_end(bytes, at)?,
             Some(open @ (b'{' | b'[')) => {
                 let closer = if *open == b'{' { b'}' } else { b']' };
-                let inside = blank(bytes, at + 1);
+                let inside = skip_whitespace(bytes, at + 1);
                 if bytes.get(inside) == Some(&closer) {
                     inside + 1
                 } else {
@@ -43,17 +43,17 @@ pub(crate) fn value_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
             }
             _ => scalar_end(bytes, at)?,
         };
-        // A value has ended: so may what it stands in.
+        // After a value, the enclosing arrays and objects may end.
         loop {
             let Some(closer) = closers.last() else { return Ok(at) };
-            at = blank(bytes, at);
+            at = skip_whitespace(bytes, at);
             match bytes.get(at) {
                 Some(byte) if byte == closer => {
                     closers.pop();
                     at += 1;
                 }
                 Some(b',') if *closer == b'}' => {
-                    at = key_end(bytes, blank(bytes, at + 1))?;
+                    at = key_end(bytes, skip_whitespace(bytes, at + 1))?;
                     break;
                 }
                 Some(b',') => {
@@ -66,16 +66,16 @@ pub(crate) fn value_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     }
 }
 
-/// Offset behind a key and its colon.
+/// Returns the offset after a key and its colon.
 pub(super) fn key_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     if bytes.get(at) != Some(&b'"') {
         return Err(unexpected(bytes, at, "a key in double quotes"));
     }
-    let colon = blank(bytes, string_end(bytes, at)?);
+    let colon = skip_whitespace(bytes, string_end(bytes, at)?);
     if bytes.get(colon) == Some(&b':') { Ok(colon + 1) } else { Err(unexpected(bytes, colon, "`:`")) }
 }
 
-/// Offset behind the string that begins at `at`.
+/// Returns the offset after the string that begins at `at`.
 pub(super) fn string_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     let mut end = at + 1;
     loop {
@@ -101,7 +101,7 @@ fn escape_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     }
 }
 
-/// Offset behind a number, a literal, or one of Python's three more.
+/// Returns the offset after a number, a literal, or one of Python's three additional literals.
 fn scalar_end(bytes: &[u8], at: usize) -> Result<usize, Mistake> {
     let rest = bytes.get(at..).unwrap_or_default();
     let length = rest
@@ -177,10 +177,10 @@ mod tests {
     }
 
     proptest! {
-        /// The scanner agrees with serde_json wherever that has an opinion.
+        /// For texts without the additional literals, the scanner accepts what serde_json accepts.
         #[test]
         fn agrees_with_serde_json(text in r#"[\[\]{}",:a1 .\\e-]{0,12}"#) {
-            let ours = value_end(text.as_bytes(), 0).is_ok_and(|end| blank(text.as_bytes(), end) == text.len());
+            let ours = value_end(text.as_bytes(), 0).is_ok_and(|end| skip_whitespace(text.as_bytes(), end) == text.len());
             prop_assert_eq!(ours, serde_json::from_str::<&RawValue>(&text).is_ok(), "{}", text);
         }
     }

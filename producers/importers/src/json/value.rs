@@ -1,12 +1,12 @@
-//! A value that was scanned, and what stands in it.
+//! A scanned JSON value and its content.
 
 use std::borrow::Cow;
 
 use serde_bytes::ByteBuf;
 
-use super::scan::{Mistake, blank, key_end, string_end, value_end};
+use super::scan::{Mistake, key_end, skip_whitespace, string_end, value_end};
 
-/// The bytes of one value.
+/// The bytes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Value<'b>(&'b [u8]);
 
@@ -21,9 +21,9 @@ pub(crate) enum Kind {
 }
 
 impl<'b> Value<'b> {
-    /// The value that begins at `at`, or behind white space from there, and the offset behind it.
+    /// Returns the value that begins at `at` or after white space, and the offset after it.
     pub(crate) fn first(bytes: &'b [u8], at: usize) -> Result<(Self, usize), Mistake> {
-        let start = blank(bytes, at);
+        let start = skip_whitespace(bytes, at);
         let end = value_end(bytes, start)?;
         Ok((Self(bytes.get(start..end).unwrap_or_default()), end))
     }
@@ -32,7 +32,7 @@ impl<'b> Value<'b> {
         self.0
     }
 
-    /// As the file has it. The file was checked to be UTF-8.
+    /// Returns the text of the value in the file, which is valid UTF-8.
     pub(crate) fn as_written(self) -> Cow<'b, str> {
         String::from_utf8_lossy(self.0)
     }
@@ -52,12 +52,12 @@ impl<'b> Value<'b> {
         self.kind() == Kind::Null
     }
 
-    /// The items of an array; of anything else, none.
+    /// Iterates over the items of an array. Other values have none.
     pub(crate) fn items(self) -> impl Iterator<Item = Self> + use<'b> {
         let mut at = if self.kind() == Kind::Array { 1 } else { self.0.len() };
         std::iter::from_fn(move || {
             let (item, end) = Self::first(self.0, at).ok()?;
-            at = blank(self.0, end) + 1;
+            at = skip_whitespace(self.0, end) + 1;
             Some(item)
         })
     }
@@ -69,51 +69,51 @@ impl<'b> Value<'b> {
         let mut fields = Vec::new();
         let mut at = 1;
         loop {
-            let start = blank(self.0, at);
+            let start = skip_whitespace(self.0, at);
             let Ok(key) = string_end(self.0, start) else { break };
             let Ok(colon) = key_end(self.0, start) else { break };
             let Ok((value, end)) = Self::first(self.0, colon) else { break };
             let (key, _) = decode(self.0.get(start..key).unwrap_or_default());
             fields.push((key, value));
-            at = blank(self.0, end) + 1;
+            at = skip_whitespace(self.0, end) + 1;
         }
         Some(Object { fields })
     }
 
-    /// The text of a string.
+    /// Returns the text of a string.
     pub(crate) fn text(self) -> Option<Cow<'b, str>> {
         self.text_and_surrogates().map(|(text, _)| text)
     }
 
-    /// The text of a string, and whether it has a lone surrogate: no text can hold one, so it reads as U+FFFD.
+    /// Returns the text of a string, and whether it has a lone surrogate. UTF-8 cannot represent one, so it becomes U+FFFD.
     pub(crate) fn text_and_surrogates(self) -> Option<(Cow<'b, str>, bool)> {
         (self.kind() == Kind::String).then(|| decode(self.0))
     }
 }
 
-/// An object's fields, in the order of the file.
+/// Fields of an object, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Object<'b> {
     fields: Vec<(Cow<'b, str>, Value<'b>)>,
 }
 
 impl<'b> Object<'b> {
-    /// A field. Of a key that stands there twice the last counts, as in Python, JavaScript and serde_json.
+    /// Returns a field. The last of duplicate keys counts, as in Python, JavaScript and serde_json.
     pub(crate) fn get(&self, name: &str) -> Option<Value<'b>> {
         self.fields.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
-    /// A field that is there and not null.
+    /// Returns a field that exists and is not null.
     pub(crate) fn some(&self, name: &str) -> Option<Value<'b>> {
         self.get(name).filter(|value| !value.is_null())
     }
 
-    /// The first of several fields that is there and not null.
+    /// Returns the first of several fields that exists and is not null.
     pub(crate) fn any(&self, names: &[&str]) -> Option<Value<'b>> {
         names.iter().find_map(|name| self.some(name))
     }
 
-    /// The text of a field that is a string and not empty.
+    /// Returns the text of a field that is a non-empty string.
     pub(crate) fn name(&self, name: &str) -> Option<Cow<'b, str>> {
         self.get(name)?.text().filter(|text| !text.is_empty())
     }
@@ -123,14 +123,14 @@ impl<'b> Object<'b> {
     }
 }
 
-/// The text of a string with its quotes; whether a lone surrogate was replaced.
+/// Returns the text of a quoted string, and whether a lone surrogate was replaced.
 fn decode(quoted: &[u8]) -> (Cow<'_, str>, bool) {
     let plain = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
     if !plain.contains(&b'\\') {
         return (String::from_utf8_lossy(plain), false);
     }
-    // As bytes, serde_json leaves a lone surrogate as the three bytes that it would have if it were a character.
-    // The scanner takes what serde_json takes, by test; were it not so, the text would stay as it is written, not become empty.
+    // As bytes, serde_json encodes a lone surrogate like a character of three bytes. A test checks that serde_json accepts
+    // every string of the scanner; otherwise the text would keep its escapes.
     let bytes = serde_json::from_slice::<ByteBuf>(quoted).map_or_else(|_| plain.to_vec(), ByteBuf::into_vec);
     match String::from_utf8(bytes) {
         Ok(text) => (Cow::Owned(text), false),
