@@ -12,7 +12,7 @@ use cedar_policy::{
 use super::attributes::Attributes;
 use super::bundle::AccessBundle;
 use super::index::reachable;
-use super::model::{ACTION_ATTRIBUTE, EntityModel};
+use super::model::{ACTION_ATTRIBUTE, ActionModel, EntityModel};
 use super::request::{AccessRequest, Properties};
 use super::value::{self, Mismatch};
 use crate::internal::InternalError;
@@ -109,7 +109,7 @@ impl AccessBundle {
             (subject.uid(&request.subject.id), resource.uid(&request.resource.id));
         let action_entity = model.action_entities().get(&action.uid);
         let converted =
-            self.convert(request, (subject, &principal_uid), (resource, &resource_uid), &action.context)?;
+            self.convert(request, (subject, &principal_uid), (resource, &resource_uid), action)?;
         let Converted { mut entities, context, of_principal, of_resource } = match converted {
             Ok(converted) => converted,
             Err(errors) => {
@@ -167,7 +167,7 @@ impl AccessBundle {
         request: &AccessRequest<'_>,
         (subject, principal_uid): (&EntityModel, &EntityUid),
         (resource, resource_uid): (&EntityModel, &EntityUid),
-        context: &Attributes,
+        action: &ActionModel,
     ) -> Result<Result<Converted, Vec<EvaluationError>>, InternalError> {
         let mut errors = Vec::new();
         let mut refs = Vec::new();
@@ -203,7 +203,7 @@ impl AccessBundle {
                 &mut errors,
             )?
         };
-        let pairs = self.context(request, context, &mut refs, &mut errors);
+        let pairs = self.context(request, action, &mut refs, &mut errors)?;
         if !errors.is_empty() {
             return Ok(Err(errors));
         }
@@ -261,44 +261,31 @@ impl AccessBundle {
         Ok(ancestors)
     }
 
-    /// Builds the declared attributes of the context. `action` always has the properties of the action, not a value of the context.
+    /// Converts the declared attributes of the context. `action` has the action's properties, whatever the request's context has.
     fn context(
         &self,
         request: &AccessRequest<'_>,
-        declared: &Attributes,
+        action: &ActionModel,
         refs: &mut Vec<EntityUid>,
         errors: &mut Vec<EvaluationError>,
-    ) -> Vec<(String, RestrictedExpression)> {
-        let mut pairs = Vec::new();
-        if declared.is_empty() {
-            return pairs;
-        }
-        let mut own = declared.clone();
-        let action = own.remove(ACTION_ATTRIBUTE);
-        for converted in value::declared(request.context, &own, self.model(), refs) {
-            match converted {
-                Ok(pair) => pairs.push(pair),
-                Err(mismatch) => errors.push(error("context", mismatch)),
-            }
-        }
-        if let Some(action) = action {
-            let properties = Properties::from_iter([(
-                ACTION_ATTRIBUTE.to_owned(),
-                serde_json::Value::Object(request.action.properties.clone()),
-            )]);
-            let only = std::iter::once((ACTION_ATTRIBUTE.to_owned(), action)).collect();
-            for converted in value::declared(&properties, &only, self.model(), refs) {
+    ) -> Result<Vec<(String, RestrictedExpression)>, InternalError> {
+        let mut convert = |at: &str, properties: &Properties, declared: &Attributes| {
+            let mut pairs = Vec::new();
+            for converted in value::declared(properties, declared, self.model(), refs) {
                 match converted {
                     Ok(pair) => pairs.push(pair),
-                    Err(mut mismatch) => {
-                        // The attribute itself is no part of the request.
-                        mismatch.path.drain(..mismatch.path.len().min(1));
-                        errors.push(error("action.properties", mismatch));
-                    }
+                    Err(mismatch) => errors.push(error(at, mismatch)),
                 }
             }
+            pairs
+        };
+        let mut pairs = convert("context", request.context, &action.context);
+        if let Some(declared) = &action.properties {
+            let properties = convert("action.properties", &request.action.properties, declared);
+            let properties = RestrictedExpression::new_record(properties).map_err(InternalError::new)?;
+            pairs.push((ACTION_ATTRIBUTE.to_owned(), properties));
         }
-        pairs
+        Ok(pairs)
     }
 
     fn decide(&self, outcome: Outcome) -> Result<Evaluation, InternalError> {

@@ -47,7 +47,10 @@ pub(super) struct ActionModel {
     pub(super) uid: EntityUid,
     /// The action and its groups.
     pub(super) groups: HashSet<EntityUid>,
+    /// Attributes of the context, but for the action's properties.
     pub(super) context: Attributes,
+    /// The action's properties, if the context has them.
+    pub(super) properties: Option<Attributes>,
 }
 
 /// A mistake in the schema: the offset of its place in bytes, and the message.
@@ -86,17 +89,22 @@ impl Model {
                 problems.push(format!("{} and {name} are both named `{called}` for requests", other.name));
             }
         }
-        for (uid, context) in declared.actions {
-            let properties = context.get(ACTION_ATTRIBUTE).map(|attribute| &*attribute.of);
-            if properties.is_some_and(|of| !matches!(of, AttributeType::Record(_))) {
-                problems.push(format!(
-                    "{uid}: expected a record as `{ACTION_ATTRIBUTE}` of its context, which has the action's properties"
-                ));
-            }
+        for (uid, mut context) in declared.actions {
+            let properties = context.remove(ACTION_ATTRIBUTE).map(|attribute| (*attribute.of).clone());
+            let properties = match properties {
+                None => None,
+                Some(AttributeType::Record(properties)) => Some(properties),
+                Some(_) => {
+                    problems.push(format!(
+                        "{uid}: expected a record as `{ACTION_ATTRIBUTE}` of its context, which has the action's properties"
+                    ));
+                    None
+                }
+            };
             let groups = action_entities.ancestors(&uid).into_iter().flatten().cloned();
             let groups = groups.chain([uid.clone()]).collect();
             let called = uid.id().unescaped().to_owned();
-            let action = ActionModel { uid: uid.clone(), groups, context };
+            let action = ActionModel { uid: uid.clone(), groups, context, properties };
             if let Some(other) = actions.insert(called.clone(), action) {
                 problems.push(format!("{} and {uid} are both named `{called}` for requests", other.uid));
             }
