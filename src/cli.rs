@@ -150,7 +150,16 @@ pub struct Run {
 pub struct Pdp {
     /// Folder of a bundle of `model: authzen`, to decide by it alone: without Kafka, and nothing is recorded.
     #[arg(long, value_name = "DIR")]
-    pub bundle: PathBuf,
+    pub bundle: Option<PathBuf>,
+    /// Name of this decision point in its events, its tokens and its health.
+    #[arg(long, default_value = "pdp", conflicts_with = "bundle")]
+    pub name: String,
+    /// Private key that signs the tokens of decisions, as `registry key new` writes it [default: no tokens].
+    #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
+    pub signing_key: Option<PathBuf>,
+    /// Folder that keeps decisions until Kafka has them.
+    #[arg(long, value_name = "DIR", default_value = "agentgov-pdp-spool", conflicts_with = "bundle")]
+    pub spool: PathBuf,
     /// Address on which to serve the Authorization API, /livez, /readyz and /metrics. Plain HTTP is for loopback only.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTGOV_PDP_LISTEN", default_value = "127.0.0.1:8181")]
     pub listen: Listen,

@@ -30,6 +30,8 @@ vocabulary! {
         SchemaId = "schema_id",
         /// A second reader confirms that skipped offsets have no record.
         Skipped = "skipped",
+        /// A policy decision point does not know the state of sessions, or knows only an old one.
+        Stale = "stale",
         /// The stage waits for tables, partitions, the end of a rebalance or its restored state.
         Starting = "starting",
         /// The process shuts down.

@@ -10,6 +10,7 @@ mod hostile;
 mod import;
 mod keys;
 mod pdp;
+mod pdp_log;
 #[cfg(feature = "local-stack")]
 pub mod pipeline;
 pub mod policy;

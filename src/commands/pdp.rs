@@ -1,5 +1,7 @@
 //! `agentgov pdp`: answers requests for decisions until a shutdown signal.
 
+use std::path::Path;
+
 use agentgov_pdp::{BundleOnly, Callers, DecisionServer, ServerConfig, TlsFiles};
 use agentgov_policy::BundleModel;
 use agentgov_policy::authzen::AccessBundle;
@@ -7,6 +9,7 @@ use agentgov_service::panics::PanicGuard;
 use agentgov_service::{ExitCode, Health, Metrics, ShutdownSignal};
 
 use crate::cli::{Global, Pdp};
+use crate::commands::pdp_log;
 use crate::commands::policy::{failure_of, read};
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{self, outln};
@@ -15,8 +18,9 @@ use crate::print::{self, outln};
 const NAME: &str = "pdp";
 
 pub fn pdp(args: &Pdp, global: &Global) -> Result<ExitCode, Failure> {
-    let bundle = bundle(args)?;
     let config = config(args)?;
+    let Some(folder) = &args.bundle else { return pdp_log::pdp(args, config, &args.name, global) };
+    let bundle = bundle(folder)?;
     check_environments(&config, &bundle)?;
     let described =
         format!("bundle {} {} (sha256 {})", bundle.name(), bundle.version(), bundle.digest().short());
@@ -41,8 +45,8 @@ pub fn pdp(args: &Pdp, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Compiles the bundle. One of agents and tools cannot decide alone.
-fn bundle(args: &Pdp) -> Result<AccessBundle, Failure> {
-    let files = read(&args.bundle)?;
+fn bundle(folder: &Path) -> Result<AccessBundle, Failure> {
+    let files = read(folder)?;
     if BundleModel::of(&files) == Some(BundleModel::Agents) {
         return Err(Failure::new(
             ExitCode::Config,
@@ -50,11 +54,11 @@ fn bundle(args: &Pdp) -> Result<AccessBundle, Failure> {
                 "{}: expected a bundle of `model: authzen`, found one of agents and tools: its decisions depend on the registry \
                  of agents and on the sessions of the log, which are not there; without them no agent is registered, and every call \
                  would be denied",
-                args.bundle.display()
+                folder.display()
             ),
         ));
     }
-    AccessBundle::compile(&files).map_err(|problems| failure_of(&args.bundle, &problems))
+    AccessBundle::compile(&files).map_err(|problems| failure_of(folder, &problems))
 }
 
 fn config(args: &Pdp) -> Result<ServerConfig, Failure> {

@@ -19,6 +19,7 @@ mod stack;
 mod bad_input;
 mod bundles;
 mod completeness;
+mod decide;
 mod decisions;
 mod demo;
 mod failpoints;

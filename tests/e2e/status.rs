@@ -171,9 +171,15 @@ impl Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
-        assert!(address.starts_with("http://127.0.0.1:"), "{line}");
-        Self { child, address }
+        let mut words = line.split([' ', ',', '"', '\n']);
+        let address = words.find(|word| word.starts_with("http://127.0.0.1:"));
+        Self { child, address: address.unwrap_or_else(|| panic!("{line}")).to_owned() }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -45,6 +45,11 @@ impl AgentTable {
         self.agents.get(tenant_id)?.get(agent_id)
     }
 
+    /// Returns the ids of a tenant's agents, sorted.
+    pub fn ids(&self, tenant_id: &str) -> impl Iterator<Item = &str> {
+        self.agents.get(tenant_id).into_iter().flat_map(|agents| agents.keys().map(String::as_str))
+    }
+
     /// Returns the next offset to fold. Verdicts record it as the position of the table.
     pub const fn next_offset(&self) -> i64 {
         self.next_offset

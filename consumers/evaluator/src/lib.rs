@@ -15,5 +15,6 @@ mod replica;
 mod sessions;
 
 pub use evaluator::Evaluator;
+pub use keys::PROGRESS as PROGRESS_KEY;
 pub use replica::{Action, Replica, UndecodableRecord};
 pub use sessions::Sessions;

@@ -9,6 +9,8 @@ use agentgov_schemas::yaml::{self, FromNode, Node, Problem, Problems, Value};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::point::Refusal;
+
 /// A caller that a token names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -20,6 +22,22 @@ pub struct Caller {
     pub environment: String,
     /// The only agent that it may ask for. `None`: any of the tenant.
     pub agent: Option<String>,
+}
+
+impl Caller {
+    /// Checks that the caller may ask for the agent.
+    ///
+    /// # Errors
+    /// If its token is for another agent.
+    pub(crate) fn check_agent(&self, agent_id: &str) -> Result<(), Refusal> {
+        if self.agent.as_deref().is_none_or(|agent| agent == agent_id) {
+            return Ok(());
+        }
+        Err(Refusal::Forbidden(
+            "expected the agent that the token is for, found another; ask with a token of that agent"
+                .to_owned(),
+        ))
+    }
 }
 
 /// The callers of a decision point.

@@ -4,7 +4,8 @@
 //! ```text
 //!   PEP ──HTTP──► [http] reads the request, knows the caller ──► DecisionPoint ──► Answer
 //!                                                                  │
-//!                                                BundleOnly: a bundle of `model: authzen`, and nothing else
+//!                                                ├─ BundleOnly: a bundle of `model: authzen`, and nothing else
+//!                                                └─ LogPoint: policies, facts and counters of the log, with a record
 //! ```
 //!
 //! - [`DecisionPoint`]: the interface between the HTTP server and what decides; [`BundleOnly`]: decides by a bundle alone
@@ -17,6 +18,7 @@ mod bundle_only;
 mod callers;
 mod http;
 mod json;
+mod log_point;
 mod point;
 mod request;
 mod tls;
@@ -25,5 +27,6 @@ pub use answer::{Answer, BundleId};
 pub use bundle_only::BundleOnly;
 pub use callers::{Caller, Callers};
 pub use http::{DecisionServer, MAX_BODY_BYTES, MAX_EVALUATIONS, ServerConfig, ServerError};
+pub use log_point::{DecisionLog, LogPoint, LogPointConfig, RecordedDecision};
 pub use point::{DecisionPoint, Found, FoundResult, Question, Refusal, Search, SearchTarget};
 pub use tls::TlsFiles;

@@ -37,7 +37,7 @@ impl EvaluationRequest {
 #[derive(Debug)]
 pub(crate) enum EvaluationsRequest {
     /// Without evaluations it is one request.
-    One(EvaluationRequest),
+    One(Box<EvaluationRequest>),
     /// Several, each with its members or what is missing.
     Many(Semantic, Vec<Result<EvaluationRequest, String>>),
 }
@@ -89,9 +89,9 @@ impl EvaluationsRequest {
         let semantic = Semantic::read(whole.get("options"))?;
         let defaults = Parts::read(whole, "", body, IdRule::Required)?;
         let items = match whole.get("evaluations") {
-            None => return Ok(Self::One(defaults.complete(&Parts::default())?)),
+            None => return Ok(Self::One(Box::new(defaults.complete(&Parts::default())?))),
             Some(Value::Array(items)) if items.is_empty() => {
-                return Ok(Self::One(defaults.complete(&Parts::default())?));
+                return Ok(Self::One(Box::new(defaults.complete(&Parts::default())?)));
             }
             Some(Value::Array(items)) if items.len() > MAX_EVALUATIONS => {
                 return Err(format!(

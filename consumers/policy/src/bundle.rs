@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::Tools;
 use agentgov_schemas::Digest;
+use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::Problem;
 
 use crate::draft::{Draft, Sources};
@@ -71,6 +72,11 @@ impl Bundle {
     /// Returns the environments that the bundle judges in.
     pub fn environments(&self) -> &[String] {
         &self.manifest.environments
+    }
+
+    /// Returns whether a call of a tool of this effect is allowed while the state of its session is not known.
+    pub fn allows_unavailable(&self, effect: ToolEffect) -> bool {
+        self.manifest.unavailable.allows(effect)
     }
 
     /// Returns the policies in order of their ids.

@@ -1,7 +1,10 @@
 //! Manifest of a bundle: `bundle.yaml` with name, version and environments.
 
-use agentgov_schemas::words;
+use std::collections::BTreeMap;
+
+use agentgov_schemas::governance::ToolEffect;
 use agentgov_schemas::yaml::{Fields, FromNode, Node, Problems, Value};
+use agentgov_schemas::{Vocabulary as _, words};
 
 use crate::files::BundleFiles;
 
@@ -42,6 +45,45 @@ pub(crate) struct Manifest {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) environments: Vec<String>,
+    pub(crate) unavailable: UnavailableByEffect,
+}
+
+/// Decision of a policy decision point on a call whose session it does not know, by the effect of its tool. `unavailable` in
+/// bundle.yaml.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UnavailableByEffect(BTreeMap<ToolEffect, UnavailableDecision>);
+
+/// Decision on a call whose session is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnavailableDecision {
+    Allow,
+    Deny,
+}
+words!(UnavailableDecision { "allow" => Allow, "deny" => Deny });
+
+impl UnavailableByEffect {
+    /// Returns whether a call of a tool of this effect is allowed. Without an entry it is denied.
+    pub(crate) fn allows(&self, effect: ToolEffect) -> bool {
+        self.0.get(&effect) == Some(&UnavailableDecision::Allow)
+    }
+}
+
+impl FromNode for UnavailableByEffect {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, "`unavailable`", problems)?;
+        let mut by_effect = BTreeMap::new();
+        for effect in ToolEffect::ALL {
+            if let Some(Some(decision)) = fields.take::<Option<UnavailableDecision>>(effect.as_str()) {
+                by_effect.insert(*effect, decision);
+            }
+        }
+        fields.end();
+        Some(Self(by_effect))
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
 }
 
 impl FromNode for Manifest {
@@ -51,6 +93,7 @@ impl FromNode for Manifest {
         let version = fields.take("version");
         let environments = fields.take("environments");
         let model = fields.take(MODEL);
+        let unavailable = fields.take("unavailable");
         fields.end();
         for (key, text) in [("name", &name), ("version", &version)] {
             if text.as_ref().is_some_and(|text: &String| text.trim().is_empty()) {
@@ -61,6 +104,12 @@ impl FromNode for Manifest {
             let message = "expected at least one of `environments`, found none: it would judge nowhere";
             problems.add(node.location(&["environments"]), message);
         }
-        Some(Self { model: model?, name: name?, version: version?, environments: environments? })
+        Some(Self {
+            model: model?,
+            name: name?,
+            version: version?,
+            environments: environments?,
+            unavailable: unavailable?,
+        })
     }
 }

@@ -74,6 +74,11 @@ pub(crate) fn is_indeterminate_on_error(parsed: &cedar_policy::Policy) -> bool {
 }
 
 impl Policy {
+    /// Returns whether the policy is a rule that is only observed.
+    pub const fn is_observed(&self) -> bool {
+        matches!(self.kind, PolicyKind::Rule { mode: Mode::Observe, .. })
+    }
+
     /// Reads the annotations of a parsed policy and reports all mistakes. Returns `None` if the policy cannot be used.
     pub(crate) fn read(
         statement: &Statement<'_>,

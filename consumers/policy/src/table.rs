@@ -84,10 +84,20 @@ impl BundleTable {
 
     /// Compiles and applies the record at `offset` of the topic, appended at `logged_at`.
     pub fn fold(&mut self, record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> FoldOutcome {
+        let outcome = Self::compile(record, offset, logged_at);
+        self.insert(&outcome, offset);
+        outcome
+    }
+
+    /// Compiles a record without a table: it may take seconds.
+    pub fn compile(record: &governance::Bundle<'_>, offset: i64, logged_at: Millis) -> FoldOutcome {
+        compile(record, offset, logged_at)
+    }
+
+    /// Inserts the outcome of [`Self::compile`] of the record at `offset`.
+    pub fn insert(&mut self, outcome: &FoldOutcome, offset: i64) {
         self.skip(offset);
-        let folded = compile(record, offset, logged_at);
-        self.apply(&folded);
-        folded
+        self.apply(outcome);
     }
 
     /// Stores the record at `offset`, appended at `logged_at`, for [`Self::compile_deferred`].

@@ -50,8 +50,16 @@ impl TopicReader {
     /// # Errors
     /// If the client rejects the assignment.
     pub fn start(&self, partitions: impl IntoIterator<Item = i32>) -> KafkaResult<()> {
-        *self.next() = partitions.into_iter().map(|partition| (partition, 0)).collect();
-        self.restart()
+        self.start_at(partitions.into_iter().map(|partition| (partition, 0)).collect())
+    }
+
+    /// Reads partitions from these offsets on; 0 is the start of the partition, wherever that is.
+    ///
+    /// # Errors
+    /// If the client does not take the assignment.
+    pub fn start_at(&self, offsets: BTreeMap<i32, i64>) -> KafkaResult<()> {
+        *self.next() = offsets;
+        self.assign_positions(false)
     }
 
     /// Assigns the partitions again, each at its next offset. A client whose first request reached a broker that was shutting down
@@ -60,13 +68,18 @@ impl TopicReader {
     /// # Errors
     /// If the client rejects the assignment.
     pub fn restart(&self) -> KafkaResult<()> {
+        self.assign_positions(self.has_read())
+    }
+
+    /// `is_assigned`: the client has partitions, which may not have moved to their start yet.
+    fn assign_positions(&self, is_assigned: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, next) in self.next().iter() {
             let offset = if *next > 0 { Offset::Offset(*next) } else { Offset::Beginning };
             list.add_partition_offset(&self.topic, *partition, offset)?;
         }
         // Before the first record the offsets are not numbers, so `assign` could not wait for a seek.
-        if self.has_read() { assign(&self.consumer, &list) } else { self.consumer.assign(&list) }
+        if is_assigned { assign(&self.consumer, &list) } else { self.consumer.assign(&list) }
     }
 
     /// Returns the next event, or `None` after `wait`.

@@ -186,6 +186,12 @@ impl Session {
         self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
     }
 
+    /// Returns whether the number of the source was seen. Where the session keeps no more numbers, it is enough that the
+    /// source has sent a higher one.
+    pub fn has_seen(&self, source_id: &str, sequence: i64) -> bool {
+        self.seen.contains(source_id, sequence)
+    }
+
     /// Checks the sequence number of an event before it is applied. A repeat must not be applied.
     pub fn check_sequence(&mut self, event: &ActionEvent<'_>) -> SequenceCheck {
         self.seen.check(event)

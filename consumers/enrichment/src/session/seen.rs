@@ -137,6 +137,13 @@ impl SeenSequences {
         SequenceCheck { highest_if_repeat, findings, digest, index, has_room }
     }
 
+    pub(super) fn contains(&self, source_id: &str, sequence: i64) -> bool {
+        let Some(source) = self.0.iter().find(|source| source.id == source_id) else { return false };
+        let is_kept = || source.numbers.iter().rev().any(|kept| number(kept) == sequence);
+        let is_full = || self.0.iter().map(|source| source.numbers.len()).sum::<usize>() >= MAX_NUMBERS;
+        sequence <= source.highest && (is_kept() || is_full())
+    }
+
     /// Records the number of an event that was checked before. Returns the block that this fills, if any.
     pub(super) fn record(&mut self, event: &ActionEvent<'_>, check: &SequenceCheck) -> Option<BlockRef> {
         let sequence = event.source.sequence;

@@ -1,0 +1,272 @@
+//! The reader threads, and the answers from what they read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use agentgov_connect::{KafkaEndpoint, SchemaRegistry, SchemaRegistryEndpoint, TopicReader};
+use agentgov_policy::Bundle;
+use agentgov_runtime::SchemaCache;
+use agentgov_schemas::bounds::STACK_BYTES;
+use agentgov_schemas::governance::AgentState;
+use agentgov_schemas::topology::{MissingRole, Topology, reader_group};
+use agentgov_schemas::{NotReadyReason, SessionKey, subject};
+use agentgov_service::{Health, ShutdownSignal, StageError};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use crate::freshness::Freshness;
+use crate::state::{After, Bounds, SessionView, State, Unavailable};
+use crate::tables::{self, Agents, Bundles};
+use crate::{actions, changelog};
+
+/// How often the ends of the partitions are asked for.
+const END_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a broker may take to tell the end of a partition.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a thread looks whether the threads before it are done.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Settings of a [`Follower`].
+#[derive(Clone, Debug)]
+pub struct FollowerConfig {
+    /// The brokers.
+    pub kafka: KafkaEndpoint,
+    /// Name of the process, which librdkafka wants as a group. Nothing is committed.
+    pub name: String,
+    /// How long nothing may be heard of a topic before its state counts as unknown.
+    pub max_staleness: Duration,
+    /// Most bytes of actions that wait for the evaluator, per partition.
+    pub max_ahead_bytes: usize,
+}
+
+/// A copy of the evaluator's state.
+#[derive(Debug)]
+pub struct Follower {
+    state: State,
+    topics: Topics,
+    config: FollowerConfig,
+}
+
+#[derive(Debug)]
+struct Topics {
+    actions: String,
+    changelog: String,
+    agents: String,
+    bundles: String,
+}
+
+impl Follower {
+    /// Creates a follower that has read nothing yet.
+    ///
+    /// # Errors
+    /// If the topology does not have the evaluator, its topics or its limits.
+    pub fn new(topology: &Topology, config: FollowerConfig) -> Result<Self, MissingRole> {
+        let missing = |setting| MissingRole::Setting { stage: "evaluator", setting };
+        let stage = topology.stage("evaluator")?;
+        let limits = stage.session.as_ref().ok_or_else(|| missing("session"))?.value;
+        let changelog = stage.state.as_ref().ok_or_else(|| missing("state"))?.value.clone();
+        let (actions, topic) = topology.topic_of(subject::ACTION_EVENT)?;
+        let topics = Topics {
+            actions: actions.to_owned(),
+            changelog,
+            agents: topology.topic_of(subject::AGENT)?.0.to_owned(),
+            bundles: topology.topic_of(subject::BUNDLE)?.0.to_owned(),
+        };
+        let bounds = Bounds { max_staleness: config.max_staleness, max_ahead_bytes: config.max_ahead_bytes };
+        let tables = (topics.agents.as_str(), topics.bundles.as_str());
+        let state = State::new(actions, topic.partitions.value, tables, limits, bounds);
+        Ok(Self { state, topics, config })
+    }
+
+    /// Follows until `stop`. Call it once.
+    ///
+    /// # Errors
+    /// If a client cannot be created, or the changelog is not the evaluator's.
+    pub fn run(
+        &self,
+        registry: &SchemaRegistryEndpoint,
+        health: &Health,
+        stop: &ShutdownSignal,
+    ) -> Result<(), StageError> {
+        health.set_not_ready(
+            NotReadyReason::Changelog,
+            format!("reading {} to its end", self.topics.changelog),
+        );
+        let reader = |topic: &str| {
+            TopicReader::new(&self.config.kafka, topic, &reader_group(&self.config.name))
+                .map_err(StageError::kafka(format!("creating a reader of {topic}")))
+        };
+        let schemas = || {
+            SchemaRegistry::new(registry).map(SchemaCache::new).map_err(|error| StageError::Unavailable {
+                what: "schema registry".to_owned(),
+                message: error.to_string(),
+            })
+        };
+        let mut caches = [schemas()?, schemas()?, schemas()?, schemas()?];
+        let partitions = 0..i32::try_from(self.state.partitions.len()).unwrap_or(i32::MAX);
+        let changelog = reader(&self.topics.changelog)?;
+        let actions = reader(&self.topics.actions)?;
+        let agents = reader(&self.topics.agents)?;
+        let bundles = reader(&self.topics.bundles)?;
+        for (reader, numbers) in [(&changelog, partitions), (&agents, 0..1), (&bundles, 0..1)] {
+            let topic = reader.topic();
+            reader.start(numbers).map_err(StageError::kafka(format!("reading {topic}")))?;
+        }
+        let failed = Mutex::new(None);
+        let end = |result: Result<(), StageError>| {
+            if let Err(error) = result {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                stop.request();
+            }
+        };
+        let state = &self.state;
+        let [of_changelog, of_actions, of_agents, of_bundles] = &mut caches;
+        std::thread::scope(|scope| {
+            scope.spawn(|| end(changelog::follow(state, &changelog, of_changelog, health, stop)));
+            scope.spawn(|| end(self.follow_actions(&actions, of_actions, health, stop)));
+            scope.spawn(|| tables::follow(Agents, state, &agents, of_agents, health, stop));
+            scope.spawn(|| end(self.watch_ends(health, stop)));
+            let compiler = std::thread::Builder::new().name("bundles".to_owned()).stack_size(STACK_BYTES);
+            let compiling = compiler.spawn_scoped(scope, || {
+                tables::follow(Bundles::default(), state, &bundles, of_bundles, health, stop);
+            });
+            let failed = |error: std::io::Error| StageError::Unavailable {
+                what: "starting a thread".to_owned(),
+                message: error.to_string(),
+            };
+            end(compiling.map(|_| ()).map_err(failed));
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Waits for the changelog, and goes on where it ends.
+    fn follow_actions(
+        &self,
+        reader: &TopicReader,
+        schemas: &mut SchemaCache,
+        health: &Health,
+        stop: &ShutdownSignal,
+    ) -> Result<(), StageError> {
+        while self.state.partitions.iter().any(crate::state::Partition::is_loading) {
+            health.heartbeat();
+            if stop.wait(POLL_INTERVAL) {
+                return Ok(());
+            }
+        }
+        let progress = |p: &crate::state::Partition| p.replica().progress();
+        let offsets: BTreeMap<i32, i64> = (0..).zip(self.state.partitions.iter().map(progress)).collect();
+        reader.start_at(offsets).map_err(StageError::kafka(format!("reading {}", reader.topic())))?;
+        actions::follow(&self.state, reader, schemas, health, stop)
+    }
+
+    /// Asks for the ends of the topics, and reports whether the copy is ready.
+    fn watch_ends(&self, health: &Health, stop: &ShutdownSignal) -> Result<(), StageError> {
+        let consumer: BaseConsumer = self
+            .config
+            .kafka
+            .reader_config(&reader_group(&self.config.name))
+            .create()
+            .map_err(StageError::kafka("creating a client"))?;
+        loop {
+            for (partition, number) in self.state.partitions.iter().zip(0..) {
+                let position = || partition.replica().through().next_offset;
+                observe(&consumer, &self.topics.actions, number, &partition.freshness, position, stop);
+            }
+            let agents = || self.state.agents().next_offset();
+            observe(&consumer, &self.topics.agents, 0, &self.state.agents_freshness, agents, stop);
+            let bundles = || self.state.bundles().next_offset();
+            observe(&consumer, &self.topics.bundles, 0, &self.state.bundles_freshness, bundles, stop);
+            self.report(health);
+            if stop.wait(END_INTERVAL) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reports the first reason for which questions cannot be answered.
+    fn report(&self, health: &Health) {
+        match self.state.check(Instant::now()) {
+            Ok(()) => {
+                health.clear(NotReadyReason::Starting);
+                health.clear(NotReadyReason::Stale);
+                health.record_progress(0, 0);
+            }
+            Err(reason) => health.set_not_ready(NotReadyReason::Stale, reason.to_string()),
+        }
+    }
+
+    /// Calls `answer` with the session, once the number that `after` names is in it; waits for that at most `wait`.
+    ///
+    /// # Errors
+    /// If the state of the session is not known.
+    pub async fn read<R>(
+        &self,
+        key: SessionKey<'_>,
+        after: Option<After<'_>>,
+        wait: Duration,
+        answer: impl Fn(SessionView<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.state.read_after(key, after, wait, answer).await
+    }
+
+    /// Returns the tables, whatever their age.
+    pub const fn tables(&self) -> Tables<'_> {
+        Tables(&self.state)
+    }
+
+    /// Returns the partition of a session.
+    pub fn partition_of(&self, key: SessionKey<'_>) -> i32 {
+        let partitions = i32::try_from(self.state.partitions.len()).unwrap_or(i32::MAX);
+        agentgov_schemas::key::partition_of(&key.to_bytes(), partitions).unwrap_or(0)
+    }
+
+    /// Returns how many sessions the copy has.
+    pub fn sessions(&self) -> usize {
+        self.state.partitions.iter().map(|partition| partition.replica().sessions()).sum()
+    }
+
+    /// Returns how many bytes of actions wait for the evaluator.
+    pub fn ahead_bytes(&self) -> usize {
+        self.state.partitions.iter().map(|partition| partition.replica().ahead_bytes()).sum()
+    }
+}
+
+/// Agents and bundles as they are folded now.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'f>(&'f State);
+
+impl Tables<'_> {
+    /// Returns the bundle that is active in an environment.
+    pub fn bundle(self, environment: &str) -> Option<Arc<Bundle>> {
+        self.0.bundles().active(environment).map(Arc::clone)
+    }
+
+    /// Returns whether the agent is registered and active.
+    pub fn is_active(self, tenant_id: &str, agent_id: &str) -> bool {
+        self.0.agents().get(tenant_id, agent_id).is_some_and(|agent| agent.state == AgentState::Active)
+    }
+
+    /// Returns the ids of a tenant's agents, sorted.
+    pub fn agents(self, tenant_id: &str) -> Vec<String> {
+        self.0.agents().ids(tenant_id).map(str::to_owned).collect()
+    }
+}
+
+/// Asks a broker for the end of a partition. No answer leaves the copy as old as it is.
+fn observe(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    freshness: &Freshness,
+    position: impl Fn() -> i64,
+    stop: &ShutdownSignal,
+) {
+    if stop.is_requested() {
+        return;
+    }
+    let asked = Instant::now();
+    match consumer.fetch_watermarks(topic, partition, END_TIMEOUT) {
+        Ok((_, end)) => freshness.observe_end(asked, end, position()),
+        Err(error) => tracing::debug!(topic, partition, %error, "the end of the partition is not known"),
+    }
+}

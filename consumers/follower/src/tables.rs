@@ -1,0 +1,185 @@
+//! Reads governance topics into the tables.
+//!
+//! A bundle is compiled before the table is locked: questions are answered by the last good bundle meanwhile. Agents have a
+//! thread of their own, so that a suspension never waits for a compilation.
+
+use std::time::{Duration, Instant};
+
+use agentgov_connect::{TopicEvent, TopicReader};
+use agentgov_policy::{BundleTable, FoldOutcome};
+use agentgov_runtime::{SchemaCache, SchemaLookup};
+use agentgov_schemas::governance::{AgentEntry, Bundle};
+use agentgov_schemas::wire::{self, Schema, SchemaId};
+use agentgov_schemas::{Millis, NotReadyReason};
+use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, logged_at};
+use rdkafka::message::{BorrowedMessage, Message as _};
+
+use crate::freshness::Freshness;
+use crate::state::State;
+
+/// How long an end may stay unconfirmed before the reader is restarted, which reports its end again.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A table that follows a governance topic.
+pub(crate) trait Table {
+    /// Applies a record; `Err` is the reason why it cannot be read.
+    fn apply(&mut self, state: &State, record: Entry<'_>);
+    /// The topic was read to its end for the first time.
+    fn load(&mut self, _state: &State) {}
+    /// Freshness of the table.
+    fn freshness(state: &State) -> &Freshness;
+}
+
+/// A record of a governance topic.
+pub(crate) struct Entry<'a> {
+    offset: i64,
+    logged_at: Millis,
+    value: Result<(SchemaId, &'a Schema, &'a [u8]), String>,
+}
+
+/// The agents.
+pub(crate) struct Agents;
+
+impl Table for Agents {
+    fn apply(&mut self, state: &State, Entry { offset, value, .. }: Entry<'_>) {
+        let entry = value.and_then(|(id, schema, datum)| {
+            schema.decode::<AgentEntry<'_>>(id, datum).map_err(|error| error.to_string())
+        });
+        match entry {
+            Ok(entry) => state.agents_mut().fold(&entry, offset),
+            Err(error) => {
+                state.agents_mut().skip(offset);
+                tracing::error!(
+                    topic = state.agents_topic,
+                    offset,
+                    error,
+                    "skipped an agent that cannot be read"
+                );
+            }
+        }
+    }
+
+    fn freshness(state: &State) -> &Freshness {
+        &state.agents_freshness
+    }
+}
+
+/// The bundles. Those that were pushed before the start are compiled at once, the newest of each environment only.
+#[derive(Default)]
+pub(crate) struct Bundles {
+    is_loaded: bool,
+    deferred: BundleTable,
+}
+
+impl Table for Bundles {
+    fn apply(&mut self, state: &State, Entry { offset, logged_at, value }: Entry<'_>) {
+        let bundle = value.and_then(|(id, schema, datum)| {
+            schema.decode::<Bundle<'_>>(id, datum).map_err(|error| error.to_string())
+        });
+        match bundle {
+            Ok(bundle) if !self.is_loaded => self.deferred.defer(&bundle, offset, logged_at),
+            Ok(bundle) => {
+                let outcome = BundleTable::compile(&bundle, offset, logged_at);
+                if let FoldOutcome::Refused(refused) = &outcome {
+                    tracing::error!(
+                        topic = state.bundles_topic,
+                        offset,
+                        problem = refused.first_problem(),
+                        "the bundle does not load; the last good one stays active"
+                    );
+                }
+                state.bundles_mut().insert(&outcome, offset);
+            }
+            Err(error) => {
+                match self.is_loaded {
+                    true => state.bundles_mut().skip(offset),
+                    false => self.deferred.skip(offset),
+                }
+                tracing::error!(
+                    topic = state.bundles_topic,
+                    offset,
+                    error,
+                    "skipped a bundle that cannot be read"
+                );
+            }
+        }
+    }
+
+    fn load(&mut self, state: &State) {
+        self.is_loaded = true;
+        let compiled = self.deferred.compile_deferred();
+        tracing::info!(pushed = compiled.pushed, compiled = compiled.compiled, "compiled the newest bundles");
+        *state.bundles_mut() = std::mem::take(&mut self.deferred);
+    }
+
+    fn freshness(state: &State) -> &Freshness {
+        &state.bundles_freshness
+    }
+}
+
+/// Follows the topic of `reader` until `stop`.
+pub(crate) fn follow<T: Table>(
+    mut table: T,
+    state: &State,
+    reader: &TopicReader,
+    schemas: &mut SchemaCache,
+    health: &Health,
+    stop: &ShutdownSignal,
+) {
+    let freshness = T::freshness(state);
+    let mut is_loaded = false;
+    let mut last_restart = Instant::now();
+    while !stop.is_requested() {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(TopicEvent::Record(message)) => {
+                apply(&mut table, state, &message, schemas, health, stop);
+                if is_loaded {
+                    freshness.advance(message.offset().saturating_add(1));
+                }
+            }
+            Some(TopicEvent::End(_)) => {
+                if !std::mem::replace(&mut is_loaded, true) {
+                    table.load(state);
+                }
+                freshness.reach_end();
+                health.clear(NotReadyReason::Tables);
+            }
+            Some(TopicEvent::Error(error)) => {
+                health.set_not_ready(NotReadyReason::Tables, format!("reading {}: {error}", reader.topic()));
+            }
+            None => {
+                if last_restart.elapsed() > CONFIRM_TIMEOUT && freshness.is_waiting_since(last_restart) {
+                    let _ = reader.restart();
+                    last_restart = Instant::now();
+                }
+            }
+        }
+    }
+}
+
+fn apply<T: Table>(
+    table: &mut T,
+    state: &State,
+    message: &BorrowedMessage<'_>,
+    schemas: &mut SchemaCache,
+    health: &Health,
+    stop: &ShutdownSignal,
+) {
+    let offset = message.offset();
+    let parsed;
+    let value = match wire::split(message.payload().unwrap_or_default()) {
+        Err(error) => Err(error.to_string()),
+        Ok((id, datum)) => match schemas.get_uncached(id, health, stop) {
+            SchemaLookup::Known(schema) => {
+                parsed = schema;
+                Ok((id, &*parsed, datum))
+            }
+            SchemaLookup::Unknown(reason) => Err(reason),
+            SchemaLookup::Stopped => return,
+        },
+    };
+    // The append time of an entry is a part of the entry.
+    let logged_at = logged_at(message);
+    let value = if logged_at.is_some() { value } else { Err(NO_TIMESTAMP.to_owned()) };
+    table.apply(state, Entry { offset, logged_at: logged_at.unwrap_or(Millis(0)), value });
+}

@@ -1,0 +1,337 @@
+//! Decides on the state of the log: the policies, facts and counters that the evaluator will judge the call by. Each decision
+//! is recorded before it is answered.
+//!
+//! ```text
+//!   question ─► [question] names a call ─► Follower: its session, as it is known ─► Kernel::decide
+//!            ─► token signed ─► DecisionLog: written to the spool ─► answer
+//! ```
+
+mod question;
+mod search;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agentgov_follower::{Follower, Unavailable};
+use agentgov_policy::authzen::{EvaluationError, Properties};
+use agentgov_policy::{Bundle, Policy};
+use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Payload, Trace};
+use agentgov_schemas::verdict::{Decision, JudgeError, Origin, Reason, TablePosition, Verdict};
+use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
+use agentgov_token::{Claims, SigningKey, Through as TokenThrough};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::answer::{Answer, BundleId};
+use crate::callers::Caller;
+use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
+use question::CallQuestion;
+
+/// How long an answer waits for the number that a question names in `after`.
+const AFTER_TIMEOUT: Duration = Duration::from_millis(250);
+/// Reason of a decision without the state of the session.
+const UNAVAILABLE: &str = "unavailable";
+/// Reason of a denial because the decision could not be recorded.
+const NOT_RECORDED: &str = "not_recorded";
+
+/// Records decisions. The executable implements it by the SDK's recorder.
+pub trait DecisionLog: Send + Sync + 'static {
+    /// Writes a decision to the spool. The decision may be answered once this returns.
+    ///
+    /// # Errors
+    /// The reason why it is not written. Then the call is denied.
+    fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String>;
+}
+
+/// A decision as `decision.made` records it.
+#[derive(Clone, Debug)]
+pub struct RecordedDecision<'a> {
+    /// The tenant.
+    pub tenant_id: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// The session.
+    pub session_id: &'a str,
+    /// The agent that asked.
+    pub agent: Agent<'a>,
+    /// On whose behalf.
+    pub actor: Option<Actor<'a>>,
+    /// The trace of the question.
+    pub trace: Option<Trace<'a>>,
+    /// The time that the decision is based on.
+    pub occurred_at: Micros,
+    /// The decision.
+    pub decision: event::Decision<'a>,
+}
+
+/// Settings of a [`LogPoint`].
+#[derive(Debug)]
+pub struct LogPointConfig {
+    /// Name of the decision point: `decision.by` of its events, and issuer of its tokens.
+    pub name: String,
+    /// Signs the tokens. Without it answers carry none.
+    pub signing_key: Option<SigningKey>,
+    /// How long a token is valid.
+    pub token_lifetime: Duration,
+}
+
+/// Decides on the state of the log.
+#[derive(Debug)]
+pub struct LogPoint<L> {
+    follower: Arc<Follower>,
+    log: L,
+    config: LogPointConfig,
+}
+
+/// Outcome of the policies, owned.
+struct Outcome {
+    decision: Decision,
+    reason: &'static str,
+    determining: Vec<Arc<Policy>>,
+    /// Every rule that applied.
+    violations: Vec<Arc<Policy>>,
+    bundle: Option<Arc<Bundle>>,
+    errors: Vec<agentgov_enrichment::Finding>,
+    tables: Vec<(String, i64)>,
+    known: Option<String>,
+    through: Option<event::Through>,
+    /// Name and text of the reason why the session is not known.
+    unavailable: Option<(&'static str, String)>,
+}
+
+impl<L: DecisionLog> LogPoint<L> {
+    /// Decides on the state of `follower`, and records to `log`.
+    pub const fn new(follower: Arc<Follower>, log: L, config: LogPointConfig) -> Self {
+        Self { follower, log, config }
+    }
+
+    async fn decide(&self, call: &CallQuestion<'_>) -> Result<Outcome, Refusal> {
+        let key = SessionKey { tenant_id: call.tenant_id, session_id: call.session_id };
+        let event = call.event();
+        let decided = self.follower.read(key, call.after, AFTER_TIMEOUT, |view| {
+            let judgement = view.kernel.decide(view.session, &event)?;
+            Ok::<_, agentgov_policy::InternalError>(Outcome {
+                decision: judgement.decision,
+                reason: judgement.reason.as_str(),
+                determining: judgement.determining,
+                violations: judgement.violations,
+                bundle: judgement.bundle,
+                errors: judgement.errors,
+                tables: judgement.tables.iter().map(|(topic, next)| ((*topic).to_owned(), *next)).collect(),
+                known: Some(judgement.known),
+                through: Some(view.through),
+                unavailable: None,
+            })
+        });
+        match decided.await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(error)) => Err(Refusal::Internal(error.to_string())),
+            Err(reason) => Ok(self.unavailable(call, &reason)),
+        }
+    }
+
+    /// Decides without the session, as `unavailable` of the bundle says. A suspended or unregistered agent is never allowed.
+    fn unavailable(&self, call: &CallQuestion<'_>, reason: &Unavailable) -> Outcome {
+        let tables = self.follower.tables();
+        let bundle = tables.bundle(call.environment);
+        let is_active = tables.is_active(call.tenant_id, call.agent_id);
+        let allows = |bundle: &Arc<Bundle>| bundle.allows_unavailable(bundle.tools().effect(call.tool));
+        let is_allowed = is_active && bundle.as_ref().is_some_and(allows);
+        Outcome {
+            decision: if is_allowed { Decision::Allow } else { Decision::Deny },
+            reason: UNAVAILABLE,
+            determining: Vec::new(),
+            violations: Vec::new(),
+            bundle,
+            errors: Vec::new(),
+            tables: Vec::new(),
+            known: None,
+            through: None,
+            unavailable: Some((reason.name(), reason.to_string())),
+        }
+    }
+
+    /// Signs the claims of a decision. Returns the token and the millisecond at which it expires.
+    fn sign(
+        &self,
+        call: &CallQuestion<'_>,
+        outcome: &Outcome,
+        id: &str,
+        now: Micros,
+    ) -> Result<Option<(String, Millis)>, Refusal> {
+        let Some(key) = &self.config.signing_key else { return Ok(None) };
+        let issued_at = now.0.div_euclid(1_000_000);
+        let lifetime = i64::try_from(self.config.token_lifetime.as_secs()).unwrap_or(i64::MAX);
+        let expires_at = issued_at.saturating_add(lifetime);
+        let through = outcome.through.map_or((self.follower.partition_of(call.key()), -1), |through| {
+            (through.partition, through.next_offset.saturating_sub(1))
+        });
+        let claims = Claims {
+            decision_id: id.to_owned(),
+            issuer: self.config.name.clone(),
+            issued_at,
+            expires_at,
+            tenant_id: call.tenant_id.to_owned(),
+            environment: call.environment.to_owned(),
+            session_id: call.session_id.to_owned(),
+            agent_id: call.agent_id.to_owned(),
+            tool: call.tool.to_owned(),
+            call_id: call.call_id.map(str::to_owned),
+            arguments: Digest::of(call.arguments.as_bytes()),
+            outcome: outcome.decision,
+            bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
+            through: TokenThrough::from(through),
+            approval_id: None,
+        };
+        let token = key.sign(&claims).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        Ok(Some((token, Millis(expires_at.saturating_mul(1000)))))
+    }
+
+    fn record(
+        &self,
+        caller: Option<&Caller>,
+        call: &CallQuestion<'_>,
+        outcome: &Outcome,
+        id: &str,
+        expires_at: Option<Millis>,
+    ) -> Result<(), String> {
+        let event = call.event();
+        let judgement = outcome.as_judgement();
+        let origin = Origin { topic: "", partition: 0, offset: 0, logged_at: Millis(0) };
+        let Verdict { determining_policies, violations, bundle, errors, .. } =
+            judgement.verdict(&event, &origin);
+        let errors: Vec<JudgeError<'_>> = errors;
+        let data = call.arguments.as_bytes();
+        let evaluation = Evaluation {
+            id,
+            caller: caller.map(|caller| caller.name.as_str()),
+            tool: call.tool,
+            call_id: call.call_id,
+            arguments: Payload {
+                data,
+                sha256: Digest::of(data),
+                media_type: "application/json",
+                redacted: false,
+            },
+            determining_policies,
+            violations,
+            bundle,
+            tables: outcome
+                .tables
+                .iter()
+                .map(|(topic, next_offset)| TablePosition { topic, next_offset: *next_offset })
+                .collect(),
+            known_digest: outcome.known.as_ref().map(|known| Digest::of(known.as_bytes())),
+            known: outcome.known.as_deref(),
+            errors,
+            through: outcome.through,
+            unavailable: outcome.unavailable.as_ref().map(|(name, _)| *name),
+            key_id: expires_at.and(self.config.signing_key.as_ref()).map(SigningKey::kid),
+            expires_at,
+        };
+        self.log.record(&RecordedDecision {
+            tenant_id: call.tenant_id,
+            environment: call.environment,
+            session_id: call.session_id,
+            agent: event.agent,
+            actor: call.actor,
+            trace: call.trace,
+            occurred_at: call.time,
+            decision: event::Decision {
+                by: &self.config.name,
+                decision: outcome.decision.as_str(),
+                reason: Some(outcome.reason),
+                evaluation: Some(evaluation),
+            },
+        })
+    }
+}
+
+impl Outcome {
+    /// Returns the outcome in the form that renders records.
+    fn as_judgement(&self) -> agentgov_policy::Judgement<'static> {
+        agentgov_policy::Judgement {
+            decision: self.decision,
+            reason: Reason::Policy,
+            call_index: None,
+            determining: self.determining.clone(),
+            violations: self.violations.clone(),
+            bundle: self.bundle.clone(),
+            errors: self.errors.clone(),
+            tables: [("", 0), ("", 0)],
+            known: String::new(),
+            last_sequence: None,
+            state_limit: false,
+            findings: Vec::new(),
+        }
+    }
+
+    fn answer(self, id: Uuid, recorded: bool, token: Option<String>) -> Answer {
+        let mut more = Properties::new();
+        if let Some(through) = self.through {
+            more.insert(
+                "known_through".to_owned(),
+                json!({ "partition": through.partition, "offset": through.next_offset.saturating_sub(1) }),
+            );
+        }
+        if let Some((name, message)) = &self.unavailable {
+            more.insert("unavailable".to_owned(), json!({ "code": name, "message": message }));
+        }
+        if let Some(token) = token {
+            more.insert("token".to_owned(), json!(token));
+        }
+        let errors = self.errors.into_iter();
+        Answer {
+            decision: self.decision,
+            reason: self.reason,
+            observed: self.violations.into_iter().filter(|policy| policy.is_observed()).collect(),
+            policies: self.determining,
+            errors: errors.map(|e| EvaluationError { at: e.subject, message: e.message }).collect(),
+            evaluation_id: id,
+            bundle: self.bundle.as_ref().map(|bundle| BundleId {
+                name: bundle.name().into(),
+                version: bundle.version().into(),
+                digest: bundle.digest(),
+            }),
+            recorded,
+            more,
+        }
+    }
+}
+
+impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
+    async fn evaluate(&self, caller: Option<&Caller>, question: Question<'_>) -> Result<Answer, Refusal> {
+        let now = now();
+        let call = CallQuestion::read(caller, &question, now)?;
+        let mut outcome = self.decide(&call).await?;
+        let id = Uuid::now_v7();
+        let mut buffer = Uuid::encode_buffer();
+        let id_text: &str = id.hyphenated().encode_lower(&mut buffer);
+        let signed = self.sign(&call, &outcome, id_text, now)?;
+        let (token, expires_at) = signed.unzip();
+        match self.record(caller, &call, &outcome, id_text, expires_at) {
+            Ok(()) => Ok(outcome.answer(id, true, token)),
+            Err(reason) => {
+                tracing::error!(
+                    decision = id_text,
+                    reason,
+                    "a decision could not be recorded: the call is denied"
+                );
+                outcome.decision = Decision::Deny;
+                outcome.reason = NOT_RECORDED;
+                outcome.determining.clear();
+                Ok(outcome.answer(id, false, None))
+            }
+        }
+    }
+
+    async fn search(&self, caller: Option<&Caller>, search: Search<'_>) -> Result<Found, Refusal> {
+        self.search_calls(caller, &search).await
+    }
+}
+
+/// Returns the wall clock. A clock before 1970 reads as 1970.
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,211 @@
+//! `agentgov pdp` on the state of the log: each call is decided before it is recorded, its verdict is the same, and each
+//! decision is in the log.
+
+use std::path::Path;
+
+use agentgov_schemas::Micros;
+use agentgov_schemas::catalogue;
+use agentgov_schemas::event::Agent;
+use agentgov_sdk::{Content, Event, Message, Receipt, Recorder, ToolCall, ToolResult};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, Stack, stack};
+use crate::status::{Process, get};
+
+const OCCURRED_AT: Micros = Micros(1_715_785_200_000_000);
+const RESERVATION: &str = r#"{"reservation_id":"R1","user_id":"u1","cabin":"basic_economy","insurance":"no",
+    "created_at":"2024-05-01T00:00:00","flights":[],"passengers":[{}],"total_baggages":2}"#;
+const TOKEN: &str = "token-that-nobody-guesses";
+
+/// A decision point, its folder, and a client that has its token.
+struct Pdp {
+    process: Process,
+    folder: TempDir,
+    client: reqwest::blocking::Client,
+}
+
+impl Pdp {
+    /// Starts a decision point for `tenant`, whose tokens are signed.
+    fn start(stack: &'static Stack, tenant: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key.json");
+        stack.run(&[
+            "registry",
+            "key",
+            "new",
+            "--kind",
+            "pdp",
+            "--name",
+            tenant,
+            "--out",
+            key.to_str().unwrap(),
+        ]);
+        let digest = agentgov_schemas::Digest::of(TOKEN.as_bytes());
+        let callers = format!(
+            "callers:\n  - name: gateway\n    token_sha256: \"{digest}\"\n    tenant: {tenant}\n    environment: {ENVIRONMENT}\n"
+        );
+        std::fs::write(folder.path().join("callers.yaml"), callers).unwrap();
+        let process = Self::process(stack, folder.path());
+        Self { process, folder, client: reqwest::blocking::Client::new() }
+    }
+
+    fn process(stack: &'static Stack, folder: &Path) -> Process {
+        let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (key, callers, spool) = (file("key.json"), file("callers.yaml"), file("spool"));
+        let options = ["--signing-key", &key, "--callers", &callers, "--spool", &spool];
+        let process =
+            Process::start(stack.command(&[&["pdp", "--listen", "127.0.0.1:0"], &options[..]].concat()));
+        stack.eventually("the decision point is ready", || get(&process.url("readyz")).0 == 200);
+        process
+    }
+
+    /// Kills the process without warning, and starts another one on the same spool.
+    fn restart(&mut self, stack: &'static Stack) {
+        self.process.kill();
+        self.process = Self::process(stack, self.folder.path());
+    }
+
+    /// Status and body of the answer to a question.
+    fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
+        let url = self.process.url("access/v1/evaluation");
+        let answer = self.client.post(url).bearer_auth(token).json(question).send().unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+/// The question about a call of `tool` in a session.
+fn question(session: &str, call_id: &str, tool: &str, arguments: &str, after: Option<(&str, i64)>) -> Value {
+    let mut context = json!({
+        "session": session,
+        "call_id": call_id,
+        "arguments": arguments,
+        "message": { "id": call_id, "role": "assistant", "has_text": call_id == "c2", "tool_calls": 1 },
+        "time": OCCURRED_AT.0,
+    });
+    if let Some((source, sequence)) = after {
+        context["after"] = json!({ "source": source, "sequence": sequence });
+    }
+    json!({
+        "subject": { "type": "agent", "id": AGENT, "properties": { "roles": ["administrator"] } },
+        "action": { "name": "tools/call" },
+        "resource": { "type": "tool", "id": tool },
+        "context": context,
+    })
+}
+
+/// Records a call with the token of its decision, and its answer. Returns the receipt of the answer.
+fn record(recorder: &Recorder, session: &str, call: (&str, &str, &str, &str), token: &str) -> Receipt {
+    let (call_id, tool, arguments, result) = call;
+    let event =
+        |r#type| Event { occurred_at: Some(OCCURRED_AT), ..Event::new(r#type, session, Agent::new(AGENT)) };
+    let json = |text: &'static str| Content { data: text.as_bytes(), media_type: "application/json" };
+    let arguments = Content { data: arguments.as_bytes(), media_type: "application/json" };
+    let has_text = call_id == "c2";
+    let message = Message { id: call_id, role: "assistant", has_text, tool_calls: 1, content: None };
+    let tool = ToolCall { decision_token: Some(token), ..ToolCall::new(tool, call_id, arguments) };
+    recorder
+        .record(&Event { message: Some(message), tool: Some(tool), ..event(catalogue::TOOL_INVOKED) })
+        .unwrap();
+    let content = if result == "null" { json("null") } else { json(RESERVATION) };
+    let result = ToolResult { call_id, name: None, is_error: None, content };
+    recorder.record(&Event { result: Some(result), ..event(catalogue::TOOL_RESPONSE_RECEIVED) }).unwrap()
+}
+
+#[test]
+fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
+    const TENANT: &str = "inline";
+    let stack = stack();
+    stack.register(&[TENANT]);
+    let mut pdp = Pdp::start(stack, TENANT);
+    let recorder = stack.recorder(TENANT, ENVIRONMENT);
+    let mut decided = Vec::new();
+    for session in ["one", "two"] {
+        let started = Event::new(catalogue::SESSION_STARTED, session, Agent::new(AGENT));
+        let mut last = recorder.record(&Event { occurred_at: Some(OCCURRED_AT), ..started }).unwrap();
+        for call in [
+            ("c1", "get_reservation_details", r#"{"reservation_id":"R1"}"#, RESERVATION),
+            ("c2", "cancel_reservation", r#"{"reservation_id":"R1"}"#, "null"),
+            ("c3", "cancel_reservation", r#"{"reservation_id":"R2"}"#, "null"),
+            ("c4", "no_such_tool", "{", "null"),
+        ] {
+            let after = Some((recorder.source_id(), last.sequence));
+            let (status, answer) = pdp.ask(&question(session, call.0, call.1, call.2, after), TOKEN);
+            let context = &answer["context"];
+            assert_eq!((status, &context["recorded"]), (200, &json!(true)), "{answer}");
+            assert_eq!(answer["decision"] == true, context["outcome"] == "allow");
+            let token = context["token"].as_str().unwrap();
+            assert_eq!(token.split('.').count(), 3, "{token}");
+            let text = |name: &str| context[name].as_str().unwrap().to_owned();
+            decided.push([text("outcome"), text("reason"), text("evaluation_id"), token.to_owned()]);
+            last = record(&recorder, session, call, token);
+            if call.0 == "c2" {
+                pdp.restart(stack);
+            }
+        }
+    }
+    recorder.close(DEADLINE).unwrap();
+
+    let verdicts = "SELECT decision, reason, lower(hex(known_digest)) FROM verdicts";
+    let verdicts = format!("{verdicts} WHERE tenant_id = '{TENANT}' ORDER BY session_id, call_index");
+    let mut found = Vec::new();
+    stack.eventually("every call has a verdict", || {
+        found = stack.rows(&verdicts);
+        found.len() == decided.len()
+    });
+    let outcomes: Vec<&[String]> = decided.iter().map(|decided| &decided[..2]).collect();
+    assert_eq!(found.iter().map(|verdict| &verdict[..2]).collect::<Vec<_>>(), outcomes);
+    for outcome in ["allow", "deny"] {
+        assert!(outcomes.iter().any(|decided| decided[0] == outcome), "{outcomes:?}");
+    }
+
+    let decisions = "SELECT DISTINCT decision, decision_reason, decision_id, lower(hex(decision_known_digest)), decided_by, \
+                     decision_caller, tool_name, agent_id, event_id FROM actions";
+    let decisions = format!("{decisions} WHERE tenant_id = '{TENANT}' AND type = 'decision.made'");
+    let mut logged = Vec::new();
+    stack.eventually("every decision is logged", || {
+        logged = stack.rows(&decisions);
+        logged.len() >= decided.len()
+    });
+    // What a killed process had sent and not seen acknowledged is sent again, as the same event.
+    assert_eq!(logged.len(), decided.len());
+    for ([outcome, reason, id, token], verdict) in decided.iter().zip(&found) {
+        let row = logged.iter().find(|row| row[2] == *id).unwrap_or_else(|| panic!("no decision {id}"));
+        assert_eq!((&row[0], &row[1]), (outcome, reason));
+        assert_eq!(row[3], verdict[2], "what was known is what the evaluator knew");
+        assert_eq!((row[4].as_str(), row[5].as_str(), row[7].as_str()), ("pdp", "gateway", AGENT));
+        let calls = format!(
+            "SELECT tool_name FROM actions WHERE tenant_id = '{TENANT}' AND decision_token = '{token}'"
+        );
+        assert_eq!(stack.rows(&calls), [[row[6].clone()]], "the call has the token of its decision");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_never_allowed() {
+    const TENANT: &str = "inline-unknown";
+    let stack = stack();
+    stack.register(&[TENANT]);
+    let pdp = Pdp::start(stack, TENANT);
+    let ask = |change: &dyn Fn(&mut Value)| {
+        let mut question = question("s", "c1", "think", "{}", None);
+        change(&mut question);
+        pdp.ask(&question, TOKEN)
+    };
+    let (status, answer) = ask(&|_| ());
+    assert_eq!((status, &answer["decision"]), (200, &json!(true)), "{answer}");
+
+    let (_, answer) = ask(&|q| q["context"]["after"] = json!({ "source": "nobody", "sequence": 7 }));
+    assert_eq!((&answer["decision"], &answer["context"]["reason"]), (&json!(false), &json!("unavailable")));
+    assert_eq!(answer["context"]["unavailable"]["code"], "not_arrived");
+    let (_, answer) = ask(&|q| q["subject"]["id"] = json!("nobody"));
+    assert_eq!((&answer["decision"], &answer["context"]["reason"]), (&json!(false), &json!("no_grant")));
+    let (_, answer) = ask(&|q| q["resource"]["id"] = json!("no_such_tool"));
+    assert_eq!(answer["decision"], false, "{answer}");
+    for (member, value) in [("subject", json!("agent")), ("action", json!({ "name": "read" }))] {
+        assert_eq!(ask(&|q| q[member] = value.clone()).0, 400, "{member}");
+    }
+    assert_eq!(pdp.ask(&question("s", "c1", "think", "{}", None), "another-token").0, 401);
+}
