@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::{Sequences, SpoolError};
 
-/// A recorder that did not start. Nothing was written.
+/// A producer or recorder that did not start. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The tenant id is invalid in a record key.
@@ -60,13 +60,20 @@ pub enum StartError {
     /// The spool cannot be used, or the files of a dead source are damaged.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The producer has stopped, or has as many sources as it can have. A new producer is needed.
+    #[error("producer: cannot open a recorder: {reason}; start another producer")]
+    ProducerStopped {
+        /// Cause.
+        reason: String,
+    },
     /// The operating system cannot start a thread.
-    #[error("recorder: cannot start its polling thread: {0}")]
+    #[error("producer: cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 impl StartError {
-    /// Returns true if a retry cannot succeed before a person changes an option, a permission or a setting.
+    /// Returns true if the same call cannot succeed before a person changes an option, a permission or a setting, or the caller
+    /// starts another producer.
     pub fn is_permanent(&self) -> bool {
         use RDKafkaErrorCode::{
             Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed,
@@ -89,7 +96,8 @@ impl StartError {
             | Self::Schema(_)
             | Self::SchemaNotRegistered { .. }
             | Self::TopicMissing { .. }
-            | Self::Spool(_) => true,
+            | Self::Spool(_)
+            | Self::ProducerStopped { .. } => true,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Delivery to one topic through an idempotent librdkafka producer, with unlimited retries and a polling thread. A producer
-//! with a fatal error is replaced, and the records that it did not deliver are sent again, in order, under the same sequence
-//! numbers.
+//! Delivery to one topic through an idempotent librdkafka producer, with unlimited retries and a polling thread, for any number
+//! of sources. A producer with a fatal error is replaced, and the records that it did not deliver are sent again, in the order of
+//! their source, under the same sequence numbers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, spawn_reconnect_watchdog};
+use agentgov_schemas::wire::SchemaId;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -15,20 +16,30 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 
 use crate::StartError;
-use crate::in_flight::InFlightWindow;
+use crate::in_flight::{InFlightWindow, Ticket};
+use crate::join::join;
 
-/// Pause of the polling thread between two polls while records are in flight. It delays the handling of acknowledgements,
-/// not the sending of records.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Bounds of the pause between two polls while records are in flight, which is otherwise as long as a record waits for others.
+/// It delays the handling of acknowledgements, not the sending of records.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Pause of the polling thread while nothing is in flight.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Time that a record waits for others of its partition, in milliseconds; `flush` takes at least as long. Each batch is a
-/// request to the broker, so librdkafka's default of 5 ms is expensive for few records over many partitions (ADR 0030).
-const LINGER_MS: &str = "40";
 /// Timeout for purging a failed producer. A purge does no I/O.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of consecutive replacements without an acknowledgement. With more, the cause is not the producer.
 const MAX_REPLACEMENTS: u32 = 5;
+
+/// Topic to publish to, and the schema of its records.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryTarget {
+    pub(crate) kafka: KafkaEndpoint,
+    pub(crate) topic: String,
+    /// The topic's limit for a batch.
+    pub(crate) max_message_bytes: usize,
+    /// Id of this build's schema.
+    pub(crate) schema_id: SchemaId,
+}
 
 /// A producer with its polling thread. Reports each delivery to its [`InFlightWindow`].
 pub(crate) struct Queue {
@@ -41,6 +52,7 @@ struct Shared {
     kafka: KafkaEndpoint,
     topic: String,
     config: ClientConfig,
+    poll_interval: Duration,
     deliveries: Arc<DeliveryState>,
     /// Locked while a record is enqueued and while the producer is replaced, so that records keep their order.
     producer: Mutex<Arc<BaseProducer<DeliveryContext>>>,
@@ -58,7 +70,7 @@ struct DeliveryState {
 
 /// A record that is not known to be in the topic.
 struct UndeliveredRecord {
-    sequence: usize,
+    ticket: Ticket,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -73,13 +85,14 @@ pub(crate) enum EnqueueError {
 }
 
 impl Queue {
-    /// Opens a queue to `topic`, whose limit for a batch is `max_message_bytes`. Connects in the background.
+    /// Opens a queue to the target's topic, in which a record waits for `linger` for others of its partition. Connects in the
+    /// background.
     pub(crate) fn open(
-        kafka: &KafkaEndpoint,
-        topic: &str,
-        max_message_bytes: usize,
+        target: &DeliveryTarget,
+        linger: Duration,
         in_flight: Arc<InFlightWindow>,
     ) -> Result<Self, StartError> {
+        let DeliveryTarget { kafka, topic, max_message_bytes, .. } = target;
         let mut config = kafka.client_config();
         config
             .set("enable.idempotence", "true")
@@ -91,9 +104,9 @@ impl Queue {
             // The partitioner of the Java clients.
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
-            .set("linger.ms", LINGER_MS)
+            .set("linger.ms", linger_ms(linger))
             .set("message.max.bytes", max_message_bytes.to_string())
-            .set("batch.size", max_message_bytes.min(1_000_000).to_string())
+            .set("batch.size", (*max_message_bytes).min(1_000_000).to_string())
             // Unlimited: the in-flight window is the bound.
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
@@ -109,8 +122,9 @@ impl Queue {
         let producer = Arc::new(producer);
         spawn_reconnect_watchdog(kafka, topic, &producer);
         let producer = Mutex::new(producer);
-        let kafka = kafka.clone();
-        let shared = Arc::new(Shared { kafka, topic: topic.to_owned(), config, deliveries, producer });
+        let (kafka, topic) = (kafka.clone(), topic.clone());
+        let poll_interval = linger.clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
+        let shared = Arc::new(Shared { kafka, topic, config, poll_interval, deliveries, producer });
         let polling = std::thread::Builder::new().name("agentgov-recorder".into()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.poll()
@@ -132,13 +146,12 @@ impl Queue {
         }
     }
 
-    /// Copies a record into the queue; does no I/O. Its delivery is reported with `sequence`.
-    pub(crate) fn send(&self, sequence: i64, key: &[u8], value: &[u8]) -> Result<(), EnqueueError> {
+    /// Copies a record into the queue; does no I/O. Its delivery is reported with `ticket`.
+    pub(crate) fn send(&self, ticket: Ticket, key: &[u8], value: &[u8]) -> Result<(), EnqueueError> {
         let mut producer = self.shared.producer();
         loop {
-            // On a 64-bit machine the opaque pointer holds any sequence number that a source reaches.
             let record =
-                BaseRecord::with_opaque_to(&self.shared.topic, sequence as usize).key(key).payload(value);
+                BaseRecord::with_opaque_to(&self.shared.topic, ticket.to_opaque()).key(key).payload(value);
             let Err((error, _)) = producer.send(record) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => return Err(EnqueueError::Full),
@@ -149,6 +162,13 @@ impl Queue {
             }
         }
     }
+
+    /// Ends the idle pause of the polling thread, for a caller that waits for an acknowledgement.
+    pub(crate) fn poll_soon(&self) {
+        if let Some(polling) = &self.polling {
+            polling.thread().unpark();
+        }
+    }
 }
 
 impl Drop for Queue {
@@ -156,7 +176,7 @@ impl Drop for Queue {
         self.shared.deliveries.stop.store(true, Ordering::Release);
         if let Some(polling) = self.polling.take() {
             polling.thread().unpark();
-            let _ = polling.join();
+            join(polling);
         }
     }
 }
@@ -168,7 +188,7 @@ impl Shared {
             let left = poll_deliveries(&polled);
             if polled.client().fatal_error().is_none() && self.deliveries.lock().is_empty() {
                 drop(polled);
-                std::thread::park_timeout(if left > 0 { POLL_INTERVAL } else { IDLE_POLL_INTERVAL });
+                std::thread::park_timeout(if left > 0 { self.poll_interval } else { IDLE_POLL_INTERVAL });
                 continue;
             }
             let mut producer = self.producer();
@@ -176,25 +196,25 @@ impl Shared {
             if Arc::ptr_eq(&polled, &producer)
                 && let Err(reason) = self.replace_producer(&mut producer)
             {
-                self.deliveries.in_flight.fail(reason);
+                // `replace_producer` has stopped every source. A caller may still wait for the last deliveries.
+                tracing::debug!(reason, "the failed producer is not replaced");
+                drop(producer);
+                std::thread::park_timeout(IDLE_POLL_INTERVAL);
             }
         }
     }
 
     /// Replaces a failed producer, and sends its undelivered records again, in order and before newer ones. A record whose
-    /// acknowledgement was lost is sent twice, under the same sequence number.
+    /// acknowledgement was lost is sent twice, under the same sequence number. If that fails, every source stops.
     fn replace_producer(
         &self,
         producer: &mut MutexGuard<'_, Arc<BaseProducer<DeliveryContext>>>,
     ) -> Result<(), String> {
         let replaced = self.try_replace_producer(producer);
         if let Err(reason) = &replaced {
-            for UndeliveredRecord { sequence, key, value } in self.deliveries.take() {
-                self.deliveries.in_flight.complete(
-                    sequence as i64,
-                    key.len() + value.len(),
-                    Err(reason.clone()),
-                );
+            self.deliveries.in_flight.fail(reason);
+            for record in self.deliveries.take() {
+                self.deliveries.give_up(&record, reason.clone());
             }
         }
         replaced
@@ -233,17 +253,15 @@ impl Shared {
             }
         }
         let new = create_producer(&self.config, &self.deliveries).map_err(|error| self.describe(&error))?;
-        let mut records = self.deliveries.take();
-        records.sort_unstable_by_key(|record| record.sequence);
+        let records = self.deliveries.take_of_running_sources();
         tracing::warn!(topic = self.topic, reason, records = records.len(), "replaced a failed producer");
         let mut left = records.into_iter();
-        while let Some(UndeliveredRecord { sequence, key, value }) = left.next() {
-            let record = BaseRecord::with_opaque_to(&self.topic, sequence).key(&key).payload(&value);
+        while let Some(undelivered) = left.next() {
+            let UndeliveredRecord { ticket, key, value } = &undelivered;
+            let record = BaseRecord::with_opaque_to(&self.topic, ticket.to_opaque()).key(key).payload(value);
             if let Err((error, _)) = new.send(record) {
                 let reason = self.describe(&error);
-                self.deliveries
-                    .lock()
-                    .extend([UndeliveredRecord { sequence, key, value }].into_iter().chain(left));
+                self.deliveries.lock().extend([undelivered].into_iter().chain(left));
                 return Err(reason);
             }
         }
@@ -271,6 +289,30 @@ impl DeliveryState {
     fn take(&self) -> Vec<UndeliveredRecord> {
         std::mem::take(&mut *self.lock())
     }
+
+    /// Removes and returns the records that are sent again, in the order of their sources. No event follows a failed one, so the
+    /// records of a stopped source have failed as well.
+    fn take_of_running_sources(&self) -> Vec<UndeliveredRecord> {
+        let mut running = Vec::new();
+        for record in self.take() {
+            match self.in_flight.resolve(record.ticket) {
+                (_, Some(reason)) => self.give_up(&record, reason),
+                (sequence, None) => running.push((sequence, record)),
+            }
+        }
+        // The order between sources is free, and the sequences of one source are its order.
+        running.sort_unstable_by_key(|(sequence, _)| *sequence);
+        running.into_iter().map(|(_, record)| record).collect()
+    }
+
+    fn give_up(&self, record: &UndeliveredRecord, reason: String) {
+        self.in_flight.complete(record.ticket, record.key.len() + record.value.len(), Err(reason));
+    }
+}
+
+/// Formats a duration for librdkafka, which takes fractions of a millisecond.
+fn linger_ms(linger: Duration) -> String {
+    format!("{}", linger.as_micros() as f64 / 1_000.0)
 }
 
 /// Runs the delivery callbacks that are due, and returns the number of records in flight. Polls without a timeout:
@@ -303,8 +345,8 @@ impl ClientContext for DeliveryContext {
 impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sequence: usize) {
-        let deliveries = &self.deliveries;
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let (deliveries, ticket) = (&self.deliveries, Ticket::from_opaque(opaque));
         let (message, outcome) = match result {
             Ok(message) => {
                 deliveries.replacements.store(0, Ordering::Release);
@@ -315,14 +357,15 @@ impl ProducerContext for DeliveryContext {
                 if code.is_some_and(is_producer_error) && !deliveries.stop.load(Ordering::Acquire) {
                     let bytes = |part: Option<&[u8]>| part.unwrap_or_default().to_vec();
                     let (key, value) = (bytes(message.key()), bytes(message.payload()));
-                    deliveries.lock().push(UndeliveredRecord { sequence, key, value });
+                    deliveries.lock().push(UndeliveredRecord { ticket, key, value });
                     return;
                 }
+                let (sequence, _) = deliveries.in_flight.resolve(ticket);
                 (message, Err(format!("sequence {sequence} was not delivered: {error}")))
             }
         };
         let bytes = message.key_len() + message.payload_len();
-        deliveries.in_flight.complete(sequence as i64, bytes, outcome);
+        deliveries.in_flight.complete(ticket, bytes, outcome);
     }
 }
 
@@ -356,6 +399,11 @@ fn kafka_error(kafka: &KafkaEndpoint, operation: &'static str, source: KafkaErro
 
 #[cfg(test)]
 impl Queue {
+    /// Returns a setting of the client.
+    pub(crate) fn setting(&self, name: &str) -> Option<String> {
+        self.shared.config.get(name).map(str::to_owned)
+    }
+
     /// Raises a fatal error in librdkafka, as if the broker had reported an unknown producer id.
     #[allow(unsafe_code, reason = "librdkafka's own test function has no safe wrapper")]
     pub(crate) fn fail_producer(&self) {

@@ -4,38 +4,34 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use agentgov_schemas::RecordEncoder;
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::{RecordEncoder, subject};
 use uuid::Uuid;
 
 use crate::compose::closing_event;
-use crate::in_flight::{InFlightWindow, Reservation, Usage, WaitOutcome};
-use crate::queue::{EnqueueError, Queue};
-use crate::spool::{
-    AppendError, AppendOutcome, DeadSource, RecordKind, Recovery, RepublishTarget, Spool, SpoolFolder,
-    SpoolRecord,
-};
-use crate::start;
+use crate::deadline::deadline;
+use crate::in_flight::{DurableBelow, InFlightSource, Reservation, Usage, WaitOutcome};
+use crate::producer::{ProducerShared, start_recorder};
+use crate::queue::EnqueueError;
+use crate::spool::{AppendError, AppendOutcome, RecordKind, Spool, SpoolRecord};
 use crate::{
-    Composer, Event, FlushError, PreparedEvent, RecordError, RecorderOptions, RecoverError, SpoolError,
-    SpoolOptions, StartError, WhenFull,
+    Composer, Event, FlushError, PreparedEvent, RecordError, RecorderOptions, RecoverError, StartError,
+    WhenFull,
 };
 
 /// Timeout of the flush when a recorder is dropped without `close`.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Records the actions of agents: numbers events 0, 1, 2 … without a gap, buffers a bounded number of them, and delivers
-/// each exactly once, in order within a session. Share it by reference or `Arc`: every function may be called from any
-/// thread. Do not call [`Recorder::start`] from async code, since it blocks on the network.
+/// each exactly once, in order within a session. Each recorder is a source; a [`Producer`](crate::Producer) opens any number of
+/// them. Share it by reference or `Arc`: every function may be called from any thread. Do not call [`Recorder::start`] from
+/// async code, since it blocks on the network.
 pub struct Recorder {
     composer: Composer,
     when_full: WhenFull,
     sequencer: Mutex<Sequencer>,
-    in_flight: Arc<InFlightWindow>,
-    queue: Queue,
-    /// Maximum bytes of the spool, if there is one.
-    max_spool_bytes: Option<u64>,
-    recovery: Option<Recovery>,
+    in_flight: Arc<InFlightSource>,
+    producer: Arc<ProducerShared>,
 }
 
 /// State under the lock. Numbering and enqueueing are one step, so that sequence numbers ascend within a partition.
@@ -89,82 +85,32 @@ pub struct Stats {
     pub accepted: i64,
     /// Last sequence up to which all events are durable. `None` if the first is not durable.
     pub durable_through: Option<i64>,
-    /// Number of events in flight.
+    /// Number of this source's events in flight.
     pub waiting_events: usize,
-    /// Bytes of the events in flight.
+    /// Bytes of this source's events in flight.
     pub waiting_bytes: usize,
-    /// Number of dead sources in the spool's folder that this recorder has not published and closed yet.
+    /// Number of dead sources in the spool's folder that the producer has not published and closed yet.
     pub dead_sources: usize,
 }
 
 impl Recorder {
-    /// Starts a recorder: fetches the schema id from the schema registry and the topic's metadata from the brokers, then
-    /// starts a polling thread. Writes nothing to Kafka. Fails if schema or topic does not exist; `agentgov topology apply`
-    /// creates both.
-    ///
-    /// With a spool, it also claims the sources that dead processes left in the spool's folder and reads their files; a
-    /// damaged file is an error. A background thread publishes their events, in order and under their sequence numbers,
-    /// closes each dead source with its total, and removes its files once all of that is durable. New events do not wait
-    /// for this, so there is no order between a dead source and this one, not even within a session; callers that need one
-    /// call [`Recorder::wait_for_dead_sources`]. If this process dies as well, the next start continues. In a folder where
-    /// a recorder has started before, schema registry and brokers may be unavailable.
+    /// Starts a producer with this recorder as its only source: [`Producer::start`](crate::Producer::start), then
+    /// [`Producer::recorder`](crate::Producer::recorder).
     pub fn start(options: RecorderOptions) -> Result<Self, StartError> {
-        let (topic, settings) = options.topology.topic_of(subject::ACTION_EVENT)?;
-        // A negative limit, which no checked topology has, is rejected as too small.
-        let max_message_bytes = usize::try_from(settings.max_message_bytes.value).unwrap_or_default();
-        start::check(&options, max_message_bytes)?;
-        let resolved = start::resolve_schema(&options, topic)?;
-        let schema_id = resolved.id;
-        let source_id = options.source_id.unwrap_or_else(|| Uuid::now_v7().to_string());
-        let composer =
-            Composer::new(options.tenant_id, options.environment, source_id, schema_id, max_message_bytes)?
-                .with_redaction(options.redact);
-        let in_flight = Arc::new(InFlightWindow::new(options.buffer_events, options.buffer_bytes));
-        let queue = Queue::open(&options.kafka, topic, max_message_bytes, Arc::clone(&in_flight))?;
-        start::check_topic(&queue, &options.kafka, resolved.is_cached)?;
-        let mut recorder = Self::with_queue(queue, in_flight, composer, options.when_full);
-        if let Some(spool) = &options.spool {
-            start::cache_schema(spool, &options.schema_registry.url, topic, &resolved)?;
-            let target = RepublishTarget {
-                kafka: options.kafka,
-                topic: topic.to_owned(),
-                max_message_bytes,
-                schema_id,
-            };
-            recorder.attach_spool(spool, target)?;
-        }
-        Ok(recorder)
+        start_recorder(options)
     }
 
-    fn with_queue(
-        queue: Queue,
-        in_flight: Arc<InFlightWindow>,
+    pub(crate) fn new(
+        producer: Arc<ProducerShared>,
+        in_flight: Arc<InFlightSource>,
         composer: Composer,
         when_full: WhenFull,
+        spool: Option<Spool>,
     ) -> Self {
         let encoder = composer.encoder();
         let sequencer =
-            Sequencer { next: 0, phase: Phase::Open, encoder, value: Vec::with_capacity(1024), spool: None };
-        let sequencer = Mutex::new(sequencer);
-        Self { composer, when_full, sequencer, in_flight, queue, max_spool_bytes: None, recovery: None }
-    }
-
-    /// Creates the spool of this source, and starts publishing the dead sources of its folder.
-    fn attach_spool(&mut self, options: &SpoolOptions, target: RepublishTarget) -> Result<(), StartError> {
-        let header = self.composer.spool_header(&target.topic);
-        start::check_spool(options, &header, target.max_message_bytes)?;
-        let folder = SpoolFolder::lock(&options.folder)?;
-        let claimed = folder.claim_dead_sources()?.into_iter();
-        let dead =
-            claimed.map(|source| DeadSource::read(source, &target.topic)).filter_map(Result::transpose);
-        let dead = dead.collect::<Result<Vec<DeadSource>, _>>()?;
-        let in_flight = Arc::clone(&self.in_flight);
-        let on_sync_error = move |error: SpoolError| in_flight.fail(error.to_string());
-        self.sequencer().spool = Some(Spool::create(&folder, header, options, on_sync_error)?);
-        self.max_spool_bytes = Some(options.max_bytes);
-        drop(folder);
-        self.recovery = Some(Recovery::start(dead, target)?);
-        Ok(())
+            Sequencer { next: 0, phase: Phase::Open, encoder, value: Vec::with_capacity(1024), spool };
+        Self { composer, when_full, sequencer: Mutex::new(sequencer), in_flight, producer }
     }
 
     /// Records an event: checks it, assigns the next sequence number and enqueues it. If the buffer or the spool is full, it
@@ -172,10 +118,10 @@ impl Recorder {
     /// still owns it.
     ///
     /// - Without a spool it does no I/O. `Ok` means that the event is in memory and is delivered in the background. It is
-    ///   durable once [`Recorder::flush`] or [`Recorder::close`] returns `Ok`, or `durable_through` of [`Recorder::stats`]
-    ///   has reached it.
-    /// - With a spool it writes once. `Ok` means that the event survives the end of this process: the next start on the
-    ///   folder publishes it. [`Fsync`](crate::Fsync) decides which events survive a power loss. If a sync fails, or a failed
+    ///   durable once [`Recorder::durable`], [`Recorder::flush`] or [`Recorder::close`] returns `Ok`, or `durable_through` of
+    ///   [`Recorder::stats`] has reached it.
+    /// - With a spool it returns after one write. `Ok` means that the event is in the spool and not yet acknowledged by Kafka. It
+    ///   survives the end of this process: the next start on the folder publishes it. [`Fsync`](crate::Fsync) decides which events survive a power loss. If a sync fails, or a failed
     ///   write cannot be undone, the recorder stops; the event for which it then returns [`RecordError::Stopped`] may be on
     ///   disk nevertheless.
     pub fn record(&self, event: &Event<'_>) -> Result<Receipt, RecordError> {
@@ -212,10 +158,25 @@ impl Recorder {
         Ok(Flushed { durable: self.in_flight.durable_below() })
     }
 
-    /// Waits until all dead sources of the spool's folder are published and closed. `Ok` means that their events are durable
-    /// and their files removed. Without a spool there are none.
+    /// Returns a future that resolves once every event up to and including `sequence` that was recorded before the call is
+    /// durable: all of them for `i64::MAX`. [`FlushError::Stopped`] means that delivery failed permanently. The future needs no
+    /// runtime and does not poll. It has no timeout, and waits as long as Kafka is unavailable; dropping it changes no delivery.
+    pub fn durable(&self, sequence: i64) -> impl Future<Output = Result<Flushed, FlushError>> + Send + use<> {
+        let end = self.sequencer().next.min(sequence.saturating_add(1));
+        let delivered = DurableBelow::new(Arc::clone(&self.in_flight), end);
+        let (source, producer) = (Arc::clone(&self.in_flight), Arc::clone(&self.producer));
+        let source_id = self.source_id().to_owned();
+        producer.queue.poll_soon();
+        async move {
+            let outcome = delivered.await;
+            flush_result(outcome, &source_id, producer.max_spool_bytes().is_some())?;
+            Ok(Flushed { durable: source.durable_below() })
+        }
+    }
+
+    /// Waits as [`Producer::wait_for_dead_sources`](crate::Producer::wait_for_dead_sources) does.
     pub fn wait_for_dead_sources(&self, timeout: Duration) -> Result<(), RecoverError> {
-        self.recovery.as_ref().map_or(Ok(()), |recovery| recovery.wait(deadline(timeout)))
+        self.producer.wait_for_dead_sources(timeout)
     }
 
     /// Ends the source: rejects further events, records the closing event with the total, and waits until all are durable.
@@ -239,7 +200,7 @@ impl Recorder {
         let accepted = self.sequencer().next;
         let Usage { events, bytes } = self.in_flight.usage();
         let durable_through = self.in_flight.durable_below().checked_sub(1).filter(|sequence| *sequence >= 0);
-        let dead_sources = self.recovery.as_ref().map_or(0, Recovery::left);
+        let dead_sources = self.producer.dead_sources();
         Stats { accepted, durable_through, waiting_events: events, waiting_bytes: bytes, dead_sources }
     }
 
@@ -294,7 +255,7 @@ impl Recorder {
             self.in_flight.release(bytes);
             return not_enqueued;
         }
-        let failed = match self.queue.send(sequence, key, value) {
+        let failed = match self.producer.queue.send(self.in_flight.ticket(sequence), key, value) {
             Ok(()) => {
                 sequencer.next += 1;
                 return Ok(EnqueueOutcome::Enqueued(sequence));
@@ -325,11 +286,11 @@ impl Recorder {
     fn full_error(&self, no_room: NoRoom) -> RecordError {
         match no_room {
             NoRoom::Memory { .. } => {
-                let Usage { events, bytes } = self.in_flight.usage();
+                let Usage { events, bytes } = self.in_flight.usage_of_all();
                 RecordError::Full { events, bytes }
             }
             NoRoom::Spool { bytes, .. } => {
-                RecordError::SpoolFull { bytes, limit: self.max_spool_bytes.unwrap_or_default() }
+                RecordError::SpoolFull { bytes, limit: self.producer.max_spool_bytes().unwrap_or_default() }
             }
         }
     }
@@ -369,17 +330,9 @@ impl Recorder {
     }
 
     fn wait_until_durable(&self, end: i64, until: Instant) -> Result<(), FlushError> {
-        let source_id = || self.source_id().to_owned();
-        match self.in_flight.wait_for_durable(end, until) {
-            WaitOutcome::Durable => Ok(()),
-            WaitOutcome::Unfinished(missing) => {
-                Err(FlushError::Unfinished { source_id: source_id(), missing })
-            }
-            WaitOutcome::Failed { reason, missing } => {
-                let spooled = self.max_spool_bytes.is_some();
-                Err(FlushError::Stopped { source_id: source_id(), reason, missing, spooled })
-            }
-        }
+        self.producer.queue.poll_soon();
+        let outcome = self.in_flight.wait_for_durable(end, until);
+        flush_result(outcome, self.source_id(), self.producer.max_spool_bytes().is_some())
     }
 
     /// Stops the recorder: no event may follow a failed one.
@@ -401,6 +354,17 @@ impl Recorder {
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder").field("composer", &self.composer).finish_non_exhaustive()
+    }
+}
+
+fn flush_result(outcome: WaitOutcome, source_id: &str, spooled: bool) -> Result<(), FlushError> {
+    let source_id = source_id.to_owned();
+    match outcome {
+        WaitOutcome::Durable => Ok(()),
+        WaitOutcome::Unfinished(missing) => Err(FlushError::Unfinished { source_id, missing }),
+        WaitOutcome::Failed { reason, missing } => {
+            Err(FlushError::Stopped { source_id, reason, missing, spooled })
+        }
     }
 }
 
@@ -429,19 +393,18 @@ impl Drop for Recorder {
                 tracing::warn!(
                     source_id = self.source_id(),
                     durable = flushed.durable,
-                    spooled = self.max_spool_bytes.is_some(),
+                    spooled = self.producer.max_spool_bytes().is_some(),
                     "recorder: dropped without close; all events are durable, but the source has no closing event; with a spool, the next start records it"
                 );
             }
             (_, Err(error)) => tracing::warn!(%error, "recorder: dropped before all events were durable"),
         }
+        // The producer may live on and deliver the rest.
+        let spool = self.sequencer().spool.take();
+        if let Some(spool) = spool {
+            self.in_flight.keep_folder(spool.into_folder());
+        }
     }
-}
-
-fn deadline(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    // A timeout beyond the clock's range becomes a year.
-    now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
 #[cfg(test)]

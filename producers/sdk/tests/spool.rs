@@ -1,5 +1,5 @@
-//! Kills processes with a spool by SIGKILL, with brokers available and unavailable: the topic has every acknowledged event, in
-//! order, and each source is closed.
+//! Kills processes with a spool and two sources by SIGKILL, with brokers available and unavailable: the topic has every
+//! acknowledged event, in order, and each source is closed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -20,8 +20,12 @@ use agentgov_connect::{KafkaEndpoint, SchemaRegistryEndpoint};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, Agent};
 use agentgov_schemas::subject::ACTION_EVENT;
+use agentgov_schemas::topology::Topology;
 use agentgov_schemas::wire;
-use agentgov_sdk::{Event, Fsync, Recorder, RecorderOptions, SpoolError, SpoolOptions, StartError};
+use agentgov_sdk::{
+    Event, Fsync, Producer, ProducerOptions, Recorder, RecorderOptions, SourceOptions, SpoolError,
+    SpoolOptions, StartError,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -45,25 +49,29 @@ fn child_records_until_killed() {
     let variable = |name| std::env::var(name).unwrap();
     let kafka = KafkaEndpoint::at(variable("TEST_KAFKA"));
     let registry = SchemaRegistryEndpoint::at(variable("TEST_REGISTRY"));
-    let recorder = Recorder::start(spooled(&kafka, registry, Path::new(&variable("TEST_SPOOL")))).unwrap();
-    println!("source {}", recorder.source_id());
+    let spool = SpoolOptions { fsync: Fsync::Never, ..SpoolOptions::new(variable("TEST_SPOOL")) };
+    let options = ProducerOptions::new(kafka, registry, Topology::embedded().unwrap().into());
+    let producer = Producer::start(ProducerOptions { spool: Some(spool), ..options }).unwrap();
+    let recorders =
+        ["acme", "globex"].map(|tenant| producer.recorder(SourceOptions::new(tenant, "test")).unwrap());
     for i in 0.. {
+        let recorder = &recorders[i % 2];
         let session = format!("{}-{}", recorder.source_id(), i % 5);
         let receipt = recorder.record(&started(&session)).unwrap();
-        println!("acknowledged {}", receipt.sequence);
+        println!("acknowledged {} {}", recorder.source_id(), receipt.sequence);
         #[allow(clippy::disallowed_methods, reason = "the process that started this one reads it")]
         std::io::stdout().flush().unwrap();
         std::thread::sleep(Duration::from_micros(200));
     }
 }
 
-/// Starts such a process and kills it after `lines` acknowledgements. Returns its source and the last acknowledged sequence.
+/// Starts such a process and kills it after `lines` acknowledgements. Returns the last acknowledged sequence of each source.
 fn killed_after(
     lines: usize,
     kafka: &KafkaEndpoint,
     registry: &SchemaRegistryEndpoint,
     folder: &Path,
-) -> (String, i64) {
+) -> BTreeMap<String, i64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_records_until_killed", "--ignored", "--nocapture"])
         .env("TEST_KAFKA", &kafka.bootstrap)
@@ -73,12 +81,14 @@ fn killed_after(
         .spawn()
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let (mut source, mut last, mut acknowledged) = (String::new(), -1, 0);
+    let (mut last, mut acknowledged) = (BTreeMap::new(), 0);
     let mut parse = |line: String| {
-        if let Some((_, id)) = line.split_once("source ") {
-            source = id.to_owned();
-        } else if let Some(sequence) = line.strip_prefix("acknowledged ") {
-            last = sequence.parse().unwrap();
+        // The last line may be cut off.
+        if let Some(("acknowledged", receipt)) = line.split_once(' ')
+            && let Some((source, sequence)) = receipt.split_once(' ')
+            && let Ok(sequence) = sequence.parse()
+        {
+            last.insert(source.to_owned(), sequence);
             acknowledged += 1;
         }
         acknowledged
@@ -89,7 +99,7 @@ fn killed_after(
     for line in output {
         parse(line);
     }
-    (source, last)
+    last
 }
 
 /// By source: the sequences of each session in the order of the topic, and the total of the closing event.
@@ -137,8 +147,9 @@ fn killed_process_loses_no_acknowledged_event() {
         if is_down {
             cluster.broker_down(1).unwrap();
         }
-        let (source, last) = killed_after(lines, &kafka, &registry, folder.path());
-        assert!(last >= 0 && acknowledged.insert(source, last).is_none());
+        let sources = killed_after(lines, &kafka, &registry, folder.path());
+        assert!(sources.len() >= lines.min(2), "each process has two sources");
+        acknowledged.extend(sources);
         if is_down {
             cluster.broker_up(1).unwrap();
         }

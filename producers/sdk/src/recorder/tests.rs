@@ -15,8 +15,13 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
-use crate::{Content, Message};
+use crate::in_flight::InFlightWindow;
+use crate::options::DEFAULT_LINGER;
+use crate::queue::{DeliveryTarget, Queue};
+use crate::{Content, Message, Producer, SourceOptions, SpoolOptions};
 
+mod durable;
+mod many_sources;
 mod spooled;
 
 const TOPIC: &str = "actions-of-a-test";
@@ -32,12 +37,30 @@ fn brokers() -> (MockCluster<'static, DefaultProducerContext>, String) {
     (cluster, bootstrap)
 }
 
-fn recorder(bootstrap: &str, buffer_events: usize, when_full: WhenFull) -> Recorder {
-    let kafka = KafkaEndpoint::at(bootstrap);
+fn target(bootstrap: &str) -> DeliveryTarget {
+    DeliveryTarget {
+        kafka: KafkaEndpoint::at(bootstrap),
+        topic: TOPIC.to_owned(),
+        max_message_bytes: MAX_MESSAGE_BYTES,
+        schema_id: SchemaId(7),
+    }
+}
+
+/// Creates a producer without a schema registry.
+fn producer(bootstrap: &str, buffer_events: usize, spool: Option<SpoolOptions>) -> Producer {
+    let target = target(bootstrap);
     let in_flight = Arc::new(InFlightWindow::new(buffer_events, 1 << 20));
-    let queue = Queue::open(&kafka, TOPIC, MAX_MESSAGE_BYTES, Arc::clone(&in_flight)).unwrap();
-    let composer = Composer::new("acme", "test", "source-1", SchemaId(7), MAX_MESSAGE_BYTES).unwrap();
-    Recorder::with_queue(queue, in_flight, composer, when_full)
+    let queue = Queue::open(&target, DEFAULT_LINGER, Arc::clone(&in_flight)).unwrap();
+    Producer::with_queue(queue, in_flight, target, spool).unwrap()
+}
+
+fn source(tenant_id: &str, when_full: WhenFull) -> SourceOptions {
+    SourceOptions { when_full, ..SourceOptions::new(tenant_id, "test") }
+}
+
+fn recorder(bootstrap: &str, buffer_events: usize, when_full: WhenFull) -> Recorder {
+    let source = SourceOptions { source_id: Some("source-1".to_owned()), ..source("acme", when_full) };
+    producer(bootstrap, buffer_events, None).recorder(source).unwrap()
 }
 
 /// Creates a recorder without reachable brokers.
@@ -51,6 +74,7 @@ fn started(session_id: &str) -> Event<'_> {
 
 #[derive(Debug)]
 struct Logged {
+    tenant_id: String,
     partition: i32,
     session_id: String,
     r#type: String,
@@ -93,8 +117,10 @@ fn logged_until(bootstrap: &str, enough: impl Fn(&[Logged]) -> bool) -> Vec<Logg
         let (id, datum) = wire::split(record.payload().unwrap()).unwrap();
         assert_eq!(id, SchemaId(7));
         let event: ActionEvent<'_> = ACTION_EVENT.schema().unwrap().decode(id, datum).unwrap();
-        assert_eq!(record.key().unwrap(), format!("acme/{}", event.session_id).as_bytes());
+        let key = format!("{}/{}", event.tenant_id, event.session_id);
+        assert_eq!(record.key().unwrap(), key.as_bytes());
         logged.push(Logged {
+            tenant_id: event.tenant_id.to_owned(),
             partition: record.partition(),
             session_id: event.session_id.to_owned(),
             r#type: event.r#type.to_owned(),
@@ -266,11 +292,11 @@ fn failed_producer_is_replaced_and_no_event_is_lost() {
     record(50);
     recorder.flush(TIMEOUT).unwrap();
     // The producer fails with nothing in flight, then with many events.
-    recorder.queue.fail_producer();
+    recorder.producer.queue.fail_producer();
     record(50);
     cluster.broker_down(1).unwrap();
     record(50);
-    recorder.queue.fail_producer();
+    recorder.producer.queue.fail_producer();
     record(50);
     cluster.broker_up(1).unwrap();
     recorder.flush(TIMEOUT).unwrap();

@@ -12,7 +12,7 @@
 //!
 //! - [`format`]: encoding of segments and records
 //! - [`folder`]: locks and ownership
-//! - [`writer`], [`sync`]: segments of the live source
+//! - [`writer`], [`sync`]: segments of the live sources
 //! - [`dead_source`]: reading the segments of a dead source
 //! - [`recovery`]: publishing dead sources
 //! - [`schema`]: the cached schema id
@@ -30,10 +30,11 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 pub(crate) use dead_source::DeadSource;
-pub(crate) use folder::SpoolFolder;
+pub(crate) use folder::{SourceFolder, SpoolFolder};
 pub(crate) use format::{RecordKind, SegmentHeader, SpoolRecord};
-pub(crate) use recovery::{Recovery, RepublishTarget};
+pub(crate) use recovery::Recovery;
 pub(crate) use schema::CachedSchemaId;
+pub(crate) use sync::Syncer;
 pub(crate) use writer::{AppendError, AppendOutcome, Spool, min_spool_bytes};
 
 /// A spool that cannot be used.

@@ -6,21 +6,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::KafkaEndpoint;
-use agentgov_schemas::wire::SchemaId;
-
 use super::dead_source::DeadSource;
 use super::format::{SegmentError, SegmentReader};
 use crate::RecoverError;
 use crate::compose::Composer;
-use crate::in_flight::{InFlightWindow, Reservation, WaitOutcome};
-use crate::queue::{EnqueueError, Queue};
+use crate::in_flight::{InFlightSource, InFlightWindow, Reservation, WaitOutcome};
+use crate::join::join;
+use crate::options::DEFAULT_LINGER;
+use crate::queue::{DeliveryTarget, EnqueueError, Queue};
 
 /// Maximum number of events in flight.
 const MAX_EVENTS_IN_FLIGHT: usize = 10_000;
 /// Maximum bytes of the events in flight, if one event of the largest size fits.
 const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
-/// Interval at which a wait checks whether the recorder was dropped.
+/// Interval at which a wait checks whether the producer was dropped.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The publishing thread. Dropping it stops the thread; the next start publishes the rest.
@@ -44,28 +43,18 @@ struct State {
     failed: Option<String>,
 }
 
-/// Topic to publish to, and the schema of closing events.
-#[derive(Clone, Debug)]
-pub(crate) struct RepublishTarget {
-    pub(crate) kafka: KafkaEndpoint,
-    pub(crate) topic: String,
-    pub(crate) max_message_bytes: usize,
-    /// Id of this build's schema, for closing events.
-    pub(crate) schema_id: SchemaId,
-}
-
 /// Result of publishing a source or a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Published.
     Done,
-    /// The recorder was dropped first.
+    /// The producer was dropped first.
     Stopped,
 }
 
 impl Recovery {
     /// Starts a thread that publishes the dead sources one after the other.
-    pub(crate) fn start(dead: Vec<DeadSource>, target: RepublishTarget) -> std::io::Result<Self> {
+    pub(crate) fn start(dead: Vec<DeadSource>, target: DeliveryTarget) -> std::io::Result<Self> {
         let state = State { left: dead.len(), running: !dead.is_empty(), failed: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), ..Shared::default() });
         if dead.is_empty() {
@@ -92,7 +81,7 @@ impl Recovery {
                 return Ok(());
             }
             if !state.running {
-                let reason = state.failed.clone().unwrap_or_else(|| "the recorder was dropped".to_owned());
+                let reason = state.failed.clone().unwrap_or_else(|| "the producer was dropped".to_owned());
                 return Err(RecoverError::Stopped { left, reason });
             }
             let wait = until.saturating_duration_since(Instant::now());
@@ -104,17 +93,29 @@ impl Recovery {
     }
 }
 
+#[cfg(test)]
+impl Recovery {
+    /// Stops the thread, and waits until the locks of the dead sources are released.
+    pub(crate) fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        let mut state = self.shared.lock();
+        while state.running {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 impl Drop for Recovery {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            join(thread);
         }
     }
 }
 
 impl Shared {
-    fn run(&self, dead: Vec<DeadSource>, target: &RepublishTarget) {
+    fn run(&self, dead: Vec<DeadSource>, target: &DeliveryTarget) {
         for source in dead {
             let (source_id, events) = (source.header.source_id.clone(), source.event_count());
             match self.publish(&source, target) {
@@ -141,17 +142,12 @@ impl Shared {
     }
 
     /// Publishes one source and its closing event, waits until all of it is durable, and removes its files.
-    fn publish(&self, source: &DeadSource, target: &RepublishTarget) -> Result<Outcome, String> {
+    fn publish(&self, source: &DeadSource, target: &DeliveryTarget) -> Result<Outcome, String> {
         let DeadSource { folder, header, segments, first, end, closed } = source;
-        let in_flight = InFlightWindow::from_sequence(
-            *first,
-            MAX_EVENTS_IN_FLIGHT,
-            MAX_BYTES_IN_FLIGHT.max(target.max_message_bytes),
-        );
-        let in_flight = Arc::new(in_flight);
-        let queue =
-            Queue::open(&target.kafka, &target.topic, target.max_message_bytes, Arc::clone(&in_flight))
-                .map_err(|error| error.to_string())?;
+        let max_bytes = MAX_BYTES_IN_FLIGHT.max(target.max_message_bytes);
+        let window = Arc::new(InFlightWindow::new(MAX_EVENTS_IN_FLIGHT, max_bytes));
+        let in_flight = window.open_source(*first)?;
+        let queue = Queue::open(target, DEFAULT_LINGER, window).map_err(|error| error.to_string())?;
         for path in segments {
             let at_path = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let bytes = fs::read(path).map_err(|error| at_path(&error))?;
@@ -207,7 +203,7 @@ impl Shared {
     /// Sends one record as soon as there is room.
     fn send(
         &self,
-        in_flight: &InFlightWindow,
+        in_flight: &InFlightSource,
         queue: &Queue,
         sequence: i64,
         key: &[u8],
@@ -223,7 +219,7 @@ impl Shared {
                 }
                 Reservation::Granted => {}
             }
-            match queue.send(sequence, key, value) {
+            match queue.send(in_flight.ticket(sequence), key, value) {
                 Ok(()) => return Ok(Outcome::Done),
                 Err(EnqueueError::Failed(reason)) => return Err(reason),
                 Err(EnqueueError::Full) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::folder::{SourceFolder, SpoolFolder, remove_file, sync_folder};
 use super::format::{SegmentHeader, SpoolRecord, encode_record, encoded_len};
-use super::sync::Syncer;
+use super::sync::{SyncedFile, Syncer};
 use super::{SpoolError, io};
 use crate::{Fsync, SpoolOptions};
 
@@ -31,7 +31,8 @@ pub(crate) struct Spool {
     total: u64,
     /// Encoded form of the last record.
     encoded: Vec<u8>,
-    syncer: Option<Syncer>,
+    /// With [`Fsync::Every`].
+    synced: Option<SyncedFile>,
 }
 
 /// The segment that records are appended to.
@@ -80,27 +81,25 @@ pub(crate) fn min_spool_bytes(header: &[u8], max_record: usize) -> u64 {
 }
 
 impl Spool {
-    /// Creates the source's folder and its first segment. The group commit calls `on_sync_error` if it fails.
+    /// Creates the source's folder and its first segment. `syncer` is there with [`Fsync::Every`]; it calls `on_sync_error` if a
+    /// sync fails.
     pub(crate) fn create(
         folder: &SpoolFolder,
         header: SegmentHeader,
         options: &SpoolOptions,
-        on_sync_error: impl Fn(SpoolError) + Send + 'static,
+        syncer: Option<&Syncer>,
+        on_sync_error: impl Fn(SpoolError) + Send + Sync + 'static,
     ) -> Result<Self, SpoolError> {
         let source = folder.create_source(&header.source_id)?;
         let (active, total) = create_segment(&source, &header, options.fsync)?;
         if options.fsync != Fsync::Never {
             sync_folder(folder.path()).map_err(io(folder.path(), "syncing the folder"))?;
         }
-        let syncer = match options.fsync {
-            Fsync::Every(interval) => {
-                let path = source.path.clone();
-                let on_error = move |error| on_sync_error(io(&path, "syncing a segment")(error));
-                let started = Syncer::start(Arc::clone(&active.file), interval, on_error);
-                Some(started.map_err(io(&source.path, "starting the syncing thread"))?)
-            }
-            Fsync::EveryEvent | Fsync::Never => None,
-        };
+        let synced = syncer.map(|syncer| {
+            let path = source.path.clone();
+            let on_error = move |error| on_sync_error(io(&path, "syncing a segment")(error));
+            syncer.register(Arc::clone(&active.file), on_error)
+        });
         Ok(Self {
             folder: source,
             header,
@@ -110,7 +109,7 @@ impl Spool {
             closed: VecDeque::new(),
             total,
             encoded: Vec::with_capacity(2048),
-            syncer,
+            synced,
         })
     }
 
@@ -152,8 +151,8 @@ impl Spool {
             let _ = self.truncate();
             return Err(AppendError::Indeterminate(io(&self.active.path, "syncing an event")(error)));
         }
-        if let Some(syncer) = &self.syncer {
-            syncer.mark_dirty();
+        if let Some(synced) = &self.synced {
+            synced.mark_dirty();
         }
         self.active.len += bytes;
         self.active.next = record.sequence + 1;
@@ -172,9 +171,13 @@ impl Spool {
 
     /// Removes the folder. All events are durable, including the closing event.
     pub(crate) fn remove(self) -> Result<(), SpoolError> {
-        drop(self.syncer);
         let closed = self.closed.iter().map(|closed| closed.path.as_path());
         self.folder.remove(closed.chain([self.active.path.as_path()]))
+    }
+
+    /// Ends the spool and leaves its files. Returns the ownership of them.
+    pub(crate) fn into_folder(self) -> SourceFolder {
+        self.folder
     }
 
     /// Removes the oldest segments whose events are all durable.
@@ -202,8 +205,8 @@ impl Spool {
                 Err(_) => AppendError::Indeterminate(error),
             }
         })?;
-        if let Some(syncer) = &self.syncer {
-            syncer.switch_to(Arc::clone(&active.file));
+        if let Some(synced) = &self.synced {
+            synced.switch_to(Arc::clone(&active.file));
         }
         let ActiveSegment { path, len: closed_len, next: end, .. } =
             std::mem::replace(&mut self.active, active);

@@ -5,28 +5,20 @@ use std::path::Path;
 use super::*;
 use crate::{Fsync, SpoolError};
 
-fn spooled(bootstrap: &str, folder: &Path, when_full: WhenFull) -> Recorder {
-    let kafka = KafkaEndpoint::at(bootstrap.to_owned());
-    let in_flight = Arc::new(InFlightWindow::new(1_000, 1 << 20));
-    let queue = Queue::open(&kafka, TOPIC, MAX_MESSAGE_BYTES, Arc::clone(&in_flight)).unwrap();
-    let source_id = Uuid::now_v7().to_string();
-    let composer = Composer::new("acme", "test", source_id, SchemaId(7), MAX_MESSAGE_BYTES).unwrap();
-    let mut recorder = Recorder::with_queue(queue, in_flight, composer, when_full);
-    let options = SpoolOptions { folder: folder.to_owned(), max_bytes: 64 << 10, fsync: Fsync::EveryEvent };
-    let target = RepublishTarget {
-        kafka,
-        topic: TOPIC.to_owned(),
-        max_message_bytes: MAX_MESSAGE_BYTES,
-        schema_id: SchemaId(7),
-    };
-    recorder.attach_spool(&options, target).unwrap();
-    recorder
+fn spooled_producer(bootstrap: &str, folder: &Path) -> Producer {
+    let spool = SpoolOptions { folder: folder.to_owned(), max_bytes: 64 << 10, fsync: Fsync::EveryEvent };
+    producer(bootstrap, 1_000, Some(spool))
 }
 
-/// Ends a recorder as SIGKILL would: releases its locks and stops its threads, without a flush. Returns its source id.
-fn kill(mut recorder: Recorder) -> String {
+fn spooled(bootstrap: &str, folder: &Path, when_full: WhenFull) -> Recorder {
+    spooled_producer(bootstrap, folder).recorder(source("acme", when_full)).unwrap()
+}
+
+/// Ends a recorder and its producer as SIGKILL would: releases their locks and stops their threads, without a flush. Returns
+/// the source id.
+fn kill(recorder: Recorder) -> String {
     let source_id = recorder.source_id().to_owned();
-    drop(recorder.recovery.take());
+    recorder.producer.stop_recovery();
     drop(recorder.sequencer().spool.take());
     std::mem::forget(recorder);
     source_id
@@ -161,4 +153,91 @@ fn failed_undo_stops_the_recorder_and_the_next_start_publishes_all() {
     next.wait_for_dead_sources(TIMEOUT).unwrap();
     let all = |logged: &[Logged]| totals_of(logged, &source_id) == [2] && is_whole(logged, &source_id, 3);
     assert_whole_and_in_order(&logged_until(&bootstrap, all), &source_id, 3);
+}
+
+#[test]
+fn recorded_event_is_in_the_spool_before_kafka_acknowledges_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = spooled("127.0.0.1:1", folder.path(), WhenFull::Wait);
+    let segment = folder.path().join(recorder.source_id()).join(format!("{:020}.seg", 0));
+    for events in 1..4 {
+        recorder.record(&started("s")).unwrap();
+        let stats = recorder.stats();
+        assert_eq!((stats.durable_through, stats.waiting_events), (None, events));
+        assert_eq!(crate::read_any_segment(&std::fs::read(&segment).unwrap()), (events, None));
+    }
+    kill(recorder);
+}
+
+#[test]
+fn sources_of_a_killed_producer_are_all_recovered_and_closed() {
+    let (_cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    let producer = spooled_producer("127.0.0.1:1", folder.path());
+    let mut dead = Vec::new();
+    for (tenant_id, events) in [("acme", 30), ("globex", 40), ("acme", 0), ("initech", 1)] {
+        let recorder = producer.recorder(source(tenant_id, WhenFull::Wait)).unwrap();
+        record(&recorder, events);
+        dead.push((kill(recorder), tenant_id, events as i64));
+    }
+    assert_eq!(sources(folder.path()), 4);
+
+    let next = spooled_producer(&bootstrap, folder.path());
+    next.wait_for_dead_sources(TIMEOUT).unwrap();
+    assert_eq!(sources(folder.path()), 0);
+    let logged = logged(&bootstrap, 30 + 40 + 1 + 3);
+    // A source without an event is only removed.
+    for (source_id, tenant_id, total) in dead.iter().filter(|(_, _, total)| *total > 0) {
+        assert_whole_and_in_order(&logged, source_id, total + 1);
+        assert_eq!(totals_of(&logged, source_id), [*total]);
+        let mut of_source = logged.iter().filter(|event| event.source_id == *source_id);
+        assert!(of_source.all(|event| event.tenant_id == *tenant_id));
+    }
+}
+
+#[test]
+fn source_with_a_full_spool_holds_up_no_other() {
+    let (cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    cluster.broker_down(1).unwrap();
+    let producer = spooled_producer(&bootstrap, folder.path());
+    let full = producer.recorder(source("acme", WhenFull::Fail)).unwrap();
+    let data = [b'x'; 4_000];
+    let content = Content { data: &data, media_type: "text/plain" };
+    let tool = crate::ToolCall::new("t", "c", content);
+    let large = Event { tool: Some(tool), ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT) };
+    while full.record(&large).is_ok() {}
+    assert!(matches!(full.record(&large), Err(RecordError::SpoolFull { .. })));
+    let other = producer.recorder(source("globex", WhenFull::Fail)).unwrap();
+    record(&other, 20);
+    assert_eq!((other.stats().accepted, other.stats().waiting_events), (20, 20));
+    cluster.broker_up(1).unwrap();
+    assert_eq!(other.close(TIMEOUT), Ok(Closed { total: 20 }));
+    full.flush(TIMEOUT).unwrap();
+    full.record(&large).unwrap();
+    full.close(TIMEOUT).unwrap();
+    assert_eq!(sources(folder.path()), 0);
+}
+
+/// Another process would publish the same events at the same time.
+#[test]
+fn files_of_a_dropped_recorder_have_an_owner_while_events_are_in_flight() {
+    let (cluster, bootstrap) = brokers();
+    let folder = tempfile::tempdir().unwrap();
+    cluster.broker_down(1).unwrap();
+    let producer = spooled_producer(&bootstrap, folder.path());
+    let recorder = producer.recorder(source("acme", WhenFull::Wait)).unwrap();
+    record(&recorder, 3);
+    let claimed =
+        || crate::spool::SpoolFolder::lock(folder.path()).unwrap().claim_dead_sources().unwrap().len();
+    // As `drop` does after its timeout.
+    let spool = recorder.sequencer().spool.take().unwrap();
+    recorder.in_flight.keep_folder(spool.into_folder());
+    assert_eq!(claimed(), 0);
+    cluster.broker_up(1).unwrap();
+    let until = Instant::now() + TIMEOUT;
+    while claimed() == 0 {
+        assert!(Instant::now() < until);
+    }
+    assert_eq!(recorder.stats().waiting_events, 0);
 }

@@ -22,13 +22,13 @@ fn header() -> SegmentHeader {
 }
 
 fn spool(folder: &Path, fsync: Fsync) -> Spool {
-    bounded(folder, fsync, MAX)
+    bounded(folder, fsync, MAX, None)
 }
 
-fn bounded(folder: &Path, fsync: Fsync, max_bytes: u64) -> Spool {
+fn bounded(folder: &Path, fsync: Fsync, max_bytes: u64, syncer: Option<&Syncer>) -> Spool {
     let options = SpoolOptions { folder: folder.to_owned(), max_bytes, fsync };
     let on_sync_error = |error| panic!("{error}");
-    Spool::create(&SpoolFolder::lock(folder).unwrap(), header(), &options, on_sync_error).unwrap()
+    Spool::create(&SpoolFolder::lock(folder).unwrap(), header(), &options, syncer, on_sync_error).unwrap()
 }
 
 fn append(spool: &mut Spool, sequence: i64, value: &[u8], durable: i64) -> AppendOutcome {
@@ -53,7 +53,8 @@ fn bytes_on_disk(spool: &Spool) -> u64 {
 fn appended_records_are_read_back_with_every_policy() {
     for fsync in [Fsync::EveryEvent, Fsync::Every(Duration::from_millis(1)), Fsync::Never] {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = spool(folder.path(), fsync);
+        let syncer = Syncer::start(Duration::from_millis(1)).unwrap();
+        let mut spool = bounded(folder.path(), fsync, MAX, Some(&syncer));
         // Enough for several segments.
         for sequence in 0..40 {
             assert_eq!(append(&mut spool, sequence, &[b'x'; 5_000], 0), AppendOutcome::Appended);
@@ -74,7 +75,7 @@ fn spool_stays_within_its_bound_and_frees_durable_segments() {
 fn check_bound(max: u64, small: usize, large: usize) {
     let folder = tempfile::tempdir().unwrap();
     assert!(min_spool_bytes(&header().to_bytes().unwrap(), large) <= max);
-    let mut spool = bounded(folder.path(), Fsync::Never, max);
+    let mut spool = bounded(folder.path(), Fsync::Never, max, None);
     let (mut sequence, mut durable, mut waits) = (0, 0, 0);
     while sequence < 2_000 {
         // Some records are larger than a segment.
