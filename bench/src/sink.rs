@@ -21,7 +21,7 @@ pub struct Competitor {
 /// Filled topic without a producer, and its expected rows.
 #[derive(Debug)]
 pub struct Backlog {
-    /// Records of the topic.
+    /// Number of records in the topic.
     pub rows: u64,
     /// Database of the log-sink's first run.
     database: String,

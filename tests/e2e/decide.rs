@@ -169,7 +169,7 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
         logged = stack.rows(&decisions);
         logged.len() >= decided.len()
     });
-    // What a killed process had sent and not seen acknowledged is sent again, as the same event.
+    // A killed process leaves events without an acknowledgement. They are sent again with the same ids.
     assert_eq!(logged.len(), decided.len());
     for ([outcome, reason, id, token], verdict) in decided.iter().zip(&found) {
         let row = logged.iter().find(|row| row[2] == *id).unwrap_or_else(|| panic!("no decision {id}"));

@@ -29,7 +29,7 @@ pub struct BareCopy {
     pub transactional: bool,
     /// Recording of the stage's outputs; it is repeated.
     pub recording: String,
-    /// Records that the stage had read, by partition.
+    /// Number of records that the recorded stage had read, by partition.
     pub inputs: BTreeMap<i32, u64>,
     /// Target topic of each topic of the recording.
     pub to: Vec<String>,

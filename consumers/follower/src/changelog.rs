@@ -95,7 +95,7 @@ fn take(
     let key = message.key().unwrap_or_default();
     let is_progress = key == PROGRESS_KEY;
     batch.entries.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
-    // While it loads nobody reads the replica, and the memory of a whole changelog is saved.
+    // A loading partition applies each entry at once, to save memory: no request reads its replica yet.
     if !is_progress && !partition.is_loading() {
         return Ok(());
     }

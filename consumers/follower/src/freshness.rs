@@ -1,8 +1,8 @@
-//! How old a copy of a partition may be.
+//! Upper bound of the age of a partition's copy.
 //!
-//! A thread asks for the end of each partition every second. The copy is as fresh as the newest such question whose answer,
-//! the end, the reader has reached: then everything that was committed before the question is in the copy. An idle topic has
-//! no records to tell that, so a confirmed end that stays the same confirms each later question too.
+//! A thread requests the end offset of each partition every second. Once the reader has reached that offset, the copy
+//! includes every record that was committed before the request: the copy is as fresh as the newest such request. The
+//! reader gets no records from an idle partition, so a response with the same end offset confirms its request at once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,21 +13,21 @@ pub(crate) struct Freshness(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// When the newest question was asked that the copy is known to include.
+    /// Time of the newest confirmed request.
     fresh_at: Option<Instant>,
-    /// The end up to which everything was read.
+    /// End offset that the reader has reached.
     confirmed_end: Option<i64>,
-    /// The oldest question that is not confirmed, and its answer.
+    /// Time of the oldest unconfirmed request, and the end offset in its response.
     pending: Option<(Instant, i64)>,
 }
 
 impl Freshness {
-    /// Returns a moment before which everything committed is in the copy.
+    /// Returns a time: the copy includes every record that was committed before it.
     pub fn fresh_at(&self) -> Option<Instant> {
         self.inner().fresh_at
     }
 
-    /// The partition ended at `end` when it was asked at `asked`; the copy ended at `position`.
+    /// Records the response to a request of time `asked`: the partition's end offset is `end`, the reader's `position`.
     pub fn observe_end(&self, asked: Instant, end: i64, position: i64) {
         let mut inner = self.inner();
         if position >= end || inner.confirmed_end == Some(end) {
@@ -37,7 +37,7 @@ impl Freshness {
         }
     }
 
-    /// The copy ends at `position` now.
+    /// Confirms the pending request if the reader's new `position` has reached its end offset.
     pub fn advance(&self, position: i64) {
         let mut inner = self.inner();
         if let Some((asked, end)) = inner.pending
@@ -47,7 +47,8 @@ impl Freshness {
         }
     }
 
-    /// The reader is at the end of the partition. Offsets before it may have no record.
+    /// Confirms the pending request, since the reader is at the end of the partition. The last offsets before the end may
+    /// have no record, so the position alone would not show that.
     pub fn reach_end(&self) {
         let mut inner = self.inner();
         if let Some((asked, end)) = inner.pending {
@@ -55,7 +56,7 @@ impl Freshness {
         }
     }
 
-    /// Returns whether a question has waited for its confirmation since before `since`.
+    /// Returns true if the pending request is older than `since`.
     pub fn is_waiting_since(&self, since: Instant) -> bool {
         self.inner().pending.is_some_and(|(asked, _)| asked < since)
     }

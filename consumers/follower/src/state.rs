@@ -113,7 +113,7 @@ pub(crate) struct Partition {
     changed: Notify,
     /// Freshness of the copy of the topic of actions.
     pub freshness: Freshness,
-    /// True while the changelog was not read to an end, or not for long.
+    /// True until the reader reaches the end of the changelog, and again if it has not reached the end for a long time.
     loading: RwLock<bool>,
 }
 

@@ -391,7 +391,7 @@ fn repeated_event_changes_nothing() {
     let mut content = Vec::new();
     for sequence in [0, 1, 2, 1, 2, 5, 4, 4, 6, 0] {
         support::with_event(call("look", "{}"), sequence, |event, origin| {
-            // A rerun may have another time.
+            // A repeat may have another `occurred_at`.
             let event = ActionEvent { occurred_at: Micros(session.events()), ..event.clone() };
             let before = session.header().events;
             let step = kernel.step(&mut session, &event, origin).unwrap();

@@ -27,8 +27,8 @@ pub(super) fn launch(context: &Context<'_>, port: u16) -> Launch {
         env: Vec::new(),
         folder,
         log: context.layout.log(Part::Engine),
-        // Bursts of its threads, for an insert, a merge or a query, would otherwise delay the broker and the stages, whose
-        // latency is that of a decision.
+        // The engine's threads use CPU in bursts (inserts, merges, queries). At normal priority they would delay the
+        // broker and the stages, and so every verdict.
         low_priority: true,
     }
 }

@@ -1,5 +1,5 @@
-//! Owner of a stack that can be killed, or that has another environment: this test executable, run again with only the
-//! ignored test below.
+//! A process that owns a stack. Tests can kill it or give it another environment. It is this test executable, run with
+//! only the ignored test below.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

@@ -142,7 +142,7 @@ impl Tools {
 }
 
 impl ExtractedFacts {
-    /// Marks the kinds of all facts as uncertain: an event that is no response may not carry them.
+    /// Marks the kinds of all facts as uncertain, since only a response may carry facts.
     fn mark_uncertain(&mut self) {
         for (kind, _) in std::mem::take(&mut self.facts) {
             if self.uncertain_kinds.insert(kind.clone()) {

@@ -1,4 +1,4 @@
-//! Tokens of pages: where the next page goes on, and of which search it is.
+//! Page tokens: the position at which the next page starts, and the digest of its search.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,17 +6,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::request::{SearchKind, SearchRequest};
 
-/// Results of a page whose request names no limit.
+/// Maximum number of results in a page if the request has no limit.
 const DEFAULT_LIMIT: usize = 100;
-/// Most results of a page.
+/// Maximum number of results in a page.
 const MAX_LIMIT: usize = 1_000;
 
 /// A page of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    /// Number of candidates that earlier pages have gone through.
+    /// Number of candidates that earlier pages have checked.
     pub(super) from: usize,
-    /// Most results, as the first request of the search says.
+    /// Maximum number of results, from the first request of the search.
     pub(super) limit: usize,
     /// SHA-256 over the request without its page.
     of: [u8; 32],
@@ -26,11 +26,11 @@ impl Page {
     /// Returns the page that a request asks for.
     ///
     /// # Errors
-    /// If its token is none of ours, or of another search.
+    /// If the page token is invalid, or belongs to another search.
     pub(super) fn of(request: &SearchRequest, kind: SearchKind) -> Result<Self, String> {
         let of = digest(request, kind);
         let limit = request.limit.map(|limit| limit.min(MAX_LIMIT));
-        // An empty token is how the last page says that there is no next one.
+        // The last page has an empty token: no page follows.
         let Some(token) = request.token.as_deref().filter(|token| !token.is_empty()) else {
             return Ok(Self { from: 0, limit: limit.unwrap_or(DEFAULT_LIMIT), of });
         };
@@ -52,7 +52,7 @@ impl Page {
         Ok(page)
     }
 
-    /// The token of the page that goes on at `from`.
+    /// Returns the token of the page that starts at `from`.
     pub(super) fn next(self, from: usize) -> String {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&(from as u64).to_be_bytes());

@@ -261,7 +261,8 @@ impl AccessBundle {
         Ok(ancestors)
     }
 
-    /// Converts the declared attributes of the context. `action` has the action's properties, whatever the request's context has.
+    /// Converts the declared attributes of the context. `context.action` always has the properties of the request's
+    /// action, even if the request's own context has an attribute `action`.
     fn context(
         &self,
         request: &AccessRequest<'_>,

@@ -57,7 +57,7 @@ pub struct RebalanceListener {
 }
 
 impl RebalanceListener {
-    /// Returns true if there is a rebalance to take.
+    /// Returns true if a rebalance is pending: `take` returns it.
     pub(crate) fn has_rebalance(&self) -> bool {
         self.is_pending.load(Ordering::Acquire)
     }

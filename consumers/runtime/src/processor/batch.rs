@@ -17,8 +17,8 @@ const GATHER_INTERVAL: Duration = Duration::from_millis(5);
 /// each topic, however few records it has. A shorter interval costs more CPU time than it saves in latency (ADR 0030
 /// has figures).
 pub(super) const BATCH_INTERVAL: Duration = Duration::from_millis(70);
-/// The same for an input that transactions write. It arrives as the transactions commit, at the pace of the stage
-/// before. Records that have waited for that need not wait again. Several processes of that stage commit in turn.
+/// Interval between the starts of batches, under load, for an input that the previous stage writes in transactions. Its
+/// records have already waited for their transaction to commit. The processes of that stage commit in turn.
 pub(super) const COMMITTED_BATCH_INTERVAL: Duration = Duration::from_millis(35);
 const MAX_RECORDS: usize = 20_000;
 /// Lower bound of the batch limit.

@@ -1,7 +1,7 @@
 //! Detects a consumer that does not return the records of a partition that it owns.
 //!
-//! Such a consumer looks idle: polls return nothing. A fresh reader that finds a record at its position shows that it
-//! is stalled (`empty_tail`). No other symptom exists, and without a remedy the partition would stay unprocessed until
+//! Such a consumer looks idle: polls return nothing. It is stalled if a fresh reader finds a record at the consumer's
+//! position (`empty_tail`). No other symptom exists, and without a remedy the partition would stay unprocessed until
 //! the next rebalance.
 
 use std::collections::BTreeMap;
