@@ -15,17 +15,17 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::state::State;
 
-/// How long the end of a partition may stay unconfirmed before the reader is restarted, which reports its end again.
+/// Timeout until the end of a partition is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Partitions that are not read on because too many actions wait for the evaluator.
+/// Partitions that are paused because too many actions wait for the evaluator.
 struct Paused<'r> {
     reader: &'r TopicReader,
     partitions: BTreeSet<i32>,
 }
 
 impl Paused<'_> {
-    /// Pauses a partition above the bound, and resumes those that are below half of it.
+    /// Pauses the partition `read` if it exceeds the bound, and resumes paused partitions that are below half of it.
     fn update(&mut self, state: &State, read: Option<i32>) {
         let limit = state.bounds.max_ahead_bytes;
         let ahead = |partition: i32| {
@@ -60,7 +60,7 @@ impl Paused<'_> {
     }
 }
 
-/// Follows the actions until `stop`.
+/// Follows the topic of actions until `stop` is requested.
 pub(crate) fn follow(
     state: &State,
     reader: &TopicReader,
@@ -100,7 +100,7 @@ pub(crate) fn follow(
     Ok(())
 }
 
-/// Adds a record to its replica. The evaluator rejects a record that cannot be read, so it changes nothing.
+/// Adds a record to its replica. Skips a record that cannot be decoded, since the evaluator rejects it.
 fn push(
     state: &State,
     message: &BorrowedMessage<'_>,

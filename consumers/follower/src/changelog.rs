@@ -13,21 +13,21 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::state::State;
 
-/// A partition whose changelog did not come to an end for so long is behind: entries may be compacted away before they are
-/// read, and between those that are left the sessions are torn.
+/// Maximum time between two ends of a partition's changelog. After it the partition counts as behind: compaction may
+/// delete entries before they are read, and the remaining entries are no consistent state.
 const MAX_TIME_BEHIND: Duration = Duration::from_secs(300);
-/// A reader without an event for so long, not even an end, is restarted once.
+/// A reader that returns nothing for this time, not even an end of partition, is restarted once.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Entries of the transaction that is being read, of one partition.
+/// Entries of one partition, from the transaction that is being read.
 #[derive(Default)]
 struct OpenBatch {
     entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// When the reader was last at the end of the partition.
+    /// Time at which the reader last reached the end of the partition.
     last_end: Option<Instant>,
 }
 
-/// Follows the changelog until `stop`.
+/// Follows the changelog until `stop` is requested.
 pub(crate) fn follow(
     state: &State,
     reader: &TopicReader,

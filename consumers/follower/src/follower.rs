@@ -1,4 +1,4 @@
-//! The reader threads, and the answers from what they read.
+//! The reader threads, and the reads of the state that they maintain.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,11 +19,11 @@ use crate::state::{After, Bounds, SessionView, State, Unavailable};
 use crate::tables::{self, Agents, Bundles};
 use crate::{actions, changelog};
 
-/// How often the ends of the partitions are asked for.
+/// Interval between requests for the end offsets of the partitions.
 const END_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a broker may take to tell the end of a partition.
+/// Timeout of a request for an end offset.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often a thread looks whether the threads before it are done.
+/// Interval at which a thread polls whether the threads that it depends on are done.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Settings of a [`Follower`].
@@ -31,11 +31,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub struct FollowerConfig {
     /// The brokers.
     pub kafka: KafkaEndpoint,
-    /// Name of the process, which librdkafka wants as a group. Nothing is committed.
+    /// Name of the process. librdkafka needs it as a group id; nothing is committed.
     pub name: String,
-    /// How long nothing may be heard of a topic before its state counts as unknown.
+    /// Maximum age of a topic's copy. An older copy counts as unknown.
     pub max_staleness: Duration,
-    /// Most bytes of actions that wait for the evaluator, per partition.
+    /// Maximum bytes of actions that wait for the evaluator, per partition.
     pub max_ahead_bytes: usize,
 }
 
@@ -56,7 +56,7 @@ struct Topics {
 }
 
 impl Follower {
-    /// Creates a follower that has read nothing yet.
+    /// Creates a follower with an empty state.
     ///
     /// # Errors
     /// If the topology does not have the evaluator, its topics or its limits.
@@ -78,7 +78,7 @@ impl Follower {
         Ok(Self { state, topics, config })
     }
 
-    /// Follows until `stop`. Call it once.
+    /// Follows the topics until `stop` is requested. Call it once.
     ///
     /// # Errors
     /// If a client cannot be created, or the changelog is not the evaluator's.
@@ -139,7 +139,7 @@ impl Follower {
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Waits for the changelog, and goes on where it ends.
+    /// Waits until the changelog is loaded, then follows the actions from its progress entries on.
     fn follow_actions(
         &self,
         reader: &TopicReader,
@@ -159,7 +159,7 @@ impl Follower {
         actions::follow(&self.state, reader, schemas, health, stop)
     }
 
-    /// Asks for the ends of the topics, and reports whether the copy is ready.
+    /// Requests the end offsets of the topics, and reports whether the copy is ready.
     fn watch_ends(&self, health: &Health, stop: &ShutdownSignal) -> Result<(), StageError> {
         let consumer: BaseConsumer = self
             .config
@@ -183,7 +183,7 @@ impl Follower {
         }
     }
 
-    /// Reports the first reason for which questions cannot be answered.
+    /// Sets the readiness: the first reason for which requests cannot be answered.
     fn report(&self, health: &Health) {
         match self.state.check(Instant::now()) {
             Ok(()) => {
@@ -195,7 +195,8 @@ impl Follower {
         }
     }
 
-    /// Calls `answer` with the session, once the number that `after` names is in it; waits for that at most `wait`.
+    /// Calls `answer` with the session. First waits, at most `wait`, until the session includes the sequence number of
+    /// `after`.
     ///
     /// # Errors
     /// If the state of the session is not known.
@@ -209,7 +210,7 @@ impl Follower {
         self.state.read_after(key, after, wait, answer).await
     }
 
-    /// Returns the tables, whatever their age.
+    /// Returns the tables, even if they are outdated.
     pub const fn tables(&self) -> Tables<'_> {
         Tables(&self.state)
     }
@@ -220,18 +221,18 @@ impl Follower {
         agentgov_schemas::key::partition_of(&key.to_bytes(), partitions).unwrap_or(0)
     }
 
-    /// Returns how many sessions the copy has.
+    /// Returns the number of sessions in the copy.
     pub fn sessions(&self) -> usize {
         self.state.partitions.iter().map(|partition| partition.replica().sessions()).sum()
     }
 
-    /// Returns how many bytes of actions wait for the evaluator.
+    /// Returns the bytes of the actions that wait for the evaluator.
     pub fn ahead_bytes(&self) -> usize {
         self.state.partitions.iter().map(|partition| partition.replica().ahead_bytes()).sum()
     }
 }
 
-/// Agents and bundles as they are folded now.
+/// Current tables of agents and bundles.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables<'f>(&'f State);
 
@@ -241,7 +242,7 @@ impl Tables<'_> {
         self.0.bundles().active(environment).map(Arc::clone)
     }
 
-    /// Returns whether the agent is registered and active.
+    /// Returns true if the agent is registered and active.
     pub fn is_active(self, tenant_id: &str, agent_id: &str) -> bool {
         self.0.agents().get(tenant_id, agent_id).is_some_and(|agent| agent.state == AgentState::Active)
     }
@@ -252,7 +253,7 @@ impl Tables<'_> {
     }
 }
 
-/// Asks a broker for the end of a partition. No answer leaves the copy as old as it is.
+/// Requests the end offset of a partition and passes it to `freshness`. Without a response the copy's age grows.
 fn observe(
     consumer: &BaseConsumer,
     topic: &str,

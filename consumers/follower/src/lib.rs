@@ -1,4 +1,4 @@
-//! Follows the evaluator from another process: a copy of what it knows, to answer questions before an action is recorded.
+//! Follows the evaluator from another process: a copy of its state, to decide about actions before they are recorded.
 //!
 //! ```text
 //!   agent.sessions ─► [changelog] ─► Replica of each partition ◄─ [actions] ◄─ agent.actions, from the replica's progress on
@@ -6,9 +6,9 @@
 //!   ends of agent.actions and of the tables, each second ─► [freshness]: how old the copy may be
 //! ```
 //!
-//! The follower reads all partitions, joins no group and commits nothing, so any number of processes may follow. It never
-//! answers from a torn state: the entries of a transaction are applied together, and a partition counts only once its
-//! changelog was read to an end. When it cannot know a session, it says why ([`Unavailable`]).
+//! The follower reads all partitions, joins no group and commits nothing, so any number of processes may follow. It
+//! never reads an inconsistent state: it applies the entries of a transaction together, and uses a partition only once
+//! its changelog was read to the end. If it does not know a session, it returns the reason ([`Unavailable`]).
 
 mod actions;
 mod changelog;

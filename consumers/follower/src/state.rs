@@ -1,4 +1,4 @@
-//! The state that the reader threads write and the answering threads read.
+//! State that the reader threads write and the request threads read.
 
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -14,40 +14,40 @@ use tokio::sync::Notify;
 
 use crate::freshness::Freshness;
 
-/// A number of a source that must be in the state before a question about its session is answered.
+/// Sequence number that a session must include before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct After<'a> {
     /// The source.
     pub source_id: &'a str,
-    /// Its number.
+    /// The sequence number.
     pub sequence: i64,
 }
 
-/// Why the state of a session is not known.
+/// Reason why the state of a session is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// The changelog or a topic is still being read to its end.
     #[error("the state is still being read: {0}")]
     Loading(&'static str),
-    /// The copy may be older than it is allowed to be.
+    /// The copy may be older than the limit.
     #[error("nothing was heard of {topic} for {} s; expected at most {} s", age.as_secs(), limit.as_secs())]
     Stale {
         /// The topic.
         topic: &'static str,
-        /// How old the copy may be.
+        /// Upper bound of the copy's age.
         age: Duration,
-        /// How old it may be at most.
+        /// Maximum age.
         limit: Duration,
     },
-    /// The evaluator is so far behind that the records ahead of it exceed their bound.
+    /// The evaluator is behind: the records that it has not processed exceed their bound.
     #[error("the evaluator is behind: {bytes} bytes of actions wait for it; expected at most {limit}")]
     Behind {
-        /// Bytes of the records ahead.
+        /// Bytes of these records.
         bytes: usize,
         /// Their bound.
         limit: usize,
     },
-    /// Records of the session stand in two partitions, so that neither has its whole state.
+    /// Two partitions have records of the session, so neither has its whole state.
     #[error("session `{session_id}` has records in partitions {expected} and {found}; expected them in one")]
     TwoPartitions {
         /// The session.
@@ -57,14 +57,14 @@ pub enum Unavailable {
         /// The other partition.
         found: i32,
     },
-    /// The number that the caller waits for did not come in time.
+    /// The sequence number that the caller waits for did not arrive in time.
     #[error("number {sequence} of source `{source_id}` did not arrive within {} ms", waited.as_millis())]
     NotArrived {
         /// The source.
         source_id: String,
         /// The number.
         sequence: i64,
-        /// How long it was waited for.
+        /// Time waited.
         waited: Duration,
     },
     /// A bug.
@@ -86,14 +86,14 @@ impl Unavailable {
     }
 }
 
-/// A session as it is known, lent to the closure of [`State::read`].
+/// A session and the position of its last record, for the closure of [`State::read`].
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView<'s> {
-    /// The kernel over the tables as they are folded now.
+    /// Kernel with the current tables.
     pub kernel: Kernel<'s>,
     /// The session, empty if it is new.
     pub session: &'s Session,
-    /// The position through which its records are known.
+    /// Position of the last record that is applied.
     pub through: Through,
 }
 
@@ -101,7 +101,7 @@ pub struct SessionView<'s> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub max_staleness: Duration,
-    /// Bytes of the records ahead of the evaluator, per partition.
+    /// Maximum bytes of the records ahead of the evaluator, per partition.
     pub max_ahead_bytes: usize,
 }
 
@@ -122,7 +122,7 @@ impl Partition {
         self.replica.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the replica, and wakes whoever waits for it.
+    /// Changes the replica, and wakes the tasks that wait for a change.
     pub fn update<R>(&self, change: impl FnOnce(&mut Replica) -> R) -> R {
         let result = change(&mut self.replica.write().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_waiters();
@@ -154,11 +154,11 @@ pub(crate) struct State {
     requests: RequestCaches,
 }
 
-/// Request caches that no thread uses now. A cache serves one thread at a time.
+/// Unused request caches. A cache serves one thread at a time.
 #[derive(Debug, Default)]
 struct RequestCaches(Mutex<Vec<RequestCache>>);
 
-/// A cache in use; it goes back when it is dropped.
+/// A cache in use. Returns to the pool when dropped.
 struct LentCache<'c>(RequestCache, &'c RequestCaches);
 
 impl RequestCaches {
@@ -219,7 +219,7 @@ impl State {
         self.bundles.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `answer` with the session and the kernel, if the session is known.
+    /// Calls `answer` with the session and the kernel if the session is known.
     pub fn read<R>(
         &self,
         key: SessionKey<'_>,
@@ -254,7 +254,7 @@ impl State {
         Ok(Some(answer(SessionView { kernel, session: &session, through: replica.through() })))
     }
 
-    /// Calls `answer` as [`Self::read`] does, once the number that `after` names is in the session.
+    /// Like [`Self::read`], once the session includes the sequence number of `after`.
     pub async fn read_after<R>(
         &self,
         key: SessionKey<'_>,
@@ -265,7 +265,7 @@ impl State {
         let began = Instant::now();
         let (_, partition) = self.partition(key)?;
         loop {
-            // Registered before the state is looked at, so that no change is missed.
+            // Registered before the state is read, so that no change is missed.
             let changed = partition.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -284,7 +284,7 @@ impl State {
         }
     }
 
-    /// Returns why questions cannot be answered, if so for any session.
+    /// Returns the reason for which no session can be read, if there is one.
     pub fn check(&self, now: Instant) -> Result<(), Unavailable> {
         self.check_tables(now)?;
         self.partitions.iter().try_for_each(|partition| self.check_partition(now, partition))
@@ -323,7 +323,8 @@ impl State {
         if age > limit { Err(Unavailable::Stale { topic, age, limit }) } else { Ok(()) }
     }
 
-    /// Finds a session that another producer's partitioner put elsewhere as well.
+    /// Returns an error if another partition has records of the session: a producer with another partitioner wrote
+    /// them.
     fn check_others(&self, key: SessionKey<'_>, expected: i32) -> Result<(), Unavailable> {
         let others = (0..).zip(&self.partitions).filter(|(number, _)| *number != expected);
         for (found, partition) in others {

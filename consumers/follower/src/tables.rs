@@ -1,7 +1,7 @@
 //! Reads governance topics into the tables.
 //!
-//! A bundle is compiled before the table is locked: questions are answered by the last good bundle meanwhile. Agents have a
-//! thread of their own, so that a suspension never waits for a compilation.
+//! A bundle is compiled before the table is locked. Meanwhile the last good bundle decides. Agents have a thread of
+//! their own, so that a suspension never waits for a compilation.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use crate::freshness::Freshness;
 use crate::state::State;
 
-/// How long an end may stay unconfirmed before the reader is restarted, which reports its end again.
+/// Timeout until the end of the topic is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A table that follows a governance topic.
 pub(crate) trait Table {
     /// Applies a record; `Err` is the reason why it cannot be read.
     fn apply(&mut self, state: &State, record: Entry<'_>);
-    /// The topic was read to its end for the first time.
+    /// Marks the table as loaded: the topic was read to its end for the first time.
     fn load(&mut self, _state: &State) {}
     /// Freshness of the table.
     fn freshness(state: &State) -> &Freshness;
@@ -64,7 +64,7 @@ impl Table for Agents {
     }
 }
 
-/// The bundles. Those that were pushed before the start are compiled at once, the newest of each environment only.
+/// The bundles. Of those pushed before the start, only the newest of each environment is compiled.
 #[derive(Default)]
 pub(crate) struct Bundles {
     is_loaded: bool,
@@ -117,7 +117,7 @@ impl Table for Bundles {
     }
 }
 
-/// Follows the topic of `reader` until `stop`.
+/// Follows the topic of `reader` until `stop` is requested.
 pub(crate) fn follow<T: Table>(
     mut table: T,
     state: &State,
@@ -178,7 +178,7 @@ fn apply<T: Table>(
             SchemaLookup::Stopped => return,
         },
     };
-    // The append time of an entry is a part of the entry.
+    // The append time belongs to the entry.
     let logged_at = logged_at(message);
     let value = if logged_at.is_some() { value } else { Err(NO_TIMESTAMP.to_owned()) };
     table.apply(state, Entry { offset, logged_at: logged_at.unwrap_or(Millis(0)), value });

@@ -1,4 +1,4 @@
-//! Answers as AuthZEN writes them.
+//! Responses in the format of AuthZEN.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::point::{FoundResult, Refusal};
 /// A decision, with its reasons.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// What is decided. Only an allow is `true` for the caller.
+    /// The decision. The response's `decision` is true for an allow only.
     pub decision: Decision,
-    /// Why, as a word.
+    /// Reason of the decision, as an identifier.
     pub reason: &'static str,
-    /// The policies that determine it.
+    /// Policies that determine the decision.
     pub policies: Vec<Arc<Policy>>,
     /// Rules in observe mode that apply.
     pub observed: Vec<Arc<Policy>>,
-    /// Errors met while deciding.
+    /// Errors of the evaluation.
     pub errors: Vec<EvaluationError>,
-    /// Names this evaluation.
+    /// Id of this evaluation.
     pub evaluation_id: Uuid,
     /// The bundle that decided, if there is one.
     pub bundle: Option<BundleId>,
@@ -35,7 +35,7 @@ pub struct Answer {
     pub more: Properties,
 }
 
-/// A bundle, as answers name it.
+/// Identity of a bundle in a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleId {
     /// Its name.
@@ -131,13 +131,13 @@ impl Serialize for BundleId {
     }
 }
 
-/// The answers of a batch.
+/// Response to a batch.
 #[derive(Serialize)]
 pub(crate) struct Evaluations {
     pub(crate) evaluations: Vec<BatchItem>,
 }
 
-/// An answer within a batch: an evaluation that could not be decided is denied, with the reason.
+/// Result within a batch. An evaluation that could not be decided is denied, with the reason.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum BatchItem {
@@ -178,7 +178,7 @@ impl BatchItem {
 }
 
 impl Refusal {
-    /// The HTTP status and the text.
+    /// Returns the HTTP status and the message.
     pub(crate) fn status(self) -> (u16, String) {
         match self {
             Self::Invalid(message) => (400, message),

@@ -1,4 +1,4 @@
-//! Decides by a bundle of `model: authzen` alone: no log, no registry, no session. Nothing is recorded.
+//! Decides with a bundle of `model: authzen` alone: no log, no registry, no session. Records nothing.
 
 use agentgov_policy::authzen::{
     AccessAction, AccessBundle, AccessEntity, AccessRequest, Evaluation, Properties,
@@ -10,12 +10,12 @@ use crate::answer::{Answer, BundleId};
 use crate::callers::Caller;
 use crate::point::{DecisionPoint, Found, FoundResult, Question, Refusal, Search, SearchTarget};
 
-/// Most requests that one page of a search evaluates. The next page goes on behind them.
+/// Maximum number of requests that one page of a search evaluates. The next page continues after them.
 const MAX_SEARCHED: usize = 2_000;
-/// The type of subjects that a caller bound to an agent may ask for.
+/// Type of the subjects about which a caller bound to an agent may ask.
 const AGENT_TYPE: &str = "agent";
 
-/// A bundle that decides.
+/// Decision point with one bundle.
 #[derive(Debug)]
 pub struct BundleOnly {
     bundle: AccessBundle,
@@ -23,7 +23,7 @@ pub struct BundleOnly {
 }
 
 impl BundleOnly {
-    /// Decides by this bundle.
+    /// Creates a decision point with this bundle.
     pub fn new(bundle: AccessBundle) -> Self {
         let id = BundleId {
             name: bundle.name().into(),
@@ -68,7 +68,7 @@ impl BundleOnly {
     }
 }
 
-/// A caller that is bound to an agent asks for this agent only.
+/// Checks that a caller bound to an agent asks about this agent only.
 fn check_subject(caller: Option<&Caller>, subject: Option<&AccessEntity>) -> Result<(), Refusal> {
     let Some(agent) = caller.and_then(|caller| caller.agent.as_deref()) else { return Ok(()) };
     if subject.is_some_and(|subject| subject.kind == AGENT_TYPE && subject.id == agent) {

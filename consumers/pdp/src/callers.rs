@@ -1,4 +1,4 @@
-//! Who may ask: a YAML file of callers, each with the digest of its bearer token.
+//! Clients that may ask for decisions: a YAML file of callers, each with the digest of its bearer token.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,24 +11,24 @@ use subtle::ConstantTimeEq as _;
 
 use crate::point::Refusal;
 
-/// A caller that a token names.
+/// Caller, identified by its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its name, for the log.
+    /// Name in the log.
     pub name: String,
-    /// The tenant that it asks for.
+    /// Tenant for which it may ask.
     pub tenant: String,
-    /// The environment that it asks for.
+    /// Environment for which it may ask.
     pub environment: String,
-    /// The only agent that it may ask for. `None`: any of the tenant.
+    /// The only agent about which it may ask. `None`: any agent of the tenant.
     pub agent: Option<String>,
 }
 
 impl Caller {
-    /// Checks that the caller may ask for the agent.
+    /// Checks that the caller may ask about the agent.
     ///
     /// # Errors
-    /// If its token is for another agent.
+    /// If the caller is bound to another agent.
     pub(crate) fn check_agent(&self, agent_id: &str) -> Result<(), Refusal> {
         if self.agent.as_deref().is_none_or(|agent| agent == agent_id) {
             return Ok(());
@@ -81,7 +81,7 @@ struct TokenDigest([u8; 32]);
 impl FromNode for TokenDigest {
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
         let mut digest = [0; 32];
-        // The text may be the token itself, put here by mistake: no message quotes it.
+        // The text may be the token itself, written here by mistake: no message quotes it.
         match &node.value {
             Value::Text(text) if hex::decode_to_slice(text, &mut digest).is_ok() => Some(Self(digest)),
             _ => {
@@ -94,7 +94,7 @@ impl FromNode for TokenDigest {
 }
 
 impl Callers {
-    /// Reads a file.
+    /// Reads a file of callers.
     ///
     /// # Errors
     /// Every mistake, each with its place. None quotes a digest.
@@ -105,7 +105,7 @@ impl Callers {
         Self::parse(&name, &text)
     }
 
-    /// Parses the text of a file.
+    /// Parses a file's text.
     ///
     /// # Errors
     /// Every mistake, each with its place. None quotes a digest.
@@ -148,12 +148,12 @@ impl Callers {
         problems.finish(whole)
     }
 
-    /// Every caller, in order of the file.
+    /// Iterates over the callers in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Caller> {
         self.0.iter().map(|(_, caller)| &**caller)
     }
 
-    /// Returns the caller of a token. Takes as long for any token as for any other: all digests are compared whole.
+    /// Returns the caller of a token, in constant time: all digests are compared as a whole.
     pub(crate) fn of_token(&self, token: &str) -> Option<Arc<Caller>> {
         let digest = Sha256::digest(token.as_bytes());
         let mut found = None;

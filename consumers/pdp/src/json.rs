@@ -1,4 +1,4 @@
-//! JSON of requests: a key that stands twice in one object is an error. Parsers disagree about which of the two values counts, so
+//! JSON of requests. A repeated key in an object is an error: parsers disagree about which of the two values counts, so
 //! the caller and the decision point could read two different requests.
 
 use std::cell::RefCell;
@@ -9,9 +9,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-/// The key of an object whose member `arguments` is kept as text, too.
+/// Key of the object whose member `arguments` is also kept as text.
 const CONTEXT: &str = "context";
-/// The member that is kept as text, too.
+/// Member that is also kept as text.
 const ARGUMENTS: &str = "arguments";
 
 /// A parsed request.
@@ -26,7 +26,7 @@ impl Body {
     /// Parses a request.
     ///
     /// # Errors
-    /// What was expected, and where something else was found.
+    /// The expected and the found content, with its position.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err("expected a JSON object as the body, found an empty body".to_owned());
@@ -39,7 +39,7 @@ impl Body {
         Ok(Self { value, texts: texts.into_inner() })
     }
 
-    /// The text of `arguments` within the context at this path.
+    /// Returns the text of `arguments` within the context at this path.
     pub(crate) fn arguments(&self, context: &str) -> Option<&str> {
         self.texts.iter().find(|(path, _)| path == context).map(|(_, text)| text.get())
     }
@@ -54,7 +54,7 @@ fn parse(text: &str, path: &Path<'_>, texts: &Texts) -> Result<Value, serde_json
     Ok(value)
 }
 
-/// The place of a value within the request.
+/// Path of a value within the request.
 enum Path<'p> {
     Root,
     Key(&'p Path<'p>, &'p str),

@@ -1,4 +1,4 @@
-//! The interface between the HTTP server and what decides.
+//! Interface between the HTTP server and the decision points.
 
 use std::future::Future;
 
@@ -7,12 +7,12 @@ use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Proper
 use crate::answer::Answer;
 use crate::callers::Caller;
 
-/// Decides. The HTTP server has read and checked the request, and knows the caller.
+/// Source of decisions. The HTTP server has parsed the request and authenticated the caller.
 pub trait DecisionPoint: Send + Sync + 'static {
-    /// Decides one request. `caller` is `None` where no token is asked for.
+    /// Decides one request. `caller` is `None` if the server requires no token.
     ///
     /// # Errors
-    /// If there is no decision: the caller gets an error, which is no allow.
+    /// If there is no decision. The caller then gets an error, never an allow.
     fn evaluate(
         &self,
         caller: Option<&Caller>,
@@ -35,44 +35,44 @@ pub trait DecisionPoint: Send + Sync + 'static {
 pub struct Question<'r> {
     /// Subject, action, resource and context.
     pub request: AccessRequest<'r>,
-    /// The text of `context.arguments` as it came, byte for byte.
+    /// Text of `context.arguments`, byte for byte.
     pub arguments: Option<&'r str>,
 }
 
-/// Why there is no decision. The text is for the caller.
+/// Reason why there is no decision. The text is for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request cannot be answered as it stands: 400.
+    /// The request is invalid: 400.
     Invalid(String),
-    /// The caller may not ask this: 403.
+    /// The caller may not ask for this: 403.
     Forbidden(String),
-    /// An invariant of ours does not hold: 500.
+    /// A violated invariant of agentgov: 500.
     Internal(String),
 }
 
-/// A request for everything of a kind that would be allowed.
+/// Request for all entities or actions that would be allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'r> {
-    /// What is searched for.
+    /// Searched part of the request.
     pub target: SearchTarget<'r>,
-    /// Circumstances of the request.
+    /// Context of the request.
     pub context: &'r Properties,
-    /// Number of candidates that earlier pages have gone through.
+    /// Number of candidates that earlier pages have checked.
     pub from: usize,
-    /// Most results.
+    /// Maximum number of results.
     pub limit: usize,
 }
 
-/// What is searched for, and the other parts of the request.
+/// Searched part, with the other parts of the request.
 #[derive(Clone, Copy, Debug)]
 pub enum SearchTarget<'r> {
     /// Subjects of a type.
     Subject {
         /// The type.
         kind: &'r str,
-        /// What they would do.
+        /// Action of the subjects.
         action: &'r AccessAction,
-        /// To what they would do it.
+        /// Resource of the action.
         resource: &'r AccessEntity,
     },
     /// Resources of a type.
@@ -81,14 +81,14 @@ pub enum SearchTarget<'r> {
         kind: &'r str,
         /// The subject.
         subject: &'r AccessEntity,
-        /// What the subject would do.
+        /// Action of the subject.
         action: &'r AccessAction,
     },
     /// Actions.
     Action {
         /// The subject.
         subject: &'r AccessEntity,
-        /// To what the subject would do it.
+        /// Resource of the actions.
         resource: &'r AccessEntity,
     },
 }
@@ -98,7 +98,7 @@ pub enum SearchTarget<'r> {
 pub struct Found {
     /// In order of the candidates.
     pub results: Vec<FoundResult>,
-    /// Number of candidates gone through, if there are more.
+    /// Number of candidates checked so far, if there are more.
     pub next: Option<usize>,
 }
 

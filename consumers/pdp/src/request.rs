@@ -1,4 +1,5 @@
-//! Requests of AuthZEN's Authorization API, read from JSON. Unknown members are ignored; every error names its member.
+//! Requests of AuthZEN's Authorization API, parsed from JSON. Unknown members are ignored; every error names its
+//! member.
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
 use serde_json::Value;
@@ -7,7 +8,7 @@ use crate::http::MAX_EVALUATIONS;
 use crate::json::Body;
 use crate::point::Question;
 
-/// A whole request for a decision.
+/// A complete request for a decision.
 #[derive(Debug)]
 pub(crate) struct EvaluationRequest {
     subject: AccessEntity,
@@ -36,13 +37,13 @@ impl EvaluationRequest {
 /// The body of `/access/v1/evaluations`.
 #[derive(Debug)]
 pub(crate) enum EvaluationsRequest {
-    /// Without evaluations it is one request.
+    /// A body without `evaluations` is one request.
     One(Box<EvaluationRequest>),
-    /// Several, each with its members or what is missing.
+    /// Several requests, each with its members or the reason why it is invalid.
     Many(Semantic, Vec<Result<EvaluationRequest, String>>),
 }
 
-/// When a batch is over.
+/// Condition under which a batch ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Semantic {
     ExecuteAll,
@@ -51,7 +52,7 @@ pub(crate) enum Semantic {
 }
 
 impl Semantic {
-    /// True if nothing more is evaluated after such a decision.
+    /// Returns true if the batch ends after such a decision.
     pub(crate) fn ends_after(self, allowed: bool) -> bool {
         match self {
             Self::ExecuteAll => false,
@@ -113,7 +114,7 @@ impl EvaluationsRequest {
     }
 }
 
-/// The members of a request that are there.
+/// The members that a request has.
 #[derive(Clone, Debug, Default)]
 struct Parts {
     at: String,
@@ -123,11 +124,11 @@ struct Parts {
     context: Option<(Properties, Option<String>)>,
 }
 
-/// Whether an entity needs its id.
+/// Whether an entity needs an id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IdRule {
     Required,
-    /// It is searched for: an id is ignored.
+    /// The entity is searched for: an id is ignored.
     Ignored,
 }
 
@@ -151,7 +152,7 @@ impl Parts {
         })
     }
 
-    /// Takes each member that is missing whole from the defaults.
+    /// Takes each missing member as a whole from the defaults.
     fn complete(self, defaults: &Self) -> Result<EvaluationRequest, String> {
         let missing = |key: &str| missing(&join(&self.at, key), "an object");
         let (context, arguments) = self.context.or_else(|| defaults.context.clone()).unwrap_or_default();
@@ -168,7 +169,7 @@ impl Parts {
     }
 }
 
-/// What is searched for.
+/// Kind of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SearchKind {
     Subject,

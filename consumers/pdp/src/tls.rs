@@ -17,7 +17,7 @@ impl TlsFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// Names the file, and nothing of what it holds.
+    /// Names the file, and quotes none of its content.
     pub(crate) fn acceptor(&self) -> Result<tokio_native_tls::TlsAcceptor, String> {
         let (certificate, key) = (read(&self.certificate)?, read(&self.key)?);
         let identity = Identity::from_pkcs8(&certificate, &key).map_err(|e| {

@@ -1,4 +1,4 @@
-//! Connections: accepted until the process is requested to stop, each in a task of its own.
+//! Accepts connections until a shutdown is requested, and serves each in a task of its own.
 
 use std::future::Future;
 use std::pin::pin;
@@ -20,15 +20,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_native_tls::TlsAcceptor;
 
-/// Most connections at a time. More wait in the system's queue.
+/// Maximum number of connections. More wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the head of a request, and for which a connection may be idle.
+/// Time for the head of a request, and maximum idle time of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// Interval at which the request to stop is read.
+/// Interval at which the shutdown request is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Pause after a connection could not be accepted, for example for want of file descriptors.
+/// Pause after a failure to accept a connection, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,7 +45,7 @@ pub(super) fn with_request_id(routes: Router) -> Router {
     }))
 }
 
-/// Serves until `stop` is requested, then waits for the requests in work, but for no longer than a stop may take.
+/// Serves until `stop` is requested, then waits for the requests in progress, at most for the shutdown timeout.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -73,7 +73,7 @@ pub(super) async fn accept(
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             (Err(_), _) => break,
         }
     }
@@ -93,14 +93,14 @@ async fn asked(stop: &ShutdownSignal) {
 
 struct Connection {
     app: Router,
-    /// True once the process ends.
+    /// True once the process is shutting down.
     ended: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        // An answer is one small segment, and waits for no other.
+        // A response is one small segment: send it without delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection delays small segments");
         }
@@ -123,7 +123,7 @@ impl Connection {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
             let mut served = pin!(served);
-            // The guard of the value is dropped here: nothing may hold it while the connection ends.
+            // The guard of the value is dropped here, since a held guard blocks the sender.
             let ended = async { drop(ended.wait_for(|ended| *ended).await) };
             let result = tokio::select! {
                 result = served.as_mut() => result,

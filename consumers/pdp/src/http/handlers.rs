@@ -1,4 +1,4 @@
-//! One handler a path.
+//! Handlers, one per path.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use crate::json::Body;
 use crate::point::{DecisionPoint, Refusal, Search, SearchTarget};
 use crate::request::{EvaluationRequest, EvaluationsRequest, SearchKind, SearchRequest};
 
-/// Time in which a body must arrive.
+/// Timeout of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a body that is too large that are read and dropped, so that its client reads the answer.
+/// Maximum bytes of a body above the limit that are read and discarded, so that the client reads the response.
 const MAX_DROPPED_BYTES: usize = 64 << 20;
 const JSON: &str = "application/json";
 
@@ -87,7 +87,7 @@ pub(super) async fn search_action<D: DecisionPoint>(
     api.counted(async |api| api.search(request, SearchKind::Action).await).await
 }
 
-/// Metadata needs no token: it names paths only.
+/// Serves the metadata. It needs no token, since it contains paths only.
 pub(super) async fn configuration<D: DecisionPoint>(
     State(api): State<Arc<Api<D>>>,
     headers: HeaderMap,
@@ -100,7 +100,7 @@ pub(super) async fn configuration<D: DecisionPoint>(
 }
 
 impl<D: DecisionPoint> Api<D> {
-    /// Counts a request that has no answer.
+    /// Counts a request that got an error.
     async fn counted(&self, handle: impl AsyncFnOnce(&Self) -> Answered) -> Answered {
         let answered = handle(self).await;
         if let Err(error) = &answered {
@@ -173,7 +173,8 @@ impl<D: DecisionPoint> Api<D> {
     }
 }
 
-/// Reads a body. One that is too large is read on and dropped, since a client that still sends does not read.
+/// Reads a body. Reads a body above the limit to its end and discards it, since a client that still sends does not read
+/// the response.
 async fn read(mut body: HttpBody) -> Result<Vec<u8>, HttpError> {
     let mut bytes = Vec::new();
     let mut length = 0_usize;
@@ -195,14 +196,14 @@ async fn read(mut body: HttpBody) -> Result<Vec<u8>, HttpError> {
     if length > MAX_BODY_BYTES { Err(HttpError::too_large(MAX_BODY_BYTES)) } else { Ok(bytes) }
 }
 
-/// True of the media type of JSON, with or without parameters.
+/// Returns true for JSON's media type, with or without parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case(JSON)
 }
 
-/// True of the syntax of RFC 6750, section 2.1.
+/// Returns true for a token in the syntax of RFC 6750, section 2.1.
 fn is_token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     !body.is_empty()

@@ -1,4 +1,4 @@
-//! Paths, and the metadata that names them.
+//! The paths, and the metadata that lists them.
 
 use axum::http::{HeaderMap, header, uri::Authority};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ pub(super) const SEARCH_RESOURCE: &str = "/access/v1/search/resource";
 pub(super) const SEARCH_ACTION: &str = "/access/v1/search/action";
 pub(super) const CONFIGURATION: &str = "/.well-known/authzen-configuration";
 
-/// The metadata of the decision point at this URL.
+/// Returns the metadata of the decision point at this URL.
 pub(super) fn configuration(base: &str) -> Value {
     json!({
         "policy_decision_point": base,
@@ -22,10 +22,10 @@ pub(super) fn configuration(base: &str) -> Value {
     })
 }
 
-/// The base URL by the host that a client named. Metadata has `https` URLs only: on loopback a proxy with TLS is in front.
+/// Returns the base URL from the request's host. Always `https`: on loopback a proxy with TLS is in front.
 ///
 /// # Errors
-/// If the request names no usable host.
+/// If the request has no valid host.
 pub(super) fn base_url(headers: &HeaderMap) -> Result<String, String> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
@@ -34,7 +34,7 @@ pub(super) fn base_url(headers: &HeaderMap) -> Result<String, String> {
     Ok(format!("https://{authority}"))
 }
 
-/// The path of a URL, if it has one.
+/// Returns the path of a URL, if it has one.
 pub(super) fn path_of_url(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     rest.find('/').and_then(|at| rest.get(at..))

@@ -23,28 +23,28 @@ use crate::callers::Callers;
 use crate::point::DecisionPoint;
 use crate::tls::TlsFiles;
 
-/// Largest body of a request, in bytes. A larger one is answered with 413.
+/// Maximum size of a request body, in bytes. A larger one is rejected with 413.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
-/// Most evaluations of one request.
+/// Maximum number of evaluations in a request.
 pub const MAX_EVALUATIONS: usize = 1_000;
 
-/// How often the process reports that it is alive, and tidies its samples.
+/// Interval of the liveness report and of the upkeep of metrics.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Where a decision point listens, and who may ask.
+/// Settings of the HTTP server: addresses, TLS, callers.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// The addresses, of which the first free one is taken. Port 0 takes a free port.
+    /// Addresses to try in order; the server listens on the first that is free. Port 0 selects a free port.
     pub listen: Vec<SocketAddr>,
     /// The server's certificate. `None`: plain HTTP, on loopback only.
     pub tls: Option<TlsFiles>,
-    /// Those who may ask. `None`: anybody, on loopback only.
+    /// Clients that may ask. `None`: any client, on loopback only.
     pub callers: Option<Callers>,
-    /// The URL under which clients reach it, for the metadata. `None`: `https`, with the host that the request names.
+    /// URL of the server for the metadata. `None`: `https` and the host that the request names.
     pub url: Option<String>,
 }
 
-/// A decision point cannot be served as it is configured.
+/// Error of a server that cannot start.
 #[derive(Debug)]
 pub struct ServerError(pub String);
 
@@ -73,10 +73,10 @@ struct Api<D> {
 }
 
 impl DecisionServer {
-    /// Serves `point` until `stop` is requested. Requests in work are answered then.
+    /// Serves `point` until `stop` is requested, and answers the requests in progress first.
     ///
     /// # Errors
-    /// If the configuration is not safe or not complete, or no address can be listened on.
+    /// If the configuration is unsafe or incomplete, or no address can be bound.
     pub fn start<D: DecisionPoint>(
         config: ServerConfig,
         point: D,
@@ -126,17 +126,17 @@ impl DecisionServer {
         Ok(Self { address, is_tls, thread })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its URL.
+    /// Returns the server's URL.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
-    /// Waits until it has ended.
+    /// Waits until the server has ended.
     ///
     /// # Errors
     /// If its thread panicked.
@@ -145,7 +145,8 @@ impl DecisionServer {
     }
 }
 
-/// What must not be: a token, or an answer, that a network can read; a decision for anybody who can reach the port.
+/// Checks that tokens and responses cross a network with TLS only, and that only known callers get decisions over a
+/// network.
 fn check(config: &ServerConfig) -> Result<(), ServerError> {
     let open: Vec<String> =
         config.listen.iter().filter(|address| !is_loopback(address.ip())).map(ToString::to_string).collect();
@@ -173,7 +174,7 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// True of `https`, a host with or without port, and a path of plain segments.
+/// Returns true for `https`, a host with or without a port, and a path of plain segments.
 fn is_base_url(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("https://") else { return false };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -206,7 +207,7 @@ fn router<D: DecisionPoint>(api: Api<D>) -> Router {
         .fallback(reply::not_found)
 }
 
-/// The server waits for nothing: it is alive as long as its runtime runs tasks.
+/// Reports that the server is alive as long as its runtime runs tasks, since it waits for nothing else.
 async fn heartbeat(health: Health, metrics: Metrics) {
     loop {
         health.record_progress(0, 0);

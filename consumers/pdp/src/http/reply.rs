@@ -1,4 +1,4 @@
-//! Responses. An error is a text that names the member, as AuthZEN's specification says, and never holds a decision.
+//! Responses. An error is a text that names the member, as AuthZEN specifies, and never contains a decision.
 
 use agentgov_schemas::escape::Escaped;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use crate::point::Refusal;
 
-/// Why a request has no answer.
+/// Reason why a request gets an error.
 #[derive(Debug)]
 pub(super) struct HttpError {
     pub(super) status: StatusCode,
     message: String,
-    /// What `WWW-Authenticate` says.
+    /// Value of `WWW-Authenticate`.
     challenge: Option<&'static str>,
 }
 
-/// A challenge without an error: no token was there.
+/// Challenge without an error: the request has no token.
 const ASK: &str = "Bearer realm=\"agentgov\"";
 const INVALID_REQUEST: &str = "Bearer realm=\"agentgov\", error=\"invalid_request\"";
 const INVALID_TOKEN: &str = "Bearer realm=\"agentgov\", error=\"invalid_token\"";
@@ -79,7 +79,7 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// A JSON response.
+/// Returns a JSON response.
 pub(super) fn json(value: &impl Serialize) -> Result<Response, HttpError> {
     let body = serde_json::to_vec(value).map_err(|e| {
         HttpError::new(
@@ -89,7 +89,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<Response, HttpError> {
         )
     })?;
     let content_type = HeaderValue::from_static("application/json");
-    // A decision is for this moment.
+    // A decision is valid at this moment only.
     let cache = HeaderValue::from_static("no-store");
     Ok(([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, cache)], body).into_response())
 }

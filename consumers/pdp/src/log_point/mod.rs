@@ -1,5 +1,5 @@
-//! Decides on the state of the log: the policies, facts and counters that the evaluator will judge the call by. Each decision
-//! is recorded before it is answered.
+//! Decides with the policies, facts and counters with which the evaluator will judge the call. Records each decision
+//! before it is returned.
 //!
 //! ```text
 //!   question ─► [question] names a call ─► Follower: its session, as it is known ─► Kernel::decide
@@ -27,23 +27,23 @@ use crate::callers::Caller;
 use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
 use question::CallQuestion;
 
-/// How long an answer waits for the number that a question names in `after`.
+/// Maximum time that a decision waits for the sequence number in the request's `after`.
 const AFTER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Reason of a decision without the state of the session.
 const UNAVAILABLE: &str = "unavailable";
 /// Reason of a denial because the decision could not be recorded.
 const NOT_RECORDED: &str = "not_recorded";
 
-/// Records decisions. The executable implements it by the SDK's recorder.
+/// Recorder of decisions. The executable implements it with the SDK's recorder.
 pub trait DecisionLog: Send + Sync + 'static {
-    /// Writes a decision to the spool. The decision may be answered once this returns.
+    /// Writes a decision to the spool. Once this returns, the decision may be sent to the caller.
     ///
     /// # Errors
-    /// The reason why it is not written. Then the call is denied.
+    /// The reason why it was not written; the call is then denied.
     fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String>;
 }
 
-/// A decision as `decision.made` records it.
+/// Content of a `decision.made` event.
 #[derive(Clone, Debug)]
 pub struct RecordedDecision<'a> {
     /// The tenant.
@@ -52,13 +52,13 @@ pub struct RecordedDecision<'a> {
     pub environment: &'a str,
     /// The session.
     pub session_id: &'a str,
-    /// The agent that asked.
+    /// The agent that makes the call.
     pub agent: Agent<'a>,
-    /// On whose behalf.
+    /// Person or service for which the agent acts.
     pub actor: Option<Actor<'a>>,
-    /// The trace of the question.
+    /// Trace of the request.
     pub trace: Option<Trace<'a>>,
-    /// The time that the decision is based on.
+    /// Time at which the call was decided.
     pub occurred_at: Micros,
     /// The decision.
     pub decision: event::Decision<'a>,
@@ -69,13 +69,13 @@ pub struct RecordedDecision<'a> {
 pub struct LogPointConfig {
     /// Name of the decision point: `decision.by` of its events, and issuer of its tokens.
     pub name: String,
-    /// Signs the tokens. Without it answers carry none.
+    /// Key that signs the tokens. Without it responses carry no token.
     pub signing_key: Option<SigningKey>,
-    /// How long a token is valid.
+    /// Validity of a token.
     pub token_lifetime: Duration,
 }
 
-/// Decides on the state of the log.
+/// Decision point on the state of the log.
 #[derive(Debug)]
 pub struct LogPoint<L> {
     follower: Arc<Follower>,
@@ -83,7 +83,7 @@ pub struct LogPoint<L> {
     config: LogPointConfig,
 }
 
-/// Outcome of the policies, owned.
+/// Outcome of the policies, without references to the state.
 struct Outcome {
     decision: Decision,
     reason: &'static str,
@@ -130,7 +130,7 @@ impl<L: DecisionLog> LogPoint<L> {
         }
     }
 
-    /// Decides without the session, as `unavailable` of the bundle says. A suspended or unregistered agent is never allowed.
+    /// Decides without the session, by `unavailable` of the bundle. Never allows a suspended or unregistered agent.
     fn unavailable(&self, call: &CallQuestion<'_>, reason: &Unavailable) -> Outcome {
         let tables = self.follower.tables();
         let bundle = tables.bundle(call.environment);
@@ -248,7 +248,7 @@ impl<L: DecisionLog> LogPoint<L> {
 }
 
 impl Outcome {
-    /// Returns the outcome in the form that renders records.
+    /// Returns the outcome as a judgement, from which records are rendered.
     fn as_judgement(&self) -> agentgov_policy::Judgement<'static> {
         agentgov_policy::Judgement {
             decision: self.decision,
@@ -330,7 +330,7 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
     }
 }
 
-/// Returns the wall clock. A clock before 1970 reads as 1970.
+/// Returns the wall clock. A clock before 1970 counts as 1970.
 fn now() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))

@@ -1,4 +1,4 @@
-//! A question about a call, read from an AuthZEN request.
+//! Reads the question about a call from an AuthZEN request.
 //!
 //! | AuthZEN | the call |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | resource `tool` | the tool |
 //! | context `session`, `call_id`, `arguments`, `message`, `actor`, `trace`, `time`, `after` | the rest |
 //!
-//! Properties of subject, action and resource do not count: the registry has them.
+//! Properties of subject, action and resource are ignored: the registry has them.
 
 use std::borrow::Cow;
 
@@ -31,18 +31,18 @@ pub(super) struct CallQuestion<'r> {
     pub agent_id: &'r str,
     pub tool: &'r str,
     pub call_id: Option<&'r str>,
-    /// The bytes that the call's `arguments` will have.
+    /// Bytes of the call's `arguments`.
     pub arguments: Cow<'r, str>,
     pub message: Option<Message<'r>>,
     pub actor: Option<Actor<'r>>,
     pub trace: Option<Trace<'r>>,
-    /// When the call occurs: the caller's claim, else the clock of the decision point.
+    /// Time of the call: the caller's claim, or the clock of the decision point.
     pub time: Micros,
     pub after: Option<After<'r>>,
 }
 
 impl<'r> CallQuestion<'r> {
-    /// Reads a request. `now` is the time of a request that names none.
+    /// Reads a request. `now` is the default of the request's time.
     pub fn read(caller: Option<&'r Caller>, question: &Question<'r>, now: Micros) -> Result<Self, Refusal> {
         let request = &question.request;
         let context = Context(request.context);
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// The refusal of a request with this context.
+    /// Returns the error for a request with this context.
     fn refusal(context: Value) -> String {
         let (subject, resource) = (entity("agent", "bot"), entity("tool", "pay"));
         let action = AccessAction { name: "tools/call".to_owned(), properties: Properties::new() };

@@ -1,4 +1,4 @@
-//! Searches over the agents of the registry and the tools of the active bundle. Nothing is recorded.
+//! Searches over the registered agents and the tools of the active bundle. Records nothing.
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
 use agentgov_schemas::catalogue;
@@ -9,11 +9,11 @@ use super::{DecisionLog, LogPoint, now};
 use crate::callers::Caller;
 use crate::point::{Found, FoundResult, Question, Refusal, Search, SearchTarget};
 
-/// Most calls that one page of a search decides. The next page continues behind them.
+/// Maximum number of calls that one page of a search decides. The next page continues after them.
 const MAX_DECIDED: usize = 200;
 
 impl<L: DecisionLog> LogPoint<L> {
-    /// Decides a call with each candidate in the place that is searched for.
+    /// Decides one call for each candidate.
     pub(super) async fn search_calls(
         &self,
         caller: Option<&Caller>,
