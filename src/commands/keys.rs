@@ -66,7 +66,7 @@ fn list(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Creates the file first, so that no key is published whose private half nobody has.
+/// Creates the file before publishing the key, so that no key is published whose private half is lost.
 fn create(context: RegistryContext<'_>, holder: KeyHolder<'_>, out: &Path) -> Result<String, Failure> {
     let key = generate_key().or_exit(ExitCode::Failed)?;
     create_key_file(out, &key).map_err(|e| {

@@ -44,7 +44,7 @@ pub fn pdp(args: &Pdp, global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-/// Compiles the bundle. One of agents and tools cannot decide alone.
+/// Compiles the bundle. Rejects a bundle of agents and tools, which needs the log.
 fn bundle(folder: &Path) -> Result<AccessBundle, Failure> {
     let files = read(folder)?;
     if BundleModel::of(&files) == Some(BundleModel::Agents) {
@@ -71,7 +71,7 @@ fn config(args: &Pdp) -> Result<ServerConfig, Failure> {
     Ok(ServerConfig { listen: args.listen.0.clone(), tls, callers, url: args.url.clone() })
 }
 
-/// A caller of an environment in which the bundle does not decide could never get a decision.
+/// Rejects a caller of an environment in which the bundle does not decide: all its requests would fail.
 fn check_environments(config: &ServerConfig, bundle: &AccessBundle) -> Result<(), Failure> {
     let callers = config.callers.iter().flat_map(Callers::iter);
     let wrong = callers.filter(|caller| !bundle.environments().contains(&caller.environment)).map(|caller| {

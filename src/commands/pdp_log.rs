@@ -1,4 +1,4 @@
-//! `agentgov pdp` without `--bundle`: decides on the state of the log, and records each decision.
+//! `agentgov pdp` without `--bundle`: decides with the state of the log, and records each decision.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,17 +22,17 @@ use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{self, outln};
 
-/// How long nothing may be heard of Kafka before the state counts as unknown.
+/// Maximum age of a topic's copy. An older copy counts as unknown.
 const MAX_STALENESS: Duration = Duration::from_secs(10);
-/// Most bytes of actions that wait for the evaluator, per partition.
+/// Maximum bytes of actions that wait for the evaluator, per partition.
 const MAX_AHEAD_BYTES: usize = 16 << 20;
-/// How long a token is valid: from the decision to the record of the call.
+/// Validity of a token: from the decision to the record of the call.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
-/// Most sources of decisions, one for each tenant and environment.
+/// Maximum number of sources of decisions, one per tenant and environment.
 const MAX_SOURCES: usize = 1_000;
-/// Bytes of decisions that Kafka has not acknowledged, per source.
+/// Maximum bytes of decisions that Kafka has not acknowledged, per source.
 const BUFFER_BYTES: usize = 16 << 20;
-/// How long the decisions in the buffer may take to reach Kafka at the end. The spool keeps the others.
+/// Time for the buffered decisions to reach Kafka at shutdown. The rest stays in the spool.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Result<ExitCode, Failure> {
@@ -72,7 +72,7 @@ pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Res
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let ended = follower.run(&registry, &health, &stop);
-                // A server without a follower could only say that it does not know.
+                // Without a follower, the server could answer no request.
                 stop.request();
                 ended
             })
@@ -111,20 +111,20 @@ fn read_key(file: &std::path::Path) -> Result<SigningKey, Failure> {
     SigningKey::from_private_jwk(&text).map_err(|error| failure(&error))
 }
 
-/// Records decisions by the SDK: a source for each tenant and environment.
+/// Records decisions with the SDK: one source per tenant and environment.
 struct RecorderLog {
     options: RecorderOptions,
     recorders: Mutex<HashMap<(String, String), Arc<Recorder>>>,
 }
 
-/// The log, shared with the function that closes it.
+/// Reference to the log, shared with the function that closes it.
 struct SharedLog(Arc<RecorderLog>);
 
 impl RecorderLog {
     fn new(args: &Pdp, endpoints: &Endpoints, topology: &Arc<Topology>) -> Self {
         let options = RecorderOptions {
             buffer_bytes: BUFFER_BYTES,
-            // A full buffer is a denial at once: nobody waits for a decision.
+            // Denies at once if the buffer is full, instead of delaying the decision.
             when_full: WhenFull::Fail,
             spool: Some(SpoolOptions::new(&args.spool)),
             ..RecorderOptions::new(
@@ -138,7 +138,7 @@ impl RecorderLog {
         Self { options, recorders: Mutex::default() }
     }
 
-    /// Opens the sources of the callers, so that what a killed process left in the spool is published now.
+    /// Opens the sources of the callers, so that decisions which a killed process left in the spool are published now.
     fn open(&self, callers: Option<&Callers>) -> Result<(), Failure> {
         for caller in callers.into_iter().flat_map(Callers::iter) {
             self.recorder(&caller.tenant, &caller.environment).map_err(|error| {
@@ -167,7 +167,7 @@ impl RecorderLog {
         Ok(recorder)
     }
 
-    /// Ends the sources. What does not reach Kafka in time stays in the spool.
+    /// Closes the sources. Decisions that do not reach Kafka in time stay in the spool.
     fn close(&self) {
         let recorders = std::mem::take(&mut *self.recorders.lock().unwrap_or_else(PoisonError::into_inner));
         for ((tenant, environment), recorder) in recorders {

@@ -1,5 +1,5 @@
-//! `agentgov pdp` on the state of the log: each call is decided before it is recorded, its verdict is the same, and each
-//! decision is in the log.
+//! Tests `agentgov pdp` with the state of the log: each call is decided before it is recorded, its verdict equals the
+//! decision, and each decision is in the log.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const RESERVATION: &str = r#"{"reservation_id":"R1","user_id":"u1","cabin":"basi
     "created_at":"2024-05-01T00:00:00","flights":[],"passengers":[{}],"total_baggages":2}"#;
 const TOKEN: &str = "token-that-nobody-guesses";
 
-/// A decision point, its folder, and a client that has its token.
+/// A decision point, its folder, and its client's token.
 struct Pdp {
     process: Process,
     folder: TempDir,
@@ -26,7 +26,7 @@ struct Pdp {
 }
 
 impl Pdp {
-    /// Starts a decision point for `tenant`, whose tokens are signed.
+    /// Starts a decision point for `tenant` with a signing key.
     fn start(stack: &'static Stack, tenant: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("key.json");
@@ -60,13 +60,13 @@ impl Pdp {
         process
     }
 
-    /// Kills the process without warning, and starts another one on the same spool.
+    /// Kills the process, and starts another one on the same spool.
     fn restart(&mut self, stack: &'static Stack) {
         self.process.kill();
         self.process = Self::process(stack, self.folder.path());
     }
 
-    /// Status and body of the answer to a question.
+    /// Sends a question. Returns status and body.
     fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
         let url = self.process.url("access/v1/evaluation");
         let answer = self.client.post(url).bearer_auth(token).json(question).send().unwrap();
@@ -76,7 +76,7 @@ impl Pdp {
     }
 }
 
-/// The question about a call of `tool` in a session.
+/// Returns the question about a call of `tool` in a session.
 fn question(session: &str, call_id: &str, tool: &str, arguments: &str, after: Option<(&str, i64)>) -> Value {
     let mut context = json!({
         "session": session,
@@ -96,7 +96,7 @@ fn question(session: &str, call_id: &str, tool: &str, arguments: &str, after: Op
     })
 }
 
-/// Records a call with the token of its decision, and its answer. Returns the receipt of the answer.
+/// Records a call with the token of its decision, and the call's result. Returns the receipt of the result.
 fn record(recorder: &Recorder, session: &str, call: (&str, &str, &str, &str), token: &str) -> Receipt {
     let (call_id, tool, arguments, result) = call;
     let event =

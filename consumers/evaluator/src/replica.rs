@@ -1,4 +1,4 @@
-//! A replica of the evaluator's sessions of one partition, for a process that answers questions about them.
+//! Replica of the evaluator's sessions of one partition, for processes that read sessions.
 //!
 //! ```text
 //!   changelog, through its last progress entry ─► base: the sessions as the evaluator has them before action P
@@ -6,7 +6,7 @@
 //!   question ─► the session of base, with its records of ahead applied to a copy
 //! ```
 //!
-//! The caller applies the changelog entries of one transaction together: between them the sessions are torn.
+//! The caller applies the changelog entries of one transaction together: between them the sessions are inconsistent.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -23,7 +23,7 @@ use agentgov_schemas::wire::{Schema, SchemaId, WireError};
 use crate::evaluator::{check_event, restore_entry};
 use crate::sessions::{SessionName, Sessions};
 
-/// Bytes of memory that a record ahead takes besides its datum.
+/// Memory of a record ahead besides its datum, in bytes.
 const RECORD_OVERHEAD: usize = 160;
 
 /// The sessions of one partition, through the last action that was read.
@@ -31,14 +31,14 @@ const RECORD_OVERHEAD: usize = 160;
 pub struct Replica {
     topic: Arc<str>,
     base: Sessions,
-    /// The first action that is not in `base`.
+    /// Offset of the first action that is not in `base`.
     progress: i64,
-    /// The first action that was not read.
+    /// Offset of the next action to read.
     next_offset: i64,
     ahead: VecDeque<AheadRecord>,
-    /// Numbers of the records of a session in `ahead`, counted from the first record that `ahead` ever had.
+    /// Indexes of each session's records in `ahead`, counted from the first record that `ahead` ever held.
     by_session: HashMap<SessionName, VecDeque<u64>>,
-    /// How many records have left `ahead`.
+    /// Number of records removed from `ahead`.
     removed: u64,
     ahead_bytes: usize,
     /// The greatest `logged_at` of the records in `ahead`.
@@ -109,10 +109,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Adds the next action. Actions that the evaluator has processed already, or will reject, are passed over.
+    /// Adds the next action. Skips actions that the evaluator has processed already or will reject.
     ///
     /// # Errors
-    /// If the datum cannot be decoded by its schema. The evaluator rejects such a record, so the replica passes over it too.
+    /// If the datum cannot be decoded by its schema. The evaluator rejects such a record, so the replica skips it too.
     pub fn push(&mut self, action: &Action<'_>) -> Result<(), WireError> {
         if action.offset < self.next_offset {
             return Ok(());
@@ -142,37 +142,38 @@ impl Replica {
         Ok(())
     }
 
-    /// Passes over an offset whose record has no schema, or is no action.
+    /// Skips an offset whose record has no schema, or is no action.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = self.next_offset.max(offset.saturating_add(1));
     }
 
-    /// Returns the position through which actions are known.
+    /// Returns the position of the last known action.
     pub fn through(&self) -> Through {
         Through { partition: self.base.partition, next_offset: self.next_offset }
     }
 
-    /// Returns the first action that the evaluator has not processed, as far as the changelog was read.
+    /// Returns the offset of the first action that the evaluator has not processed, according to the changelog read so
+    /// far.
     pub const fn progress(&self) -> i64 {
         self.progress
     }
 
-    /// Returns how many bytes of memory the records ahead take.
+    /// Returns the memory of the records ahead, in bytes.
     pub const fn ahead_bytes(&self) -> usize {
         self.ahead_bytes
     }
 
-    /// Returns how many sessions the base has.
+    /// Returns the number of sessions in the base.
     pub fn sessions(&self) -> usize {
         self.base.len()
     }
 
-    /// Returns whether the partition has records of the session.
+    /// Returns true if the partition has records of the session.
     pub fn contains(&self, tenant_id: &str, session_id: &str) -> bool {
         self.base.get(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()
     }
 
-    /// Returns the session as it is known now, empty if it is new or expired. It is copied only if it has records ahead.
+    /// Returns the current session, empty if it is new or expired. Copies it only if it has records ahead.
     ///
     /// # Errors
     /// If a record ahead cannot be decoded.
@@ -219,7 +220,7 @@ impl Replica {
         if self.by_session.is_empty() {
             return None;
         }
-        // Two allocations, but only while the evaluator is behind.
+        // Two allocations, only while the evaluator is behind.
         self.by_session.get(&(tenant_id.into(), session_id.into()))
     }
 

@@ -13,8 +13,8 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::state::State;
 
-/// Maximum time between two ends of a partition's changelog. After it the partition counts as behind: compaction may
-/// delete entries before they are read, and the remaining entries are no consistent state.
+/// Maximum time since the reader last reached the end of a partition's changelog. After it the partition counts as
+/// behind: compaction may delete entries before they are read, and the remaining entries are no consistent state.
 const MAX_TIME_BEHIND: Duration = Duration::from_secs(300);
 /// A reader that returns nothing for this time, not even an end of partition, is restarted once.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! What an answer says, and how the server behaves around it.
+//! Tests of responses, and of the server's behaviour around them.
 
 mod support;
 
@@ -181,14 +181,14 @@ fn requests_in_work_are_answered_when_it_stops() {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // The server reads the body now: the request is in work.
+    // The server reads the body now: the request is in progress.
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100"));
     stream.write_all(first.as_bytes()).unwrap();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| pdp.stop());
-        // It accepts nothing more.
+        // The server accepts no more connections.
         while std::net::TcpStream::connect(&address).is_ok() {
             std::thread::yield_now();
         }
@@ -200,7 +200,7 @@ fn requests_in_work_are_answered_when_it_stops() {
     });
 }
 
-/// docs/CONTROL.md shows a request by curl, and its answer.
+/// Tests that docs/CONTROL.md shows a request by curl and its actual response.
 #[test]
 fn documented_request_has_the_documented_answer() {
     let text = std::fs::read_to_string(agentgov_test_support::root().join("docs/CONTROL.md")).unwrap();
@@ -210,7 +210,7 @@ fn documented_request_has_the_documented_answer() {
     let mut shown: Value = serde_json::from_str(shown.split("```").next().unwrap()).unwrap();
     let pdp = Pdp::start(on_loopback(), example("certification"));
     let answer = pdp.ask(EVALUATION, &request);
-    // These differ from run to run, or from version to version of the example.
+    // These members differ from run to run, or from version to version of the example.
     for member in ["/context/evaluation_id", "/context/bundle/digest"] {
         *shown.pointer_mut(member).unwrap() = answer.pointer(member).unwrap().clone();
     }

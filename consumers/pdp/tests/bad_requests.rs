@@ -1,4 +1,4 @@
-//! Each kind of request that cannot be answered has its status, and names its member. None is an allow.
+//! Tests that each kind of invalid request gets its status and a message with its member, and is never allowed.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn pdp() -> Pdp {
     Pdp::start(on_loopback(), example("certification"))
 }
 
-/// A request that is allowed.
+/// Returns a request that is allowed.
 fn allowed() -> Value {
     json!({
         "subject": {"type": "user", "id": "alice"},
@@ -24,7 +24,7 @@ fn allowed() -> Value {
     })
 }
 
-/// The allowed request with another value at a path.
+/// Returns the allowed request with another value at a path.
 fn with(path: &str, value: Value) -> Value {
     let mut request = allowed();
     let pointer = format!("/{}", path.replace('.', "/"));
@@ -38,7 +38,7 @@ fn with(path: &str, value: Value) -> Value {
     request
 }
 
-/// The allowed request without a member.
+/// Returns the allowed request without a member.
 fn without(path: &str) -> Value {
     let mut request = allowed();
     let pointer = format!("/{}", path.replace('.', "/"));
@@ -47,7 +47,7 @@ fn without(path: &str) -> Value {
     request
 }
 
-/// Holds that a body is refused with 400 and a text that has `named`.
+/// Asserts that a body is rejected with 400 and a message that contains `named`.
 fn refused(pdp: &Pdp, path: &str, body: &str, named: &str) {
     let (status, text) = pdp.post(path, body);
     assert_eq!(status, 400, "{path} {body}: {text}");
@@ -220,7 +220,7 @@ fn body_beyond_the_limit_is_413() {
         assert_eq!(status, 413, "{text}");
         assert!(text.contains(&agentgov_pdp::MAX_BODY_BYTES.to_string()), "{text}");
     }
-    // The connection's other requests are answered.
+    // Other requests on the same connection are answered.
     assert_eq!(pdp.ask(EVALUATION, &allowed())["decision"], true);
     let large = with("padding", json!("x".repeat(900 << 10)));
     assert_eq!(pdp.ask(EVALUATION, &large)["decision"], true);

@@ -44,7 +44,7 @@ fn allowed() -> String {
     .to_string()
 }
 
-/// Status, challenge and body.
+/// Returns status, challenge and body.
 fn asked(pdp: &Pdp, authorization: &[&str], body: &str) -> (u16, String, String) {
     let mut request = pdp.request(EVALUATION, body);
     for value in authorization {
@@ -89,7 +89,7 @@ fn tokens_are_asked_for_as_rfc_6750_says() {
         (&[bearer.as_str(), bearer.as_str()][..], 400, Some("invalid_request")),
         (&[bot.as_str()][..], 403, Some("insufficient_scope")),
     ] {
-        // The token comes before the request.
+        // The token is checked before the request.
         for body in [body.as_str(), if status == 403 { &body } else { "{" }] {
             let (found, challenge, text) = asked(&pdp, authorization, body);
             assert_eq!(found, status, "{authorization:?}: {text}");
@@ -148,7 +148,7 @@ fn file_of_callers_names_each_mistake_and_no_digest() {
     assert!(Callers::read(std::path::Path::new("/nowhere/callers.yaml")).is_err());
 }
 
-/// A certificate for 127.0.0.1, with its key in PKCS #8.
+/// Returns a certificate for 127.0.0.1, with its key in PKCS #8.
 fn certificate() -> (Vec<u8>, PKey<openssl::pkey::Private>) {
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
     let mut name = X509NameBuilder::new().unwrap();
@@ -190,7 +190,7 @@ fn tls_answers_clients_that_trust_its_certificate_and_no_plain_http() {
         .unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.text().unwrap().contains("\"decision\":true"));
-    // A client that never shakes hands keeps nobody from asking.
+    // A client that never completes its handshake does not block others.
     let _silent = std::net::TcpStream::connect(pdp.url.trim_start_matches("https://")).unwrap();
     assert!(pdp.client.get(pdp.url.replace("https", "http")).send().is_err());
     assert_eq!(client.get(format!("{}/readyz", pdp.url)).send().unwrap().status(), 200);

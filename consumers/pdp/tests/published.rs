@@ -1,4 +1,5 @@
-//! Decisions that OpenID's AuthZEN working group published, by the bundles of examples/authzen. They run where ../shared is there.
+//! Tests decisions that OpenID's AuthZEN working group published, with the bundles of examples/authzen. They need
+//! ../shared.
 
 mod support;
 
@@ -6,7 +7,7 @@ use agentgov_test_support::shared;
 use serde_json::Value;
 use support::{Pdp, example, on_loopback};
 
-/// A request of the certification scenario, and what it expects.
+/// Request of the certification scenario, and its expected response.
 #[derive(Debug)]
 struct Case {
     section: String,
@@ -16,7 +17,7 @@ struct Case {
     expected: Option<Value>,
 }
 
-/// The chapters of the scenario, and the paths that they are about.
+/// Chapters of the scenario, and the paths that they cover.
 const CHAPTERS: [(&str, &str); 5] = [
     ("c-2", "/access/v1/evaluation"),
     ("c-3", "/access/v1/evaluations"),
@@ -25,7 +26,7 @@ const CHAPTERS: [(&str, &str); 5] = [
     ("c-4-4", "/access/v1/search/action"),
 ];
 
-/// The path of a request: that of its chapter, or of the search that the text above it names.
+/// Returns the path of a request: that of its chapter, or of the search that the text above the request names.
 fn path(section: &str, lead: &str) -> &'static str {
     let named = [
         ("Subject Search", "/access/v1/search/subject"),
@@ -39,7 +40,7 @@ fn path(section: &str, lead: &str) -> &'static str {
     chapter.map_or("/access/v1/search/subject", |(_, path)| path)
 }
 
-/// Every JSON block under a line that announces a request, with what stands below it up to the next one.
+/// Returns each JSON block under a line that announces a request, with the text below it up to the next request.
 fn cases(scenario: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     let (mut section, mut lead, mut expects) = (String::new(), String::new(), false);
@@ -53,7 +54,7 @@ fn cases(scenario: &str) -> Vec<Case> {
             if let (Some(case), true) = (cases.last_mut(), line.contains("HTTP 400")) {
                 case.status = 400;
             }
-            // Some decisions stand in the text.
+            // Some decisions are in the text.
             if let (Some(case), true) = (cases.last_mut(), line.contains("`\"decision\": true`")) {
                 case.expected = Some(serde_json::json!({"decision": true}));
             }
@@ -76,7 +77,7 @@ fn cases(scenario: &str) -> Vec<Case> {
     cases
 }
 
-/// True if the answer has what is expected: the same decisions, at least these results.
+/// Returns true if the response has the expected decisions and at least the expected results.
 fn fits(answer: &Value, expected: &Value) -> bool {
     if let Some(decision) = expected.get("decision") {
         return answer.get("decision") == Some(decision);
@@ -113,16 +114,16 @@ fn certification_scenario_is_met_at_all_levels() {
             assert!(fits(&answer, expected), "{case:?}: {answer}");
             decided += 1;
         }
-        // The same request has the same decision.
+        // The same request gets the same decision.
         let again = pdp.ask(case.path, &case.body);
         assert_eq!(again["decision"], answer["decision"]);
         assert_eq!(again["results"], answer["results"]);
     }
-    // A scenario of another form would leave requests out.
+    // If the scenario changes its format, the parser would miss requests.
     assert_eq!((asked, decided, refused), (50, 24, 16));
 }
 
-/// The token with which a search goes on behind its first result.
+/// Returns the token for the page after the first result.
 fn first_token(pdp: &Pdp, path: &str, body: &Value) -> String {
     let mut first = body.clone();
     first["page"] = serde_json::json!({"limit": 1});

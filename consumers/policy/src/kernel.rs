@@ -81,11 +81,11 @@ impl<'k> Kernel<'k> {
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
     }
 
-    /// Judges an event that is not recorded yet, as [`Self::step`] will judge it, and applies nothing. Its number at its
-    /// source is not checked.
+    /// Judges an event before it is recorded, as [`Self::step`] will judge it, and changes nothing. Does not check its
+    /// sequence number.
     ///
     /// # Errors
-    /// If an invariant does not hold.
+    /// If an invariant of this crate is violated.
     pub fn decide(&self, session: &Session, event: &ActionEvent<'_>) -> Result<Judgement<'k>, InternalError> {
         let findings = call_finding(event).into_iter().collect();
         Ok(Judgement { findings, ..self.judge(self.bundles.active(event.environment), session, event)? })

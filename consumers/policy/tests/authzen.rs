@@ -184,7 +184,7 @@ fn mistakes_are_reported_with_their_places() {
         let problems = found(path, text);
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:#?}");
     }
-    // Every mistake at once.
+    // All mistakes are reported at once.
     let problems =
         check(&files(&[("p.cedar", "@id(\"x\") permit;"), ("entities.yaml", "entities: [{}]")])).problems;
     assert!(problems.len() >= 3, "{problems:#?}");
@@ -207,7 +207,7 @@ fn types_and_brackets_have_bounds() {
         (0..n).map(|i| format!("type T{i} = {{ a: T{} }};", i + 1)).collect::<String>()
             + &format!("type T{n} = Long;")
     };
-    // Each type names the next one twice.
+    // Each type refers to the next one twice.
     let doubled = |n: usize| {
         (0..n).map(|i| format!("type T{i} = {{ a: T{0}, b: T{0} }};", i + 1)).collect::<String>()
             + &format!("type T{n} = Long;")
@@ -258,7 +258,7 @@ fn properties_of_a_request_precede_the_known_ones() {
     for wrong in [json!(null), json!("3"), json!(3.5), json!([3]), json!(1e30), json!(true)] {
         assert_eq!(decided(&bundle, json!({"level": wrong}), json!({})), erred, "{wrong}");
     }
-    // A property that no policy reads counts as well.
+    // Properties that no policy reads are checked too.
     assert_eq!(decided(&bundle, json!({"tags": [1]}), json!({})), erred);
     assert_eq!(decided(&bundle, json!({"home": {"city": 1}}), json!({})), erred);
     assert_eq!(decided(&bundle, json!({}), json!({"owner": {"type": "team", "id": "x"}})), erred);
@@ -288,7 +288,7 @@ fn values_are_read_by_their_declared_types() {
     };
     let none = || json!({});
     let doc = |id: &str, properties: Value| entity("text-file", id, properties);
-    // The owner's boss is known, two references away.
+    // The owner's boss is known through two references.
     assert!(ask("ann", ("read", none()), &doc("d1", none()), none()));
     assert!(!ask("bo", ("read", none()), &doc("d1", none()), none()));
     assert!(ask(
@@ -309,7 +309,7 @@ fn values_are_read_by_their_declared_types() {
     let folder = entity("folder", "top", none());
     assert!(ask("bo", ("write", json!({"soft": true})), &folder, none()));
     assert!(!ask("bo", ("write", json!({"soft": false})), &folder, none()));
-    // A context cannot stand for the action's properties.
+    // The request's context cannot replace the action's properties.
     assert!(!ask("bo", ("write", none()), &folder, json!({"action": {"soft": true}})));
     for (at, early) in [
         ("2029-12-31T23:59:59Z", true),
@@ -438,7 +438,7 @@ fn policy() -> impl Strategy<Value = (bool, usize, usize, bool)> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
-    /// The oracle evaluates all policies at once, with every known entity.
+    /// Compares with Cedar's evaluation of all policies at once, with every known entity.
     #[test]
     fn groups_of_candidates_decide_as_all_policies(chosen in prop::collection::vec(policy(), 1..7)) {
         let mut text = String::new();
@@ -448,7 +448,7 @@ proptest! {
             text += &format!("@id(\"p{at}\") {effect} ({}) {clause} {{ {} }};\n", SCOPES[*scope], CONDITIONS[*condition]);
         }
         let compiled = AccessBundle::compile(&files(&[("p.cedar", &text)]));
-        // A policy that can never apply, or reads a property of another type, is a mistake.
+        // The validator rejects a policy that can never apply, or that reads a property of another type.
         prop_assume!(compiled.is_ok());
         let bundle = compiled.unwrap();
         let set: PolicySet = PolicySet::from_policies(bundle.policies().map(|policy| {
@@ -499,7 +499,7 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
     requests
 }
 
-/// What entities.yaml lists, for Cedar.
+/// Returns the entities of entities.yaml for Cedar.
 fn all_entities() -> Entities {
     let uid = |text: &str| text.parse::<cedar_policy::EntityUid>().unwrap();
     let text = |text: &str| RestrictedExpression::new_string(text.to_owned());

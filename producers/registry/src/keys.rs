@@ -1,4 +1,4 @@
-//! Signing keys: made, published, revoked and listed.
+//! Generates, publishes, revokes and lists signing keys.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,7 @@ use crate::fold::{UnreadableRecord, fold};
 use crate::push::append;
 use crate::{Error, Listing, RegistryContext};
 
-/// Longest name of a holder, in bytes.
+/// Maximum length of a holder's name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
 /// Holder and purpose of a key.
@@ -35,7 +35,7 @@ impl KeyHolder<'_> {
     /// Checks name and tenant.
     ///
     /// # Errors
-    /// Expectation and finding, if a key of this holder must not be published.
+    /// The expected and the found value, if the key must not be published.
     pub fn check(&self) -> Result<(), String> {
         if self.name.trim().is_empty() || self.name.len() > MAX_NAME_BYTES {
             let found = self.name.len();
@@ -75,7 +75,7 @@ pub struct Revocation {
     pub revoked_at: Millis,
     /// Author of its record.
     pub revoked_by: String,
-    /// Reason, in words.
+    /// Reason of the revocation, as text.
     pub reason: String,
 }
 
@@ -89,7 +89,7 @@ pub enum RevocationOutcome {
     AlreadyRevoked,
 }
 
-/// Makes a key from the operating system's randomness.
+/// Generates a key from the operating system's random numbers.
 ///
 /// # Errors
 /// If the operating system has none.
@@ -181,7 +181,7 @@ fn append_key(context: RegistryContext<'_>, entry: &KeyEntry<'_>) -> Result<(), 
     append(&topic, &[(entry.kid.to_owned(), value)])
 }
 
-/// The published keys, in the order of their ids.
+/// Returns the published keys, in the order of their ids.
 ///
 /// # Errors
 /// If the topic cannot be read to its end.
@@ -208,7 +208,7 @@ pub fn list_keys(context: RegistryContext<'_>) -> Result<Listing<Key>, Error> {
     Ok(Listing { entries: entries.collect(), unreadable })
 }
 
-/// The topic of keys, folded.
+/// Keys folded from their topic.
 struct PublishedKeys {
     keys: KeySet,
     /// Author and reason of the first record of each state of each key.

@@ -53,10 +53,10 @@ impl TopicReader {
         self.start_at(partitions.into_iter().map(|partition| (partition, 0)).collect())
     }
 
-    /// Reads partitions from these offsets on; 0 is the start of the partition, wherever that is.
+    /// Starts reading partitions at these offsets; 0 means the first available offset of the partition.
     ///
     /// # Errors
-    /// If the client does not take the assignment.
+    /// If the client rejects the assignment.
     pub fn start_at(&self, offsets: BTreeMap<i32, i64>) -> KafkaResult<()> {
         *self.next() = offsets;
         self.assign_positions(false)

@@ -53,13 +53,14 @@ pub struct Claims {
     pub approval_id: Option<String>,
 }
 
-/// Position in the actions' topic through which a decision knows the session: `[partition, offset]` in the token.
+/// Position of the last known record of the session's partition in the actions' topic: `[partition, offset]` in the
+/// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(i32, i64)", into = "(i32, i64)")]
 pub struct Through {
     /// The partition of the session.
     pub partition: i32,
-    /// The last offset that is known; -1 if none is.
+    /// Last known offset; -1 if there is none.
     pub offset: i64,
 }
 
@@ -114,7 +115,7 @@ pub enum ClaimName {
 }
 
 impl ClaimName {
-    /// The name in the token.
+    /// Returns the name in the token.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",

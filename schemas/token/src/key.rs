@@ -11,16 +11,16 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use zeroize::Zeroizing;
 
-/// Longest JWK that is parsed: four times a private one of ours with names of ordinary length.
+/// Maximum length of a JWK: four times a private one with names of ordinary length.
 const MAX_JWK_BYTES: usize = 1024;
 
 /// Reason why a text is not a key. It contains nothing of the text, which may be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The text is longer than any key of ours.
+    /// The text exceeds the maximum length.
     #[error("expected a JWK of at most {MAX_JWK_BYTES} bytes, found a longer text")]
     TooLong,
-    /// No JWK of this type, or a member is missing or stands twice.
+    /// Not a JWK of this type, or a member is missing or repeated.
     #[error(
         "expected a JSON object with kty `OKP`, crv `Ed25519` and the members of such a key, each once; found another text"
     )]
@@ -28,15 +28,15 @@ pub enum KeyError {
     /// `x` or `d` is not base64url of 32 bytes.
     #[error("expected x and d as 32 bytes in base64url without padding, found another text")]
     NotThirtyTwoBytes,
-    /// A private key where a public one belongs.
+    /// A private key instead of a public one.
     #[error(
         "expected a public key, found one with its private part `d`; revoke that key if it was published"
     )]
     Private,
-    /// A public key where a private one belongs.
+    /// A public key instead of a private one.
     #[error("expected a private key, found none of its private part `d`")]
     Public,
-    /// The point is not on the curve, or of a small order, so that anyone can make signatures that verify.
+    /// The point is not on the curve or has a small order: anyone could forge signatures.
     #[error("expected a point of full order on Ed25519, found another value of x")]
     WeakPoint,
     /// `x` is not the public key of `d`.
@@ -78,7 +78,7 @@ impl<'a> OkpJwk<'a> {
 }
 
 fn decode(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
-    // The decoder wants room for its last group of four characters.
+    // The decoder needs room for the last group of four characters.
     let mut bytes = Zeroizing::new([0; 33]);
     let length =
         URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice()).map_err(|_| KeyError::NotThirtyTwoBytes)?;
@@ -124,7 +124,7 @@ impl PublicKey {
         &self.kid
     }
 
-    /// The key as a JWK of a JWKS, with `kid`, `alg` and `use`.
+    /// Returns the key as a JWK of a JWKS, with `kid`, `alg` and `use`.
     pub fn to_jwk(&self) -> Json {
         json!({ "kty": "OKP", "crv": "Ed25519", "x": self.x, "kid": self.kid, "alg": "EdDSA", "use": "sig" })
     }
@@ -154,7 +154,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Makes the key of a seed: 32 random bytes of the caller.
+    /// Creates the key of a seed: 32 random bytes from the caller.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
         let public = PublicKey::from_point(&secret.verifying_key());
@@ -173,7 +173,7 @@ impl SigningKey {
         if key.public == public { Ok(key) } else { Err(KeyError::PartsDiffer) }
     }
 
-    /// The key as a private JWK, for a file that only its owner can read.
+    /// Returns the key as a private JWK, for a file that only its owner can read.
     pub fn to_private_jwk(&self) -> Zeroizing<String> {
         let d = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret.as_bytes()));
         let PublicKey { kid, x, .. } = &self.public;
@@ -183,7 +183,7 @@ impl SigningKey {
         ))
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public_key(&self) -> &PublicKey {
         &self.public
     }

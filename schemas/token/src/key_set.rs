@@ -34,29 +34,29 @@ pub enum KeyRefusal {
     /// The kid has another form than a thumbprint.
     #[error("expected a kid of {KID_BYTES} characters, found {0}")]
     NoThumbprint(usize),
-    /// The public key is none.
+    /// The public key is invalid.
     #[error("public key: {0}")]
     Key(#[from] KeyError),
     /// The kid is not the thumbprint of the record's public key.
     #[error("expected the kid to be the thumbprint of the public key, found another one")]
     WrongKid,
-    /// The kind is unknown to this build.
+    /// This build does not know the kind.
     #[error("expected kind pdp or approver, found another one")]
     UnknownKind,
-    /// The state is unknown to this build.
+    /// This build does not know the state.
     #[error("expected state active or revoked, found another one")]
     UnknownState,
     /// A revoked key never becomes active again.
     #[error("the key is revoked and stays so; make a new one with `agentgov registry key new`")]
     Revoked,
-    /// Kind, name and tenant of a key are those of its first record.
+    /// Kind, name and tenant must equal those of the key's first record.
     #[error(
         "the key is published with another kind, name or tenant; make a new one with `agentgov registry key new`"
     )]
     Changed,
 }
 
-/// The published keys as far as their topic was read.
+/// Keys folded from the records read so far.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: BTreeMap<String, PublishedKey>,
@@ -67,10 +67,10 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Takes in the record at `offset` of the governance topic, appended at `logged_at`.
+    /// Applies the record at `offset` of the governance topic, appended at `logged_at`.
     ///
     /// # Errors
-    /// If the record changes no key. It is counted, and passed over.
+    /// If the record changes no key. It is counted, and otherwise ignored.
     pub fn fold(&mut self, entry: &KeyEntry<'_>, offset: i64, logged_at: Millis) -> Result<(), KeyRefusal> {
         self.skip(offset);
         let folded = self.take(entry, logged_at);
@@ -113,7 +113,7 @@ impl KeySet {
         if is_same { Ok(()) } else { Err(KeyRefusal::Changed) }
     }
 
-    /// A revocation needs the kid only: nothing else in its record can keep it from taking effect.
+    /// Revokes by `kid` alone, so that an error elsewhere in the record cannot prevent the revocation.
     fn revoke(&mut self, kid: &str, logged_at: Millis) {
         let first = *self.revocations.entry(kid.to_owned()).or_insert(logged_at);
         if let Some(key) = self.keys.get_mut(kid) {
@@ -121,32 +121,33 @@ impl KeySet {
         }
     }
 
-    /// Passes over the record at `offset`, which could not be read.
+    /// Skips the record at `offset`, which could not be decoded.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = self.next_offset.max(offset.saturating_add(1));
     }
 
-    /// The first offset not yet folded.
+    /// Returns the offset of the next record to fold.
     pub const fn next_offset(&self) -> i64 {
         self.next_offset
     }
 
-    /// Number of records that [`fold`](Self::fold) has refused.
+    /// Returns the number of records that [`fold`](Self::fold) refused.
     pub const fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// The key with this id, revoked or not.
+    /// Returns the key with this id, revoked or not.
     pub fn get(&self, kid: &str) -> Option<&PublishedKey> {
         self.keys.get(kid)
     }
 
-    /// All keys, revoked ones too, in order of their ids.
+    /// Iterates over all keys, including revoked ones, in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &PublishedKey> {
         self.keys.values()
     }
 
-    /// The keys of one kind that are not revoked, as a JSON Web Key Set: a JWKS does not say what a key may sign.
+    /// Returns the keys of one kind that are not revoked, as a JSON Web Key Set. One kind only, since a JWKS does not
+    /// state what a key may sign.
     pub fn jwks(&self, kind: KeyKind) -> Json {
         let valid = self.keys.values().filter(|key| key.kind == kind && key.revoked_at.is_none());
         serde_json::json!({ "keys": valid.map(|key| key.public.to_jwk()).collect::<Vec<_>>() })

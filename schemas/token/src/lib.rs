@@ -8,8 +8,8 @@
 //! A token proves that the holder of a private key decided about one call with these arguments, in this session. It does
 //! not prove that the call happened, nor that the decision was right.
 //!
-//! The result of [`verify`] is a function of its arguments: the token, the keys as far as they are folded, and the
-//! `logged_at` of the record that carries the token.
+//! The result of [`verify`] depends on its arguments alone: the token, the keys folded so far, and the `logged_at` of
+//! the record that carries the token.
 
 mod claims;
 mod key;
@@ -25,5 +25,5 @@ pub use verify::{TokenError, verify};
 
 /// `typ` of a decision token (RFC 8725, section 3.11): a token of another purpose is never taken for a decision.
 pub const DECISION_TYPE: &str = "agentgov-decision+jwt";
-/// Longest token that is verified, and that [`SigningKey::sign`] returns.
+/// Maximum length of a token that is verified, or returned by [`SigningKey::sign`].
 pub const MAX_TOKEN_BYTES: usize = 8192;

@@ -1,7 +1,7 @@
 //! Signing of claims.
 //!
-//! jsonwebtoken's `encode` derives the public key again for each signature, which doubles its cost, and a signer of its
-//! is not `Send`. The compact form is two dots between three base64url texts, so it is written here.
+//! jsonwebtoken's `encode` derives the public key for each signature, which doubles the cost, and its signer type is
+//! not `Send`. The compact form is three base64url texts joined by dots, so this module builds it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,12 +12,12 @@ use crate::{Claims, DECISION_TYPE, MAX_TOKEN_BYTES, SigningKey};
 /// Reason why claims were not signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// The token would be longer than any that is verified.
+    /// The token would exceed the maximum length.
     #[error(
         "expected a token of at most {MAX_TOKEN_BYTES} bytes, found {0}; shorten the ids of session, agent, tool or call"
     )]
     TooLong(usize),
-    /// The claims would not verify.
+    /// Verification would reject the claims.
     #[error("claim {0}: expected a value that verification accepts, found another one")]
     Invalid(&'static str),
 }

@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::{Claims, DECISION_TYPE, KeySet, MAX_TOKEN_BYTES};
 
-/// Reason why a token is not believed. It contains nothing of the token except what is signed.
+/// Reason why a token is rejected. Quotes no part of the token that is not signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token of ours: its length, its form, its header or its claims.
+    /// Invalid length, format, header or claims.
     #[error("malformed token: expected {0}")]
     Malformed(&'static str),
     /// No key with its `kid` is published.
@@ -25,7 +25,7 @@ pub enum TokenError {
     /// Its key is for another purpose.
     #[error("wrong kind of key: expected {expected}, found {found}")]
     WrongKind {
-        /// The kind that the token must be signed with.
+        /// The kind of key that must sign the token.
         expected: KeyKind,
         /// The kind of its key.
         found: KeyKind,
@@ -60,12 +60,12 @@ pub enum TokenError {
         /// `logged_at` of the call.
         logged_at: i64,
     },
-    /// Signed with another key, or changed since.
+    /// Another key signed the token, or the token was changed.
     #[error("bad signature: another key signed the token, or it was changed")]
     BadSignature,
 }
 
-/// Checks of the library: the signature and the algorithm. Its checks of time read the clock, so they are off.
+/// Checks of the library: signature and algorithm only, since its time checks read the clock.
 static SIGNATURE_ONLY: LazyLock<Validation> = LazyLock::new(|| {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.required_spec_claims = HashSet::new();
@@ -78,8 +78,8 @@ static SIGNATURE_ONLY: LazyLock<Validation> = LazyLock::new(|| {
 /// Verifies a decision token of a call that was logged at `logged_at`, against the keys of one kind.
 ///
 /// # Errors
-/// The first reason why the token is not believed, in this order: length, header, key, kind of the key, signature,
-/// validity of the key, form of the claims, tenant, expiry.
+/// The first reason for rejection, in this order: length, header, key, kind of the key, signature, validity of the key,
+/// form of the claims, tenant, expiry.
 pub fn verify(token: &str, keys: &KeySet, kind: KeyKind, logged_at: Millis) -> Result<Claims, TokenError> {
     let key = keys.get(&kid_of(token)?).ok_or(TokenError::UnknownKey)?;
     if key.kind != kind {
@@ -132,7 +132,7 @@ fn kid_of(token: &str) -> Result<String, TokenError> {
 }
 
 impl Claims {
-    /// Checks the values that their types leave open; on an error returns the expectation.
+    /// Checks the values that the types do not restrict. The error is the expectation.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let is_uuid = Uuid::try_parse(&self.decision_id).is_ok_and(|id| {
             id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == self.decision_id.as_str()

@@ -1,4 +1,4 @@
-//! Keys as JSON Web Keys, and the set of published ones.
+//! Tests of keys as JSON Web Keys, and of the key set.
 
 #![allow(
     clippy::unwrap_used,
@@ -185,7 +185,7 @@ fn revocation_takes_effect_whatever_else_its_record_says() {
     Record::of(1).fold(&mut keys, 10).unwrap();
     damaged(1).fold(&mut keys, 20).unwrap();
     assert_eq!(keys.get(&Record::of(1).kid).unwrap().revoked_at, Some(Millis(20)));
-    // Before its key is published.
+    // The revocation is folded before the key's first record.
     damaged(2).fold(&mut keys, 30).unwrap();
     assert_eq!(Record::of(2).fold(&mut keys, 40), Err(KeyRefusal::Revoked));
     assert_eq!(keys.get(&Record::of(2).kid), None);
@@ -210,7 +210,7 @@ fn record_of_another_key_or_an_unknown_word_is_refused() {
         assert_eq!(record.fold(&mut keys, 10), Err(expected.clone()));
         assert_eq!((keys.refused(), keys.iter().count()), (number, 0));
     }
-    // None of them keeps the real key out.
+    // None of these records prevents the publication of the real key.
     assert_eq!(record.fold(&mut keys, 20), Ok(()));
 }
 

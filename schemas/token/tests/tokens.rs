@@ -26,7 +26,7 @@ fn key() -> SigningKey {
     SigningKey::from_seed(&SEED)
 }
 
-/// A set with one key, and its revocation if there is one.
+/// Returns a key set with one key, revoked if `revoked_at` is given.
 fn keys(key: &SigningKey, kind: KeyKind, tenant_id: Option<&str>, revoked_at: Option<i64>) -> KeySet {
     let public_key = key.public_key().to_jwk().to_string();
     let mut entry = KeyEntry {
@@ -84,7 +84,7 @@ fn header_json() -> Json {
     json!({ "typ": "agentgov-decision+jwt", "alg": "EdDSA", "kid": key().kid() })
 }
 
-/// A token of any header and claims, signed with the key of `seed`.
+/// Returns a token with any header and claims, signed with the key of `seed`.
 fn forge(header: &str, claims: &str, seed: [u8; 32]) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = ed25519_dalek::SigningKey::from_bytes(&seed).sign(message.as_bytes());
@@ -101,7 +101,7 @@ fn without(mut value: Json, name: &str) -> String {
     value.to_string()
 }
 
-/// JSON of `value` with a member that stands twice.
+/// Returns the JSON of `value` with a repeated member.
 fn twice(value: &Json, name: &str) -> String {
     let text = value.to_string();
     format!("{},{}:{}}}", &text[..text.len() - 1], json!(name), value[name])
@@ -146,7 +146,7 @@ fn unknown_members_and_absent_optional_ones_are_accepted() {
         let read = check(&forge(&header_json().to_string(), &without(claims_json(), name), SEED)).unwrap();
         assert_ne!(read, claims(), "{name}");
     }
-    // White space within the JSON is signed like anything else.
+    // White space within the JSON is part of the signed bytes.
     let spaced = serde_json::to_string_pretty(&claims_json()).unwrap();
     assert_eq!(check(&forge(&header_json().to_string(), &spaced, SEED)), Ok(claims()));
 }
@@ -387,7 +387,7 @@ fn claims_that_would_not_verify_are_not_signed() {
     assert_eq!(check(&key.sign(&longest).unwrap()), Ok(longest));
 }
 
-/// Each byte of a token, with each of its bits inverted that leave it ASCII.
+/// Inverts each bit of each byte of a token, if the result is ASCII.
 #[test]
 fn inverted_bit_anywhere_is_rejected() {
     let token = key().sign(&claims()).unwrap();

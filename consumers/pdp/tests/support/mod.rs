@@ -13,7 +13,7 @@ use agentgov_test_support::root;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
-/// A decision point that ends with the test.
+/// A decision point that is stopped at the end of the test.
 pub struct Pdp {
     pub url: String,
     pub client: Client,
@@ -21,18 +21,18 @@ pub struct Pdp {
     server: Mutex<Option<DecisionServer>>,
 }
 
-/// A configuration on a free port of loopback.
+/// Returns a configuration with a free port on loopback.
 pub fn on_loopback() -> ServerConfig {
     ServerConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], tls: None, callers: None, url: None }
 }
 
-/// The metrics of this process.
+/// Returns the metrics of this process.
 pub fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| Metrics::start().unwrap()).clone()
 }
 
-/// The files of a folder.
+/// Returns the files of a folder.
 pub fn files(folder: &Path) -> BundleFiles {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -45,7 +45,7 @@ pub fn files(folder: &Path) -> BundleFiles {
     BundleFiles(files)
 }
 
-/// The bundle of an example.
+/// Returns the bundle of an example.
 pub fn example(name: &str) -> AccessBundle {
     let folder = root().join("examples/authzen").join(name);
     AccessBundle::compile(&files(&folder)).unwrap_or_else(|problems| panic!("{problems:#?}"))
@@ -71,20 +71,20 @@ impl Pdp {
         self.client.post(url).header("Content-Type", "application/json").body(body.into())
     }
 
-    /// Status and body.
+    /// Sends a request. Returns status and body.
     pub fn post(&self, path: &str, body: impl Into<String>) -> (u16, String) {
         let response = self.request(path, body).send().unwrap();
         (response.status().as_u16(), response.text().unwrap())
     }
 
-    /// The answer, which is JSON.
+    /// Sends a request. Returns the response's JSON.
     pub fn ask(&self, path: &str, body: &Value) -> Value {
         let (status, text) = self.post(path, body.to_string());
         assert_eq!(status, 200, "{path} {body}: {text}");
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Requests a shutdown, and waits for its end.
     pub fn stop(&self) {
         self.stop.request();
         if let Some(server) = self.server.lock().unwrap().take() {

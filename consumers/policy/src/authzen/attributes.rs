@@ -170,7 +170,7 @@ fn builtin(name: &str) -> Result<MeasuredType, String> {
     Ok(MeasuredType::around(of, []))
 }
 
-/// The name of a declaration in a namespace.
+/// Returns the full name of a declaration in a namespace.
 pub(super) fn full_name(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}::{name}") }
 }

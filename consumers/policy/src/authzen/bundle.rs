@@ -22,7 +22,7 @@ pub struct AccessBundle {
     digest: Digest,
     model: Model,
     known: KnownEntities,
-    /// By id.
+    /// Policies by id.
     policies: BTreeMap<String, Arc<Policy>>,
     index: Index,
 }
@@ -75,12 +75,12 @@ impl AccessBundle {
         self.known.len()
     }
 
-    /// The ids of the known entities of a type, in order. Empty for a type that the schema does not have.
+    /// Returns the ids of the known entities of a type, in order. Empty for a type that the schema does not have.
     pub fn ids(&self, kind: &str) -> &[String] {
         self.known.ids(kind)
     }
 
-    /// The names of the actions that the schema applies to these types, in order.
+    /// Returns the names of the actions that the schema declares for these types, in order.
     pub fn actions<'b>(&'b self, subject: &str, resource: &str) -> impl Iterator<Item = &'b str> {
         let types = self.model.entity_type(subject).zip(self.model.entity_type(resource));
         self.model.actions().filter_map(move |(name, action)| {
@@ -106,7 +106,7 @@ impl AccessBundle {
         &self.index
     }
 
-    /// Violates an invariant that decisions rely on.
+    /// Violates an invariant on which decisions rely.
     #[cfg(test)]
     pub(super) fn lose_policy(&mut self, id: &str) {
         self.policies.remove(id).unwrap();

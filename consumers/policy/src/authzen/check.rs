@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::schema::SCHEMA_FILE;
 use crate::source;
 
-/// The outcome of [`check`].
+/// Outcome of [`check`].
 #[derive(Debug)]
 pub struct AccessReport {
     /// The bundle, if it compiles.
@@ -33,7 +33,7 @@ pub(super) struct Draft {
     pub(super) policies: Vec<(Policy, cedar_policy::Policy)>,
 }
 
-/// Checks all files of a bundle, its tests as well.
+/// Checks all files of a bundle, including its tests.
 pub fn check(files: &BundleFiles) -> AccessReport {
     let mut warnings = Vec::new();
     let (bundle, mut problems) = match compiled(files, &mut warnings) {
@@ -68,7 +68,7 @@ fn compiled(files: &BundleFiles, warnings: &mut Vec<Problem>) -> Result<AccessBu
         };
         Model::read(&text).map_err(|found| problems.extend(found.into_iter().map(placed))).ok()
     });
-    // Without the schema nothing is known about properties.
+    // Without the schema, no property can be checked.
     let known = match (&model, read(files, ENTITIES_FILE, &mut problems)) {
         (Some(model), Some(text)) => {
             entities::read(&text, model).map_err(|found| problems.extend(found)).ok()

@@ -80,7 +80,7 @@ impl FromNode for ParentEntry {
     }
 }
 
-/// Properties as YAML; none if they are left out.
+/// Properties as YAML; empty if absent.
 pub(super) struct PropertiesEntry(pub(super) Properties);
 
 impl FromNode for PropertiesEntry {
@@ -119,7 +119,7 @@ fn json(node: &Node, problems: &mut Problems) -> Option<Value> {
             Value::Number(number)
         }
         Yaml::Text(text) => Value::from(text.as_str()),
-        // Each is read before the first failure counts, so that each is reported.
+        // All items are read before a failure is returned, so that every mistake is reported.
         Yaml::List(items) => {
             let items: Vec<_> = items.iter().map(|item| json(item, problems)).collect();
             Value::Array(items.into_iter().collect::<Option<_>>()?)
@@ -317,7 +317,7 @@ impl KnownEntities {
         self.entities.get(uid)
     }
 
-    /// The ids of a type, by its name for requests, in order.
+    /// Returns the ids of a type, by its name in requests, in order.
     pub(super) fn ids(&self, kind: &str) -> &[String] {
         self.ids.get(kind).map_or(&[], Vec::as_slice)
     }

@@ -21,7 +21,7 @@ const MAX_BRACKETS: usize = 64;
 /// Maximum number of combinations of principal type, action and resource type. The index has an entry for each.
 pub(super) const MAX_ENVIRONMENTS: usize = 10_000;
 
-/// The schema, by AuthZEN's names.
+/// The schema, by the names of AuthZEN.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) schema: Schema,
@@ -47,20 +47,20 @@ pub(super) struct ActionModel {
     pub(super) uid: EntityUid,
     /// The action and its groups.
     pub(super) groups: HashSet<EntityUid>,
-    /// Attributes of the context, but for the action's properties.
+    /// Attributes of the context, without the action's properties.
     pub(super) context: Attributes,
     /// The action's properties, if the context has them.
     pub(super) properties: Option<Attributes>,
 }
 
-/// A mistake in the schema: the offset of its place in bytes, and the message.
+/// Mistake in the schema: byte offset and message.
 pub(super) type SchemaProblem = (usize, String);
 
 impl Model {
     /// Reads a schema.
     ///
     /// # Errors
-    /// Its mistakes. The parser stops at its first one.
+    /// The mistakes. The parser stops at the first one.
     pub(super) fn read(text: &str) -> Result<Self, Vec<SchemaProblem>> {
         if text.len() > MAX_BYTES {
             return Err(vec![(0, format!("expected at most {MAX_BYTES} bytes, found {}", text.len()))]);
@@ -72,7 +72,7 @@ impl Model {
         let (json, _) = schema_str_to_json_with_resolved_types(text).map_err(|e| vec![diagnosed(&e)])?;
         let none = Map::new();
         let namespaces = json.as_object().unwrap_or(&none);
-        // Before Cedar builds the schema: that copies each common type to where it is named.
+        // Checked before Cedar builds the schema, since Cedar copies each common type to each of its references.
         let declared = Declared::read(namespaces).map_err(|found| at_start(&found))?;
         let schema = Schema::from_str(text).map_err(|e| vec![diagnosed(&e)])?;
         Self::new(schema, declared).map_err(|found| at_start(&found))
@@ -124,34 +124,34 @@ impl Model {
         if problems.is_empty() { Ok(Self { schema, types, actions, action_entities }) } else { Err(problems) }
     }
 
-    /// Returns the entity type that requests name `called`.
+    /// Returns the entity type with the name `called` in requests.
     pub(super) fn entity_type(&self, called: &str) -> Option<&EntityModel> {
         self.types.get(called)
     }
 
-    /// The names of the entity types.
+    /// Returns the names of the entity types.
     pub(super) fn type_names(&self) -> impl Iterator<Item = &str> {
         self.types.keys().map(String::as_str)
     }
 
-    /// Returns the action that requests name `called`.
+    /// Returns the action with the name `called` in requests.
     pub(super) fn action(&self, called: &str) -> Option<&ActionModel> {
         self.actions.get(called)
     }
 
-    /// The actions, with their names, in the order of those.
+    /// Returns the actions with their names, sorted by name.
     pub(super) fn actions(&self) -> impl Iterator<Item = (&str, &ActionModel)> {
         self.actions.iter().map(|(name, action)| (name.as_str(), action))
     }
 
-    /// The actions as entities, with the groups that they are in.
+    /// Returns the actions as entities, with their groups.
     pub(super) const fn action_entities(&self) -> &Entities {
         &self.action_entities
     }
 }
 
 impl EntityModel {
-    /// Returns true if the type may have an entity with this id.
+    /// Returns true if the type allows an entity with this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.ids.as_ref().is_none_or(|ids| ids.contains(id))
     }
@@ -162,9 +162,9 @@ impl EntityModel {
     }
 }
 
-/// What the text of a schema declares.
+/// Declarations of a schema's text.
 struct Declared {
-    /// With the name for requests.
+    /// Types, each with its name in requests.
     types: Vec<(String, EntityModel)>,
     actions: Vec<(EntityUid, Attributes)>,
 }
@@ -225,7 +225,7 @@ fn diagnosed(error: &dyn miette::Diagnostic) -> SchemaProblem {
     (offset, format!("{error}{help}"))
 }
 
-/// Where the brackets of a schema's text nest deeper than `most`, in bytes.
+/// Returns the byte offset at which brackets nest deeper than `most`, if they do.
 fn nested_deeper(text: &str, most: usize) -> Option<usize> {
     let mut open = 0_usize;
     let mut chars = text.char_indices().peekable();

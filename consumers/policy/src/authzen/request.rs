@@ -1,4 +1,4 @@
-//! A request in the words of AuthZEN.
+//! Request, in the terms of AuthZEN.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ pub struct AccessEntity {
     pub kind: String,
     /// Its id, unique within the type.
     pub id: String,
-    /// Its properties. They precede those that the bundle knows.
+    /// Properties in the request. They take precedence over the known ones.
     pub properties: Properties,
 }
 
@@ -21,7 +21,7 @@ pub struct AccessEntity {
 pub struct AccessAction {
     /// Its name.
     pub name: String,
-    /// Its properties: policies read them as `context.action`.
+    /// Properties, which policies read as `context.action`.
     pub properties: Properties,
 }
 
@@ -34,6 +34,6 @@ pub struct AccessRequest<'r> {
     pub action: &'r AccessAction,
     /// The resource.
     pub resource: &'r AccessEntity,
-    /// Circumstances of the request.
+    /// The request's context.
     pub context: &'r Properties,
 }

@@ -24,7 +24,7 @@ use crate::files::BundleFiles;
 use crate::policy::PolicyKind;
 use crate::testing::{Case, Report};
 
-/// The decisions that a test may expect.
+/// Decisions that a test may expect.
 const EXPECTED: [Decision; 4] = [Decision::Allow, Decision::Deny, Decision::Ask, Decision::Indeterminate];
 
 struct TestFile {
@@ -127,7 +127,7 @@ pub fn test(bundle: &AccessBundle, files: &BundleFiles) -> Report {
     report
 }
 
-/// The mistakes of all test files.
+/// Returns the mistakes of all test files.
 pub(super) fn problems(files: &BundleFiles) -> Vec<Problem> {
     tests(files).filter_map(|(_, read)| read.err()).flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! JSON as Cedar's values, by the type that the schema declares.
+//! Converts JSON to Cedar values, by the declared type.
 
 use cedar_policy::{Context, EntityId, EntityUid, RestrictedExpression};
 use chrono::{DateTime, FixedOffset, SecondsFormat};
@@ -8,12 +8,12 @@ use super::attributes::{Attribute, AttributeType, Attributes};
 use super::model::Model;
 use super::request::Properties;
 
-/// A value that is not of its declared type.
+/// A value that does not have its declared type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
-    /// Names of attributes and positions in lists, from the outside.
+    /// Names of attributes and positions in lists, from the outermost to the innermost.
     pub(super) path: Vec<String>,
-    /// What was expected, and what found. Quotes no value.
+    /// The expected and the found type. Contains no value.
     pub(super) message: String,
 }
 
@@ -28,8 +28,8 @@ impl Mismatch {
     }
 }
 
-/// Converts the properties that are declared, in order of their names. The others are ignored: no policy can read them.
-/// `refs` collects the entities that values refer to.
+/// Converts the declared properties, in order of their names. Ignores all others, since no policy can read them. `refs`
+/// collects the entities to which values refer.
 pub(super) fn declared(
     properties: &Properties,
     declared: &Attributes,
@@ -101,18 +101,18 @@ fn expression(
     Ok(built)
 }
 
-/// Cedar reads a text of an extension type when it is evaluated: this evaluates it.
+/// Evaluates a value of an extension type, since Cedar parses its text only then. `None` if the text is invalid.
 fn checked(value: RestrictedExpression) -> Option<RestrictedExpression> {
     Context::from_pairs([("value".to_owned(), value.clone())]).is_ok().then_some(value)
 }
 
-/// A number as Cedar writes decimals: with a point.
+/// Returns a number in Cedar's notation of decimals: with a point.
 fn decimal(number: &Number) -> String {
     let text = number.to_string();
     if text.contains('.') { text } else { format!("{text}.0") }
 }
 
-/// A time of RFC 3339, or one without seconds as the AuthZEN specification writes them, in the form that Cedar reads.
+/// Converts a time to Cedar's format: RFC 3339, or without seconds as in examples of the AuthZEN specification.
 fn utc(text: &str) -> Option<String> {
     let time: DateTime<FixedOffset> = DateTime::parse_from_rfc3339(text)
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z"))
@@ -120,7 +120,7 @@ fn utc(text: &str) -> Option<String> {
     Some(time.to_utc().to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// What a value is, without the value.
+/// Returns the type of a value, without its content.
 const fn described(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
