@@ -164,8 +164,8 @@ impl Sessions {
         mut write: impl FnMut(&str, &str, &Session) -> Result<(), E>,
     ) -> Result<(), E> {
         for slot in self.dirty.0.drain(..) {
-            // A session that was removed after it was marked has tombstones instead. Another session may use its slot;
-            // `is_dirty` says whether that one has to be written.
+            // A session that was removed after it was marked has tombstones instead. Another session may use its slot:
+            // write that one only if its own `is_dirty` is set.
             if let Some(stored) = self.stored.get_mut(slot).filter(|stored| stored.is_dirty) {
                 stored.is_dirty = false;
                 write(&stored.name.0, &stored.name.1, &stored.session)?;

@@ -447,7 +447,7 @@ fn decisions_and_findings(
     decisions.collect()
 }
 
-/// Policies would else count their own decisions.
+/// Otherwise policies would count their own decisions.
 #[test]
 fn decisions_and_approvals_change_no_session_and_begin_none() {
     let mut fixture = Fixture::new();

@@ -11,7 +11,7 @@ use crate::files::BundleFiles;
 /// Path of the manifest in a bundle.
 pub(crate) const MANIFEST_FILE: &str = "bundle.yaml";
 
-/// What a bundle's policies are about.
+/// Subject matter of a bundle's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BundleModel {
     /// Agents that call tools within sessions, as the log records them: `model` is left out.

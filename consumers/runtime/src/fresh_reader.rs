@@ -1,5 +1,5 @@
-//! Clients for one reading each, beside a stage's own consumer. They join no group and have no position, no rebalance
-//! and no history. They read committed records only.
+//! Kafka clients that each serve one read, in addition to a stage's own consumer. They join no group, so they have no
+//! committed position and no rebalances. They read committed records only.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

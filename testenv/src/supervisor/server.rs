@@ -195,7 +195,7 @@ fn send(pid: u32, signal: Signal) {
 
 fn notify(notice: &Notice) {
     let line = serde_json::to_string(notice).unwrap_or_default();
-    // Without an owner nobody reads this; the end of stdin reports that.
+    // The write may fail if the owner is dead. The end of stdin reports that, so the error is ignored.
     #[allow(clippy::disallowed_methods, reason = "the process that started this one reads it")]
     let mut output = std::io::stdout().lock();
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());

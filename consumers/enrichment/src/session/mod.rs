@@ -186,8 +186,8 @@ impl Session {
         self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
     }
 
-    /// Returns whether the number of the source was seen. Where the session keeps no more numbers, it is enough that the
-    /// source has sent a higher one.
+    /// Returns true if the session has seen the source's sequence number. If the session has no room for more numbers,
+    /// a higher number of the source counts as well.
     pub fn has_seen(&self, source_id: &str, sequence: i64) -> bool {
         self.seen.contains(source_id, sequence)
     }

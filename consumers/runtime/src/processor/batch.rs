@@ -84,7 +84,7 @@ pub(super) enum FetchEnd {
 /// meanwhile.
 ///
 /// # Errors
-/// If the client has failed for good. It returns that once.
+/// If the client has failed with a fatal error. The client reports it once.
 pub(super) fn fetch<'c>(
     consumer: &'c BaseConsumer<RebalanceListener>,
     pacer: &BatchPacer,

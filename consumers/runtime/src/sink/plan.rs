@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use agentgov_schemas::Millis;
 
-/// Limit of open blocks. When a backlog crosses the end of a month, its partitions cross it one by one.
+/// Maximum number of open blocks. While the sink reads a backlog, its partitions reach a new month one by one, so
+/// blocks of several months are open.
 const MAX_OPEN_BLOCKS: usize = 3;
 
 /// Month of `logged_at` in UTC, as in ClickHouse's toYYYYMM.

@@ -136,9 +136,9 @@ pub fn read_tails(
     Ok(rows.into_iter().map(|row| (row.topic_partition.clone(), tail(&row))).collect())
 }
 
-/// Inserts `block` under `claims`, which name every topic-partition in it. After `Ok` all its rows are durable. After
-/// an error of the store all of its rows are there, or none, or they will appear later: never send them again under
-/// these claims. A block that cannot be encoded ends the stage, which cannot leave records out.
+/// Inserts `block` under `claims`, which cover every topic-partition in it. After `Ok` all its rows are durable. After
+/// an error of the store the outcome is unknown: the table has all of its rows, or none, or will have them later. Never
+/// send them again under these claims. A block that cannot be encoded ends the stage, since no record may be left out.
 pub fn insert(store: &Store, table: &str, claims: &Claims, block: &Block) -> Result<(), WriteError> {
     let internal = |e| WriteError::Fatal(StageError::Internal(format!("a block of table {table}: {e}")));
     let body = block.encode().map_err(internal)?;

@@ -1,4 +1,4 @@
-//! What is read of a line, and what is said of a bad one.
+//! Tests of the events of a line, and of the messages about an invalid one.
 
 use agentgov_schemas::{Digest, Micros, catalogue};
 use proptest::prelude::*;
@@ -8,8 +8,8 @@ use crate::ImportedSession;
 
 mod dialects;
 
-/// A small run, invented: a system prompt, text beside calls, a call id used twice, broken arguments, a result that
-/// nobody asked for, parts, blank text.
+/// Small invented run: a system prompt, text beside calls, a call id used twice, broken arguments, a result without a
+/// call, parts, blank text.
 const RUN: &str = concat!(
     r#"{"task_id":7,"trial":"b","user_id":"ada_1","reward":0.5,"messages":["#,
     r#"{"role":"system","content":"be kind"},"#,
@@ -47,7 +47,7 @@ fn sessions<'i>(import: &'i Import<'_>) -> Vec<ImportedSession<'i>> {
     import.sessions().map(Result::unwrap).collect()
 }
 
-/// The events of the only run of a file without those around it: type and what they say, in a line each.
+/// Returns the events of a file's only run, one line each with type and content. Omits the first and the last event.
 fn story(file: &str) -> Vec<String> {
     let import = parse("f", file.as_bytes(), options()).unwrap();
     let sessions = sessions(&import);
@@ -77,7 +77,7 @@ fn notes(file: &str) -> Vec<String> {
     parse("f", file.as_bytes(), options()).unwrap().notes().lines()
 }
 
-/// One event in one line.
+/// Renders an event in one line.
 fn told(event: &agentgov_sdk::Event<'_>) -> String {
     let text = |content: agentgov_sdk::Content<'_>| {
         format!("{:?} ({})", String::from_utf8_lossy(content.data), content.media_type)
@@ -308,13 +308,13 @@ fn with_skip_bad_the_others_are_imported() {
     let places: Vec<_> = sessions(&import).iter().map(|session| session.place().to_string()).collect();
     assert_eq!(places, ["1", "3", "3.3", "5"]);
 
-    // Nothing is left out: the same import as without the option.
+    // No run is left out, so the import equals one without the option.
     let (with, without) = (read(good, true).unwrap(), read(good, false).unwrap());
     assert_eq!(with.source_id(), without.source_id());
     assert!(read("{}\n{}", true).is_err(), "nothing is left to import");
 }
 
-/// Ids of what was imported before the reading grew, as they were then.
+/// Files that the first version could import keep the ids of that version.
 #[test]
 fn ids_of_the_first_reading_stay() {
     let import = parse("f", RUN.as_bytes(), options()).unwrap();
@@ -328,7 +328,8 @@ fn ids_of_the_first_reading_stay() {
     );
 }
 
-/// What the first reading dropped makes other events: under its ids, they would pass for those that are there.
+/// A file with content that the first version dropped gets other ids. With the same ids its new events would count as
+/// repeats of the events of that version.
 #[test]
 fn what_is_read_otherwise_has_other_ids() {
     let with = |field: &str| {
@@ -396,7 +397,7 @@ fn repeated_list_of_messages_is_noted() {
     assert_eq!(story(file), ["user.input last"]);
 }
 
-/// A name of the file may be of any length; a message is not.
+/// A name in the file may have any length; a message that quotes it is bounded.
 #[test]
 fn long_names_are_cut_in_messages() {
     let long = "é".repeat(100_000);

@@ -1,8 +1,8 @@
-//! Dialects of the format, ids, labels, and what stands around a file.
+//! Tests of the format's dialects, ids and labels, and of text around the JSON of a file.
 
 use super::*;
 
-/// A dialect, and the events that it becomes.
+/// A file in each dialect, and its events.
 #[test]
 fn dialects() {
     let png = format!("[image/png, 5 bytes, sha256:{}]", Digest::of(b"PIXEL"));
@@ -145,12 +145,12 @@ fn fields_that_are_ignored_may_hold_anything() {
         r#"{{"reward":NaN,"x":-Infinity,"s":"\ud83d","deep":{deep},"messages":[{{"role":"user","content":"a\ud83d","x":{deep}}}]}}"#
     );
     assert_eq!(story(&file), ["user.input a\u{fffd}"]);
-    // And one that is used keeps its bytes.
+    // A result that is used keeps its bytes.
     let file = format!(r#"[{{"role":"tool","tool_call_id":"c","content":{deep}}}]"#);
     assert_eq!(story(&file), [format!("tool.response_received #c {deep}")]);
 }
 
-/// Parts within parts: read once, however deep. With a quadratic reading or a recursion this does not end, or overflows.
+/// Parts within parts are read once, at any depth. A quadratic reader would not end; a recursive one would overflow.
 #[test]
 fn nested_parts_end() {
     let import = |content: &str, role: &str| {
@@ -183,7 +183,7 @@ fn nested_parts_end() {
     }
 }
 
-/// A result within a result is of no call that the log has: it stands as the file has it.
+/// A result within a result belongs to no call of the log: it stays part of the outer result, byte for byte.
 #[test]
 fn a_result_within_a_result_is_taken_as_written() {
     for inner in [
@@ -198,7 +198,7 @@ fn a_result_within_a_result_is_taken_as_written() {
     }
 }
 
-/// Whoever has a presigned URL has the file: what makes it one does not get into the log.
+/// A presigned URL gives access to its file, so its signature is not logged.
 #[test]
 fn urls_lose_what_may_be_secret() {
     for (url, expected) in [
@@ -226,7 +226,7 @@ fn urls_lose_what_may_be_secret() {
     assert!(found[0].contains("sha256:") && !found[0].contains("SECRET"), "{found:?}");
 }
 
-/// Results of one message that name no call, where none is open.
+/// Results of one message without a call id, while no call is open.
 #[test]
 fn results_without_a_call_have_ids_of_their_own() {
     let result = |id: &str| format!(r#"{{"type":"tool_result"{id},"content":"r"}}"#);
@@ -250,7 +250,7 @@ fn results_without_a_call_have_ids_of_their_own() {
     }
 }
 
-/// Calls and answers without ids find each other; an id that the file has is never given to another call.
+/// Results without ids are assigned to calls without ids. A generated id is never one that the file has.
 #[test]
 fn ids_are_derived() {
     let calls = |calls: &[(&str, &str)]| {
@@ -347,7 +347,7 @@ fn labels() {
     assert_ne!(import(None), import(Some("meta.id")), "another label, another import");
 }
 
-/// A run has a place, and so ids, of its own, whatever ends the lines.
+/// Each run has its own place, and so its own ids, with any line ending.
 #[test]
 fn places_differ() {
     let run = r#"{"messages":[]}"#;

@@ -1,4 +1,4 @@
-//! How files are cut.
+//! Tests of splitting a file into documents.
 
 use std::io::Write as _;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::Input;
 use crate::chat_completions::is_run;
 
-/// Line and text of each document; of what is none, `!` and the message.
+/// Returns line and text of each document; for invalid text, `!` and the message.
 fn cut_within(bytes: &[u8], limit: usize) -> Vec<(u64, String)> {
     let input = Input::bytes("f", bytes);
     let documents = Documents::limited(input.reader().unwrap(), is_run, limit);
@@ -50,7 +50,7 @@ fn documents_by_layout() {
         (format!("[\n{run},\n{run}\n]\n"), vec![(2, run), (3, run)]),
         (format!("[{run},\r\n{run}]"), vec![(1, run), (2, run)]),
         (format!("[{pretty}, {pretty}]\n{run}"), vec![(1, pretty), (3, pretty), (6, run)]),
-        // Nothing but messages.
+        // Messages without an enclosing run.
         ("[\n\n{\"role\":\"user\"},\n{}]".into(), vec![(1, "[\n\n{\"role\":\"user\"},\n{}]")]),
         ("[{\"role\":\"user\"},\n{}]".into(), vec![(1, "[{\"role\":\"user\"},\n{}]")]),
         ("[\n]".into(), vec![(1, "[\n]")]),
@@ -108,7 +108,7 @@ fn gzip_of_several_members_is_one_file() {
 }
 
 proptest! {
-    /// However a file is laid out, it is the same runs.
+    /// Any layout of a file gives the same runs.
     #[test]
     fn layouts_agree(texts in prop::collection::vec("[a-z\\[\\]{}\", ]{0,9}", 1..6), pretty: bool) {
         let runs: Vec<_> = texts.iter().map(|text| serde_json::json!({"messages": [], "x": text})).collect();
