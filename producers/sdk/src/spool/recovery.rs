@@ -12,13 +12,15 @@ use crate::RecoverError;
 use crate::compose::Composer;
 use crate::in_flight::{InFlightSource, InFlightWindow, Reservation, WaitOutcome};
 use crate::join::join;
-use crate::options::DEFAULT_LINGER;
 use crate::queue::{DeliveryTarget, EnqueueError, Queue};
 
 /// Maximum number of events in flight.
 const MAX_EVENTS_IN_FLIGHT: usize = 10_000;
 /// Maximum bytes of the events in flight, if one event of the largest size fits.
 const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Time that a record waits for others. The events of a source are enqueued at once, so batches fill without waiting, and
+/// each source waits for its last batch.
+const LINGER: Duration = Duration::from_millis(5);
 /// Interval at which a wait checks whether the producer was dropped.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -41,6 +43,21 @@ struct State {
     left: usize,
     running: bool,
     failed: Option<String>,
+}
+
+/// Client and bound that the dead sources share, one after the other.
+struct Delivery {
+    window: Arc<InFlightWindow>,
+    queue: Queue,
+}
+
+impl Delivery {
+    fn open(target: &DeliveryTarget) -> Result<Self, String> {
+        let max_bytes = MAX_BYTES_IN_FLIGHT.max(target.max_message_bytes);
+        let window = Arc::new(InFlightWindow::new(MAX_EVENTS_IN_FLIGHT, max_bytes));
+        let queue = Queue::open(target, LINGER, Arc::clone(&window)).map_err(|error| error.to_string())?;
+        Ok(Self { window, queue })
+    }
 }
 
 /// Result of publishing a source or a record.
@@ -116,16 +133,25 @@ impl Drop for Recovery {
 
 impl Shared {
     fn run(&self, dead: Vec<DeadSource>, target: &DeliveryTarget) {
+        let mut delivery = None;
         for source in dead {
             let (source_id, events) = (source.header.source_id.clone(), source.event_count());
-            match self.publish(&source, target) {
+            let published = match &mut delivery {
+                Some(delivery) => self.publish(&source, delivery, target),
+                none => Delivery::open(target)
+                    .and_then(|opened| self.publish(&source, none.insert(opened), target)),
+            };
+            match published {
                 Ok(Outcome::Done) => {
                     tracing::info!(source_id, events, "spool: published and closed a dead source");
                     self.lock().left -= 1;
                     self.changed.notify_all();
                 }
                 // The next start publishes the rest.
-                Ok(Outcome::Stopped) => break,
+                Ok(Outcome::Stopped) => {
+                    drop(delivery);
+                    break;
+                }
                 Err(reason) => {
                     tracing::error!(
                         source_id,
@@ -133,6 +159,8 @@ impl Shared {
                         "spool: cannot publish a dead source; its files are kept for the next start"
                     );
                     self.lock().failed.get_or_insert(format!("source {source_id}: {reason}"));
+                    // Ends the delivery before another process may claim the source. The next source gets a new client.
+                    delivery = None;
                     source.folder.release();
                 }
             }
@@ -142,12 +170,15 @@ impl Shared {
     }
 
     /// Publishes one source and its closing event, waits until all of it is durable, and removes its files.
-    fn publish(&self, source: &DeadSource, target: &DeliveryTarget) -> Result<Outcome, String> {
+    fn publish(
+        &self,
+        source: &DeadSource,
+        delivery: &Delivery,
+        target: &DeliveryTarget,
+    ) -> Result<Outcome, String> {
         let DeadSource { folder, header, segments, first, end, closed } = source;
-        let max_bytes = MAX_BYTES_IN_FLIGHT.max(target.max_message_bytes);
-        let window = Arc::new(InFlightWindow::new(MAX_EVENTS_IN_FLIGHT, max_bytes));
+        let Delivery { window, queue } = delivery;
         let in_flight = window.open_source(*first)?;
-        let queue = Queue::open(target, DEFAULT_LINGER, window).map_err(|error| error.to_string())?;
         for path in segments {
             let at_path = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let bytes = fs::read(path).map_err(|error| at_path(&error))?;
@@ -163,7 +194,7 @@ impl Shared {
                     Ok(None) | Err(SegmentError::Torn { .. }) => break,
                     Err(error) => return Err(changed(error)),
                 };
-                if self.send(&in_flight, &queue, record.sequence, record.key, record.value)?
+                if self.send(&in_flight, queue, record.sequence, record.key, record.value)?
                     == Outcome::Stopped
                 {
                     return Ok(Outcome::Stopped);
@@ -181,7 +212,7 @@ impl Shared {
             )
             .map_err(|error| error.to_string())?;
             let (key, value) = composer.encode_closing(*end).map_err(|error| error.to_string())?;
-            if self.send(&in_flight, &queue, *end, &key, &value)? == Outcome::Stopped {
+            if self.send(&in_flight, queue, *end, &key, &value)? == Outcome::Stopped {
                 return Ok(Outcome::Stopped);
             }
             total += 1;
