@@ -295,9 +295,27 @@ pub enum RegistryCommand {
     },
     /// List agents, tools and bundles.
     List,
+    /// Suspend an agent: each of its calls is denied until it is resumed.
+    Suspend(SuspensionArgs),
+    /// End the suspension of an agent.
+    Resume(SuspensionArgs),
     /// Make, revoke and list the keys that sign decisions and approvals.
     #[command(subcommand)]
     Key(KeyCommand),
+}
+
+/// `registry suspend` and `registry resume`.
+#[derive(Debug, Args)]
+pub struct SuspensionArgs {
+    /// Id of the agent.
+    #[arg(allow_hyphen_values = true)]
+    pub agent: String,
+    /// Tenant of the agent.
+    #[arg(long)]
+    pub tenant: String,
+    /// Reason, for the log.
+    #[arg(long)]
+    pub reason: String,
 }
 
 /// `registry key …`.

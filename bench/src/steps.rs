@@ -249,6 +249,7 @@ impl Governance {
             roles: vec!["airline-agent"],
             state: AgentState::Active.into(),
             description: "",
+            reason: "",
             pushed_by: "bench",
         };
         let compiled = Bundle::compile(files).map_err(|problems| StepError(format!("{problems:?}")))?;

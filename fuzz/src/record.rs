@@ -141,6 +141,7 @@ fn agents() -> AgentTable {
         roles: vec!["airline-agent"],
         state: AgentState::Active.into(),
         description: "",
+        reason: "",
         pushed_by: "",
     };
     agents.fold(&entry, 0);

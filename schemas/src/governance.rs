@@ -20,12 +20,15 @@ pub struct AgentEntry<'a> {
     /// Roles of the agent: Cedar groups that policies grant permissions to.
     #[serde(borrow)]
     pub roles: Vec<&'a str>,
-    /// State: active, suspended or retired. Only an active agent has grants.
+    /// State: active, suspended or retired. Only an active agent has grants, and each call of a suspended one is denied.
     #[serde(borrow)]
     pub state: OpenEnum<'a, AgentState>,
     /// Purpose of the agent.
     #[serde(default)]
     pub description: &'a str,
+    /// Reason of the suspension or of its end, for people.
+    #[serde(default)]
+    pub reason: &'a str,
     /// Person or service that pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
@@ -36,7 +39,7 @@ vocabulary! {
     AgentState {
         /// The agent has the grants of its roles.
         Active = "active",
-        /// The agent has no grants until it is active again.
+        /// Every call of the agent is denied until it is active again.
         Suspended = "suspended",
         /// The agent never has grants again.
         Retired = "retired",

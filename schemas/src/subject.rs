@@ -42,7 +42,7 @@ subjects! {
     /// The alerter's changelog: [`crate::state::AlertState`].
     ALERT_STATE = "alert-state" [1];
     /// The agent registry: [`crate::governance::AgentEntry`].
-    AGENT = "agent" [1];
+    AGENT = "agent" [1, 2];
     /// The tool registry: [`crate::governance::ToolEntry`].
     TOOL = "tool" [1];
     /// Policy bundles: [`crate::governance::Bundle`].

@@ -42,7 +42,7 @@ pub struct Verdict<'a> {
     /// Decision: allow, deny, ask, indeterminate (an error prevented a decision) or duplicate (sent before, not judged again).
     #[serde(borrow)]
     pub decision: OpenEnum<'a, Decision>,
-    /// Reason of the decision: granted, policy, no_grant, error, no_bundle or duplicate.
+    /// Reason of the decision: granted, policy, suspended, no_grant, error, no_bundle or duplicate.
     #[serde(borrow)]
     pub reason: OpenEnum<'a, Reason>,
     /// Determining policies, as Cedar defines them, of the enforced set; sorted by id.
@@ -80,7 +80,7 @@ vocabulary! {
     Decision {
         /// A grant applies, and no enforced rule does.
         Allow = "allow",
-        /// An enforced rule applies, or no grant does.
+        /// An enforced rule applies, no grant does, or the agent is suspended.
         Deny = "deny",
         /// Every enforced rule that applies requires a person's approval.
         Ask = "ask",
@@ -98,7 +98,9 @@ vocabulary! {
         Granted = "granted",
         /// An enforced rule applies.
         Policy = "policy",
-        /// No grant applies, or the agent is not active.
+        /// The agent is suspended.
+        Suspended = "suspended",
+        /// No grant applies, or the agent is unregistered or retired.
         NoGrant = "no_grant",
         /// A policy could not be evaluated, or uses a value that could not be computed.
         Error = "error",

@@ -9,7 +9,9 @@ use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
 use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
 use agentgov_policy::testing;
-use agentgov_registry::{Agent, AgentState, BundleEntry, Listing, Tool, ToolEffect, UnreadableRecord};
+use agentgov_registry::{
+    Agent, AgentState, BundleEntry, Listing, RegisteredAgent, Tool, ToolEffect, UnreadableRecord,
+};
 use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
@@ -132,7 +134,7 @@ fn registry_entries(text: &str) -> RegistryEntries {
         pushed_by: own(),
     };
     RegistryEntries {
-        agents: Listing { entries: vec![agent], unreadable: unreadable() },
+        agents: Listing { entries: vec![RegisteredAgent { agent, reason: own() }], unreadable: unreadable() },
         tools: Listing { entries: vec![tool], unreadable: unreadable() },
         bundles: Listing { entries: vec![bundle], unreadable: unreadable() },
     }

@@ -1,15 +1,16 @@
-//! `agentgov registry …`: pushes and lists agents and tools.
+//! `agentgov registry …`: pushes, lists and suspends agents, pushes and lists tools.
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
-    Agent, BundleEntry, Listing, PushSummary, RegistryContext, RegistryFile, Tool, UnreadableRecord,
-    list_agents, list_bundles, list_tools, push_agents, push_tools,
+    BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegistryContext, RegistryFile, Suspension,
+    SuspensionOutcome, Tool, UnreadableRecord, change_suspension, list_agents, list_bundles, list_tools,
+    push_agents, push_tools,
 };
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 
 use super::policy::current_user;
-use crate::cli::{Global, RegistryCommand};
+use crate::cli::{Global, RegistryCommand, SuspensionArgs};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::print::{errln, json, outln};
@@ -32,6 +33,8 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             }
         }
         RegistryCommand::Key(command) => return super::keys::keys(command, global),
+        RegistryCommand::Suspend(arguments) => suspend(Suspension::Suspend, arguments, global)?,
+        RegistryCommand::Resume(arguments) => suspend(Suspension::Resume, arguments, global)?,
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
     }
     Ok(ExitCode::Done)
@@ -55,6 +58,35 @@ pub fn push(
     let agents = push_agents(context, &entries.agents, &user).or_exit(ExitCode::TryAgain)?;
     let tools = push_tools(context, &entries.tools, &user).or_exit(ExitCode::TryAgain)?;
     Ok([agents, tools])
+}
+
+/// Suspends or resumes an agent.
+fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) -> Result<(), Failure> {
+    let SuspensionArgs { agent, tenant, reason } = arguments;
+    if reason.trim().is_empty() {
+        return Err(Failure::new(ExitCode::Usage, "--reason: expected a text, found none".to_owned()));
+    }
+    let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    let context = RegistryContext { endpoints: &endpoints, topology: &topology };
+    let outcome =
+        change_suspension(context, suspension, (tenant, agent), reason, &current_user()).map_err(|e| {
+            let is_refusal = matches!(e, Error::Suspension(_));
+            let code = if is_refusal { ExitCode::Failed } else { ExitCode::TryAgain };
+            Failure::new(code, e.to_string())
+        })?;
+    let state = suspension.state().as_str();
+    if global.json {
+        return json(&serde_json::json!({
+            "tenant_id": tenant, "agent_id": agent, "state": state, "reason": reason, "outcome": outcome,
+        }));
+    }
+    match outcome {
+        SuspensionOutcome::Changed => outln!("agent {}/{} is {} now", tenant, agent, state),
+        SuspensionOutcome::Unchanged => {
+            outln!("agent {}/{} is {} already; nothing was published", tenant, agent, state);
+        }
+    }
+    Ok(())
 }
 
 fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(), Failure> {
@@ -81,7 +113,7 @@ fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(),
 /// Entries of the agent registry.
 pub struct RegistryEntries {
     /// Agents.
-    pub agents: Listing<Agent>,
+    pub agents: Listing<RegisteredAgent>,
     /// Tools.
     pub tools: Listing<Tool>,
     /// Bundles.
@@ -98,7 +130,7 @@ impl RegistryEntries {
 pub fn print_entries(entries: &RegistryEntries) {
     let RegistryEntries { agents, tools, bundles } = entries;
     outln!("agents");
-    for agent in &agents.entries {
+    for RegisteredAgent { agent, reason } in &agents.entries {
         outln!(
             "  {:<32} {:<10} {:<24} {}",
             agent.key(),
@@ -106,6 +138,9 @@ pub fn print_entries(entries: &RegistryEntries) {
             agent.owner,
             agent.roles.join(", ")
         );
+        if !reason.is_empty() {
+            outln!("    {}: {}", agent.state.as_str(), reason);
+        }
     }
     outln!("tools");
     for tool in &tools.entries {

@@ -187,6 +187,7 @@ fn schema_of_another_topic() {
             roles: vec![],
             state: AgentState::Active.into(),
             description: "",
+            reason: "",
             pushed_by: "",
         });
         Some(id)

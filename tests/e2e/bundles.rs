@@ -92,7 +92,13 @@ fn verdict(stack: &Stack, tenant_id: &str, session_id: &str) -> Vec<String> {
 
 /// Records calls in new sessions until the verdict is `expected`, since a pushed bundle takes effect asynchronously.
 /// Returns their number.
-fn call_until(stack: &Stack, recorder: &Recorder, tenant_id: &str, prefix: &str, expected: &[&str]) -> i64 {
+pub fn call_until(
+    stack: &Stack,
+    recorder: &Recorder,
+    tenant_id: &str,
+    prefix: &str,
+    expected: &[&str],
+) -> i64 {
     let mut calls = 0;
     stack.eventually(&format!("{expected:?} of {prefix}"), || {
         let session = format!("{prefix}-{calls}");

@@ -10,7 +10,8 @@ use crate::stack::Stack;
 
 /// Findings of verdicts as alerts report them: violated policies, or the reason that replaces them. Duplicates have none.
 const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), violations.policy), \
-     if(reason = 'no_grant', ['agentgov:no-grant'], []), if(decision = 'indeterminate', ['agentgov:indeterminate'], [])), []))";
+     if(reason = 'no_grant', ['agentgov:no-grant'], []), if(reason = 'suspended', ['agentgov:suspended'], []), \
+     if(decision = 'indeterminate', ['agentgov:indeterminate'], [])), []))";
 
 /// Runs all checks for a tenant with `rows` published events.
 pub fn assert_complete(stack: &Stack, tenant_id: &str, rows: i64) {

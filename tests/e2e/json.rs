@@ -47,6 +47,7 @@ fn every_command_prints_its_result_as_one_json_document() {
     let import =
         ["chat-completions", runs, "--tenant", "json", "--agent", AGENT, "--environment", ENVIRONMENT];
     let stack = stack();
+    stack.register(&["json-agents"]);
     let keys = tempfile::tempdir().unwrap();
     let out = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
     let (first, second) = (out("first"), out("second"));
@@ -54,7 +55,7 @@ fn every_command_prints_its_result_as_one_json_document() {
     let kid = stack.run(&[&["registry", "key", "new"][..], &new_key(&first)].concat()).trim().to_owned();
     let new_key = new_key(&second);
     // Arguments after the command, and a field of its result.
-    let cases: [(&str, &[&str], &str); 18] = [
+    let cases: [(&str, &[&str], &str); 20] = [
         ("status", &[], "/health"),
         ("topology check", &[], "/topics"),
         ("topology graph", &[], "/mermaid"),
@@ -64,7 +65,10 @@ fn every_command_prints_its_result_as_one_json_document() {
         ("topology apply", &[], "/removed"),
         ("import", &import, "/source_id"),
         ("registry push", &["examples/airline/registry.yaml"], "/agents/unchanged"),
-        ("registry list", &[], "/tools/0/name"),
+        ("registry list", &[], "/agents/0/reason"),
+        // The agent is active, and no command publishes anything about it.
+        ("registry resume", &[AGENT, "--tenant", "airline", "--reason", "a test"], "/outcome"),
+        ("registry suspend", &[AGENT, "--tenant", "json-agents", "--reason", "a test"], "/outcome"),
         ("registry key new", &new_key, "/kid"),
         ("registry key list", &[], "/keys/0/kid"),
         ("registry key revoke", &[&kid, "--reason", "a test"], "/outcome"),

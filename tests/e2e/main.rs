@@ -34,3 +34,4 @@ mod rerun;
 mod restart;
 mod session_show;
 mod status;
+mod suspension;

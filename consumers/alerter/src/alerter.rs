@@ -379,8 +379,10 @@ mod tests {
         (failed.decision, failed.reason) = (Decision::Indeterminate.into(), Reason::Error.into());
         let mut again = verdict(3, &["a"]);
         again.duplicate_of = Some(DuplicateOf { source_id: "x", sequence: 1, last_sequence: 5 });
-        let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[]))]);
+        let mut suspended = verdict(5, &[]);
+        (suspended.decision, suspended.reason) = (Decision::Deny.into(), Reason::Suspended.into());
+        let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[])), (4, suspended)]);
         let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
-        assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate"]);
+        assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate", "agentgov:suspended"]);
     }
 }

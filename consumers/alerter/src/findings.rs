@@ -6,7 +6,7 @@ use agentgov_schemas::verdict::{Decision, Mode, Reason, Severity, Verdict};
 /// A violated policy, or a decision that no policy explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding<'a> {
-    /// Id of the policy, [`NO_GRANT`] or [`INDETERMINATE`].
+    /// Id of the policy, [`NO_GRANT`], [`SUSPENDED`] or [`INDETERMINATE`].
     pub policy: &'a str,
     /// Severity of the policy.
     pub severity: OpenEnum<'a, Severity>,
@@ -18,6 +18,8 @@ pub struct Finding<'a> {
 
 /// Policy id of alerts for a call that no policy forbids and no grant allows.
 pub const NO_GRANT: &str = "agentgov:no-grant";
+/// Policy id of alerts for a call of a suspended agent.
+pub const SUSPENDED: &str = "agentgov:suspended";
 /// Policy id of alerts for a call without a decision: an evaluation error, or no active bundle.
 pub const INDETERMINATE: &str = "agentgov:indeterminate";
 
@@ -46,6 +48,9 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
     match (verdict.decision, verdict.reason) {
         (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::NoGrant)) => {
             found.push(own(NO_GRANT, "has no grant for this"));
+        }
+        (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::Suspended)) => {
+            found.push(own(SUSPENDED, "is suspended"));
         }
         (OpenEnum::Known(Decision::Indeterminate), _) => {
             found.push(own(INDETERMINATE, "could not be judged"));

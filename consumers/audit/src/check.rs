@@ -451,6 +451,7 @@ impl StageOutputs {
         let decision = verdict.text("decision").and_then(Decision::by_name);
         match (decision, verdict.text("reason").and_then(Reason::by_name)) {
             (Some(Decision::Deny), Some(Reason::NoGrant)) => drop(require("agentgov:no-grant")),
+            (Some(Decision::Deny), Some(Reason::Suspended)) => drop(require("agentgov:suspended")),
             (Some(Decision::Indeterminate), _) => drop(require("agentgov:indeterminate")),
             _ => {}
         }

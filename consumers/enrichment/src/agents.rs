@@ -73,6 +73,7 @@ mod tests {
             roles: vec!["clerk", "agent", "clerk"],
             state: AgentState::Active.into(),
             description: "",
+            reason: "",
             pushed_by: "",
         };
         table.fold(&entry, 4);

@@ -79,6 +79,7 @@ impl Fixture {
             roles: vec!["airline-agent"],
             state: AgentState::Active.into(),
             description: "",
+            reason: "",
             pushed_by: "",
         };
         fixture.fold(&agent, 0);

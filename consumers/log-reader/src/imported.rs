@@ -113,11 +113,11 @@ impl LogReader {
                     ifNull((SELECT count() FROM acts), 0) AS judged,
                     ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
                     ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
-                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason = '{no_grant}') + (decision = '{indeterminate}'), 0))
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason IN ('{no_grant}', '{suspended}')) + (decision = '{indeterminate}'), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
                     ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
-            no_grant = Reason::NoGrant, indeterminate = Decision::Indeterminate,
+            no_grant = Reason::NoGrant, suspended = Reason::Suspended, indeterminate = Decision::Indeterminate,
         );
         self.row(&sql, &[source_id, source_id])
     }

@@ -45,7 +45,8 @@ migrations!(
     "0019_verdicts_findings",
     "0020_sink_empty_ranges",
     "0021_keys",
-    "0022_actions_decisions"
+    "0022_actions_decisions",
+    "0023_agents_reason"
 );
 
 /// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.

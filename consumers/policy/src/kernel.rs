@@ -119,11 +119,12 @@ impl<'k> Kernel<'k> {
         let call_index = Some(session.call_index(event));
         let Some(bundle) = bundle else {
             let known = known_json(agent, &CallContext::default(), session)?;
-            return Ok(Judgement {
-                call_index,
-                known,
-                ..self.judgement(session, Decision::Indeterminate, Reason::NoBundle)
-            });
+            let (decision, reason) = if is_suspended(agent) {
+                (Decision::Deny, Reason::Suspended)
+            } else {
+                (Decision::Indeterminate, Reason::NoBundle)
+            };
+            return Ok(Judgement { call_index, known, ..self.judgement(session, decision, reason) });
         };
         let mut known = bundle.tools().derive(session, event);
         if !is_datetime(event.occurred_at.0) {
@@ -252,7 +253,9 @@ fn evaluate(
         errors.push(Finding::new(ErrorCode::DerivedError, TIME, message));
     }
     let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
-    let (decision, reason) = if enforced.iter().any(|policy| denies(policy)) {
+    let (decision, reason) = if is_suspended(agent) {
+        (Decision::Deny, Reason::Suspended)
+    } else if enforced.iter().any(|policy| denies(policy)) {
         (Decision::Deny, Reason::Policy)
     } else if granted.is_empty() {
         (Decision::Deny, Reason::NoGrant)
@@ -266,6 +269,11 @@ fn evaluate(
     // As in Cedar: the applying rules determine the decision, or the grants if no rule applies.
     let determining = if enforced.is_empty() { granted } else { enforced };
     Ok(Outcome { decision, reason, determining, violations, errors })
+}
+
+/// Returns whether the agent is suspended. Then every call is denied, whatever the policies decide.
+fn is_suspended(agent: Option<&Agent>) -> bool {
+    agent.is_some_and(|agent| agent.state == AgentState::Suspended)
 }
 
 fn is_enforced(policy: &Policy) -> bool {

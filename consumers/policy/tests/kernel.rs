@@ -20,7 +20,7 @@ use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::verdict::{Decision, ErrorCode, Reason, RecordFinding};
 use agentgov_schemas::{Digest, Micros, Millis, OpenEnum, catalogue};
 use proptest::prelude::*;
-use support::{EventContent, Replay, kernel, no_limits, payload};
+use support::{EventContent, Replay, kernel, no_limits, payload, with_event};
 
 const TOOLS: &str = "
 default:
@@ -75,6 +75,7 @@ fn agent(role: &str) -> AgentEntry<'_> {
         roles: vec![role],
         state: AgentState::Active.into(),
         description: "",
+        reason: "",
         pushed_by: "",
     }
 }
@@ -103,7 +104,7 @@ fn rule(id: &str, more: &str, when: &str) -> String {
 #[test]
 fn policies_and_agent_state_give_decision_and_reason() {
     use Decision::{Allow, Ask, Deny, Indeterminate};
-    use Reason::{Error, Granted, NoGrant, Policy};
+    use Reason::{Error, Granted, NoGrant, Policy, Suspended};
     let deny = rule("a-deny", "", "context has n && context.n > 1");
     let ask = rule("b-ask", "@effect(\"ask\")", "context has n && context.n > 0");
     let watch = rule("c-watch", "@mode(\"observe\")", "context has n");
@@ -129,7 +130,29 @@ fn policies_and_agent_state_give_decision_and_reason() {
             vec![],
         ),
         // Without a grant nothing is allowed.
-        (&all, Some("suspended"), "{}", Deny, NoGrant, vec![], vec![], vec![]),
+        // A suspended agent is denied whatever the policies decide, and its violations and errors are still listed.
+        (&all, Some("suspended"), "{}", Deny, Suspended, vec![], vec![], vec![]),
+        (&all, Some("suspended"), r#"{"n":0}"#, Deny, Suspended, vec!["c-watch"], vec![], vec![]),
+        (
+            &all,
+            Some("suspended"),
+            r#"{"n":2}"#,
+            Deny,
+            Suspended,
+            vec!["a-deny", "b-ask", "c-watch"],
+            vec!["a-deny", "b-ask"],
+            vec![],
+        ),
+        (
+            &broken,
+            Some("suspended"),
+            r#"{"n":1}"#,
+            Deny,
+            Suspended,
+            vec!["b-ask", "c-watch"],
+            vec!["b-ask"],
+            vec!["d-error"],
+        ),
         (&all, Some("retired"), r#"{"n":0}"#, Deny, NoGrant, vec!["c-watch"], vec![], vec![]),
         (&all, None, "{}", Deny, NoGrant, vec![], vec![], vec![]),
         (
@@ -357,6 +380,49 @@ fn missing_fact_after_the_end_is_an_error() {
     assert_eq!(decided(None), Decision::Indeterminate);
     assert_eq!(decided(Some(r#"{"id":"A2"}"#)), Decision::Indeterminate);
     assert_eq!(decided(Some(r#"{"id":"A1"}"#)), Decision::Deny);
+}
+
+/// `decide` and `step` deny each call of a suspended agent: with every kind of policy, without a bundle, without a tool, and with
+/// unreadable arguments. No other state has this reason.
+#[test]
+fn every_call_of_a_suspended_agent_is_denied_as_suspended() {
+    let denied = (Decision::Deny, Reason::Suspended);
+    let without_tool = EventContent { kind: "tool.invoked", ..EventContent::default() };
+    let calls = [call("change", r#"{"n":1}"#), call("change", "{"), call("no-such-tool", "{}"), without_tool];
+    let active = [
+        BundleTable::default(),
+        table(GRANT),
+        table(&rule("r", "", "true")),
+        table(&format!("{GRANT}{}", rule("ask", "@effect(\"ask\")", "true"))),
+    ];
+    for bundles in &active {
+        for content in calls {
+            for state in [Some("suspended"), Some("active"), Some("retired"), Some("on leave"), None] {
+                let agents = agents(state);
+                let kernel = kernel(&agents, bundles);
+                let stepped = Replay::new(kernel).apply(content).unwrap();
+                let decided =
+                    with_event(content, 0, |event, _| kernel.decide(&Session::new(), event).unwrap());
+                for judged in [&stepped, &decided] {
+                    let found = (judged.decision, judged.reason);
+                    assert_eq!(found == denied, state == Some("suspended"), "{state:?}: {found:?}");
+                }
+                assert_eq!(stepped.known, decided.known);
+            }
+        }
+    }
+}
+
+#[test]
+fn repeat_of_a_suspended_agents_call_is_a_duplicate() {
+    let (agents, bundles) = (agents(Some("suspended")), table(GRANT));
+    let (kernel, mut session) = (kernel(&agents, &bundles), Session::new());
+    let mut step = || {
+        with_event(call("look", "{}"), 0, |event, origin| {
+            kernel.step(&mut session, event, origin).unwrap().verdict.unwrap().reason
+        })
+    };
+    assert_eq!([step(), step()], [Reason::Suspended, Reason::Duplicate]);
 }
 
 #[test]

@@ -25,6 +25,16 @@ pub struct Agent {
     pub description: Option<String>,
 }
 
+/// Registered agent: the last entry of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegisteredAgent {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: Agent,
+    /// Reason of the suspension or of its end; empty if none was given.
+    pub reason: String,
+}
+
 /// A tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tool {
@@ -49,7 +59,7 @@ impl Agent {
         format!("{}/{}", self.tenant_id, self.agent_id)
     }
 
-    pub(crate) fn to_record<'a>(&'a self, pushed_by: &'a str) -> AgentEntry<'a> {
+    pub(crate) fn to_record<'a>(&'a self, reason: &'a str, pushed_by: &'a str) -> AgentEntry<'a> {
         AgentEntry {
             tenant_id: &self.tenant_id,
             agent_id: &self.agent_id,
@@ -58,8 +68,16 @@ impl Agent {
             roles: self.roles.iter().map(String::as_str).collect(),
             state: self.state.into(),
             description: self.description.as_deref().unwrap_or_default(),
+            reason,
             pushed_by,
         }
+    }
+}
+
+impl RegisteredAgent {
+    /// Returns the key of the record: `tenant_id/agent_id`.
+    pub fn key(&self) -> String {
+        self.agent.key()
     }
 
     pub(crate) fn from_record(record: &AgentEntry<'_>) -> Result<Self, UnreadableReason> {
@@ -68,7 +86,7 @@ impl Agent {
             field: "state",
             found: record.state.to_string(),
         })?;
-        Ok(Self {
+        let agent = Agent {
             tenant_id: record.tenant_id.to_owned(),
             agent_id: record.agent_id.to_owned(),
             name: record.name.to_owned(),
@@ -76,7 +94,8 @@ impl Agent {
             roles: record.roles.iter().map(|role| (*role).to_owned()).collect(),
             state,
             description: non_empty(record.description),
-        })
+        };
+        Ok(Self { agent, reason: record.reason.to_owned() })
     }
 }
 
@@ -136,7 +155,9 @@ mod tests {
                 state,
                 description: None,
             };
-            assert_eq!(Agent::from_record(&agent.to_record("me")).unwrap(), agent);
+            let reason = "a reason".to_owned();
+            let registered = RegisteredAgent::from_record(&agent.to_record(&reason, "me")).unwrap();
+            assert_eq!(registered, RegisteredAgent { agent, reason });
         }
         for effect in ToolEffect::ALL.iter().copied() {
             let tool = Tool {

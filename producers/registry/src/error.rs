@@ -73,6 +73,9 @@ pub enum Error {
         /// Error of the encoder.
         message: String,
     },
+    /// An agent's state may not be changed.
+    #[error(transparent)]
+    Suspension(#[from] crate::SuspensionRefusal),
     /// No key with this id is published.
     #[error("expected the id of a published key, found `{kid}`; `agentgov registry key list` lists them")]
     UnknownKey {

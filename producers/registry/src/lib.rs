@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  registry.yaml ──► RegistryFile ──► push_agents, push_tools ──► governance topics ──► list_agents, list_tools
+//!  suspension    ──► change_suspension ────────────────────►
 //!  new key       ──► create_key_file, publish_key ──────────►                    ──► list_keys
 //!  bundle folder ──► BundleFolder ──► push_bundle ─────────────►                    ──► list_bundles
 //! ```
@@ -22,11 +23,12 @@ mod folder;
 mod keys;
 mod push;
 mod source;
+mod suspension;
 
 pub use agentgov_schemas::governance::{AgentState, ToolEffect};
 pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
 pub use control::send_resume;
-pub use entry::{Agent, Tool};
+pub use entry::{Agent, RegisteredAgent, Tool};
 pub use error::Error;
 pub use file::RegistryFile;
 pub use fold::{Listing, UnreadableRecord};
@@ -37,3 +39,4 @@ pub use keys::{
 };
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
 pub use source::RegistryContext;
+pub use suspension::{Suspension, SuspensionOutcome, SuspensionRefusal, change_suspension};

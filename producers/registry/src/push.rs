@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::fold::fold;
 use crate::source::GovernanceTopic;
-use crate::{Agent, Error, Listing, RegistryContext, Tool};
+use crate::{Agent, Error, Listing, RegisteredAgent, RegistryContext, Tool};
 
 /// Timeout for the acknowledgement of a record.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,10 +37,10 @@ pub fn push_agents(
     agents: &[Agent],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let current = last_by_key(list_agents(context)?, Agent::key);
+    let current = last_by_key(list_agents(context)?, RegisteredAgent::key);
     let topic = context.topic::<AgentEntry<'static>>()?;
     push(&topic, agents, Agent::key, &current, same_agent, |agent, encoder| {
-        encoder.encode(&agent.to_record(pushed_by))
+        encoder.encode(&agent.to_record(reason_of_state(agent, &current), pushed_by))
     })
 }
 
@@ -58,10 +58,10 @@ pub fn push_tools(
 }
 
 /// Lists the last entry of each agent, in the order of their keys.
-pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<Agent>, Error> {
+pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<RegisteredAgent>, Error> {
     let mut last = BTreeMap::new();
     let unreadable = fold(&context.topic::<AgentEntry<'static>>()?, |_, decoded| {
-        let agent = Agent::from_record(&decoded.read::<AgentEntry<'_>>()?)?;
+        let agent = RegisteredAgent::from_record(&decoded.read::<AgentEntry<'_>>()?)?;
         last.insert(agent.key(), agent);
         Ok(())
     })?;
@@ -79,13 +79,19 @@ pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> 
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
-/// Compares two agents by their records: entries that differ in the file may have the same record, e.g. with no description and
-/// with an empty one.
-fn same_agent(a: &Agent, b: &Agent) -> bool {
-    a.to_record("") == b.to_record("")
+/// Compares an agent with its current entry, by their records: agents that differ in the file may have the same record, e.g. with
+/// no description and with an empty one. A file has no reason.
+fn same_agent(current: &RegisteredAgent, agent: &Agent) -> bool {
+    current.agent.to_record("", "") == agent.to_record("", "")
 }
 
-/// Compares two tools like [`same_agent`].
+/// Returns the reason of the current entry as long as the state stays.
+fn reason_of_state<'c>(agent: &Agent, current: &'c BTreeMap<String, RegisteredAgent>) -> &'c str {
+    let current = current.get(&agent.key()).filter(|current| current.agent.state == agent.state);
+    current.map_or("", |current| &current.reason)
+}
+
+/// Compares two tools by their records.
 fn same_tool(a: &Tool, b: &Tool) -> bool {
     a.to_record("") == b.to_record("")
 }
@@ -94,12 +100,12 @@ fn last_by_key<T>(listing: Listing<T>, key: fn(&T) -> String) -> BTreeMap<String
     listing.entries.into_iter().map(|entry| (key(&entry), entry)).collect()
 }
 
-fn push<T, R: Record>(
+fn push<T, C, R: Record>(
     topic: &GovernanceTopic<'_, R>,
     entries: &[T],
     key: fn(&T) -> String,
-    current: &BTreeMap<String, T>,
-    same: fn(&T, &T) -> bool,
+    current: &BTreeMap<String, C>,
+    same: fn(&C, &T) -> bool,
     encode: impl Fn(&T, &mut RecordEncoder<R>) -> Result<Vec<u8>, EncodeError>,
 ) -> Result<PushSummary, Error> {
     let (unchanged, changed) = unchanged_and_changed(entries, key, current, same);
@@ -120,11 +126,11 @@ fn push<T, R: Record>(
     })
 }
 
-fn unchanged_and_changed<'e, T>(
+fn unchanged_and_changed<'e, T, C>(
     entries: &'e [T],
     key: fn(&T) -> String,
-    current: &BTreeMap<String, T>,
-    same: fn(&T, &T) -> bool,
+    current: &BTreeMap<String, C>,
+    same: fn(&C, &T) -> bool,
 ) -> (Vec<&'e T>, Vec<&'e T>) {
     entries.iter().partition(|entry| current.get(&key(entry)).is_some_and(|current| same(current, entry)))
 }
@@ -253,7 +259,8 @@ mod tests {
             (Some(""), Some("books"), false),
         ] {
             // Current entries are decoded from records.
-            let agents = BTreeMap::from([(agent(current).key(), agent(current))]);
+            let registered = RegisteredAgent { agent: agent(current), reason: "a reason".into() };
+            let agents = BTreeMap::from([(registered.key(), registered)]);
             let agent = [agent(description)];
             let (unchanged, changed) = unchanged_and_changed(&agent, Agent::key, &agents, same_agent);
             assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
@@ -262,5 +269,16 @@ mod tests {
             let (unchanged, changed) = unchanged_and_changed(&tool, Tool::key, &tools, same_tool);
             assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
         }
+    }
+
+    #[test]
+    fn push_keeps_the_reason_as_long_as_the_state_stays() {
+        let suspended = Agent { state: AgentState::Suspended, ..agent(None) };
+        let registered = RegisteredAgent { agent: suspended.clone(), reason: "a reason".into() };
+        let current = BTreeMap::from([(registered.key(), registered)]);
+        let renamed = Agent { name: "Other".into(), ..suspended };
+        assert_eq!(reason_of_state(&renamed, &current), "a reason");
+        assert_eq!(reason_of_state(&agent(None), &current), "", "the file resumes the agent");
+        assert_eq!(reason_of_state(&renamed, &BTreeMap::new()), "", "a new agent");
     }
 }

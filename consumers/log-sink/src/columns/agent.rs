@@ -13,6 +13,7 @@ columns! {
         "roles": List<Text> = &mut a.roles.iter().copied(),
         "state": Text = a.state.as_str(),
         "description": Text = a.description,
+        "reason": Text = a.reason,
         "pushed_by": Text = a.pushed_by,
     }
 }

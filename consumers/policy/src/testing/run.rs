@@ -96,6 +96,7 @@ fn registry(agent: &AgentEntry) -> AgentTable {
             roles: agent.roles.iter().map(String::as_str).collect(),
             state: state.into(),
             description: "",
+            reason: "",
             pushed_by: "",
         };
         agents.fold(&entry, 0);

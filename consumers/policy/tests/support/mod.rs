@@ -68,6 +68,7 @@ pub fn service_agent() -> AgentTable {
         roles: vec!["airline-agent"],
         state: AgentState::Active.into(),
         description: "",
+        reason: "",
         pushed_by: "",
     };
     agents.fold(&entry, 0);
