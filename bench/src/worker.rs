@@ -131,7 +131,7 @@ impl RateLimiter {
         let Some(between) = self.between else { return };
         let due = between.mul_f64(event as f64);
         let early = due.saturating_sub(self.began.elapsed());
-        // Shorter sleeps cost more CPU than they smooth, so that events of a millisecond are sent together.
+        // Sends the events of one millisecond together, since shorter sleeps would cost CPU without a smoother rate.
         if early > Duration::from_millis(1) {
             std::thread::sleep(early);
         }

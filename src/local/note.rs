@@ -24,7 +24,7 @@ pub enum NoteOutcome {
         /// The written note.
         _note: Note,
     },
-    /// Other commands find another stack: a running process has already written the note.
+    /// Other commands find the stack of another running process, which had already written the note.
     OtherStackNoted,
     /// Other commands find no stack, since the note could not be written.
     Failed {

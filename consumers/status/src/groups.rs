@@ -65,7 +65,7 @@ pub struct HeldBack {
     pub partition: i32,
     /// First offset of the transaction.
     pub offset: i64,
-    /// Number of offsets from there to the end of the partition, including those of the transaction.
+    /// Number of offsets from `offset` to the end of the partition, including those of the transaction.
     pub records: i64,
     /// Start of the transaction, in milliseconds since the epoch.
     pub since: i64,

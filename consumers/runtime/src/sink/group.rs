@@ -28,7 +28,7 @@ pub(super) fn join(
     topics: &[&str],
 ) -> Result<DropWithTimeout<BaseConsumer<RebalanceListener>>, StageError> {
     let consumer: BaseConsumer<RebalanceListener> = member_config(kafka, group, timing)
-        // A slow stream is fetched in batches; the interval of inserts is longer than this wait.
+        // Fetches a slow stream in batches. The wait does not delay rows, since inserts are further apart.
         .set("fetch.min.bytes", "262144")
         .set("fetch.wait.max.ms", "100")
         // During an insert the consumer fetches the rows of the next one, and no more.

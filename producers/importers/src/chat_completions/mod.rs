@@ -41,10 +41,10 @@ pub(crate) use runs::Runs;
 #[cfg(test)]
 pub(crate) use shape::is_run;
 
-/// Version of the reading, which ids of an import are derived from. Change it with the reading: otherwise events that an older
-/// build imported have the same ids as different events of this build.
+/// Version of the reader, part of the ids of an import. Change it whenever the reader gives other events. Otherwise
+/// different events of two builds would have the same ids.
 const READING: &[u8] = b"chat-completions/2";
-/// Version for files that the first reading accepted and that give the same events.
+/// Version in the ids of files that the first version could import, with the same events as today.
 const FIRST_READING: &[u8] = b"chat-completions/1";
 
 /// Reads and checks a whole file. Unreadable runs are problems and prevent the import, unless [`ImportOptions::skip_bad`] skips
