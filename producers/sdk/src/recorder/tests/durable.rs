@@ -100,9 +100,8 @@ fn future_of_a_failed_delivery_returns_the_reason() {
     assert_eq!(run(recorder.durable(0)), (Ok(Flushed { durable: 1 }), 0));
 }
 
-/// The sources of a producer that stops have no deliveries left that could fail.
 #[test]
-fn future_of_an_idle_source_resolves_when_the_producer_stops() {
+fn future_of_a_stopped_source_resolves_once_nothing_is_in_flight() {
     let producer = producer("127.0.0.1:1", 100, None);
     let recorder = producer.recorder(source("acme", WhenFull::Wait)).unwrap();
     recorder.record(&started("s")).unwrap();
