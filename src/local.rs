@@ -1,5 +1,5 @@
-//! Note of a running `up` or `demo --keep`, from which other commands learn the addresses of its stack. The writer holds a
-//! lock on the file; an unlocked note belongs to a stack that has ended and is ignored.
+//! Note: file with the addresses of the stack of a running `up` or `demo --keep`, for other commands. The writer holds
+//! a lock on the file; an unlocked note belongs to a stack that has ended, and is ignored.
 
 #[cfg(feature = "local-stack")]
 mod note;

@@ -274,7 +274,7 @@ pub struct ToolCall<'a> {
 }
 
 impl<'a> ToolCall<'a> {
-    /// A call without the token of a decision.
+    /// Creates a call without the token of a decision.
     pub const fn new(name: &'a str, call_id: &'a str, arguments: Payload<'a>) -> Self {
         Self { name, call_id, arguments, decision_token: None }
     }

@@ -12,7 +12,7 @@ use crate::commands::policy::{failure_of, show_warnings};
 use crate::failure::Failure;
 use crate::print::{json, outln};
 
-/// `policy check`. Its schema is written by hand, so there is none to generate.
+/// Runs `policy check`. Generates no schema, since the schema of such a bundle is written by hand.
 pub fn check(folder: &Path, files: &BundleFiles, global: &Global) -> Result<ExitCode, Failure> {
     let report = authzen::check(files);
     show_warnings(folder, &report.warnings);
@@ -36,7 +36,7 @@ pub fn check(folder: &Path, files: &BundleFiles, global: &Global) -> Result<Exit
     Ok(ExitCode::Done)
 }
 
-/// `policy test`.
+/// Runs `policy test`.
 pub fn test(folder: &Path, files: &BundleFiles, global: &Global) -> Result<ExitCode, Failure> {
     let bundle = AccessBundle::compile(files).map_err(|problems| failure_of(folder, &problems))?;
     let report = authzen::test(&bundle, files);
@@ -52,7 +52,7 @@ pub fn test(folder: &Path, files: &BundleFiles, global: &Global) -> Result<ExitC
     Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-/// `policy push`: the log has no requests that such a bundle could judge.
+/// Returns the failure of `policy push`: the log has no requests that such a bundle could judge.
 pub fn push(folder: &Path) -> Failure {
     let message = format!(
         "{}: expected a bundle of agents and tools, found `model: authzen`, which judges no log; start \

@@ -119,7 +119,8 @@ impl Processor for Evaluator {
         out.state(keys::PROGRESS, Some(&entry))
     }
 
-    /// Only partition 0 emits alerts about bundles, so that a refused bundle has one alert.
+    /// Returns true if alerts about refused bundles are pending. Only partition 0 emits them, so that each refused
+    /// bundle has one alert.
     fn has_pending_side_output(&self, sessions: &Sessions) -> bool {
         sessions.partition == 0 && self.bundle_alerts.any_from(sessions.bundles_announced)
     }

@@ -72,7 +72,7 @@ struct Applied {
     sha256: Digest,
 }
 
-/// Creates the database and its tables, or those that are missing. Several processes may do so at the same time.
+/// Creates the database and its tables if they are missing. Several processes may call this at the same time.
 ///
 /// Returns `Unavailable` if the server is unavailable, and `Config` if the tables were created from other files than
 /// those of this build.

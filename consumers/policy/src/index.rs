@@ -504,7 +504,7 @@ tools:
         prop::collection::vec(one, 0..25)
     }
 
-    /// A missing value, or one of the right or of another type.
+    /// Generates a missing value, or a value of the right or of another type.
     fn value() -> impl Strategy<Value = Option<Scalar>> {
         prop_oneof![
             Just(None),

@@ -162,7 +162,8 @@ impl BundleTable {
         self.active.get(environment)
     }
 
-    /// Returns, by environment, a refused bundle that is the last pushed one. The stage is not ready while there is any.
+    /// Returns the last pushed bundle of each environment in which that bundle was refused. The stage is not ready
+    /// while such an environment exists.
     pub fn refused_by_environment(&self) -> &BTreeMap<String, Arc<RefusedBundle>> {
         &self.refused_by_environment
     }

@@ -59,7 +59,7 @@ fn entity(kind: &str, id: &str, properties: Value) -> AccessEntity {
     AccessEntity { kind: kind.to_owned(), id: id.to_owned(), properties }
 }
 
-/// Subject, action, resource and context, each with its properties.
+/// Evaluates a request of subject, action, resource and context, each with its properties.
 fn evaluate(
     bundle: &AccessBundle,
     subject: &AccessEntity,

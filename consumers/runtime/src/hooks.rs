@@ -1,7 +1,7 @@
 //! Hooks with which the fault harness plants a mistake in a loop, to show that its audit finds the mistake (ADR 0026).
 //!
-//! Only `agentgov-bench armed` sets them. The product runs without hooks, whatever its environment says; a call then costs
-//! one load.
+//! Only `agentgov-bench armed` sets them. No environment variable sets a hook in the product. Without a hook a call
+//! costs one load.
 
 use std::sync::OnceLock;
 

@@ -23,9 +23,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 const UNKNOWN_TTL: Duration = Duration::from_millis(100);
 /// Limit of the ids that are cached as unknown.
 const MAX_UNKNOWN: usize = 1000;
-/// Limit of unknown ids that the schema registry is asked about per [`LIMIT_WINDOW`]. Further records with unknown ids
-/// wait: a rejection without a request could reject a record whose schema is new. A local schema registry answers some
-/// 500 requests a second.
+/// Maximum number of requests about unknown ids per [`LIMIT_WINDOW`]. Further records with unknown ids wait, since a
+/// rejection without a request could reject a record with a new schema. A local schema registry answers some 500
+/// requests a second.
 const MAX_UNKNOWN_ANSWERS: u32 = 200;
 const LIMIT_WINDOW: Duration = Duration::from_secs(1);
 

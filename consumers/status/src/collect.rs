@@ -12,9 +12,9 @@ use crate::parts::parts;
 use crate::process::{panicked, processes};
 use crate::{Answer, Health, Log, Stage, Status, TopologyState};
 
-/// Collects the state of the parts, of the stages' groups, of the tables, and of the processes at the addresses `health`.
-/// `compare` compares the topology with the cluster; a caller supplies it, since the crate that does so is a producer. Blocks; must
-/// not be called from async code.
+/// Collects the state of the parts, of the stages' groups, of the tables, and of the processes at the addresses
+/// `health`. `compare` compares the topology with the cluster; the caller passes it, since consumers must not depend on
+/// the producers' crate that implements it. Blocks; must not be called from async code.
 pub fn collect<E: Display>(
     topology: &Topology,
     endpoints: &Endpoints,

@@ -204,7 +204,7 @@ impl<'b> Import<'b> {
         &self.notes
     }
 
-    /// Returns the version of the reading from which the ids are derived.
+    /// Returns the version of the reader in the ids.
     #[cfg(test)]
     pub(crate) const fn reading(&self) -> &'static [u8] {
         self.reading

@@ -73,7 +73,7 @@ pub enum Error {
         /// Error of the encoder.
         message: String,
     },
-    /// An agent's state may not be changed.
+    /// The agent's state must not be changed.
     #[error(transparent)]
     Suspension(#[from] crate::SuspensionRefusal),
     /// No key with this id is published.

@@ -92,7 +92,7 @@ pub enum RevocationOutcome {
 /// Generates a key from the operating system's random numbers.
 ///
 /// # Errors
-/// If the operating system has none.
+/// If the operating system returns no random numbers.
 pub fn generate_key() -> io::Result<SigningKey> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(io::Error::other)?;

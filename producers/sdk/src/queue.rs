@@ -85,8 +85,8 @@ pub(crate) enum EnqueueError {
 }
 
 impl Queue {
-    /// Opens a queue to the target's topic, in which a record waits for `linger` for others of its partition. Connects in the
-    /// background.
+    /// Opens a queue to the target's topic. A record waits up to `linger` for other records of its partition. Connects
+    /// in the background.
     pub(crate) fn open(
         target: &DeliveryTarget,
         linger: Duration,

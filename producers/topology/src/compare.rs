@@ -91,7 +91,7 @@ fn compare_topic(name: &str, topic: &Topic, live: &LiveTopic, differences: &mut 
     }
 }
 
-/// Returns the advice for a setting that may not change from `found`.
+/// Returns the advice for a setting that must not change from `found`.
 fn advice(setting: &str, found: &str) -> String {
     match setting {
         "retention.ms" => {

@@ -244,8 +244,8 @@ impl SchemaRegistry {
                 login,
             });
         }
-        // A schema registry's 404 has an error code. A 404 of another server, or of a URL without the API's path, has none, and
-        // proves nothing about subjects and ids.
+        // A schema registry's 404 has an error code. A 404 without one is from another server or a wrong path, and does
+        // not mean that the subject or the id is unknown.
         if status == StatusCode::NOT_FOUND && serde_json::from_str::<ErrorResponse>(&body).is_err() {
             return Err(SchemaRegistryError::Unexpected {
                 url: url.to_owned(),

@@ -71,7 +71,8 @@ impl TopicReader {
         self.assign_positions(self.has_read())
     }
 
-    /// `is_assigned`: the client has partitions, which may not have moved to their start yet.
+    /// Assigns the partitions at their next offsets. `is_assigned`: the client has partitions whose seek may not have
+    /// ended.
     fn assign_positions(&self, is_assigned: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, next) in self.next().iter() {

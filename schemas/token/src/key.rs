@@ -119,7 +119,7 @@ impl PublicKey {
         Self { kid, x, decoding: DecodingKey::from_ed_der(point.as_bytes()) }
     }
 
-    /// Key id: the RFC 7638 thumbprint, SHA-256 in base64url.
+    /// Returns the key id: the RFC 7638 thumbprint, SHA-256 in base64url.
     pub fn kid(&self) -> &str {
         &self.kid
     }
@@ -188,7 +188,7 @@ impl SigningKey {
         &self.public
     }
 
-    /// Key id: the thumbprint of the public half.
+    /// Returns the key id: the thumbprint of the public half.
     pub fn kid(&self) -> &str {
         self.public.kid()
     }

@@ -41,7 +41,7 @@ impl SigningKey {
     }
 }
 
-/// Base64url of the protected header. A thumbprint contains nothing that JSON escapes.
+/// Encodes the protected header as base64url. A thumbprint has no character that JSON escapes.
 pub(crate) fn encode_header(kid: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!(r#"{{"typ":"{DECISION_TYPE}","alg":"EdDSA","kid":"{kid}"}}"#))
 }

@@ -180,7 +180,7 @@ impl<'a> ForeignClient<'a> {
         }
     }
 
-    /// `commits`: true commits, false aborts, `None` abandons the transaction to the broker.
+    /// Writes a transaction, and commits it (`commits` is true), aborts it (false) or leaves it open (`None`).
     fn transaction(&mut self, operation: &'static str, commits: Option<bool>, stop: &AtomicBool) {
         let id = format!("foreign-{}", self.rng.u8(..3));
         let Ok(producer) = producer(self.kafka, Some(&id)) else { return };

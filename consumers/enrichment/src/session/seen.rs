@@ -144,7 +144,7 @@ impl SeenSequences {
         sequence <= source.highest && (is_kept() || is_full())
     }
 
-    /// Records the number of an event that was checked before. Returns the block that this fills, if any.
+    /// Records the number of a checked event. Returns the block that the number fills, if it fills one.
     pub(super) fn record(&mut self, event: &ActionEvent<'_>, check: &SequenceCheck) -> Option<BlockRef> {
         let sequence = event.source.sequence;
         let source = match check.index.and_then(|index| self.0.get_mut(index)) {

@@ -348,7 +348,7 @@ fn over(known: &Properties, request: &Properties) -> Properties {
     merged
 }
 
-/// The properties of one entity that is both subject and resource. Two values of one property are an error.
+/// Merges the properties of an entity that is both subject and resource. Two values of one property are an error.
 fn merge(subject: &Properties, resource: &Properties, errors: &mut Vec<EvaluationError>) -> Properties {
     for (name, value) in resource {
         if subject.get(name).is_some_and(|other| other != value) {

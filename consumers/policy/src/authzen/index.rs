@@ -330,7 +330,7 @@ mod tests {
     use crate::authzen::AccessBundle;
     use crate::files::BundleFiles;
 
-    /// The ids of the policies that a request evaluates.
+    /// Returns the ids of the policies that a request evaluates.
     fn candidates(policies: &str, (principal, resource): (&str, &str)) -> Vec<String> {
         let files = [
             ("bundle.yaml", "name: b\nversion: '1'\nmodel: authzen\nenvironments: [demo]\n"),

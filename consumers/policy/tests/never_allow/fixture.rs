@@ -58,7 +58,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A call with its result.
+    /// Creates a call with its result.
     pub fn new(tool: &'static str, arguments: Value, content: impl Into<Vec<u8>>) -> Self {
         Self { tool, arguments, kind: catalogue::TOOL_RESPONSE_RECEIVED, content: Some(content.into()) }
     }
@@ -75,7 +75,7 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// The decision about the call with these arguments, and the verdict's errors.
+    /// Returns the decision about the call with these arguments, and the verdict's errors.
     pub fn decide(&self, arguments: &[u8]) -> (Decision, Vec<String>) {
         let agents = service_agent();
         self.judge(&mut self.replay(&agents, &self.before), arguments)

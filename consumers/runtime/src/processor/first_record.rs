@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use agentgov_processor::Outgoing;
 use agentgov_processor::Outputs;
 
-/// Time after its last record from which a partition counts as one that does not know the producer. Brokers expire a
-/// producer after `producer.id.expiration.ms`, by default a day.
+/// Maximum time since the producer's last record in a partition. After it the partition may not know the producer any
+/// more: brokers expire a producer after `producer.id.expiration.ms`, by default a day.
 const MAX_IDLE_TIME: Duration = Duration::from_mins(10);
 
 /// Tracks which partitions know the producer.

@@ -54,7 +54,7 @@ pub(super) fn watermark_metadata(watermark: i64) -> String {
     watermark.to_string()
 }
 
-/// Parses [`watermark_metadata`]. An offset that was committed with records has none.
+/// Parses [`watermark_metadata`]. An offset that was committed with records has empty metadata.
 fn parse_watermark(metadata: &str) -> Option<i64> {
     if metadata.is_empty() { Some(0) } else { metadata.parse().ok() }
 }

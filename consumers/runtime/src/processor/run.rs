@@ -176,7 +176,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     }
 
     /// Lets the next transaction commit past proven empty tails, and lets fresh readers read the partitions that are
-    /// quiet now. Once retention has deleted these offsets, nothing else shows that no record was lost.
+    /// quiet now. Once retention has deleted these offsets, only such a proof shows that no record was lost.
     ///
     /// If they find a record that the stage's own consumer does not return, all partitions are restored and assigned
     /// again.
@@ -240,7 +240,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
             }
             FetchEnd::Transient(error) => BatchOutcome::Unavailable(error.to_string()),
         };
-        // Metadata of the generation in which the records were polled. With those of a later one a zombie could commit.
+        // Metadata of the generation in which the records were polled. With later metadata a zombie could commit.
         let Some(group) = membership(&self.consumer)? else {
             drop(records);
             return self.apply_rebalance(Rebalance::Revoked { lost: true }).map(|()| BatchOutcome::Done);

@@ -294,8 +294,8 @@ fn origin_of<'m>(topic: &'m str, message: &impl Message) -> (Origin<'m>, Result<
     }
 }
 
-/// True if the record is processed already: the consumer was moved back after it had returned it. A seek of librdkafka may take effect
-/// late, or again (<https://github.com/confluentinc/librdkafka/issues/2256>).
+/// Returns true for a record that was processed before. librdkafka returns a record twice if a seek takes effect late
+/// or twice (<https://github.com/confluentinc/librdkafka/issues/2256>).
 fn is_redelivered(topic: &str, message: &impl Message, next_offset: i64) -> bool {
     let (partition, offset) = (message.partition(), message.offset());
     let is_redelivered = offset < next_offset;
@@ -356,7 +356,7 @@ mod tests {
     fn record_before_the_position_is_skipped() {
         let at =
             |offset| OwnedMessage::new(None, None, "t".into(), Timestamp::LogAppendTime(5), 3, offset, None);
-        // Offsets may be passed over: transactions have markers.
+        // Offsets may be missing between records, for example those of transaction markers.
         for (offset, is_skipped) in [(5, true), (6, true), (7, false), (8, false), (90, false)] {
             assert_eq!(is_redelivered("t", &at(offset), 7), is_skipped, "{offset}");
         }

@@ -418,7 +418,8 @@ pub(super) fn report_skipped(stage: &str, writer: &mut TableWriter, metrics: &Si
     writer.skip_log.note(stage, &writer.route.topic, &skips);
 }
 
-/// Handles a consumer's error. Some errors pass, some mean that a position is gone, and some end the stage.
+/// Handles an error of the consumer: a temporary error is reported, a lost position invalidates all writers, and a
+/// fatal error ends the stage.
 fn handle_consumer_error(
     options: &Options,
     writers: &mut [TableWriter],

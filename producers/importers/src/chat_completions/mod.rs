@@ -10,11 +10,11 @@
 //! `transcript` of its `audio`, then a `tool.invoked` for each of its calls; a message with none of these has no event. tool and function: `tool.response_received`. Around them `session.started` and `session.ended`.
 //!
 //! **Payloads** are the bytes that the model or the tool wrote: the text of a string, and the unchanged JSON of other values. A
-//! call without arguments has `{}`. Parts of a text are joined without anything between them; images, audio and
-//! files stand in it as media type, size and digest. A lone surrogate in a text is U+FFFD.
+//! call without arguments has `{}`. Parts of a text are joined without a separator. Images,
+//! audio and files are replaced by their media type, size and digest, and a lone surrogate in a text by U+FFFD.
 //!
-//! **Calls without an id** get one derived from their position. Answers without one belong to the first call without an answer,
-//! of their tool if they name one. Answers without a known call are imported as well.
+//! **Calls without an id** get one derived from their position. An answer without an id belongs to the first unanswered
+//! call, or to that of its tool if it names one. Answers without a known call are imported as well.
 //!
 //! [`Import::notes`] counts content that events cannot represent.
 

@@ -81,8 +81,8 @@ pub(crate) fn min_spool_bytes(header: &[u8], max_record: usize) -> u64 {
 }
 
 impl Spool {
-    /// Creates the source's folder and its first segment. `syncer` is there with [`Fsync::Every`]; it calls `on_sync_error` if a
-    /// sync fails.
+    /// Creates the source's folder and its first segment. `syncer` is required for [`Fsync::Every`]; it calls
+    /// `on_sync_error` if a sync fails.
     pub(crate) fn create(
         folder: &SpoolFolder,
         header: SegmentHeader,

@@ -208,7 +208,7 @@ const fn protocol_name(with_tls: bool, with_login: bool) -> &'static str {
     }
 }
 
-/// The host of a bootstrap address.
+/// Returns the host of a bootstrap address.
 fn host(broker: &str) -> &str {
     let broker = broker.trim();
     let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
