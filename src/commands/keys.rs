@@ -67,7 +67,7 @@ fn list(global: &Global) -> Result<(), Failure> {
 }
 
 /// Creates the file before publishing the key, so that no key is published whose private half is lost.
-fn create(context: RegistryContext<'_>, holder: KeyHolder<'_>, out: &Path) -> Result<String, Failure> {
+pub fn create(context: RegistryContext<'_>, holder: KeyHolder<'_>, out: &Path) -> Result<String, Failure> {
     let key = generate_key().or_exit(ExitCode::Failed)?;
     create_key_file(out, &key).map_err(|e| {
         let message =

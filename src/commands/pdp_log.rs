@@ -1,20 +1,20 @@
 //! `agentgov pdp` without `--bundle`: decides with the state of the log, and records each decision.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
 use agentgov_follower::{Follower, FollowerConfig};
-use agentgov_pdp::{
-    Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig,
-};
+use agentgov_pdp::{DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig};
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::catalogue;
 use agentgov_schemas::topology::Topology;
-use agentgov_sdk::{Event, Recorder, RecorderOptions, SpoolOptions, WhenFull};
+use agentgov_sdk::{Event, Producer, ProducerOptions, Recorder, SourceOptions, SpoolOptions, WhenFull};
 use agentgov_service::panics::PanicGuard;
-use agentgov_service::{ExitCode, Health, Metrics, ShutdownSignal};
+use agentgov_service::{ExitCode, Health, Metrics, ShutdownSignal, StageError};
 use agentgov_token::SigningKey;
 
 use crate::cli::{Global, Pdp};
@@ -30,8 +30,6 @@ const MAX_AHEAD_BYTES: usize = 16 << 20;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// Maximum number of sources of decisions, one per tenant and environment.
 const MAX_SOURCES: usize = 1_000;
-/// Maximum bytes of decisions that Kafka has not acknowledged, per source.
-const BUFFER_BYTES: usize = 16 << 20;
 /// Time for the buffered decisions to reach Kafka at shutdown. The rest stays in the spool.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,68 +37,113 @@ pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Res
     let topology = context::topology(global)?;
     let endpoints = context::endpoints(global)?;
     let signing_key = args.signing_key.as_deref().map(read_key).transpose()?;
-    let metrics = Metrics::start()?;
-    let (health, stop) = (Health::new(name), ShutdownSignal::default());
+    let is_signed = signing_key.is_some();
+    let stop = ShutdownSignal::default();
     let panics = PanicGuard::new(stop.clone());
     let on_signal = stop.clone();
     ctrlc::set_handler(move || on_signal.request()).or_exit(ExitCode::Failed)?;
-    let follower = Arc::new(
-        Follower::new(
-            &topology,
-            FollowerConfig {
-                kafka: endpoints.kafka.clone(),
-                name: name.to_owned(),
-                max_staleness: MAX_STALENESS,
-                max_ahead_bytes: MAX_AHEAD_BYTES,
-            },
-        )
-        .or_exit(ExitCode::Config)?,
-    );
-    let log = Arc::new(RecorderLog::new(args, &endpoints, &topology));
-    log.open(config.callers.as_ref())?;
-    let is_signed = signing_key.is_some();
-    let point = LogPoint::new(
-        Arc::clone(&follower),
-        SharedLog(Arc::clone(&log)),
-        LogPointConfig { name: name.to_owned(), signing_key, token_lifetime: TOKEN_LIFETIME },
-    );
-    let following = {
-        let (health, stop) = (health.clone(), stop.clone());
-        let registry = endpoints.schema_registry.clone();
-        std::thread::Builder::new()
-            .name("follower".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                let ended = follower.run(&registry, &health, &stop);
-                // Without a follower, the server could answer no request.
-                stop.request();
-                ended
-            })
-            .or_exit(ExitCode::Failed)?
-    };
-    let server = DecisionServer::start(config, point, (health, metrics, stop.clone()));
-    let server = server.inspect_err(|_| stop.request()).or_exit(ExitCode::Config)?;
+    let options = PdpOptions { name, signing_key, spool: &args.spool, server: config };
+    let running = RunningPdp::start(options, &endpoints, &topology, stop)?;
     if global.json {
-        print::json_line(&serde_json::json!({ "listening": server.url(), "signed": is_signed }))?;
+        print::json_line(&serde_json::json!({ "listening": running.url(), "signed": is_signed }))?;
     } else {
         let tokens = if is_signed { "signed" } else { "without tokens: give --signing-key" };
-        outln!("decisions on {}, on the state of the log; recorded, {}", server.url(), tokens);
+        outln!("decisions on {}, on the state of the log; recorded, {}", running.url(), tokens);
     }
-    let served = server.join();
-    stop.request();
-    let followed = following.join();
-    log.close();
+    let ended = running.join();
     if let Some(panic) = panics.panic() {
         return Err(panic.into());
     }
-    followed
-        .map_err(|_| Failure::new(ExitCode::Panicked, "the follower panicked".to_owned()))?
-        .map_err(Failure::from)?;
-    served.or_exit(ExitCode::Failed)?;
-    Ok(ExitCode::Done)
+    ended.map(|()| ExitCode::Done)
 }
 
-fn read_key(file: &std::path::Path) -> Result<SigningKey, Failure> {
+/// Options of a decision point on the log.
+pub struct PdpOptions<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The key that signs its tokens.
+    pub signing_key: Option<SigningKey>,
+    /// Folder of its spool.
+    pub spool: &'a Path,
+    /// Where it listens, and to whom.
+    pub server: ServerConfig,
+}
+
+/// A decision point in threads of this process.
+pub struct RunningPdp {
+    stop: ShutdownSignal,
+    health: Health,
+    server: DecisionServer,
+    following: JoinHandle<Result<(), StageError>>,
+    log: Arc<RecorderLog>,
+}
+
+impl RunningPdp {
+    /// Starts it. It requests `stop` when it ends by itself.
+    pub fn start(
+        options: PdpOptions<'_>,
+        endpoints: &Endpoints,
+        topology: &Arc<Topology>,
+        stop: ShutdownSignal,
+    ) -> Result<Self, Failure> {
+        let PdpOptions { name, signing_key, spool, server } = options;
+        let metrics = Metrics::start()?;
+        let health = Health::new(name);
+        let follower = FollowerConfig {
+            kafka: endpoints.kafka.clone(),
+            name: name.to_owned(),
+            max_staleness: MAX_STALENESS,
+            max_ahead_bytes: MAX_AHEAD_BYTES,
+        };
+        let follower = Arc::new(Follower::new(topology, follower).or_exit(ExitCode::Config)?);
+        let log = Arc::new(RecorderLog::start(spool, endpoints, topology)?);
+        let point = LogPoint::new(
+            Arc::clone(&follower),
+            SharedLog(Arc::clone(&log)),
+            LogPointConfig { name: name.to_owned(), signing_key, token_lifetime: TOKEN_LIFETIME },
+        );
+        let server = DecisionServer::start(server, point, (health.clone(), metrics, stop.clone()))
+            .or_exit(ExitCode::Config)?;
+        let registry = endpoints.schema_registry.clone();
+        let (reports, stops) = (health.clone(), stop.clone());
+        let following = std::thread::Builder::new()
+            .name("follower".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let ended = follower.run(&registry, &reports, &stops);
+                // A server without a follower could only say that it does not know.
+                stops.request();
+                ended
+            })
+            .inspect_err(|_| stop.request())
+            .or_exit(ExitCode::Failed)?;
+        Ok(Self { stop, health, server, following, log })
+    }
+
+    /// Returns its URL.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Returns its health.
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Waits until it has ended, and publishes its last decisions.
+    pub fn join(self) -> Result<(), Failure> {
+        let served = self.server.join();
+        self.stop.request();
+        let followed = self.following.join();
+        self.log.close();
+        followed
+            .map_err(|_| Failure::new(ExitCode::Panicked, "the follower panicked".to_owned()))?
+            .map_err(Failure::from)?;
+        served.or_exit(ExitCode::Failed)
+    }
+}
+
+pub fn read_key(file: &Path) -> Result<SigningKey, Failure> {
     let failure = |error: &dyn std::fmt::Display| {
         Failure::new(
             ExitCode::Config,
@@ -111,41 +154,29 @@ fn read_key(file: &std::path::Path) -> Result<SigningKey, Failure> {
     SigningKey::from_private_jwk(&text).map_err(|error| failure(&error))
 }
 
-/// Records decisions with the SDK: one source per tenant and environment.
+/// Records decisions by the SDK: one producer, with a source for each tenant and environment.
 struct RecorderLog {
-    options: RecorderOptions,
+    producer: Producer,
     recorders: Mutex<HashMap<(String, String), Arc<Recorder>>>,
 }
 
-/// Reference to the log, shared with the function that closes it.
+/// The log, shared with the function that closes it.
 struct SharedLog(Arc<RecorderLog>);
 
 impl RecorderLog {
-    fn new(args: &Pdp, endpoints: &Endpoints, topology: &Arc<Topology>) -> Self {
-        let options = RecorderOptions {
-            buffer_bytes: BUFFER_BYTES,
-            // Denies at once if the buffer is full, instead of delaying the decision.
-            when_full: WhenFull::Fail,
-            spool: Some(SpoolOptions::new(&args.spool)),
-            ..RecorderOptions::new(
+    /// Starts the producer, which publishes the decisions that a killed process left in the spool.
+    fn start(spool: &Path, endpoints: &Endpoints, topology: &Arc<Topology>) -> Result<Self, Failure> {
+        let options = ProducerOptions {
+            linger: Duration::ZERO,
+            spool: Some(SpoolOptions::new(spool)),
+            ..ProducerOptions::new(
                 endpoints.kafka.clone(),
                 endpoints.schema_registry.clone(),
                 Arc::clone(topology),
-                "",
-                "",
             )
         };
-        Self { options, recorders: Mutex::default() }
-    }
-
-    /// Opens the sources of the callers, so that decisions which a killed process left in the spool are published now.
-    fn open(&self, callers: Option<&Callers>) -> Result<(), Failure> {
-        for caller in callers.into_iter().flat_map(Callers::iter) {
-            self.recorder(&caller.tenant, &caller.environment).map_err(|error| {
-                Failure::new(ExitCode::TryAgain, format!("caller {}: {error}", caller.name))
-            })?;
-        }
-        Ok(())
+        let producer = Producer::start(options).or_exit(ExitCode::TryAgain)?;
+        Ok(Self { producer, recorders: Mutex::default() })
     }
 
     fn recorder(&self, tenant_id: &str, environment: &str) -> Result<Arc<Recorder>, String> {
@@ -157,17 +188,15 @@ impl RecorderLog {
         if recorders.len() >= MAX_SOURCES {
             return Err(format!("expected at most {MAX_SOURCES} tenants and environments, found one more"));
         }
-        let options = RecorderOptions {
-            tenant_id: tenant_id.to_owned(),
-            environment: environment.to_owned(),
-            ..self.options.clone()
-        };
-        let recorder = Arc::new(Recorder::start(options).map_err(|error| error.to_string())?);
+        // Denies at once if the buffer is full, instead of delaying the decision.
+        let options =
+            SourceOptions { when_full: WhenFull::Fail, ..SourceOptions::new(tenant_id, environment) };
+        let recorder = Arc::new(self.producer.recorder(options).map_err(|error| error.to_string())?);
         recorders.insert(key, Arc::clone(&recorder));
         Ok(recorder)
     }
 
-    /// Closes the sources. Decisions that do not reach Kafka in time stay in the spool.
+    /// Ends the sources. Decisions that do not reach Kafka in time stay in the spool.
     fn close(&self) {
         let recorders = std::mem::take(&mut *self.recorders.lock().unwrap_or_else(PoisonError::into_inner));
         for ((tenant, environment), recorder) in recorders {

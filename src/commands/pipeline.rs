@@ -1,18 +1,23 @@
 //! A pipeline on a local stack: topology applied, the example's registry and bundle pushed, every stage running.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
+use agentgov_pdp::ServerConfig;
 use agentgov_policy::{Bundle, BundleFiles};
+use agentgov_registry::{KeyHolder, RegistryContext};
+use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, ShutdownSignal};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
-use super::{policy, registry};
+use super::pdp_log::{self, PdpOptions, RunningPdp};
+use super::{keys, policy, registry};
 use crate::cli::Global;
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -28,6 +33,11 @@ pub const TENANT: &str = "airline";
 pub const AGENT: &str = "airline-service";
 /// Environment in which the example's bundle is active.
 pub const ENVIRONMENT: &str = "demo";
+
+/// Name of the decision point of `up`.
+const PDP: &str = "pdp";
+/// Port of the decision point, unless it is taken.
+const PDP_PORT: u16 = 8181;
 
 /// A stack that is ready for stages: topology applied, the example's registry and bundle pushed.
 pub struct Stack {
@@ -119,6 +129,7 @@ pub struct Pipeline {
     pub bundle: Bundle,
     // Declared in shutdown order: the stages before the stack.
     running: RunningStages,
+    pdp: Option<RunningPdp>,
     env: TestEnv,
 }
 
@@ -135,7 +146,7 @@ impl Pipeline {
             Stack::start(topology, data, None, global, progress)?;
         let step = progress.step("starting the stages");
         let running = RunningStages::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
-        let pipeline = Self { endpoints, topology, bundle, running, env };
+        let pipeline = Self { endpoints, topology, bundle, running, pdp: None, env };
         pipeline.wait("the stages to be ready", Duration::from_secs(60), |running| {
             Ok(running.health().iter().all(|stage| stage.not_ready.is_empty()))
         })?;
@@ -169,19 +180,47 @@ impl Pipeline {
         self.running.wait(what, within, met)
     }
 
+    /// Starts a decision point on this log, for any client of this machine, and waits until it is ready. Returns its URL.
+    pub fn start_pdp(&mut self) -> Result<String, Failure> {
+        let folder = match self.logs().parent() {
+            Some(stack) if !self.logs().as_os_str().is_empty() => stack.join("pdp"),
+            _ => std::env::temp_dir().join(format!("agentgov-pdp-{}", std::process::id())),
+        };
+        std::fs::create_dir_all(&folder).or_exit(ExitCode::Failed)?;
+        let key = folder.join("key.jwk");
+        if !key.exists() {
+            let context = RegistryContext { endpoints: &self.endpoints, topology: &self.topology };
+            keys::create(context, KeyHolder { kind: KeyKind::Pdp, name: PDP, tenant_id: None }, &key)?;
+        }
+        let listen = [PDP_PORT, 0].map(|port| (Ipv4Addr::LOCALHOST, port).into()).to_vec();
+        let options = PdpOptions {
+            name: PDP,
+            signing_key: Some(pdp_log::read_key(&key)?),
+            spool: &folder.join("spool"),
+            server: ServerConfig { listen, tls: None, callers: None, url: None },
+        };
+        let stop = self.running.stop().clone();
+        let pdp = RunningPdp::start(options, &self.endpoints, &self.topology, stop)?;
+        let (url, health) = (pdp.url(), pdp.health().clone());
+        self.pdp = Some(pdp);
+        self.wait("the decision point to be ready", Duration::from_secs(60), |_| {
+            Ok(health.snapshot().not_ready.is_empty())
+        })?;
+        Ok(url)
+    }
+
     /// Shuts the stages down, then the stack.
     pub fn stop(self) -> Result<(), Failure> {
         self.running.stop().request();
-        let stages = self.running.join();
-        let stack = self.env.stop().or_report(ExitCode::Failed);
-        stages.and(stack)
+        self.join()
     }
 
     /// Waits until the stages end, after a failure or after [`Self::stop_handle`] was triggered, then stops the stack.
     pub fn join(self) -> Result<(), Failure> {
         let stages = self.running.join();
+        let pdp = self.pdp.map_or(Ok(()), RunningPdp::join);
         let stack = self.env.stop().or_report(ExitCode::Failed);
-        stages.and(stack)
+        stages.and(pdp).and(stack)
     }
 }
 

@@ -22,9 +22,10 @@ pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Prints the stack's addresses and waits for Ctrl-C or SIGTERM.
-pub fn serve_until_shutdown(pipeline: Pipeline, json: bool) -> Result<(), Failure> {
+pub fn serve_until_shutdown(mut pipeline: Pipeline, json: bool) -> Result<(), Failure> {
     let stop = pipeline.stop_handle();
     ctrlc::set_handler(move || stop.request()).or_exit(ExitCode::Failed)?;
+    let pdp = pipeline.start_pdp()?;
     let note = local::write_note(&pipeline.endpoints);
     if let NoteOutcome::Failed { error } = &note {
         errln!(
@@ -33,10 +34,14 @@ pub fn serve_until_shutdown(pipeline: Pipeline, json: bool) -> Result<(), Failur
         );
     }
     if json {
-        print::json_line(&pipeline.endpoints)?;
+        let mut addresses = serde_json::to_value(&pipeline.endpoints).or_exit(ExitCode::Failed)?;
+        if let Some(addresses) = addresses.as_object_mut() {
+            addresses.insert("pdp".to_owned(), pdp.into());
+        }
+        print::json_line(&addresses)?;
     } else {
         outln!();
-        export_lines(&pipeline).iter().for_each(|line| outln!("{}", line));
+        export_lines(&pipeline, &pdp).iter().for_each(|line| outln!("{}", line));
         match &note {
             NoteOutcome::Written { .. } => {
                 outln!("Other `agentgov` commands of this user connect to this stack.");
@@ -57,13 +62,14 @@ pub fn serve_until_shutdown(pipeline: Pipeline, json: bool) -> Result<(), Failur
 }
 
 /// Formats the stack's addresses as shell assignments.
-fn export_lines(pipeline: &Pipeline) -> Vec<Text> {
+fn export_lines(pipeline: &Pipeline, pdp: &str) -> Vec<Text> {
     let endpoints = &pipeline.endpoints;
     let mut lines = vec![
         export("AGENTGOV_KAFKA", &endpoints.kafka.bootstrap),
         export("AGENTGOV_SCHEMA_REGISTRY", &endpoints.schema_registry.url),
         export("AGENTGOV_CLICKHOUSE", &endpoints.clickhouse.url),
         export("AGENTGOV_CLICKHOUSE_DATABASE", &endpoints.clickhouse.database),
+        export("AGENTGOV_PDP", pdp),
     ];
     if !pipeline.logs().as_os_str().is_empty() {
         lines.push(text!("# logs of the parts: {}", pipeline.logs().display()));
