@@ -208,4 +208,25 @@ fn what_is_not_known_is_never_allowed() {
         assert_eq!(ask(&|q| q[member] = value.clone()).0, 400, "{member}");
     }
     assert_eq!(pdp.ask(&question("s", "c1", "think", "{}", None), "another-token").0, 401);
+
+    // Without callers, the request names the tenant, and its source is opened by the first decision.
+    let spool = pdp.folder.path().join("open");
+    let args = ["pdp", "--listen", "127.0.0.1:0", "--spool", spool.to_str().unwrap()];
+    let open = Process::start(stack.command(&args));
+    stack.eventually("the open decision point is ready", || get(&open.url("readyz")).0 == 200);
+    let mut question = question("s", "c1", "think", "{}", None);
+    let ask = |question: &Value| {
+        let answer = pdp.client.post(open.url("access/v1/evaluation")).json(question).send().unwrap();
+        let text = answer.text().unwrap();
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    };
+    assert_eq!(ask(&question), "`context.tenant`: expected a text, found none\n");
+    question["context"]["tenant"] = json!(TENANT);
+    question["context"]["environment"] = json!(ENVIRONMENT);
+    let answer = ask(&question);
+    assert_eq!(
+        (&answer["decision"], &answer["context"]["recorded"]),
+        (&json!(true), &json!(true)),
+        "{answer}"
+    );
 }
