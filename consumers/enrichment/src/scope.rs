@@ -322,7 +322,7 @@ impl FactsOfKind {
         }
     }
 
-    /// Returns true if a fact with that key exists, even if it is unreadable or in doubt: no result withdraws a fact.
+    /// Returns true if a fact with that key exists, even if it is unreadable or uncertain: no result withdraws a fact.
     pub(crate) fn has(&self, key: &dyn Val, is_incomplete: bool) -> Result<bool, ExecutionError> {
         if text_key(key).is_ok_and(|key| self.get_fact(key).is_some()) {
             return Ok(true);

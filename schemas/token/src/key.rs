@@ -20,7 +20,7 @@ pub enum KeyError {
     /// The text exceeds the maximum length.
     #[error("expected a JWK of at most {MAX_JWK_BYTES} bytes, found a longer text")]
     TooLong,
-    /// Not a JWK of this type, or a member is missing or repeated.
+    /// The text is not a JWK of this type, or a member is missing or repeated.
     #[error(
         "expected a JSON object with kty `OKP`, crv `Ed25519` and the members of such a key, each once; found another text"
     )]

@@ -506,7 +506,7 @@ impl Model for Sink {
             Property::sometimes("a row counts an offset without a record", |_, state: &State| {
                 state.table.iter().any(|row| row.skipped > 0)
             }),
-            // Without these a model in which nothing happens would hold too.
+            // Without these properties, a model in which nothing happens would pass.
             Property::sometimes("the fence checks an insert under an older claim", |_, state: &State| {
                 let older = |r: &Request| matches!(r, Request::Insert { claim, at: Progress::Running, .. } if *claim < state.claim);
                 state.in_flight.iter().any(older)

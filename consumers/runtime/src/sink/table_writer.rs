@@ -96,7 +96,8 @@ pub(super) enum PushOutcome {
 pub(super) enum FetchState {
     /// The partitions are not assigned to it.
     Unassigned,
-    /// They are assigned. Their records are ignored, as the writer is or was invalidated.
+    /// The partitions are assigned, but their records are ignored until the invalidated writer has established them
+    /// again.
     Paused,
     /// It fetches from the writer's positions.
     Active,
