@@ -80,7 +80,7 @@ pub fn owned_command(helper: &Path) -> Command {
     command
 }
 
-/// Returns the same command before further options and `--`.
+/// Returns the command of `helper` that executes a part. The caller appends options, `--` and the command line of the part.
 pub(crate) fn become_command(helper: &Path) -> Command {
     let mut command = Command::new(helper);
     let parent = std::process::id().to_string();

@@ -45,7 +45,7 @@ pub struct SpoolOptions {
     /// Maximum bytes of the files of each source, at least about four times the largest event. At the maximum, `record` behaves
     /// as [`WhenFull`] says.
     pub max_bytes: u64,
-    /// When the files are synced to disk.
+    /// Policy for syncing the files to disk.
     pub fsync: Fsync,
 }
 
