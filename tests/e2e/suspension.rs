@@ -32,9 +32,9 @@ fn suspended_agent_is_denied_until_it_is_resumed() {
     assert_eq!(change("resume", "a test"), "unchanged");
     assert_eq!(listed(stack), ["active", ""]);
 
-    assert_eq!(change("suspend", "it's a test"), "changed");
+    assert_eq!(change("suspend", "it is a test"), "changed");
     assert_eq!(change("suspend", "again"), "unchanged");
-    assert_eq!(listed(stack), ["suspended", "it's a test"]);
+    assert_eq!(listed(stack), ["suspended", "it is a test"]);
     calls += call_until(stack, &recorder, TENANT, "suspended", &["deny", "suspended", "airline", "1"]);
     calls += call_until(stack, &unjudged, TENANT, "unjudged", &["deny", "suspended", "", ""]);
     let alerts = format!(
@@ -52,7 +52,7 @@ fn suspended_agent_is_denied_until_it_is_resumed() {
     let rows = format!(
         "SELECT state, reason, owner, roles FROM agents WHERE tenant_id = '{TENANT}' ORDER BY offset"
     );
-    let expected = [["active", ""], ["suspended", "it's a test"], ["active", "fixed"]]
+    let expected = [["active", ""], ["suspended", "it is a test"], ["active", "fixed"]]
         .map(|[state, reason]| [state, reason, "tests", "['airline-agent']"].map(String::from).to_vec());
     stack.eventually("each entry is a row", || stack.rows(&rows).len() >= 3);
     assert_eq!(stack.rows(&rows), expected);
