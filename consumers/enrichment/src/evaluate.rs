@@ -66,6 +66,11 @@ static TYPES: [CelType; 9] = [
 /// Name of the variable with the result of a tool.
 const RESULT: &str = "result";
 
+/// Returns the value that stands for a type.
+fn type_value(name: &str) -> Option<&'static dyn Val> {
+    TYPES.iter().find(|known| known.name() == name).map(|known| known as &dyn Val)
+}
+
 const fn truth<'b, 'v>(truth: bool) -> CowVal<'b, 'v> {
     CowVal::Borrowed(if truth { &TRUE } else { &FALSE })
 }
@@ -139,9 +144,8 @@ impl<'s> Evaluation<'s, '_> {
         if let Some(found) = self.scope.get(name) {
             return found.map(|value| CowVal::Borrowed(value as &(dyn Val + 's)));
         }
-        let found = TYPES.iter().find(|known| known.name() == name);
-        found
-            .map(|known| CowVal::Borrowed(known as &dyn Val))
+        type_value(name)
+            .map(CowVal::Borrowed)
             .ok_or_else(|| fail("expected a known variable, found another name"))
     }
 
@@ -334,6 +338,13 @@ impl<'s> Evaluation<'s, '_> {
         {
             return Err(uncertain());
         }
+        // The cel crate's `type` finds itself among all functions and copies the name.
+        if name == "type"
+            && let [value] = args.as_slice()
+            && let Some(found) = type_value(type_of(value.as_ref()))
+        {
+            return Ok(CowVal::Borrowed(found));
+        }
         if name == "size"
             && let Some(value) = args.first()
         {
@@ -510,6 +521,9 @@ impl<'s> Evaluation<'s, '_> {
             }
             self.scope.budget.charge_bytes(a.inner().len())?;
             return Ok(a.inner() == b.inner());
+        }
+        if let (Some(a), Some(b)) = (a.downcast_ref::<CelType>(), b.downcast_ref::<CelType>()) {
+            return Ok(a.name() == b.name());
         }
         match (Number::from_val(a), Number::from_val(b)) {
             (Some(x), Some(y)) => return x.compare(y).map(Ordering::is_eq).ok_or_else(not_a_number),

@@ -123,17 +123,22 @@ pub(super) const fn call_size(call_id: &str, tool: &str, arguments: &[u8]) -> us
 impl Store {
     /// Stores a fact; replaces the one with the same kind and key.
     pub(super) fn put_fact(&mut self, kind: &str, key: &str, value: FactValue<'_>, offset: i64) {
-        self.remove_fact(kind, key);
         self.entries += 1;
         self.bytes += fact_size(kind, key, value.bytes);
         let FactValue { bytes, json } = value;
         let fact = StoredFact { key: CelString::from(key.to_owned()), bytes: bytes.into(), json, offset };
-        self.facts.entry(kind.to_owned()).or_default().0.insert(key.to_owned(), Arc::new(fact));
+        let facts = match self.facts.get_mut(kind) {
+            Some(facts) => facts,
+            None => self.facts.entry(kind.to_owned()).or_default(),
+        };
+        if let Some(replaced) = facts.0.insert(key.to_owned(), Arc::new(fact)) {
+            self.entries -= 1;
+            self.bytes -= fact_size(kind, key, &replaced.bytes);
+        }
     }
 
     /// Stores a call; replaces the one with the same id.
     pub(super) fn put_call(&mut self, call: &Call<'_>) {
-        self.remove_call(call.call_id);
         self.entries += 1;
         self.bytes += call_size(call.call_id, call.tool, call.arguments);
         let stored = StoredCall {
@@ -144,7 +149,10 @@ impl Store {
             offset: call.offset,
             answered: call.answered,
         };
-        self.calls.insert(call.call_id.to_owned(), stored);
+        if let Some(replaced) = self.calls.insert(call.call_id.to_owned(), stored) {
+            self.entries -= 1;
+            self.bytes -= call_size(call.call_id, &replaced.tool, &replaced.arguments);
+        }
     }
 
     /// Removes a fact. Returns true if it existed.

@@ -35,6 +35,10 @@ fn put_var_uint(mut value: usize, out: &mut Vec<u8>) {
 }
 
 fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    // Most cells of a row are empty.
+    if bytes.is_empty() {
+        return out.push(0);
+    }
     put_var_uint(bytes.len(), out);
     out.extend_from_slice(bytes);
 }
