@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use crate::state::State;
+use crate::state::{State, report_error};
 
 /// Timeout until the end of a partition is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,10 +81,9 @@ pub(crate) fn follow(
                 {
                     partition.freshness.reach_end();
                 }
-                health.clear(NotReadyReason::Kafka);
             }
             Some(TopicEvent::Error(error)) => {
-                health.set_not_ready(NotReadyReason::Kafka, format!("reading {}: {error}", reader.topic()));
+                report_error(health, NotReadyReason::Kafka, reader.topic(), &error);
             }
             None => {
                 let is_waiting = last_restart.elapsed() > CONFIRM_TIMEOUT

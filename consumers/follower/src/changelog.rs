@@ -11,10 +11,10 @@ use agentgov_schemas::wire;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use crate::state::State;
+use crate::state::{State, report_error};
 
-/// Maximum time since the reader last reached the end of a partition's changelog. After it the partition counts as
-/// behind: compaction may delete entries before they are read, and the remaining entries are no consistent state.
+/// Maximum time for which the reader is behind the end of a partition's changelog. After it the partition counts as
+/// loading: compaction may delete entries before they are read, and the remaining entries are no consistent state.
 const MAX_TIME_BEHIND: Duration = Duration::from_secs(300);
 /// A reader that returns nothing for this time, not even an end of partition, is restarted once.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,8 +23,30 @@ const READER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct OpenBatch {
     entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Time at which the reader last reached the end of the partition.
-    last_end: Option<Instant>,
+    tail: Tail,
+}
+
+/// Time for which the reader is behind the end of a partition. librdkafka reports an end once, so the age of the last
+/// report is no measure: an idle partition has no later one.
+#[derive(Debug, Default)]
+struct Tail {
+    /// Time of the first record after the last end.
+    behind_since: Option<Instant>,
+}
+
+impl Tail {
+    fn read_record(&mut self, now: Instant) {
+        self.behind_since.get_or_insert(now);
+    }
+
+    fn reach_end(&mut self) {
+        self.behind_since = None;
+    }
+
+    /// Returns true if compaction may have overtaken the reader.
+    fn is_too_far(&self, now: Instant) -> bool {
+        self.behind_since.is_some_and(|since| now.saturating_duration_since(since) > MAX_TIME_BEHIND)
+    }
 }
 
 /// Follows the changelog until `stop` is requested.
@@ -46,16 +68,14 @@ pub(crate) fn follow(
             Some(TopicEvent::End(partition)) => {
                 last_event = Instant::now();
                 if let Some((batch, partition)) = at(&mut batches, state, partition) {
-                    batch.last_end = Some(Instant::now());
+                    batch.tail.reach_end();
                     if partition.is_loading() {
                         partition.set_loading(false);
                     }
                 }
-                health.clear(NotReadyReason::Changelog);
             }
             Some(TopicEvent::Error(error)) => {
-                health
-                    .set_not_ready(NotReadyReason::Changelog, format!("reading {}: {error}", reader.topic()));
+                report_error(health, NotReadyReason::Changelog, reader.topic(), &error);
             }
             None if !reader.has_read() && last_event.elapsed() > READER_TIMEOUT => {
                 let _ = reader.restart();
@@ -92,6 +112,7 @@ fn take(
             message.partition()
         )));
     };
+    batch.tail.read_record(Instant::now());
     let key = message.key().unwrap_or_default();
     let is_progress = key == PROGRESS_KEY;
     batch.entries.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
@@ -99,7 +120,7 @@ fn take(
     if !is_progress && !partition.is_loading() {
         return Ok(());
     }
-    if !partition.is_loading() && batch.last_end.is_none_or(|end| end.elapsed() > MAX_TIME_BEHIND) {
+    if !partition.is_loading() && batch.tail.is_too_far(Instant::now()) {
         tracing::warn!(
             topic,
             partition = message.partition(),
@@ -149,4 +170,25 @@ fn apply(
             })
         })
         .map_err(|error| invalid(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_partition_is_not_behind_at_its_first_record() {
+        let start = Instant::now();
+        let mut tail = Tail::default();
+        tail.read_record(start);
+        tail.reach_end();
+        let later = start + MAX_TIME_BEHIND * 3;
+        assert!(!tail.is_too_far(later));
+        tail.read_record(later);
+        assert!(!tail.is_too_far(later + MAX_TIME_BEHIND), "the end was there until this record");
+        tail.read_record(later + MAX_TIME_BEHIND);
+        assert!(tail.is_too_far(later + MAX_TIME_BEHIND + Duration::from_millis(1)), "no end since then");
+        tail.reach_end();
+        assert!(!tail.is_too_far(later + MAX_TIME_BEHIND * 2));
+    }
 }

@@ -185,14 +185,7 @@ impl Follower {
 
     /// Sets the readiness: the first reason for which requests cannot be answered.
     fn report(&self, health: &Health) {
-        match self.state.check(Instant::now()) {
-            Ok(()) => {
-                health.clear(NotReadyReason::Starting);
-                health.clear(NotReadyReason::Stale);
-                health.record_progress(0, 0);
-            }
-            Err(reason) => health.set_not_ready(NotReadyReason::Stale, reason.to_string()),
-        }
+        report(health, self.state.check(Instant::now()));
     }
 
     /// Calls `answer` with the session. First waits, at most `wait`, until the session includes the sequence number of
@@ -253,6 +246,19 @@ impl Tables<'_> {
     }
 }
 
+/// Sets or clears the reasons of a follower. The readers set theirs on an error; a state that is fresh is the evidence
+/// that they read again, also on an idle topic.
+fn report(health: &Health, checked: Result<(), Unavailable>) {
+    match checked {
+        Ok(()) => {
+            use NotReadyReason::{Changelog, Kafka, Stale, Starting, Tables};
+            [Starting, Stale, Changelog, Kafka, Tables].into_iter().for_each(|reason| health.clear(reason));
+            health.record_progress(0, 0);
+        }
+        Err(reason) => health.set_not_ready(NotReadyReason::Stale, reason.to_string()),
+    }
+}
+
 /// Requests the end offset of a partition and passes it to `freshness`. Without a response the copy's age grows.
 fn observe(
     consumer: &BaseConsumer,
@@ -269,5 +275,28 @@ fn observe(
     match consumer.fetch_watermarks(topic, partition, END_TIMEOUT) {
         Ok((_, end)) => freshness.observe_end(asked, end, position()),
         Err(error) => tracing::debug!(topic, partition, %error, "the end of the partition is not known"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::KafkaError;
+
+    use super::*;
+    use crate::state::report_error;
+
+    #[test]
+    fn fresh_state_clears_each_error_of_a_reader() {
+        let health = Health::new("pdp");
+        let errors = [NotReadyReason::Changelog, NotReadyReason::Kafka, NotReadyReason::Tables];
+        for reason in errors {
+            report_error(&health, reason, "topic", &KafkaError::Canceled);
+        }
+        report(&health, Err(Unavailable::Loading("topic")));
+        let reasons = health.snapshot().not_ready;
+        assert!(errors.iter().all(|reason| reasons.contains_key(reason)), "{reasons:?}");
+        assert!(reasons.contains_key(&NotReadyReason::Stale));
+        report(&health, Ok(()));
+        assert_eq!(health.snapshot().not_ready.len(), 0, "no reader needs another end of its topic");
     }
 }

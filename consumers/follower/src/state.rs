@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::{Replica, UndecodableRecord};
 use agentgov_policy::{BundleTable, InternalError, Kernel, RequestCache};
-use agentgov_schemas::SessionKey;
 use agentgov_schemas::event::Through;
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::topology::SessionLimits;
+use agentgov_schemas::{NotReadyReason, SessionKey};
+use agentgov_service::Health;
+use rdkafka::error::KafkaError;
 use tokio::sync::Notify;
 
 use crate::freshness::Freshness;
@@ -335,6 +337,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Sets the reason of a reader whose client reports an error. A later report clears it once the state is fresh.
+pub(crate) fn report_error(health: &Health, reason: NotReadyReason, topic: &str, error: &KafkaError) {
+    health.set_not_ready(reason, format!("reading {topic}: {error}"));
 }
 
 impl From<InternalError> for Unavailable {

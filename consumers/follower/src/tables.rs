@@ -15,7 +15,7 @@ use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, logged_at};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::freshness::Freshness;
-use crate::state::State;
+use crate::state::{State, report_error};
 
 /// Timeout until the end of the topic is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
@@ -142,10 +142,9 @@ pub(crate) fn follow<T: Table>(
                     table.load(state);
                 }
                 freshness.reach_end();
-                health.clear(NotReadyReason::Tables);
             }
             Some(TopicEvent::Error(error)) => {
-                health.set_not_ready(NotReadyReason::Tables, format!("reading {}: {error}", reader.topic()));
+                report_error(health, NotReadyReason::Tables, reader.topic(), &error);
             }
             None => {
                 if last_restart.elapsed() > CONFIRM_TIMEOUT && freshness.is_waiting_since(last_restart) {
