@@ -2,6 +2,7 @@
 //! the caller and the decision point could read two different requests.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use agentgov_schemas::escape::Escaped;
@@ -13,13 +14,23 @@ use serde_json::{Map, Number, Value};
 const CONTEXT: &str = "context";
 /// Member that is also kept as text.
 const ARGUMENTS: &str = "arguments";
+/// List of the evaluations, each with or without a context.
+const EVALUATIONS: &str = "evaluations";
 
 /// A parsed request.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) value: Value,
-    /// Texts of `context.arguments`, by the path of their `context`.
-    texts: Vec<(String, Box<RawValue>)>,
+    texts: BTreeMap<ContextOf, Box<RawValue>>,
+}
+
+/// Owner of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ContextOf {
+    /// The body.
+    Whole,
+    /// An item of `evaluations`.
+    Evaluation(usize),
 }
 
 impl Body {
@@ -39,13 +50,13 @@ impl Body {
         Ok(Self { value, texts: texts.into_inner() })
     }
 
-    /// Returns the text of `arguments` within the context at this path.
-    pub(crate) fn arguments(&self, context: &str) -> Option<&str> {
-        self.texts.iter().find(|(path, _)| path == context).map(|(_, text)| text.get())
+    /// Returns the text of `arguments` within this context.
+    pub(crate) fn arguments(&self, context: ContextOf) -> Option<&str> {
+        self.texts.get(&context).map(|text| text.get())
     }
 }
 
-type Texts = RefCell<Vec<(String, Box<RawValue>)>>;
+type Texts = RefCell<BTreeMap<ContextOf, Box<RawValue>>>;
 
 fn parse(text: &str, path: &Path<'_>, texts: &Texts) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -59,6 +70,22 @@ enum Path<'p> {
     Root,
     Key(&'p Path<'p>, &'p str),
     Item(&'p Path<'p>, usize),
+}
+
+impl Path<'_> {
+    /// Returns the owner if this is the path of a context. A context within a context is none, so the text of a member is
+    /// parsed by a further parser once at most, not once per level.
+    fn context_of(&self) -> Option<ContextOf> {
+        match self {
+            Self::Key(Path::Root, key) if *key == CONTEXT => Some(ContextOf::Whole),
+            Self::Key(Path::Item(Path::Key(Path::Root, list), at), key)
+                if *key == CONTEXT && *list == EVALUATIONS =>
+            {
+                Some(ContextOf::Evaluation(*at))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Path<'_> {
@@ -135,19 +162,20 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        let is_context = matches!(self.path, Path::Key(_, CONTEXT));
+        let context_of = self.path.context_of();
         while let Some(key) = map.next_key::<String>()? {
             let path = Path::Key(self.path, &key);
             if object.contains_key(&key) {
                 return Err(de::Error::custom(format!("`{path}` stands twice")));
             }
-            let value = if is_context && key == ARGUMENTS {
-                let text: &RawValue = map.next_value()?;
-                let value = parse(text.get(), &path, self.texts).map_err(de::Error::custom)?;
-                self.texts.borrow_mut().push((self.path.to_string(), text.to_owned()));
-                value
-            } else {
-                map.next_value_seed(ValueSeed { path: &path, texts: self.texts })?
+            let value = match context_of {
+                Some(of) if key == ARGUMENTS => {
+                    let text: &RawValue = map.next_value()?;
+                    let value = parse(text.get(), &path, self.texts).map_err(de::Error::custom)?;
+                    self.texts.borrow_mut().insert(of, text.to_owned());
+                    value
+                }
+                _ => map.next_value_seed(ValueSeed { path: &path, texts: self.texts })?,
             };
             object.insert(key, value);
         }
@@ -178,9 +206,42 @@ mod tests {
         let text = r#"{"context": {"arguments": { "n" : 12345678901234567890123 }},
                        "evaluations": [{"context": {"arguments": 1.0}}], "arguments": 2}"#;
         let body = Body::parse(text.as_bytes()).unwrap();
-        assert_eq!(body.arguments("context"), Some(r#"{ "n" : 12345678901234567890123 }"#));
-        assert_eq!(body.arguments("evaluations[0].context"), Some("1.0"));
-        assert_eq!(body.arguments(""), None);
+        assert_eq!(body.arguments(ContextOf::Whole), Some(r#"{ "n" : 12345678901234567890123 }"#));
+        assert_eq!(body.arguments(ContextOf::Evaluation(0)), Some("1.0"));
+        assert_eq!(body.texts.len(), 2);
+    }
+
+    #[test]
+    fn key_that_is_spelled_like_the_path_of_a_context_is_none() {
+        for text in [
+            r#"{"evaluations[0]": {"context": {"arguments": 1}}}"#,
+            r#"{"evaluations[0].context": {"arguments": 1}}"#,
+            r#"{"evaluations": {"0": {"context": {"arguments": 1}}}}"#,
+            r#"{"evaluations": [[{"context": {"arguments": 1}}]]}"#,
+            r#"{"subject": {"context": {"arguments": 1}}}"#,
+            r#"[{"context": {"arguments": 1}}]"#,
+        ] {
+            let body = Body::parse(text.as_bytes()).unwrap();
+            assert!(body.texts.is_empty(), "{text}: {:?}", body.texts);
+        }
+        let text = r#"{"evaluations[0]": {"context": {"arguments": 1}}, "evaluations": [{"context": {"arguments": 2}}]}"#;
+        let body = Body::parse(text.as_bytes()).unwrap();
+        assert_eq!(body.arguments(ContextOf::Evaluation(0)), Some("2"));
+        assert_eq!(body.texts.len(), 1);
+    }
+
+    #[test]
+    fn arguments_within_arguments_keep_no_text_of_their_own() {
+        let nested = |levels: usize| {
+            format!("{}1{}", r#"{"context":{"arguments":"#.repeat(levels), "}}".repeat(levels))
+        };
+        let body = Body::parse(nested(50).as_bytes()).unwrap();
+        assert_eq!(body.texts.len(), 1);
+        for levels in [1_000, 40_000] {
+            assert!(Body::parse(nested(levels).as_bytes()).is_err(), "{levels}");
+            let item = format!(r#"{{"evaluations": [{}]}}"#, nested(levels));
+            assert!(Body::parse(item.as_bytes()).is_err(), "{levels}");
+        }
     }
 
     #[test]

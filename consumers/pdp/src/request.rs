@@ -1,21 +1,22 @@
 //! Requests of AuthZEN's Authorization API, parsed from JSON. Unknown members are ignored; every error names its
 //! member.
 
+use std::sync::Arc;
+
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
 use serde_json::Value;
 
 use crate::http::MAX_EVALUATIONS;
-use crate::json::Body;
+use crate::json::{Body, ContextOf};
 use crate::point::Question;
 
 /// A complete request for a decision.
 #[derive(Debug)]
 pub(crate) struct EvaluationRequest {
-    subject: AccessEntity,
-    action: AccessAction,
-    resource: AccessEntity,
-    context: Properties,
-    arguments: Option<String>,
+    subject: Arc<AccessEntity>,
+    action: Arc<AccessAction>,
+    resource: Arc<AccessEntity>,
+    context: ContextPart,
 }
 
 impl EvaluationRequest {
@@ -24,12 +25,12 @@ impl EvaluationRequest {
     /// # Errors
     /// Names the member that is missing or not of its type.
     pub(crate) fn read(body: &Body) -> Result<Self, String> {
-        Parts::read(root(body)?, "", body, IdRule::Required)?.complete(&Parts::default())
+        Parts::read(root(body)?, "", body, ContextOf::Whole)?.complete(&Parts::default())
     }
 
     pub(crate) fn question(&self) -> Question<'_> {
-        let Self { subject, action, resource, context, arguments } = self;
-        let request = AccessRequest { subject, action, resource, context };
+        let Self { subject, action, resource, context: ContextPart { members, arguments } } = self;
+        let request = AccessRequest { subject, action, resource, context: members };
         Question { request, arguments: arguments.as_deref() }
     }
 }
@@ -88,7 +89,7 @@ impl EvaluationsRequest {
     pub(crate) fn read(body: &Body) -> Result<Self, String> {
         let whole = root(body)?;
         let semantic = Semantic::read(whole.get("options"))?;
-        let defaults = Parts::read(whole, "", body, IdRule::Required)?;
+        let defaults = Parts::read(whole, "", body, ContextOf::Whole)?;
         let items = match whole.get("evaluations") {
             None => return Ok(Self::One(Box::new(defaults.complete(&Parts::default())?))),
             Some(Value::Array(items)) if items.is_empty() => {
@@ -104,24 +105,32 @@ impl EvaluationsRequest {
             Some(other) => return Err(wrong("evaluations", "a list", other)),
         };
         let mut requests = Vec::new();
-        for (at, item) in items.iter().enumerate() {
-            let at = format!("evaluations[{at}]");
+        for (number, item) in items.iter().enumerate() {
+            let at = format!("evaluations[{number}]");
             let Some(item) = item.as_object() else { return Err(wrong(&at, "an object", item)) };
-            let parts = Parts::read(item, &at, body, IdRule::Required);
+            let parts = Parts::read(item, &at, body, ContextOf::Evaluation(number));
             requests.push(parts.and_then(|parts| parts.complete(&defaults)));
         }
         Ok(Self::Many(semantic, requests))
     }
 }
 
-/// The members that a request has.
-#[derive(Clone, Debug, Default)]
+/// The members that a request has. The evaluations of a batch share those of the defaults: a copy for each would be a
+/// thousand times the body.
+#[derive(Debug, Default)]
 struct Parts {
     at: String,
-    subject: Option<AccessEntity>,
-    action: Option<AccessAction>,
-    resource: Option<AccessEntity>,
-    context: Option<(Properties, Option<String>)>,
+    subject: Option<Arc<AccessEntity>>,
+    action: Option<Arc<AccessAction>>,
+    resource: Option<Arc<AccessEntity>>,
+    context: Option<ContextPart>,
+}
+
+/// A context, with the text of its `arguments`.
+#[derive(Clone, Debug, Default)]
+struct ContextPart {
+    members: Arc<Properties>,
+    arguments: Option<Arc<str>>,
 }
 
 /// Whether an entity needs an id.
@@ -133,20 +142,25 @@ enum IdRule {
 }
 
 impl Parts {
-    fn read(of: &Properties, at: &str, body: &Body, ids: IdRule) -> Result<Self, String> {
+    fn read(of: &Properties, at: &str, body: &Body, owner: ContextOf) -> Result<Self, String> {
         let path = |key: &str| join(at, key);
-        let entity = |key: &str| of.get(key).map(|value| entity(value, &path(key), ids)).transpose();
+        let entity = |key: &str| {
+            let entity = of.get(key).map(|value| entity(value, &path(key), IdRule::Required)).transpose()?;
+            Ok::<_, String>(entity.map(Arc::new))
+        };
         let context = match of.get("context") {
             None => None,
-            Some(Value::Object(context)) => {
-                Some((context.clone(), body.arguments(&path("context")).map(str::to_owned)))
-            }
+            Some(Value::Object(context)) => Some(ContextPart {
+                members: Arc::new(context.clone()),
+                arguments: body.arguments(owner).map(Arc::from),
+            }),
             Some(other) => return Err(wrong(&path("context"), "an object", other)),
         };
+        let action = of.get("action").map(|value| action(value, &path("action"))).transpose()?;
         Ok(Self {
             at: at.to_owned(),
             subject: entity("subject")?,
-            action: of.get("action").map(|value| action(value, &path("action"))).transpose()?,
+            action: action.map(Arc::new),
             resource: entity("resource")?,
             context,
         })
@@ -155,7 +169,6 @@ impl Parts {
     /// Takes each missing member as a whole from the defaults.
     fn complete(self, defaults: &Self) -> Result<EvaluationRequest, String> {
         let missing = |key: &str| missing(&join(&self.at, key), "an object");
-        let (context, arguments) = self.context.or_else(|| defaults.context.clone()).unwrap_or_default();
         Ok(EvaluationRequest {
             subject: self.subject.or_else(|| defaults.subject.clone()).ok_or_else(|| missing("subject"))?,
             action: self.action.or_else(|| defaults.action.clone()).ok_or_else(|| missing("action"))?,
@@ -163,8 +176,7 @@ impl Parts {
                 .resource
                 .or_else(|| defaults.resource.clone())
                 .ok_or_else(|| missing("resource"))?,
-            context,
-            arguments,
+            context: self.context.or_else(|| defaults.context.clone()).unwrap_or_default(),
         })
     }
 }
@@ -291,5 +303,30 @@ const fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluations_share_the_defaults() {
+        let text = r#"{"subject": {"type": "user", "id": "alice"}, "action": {"name": "read"},
+                       "resource": {"type": "record", "id": "1"}, "context": {"arguments": {"n": 1.0}},
+                       "evaluations": [{}, {}, {"context": {"arguments": 2.0}}]}"#;
+        let body = Body::parse(text.as_bytes()).unwrap();
+        let EvaluationsRequest::Many(_, items) = EvaluationsRequest::read(&body).unwrap() else {
+            panic!("expected a batch")
+        };
+        let items: Vec<EvaluationRequest> = items.into_iter().map(Result::unwrap).collect();
+        let [first, second, third] = items.as_slice() else { panic!("{items:?}") };
+        assert!(Arc::ptr_eq(&first.subject, &second.subject));
+        assert!(Arc::ptr_eq(&first.action, &second.action));
+        assert!(Arc::ptr_eq(&first.resource, &second.resource));
+        assert!(Arc::ptr_eq(&first.context.members, &second.context.members));
+        assert_eq!(first.question().arguments, Some(r#"{"n": 1.0}"#));
+        assert!(std::ptr::eq(first.question().arguments.unwrap(), second.question().arguments.unwrap()));
+        assert_eq!(third.question().arguments, Some("2.0"));
     }
 }

@@ -100,6 +100,17 @@ fn body_that_is_no_json_is_400() {
 }
 
 #[test]
+fn arguments_within_arguments_without_end_are_400() {
+    let pdp = pdp();
+    let levels = 40_000;
+    let nested = format!("{}1{}", r#"{"context":{"arguments":"#.repeat(levels), "}}".repeat(levels));
+    for path in [EVALUATION, EVALUATIONS, SUBJECT, RESOURCE, ACTION] {
+        refused(&pdp, path, &nested, "expected JSON");
+    }
+    assert_eq!(pdp.ask(EVALUATION, &allowed())["decision"], true);
+}
+
+#[test]
 fn member_of_another_type_is_400_and_named() {
     let pdp = pdp();
     for path in [
