@@ -10,9 +10,11 @@ use agentgov_connect::Endpoints;
 use agentgov_follower::{Follower, FollowerConfig};
 use agentgov_pdp::{DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig};
 use agentgov_schemas::bounds::STACK_BYTES;
-use agentgov_schemas::catalogue;
 use agentgov_schemas::topology::Topology;
-use agentgov_sdk::{Event, Producer, ProducerOptions, Recorder, SourceOptions, SpoolOptions, WhenFull};
+use agentgov_schemas::{NotReadyReason, catalogue};
+use agentgov_sdk::{
+    Event, Producer, ProducerOptions, RecordError, Recorder, SourceOptions, SpoolOptions, WhenFull,
+};
 use agentgov_service::panics::PanicGuard;
 use agentgov_service::{ExitCode, Health, Metrics, ShutdownSignal, StageError};
 use agentgov_token::SigningKey;
@@ -89,6 +91,8 @@ impl RunningPdp {
         let PdpOptions { name, signing_key, spool, server } = options;
         let metrics = Metrics::start()?;
         let health = Health::new(name);
+        // Until the follower clears it: the server must not be ready before it knows a state.
+        health.set_not_ready(NotReadyReason::Stale, "the state of the log is not read yet");
         let follower = FollowerConfig {
             kafka: endpoints.kafka.clone(),
             name: name.to_owned(),
@@ -196,6 +200,12 @@ impl RecorderLog {
         Ok(recorder)
     }
 
+    /// Forgets a source that has stopped, so that the next decision opens another one.
+    fn forget(&self, tenant_id: &str, environment: &str) {
+        let key = (tenant_id.to_owned(), environment.to_owned());
+        self.recorders.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
     /// Ends the sources. Decisions that do not reach Kafka in time stay in the spool.
     fn close(&self) {
         let recorders = std::mem::take(&mut *self.recorders.lock().unwrap_or_else(PoisonError::into_inner));
@@ -217,6 +227,11 @@ impl DecisionLog for SharedLog {
             decision: Some(&decision.decision),
             ..Event::new(catalogue::DECISION_MADE, decision.session_id, decision.agent)
         };
-        recorder.record(&event).map(|_| ()).map_err(|error| error.to_string())
+        recorder.record(&event).map(|_| ()).map_err(|error| {
+            if matches!(error, RecordError::Stopped { .. }) {
+                self.0.forget(decision.tenant_id, decision.environment);
+            }
+            error.to_string()
+        })
     }
 }

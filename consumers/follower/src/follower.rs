@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_connect::{KafkaEndpoint, SchemaRegistry, SchemaRegistryEndpoint, TopicReader};
-use agentgov_policy::Bundle;
+use agentgov_policy::{Bundle, Kernel};
 use agentgov_runtime::SchemaCache;
 use agentgov_schemas::bounds::STACK_BYTES;
-use agentgov_schemas::governance::AgentState;
 use agentgov_schemas::topology::{MissingRole, Topology, reader_group};
 use agentgov_schemas::{NotReadyReason, SessionKey, subject};
 use agentgov_service::{Health, ShutdownSignal, StageError};
@@ -230,14 +229,19 @@ impl Follower {
 pub struct Tables<'f>(&'f State);
 
 impl Tables<'_> {
+    /// Returns whether both tables were read to their ends once.
+    pub fn are_loaded(self) -> bool {
+        self.0.agents_freshness.fresh_at().is_some() && self.0.bundles_freshness.fresh_at().is_some()
+    }
+
+    /// Calls `decide` with the kernel over the tables.
+    pub fn with_kernel<R>(self, decide: impl FnOnce(&Kernel<'_>) -> R) -> R {
+        self.0.with_kernel(decide)
+    }
+
     /// Returns the bundle that is active in an environment.
     pub fn bundle(self, environment: &str) -> Option<Arc<Bundle>> {
         self.0.bundles().active(environment).map(Arc::clone)
-    }
-
-    /// Returns true if the agent is registered and active.
-    pub fn is_active(self, tenant_id: &str, agent_id: &str) -> bool {
-        self.0.agents().get(tenant_id, agent_id).is_some_and(|agent| agent.state == AgentState::Active)
     }
 
     /// Returns the ids of a tenant's agents, sorted.

@@ -256,6 +256,20 @@ impl State {
         Ok(Some(answer(SessionView { kernel, session: &session, through: replica.through() })))
     }
 
+    /// Calls `decide` with the kernel over the tables, whatever their age.
+    pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> R {
+        let requests = self.requests.take();
+        let (agents, bundles) = (self.agents(), self.bundles());
+        decide(&Kernel {
+            agents: &agents,
+            bundles: &bundles,
+            limits: self.limits,
+            agents_topic: &self.agents_topic,
+            bundles_topic: &self.bundles_topic,
+            requests: &requests.0,
+        })
+    }
+
     /// Like [`Self::read`], once the session includes the sequence number of `after`.
     pub async fn read_after<R>(
         &self,

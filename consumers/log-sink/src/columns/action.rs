@@ -27,9 +27,9 @@ fn tables<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [TablePosition<'a>] {
     evaluation(e).map_or(&[], |evaluation| &evaluation.tables)
 }
 
-/// Returns the arguments of the call, or of the call that a decision is about.
+/// The arguments of the call. Those of a decision are not here: an event with arguments is a call.
 fn arguments<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
-    e.tool.map(|tool| tool.arguments).or_else(|| evaluation(e).map(|evaluation| evaluation.arguments))
+    e.tool.map(|tool| tool.arguments)
 }
 
 /// Returns the tool of the call, of its result, or of the decision on it.

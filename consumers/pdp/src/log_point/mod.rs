@@ -12,6 +12,7 @@ mod search;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use agentgov_enrichment::Session;
 use agentgov_follower::{Follower, Unavailable};
 use agentgov_policy::authzen::{EvaluationError, Properties};
 use agentgov_policy::{Bundle, Policy};
@@ -126,18 +127,33 @@ impl<L: DecisionLog> LogPoint<L> {
         match decided.await {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(error)) => Err(Refusal::Internal(error.to_string())),
-            Err(reason) => Ok(self.unavailable(call, &reason)),
+            Err(reason) => self.decide_unavailable(call, &reason),
         }
     }
 
-    /// Decides without the session, by `unavailable` of the bundle. Never allows a suspended or unregistered agent.
-    fn unavailable(&self, call: &CallQuestion<'_>, reason: &Unavailable) -> Outcome {
+    /// Decides without the state of the session: `unavailable` of the bundle must allow the effect of the tool, and the
+    /// policies must allow the call in a session without events. So a forbid, a missing grant, a suspended agent and a tool
+    /// that tools.yaml does not list deny as always. A caller, or a record, can bring about that a session is in two
+    /// partitions or that a number does not arrive, so these deny whatever the bundle says.
+    fn decide_unavailable(&self, call: &CallQuestion<'_>, reason: &Unavailable) -> Result<Outcome, Refusal> {
         let tables = self.follower.tables();
-        let bundle = tables.bundle(call.environment);
-        let is_active = tables.is_active(call.tenant_id, call.agent_id);
-        let allows = |bundle: &Arc<Bundle>| bundle.allows_unavailable(bundle.tools().effect(call.tool));
-        let is_allowed = is_active && bundle.as_ref().is_some_and(allows);
-        Outcome {
+        let bundle = tables.bundle(call.environment).filter(|_| tables.are_loaded());
+        let may_allow = match reason {
+            Unavailable::Internal(message) => return Err(Refusal::Internal(message.clone())),
+            Unavailable::NotArrived { .. } | Unavailable::TwoPartitions { .. } => false,
+            Unavailable::Loading(_) | Unavailable::Stale { .. } | Unavailable::Behind { .. } => true,
+        };
+        let allows_effect = |bundle: &Arc<Bundle>| {
+            let tools = bundle.tools();
+            tools.names().any(|name| name == call.tool) && bundle.allows_unavailable(tools.effect(call.tool))
+        };
+        let is_allowed = may_allow
+            && bundle.as_ref().is_some_and(allows_effect)
+            && tables.with_kernel(|kernel| {
+                let judgement = kernel.decide(&Session::new(), &call.event());
+                judgement.is_ok_and(|judgement| judgement.decision == Decision::Allow)
+            });
+        Ok(Outcome {
             decision: if is_allowed { Decision::Allow } else { Decision::Deny },
             reason: UNAVAILABLE,
             determining: Vec::new(),
@@ -148,7 +164,7 @@ impl<L: DecisionLog> LogPoint<L> {
             known: None,
             through: None,
             unavailable: Some((reason.name(), reason.to_string())),
-        }
+        })
     }
 
     /// Signs the claims of a decision. Returns the token and the millisecond at which it expires.
