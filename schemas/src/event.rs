@@ -152,9 +152,9 @@ pub struct Decision<'a> {
     /// Reason: a name of a verdict's reason if agentgov decided, otherwise a text for people.
     #[serde(borrow, default)]
     pub reason: Option<&'a str>,
-    /// The evaluation, if a policy decision point of agentgov decided.
+    /// The evaluation, if a policy decision point of agentgov decided. Boxed, since most events have none.
     #[serde(borrow, default)]
-    pub evaluation: Option<Evaluation<'a>>,
+    pub evaluation: Option<Box<Evaluation<'a>>>,
 }
 
 /// Evaluation by a policy decision point of agentgov, with inputs and result.

@@ -12,7 +12,7 @@ fn message_text<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
 }
 
 fn evaluation<'e, 'a>(e: &'e ActionEvent<'a>) -> Option<&'e Evaluation<'a>> {
-    e.decision.as_ref()?.evaluation.as_ref()
+    e.decision.as_ref()?.evaluation.as_deref()
 }
 
 fn through(e: &ActionEvent<'_>) -> Option<Through> {

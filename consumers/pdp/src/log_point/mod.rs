@@ -257,7 +257,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 by: &self.config.name,
                 decision: outcome.decision.as_str(),
                 reason: Some(outcome.reason),
-                evaluation: Some(evaluation),
+                evaluation: Some(Box::new(evaluation)),
             },
         })
     }
