@@ -1,4 +1,11 @@
 //! Tests of responses, and of the server's behaviour around them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! Tests that each kind of invalid request gets its status and a message with its member, and is never allowed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
 
 mod support;
 

@@ -1,5 +1,12 @@
 //! Tests decisions that OpenID's AuthZEN working group published, with the bundles of examples/authzen. They need
 //! ../shared.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
 
 mod support;
 
