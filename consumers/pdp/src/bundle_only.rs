@@ -37,12 +37,12 @@ impl BundleOnly {
         self.bundle.evaluate(request).map_err(|e| Refusal::Internal(e.to_string()))
     }
 
-    /// Lists the candidates that would be allowed.
-    fn filter<'c>(
+    /// Lists the candidates that would be allowed. Other requests get their turn between two evaluations.
+    async fn filter<'c>(
         &self,
-        candidates: impl Iterator<Item = &'c str>,
+        candidates: impl Iterator<Item = &'c str> + Send,
         (from, limit): (usize, usize),
-        is_allowed: impl Fn(&'c str) -> Result<bool, Refusal>,
+        is_allowed: impl Fn(&'c str) -> Result<bool, Refusal> + Send + Sync,
     ) -> Result<(Vec<&'c str>, Option<usize>), Refusal> {
         let mut found = Vec::new();
         for (at, candidate) in candidates.enumerate().skip(from) {
@@ -52,6 +52,7 @@ impl BundleOnly {
             if is_allowed(candidate)? {
                 found.push(candidate);
             }
+            tokio::task::yield_now().await;
         }
         Ok((found, None))
     }
@@ -99,30 +100,33 @@ impl DecisionPoint for BundleOnly {
     }
 
     async fn search(&self, caller: Option<&Caller>, search: Search<'_>) -> Result<Found, Refusal> {
-        let Search { target, context, from, limit } = search;
+        let Search { target, context, from, limit, .. } = search;
         let page = (from, limit);
         match target {
             SearchTarget::Subject { kind, action, resource } => {
                 check_subject(caller, None)?;
                 let ids = self.bundle.ids(kind).iter().map(String::as_str);
                 let (found, next) = self
-                    .filter(ids, page, |id| self.is_allowed(&entity(kind, id), action, resource, context))?;
+                    .filter(ids, page, |id| self.is_allowed(&entity(kind, id), action, resource, context))
+                    .await?;
                 Ok(Found { results: entities(kind, &found), next })
             }
             SearchTarget::Resource { kind, subject, action } => {
                 check_subject(caller, Some(subject))?;
                 let ids = self.bundle.ids(kind).iter().map(String::as_str);
                 let (found, next) = self
-                    .filter(ids, page, |id| self.is_allowed(subject, action, &entity(kind, id), context))?;
+                    .filter(ids, page, |id| self.is_allowed(subject, action, &entity(kind, id), context))
+                    .await?;
                 Ok(Found { results: entities(kind, &found), next })
             }
             SearchTarget::Action { subject, resource } => {
                 check_subject(caller, Some(subject))?;
                 let names: Vec<&str> = self.bundle.actions(&subject.kind, &resource.kind).collect();
-                let (found, next) = self.filter(names.into_iter(), page, |name| {
+                let is_allowed = |name: &str| {
                     let action = AccessAction { name: name.to_owned(), properties: Properties::new() };
                     self.is_allowed(subject, &action, resource, context)
-                })?;
+                };
+                let (found, next) = self.filter(names.into_iter(), page, is_allowed).await?;
                 let results = found.iter().map(|name| FoundResult::Action { name: (*name).to_owned() });
                 Ok(Found { results: results.collect(), next })
             }
@@ -137,4 +141,49 @@ fn entity(kind: &str, id: &str) -> AccessEntity {
 fn entities(kind: &str, ids: &[&str]) -> Vec<FoundResult> {
     let result = |id: &&str| FoundResult::Entity { kind: kind.to_owned(), id: (*id).to_owned() };
     ids.iter().map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use agentgov_policy::BundleFiles;
+
+    use super::*;
+
+    #[test]
+    fn search_lets_other_tasks_run() {
+        let folder = agentgov_test_support::root().join("examples/authzen/certification");
+        let file = |name: &str| (name.to_owned(), std::fs::read(folder.join(name)).unwrap());
+        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let names = names.filter(|path| path.is_file());
+        let files: BTreeMap<_, _> =
+            names.map(|path| file(path.file_name().unwrap().to_str().unwrap())).collect();
+        let point = BundleOnly::new(AccessBundle::compile(&BundleFiles(files)).unwrap());
+        let (action, resource) = (
+            AccessAction { name: "read".to_owned(), ..AccessAction::default() },
+            entity("record", "record-1"),
+        );
+        let context = Properties::new();
+        let search = Search {
+            target: SearchTarget::Subject { kind: "user", action: &action, resource: &resource },
+            context: &context,
+            arguments: None,
+            received_at: Instant::now(),
+            from: 0,
+            limit: 10,
+        };
+        let other_task = Arc::new(AtomicBool::new(false));
+        let has_run = Arc::clone(&other_task);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let found = runtime.block_on(async {
+            tokio::spawn(async move { other_task.store(true, Ordering::SeqCst) });
+            point.search(None, search).await
+        });
+        assert!(!found.unwrap().results.is_empty());
+        assert!(has_run.load(Ordering::SeqCst));
+    }
 }

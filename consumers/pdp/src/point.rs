@@ -1,6 +1,7 @@
 //! Interface between the HTTP server and the decision points.
 
 use std::future::Future;
+use std::time::{Duration, Instant};
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
 
@@ -37,6 +38,15 @@ pub struct Question<'r> {
     pub request: AccessRequest<'r>,
     /// Text of `context.arguments`, byte for byte.
     pub arguments: Option<&'r str>,
+    /// Time at which the request arrived. The evaluations of a batch share it.
+    pub received_at: Instant,
+}
+
+impl Question<'_> {
+    /// Returns the rest of a timeout that all evaluations of the request share.
+    pub fn remaining(&self, timeout: Duration) -> Duration {
+        timeout.saturating_sub(self.received_at.elapsed())
+    }
 }
 
 /// Reason why there is no decision. The text is for the caller.
@@ -57,6 +67,10 @@ pub struct Search<'r> {
     pub target: SearchTarget<'r>,
     /// Context of the request.
     pub context: &'r Properties,
+    /// Text of `context.arguments`, byte for byte.
+    pub arguments: Option<&'r str>,
+    /// Time at which the request arrived.
+    pub received_at: Instant,
     /// Number of candidates that earlier pages have checked.
     pub from: usize,
     /// Maximum number of results.
@@ -117,4 +131,24 @@ pub enum FoundResult {
         /// Its name.
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeout_counts_from_the_arrival_of_the_request() {
+        let (entity, action, context) = (AccessEntity::default(), AccessAction::default(), Properties::new());
+        let request =
+            AccessRequest { subject: &entity, action: &action, resource: &entity, context: &context };
+        let timeout = Duration::from_secs(60);
+        let remaining = |ago: u64| {
+            let received_at = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+            Question { request, arguments: None, received_at }.remaining(timeout)
+        };
+        assert_eq!(remaining(61), Duration::ZERO);
+        assert!((Duration::from_secs(1)..=Duration::from_secs(20)).contains(&remaining(40)));
+        assert!(remaining(0) <= timeout);
+    }
 }

@@ -2,6 +2,7 @@
 //! member.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
 use serde_json::Value;
@@ -28,10 +29,11 @@ impl EvaluationRequest {
         Parts::read(root(body)?, "", body, ContextOf::Whole)?.complete(&Parts::default())
     }
 
-    pub(crate) fn question(&self) -> Question<'_> {
+    /// Returns the question of a request that arrived at this time.
+    pub(crate) fn question(&self, received_at: Instant) -> Question<'_> {
         let Self { subject, action, resource, context: ContextPart { members, arguments } } = self;
         let request = AccessRequest { subject, action, resource, context: members };
-        Question { request, arguments: arguments.as_deref() }
+        Question { request, arguments: arguments.as_deref(), received_at }
     }
 }
 
@@ -197,6 +199,8 @@ pub(crate) struct SearchRequest {
     pub(crate) action: AccessAction,
     pub(crate) resource: AccessEntity,
     pub(crate) context: Properties,
+    /// Text of `context.arguments`.
+    pub(crate) arguments: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) limit: Option<usize>,
 }
@@ -225,7 +229,8 @@ impl SearchRequest {
             Some(other) => return Err(wrong("context", "an object", other)),
         };
         let (token, limit) = page(whole.get("page"))?;
-        Ok(Self { subject, action, resource, context, token, limit })
+        let arguments = body.arguments(ContextOf::Whole).map(str::to_owned);
+        Ok(Self { subject, action, resource, context, arguments, token, limit })
     }
 }
 
@@ -325,8 +330,9 @@ mod tests {
         assert!(Arc::ptr_eq(&first.action, &second.action));
         assert!(Arc::ptr_eq(&first.resource, &second.resource));
         assert!(Arc::ptr_eq(&first.context.members, &second.context.members));
-        assert_eq!(first.question().arguments, Some(r#"{"n": 1.0}"#));
-        assert!(std::ptr::eq(first.question().arguments.unwrap(), second.question().arguments.unwrap()));
-        assert_eq!(third.question().arguments, Some("2.0"));
+        let arguments = |item: &EvaluationRequest| item.context.arguments.clone().unwrap();
+        assert_eq!(&*arguments(first), r#"{"n": 1.0}"#);
+        assert!(Arc::ptr_eq(&arguments(first), &arguments(second)));
+        assert_eq!(&*arguments(third), "2.0");
     }
 }

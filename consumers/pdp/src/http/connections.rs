@@ -20,12 +20,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_native_tls::TlsAcceptor;
 
+use super::write_timeout::WriteTimeout;
+
 /// Maximum number of connections. More wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the head of a request, and maximum idle time of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time in which a client must read a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which the shutdown request is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Pause after a failure to accept a connection, for example because no file descriptors are left.
@@ -66,7 +70,12 @@ pub(super) async fn accept(
         };
         match (permit, accepted) {
             (Ok(permit), Ok((stream, _))) => {
-                let connection = Connection { app: app.clone(), ended: ended.clone(), permit };
+                let connection = Connection {
+                    app: app.clone(),
+                    ended: ended.clone(),
+                    permit,
+                    write_timeout: WRITE_TIMEOUT,
+                };
                 tokio::spawn(connection.serve(stream, tls.clone()));
             }
             (_, Err(error)) => {
@@ -96,6 +105,7 @@ struct Connection {
     /// True once the process is shutting down.
     ended: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
+    write_timeout: Duration,
 }
 
 impl Connection {
@@ -116,7 +126,8 @@ impl Connection {
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> impl Future<Output = ()> + Send {
-        let Self { app, mut ended, permit } = self;
+        let Self { app, mut ended, permit, write_timeout } = self;
+        let stream = WriteTimeout::new(stream, write_timeout);
         async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -137,5 +148,75 @@ impl Connection {
             }
             drop(permit);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Bytes of a response, more than the pipe to the client holds.
+    const RESPONSE_BYTES: usize = 10_000;
+    const WRITE_TIMEOUT: Duration = Duration::from_millis(400);
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// Serves one connection in which a client behaves so. Returns true once its slot is free, false after a deadline.
+    fn frees_its_slot<F: Future<Output = ()>>(client: impl FnOnce(tokio::io::DuplexStream) -> F) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let permits = Arc::new(Semaphore::new(1));
+            let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
+            let (_ending, ended) = watch::channel(false);
+            let app = Router::new().route("/", get(|| async { "x".repeat(RESPONSE_BYTES) }));
+            let (ours, theirs) = duplex(64);
+            tokio::spawn(Connection { app, ended, permit, write_timeout: WRITE_TIMEOUT }.serve_http(ours));
+            let is_free = async { tokio::time::timeout(DEADLINE, permits.acquire()).await.is_ok() };
+            tokio::select! {
+                is_free = is_free => is_free,
+                () = client(theirs) => false,
+            }
+        })
+    }
+
+    #[test]
+    fn client_that_does_not_read_its_response_loses_its_connection() {
+        assert!(frees_its_slot(|mut client| async move {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            std::future::pending::<()>().await;
+        }));
+    }
+
+    #[test]
+    fn client_that_reads_a_byte_from_time_to_time_loses_its_connection() {
+        assert!(frees_its_slot(|mut client| async move {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut interval = tokio::time::interval(Duration::from_millis(10));
+            // The whole response would take 100 s.
+            while client.read_u8().await.is_ok() {
+                interval.tick().await;
+            }
+            std::future::pending::<()>().await;
+        }));
+    }
+
+    #[test]
+    fn client_that_reads_keeps_its_connection_beyond_the_timeout() {
+        let is_free = frees_its_slot(|mut client| async move {
+            let began = Instant::now();
+            while began.elapsed() < WRITE_TIMEOUT * 2 {
+                client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.unwrap());
+                }
+                client.read_exact(&mut vec![0; RESPONSE_BYTES]).await.unwrap();
+            }
+        });
+        assert!(!is_free);
     }
 }

@@ -48,10 +48,11 @@ pub(super) async fn evaluations<D: DecisionPoint>(
             EvaluationsRequest::One(request) => return api.evaluate_one(caller.as_deref(), &request).await,
             EvaluationsRequest::Many(semantic, items) => (semantic, items),
         };
+        let received_at = Instant::now();
         let mut answers = Vec::new();
         for item in items {
             let answer = match item {
-                Ok(item) => api.evaluate(caller.as_deref(), &item).await,
+                Ok(item) => api.evaluate(caller.as_deref(), &item, received_at).await,
                 Err(message) => Err(Refusal::Invalid(message)),
             };
             let answer = BatchItem::new(answer);
@@ -60,6 +61,8 @@ pub(super) async fn evaluations<D: DecisionPoint>(
             if semantic.ends_after(allowed) {
                 break;
             }
+            // Other requests get their turn between two evaluations.
+            tokio::task::yield_now().await;
         }
         json(&Evaluations { evaluations: answers })
     })
@@ -141,16 +144,17 @@ impl<D: DecisionPoint> Api<D> {
     }
 
     async fn evaluate_one(&self, caller: Option<&Caller>, request: &EvaluationRequest) -> Answered {
-        json(&self.evaluate(caller, request).await?)
+        json(&self.evaluate(caller, request, Instant::now()).await?)
     }
 
     async fn evaluate(
         &self,
         caller: Option<&Caller>,
         request: &EvaluationRequest,
+        received_at: Instant,
     ) -> Result<Answer, Refusal> {
         let began = Instant::now();
-        let answer = self.point.evaluate(caller, request.question()).await?;
+        let answer = self.point.evaluate(caller, request.question(received_at)).await?;
         self.metrics.decided(answer.decision, began.elapsed());
         Ok(answer)
     }
@@ -165,7 +169,14 @@ impl<D: DecisionPoint> Api<D> {
             SearchKind::Resource => SearchTarget::Resource { kind: &resource.kind, subject, action },
             SearchKind::Action => SearchTarget::Action { subject, resource },
         };
-        let search = Search { target, context, from: page.from, limit: page.limit };
+        let search = Search {
+            target,
+            context,
+            arguments: request.arguments.as_deref(),
+            received_at: Instant::now(),
+            from: page.from,
+            limit: page.limit,
+        };
         let found = self.point.search(caller.as_deref(), search).await?;
         let next_token = found.next.map(|from| page.next(from)).unwrap_or_default();
         let page = PageInfo { next_token, count: found.results.len() };
@@ -208,4 +219,96 @@ fn is_token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     !body.is_empty()
         && body.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use agentgov_policy::authzen::Properties;
+    use agentgov_schemas::verdict::Decision;
+    use agentgov_service::metrics::DecisionMetrics;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::point::{Found, Question};
+
+    /// Decision point that allows everything, and keeps the requests.
+    #[derive(Clone, Default)]
+    struct Allowing {
+        /// Time of each request, and whether another task has run before.
+        evaluated: Arc<Mutex<Vec<(Instant, bool)>>>,
+        searched: Arc<Mutex<Vec<Option<String>>>>,
+        other_task: Arc<AtomicBool>,
+    }
+
+    impl DecisionPoint for Allowing {
+        async fn evaluate(&self, _: Option<&Caller>, question: Question<'_>) -> Result<Answer, Refusal> {
+            let entry = (question.received_at, self.other_task.load(Ordering::SeqCst));
+            self.evaluated.lock().unwrap().push(entry);
+            Ok(Answer {
+                decision: Decision::Allow,
+                reason: "granted",
+                policies: Vec::new(),
+                observed: Vec::new(),
+                errors: Vec::new(),
+                evaluation_id: Uuid::nil(),
+                bundle: None,
+                recorded: false,
+                more: Properties::new(),
+            })
+        }
+
+        async fn search(&self, _: Option<&Caller>, search: Search<'_>) -> Result<Found, Refusal> {
+            self.searched.lock().unwrap().push(search.arguments.map(str::to_owned));
+            Ok(Found::default())
+        }
+    }
+
+    fn api(point: &Allowing) -> State<Arc<Api<Allowing>>> {
+        let metrics = DecisionMetrics::new();
+        State(Arc::new(Api { point: point.clone(), callers: None, url: None, metrics }))
+    }
+
+    /// Returns a complete request with this member.
+    fn request(member: &str) -> Request<HttpBody> {
+        let body = format!(
+            r#"{{"subject": {{"type": "agent", "id": "bot"}}, "action": {{"name": "tools/call"}},
+                "resource": {{"type": "tool", "id": "pay"}}, {member}}}"#
+        );
+        Request::post("/").header(header::CONTENT_TYPE, JSON).body(HttpBody::from(body)).unwrap()
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn batch_has_one_time_and_lets_other_tasks_run() {
+        let point = Allowing::default();
+        let other_task = Arc::clone(&point.other_task);
+        runtime().block_on(async {
+            tokio::spawn(async move { other_task.store(true, Ordering::SeqCst) });
+            let batch = request(r#""evaluations": [{}, {}, {}]"#);
+            assert_eq!(evaluations(api(&point), batch).await.unwrap().status(), 200);
+        });
+        let evaluated = point.evaluated.lock().unwrap().clone();
+        let [(first, _), (second, _), (third, has_run)] = evaluated.as_slice() else {
+            panic!("{evaluated:?}")
+        };
+        assert!(first == second && second == third, "{evaluated:?}");
+        assert!(has_run, "the worker thread is the batch's to its end");
+    }
+
+    #[test]
+    fn search_has_the_text_of_its_arguments() {
+        let point = Allowing::default();
+        runtime().block_on(async {
+            for member in [r#""context": {"arguments": {"n":  1.0}}"#, r#""context": {}"#] {
+                assert_eq!(search_resource(api(&point), request(member)).await.unwrap().status(), 200);
+            }
+        });
+        assert_eq!(*point.searched.lock().unwrap(), [Some(r#"{"n":  1.0}"#.to_owned()), None]);
+    }
 }

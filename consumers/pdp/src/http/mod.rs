@@ -5,6 +5,7 @@ mod handlers;
 mod metadata;
 mod page;
 mod reply;
+mod write_timeout;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use crate::callers::Caller;
 use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
 use question::CallQuestion;
 
-/// Maximum time that a decision waits for the sequence number in the request's `after`.
+/// Maximum time that the decisions of a request wait for the sequence numbers in its `after`, all together.
 const AFTER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Reason of a decision without the state of the session.
 const UNAVAILABLE: &str = "unavailable";
@@ -106,10 +106,11 @@ impl<L: DecisionLog> LogPoint<L> {
         Self { follower, log, config }
     }
 
-    async fn decide(&self, call: &CallQuestion<'_>) -> Result<Outcome, Refusal> {
+    /// Decides a call. Waits for its `after` at most for `wait`.
+    async fn decide(&self, call: &CallQuestion<'_>, wait: Duration) -> Result<Outcome, Refusal> {
         let key = SessionKey { tenant_id: call.tenant_id, session_id: call.session_id };
         let event = call.event();
-        let decided = self.follower.read(key, call.after, AFTER_TIMEOUT, |view| {
+        let decided = self.follower.read(key, call.after, wait, |view| {
             let judgement = view.kernel.decide(view.session, &event)?;
             Ok::<_, agentgov_policy::InternalError>(Outcome {
                 decision: judgement.decision,
@@ -319,7 +320,7 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
     async fn evaluate(&self, caller: Option<&Caller>, question: Question<'_>) -> Result<Answer, Refusal> {
         let now = now();
         let call = CallQuestion::read(caller, &question, now)?;
-        let mut outcome = self.decide(&call).await?;
+        let mut outcome = self.decide(&call, question.remaining(AFTER_TIMEOUT)).await?;
         let id = Uuid::now_v7();
         let mut buffer = Uuid::encode_buffer();
         let id_text: &str = id.hyphenated().encode_lower(&mut buffer);

@@ -75,6 +75,7 @@ impl<'r> CallQuestion<'r> {
         let session_id = context.required("session")?;
         let call_id = context.text("call_id")?;
         for (name, id) in [
+            ("context.environment", environment),
             ("context.session", session_id),
             ("subject.id", agent_id),
             ("resource.id", tool),
@@ -272,6 +273,8 @@ fn text<'r>(of: &'r Properties, at: &str, name: &str) -> Result<Option<&'r str>,
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest};
     use serde_json::json;
 
@@ -298,7 +301,11 @@ mod tests {
         let request =
             AccessRequest { subject: &subject, action: &action, resource: &resource, context: &context };
         let caller = caller(None);
-        match CallQuestion::read(Some(&caller), &Question { request, arguments: None }, Micros(7)) {
+        match CallQuestion::read(
+            Some(&caller),
+            &Question { request, arguments: None, received_at: Instant::now() },
+            Micros(7),
+        ) {
             Err(Refusal::Invalid(message)) => message,
             other => panic!("{other:?}"),
         }
@@ -353,6 +360,26 @@ mod tests {
     }
 
     #[test]
+    fn environment_without_callers_has_the_limit_of_an_id() {
+        let (subject, resource) = (entity("agent", "bot"), entity("tool", "pay"));
+        let action = AccessAction { name: "tools/call".to_owned(), properties: Properties::new() };
+        let read = |bytes: usize| {
+            let context = json!({"tenant": "acme", "session": "s", "environment": "e".repeat(bytes)});
+            let context = context.as_object().unwrap();
+            let request = AccessRequest { subject: &subject, action: &action, resource: &resource, context };
+            let question = Question { request, arguments: None, received_at: Instant::now() };
+            CallQuestion::read(None, &question, Micros(7)).map(|call| call.environment.len())
+        };
+        assert_eq!(read(bounds::MAX_ID_BYTES), Ok(bounds::MAX_ID_BYTES));
+        let refused = |text: &str| Err(Refusal::Invalid(text.to_owned()));
+        assert_eq!(read(4097), refused("`context.environment`: expected at most 4096 bytes, found 4097"));
+        assert_eq!(
+            read(0),
+            refused("`context.environment`: expected a text that is not empty, found an empty one")
+        );
+    }
+
+    #[test]
     fn request_names_a_call() {
         let (subject, resource) = (entity("identity", "ada"), entity("tool", "pay"));
         let action = AccessAction { name: "tool.invoked".to_owned(), properties: Properties::new() };
@@ -362,7 +389,7 @@ mod tests {
         });
         let context = context.as_object().unwrap();
         let request = AccessRequest { subject: &subject, action: &action, resource: &resource, context };
-        let question = Question { request, arguments: Some(r#"{"n": 1.50}"#) };
+        let question = Question { request, arguments: Some(r#"{"n": 1.50}"#), received_at: Instant::now() };
         let gateway = caller(Some("bot"));
         let call = CallQuestion::read(Some(&gateway), &question, Micros(7)).unwrap();
         assert_eq!(
@@ -397,7 +424,7 @@ mod tests {
             context: context.as_object().unwrap(),
         };
         let gateway = caller(None);
-        let question = Question { request, arguments: Some(r#""{\"n\": 1""#) };
+        let question = Question { request, arguments: Some(r#""{\"n\": 1""#), received_at: Instant::now() };
         let call = CallQuestion::read(Some(&gateway), &question, Micros(7)).unwrap();
         assert_eq!(call.arguments, "{\"n\": 1");
         assert_eq!(call.event().tool.unwrap().arguments.data, b"{\"n\": 1");

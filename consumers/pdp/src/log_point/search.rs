@@ -5,12 +5,19 @@ use agentgov_schemas::catalogue;
 use agentgov_schemas::verdict::Decision;
 
 use super::question::CallQuestion;
-use super::{DecisionLog, LogPoint, now};
+use super::{AFTER_TIMEOUT, DecisionLog, LogPoint, now};
 use crate::callers::Caller;
 use crate::point::{Found, FoundResult, Question, Refusal, Search, SearchTarget};
 
 /// Maximum number of calls that one page of a search decides. The next page continues after them.
 const MAX_DECIDED: usize = 200;
+
+/// Type of the subjects that are agents.
+const AGENT_TYPE: &str = "agent";
+/// Type of the resources that are tools.
+const TOOL_TYPE: &str = "tool";
+/// Id that is valid for every searched part, before there is a candidate.
+const ANY_ID: &str = "-";
 
 impl<L: DecisionLog> LogPoint<L> {
     /// Decides one call for each candidate.
@@ -19,55 +26,99 @@ impl<L: DecisionLog> LogPoint<L> {
         caller: Option<&Caller>,
         search: &Search<'_>,
     ) -> Result<Found, Refusal> {
-        let call = |subject: &AccessEntity, action: &AccessAction, resource: &AccessEntity| {
-            (subject.clone(), action.clone(), resource.clone())
-        };
-        let candidates: Vec<(FoundResult, (AccessEntity, AccessAction, AccessEntity))> = match search.target {
-            SearchTarget::Subject { kind, action, resource } => {
-                let tenant = tenant(caller, search.context)?;
-                let agents = if kind == "agent" { self.follower.tables().agents(tenant) } else { Vec::new() };
-                let candidate = |id: String| {
-                    let subject = entity(kind, &id);
-                    (FoundResult::Entity { kind: kind.to_owned(), id }, call(&subject, action, resource))
-                };
-                agents.into_iter().map(candidate).collect()
-            }
-            SearchTarget::Resource { kind, subject, action } => {
-                let environment = environment(caller, search.context)?;
-                let bundle = self.follower.tables().bundle(environment).filter(|_| kind == "tool");
-                let tools = bundle.iter().flat_map(|bundle| bundle.tools().names());
-                let candidate = |id: &str| {
-                    let found = FoundResult::Entity { kind: kind.to_owned(), id: id.to_owned() };
-                    (found, call(subject, action, &entity(kind, id)))
-                };
-                tools.map(candidate).collect()
-            }
-            SearchTarget::Action { subject, resource } => {
-                let name = catalogue::TOOL_INVOKED.to_owned();
-                let action = AccessAction { name: name.clone(), properties: Properties::new() };
-                vec![(FoundResult::Action { name }, call(subject, &action, resource))]
-            }
-        };
+        let mut call = SearchedCall::new(&search.target);
+        // Checks the request even if there is no candidate.
+        CallQuestion::read(caller, &call.question(search), now())?;
         let mut found = Found::default();
-        for (at, (result, (subject, action, resource))) in
-            candidates.into_iter().enumerate().skip(search.from)
-        {
-            if found.results.len() >= search.limit || at.saturating_sub(search.from) >= MAX_DECIDED {
-                found.next = Some(at);
+        for (checked, id) in self.candidates(caller, search)?.into_iter().enumerate() {
+            if found.results.len() >= search.limit || checked >= MAX_DECIDED {
+                found.next = Some(search.from.saturating_add(checked));
                 break;
             }
-            let request = AccessRequest {
-                subject: &subject,
-                action: &action,
-                resource: &resource,
-                context: search.context,
-            };
-            let question = CallQuestion::read(caller, &Question { request, arguments: None }, now())?;
-            if self.decide(&question).await?.decision == Decision::Allow {
-                found.results.push(result);
+            call.set(&search.target, &id);
+            let question = call.question(search);
+            let wait = question.remaining(AFTER_TIMEOUT);
+            let question = CallQuestion::read(caller, &question, now())?;
+            if self.decide(&question, wait).await?.decision == Decision::Allow {
+                found.results.push(result(&search.target, id));
             }
+            // Other requests get their turn between two decisions.
+            tokio::task::yield_now().await;
         }
         Ok(found)
+    }
+
+    /// Returns the ids of the page's candidates, and one more if there are more.
+    fn candidates(&self, caller: Option<&Caller>, search: &Search<'_>) -> Result<Vec<String>, Refusal> {
+        let tables = self.follower.tables();
+        let most = MAX_DECIDED.saturating_add(1);
+        Ok(match search.target {
+            SearchTarget::Subject { kind, .. } => {
+                let tenant = tenant(caller, search.context)?;
+                let agents = if kind == AGENT_TYPE { tables.agents(tenant) } else { Vec::new() };
+                agents.into_iter().skip(search.from).take(most).collect()
+            }
+            SearchTarget::Resource { kind, .. } => {
+                let environment = environment(caller, search.context)?;
+                let bundle = tables.bundle(environment).filter(|_| kind == TOOL_TYPE);
+                let tools = bundle.iter().flat_map(|bundle| bundle.tools().names());
+                tools.skip(search.from).take(most).map(str::to_owned).collect()
+            }
+            SearchTarget::Action { .. } => {
+                std::iter::once(catalogue::TOOL_INVOKED.to_owned()).skip(search.from).collect()
+            }
+        })
+    }
+}
+
+/// The call of a candidate. It has no properties, since they do not count.
+struct SearchedCall {
+    subject: AccessEntity,
+    action: AccessAction,
+    resource: AccessEntity,
+}
+
+impl SearchedCall {
+    fn new(target: &SearchTarget<'_>) -> Self {
+        let of = |of: &AccessEntity| entity(&of.kind, &of.id);
+        let (subject, action, resource) = match *target {
+            SearchTarget::Subject { action, resource, .. } => {
+                (entity(AGENT_TYPE, ANY_ID), action.name.as_str(), of(resource))
+            }
+            SearchTarget::Resource { subject, action, .. } => {
+                (of(subject), action.name.as_str(), entity(TOOL_TYPE, ANY_ID))
+            }
+            SearchTarget::Action { subject, resource } => {
+                (of(subject), catalogue::TOOL_INVOKED, of(resource))
+            }
+        };
+        let action = AccessAction { name: action.to_owned(), properties: Properties::new() };
+        Self { subject, action, resource }
+    }
+
+    /// Sets the searched part.
+    fn set(&mut self, target: &SearchTarget<'_>, id: &str) {
+        let part = match target {
+            SearchTarget::Subject { .. } => &mut self.subject.id,
+            SearchTarget::Resource { .. } => &mut self.resource.id,
+            SearchTarget::Action { .. } => &mut self.action.name,
+        };
+        id.clone_into(part);
+    }
+
+    const fn question<'q>(&'q self, search: &Search<'q>) -> Question<'q> {
+        let Self { subject, action, resource } = self;
+        let request = AccessRequest { subject, action, resource, context: search.context };
+        Question { request, arguments: search.arguments, received_at: search.received_at }
+    }
+}
+
+fn result(target: &SearchTarget<'_>, id: String) -> FoundResult {
+    match target {
+        SearchTarget::Subject { kind, .. } | SearchTarget::Resource { kind, .. } => {
+            FoundResult::Entity { kind: (*kind).to_owned(), id }
+        }
+        SearchTarget::Action { .. } => FoundResult::Action { name: id },
     }
 }
 
@@ -86,4 +137,93 @@ fn environment<'r>(caller: Option<&'r Caller>, context: &'r Properties) -> Resul
 fn named<'r>(context: &'r Properties, name: &str) -> Result<&'r str, Refusal> {
     let value = context.get(name).and_then(serde_json::Value::as_str);
     value.ok_or_else(|| Refusal::Invalid(format!("`context.{name}`: expected a text, found none")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use agentgov_connect::KafkaEndpoint;
+    use agentgov_follower::{Follower, FollowerConfig};
+    use agentgov_schemas::Micros;
+    use agentgov_schemas::topology::Topology;
+    use serde_json::json;
+
+    use super::*;
+    use crate::log_point::{LogPointConfig, RecordedDecision};
+
+    struct NoLog;
+
+    impl DecisionLog for NoLog {
+        fn record(&self, _: &RecordedDecision<'_>) -> Result<(), String> {
+            Err("a search records nothing".to_owned())
+        }
+    }
+
+    /// Returns a decision point that has read nothing, so that there are no candidates.
+    fn empty() -> LogPoint<NoLog> {
+        let topology = std::fs::read_to_string(agentgov_test_support::root().join("topology.yaml")).unwrap();
+        let config = FollowerConfig {
+            kafka: KafkaEndpoint { bootstrap: String::new(), tls: None, login: None },
+            name: "pdp".to_owned(),
+            max_staleness: Duration::ZERO,
+            max_ahead_bytes: 0,
+        };
+        let follower = Follower::new(&Topology::parse("topology.yaml", &topology).unwrap(), config).unwrap();
+        let config =
+            LogPointConfig { name: "pdp".to_owned(), signing_key: None, token_lifetime: Duration::ZERO };
+        LogPoint::new(Arc::new(follower), NoLog, config)
+    }
+
+    fn search<'r>(
+        target: SearchTarget<'r>,
+        context: &'r Properties,
+        arguments: Option<&'r str>,
+    ) -> Search<'r> {
+        Search { target, context, arguments, received_at: Instant::now(), from: 0, limit: 10 }
+    }
+
+    #[test]
+    fn search_is_checked_even_without_candidates() {
+        let point = empty();
+        let (subject, resource) = (entity("agent", "bot"), entity("tool", "pay"));
+        let action = AccessAction { name: "tools/call".to_owned(), properties: Properties::new() };
+        let (agents, tools) = (
+            SearchTarget::Subject { kind: "agent", action: &action, resource: &resource },
+            SearchTarget::Resource { kind: "tool", subject: &subject, action: &action },
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for target in [agents, tools] {
+            let found = |context: serde_json::Value| {
+                let context = context.as_object().unwrap();
+                runtime.block_on(point.search_calls(None, &search(target, context, None)))
+            };
+            let whole = json!({"tenant": "acme", "environment": "test", "session": "s"});
+            assert_eq!(found(whole), Ok(Found::default()));
+            assert_eq!(
+                found(json!({"tenant": "acme", "environment": "test"})),
+                Err(Refusal::Invalid("`context.session`: expected a text, found none".to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn call_of_a_candidate_has_the_arguments_and_no_properties() {
+        let mut subject = entity("agent", "bot");
+        subject.properties.insert("large".to_owned(), json!("x"));
+        let action = AccessAction { name: "tools/call".to_owned(), properties: subject.properties.clone() };
+        let context =
+            json!({"tenant": "acme", "environment": "test", "session": "s", "arguments": {"n": 1.0}});
+        let target = SearchTarget::Resource { kind: "tool", subject: &subject, action: &action };
+        let search = search(target, context.as_object().unwrap(), Some(r#"{"n":  1.0}"#));
+        let mut call = SearchedCall::new(&target);
+        call.set(&target, "pay");
+        let question = call.question(&search);
+        assert!(
+            question.request.subject.properties.is_empty() && question.request.action.properties.is_empty()
+        );
+        let call = CallQuestion::read(None, &question, Micros(7)).unwrap();
+        assert_eq!((call.agent_id, call.tool, &*call.arguments), ("bot", "pay", r#"{"n":  1.0}"#));
+    }
 }
