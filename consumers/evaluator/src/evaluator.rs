@@ -228,7 +228,7 @@ impl Evaluator {
         };
         match before {
             Some(before) => stored.session = before,
-            None if is_new => sessions.undo_insert(tenant_id, session_id, origin.logged_at),
+            None if is_new => drop(sessions.remove(tenant_id, session_id)),
             None if failed.is_unchanged => {}
             None => {
                 self.copies_sessions = true;

@@ -24,7 +24,7 @@ use crate::evaluator::{check_event, restore_entry};
 use crate::sessions::{SessionName, Sessions};
 
 /// Memory of a record ahead besides its datum, in bytes.
-const RECORD_OVERHEAD: usize = 160;
+const RECORD_OVERHEAD: usize = 200;
 
 /// The sessions of one partition, through the last action that was read.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ struct AheadRecord {
     offset: i64,
     logged_at: Millis,
     name: SessionName,
+    source_id: Box<str>,
+    sequence: i64,
     schema_id: SchemaId,
     schema: Arc<Schema>,
     datum: Box<[u8]>,
@@ -135,6 +137,8 @@ impl Replica {
             offset: action.offset,
             logged_at: action.logged_at,
             name,
+            source_id: event.source.id.into(),
+            sequence: event.source.sequence,
             schema_id: action.schema_id,
             schema: Arc::clone(action.schema),
             datum: action.datum.into(),
@@ -170,7 +174,16 @@ impl Replica {
 
     /// Returns true if the partition has records of the session.
     pub fn contains(&self, tenant_id: &str, session_id: &str) -> bool {
-        self.base.get(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()
+        self.base(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()
+    }
+
+    /// Returns false if the current session has not seen the source's sequence number. Cheaper than [`Self::session`],
+    /// since it applies no record.
+    pub fn may_have_seen(&self, tenant_id: &str, session_id: &str, source_id: &str, sequence: i64) -> bool {
+        let is_of_record =
+            |record: &AheadRecord| record.sequence >= sequence && *record.source_id == *source_id;
+        self.base(tenant_id, session_id).is_some_and(|session| session.has_seen(source_id, sequence))
+            || self.records_ahead(tenant_id, session_id).any(is_of_record)
     }
 
     /// Returns the current session, empty if it is new or expired. Copies it only if it has records ahead.
@@ -184,17 +197,15 @@ impl Replica {
         session_id: &str,
     ) -> Result<Cow<'_, Session>, UndecodableRecord> {
         let ttl = kernel.limits.ttl.0;
-        let base = self.base.get(tenant_id, session_id);
-        let Some(numbers) = self.numbers_ahead(tenant_id, session_id) else {
+        let base = self.base(tenant_id, session_id);
+        if self.numbers_ahead(tenant_id, session_id).is_none() {
             return Ok(match base.filter(|session| !session.is_expired(self.last_logged_at, ttl)) {
                 Some(session) => Cow::Borrowed(session),
                 None => Cow::Owned(Session::new()),
             });
-        };
+        }
         let mut session = base.cloned().unwrap_or_default();
-        for number in numbers {
-            let index = usize::try_from(number.saturating_sub(self.removed)).unwrap_or(usize::MAX);
-            let Some(record) = self.ahead.get(index) else { continue };
+        for record in self.records_ahead(tenant_id, session_id) {
             if session.is_expired(record.logged_at, ttl) {
                 session = Session::new();
             }
@@ -214,6 +225,19 @@ impl Replica {
             session = Session::new();
         }
         Ok(Cow::Owned(session))
+    }
+
+    /// Returns the session as the evaluator has it. A session without events is left over from a removed one, and the
+    /// evaluator drops it before its next step.
+    fn base(&self, tenant_id: &str, session_id: &str) -> Option<&Session> {
+        self.base.get(tenant_id, session_id).filter(|session| session.events() > 0)
+    }
+
+    fn records_ahead(&self, tenant_id: &str, session_id: &str) -> impl Iterator<Item = &AheadRecord> {
+        self.numbers_ahead(tenant_id, session_id).into_iter().flatten().filter_map(|number| {
+            let index = usize::try_from(number.saturating_sub(self.removed)).ok()?;
+            self.ahead.get(index)
+        })
     }
 
     fn numbers_ahead(&self, tenant_id: &str, session_id: &str) -> Option<&VecDeque<u64>> {

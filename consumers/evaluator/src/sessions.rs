@@ -35,6 +35,8 @@ pub struct StoredSession {
     /// Tenant id and session id.
     pub name: SessionName,
     slot: usize,
+    /// Its time in [`Sessions::by_last_seen`].
+    bound: Millis,
     is_dirty: bool,
 }
 
@@ -97,18 +99,12 @@ impl Sessions {
         self.stored.remove(slot);
     }
 
-    /// Removes a session that [`Self::get_or_insert`] inserted at `now`.
-    pub fn undo_insert(&mut self, tenant_id: &str, session_id: &str, now: Millis) {
-        if let Some(StoredSession { name, .. }) = self.remove(tenant_id, session_id) {
-            self.by_last_seen.remove(&(now, name));
-        }
-    }
-
     /// Inserts a session again that [`Self::take_expired`] returned.
     pub fn reinsert(&mut self, mut stored: StoredSession) {
         stored.slot = self.stored.vacant_key();
         self.index(&stored.name, stored.slot);
-        self.by_last_seen.insert((stored.session.header().last_logged_at, stored.name.clone()));
+        stored.bound = stored.session.header().last_logged_at;
+        self.by_last_seen.insert((stored.bound, stored.name.clone()));
         if stored.is_dirty {
             self.dirty.0.push(stored.slot);
         }
@@ -147,6 +143,7 @@ impl Sessions {
             session: Session::new(),
             name: name.clone(),
             slot,
+            bound: now,
             is_dirty: false,
         });
         self.index(&name, slot);
@@ -187,7 +184,10 @@ impl Sessions {
         if slots.is_empty() {
             self.by_tenant.remove(tenant_id);
         }
-        self.stored.try_remove(slot)
+        let stored = self.stored.try_remove(slot)?;
+        let bound = (stored.bound, stored.name);
+        self.by_last_seen.remove(&bound);
+        Some(StoredSession { name: bound.1, ..stored })
     }
 
     /// Removes and returns one session that has expired by `now`. The evaluator calls this before each event until it
@@ -200,12 +200,15 @@ impl Sessions {
                 return None;
             }
             let (seen, name) = self.by_last_seen.pop_first()?;
-            let Some(session) = self.get_mut(&name.0, &name.1) else { continue };
+            let slot = self.slot(&name.0, &name.1);
+            let Some(stored) = slot.and_then(|slot| self.stored.get_mut(slot)) else { continue };
+            let session = &stored.session;
             let last = session.header().last_logged_at;
             // A session without events, restored from leftover entries, has no time of its own and expires at once.
             if session.is_expired(now, ttl) || last <= seen && session.events() == 0 {
                 return self.remove(&name.0, &name.1);
             }
+            stored.bound = last;
             self.by_last_seen.insert((last, name));
         }
     }
@@ -288,7 +291,7 @@ mod tests {
         dirty.mark(stored);
         let expired = sessions.take_expired(Millis(200), TTL).unwrap();
         assert!(sessions.get_or_insert("t", "b", Millis(200)).unwrap().is_new);
-        sessions.undo_insert("t", "b", Millis(200));
+        sessions.remove("t", "b");
         assert_eq!((sessions.tenants().count(), sessions.by_last_seen.len()), (0, 0));
         sessions.reinsert(expired);
         assert!(!sessions.get_or_insert("t", "a", Millis(200)).unwrap().is_new);
@@ -318,6 +321,17 @@ mod tests {
         assert_eq!(tenants_without("t", "a"), ["t", "u"]);
         assert_eq!(tenants_without("u", "a"), ["t"]);
         assert!(tenants_without("t", "b").is_empty());
+    }
+
+    #[test]
+    fn removed_session_leaves_no_entry_in_the_index_of_times() {
+        let mut sessions = Sessions::new(0);
+        see(&mut sessions, "a", 0);
+        see(&mut sessions, "b", 0);
+        see(&mut sessions, "a", 50);
+        assert_eq!(expired(&mut sessions, 120), ["b"], "the bound of the other session is raised");
+        sessions.remove("t", "a");
+        assert_eq!((sessions.len(), sessions.by_last_seen.len()), (0, 0));
     }
 
     #[test]

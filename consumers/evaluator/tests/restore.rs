@@ -339,6 +339,12 @@ fn check_replica(fixture: &mut Fixture, specs: &[EventSpec], lag: usize) -> Resu
         let empty = Session::new();
         let actual = sessions.get(event.tenant_id, event.session_id).unwrap_or(&empty).header();
         prop_assert_eq!(&known, &actual);
+        for number in [sequence - 1, sequence, sequence + 1] {
+            let has_seen = session.has_seen(event.source.id, number);
+            let may_have_seen =
+                replica.may_have_seen(event.tenant_id, event.session_id, event.source.id, number);
+            prop_assert!(may_have_seen || !has_seen, "number {}", number);
+        }
 
         let (verdicts, entries) = fixture.step_in_batch(&mut sessions, &event, offset, spec.last);
         for (_, value) in verdicts {
@@ -501,6 +507,46 @@ fn replica_forgets_a_session_that_expired_by_the_partitions_time() {
         replica.contains("acme", "s0") && !replica.contains("acme", "s2") && !replica.contains("b", "s0")
     );
     assert!(replica.ahead_bytes() > 0);
+}
+
+/// Otherwise facts of a removed session would decide about a new one of the same name.
+#[test]
+fn replica_drops_entries_without_a_header_as_the_evaluator_does() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let look = EventSpec { session: 0, kind: 1, call: 0, source: 0, jump: 1, last: true };
+    let mut changelog = fixture.step(&mut sessions, &event(look, 0), 0).1;
+    changelog.extend(fixture.step(&mut sessions, &event(EventSpec { kind: 3, ..look }, 1), 1).1);
+    let mut replica = Replica::new("actions", 0);
+    let schema = subject::SESSION_STATE.schema().unwrap();
+    let mut left_over = 0;
+    for (key, value) in &changelog {
+        let (id, datum) = wire::split(value.as_deref().unwrap()).unwrap();
+        let state: SessionState<'_> = schema.decode(id, datum).unwrap();
+        if state.header.is_none() {
+            left_over += usize::from(state.fact.is_some());
+            replica.apply_entry(key, Some(RestoreValue::new(id, schema, datum))).unwrap();
+        }
+    }
+    assert!(left_over > 0, "the result has facts");
+    let kernel = fixture.evaluator.kernel();
+    let facts = |replica: &Replica| {
+        let session = replica.session(&kernel, "acme", "s0").unwrap();
+        (session.events(), session.header().facts)
+    };
+    assert_eq!(facts(&replica), (0, 0));
+    assert!(!replica.contains("acme", "s0"));
+    let encoded = RecordEncoder::<ActionEvent<'static>>::new(ID)
+        .unwrap()
+        .encode(&event(EventSpec { kind: 6, ..look }, 7))
+        .unwrap();
+    let (schema_id, datum) = wire::split(&encoded).unwrap();
+    let action_schema = Arc::new(Schema::parse(subject::ACTION_EVENT.latest()).unwrap());
+    let action = Action { offset: 2, logged_at: Millis(1002), schema_id, schema: &action_schema, datum };
+    replica.push(&action).unwrap();
+    assert_eq!(facts(&replica), (1, 0), "begun by the record ahead");
+    let may_have_seen = |source, number| replica.may_have_seen("acme", "s0", source, number);
+    assert!(may_have_seen("src", 7) && !may_have_seen("src", 8) && !may_have_seen("other", 7));
 }
 
 #[test]

@@ -13,10 +13,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use crate::stalls::Stalls;
 use crate::state::{State, report_error};
 
 /// Timeout until the end of a partition is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of a poll. An end confirms only the requests before the last poll without an event, so a longer timeout costs
+/// restarts.
+const POLL_TIMEOUT: Duration = Duration::from_millis(25);
 
 /// Partitions that are paused because too many actions wait for the evaluator.
 struct Paused<'r> {
@@ -29,8 +33,7 @@ impl Paused<'_> {
     fn update(&mut self, state: &State, read: Option<i32>) {
         let limit = state.bounds.max_ahead_bytes;
         let ahead = |partition: i32| {
-            let partition = usize::try_from(partition).ok().and_then(|index| state.partitions.get(index));
-            partition.map_or(0, |partition| partition.replica().ahead_bytes())
+            state.partition_at(partition).map_or(0, |partition| partition.replica().ahead_bytes())
         };
         if let Some(partition) = read
             && ahead(partition) > limit
@@ -45,6 +48,11 @@ impl Paused<'_> {
             self.partitions.remove(&partition);
             self.call(partition, BaseConsumer::resume);
         }
+    }
+
+    /// Pauses the partitions of a reader that was restarted.
+    fn pause_again(&self) {
+        self.partitions.iter().for_each(|partition| self.call(*partition, BaseConsumer::pause));
     }
 
     fn call(
@@ -68,32 +76,33 @@ pub(crate) fn follow(
     health: &Health,
     stop: &ShutdownSignal,
 ) -> Result<(), StageError> {
-    let mut last_restart = Instant::now();
+    let mut stalls = Stalls::new(CONFIRM_TIMEOUT, state.partitions.len(), Instant::now());
     let mut paused = Paused { reader, partitions: BTreeSet::new() };
     while !stop.is_requested() {
-        match reader.poll(Duration::from_millis(100)) {
+        match reader.poll(POLL_TIMEOUT) {
             Some(TopicEvent::Record(message)) => {
                 push(state, &message, schemas, health, stop);
+                stalls.record_event(message.partition(), Instant::now());
                 paused.update(state, Some(message.partition()));
             }
-            Some(TopicEvent::End(partition)) => {
-                if let Some(partition) = usize::try_from(partition).ok().and_then(|p| state.partitions.get(p))
-                {
-                    partition.freshness.reach_end();
+            Some(TopicEvent::End(number)) => {
+                stalls.record_event(number, Instant::now());
+                if let Some(partition) = state.partition_at(number) {
+                    partition.freshness.reach_end(reader.empty_at());
                 }
             }
             Some(TopicEvent::Error(error)) => {
                 report_error(health, NotReadyReason::Kafka, reader.topic(), &error);
             }
-            None => {
-                let is_waiting = last_restart.elapsed() > CONFIRM_TIMEOUT
-                    && state.partitions.iter().any(|p| p.freshness.is_waiting_since(last_restart));
-                if is_waiting && paused.partitions.is_empty() {
-                    let _ = reader.restart();
-                    last_restart = Instant::now();
-                }
-                paused.update(state, None);
-            }
+            None => paused.update(state, None),
+        }
+        let is_waiting = |number: i32, since: Instant| {
+            !paused.partitions.contains(&number)
+                && state.partition_at(number).is_some_and(|p| p.freshness.is_waiting_since(since))
+        };
+        if stalls.is_due(Instant::now(), is_waiting) {
+            let _ = reader.restart();
+            paused.pause_again();
         }
     }
     Ok(())
@@ -107,10 +116,7 @@ fn push(
     health: &Health,
     stop: &ShutdownSignal,
 ) {
-    let Some(partition) = usize::try_from(message.partition()).ok().and_then(|p| state.partitions.get(p))
-    else {
-        return;
-    };
+    let Some(partition) = state.partition_at(message.partition()) else { return };
     let offset = message.offset();
     let read = wire::split(message.payload().unwrap_or_default()).ok().zip(logged_at(message));
     let Some(((schema_id, datum), logged_at)) = read else {

@@ -11,12 +11,16 @@ use agentgov_schemas::wire;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use crate::state::{State, report_error};
+use crate::stalls::Stalls;
+use crate::state::{Partition, State, report_error};
 
 /// Maximum time for which the reader is behind the end of a partition's changelog. After it the partition counts as
 /// loading: compaction may delete entries before they are read, and the remaining entries are no consistent state.
 const MAX_TIME_BEHIND: Duration = Duration::from_secs(300);
-/// A reader that returns nothing for this time, not even an end of partition, is restarted once.
+/// Maximum time for which the reader of a loading partition is behind its end when the partition counts as loaded. A
+/// partition to which the evaluator writes constantly may never report its end.
+const MAX_TIME_BEHIND_LOADED: Duration = Duration::from_secs(10);
+/// A partition that waits, and of which the reader returns nothing for this time, not even its end, restarts the reader.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Entries of one partition, from the transaction that is being read.
@@ -26,26 +30,25 @@ struct OpenBatch {
     tail: Tail,
 }
 
-/// Time for which the reader is behind the end of a partition. librdkafka reports an end once, so the age of the last
-/// report is no measure: an idle partition has no later one.
+/// Time for which the reader is behind the end of a partition.
 #[derive(Debug, Default)]
 struct Tail {
-    /// Time of the first record after the last end.
-    behind_since: Option<Instant>,
+    /// A time: the reader has read every entry that was committed before it.
+    caught_up_at: Option<Instant>,
 }
 
 impl Tail {
-    fn read_record(&mut self, now: Instant) {
-        self.behind_since.get_or_insert(now);
+    fn catch_up(&mut self, at: Option<Instant>) {
+        self.caught_up_at = self.caught_up_at.max(at);
     }
 
-    fn reach_end(&mut self) {
-        self.behind_since = None;
+    fn is_behind(&self, now: Instant, limit: Duration) -> bool {
+        self.caught_up_at.is_none_or(|at| now.saturating_duration_since(at) > limit)
     }
 
-    /// Returns true if compaction may have overtaken the reader.
-    fn is_too_far(&self, now: Instant) -> bool {
-        self.behind_since.is_some_and(|since| now.saturating_duration_since(since) > MAX_TIME_BEHIND)
+    /// Returns whether the partition is loading after a progress entry.
+    fn is_loading(&self, now: Instant, was_loading: bool) -> bool {
+        self.is_behind(now, if was_loading { MAX_TIME_BEHIND_LOADED } else { MAX_TIME_BEHIND })
     }
 }
 
@@ -58,17 +61,18 @@ pub(crate) fn follow(
     stop: &ShutdownSignal,
 ) -> Result<(), StageError> {
     let mut batches: Vec<OpenBatch> = state.partitions.iter().map(|_| OpenBatch::default()).collect();
-    let mut last_event = Instant::now();
+    let mut stalls = Stalls::new(READER_TIMEOUT, state.partitions.len(), Instant::now());
     while !stop.is_requested() {
-        match reader.poll(Duration::from_millis(100)) {
+        match reader.poll(Duration::from_millis(25)) {
             Some(TopicEvent::Record(message)) => {
-                last_event = Instant::now();
+                stalls.record_event(message.partition(), Instant::now());
                 take(state, reader.topic(), &message, &mut batches, schemas, health, stop)?;
             }
-            Some(TopicEvent::End(partition)) => {
-                last_event = Instant::now();
-                if let Some((batch, partition)) = at(&mut batches, state, partition) {
-                    batch.tail.reach_end();
+            Some(TopicEvent::End(number)) => {
+                stalls.record_event(number, Instant::now());
+                if let Some((batch, partition)) = at(&mut batches, state, number) {
+                    partition.changelog.reach_end(reader.empty_at());
+                    batch.tail.catch_up(reader.empty_at());
                     if partition.is_loading() {
                         partition.set_loading(false);
                     }
@@ -77,11 +81,15 @@ pub(crate) fn follow(
             Some(TopicEvent::Error(error)) => {
                 report_error(health, NotReadyReason::Changelog, reader.topic(), &error);
             }
-            None if !reader.has_read() && last_event.elapsed() > READER_TIMEOUT => {
-                let _ = reader.restart();
-                last_event = Instant::now();
-            }
             None => {}
+        }
+        let is_waiting = |number: i32, since: Instant| {
+            let waits = |p: &Partition| p.is_loading() || p.changelog.is_waiting_since(since);
+            state.partition_at(number).is_some_and(waits)
+        };
+        if stalls.is_due(Instant::now(), is_waiting) {
+            tracing::info!(topic = reader.topic(), "a partition has no events: the reader starts again");
+            let _ = reader.restart();
         }
     }
     Ok(())
@@ -91,7 +99,7 @@ fn at<'b, 's>(
     batches: &'b mut [OpenBatch],
     state: &'s State,
     partition: i32,
-) -> Option<(&'b mut OpenBatch, &'s crate::state::Partition)> {
+) -> Option<(&'b mut OpenBatch, &'s Partition)> {
     let index = usize::try_from(partition).ok()?;
     Some((batches.get_mut(index)?, state.partitions.get(index)?))
 }
@@ -112,15 +120,23 @@ fn take(
             message.partition()
         )));
     };
-    batch.tail.read_record(Instant::now());
+    let next_offset = message.offset().saturating_add(1);
+    partition.set_changelog_position(next_offset);
     let key = message.key().unwrap_or_default();
     let is_progress = key == PROGRESS_KEY;
     batch.entries.push((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
+    let was_loading = partition.is_loading();
     // A loading partition applies each entry at once, to save memory: no request reads its replica yet.
-    if !is_progress && !partition.is_loading() {
+    if !is_progress && !was_loading {
         return Ok(());
     }
-    if !partition.is_loading() && batch.tail.is_too_far(Instant::now()) {
+    let mut is_loading = was_loading;
+    if is_progress {
+        partition.changelog.advance(next_offset);
+        batch.tail.catch_up(partition.changelog.fresh_at());
+        is_loading = batch.tail.is_loading(Instant::now(), was_loading);
+    }
+    if is_loading && !was_loading {
         tracing::warn!(
             topic,
             partition = message.partition(),
@@ -128,13 +144,17 @@ fn take(
         );
         partition.set_loading(true);
     }
-    apply(topic, message, partition, std::mem::take(&mut batch.entries), schemas, health, stop)
+    apply(topic, message, partition, std::mem::take(&mut batch.entries), schemas, health, stop)?;
+    if was_loading && !is_loading && !stop.is_requested() {
+        partition.set_loading(false);
+    }
+    Ok(())
 }
 
 fn apply(
     topic: &str,
     message: &BorrowedMessage<'_>,
-    partition: &crate::state::Partition,
+    partition: &Partition,
     entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     schemas: &mut SchemaCache,
     health: &Health,
@@ -175,20 +195,52 @@ fn apply(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::freshness::Freshness;
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn idle_partition_is_not_behind_at_its_first_record() {
         let start = Instant::now();
+        let (freshness, mut tail) = (Freshness::default(), Tail::default());
+        freshness.observe_end(start, 7, 5);
+        freshness.reach_end(Some(at(start, 1)));
+        tail.catch_up(Some(at(start, 1)));
+        assert!(!tail.is_loading(at(start, 2), true));
+        // Nothing is written for an hour, and the unchanged end is confirmed.
+        freshness.observe_end(at(start, 3600), 7, 5);
+        tail.catch_up(freshness.fresh_at());
+        assert!(!tail.is_loading(at(start, 3601), false));
+    }
+
+    #[test]
+    fn partition_that_was_behind_for_too_long_is_loading() {
+        let start = Instant::now();
         let mut tail = Tail::default();
-        tail.read_record(start);
-        tail.reach_end();
-        let later = start + MAX_TIME_BEHIND * 3;
-        assert!(!tail.is_too_far(later));
-        tail.read_record(later);
-        assert!(!tail.is_too_far(later + MAX_TIME_BEHIND), "the end was there until this record");
-        tail.read_record(later + MAX_TIME_BEHIND);
-        assert!(tail.is_too_far(later + MAX_TIME_BEHIND + Duration::from_millis(1)), "no end since then");
-        tail.reach_end();
-        assert!(!tail.is_too_far(later + MAX_TIME_BEHIND * 2));
+        tail.catch_up(Some(start));
+        tail.catch_up(None);
+        assert!(!tail.is_loading(at(start, 300), false));
+        assert!(tail.is_loading(at(start, 301), false), "compaction may have overtaken the reader");
+        tail.catch_up(Some(at(start, 302)));
+        assert!(!tail.is_loading(at(start, 302), true));
+    }
+
+    #[test]
+    fn partition_with_constant_load_is_loaded_at_an_end_that_was_requested_recently() {
+        let start = Instant::now();
+        let (freshness, mut tail) = (Freshness::default(), Tail::default());
+        freshness.observe_end(start, 1000, 0);
+        let mut advance = |position, seconds| {
+            freshness.advance(position);
+            tail.catch_up(freshness.fresh_at());
+            tail.is_loading(at(start, seconds), true)
+        };
+        assert!(advance(999, 59));
+        assert!(advance(1000, 60), "entries were removed since the request, with later ones after that end");
+        freshness.observe_end(at(start, 60), 1200, 1000);
+        assert!(advance(1199, 62));
+        assert!(!advance(1200, 63));
     }
 }

@@ -14,14 +14,18 @@ use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::freshness::Freshness;
-use crate::state::{After, Bounds, SessionView, State, Unavailable};
+use crate::state::{After, Bounds, Partition, SessionView, State, Unavailable};
 use crate::tables::{self, Agents, Bundles};
 use crate::{actions, changelog};
 
 /// Interval between requests for the end offsets of the partitions.
 const END_INTERVAL: Duration = Duration::from_secs(1);
-/// Timeout of a request for an end offset.
-const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of a request for an end offset. A slow broker delays the requests to the others.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum time of one pass over the partitions. The next pass continues where it ended.
+const PASS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval between updates of the readiness.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which a thread polls whether the threads that it depends on are done.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -124,7 +128,8 @@ impl Follower {
             scope.spawn(|| end(changelog::follow(state, &changelog, of_changelog, health, stop)));
             scope.spawn(|| end(self.follow_actions(&actions, of_actions, health, stop)));
             scope.spawn(|| tables::follow(Agents, state, &agents, of_agents, health, stop));
-            scope.spawn(|| end(self.watch_ends(health, stop)));
+            scope.spawn(|| end(self.watch_ends(stop)));
+            scope.spawn(|| self.report_readiness(health, stop));
             let compiler = std::thread::Builder::new().name("bundles".to_owned()).stack_size(STACK_BYTES);
             let compiling = compiler.spawn_scoped(scope, || {
                 tables::follow(Bundles::default(), state, &bundles, of_bundles, health, stop);
@@ -146,45 +151,99 @@ impl Follower {
         health: &Health,
         stop: &ShutdownSignal,
     ) -> Result<(), StageError> {
-        while self.state.partitions.iter().any(crate::state::Partition::is_loading) {
+        while !self.state.partitions.iter().all(Partition::was_loaded) {
             health.heartbeat();
             if stop.wait(POLL_INTERVAL) {
                 return Ok(());
             }
         }
-        let progress = |p: &crate::state::Partition| p.replica().progress();
+        let progress = |p: &Partition| p.replica().progress();
         let offsets: BTreeMap<i32, i64> = (0..).zip(self.state.partitions.iter().map(progress)).collect();
         reader.start_at(offsets).map_err(StageError::kafka(format!("reading {}", reader.topic())))?;
         actions::follow(&self.state, reader, schemas, health, stop)
     }
 
-    /// Requests the end offsets of the topics, and reports whether the copy is ready.
-    fn watch_ends(&self, health: &Health, stop: &ShutdownSignal) -> Result<(), StageError> {
+    /// Requests the end offsets of the topics each second.
+    fn watch_ends(&self, stop: &ShutdownSignal) -> Result<(), StageError> {
         let consumer: BaseConsumer = self
             .config
             .kafka
             .reader_config(&reader_group(&self.config.name))
             .create()
             .map_err(StageError::kafka("creating a client"))?;
+        let copies = self.copies();
+        let mut rest = copies.iter().cycle();
         loop {
-            for (partition, number) in self.state.partitions.iter().zip(0..) {
-                let position = || partition.replica().through().next_offset;
-                observe(&consumer, &self.topics.actions, number, &partition.freshness, position, stop);
+            let began = Instant::now();
+            self.watch_partitions(&consumer);
+            for copy in rest.by_ref().take(copies.len()) {
+                if stop.is_requested() || began.elapsed() > PASS_TIMEOUT {
+                    break;
+                }
+                copy.observe(&consumer);
             }
-            let agents = || self.state.agents().next_offset();
-            observe(&consumer, &self.topics.agents, 0, &self.state.agents_freshness, agents, stop);
-            let bundles = || self.state.bundles().next_offset();
-            observe(&consumer, &self.topics.bundles, 0, &self.state.bundles_freshness, bundles, stop);
-            self.report(health);
-            if stop.wait(END_INTERVAL) {
+            if stop.wait(END_INTERVAL.saturating_sub(began.elapsed())) {
                 return Ok(());
             }
         }
     }
 
-    /// Sets the readiness: the first reason for which requests cannot be answered.
-    fn report(&self, health: &Health) {
-        report(health, self.state.check(Instant::now()));
+    /// Returns the copies whose freshness the ends of their topics confirm.
+    fn copies(&self) -> Vec<Copied<'_>> {
+        let (state, topics) = (&self.state, &self.topics);
+        let agents: Box<dyn Fn() -> i64> = Box::new(|| state.agents().next_offset());
+        let bundles: Box<dyn Fn() -> i64> = Box::new(|| state.bundles().next_offset());
+        let tables = [
+            (&topics.agents, &state.agents_freshness, agents),
+            (&topics.bundles, &state.bundles_freshness, bundles),
+        ];
+        let tables = tables.into_iter().map(|(topic, freshness, position)| Copied {
+            topic,
+            partition: 0,
+            freshness,
+            position,
+        });
+        let actions = (0..).zip(&state.partitions).map(|(partition, copy)| Copied {
+            topic: &topics.actions,
+            partition,
+            freshness: &copy.freshness,
+            position: Box::new(|| copy.replica().through().next_offset),
+        });
+        let changelog = (0..).zip(&state.partitions).map(|(partition, copy)| Copied {
+            topic: &topics.changelog,
+            partition,
+            freshness: &copy.changelog,
+            position: Box::new(|| copy.changelog_position()),
+        });
+        tables.chain(actions).chain(changelog).collect()
+    }
+
+    /// Compares the number of partitions of the topic of actions with the topology.
+    fn watch_partitions(&self, consumer: &BaseConsumer) {
+        let topic = self.topics.actions.as_str();
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), END_TIMEOUT) else { return };
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        if let Some(found) = found.map(|found| found.partitions().len())
+            && self.state.observe_partitions(found)
+        {
+            let expected = self.state.partitions.len();
+            tracing::error!(
+                topic,
+                found,
+                expected,
+                "the topic has another number of partitions; no state is used; run `agentgov topology plan`"
+            );
+        }
+    }
+
+    /// Reports each second whether the copy is ready, also while a request for an end offset waits.
+    fn report_readiness(&self, health: &Health, stop: &ShutdownSignal) {
+        loop {
+            report(health, self.state.check(Instant::now()));
+            if stop.wait(REPORT_INTERVAL) {
+                return;
+            }
+        }
     }
 
     /// Calls `answer` with the session. First waits, at most `wait`, until the session includes the sequence number of
@@ -263,22 +322,35 @@ fn report(health: &Health, checked: Result<(), Unavailable>) {
     }
 }
 
-/// Requests the end offset of a partition and passes it to `freshness`. Without a response the copy's age grows.
-fn observe(
-    consumer: &BaseConsumer,
-    topic: &str,
+/// Copy of a partition.
+struct Copied<'s> {
+    topic: &'s str,
     partition: i32,
-    freshness: &Freshness,
-    position: impl Fn() -> i64,
-    stop: &ShutdownSignal,
-) {
-    if stop.is_requested() {
-        return;
-    }
-    let asked = Instant::now();
-    match consumer.fetch_watermarks(topic, partition, END_TIMEOUT) {
-        Ok((_, end)) => freshness.observe_end(asked, end, position()),
-        Err(error) => tracing::debug!(topic, partition, %error, "the end of the partition is not known"),
+    freshness: &'s Freshness,
+    /// Returns the offset of the next record to read.
+    position: Box<dyn Fn() -> i64 + 's>,
+}
+
+impl Copied<'_> {
+    /// Requests the end offset of the partition. Without a response the copy's age grows.
+    fn observe(&self, consumer: &BaseConsumer) {
+        let Self { topic, partition, .. } = *self;
+        let (asked, position) = (Instant::now(), (self.position)());
+        match consumer.fetch_watermarks(topic, partition, END_TIMEOUT) {
+            Ok((_, end)) => {
+                if self.freshness.observe_end(asked, end, position) {
+                    tracing::error!(
+                        topic,
+                        partition,
+                        end,
+                        position,
+                        "the partition ends before an offset that was read: it was truncated or created again; its state \
+                         is not used; restore the topics, then restart the process"
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(topic, partition, %error, "the end of the partition is not known"),
+        }
     }
 }
 

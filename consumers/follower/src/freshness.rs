@@ -19,6 +19,8 @@ struct Inner {
     confirmed_end: Option<i64>,
     /// Time of the oldest unconfirmed request, and the end offset in its response.
     pending: Option<(Instant, i64)>,
+    /// True while the end offset is before the reader's position.
+    is_truncated: bool,
 }
 
 impl Freshness {
@@ -27,14 +29,23 @@ impl Freshness {
         self.inner().fresh_at
     }
 
-    /// Records the response to a request of time `asked`: the partition's end offset is `end`, the reader's `position`.
-    pub fn observe_end(&self, asked: Instant, end: i64, position: i64) {
+    /// Records the response to a request of time `asked`: the partition's end offset is `end`. `position` is the
+    /// reader's position before the request. An end before it confirms nothing: the topic was truncated or created
+    /// again. Returns true for the first such response.
+    pub fn observe_end(&self, asked: Instant, end: i64, position: i64) -> bool {
         let mut inner = self.inner();
-        if position >= end || inner.confirmed_end == Some(end) {
+        let is_truncated = end < position || inner.confirmed_end.is_some_and(|confirmed| end < confirmed);
+        let was_truncated = std::mem::replace(&mut inner.is_truncated, is_truncated);
+        if is_truncated {
+            inner.pending = None;
+            return !was_truncated;
+        }
+        if position == end || inner.confirmed_end == Some(end) {
             inner.confirm(asked, end);
         } else if inner.pending.is_none() {
             inner.pending = Some((asked, end));
         }
+        false
     }
 
     /// Confirms the pending request if the reader's new `position` has reached its end offset.
@@ -47,11 +58,14 @@ impl Freshness {
         }
     }
 
-    /// Confirms the pending request, since the reader is at the end of the partition. The last offsets before the end may
-    /// have no record, so the position alone would not show that.
-    pub fn reach_end(&self) {
+    /// Confirms the pending request if it is older than `empty_at`, since the reader is at the end of the partition. The
+    /// last offsets before the end may have no record, so the position alone would not show that. The client found the
+    /// end after `empty_at`, perhaps before a newer request.
+    pub fn reach_end(&self, empty_at: Option<Instant>) {
         let mut inner = self.inner();
-        if let Some((asked, end)) = inner.pending {
+        if let Some((asked, end)) = inner.pending
+            && empty_at.is_some_and(|empty_at| asked < empty_at)
+        {
             inner.confirm(asked, end);
         }
     }
@@ -108,12 +122,47 @@ mod tests {
         // Offsets 5 and 6 are markers.
         freshness.observe_end(a, 7, 5);
         assert!(freshness.is_waiting_since(b));
-        freshness.reach_end();
+        freshness.reach_end(Some(b));
         assert_eq!(freshness.fresh_at(), Some(a));
         freshness.observe_end(b, 7, 5);
         assert_eq!(freshness.fresh_at(), Some(b), "nothing was added");
         freshness.observe_end(c, 8, 5);
         assert_eq!(freshness.fresh_at(), Some(b), "one offset was added");
         assert!(!freshness.is_waiting_since(c) && freshness.is_waiting_since(d));
+    }
+
+    #[test]
+    fn end_that_may_have_been_queued_before_the_question_confirms_it_not() {
+        let [a, b, c, d] = times();
+        let freshness = Freshness::default();
+        // The queue was empty at `a`, then the end was queued, then the question was asked; the thread was busy until `c`.
+        freshness.observe_end(b, 7, 5);
+        for empty_at in [None, Some(a), Some(b)] {
+            freshness.reach_end(empty_at);
+            assert_eq!(freshness.fresh_at(), None, "a record may have been committed after the end");
+        }
+        freshness.observe_end(c, 7, 5);
+        assert_eq!(freshness.fresh_at(), None, "the unchanged end was never reached");
+        assert!(freshness.is_waiting_since(d), "the reader is restarted");
+        freshness.reach_end(Some(c));
+        assert_eq!(freshness.fresh_at(), Some(b));
+    }
+
+    #[test]
+    fn truncated_topic_is_not_fresh_until_it_has_grown_to_the_position() {
+        let [a, b, c, d] = times();
+        let freshness = Freshness::default();
+        assert!(!freshness.observe_end(a, 9, 9));
+        assert!(freshness.observe_end(b, 3, 9), "reported");
+        assert!(!freshness.observe_end(c, 4, 9), "once");
+        freshness.reach_end(Some(d));
+        freshness.advance(9);
+        assert_eq!(freshness.fresh_at(), Some(a));
+        freshness.observe_end(d, 9, 9);
+        assert_eq!(freshness.fresh_at(), Some(d));
+        let markers = Freshness::default();
+        markers.observe_end(a, 9, 7);
+        markers.reach_end(Some(b));
+        assert!(markers.observe_end(c, 8, 7), "the reader has reached offset 9");
     }
 }

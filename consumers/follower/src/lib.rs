@@ -3,7 +3,8 @@
 //! ```text
 //!   agent.sessions ─► [changelog] ─► Replica of each partition ◄─ [actions] ◄─ agent.actions, from the replica's progress on
 //!   governance.agents, governance.bundles ─► [tables]
-//!   ends of agent.actions and of the tables, each second ─► [freshness]: how old the copy may be
+//!   ends of all topics, each second ─► [freshness]: how old the copy may be
+//!   a partition without events ─► [stalls]: the reader starts again
 //! ```
 //!
 //! The follower reads all partitions, joins no group and commits nothing, so any number of processes may follow. It
@@ -14,6 +15,7 @@ mod actions;
 mod changelog;
 mod follower;
 mod freshness;
+mod stalls;
 mod state;
 mod tables;
 

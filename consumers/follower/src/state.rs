@@ -1,5 +1,6 @@
 //! State that the reader threads write and the request threads read.
 
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,14 @@ pub enum Unavailable {
         /// Their bound.
         limit: usize,
     },
+    /// The topic of actions has another number of partitions, so sessions are in other partitions than expected.
+    #[error("the topic of actions has {found} partitions; expected {expected}; run `agentgov topology plan`")]
+    OtherPartitions {
+        /// The number in the topology.
+        expected: usize,
+        /// The number according to the brokers.
+        found: i32,
+    },
     /// Two partitions have records of the session, so neither has its whole state.
     #[error("session `{session_id}` has records in partitions {expected} and {found}; expected them in one")]
     TwoPartitions {
@@ -81,6 +90,7 @@ impl Unavailable {
             Self::Loading(_) => "loading",
             Self::Stale { .. } => "stale",
             Self::Behind { .. } => "behind",
+            Self::OtherPartitions { .. } => "other_partitions",
             Self::TwoPartitions { .. } => "two_partitions",
             Self::NotArrived { .. } => "not_arrived",
             Self::Internal(_) => "internal",
@@ -115,13 +125,38 @@ pub(crate) struct Partition {
     changed: Notify,
     /// Freshness of the copy of the topic of actions.
     pub freshness: Freshness,
+    /// Freshness of the copy of the changelog.
+    pub changelog: Freshness,
+    /// Offset of the next entry of the changelog to read.
+    changelog_position: AtomicI64,
     /// True until the reader reaches the end of the changelog, and again if it has not reached the end for a long time.
-    loading: RwLock<bool>,
+    loading: AtomicBool,
+    was_loaded: AtomicBool,
 }
 
 impl Partition {
+    fn new(actions_topic: &str, number: i32) -> Self {
+        Self {
+            replica: RwLock::new(Replica::new(actions_topic, number)),
+            changed: Notify::new(),
+            freshness: Freshness::default(),
+            changelog: Freshness::default(),
+            changelog_position: AtomicI64::new(0),
+            loading: AtomicBool::new(true),
+            was_loaded: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the replica for positions and gauges. Its sessions may be inconsistent after a panic.
     pub fn replica(&self) -> RwLockReadGuard<'_, Replica> {
         self.replica.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the replica for reads of its sessions.
+    fn sound_replica(&self) -> Result<RwLockReadGuard<'_, Replica>, Unavailable> {
+        let panicked =
+            |_| Unavailable::Internal("a thread panicked while it changed the sessions".to_owned());
+        self.replica.read().map_err(panicked)
     }
 
     /// Changes the replica, and wakes the tasks that wait for a change.
@@ -132,12 +167,28 @@ impl Partition {
     }
 
     pub fn set_loading(&self, loading: bool) {
-        *self.loading.write().unwrap_or_else(PoisonError::into_inner) = loading;
+        if !loading {
+            self.was_loaded.store(true, Ordering::SeqCst);
+        }
+        self.loading.store(loading, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
     pub fn is_loading(&self) -> bool {
-        *self.loading.read().unwrap_or_else(PoisonError::into_inner)
+        self.loading.load(Ordering::SeqCst)
+    }
+
+    /// Returns true once the changelog has been read to its end.
+    pub fn was_loaded(&self) -> bool {
+        self.was_loaded.load(Ordering::SeqCst)
+    }
+
+    pub fn changelog_position(&self) -> i64 {
+        self.changelog_position.load(Ordering::SeqCst)
+    }
+
+    pub fn set_changelog_position(&self, next_offset: i64) {
+        self.changelog_position.store(next_offset, Ordering::SeqCst);
     }
 }
 
@@ -153,6 +204,8 @@ pub(crate) struct State {
     pub agents_topic: String,
     pub bundles_topic: String,
     pub bounds: Bounds,
+    /// Number of partitions of the topic of actions according to the brokers, if it is not the expected one; otherwise 0.
+    other_partitions: AtomicI32,
     requests: RequestCaches,
 }
 
@@ -185,14 +238,8 @@ impl State {
         limits: SessionLimits,
         bounds: Bounds,
     ) -> Self {
-        let partition = |number| Partition {
-            replica: RwLock::new(Replica::new(actions_topic, number)),
-            changed: Notify::new(),
-            freshness: Freshness::default(),
-            loading: RwLock::new(true),
-        };
         Self {
-            partitions: (0..partitions).map(partition).collect(),
+            partitions: (0..partitions).map(|number| Partition::new(actions_topic, number)).collect(),
             agents: RwLock::default(),
             bundles: RwLock::default(),
             agents_freshness: Freshness::default(),
@@ -201,6 +248,7 @@ impl State {
             agents_topic: tables.0.to_owned(),
             bundles_topic: tables.1.to_owned(),
             bounds,
+            other_partitions: AtomicI32::new(0),
             requests: RequestCaches::default(),
         }
     }
@@ -229,9 +277,8 @@ impl State {
         answer: impl FnOnce(SessionView<'_>) -> R,
     ) -> Result<Option<R>, Unavailable> {
         let now = Instant::now();
-        self.check_tables(now)?;
+        self.check_all(now)?;
         let (number, partition) = self.partition(key)?;
-        self.check_partition(now, partition)?;
         self.check_others(key, number)?;
         let requests = self.requests.take();
         let (agents, bundles) = (self.agents(), self.bundles());
@@ -243,10 +290,13 @@ impl State {
             bundles_topic: &self.bundles_topic,
             requests: &requests.0,
         };
-        let replica = partition.replica();
-        if replica.ahead_bytes() > self.bounds.max_ahead_bytes {
-            let (bytes, limit) = (replica.ahead_bytes(), self.bounds.max_ahead_bytes);
-            return Err(Unavailable::Behind { bytes, limit });
+        // Checked while the replica is locked: a partition is set to loading before its replica changes.
+        let replica = partition.sound_replica()?;
+        self.check_partition(now, partition, &replica)?;
+        if after.is_some_and(|after| {
+            !replica.may_have_seen(key.tenant_id, key.session_id, after.source_id, after.sequence)
+        }) {
+            return Ok(None);
         }
         let undecodable = |error: UndecodableRecord| Unavailable::Internal(error.to_string());
         let session = replica.session(&kernel, key.tenant_id, key.session_id).map_err(undecodable)?;
@@ -300,29 +350,63 @@ impl State {
         }
     }
 
-    /// Returns the reason for which no session can be read, if there is one.
+    /// Returns the reason for which a session cannot be read, if there is one.
     pub fn check(&self, now: Instant) -> Result<(), Unavailable> {
-        self.check_tables(now)?;
-        self.partitions.iter().try_for_each(|partition| self.check_partition(now, partition))
+        self.check_all(now)?;
+        self.partitions.iter().try_for_each(|partition| {
+            let replica = partition.sound_replica()?;
+            self.check_partition(now, partition, &replica)
+        })
+    }
+
+    pub fn partition_at(&self, number: i32) -> Option<&Partition> {
+        usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
+    }
+
+    /// Records the number of partitions of the topic of actions. Returns true if it is a new unexpected number.
+    pub fn observe_partitions(&self, found: usize) -> bool {
+        let found = if found == self.partitions.len() { 0 } else { i32::try_from(found).unwrap_or(i32::MAX) };
+        self.other_partitions.swap(found, Ordering::SeqCst) != found && found != 0
     }
 
     fn partition(&self, key: SessionKey<'_>) -> Result<(i32, &Partition), Unavailable> {
         let count = i32::try_from(self.partitions.len()).unwrap_or(i32::MAX);
         let number = partition_of(&key.to_bytes(), count).unwrap_or(-1);
-        let partition = usize::try_from(number).ok().and_then(|index| self.partitions.get(index));
-        partition.map(|partition| (number, partition)).ok_or_else(|| {
+        self.partition_at(number).map(|partition| (number, partition)).ok_or_else(|| {
             Unavailable::Internal(format!("expected a partition of {count}, found partition {number}"))
         })
     }
 
-    fn check_tables(&self, now: Instant) -> Result<(), Unavailable> {
+    /// Returns the reason for which no session can be read, if there is one.
+    fn check_all(&self, now: Instant) -> Result<(), Unavailable> {
+        let found = self.other_partitions.load(Ordering::SeqCst);
+        if found != 0 {
+            return Err(Unavailable::OtherPartitions { expected: self.partitions.len(), found });
+        }
+        // A partition that was never loaded may have records of any session.
+        if !self.partitions.iter().all(Partition::was_loaded) {
+            return Err(Unavailable::Loading("the changelog of sessions"));
+        }
+        if self.agents.is_poisoned() || self.bundles.is_poisoned() {
+            return Err(Unavailable::Internal("a thread panicked while it changed a table".to_owned()));
+        }
         self.check_fresh(now, "governance.agents", &self.agents_freshness)?;
         self.check_fresh(now, "governance.bundles", &self.bundles_freshness)
     }
 
-    fn check_partition(&self, now: Instant, partition: &Partition) -> Result<(), Unavailable> {
+    fn check_partition(
+        &self,
+        now: Instant,
+        partition: &Partition,
+        replica: &Replica,
+    ) -> Result<(), Unavailable> {
         if partition.is_loading() {
             return Err(Unavailable::Loading("the changelog of sessions"));
+        }
+        // Before the age: the reader of a partition that is behind is paused, so its copy becomes stale as well.
+        let (bytes, limit) = (replica.ahead_bytes(), self.bounds.max_ahead_bytes);
+        if bytes > limit {
+            return Err(Unavailable::Behind { bytes, limit });
         }
         self.check_fresh(now, "agent.actions", &partition.freshness)
     }
@@ -344,7 +428,7 @@ impl State {
     fn check_others(&self, key: SessionKey<'_>, expected: i32) -> Result<(), Unavailable> {
         let others = (0..).zip(&self.partitions).filter(|(number, _)| *number != expected);
         for (found, partition) in others {
-            if partition.replica().contains(key.tenant_id, key.session_id) {
+            if partition.sound_replica()?.contains(key.tenant_id, key.session_id) {
                 let session_id = key.session_id.to_owned();
                 return Err(Unavailable::TwoPartitions { session_id, expected, found });
             }
@@ -361,5 +445,112 @@ pub(crate) fn report_error(health: &Health, reason: NotReadyReason, topic: &str,
 impl From<InternalError> for Unavailable {
     fn from(error: InternalError) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agentgov_evaluator::Action;
+    use agentgov_schemas::event::{ActionEvent, Agent, Source};
+    use agentgov_schemas::topology::HumanDuration;
+    use agentgov_schemas::wire::{self, Schema, SchemaId};
+    use agentgov_schemas::{Millis, RecordEncoder, subject};
+
+    use super::*;
+
+    fn state(max_ahead_bytes: usize) -> State {
+        let ttl = HumanDuration(Duration::from_secs(60));
+        let limits = SessionLimits { ttl, max_facts: 10, max_bytes: 1000 };
+        let bounds = Bounds { max_staleness: Duration::from_secs(10), max_ahead_bytes };
+        State::new("actions", 2, ("agents", "bundles"), limits, bounds)
+    }
+
+    fn loaded(now: Instant) -> State {
+        let state = state(1000);
+        let partitions = state.partitions.iter();
+        partitions.clone().for_each(|partition| partition.set_loading(false));
+        let freshness =
+            partitions.map(|p| &p.freshness).chain([&state.agents_freshness, &state.bundles_freshness]);
+        freshness.for_each(|freshness| {
+            freshness.observe_end(now, 0, 0);
+        });
+        state
+    }
+
+    fn reason(state: &State, session_id: &str) -> Option<&'static str> {
+        let key = SessionKey { tenant_id: "t", session_id };
+        state.read(key, None, |_| ()).err().map(|reason| reason.name())
+    }
+
+    /// Returns a session of each partition.
+    fn sessions(state: &State) -> [String; 2] {
+        [0, 1].map(|number| {
+            let is_there = |id: &String| {
+                state.partition(SessionKey { tenant_id: "t", session_id: id }).unwrap().0 == number
+            };
+            (0..).map(|i| format!("s{i}")).find(is_there).unwrap()
+        })
+    }
+
+    #[test]
+    fn no_session_is_known_until_all_partitions_were_loaded_once() {
+        let state = loaded(Instant::now());
+        let [a, b] = sessions(&state);
+        state.partitions[1].loading.store(true, Ordering::SeqCst);
+        state.partitions[1].was_loaded.store(false, Ordering::SeqCst);
+        assert_eq!(reason(&state, &a), Some("loading"), "partition 1 may have records of it");
+        state.partitions[1].set_loading(false);
+        assert_eq!((reason(&state, &a), reason(&state, &b)), (None, None));
+        state.partitions[1].set_loading(true);
+        assert_eq!((reason(&state, &a), reason(&state, &b)), (None, Some("loading")));
+        assert!(state.check(Instant::now()).is_err());
+    }
+
+    #[test]
+    fn other_number_of_partitions_is_reported_once_and_makes_every_session_unknown() {
+        let state = loaded(Instant::now());
+        let [a, _] = sessions(&state);
+        assert!(!state.observe_partitions(2));
+        assert_eq!(reason(&state, &a), None);
+        assert!(state.observe_partitions(3) && !state.observe_partitions(3));
+        assert_eq!(reason(&state, &a), Some("other_partitions"));
+        assert!(!state.observe_partitions(2));
+        assert_eq!(reason(&state, &a), None);
+    }
+
+    #[test]
+    fn sessions_of_a_poisoned_replica_are_unknown() {
+        let state = loaded(Instant::now());
+        let [a, b] = sessions(&state);
+        let panics = || state.partitions[0].update(|_| panic!("a bug"));
+        assert!(std::thread::scope(|scope| scope.spawn(panics).join()).is_err());
+        assert_eq!((reason(&state, &a), reason(&state, &b)), (Some("internal"), Some("internal")));
+        assert_eq!(state.check(Instant::now()).unwrap_err().name(), "internal");
+    }
+
+    #[test]
+    fn partition_of_a_paused_reader_is_behind_although_its_copy_is_stale() {
+        let now = Instant::now();
+        let state = loaded(now);
+        let [a, b] = sessions(&state);
+        let key = SessionKey { tenant_id: "t", session_id: &a };
+        let source = Source { id: &"s".repeat(1000), sequence: 0 };
+        let event = ActionEvent::new("e", "user.input", key, source, Agent::new("a"));
+        let encoded =
+            RecordEncoder::<ActionEvent<'static>>::new(SchemaId(1)).unwrap().encode(&event).unwrap();
+        let (schema_id, datum) = wire::split(&encoded).unwrap();
+        let schema = Arc::new(Schema::parse(subject::ACTION_EVENT.latest()).unwrap());
+        let action = Action { offset: 0, logged_at: Millis(1), schema_id, schema: &schema, datum };
+        state.partitions[0].update(|replica| replica.push(&action)).unwrap();
+        assert_eq!((reason(&state, &a), reason(&state, &b)), (Some("behind"), None));
+        let later = now + Duration::from_secs(11);
+        let partition = &state.partitions[0];
+        let found = state.check_partition(later, partition, &partition.replica());
+        assert_eq!(found.unwrap_err().name(), "behind");
+        let partition = &state.partitions[1];
+        let found = state.check_partition(later, partition, &partition.replica());
+        assert_eq!(found.unwrap_err().name(), "stale");
     }
 }

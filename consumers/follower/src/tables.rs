@@ -15,6 +15,7 @@ use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, logged_at};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::freshness::Freshness;
+use crate::stalls::Stalls;
 use crate::state::{State, report_error};
 
 /// Timeout until the end of the topic is confirmed. After it the reader is restarted, and reports the end again.
@@ -128,11 +129,12 @@ pub(crate) fn follow<T: Table>(
 ) {
     let freshness = T::freshness(state);
     let mut is_loaded = false;
-    let mut last_restart = Instant::now();
+    let mut stalls = Stalls::new(CONFIRM_TIMEOUT, 1, Instant::now());
     while !stop.is_requested() {
         match reader.poll(Duration::from_millis(100)) {
             Some(TopicEvent::Record(message)) => {
                 apply(&mut table, state, &message, schemas, health, stop);
+                stalls.record_event(0, Instant::now());
                 if is_loaded {
                     freshness.advance(message.offset().saturating_add(1));
                 }
@@ -141,17 +143,16 @@ pub(crate) fn follow<T: Table>(
                 if !std::mem::replace(&mut is_loaded, true) {
                     table.load(state);
                 }
-                freshness.reach_end();
+                stalls.record_event(0, Instant::now());
+                freshness.reach_end(reader.empty_at());
             }
             Some(TopicEvent::Error(error)) => {
                 report_error(health, NotReadyReason::Tables, reader.topic(), &error);
             }
-            None => {
-                if last_restart.elapsed() > CONFIRM_TIMEOUT && freshness.is_waiting_since(last_restart) {
-                    let _ = reader.restart();
-                    last_restart = Instant::now();
-                }
-            }
+            None => {}
+        }
+        if stalls.is_due(Instant::now(), |_, since| freshness.is_waiting_since(since)) {
+            let _ = reader.restart();
         }
     }
 }

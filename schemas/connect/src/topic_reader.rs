@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -22,6 +22,7 @@ pub struct TopicReader {
     consumer: Arc<BaseConsumer>,
     /// Offset after the last returned record of each partition; 0 before the first.
     next: Mutex<BTreeMap<i32, i64>>,
+    empty_at: Mutex<Option<Instant>>,
 }
 
 /// Event of a [`TopicReader`].
@@ -42,7 +43,7 @@ impl TopicReader {
     pub fn new(kafka: &KafkaEndpoint, topic: &str, group: &str) -> KafkaResult<Self> {
         let consumer = Arc::new(kafka.reader_config(group).create::<BaseConsumer>()?);
         let _: BrokerLiveness = spawn_reconnect_watchdog(kafka, topic, &consumer);
-        Ok(Self { topic: topic.to_owned(), consumer, next: Mutex::default() })
+        Ok(Self { topic: topic.to_owned(), consumer, next: Mutex::default(), empty_at: Mutex::default() })
     }
 
     /// Starts reading `partitions` from their starts.
@@ -80,13 +81,25 @@ impl TopicReader {
             list.add_partition_offset(&self.topic, *partition, offset)?;
         }
         // Before the first record the offsets are not numbers, so `assign` could not wait for a seek.
-        if is_assigned { assign(&self.consumer, &list) } else { self.consumer.assign(&list) }
+        if is_assigned {
+            assign(&self.consumer, &list)?
+        } else {
+            self.consumer.assign(&list)?
+        }
+        // The client drops the events of the previous assignment.
+        self.set_empty_at(Instant::now());
+        Ok(())
     }
 
     /// Returns the next event, or `None` after `wait`.
     pub fn poll(&self, wait: Duration) -> Option<TopicEvent<'_>> {
         loop {
-            return Some(match self.consumer.poll(wait)? {
+            let began = Instant::now();
+            let Some(event) = self.consumer.poll(wait) else {
+                self.set_empty_at(began);
+                return None;
+            };
+            return Some(match event {
                 Ok(record) => {
                     let mut next = self.next();
                     let next = next.entry(record.partition()).or_default();
@@ -100,6 +113,17 @@ impl TopicReader {
                 Err(error) => TopicEvent::Error(error),
             });
         }
+    }
+
+    /// Returns a time: the client received each later event after it. It is the start of the last [`Self::poll`] that
+    /// returned nothing, or the last assignment. An end of partition has no offset, so only this time shows which records
+    /// precede it.
+    pub fn empty_at(&self) -> Option<Instant> {
+        *self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_empty_at(&self, at: Instant) {
+        *self.empty_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Returns true if the reader has returned a record.
@@ -124,8 +148,6 @@ impl TopicReader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use rdkafka::ClientConfig;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -182,6 +204,26 @@ mod tests {
         produce(1);
         reader.restart().unwrap();
         assert_eq!(read(), BTreeMap::from([(0, vec![5]), (1, vec![5])]), "from the next offset of each");
+    }
+
+    #[test]
+    fn queue_counts_as_empty_from_an_assignment_and_from_a_poll_without_an_event() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("table", 1, 1).unwrap();
+        let reader = reader(cluster.bootstrap_servers());
+        assert_eq!(reader.empty_at(), None);
+        reader.start([0]).unwrap();
+        let assigned = reader.empty_at().unwrap();
+        let began = Instant::now();
+        while !matches!(reader.poll(DEADLINE), Some(TopicEvent::End(0))) {
+            assert!(began.elapsed() < DEADLINE);
+        }
+        assert_eq!(reader.empty_at(), Some(assigned), "an event is no evidence");
+        let polled = Instant::now();
+        while reader.poll(Duration::from_millis(1)).is_some() {
+            assert!(began.elapsed() < DEADLINE);
+        }
+        assert!(reader.empty_at().unwrap() >= polled);
     }
 
     #[test]
