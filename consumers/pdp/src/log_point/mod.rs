@@ -141,7 +141,9 @@ impl<L: DecisionLog> LogPoint<L> {
         let bundle = tables.bundle(call.environment).filter(|_| tables.are_loaded());
         let may_allow = match reason {
             Unavailable::Internal(message) => return Err(Refusal::Internal(message.clone())),
-            Unavailable::NotArrived { .. } | Unavailable::TwoPartitions { .. } => false,
+            Unavailable::NotArrived { .. }
+            | Unavailable::TwoPartitions { .. }
+            | Unavailable::OtherPartitions { .. } => false,
             Unavailable::Loading(_) | Unavailable::Stale { .. } | Unavailable::Behind { .. } => true,
         };
         let allows_effect = |bundle: &Arc<Bundle>| {
