@@ -84,6 +84,9 @@ fn print_session(text: &str) {
         call_id: own(),
         arguments: format!("x{text}").as_str().into(),
         result: format!("x{text}").as_str().into(),
+        decision: own(),
+        decision_reason: own(),
+        decided_by: own(),
     };
     let verdict = Verdict {
         partition: 0,

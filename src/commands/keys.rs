@@ -39,6 +39,9 @@ fn new(holder: KeyHolder<'_>, out: &Path, global: &Global) -> Result<(), Failure
 }
 
 fn revoke(kid: &str, reason: &str, global: &Global) -> Result<(), Failure> {
+    if reason.trim().is_empty() {
+        return Err(Failure::new(ExitCode::Usage, "--reason: expected a text, found none".to_owned()));
+    }
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
     let outcome = revoke_key(context, kid, reason, &current_user()).map_err(|e| {

@@ -116,6 +116,10 @@ fn print_event(event: &Event) {
     if !event.text.is_empty() {
         outln!("  {}{}", who, shorten(&event.text));
     }
+    if !event.decision.is_empty() {
+        print_decision(event);
+        return;
+    }
     let answers = !event.result.is_empty() || event.event_type == catalogue::TOOL_RESPONSE_RECEIVED;
     let tool = style(&event.tool).cyan();
     if !event.arguments.is_empty() || !(event.tool.is_empty() || answers) {
@@ -127,12 +131,33 @@ fn print_event(event: &Event) {
     }
 }
 
+/// Colours a decision: green for allow, red for deny.
+fn style_of_decision(decision: &str) -> console::StyledObject<impl std::fmt::Display> {
+    match Decision::by_name(decision) {
+        Some(Decision::Allow) => style(decision).green(),
+        Some(Decision::Deny) => style(decision).red(),
+        _ => style(decision).yellow(),
+    }
+}
+
+/// Prints a decision that was made before a call.
+fn print_decision(event: &Event) {
+    let decision = style_of_decision(&event.decision);
+    let about =
+        if event.tool.is_empty() { Text::default() } else { text!(" on {}", style(&event.tool).cyan()) };
+    let reason = if event.decision_reason.is_empty() { "no reason" } else { &event.decision_reason };
+    outln!(
+        "  {} {} ({}){} by {}",
+        style("decision").cyan(),
+        decision.bold(),
+        reason,
+        about,
+        event.decided_by
+    );
+}
+
 fn print_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
-    let decision = match Decision::by_name(&verdict.decision) {
-        Some(Decision::Allow) => style(&verdict.decision).green(),
-        Some(Decision::Deny) => style(&verdict.decision).red(),
-        _ => style(&verdict.decision).yellow(),
-    };
+    let decision = style_of_decision(&verdict.decision);
     outln!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
     print_known_values(&verdict.known);
     for error in &verdict.errors {
@@ -205,6 +230,9 @@ mod tests {
             call_id: String::new(),
             arguments: "".into(),
             result: "".into(),
+            decision: String::new(),
+            decision_reason: String::new(),
+            decided_by: String::new(),
         };
         Entry { event, verdict: None }
     }

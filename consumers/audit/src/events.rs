@@ -193,7 +193,8 @@ impl Events {
         // A closing event that carries a tool call is judged, and belongs to a session.
         let is_closing = event_type == catalogue::SOURCE_CLOSED && !event.has("tool");
         let rejected = reject_reason(tenant, session, source_id, text(event, "event_id"));
-        let of_session = rejected.is_none() && !is_closing;
+        let of_session =
+            rejected.is_none() && (event.has("tool") || !NO_SESSION_CHANGE.contains(&event_type));
         let summary = EventSummary {
             offset: record.offset,
             logged_at: record.logged_at,
@@ -225,6 +226,14 @@ impl Events {
         }
     }
 }
+
+/// Types of events that change no session, unless they carry a tool call.
+const NO_SESSION_CHANGE: [&str; 4] = [
+    catalogue::SOURCE_CLOSED,
+    catalogue::DECISION_MADE,
+    catalogue::APPROVAL_ASKED,
+    catalogue::APPROVAL_GIVEN,
+];
 
 /// Returns a text of an event; empty if the writer's schema does not have the field. The evaluator also rejects an empty id.
 fn text<'a>(event: Fields<'a>, name: &str) -> &'a str {

@@ -293,6 +293,20 @@ mod tests {
                 1,
                 0,
             ),
+            (
+                "decisions and approvals",
+                vec![
+                    of(0),
+                    Event { r#type: catalogue::DECISION_MADE, ..input(1) },
+                    Event { r#type: catalogue::APPROVAL_ASKED, ..input(2) },
+                    Event { r#type: catalogue::APPROVAL_GIVEN, ..input(3) },
+                    of(4),
+                ],
+                2,
+                2,
+                0,
+            ),
+            ("a decision with a call", vec![Event { r#type: catalogue::DECISION_MADE, ..of(0) }], 1, 1, 0),
             ("a type that nobody knows", vec![Event { r#type: "Tool.Invoked", ..of(0) }], 1, 1, 0),
             ("a retried call may keep its index", vec![of(0), retried(1)], 2, 1, 0),
         ] {

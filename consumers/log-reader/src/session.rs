@@ -76,6 +76,15 @@ pub struct Event {
     pub arguments: LoggedBytes,
     /// Result of the tool.
     pub result: LoggedBytes,
+    /// Decision before the call, on decision.made; empty elsewhere.
+    #[serde(deserialize_with = "logged::text")]
+    pub decision: String,
+    /// Reason of the decision.
+    #[serde(deserialize_with = "logged::text")]
+    pub decision_reason: String,
+    /// Name of the decision point, or of another party that decided.
+    #[serde(deserialize_with = "logged::text")]
+    pub decided_by: String,
 }
 
 /// Verdict in the log.
@@ -144,7 +153,8 @@ impl LogReader {
                 "SELECT toString(topic) AS topic, partition, offset, toUnixTimestamp64Milli(logged_at) AS logged_at,
                         occurred_at_micros AS occurred_at, source_id, source_sequence, toString(agent_id) AS agent_id,
                         toString(type) AS event_type, toString(message_role) AS role,
-                        message_text AS text, toString(tool_name) AS tool, call_id, arguments, result
+                        message_text AS text, toString(tool_name) AS tool, call_id, arguments, result,
+                        toString(decision) AS decision, decision_reason, toString(decided_by) AS decided_by
                  FROM {} WHERE tenant_id = ? AND session_id = ? ORDER BY partition, offset",
                 self.tables.actions
             ),
