@@ -549,6 +549,24 @@ fn replica_drops_entries_without_a_header_as_the_evaluator_does() {
     assert!(may_have_seen("src", 7) && !may_have_seen("src", 8) && !may_have_seen("other", 7));
 }
 
+/// A call in the event that ends its session was rejected for want of its entry, so it escaped the policies.
+#[test]
+fn call_in_an_event_that_ends_its_session_is_judged() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let spec = EventSpec { session: 0, kind: 4, call: 0, source: 0, jump: 1, last: true };
+    for (sequence, call_id) in [(0, "c0"), (1, ""), (2, "c0")] {
+        let tool = Some(ToolCall::new("cancel_reservation", call_id, payload(r#"{"reservation_id":"R1"}"#)));
+        let ended = ActionEvent { tool, ..event(spec, sequence) };
+        let (verdicts, _) = fixture.step(&mut sessions, &ended, sequence);
+        let value = verdicts[0].1.as_deref().unwrap();
+        let (id, datum) = wire::split(value).unwrap();
+        let verdict: Verdict<'_> = subject::VERDICT.schema().unwrap().decode(id, datum).unwrap();
+        assert_eq!(verdict.decision, Decision::Deny);
+        assert!(verdict.findings.iter().any(|finding| *finding == RecordFinding::UnexpectedCall));
+    }
+}
+
 #[test]
 fn record_in_the_wrong_partition_is_judged_with_finding_misplaced() {
     let mut fixture = Fixture::new();

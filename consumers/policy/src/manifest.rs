@@ -35,6 +35,19 @@ impl BundleModel {
     }
 }
 
+/// Maximum length of a name, a version and the name of an environment, in bytes: each verdict repeats name and version.
+const MAX_NAME_BYTES: usize = 128;
+/// Maximum number of environments of a bundle.
+const MAX_ENVIRONMENTS: usize = 100;
+
+/// Reports a text that is too long for the records that repeat it.
+fn check_length(key: &str, text: &str, node: &Node, problems: &mut Problems) {
+    if text.len() > MAX_NAME_BYTES {
+        let message = format!("`{key}`: expected at most {MAX_NAME_BYTES} bytes, found {}", text.len());
+        problems.add(node.location(&[key]), message);
+    }
+}
+
 /// The key of a bundle's model.
 pub(crate) const MODEL: &str = "model";
 
@@ -91,7 +104,7 @@ impl FromNode for Manifest {
         let mut fields = Fields::of(node, "a bundle", problems)?;
         let name = fields.take("name");
         let version = fields.take("version");
-        let environments = fields.take("environments");
+        let environments: Option<Vec<String>> = fields.take("environments");
         let model = fields.take(MODEL);
         let unavailable = fields.take("unavailable");
         fields.end();
@@ -99,6 +112,18 @@ impl FromNode for Manifest {
             if text.as_ref().is_some_and(|text: &String| text.trim().is_empty()) {
                 problems.add(node.location(&[key]), format!("`{key}` must not be empty"));
             }
+            check_length(key, text.as_deref().unwrap_or_default(), node, problems);
+        }
+        for environment in environments.iter().flatten() {
+            if environment.trim().is_empty() {
+                let message = "expected a name of an environment, found an empty text";
+                problems.add(node.location(&["environments"]), message);
+            }
+            check_length("environments", environment, node, problems);
+        }
+        if environments.as_ref().is_some_and(|environments| environments.len() > MAX_ENVIRONMENTS) {
+            let message = format!("expected at most {MAX_ENVIRONMENTS} environments, found more");
+            problems.add(node.location(&["environments"]), message);
         }
         if environments.as_ref().is_some_and(|environments: &Vec<String>| environments.is_empty()) {
             let message = "expected at least one of `environments`, found none: it would judge nowhere";
@@ -111,5 +136,55 @@ impl FromNode for Manifest {
             environments: environments?,
             unavailable: unavailable?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let (_, problems) = agentgov_schemas::yaml::read::<Manifest>(MANIFEST_FILE, text);
+        problems
+            .finish::<()>(None)
+            .err()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect()
+    }
+
+    #[test]
+    fn manifest_is_bounded() {
+        let long = "n".repeat(129);
+        let names = |count: usize| (0..count).map(|i| format!("e{i}")).collect::<Vec<_>>().join(", ");
+        for (text, expected) in [
+            (
+                format!("name: {long}\nversion: '1'\nenvironments: [e]\n"),
+                "`name`: expected at most 128 bytes, found 129",
+            ),
+            (
+                format!("name: n\nversion: {long}\nenvironments: [e]\n"),
+                "`version`: expected at most 128 bytes, found 129",
+            ),
+            (
+                format!("name: n\nversion: '1'\nenvironments: [{long}]\n"),
+                "`environments`: expected at most 128 bytes, found 129",
+            ),
+            (
+                "name: n\nversion: '1'\nenvironments: [e, ' ']\n".to_owned(),
+                "expected a name of an environment, found an empty text",
+            ),
+            (
+                format!("name: n\nversion: '1'\nenvironments: [{}]\n", names(101)),
+                "expected at most 100 environments, found more",
+            ),
+        ] {
+            assert_eq!(problems(&text), [expected], "{text}");
+        }
+        assert_eq!(
+            problems(&format!("name: n\nversion: '1'\nenvironments: [{}]\n", names(100))),
+            Vec::<String>::new()
+        );
     }
 }

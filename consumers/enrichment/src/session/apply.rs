@@ -45,7 +45,8 @@ impl Session {
             if call_index == self.tool_calls {
                 self.tool_calls = self.tool_calls.saturating_add(1);
             }
-            if let Some(tool) = &event.tool {
+            // A session that ends here keeps nothing, so an entry of the call would have no content.
+            if let Some(tool) = event.tool.as_ref().filter(|_| event.r#type != catalogue::SESSION_ENDED) {
                 self.store_call(tool, call_index, origin.offset, limits, &mut applied);
             }
         }
