@@ -1,5 +1,5 @@
 -- Decisions of a policy decision point: the evaluation on decision.made, the token on the call. Empty, 0 or NULL elsewhere, and
--- in rows from before. `tool_name` and `call_id` of decision.made are those of the call that it is about; its arguments are in `value` only.
+-- in rows from before. `tool_name` and `call_id` of decision.made are those of the call that it is about. Its arguments are in `value` only.
 ALTER TABLE actions
     ADD COLUMN IF NOT EXISTS decision_id String AFTER decision_reason,
     ADD COLUMN IF NOT EXISTS decision_caller LowCardinality(String) AFTER decision_id,
