@@ -9,6 +9,7 @@ use agentgov_registry::{
 use agentgov_service::ExitCode;
 
 use super::policy::current_user;
+use super::registry::check_reason;
 use crate::cli::{Global, KeyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -39,9 +40,7 @@ fn new(holder: KeyHolder<'_>, out: &Path, global: &Global) -> Result<(), Failure
 }
 
 fn revoke(kid: &str, reason: &str, global: &Global) -> Result<(), Failure> {
-    if reason.trim().is_empty() {
-        return Err(Failure::new(ExitCode::Usage, "--reason: expected a text, found none".to_owned()));
-    }
+    check_reason(reason)?;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
     let outcome = revoke_key(context, kid, reason, &current_user()).map_err(|e| {

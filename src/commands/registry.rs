@@ -60,12 +60,18 @@ pub fn push(
     Ok([agents, tools])
 }
 
-/// Suspends or resumes an agent.
-fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) -> Result<(), Failure> {
-    let SuspensionArgs { agent, tenant, reason } = arguments;
+/// Checks that a change has a reason, for the person who reads the log later.
+pub fn check_reason(reason: &str) -> Result<(), Failure> {
     if reason.trim().is_empty() {
         return Err(Failure::new(ExitCode::Usage, "--reason: expected a text, found none".to_owned()));
     }
+    Ok(())
+}
+
+/// Suspends or resumes an agent.
+fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) -> Result<(), Failure> {
+    let SuspensionArgs { agent, tenant, reason } = arguments;
+    check_reason(reason)?;
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
     let outcome =

@@ -167,11 +167,6 @@ impl Replica {
         self.ahead_bytes
     }
 
-    /// Returns the number of sessions in the base.
-    pub fn sessions(&self) -> usize {
-        self.base.len()
-    }
-
     /// Returns true if the partition has records of the session.
     pub fn contains(&self, tenant_id: &str, session_id: &str) -> bool {
         self.base(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()

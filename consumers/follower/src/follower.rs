@@ -271,16 +271,6 @@ impl Follower {
         let partitions = i32::try_from(self.state.partitions.len()).unwrap_or(i32::MAX);
         agentgov_schemas::key::partition_of(&key.to_bytes(), partitions).unwrap_or(0)
     }
-
-    /// Returns the number of sessions in the copy.
-    pub fn sessions(&self) -> usize {
-        self.state.partitions.iter().map(|partition| partition.replica().sessions()).sum()
-    }
-
-    /// Returns the bytes of the actions that wait for the evaluator.
-    pub fn ahead_bytes(&self) -> usize {
-        self.state.partitions.iter().map(|partition| partition.replica().ahead_bytes()).sum()
-    }
 }
 
 /// Current tables of agents and bundles.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::{Replica, UndecodableRecord};
-use agentgov_policy::{BundleTable, InternalError, Kernel, RequestCache};
+use agentgov_policy::{BundleTable, Kernel, RequestCache};
 use agentgov_schemas::event::Through;
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::topology::SessionLimits;
@@ -282,14 +282,7 @@ impl State {
         self.check_others(key, number)?;
         let requests = self.requests.take();
         let (agents, bundles) = (self.agents(), self.bundles());
-        let kernel = Kernel {
-            agents: &agents,
-            bundles: &bundles,
-            limits: self.limits,
-            agents_topic: &self.agents_topic,
-            bundles_topic: &self.bundles_topic,
-            requests: &requests.0,
-        };
+        let kernel = self.kernel(&agents, &bundles, &requests.0);
         // Checked while the replica is locked: a partition is set to loading before its replica changes.
         let replica = partition.sound_replica()?;
         self.check_partition(now, partition, &replica)?;
@@ -310,14 +303,23 @@ impl State {
     pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> R {
         let requests = self.requests.take();
         let (agents, bundles) = (self.agents(), self.bundles());
-        decide(&Kernel {
-            agents: &agents,
-            bundles: &bundles,
+        decide(&self.kernel(&agents, &bundles, &requests.0))
+    }
+
+    fn kernel<'k>(
+        &'k self,
+        agents: &'k AgentTable,
+        bundles: &'k BundleTable,
+        requests: &'k RequestCache,
+    ) -> Kernel<'k> {
+        Kernel {
+            agents,
+            bundles,
             limits: self.limits,
             agents_topic: &self.agents_topic,
             bundles_topic: &self.bundles_topic,
-            requests: &requests.0,
-        })
+            requests,
+        }
     }
 
     /// Like [`Self::read`], once the session includes the sequence number of `after`.
@@ -440,12 +442,6 @@ impl State {
 /// Sets the reason of a reader whose client reports an error. A later report clears it once the state is fresh.
 pub(crate) fn report_error(health: &Health, reason: NotReadyReason, topic: &str, error: &KafkaError) {
     health.set_not_ready(reason, format!("reading {topic}: {error}"));
-}
-
-impl From<InternalError> for Unavailable {
-    fn from(error: InternalError) -> Self {
-        Self::Internal(error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use agentgov_enrichment::Tools;
 use agentgov_schemas::Digest;
 use agentgov_schemas::governance::ToolEffect;
+use agentgov_schemas::verdict::BundleRef;
 use agentgov_schemas::yaml::Problem;
 
 use crate::draft::{Draft, Sources};
@@ -67,6 +68,11 @@ impl Bundle {
     /// Returns the version.
     pub fn version(&self) -> &str {
         &self.manifest.version
+    }
+
+    /// Returns the bundle as records name it.
+    pub fn reference(&self) -> BundleRef<'_> {
+        BundleRef { name: self.name(), version: self.version(), digest: self.digest() }
     }
 
     /// Returns the environments that the bundle judges in.

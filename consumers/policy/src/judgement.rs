@@ -7,14 +7,13 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
-    BundleRef, Decision, DuplicateOf, JudgeError, Origin, Reason, RecordFinding, TablePosition, Verdict,
-    Violation,
+    Decision, DuplicateOf, Origin, Reason, RecordFinding, TablePosition, Verdict,
 };
 use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::internal::InternalError;
-use crate::policy::{Policy, PolicyKind};
+use crate::policy::Policy;
 
 /// Judgement of one action. [`Judgement::verdict`] converts it to a record.
 #[derive(Clone, Debug)]
@@ -65,12 +64,8 @@ impl Judgement<'_> {
             decision: self.decision.into(),
             reason: self.reason.into(),
             determining_policies: self.determining.iter().map(|policy| policy.id.as_str()).collect(),
-            violations: self.violations.iter().filter_map(|policy| violation(policy)).collect(),
-            bundle: self.bundle.as_ref().map(|bundle| BundleRef {
-                name: bundle.name(),
-                version: bundle.version(),
-                digest: bundle.digest(),
-            }),
+            violations: self.violations.iter().filter_map(|policy| policy.violation()).collect(),
+            bundle: self.bundle.as_ref().map(|bundle| bundle.reference()),
             tables: self
                 .tables
                 .iter()
@@ -78,15 +73,7 @@ impl Judgement<'_> {
                 .collect(),
             known_digest: Digest::of(self.known.as_bytes()),
             known: &self.known,
-            errors: self
-                .errors
-                .iter()
-                .map(|found| JudgeError {
-                    code: found.code.into(),
-                    subject: &found.subject,
-                    message: &found.message,
-                })
-                .collect(),
+            errors: self.errors.iter().map(Finding::as_error).collect(),
             duplicate_of: self.last_sequence.map(|last_sequence| DuplicateOf {
                 source_id: event.source.id,
                 sequence: event.source.sequence,
@@ -101,18 +88,6 @@ impl Judgement<'_> {
 /// Truncates a text to the maximum length of an id.
 fn beginning(text: &str) -> &str {
     text.split_at(text.floor_char_boundary(MAX_ID_BYTES)).0
-}
-
-fn violation(policy: &Policy) -> Option<Violation<'_>> {
-    match policy.kind {
-        PolicyKind::Rule { severity, mode, effect, .. } => Some(Violation {
-            policy: &policy.id,
-            severity: severity.into(),
-            mode: mode.into(),
-            effect: effect.into(),
-        }),
-        PolicyKind::Grant => None,
-    }
 }
 
 /// Inputs of a judgement in a verdict, without text of payloads except in derived values. The fields are in alphabetical order: this

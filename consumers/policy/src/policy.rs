@@ -1,6 +1,6 @@
 //! Policy metadata from annotations.
 
-use agentgov_schemas::verdict::{Mode, RuleEffect, Severity};
+use agentgov_schemas::verdict::{Mode, RuleEffect, Severity, Violation};
 use agentgov_schemas::yaml::one_of;
 use agentgov_schemas::{Vocabulary, vocabulary};
 use cedar_policy::Effect;
@@ -77,6 +77,19 @@ impl Policy {
     /// Returns whether the policy is a rule that is only observed.
     pub const fn is_observed(&self) -> bool {
         matches!(self.kind, PolicyKind::Rule { mode: Mode::Observe, .. })
+    }
+
+    /// Returns a rule as records carry it; `None` for a grant.
+    pub fn violation(&self) -> Option<Violation<'_>> {
+        match self.kind {
+            PolicyKind::Rule { severity, mode, effect, .. } => Some(Violation {
+                policy: &self.id,
+                severity: severity.into(),
+                mode: mode.into(),
+                effect: effect.into(),
+            }),
+            PolicyKind::Grant => None,
+        }
     }
 
     /// Reads the annotations of a parsed policy and reports all mistakes. Returns `None` if the policy cannot be used.

@@ -1,4 +1,4 @@
-use agentgov_schemas::verdict::ErrorCode;
+use agentgov_schemas::verdict::{ErrorCode, JudgeError};
 
 use crate::expression::Failure;
 
@@ -17,6 +17,11 @@ impl Finding {
     /// Creates a finding.
     pub fn new(code: ErrorCode, subject: &str, message: impl Into<String>) -> Self {
         Self { code, subject: subject.to_owned(), message: message.into() }
+    }
+
+    /// Returns the finding as records carry it.
+    pub fn as_error(&self) -> JudgeError<'_> {
+        JudgeError { code: self.code.into(), subject: &self.subject, message: &self.message }
     }
 
     /// Creates a finding from the failure of an expression. A missing value is no error.

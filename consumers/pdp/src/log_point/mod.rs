@@ -12,12 +12,12 @@ mod search;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use agentgov_enrichment::Session;
+use agentgov_enrichment::{Finding, Session};
 use agentgov_follower::{Follower, Unavailable};
 use agentgov_policy::authzen::{EvaluationError, Properties};
 use agentgov_policy::{Bundle, Policy};
-use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Payload, Trace};
-use agentgov_schemas::verdict::{Decision, JudgeError, Origin, Reason, TablePosition, Verdict};
+use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Trace};
+use agentgov_schemas::verdict::{Decision, TablePosition};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 use agentgov_token::{Claims, SigningKey, Through as TokenThrough};
 use serde_json::json;
@@ -92,7 +92,7 @@ struct Outcome {
     /// Every rule that applied.
     violations: Vec<Arc<Policy>>,
     bundle: Option<Arc<Bundle>>,
-    errors: Vec<agentgov_enrichment::Finding>,
+    errors: Vec<Finding>,
     tables: Vec<(String, i64)>,
     known: Option<String>,
     through: Option<event::Through>,
@@ -196,7 +196,7 @@ impl<L: DecisionLog> LogPoint<L> {
             agent_id: call.agent_id.to_owned(),
             tool: call.tool.to_owned(),
             call_id: call.call_id.map(str::to_owned),
-            arguments: Digest::of(call.arguments.as_bytes()),
+            arguments: call.arguments_sha256,
             outcome: outcome.decision,
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
             through: TokenThrough::from(through),
@@ -214,27 +214,15 @@ impl<L: DecisionLog> LogPoint<L> {
         id: &str,
         expires_at: Option<Millis>,
     ) -> Result<(), String> {
-        let event = call.event();
-        let judgement = outcome.as_judgement();
-        let origin = Origin { topic: "", partition: 0, offset: 0, logged_at: Millis(0) };
-        let Verdict { determining_policies, violations, bundle, errors, .. } =
-            judgement.verdict(&event, &origin);
-        let errors: Vec<JudgeError<'_>> = errors;
-        let data = call.arguments.as_bytes();
         let evaluation = Evaluation {
             id,
             caller: caller.map(|caller| caller.name.as_str()),
             tool: call.tool,
             call_id: call.call_id,
-            arguments: Payload {
-                data,
-                sha256: Digest::of(data),
-                media_type: "application/json",
-                redacted: false,
-            },
-            determining_policies,
-            violations,
-            bundle,
+            arguments: call.payload(),
+            determining_policies: outcome.determining.iter().map(|policy| policy.id.as_str()).collect(),
+            violations: outcome.violations.iter().filter_map(|policy| policy.violation()).collect(),
+            bundle: outcome.bundle.as_ref().map(|bundle| bundle.reference()),
             tables: outcome
                 .tables
                 .iter()
@@ -242,7 +230,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 .collect(),
             known_digest: outcome.known.as_ref().map(|known| Digest::of(known.as_bytes())),
             known: outcome.known.as_deref(),
-            errors,
+            errors: outcome.errors.iter().map(Finding::as_error).collect(),
             through: outcome.through,
             unavailable: outcome.unavailable.as_ref().map(|(name, _)| *name),
             key_id: expires_at.and(self.config.signing_key.as_ref()).map(SigningKey::kid),
@@ -252,7 +240,7 @@ impl<L: DecisionLog> LogPoint<L> {
             tenant_id: call.tenant_id,
             environment: call.environment,
             session_id: call.session_id,
-            agent: event.agent,
+            agent: Agent::new(call.agent_id),
             actor: call.actor,
             trace: call.trace,
             occurred_at: call.time,
@@ -267,24 +255,6 @@ impl<L: DecisionLog> LogPoint<L> {
 }
 
 impl Outcome {
-    /// Returns the outcome as a judgement, from which records are rendered.
-    fn as_judgement(&self) -> agentgov_policy::Judgement<'static> {
-        agentgov_policy::Judgement {
-            decision: self.decision,
-            reason: Reason::Policy,
-            call_index: None,
-            determining: self.determining.clone(),
-            violations: self.violations.clone(),
-            bundle: self.bundle.clone(),
-            errors: self.errors.clone(),
-            tables: [("", 0), ("", 0)],
-            known: String::new(),
-            last_sequence: None,
-            state_limit: false,
-            findings: Vec::new(),
-        }
-    }
-
     fn answer(self, id: Uuid, recorded: bool, token: Option<String>) -> Answer {
         let mut more = Properties::new();
         if let Some(through) = self.through {

@@ -33,6 +33,7 @@ pub(super) struct CallQuestion<'r> {
     pub call_id: Option<&'r str>,
     /// Bytes of the call's `arguments`.
     pub arguments: Cow<'r, str>,
+    pub arguments_sha256: Digest,
     pub message: Option<Message<'r>>,
     pub actor: Option<Actor<'r>>,
     pub trace: Option<Trace<'r>>,
@@ -90,6 +91,7 @@ impl<'r> CallQuestion<'r> {
             agent_id,
             tool,
             call_id,
+            arguments_sha256: Digest::of(arguments.as_bytes()),
             arguments,
             message: context.message()?,
             actor: context.actor()?,
@@ -104,11 +106,19 @@ impl<'r> CallQuestion<'r> {
         SessionKey { tenant_id: self.tenant_id, session_id: self.session_id }
     }
 
+    /// Returns the arguments as the call will carry them.
+    pub fn payload(&self) -> Payload<'_> {
+        Payload {
+            data: self.arguments.as_bytes(),
+            sha256: self.arguments_sha256,
+            media_type: "application/json",
+            redacted: false,
+        }
+    }
+
     /// Returns the event that the caller will record for the call.
     pub fn event(&self) -> ActionEvent<'_> {
-        let data = self.arguments.as_bytes();
-        let sha256 = Digest::of(data);
-        let arguments = Payload { data, sha256, media_type: "application/json", redacted: false };
+        let arguments = self.payload();
         ActionEvent {
             environment: self.environment,
             occurred_at: self.time,
