@@ -44,7 +44,8 @@ pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Res
     let panics = PanicGuard::new(stop.clone());
     let on_signal = stop.clone();
     ctrlc::set_handler(move || on_signal.request()).or_exit(ExitCode::Failed)?;
-    let options = PdpOptions { name, signing_key, spool: &args.spool, server: config };
+    let options =
+        PdpOptions { name, health: Health::new(name), signing_key, spool: &args.spool, server: config };
     let running = RunningPdp::start(options, &endpoints, &topology, stop)?;
     if global.json {
         print::json_line(&serde_json::json!({ "listening": running.url(), "signed": is_signed }))?;
@@ -63,6 +64,8 @@ pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Res
 pub struct PdpOptions<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Its health, which its server reports.
+    pub health: Health,
     /// The key that signs its tokens.
     pub signing_key: Option<SigningKey>,
     /// Folder of its spool.
@@ -74,7 +77,6 @@ pub struct PdpOptions<'a> {
 /// A decision point in threads of this process.
 pub struct RunningPdp {
     stop: ShutdownSignal,
-    health: Health,
     server: DecisionServer,
     following: JoinHandle<Result<(), StageError>>,
     log: Arc<RecorderLog>,
@@ -88,9 +90,8 @@ impl RunningPdp {
         topology: &Arc<Topology>,
         stop: ShutdownSignal,
     ) -> Result<Self, Failure> {
-        let PdpOptions { name, signing_key, spool, server } = options;
+        let PdpOptions { name, health, signing_key, spool, server } = options;
         let metrics = Metrics::start()?;
-        let health = Health::new(name);
         // Until the follower clears it: the server must not be ready before it knows a state.
         health.set_not_ready(NotReadyReason::Stale, "the state of the log is not read yet");
         let follower = FollowerConfig {
@@ -121,17 +122,12 @@ impl RunningPdp {
             })
             .inspect_err(|_| stop.request())
             .or_exit(ExitCode::Failed)?;
-        Ok(Self { stop, health, server, following, log })
+        Ok(Self { stop, server, following, log })
     }
 
     /// Returns its URL.
     pub fn url(&self) -> String {
         self.server.url()
-    }
-
-    /// Returns its health.
-    pub const fn health(&self) -> &Health {
-        &self.health
     }
 
     /// Waits until it has ended, and publishes its last decisions.

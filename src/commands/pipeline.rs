@@ -12,7 +12,7 @@ use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_registry::{KeyHolder, RegistryContext};
 use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::topology::Topology;
-use agentgov_service::{ExitCode, ShutdownSignal};
+use agentgov_service::{ExitCode, Health, ShutdownSignal};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
@@ -193,15 +193,17 @@ impl Pipeline {
             keys::create(context, KeyHolder { kind: KeyKind::Pdp, name: PDP, tenant_id: None }, &key)?;
         }
         let listen = [PDP_PORT, 0].map(|port| (Ipv4Addr::LOCALHOST, port).into()).to_vec();
+        let health = Health::new(PDP);
         let options = PdpOptions {
             name: PDP,
+            health: health.clone(),
             signing_key: Some(pdp_log::read_key(&key)?),
             spool: &folder.join("spool"),
             server: ServerConfig { listen, tls: None, callers: None, url: None },
         };
         let stop = self.running.stop().clone();
         let pdp = RunningPdp::start(options, &self.endpoints, &self.topology, stop)?;
-        let (url, health) = (pdp.url(), pdp.health().clone());
+        let url = pdp.url();
         self.pdp = Some(pdp);
         self.wait("the decision point to be ready", Duration::from_secs(60), |_| {
             Ok(health.snapshot().not_ready.is_empty())
