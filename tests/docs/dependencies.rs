@@ -51,6 +51,18 @@ fn violations(deny: &Table, lock: &Table) -> Vec<String> {
 }
 
 #[test]
+fn crate_under_the_lgpl_is_replaced() {
+    let lock = read("Cargo.lock");
+    let packages = lock.get("package").and_then(Value::as_array).unwrap();
+    let sources: Vec<_> = packages
+        .iter()
+        .filter(|package| text(package, "name") == Some("serde_serializer_quick_unsupported"))
+        .map(|package| text(package, "source"))
+        .collect();
+    assert_eq!(sources, [None], "docs/adr/0042 has the reason");
+}
+
+#[test]
 fn no_dependency_is_banned_or_of_another_registry() {
     let deny = read("deny.toml");
     let found = violations(&deny, &read("Cargo.lock"));

@@ -6,7 +6,6 @@ use agentgov_schemas::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::VerifyingKey;
-use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use zeroize::Zeroizing;
@@ -91,7 +90,7 @@ fn decode(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
 pub struct PublicKey {
     kid: String,
     x: String,
-    pub(crate) decoding: DecodingKey,
+    pub(crate) point: VerifyingKey,
 }
 
 impl PublicKey {
@@ -116,7 +115,7 @@ impl PublicKey {
         // RFC 7638: the required members in the order of their names, without white space.
         let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
         let kid = URL_SAFE_NO_PAD.encode(Digest::of(members.as_bytes()).as_bytes());
-        Self { kid, x, decoding: DecodingKey::from_ed_der(point.as_bytes()) }
+        Self { kid, x, point: *point }
     }
 
     /// Returns the key id: the RFC 7638 thumbprint, SHA-256 in base64url.

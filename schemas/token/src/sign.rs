@@ -1,7 +1,7 @@
 //! Signing of claims.
 //!
-//! jsonwebtoken's `encode` derives the public key for each signature, which doubles the cost, and its signer type is
-//! not `Send`. The compact form is three base64url texts joined by dots, so this module builds it.
+//! The compact form is three base64url texts joined by dots. jsonwebtoken's `encode` would derive the public key for each
+//! signature, which doubles the cost.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

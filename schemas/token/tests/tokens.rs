@@ -15,6 +15,9 @@ use agentgov_token::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::Signer as _;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{Id, PKey};
+use openssl::sign::{Signer, Verifier};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -159,12 +162,14 @@ fn bad_token_is_rejected() {
     let other_kid = SigningKey::from_seed(&other_seed).kid().to_owned();
     let [first, second, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
     let public_bytes = ed25519_dalek::SigningKey::from_bytes(&SEED).verifying_key().to_bytes();
-    let by_public_key_as_secret = jsonwebtoken::encode(
-        &serde_json::from_str(&with(header_json(), "alg", json!("HS256"))).unwrap(),
-        &claims_json(),
-        &jsonwebtoken::EncodingKey::from_secret(&public_bytes).unwrap(),
-    )
-    .unwrap();
+    let by_public_key_as_secret = {
+        let header = with(header_json(), "alg", json!("HS256"));
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(&body));
+        let secret = PKey::hmac(&public_bytes).unwrap();
+        let mut signer = Signer::new(MessageDigest::sha256(), &secret).unwrap();
+        let signature = signer.sign_oneshot_to_vec(message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
     let malformed: Vec<(&str, String)> = vec![
         ("empty", String::new()),
         ("one part", first.to_owned()),
@@ -435,6 +440,12 @@ proptest! {
         prop_assume!(logged_at.0 >= PUBLISHED_AT);
         let read = |key: &SigningKey| verify(&token, &keys(key, KeyKind::Pdp, None, None), KeyKind::Pdp, logged_at);
         prop_assert_eq!(read(&key), Ok(claims));
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let (message, signature) = (message.as_bytes(), URL_SAFE_NO_PAD.decode(signature).unwrap());
+        let point = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
+        let public = PKey::public_key_from_raw_bytes(point.as_bytes(), Id::ED25519).unwrap();
+        let mut verifier = Verifier::new_without_digest(&public).unwrap();
+        prop_assert!(verifier.verify_oneshot(&signature, message).unwrap());
         prop_assert_eq!(read(&SigningKey::from_seed(&[0; 32])), Err(TokenError::UnknownKey));
     }
 
