@@ -59,6 +59,10 @@ pub struct Alert<'a> {
     /// Digest of the bundle that judged.
     #[serde(default)]
     pub bundle_digest: Option<Digest>,
+    /// True if the call carries a valid token of a decision other than allow: the caller recorded the call and did not
+    /// make it.
+    #[serde(default)]
+    pub prevented: bool,
 }
 
 /// Decision of an [`Alert`].

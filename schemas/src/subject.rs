@@ -32,9 +32,9 @@ subjects! {
     /// Actions: [`crate::event::ActionEvent`].
     ACTION_EVENT = "action-event" [1, 2];
     /// Verdicts: [`crate::verdict::Verdict`].
-    VERDICT = "verdict" [1, 2];
+    VERDICT = "verdict" [1, 2, 3];
     /// Alerts: [`crate::alert::Alert`].
-    ALERT = "alert" [1];
+    ALERT = "alert" [1, 2];
     /// Rejects: [`crate::reject::Reject`].
     REJECT = "reject" [1];
     /// The evaluator's changelog: [`crate::state::SessionState`].

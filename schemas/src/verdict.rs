@@ -73,6 +73,110 @@ pub struct Verdict<'a> {
     /// Faults of the record itself, in the order of [`RecordFinding`]. They change no decision.
     #[serde(borrow, default)]
     pub findings: Vec<OpenEnum<'a, RecordFinding>>,
+    /// The decision before the call. Absent on a duplicate, and on verdicts of earlier versions.
+    #[serde(borrow, default)]
+    pub prior_decision: Option<PriorDecision<'a>>,
+}
+
+/// Relation of a call to the decision that was made before it, according to the token on the call. It changes no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriorDecision<'a> {
+    /// The relation.
+    #[serde(borrow)]
+    pub finding: OpenEnum<'a, DecisionFinding>,
+    /// Claim, input or fault that the finding is about; absent if there is none.
+    #[serde(borrow, default)]
+    pub cause: Option<OpenEnum<'a, DecisionCause>>,
+    /// UUID of the decision; absent without a token that a valid key signed.
+    #[serde(borrow, default)]
+    pub id: Option<&'a str>,
+    /// Outcome of the decision; absent without a token that a valid key signed.
+    #[serde(borrow, default)]
+    pub outcome: Option<OpenEnum<'a, Decision>>,
+    /// True if the bundle requires a decision before each call.
+    #[serde(default)]
+    pub required: bool,
+}
+
+impl PriorDecision<'_> {
+    /// Returns true if the token is valid and used for the first time, for this very call.
+    pub fn is_valid(&self) -> bool {
+        matches!(self.finding, OpenEnum::Known(DecisionFinding::Matched | DecisionFinding::Differs))
+    }
+
+    /// Returns true if a valid token of another decision than allow is on the call: the caller recorded the call and did
+    /// not make it.
+    pub fn is_prevented(&self) -> bool {
+        self.is_valid() && self.outcome.is_some_and(|outcome| outcome != Decision::Allow)
+    }
+}
+
+vocabulary! {
+    /// Relation of a call to the decision before it. If several apply, the verdict has the first in this order.
+    DecisionFinding {
+        /// The call carries no token.
+        Undecided = "undecided",
+        /// The token on the call is invalid.
+        Forged = "forged",
+        /// The token is of a decision on another call.
+        Altered = "altered",
+        /// An earlier call of the session has used the token.
+        Reused = "reused",
+        /// The verdict has another decision than the token.
+        Differs = "differs",
+        /// Verdict and token have the same decision.
+        Matched = "matched",
+    }
+}
+
+vocabulary! {
+    /// Cause of a [`DecisionFinding`].
+    DecisionCause {
+        /// Forged: the text is not a token, or has another algorithm, type or form.
+        Malformed = "malformed",
+        /// Forged: no key of this id is published.
+        UnknownKey = "unknown_key",
+        /// Forged: the key is not one of a decision point.
+        WrongKind = "wrong_kind",
+        /// Forged: another key signed the token, or the token was changed.
+        BadSignature = "bad_signature",
+        /// Forged: the key was revoked when the call was logged.
+        RevokedKey = "revoked_key",
+        /// Forged: the key was published after the call was logged.
+        NotYetValid = "not_yet_valid",
+        /// Forged: the key signs for another tenant.
+        WrongTenant = "wrong_tenant",
+        /// Forged: the token was expired when the call was logged.
+        Expired = "expired",
+        /// Altered: the tenant.
+        Tenant = "tenant",
+        /// Altered: the environment.
+        Environment = "environment",
+        /// Altered: the session.
+        Session = "session",
+        /// Altered: the agent.
+        Agent = "agent",
+        /// Altered: the tool.
+        Tool = "tool",
+        /// Altered: the id of the call.
+        CallId = "call_id",
+        /// Altered: the bytes of the arguments.
+        Arguments = "args",
+        /// Reused: the session has no room for the ids of more tokens, so an earlier use would not be known.
+        Limit = "limit",
+        /// Differs: the state of the session was not known when the call was decided.
+        Unavailable = "unavailable",
+        /// Differs: another bundle was active.
+        Bundle = "bundle",
+        /// Differs: another position of the table of agents was known.
+        Agents = "agents",
+        /// Differs: the call is in another partition than the decision assumed.
+        Partition = "partition",
+        /// Differs: records of the session were not known when the call was decided.
+        Records = "records",
+        /// Differs: fields of the call's event that the token does not bind, such as `message`, `actor` and `occurred_at`.
+        Event = "event",
+    }
 }
 
 vocabulary! {

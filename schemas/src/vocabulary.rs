@@ -136,7 +136,10 @@ mod tests {
     use crate::governance::{AgentState, KeyKind, KeyState, ToolEffect};
     use crate::readiness::NotReadyReason;
     use crate::reject::RejectReason;
-    use crate::verdict::{Decision, ErrorCode, Mode, Reason, RecordFinding, RuleEffect, Severity};
+    use crate::verdict::{
+        Decision, DecisionCause, DecisionFinding, ErrorCode, Mode, Reason, RecordFinding, RuleEffect,
+        Severity,
+    };
     use crate::wire::{Encoder, HEADER_LEN, Schema, SchemaId};
 
     /// Calls a generic function for each vocabulary.
@@ -145,6 +148,8 @@ mod tests {
             $function::<AgentState>($($argument),*);
             $function::<AlertDecision>($($argument),*);
             $function::<Decision>($($argument),*);
+            $function::<DecisionCause>($($argument),*);
+            $function::<DecisionFinding>($($argument),*);
             $function::<ErrorCode>($($argument),*);
             $function::<KeyKind>($($argument),*);
             $function::<KeyState>($($argument),*);

@@ -101,6 +101,10 @@ fn print_session(text: &str) {
         bundle: own(),
         bundle_digest: own(),
         findings: vec![own()],
+        prior_decision_finding: own(),
+        prior_decision_cause: own(),
+        prior_decision_id: own(),
+        prior_decision_outcome: own(),
     };
     super::session::print_session(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
 }

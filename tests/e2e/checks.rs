@@ -11,7 +11,9 @@ use crate::stack::Stack;
 /// Findings of verdicts as alerts report them: violated policies, or the reason that replaces them. Duplicates have none.
 const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), violations.policy), \
      if(reason = 'no_grant', ['agentgov:no-grant'], []), if(reason = 'suspended', ['agentgov:suspended'], []), \
-     if(decision = 'indeterminate', ['agentgov:indeterminate'], [])), []))";
+     if(decision = 'indeterminate', ['agentgov:indeterminate'], []), \
+     if(prior_decision_finding IN ('forged', 'altered', 'reused', 'differs') OR prior_decision_finding = 'undecided' AND prior_decision_required, \
+     [concat('agentgov:', prior_decision_finding)], [])), []))";
 
 /// Runs all checks for a tenant with `rows` published events.
 pub fn assert_complete(stack: &Stack, tenant_id: &str, rows: i64) {

@@ -143,10 +143,11 @@ fn emit_alert(
         },
     };
     let first_origin = window.first.origin();
+    let prevented = verdict.prior_decision.is_some_and(|prior| prior.is_prevented());
     let message = format!(
         "{} {}: {} {}",
         verdict.agent_id,
-        verdict.tool.map_or_else(|| verdict.r#type.to_owned(), |tool| format!("called {tool}")),
+        describe_action(verdict, prevented),
         finding.description,
         finding.policy
     );
@@ -171,6 +172,7 @@ fn emit_alert(
         origin: action,
         first_origin,
         bundle_digest: verdict.bundle.map(|bundle| bundle.digest),
+        prevented,
     };
     let key = SessionKey { tenant_id: verdict.tenant_id, session_id: verdict.session_id }.to_bytes();
     out.emit(&key, &alert)?;
@@ -190,6 +192,15 @@ fn emit_alert(
     let alert_key = Arc::new(alert_key);
     let before = windows.insert(Arc::clone(&alert_key), window);
     Ok((alert_key, before))
+}
+
+/// Returns the verb and the object of an alert's message.
+fn describe_action(verdict: &Verdict<'_>, prevented: bool) -> String {
+    match verdict.tool {
+        Some(tool) if prevented => format!("was prevented from calling {tool}"),
+        Some(tool) => format!("called {tool}"),
+        None => verdict.r#type.to_owned(),
+    }
 }
 
 /// Key of the progress entry. It differs from every key of an alert: those have three parts.
@@ -268,6 +279,7 @@ mod tests {
             duplicate_of: None,
             state_limit: false,
             findings: vec![],
+            prior_decision: None,
         }
     }
 

@@ -1,12 +1,12 @@
 //! Findings of a verdict: each leads to an alert.
 
 use agentgov_schemas::OpenEnum;
-use agentgov_schemas::verdict::{Decision, Mode, Reason, Severity, Verdict};
+use agentgov_schemas::verdict::{Decision, DecisionFinding, Mode, PriorDecision, Reason, Severity, Verdict};
 
 /// A violated policy, or a decision that no policy explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding<'a> {
-    /// Id of the policy, [`NO_GRANT`], [`SUSPENDED`] or [`INDETERMINATE`].
+    /// Id of the policy, or one of the names below.
     pub policy: &'a str,
     /// Severity of the policy.
     pub severity: OpenEnum<'a, Severity>,
@@ -22,6 +22,16 @@ pub const NO_GRANT: &str = "agentgov:no-grant";
 pub const SUSPENDED: &str = "agentgov:suspended";
 /// Policy id of alerts for a call without a decision: an evaluation error, or no active bundle.
 pub const INDETERMINATE: &str = "agentgov:indeterminate";
+/// Policy id of alerts for a call without a token, where the bundle requires a decision before each call.
+pub const UNDECIDED: &str = "agentgov:undecided";
+/// Policy id of alerts for a call with an invalid token.
+pub const FORGED: &str = "agentgov:forged";
+/// Policy id of alerts for a call with the token of a decision on another call.
+pub const ALTERED: &str = "agentgov:altered";
+/// Policy id of alerts for a call with a token that an earlier call has used.
+pub const REUSED: &str = "agentgov:reused";
+/// Policy id of alerts for a call whose verdict has another decision than its token.
+pub const DIFFERS: &str = "agentgov:differs";
 
 /// Returns the findings of a verdict, in the order of its violations. A duplicate has none, because the verdict of the
 /// first event had them.
@@ -57,5 +67,20 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
         }
         _ => {}
     }
+    found.extend(verdict.prior_decision.as_ref().and_then(decision_finding));
     found
+}
+
+/// Returns the finding of the decision before the call, if a person must see it.
+fn decision_finding(prior: &PriorDecision<'_>) -> Option<Finding<'static>> {
+    let (policy, severity, description) = match prior.finding.known()? {
+        DecisionFinding::Matched => return None,
+        DecisionFinding::Undecided if !prior.required => return None,
+        DecisionFinding::Undecided => (UNDECIDED, Severity::High, "has no decision for this"),
+        DecisionFinding::Forged => (FORGED, Severity::High, "has an invalid token"),
+        DecisionFinding::Altered => (ALTERED, Severity::High, "has the token of another call"),
+        DecisionFinding::Reused => (REUSED, Severity::High, "has a token that was used before"),
+        DecisionFinding::Differs => (DIFFERS, Severity::Medium, "was decided and judged differently"),
+    };
+    Some(Finding { policy, severity: severity.into(), mode: Mode::Enforce.into(), description })
 }

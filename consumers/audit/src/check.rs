@@ -6,7 +6,7 @@ use agentgov_connect::{Endpoints, SchemaRegistry, SchemaRegistryError, TlsError,
 use agentgov_schemas::Vocabulary;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
-use agentgov_schemas::verdict::{Decision, Reason};
+use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
@@ -454,6 +454,13 @@ impl StageOutputs {
             (Some(Decision::Deny), Some(Reason::Suspended)) => drop(require("agentgov:suspended")),
             (Some(Decision::Indeterminate), _) => drop(require("agentgov:indeterminate")),
             _ => {}
+        }
+        if let Some(prior) = verdict.record("prior_decision") {
+            match prior.text("finding").and_then(DecisionFinding::by_name) {
+                Some(DecisionFinding::Undecided) if prior.plain("required").as_deref() != Some(b"1") => {}
+                Some(DecisionFinding::Matched) | None => {}
+                Some(finding) => drop(require(&format!("agentgov:{finding}"))),
+            }
         }
     }
 

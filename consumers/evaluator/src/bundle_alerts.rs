@@ -119,6 +119,7 @@ impl BundleAlerts {
                 origin,
                 first_origin: origin,
                 bundle_digest: refused.digest,
+                prevented: false,
             };
             let key = SessionKey { tenant_id: TENANT, session_id: &session_id }.to_bytes();
             out.emit(&key, &alert)?;

@@ -1,7 +1,8 @@
 //! Results of one import: of the sessions that its source wrote.
 
+use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::catalogue::{CATALOGUE, SOURCE_CLOSED, TOOL_INVOKED};
-use agentgov_schemas::verdict::{Decision, Reason};
+use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -113,11 +114,13 @@ impl LogReader {
                     ifNull((SELECT count() FROM acts), 0) AS judged,
                     ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
                     ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
-                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason IN ('{no_grant}', '{suspended}')) + (decision = '{indeterminate}'), 0))
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason IN ('{no_grant}', '{suspended}')) + (decision = '{indeterminate}')
+                       + (prior_decision_finding IN ({decision_findings}) OR prior_decision_finding = '{undecided}' AND prior_decision_required), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
                     ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
             no_grant = Reason::NoGrant, suspended = Reason::Suspended, indeterminate = Decision::Indeterminate,
+            undecided = DecisionFinding::Undecided, decision_findings = alerted_findings(),
         );
         self.row(&sql, &[source_id, source_id])
     }
@@ -188,6 +191,15 @@ impl LogReader {
         );
         self.row(&sql, &[source_id])
     }
+}
+
+/// Returns the findings about a decision that always lead to an alert, as a list in SQL.
+fn alerted_findings() -> String {
+    let is_alerted = |finding: &&DecisionFinding| {
+        !matches!(finding, DecisionFinding::Matched | DecisionFinding::Undecided)
+    };
+    let names = DecisionFinding::ALL.iter().filter(is_alerted).map(|finding| format!("'{finding}'"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the judged types of the catalogue as a list in SQL.

@@ -123,6 +123,18 @@ pub struct Verdict {
     /// Findings about the record itself; each has a page in docs/errors.
     #[serde(deserialize_with = "logged::texts")]
     pub findings: Vec<String>,
+    /// Relation to the decision before the call; empty on a duplicate, and on verdicts of earlier versions.
+    #[serde(deserialize_with = "logged::text")]
+    pub prior_decision_finding: String,
+    /// Claim, input or fault that the relation is about; empty if there is none.
+    #[serde(deserialize_with = "logged::text")]
+    pub prior_decision_cause: String,
+    /// Id of the decision before the call; empty without a token that a valid key signed.
+    #[serde(deserialize_with = "logged::text")]
+    pub prior_decision_id: String,
+    /// Outcome of the decision before the call; empty without a token that a valid key signed.
+    #[serde(deserialize_with = "logged::text")]
+    pub prior_decision_outcome: String,
 }
 
 #[derive(Row, Deserialize)]
@@ -169,7 +181,10 @@ impl LogReader {
                         arrayMap((c, s, m) -> concat(toString(c), ' ', s, ': ', m), errors.code, errors.subject, errors.message) AS errors,
                         concat(toString(bundle_name), ' ', toString(bundle_version)) AS bundle,
                         if(bundle_name = '', '', lower(hex(bundle_digest))) AS bundle_digest,
-                        arrayMap(f -> toString(f), findings) AS findings
+                        arrayMap(f -> toString(f), findings) AS findings,
+                        toString(prior_decision_finding) AS prior_decision_finding,
+                        toString(prior_decision_cause) AS prior_decision_cause, prior_decision_id,
+                        toString(prior_decision_outcome) AS prior_decision_outcome
                  FROM {} WHERE tenant_id = ? AND session_id = ?",
                 self.tables.verdicts
             ),

@@ -46,7 +46,9 @@ migrations!(
     "0020_sink_empty_ranges",
     "0021_keys",
     "0022_actions_decisions",
-    "0023_agents_reason"
+    "0023_agents_reason",
+    "0024a_verdicts_prior_decision",
+    "0024b_alerts_prevented"
 );
 
 /// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.

@@ -45,7 +45,7 @@ pub struct Judgement<'k> {
 }
 
 impl Judgement<'_> {
-    /// Returns the verdict record for `event` at `origin`.
+    /// Returns the verdict record for `event` at `origin`, without a prior decision.
     pub fn verdict<'v>(&'v self, event: &'v ActionEvent<'v>, origin: &'v Origin<'v>) -> Verdict<'v> {
         Verdict {
             tenant_id: event.tenant_id,
@@ -81,6 +81,7 @@ impl Judgement<'_> {
             }),
             state_limit: self.state_limit,
             findings: self.findings.iter().map(|finding| (*finding).into()).collect(),
+            prior_decision: None,
         }
     }
 }

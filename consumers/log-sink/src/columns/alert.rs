@@ -1,6 +1,6 @@
 //! Table `alerts`.
 
-use agentgov_runtime::sink::native::{Int32, Int64, LoggedAt, Nullable, OccurredAt, Sha256, Text};
+use agentgov_runtime::sink::native::{Flag, Int32, Int64, LoggedAt, Nullable, OccurredAt, Sha256, Text};
 use agentgov_schemas::alert::Alert;
 
 use super::NO_DIGEST;
@@ -35,5 +35,6 @@ columns! {
         "first_origin_offset": Int64 = a.first_origin.offset,
         "first_origin_logged_at": LoggedAt = a.first_origin.logged_at,
         "bundle_digest": Sha256 = a.bundle_digest.unwrap_or(NO_DIGEST),
+        "prevented": Flag = a.prevented,
     }
 }

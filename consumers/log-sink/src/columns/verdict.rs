@@ -48,5 +48,10 @@ columns! {
         "duplicate_of_last_sequence": Nullable<Int64> = v.duplicate_of.map(|duplicate| duplicate.last_sequence),
         "state_limit": Flag = v.state_limit,
         "findings": List<Text> = &mut v.findings.iter().map(|finding| finding.as_str()),
+        "prior_decision_finding": Text = v.prior_decision.map_or("", |prior| prior.finding.as_str()),
+        "prior_decision_cause": Text = v.prior_decision.and_then(|prior| prior.cause).map_or("", |cause| cause.as_str()),
+        "prior_decision_id": Text = v.prior_decision.and_then(|prior| prior.id).unwrap_or_default(),
+        "prior_decision_outcome": Text = v.prior_decision.and_then(|prior| prior.outcome).map_or("", |outcome| outcome.as_str()),
+        "prior_decision_required": Flag = v.prior_decision.is_some_and(|prior| prior.required),
     }
 }

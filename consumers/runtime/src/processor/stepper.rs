@@ -237,6 +237,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             origin,
             first_origin,
             bundle_digest: None,
+            prevented: false,
         };
         let key = SessionKey { tenant_id: SYSTEM_TENANT, session_id: &session_id }.to_bytes();
         self.outputs.set_partition(partition);
