@@ -125,7 +125,7 @@ impl RunningPdp {
         Ok(Self { stop, server, following, log })
     }
 
-    /// Returns its URL.
+    /// Returns the URL that the decision point serves.
     pub fn url(&self) -> String {
         self.server.url()
     }

@@ -245,7 +245,7 @@ fn recreate_topic(admin: &AdminClient<DefaultClientContext>, topic: &str, partit
     }
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("message.timestamp.type", "LogAppendTime");
-    stack().eventually("the topic is created anew", || {
+    stack().eventually("the topic is created again", || {
         block_on(admin.create_topics([&new], &AdminOptions::new()))
             .unwrap()
             .into_iter()
@@ -255,7 +255,7 @@ fn recreate_topic(admin: &AdminClient<DefaultClientContext>, topic: &str, partit
 
 #[test]
 fn recreated_topic_ends_the_stages_that_read_it() {
-    let (own, log) = (OwnPipeline::new("anew"), Log::new("anew"));
+    let (own, log) = (OwnPipeline::new("recreated"), Log::new("recreated"));
     own.produce(10);
     log.produce(10, &[]);
     let (evaluator, sink) = (own.start(false), log.start(false));

@@ -23,7 +23,7 @@ pub enum FindingKind {
     AlertMissing,
     /// A violation has more than one alert, or an alert has no violation.
     AlertDoubled,
-    /// A source wrote a later sequence number, or a total, but not this number.
+    /// A sequence number is missing: its source wrote a later one, or a total that includes it.
     SequenceGap,
     /// The evaluator's counters of a session differ from its events: it counted a repeat, or missed an event.
     Miscounted,

@@ -350,8 +350,9 @@ mod tests {
             for _ in 0..1000 {
                 assert!(!is_known(&mut schemas), "the registry is not asked again");
             }
-            let anew = SchemaCache::new(registry(vec![refused_again.clone(), (200, schema(r#""string""#))]));
-            for (mut schemas, found) in [(anew, [false, true])] {
+            let fresh_cache =
+                SchemaCache::new(registry(vec![refused_again.clone(), (200, schema(r#""string""#))]));
+            for (mut schemas, found) in [(fresh_cache, [false, true])] {
                 for known in found {
                     let found = schemas.get_uncached(SchemaId(1), &health, &stop);
                     assert_eq!(

@@ -88,14 +88,14 @@ pub(crate) fn parts(endpoints: &Endpoints, topology: &Topology) -> Vec<Part> {
         threads
             .into_iter()
             .map(|(name, address, answer)| {
-                let (said, took) = answer
+                let (outcome, took) = answer
                     .join()
                     .unwrap_or_else(|_| (Err("the request panicked".to_owned()), Duration::ZERO));
                 Part {
                     name: name.to_owned(),
                     address: address.to_owned(),
-                    answers: said.is_ok(),
-                    detail: said.unwrap_or_else(|why| why),
+                    answers: outcome.is_ok(),
+                    detail: outcome.unwrap_or_else(|why| why),
                     answer_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 }
             })

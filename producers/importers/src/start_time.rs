@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zones() {
+    fn start_time_is_read_in_its_time_zone() {
         for (text, seconds) in [
             ("1970-01-01T00:00:00Z", Some(0)),
             ("1970-01-01T00:00:00", Some(0)),

@@ -19,14 +19,14 @@ mod corpus;
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/chat_completions");
 
 #[test]
-fn the_corpus_holds() {
+fn corpus_is_read_without_a_fault() {
     corpus::check_all(CORPUS, chat_completions::check);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn a_mistake_has_its_place(data in corpus::mutations(CORPUS)) {
+    fn problem_has_its_line(data in corpus::mutations(CORPUS)) {
         chat_completions::check(&data);
     }
 }

@@ -73,7 +73,7 @@ fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, Stri
 }
 
 #[test]
-fn run_again_it_writes_the_same_again() {
+fn repeated_import_writes_the_same_events() {
     let (_cluster, kafka) = fake::brokers();
     let file = format!("{}\n{}", run("a"), run("b"));
     let import = import(file.as_bytes());
@@ -93,7 +93,7 @@ fn run_again_it_writes_the_same_again() {
 }
 
 #[test]
-fn what_the_topic_would_not_take_is_named_and_nothing_is_published() {
+fn oversized_events_are_reported_and_nothing_is_published() {
     let (_cluster, kafka) = fake::brokers();
     let file = format!("{}\n{}\n{}", run("a"), run(&"x".repeat(1 << 20)), run("b"));
     let import = import(file.as_bytes());
@@ -120,7 +120,7 @@ fn what_the_topic_would_not_take_is_named_and_nothing_is_published() {
 }
 
 #[test]
-fn another_source_is_refused() {
+fn recorder_of_another_or_a_used_source_is_refused() {
     let (_cluster, kafka) = fake::brokers();
     let file = run("a");
     let import = import(file.as_bytes());

@@ -18,7 +18,8 @@ pub(super) struct ResumePoint {
     pub(super) next: i64,
     /// Offset at which fetching starts: `next`, or the log start offset if the offsets between are proven to be empty.
     pub(super) fetch: i64,
-    /// End of the offsets that are proven to hold no record. A record before it belongs to another topic.
+    /// End of the offsets that are proven to hold no record. A record before this end contradicts the proof: the topic was
+    /// created again.
     pub(super) empty_to: i64,
 }
 

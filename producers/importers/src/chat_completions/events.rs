@@ -34,7 +34,7 @@ pub(crate) fn events<'a>(
     let mut events = vec![(None, event(0, catalogue::SESSION_STARTED))];
     for message in &run.messages {
         let step = message.index;
-        let told = |role, text: &'a Option<String>| Message {
+        let chat_message = |role, text: &'a Option<String>| Message {
             id: &message.id,
             role,
             has_text: has_text(text),
@@ -44,15 +44,17 @@ pub(crate) fn events<'a>(
         let of_message =
             |message, r#type| (Some(step), Event { message: Some(message), ..event(step, r#type) });
         match &message.body {
-            MessageBody::User { text } => events.push(of_message(told("user", text), catalogue::USER_INPUT)),
+            MessageBody::User { text } => {
+                events.push(of_message(chat_message("user", text), catalogue::USER_INPUT))
+            }
             MessageBody::System { role, text } => {
-                events.push(of_message(told(role, text), catalogue::LLM_INPUT_SENT));
+                events.push(of_message(chat_message(role, text), catalogue::LLM_INPUT_SENT));
             }
             MessageBody::Assistant { text, beside, calls } => {
                 let message = Message {
                     has_text: has_text(text) || !beside.is_empty(),
                     tool_calls: i32::try_from(calls.len()).unwrap_or(i32::MAX),
-                    ..told("assistant", text)
+                    ..chat_message("assistant", text)
                 };
                 let displayed = text.as_deref().filter(|_| has_text(text)).into_iter();
                 for text in displayed.chain(beside.iter().map(String::as_str)) {

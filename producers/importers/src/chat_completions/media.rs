@@ -69,8 +69,10 @@ pub(super) fn described(reader: &mut Reader<'_>, at: &str, kind: &str, value: Va
     };
     let spoken = ["transcript", "text"];
     for holder in &holders {
-        if let Some(said) = holder.any(&spoken).filter(|said| said.kind() == Kind::String) {
-            return reader.text(at, said).unwrap_or_default();
+        if let Some(spoken_text) =
+            holder.any(&spoken).filter(|spoken_text| spoken_text.kind() == Kind::String)
+        {
+            return reader.text(at, spoken_text).unwrap_or_default();
         }
     }
     let family = family(kind);

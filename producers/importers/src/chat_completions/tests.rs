@@ -53,9 +53,9 @@ fn story(file: &str) -> Vec<String> {
     let sessions = sessions(&import);
     let [session] = sessions.as_slice() else { panic!("{} sessions", sessions.len()) };
     let events = session.events();
-    let told = events.iter().map(|event| {
+    let lines = events.iter().map(|event| {
         let text = |content: agentgov_sdk::Content<'_>| String::from_utf8_lossy(content.data).into_owned();
-        let said = event.message.and_then(|message| message.content).map(text);
+        let content = event.message.and_then(|message| message.content).map(text);
         let called =
             event.tool.map(|tool| format!("{}#{} {}", tool.name, tool.call_id, text(tool.arguments)));
         let answered = event.result.map(|result| {
@@ -67,10 +67,10 @@ fn story(file: &str) -> Vec<String> {
                 text(result.content)
             )
         });
-        let said = said.or(called).or(answered).unwrap_or_default();
-        format!("{} {said}", event.r#type)
+        let content = content.or(called).or(answered).unwrap_or_default();
+        format!("{} {content}", event.r#type)
     });
-    told.filter(|line| !line.starts_with("session.")).collect()
+    lines.filter(|line| !line.starts_with("session.")).collect()
 }
 
 fn notes(file: &str) -> Vec<String> {
@@ -78,7 +78,7 @@ fn notes(file: &str) -> Vec<String> {
 }
 
 /// Renders an event in one line.
-fn told(event: &agentgov_sdk::Event<'_>) -> String {
+fn event_line(event: &agentgov_sdk::Event<'_>) -> String {
     let text = |content: agentgov_sdk::Content<'_>| {
         format!("{:?} ({})", String::from_utf8_lossy(content.data), content.media_type)
     };
@@ -101,13 +101,13 @@ fn told(event: &agentgov_sdk::Event<'_>) -> String {
 }
 
 #[test]
-fn a_run_becomes_events() {
+fn run_becomes_events() {
     let import = parse("runs.jsonl", RUN.as_bytes(), options()).unwrap();
     assert_eq!(import.summary(), Summary { sessions: 1, events: 10, tool_calls: 2 });
     let session = &sessions(&import)[0];
     assert_eq!(session.label(), "7/b");
     let events = session.events();
-    let lines: Vec<String> = events.iter().map(told).collect();
+    let lines: Vec<String> = events.iter().map(event_line).collect();
     assert_eq!(
         lines,
         [
@@ -134,7 +134,7 @@ fn a_run_becomes_events() {
 }
 
 #[test]
-fn ids_follow_from_file_and_options() {
+fn ids_depend_on_file_and_options_only() {
     let file = format!("{RUN}\n\n{RUN}\r\n");
     let ids = |options: ImportOptions| {
         let import = parse("any name", file.as_bytes(), options).unwrap();
@@ -167,13 +167,13 @@ fn ids_follow_from_file_and_options() {
 }
 
 #[test]
-fn without_a_start_time_the_clock_is_now() {
+fn missing_start_time_is_the_current_time() {
     let import = parse("f", RUN.as_bytes(), ImportOptions { start_time: None, ..options() }).unwrap();
     assert_eq!(sessions(&import)[0].events()[0].occurred_at, Some(Micros(5)));
 }
 
 #[test]
-fn every_mistake_is_named() {
+fn each_mistake_is_reported() {
     let with = |message: &str| format!(r#"{{"task_id":1,"trial":0,"messages":[{message}]}}"#);
     let call = |call: &str| with(&format!(r#"{{"role":"assistant","tool_calls":[{call}]}}"#));
     let user = |content: &str| with(&format!(r#"{{"role":"user","content":{content}}}"#));
@@ -253,7 +253,7 @@ fn every_mistake_is_named() {
 }
 
 #[test]
-fn all_bad_lines_are_named_at_once() {
+fn bad_lines_are_all_reported() {
     let mut file = format!("{RUN}\n\n{{}}\n").into_bytes();
     file.extend(b"{\"task_id\":\"\xff\"}\n");
     file.extend(RUN.as_bytes());
@@ -277,7 +277,7 @@ fn at_most_twenty_problems_are_shown_and_the_rest_counted() {
 }
 
 #[test]
-fn a_foreign_file_is_one_problem() {
+fn file_of_another_format_is_one_problem() {
     let utf16: Vec<u8> = format!("{RUN}\n{RUN}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (bytes, expected) in [
         (utf16, "UTF-16"),
@@ -294,7 +294,7 @@ fn a_foreign_file_is_one_problem() {
 }
 
 #[test]
-fn with_skip_bad_the_others_are_imported() {
+fn skip_bad_imports_the_good_runs() {
     let good = r#"{"task_id":"a","messages":[{"role":"user","content":"x"}]}"#;
     let file = format!("{good}\nnonsense\n[{good},{{}},{good}]\n{{\"cut\n{good}");
     fn read(file: &str, skip_bad: bool) -> Result<Import<'_>, ImportError> {
@@ -316,7 +316,7 @@ fn with_skip_bad_the_others_are_imported() {
 
 /// Files that the first version could import keep the ids of that version.
 #[test]
-fn ids_of_the_first_reading_stay() {
+fn ids_of_the_first_version_are_kept() {
     let import = parse("f", RUN.as_bytes(), options()).unwrap();
     assert_eq!(import.source_id(), "import-e484e8fd-8c03-86fa-a5ca-7eb3a68aac15");
     let session = &sessions(&import)[0];
@@ -331,7 +331,7 @@ fn ids_of_the_first_reading_stay() {
 /// A file with content that the first version dropped gets other ids. With the same ids its new events would count as
 /// repeats of the events of that version.
 #[test]
-fn what_is_read_otherwise_has_other_ids() {
+fn content_the_first_version_dropped_changes_the_ids() {
     let with = |field: &str| {
         format!(r#"{{"task_id":1,"trial":0,"messages":[{{"role":"assistant","content":"x"{field}}}]}}"#)
     };
@@ -345,7 +345,7 @@ fn what_is_read_otherwise_has_other_ids() {
 }
 
 #[test]
-fn a_person_saw_the_refusal_and_heard_the_voice() {
+fn refusal_and_audio_are_output_to_the_person() {
     let file = r#"{"messages":[
         {"role":"assistant","content":null,"refusal":"I cannot."},
         {"role":"assistant","content":"Look.","refusal":"But no."},
@@ -362,7 +362,7 @@ fn a_person_saw_the_refusal_and_heard_the_voice() {
 }
 
 #[test]
-fn fields_that_are_not_imported_are_counted() {
+fn fields_not_imported_are_counted() {
     let file = r#"{"messages":[
         {"role":"assistant","content":"a","reasoning_content":"hm","annotations":[],"logprobs":null,"weight":1},
         {"role":"assistant","content":[{"type":"thinking","thinking":"hm"},{"type":"sound","x":1}],"reasoning_content":"hm"},
@@ -399,7 +399,7 @@ fn repeated_list_of_messages_is_noted() {
 
 /// A name in the file may have any length; a message that quotes it is bounded.
 #[test]
-fn long_names_are_cut_in_messages() {
+fn long_names_are_truncated_in_messages() {
     let long = "é".repeat(100_000);
     let listed = format!(r#"{{"{long}":[[{{"role":"x"}}]]}}"#);
     let run = format!(r#"[{{"role":"user","content":[{{"type":"{long}"}}],"{long}":"x"}}]"#);
@@ -426,7 +426,7 @@ fn long_names_are_cut_in_messages() {
 }
 
 #[test]
-fn what_may_be_missing() {
+fn optional_fields_may_be_missing() {
     let run = r#"{"task_id":"t","trial":1,"user_id":null,"messages":[],"more":{}}"#;
     let import = parse("f", run.as_bytes(), options()).unwrap();
     assert_eq!(import.summary(), Summary { sessions: 1, events: 2, tool_calls: 0 });
@@ -434,7 +434,7 @@ fn what_may_be_missing() {
 }
 
 #[test]
-fn the_recorded_runs() {
+fn recorded_runs_are_imported() {
     let Some(runs) = agentgov_test_support::shared("airline-agent-runs/runs.jsonl") else { return };
     let bytes = std::fs::read(runs).unwrap();
     let import = parse("runs.jsonl", &bytes, options()).unwrap();
@@ -446,13 +446,13 @@ fn the_recorded_runs() {
 
 proptest! {
     #[test]
-    fn any_bytes(bytes: Vec<u8>) {
+    fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
         let _ = parse("f", &bytes, options());
     }
 
     /// A good file with a few bytes changed: an import or problems with their lines, never a panic.
     #[test]
-    fn any_damage(changes in prop::collection::vec((0..RUN.len(), any::<u8>()), 1..6)) {
+    fn damaged_file_is_an_import_or_problems_with_lines(changes in prop::collection::vec((0..RUN.len(), any::<u8>()), 1..6)) {
         let mut bytes = RUN.as_bytes().to_vec();
         for (at, byte) in changes {
             bytes[at] = byte;

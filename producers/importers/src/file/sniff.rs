@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_by_their_first_bytes() {
+    fn formats_are_detected_by_their_first_bytes() {
         let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
         let big = "{\"messages\": []}".encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
         let mut tar = vec![b'a'; 257];

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn value_end_of_each_kind() {
+    fn value_end_is_found_for_each_kind() {
         for text in [
             "null",
             "-1.5e+300",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_their_place() {
+    fn error_has_its_offset() {
         for (text, at) in [
             ("", 0),
             ("nul", 0),
@@ -179,7 +179,7 @@ mod tests {
     proptest! {
         /// For texts without the additional literals, the scanner accepts what serde_json accepts.
         #[test]
-        fn agrees_with_serde_json(text in r#"[\[\]{}",:a1 .\\e-]{0,12}"#) {
+        fn scanner_accepts_what_serde_json_accepts(text in r#"[\[\]{}",:a1 .\\e-]{0,12}"#) {
             let ours = value_end(text.as_bytes(), 0).is_ok_and(|end| skip_whitespace(text.as_bytes(), end) == text.len());
             prop_assert_eq!(ours, serde_json::from_str::<&RawValue>(&text).is_ok(), "{}", text);
         }

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_a_value() {
+    fn values_are_kept_as_written() {
         let object =
             value(r#" { "a" : [ 1 , "x" , {} ] , "b":null, "a\n": 1e400, "b": NaN } "#).object().unwrap();
         let items: Vec<_> = object.get("a").unwrap().items().map(|item| item.as_written()).collect();

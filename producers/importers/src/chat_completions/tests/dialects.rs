@@ -4,7 +4,7 @@ use super::*;
 
 /// A file in each dialect, and its events.
 #[test]
-fn dialects() {
+fn each_dialect_has_its_events() {
     let png = format!("[image/png, 5 bytes, sha256:{}]", Digest::of(b"PIXEL"));
     let wav = format!("[audio/wav, 3 bytes, sha256:{}]", Digest::of(b"RIF"));
     let pdf = format!("[application/pdf, 3 bytes, sha256:{}, bill.pdf]", Digest::of(b"RIF"));
@@ -139,7 +139,7 @@ fn dialects() {
 }
 
 #[test]
-fn fields_that_are_ignored_may_hold_anything() {
+fn ignored_fields_accept_any_value() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let file = format!(
         r#"{{"reward":NaN,"x":-Infinity,"s":"\ud83d","deep":{deep},"messages":[{{"role":"user","content":"a\ud83d","x":{deep}}}]}}"#
@@ -152,7 +152,7 @@ fn fields_that_are_ignored_may_hold_anything() {
 
 /// Parts within parts are read once, at any depth. A quadratic reader would not end; a recursive one would overflow.
 #[test]
-fn nested_parts_end() {
+fn nested_parts_are_read_once() {
     let import = |content: &str, role: &str| {
         let file = format!(r#"{{"messages":[{{"role":"{role}","content":{content}}}]}}"#);
         match parse("f", file.as_bytes(), options()) {
@@ -185,7 +185,7 @@ fn nested_parts_end() {
 
 /// A result within a result belongs to no call of the log: it stays part of the outer result, byte for byte.
 #[test]
-fn a_result_within_a_result_is_taken_as_written() {
+fn nested_result_keeps_its_bytes() {
     for inner in [
         r#"{"type":"tool_result","tool_use_id":"2","content":{"type":"tool_result","tool_use_id":"3","content":"x"}}"#,
         r#"[{"type":"tool_result","tool_use_id":"2","content" : "x"}]"#,
@@ -200,7 +200,7 @@ fn a_result_within_a_result_is_taken_as_written() {
 
 /// A presigned URL gives access to its file, so its signature is not logged.
 #[test]
-fn urls_lose_what_may_be_secret() {
+fn urls_are_recorded_without_secrets() {
     for (url, expected) in [
         ("https://x.test/a.png", "image, https://x.test/a.png"),
         ("https://x.test/a.png?X-Amz-Signature=SECRET&e=@", "image, https://x.test/a.png"),
@@ -252,7 +252,7 @@ fn results_without_a_call_have_ids_of_their_own() {
 
 /// Results without ids are assigned to calls without ids. A generated id is never one that the file has.
 #[test]
-fn ids_are_derived() {
+fn missing_ids_are_derived() {
     let calls = |calls: &[(&str, &str)]| {
         let call = |(id, name): &(&str, &str)| match *id {
             "-" => format!(r#"{{"name":"{name}"}}"#),
@@ -323,7 +323,7 @@ fn ids_are_derived() {
 }
 
 #[test]
-fn labels() {
+fn labels_identify_runs() {
     let labels = |file: &str, field: Option<&str>| {
         let options = ImportOptions { label: field.map(Into::into), ..options() };
         let import = parse("f", file.as_bytes(), options).unwrap();
@@ -349,7 +349,7 @@ fn labels() {
 
 /// Each run has its own place, and so its own ids, with any line ending.
 #[test]
-fn places_differ() {
+fn equal_runs_in_other_places_have_other_ids() {
     let run = r#"{"messages":[]}"#;
     let file = format!("{run}\n{run}\r{run}\r{run} {run}\n{run}\n{run}");
     let import = parse("f", file.as_bytes(), options()).unwrap();
@@ -361,7 +361,7 @@ fn places_differ() {
 }
 
 #[test]
-fn a_packed_file_is_the_same_import() {
+fn gzipped_file_has_the_same_ids() {
     use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(RUN.as_bytes()).unwrap();
@@ -381,7 +381,7 @@ fn a_packed_file_is_the_same_import() {
 }
 
 #[test]
-fn a_file_that_changes_is_noticed() {
+fn file_changed_between_readings_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("runs.jsonl");
     std::fs::write(&path, RUN).unwrap();

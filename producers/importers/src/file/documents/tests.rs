@@ -25,13 +25,13 @@ fn cut(text: &str) -> Vec<(u64, String)> {
     cut_within(text.as_bytes(), 1 << 20)
 }
 
-fn is(found: &[(u64, String)], expected: &[(u64, &str)]) {
+fn assert_documents(found: &[(u64, String)], expected: &[(u64, &str)]) {
     let found: Vec<_> = found.iter().map(|(line, text)| (*line, text.as_str())).collect();
     assert_eq!(found, expected);
 }
 
 #[test]
-fn documents_by_layout() {
+fn documents_are_split_in_each_layout() {
     let run = r#"{"messages":[]}"#;
     let pretty = "{\n  \"messages\": []\n}";
     for (text, expected) in [
@@ -56,12 +56,12 @@ fn documents_by_layout() {
         ("[\n]".into(), vec![(1, "[\n]")]),
         ("[\n1, [2]]".into(), vec![(1, "[\n1, [2]]")]),
     ] {
-        is(&cut(&text), &expected);
+        assert_documents(&cut(&text), &expected);
     }
 }
 
 #[test]
-fn what_ends_the_values_is_named() {
+fn end_of_the_documents_is_reported() {
     let run = r#"{"messages":[]}"#;
     for (text, line, message) in [
         (format!("[\n{run},\n{run}"), 3, "expected the array's `]`, found the end: is the file cut off?"),
@@ -82,10 +82,10 @@ fn what_ends_the_values_is_named() {
 }
 
 #[test]
-fn a_document_beyond_the_limit_is_left_out_and_not_held() {
+fn document_beyond_the_limit_is_skipped_unbuffered() {
     let run = r#"{"messages":[]}"#;
     let long = format!(r#"{{"messages":["{}"]}}"#, "x".repeat(200));
-    is(
+    assert_documents(
         &cut_within(format!("{run}\n{long}\n{run}").as_bytes(), 100),
         &[(1, run), (2, "!expected at most 100 bytes a line, found more"), (3, run)],
     );
@@ -104,13 +104,13 @@ fn gzip_of_several_members_is_one_file() {
         encoder.finish().unwrap()
     };
     let bytes = [packed("{\"a\":1}\n{\"b\""), packed(":2}\n")].concat();
-    is(&cut_within(&bytes, 100), &[(1, r#"{"a":1}"#), (2, r#"{"b":2}"#)]);
+    assert_documents(&cut_within(&bytes, 100), &[(1, r#"{"a":1}"#), (2, r#"{"b":2}"#)]);
 }
 
 proptest! {
     /// Any layout of a file gives the same runs.
     #[test]
-    fn layouts_agree(texts in prop::collection::vec("[a-z\\[\\]{}\", ]{0,9}", 1..6), pretty: bool) {
+    fn layouts_of_the_same_runs_are_the_same_import(texts in prop::collection::vec("[a-z\\[\\]{}\", ]{0,9}", 1..6), pretty: bool) {
         let runs: Vec<_> = texts.iter().map(|text| serde_json::json!({"messages": [], "x": text})).collect();
         let line = |run: &serde_json::Value| {
             if pretty { serde_json::to_string_pretty(run).unwrap() } else { run.to_string() }
