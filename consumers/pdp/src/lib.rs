@@ -10,12 +10,14 @@
 //!
 //! - [`DecisionPoint`]: the interface between the HTTP server and what decides; [`BundleOnly`]: decides by a bundle alone
 //! - [`DecisionServer`]: the HTTP server, with TLS and health; [`Callers`]: bearer tokens of those who may ask
+//! - [`hooks`]: a hook of the fault harness, which the product never sets
 //!
 //! An error is never an allow: `decision` is true only for [`Decision::Allow`](agentgov_schemas::verdict::Decision::Allow).
 
 mod answer;
 mod bundle_only;
 mod callers;
+pub mod hooks;
 mod http;
 mod json;
 mod log_point;

@@ -24,6 +24,9 @@ pub const SINK_EDGES: [&str; 7] = [
     "sink::committed",
 ];
 
+/// Edges of a decision: before it is recorded, and before it is answered.
+pub const PDP_EDGES: [&str; 2] = ["pdp::decided", "pdp::recorded"];
+
 /// Edges of both loops that each batch passes. A process passes the others once for each start or recovery.
 pub const BATCH_EDGES: [&str; 8] = [
     "processor::stepped",

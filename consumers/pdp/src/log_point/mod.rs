@@ -19,12 +19,14 @@ use agentgov_policy::{Bundle, Policy};
 use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Trace};
 use agentgov_schemas::verdict::{Decision, TablePosition};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
+use agentgov_service::failpoint;
 use agentgov_token::{Claims, SigningKey, Through as TokenThrough};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::answer::{Answer, BundleId};
 use crate::callers::Caller;
+use crate::hooks;
 use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
 use question::CallQuestion;
 
@@ -236,7 +238,7 @@ impl<L: DecisionLog> LogPoint<L> {
             key_id: expires_at.and(self.config.signing_key.as_ref()).map(SigningKey::kid),
             expires_at,
         };
-        self.log.record(&RecordedDecision {
+        let decision = RecordedDecision {
             tenant_id: call.tenant_id,
             environment: call.environment,
             session_id: call.session_id,
@@ -250,7 +252,8 @@ impl<L: DecisionLog> LogPoint<L> {
                 reason: Some(outcome.reason),
                 evaluation: Some(Box::new(evaluation)),
             },
-        })
+        };
+        hooks::record(&self.log, &decision)
     }
 }
 
@@ -298,7 +301,10 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
         let id_text: &str = id.hyphenated().encode_lower(&mut buffer);
         let signed = self.sign(&call, &outcome, id_text, now)?;
         let (token, expires_at) = signed.unzip();
-        match self.record(caller, &call, &outcome, id_text, expires_at) {
+        failpoint::edge("pdp::decided");
+        let recorded = self.record(caller, &call, &outcome, id_text, expires_at);
+        failpoint::edge("pdp::recorded");
+        match recorded {
             Ok(()) => Ok(outcome.answer(id, true, token)),
             Err(reason) => {
                 tracing::error!(
