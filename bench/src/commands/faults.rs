@@ -13,7 +13,8 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{errln, json, outln};
 use agentgov::progress::Progress;
 use agentgov_faults::{
-    Failpoint, Outcome, PLANTS, PRODUCERS, Produce, ScheduleParams, Setup, UnexpectedExits, schedule,
+    DECISION_POINTS, DecisionReport, Failpoint, Outcome, PLANTS, PRODUCERS, Produce, ScheduleParams, Setup,
+    UnexpectedExits, schedule,
 };
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, failpoint};
@@ -43,6 +44,7 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
         failpoints: failpoints(&stack.topology),
         plants,
         foreign_client: true,
+        decision_points: true,
         steps: schedule(args.seed, args.kills, &schedule_params(&stack.topology)),
         seed: args.seed,
         settle: SETTLE_TIMEOUT,
@@ -57,9 +59,9 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
     Ok(if outcome.is_clean() { ExitCode::Done } else { ExitCode::Findings })
 }
 
-/// Returns the failpoints of each stage's protocol.
+/// Returns the failpoints of each stage's protocol, and of a decision.
 fn failpoints(topology: &Topology) -> BTreeMap<String, Vec<Failpoint>> {
-    let failpoints = topology.stages.iter().map(|(name, stage)| {
+    let stages = topology.stages.iter().map(|(name, stage)| {
         let names = if stage.value.stores.is_empty() {
             failpoint::PROCESSOR_EDGES.as_slice()
         } else {
@@ -71,13 +73,16 @@ fn failpoints(topology: &Topology) -> BTreeMap<String, Vec<Failpoint>> {
             names.iter().map(|&name| Failpoint { name, in_each_batch: in_each_batch(name) }).collect(),
         )
     });
-    failpoints.collect()
+    // Each decision passes them.
+    let of_decision = failpoint::PDP_EDGES.map(|name| Failpoint { name, in_each_batch: true });
+    stages.chain([("pdp".to_owned(), of_decision.to_vec())]).collect()
 }
 
 fn schedule_params(topology: &Topology) -> ScheduleParams {
     ScheduleParams {
         stages: topology.stages.len(),
         producers: PRODUCERS,
+        decision_points: DECISION_POINTS,
         session_timeout: topology.timing.session_timeout.0,
         insert_timeout: topology.timing.insert_timeout.0,
     }
@@ -144,6 +149,9 @@ fn print_report(outcome: &Outcome) {
             outln!("  {:<34} {}", operation, times);
         }
     }
+    if let Some(decisions) = &outcome.decisions {
+        print_decisions(decisions);
+    }
     if let Some(settled) = outcome.settled_ms {
         outln!(
             "{} records had no row when the faults were over; all work was done {} later",
@@ -155,4 +163,24 @@ fn print_report(outcome: &Outcome) {
         outln!("  {}", problem);
     }
     audit::print_report(&outcome.audit);
+}
+
+fn print_decisions(decisions: &DecisionReport) {
+    outln!(
+        "decisions: {} answered, {} requests repeated at the other decision point; {} in the log, {} rows of repeats; {} calls with a token",
+        decisions.answers.values().sum::<u64>(),
+        decisions.retries,
+        decisions.logged,
+        decisions.repeats,
+        decisions.calls
+    );
+    for (outcome, times) in &decisions.answers {
+        outln!("  {:<34} {}", outcome, times);
+    }
+    outln!(
+        "suspensions: {}; last allowed question {} ms after one, {} while Kafka was away",
+        decisions.suspensions,
+        decisions.allowed_after_ms,
+        decisions.allowed_during_outages
+    );
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use agentgov_audit::FindingKind;
 use agentgov_connect::Endpoints;
 use agentgov_faults::{
-    Failpoint, FailpointStop, Fault, InsertFault, Outcome, PLANT_COMMIT_FIRST, PLANT_NO_DRAIN,
+    DecisionReport, Failpoint, FailpointStop, Fault, InsertFault, Outcome, PLANT_ALTER_DECISION,
+    PLANT_COMMIT_FIRST, PLANT_DOUBLE_DECISION, PLANT_FORGET_DECISION, PLANT_LATE_SUSPENSION, PLANT_NO_DRAIN,
     PLANT_NO_TAIL_READ, Setup, Step,
 };
 use agentgov_schemas::topology::Topology;
@@ -66,8 +67,12 @@ impl Pipeline {
     }
 
     fn faults(&self, plant: Option<&'static str>, failpoint: &'static str, steps: Vec<Step>) -> Outcome {
+        self.run_harness(&self.setup(plant.into_iter().collect(), failpoint, steps))
+    }
+
+    fn setup(&self, plants: Vec<&'static str>, failpoint: &'static str, steps: Vec<Step>) -> Setup<'_> {
         let failpoint = vec![Failpoint { name: failpoint, in_each_batch: true }];
-        let setup = Setup {
+        Setup {
             env: &STACK,
             endpoints: &self.endpoints,
             topology: &self.topology,
@@ -82,15 +87,19 @@ impl Pipeline {
                 .keys()
                 .map(|name| (name.clone(), failpoint.clone()))
                 .collect::<BTreeMap<_, _>>(),
-            plants: plant.into_iter().collect(),
             foreign_client: false,
+            decision_points: false,
             steps,
             seed: 1,
             // With a mistake the pipeline may never finish; the findings by then suffice.
-            settle: Duration::from_secs(if plant.is_some() { 45 } else { 240 }),
-        };
+            settle: Duration::from_secs(if plants.is_empty() { 240 } else { 45 }),
+            plants,
+        }
+    }
+
+    fn run_harness(&self, setup: &Setup<'_>) -> Outcome {
         let name = self.endpoints.clickhouse.database.clone();
-        agentgov_faults::run(&setup, &|line| eprintln!("{name}: {line}")).unwrap_or_else(|e| panic!("{e}"))
+        agentgov_faults::run(setup, &|line| eprintln!("{name}: {line}")).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Makes inserts take longer, after they have passed the fence, than a claim and a tail read.
@@ -183,4 +192,29 @@ fn missing_drain_is_found_as_doubled_rows() {
     assert!(has_lost_responses(&outcome), "{outcome:#?}");
     assert_eq!(outcome.audit.count(FindingKind::Doubled), 0, "{outcome:#?}");
     assert!(outcome.is_clean(), "{outcome:#?}");
+}
+
+#[test]
+fn wrong_decisions_and_late_suspensions_are_found() {
+    let plants =
+        [PLANT_FORGET_DECISION, PLANT_DOUBLE_DECISION, PLANT_ALTER_DECISION, PLANT_LATE_SUSPENSION].to_vec();
+    let mut reports = Vec::new();
+    for attempt in 1..=3 {
+        let pipeline = Pipeline::new(&format!("decisions_{attempt}"));
+        let kill = Fault::KillDecisionPoint { member: 0, failpoint_stop: None };
+        let setup = Setup {
+            decision_points: true,
+            ..pipeline.setup(plants.clone(), "pdp::recorded", repeat_fault(10, kill))
+        };
+        let outcome = pipeline.run_harness(&setup);
+        assert!(!outcome.is_clean(), "{outcome:#?}");
+        let DecisionReport { missing, doubled, altered, late, unrecorded, .. } =
+            outcome.decisions.as_ref().unwrap();
+        assert_eq!(unrecorded.len(), 0, "{outcome:#?}");
+        if [missing, doubled, altered, late].iter().all(|found| !found.is_empty()) {
+            return;
+        }
+        reports.push(outcome.decisions);
+    }
+    panic!("expected every planted mistake to be found, found not all in {reports:#?}");
 }

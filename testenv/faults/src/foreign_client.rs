@@ -15,10 +15,10 @@ use rdkafka::Message as _;
 use rdkafka::client::ClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use reqwest::blocking::Client;
 use serde::Serialize;
 
 use crate::run::Setup;
+use crate::table::query;
 
 /// Prefix of the keys of all its records.
 const KEY_PREFIX: &str = "foreign/";
@@ -272,19 +272,12 @@ impl ForeignClientReport {
     ) -> Result<(), String> {
         let (topic, _) = topology.topic_of(subject::ACTION_EVENT).map_err(|e| e.to_string())?;
         let (_, table) = topology.table_from(topic).map_err(|e| e.to_string())?;
-        let store = &endpoints.clickhouse;
-        let http = Client::builder().timeout(FLUSH_TIMEOUT).no_proxy().build().map_err(|e| e.to_string())?;
-        let answer = http
-            .post(&store.url)
-            .query(&[("database", store.database.as_str())])
-            .header("X-ClickHouse-User", &store.user)
-            .header("X-ClickHouse-Key", store.password.expose())
-            .body(format!(
+        let answer = query(
+            &endpoints.clickhouse,
+            format!(
                 "SELECT partition, offset FROM {table} WHERE startsWith(ifNull(key, ''), '{KEY_PREFIX}') FORMAT TabSeparated"
-            ))
-            .send()
-            .and_then(|answer| answer.error_for_status()?.text())
-            .map_err(|e| e.to_string())?;
+            ),
+        )?;
         let rows: BTreeSet<Position> = answer
             .lines()
             .filter_map(|line| line.split_once('\t'))

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use agentgov_audit::{AuditError, Finding, FindingKind, Report};
 use serde::Serialize;
 
+use crate::decisions::DecisionReport;
 use crate::exits::UnexpectedExits;
 use crate::foreign_client::ForeignClientReport;
 use crate::producers::ProducerReports;
@@ -32,6 +33,9 @@ pub enum FaultsError {
     /// The foreign client could not start, or its rows could not be read.
     #[error("fault harness: foreign client: {0}")]
     ForeignClient(String),
+    /// The decision points could not be prepared, or their decisions could not be read.
+    #[error("fault harness: decision points: {0}")]
+    DecisionPoints(String),
     /// The HTTP client could not be created.
     #[error("fault harness: {0}")]
     Http(#[from] reqwest::Error),
@@ -79,6 +83,8 @@ pub struct Outcome {
     pub settled_ms: Option<u128>,
     /// Report of the foreign client, if one ran.
     pub foreign_client: Option<ForeignClientReport>,
+    /// Decisions of the decision points, if they ran.
+    pub decisions: Option<DecisionReport>,
     /// Last report of the audit.
     pub audit: Report,
 }
@@ -100,6 +106,7 @@ impl Outcome {
             ));
         }
         problems.extend(self.foreign_client.iter().flat_map(ForeignClientReport::problems));
+        problems.extend(self.decisions.iter().flat_map(DecisionReport::problems));
         // A foreign client closes its sources arbitrarily.
         let all_closed = self.foreign_client.is_some() || self.audit.closed_sources == self.audit.sources;
         if self.closed != self.sources || !all_closed {

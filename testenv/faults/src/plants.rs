@@ -7,5 +7,22 @@ pub const PLANT_COMMIT_FIRST: &str = "processor::commit-first";
 /// Resumes at the group's committed offset instead of the end of the table.
 pub const PLANT_NO_TAIL_READ: &str = "sink::no-tail-read";
 
+/// Answers some decisions without recording them.
+pub const PLANT_FORGET_DECISION: &str = "pdp::forget-decision";
+/// Records some decisions twice.
+pub const PLANT_DOUBLE_DECISION: &str = "pdp::double-decision";
+/// Records some decisions with another outcome than the answered one.
+pub const PLANT_ALTER_DECISION: &str = "pdp::alter-decision";
+/// Acknowledges the suspension of an agent before it is published. The harness itself makes this mistake.
+pub const PLANT_LATE_SUSPENSION: &str = "registry::late-suspension";
+
 /// Mistakes that can be planted.
-pub const PLANTS: [&str; 3] = [PLANT_COMMIT_FIRST, PLANT_NO_TAIL_READ, PLANT_NO_DRAIN];
+pub const PLANTS: [&str; 7] = [
+    PLANT_COMMIT_FIRST,
+    PLANT_NO_TAIL_READ,
+    PLANT_NO_DRAIN,
+    PLANT_FORGET_DECISION,
+    PLANT_DOUBLE_DECISION,
+    PLANT_ALTER_DECISION,
+    PLANT_LATE_SUSPENSION,
+];

@@ -149,7 +149,7 @@ fn write_events(produce: &Produce, recorder: &Recorder, rng: &mut Rng, done: &At
         }
         let Some(session) = open.get_mut(rng.usize(..OPEN_SESSIONS)) else { break };
         // Closing reports the reason.
-        let Ok(receipt) = session.record_next(recorder, &produce.agent) else { break };
+        let Ok(receipt) = session.record_next(recorder, &produce.agent, None) else { break };
         report(&ProducerReport::Acknowledged(receipt.sequence))?;
         if session.is_over() {
             *session = new_session(rng);
@@ -160,7 +160,7 @@ fn write_events(produce: &Produce, recorder: &Recorder, rng: &mut Rng, done: &At
 }
 
 /// Closes the source. Returns `None` if the broker is unreachable for so long that the source is left to the spool.
-fn close_source(recorder: &Recorder) -> Option<ProducerReport> {
+pub(crate) fn close_source(recorder: &Recorder) -> Option<ProducerReport> {
     let began = Instant::now();
     loop {
         match recorder.close(Duration::from_secs(10)) {

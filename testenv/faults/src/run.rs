@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{ScopedJoinHandle, scope, sleep};
+use std::thread::{Scope, ScopedJoinHandle, scope, sleep};
 use std::time::{Duration, Instant};
 
 use agentgov_audit::{AuditError, Finding, Report, completeness};
@@ -13,13 +13,18 @@ use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
 use agentgov_testenv::{Part, TestEnv};
 
+use crate::callers::{self, CallerReports};
+use crate::decision_points::{DECISION_POINTS, DecisionPoints};
+use crate::decisions::{DecisionReport, Outage};
 use crate::foreign_client::{self, StopOnDrop};
 use crate::full_store::FullStore;
 use crate::outcome::{FaultsError, Outcome};
+use crate::producer::CLOSE_TIMEOUT;
 use crate::producers::Producers;
 use crate::proxy::{PLANT_NO_DRAIN, Proxy};
 use crate::schedule::{Fault, Step};
 use crate::stage_processes::StageProcesses;
+use crate::suspensions::{self, SuspensionPeriod};
 
 /// Interval of checks of the processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -44,14 +49,16 @@ pub struct Setup<'a> {
     pub agent: &'a str,
     /// Environment in which the bundle is active.
     pub environment: &'a str,
-    /// `agentgov-bench`: runs the stages (`armed run STAGE`) and producers (`produce`), and is testenv's helper.
+    /// `agentgov-bench`: runs the stages (`armed run STAGE`), the decision points (`armed pdp`) and producers (`produce`), and is testenv's helper.
     pub program: PathBuf,
-    /// Failpoints of each stage's processes, by stage.
+    /// Failpoints of each stage's processes, by stage, and those of the decision points as `pdp`.
     pub failpoints: BTreeMap<String, Vec<Failpoint>>,
     /// Planted mistakes of every stage process: names of failpoints, and [`PLANT_NO_DRAIN`].
     pub plants: Vec<&'static str>,
     /// Runs a foreign client beside the load.
     pub foreign_client: bool,
+    /// Runs two decision points, callers that ask them, and suspensions of the callers' agents.
+    pub decision_points: bool,
     /// Schedule of the faults.
     pub steps: Vec<Step>,
     /// Seed of the schedule and the load.
@@ -79,9 +86,13 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
     let tables = setup.topology.stores.values().flat_map(|store| store.value.tables.iter());
     let tables = tables.filter(|(_, table)| table.value.from.is_some()).map(|(name, _)| name.as_str());
     let store = FullStore::new(&setup.endpoints.clickhouse, tables)?;
-    let mut stage_processes = StageProcesses::start(setup, proxy.url())?;
+    let points = setup.decision_points.then(|| DecisionPoints::prepare(setup)).transpose();
+    let points = points.map_err(FaultsError::DecisionPoints)?;
+    let points = points.as_ref();
+    let mut stage_processes = StageProcesses::start(setup, proxy.url(), points)?;
     let mut producers = Producers::start(setup)?;
     let stop = AtomicBool::new(false);
+    let outages = &Mutex::new(Vec::new());
     scope(|scope| {
         let stop_on_drop = StopOnDrop(&stop);
         let starting = Instant::now();
@@ -93,13 +104,16 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
             producers.supervise()?;
         }
         let foreign_client = setup.foreign_client.then(|| scope.spawn(|| foreign_client::run(setup, &stop)));
+        let decisions = points.map(|points| Callers::start(scope, setup, points, &stop));
         let began = Instant::now();
         let (brokers, broker_kills) = channel();
         let (engines, engine_kills) = channel();
         let (registries, registry_kills) = channel();
         let parts =
             [(Part::Broker, broker_kills), (Part::Engine, engine_kills), (Part::Registry, registry_kills)]
-                .map(|(part, kills)| scope.spawn(move || restart_part(setup.env, part, &kills, log)));
+                .map(|(part, kills)| {
+                    scope.spawn(move || restart_part(setup.env, (part, kills), outages, log))
+                });
         let (fillings, filled) = channel();
         let filling = scope.spawn(|| fill_store(&store, filled, log));
         for Step { after, fault } in setup.steps.iter().copied() {
@@ -110,6 +124,14 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
                     format!("kill {}", stage_processes.name(stage)),
                     stage_processes.kill(stage, member, failpoint_stop)?,
                 ),
+                Fault::KillDecisionPoint { member, failpoint_stop } => {
+                    let stage = stage_processes.decision_points();
+                    ("kill pdp".to_owned(), stage_processes.kill(stage, member, failpoint_stop)?)
+                }
+                Fault::PauseDecisionPoint { member, length } => {
+                    let stage = stage_processes.decision_points();
+                    ("pause pdp".to_owned(), stage_processes.pause(stage, member, length)?)
+                }
                 Fault::KillProducer { member } => ("kill producer".to_owned(), producers.kill(member)?),
                 Fault::DisturbInsert(how) => (how.as_str().to_owned(), proxy.disturb_next_insert(how)),
                 Fault::FillStore { length } => ("fill_store store".to_owned(), fillings.send(length).is_ok()),
@@ -153,7 +175,14 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
             lock(&outcome).foreign_client = Some(report);
         }
         let settling = Instant::now();
-        let (reports, producers_ended) = producers.close(|| stage_processes.supervise())?;
+        let callers = decisions.map(|decisions| decisions.join(&mut stage_processes)).transpose()?;
+        let (mut reports, producers_ended) = producers.close(|| stage_processes.supervise())?;
+        if let (Some(points), Some((mut callers, suspensions))) = (points, callers) {
+            reports.acknowledged.append(&mut callers.acknowledged);
+            callers.failed.extend(close_decision_points(points, &mut stage_processes)?);
+            let report = DecisionReport::new(callers, &suspensions, &lock(outages));
+            lock(&outcome).decisions = Some(report);
+        }
         lock(&outcome).store_reports(reports);
         log("faults finished, sources closed");
         let mut last: Option<Report> = None;
@@ -181,6 +210,11 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
                         .compare_with_rows(setup.endpoints, setup.topology)
                         .map_err(FaultsError::ForeignClient)?;
                 }
+                if let Some(decisions) = &mut outcome.decisions {
+                    decisions
+                        .compare_with_rows(setup.endpoints, setup.topology, setup.tenant)
+                        .map_err(FaultsError::DecisionPoints)?;
+                }
                 outcome.unexpected_exits = stage_processes.exits().clone();
                 outcome.at_failpoints = stage_processes.at_failpoints().clone();
                 outcome.unexpected_exits.extend(producers_ended);
@@ -192,14 +226,73 @@ pub fn run(setup: &Setup<'_>, log: &(dyn Fn(&str) + Sync)) -> Result<Outcome, Fa
     })
 }
 
-/// Kills a part and restarts it, once per message.
+/// Threads of the callers and of the suspensions.
+struct Callers<'scope> {
+    callers: Vec<ScopedJoinHandle<'scope, Result<CallerReports, String>>>,
+    suspensions: ScopedJoinHandle<'scope, Result<Vec<SuspensionPeriod>, String>>,
+}
+
+impl<'scope> Callers<'scope> {
+    fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        setup: &'env Setup<'env>,
+        points: &'env DecisionPoints,
+        stop: &'env AtomicBool,
+    ) -> Self {
+        let caller = |agent: &'env String| scope.spawn(move || callers::run(setup, points, agent, stop));
+        Self {
+            callers: points.agents().iter().map(caller).collect(),
+            suspensions: scope.spawn(|| suspensions::run(setup, points.agents(), stop)),
+        }
+    }
+
+    /// Waits for the threads, which end once the run has stopped.
+    fn join(
+        self,
+        stage_processes: &mut StageProcesses<'_>,
+    ) -> Result<(CallerReports, Vec<SuspensionPeriod>), FaultsError> {
+        let mut reports = CallerReports::default();
+        for caller in self.callers {
+            reports.append(supervise_while(stage_processes, caller)?.map_err(FaultsError::DecisionPoints)?);
+        }
+        let suspensions = supervise_while(stage_processes, self.suspensions)?;
+        Ok((reports, suspensions.map_err(FaultsError::DecisionPoints)?))
+    }
+}
+
+/// Terminates the decision points, and starts them again until nothing is left in their spools. Returns a problem if
+/// something stays there.
+fn close_decision_points(
+    points: &DecisionPoints,
+    stage_processes: &mut StageProcesses<'_>,
+) -> Result<Option<String>, FaultsError> {
+    let (stage, until) = (stage_processes.decision_points(), Instant::now() + CLOSE_TIMEOUT);
+    loop {
+        stage_processes.scale(stage, 0)?;
+        while !stage_processes.have_terminated() {
+            supervise_for(stage_processes, POLL_INTERVAL)?;
+        }
+        let left = points.spooled_sources();
+        if left == 0 || Instant::now() > until {
+            return Ok(
+                (left > 0).then(|| format!("decision points: expected empty spools, found {left} sources"))
+            );
+        }
+        stage_processes.scale(stage, DECISION_POINTS)?;
+        while points.spooled_sources() > 0 && Instant::now() < until {
+            supervise_for(stage_processes, POLL_INTERVAL)?;
+        }
+    }
+}
+
+/// Kills a part and restarts it, once per message. Adds the outages of the broker to `outages`.
 fn restart_part(
     env: &TestEnv,
-    part: Part,
-    kills: &Receiver<()>,
+    (part, kills): (Part, Receiver<()>),
+    outages: &Mutex<Vec<Outage>>,
     log: &(dyn Fn(&str) + Sync),
 ) -> Result<(), FaultsError> {
-    for () in kills {
+    for () in &kills {
         let began = Instant::now();
         let mut starts = 1;
         // On a busy machine a part's own startup timeout may expire, as that of the registry's database.
@@ -208,6 +301,9 @@ fn restart_part(
                 return Err(error.into());
             }
             starts += 1;
+        }
+        if part == Part::Broker {
+            lock(outages).push(Outage { began, ended: Instant::now() });
         }
         log(&format!("           {part} responds after {:.1} s", began.elapsed().as_secs_f64()));
     }
@@ -279,6 +375,6 @@ fn supervise_while<T>(
     Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
-fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
-    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -36,6 +36,8 @@ pub struct ScheduleParams {
     pub stages: usize,
     /// Number of producers.
     pub producers: usize,
+    /// Number of decision points.
+    pub decision_points: usize,
     /// Session timeout, after which a silent member is removed from its group.
     pub session_timeout: Duration,
     /// Timeout after which a sink gives up an insert.
@@ -59,6 +61,13 @@ pub enum Fault {
         /// Index of the producer.
         member: usize,
     },
+    /// Kill a decision point (SIGKILL) and restart it on the same spool.
+    KillDecisionPoint {
+        /// Index of the decision point.
+        member: usize,
+        /// Failpoint of the restarted process.
+        failpoint_stop: Option<FailpointStop>,
+    },
     /// Kill a part of the stack (SIGKILL) and restart it on the same data.
     KillPart(Part),
     /// Stop a process of a stage (SIGSTOP) until its session has expired, so that a zombie resumes.
@@ -66,6 +75,13 @@ pub enum Fault {
         /// Index of the stage in the topology.
         stage: usize,
         /// Index of the process.
+        member: usize,
+        /// Duration of the stop.
+        length: Duration,
+    },
+    /// Stop a decision point (SIGSTOP) until its copy of the log is outdated.
+    PauseDecisionPoint {
+        /// Index of the decision point.
         member: usize,
         /// Duration of the stop.
         length: Duration,
@@ -100,7 +116,13 @@ pub struct FailpointStop {
 impl Fault {
     /// Returns true for faults that count as kills.
     pub const fn is_kill(self) -> bool {
-        matches!(self, Self::KillStage { .. } | Self::KillProducer { .. } | Self::KillPart(_))
+        matches!(
+            self,
+            Self::KillStage { .. }
+                | Self::KillProducer { .. }
+                | Self::KillDecisionPoint { .. }
+                | Self::KillPart(_)
+        )
     }
 }
 
@@ -129,6 +151,10 @@ pub fn schedule(seed: u64, kills: usize, params: &ScheduleParams) -> Vec<Step> {
         // After the last kill, only a scaling in progress is completed.
         let kind = if killed < kills { generator.rng.u32(..100) } else { 99 };
         let fault = match kind {
+            0..8 if params.decision_points > 0 => Fault::KillDecisionPoint {
+                member: generator.rng.usize(..params.decision_points),
+                failpoint_stop: generator.failpoint_stop(),
+            },
             0..46 => Fault::KillStage { stage, member, failpoint_stop: generator.failpoint_stop() },
             46..54 if params.producers > 0 => {
                 Fault::KillProducer { member: generator.rng.usize(..params.producers) }
@@ -136,6 +162,10 @@ pub fn schedule(seed: u64, kills: usize, params: &ScheduleParams) -> Vec<Step> {
             46..64 => Fault::KillPart(Part::Engine),
             64..70 => Fault::KillPart(Part::Broker),
             70..73 => Fault::KillPart(Part::Registry),
+            73..75 if params.decision_points > 0 => Fault::PauseDecisionPoint {
+                member: generator.rng.usize(..params.decision_points),
+                length: generator.beyond_session(),
+            },
             73..80 => Fault::PauseStage { stage, member, length: generator.beyond_session() },
             80..88 => Fault::DisturbInsert(generator.insert_fault()),
             88..90 => Fault::FillStore { length: generator.millis(FULL_STORE_MS) },
@@ -203,6 +233,7 @@ mod tests {
     const PARAMS: ScheduleParams = ScheduleParams {
         stages: 3,
         producers: 3,
+        decision_points: 2,
         session_timeout: Duration::from_secs(10),
         insert_timeout: Duration::from_secs(15),
     };
@@ -224,6 +255,9 @@ mod tests {
                 match fault {
                     Fault::KillStage { stage, member, .. } => assert!(member < sizes[stage]),
                     Fault::KillProducer { member } => assert!(member < PARAMS.producers),
+                    Fault::KillDecisionPoint { member, .. } | Fault::PauseDecisionPoint { member, .. } => {
+                        assert!(member < PARAMS.decision_points);
+                    }
                     Fault::PauseStage { stage, member, length } => {
                         assert!(member < sizes[stage]);
                         assert!(length > PARAMS.session_timeout, "a shorter stop makes no zombie");
@@ -251,6 +285,8 @@ mod tests {
         assert!(0 < broker && broker < engine, "the broker must be killed less often: {broker}, {engine}");
         assert!(count(|fault| *fault == Fault::KillPart(Part::Registry)) > 2);
         assert!(count(|fault| matches!(fault, Fault::KillProducer { .. })) > 10);
+        assert!(count(|fault| matches!(fault, Fault::KillDecisionPoint { .. })) > 10);
+        assert!(count(|fault| matches!(fault, Fault::PauseDecisionPoint { .. })) > 2);
         assert!(count(|fault| matches!(fault, Fault::PauseStage { .. })) > 10);
         assert!(count(|fault| matches!(fault, Fault::Scale { to: 3, .. })) > 3);
         assert!(count(|fault| matches!(fault, Fault::FillStore { .. })) > 2);

@@ -22,6 +22,13 @@ enum Turn {
     Answer { id: usize, content: &'static str },
 }
 
+/// Call that a session makes next.
+pub(crate) struct NextCall {
+    pub(crate) id: String,
+    pub(crate) tool: &'static str,
+    pub(crate) arguments: &'static str,
+}
+
 const LOOKUPS: [(&str, &str, &str); 2] = [
     ("get_user_details", r#"{"user_id":"ines_blum_1"}"#, r#"{"membership":"regular"}"#),
     (
@@ -65,8 +72,31 @@ impl Session {
         self.rest.is_empty()
     }
 
-    /// Records the next event; after the last one, repeats the last.
-    pub(crate) fn record_next(&mut self, recorder: &Recorder, agent: &str) -> Result<Receipt, RecordError> {
+    /// Returns the session's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the next event, if it is a call.
+    pub(crate) fn next_call(&self) -> Option<NextCall> {
+        match *self.rest.last()? {
+            Turn::Call { id, tool, arguments } => Some(NextCall { id: id.to_string(), tool, arguments }),
+            Turn::Plain(_) | Turn::Answer { .. } => None,
+        }
+    }
+
+    /// Skips the result of the last call, which was not sent to its tool.
+    pub(crate) fn skip_result(&mut self) {
+        self.rest.pop_if(|turn| matches!(turn, Turn::Answer { .. }));
+    }
+
+    /// Records the next event, a call with the token of its decision; after the last event, repeats the last.
+    pub(crate) fn record_next(
+        &mut self,
+        recorder: &Recorder,
+        agent: &str,
+        token: Option<&str>,
+    ) -> Result<Receipt, RecordError> {
         let turn = self.rest.pop().unwrap_or(Turn::Plain(catalogue::SESSION_ENDED));
         let agent = Agent { id: agent, name: None, version: None };
         let event = |r#type| Event::new(r#type, &self.id, agent);
@@ -74,7 +104,10 @@ impl Session {
         match turn {
             Turn::Plain(r#type) => recorder.record(&event(r#type)),
             Turn::Call { id, tool, arguments } => recorder.record(&Event {
-                tool: Some(ToolCall::new(tool, &id.to_string(), json(arguments))),
+                tool: Some(ToolCall {
+                    decision_token: token,
+                    ..ToolCall::new(tool, &id.to_string(), json(arguments))
+                }),
                 ..event(catalogue::TOOL_INVOKED)
             }),
             Turn::Answer { id, content } => recorder.record(&Event {

@@ -1,4 +1,4 @@
-//! Processes of the stages: start, SIGKILL, SIGSTOP, restart. Unexpected exits are counted, and their processes restarted.
+//! Processes of the stages and of the decision points: start, SIGKILL, SIGSTOP, restart. Unexpected exits are counted, and their processes restarted.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use agentgov_testenv::owned_command;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::decision_points::{DECISION_POINTS, DecisionPoints, PDP};
 use crate::exits::{ExitsByStatus, count_exit, log_path};
 use crate::outcome::FaultsError;
 use crate::run::{Failpoint, Setup};
@@ -19,16 +20,23 @@ const MIN_RESTART_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for a process to end after SIGTERM.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Processes of all stages. They end on drop and with this process; the thread that starts them must live as long, since
-/// the kernel kills them when it ends.
+/// Processes of all stages, and of the decision points as if they were one more stage. They end on drop and with this
+/// process; the thread that starts them must live as long, since the kernel kills them when it ends.
 pub(crate) struct StageProcesses<'a> {
     setup: &'a Setup<'a>,
-    /// ClickHouse URL of the stages: the proxy.
-    clickhouse: String,
+    launcher: Launcher<'a>,
     stages: Vec<Stage>,
     terminating: Vec<TerminatingProcess>,
     exits: ExitsByStatus,
     at_failpoints: BTreeMap<String, u64>,
+}
+
+/// Starts the processes.
+struct Launcher<'a> {
+    setup: &'a Setup<'a>,
+    /// ClickHouse URL of the stages: the proxy.
+    clickhouse: String,
+    points: Option<&'a DecisionPoints>,
 }
 
 struct Stage {
@@ -60,22 +68,37 @@ struct TerminatingProcess {
 }
 
 impl<'a> StageProcesses<'a> {
-    /// Starts the default number of processes of each stage.
-    pub(crate) fn start(setup: &'a Setup<'a>, clickhouse: String) -> Result<Self, FaultsError> {
-        let stages = setup.topology.stages.keys();
-        let stages = stages.map(|name| Stage { name: name.clone(), members: Vec::new() }).collect();
+    /// Starts the default number of processes of each stage, and the decision points.
+    pub(crate) fn start(
+        setup: &'a Setup<'a>,
+        clickhouse: String,
+        points: Option<&'a DecisionPoints>,
+    ) -> Result<Self, FaultsError> {
+        let names = setup.topology.stages.keys().cloned().chain(points.map(|_| PDP.to_owned()));
+        let stages = names.map(|name| Stage { name, members: Vec::new() }).collect();
         let mut stage_processes = Self {
             setup,
-            clickhouse,
+            launcher: Launcher { setup, clickhouse, points },
             stages,
             terminating: Vec::new(),
             exits: BTreeMap::new(),
             at_failpoints: BTreeMap::new(),
         };
-        for stage in 0..stage_processes.stages.len() {
+        for stage in 0..setup.topology.stages.len() {
             stage_processes.scale(stage, DEFAULT_PROCESSES)?;
         }
+        stage_processes.scale(stage_processes.decision_points(), DECISION_POINTS)?;
         Ok(stage_processes)
+    }
+
+    /// Returns the index of the decision points, which have none in the topology.
+    pub(crate) fn decision_points(&self) -> usize {
+        self.setup.topology.stages.len()
+    }
+
+    /// Returns true once each terminated process has ended.
+    pub(crate) fn have_terminated(&self) -> bool {
+        self.terminating.is_empty()
     }
 
     /// Returns the stage's name.
@@ -103,12 +126,12 @@ impl<'a> StageProcesses<'a> {
     ) -> Result<bool, FaultsError> {
         self.supervise()?;
         let Some(stage) = self.stages.get_mut(stage) else { return Ok(false) };
-        let name = &stage.name;
-        let Some(member) = stage.members.get_mut(member) else { return Ok(false) };
+        let (name, number) = (&stage.name, member);
+        let Some(member) = stage.members.get_mut(number) else { return Ok(false) };
         let Some(mut child) = member.child.take() else { return Ok(false) };
         signal(&child, Signal::KILL);
         let status = child.wait().map_err(process(name))?;
-        *member = spawn(self.setup, &self.clickhouse, name, failpoint_stop)?;
+        *member = self.launcher.spawn(name, number, failpoint_stop)?;
         if is_killed(status) {
             return Ok(true);
         }
@@ -137,7 +160,7 @@ impl<'a> StageProcesses<'a> {
     pub(crate) fn scale(&mut self, stage: usize, to: usize) -> Result<(), FaultsError> {
         let Some(stage) = self.stages.get_mut(stage) else { return Ok(()) };
         while stage.members.len() < to {
-            stage.members.push(spawn(self.setup, &self.clickhouse, &stage.name, None)?);
+            stage.members.push(self.launcher.spawn(&stage.name, stage.members.len(), None)?);
         }
         for Member { child, resume, planned_stop, .. } in stage.members.drain(to..) {
             let Some(child) = child else { continue };
@@ -159,7 +182,7 @@ impl<'a> StageProcesses<'a> {
     /// Continues stopped processes whose time is over, counts exits, and restarts processes. Must be called frequently.
     pub(crate) fn supervise(&mut self) -> Result<(), FaultsError> {
         for stage in &mut self.stages {
-            for member in &mut stage.members {
+            for (number, member) in stage.members.iter_mut().enumerate() {
                 if let (Some(child), Some(until)) = (&member.child, member.resume)
                     && Instant::now() >= until
                 {
@@ -186,7 +209,7 @@ impl<'a> StageProcesses<'a> {
                     }
                 }
                 if member.child.is_none() && member.started.elapsed() >= MIN_RESTART_INTERVAL {
-                    *member = spawn(self.setup, &self.clickhouse, &stage.name, None)?;
+                    *member = self.launcher.spawn(&stage.name, number, None)?;
                 }
             }
         }
@@ -224,39 +247,49 @@ impl Drop for StageProcesses<'_> {
     }
 }
 
-/// Starts a process through testenv's helper, which makes the kernel kill it when this process ends.
-fn spawn(
-    setup: &Setup<'_>,
-    clickhouse_url: &str,
-    stage: &str,
-    failpoint_stop: Option<FailpointStop>,
-) -> Result<Member, FaultsError> {
-    let open = || {
-        let log = OpenOptions::new().create(true).append(true).open(log_path(setup, stage))?;
-        log.try_clone().map(|again| (log, again))
-    };
-    let (log, errors) = open().map_err(process(stage))?;
-    let clickhouse = &setup.endpoints.clickhouse;
-    let (planned_stop, failpoints) = failpoints_variable(setup, stage, failpoint_stop);
-    let child = owned_command(&setup.program)
-        .arg(&setup.program)
-        .args(["armed", "run", stage])
-        .args(&setup.stage_args)
-        .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
-        .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.schema_registry.url)
-        .env("AGENTGOV_CLICKHOUSE", clickhouse_url)
-        .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
-        .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
-        .env("AGENTGOV_CLICKHOUSE_DATABASE", &clickhouse.database)
-        .env_remove("AGENTGOV_LISTEN")
-        .env("FAILPOINTS", failpoints)
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(errors)
-        .process_group(0)
-        .spawn()
-        .map_err(process(stage))?;
-    Ok(Member { child: Some(child), started: Instant::now(), resume: None, planned_stop })
+impl Launcher<'_> {
+    /// Starts a process through testenv's helper, which makes the kernel kill it when this process ends.
+    fn spawn(
+        &self,
+        stage: &str,
+        member: usize,
+        failpoint_stop: Option<FailpointStop>,
+    ) -> Result<Member, FaultsError> {
+        let setup = self.setup;
+        let open = || {
+            let log = OpenOptions::new().create(true).append(true).open(log_path(setup, stage))?;
+            log.try_clone().map(|again| (log, again))
+        };
+        let (log, errors) = open().map_err(process(stage))?;
+        let clickhouse = &setup.endpoints.clickhouse;
+        let (planned_stop, failpoints) = failpoints_variable(setup, stage, failpoint_stop);
+        let point = self.points.filter(|_| stage == PDP);
+        let mut command = owned_command(&setup.program);
+        command.arg(&setup.program).arg("armed");
+        match point {
+            Some(points) => command.arg(PDP).args(points.arguments(member)).stdout(Stdio::piped()),
+            None => command.args(["run", stage]).stdout(log),
+        };
+        let mut child = command
+            .args(&setup.stage_args)
+            .env("AGENTGOV_KAFKA", &setup.endpoints.kafka.bootstrap)
+            .env("AGENTGOV_SCHEMA_REGISTRY", &setup.endpoints.schema_registry.url)
+            .env("AGENTGOV_CLICKHOUSE", &self.clickhouse)
+            .env("AGENTGOV_CLICKHOUSE_USER", &clickhouse.user)
+            .env("AGENTGOV_CLICKHOUSE_PASSWORD", clickhouse.password.expose())
+            .env("AGENTGOV_CLICKHOUSE_DATABASE", &clickhouse.database)
+            .env_remove("AGENTGOV_LISTEN")
+            .env("FAILPOINTS", failpoints)
+            .stdin(Stdio::null())
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .map_err(process(stage))?;
+        if let (Some(points), Some(stdout)) = (point, child.stdout.take()) {
+            points.read_url(member, stdout);
+        }
+        Ok(Member { child: Some(child), started: Instant::now(), resume: None, planned_stop })
+    }
 }
 
 /// Returns the FAILPOINTS of a process: planted mistakes, and its failpoint.
