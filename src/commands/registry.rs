@@ -2,10 +2,11 @@
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
-    BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegistryContext, RegistryFile, Suspension,
-    SuspensionOutcome, Tool, UnreadableRecord, change_suspension, list_agents, list_bundles, list_tools,
-    push_agents, push_tools,
+    Agent, BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegistryContext, RegistryFile,
+    Suspension, SuspensionOutcome, Tool, UnreadableRecord, change_suspension, list_agents, list_bundles,
+    list_tools, push_agents, push_tools,
 };
+use agentgov_schemas::escape::shell_word;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 
@@ -13,7 +14,7 @@ use super::policy::current_user;
 use crate::cli::{Global, RegistryCommand, SuspensionArgs};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{errln, json, outln};
+use crate::print::{Text, errln, json, outln, text};
 
 pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, Failure> {
     let topology = context::topology(global)?;
@@ -22,12 +23,9 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
             if global.json {
-                let keys =
-                    |of: &PushSummary| serde_json::json!({ "pushed": of.pushed, "unchanged": of.unchanged });
-                let [agents, tools] = &pushed;
-                json(&serde_json::json!({ "agents": keys(agents), "tools": keys(tools) }))?;
+                json(&pushed_json(&pushed))?;
             } else {
-                for (what, PushSummary { pushed, unchanged }) in ["agents", "tools"].iter().zip(&pushed) {
+                for (what, PushSummary { pushed, unchanged, .. }) in ["agents", "tools"].iter().zip(&pushed) {
                     outln!("{}: {} pushed, {} unchanged", what, pushed.len(), unchanged.len());
                 }
             }
@@ -47,7 +45,18 @@ pub fn parse(file: &str, text: &str) -> Result<RegistryFile, Failure> {
     })
 }
 
-/// Pushes agents, then tools.
+/// Returns the result of a push as JSON.
+fn pushed_json([agents, tools]: &[PushSummary; 2]) -> serde_json::Value {
+    let still_suspended: Vec<String> = agents.still_suspended.iter().map(Agent::key).collect();
+    serde_json::json!({
+        "agents": {
+            "pushed": agents.pushed, "unchanged": agents.unchanged, "still_suspended": still_suspended,
+        },
+        "tools": { "pushed": tools.pushed, "unchanged": tools.unchanged },
+    })
+}
+
+/// Pushes agents, then tools. Prints a notice for each agent that stays suspended.
 pub fn push(
     entries: &RegistryFile,
     endpoints: &Endpoints,
@@ -57,7 +66,24 @@ pub fn push(
     let user = current_user();
     let agents = push_agents(context, &entries.agents, &user).or_exit(ExitCode::TryAgain)?;
     let tools = push_tools(context, &entries.tools, &user).or_exit(ExitCode::TryAgain)?;
+    for agent in &agents.still_suspended {
+        errln!("{}", still_suspended(agent));
+    }
     Ok([agents, tools])
+}
+
+/// Notice about an agent that a push has as active.
+fn still_suspended(agent: &Agent) -> Text {
+    let notice = text!("agent {}: suspended, and a push ends no suspension", agent.key());
+    match (shell_word(&agent.agent_id), shell_word(&agent.tenant_id)) {
+        (Some(id), Some(tenant)) => text!(
+            "{}; to end it, run `agentgov registry resume --tenant={} --reason=REASON -- {}`",
+            notice,
+            tenant,
+            id
+        ),
+        _ => text!("{}; `agentgov registry resume` ends it", notice),
+    }
 }
 
 /// Checks that a change has a reason, for the person who reads the log later.

@@ -35,6 +35,9 @@ fn suspended_agent_is_denied_until_it_is_resumed() {
     assert_eq!(change("suspend", "it is a test"), "changed");
     assert_eq!(change("suspend", "again"), "unchanged");
     assert_eq!(listed(stack), ["suspended", "it is a test"]);
+    // A push of the agent as active appends nothing.
+    stack.register(&[TENANT]);
+    assert_eq!(listed(stack), ["suspended", "it is a test"]);
     calls += call_until(stack, &recorder, TENANT, "suspended", &["deny", "suspended", "airline", "1"]);
     calls += call_until(stack, &unjudged, TENANT, "unjudged", &["deny", "suspended", "", ""]);
     let alerts = format!(

@@ -19,5 +19,5 @@ pub fn send_resume(
         .encoder()?
         .encode(&control)
         .map_err(|e| Error::Encode { key: stage.to_owned(), message: e.to_string() })?;
-    append(&topic, &[(stage.to_owned(), value)])
+    append(&topic, &[(stage.to_owned(), value)]).map(drop)
 }

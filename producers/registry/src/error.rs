@@ -73,6 +73,17 @@ pub enum Error {
         /// Error of the encoder.
         message: String,
     },
+    /// Other commands appended entries of the same agents during each attempt.
+    #[error(
+        "topic {topic}: expected to append without entries of others in between, found others in each of {round} attempts; wait \
+         until they end, and run the command again"
+    )]
+    Contended {
+        /// The topic.
+        topic: String,
+        /// Number of attempts.
+        round: usize,
+    },
     /// The agent's state must not be changed.
     #[error(transparent)]
     Suspension(#[from] crate::SuspensionRefusal),

@@ -178,7 +178,7 @@ fn append_key(context: RegistryContext<'_>, entry: &KeyEntry<'_>) -> Result<(), 
         .encoder()?
         .encode(entry)
         .map_err(|e| Error::Encode { key: entry.kid.to_owned(), message: e.to_string() })?;
-    append(&topic, &[(entry.kid.to_owned(), value)])
+    append(&topic, &[(entry.kid.to_owned(), value)]).map(drop)
 }
 
 /// Returns the published keys, in the order of their ids.

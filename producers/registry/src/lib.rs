@@ -7,12 +7,13 @@
 //!  bundle folder ──► BundleFolder ──► push_bundle ─────────────►                    ──► list_bundles
 //! ```
 //!
-//! A push first reads the topic and appends only entries that differ, so that a repeated push changes nothing. When it
-//! returns, all in-sync replicas have acknowledged the appended entries. All functions that take [`RegistryContext`] block;
+//! A push first reads the topic and appends only entries that differ, so that a repeated push changes nothing, and no push ends
+//! the suspension of an agent. When it returns, all in-sync replicas have acknowledged the appended entries. All functions that take [`RegistryContext`] block;
 //! never call them from async code.
 //!
 //! This crate treats a bundle as files with a digest. The policy crate compiles and checks it before the push.
 
+mod agents;
 mod bundle;
 mod control;
 mod entry;

@@ -1,17 +1,18 @@
 //! Pushes and lists agents and tools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use agentgov_schemas::governance::{AgentEntry, ToolEntry};
-use agentgov_schemas::wire::EncodeError;
-use agentgov_schemas::{Record, RecordEncoder};
+use agentgov_schemas::Record;
+use agentgov_schemas::governance::{AgentEntry, AgentState, ToolEntry};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use serde::Serialize;
 
+use crate::agents::{LoggedEntry, UpdatedAgent, update_agents};
 use crate::fold::fold;
 use crate::source::GovernanceTopic;
 use crate::{Agent, Error, Listing, RegisteredAgent, RegistryContext, Tool};
@@ -28,20 +29,56 @@ pub struct PushSummary {
     pub pushed: Vec<String>,
     /// Keys of the entries that the topic has unchanged.
     pub unchanged: Vec<String>,
+    /// Agents that stay suspended, although the push has them as active.
+    pub still_suspended: Vec<Agent>,
 }
 
 /// Appends every new or changed agent. `pushed_by` names the person or job that pushes, for people. An agent that is missing in
-/// `agents` stays unchanged; to stop an agent, push it with `state: retired`.
+/// `agents` stays unchanged; to stop an agent, push it with `state: retired`. A suspended agent stays suspended: only
+/// [`Suspension::Resume`](crate::Suspension::Resume) ends a suspension.
 pub fn push_agents(
     context: RegistryContext<'_>,
     agents: &[Agent],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let current = last_by_key(list_agents(context)?, RegisteredAgent::key);
-    let topic = context.topic::<AgentEntry<'static>>()?;
-    push(&topic, agents, Agent::key, &current, same_agent, |agent, encoder| {
-        encoder.encode(&agent.to_record(reason_of_state(agent, &current), pushed_by))
-    })
+    let agents: BTreeMap<String, &Agent> = agents.iter().map(|agent| (agent.key(), agent)).collect();
+    let keys: BTreeSet<String> = agents.keys().cloned().collect();
+    let updated = update_agents(context, &keys, pushed_by, |key, entries, own| {
+        let agent = agents.get(key).ok_or_else(|| Error::Encode {
+            key: key.to_owned(),
+            message: "expected an agent of the push, found none".to_owned(),
+        })?;
+        Ok(pushed_agent(agent, entries, own))
+    })?;
+    let mut summary = PushSummary::default();
+    for (key, UpdatedAgent { agent: RegisteredAgent { agent, .. }, is_changed }) in updated {
+        if agents.get(&key).is_some_and(|pushed| pushed.state != agent.state) {
+            summary.still_suspended.push(agent);
+        }
+        if is_changed { &mut summary.pushed } else { &mut summary.unchanged }.push(key);
+    }
+    Ok(summary)
+}
+
+/// Derives the entry that a push of `agent` appends after `entries`. `own` is the last entry that this push has appended. If it keeps
+/// a suspension, the next one does: an entry of another push may follow from an earlier own one, which ended the suspension.
+pub(crate) fn pushed_agent(
+    agent: &Agent,
+    entries: &[LoggedEntry],
+    own: Option<&RegisteredAgent>,
+) -> RegisteredAgent {
+    let own = own.filter(|own| own.agent.state == AgentState::Suspended);
+    let last = own.or_else(|| entries.iter().rev().find_map(|entry| entry.agent.as_ref().ok()));
+    let is_suspended = last.is_some_and(|last| last.agent.state == AgentState::Suspended);
+    let state = match agent.state {
+        AgentState::Active if is_suspended => AgentState::Suspended,
+        state => state,
+    };
+    let reason = last.filter(|last| last.agent.state == state).map(|last| last.reason.clone());
+    // Entries have no description, or one that is not empty.
+    let description = agent.description.clone().filter(|description| !description.is_empty());
+    let agent = Agent { state, description, ..agent.clone() };
+    RegisteredAgent { agent, reason: reason.unwrap_or_default() }
 }
 
 /// Appends every new or changed tool.
@@ -50,10 +87,36 @@ pub fn push_tools(
     tools: &[Tool],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let current = last_by_key(list_tools(context)?, Tool::key);
+    let current = list_tools(context)?.entries.into_iter().map(|tool| (tool.key(), tool)).collect();
     let topic = context.topic::<ToolEntry<'static>>()?;
-    push(&topic, tools, Tool::key, &current, same_tool, |tool, encoder| {
-        encoder.encode(&tool.to_record(pushed_by))
+    let (unchanged, changed) = unchanged_and_changed(tools, &current);
+    let mut encoder = topic.encoder()?;
+    let records = changed
+        .iter()
+        .map(|tool| {
+            let key = tool.key();
+            let value = encoder
+                .encode(&tool.to_record(pushed_by))
+                .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
+            Ok((key, value))
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    append(&topic, &records)?;
+    Ok(PushSummary {
+        pushed: records.into_iter().map(|(key, _)| key).collect(),
+        unchanged: unchanged.into_iter().map(Tool::key).collect(),
+        still_suspended: Vec::new(),
+    })
+}
+
+/// Compares tools with their current entries, by their records: tools that differ in the file may have the same record, e.g. with
+/// no description and with an empty one.
+fn unchanged_and_changed<'t>(
+    tools: &'t [Tool],
+    current: &BTreeMap<String, Tool>,
+) -> (Vec<&'t Tool>, Vec<&'t Tool>) {
+    tools.iter().partition(|tool| {
+        current.get(&tool.key()).is_some_and(|current| current.to_record("") == tool.to_record(""))
     })
 }
 
@@ -79,70 +142,14 @@ pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> 
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
-/// Compares an agent with its current entry, by their records: agents that differ in the file may have the same record, e.g. with
-/// no description and with an empty one. A file has no reason.
-fn same_agent(current: &RegisteredAgent, agent: &Agent) -> bool {
-    current.agent.to_record("", "") == agent.to_record("", "")
-}
-
-/// Returns the reason of the current entry as long as the state stays.
-fn reason_of_state<'c>(agent: &Agent, current: &'c BTreeMap<String, RegisteredAgent>) -> &'c str {
-    let current = current.get(&agent.key()).filter(|current| current.agent.state == agent.state);
-    current.map_or("", |current| &current.reason)
-}
-
-/// Compares two tools by their records.
-fn same_tool(a: &Tool, b: &Tool) -> bool {
-    a.to_record("") == b.to_record("")
-}
-
-fn last_by_key<T>(listing: Listing<T>, key: fn(&T) -> String) -> BTreeMap<String, T> {
-    listing.entries.into_iter().map(|entry| (key(&entry), entry)).collect()
-}
-
-fn push<T, C, R: Record>(
-    topic: &GovernanceTopic<'_, R>,
-    entries: &[T],
-    key: fn(&T) -> String,
-    current: &BTreeMap<String, C>,
-    same: fn(&C, &T) -> bool,
-    encode: impl Fn(&T, &mut RecordEncoder<R>) -> Result<Vec<u8>, EncodeError>,
-) -> Result<PushSummary, Error> {
-    let (unchanged, changed) = unchanged_and_changed(entries, key, current, same);
-    let mut encoder = topic.encoder()?;
-    let records = changed
-        .iter()
-        .map(|entry| {
-            let key = key(entry);
-            let value = encode(entry, &mut encoder)
-                .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
-            Ok((key, value))
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    append(topic, &records)?;
-    Ok(PushSummary {
-        pushed: records.into_iter().map(|(key, _)| key).collect(),
-        unchanged: unchanged.into_iter().map(key).collect(),
-    })
-}
-
-fn unchanged_and_changed<'e, T, C>(
-    entries: &'e [T],
-    key: fn(&T) -> String,
-    current: &BTreeMap<String, C>,
-    same: fn(&C, &T) -> bool,
-) -> (Vec<&'e T>, Vec<&'e T>) {
-    entries.iter().partition(|entry| current.get(&key(entry)).is_some_and(|current| same(current, entry)))
-}
-
-/// Appends records in order, and returns when all in-sync replicas have all of them. After an error some may be appended; a
-/// repeated push skips those.
+/// Appends records in order, and returns the offset of each key's last record when all in-sync replicas have all of them. After an
+/// error some may be appended; a repeated push skips those.
 pub(crate) fn append<R: Record>(
     topic: &GovernanceTopic<'_, R>,
     records: &[(String, Vec<u8>)],
-) -> Result<(), Error> {
+) -> Result<BTreeMap<String, i64>, Error> {
     if records.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
     // A negative limit, which no checked topology has, rejects everything.
     let limit = usize::try_from(topic.topic.max_message_bytes.value).unwrap_or_default();
@@ -153,7 +160,7 @@ pub(crate) fn append<R: Record>(
             return Err(Error::TooLarge { key, size, topic, limit });
         }
     }
-    let producer: BaseProducer<DeliveryErrors> = topic
+    let producer: BaseProducer<DeliveryReports> = topic
         .endpoints
         .kafka
         .client_config()
@@ -165,21 +172,18 @@ pub(crate) fn append<R: Record>(
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", limit.to_string())
         .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
-        .create_with_context(DeliveryErrors::default())
+        .create_with_context(DeliveryReports::new())
         .map_err(|source| topic.error("creating a producer", source))?;
     for (key, value) in records {
         send(topic, &producer, key, value)?;
     }
     producer.flush(DELIVERY_TIMEOUT).map_err(|source| topic.error("waiting for acknowledgement", source))?;
-    match producer.context().first() {
-        None => Ok(()),
-        Some(code) => Err(topic.delivery_error(code)),
-    }
+    producer.context().take().map_err(|code| topic.delivery_error(code))
 }
 
 fn send<R: Record>(
     topic: &GovernanceTopic<'_, R>,
-    producer: &BaseProducer<DeliveryErrors>,
+    producer: &BaseProducer<DeliveryReports>,
     key: &str,
     value: &[u8],
 ) -> Result<(), Error> {
@@ -199,25 +203,35 @@ fn send<R: Record>(
     }
 }
 
-/// Keeps the error of the first record that was not delivered.
-#[derive(Default)]
-struct DeliveryErrors(Mutex<Option<RDKafkaErrorCode>>);
+/// Keeps the offsets of the delivered records by key, or the error of the first record that was not delivered.
+struct DeliveryReports(Mutex<Result<BTreeMap<String, i64>, RDKafkaErrorCode>>);
 
-impl DeliveryErrors {
-    fn first(&self) -> Option<RDKafkaErrorCode> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl DeliveryReports {
+    fn new() -> Self {
+        Self(Mutex::new(Ok(BTreeMap::new())))
+    }
+
+    fn take(&self) -> Result<BTreeMap<String, i64>, RDKafkaErrorCode> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Ok(BTreeMap::new()))
     }
 }
 
-impl ClientContext for DeliveryErrors {}
+impl ClientContext for DeliveryReports {}
 
-impl ProducerContext for DeliveryErrors {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+        let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *reports, result) {
+            (Ok(offsets), Ok(record)) => {
+                let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+                offsets.insert(key, record.offset());
+            }
+            (Ok(_), Err((error, _))) => {
+                *reports = Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+            }
+            (Err(_), _) => {}
         }
     }
 }
@@ -249,6 +263,11 @@ mod tests {
         }
     }
 
+    fn logged(state: AgentState, description: Option<&str>, reason: &str) -> LoggedEntry {
+        let agent = Agent { state, ..agent(description) };
+        LoggedEntry { offset: 0, agent: Ok(RegisteredAgent { agent, reason: reason.into() }) }
+    }
+
     #[test]
     fn entry_is_pushed_again_only_if_its_record_differs() {
         for (description, current, is_unchanged) in [
@@ -259,26 +278,40 @@ mod tests {
             (Some(""), Some("books"), false),
         ] {
             // Current entries are decoded from records.
-            let registered = RegisteredAgent { agent: agent(current), reason: "a reason".into() };
-            let agents = BTreeMap::from([(registered.key(), registered)]);
-            let agent = [agent(description)];
-            let (unchanged, changed) = unchanged_and_changed(&agent, Agent::key, &agents, same_agent);
-            assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
+            let entry = logged(AgentState::Active, current, "a reason");
+            let pushed = pushed_agent(&agent(description), std::slice::from_ref(&entry), None);
+            assert_eq!(entry.agent.unwrap() == pushed, is_unchanged, "{description:?} {current:?}");
             let tools = BTreeMap::from([(tool(current).key(), tool(current))]);
             let tool = [tool(description)];
-            let (unchanged, changed) = unchanged_and_changed(&tool, Tool::key, &tools, same_tool);
+            let (unchanged, changed) = unchanged_and_changed(&tool, &tools);
             assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
         }
     }
 
     #[test]
-    fn push_keeps_the_reason_as_long_as_the_state_stays() {
-        let suspended = Agent { state: AgentState::Suspended, ..agent(None) };
-        let registered = RegisteredAgent { agent: suspended.clone(), reason: "a reason".into() };
-        let current = BTreeMap::from([(registered.key(), registered)]);
-        let renamed = Agent { name: "Other".into(), ..suspended };
-        assert_eq!(reason_of_state(&renamed, &current), "a reason");
-        assert_eq!(reason_of_state(&agent(None), &current), "", "the file resumes the agent");
-        assert_eq!(reason_of_state(&renamed, &BTreeMap::new()), "", "a new agent");
+    fn push_lifts_no_suspension_and_keeps_the_reason_as_long_as_the_state_stays() {
+        use AgentState::{Active, Retired, Suspended};
+        for (current, pushed, state, reason) in [
+            (Some(Suspended), Active, Suspended, "a reason"),
+            (Some(Suspended), Suspended, Suspended, "a reason"),
+            (Some(Suspended), Retired, Retired, ""),
+            (Some(Active), Active, Active, "a reason"),
+            (Some(Active), Suspended, Suspended, ""),
+            (Some(Active), Retired, Retired, ""),
+            (Some(Retired), Active, Active, ""),
+            (Some(Retired), Suspended, Suspended, ""),
+            (None, Active, Active, ""),
+            (None, Suspended, Suspended, ""),
+        ] {
+            let mut entries: Vec<_> =
+                current.into_iter().map(|current| logged(current, None, "a reason")).collect();
+            let renamed = Agent { name: "Other".into(), state: pushed, ..agent(None) };
+            let expected = Agent { state, ..renamed.clone() };
+            let expected = RegisteredAgent { agent: expected, reason: reason.into() };
+            assert_eq!(pushed_agent(&renamed, &entries, None), expected, "{current:?} {pushed:?}");
+            // An entry that this build cannot read ends no suspension.
+            entries.push(LoggedEntry { offset: 1, agent: Err("a later version".into()) });
+            assert_eq!(pushed_agent(&renamed, &entries, None), expected, "{current:?} {pushed:?}");
+        }
     }
 }

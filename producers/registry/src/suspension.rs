@@ -1,10 +1,11 @@
 //! Suspension of an agent and its end.
 
-use agentgov_schemas::governance::{AgentEntry, AgentState};
+use std::collections::BTreeSet;
+
+use agentgov_schemas::governance::AgentState;
 use serde::Serialize;
 
-use crate::fold::fold;
-use crate::push::append;
+use crate::agents::{LoggedEntry, update_agents};
 use crate::{Agent, Error, RegisteredAgent, RegistryContext};
 
 /// Change of an agent's state.
@@ -62,13 +63,26 @@ impl Suspension {
         }
     }
 
-    /// Returns the agent with its new state, or `None` if it has that state already.
-    fn apply(self, agent: &Agent) -> Result<Option<Agent>, SuspensionRefusal> {
-        match agent.state {
-            AgentState::Retired => Err(SuspensionRefusal::Retired { key: agent.key() }),
-            state if state == self.state() => Ok(None),
+    /// Derives the agent's next entry from its entries. It is the last one if the agent has the state already.
+    pub(crate) fn derive(
+        self,
+        key: &str,
+        reason: &str,
+        entries: &[LoggedEntry],
+    ) -> Result<RegisteredAgent, Error> {
+        let key = || key.to_owned();
+        // An older entry does not replace a last one that has an unknown state.
+        let last = entries.last().ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key() })?;
+        let current = last
+            .agent
+            .as_ref()
+            .map_err(|reason| SuspensionRefusal::Unreadable { key: key(), reason: reason.clone() })?;
+        match current.agent.state {
+            AgentState::Retired => Err(SuspensionRefusal::Retired { key: key() }.into()),
+            state if state == self.state() => Ok(current.clone()),
             AgentState::Active | AgentState::Suspended => {
-                Ok(Some(Agent { state: self.state(), ..agent.clone() }))
+                let agent = Agent { state: self.state(), ..current.agent.clone() };
+                Ok(RegisteredAgent { agent, reason: reason.to_owned() })
             }
         }
     }
@@ -86,40 +100,28 @@ pub fn change_suspension(
     reason: &str,
     pushed_by: &str,
 ) -> Result<SuspensionOutcome, Error> {
-    let current = last_entry(context, tenant_id, agent_id)?;
-    let Some(agent) = suspension.apply(&current.agent)? else { return Ok(SuspensionOutcome::Unchanged) };
-    let topic = context.topic::<AgentEntry<'static>>()?;
-    let key = agent.key();
-    let value = topic
-        .encoder()?
-        .encode(&agent.to_record(reason, pushed_by))
-        .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
-    append(&topic, &[(key, value)])?;
-    Ok(SuspensionOutcome::Changed)
-}
-
-/// Reads the topic to its end. An older entry does not replace a last one that has an unknown state.
-fn last_entry(
-    context: RegistryContext<'_>,
-    tenant_id: &str,
-    agent_id: &str,
-) -> Result<RegisteredAgent, Error> {
-    let mut last = None;
-    fold(&context.topic::<AgentEntry<'static>>()?, |_, decoded| {
-        let entry = decoded.read::<AgentEntry<'_>>()?;
-        if (entry.tenant_id, entry.agent_id) == (tenant_id, agent_id) {
-            last = Some(RegisteredAgent::from_record(&entry).map_err(|reason| reason.to_string()));
-        }
-        Ok(())
-    })?;
-    let key = format!("{tenant_id}/{agent_id}");
-    let entry = last.ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key.clone() })?;
-    Ok(entry.map_err(|reason| SuspensionRefusal::Unreadable { key, reason })?)
+    let keys = BTreeSet::from([format!("{tenant_id}/{agent_id}")]);
+    let updated =
+        update_agents(context, &keys, pushed_by, |key, entries, _| suspension.derive(key, reason, entries))?;
+    let is_changed = updated.values().any(|agent| agent.is_changed);
+    Ok(if is_changed { SuspensionOutcome::Changed } else { SuspensionOutcome::Unchanged })
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub fn agent(state: AgentState) -> Agent {
+        Agent {
+            tenant_id: "acme".into(),
+            agent_id: "clerk".into(),
+            name: "Clerk".into(),
+            owner: "desk".into(),
+            roles: vec!["clerk".into()],
+            state,
+            description: Some("helps".into()),
+        }
+    }
 
     #[test]
     fn state_and_change_give_the_new_state_or_a_refusal() {
@@ -127,24 +129,20 @@ mod tests {
         use Suspension::{Resume, Suspend};
         let refusal = || SuspensionRefusal::Retired { key: "acme/clerk".into() };
         for (state, suspension, expected) in [
-            (Active, Suspend, Ok(Some(Suspended))),
-            (Suspended, Suspend, Ok(None)),
+            (Active, Suspend, Ok((Suspended, "new"))),
+            (Suspended, Suspend, Ok((Suspended, "old"))),
             (Retired, Suspend, Err(refusal())),
-            (Active, Resume, Ok(None)),
-            (Suspended, Resume, Ok(Some(Active))),
+            (Active, Resume, Ok((Active, "old"))),
+            (Suspended, Resume, Ok((Active, "new"))),
             (Retired, Resume, Err(refusal())),
         ] {
-            let agent = Agent {
-                tenant_id: "acme".into(),
-                agent_id: "clerk".into(),
-                name: "Clerk".into(),
-                owner: "desk".into(),
-                roles: vec!["clerk".into()],
-                state,
-                description: Some("helps".into()),
-            };
-            let expected = expected.map(|state| state.map(|state| Agent { state, ..agent.clone() }));
-            assert_eq!(suspension.apply(&agent), expected, "{state:?} {suspension:?}");
+            let registered = RegisteredAgent { agent: agent(state), reason: "old".into() };
+            let entry = LoggedEntry { offset: 0, agent: Ok(registered) };
+            let derived = suspension.derive("acme/clerk", "new", &[entry]).map_err(|e| e.to_string());
+            let expected = expected
+                .map_err(|refusal| refusal.to_string())
+                .map(|(state, reason)| RegisteredAgent { agent: agent(state), reason: reason.to_owned() });
+            assert_eq!(derived, expected, "{state:?} {suspension:?}");
         }
     }
 }

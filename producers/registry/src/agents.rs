@@ -1,0 +1,261 @@
+//! Appends entries of agents, each derived from the agent's last entry, while others append as well.
+//!
+//! Kafka has no conditional append. So a writer reads the topic, appends, and reads again: if an entry that it had not read
+//! precedes its own, it derives its entry again from that one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agentgov_schemas::governance::AgentEntry;
+
+use crate::fold::fold;
+use crate::push::append;
+use crate::{Error, RegisteredAgent, RegistryContext};
+
+/// Maximum number of appends for one call. Each one but the first needs another writer in the milliseconds of the one before.
+const MAX_ROUNDS: usize = 8;
+
+/// An entry of one agent in the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoggedEntry {
+    pub(crate) offset: i64,
+    /// The agent, or the reason for which this build cannot read its state.
+    pub(crate) agent: Result<RegisteredAgent, String>,
+}
+
+/// Entries of agents by key, in the order of the topic.
+pub(crate) type History = BTreeMap<String, Vec<LoggedEntry>>;
+
+/// Agent after [`update_agents`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UpdatedAgent {
+    pub(crate) agent: RegisteredAgent,
+    /// Whether an entry was appended.
+    pub(crate) is_changed: bool,
+}
+
+/// Appends the entry that `derive` returns for each key, the entries of others and the last entry that this call has appended, unless
+/// the last entry equals it.
+pub(crate) fn update_agents(
+    context: RegistryContext<'_>,
+    keys: &BTreeSet<String>,
+    pushed_by: &str,
+    derive: impl Fn(&str, &[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
+) -> Result<BTreeMap<String, UpdatedAgent>, Error> {
+    let topic = context.topic::<AgentEntry<'static>>()?;
+    let append = |entries: &[RegisteredAgent]| {
+        let mut encoder = topic.encoder()?;
+        let encoded = entries.iter().map(|RegisteredAgent { agent, reason }| {
+            let key = agent.key();
+            let value = encoder
+                .encode(&agent.to_record(reason, pushed_by))
+                .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
+            Ok((key, value))
+        });
+        append(&topic, &encoded.collect::<Result<Vec<_>, Error>>()?)
+    };
+    let unsettled = |round| Error::Contended { topic: topic.name.to_owned(), round };
+    settle(keys, || read_history(context, keys), append, derive, unsettled)
+}
+
+/// Reads the entries of `keys`.
+fn read_history(context: RegistryContext<'_>, keys: &BTreeSet<String>) -> Result<History, Error> {
+    let mut history = History::new();
+    fold(&context.topic::<AgentEntry<'static>>()?, |position, decoded| {
+        let entry = decoded.read::<AgentEntry<'_>>()?;
+        let key = format!("{}/{}", entry.tenant_id, entry.agent_id);
+        if keys.contains(&key) {
+            let agent = RegisteredAgent::from_record(&entry).map_err(|reason| reason.to_string());
+            history.entry(key).or_default().push(LoggedEntry { offset: position.offset, agent });
+        }
+        Ok(())
+    })?;
+    Ok(history)
+}
+
+/// Reads and appends until each own entry is the one that `derive` returns for the entries of others before it. `append` returns
+/// the offset of each key's entry.
+fn settle(
+    keys: &BTreeSet<String>,
+    mut read: impl FnMut() -> Result<History, Error>,
+    mut append: impl FnMut(&[RegisteredAgent]) -> Result<BTreeMap<String, i64>, Error>,
+    derive: impl Fn(&str, &[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
+    unsettled: impl Fn(usize) -> Error,
+) -> Result<BTreeMap<String, UpdatedAgent>, Error> {
+    let mut own: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for _ in 0..MAX_ROUNDS {
+        let history = read()?;
+        let (mut settled, mut missing) = (BTreeMap::new(), Vec::new());
+        for key in keys {
+            let entries = history.get(key).map_or(&[][..], Vec::as_slice);
+            let is_changed = own.contains_key(key);
+            let own = own.get(key).map_or(&[][..], Vec::as_slice);
+            let last_own = own.last().and_then(|offset| entry_at(entries, *offset));
+            let agent = derive(key, &entries_of_others(entries, own), last_own)?;
+            let current = if own.is_empty() { entries.last().and_then(agent_of) } else { last_own };
+            if current == Some(&agent) {
+                settled.insert(key.clone(), UpdatedAgent { agent, is_changed });
+            } else {
+                missing.push(agent);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(settled);
+        }
+        for (key, offset) in append(&missing)? {
+            let own = own.entry(key).or_default();
+            // A broker that has a repeated batch already may not return its offset. Then the entry counts as another writer's.
+            own.extend((offset >= 0).then_some(offset));
+        }
+    }
+    Err(unsettled(MAX_ROUNDS))
+}
+
+/// Returns the entries of others before the last own one, or all entries if there is no own one. Later entries were derived from
+/// the own one, or their writers derive them again.
+fn entries_of_others(entries: &[LoggedEntry], own: &[i64]) -> Vec<LoggedEntry> {
+    let end = own.last().copied().unwrap_or(i64::MAX);
+    entries.iter().filter(|entry| entry.offset < end && !own.contains(&entry.offset)).cloned().collect()
+}
+
+fn entry_at(entries: &[LoggedEntry], offset: i64) -> Option<&RegisteredAgent> {
+    entries.iter().find(|entry| entry.offset == offset).and_then(agent_of)
+}
+
+fn agent_of(entry: &LoggedEntry) -> Option<&RegisteredAgent> {
+    entry.agent.as_ref().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::push::pushed_agent;
+    use crate::suspension::tests::agent;
+    use crate::{Agent, AgentState, Suspension};
+
+    const KEY: &str = "acme/clerk";
+
+    fn registered(state: AgentState, owner: &str, reason: &str) -> RegisteredAgent {
+        RegisteredAgent { agent: Agent { owner: owner.into(), ..agent(state) }, reason: reason.into() }
+    }
+
+    /// Entries of others right before an append of the writer under test, and right after it.
+    #[derive(Default)]
+    struct Others {
+        before: Vec<RegisteredAgent>,
+        after: Vec<RegisteredAgent>,
+    }
+
+    impl Others {
+        fn before(entries: &[RegisteredAgent]) -> Self {
+            Self { before: entries.to_vec(), after: Vec::new() }
+        }
+    }
+
+    /// Topic into which others append between the reads and the appends of the writer under test.
+    struct Topic {
+        entries: RefCell<Vec<RegisteredAgent>>,
+        /// Entries of others at each append of the writer, the last first.
+        others: RefCell<Vec<Others>>,
+    }
+
+    impl Topic {
+        fn new(first: &[RegisteredAgent], others: impl IntoIterator<Item = Others>) -> Self {
+            let mut others: Vec<Others> = others.into_iter().collect();
+            others.reverse();
+            Self { entries: RefCell::new(first.to_vec()), others: RefCell::new(others) }
+        }
+
+        fn update(
+            &self,
+            derive: impl Fn(&[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
+        ) -> Result<UpdatedAgent, Error> {
+            let read = || {
+                let entries = self.entries.borrow();
+                let logged = (0..).zip(entries.iter().cloned());
+                let logged = logged.map(|(offset, agent)| LoggedEntry { offset, agent: Ok(agent) });
+                Ok(History::from([(KEY.to_owned(), logged.collect())]))
+            };
+            let append = |appended: &[RegisteredAgent]| {
+                let mut entries = self.entries.borrow_mut();
+                let Others { before, after } = self.others.borrow_mut().pop().unwrap_or_default();
+                entries.extend(before);
+                entries.extend_from_slice(appended);
+                let offset = i64::try_from(entries.len()).unwrap() - 1;
+                entries.extend(after);
+                Ok(BTreeMap::from([(KEY.to_owned(), offset)]))
+            };
+            let keys = BTreeSet::from([KEY.to_owned()]);
+            let unsettled = |round| Error::Contended { topic: "agents".into(), round };
+            let updated = settle(&keys, read, append, |_, entries, own| derive(entries, own), unsettled)?;
+            Ok(updated.get(KEY).unwrap().clone())
+        }
+
+        fn last(&self) -> RegisteredAgent {
+            self.entries.borrow().last().unwrap().clone()
+        }
+    }
+
+    #[test]
+    fn push_lifts_no_suspension_of_another_writer_at_any_moment() {
+        use AgentState::{Active, Suspended};
+        let file = Agent { owner: "new".into(), ..agent(Active) };
+        let push =
+            |topic: &Topic| topic.update(|entries, own| Ok(pushed_agent(&file, entries, own))).unwrap();
+        let (active, suspended) = (registered(Active, "old", ""), registered(Suspended, "old", "why"));
+        let kept = registered(Suspended, "new", "why");
+        let (before, of_others) = (Others::before, registered(Active, "third", ""));
+        for (case, first, others) in [
+            ("before the push", vec![active.clone(), suspended.clone()], None),
+            ("during the push", vec![active.clone()], Some(before(std::slice::from_ref(&suspended)))),
+            (
+                "of an agent registered during the push",
+                vec![],
+                Some(before(&[active.clone(), suspended.clone()])),
+            ),
+            (
+                "during the push, which a second one follows",
+                vec![active],
+                Some(Others { before: vec![suspended], after: vec![of_others] }),
+            ),
+        ] {
+            let topic = Topic::new(&first, others);
+            assert_eq!(
+                push(&topic),
+                UpdatedAgent { agent: kept.clone(), is_changed: true },
+                "suspended {case}"
+            );
+            assert_eq!(topic.last(), kept, "suspended {case}");
+        }
+        let topic = Topic::new(&[registered(Active, "new", "fixed")], []);
+        assert_eq!(push(&topic), UpdatedAgent { agent: topic.last(), is_changed: false });
+    }
+
+    #[test]
+    fn suspension_and_its_end_keep_the_attributes_of_a_push_between_read_and_append() {
+        use AgentState::{Active, Suspended};
+        for (suspension, from, to) in
+            [(Suspension::Suspend, Active, Suspended), (Suspension::Resume, Suspended, Active)]
+        {
+            let topic =
+                Topic::new(&[registered(from, "old", "")], [Others::before(&[registered(from, "new", "")])]);
+            let updated = topic.update(|entries, _| suspension.derive(KEY, "because", entries)).unwrap();
+            assert_eq!(updated, UpdatedAgent { agent: registered(to, "new", "because"), is_changed: true });
+            assert_eq!(topic.last(), updated.agent);
+        }
+    }
+
+    #[test]
+    fn writer_that_others_overtake_each_time_is_an_error() {
+        let others = (0..20).map(|n| Others::before(&[registered(AgentState::Active, &n.to_string(), "")]));
+        let topic = Topic::new(&[registered(AgentState::Active, "old", "")], others);
+        let error =
+            topic.update(|entries, _| Suspension::Suspend.derive(KEY, "because", entries)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "topic agents: expected to append without entries of others in between, found others in each of 8 attempts; wait until \
+             they end, and run the command again"
+        );
+    }
+}
