@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::MAX_ID_BYTES;
 use crate::verdict::{BundleRef, JudgeError, TablePosition, Violation};
 use crate::{Digest, Micros, Millis, SessionKey, catalogue};
 
@@ -62,6 +63,24 @@ pub struct ActionEvent<'a> {
 }
 
 impl<'a> ActionEvent<'a> {
+    /// Returns the field and the size of the first id or name above [`MAX_ID_BYTES`]. The evaluator rejects such an event, because
+    /// these names are parts of keys and repeated in each header, verdict and alert, which must have room for the rest.
+    pub fn too_long_id(&self) -> Option<(&'static str, usize)> {
+        let ids = [
+            ("event_id", self.event_id),
+            ("type", self.r#type),
+            ("environment", self.environment),
+            ("session_id", self.session_id),
+            ("source.id", self.source.id),
+            ("agent.id", self.agent.id),
+            ("tool.name", self.tool.as_ref().map_or("", |tool| tool.name)),
+            ("tool.call_id", self.tool.as_ref().map_or("", |tool| tool.call_id)),
+            ("result.call_id", self.result.as_ref().map_or("", |result| result.call_id)),
+        ];
+        let too_long = ids.iter().find(|(_, id)| id.len() > MAX_ID_BYTES)?;
+        Some((too_long.0, too_long.1.len()))
+    }
+
     /// Creates an event with the given identity, an empty environment, time 0, and no optional field. Callers set the other
     /// fields with struct update syntax, so that a new field changes no caller:
     ///

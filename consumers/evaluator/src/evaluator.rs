@@ -340,23 +340,11 @@ fn check_ids(event: &ActionEvent<'_>) -> Result<(), Reject> {
     check_lengths(event)
 }
 
-/// Rejects an event with an id above [`MAX_ID_BYTES`]. Ids are parts of keys and repeated in each header, verdict and alert,
-/// which must have room for the rest. Rejected here, such an event costs nothing; rejected when its entry is written, it
-/// costs a restore of all partitions.
+/// Rejects an event with an id above [`MAX_ID_BYTES`]. Rejected here, such an event costs nothing; rejected when its entry is
+/// written, it costs a restore of all partitions.
 fn check_lengths(event: &ActionEvent<'_>) -> Result<(), Reject> {
-    let named = [
-        ("event_id", event.event_id),
-        ("type", event.r#type),
-        ("environment", event.environment),
-        ("session_id", event.session_id),
-        ("source.id", event.source.id),
-        ("agent.id", event.agent.id),
-        ("tool.name", event.tool.as_ref().map_or("", |tool| tool.name)),
-        ("tool.call_id", event.tool.as_ref().map_or("", |tool| tool.call_id)),
-        ("result.call_id", event.result.as_ref().map_or("", |result| result.call_id)),
-    ];
-    let Some((field, name)) = named.iter().find(|(_, name)| name.len() > MAX_ID_BYTES) else { return Ok(()) };
-    let detail = format!("{field}: expected at most {MAX_ID_BYTES} bytes, found {}", name.len());
+    let Some((field, found)) = event.too_long_id() else { return Ok(()) };
+    let detail = format!("{field}: expected at most {MAX_ID_BYTES} bytes, found {found}");
     Err(Reject::new(RejectReason::IdTooLong, detail))
 }
 

@@ -68,7 +68,10 @@ impl PublishError {
         let of = |error: &RecordError| {
             matches!(
                 error,
-                RecordError::Invalid { .. } | RecordError::TooLarge { .. } | RecordError::Unencodable { .. }
+                RecordError::Invalid { .. }
+                    | RecordError::IdTooLong { .. }
+                    | RecordError::TooLarge { .. }
+                    | RecordError::Unencodable { .. }
             )
         };
         match self {

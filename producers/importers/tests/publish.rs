@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
 use agentgov_importers::{Import, ImportOptions, PublishError, chat_completions, publish};
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::subject::ACTION_EVENT;
 use agentgov_schemas::{Micros, catalogue, wire};
@@ -117,6 +118,33 @@ fn oversized_events_are_reported_and_nothing_is_published() {
     let recorder = self::recorder(&kafka, import.source_id());
     assert_eq!(publish(&import, &recorder, &mut |_, _| {}).unwrap(), import.summary());
     assert_eq!(logged(&kafka, 7).len(), 7);
+}
+
+#[test]
+fn names_beyond_the_limit_are_reported_and_nothing_is_published() {
+    let (_cluster, kafka) = fake::brokers();
+    let called = |name: &str, id: &str| {
+        let call = format!(r#"{{"id":"{id}","function":{{"name":"{name}","arguments":"{{}}"}}}}"#);
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"a"}},{{"role":"assistant","tool_calls":[{call}]}}]}}"#
+        )
+    };
+    let (longest, long) = ("n".repeat(MAX_ID_BYTES), "n".repeat(MAX_ID_BYTES + 1));
+    let file = [called(&longest, &longest), called(&long, "c"), called("t", &long)].join("\n");
+    let import = import(file.as_bytes());
+    let recorder = recorder(&kafka, import.source_id());
+    let error = publish(&import, &recorder, &mut |_, _| {}).unwrap_err();
+    assert!(error.is_permanent());
+    assert_eq!(recorder.stats().accepted, 0);
+    let PublishError::Refused(refused) = error else { panic!("{error:?}") };
+    let expected = |line, field| {
+        format!(
+            "runs.jsonl:{line}: messages[1]: tool.invoked: event: {field}: expected at most 4096 bytes, found 4097; put long \
+             texts into the arguments or the message"
+        )
+    };
+    assert_eq!(refused.problems.lines(), [expected(2, "tool.name"), expected(3, "tool.call_id")]);
+    assert_eq!(refused.rest.sessions, 1, "--skip-bad imports the others");
 }
 
 #[test]

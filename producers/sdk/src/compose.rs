@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::{self, ActionEvent, Agent, Closing, Source};
 use agentgov_schemas::record::{RecordEncoder, RecordSchema};
 use agentgov_schemas::wire::SchemaId;
@@ -18,6 +19,9 @@ use crate::{Content, Event, RecordError, Redact, StartError};
 /// Upper bound for the bytes that Kafka adds to a record and counts against the topic's limit: 61 bytes of record batch
 /// (Kafka protocol, "Record Batch") and the record's varints.
 const MAX_FRAMING_BYTES: usize = 512;
+
+/// Prefix of the id of the session that a closing event belongs to.
+const CLOSING_SESSION_PREFIX: &str = "source/";
 
 /// Turns events into records of one source: checks, redacts, digests and encodes them.
 pub struct Composer {
@@ -73,6 +77,16 @@ impl Composer {
                     expected: "a name".into(),
                     found: "an empty string".into(),
                 });
+            }
+        }
+        // The id of the closing event's session contains the source's.
+        let max_source_id_bytes = MAX_ID_BYTES - CLOSING_SESSION_PREFIX.len();
+        for (option, value, limit) in
+            [("environment", &environment, MAX_ID_BYTES), ("source_id", &source_id, max_source_id_bytes)]
+        {
+            if value.len() > limit {
+                let (expected, found) = (format!("at most {limit} bytes"), value.len().to_string());
+                return Err(StartError::Option { option, expected, found });
             }
         }
         let limit = max_message_bytes.saturating_sub(MAX_FRAMING_BYTES);
@@ -139,7 +153,7 @@ impl Composer {
 
     /// Returns the session id of the closing event, which belongs to no session of an agent.
     pub(crate) fn closing_session_id(&self) -> String {
-        format!("source/{}", self.source_id)
+        format!("{CLOSING_SESSION_PREFIX}{}", self.source_id)
     }
 
     /// Prepares the closing event. Its id is derived from the source, so that it is the same if the source is recorded again.
@@ -204,8 +218,8 @@ impl PreparedEvent<'_> {
         self.event_id
     }
 
-    /// Replaces the content of `value` by the encoded record with this sequence number, and checks it against the topic's
-    /// limit.
+    /// Replaces the content of `value` by the encoded record with this sequence number. Checks it against the topic's limit, and
+    /// its names against the evaluator's.
     pub fn encode_into(
         &self,
         sequence: i64,
@@ -214,8 +228,12 @@ impl PreparedEvent<'_> {
     ) -> Result<(), RecordError> {
         value.clear();
         let session_id = || self.event.session_id.to_owned();
+        let record = self.to_record(sequence);
+        if let Some((field, found)) = record.too_long_id() {
+            return Err(RecordError::IdTooLong { field, found, limit: MAX_ID_BYTES });
+        }
         encoder
-            .encode_into(&self.to_record(sequence), value)
+            .encode_into(&record, value)
             .map_err(|e| RecordError::Unencodable { session_id: session_id(), message: e.to_string() })?;
         let (found, limit) = (self.key.len() + value.len(), self.composer.limit);
         if found > limit {
@@ -398,6 +416,35 @@ mod tests {
     }
 
     #[test]
+    fn event_with_an_id_that_the_evaluator_rejects_is_an_error() {
+        let composer = composer(1 << 20);
+        for (length, is_valid) in [(MAX_ID_BYTES, true), (MAX_ID_BYTES + 1, false)] {
+            let id = "x".repeat(length);
+            let call = |name, call_id| Event {
+                tool: Some(ToolCall::new(name, call_id, content(b"{}"))),
+                ..Event::new(catalogue::TOOL_INVOKED, "s", AGENT)
+            };
+            let answer = ToolResult { call_id: &id, name: None, is_error: None, content: content(b"") };
+            let answer =
+                Event { result: Some(answer), ..Event::new(catalogue::TOOL_RESPONSE_RECEIVED, "s", AGENT) };
+            for (event, field) in [
+                (Event::new(&id, "s", AGENT), "type"),
+                (Event::new("made.up", &id, AGENT), "session_id"),
+                (Event::new("made.up", "s", Agent { id: &id, ..AGENT }), "agent.id"),
+                (call(&id, "c"), "tool.name"),
+                (call("t", &id), "tool.call_id"),
+                (answer, "result.call_id"),
+            ] {
+                let expected = RecordError::IdTooLong { field, found: MAX_ID_BYTES + 1, limit: MAX_ID_BYTES };
+                assert_eq!(encoded(&composer, &event).err(), (!is_valid).then_some(expected), "{length}");
+            }
+        }
+        let longest = "x".repeat(MAX_ID_BYTES - CLOSING_SESSION_PREFIX.len());
+        let composer = Composer::new("acme", "test", longest, SchemaId(1), 1 << 20).unwrap();
+        assert!(composer.encode_closing(0).is_ok(), "a source with the longest id can be closed");
+    }
+
+    #[test]
     fn invalid_events_and_options_are_rejected() {
         let composer = composer(10_000);
         let nobody = Agent { id: "", ..AGENT };
@@ -411,9 +458,15 @@ mod tests {
             assert!(matches!(error, RecordError::Invalid { field: found, .. } if found == field), "{error}");
         }
         assert!(encoded(&composer, &Event::new("made.up", "s", AGENT)).is_ok(), "unknown types are accepted");
-        for (tenant, environment, source) in
-            [("a/b", "e", "s"), ("", "e", "s"), ("a", "", "s"), ("a", "e", "")]
-        {
+        let long = "x".repeat(MAX_ID_BYTES + 1);
+        for (tenant, environment, source) in [
+            ("a/b", "e", "s"),
+            ("", "e", "s"),
+            ("a", "", "s"),
+            ("a", "e", ""),
+            ("a", &long, "s"),
+            ("a", "e", &long),
+        ] {
             assert!(Composer::new(tenant, environment, source, SchemaId(1), 9_999).is_err());
         }
     }

@@ -115,6 +115,18 @@ pub enum RecordError {
         /// The given value.
         found: String,
     },
+    /// An id or a name is longer than the evaluator accepts: it would reject the event.
+    #[error(
+        "event: {field}: expected at most {limit} bytes, found {found}; put long texts into the arguments or the message"
+    )]
+    IdTooLong {
+        /// The field.
+        field: &'static str,
+        /// Bytes of the field.
+        found: usize,
+        /// Maximum bytes.
+        limit: usize,
+    },
     /// Key and value together are too large for the topic.
     #[error(
         "event of session {session_id}: expected at most {limit} bytes encoded, found {found}; shorten or redact its payloads"
