@@ -193,6 +193,8 @@ fn audit(text: &str) -> Audit {
         kind,
         count: 1,
         first: text.to_owned(),
+        places: vec![text.to_owned(); 2],
+        more_places: 1,
         by_partition: [(0, 1), (1, 1)].into(),
         intervals: intervals(),
         more_intervals: 1,

@@ -261,7 +261,7 @@ impl Audit<'_> {
                 self.report.unanswered += 1;
             }
             if *found != 1 && is_passed {
-                self.report.add_in(FindingKind::Unjudged, *partition, 1, || {
+                self.report.add_in(FindingKind::Unjudged, *partition, || {
                     let place = format!("{}/{partition}@{offset}", actions.name);
                     match expected {
                         Expected::Answer => format!("{place}: {found} verdicts and rejects"),
@@ -283,8 +283,8 @@ impl Audit<'_> {
             match alerts {
                 1 => {}
                 0 if behind => self.report.unanswered += 1,
-                0 => self.report.add_in(FindingKind::AlertMissing, *partition, 1, place),
-                _ => self.report.add_in(FindingKind::AlertDoubled, *partition, 1, place),
+                0 => self.report.add_in(FindingKind::AlertMissing, *partition, place),
+                _ => self.report.add_in(FindingKind::AlertDoubled, *partition, place),
             }
         }
         self.answered.unexpected.sort();
@@ -292,7 +292,7 @@ impl Audit<'_> {
             if judged.get(partition).is_none_or(|next| offset >= next) {
                 continue;
             }
-            self.report.add_in(FindingKind::AlertDoubled, *partition, 1, || {
+            self.report.add_in(FindingKind::AlertDoubled, *partition, || {
                 format!(
                     "{policy} at partition {partition} offset {offset}: an alert that no verdict requires"
                 )

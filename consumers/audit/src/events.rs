@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::kafka::Record;
 use crate::murmur2::partition_of;
 use crate::record::Fields;
-use crate::report::{FindingKind, Report};
+use crate::report::{FindingKind, MAX_PLACES, Report};
 
 /// Position of a record in the topic of actions: partition and offset.
 pub type RecordPosition = (i32, i64);
@@ -78,11 +78,12 @@ pub struct NameTable {
 }
 
 /// Records of a partition whose session belongs to another partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Misplaced {
-    count: u64,
-    first: i64,
-    expected: i32,
+    /// The first records: offset, key of the session, and its partition.
+    first: Vec<(i64, String, i32)>,
+    /// Number of further records.
+    more: u64,
 }
 
 /// Events of the topic of actions.
@@ -179,11 +180,17 @@ impl Events {
             }
             None => record.key.map(<[u8]>::to_vec),
         };
-        if let Some(expected) = key.and_then(|key| partition_of(&key, self.partitions))
+        if let Some(key) = key
+            && let Some(expected) = partition_of(&key, self.partitions)
             && expected != record.partition
         {
-            let first = Misplaced { count: 0, first: record.offset, expected };
-            self.misplaced.entry(record.partition).or_insert(first).count += 1;
+            let misplaced = self.misplaced.entry(record.partition).or_default();
+            if misplaced.first.len() < MAX_PLACES {
+                let key = truncate(&String::from_utf8_lossy(&key));
+                misplaced.first.push((record.offset, key, expected));
+            } else {
+                misplaced.more += 1;
+            }
         }
         let event = event?;
         let (tenant, session) = (text(event, "tenant_id"), text(event, "session_id"));
@@ -219,10 +226,16 @@ impl Events {
 
     /// Reports records that are not in the partition of their session's key.
     pub fn misplaced(&self, report: &mut Report) {
-        for (partition, Misplaced { count, first, expected }) in &self.misplaced {
-            report.add_in(FindingKind::Misplaced, *partition, *count, || {
-                format!("{}/{partition}@{first}, whose session belongs to partition {expected}", self.topic)
-            });
+        for (partition, Misplaced { first, more }) in &self.misplaced {
+            for (offset, key, expected) in first {
+                report.add_in(FindingKind::Misplaced, *partition, || {
+                    format!(
+                        "{}/{partition}@{offset}, whose session {key} belongs to partition {expected}",
+                        self.topic
+                    )
+                });
+            }
+            report.add_more_in(FindingKind::Misplaced, *partition, *more);
         }
     }
 }

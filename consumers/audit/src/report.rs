@@ -160,6 +160,8 @@ impl fmt::Display for Interval {
 
 /// Maximum number of intervals that a finding lists. Further ones are only counted.
 const MAX_INTERVALS: usize = 1_000;
+/// Maximum number of positions that a finding lists. Further ones are only counted.
+pub const MAX_PLACES: usize = 1_000;
 
 /// All findings of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -170,6 +172,12 @@ pub struct Finding {
     pub count: u64,
     /// First position: topic/partition@offset, or source and sequence number.
     pub first: String,
+    /// Positions of the findings, with session or source: the first thousand. Empty for kinds with intervals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<String>,
+    /// Number of findings that are not in `places`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_places: u64,
     /// Number of findings by partition of the topic of actions, if the kind has partitions.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by_partition: BTreeMap<i32, u64>,
@@ -230,20 +238,23 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds a finding. The report keeps the first position of each kind.
-    pub(crate) fn add(&mut self, kind: FindingKind, place: impl FnOnce() -> String) {
-        self.add_many(kind, 1, place);
+    /// Adds a finding.
+    pub(crate) fn add(&mut self, kind: FindingKind, place: impl Fn() -> String) {
+        self.add_one(kind, place);
     }
 
-    /// Adds findings in a partition of the topic of actions.
-    pub(crate) fn add_in(
-        &mut self,
-        kind: FindingKind,
-        partition: i32,
-        count: u64,
-        place: impl FnOnce() -> String,
-    ) {
-        if let Some(finding) = self.add_many(kind, count, place) {
+    /// Adds a finding in a partition of the topic of actions.
+    pub(crate) fn add_in(&mut self, kind: FindingKind, partition: i32, place: impl Fn() -> String) {
+        if let Some(finding) = self.add_one(kind, place) {
+            *finding.by_partition.entry(partition).or_default() += 1;
+        }
+    }
+
+    /// Adds `count` findings of a kind that the report has already, without their positions.
+    pub(crate) fn add_more_in(&mut self, kind: FindingKind, partition: i32, count: u64) {
+        if let Some(finding) = self.findings.iter_mut().find(|finding| finding.kind == kind) {
+            finding.count = finding.count.saturating_add(count);
+            finding.more_places = finding.more_places.saturating_add(count);
             let here = finding.by_partition.entry(partition).or_default();
             *here = here.saturating_add(count);
         }
@@ -251,7 +262,8 @@ impl Report {
 
     /// Adds an interval of missing or skipped numbers.
     pub(crate) fn add_interval(&mut self, kind: FindingKind, count: u64, interval: Interval) {
-        if let Some(finding) = self.add_many(kind, count, || interval.to_string()) {
+        if let Some(finding) = self.entry(kind, || interval.to_string()) {
+            finding.count = finding.count.saturating_add(count);
             if finding.intervals.len() < MAX_INTERVALS {
                 finding.intervals.push(interval);
             } else {
@@ -260,20 +272,29 @@ impl Report {
         }
     }
 
-    /// Adds findings and returns their entry. Never returns `None`.
-    fn add_many(
-        &mut self,
-        kind: FindingKind,
-        count: u64,
-        place: impl FnOnce() -> String,
-    ) -> Option<&mut Finding> {
+    /// Adds a finding and returns the entry of its kind. Never returns `None`.
+    fn add_one(&mut self, kind: FindingKind, place: impl Fn() -> String) -> Option<&mut Finding> {
+        let finding = self.entry(kind, &place)?;
+        finding.count = finding.count.saturating_add(1);
+        if finding.places.len() < MAX_PLACES {
+            finding.places.push(place());
+        } else {
+            finding.more_places += 1;
+        }
+        Some(finding)
+    }
+
+    /// Returns the entry of a kind. Never returns `None`.
+    fn entry(&mut self, kind: FindingKind, first: impl FnOnce() -> String) -> Option<&mut Finding> {
         let at = match self.findings.binary_search_by_key(&kind, |finding| finding.kind) {
             Ok(at) => at,
             Err(at) => {
                 let finding = Finding {
                     kind,
                     count: 0,
-                    first: place(),
+                    first: first(),
+                    places: Vec::new(),
+                    more_places: 0,
                     by_partition: BTreeMap::new(),
                     intervals: Vec::new(),
                     more_intervals: 0,
@@ -282,9 +303,7 @@ impl Report {
                 at
             }
         };
-        let finding = self.findings.get_mut(at)?;
-        finding.count = finding.count.saturating_add(count);
-        Some(finding)
+        self.findings.get_mut(at)
     }
 
     /// Returns the summary of a source.
@@ -300,5 +319,28 @@ impl Report {
     /// Returns the number of findings of a kind.
     pub fn count(&self, kind: FindingKind) -> u64 {
         self.finding(kind).map_or(0, |finding| finding.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_lists_its_first_places_and_counts_the_others() {
+        let mut report = Report::default();
+        let more = 7;
+        for n in 0..MAX_PLACES + more {
+            report.add_in(FindingKind::Misplaced, 3, || format!("actions/3@{n}"));
+        }
+        report.add_more_in(FindingKind::Misplaced, 4, 5);
+        let finding = report.finding(FindingKind::Misplaced).unwrap();
+        assert_eq!(finding.places.len(), MAX_PLACES);
+        assert_eq!((&*finding.first, &*finding.places[1]), ("actions/3@0", "actions/3@1"));
+        assert_eq!(finding.more_places, more as u64 + 5);
+        assert_eq!(finding.count, finding.places.len() as u64 + finding.more_places);
+        assert_eq!(finding.by_partition, [(3, (MAX_PLACES + more) as u64), (4, 5)].into());
+        let json = serde_json::to_value(finding).unwrap();
+        assert_eq!(json["places"].as_array().unwrap().len(), MAX_PLACES);
     }
 }

@@ -86,14 +86,17 @@ pub fn examine(events: &Events, context: &Context<'_>, report: &mut Report) {
         let mut found = Vec::new();
         for (session, events_of) in by_session {
             if let Some(name) = events.sessions.get(session) {
-                examine_one(*partition, name, &events_of, context, report, &mut found);
+                let mut kinds = Vec::new();
+                examine_one(*partition, name, &events_of, context, report, &mut kinds);
+                found.extend(kinds.into_iter().map(|(offset, kind)| (offset, kind, name)));
             }
         }
         // Sorted by offset, so that the first finding of a kind is the first in the partition, not in the first session.
-        found.sort_unstable_by_key(|(offset, kind)| (*offset, *kind));
-        for (offset, kind) in found {
-            report.add_in(kind, *partition, 1, || {
-                let place = format!("{}/{partition}@{offset}", events.topic);
+        found.sort_unstable_by_key(|(offset, kind, _)| (*offset, *kind));
+        for (offset, kind, name) in found {
+            report.add_in(kind, *partition, || {
+                let place =
+                    format!("{}/{partition}@{offset}, tenant {}, session {}", events.topic, name.tenant, name.id);
                 match kind {
                     FindingKind::Unjudged => {
                         format!("{place}: a duplicate verdict, although no earlier record has its number and content")
@@ -144,7 +147,7 @@ fn examine_one(
     report.sessions += 1;
     let expected = count(&counted, header.applied_through);
     if !expected.equals(header) {
-        report.add_in(FindingKind::Miscounted, partition, 1, || {
+        report.add_in(FindingKind::Miscounted, partition, || {
             format!(
                 "tenant {}, session {}, partition {partition}: expected {expected}, found {header}",
                 name.tenant, name.id
@@ -368,7 +371,7 @@ mod tests {
                 .finding(FindingKind::Unjudged)
                 .unwrap()
                 .first
-                .starts_with("actions/0@1: a duplicate verdict")
+                .starts_with("actions/0@1, tenant acme, session s: a duplicate verdict")
         );
     }
 

@@ -50,7 +50,7 @@ fn check_source(
     let place = |at: RecordPosition| format!("{topic}/{}@{}", at.0, at.1);
     let negative = used.iter().filter(|used| used.event.sequence < 0);
     for SequenceUse { at, event } in in_order(negative) {
-        report.add_in(FindingKind::NegativeSequence, at.0, 1, || {
+        report.add_in(FindingKind::NegativeSequence, at.0, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
@@ -127,7 +127,7 @@ fn report_reused(
         }
     }
     for SequenceUse { at, event } in in_order(found.into_iter()) {
-        report.add_in(FindingKind::SequenceReused, at.0, 1, || {
+        report.add_in(FindingKind::SequenceReused, at.0, || {
             format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
         });
     }
@@ -152,7 +152,7 @@ fn check_totals(
         *total < 0 || *total < largest || highest.is_some_and(|highest| highest >= *total)
     });
     for SequenceUse { at, event } in in_order(wrong.map(|(used, _)| used)) {
-        report.add_in(FindingKind::WrongTotal, at.0, 1, || {
+        report.add_in(FindingKind::WrongTotal, at.0, || {
             let total = event.total.unwrap_or_default();
             let highest = highest.map_or("no event".to_owned(), |highest| format!("events up to {highest}"));
             format!(
