@@ -96,7 +96,6 @@ impl RunningPdp {
         health.set_not_ready(NotReadyReason::Stale, "the state of the log is not read yet");
         let follower = FollowerConfig {
             kafka: endpoints.kafka.clone(),
-            name: name.to_owned(),
             max_staleness: MAX_STALENESS,
             max_ahead_bytes: MAX_AHEAD_BYTES,
         };

@@ -104,6 +104,9 @@ pub fn stages(cluster: &Cluster) {
         ("auditors", &[]),
         ("deployer", &[]),
         ("services", &["agent.actions"]),
+        ("pdp", &["agent.actions"]),
+        ("gateways", &["agent.actions"]),
+        ("approvers", &["agent.actions"]),
         ("operators", &["governance.controls"]),
         ("security", &["governance.agents", "governance.bundles", "governance.keys", "governance.tools"]),
         ("evaluator", &["agent.verdicts", "agent.alerts", "agent.rejects", "agent.sessions"]),
@@ -111,7 +114,10 @@ pub fn stages(cluster: &Cluster) {
     ] {
         assert_cannot_write(user, &as_user(user), &but(own));
     }
-    assert_cannot_read("services", &as_user("services"), "agent.actions");
+    for user in ["services", "gateways", "approvers"] {
+        assert_cannot_read(user, &as_user(user), "agent.actions");
+        assert_cannot_see(user, &as_user(user).client_config().create().unwrap(), "agent.sessions");
+    }
     assert_cannot_see("operators", &as_user("operators").client_config().create().unwrap(), "agent.actions");
     let alerter = as_user("alerter");
     assert_eq!(
@@ -119,7 +125,7 @@ pub fn stages(cluster: &Cluster) {
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     );
     // Recording principals get no transactional id, since their transactions could hold back everybody's records.
-    for user in ["services", "security", "operators"] {
+    for user in ["services", "security", "operators", "pdp", "gateways", "approvers"] {
         for id in [user, "service-1", "agentgov.evaluator-1"] {
             let came = transact(&as_user(user), id);
             assert_eq!(came, RDKafkaErrorCode::TransactionalIdAuthorizationFailed, "{user} takes {id}");

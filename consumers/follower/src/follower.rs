@@ -8,7 +8,7 @@ use agentgov_connect::{KafkaEndpoint, SchemaRegistry, SchemaRegistryEndpoint, To
 use agentgov_policy::{Bundle, Kernel};
 use agentgov_runtime::SchemaCache;
 use agentgov_schemas::bounds::STACK_BYTES;
-use agentgov_schemas::topology::{MissingRole, Topology, reader_group};
+use agentgov_schemas::topology::{DECISION_GROUP, MissingRole, Topology};
 use agentgov_schemas::{NotReadyReason, SessionKey, subject};
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -34,8 +34,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub struct FollowerConfig {
     /// The brokers.
     pub kafka: KafkaEndpoint,
-    /// Name of the process. librdkafka needs it as a group id; nothing is committed.
-    pub name: String,
     /// Maximum age of a topic's copy. An older copy counts as unknown.
     pub max_staleness: Duration,
     /// Maximum bytes of actions that wait for the evaluator, per partition.
@@ -96,7 +94,7 @@ impl Follower {
             format!("reading {} to its end", self.topics.changelog),
         );
         let reader = |topic: &str| {
-            TopicReader::new(&self.config.kafka, topic, &reader_group(&self.config.name))
+            TopicReader::new(&self.config.kafka, topic, DECISION_GROUP)
                 .map_err(StageError::kafka(format!("creating a reader of {topic}")))
         };
         let schemas = || {
@@ -168,7 +166,7 @@ impl Follower {
         let consumer: BaseConsumer = self
             .config
             .kafka
-            .reader_config(&reader_group(&self.config.name))
+            .reader_config(DECISION_GROUP)
             .create()
             .map_err(StageError::kafka("creating a client"))?;
         let copies = self.copies();
@@ -284,7 +282,10 @@ impl Tables<'_> {
     }
 
     /// Calls `decide` with the kernel over the tables.
-    pub fn with_kernel<R>(self, decide: impl FnOnce(&Kernel<'_>) -> R) -> R {
+    ///
+    /// # Errors
+    /// If a panic may have left a table half changed.
+    pub fn with_kernel<R>(self, decide: impl FnOnce(&Kernel<'_>) -> R) -> Result<R, Unavailable> {
         self.0.with_kernel(decide)
     }
 

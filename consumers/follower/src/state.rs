@@ -300,10 +300,19 @@ impl State {
     }
 
     /// Calls `decide` with the kernel over the tables, whatever their age.
-    pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> R {
+    pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> Result<R, Unavailable> {
+        self.check_tables()?;
         let requests = self.requests.take();
         let (agents, bundles) = (self.agents(), self.bundles());
-        decide(&self.kernel(&agents, &bundles, &requests.0))
+        Ok(decide(&self.kernel(&agents, &bundles, &requests.0)))
+    }
+
+    /// Returns an error if a panic may have left a table half changed.
+    fn check_tables(&self) -> Result<(), Unavailable> {
+        if self.agents.is_poisoned() || self.bundles.is_poisoned() {
+            return Err(Unavailable::Internal("a thread panicked while it changed a table".to_owned()));
+        }
+        Ok(())
     }
 
     fn kernel<'k>(
@@ -389,9 +398,7 @@ impl State {
         if !self.partitions.iter().all(Partition::was_loaded) {
             return Err(Unavailable::Loading("the changelog of sessions"));
         }
-        if self.agents.is_poisoned() || self.bundles.is_poisoned() {
-            return Err(Unavailable::Internal("a thread panicked while it changed a table".to_owned()));
-        }
+        self.check_tables()?;
         self.check_fresh(now, "governance.agents", &self.agents_freshness)?;
         self.check_fresh(now, "governance.bundles", &self.bundles_freshness)
     }
@@ -524,6 +531,26 @@ mod tests {
         assert!(std::thread::scope(|scope| scope.spawn(panics).join()).is_err());
         assert_eq!((reason(&state, &a), reason(&state, &b)), (Some("internal"), Some("internal")));
         assert_eq!(state.check(Instant::now()).unwrap_err().name(), "internal");
+    }
+
+    #[test]
+    fn tables_that_a_panic_left_half_changed_decide_nothing() {
+        for poison in [
+            (|state: &State| {
+                let _table = state.agents_mut();
+                panic!("a bug")
+            }) as fn(&State),
+            |state| {
+                let _table = state.bundles_mut();
+                panic!("a bug")
+            },
+        ] {
+            let state = loaded(Instant::now());
+            assert_eq!(state.with_kernel(|_| ()), Ok(()));
+            assert!(std::thread::scope(|scope| scope.spawn(|| poison(&state)).join()).is_err());
+            assert_eq!(state.with_kernel(|_| ()).map_err(|reason| reason.name()), Err("internal"));
+            assert_eq!(reason(&state, "s"), Some("internal"));
+        }
     }
 
     #[test]

@@ -242,13 +242,18 @@ fn page(page: Option<&Value>) -> Result<(Option<String>, Option<usize>), String>
         Some(Value::String(token)) => Some(token.clone()),
         Some(other) => return Err(wrong("page.token", "a text", other)),
     };
-    let limit = match page.get("limit") {
-        None => None,
-        Some(limit) => {
-            let number = limit.as_u64().and_then(|limit| usize::try_from(limit).ok());
-            Some(number.ok_or_else(|| wrong("page.limit", "a whole number, 0 or more", limit))?)
-        }
-    };
+    let limit =
+        match page.get("limit") {
+            None => None,
+            Some(limit) => {
+                let number =
+                    limit.as_u64().filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok());
+                let found = if limit.as_u64() == Some(0) { "0" } else { kind(limit) };
+                Some(number.ok_or_else(|| {
+                    format!("`page.limit`: expected a whole number, 1 or more, found {found}")
+                })?)
+            }
+        };
     Ok((token, limit))
 }
 

@@ -81,6 +81,16 @@ fn request_of_another_content_type_is_400() {
         assert_eq!(response.status(), 400, "{content_type:?}");
         assert!(response.text().unwrap().contains("Content-Type"));
     }
+    for (first, second) in [
+        ("application/json", "text/plain"),
+        ("text/plain", "application/json"),
+        ("application/json", "application/json"),
+    ] {
+        let request = pdp.client.post(&url).header("Content-Type", first).header("Content-Type", second);
+        let response = request.body(allowed().to_string()).send().unwrap();
+        assert_eq!(response.status(), 400, "{first}, {second}");
+        assert!(response.text().unwrap().contains("Content-Type"));
+    }
     let with_charset = pdp.client.post(&url).header("Content-Type", "Application/JSON; charset=utf-8");
     assert_eq!(with_charset.body(allowed().to_string()).send().unwrap().status(), 200);
 }
@@ -156,6 +166,7 @@ fn member_of_another_type_is_400_and_named() {
         (json!(1), "`page`"),
         (json!({"token": 1}), "`page.token`"),
         (json!({"token": "mine"}), "`page.token`"),
+        (json!({"limit": 0}), "`page.limit`: expected a whole number, 1 or more, found 0"),
         (json!({"limit": -1}), "`page.limit`"),
         (json!({"limit": 1.5}), "`page.limit`"),
         (json!({"limit": "1"}), "`page.limit`"),

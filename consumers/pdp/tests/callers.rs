@@ -227,3 +227,24 @@ fn key_that_is_no_pkcs_8_is_named_without_its_content() {
         assert!(!error.contains("BEGIN"), "{error}");
     }
 }
+
+#[test]
+fn key_of_another_certificate_is_refused_with_both_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = TlsFiles { certificate: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+    let ((pem, _), (_, other)) = (certificate(), certificate());
+    std::fs::write(&files.certificate, &pem).unwrap();
+    std::fs::write(&files.key, other.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    let config = ServerConfig { tls: Some(files.clone()), ..on_loopback() };
+    let point = agentgov_pdp::BundleOnly::new(example("certification"));
+    let parts = (
+        agentgov_service::Health::new("pdp"),
+        support::metrics(),
+        agentgov_service::ShutdownSignal::default(),
+    );
+    let error = agentgov_pdp::DecisionServer::start(config, point, parts).unwrap_err().to_string();
+    for file in [&files.certificate, &files.key] {
+        assert!(error.contains(&file.display().to_string()), "{error}");
+    }
+    assert!(error.contains("the key of another one"), "{error}");
+}

@@ -191,6 +191,34 @@ fn mistakes_are_reported_with_their_places() {
 }
 
 #[test]
+fn entities_have_their_mistakes_reported_in_one_run() {
+    const MISTAKES: &str = "entities:
+  - { type: team }
+  - { type: user, id: a, properties: { levle: 1, home: {} }, parents: [{ type: team, id: x }] }
+  - { type: user, id: b, properties: [] }
+  - { type: team, id: c, parent: [] }
+  - { type: ship, id: d }
+";
+    let problems = |changed: &[(&str, &str)]| {
+        let problems = check(&files(changed)).problems;
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let structure = [
+        "entities.yaml:2:5: an entity must have `id`",
+        "entities.yaml:4:38: expected properties (a mapping), found a list",
+        "entities.yaml:5:26: unknown key `parent` of an entity",
+    ];
+    let with_schema = ["entities.yaml:3:47: the schema's type user has no `levle`", "entity type `ship`"];
+    let found = problems(&[("entities.yaml", MISTAKES)]);
+    let expected = structure.iter().chain(&with_schema);
+    expected.for_each(|expected| assert!(found.contains(expected), "{expected}: {found}"));
+    assert_eq!(found.lines().count(), 5, "the entry without an id may be team `x`: {found}");
+    let found = problems(&[("entities.yaml", MISTAKES), ("schema.cedarschema", "entity user = ;")]);
+    let expected = structure.iter().chain(&["schema.cedarschema:1:"]);
+    expected.for_each(|expected| assert!(found.contains(expected), "{expected}: {found}"));
+}
+
+#[test]
 fn types_and_brackets_have_bounds() {
     let of = |types: &str| {
         let schema = format!(
@@ -387,6 +415,48 @@ fn rules_decide_as_in_bundles_of_agents() {
             json!({}),
         );
         assert_eq!((found.decision, found.errors[0].at.as_str()), (decision, "r"), "{annotations}");
+    }
+}
+
+#[test]
+fn grant_that_errs_grants_nothing_and_an_error_decides_only_where_neither_deny_nor_no_grant_does() {
+    let grant = |id: &str, condition: &str| {
+        format!("@id(\"{id}\") permit (principal, action, resource) when {{ {condition} }};\n")
+    };
+    let rule = |id: &str, condition: &str| {
+        format!(
+            "@id(\"{id}\") @severity(\"high\") forbid (principal, action, resource) when {{ {condition} }};\n"
+        )
+    };
+    // An unknown user lacks the required property `home`: reading it is an error.
+    let erring = "principal.home has city";
+    for (policies, decision, reason, errors) in [
+        (grant("g", erring), Decision::Deny, EvaluationReason::NoGrant, vec!["g"]),
+        (grant("g", erring) + &grant("h", "true"), Decision::Allow, EvaluationReason::Granted, vec!["g"]),
+        (grant("g", erring) + &rule("r", erring), Decision::Deny, EvaluationReason::NoGrant, vec!["g", "r"]),
+        (
+            grant("h", "true") + &rule("r", erring),
+            Decision::Indeterminate,
+            EvaluationReason::Error,
+            vec!["r"],
+        ),
+        (
+            grant("h", "true") + &rule("r", erring) + &rule("s", "true"),
+            Decision::Deny,
+            EvaluationReason::Policy,
+            vec!["r"],
+        ),
+    ] {
+        let found = evaluate(
+            &bundle(&policies),
+            &entity("user", "new", json!({})),
+            ("read", json!({})),
+            &entity("text-file", "d1", json!({})),
+            json!({}),
+        );
+        let mut at: Vec<&str> = found.errors.iter().map(|error| error.at.as_str()).collect();
+        at.sort_unstable();
+        assert_eq!((found.decision, found.reason, at), (decision, reason, errors), "{policies}");
     }
 }
 

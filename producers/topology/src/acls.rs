@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use agentgov_schemas::subject::{self, Subject};
-use agentgov_schemas::topology::{AUDIT_GROUP, MissingRole, Stage, Task, Topology, reader_group};
+use agentgov_schemas::topology::{
+    AUDIT_GROUP, DECISION_GROUP, MissingRole, Stage, Task, Topology, reader_group,
+};
 use serde::Serialize;
 
 /// The right of a principal to an operation on a resource, from any host.
@@ -146,7 +148,18 @@ impl<'a> AclBuilder<'a> {
     fn add_task(&mut self, task: Task, topology: &Topology) -> Result<(), MissingRole> {
         let topic = |subject: Subject| topology.topic_of(subject).map(|(name, _)| name);
         match task {
-            Task::Record => self.add_topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]),
+            // Decided calls and approvals are actions.
+            Task::Record | Task::Enforce | Task::Approve => {
+                self.add_topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]);
+            }
+            Task::Decide => {
+                let actions = topic(subject::ACTION_EVENT)?;
+                self.add_topic(actions, &[Operation::Read, Operation::Write]);
+                for subject in [subject::SESSION_STATE, subject::AGENT, subject::BUNDLE, subject::KEY] {
+                    self.add_topic(topic(subject)?, &[Operation::Read]);
+                }
+                self.add_group(DECISION_GROUP, Operation::Describe);
+            }
             Task::Govern => {
                 for subject in [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY] {
                     // Read, since a push first reads the topic and skips unchanged entries.
@@ -264,20 +277,30 @@ mod tests {
     }
 
     #[test]
-    fn stage_with_a_store_writes_no_topic_and_only_services_write_actions() {
+    fn stage_with_a_store_writes_no_topic_and_no_stage_writes_actions() {
         let topology = Topology::embedded().unwrap();
         let acls = acls(&topology).unwrap();
         let writers = |topic: &str| -> Vec<&str> {
             let may = |acl: &&Acl| acl.name == topic && acl.operation == Operation::Write;
             acls.iter().filter(may).map(|acl| acl.principal.as_str()).collect()
         };
-        assert_eq!(writers("agent.actions"), ["User:services"]);
+        let recording = ["User:approvers", "User:gateways", "User:pdp", "User:services"];
+        assert_eq!(writers("agent.actions"), recording);
+        assert_eq!(writers("agent.sessions"), ["User:evaluator"]);
         assert_eq!(writers("agent.verdicts"), ["User:evaluator"]);
         assert_eq!(writers("governance.controls"), ["User:operators"]);
         assert!(
             !acls.iter().any(|acl| acl.principal == "User:log-sink" && acl.operation != Operation::Read),
             "{acls:?}"
         );
+    }
+
+    #[test]
+    fn evaluator_and_decision_points_alone_read_the_state_of_sessions() {
+        let acls = acls(&Topology::embedded().unwrap()).unwrap();
+        let reads = |acl: &&Acl| acl.name == "agent.sessions" && acl.operation == Operation::Read;
+        let readers: Vec<&str> = acls.iter().filter(reads).map(|acl| acl.principal.as_str()).collect();
+        assert_eq!(readers, ["User:evaluator", "User:pdp"]);
     }
 
     #[test]

@@ -20,4 +20,4 @@ pub use model::{
     Cleanup, KeyKind, Principal, ProducerKind, RejectShare, SessionLimits, Stage, Store, Table, Task, Timing,
     Topic, Topology,
 };
-pub use roles::{AUDIT_GROUP, EMBEDDED, MissingRole, reader_group, registry_subject};
+pub use roles::{AUDIT_GROUP, DECISION_GROUP, EMBEDDED, MissingRole, reader_group, registry_subject};

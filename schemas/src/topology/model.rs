@@ -168,6 +168,12 @@ pub enum Task {
     Audit,
     /// Create topics and change their settings: `topology plan`, `topology apply`.
     Deploy,
+    /// Read actions, the evaluator's changelog, agents, bundles and keys, and write decisions: `pdp`.
+    Decide,
+    /// Write the actions that were decided, as gateways and hooks do.
+    Enforce,
+    /// Write approvals, which are records of the topic of actions.
+    Approve,
 }
 
 /// Timeouts that determine the time to recover.
@@ -194,5 +200,5 @@ mapping!(Timing, "timing", { session_timeout, heartbeat, transaction_timeout, in
 
 words!(KeyKind { "session" => Session, "entry" => Entry });
 words!(ProducerKind { "idempotent" => Idempotent, "transactional" => Transactional });
-words!(Task { "record" => Record, "govern" => Govern, "operate" => Operate, "audit" => Audit, "deploy" => Deploy });
+words!(Task { "record" => Record, "govern" => Govern, "operate" => Operate, "audit" => Audit, "deploy" => Deploy, "decide" => Decide, "enforce" => Enforce, "approve" => Approve });
 words!(Cleanup { "delete" => Delete, "compact" => Compact }, absent: Delete);

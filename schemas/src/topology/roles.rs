@@ -78,5 +78,9 @@ pub fn reader_group(of: &str) -> String {
 /// Group id of the audit, as of [`reader_group`].
 pub const AUDIT_GROUP: &str = "agentgov.audit";
 
+/// Group id of the decision points, as of [`reader_group`]. It does not depend on their names, so that one right is
+/// enough for any number of them.
+pub const DECISION_GROUP: &str = "agentgov.decisions";
+
 /// Topology that is compiled into this build, as YAML.
 pub const EMBEDDED: &str = include_str!("../../../topology.yaml");

@@ -47,7 +47,7 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_as_hex")]
     pub bundle: Option<Digest>,
     /// Records that the decision is based on.
-    pub through: Through,
+    pub through: KnownThrough,
     /// Id of the approval that the decision relies on.
     #[serde(rename = "approval", default, skip_serializing_if = "Option::is_none")]
     pub approval_id: Option<String>,
@@ -57,21 +57,21 @@ pub struct Claims {
 /// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(i32, i64)", into = "(i32, i64)")]
-pub struct Through {
+pub struct KnownThrough {
     /// The partition of the session.
     pub partition: i32,
     /// Last known offset; -1 if there is none.
     pub offset: i64,
 }
 
-impl From<(i32, i64)> for Through {
+impl From<(i32, i64)> for KnownThrough {
     fn from((partition, offset): (i32, i64)) -> Self {
         Self { partition, offset }
     }
 }
 
-impl From<Through> for (i32, i64) {
-    fn from(through: Through) -> Self {
+impl From<KnownThrough> for (i32, i64) {
+    fn from(through: KnownThrough) -> Self {
         (through.partition, through.offset)
     }
 }

@@ -17,7 +17,7 @@ mod key_set;
 mod sign;
 mod verify;
 
-pub use claims::{Call, ClaimName, Claims, Through};
+pub use claims::{Call, ClaimName, Claims, KnownThrough};
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use key_set::{KeyRefusal, KeySet, PublishedKey};
 pub use sign::SignError;

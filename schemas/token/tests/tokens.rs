@@ -10,7 +10,7 @@ use agentgov_schemas::governance::{KeyEntry, KeyKind, KeyState};
 use agentgov_schemas::verdict::Decision;
 use agentgov_schemas::{Digest, Millis, OpenEnum};
 use agentgov_token::{
-    Call, ClaimName, Claims, KeySet, MAX_TOKEN_BYTES, SignError, SigningKey, Through, TokenError, verify,
+    Call, ClaimName, Claims, KeySet, KnownThrough, MAX_TOKEN_BYTES, SignError, SigningKey, TokenError, verify,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -70,7 +70,7 @@ fn claims() -> Claims {
         arguments: Digest::of(b"{}"),
         outcome: Decision::Allow,
         bundle: Some(Digest::of(b"bundle")),
-        through: Through { partition: 3, offset: -1 },
+        through: KnownThrough { partition: 3, offset: -1 },
         approval_id: None,
     }
 }
@@ -381,7 +381,7 @@ fn claims_that_would_not_verify_are_not_signed() {
     let invalid = [
         Claims { decision_id: "d-1".to_owned(), ..claims() },
         Claims { expires_at: claims().issued_at, ..claims() },
-        Claims { through: Through { partition: -1, offset: 0 }, ..claims() },
+        Claims { through: KnownThrough { partition: -1, offset: 0 }, ..claims() },
     ];
     for claims in invalid {
         assert!(matches!(sign(claims.clone()), Err(SignError::Invalid(_))), "{claims:?}");
@@ -426,7 +426,7 @@ prop_compose! {
             arguments: Digest::from_bytes(arguments),
             bundle: bundle.map(Digest::from_bytes),
             outcome,
-            through: Through { partition, offset },
+            through: KnownThrough { partition, offset },
         }
     }
 }

@@ -118,7 +118,7 @@ impl<D: DecisionPoint> Api<D> {
         let caller = self.caller(&parts.headers)?;
         if !is_json(&parts.headers) {
             return Err(HttpError::bad_request(format!(
-                "`Content-Type`: expected {JSON}, found another or none"
+                "`Content-Type`: expected {JSON} once, found another, several or none"
             )));
         }
         let bytes =
@@ -207,9 +207,11 @@ async fn read(mut body: HttpBody) -> Result<Vec<u8>, HttpError> {
     if length > MAX_BODY_BYTES { Err(HttpError::too_large(MAX_BODY_BYTES)) } else { Ok(bytes) }
 }
 
-/// Returns true for JSON's media type, with or without parameters.
+/// Returns true for JSON's media type, with or without parameters. A second header may be read by a proxy in front.
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let value = value.to_str().unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case(JSON)
 }

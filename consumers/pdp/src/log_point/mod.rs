@@ -15,12 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agentgov_enrichment::{Finding, Session};
 use agentgov_follower::{Follower, Unavailable};
 use agentgov_policy::authzen::{EvaluationError, Properties};
-use agentgov_policy::{Bundle, Policy};
+use agentgov_policy::{Bundle, Kernel, Policy};
 use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Trace};
 use agentgov_schemas::verdict::{Decision, TablePosition};
 use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
 use agentgov_service::failpoint;
-use agentgov_token::{Claims, SigningKey, Through as TokenThrough};
+use agentgov_token::{Claims, KnownThrough, SigningKey};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -152,12 +152,13 @@ impl<L: DecisionLog> LogPoint<L> {
             let tools = bundle.tools();
             tools.names().any(|name| name == call.tool) && bundle.allows_unavailable(tools.effect(call.tool))
         };
+        let allows = |kernel: &Kernel<'_>| {
+            let judgement = kernel.decide(&Session::new(), &call.event());
+            judgement.is_ok_and(|judgement| judgement.decision == Decision::Allow)
+        };
         let is_allowed = may_allow
             && bundle.as_ref().is_some_and(allows_effect)
-            && tables.with_kernel(|kernel| {
-                let judgement = kernel.decide(&Session::new(), &call.event());
-                judgement.is_ok_and(|judgement| judgement.decision == Decision::Allow)
-            });
+            && tables.with_kernel(allows).map_err(|error| Refusal::Internal(error.to_string()))?;
         Ok(Outcome {
             decision: if is_allowed { Decision::Allow } else { Decision::Deny },
             reason: UNAVAILABLE,
@@ -201,7 +202,7 @@ impl<L: DecisionLog> LogPoint<L> {
             arguments: call.arguments_sha256,
             outcome: outcome.decision,
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
-            through: TokenThrough::from(through),
+            through: KnownThrough::from(through),
             approval_id: None,
         };
         let token = key.sign(&claims).map_err(|error| Refusal::Invalid(error.to_string()))?;

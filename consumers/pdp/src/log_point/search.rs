@@ -166,7 +166,6 @@ mod tests {
         let topology = std::fs::read_to_string(agentgov_test_support::root().join("topology.yaml")).unwrap();
         let config = FollowerConfig {
             kafka: KafkaEndpoint { bootstrap: String::new(), tls: None, login: None },
-            name: "pdp".to_owned(),
             max_staleness: Duration::ZERO,
             max_ahead_bytes: 0,
         };

@@ -68,13 +68,9 @@ fn compiled(files: &BundleFiles, warnings: &mut Vec<Problem>) -> Result<AccessBu
         };
         Model::read(&text).map_err(|found| problems.extend(found.into_iter().map(placed))).ok()
     });
-    // Without the schema, no property can be checked.
-    let known = match (&model, read(files, ENTITIES_FILE, &mut problems)) {
-        (Some(model), Some(text)) => {
-            entities::read(&text, model).map_err(|found| problems.extend(found)).ok()
-        }
-        _ => None,
-    };
+    let known = read(files, ENTITIES_FILE, &mut problems).and_then(|text| {
+        entities::read(&text, model.as_ref()).map_err(|found| problems.extend(found)).ok().flatten()
+    });
     let sources = Sources::read(files);
     problems.extend(sources.problems().iter().cloned());
     let (policies, unparsed) = parse_policies(&sources, &mut problems);

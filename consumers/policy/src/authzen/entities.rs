@@ -40,23 +40,49 @@ pub(super) struct KnownEntity {
 
 /// The file.
 struct EntitiesFile {
-    entities: Vec<EntityEntry>,
+    entities: EntryList,
 }
 mapping!(EntitiesFile, "a file of entities", { entities });
+
+/// The entries with a type and an id. They are checked although others have mistakes, so that one run reports all.
+#[derive(Default)]
+struct EntryList {
+    entries: Vec<EntityEntry>,
+    /// True if an entry has no valid type or id. Then any entity may be in the file.
+    is_partial: bool,
+}
 
 struct EntityEntry {
     at: Location,
     node: Node,
     kind: String,
     id: String,
-    properties: Properties,
-    parents: Vec<ParentEntry>,
+    /// `None` if they have a mistake.
+    properties: Option<Properties>,
+    /// `None` if they have a mistake.
+    parents: Option<Vec<ParentEntry>>,
 }
 
 struct ParentEntry {
     at: Location,
     kind: String,
     id: String,
+}
+
+impl FromNode for EntryList {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let Yaml::List(items) = &node.value else {
+            problems.add(node.at, format!("expected a list, found {}", node.value));
+            return None;
+        };
+        let entries: Vec<_> =
+            items.iter().filter_map(|item| EntityEntry::from_node(item, problems)).collect();
+        Some(Self { is_partial: entries.len() < items.len(), entries })
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
 }
 
 impl FromNode for EntityEntry {
@@ -67,7 +93,7 @@ impl FromNode for EntityEntry {
         let parents = fields.take("parents");
         fields.end();
         let (at, node) = (node.at, node.clone());
-        Some(Self { at, node, kind: kind?, id: id?, properties: properties?.0, parents: parents? })
+        Some(Self { at, node, kind: kind?, id: id?, properties: properties.map(|found| found.0), parents })
     }
 }
 
@@ -143,19 +169,21 @@ fn json(node: &Node, problems: &mut Problems) -> Option<Value> {
     })
 }
 
-/// Reads the file.
+/// Reads the file. Without a model, only its structure is checked.
 ///
 /// # Errors
 /// All mistakes.
-pub(super) fn read(text: &str, model: &Model) -> Result<KnownEntities, Vec<Problem>> {
+pub(super) fn read(text: &str, model: Option<&Model>) -> Result<Option<KnownEntities>, Vec<Problem>> {
     let (file, mut problems) = yaml::read::<EntitiesFile>(ENTITIES_FILE, text);
-    let Some(file) = file.filter(|_| problems.is_empty()) else {
-        return Err(problems.into_sorted());
-    };
+    let known = file.zip(model).map(|(file, model)| known_entities(&file.entities, model, &mut problems));
+    if problems.is_empty() { Ok(known) } else { Err(problems.into_sorted()) }
+}
+
+fn known_entities(list: &EntryList, model: &Model, problems: &mut Problems) -> KnownEntities {
     let mut known = KnownEntities::default();
     let mut entries: HashMap<EntityUid, &EntityEntry> = HashMap::new();
-    for entry in &file.entities {
-        let Some(of) = declared_type(&entry.node, &entry.kind, &entry.id, model, &mut problems) else {
+    for entry in &list.entries {
+        let Some(of) = declared_type(&entry.node, &entry.kind, &entry.id, model, problems) else {
             continue;
         };
         if let Some(first) = entries.insert(of.uid(&entry.id), entry) {
@@ -165,16 +193,16 @@ pub(super) fn read(text: &str, model: &Model) -> Result<KnownEntities, Vec<Probl
         known.ids.entry(entry.kind.clone()).or_default().push(entry.id.clone());
     }
     known.ids.values_mut().for_each(|ids| ids.sort());
-    let parents = parents(&entries, model, &mut problems);
-    let ancestors = ancestors(&entries, parents, &mut problems);
+    let parents = parents(&entries, list.is_partial, model, problems);
+    let ancestors = ancestors(&entries, parents, problems);
     for (uid, entry) in &entries {
         let Some(of) = model.entity_type(&entry.kind) else { continue };
         let ancestors = ancestors.get(uid).cloned().unwrap_or_default();
-        if let Some(entity) = known_entity(uid, entry, of, ancestors, model, &mut problems) {
+        if let Some(entity) = known_entity(uid, entry, of, ancestors, model, problems) {
             known.entities.insert(uid.clone(), entity);
         }
     }
-    problems.finish(Some(known))
+    known
 }
 
 fn declared_type<'m>(
@@ -200,6 +228,7 @@ fn declared_type<'m>(
 /// Returns the direct parents of each entity.
 fn parents(
     entries: &HashMap<EntityUid, &EntityEntry>,
+    is_partial: bool,
     model: &Model,
     problems: &mut Problems,
 ) -> HashMap<EntityUid, Vec<EntityUid>> {
@@ -207,7 +236,7 @@ fn parents(
     for (uid, entry) in entries {
         let Some(of) = model.entity_type(&entry.kind) else { continue };
         let mut parents = Vec::new();
-        for ParentEntry { at, kind, id } in &entry.parents {
+        for ParentEntry { at, kind, id } in entry.parents.iter().flatten() {
             let parent = model.entity_type(kind).map(|kind| kind.uid(id));
             match parent.filter(|parent| entries.contains_key(parent)) {
                 Some(parent) if of.parents.contains(parent.type_name()) => parents.push(parent),
@@ -219,6 +248,7 @@ fn parents(
                     );
                     problems.add(*at, message);
                 }
+                None if is_partial => {}
                 None => problems.add(*at, format!("expected an entity of this file, found no {kind} `{id}`")),
             }
         }
@@ -285,19 +315,20 @@ fn known_entity(
     problems: &mut Problems,
 ) -> Option<KnownEntity> {
     let at = |name: &str| entry.node.location(&["properties", name]);
-    for name in entry.properties.keys().filter(|name| !of.attributes.contains_key(*name)) {
+    let properties = entry.properties.as_ref()?;
+    for name in properties.keys().filter(|name| !of.attributes.contains_key(*name)) {
         let names: Vec<&str> = of.attributes.keys().map(String::as_str).collect();
         let message =
             format!("the schema's type {} has no `{name}`; expected {}", of.name, yaml::one_of(&names));
         problems.add(at(name), message);
     }
     let required = of.attributes.iter().filter(|(_, attribute)| attribute.required);
-    for (name, _) in required.filter(|(name, _)| !entry.properties.contains_key(*name)) {
+    for (name, _) in required.filter(|(name, _)| !properties.contains_key(*name)) {
         problems.add(at(name), format!("an entity of type {} must have the property `{name}`", of.name));
     }
     let mut refs = Vec::new();
     let mut attributes: HashMap<String, RestrictedExpression> = HashMap::new();
-    for converted in value::declared(&entry.properties, &of.attributes, model, &mut refs) {
+    for converted in value::declared(properties, &of.attributes, model, &mut refs) {
         match converted {
             Ok((name, value)) => drop(attributes.insert(name, value)),
             Err(mismatch) => {
@@ -308,7 +339,7 @@ fn known_entity(
     }
     let entity = Entity::new(uid.clone(), attributes, ancestors.clone());
     let entity = entity.map_err(|e| problems.add(entry.at, e.to_string())).ok()?;
-    Some(KnownEntity { properties: entry.properties.clone(), ancestors: Arc::new(ancestors), refs, entity })
+    Some(KnownEntity { properties: properties.clone(), ancestors: Arc::new(ancestors), refs, entity })
 }
 
 impl KnownEntities {

@@ -37,7 +37,7 @@ pub(super) fn tasks(draft: &Draft, problems: &mut Problems) {
         if principal.value.may.is_empty() {
             problems.add(
                 place("may"),
-                format!("`{name}` has no tasks; expected record, govern, operate, audit or deploy"),
+                format!("`{name}` has no tasks; expected record, govern, operate, audit, deploy, decide, enforce or approve"),
             );
         }
         for (at, task) in principal.value.may.iter().enumerate() {

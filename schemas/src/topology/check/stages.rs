@@ -98,7 +98,7 @@ pub(super) fn global_tables(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A changelog is compacted, and only its stage uses it.
+/// A changelog is compacted, and only its stage writes it.
 pub(super) fn state(draft: &Draft, problems: &mut Problems) {
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, state) in draft.stages.valid().filter_map(|(n, stage)| Some((n, stage.value.state.as_ref()?)))
@@ -117,12 +117,12 @@ pub(super) fn state(draft: &Draft, problems: &mut Problems) {
         }
     }
     for (name, stage) in draft.stages.valid() {
-        for (key, topic) in topics_of(&stage.value).filter(|(key, _)| *key != "state") {
+        for topic in &stage.value.emits {
             if let Some(owner) = owners.get(topic.value.as_str()).filter(|owner| **owner != name) {
                 problems.add(
                     topic.referenced,
                     format!(
-                        "{key} of `{name}`: `{}` is the state of `{owner}`, which no other stage may use",
+                        "emits of `{name}`: `{}` is the state of `{owner}`, which no other stage may write",
                         topic.value
                     ),
                 );

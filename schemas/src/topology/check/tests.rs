@@ -186,9 +186,8 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
         "t:29:12: `sessions` is the state of `judge`; expected a changelog of its own",
     ];
-    "state": [("reads: [actions, verdicts", "tools", "tools, windows")] => [
-        "t:35:56: `sink` reads `windows`; expected a table of `log` with `from: windows`",
-        "t:35:56: reads of `sink`: `windows` is the state of `ring`, which no other stage may use",
+    "state": [("emits: [alerts]", "alerts", "alerts, sessions")] => [
+        "t:30:21: emits of `ring`: `sessions` is the state of `judge`, which no other stage may write",
     ];
     "emits": [("emits: [verdicts", "verdicts, rejects", "verdicts"), ("emits: [alerts]", "alerts", "alerts, rejects")] => [
         "t:23:5: `judge` has a reject_share; expected `rejects` in its emits",
@@ -248,7 +247,7 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:49:3: principal `Service`: expected a name of a-z 0-9 -, a letter first",
     ];
     "tasks": [("service:", "[record]", "[]")] => [
-        "t:49:23: `service` has no tasks; expected record, govern, operate, audit or deploy",
+        "t:49:23: `service` has no tasks; expected record, govern, operate, audit, deploy, decide, enforce or approve",
     ];
     "tasks": [("service:", "what: w, may: [record]", "what: ' ', may: [record, record]")] => [
         "t:49:20: description of `service`: expected a text, found none",
