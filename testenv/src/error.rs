@@ -7,6 +7,13 @@ use thiserror::Error;
 use crate::part::Part;
 use crate::stack::MissingTools;
 
+/// Advice for a machine without the native backend.
+pub(crate) const USE_CONTAINERS: &str = if cfg!(feature = "docker") {
+    "start a Docker engine"
+} else {
+    "start a Docker engine and build with `--features docker`"
+};
+
 /// Failure of the stack or of an operation on it.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -52,7 +59,7 @@ pub enum Error {
     MissingTools(#[from] MissingTools),
     /// The native backend does not exist for this platform.
     #[error(
-        "the native backend runs on x86-64 Linux only, this is {found}: start a Docker engine, or set \
+        "the native backend runs on x86-64 Linux only, this is {found}: {USE_CONTAINERS}, or set \
          AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"
     )]
     Platform {
@@ -153,8 +160,8 @@ pub enum Error {
     },
     /// This executable was built without the docker backend.
     #[error(
-        "this executable was built without the docker backend; build it with the feature `docker`, which is on by default, or \
-         choose AGENTGOV_BACKEND=native"
+        "this executable was built without the docker backend: build it with `--features docker`, or choose \
+         AGENTGOV_BACKEND=native"
     )]
     NoDocker,
     /// A Docker operation failed.

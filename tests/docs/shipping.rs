@@ -34,8 +34,12 @@ fn shipping_build_has_no_harness_no_local_stack_and_one_tls_library() {
     );
     assert!(crates.contains("openssl") && crates.contains("rdkafka"), "{crates:?}");
     // Other builds contain these crates, so the names are correct.
-    let others: BTreeSet<_> =
-        crates_of(&[]).into_iter().chain(crates_of(&["-p", "agentgov-bench"])).collect();
+    let others: BTreeSet<_> = crates_of(&["--features", "docker"])
+        .into_iter()
+        .chain(crates_of(&["-p", "agentgov-bench"]))
+        .collect();
+    let default = crates_of(&[]);
+    assert!(!default.contains("testcontainers"), "a first `cargo run -- demo` needs no Docker client");
     for name in ABSENT.iter().filter(|name| !name.starts_with("aws-lc")) {
         assert!(others.contains(*name), "no build has {name}: take it off the list");
     }

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use thiserror::Error;
 
+use crate::error::USE_CONTAINERS;
+
 /// Oldest supported Java version.
 const MIN_JAVA_VERSION: u32 = 17;
 
@@ -42,7 +44,7 @@ impl fmt::Display for MissingTools {
         }
         writeln!(f, "Alternatives:")?;
         writeln!(f, "  1. install them, on Debian: apt-get install openjdk-17-jre-headless maven npm")?;
-        writeln!(f, "  2. have a Docker engine running; the stack then runs in containers")?;
+        writeln!(f, "  2. {USE_CONTAINERS}; the stack then runs in containers")?;
         write!(
             f,
             "  3. use a stack of your own: set AGENTGOV_KAFKA, AGENTGOV_SCHEMA_REGISTRY and AGENTGOV_CLICKHOUSE"
