@@ -45,6 +45,9 @@ pub enum Command {
     Growth(Growth),
     /// Measure memory each second while the pipeline runs at full speed for minutes.
     Soak(Soak),
+    /// Measure decision points: decisions over HTTP, by a bundle alone beside OPA and Cedar, and how soon a result or a
+    /// suspension counts.
+    Decide(Decide),
     /// Count the instructions of each step of an event with valgrind's callgrind; other load has no effect. With `--check`,
     /// exit code 3: a step costs more than in the file.
     Instructions(Instructions),
@@ -241,6 +244,31 @@ pub struct Soak {
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub plots: Option<PathBuf>,
+    /// Load, stack and executable.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub env: BenchEnv,
+}
+
+/// `decide`.
+#[derive(Debug, Args, Serialize)]
+pub struct Decide {
+    /// Rounds of each contender; at least five for reliable figures.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// Seconds of each measurement within a round.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Events that are in the log before the measurements.
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    pub events: u64,
+    /// Open sessions of these events; the state that a process restores at its start.
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub sessions: usize,
+    /// Executable of Open Policy Agent [default: `opa` in the PATH; without it, nothing is compared with OPA].
+    #[arg(long, value_name = "PATH", env = "AGENTGOV_OPA")]
+    #[serde(skip)]
+    pub opa: Option<PathBuf>,
     /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]

@@ -90,6 +90,17 @@ pub enum BenchError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// An HTTP request of the benchmark failed, or its response is not the expected one.
+    #[error("{what}: {message}")]
+    Http {
+        /// Failed operation.
+        what: &'static str,
+        /// Reason.
+        message: String,
+    },
+    /// A bundle or policy of the benchmark is invalid.
+    #[error("the generated policies: {0}")]
+    Policies(String),
     /// The topology lacks a required entry.
     #[error("topology: {0}")]
     Topology(String),
@@ -102,6 +113,10 @@ impl BenchError {
 
     pub(crate) const fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { what, source }
+    }
+
+    pub(crate) fn http(what: &'static str) -> impl FnOnce(hyper::Error) -> Self {
+        move |error| Self::Http { what, message: error.to_string() }
     }
 
     pub(crate) fn store(what: &'static str) -> impl FnOnce(reqwest::Error) -> Self {

@@ -40,14 +40,23 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// Computes percentiles of latencies in microseconds.
-    pub(crate) fn of(mut micros: Vec<i64>) -> Self {
-        micros.sort_unstable();
+    pub(crate) fn of(micros: Vec<i64>) -> Self {
+        Self::of_units(micros, 1e3)
+    }
+
+    /// Computes percentiles of latencies in nanoseconds.
+    pub(crate) fn of_nanos(nanos: Vec<i64>) -> Self {
+        Self::of_units(nanos, 1e6)
+    }
+
+    fn of_units(mut units: Vec<i64>, per_ms: f64) -> Self {
+        units.sort_unstable();
         let at = |share: f64| {
             // Nearest rank.
-            let rank = (share * micros.len() as f64).ceil() as usize;
-            micros.get(rank.saturating_sub(1)).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
+            let rank = (share * units.len() as f64).ceil() as usize;
+            units.get(rank.saturating_sub(1)).map_or(f64::NAN, |units| *units as f64 / per_ms)
         };
-        Self { count: micros.len(), p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999) }
+        Self { count: units.len(), p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999) }
     }
 }
 

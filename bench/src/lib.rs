@@ -4,12 +4,14 @@
 //! - [`Load`], [`Run`]: load and result of a run
 //! - [`Backlog`], [`Competitor`]: the log-sink's work alone, by the log-sink and by other programs
 //! - [`Baseline`], [`Recording`]: bare processes that move the same bytes, for figures that are comparable between machines
+//! - [`AccessSet`], [`KnownProbe`], [`closed_loop`], [`DecideReport`]: measurements of decision points
 //! - [`Report`]: medians and ratios over rounds
 //! - [`Plot`]: curves as SVG
 //! - [`Step`], [`step`], [`instructions`]: instructions per event of each step
 //! - [`WorkerTask`], [`run_worker`]: worker processes of the benchmark
 
 mod baseline;
+mod decide;
 mod error;
 mod kafka;
 mod latency;
@@ -28,12 +30,17 @@ mod worker;
 pub use baseline::copy::BareCopy;
 pub use baseline::insert::{BareInsert, Blocks};
 pub use baseline::publish::BarePublish;
+pub use decide::{
+    AccessSet, Client, ConstantServer, DecideReport, DecideRound, HttpFigures, KnownProbe, Pair, Questions,
+    Ratios, RunningServer, RunningStages, Start, closed_loop,
+};
 pub use error::BenchError;
 pub use latency::{Alerts, Latency, ObservedResult, Percentiles, WARM_UP_SECONDS};
 pub use plot::{Axis, Curve, Plot};
 pub use process::Usage;
 pub use report::{Contender, PIPELINE, Report, SinkContender, SinkReport, Spread};
 pub use run::{Baseline, Bench, Load, Recording, Run, Sample, Setup, Soak, create_recordings_folder};
+pub use sessions::{InterruptedSession, Scripts};
 pub use sink::{Backlog, Competitor};
 pub use stage_latency::{StageLatencies, StageLatency};
 pub use steps::{Step, StepError, instructions, step};

@@ -141,10 +141,10 @@ const BASELINE_TOPICS: [&str; 5] = ["actions", "verdicts", "alerts", "sessions",
 
 /// Runs benchmarks on a stack.
 pub struct Bench<'a> {
-    setup: &'a Setup<'a>,
+    pub(crate) setup: &'a Setup<'a>,
     pub(crate) kafka: Kafka,
     pub(crate) store: Store,
-    http: reqwest::blocking::Client,
+    pub(crate) http: reqwest::blocking::Client,
     pub(crate) runs: u32,
 }
 
@@ -156,7 +156,7 @@ pub(crate) struct Names<'t> {
     rejects: &'t str,
     sessions: &'t str,
     windows: &'t str,
-    evaluator: &'t str,
+    pub(crate) evaluator: &'t str,
     alerter: &'t str,
     pub(crate) sink: &'t str,
 }
@@ -244,7 +244,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Starts an executable with arguments.
-    fn start_executable(
+    pub(crate) fn start_executable(
         &self,
         program: &Path,
         name: &str,
@@ -289,7 +289,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Starts every stage and waits until all are ready.
-    fn start_stages(&self, processes: usize) -> Result<Vec<Process>, BenchError> {
+    pub(crate) fn start_stages(&self, processes: usize) -> Result<Vec<Process>, BenchError> {
         let env = self.env();
         let mut stages = Vec::new();
         for stage in self.setup.topology.stages.keys() {
@@ -434,7 +434,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits until every stage has processed everything.
-    fn wait_for_stages(&self, names: &Names<'_>, stages: &mut [Process]) -> Result<(), BenchError> {
+    pub(crate) fn wait_for_stages(
+        &self,
+        names: &Names<'_>,
+        stages: &mut [Process],
+    ) -> Result<(), BenchError> {
         let mut wait_for_stage = |stage: &str, ends: &[(Offsets, TailEntry)]| {
             let group = self.group_of(stage)?;
             wait_until_done(&format!("{stage} to catch up"), Duration::from_millis(5), || {

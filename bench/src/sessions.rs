@@ -86,6 +86,66 @@ impl Scripts {
     }
 }
 
+/// Tools whose calls depend on facts of the session.
+const CHANGING_TOOLS: [&str; 3] =
+    ["update_reservation_flights", "update_reservation_baggages", "book_reservation"];
+
+/// A session up to a call that depends on its facts.
+#[derive(Debug)]
+pub struct InterruptedSession<'s> {
+    /// Id of the session.
+    pub id: String,
+    turns: &'s [Turn],
+    call: &'s Turn,
+}
+
+impl Scripts {
+    /// Returns one session for each script with a call that depends on facts: the events before the last such call, and the
+    /// call. Their ids begin with `name`.
+    pub fn interrupted(&self, name: &str) -> impl Iterator<Item = InterruptedSession<'_>> {
+        self.0.iter().enumerate().filter_map(move |(number, script)| {
+            let depends =
+                |turn: &Turn| matches!(turn, Turn::Call { tool, .. } if CHANGING_TOOLS.contains(tool));
+            let at = script.iter().rposition(depends)?;
+            let (turns, rest) = script.split_at_checked(at)?;
+            Some(InterruptedSession { id: format!("{name}-{number}"), turns, call: rest.first()? })
+        })
+    }
+}
+
+impl InterruptedSession<'_> {
+    /// Passes the events before the call to `emit`.
+    ///
+    /// # Errors
+    /// The first error of `emit`.
+    pub fn record<E>(&self, agent: &str, mut emit: impl FnMut(&Event<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.turns.iter().try_for_each(|turn| emit(&event(agent, &self.id, turn)))
+    }
+
+    /// Returns the question about the call, as a decision point on the log expects it.
+    pub fn question(&self, tenant: &str, environment: &str, agent: &str) -> serde_json::Value {
+        let call = event(agent, &self.id, self.call);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let tool = call.tool.as_ref();
+        let arguments = tool.map(|tool| text(tool.arguments.data)).unwrap_or_default();
+        let message = call.message.as_ref().map(|message| {
+            serde_json::json!({
+                "id": message.id, "role": message.role, "has_text": message.has_text, "tool_calls": message.tool_calls,
+            })
+        });
+        serde_json::json!({
+            "subject": { "type": "agent", "id": agent },
+            "action": { "name": "tools/call" },
+            "resource": { "type": "tool", "id": tool.map(|tool| tool.name) },
+            "context": {
+                "tenant": tenant, "environment": environment, "session": self.id,
+                "call_id": tool.map(|tool| tool.call_id), "message": message,
+                "arguments": serde_json::from_str::<serde_json::Value>(&arguments).unwrap_or_default(),
+            },
+        })
+    }
+}
+
 /// Concurrently open sessions; each next event belongs to a random one.
 #[derive(Debug)]
 pub struct Sessions<'s> {
@@ -460,6 +520,27 @@ mod tests {
         let events = scripts.0.iter().map(Vec::len).sum::<usize>() as f64 / scripts.0.len() as f64;
         assert!((30.0..50.0).contains(&events), "{events}");
         assert!((6.0..10.0).contains(&calls), "{calls}");
+    }
+
+    #[test]
+    fn interrupted_session_ends_before_a_call_that_depends_on_facts() {
+        let scripts = Scripts::new(5);
+        let sessions: Vec<_> = scripts.interrupted("s").collect();
+        assert!(sessions.len() > SCRIPTS / 4, "{}", sessions.len());
+        for session in sessions {
+            let mut calls = Vec::new();
+            let collect = |event: &Event<'_>| {
+                calls.extend(event.tool.as_ref().map(|tool| tool.name.to_owned()));
+                Ok::<_, ()>(())
+            };
+            session.record("bot", collect).unwrap();
+            let question = session.question("acme", "test", "bot");
+            let tool = question["resource"]["id"].as_str().unwrap();
+            assert!(CHANGING_TOOLS.contains(&tool), "{question}");
+            assert!(question["context"]["arguments"].is_object(), "{question}");
+            assert_eq!(question["context"]["session"], session.id);
+            assert!(calls.first().is_some_and(|first| first == "get_user_details"), "{calls:?}");
+        }
     }
 
     #[test]

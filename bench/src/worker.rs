@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 use crate::baseline::{copy, insert, publish as bare};
+use crate::decide::{ConstantServer, constant};
 use crate::sessions::{Scripts, Sessions};
 
 /// Task of a worker process, passed as JSON on its command line.
@@ -28,6 +29,8 @@ pub enum WorkerTask {
     BareCopy(copy::BareCopy),
     /// Insert rows from memory.
     BareInsert(insert::BareInsert),
+    /// Serve a constant decision.
+    Constant(ConstantServer),
 }
 
 /// Content of [`WorkerTask::Publish`].
@@ -85,6 +88,7 @@ pub fn run_worker(task: &WorkerTask, context: &WorkerContext) -> Result<(), Benc
         WorkerTask::BarePublish(task) => bare::publish(task, context),
         WorkerTask::BareCopy(task) => copy::copy(task, context),
         WorkerTask::BareInsert(task) => insert::insert(task, context),
+        WorkerTask::Constant(task) => constant::serve(task),
     }
 }
 

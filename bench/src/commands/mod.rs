@@ -1,5 +1,6 @@
 //! Commands, one file each. A command starts its stack, calls the library, and prints.
 
+mod decide;
 mod faults;
 mod growth;
 mod instructions;
@@ -177,6 +178,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Pipeline(args) => pipeline::pipeline(&args, global),
         Command::Sink(args) => sink::sink(&args, global),
         Command::Growth(args) => growth::growth(&args, global),
+        Command::Decide(args) => decide::decide(&args, global),
         Command::Soak(args) => soak::soak(&args, global),
         Command::Instructions(args) => instructions::instructions(&args, global),
         Command::Plot(args) => results::plot(&args, global),

@@ -14,17 +14,39 @@ pub const OTHER_TOOLS: &str = ", the added ones about other tools";
 pub const EVERY_TOOL: &str = ", the added ones about every tool";
 const MANIFEST: &str = "bundle.yaml";
 
+/// File of the example whose rules are removed from a bundle with fewer policies than the example.
+const REMOVABLE: &str = "payment.cedar";
+
 /// Pushes the example's bundle, extended to `count` policies.
 pub fn push(stack: &Stack, count: usize, curve: &str) -> Result<(), Failure> {
-    let files = with_policies(count, curve)?;
-    let bundle = Bundle::compile(&files)
-        .map_err(|problems| Failure::all(ExitCode::Failed, "the generated bundle has errors:", problems))?;
-    policy::push(&bundle, &files, &stack.endpoints, &stack.topology).map(drop)
+    push_files(stack, &with_policies(count, curve)?)
 }
 
-fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
+/// Pushes a bundle of `count` policies for one environment: the example's without those about payment, and others about
+/// other tools.
+pub fn push_for(stack: &Stack, count: usize, environment: &str) -> Result<(), Failure> {
+    push_files(stack, &for_environment(count, environment)?)
+}
+
+fn push_files(stack: &Stack, files: &BundleFiles) -> Result<(), Failure> {
+    let bundle = Bundle::compile(files)
+        .map_err(|problems| Failure::all(ExitCode::Failed, "the generated bundle has errors:", problems))?;
+    policy::push(&bundle, files, &stack.endpoints, &stack.topology).map(drop)
+}
+
+fn for_environment(count: usize, environment: &str) -> Result<BundleFiles, Failure> {
     let mut files = bundle_files();
-    let own = Bundle::compile(&files)
+    files.0.retain(|path, _| path != REMOVABLE && !path.starts_with("tests/"));
+    add_policies(&mut files, count, OTHER_TOOLS)?;
+    let manifest =
+        format!("name: airline-{environment}\nversion: \"{count}\"\nenvironments: [{environment}]\n");
+    files.0.insert(MANIFEST.to_owned(), manifest.into_bytes());
+    Ok(files)
+}
+
+/// Adds generated policies, up to `count` in all.
+fn add_policies(files: &mut BundleFiles, count: usize, curve: &str) -> Result<(), Failure> {
+    let own = Bundle::compile(files)
         .map_err(|problems| Failure::all(ExitCode::Config, "the example's bundle has errors:", problems))?
         .policies()
         .count();
@@ -43,6 +65,12 @@ fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
         );
     }
     files.0.insert("more.cedar".to_owned(), text.into_bytes());
+    Ok(())
+}
+
+fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
+    let mut files = bundle_files();
+    add_policies(&mut files, count, curve)?;
     let version = format!("version: \"{count}{}\"", if curve == EVERY_TOOL { "-every" } else { "-other" });
     let known = files.0.get(MANIFEST).map(|text| String::from_utf8_lossy(text).into_owned());
     let known =
@@ -58,6 +86,16 @@ fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bundle_for_an_environment_has_fewer_or_more_policies_than_the_example() {
+        for count in [10, 40] {
+            let files = for_environment(count, "few").unwrap_or_else(|_| panic!("{count}"));
+            let bundle = Bundle::compile(&files).unwrap();
+            assert_eq!(bundle.policies().count(), count);
+            assert_eq!(bundle.environments(), ["few"]);
+        }
+    }
 
     #[test]
     fn generated_bundle_has_the_requested_number_of_policies() {
