@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::verdict::{Decision, Mode, Origin, Severity};
 use crate::{Digest, Micros, Millis, OpenEnum, Vocabulary};
 
+/// Policy id of alerts about the result of a call whose decision was not allow. The evaluator emits them, since the call has
+/// its verdict before the result arrives.
+pub const REFUSED_POLICY: &str = "agentgov:refused";
+
 /// Alert about a violation. Violations of one policy in one session share an alert id within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert<'a> {

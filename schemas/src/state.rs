@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::Origin;
-use crate::{Micros, Millis};
+use crate::verdict::{Decision, Origin};
+use crate::{Micros, Millis, OpenEnum};
 
 /// Sequence numbers of one source that a session has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,18 @@ pub struct Call<'a> {
     pub offset: i64,
     /// True once the call has a result.
     pub answered: bool,
+    /// Outcome of the decision before the call, if a valid token on it says another than allow.
+    #[serde(borrow, default)]
+    pub refused: Option<OpenEnum<'a, Decision>>,
+}
+
+/// Decision token that a call of the session has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedToken<'a> {
+    /// Id of the decision: `jti`.
+    pub id: &'a str,
+    /// End of the token's validity: `exp`.
+    pub expires_at: Millis,
 }
 
 /// Progress entry of the evaluator's changelog partition.
@@ -106,8 +118,8 @@ pub struct Progress {
     pub bundles_announced: i64,
 }
 
-/// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, or the progress of a
-/// partition.
+/// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, a used token, or the progress
+/// of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState<'a> {
     /// The tenant; empty on progress.
@@ -129,12 +141,24 @@ pub struct SessionState<'a> {
     /// Numbers of a source.
     #[serde(borrow, default)]
     pub numbers: Option<Numbers<'a>>,
+    /// A used token.
+    #[serde(borrow, default)]
+    pub token: Option<UsedToken<'a>>,
 }
 
 impl<'a> SessionState<'a> {
     /// Creates an entry without content.
     pub const fn new(tenant_id: &'a str, session_id: &'a str) -> Self {
-        Self { tenant_id, session_id, header: None, fact: None, call: None, progress: None, numbers: None }
+        Self {
+            tenant_id,
+            session_id,
+            header: None,
+            fact: None,
+            call: None,
+            progress: None,
+            numbers: None,
+            token: None,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ subjects! {
     /// Rejects: [`crate::reject::Reject`].
     REJECT = "reject" [1];
     /// The evaluator's changelog: [`crate::state::SessionState`].
-    SESSION_STATE = "session-state" [1, 2];
+    SESSION_STATE = "session-state" [1, 2, 3];
     /// The alerter's changelog: [`crate::state::AlertState`].
     ALERT_STATE = "alert-state" [1];
     /// The agent registry: [`crate::governance::AgentEntry`].

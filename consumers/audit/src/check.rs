@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use agentgov_connect::{Endpoints, SchemaRegistry, SchemaRegistryError, TlsError, describe};
 use agentgov_schemas::Vocabulary;
+use agentgov_schemas::alert::REFUSED_POLICY;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
@@ -483,6 +484,12 @@ impl StageOutputs {
             return;
         }
         let Some(action) = origin(alert, "origin") else { return };
+        // The evaluator emits these with the result of a call. No verdict requires them, and each result has at most one.
+        if policy == REFUSED_POLICY {
+            let alerts = self.required.entry((action, policy.to_owned())).or_default();
+            *alerts = alerts.saturating_add(1);
+            return;
+        }
         match self.required.get_mut(&(action, policy.to_owned())) {
             Some(alerts) => *alerts = alerts.saturating_add(1),
             None => self.unexpected.push((action, policy.to_owned())),

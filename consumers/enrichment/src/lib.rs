@@ -30,5 +30,5 @@ pub mod tools;
 
 pub use agents::{Agent, AgentTable};
 pub use call_context::{CallContext, FactRef, Scalar};
-pub use session::{Change, InvalidEntry, SequenceCheck, Session};
+pub use session::{Change, InvalidEntry, RefusedCall, SequenceCheck, Session, TokenUse};
 pub use tools::{Finding, Tools, ToolsDraft, ValueType};

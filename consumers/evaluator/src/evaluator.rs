@@ -6,16 +6,19 @@ use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, 
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::{AgentEntry, Bundle};
+use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::state::{Progress, SessionState};
 use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
-use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Verdict};
+use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, TablePosition, Verdict};
 use agentgov_schemas::{NotReadyReason, subject};
+use agentgov_token::KeySet;
 
 use crate::bundle_alerts::BundleAlerts;
 use crate::keys::{self, Entry, Key};
+use crate::prior_decision::{CallToken, undecided};
+use crate::refused_answer;
 use crate::sessions::{SessionEntry, Sessions};
 
 /// The stage that emits a verdict for each judged action.
@@ -23,6 +26,7 @@ use crate::sessions::{SessionEntry, Sessions};
 pub struct Evaluator {
     agents: AgentTable,
     bundles: BundleTable,
+    keys: KeySet,
     requests: RequestCache,
     bundle_alerts: BundleAlerts,
     /// Copies each session before its step. Set after a step without a copy has failed, which costs a restore: other
@@ -35,13 +39,14 @@ pub struct Evaluator {
     partitions: i32,
     agents_topic: String,
     bundles_topic: String,
+    keys_topic: String,
 }
 
 impl Evaluator {
     /// Creates an evaluator with empty global tables.
     ///
     /// # Errors
-    /// Fails if the topology has no session limits for the stage, or no topic for actions, agents or bundles.
+    /// Fails if the topology has no session limits for the stage, or no topic for actions, agents, bundles or keys.
     pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
         let limits = stage.session.as_ref();
         let limits = limits.ok_or(MissingRole::Setting { stage: "evaluator", setting: "session" })?;
@@ -49,6 +54,7 @@ impl Evaluator {
         Ok(Self {
             agents: AgentTable::default(),
             bundles: BundleTable::default(),
+            keys: KeySet::default(),
             requests: RequestCache::default(),
             bundle_alerts: BundleAlerts::new(bundles_topic),
             copies_sessions: false,
@@ -57,6 +63,7 @@ impl Evaluator {
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
             bundles_topic: bundles_topic.to_owned(),
+            keys_topic: topology.topic_of(subject::KEY)?.0.to_owned(),
         })
     }
 }
@@ -145,6 +152,10 @@ impl Processor for Evaluator {
             }
             return;
         }
+        if self.keys_topic == record.topic {
+            self.fold_key(record, value);
+            return;
+        }
         match value.and_then(|value| value.decode::<Bundle<'_>>()) {
             Ok(bundle) if self.is_starting => {
                 self.bundles.defer(&bundle, record.offset, record.logged_at);
@@ -199,6 +210,22 @@ impl Evaluator {
         }
     }
 
+    /// Applies a record of the topic of keys.
+    fn fold_key(&mut self, record: &TableRecord<'_>, value: Result<RestoreValue<'_>, RestoreError>) {
+        let TableRecord { topic, offset, logged_at, .. } = *record;
+        match value.and_then(|value| value.decode::<KeyEntry<'_>>()) {
+            Ok(entry) => {
+                if let Err(error) = self.keys.fold(&entry, offset, logged_at) {
+                    tracing::error!(topic, offset, %error, "ignored a key");
+                }
+            }
+            Err(error) => {
+                self.keys.skip(offset);
+                tracing::error!(topic, offset, %error, "skipped a key that cannot be read");
+            }
+        }
+    }
+
     /// Applies one event to its session. On an error the session is unchanged, or the reject has `undo` set.
     fn step_session(
         &mut self,
@@ -248,7 +275,16 @@ impl Evaluator {
         fits: bool,
         out: &mut Outputs,
     ) -> Result<HeaderWrite, FailedStep> {
-        let step = self.kernel().step(session, event, origin).map_err(FailedStep::unchanged)?;
+        let kernel = self.kernel();
+        let token = CallToken::read(event, session, &self.keys, origin.logged_at);
+        let mut step = kernel.step(session, event, origin).map_err(FailedStep::unchanged)?;
+        // A repeat has no prior decision: the verdict of the first event has it.
+        let judgement = step.verdict.as_ref().filter(|judgement| judgement.last_sequence.is_none());
+        let finding = token.zip(judgement).map(|(token, judgement)| {
+            let finding = token.compare(event, judgement, &kernel, origin, session, &mut step.changes);
+            finding.refuse_call(event, origin, judgement.call_index, session, &mut step.refused);
+            finding
+        });
         for finding in &step.findings {
             tracing::warn!(
                 topic = origin.topic,
@@ -268,12 +304,26 @@ impl Evaluator {
             }
             write_entry(event.tenant_id, event.session_id, session, change, out)?;
         }
+        let key = || SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
+        if let Some(call) = &step.refused {
+            refused_answer::emit_alert(&key(), event, origin, call, out)?;
+        }
         if let Some(mut judgement) = step.verdict {
-            let key = SessionKey { tenant_id: event.tenant_id, session_id: event.session_id }.to_bytes();
+            let key = key();
             if partition_of(&key, self.partitions) != Some(origin.partition) {
                 judgement.findings.insert(0, RecordFinding::Misplaced);
             }
-            emit_verdict(&key, judgement.verdict(event, origin), out)?;
+            let prior_decision = judgement.last_sequence.is_none().then(|| {
+                let required = judgement.bundle.as_ref().is_some_and(|bundle| bundle.requires_decisions());
+                finding.as_ref().map_or_else(|| undecided(required), |finding| finding.record(required))
+            });
+            let mut verdict = Verdict { prior_decision, ..judgement.verdict(event, origin) };
+            if finding.is_some() {
+                verdict
+                    .tables
+                    .push(TablePosition { topic: &self.keys_topic, next_offset: self.keys.next_offset() });
+            }
+            emit_verdict(&key, verdict, out)?;
         }
         Ok(header)
     }
@@ -314,6 +364,9 @@ pub(crate) fn restore_entry(
     }
     if let Some(numbers) = &state.numbers {
         session.restore_numbers(numbers).map_err(invalid_entry)?;
+    }
+    if let Some(token) = &state.token {
+        session.restore_token(token);
     }
     Ok(None)
 }
@@ -370,6 +423,11 @@ fn apply_tombstone(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreErro
                 session.restore_numbers_tombstone(source, *block).map_err(invalid_entry)?;
             }
         }
+        Entry::Token { id, expires_at } => {
+            if let Some(session) = sessions.get_mut(tenant_id, session_id) {
+                session.restore_token_tombstone(id, *expires_at);
+            }
+        }
     }
     Ok(())
 }
@@ -414,7 +472,14 @@ fn write_entry(
             entry.numbers = session.numbers(source, *block);
             entry.numbers.is_some()
         }
-        Change::FactRemoved { .. } | Change::CallRemoved { .. } | Change::NumbersRemoved { .. } => {
+        Change::Token { id, expires_at } => {
+            entry.token = session.token(id, *expires_at);
+            entry.token.is_some()
+        }
+        Change::FactRemoved { .. }
+        | Change::CallRemoved { .. }
+        | Change::NumbersRemoved { .. }
+        | Change::TokenRemoved { .. } => {
             return out.state::<SessionState<'_>>(&key_of(tenant_id, session_id, change)?, None);
         }
     };
@@ -557,6 +622,7 @@ mod tests {
             Change::Fact { kind: "k".into(), key: "x".into() },
             Change::Call { call_id: "c".into() },
             Change::Numbers { source: "p".into(), block: 0 },
+            Change::Token { id: "i".into(), expires_at: Millis(0) },
         ] {
             let error = write_entry("t", "s", &Session::new(), &change, &mut out).unwrap_err();
             assert_eq!(Reject::from_output_error(&error).reason, RejectReason::Internal, "{change:?}");

@@ -2,6 +2,7 @@
 
 use agentgov_enrichment::Change;
 use agentgov_processor::RestoreError;
+use agentgov_schemas::Millis;
 
 /// Parsed key of a changelog entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub enum Entry {
     Fact { kind: String, key: String },
     Call { call_id: String },
     Numbers { source: String, block: i32 },
+    Token { id: String, expires_at: Millis },
 }
 
 /// Key of the progress entry.
@@ -39,6 +41,9 @@ pub fn for_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_j
         }
         Change::Numbers { source, block } | Change::NumbersRemoved { source, block } => {
             json_array(&[tenant_id, session_id, "numbers", source, &block.to_string()])
+        }
+        Change::Token { id, expires_at } | Change::TokenRemoved { id, expires_at } => {
+            json_array(&[tenant_id, session_id, "token", &expires_at.0.to_string(), id])
         }
     }
 }
@@ -85,6 +90,10 @@ pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
         [tenant, session, "numbers", source, block] => {
             let block = block.parse().map_err(|_| wrong())?;
             (tenant, session, Entry::Numbers { source: (*source).to_owned(), block })
+        }
+        [tenant, session, "token", expires_at, id] => {
+            let expires_at = Millis(expires_at.parse().map_err(|_| wrong())?);
+            (tenant, session, Entry::Token { id: (*id).to_owned(), expires_at })
         }
         _ => return Err(wrong()),
     };

@@ -4,13 +4,16 @@
 //! ```text
 //!   action ─► remove expired sessions ─► Kernel::step(session, action) ─► verdict, if the event type is judged
 //!                                                                      └─► changed entries ─► changelog
-//!   governance.agents, governance.bundles ─► global tables
+//!   governance.agents, governance.bundles, governance.keys ─► global tables
+//!   a token on the action ─► verified by the keys, compared with action and verdict ─► prior_decision of the verdict
 //!   a bundle that does not load ─► an alert and `not ready`; the last good bundle stays active
 //! ```
 
 mod bundle_alerts;
 mod evaluator;
 mod keys;
+mod prior_decision;
+mod refused_answer;
 mod replica;
 mod sessions;
 

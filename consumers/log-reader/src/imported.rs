@@ -1,6 +1,7 @@
 //! Results of one import: of the sessions that its source wrote.
 
 use agentgov_schemas::Vocabulary as _;
+use agentgov_schemas::alert::REFUSED_POLICY;
 use agentgov_schemas::catalogue::{CATALOGUE, SOURCE_CLOSED, TOOL_INVOKED};
 use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
 use clickhouse::Row;
@@ -21,7 +22,7 @@ pub struct Progress {
     pub rejects: u64,
     /// Number of findings in the verdicts, each of which must have an alert.
     pub findings: u64,
-    /// Number of alerts, including revisions.
+    /// Number of alerts that findings of verdicts require, including revisions.
     pub alerts: u64,
 }
 
@@ -117,7 +118,7 @@ impl LogReader {
                     ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason IN ('{no_grant}', '{suspended}')) + (decision = '{indeterminate}')
                        + (prior_decision_finding IN ({decision_findings}) OR prior_decision_finding = '{undecided}' AND prior_decision_required), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
-                    ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine), 0) AS alerts",
+                    ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine AND policy != '{REFUSED_POLICY}'), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
             no_grant = Reason::NoGrant, suspended = Reason::Suspended, indeterminate = Decision::Indeterminate,
             undecided = DecisionFinding::Undecided, decision_findings = alerted_findings(),

@@ -13,7 +13,7 @@ use crate::draft::{Draft, Sources};
 use crate::files::BundleFiles;
 use crate::index::Index;
 use crate::internal::InternalError;
-use crate::manifest::Manifest;
+use crate::manifest::{DecisionRequirement, Manifest};
 use crate::policy::Policy;
 
 /// Compiled bundle: manifest, tools, and indexed policies.
@@ -83,6 +83,11 @@ impl Bundle {
     /// Returns whether a call of a tool of this effect is allowed while the state of its session is not known.
     pub fn allows_unavailable(&self, effect: ToolEffect) -> bool {
         self.manifest.unavailable.allows(effect)
+    }
+
+    /// Returns whether a call without a decision raises an alert.
+    pub fn requires_decisions(&self) -> bool {
+        self.manifest.decisions == DecisionRequirement::Required
     }
 
     /// Returns the policies in order of their ids.

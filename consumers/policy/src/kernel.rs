@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agentgov_enrichment::{Agent, AgentTable, CallContext, Change, Finding, Session};
+use agentgov_enrichment::{Agent, AgentTable, CallContext, Change, Finding, RefusedCall, Session};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::AgentState;
@@ -48,6 +48,8 @@ pub struct Step<'k> {
     pub changes: Vec<Change>,
     /// Errors of fact rules in tools.yaml. No verdict carries them, since a result has no verdict.
     pub findings: Vec<Finding>,
+    /// The call of the event's result, if it was refused and this is its first result.
+    pub refused: Option<RefusedCall>,
 }
 
 impl<'k> Kernel<'k> {
@@ -69,7 +71,7 @@ impl<'k> Kernel<'k> {
         if let Some(highest) = check.highest_if_repeat {
             let verdict = judged
                 .then(|| Judgement { findings: findings_of_record(), ..self.duplicate(session, highest) });
-            return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new() });
+            return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new(), refused: None });
         }
         let bundle = self.bundles.active(event.environment);
         let verdict = match judged {
@@ -78,7 +80,7 @@ impl<'k> Kernel<'k> {
         };
         let tools = bundle.map(|bundle| bundle.tools());
         let applied = session.apply(event, &check, origin, tools, &self.limits);
-        Ok(Step { verdict, changes: applied.changes, findings: applied.findings })
+        Ok(Step { verdict, changes: applied.changes, findings: applied.findings, refused: applied.refused })
     }
 
     /// Judges an event before it is recorded, as [`Self::step`] will judge it, and changes nothing. Does not check its

@@ -59,7 +59,18 @@ pub(crate) struct Manifest {
     pub(crate) version: String,
     pub(crate) environments: Vec<String>,
     pub(crate) unavailable: UnavailableByEffect,
+    pub(crate) decisions: DecisionRequirement,
 }
+
+/// Whether each call must be decided before it happens. `decisions` in bundle.yaml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecisionRequirement {
+    /// A call without a decision raises an alert.
+    Required,
+    /// A call without a decision raises no alert.
+    Optional,
+}
+words!(DecisionRequirement { "required" => Required, "optional" => Optional }, absent: Optional);
 
 /// Decision of a policy decision point on a call whose session it does not know, by the effect of its tool. `unavailable` in
 /// bundle.yaml.
@@ -107,6 +118,7 @@ impl FromNode for Manifest {
         let environments: Option<Vec<String>> = fields.take("environments");
         let model = fields.take(MODEL);
         let unavailable = fields.take("unavailable");
+        let decisions = fields.take("decisions");
         fields.end();
         for (key, text) in [("name", &name), ("version", &version)] {
             if text.as_ref().is_some_and(|text: &String| text.trim().is_empty()) {
@@ -135,6 +147,7 @@ impl FromNode for Manifest {
             version: version?,
             environments: environments?,
             unavailable: unavailable?,
+            decisions: decisions?,
         })
     }
 }

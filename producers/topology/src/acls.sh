@@ -16,7 +16,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe 
 
 kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
 
-kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls
+kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --topic agent.alerts --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --operation Write --topic agent.sessions
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --group agentgov.evaluator

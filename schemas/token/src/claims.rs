@@ -48,6 +48,12 @@ pub struct Claims {
     pub bundle: Option<Digest>,
     /// Records that the decision is based on.
     pub through: KnownThrough,
+    /// Position of the table of agents that the decision used; absent if the state of the session was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<i64>,
+    /// Code of the reason for which the state of the session was not known; absent if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
     /// Id of the approval that the decision relies on.
     #[serde(rename = "approval", default, skip_serializing_if = "Option::is_none")]
     pub approval_id: Option<String>,

@@ -71,6 +71,8 @@ fn claims() -> Claims {
         outcome: Decision::Allow,
         bundle: Some(Digest::of(b"bundle")),
         through: KnownThrough { partition: 3, offset: -1 },
+        agents: None,
+        unavailable: None,
         approval_id: None,
     }
 }

@@ -4,7 +4,7 @@ use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, ToolCall, ToolResult};
 use agentgov_schemas::state::Call;
 use agentgov_schemas::topology::SessionLimits;
-use agentgov_schemas::verdict::Origin;
+use agentgov_schemas::verdict::{Decision, Origin};
 
 use super::store::{FactValue, UNCERTAIN_KEY, call_size, fact_size};
 use super::{Change, SequenceCheck, Session};
@@ -17,6 +17,19 @@ pub struct ApplyOutcome {
     pub changes: Vec<Change>,
     /// Errors of fact rules in tools.yaml. No verdict carries them, since a result has no verdict.
     pub findings: Vec<Finding>,
+    /// The call of the result, if it was refused and this is its first result.
+    pub refused: Option<RefusedCall>,
+}
+
+/// Call whose valid token has another outcome than allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedCall {
+    /// Name of the tool.
+    pub tool: String,
+    /// Index of the call in its session.
+    pub call_index: Option<i32>,
+    /// Outcome of the decision.
+    pub outcome: Decision,
 }
 
 impl Session {
@@ -83,7 +96,15 @@ impl Session {
         let is_replaced = self.store.remove_call(call_id);
         let arguments = tool.arguments.data;
         if self.has_room(call_size(call_id, tool.name, arguments), limits) {
-            let call = Call { call_id, tool: tool.name, call_index, arguments, offset, answered: false };
+            let call = Call {
+                call_id,
+                tool: tool.name,
+                call_index,
+                arguments,
+                offset,
+                answered: false,
+                refused: None,
+            };
             self.store.put_call(&call);
             applied.changes.push(Change::Call { call_id: call_id.to_owned() });
         } else if is_replaced {
@@ -100,7 +121,12 @@ impl Session {
         limits: &SessionLimits,
         applied: &mut ApplyOutcome,
     ) {
-        if self.store.mark_answered(result.call_id) {
+        if let Some(call) = self.store.mark_answered(result.call_id) {
+            applied.refused = call.refused.map(|outcome| RefusedCall {
+                tool: call.tool.clone(),
+                call_index: Some(call.call_index),
+                outcome,
+            });
             applied.changes.push(Change::Call { call_id: result.call_id.to_owned() });
         }
         let is_success = event.r#type != catalogue::TOOL_FAILED && result.is_error != Some(true);

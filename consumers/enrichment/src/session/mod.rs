@@ -4,18 +4,22 @@ mod apply;
 mod digest;
 mod seen;
 mod store;
+mod tokens;
 
 use std::time::Duration;
 
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader};
+use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader, UsedToken};
+use agentgov_schemas::verdict::Decision;
 use agentgov_schemas::{Micros, Millis};
 
-pub use apply::ApplyOutcome;
+pub use apply::{ApplyOutcome, RefusedCall};
 use seen::SeenSequences;
 pub use seen::{InvalidEntry, SequenceCheck};
 use store::{FactValue, Store};
 pub(crate) use store::{Facts, FactsOfKind, StoredCall};
+pub use tokens::TokenUse;
+use tokens::UsedTokens;
 
 /// In-memory state of a session. The caller stores it by tenant and session id, and writes an entry to the changelog for each
 /// [`Change`].
@@ -30,6 +34,7 @@ pub struct Session {
     ended: bool,
     limited: bool,
     store: Store,
+    tokens: UsedTokens,
 }
 
 /// Entry of a session that the caller must write to the changelog.
@@ -56,6 +61,13 @@ pub enum Change {
         /// Index of the block, from 0.
         block: i32,
     },
+    /// A used decision token, from [`Session::token`].
+    Token {
+        /// Id of the decision.
+        id: String,
+        /// End of the token's validity.
+        expires_at: Millis,
+    },
     /// Tombstone of a fact.
     FactRemoved {
         /// Kind of the fact.
@@ -74,6 +86,13 @@ pub enum Change {
         source: String,
         /// Index of the block, from 0.
         block: i32,
+    },
+    /// Tombstone of a used decision token.
+    TokenRemoved {
+        /// Id of the decision.
+        id: String,
+        /// End of the token's validity.
+        expires_at: Millis,
     },
 }
 
@@ -135,6 +154,28 @@ impl Session {
         self.seen.restore_block_tombstone(source, block)
     }
 
+    /// Restores a used decision token from the changelog.
+    pub fn restore_token(&mut self, token: &UsedToken<'_>) {
+        self.tokens.restore(token);
+    }
+
+    /// Restores the tombstone of a used decision token: removes the token.
+    pub fn restore_token_tombstone(&mut self, id: &str, expires_at: Millis) {
+        self.tokens.remove(id, expires_at);
+    }
+
+    /// Records the use of a valid decision token by the call that was applied last, logged at `now`. Removes tokens that
+    /// expired before. Appends the changed entries. Changes no input of a decision.
+    pub fn use_token(&mut self, token: &UsedToken<'_>, now: Millis, changes: &mut Vec<Change>) -> TokenUse {
+        self.tokens.insert(token, now, changes)
+    }
+
+    /// Marks the call at `offset` as refused: a valid token on it has this outcome, which is not allow. Does nothing if the
+    /// session has no room for the call. The caller writes the call's entry afterwards.
+    pub fn refuse_call(&mut self, call_id: &str, offset: i64, outcome: Decision) {
+        self.store.refuse(call_id, offset, outcome);
+    }
+
     /// Returns the header for the changelog.
     pub fn header(&self) -> SessionHeader<'_> {
         SessionHeader {
@@ -172,11 +213,17 @@ impl Session {
         self.seen.block(source, block)
     }
 
+    /// Returns a used decision token for the changelog.
+    pub fn token(&self, id: &str, expires_at: Millis) -> Option<UsedToken<'_>> {
+        self.tokens.get(id, expires_at)
+    }
+
     /// Returns a tombstone for each entry except the header. The caller writes them, and the header's, when it removes the
     /// session.
     pub fn tombstones(&self) -> Vec<Change> {
         let mut tombstones = self.store.tombstones();
         tombstones.extend(self.seen.blocks().map(|(source, block)| Change::NumbersRemoved { source, block }));
+        tombstones.extend(self.tokens.tombstones());
         tombstones
     }
 
@@ -200,6 +247,11 @@ impl Session {
     /// Returns the start of the session by the producer's clock, or `None` before the first event.
     pub fn started_at(&self) -> Option<Micros> {
         (self.events > 0).then_some(self.started_at)
+    }
+
+    /// Returns the offset of the last applied event, or `None` before the first.
+    pub fn applied_through(&self) -> Option<i64> {
+        (self.events > 0).then_some(self.applied_through)
     }
 
     /// Returns the number of applied events; repeats are not applied.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use agentgov_schemas::OpenEnum;
 use agentgov_schemas::state::{Call, Fact};
+use agentgov_schemas::verdict::Decision;
 use cel::common::types::CelString;
 
 use super::Change;
@@ -86,6 +88,8 @@ pub(crate) struct StoredCall {
     pub(crate) arguments: Box<[u8]>,
     offset: i64,
     answered: bool,
+    /// Outcome of the decision before the call, if a valid token on it says another than allow.
+    pub(super) refused: Option<Decision>,
 }
 
 impl StoredCall {
@@ -97,6 +101,7 @@ impl StoredCall {
             arguments: &self.arguments,
             offset: self.offset,
             answered: self.answered,
+            refused: self.refused.map(OpenEnum::from),
         }
     }
 }
@@ -148,6 +153,8 @@ impl Store {
             arguments: call.arguments.into(),
             offset: call.offset,
             answered: call.answered,
+            // An outcome that this build does not know is not allow.
+            refused: call.refused.map(|outcome| outcome.known().unwrap_or(Decision::Deny)),
         };
         if let Some(replaced) = self.calls.insert(call.call_id.to_owned(), stored) {
             self.entries -= 1;
@@ -175,9 +182,18 @@ impl Store {
         true
     }
 
-    /// Marks a call as answered. Returns true if that changed it.
-    pub(super) fn mark_answered(&mut self, call_id: &str) -> bool {
-        self.calls.get_mut(call_id).is_some_and(|call| !std::mem::replace(&mut call.answered, true))
+    /// Marks a call as answered. Returns the call if that changed it.
+    pub(super) fn mark_answered(&mut self, call_id: &str) -> Option<&StoredCall> {
+        let call = self.calls.get_mut(call_id)?;
+        let was_answered = std::mem::replace(&mut call.answered, true);
+        (!was_answered).then_some(&*call)
+    }
+
+    /// Marks the call at `offset` as refused.
+    pub(super) fn refuse(&mut self, call_id: &str, offset: i64, outcome: Decision) {
+        if let Some(call) = self.calls.get_mut(call_id).filter(|call| call.offset == offset) {
+            call.refused = Some(outcome);
+        }
     }
 
     pub(super) fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {

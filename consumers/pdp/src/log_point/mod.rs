@@ -203,6 +203,9 @@ impl<L: DecisionLog> LogPoint<L> {
             outcome: outcome.decision,
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
             through: KnownThrough::from(through),
+            // The first table is that of the agents.
+            agents: outcome.tables.first().map(|(_, next_offset)| *next_offset),
+            unavailable: outcome.unavailable.as_ref().map(|(code, _)| (*code).to_owned()),
             approval_id: None,
         };
         let token = key.sign(&claims).map_err(|error| Refusal::Invalid(error.to_string()))?;

@@ -1,0 +1,192 @@
+//! Relation of a call to the decision that was made before it, according to the token on the call.
+//!
+//! ```text
+//!   token ─► verify (keys, logged_at) ─► same call? ─► first use? ─► same outcome as the verdict?
+//!            forged                      altered       reused        differs, or matched
+//! ```
+//!
+//! Depends on the records alone: the call, its session, and the tables as they are folded. Reads no clock.
+
+use agentgov_enrichment::{Change, RefusedCall, Session, TokenUse};
+use agentgov_policy::{Judgement, Kernel};
+use agentgov_schemas::event::{ActionEvent, ToolCall};
+use agentgov_schemas::governance::KeyKind;
+use agentgov_schemas::state::UsedToken;
+use agentgov_schemas::verdict::{DecisionCause, DecisionFinding, Origin, PriorDecision};
+use agentgov_schemas::{Digest, Millis, OpenEnum};
+use agentgov_token::{Call, ClaimName, Claims, KeySet, TokenError, verify};
+
+/// The token of a call, before the call is judged.
+#[derive(Debug)]
+pub(crate) struct CallToken {
+    claims: Result<Claims, DecisionCause>,
+    /// Offset of the session's last applied record; `None` for a new session.
+    known_through: Option<i64>,
+}
+
+/// Finding about the token of a judged call.
+#[derive(Debug)]
+pub(crate) struct TokenFinding {
+    finding: DecisionFinding,
+    cause: Option<DecisionCause>,
+    claims: Option<Claims>,
+}
+
+impl CallToken {
+    /// Verifies the token of a call by the state of its session before the call. Returns `None` for a call without a token.
+    pub fn read(
+        event: &ActionEvent<'_>,
+        session: &Session,
+        keys: &KeySet,
+        logged_at: Millis,
+    ) -> Option<Self> {
+        let token = event.tool.as_ref()?.decision_token?;
+        Some(Self {
+            claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(|error| cause_of(&error)),
+            known_through: session.applied_through(),
+        })
+    }
+
+    /// Compares the token with the call and with its judgement, and records its use in the session. Appends the changed
+    /// entries to `changes`.
+    pub fn compare(
+        self,
+        event: &ActionEvent<'_>,
+        judgement: &Judgement<'_>,
+        kernel: &Kernel<'_>,
+        origin: &Origin<'_>,
+        session: &mut Session,
+        changes: &mut Vec<Change>,
+    ) -> TokenFinding {
+        let claims = match self.claims {
+            Ok(claims) => claims,
+            Err(cause) => {
+                return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims: None };
+            }
+        };
+        let (finding, cause) = if let Some(claim) = claim_that_differs(&claims, event) {
+            (DecisionFinding::Altered, Some(altered_cause(claim)))
+        } else {
+            match session.use_token(&used_token(&claims), origin.logged_at, changes) {
+                TokenUse::Repeated => (DecisionFinding::Reused, None),
+                TokenUse::NoRoom => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
+                TokenUse::First if claims.outcome == judgement.decision => (DecisionFinding::Matched, None),
+                TokenUse::First => {
+                    let cause = input_that_differs(&claims, judgement, kernel, origin, self.known_through);
+                    (DecisionFinding::Differs, Some(cause))
+                }
+            }
+        };
+        TokenFinding { finding, cause, claims: Some(claims) }
+    }
+}
+
+impl TokenFinding {
+    /// Marks the call as refused in its session, if the token is valid and its outcome is not allow. Sets `refused` if the
+    /// event has the call's result as well.
+    pub fn refuse_call(
+        &self,
+        event: &ActionEvent<'_>,
+        origin: &Origin<'_>,
+        call_index: Option<i32>,
+        session: &mut Session,
+        refused: &mut Option<RefusedCall>,
+    ) {
+        let prevented = self.record(false).is_prevented();
+        let (Some(tool), Some(claims), true) = (&event.tool, &self.claims, prevented) else { return };
+        session.refuse_call(tool.call_id, origin.offset, claims.outcome);
+        if event.result.is_some_and(|result| result.call_id == tool.call_id) {
+            let (tool, outcome) = (tool.name.to_owned(), claims.outcome);
+            *refused = Some(RefusedCall { tool, call_index, outcome });
+        }
+    }
+
+    /// Returns the finding as a verdict records it.
+    pub fn record(&self, required: bool) -> PriorDecision<'_> {
+        PriorDecision {
+            finding: self.finding.into(),
+            cause: self.cause.map(OpenEnum::from),
+            id: self.claims.as_ref().map(|claims| claims.decision_id.as_str()),
+            outcome: self.claims.as_ref().map(|claims| claims.outcome.into()),
+            required,
+        }
+    }
+}
+
+/// Returns the record of a call without a token.
+pub(crate) const fn undecided(required: bool) -> PriorDecision<'static> {
+    PriorDecision {
+        finding: OpenEnum::Known(DecisionFinding::Undecided),
+        cause: None,
+        id: None,
+        outcome: None,
+        required,
+    }
+}
+
+fn used_token(claims: &Claims) -> UsedToken<'_> {
+    UsedToken { id: &claims.decision_id, expires_at: Millis(claims.expires_at.saturating_mul(1000)) }
+}
+
+/// Returns the first claim that differs from the call. Digests the arguments, since the event's own digest is a claim of
+/// its producer.
+fn claim_that_differs(claims: &Claims, event: &ActionEvent<'_>) -> Option<ClaimName> {
+    let ToolCall { name, call_id, arguments, .. } = event.tool.as_ref()?;
+    claims.first_difference(&Call {
+        tenant_id: event.tenant_id,
+        environment: event.environment,
+        session_id: event.session_id,
+        agent_id: event.agent.id,
+        tool: name,
+        call_id,
+        arguments: Digest::of(arguments.data),
+    })
+}
+
+/// Returns the first input, in the order of [`DecisionCause`], of which the decision knew another value than the judgement.
+fn input_that_differs(
+    claims: &Claims,
+    judgement: &Judgement<'_>,
+    kernel: &Kernel<'_>,
+    origin: &Origin<'_>,
+    known_through: Option<i64>,
+) -> DecisionCause {
+    if claims.unavailable.is_some() {
+        DecisionCause::Unavailable
+    } else if claims.bundle != judgement.bundle.as_ref().map(|bundle| bundle.digest()) {
+        DecisionCause::Bundle
+    } else if claims.agents.is_some_and(|next_offset| next_offset != kernel.agents.next_offset()) {
+        DecisionCause::Agents
+    } else if claims.through.partition != origin.partition {
+        DecisionCause::Partition
+    } else if known_through.is_some_and(|offset| offset > claims.through.offset) {
+        DecisionCause::Records
+    } else {
+        DecisionCause::Event
+    }
+}
+
+const fn altered_cause(claim: ClaimName) -> DecisionCause {
+    match claim {
+        ClaimName::Tenant => DecisionCause::Tenant,
+        ClaimName::Environment => DecisionCause::Environment,
+        ClaimName::Session => DecisionCause::Session,
+        ClaimName::Agent => DecisionCause::Agent,
+        ClaimName::Tool => DecisionCause::Tool,
+        ClaimName::CallId => DecisionCause::CallId,
+        ClaimName::Arguments => DecisionCause::Arguments,
+    }
+}
+
+const fn cause_of(error: &TokenError) -> DecisionCause {
+    match error {
+        TokenError::Malformed(_) => DecisionCause::Malformed,
+        TokenError::UnknownKey => DecisionCause::UnknownKey,
+        TokenError::WrongKind { .. } => DecisionCause::WrongKind,
+        TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
+        TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
+        TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
+        TokenError::Expired { .. } => DecisionCause::Expired,
+        TokenError::BadSignature => DecisionCause::BadSignature,
+    }
+}
