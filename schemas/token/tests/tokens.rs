@@ -417,6 +417,7 @@ prop_compose! {
         (arguments, bundle) in (any::<[u8; 32]>(), prop::option::of(any::<[u8; 32]>())),
         outcome in prop::sample::select(vec![Decision::Allow, Decision::Deny, Decision::Ask, Decision::Indeterminate]),
         (partition, offset) in (0..i32::MAX, -1..i64::MAX),
+        (agents, unavailable) in (prop::option::of(any::<i64>()), prop::option::of(".{0,40}")),
     ) -> Claims {
         let [issuer, tenant_id, environment, session_id, agent_id, tool] = texts.try_into().unwrap();
         let hex = format!("{id:032x}");
@@ -424,7 +425,7 @@ prop_compose! {
             decision_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
             issued_at: issued_at.into(),
             expires_at: i64::from(issued_at) + lifetime,
-            issuer, tenant_id, environment, session_id, agent_id, tool, call_id, approval_id,
+            issuer, tenant_id, environment, session_id, agent_id, tool, call_id, approval_id, agents, unavailable,
             arguments: Digest::from_bytes(arguments),
             bundle: bundle.map(Digest::from_bytes),
             outcome,
