@@ -20,7 +20,7 @@ use agentgov_schemas::topology::{MissingRole, Topology};
 use agentgov_schemas::verdict::{Decision, Origin, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
 use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, SessionKey, catalogue};
-use agentgov_token::{Claims, SigningKey, KnownThrough};
+use agentgov_token::{Claims, KnownThrough, SigningKey};
 
 const ID: SchemaId = SchemaId(1);
 /// logged_at of the first call, in milliseconds.
