@@ -105,6 +105,9 @@ pub struct Demo {
     /// Recorded runs to use instead of the samples, in a format of `import chat-completions`; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// Ask the decision point before each call, and compare each decision with the verdict. Exit code 3: they differ.
+    #[arg(long)]
+    pub inline: bool,
     /// Start time of the sessions; UTC without a zone.
     #[arg(long, value_name = "TIME", default_value = "2024-05-15T15:00:00")]
     pub start_time: String,

@@ -11,6 +11,7 @@ use agentgov_log_reader::imported::Violation;
 use agentgov_schemas::escape::Escaped;
 use agentgov_service::ExitCode;
 
+use super::inline::{Answers, Comparison, InlineClient};
 use super::pipeline::{self, Pipeline};
 use super::report::Report;
 use super::{import, up};
@@ -47,15 +48,24 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
-    let pipeline = Pipeline::start(topology, None, false, global, &progress)?;
+    let mut pipeline = Pipeline::start(topology, None, false, global, &progress)?;
+    let reader =
+        LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
+    let pdp = if args.inline { Some(start_pdp(&mut pipeline, &import, &reader)?) } else { None };
     let publishing_began = Instant::now();
-    let import = import::publish(import, &pipeline.endpoints, &pipeline.topology, &progress)?;
+    let (import, answers) = match pdp {
+        None => (import::publish(import, &pipeline.endpoints, &pipeline.topology, &progress)?, None),
+        Some(url) => {
+            let mut client = InlineClient::new(&import, &url)?;
+            let (endpoints, topology) = (&pipeline.endpoints, &pipeline.topology);
+            import::publish_decided(&import, endpoints, topology, &mut client, &progress)?;
+            (import, Some(client.answers))
+        }
+    };
 
     // One more for the event that closes the source.
     let events = import.summary().events + 1;
     let source = import.source_id();
-    let reader =
-        LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
     let step = progress.counted("logging, judging, alerting", events);
     pipeline.wait("every event logged and judged", Duration::from_secs(args.within), |_| {
         let now = reader.progress(&source).or_exit(ExitCode::TryAgain)?;
@@ -65,6 +75,8 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     })?;
     let pipeline_time = publishing_began.elapsed();
     step.done(format!("all done {:.1} s after the first was published", pipeline_time.as_secs_f64()));
+
+    let inline = answers.map(|answers| compare(&pipeline, &reader, &source, &answers, args)).transpose()?;
 
     let mut violations = reader.violations(&source).or_exit(ExitCode::Failed)?;
     // Sorts the violations of a call by the position of their policies in the bundle.
@@ -88,6 +100,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     };
     let report = Report {
         audit,
+        inline,
         input: import.file().to_owned(),
         counts: reader.counts(&source).or_exit(ExitCode::Failed)?,
         latency: reader.latency(&source).or_exit(ExitCode::Failed)?,
@@ -109,7 +122,38 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     } else {
         pipeline.stop()?;
     }
-    Ok(ExitCode::Done)
+    let differs = report.inline.as_ref().is_some_and(|inline| !inline.is_equal());
+    Ok(if differs { ExitCode::Findings } else { ExitCode::Done })
+}
+
+/// Starts the decision point, and returns its URL. Rejects events that the log has already: a decision would know its own call.
+fn start_pdp(pipeline: &mut Pipeline, import: &Import<'_>, reader: &LogReader) -> Result<String, Failure> {
+    let logged = reader.progress(&import.source_id()).or_exit(ExitCode::TryAgain)?.logged;
+    if logged > 0 {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!(
+                "{}: expected runs that the log does not have, found {logged} of their events; give another --start-time, which makes \
+                 them other events",
+                import.file()
+            ),
+        ));
+    }
+    pipeline.start_pdp()
+}
+
+/// Compares each decision with its verdict, once all decisions are logged.
+fn compare(
+    pipeline: &Pipeline,
+    reader: &LogReader,
+    source: &str,
+    answers: &Answers,
+    args: &Demo,
+) -> Result<Comparison, Failure> {
+    pipeline.wait("every decision logged", Duration::from_secs(args.within), |_| {
+        Ok(reader.decisions(source).or_exit(ExitCode::TryAgain)? >= answers.recorded())
+    })?;
+    Ok(answers.compare(reader.decided_calls(source).or_exit(ExitCode::Failed)?))
 }
 
 /// Returns a warning that names the called tools without an entry in the example's bundle, since none of its rules apply to

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use agentgov_audit::{Finding, FindingKind, Interval, Report as Audit};
 use agentgov_importers::{ImportOptions, Input};
+use agentgov_log_reader::decided::DecidedCall;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
 use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
@@ -24,6 +25,7 @@ use agentgov_status::{
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
 
+use super::inline::{Comparison, DifferingCall};
 use super::registry::RegistryEntries;
 use super::report::Report;
 use crate::failure::Failure;
@@ -161,6 +163,36 @@ fn violation(text: &str) -> Violation {
     }
 }
 
+fn inline(text: &str) -> Comparison {
+    let own = || text.to_owned();
+    let call = DecidedCall {
+        session: own(),
+        call: 1,
+        tool: own(),
+        decision_id: own(),
+        decided: own(),
+        decided_reason: own(),
+        decided_violations: vec![own()],
+        decided_known: own(),
+        judged: own(),
+        judged_reason: own(),
+        judged_violations: vec![own()],
+        judged_known: own(),
+    };
+    Comparison {
+        asked: 1,
+        asked_again: 0,
+        allowed: 1,
+        denied: 0,
+        asked_a_person: 0,
+        indeterminate: 0,
+        differed: 1,
+        p50_ms: Some(1.0),
+        errors: vec![own()],
+        differences: vec![DifferingCall { call, differs: vec!["outcome"] }],
+    }
+}
+
 fn report(text: &str) -> Report {
     let counts = Counts {
         sessions: 1,
@@ -176,6 +208,7 @@ fn report(text: &str) -> Report {
     };
     Report {
         audit: Some(audit(text)),
+        inline: Some(inline(text)),
         input: text.to_owned(),
         counts,
         latency: Latency { verdict_p50: Some(1.0), verdict_p99: Some(1.0), alert_p50: None, alert_p99: None },

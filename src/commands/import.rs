@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "local-stack")]
+use std::time::Duration;
 
 use agentgov_connect::Endpoints;
+#[cfg(feature = "local-stack")]
+use agentgov_importers::CallDecider;
 use agentgov_importers::{
     Import, ImportError, ImportOptions, Input, Problems, PublishError, Summary, chat_completions,
     parse_start_time,
@@ -115,7 +119,7 @@ pub fn publish<'b>(
     progress: &Progress,
 ) -> Result<Import<'b>, Failure> {
     loop {
-        let recorder = recorder(&import, endpoints, topology)?;
+        let recorder = start_recorder(recorder_options(&import, endpoints, topology))?;
         let step = progress.counted("publishing events", import.summary().events);
         let published =
             agentgov_importers::publish(&import, &recorder, &mut |done, total| step.at(done, total));
@@ -128,24 +132,46 @@ pub fn publish<'b>(
                 report_skipped(&refused.problems);
                 import = import.without(refused);
             }
-            Err(PublishError::Refused(refused)) => {
-                let what = "nothing was published; the topic does not accept some events:";
-                return Err(failure_of(what, &refused.problems));
-            }
-            Err(PublishError::Import(error)) => return Err(Failure::new(ExitCode::Failed, error)),
-            Err(error) if error.is_permanent() => return Err(Failure::new(ExitCode::Config, error)),
-            Err(error) => return Err(Failure::new(ExitCode::TryAgain, error)),
+            Err(error) => return Err(not_published(error)),
         }
     }
 }
 
-fn recorder(
+/// Publishes an import as [`publish`] does, and has each call decided before it is recorded. Skips no runs.
+#[cfg(feature = "local-stack")]
+pub fn publish_decided<D: CallDecider>(
     import: &Import<'_>,
     endpoints: &Endpoints,
     topology: &Arc<Topology>,
-) -> Result<Recorder, Failure> {
+    decider: &mut D,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    // The next decision waits for each event.
+    let options = RecorderOptions { linger: Duration::ZERO, ..recorder_options(import, endpoints, topology) };
+    let recorder = start_recorder(options)?;
+    let step = progress.counted("asking before each call", import.summary().events);
+    let mut show = |done, total| step.at(done, total);
+    let summary = agentgov_importers::publish_decided(import, &recorder, decider, &mut show);
+    let summary = summary.map_err(not_published)?;
+    step.done(format!("{} calls, {} events, each durable", summary.tool_calls, summary.events));
+    Ok(())
+}
+
+fn not_published(error: PublishError) -> Failure {
+    match error {
+        PublishError::Refused(refused) => {
+            let what = "nothing was published; the topic does not accept some events:";
+            failure_of(what, &refused.problems)
+        }
+        PublishError::Import(error) => Failure::new(ExitCode::Failed, error),
+        error if error.is_permanent() => Failure::new(ExitCode::Config, error),
+        error => Failure::new(ExitCode::TryAgain, error),
+    }
+}
+
+fn recorder_options(import: &Import<'_>, endpoints: &Endpoints, topology: &Arc<Topology>) -> RecorderOptions {
     let options = import.options();
-    let started = Recorder::start(RecorderOptions {
+    RecorderOptions {
         source_id: Some(import.source_id()),
         ..RecorderOptions::new(
             endpoints.kafka.clone(),
@@ -154,8 +180,11 @@ fn recorder(
             options.tenant_id.clone(),
             options.environment.clone(),
         )
-    });
-    started.map_err(|error| {
+    }
+}
+
+fn start_recorder(options: RecorderOptions) -> Result<Recorder, Failure> {
+    Recorder::start(options).map_err(|error| {
         let code = match &error {
             StartError::Tenant(_) | StartError::Option { .. } => ExitCode::Usage,
             error if error.is_permanent() => ExitCode::Config,

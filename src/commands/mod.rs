@@ -8,6 +8,8 @@ mod demo;
 #[cfg(feature = "local-stack")]
 mod hostile;
 mod import;
+#[cfg(feature = "local-stack")]
+mod inline;
 mod keys;
 mod pdp;
 mod pdp_log;

@@ -180,8 +180,12 @@ impl Pipeline {
         self.running.wait(what, within, met)
     }
 
-    /// Starts a decision point on this log, for any client of this machine, and waits until it is ready. Returns its URL.
+    /// Starts a decision point on this log, for any client of this machine, and waits until it is ready, unless it runs
+    /// already. Returns its URL.
     pub fn start_pdp(&mut self) -> Result<String, Failure> {
+        if let Some(pdp) = &self.pdp {
+            return Ok(pdp.url());
+        }
         let folder = match self.logs().parent() {
             Some(stack) if !self.logs().as_os_str().is_empty() => stack.join("pdp"),
             _ => std::env::temp_dir().join(format!("agentgov-pdp-{}", std::process::id())),

@@ -11,6 +11,7 @@ use console::{Style, measure_text_width, truncate_str};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::inline::{Comparison, DifferingCall};
 use crate::print::{Text, left, right, style, style_text, text};
 
 /// Appends a formatted line to a [`Text`], with the rules of [`outln!`].
@@ -24,6 +25,8 @@ macro_rules! append {
 pub struct Report {
     /// Result of the audit; `None` if it did not run.
     pub audit: Option<agentgov_audit::Report>,
+    /// Decisions before the calls, compared with the verdicts; `None` without `--inline`.
+    pub inline: Option<Comparison>,
     /// Name of the file of recorded runs.
     pub input: String,
     /// Counts of the log.
@@ -82,6 +85,7 @@ impl Report {
             "by_policy": by_policy,
             "findings": self.violations,
             "audit": self.audit,
+            "inline": self.inline,
             "latency_ms": self.latency,
             "bundle": self.bundle,
             "pipeline_ms": self.pipeline_ms,
@@ -96,6 +100,7 @@ impl Report {
         self.push_input(&mut text);
         self.push_violations(&mut text);
         self.push_sessions(&mut text);
+        self.push_inline(&mut text);
         self.push_audit(&mut text);
         self.push_latency(&mut text);
         self.push_next_steps(&mut text, kept);
@@ -149,6 +154,47 @@ impl Report {
         append!(out, "  {}  {}", bar, Text::join(&legend, " · "));
         if c.without_grant > 0 {
             append!(out, "  {} of them denied since no grant allows them", with_thousands(c.without_grant));
+        }
+    }
+
+    fn push_inline(&self, out: &mut Text) {
+        let Some(inline) = &self.inline else { return };
+        push_heading(out, "Asked before each call");
+        let p50 = inline.p50_ms.map_or_else(|| "not measured".to_owned(), |p50| format!("{p50:.1} ms"));
+        append!(
+            out,
+            "  {} asked · {} allowed · {} denied · {} for a person · {} undecided; half of the answers within {}",
+            with_thousands(inline.asked),
+            with_thousands(inline.allowed),
+            with_thousands(inline.denied),
+            with_thousands(inline.asked_a_person),
+            with_thousands(inline.indeterminate + inline.errors.len() as u64),
+            p50
+        );
+        if inline.is_equal() {
+            append!(out, "  {}", style("each decision equals its verdict").green());
+        } else {
+            append!(
+                out,
+                "  {}",
+                style(format!("{} decisions differ from their verdicts", inline.differed)).red()
+            );
+        }
+        for DifferingCall { call, differs } in inline.differences.iter().take(MAX_SHOWN_SESSIONS) {
+            let or_none = |outcome: &str| if outcome.is_empty() { "none" } else { outcome }.to_owned();
+            append!(
+                out,
+                "  {} call {} {}: decided {}, judged {}; differs: {}",
+                style(&call.session).cyan().bold(),
+                call.call,
+                call.tool,
+                or_none(&call.decided),
+                or_none(&call.judged),
+                differs.join(", ")
+            );
+        }
+        for error in inline.errors.iter().take(MAX_SHOWN_SESSIONS) {
+            append!(out, "  {}", style(error).red());
         }
     }
 

@@ -12,18 +12,62 @@ fn recorded_runs_have_exactly_the_expected_violations() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     let found = folder.path().join("violations.tsv");
-    let args = ["demo", "--json", "--input", runs.to_str().unwrap(), "--violations", found.to_str().unwrap()];
+    let (runs, violations) = (runs.to_str().unwrap(), found.to_str().unwrap());
+    let args = ["demo", "--inline", "--json", "--input", runs, "--violations", violations];
     let report: serde_json::Value = serde_json::from_str(&stack.run(&args)).unwrap();
 
     assert_eq!(std::fs::read_to_string(found).unwrap(), std::fs::read_to_string(expected).unwrap());
     assert_eq!(report["counts"]["tool_calls"], 621);
     assert_eq!(report["violations"], 72);
     assert_eq!(report["alerted"], 72, "the alerts name the same between them");
+    assert_decided_as_judged(&report, 621);
     // Every published event is one row at its own offset, and each judged action has one verdict.
     assert_eq!(report["counts"]["rows"], report["counts"]["events"]);
     let judged = "SELECT count() FROM actions WHERE tenant_id = 'airline' AND type = 'tool.invoked' AND environment = 'demo'";
     let verdicts = "SELECT count() FROM verdicts WHERE tenant_id = 'airline' AND environment = 'demo'";
     stack.eventually("each judged action has one verdict", || stack.number(judged) == stack.number(verdicts));
+}
+
+/// Checks that each of the `calls` of a demo was decided as it was judged, by the report and by the rows of the log.
+fn assert_decided_as_judged(report: &serde_json::Value, calls: i64) {
+    let inline = &report["inline"];
+    for (name, expected) in [("asked", calls), ("differed", 0)] {
+        assert_eq!(inline[name], expected, "{name}: {inline:#}");
+    }
+    assert_eq!((&inline["errors"], &inline["differences"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let outcomes = ["allowed", "denied", "asked_a_person", "indeterminate"];
+    let outcomes = outcomes.map(|name| inline[name].as_i64().unwrap());
+    assert_eq!(outcomes.iter().sum::<i64>(), calls, "{inline:#}");
+    assert!(outcomes[0] > 0 && outcomes[1] > 0, "{inline:#}");
+    assert_eq!(report["counts"]["allowed"], outcomes[0]);
+
+    // Sessions of both demos, so at least as many as this one's.
+    let equal = "SELECT uniqExact(v.topic_partition, v.offset)
+         FROM verdicts AS v
+         INNER JOIN actions AS c ON c.topic = v.origin_topic AND c.partition = v.origin_partition AND c.offset = v.origin_offset
+         INNER JOIN actions AS d ON d.session_id = c.session_id AND d.call_id = c.call_id AND d.tool_name = c.tool_name
+         WHERE v.tenant_id = 'airline' AND v.environment = 'demo' AND c.decision_token != '' AND d.type = 'decision.made'
+             AND d.decision = v.decision AND d.decision_reason = v.reason AND d.decision_known_digest = v.known_digest
+             AND d.decision_policies = v.determining_policies
+             AND arrayZip(d.decision_violations.policy, d.decision_violations.severity, d.decision_violations.mode, d.decision_violations.effect)
+                 = arrayZip(v.violations.policy, v.violations.severity, v.violations.mode, v.violations.effect)";
+    assert!(stack().number(equal) >= calls);
+}
+
+#[test]
+fn samples_asked_inline_are_decided_as_they_are_judged() {
+    let stack = stack();
+    let args = ["demo", "--inline", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&stack.run(&args)).unwrap();
+    assert_decided_as_judged(&report, report["counts"]["tool_calls"].as_i64().unwrap());
+    assert_eq!(
+        report["counts"]["rows"], report["counts"]["events"],
+        "decisions are not among the demo's events"
+    );
+    // Runs that the log has already cannot be asked about: a decision would know its own call.
+    let again = stack.command(&args).output().unwrap();
+    assert_eq!(again.status.code(), Some(2), "{}", describe(&again));
+    assert!(describe(&again).contains("give another --start-time"), "{}", describe(&again));
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //!
 //! - [`LogReader`]: connection to ClickHouse
 //! - [`imported`]: progress, counts, violations and latency of one import
+//! - [`decided`]: calls with the decisions that were made before them
 //! - [`session`]: one session, event by event
 //! - [`LoggedBytes`]: payloads, which may be any bytes
 //! - [`overview`]: sizes of tables, recent rejects and alerts, active bundles
 //!
 //! For analysts, docs/QUERIES.md has similar queries as plain SQL.
 
+pub mod decided;
 pub mod imported;
 pub mod overview;
 pub mod session;

@@ -9,6 +9,7 @@
 //! - [`Import`], [`ImportOptions`], [`ImportedSession`], [`RunLocation`]: a checked file and its events
 //! - [`Problems`], [`Problem`], [`Notes`]: errors of a file, and content that is not imported
 //! - [`check`], [`publish`]: all events through a recorder, or none
+//! - [`publish_decided`], [`CallDecider`]: the same, with each call decided before it is recorded
 //! - [`parse_start_time`]: the start time of the sessions
 
 pub mod chat_completions;
@@ -23,5 +24,5 @@ pub use chat_completions::RunLocation;
 pub use file::{Input, MAX_DOCUMENT_BYTES, MAX_UNPACKED_BYTES};
 pub use import::{Import, ImportError, ImportOptions, ImportedSession, Summary};
 pub use problem::{Notes, Problem, Problems};
-pub use publish::{PublishError, RefusedRuns, check, publish};
+pub use publish::{CallDecider, PublishError, RefusedRuns, check, publish, publish_decided};
 pub use start_time::{InvalidStartTime, parse_start_time};

@@ -1,8 +1,9 @@
 //! Publishes all events of an import through a recorder, or none.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
-use agentgov_sdk::{FlushError, RecordError, Recorder};
+use agentgov_sdk::{Event, FlushError, Receipt, RecordError, Recorder, ToolCall};
 
 use crate::{Import, ImportError, Problem, Problems, RunLocation, Summary};
 
@@ -40,6 +41,16 @@ pub enum PublishError {
         place: RunLocation,
         /// Error of the recorder.
         error: Box<RecordError>,
+    },
+    /// A call was not decided, so it was not recorded. Earlier events may be published.
+    #[error("import of {file}, line {place}: {error}")]
+    Undecided {
+        /// The file.
+        file: String,
+        /// Location of the session's run.
+        place: RunLocation,
+        /// Error of the decider.
+        error: Box<dyn Error + Send + Sync>,
     },
     /// Some events may not be durable.
     #[error("import of {file}: {error}; repeat the import: events that are already in the topic count once")]
@@ -79,8 +90,40 @@ impl PublishError {
             Self::Record { error, .. } => of(error),
             Self::NotDurable { error: FlushError::Closing { error, .. }, .. } => of(error),
             // The next repetition may find a file that no longer changes.
-            Self::Import(_) | Self::NotDurable { .. } => false,
+            Self::Import(_) | Self::Undecided { .. } | Self::NotDurable { .. } => false,
         }
+    }
+}
+
+/// Decides each call of an import before it is recorded.
+pub trait CallDecider {
+    /// Maximum size of a token.
+    const MAX_TOKEN_BYTES: usize;
+
+    /// Decides a call. Returns the token that the call's event carries; `None` if the call remains undecided. `after` is the
+    /// last recorded event of the session.
+    ///
+    /// # Errors
+    /// If the import cannot continue.
+    fn decide(
+        &mut self,
+        call: &Event<'_>,
+        after: Option<Receipt>,
+    ) -> Result<Option<String>, Box<dyn Error + Send + Sync>>;
+}
+
+/// Decider of [`publish`]: no call is decided.
+struct Undecided;
+
+impl CallDecider for Undecided {
+    const MAX_TOKEN_BYTES: usize = 0;
+
+    fn decide(
+        &mut self,
+        _: &Event<'_>,
+        _: Option<Receipt>,
+    ) -> Result<Option<String>, Box<dyn Error + Send + Sync>> {
+        Ok(None)
     }
 }
 
@@ -94,20 +137,45 @@ pub fn publish(
     recorder: &Recorder,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, PublishError> {
+    publish_decided(import, recorder, &mut Undecided, progress)
+}
+
+/// Publishes an import as [`publish`] does, and has each call decided before it is recorded. The events are the same, apart from
+/// the tokens.
+pub fn publish_decided<D: CallDecider>(
+    import: &Import<'_>,
+    recorder: &Recorder,
+    decider: &mut D,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, PublishError> {
     check_source(import, recorder)?;
-    if let Some(refused) = check(import, recorder)? {
+    // Stands for the tokens, which are not known yet.
+    let token = "-".repeat(D::MAX_TOKEN_BYTES);
+    if let Some(refused) = check_with_token(import, recorder, Some(token.as_str()).filter(|t| !t.is_empty()))?
+    {
         return Err(PublishError::Refused(refused));
     }
     let total = import.summary().events;
     let mut done = 0;
     for session in import.sessions() {
         let session = session?;
+        let (file, place) = (|| import.file().to_owned(), session.place());
+        let mut after = None;
         for event in session.events() {
-            recorder.record(&event).map_err(|error| PublishError::Record {
-                file: import.file().to_owned(),
-                place: session.place(),
+            let token = match event.tool {
+                Some(_) => decider.decide(&event, after).map_err(|error| PublishError::Undecided {
+                    file: file(),
+                    place,
+                    error,
+                })?,
+                None => None,
+            };
+            let recorded = recorder.record(&with_token(event, token.as_deref()));
+            after = Some(recorded.map_err(|error| PublishError::Record {
+                file: file(),
+                place,
                 error: Box::new(error),
-            })?;
+            })?);
             done += 1;
         }
         progress(done, total);
@@ -116,8 +184,21 @@ pub fn publish(
     Ok(import.summary())
 }
 
+/// Returns the event with a token, if it is a call.
+fn with_token<'a>(event: Event<'a>, token: Option<&'a str>) -> Event<'a> {
+    Event { tool: event.tool.map(|tool| ToolCall { decision_token: token, ..tool }), ..event }
+}
+
 /// Checks all events with a recorder. Publishes nothing.
 pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<RefusedRuns>, ImportError> {
+    check_with_token(import, recorder, None)
+}
+
+fn check_with_token(
+    import: &Import<'_>,
+    recorder: &Recorder,
+    token: Option<&str>,
+) -> Result<Option<RefusedRuns>, ImportError> {
     let mut refused =
         RefusedRuns { problems: Problems::default(), places: Vec::new(), rest: Summary::default() };
     for session in import.sessions() {
@@ -125,7 +206,7 @@ pub fn check(import: &Import<'_>, recorder: &Recorder) -> Result<Option<RefusedR
         let events = session.events_with_message();
         let mut is_refused = false;
         for (message, event) in &events {
-            let Err(error) = recorder.check(event) else { continue };
+            let Err(error) = recorder.check(&with_token(*event, token)) else { continue };
             is_refused = true;
             let at = message.map(|index| format!("messages[{index}]: ")).unwrap_or_default();
             refused.problems.push(|| Problem {

@@ -12,12 +12,14 @@ mod fake;
 use std::time::{Duration, Instant};
 
 use agentgov_connect::KafkaEndpoint;
-use agentgov_importers::{Import, ImportOptions, PublishError, chat_completions, publish};
+use agentgov_importers::{
+    CallDecider, Import, ImportOptions, PublishError, chat_completions, publish, publish_decided,
+};
 use agentgov_schemas::bounds::MAX_ID_BYTES;
-use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::event::{ActionEvent, ToolCall};
 use agentgov_schemas::subject::ACTION_EVENT;
 use agentgov_schemas::{Micros, catalogue, wire};
-use agentgov_sdk::{Recorder, RecorderOptions};
+use agentgov_sdk::{Event, Receipt, Recorder, RecorderOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -45,8 +47,8 @@ fn recorder(kafka: &KafkaEndpoint, source_id: String) -> Recorder {
     Recorder::start(RecorderOptions { source_id: Some(source_id), ..options }).unwrap()
 }
 
-/// Reads `count` records. Returns their sequence, session, event id and type, sorted.
-fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, String)> {
+/// Reads `count` records. Returns what `read` takes of each, sorted.
+fn read_records<T: Ord>(kafka: &KafkaEndpoint, count: usize, read: impl Fn(&ActionEvent<'_>) -> T) -> Vec<T> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.bootstrap)
         .set("group.id", "test")
@@ -65,12 +67,27 @@ fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, Stri
         let record = record.unwrap();
         let (id, datum) = wire::split(record.payload().unwrap()).unwrap();
         let event: ActionEvent<'_> = ACTION_EVENT.schema().unwrap().decode(id, datum).unwrap();
-        let texts = [event.session_id, event.event_id, event.r#type].map(str::to_owned);
-        let [session_id, event_id, r#type] = texts;
-        logged.push((event.source.sequence, session_id, event_id, r#type));
+        logged.push(read(&event));
     }
     logged.sort();
     logged
+}
+
+/// Reads `count` records. Returns their sequence, session, event id and type, sorted.
+fn logged(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String, String, String)> {
+    read_records(kafka, count, |event| {
+        let texts = [event.session_id, event.event_id, event.r#type].map(str::to_owned);
+        let [session_id, event_id, r#type] = texts;
+        (event.source.sequence, session_id, event_id, r#type)
+    })
+}
+
+/// Reads `count` records. Returns the sequence and the token of those that have a token.
+fn tokens(kafka: &KafkaEndpoint, count: usize) -> Vec<(i64, String)> {
+    let token = |event: &ActionEvent<'_>| {
+        event.tool.and_then(|tool| tool.decision_token).map(|token| (event.source.sequence, token.to_owned()))
+    };
+    read_records(kafka, count, token).into_iter().flatten().collect()
 }
 
 #[test]
@@ -157,4 +174,97 @@ fn recorder_of_another_or_a_used_source_is_refused() {
     let used = recorder(&kafka, import.source_id());
     publish(&import, &used, &mut |_, _| {}).unwrap();
     assert!(matches!(publish(&import, &used, &mut |_, _| {}), Err(PublishError::OtherSource { .. })));
+}
+
+/// Decider that returns a token for each call with an even number, and fails at the call `last`.
+struct Numbered<'a> {
+    recorder: &'a Recorder,
+    asked: Vec<(String, Option<i64>)>,
+    last: usize,
+}
+
+impl CallDecider for Numbered<'_> {
+    const MAX_TOKEN_BYTES: usize = 8192;
+
+    fn decide(
+        &mut self,
+        call: &Event<'_>,
+        after: Option<Receipt>,
+    ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
+        let number = self.asked.len();
+        let sequence = after.map(|receipt| receipt.sequence);
+        assert_eq!(self.recorder.stats().accepted, sequence.unwrap_or_default() + 1, "asked, then recorded");
+        self.asked.push((call.tool.unwrap().call_id.to_owned(), sequence));
+        if number == self.last {
+            return Err("the decision point is away".into());
+        }
+        Ok(number.is_multiple_of(2).then(|| format!("token-{number}")))
+    }
+}
+
+fn run_with_calls(ids: [&str; 2], arguments: &str) -> String {
+    let call = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","type":"function","function":{{"name":"think","arguments":"{arguments}"}}}}"#
+        )
+    };
+    let [first, second] = ids;
+    format!(
+        r#"{{"messages":[{{"role":"assistant","content":null,"tool_calls":[{},{}]}},{{"role":"tool","tool_call_id":"{first}","content":"1"}},{{"role":"tool","tool_call_id":"{second}","content":"2"}}]}}"#,
+        call(first),
+        call(second)
+    )
+}
+
+#[test]
+fn decided_import_has_the_same_events_with_tokens() {
+    let file = format!("{}\n{}", run_with_calls(["a", "b"], "{}"), run_with_calls(["c", "d"], "{}"));
+    let import = import(file.as_bytes());
+    let (_plain_cluster, plain) = fake::brokers();
+    publish(&import, &recorder(&plain, import.source_id()), &mut |_, _| {}).unwrap();
+    let (_decided_cluster, decided) = fake::brokers();
+    let recorder = recorder(&decided, import.source_id());
+    let mut decider = Numbered { recorder: &recorder, asked: Vec::new(), last: usize::MAX };
+    let summary = publish_decided(&import, &recorder, &mut decider, &mut |_, _| {}).unwrap();
+    assert_eq!(summary, import.summary());
+    // Each call is decided after the event before it in its session was recorded.
+    let asked: Vec<_> = decider.asked.iter().map(|(id, after)| (id.as_str(), *after)).collect();
+    assert_eq!(asked, [("a", Some(0)), ("b", Some(1)), ("c", Some(6)), ("d", Some(7))]);
+    let without_token = |event: &ActionEvent<'_>| {
+        let tool = event.tool.map(|tool| ToolCall { decision_token: None, ..tool });
+        // The closing event has the time of the import.
+        let occurred_at = if event.closing.is_some() { Micros(0) } else { event.occurred_at };
+        (event.source.sequence, format!("{:?}", ActionEvent { tool, occurred_at, ..event.clone() }))
+    };
+    assert_eq!(read_records(&decided, 13, without_token), read_records(&plain, 13, without_token));
+    assert_eq!(tokens(&decided, 13), [(1, "token-0".to_owned()), (7, "token-2".to_owned())]);
+    assert!(tokens(&plain, 13).is_empty());
+}
+
+#[test]
+fn call_that_cannot_be_decided_is_not_recorded() {
+    let (_cluster, kafka) = fake::brokers();
+    let file = run_with_calls(["a", "b"], "{}");
+    let import = import(file.as_bytes());
+    let recorder = recorder(&kafka, import.source_id());
+    let mut decider = Numbered { recorder: &recorder, asked: Vec::new(), last: 1 };
+    let error = publish_decided(&import, &recorder, &mut decider, &mut |_, _| {}).unwrap_err();
+    assert_eq!(error.to_string(), "import of runs.jsonl, line 1: the decision point is away");
+    assert_eq!(recorder.stats().accepted, 2);
+}
+
+#[test]
+fn call_without_room_for_a_token_is_refused_before_anything_is_published() {
+    let (_cluster, kafka) = fake::brokers();
+    let file = run_with_calls(["a", "b"], &"1".repeat((1 << 20) - 6_000));
+    let import = import(file.as_bytes());
+    let first = recorder(&kafka, import.source_id());
+    let mut decider = Numbered { recorder: &first, asked: Vec::new(), last: usize::MAX };
+    let error = publish_decided(&import, &first, &mut decider, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, PublishError::Refused(_)), "{error}");
+    assert_eq!((first.stats().accepted, decider.asked.len()), (0, 0));
+    assert_eq!(
+        publish(&import, &recorder(&kafka, import.source_id()), &mut |_, _| {}).unwrap(),
+        import.summary()
+    );
 }

@@ -3,7 +3,7 @@
 use agentgov_runtime::sink::native::{Bytes, Flag, Int32, Int64, List, Nullable, OccurredAt, Sha256, Text};
 use agentgov_schemas::Digest;
 use agentgov_schemas::event::{ActionEvent, Evaluation, Payload, Through};
-use agentgov_schemas::verdict::TablePosition;
+use agentgov_schemas::verdict::{TablePosition, Violation};
 
 use super::NO_DIGEST;
 
@@ -21,6 +21,10 @@ fn through(e: &ActionEvent<'_>) -> Option<Through> {
 
 fn policies<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [&'a str] {
     evaluation(e).map_or(&[], |evaluation| &evaluation.determining_policies)
+}
+
+fn violations<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [Violation<'a>] {
+    evaluation(e).map_or(&[], |evaluation| &evaluation.violations)
 }
 
 fn tables<'e, 'a>(e: &'e ActionEvent<'a>) -> &'e [TablePosition<'a>] {
@@ -108,6 +112,10 @@ columns! {
         "decision_id": Text = evaluation(e).map_or("", |evaluation| evaluation.id),
         "decision_caller": Text = evaluation(e).and_then(|evaluation| evaluation.caller).unwrap_or_default(),
         "decision_policies": List<Text> = &mut policies(e).iter().copied(),
+        "decision_violations.policy": List<Text> = &mut violations(e).iter().map(|violation| violation.policy),
+        "decision_violations.severity": List<Text> = &mut violations(e).iter().map(|violation| violation.severity.as_str()),
+        "decision_violations.mode": List<Text> = &mut violations(e).iter().map(|violation| violation.mode.as_str()),
+        "decision_violations.effect": List<Text> = &mut violations(e).iter().map(|violation| violation.effect.as_str()),
         "decision_bundle_digest": Sha256 = evaluation(e).and_then(|evaluation| evaluation.bundle).map_or(NO_DIGEST, |bundle| bundle.digest),
         "decision_tables.topic": List<Text> = &mut tables(e).iter().map(|table| table.topic),
         "decision_tables.next_offset": List<Int64> = &mut tables(e).iter().map(|table| table.next_offset),
