@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use agentgov_audit::{Finding, FindingKind, Interval, Report as Audit};
 use agentgov_importers::{ImportOptions, Input};
+use agentgov_log_reader::Disagreement;
 use agentgov_log_reader::decided::DecidedCall;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
-use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
+use agentgov_log_reader::session::{CallDecision, Entry, Event, SessionMatch, Verdict};
 use agentgov_policy::testing;
 use agentgov_registry::{
     Agent, AgentState, BundleEntry, Listing, RegisteredAgent, Tool, ToolEffect, UnreadableRecord,
@@ -86,6 +87,7 @@ fn print_session(text: &str) {
         call_id: own(),
         arguments: format!("x{text}").as_str().into(),
         result: format!("x{text}").as_str().into(),
+        token_decision_id: format!("x{text}"),
         decision: own(),
         decision_reason: own(),
         decided_by: own(),
@@ -99,6 +101,7 @@ fn print_session(text: &str) {
         determining: vec![own()],
         violations: vec![own()],
         known: known.to_string(),
+        known_digest: own(),
         errors: vec![own()],
         bundle: own(),
         bundle_digest: own(),
@@ -108,7 +111,27 @@ fn print_session(text: &str) {
         prior_decision_id: own(),
         prior_decision_outcome: own(),
     };
-    super::session::print_session(&found, &[Entry { event, verdict: Some(verdict) }], &BTreeMap::new());
+    let decision = CallDecision {
+        partition: 0,
+        offset: 0,
+        id: own(),
+        tool: own(),
+        call_id: own(),
+        outcome: own(),
+        reason: own(),
+        decided_by: own(),
+        caller: format!("x{text}"),
+        violations: vec![own()],
+        bundle: own(),
+        bundle_digest: own(),
+        known_digest: own(),
+        known_partition: 0,
+        known_through: 0,
+        unavailable: String::new(),
+    };
+    let disagreement = Some(Disagreement { parts: vec!["outcome"], cause: own() });
+    let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
+    super::session::print_session(&found, &[entry], &BTreeMap::new());
 }
 
 fn registry_entries(text: &str) -> RegistryEntries {

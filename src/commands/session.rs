@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::session::{Entry, Event, SessionMatch, Verdict};
+use agentgov_log_reader::session::{CallDecision, Entry, Event, SessionMatch, Verdict};
 use agentgov_log_reader::{LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
-use agentgov_schemas::verdict::Decision;
+use agentgov_schemas::verdict::{Decision, DecisionFinding};
 use agentgov_schemas::{Vocabulary, catalogue};
 use agentgov_service::ExitCode;
 use serde_json::Value;
@@ -87,15 +87,20 @@ pub fn print_session(session: &SessionMatch, entries: &[Entry], bundles: &BTreeM
         outln!("  on behalf of {}", session.actor_id);
     }
     let mut agent = session.agent_id.as_str();
-    for Entry { event, verdict } in entries {
+    for entry in entries {
+        let Entry { event, decision, verdict, .. } = entry;
         outln!();
         print_event(event);
         if event.agent_id != agent {
             outln!("  agent {}", style(&event.agent_id).bold());
             agent = &event.agent_id;
         }
+        if let Some(decision) = decision {
+            print_call_decision(decision, event);
+        }
         if let Some(verdict) = verdict {
             print_verdict(verdict, bundles.get(&verdict.bundle_digest));
+            print_disagreement(entry, verdict);
         }
     }
 }
@@ -156,6 +161,59 @@ fn print_decision(event: &Event) {
     );
 }
 
+/// Prints the decision about a call, above its verdict.
+fn print_call_decision(decision: &CallDecision, call: &Event) {
+    let outcome = style_of_decision(&decision.outcome);
+    let bundle = if decision.bundle.is_empty() { &decision.bundle_digest } else { &decision.bundle };
+    let bundle = if bundle.is_empty() { Text::from("no bundle") } else { Text::from(bundle) };
+    outln!(
+        "  {} {} ({}) by {} with {}",
+        style("decided").cyan(),
+        outcome.bold(),
+        decision.reason,
+        decision.decided_by,
+        bundle
+    );
+    let known = if !decision.unavailable.is_empty() {
+        text!("the session was not known: {}", decision.unavailable)
+    } else if decision.known_through < 0 {
+        text!("no record of partition {} was known", decision.known_partition)
+    } else {
+        text!("known through {}/{}@{}", call.topic, decision.known_partition, decision.known_through)
+    };
+    let caller =
+        if decision.caller.is_empty() { Text::default() } else { text!(", asked by {}", decision.caller) };
+    outln!("    {} {}, {}{}", style("id").dim(), decision.id, known, caller);
+    if call.token_decision_id.is_empty() {
+        outln!("    {}", style("the call carries no token").yellow());
+    }
+}
+
+/// Prints how the decision before a call differs from its verdict, and what the verdict says about the call's token.
+fn print_disagreement(entry: &Entry, verdict: &Verdict) {
+    let finding = verdict.prior_decision_finding.as_str();
+    if let Some(DecisionFinding::Forged | DecisionFinding::Altered | DecisionFinding::Reused) =
+        DecisionFinding::by_name(finding)
+    {
+        let cause = &verdict.prior_decision_cause;
+        let cause = if cause.is_empty() { Text::default() } else { text!(": {}", cause) };
+        outln!("    {} {}{}", style("token").red(), finding, cause);
+    }
+    let (Some(decision), Some(disagreement)) = (&entry.decision, &entry.disagreement) else { return };
+    let reasons = decision.outcome == verdict.decision;
+    let rules = reasons && decision.reason == verdict.reason;
+    let side = |outcome: &str, reason: &str, violations: &[String]| match (reasons, rules) {
+        (false, _) => text!("{}", outcome),
+        (true, false) => text!("{} ({})", outcome, reason),
+        (true, true) if violations.is_empty() => text!("{} without a violation", outcome),
+        (true, true) => text!("{} for {}", outcome, violations.join(", ")),
+    };
+    let decided = side(&decision.outcome, &decision.reason, &decision.violations);
+    let judged = side(&verdict.decision, &verdict.reason, &verdict.violations);
+    let differs = style("differs").yellow();
+    outln!("    {} decided {}, judged {}: by {}", differs, decided, judged, disagreement.cause);
+}
+
 fn print_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     let decision = style_of_decision(&verdict.decision);
     outln!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
@@ -210,6 +268,8 @@ fn shorten(payload: &LoggedBytes) -> Text {
 
 #[cfg(test)]
 mod tests {
+    use agentgov_log_reader::Disagreement;
+
     use super::*;
     use crate::print::capture;
 
@@ -230,22 +290,145 @@ mod tests {
             call_id: String::new(),
             arguments: "".into(),
             result: "".into(),
+            token_decision_id: String::new(),
             decision: String::new(),
             decision_reason: String::new(),
             decided_by: String::new(),
         };
-        Entry { event, verdict: None }
+        Entry { event, decision: None, verdict: None, disagreement: None }
     }
 
-    #[test]
-    fn agent_is_named_where_it_changes_and_source_at_each_event() {
-        let session = SessionMatch {
+    fn session() -> SessionMatch {
+        SessionMatch {
             tenant_id: "acme".into(),
             session_id: "s".into(),
             session_label: String::new(),
             agent_id: "clerk".into(),
             actor_id: String::new(),
+        }
+    }
+
+    /// Returns a call that was allowed by the bundle `a 1`, and judged so.
+    fn decided() -> (Event, CallDecision, Verdict) {
+        let event = Event {
+            event_type: catalogue::TOOL_INVOKED.into(),
+            tool: "pay".into(),
+            token_decision_id: "id-1".into(),
+            ..event(9, "clerk", ("a", 7)).event
         };
+        let decision = CallDecision {
+            partition: 3,
+            offset: 8,
+            id: "id-1".into(),
+            tool: "pay".into(),
+            call_id: String::new(),
+            outcome: "allow".into(),
+            reason: "granted".into(),
+            decided_by: "pdp-1".into(),
+            caller: "gateway".into(),
+            violations: Vec::new(),
+            bundle: "a 1".into(),
+            bundle_digest: "aa".into(),
+            known_digest: "00".into(),
+            known_partition: 3,
+            known_through: 7,
+            unavailable: String::new(),
+        };
+        let verdict = Verdict {
+            partition: 3,
+            offset: 9,
+            call_index: 0,
+            decision: "allow".into(),
+            reason: "granted".into(),
+            determining: Vec::new(),
+            violations: Vec::new(),
+            known: "{}".into(),
+            known_digest: "00".into(),
+            errors: Vec::new(),
+            bundle: "a 1".into(),
+            bundle_digest: "aa".into(),
+            findings: Vec::new(),
+            prior_decision_finding: "matched".into(),
+            prior_decision_cause: String::new(),
+            prior_decision_id: "id-1".into(),
+            prior_decision_outcome: "allow".into(),
+        };
+        (event, decision, verdict)
+    }
+
+    /// Returns the lines below the event of a call.
+    fn shown(change: impl FnOnce(&mut Event, &mut CallDecision, &mut Verdict)) -> Vec<String> {
+        let (mut event, mut decision, mut verdict) = decided();
+        change(&mut event, &mut decision, &mut verdict);
+        let disagreement = Disagreement::between(&decision, &verdict);
+        let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
+        let shown = capture::lines(|| print_session(&session(), &[entry], &BTreeMap::new()));
+        shown
+            .lines()
+            .skip_while(|line| !line.contains("pay("))
+            .skip(1)
+            .map(|line| line.trim().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn decision_stands_above_its_verdict_with_what_differs() {
+        let equal = [
+            "decided allow (granted) by pdp-1 with a 1",
+            "id id-1, known through agent.actions/3@7, asked by gateway",
+            "verdict allow (granted) by a 1",
+        ];
+        assert_eq!(shown(|_, _, _| ()), equal);
+        let differs = |change: &dyn Fn(&mut CallDecision, &mut Verdict)| {
+            let lines = shown(|_, decision, verdict| change(decision, verdict));
+            lines.last().unwrap().clone()
+        };
+        let by_bundle = |_: &mut CallDecision, verdict: &mut Verdict| {
+            verdict.decision = "deny".into();
+            verdict.bundle_digest = "bb".into();
+        };
+        assert_eq!(differs(&by_bundle), "differs decided allow, judged deny: by bundle");
+        let named = |_: &mut CallDecision, verdict: &mut Verdict| {
+            verdict.decision = "deny".into();
+            verdict.known_digest = "01".into();
+            verdict.prior_decision_cause = "records".into();
+        };
+        assert_eq!(differs(&named), "differs decided allow, judged deny: by records");
+        let reason = |decision: &mut CallDecision, verdict: &mut Verdict| {
+            (decision.outcome, verdict.decision) = ("deny".into(), "deny".into());
+            (decision.reason, verdict.reason) = ("unavailable".into(), "policy".into());
+            decision.unavailable = "stale".into();
+        };
+        assert_eq!(
+            differs(&reason),
+            "differs decided deny (unavailable), judged deny (policy): by unavailable"
+        );
+        let rules = |decision: &mut CallDecision, verdict: &mut Verdict| {
+            decision.known_digest = "02".into();
+            verdict.violations = vec!["limit".into(), "window".into()];
+        };
+        assert_eq!(
+            differs(&rules),
+            "differs decided allow without a violation, judged allow for limit, window: by known"
+        );
+    }
+
+    #[test]
+    fn token_of_a_call_is_shown_if_it_is_missing_or_wrong() {
+        let lines = shown(|call, _, _| call.token_decision_id.clear());
+        assert_eq!(lines[2], "the call carries no token");
+        let lines = shown(|_, decision, verdict| {
+            decision.known_through = -1;
+            verdict.prior_decision_finding = "altered".into();
+            verdict.prior_decision_cause = "args".into();
+        });
+        assert_eq!(lines[1], "id id-1, no record of partition 3 was known, asked by gateway");
+        assert_eq!(lines[3], "token altered: args");
+    }
+
+    #[test]
+    fn agent_is_named_where_it_changes_and_source_at_each_event() {
+        let session = session();
         let entries = [
             event(1, "clerk", ("a", 7)),
             event(2, "refunds", ("b", 0)),

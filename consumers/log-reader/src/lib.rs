@@ -3,7 +3,7 @@
 //! - [`LogReader`]: connection to ClickHouse
 //! - [`imported`]: progress, counts, violations and latency of one import
 //! - [`decided`]: calls with the decisions that were made before them
-//! - [`session`]: one session, event by event
+//! - [`session`]: one session, event by event; [`Disagreement`]: how a decision differs from its verdict
 //! - [`LoggedBytes`]: payloads, which may be any bytes
 //! - [`overview`]: sizes of tables, recent rejects and alerts, active bundles
 //!
@@ -14,8 +14,10 @@ pub mod imported;
 pub mod overview;
 pub mod session;
 
+mod disagreement;
 mod logged;
 mod reader;
 
+pub use disagreement::Disagreement;
 pub use logged::LoggedBytes;
 pub use reader::{LogReader, ReadError};
