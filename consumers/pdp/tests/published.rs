@@ -10,6 +10,8 @@
 
 mod support;
 
+use std::collections::HashMap;
+
 use agentgov_test_support::shared;
 use serde_json::Value;
 use support::{Pdp, example, on_loopback};
@@ -22,6 +24,8 @@ struct Case {
     body: Value,
     status: u16,
     expected: Option<Value>,
+    /// Section whose request has the same results.
+    identical_to: Option<String>,
 }
 
 /// Chapters of the scenario, and the paths that they cover.
@@ -61,6 +65,11 @@ fn cases(scenario: &str) -> Vec<Case> {
             if let (Some(case), true) = (cases.last_mut(), line.contains("HTTP 400")) {
                 case.status = 400;
             }
+            // Some results are those of another section.
+            if let (Some(case), Some((_, section))) = (cases.last_mut(), line.split_once("identical to [](#"))
+            {
+                case.identical_to = section.split_once(')').map(|(section, _)| section.to_owned());
+            }
             // Some decisions are in the text.
             if let (Some(case), true) = (cases.last_mut(), line.contains("`\"decision\": true`")) {
                 case.expected = Some(serde_json::json!({"decision": true}));
@@ -77,7 +86,8 @@ fn cases(scenario: &str) -> Vec<Case> {
                 }
             } else if in_scope && !lead.is_empty() {
                 let path = path(&section, &lead);
-                cases.push(Case { section: section.clone(), path, body, status: 200, expected: None });
+                let section = section.clone();
+                cases.push(Case { section, path, body, status: 200, expected: None, identical_to: None });
             }
         }
     }
@@ -104,7 +114,8 @@ fn certification_scenario_is_met_at_all_levels() {
     let Some(file) = shared("authzen/certification-scenario.md") else { return };
     let cases = cases(&std::fs::read_to_string(file).unwrap());
     let pdp = Pdp::start(on_loopback(), example("certification"));
-    let (asked, mut decided, mut refused) = (cases.len(), 0, 0);
+    let (asked, mut decided, mut refused, mut identical) = (cases.len(), 0, 0, 0);
+    let mut results = HashMap::new();
     for mut case in cases {
         if case.body["page"]["token"].is_string() {
             case.body["page"]["token"] = first_token(&pdp, case.path, &case.body).into();
@@ -121,13 +132,18 @@ fn certification_scenario_is_met_at_all_levels() {
             assert!(fits(&answer, expected), "{case:?}: {answer}");
             decided += 1;
         }
+        if let Some(section) = &case.identical_to {
+            assert_eq!(results.get(section), Some(&answer["results"]), "{case:?}");
+            identical += 1;
+        }
+        results.insert(case.section.clone(), answer["results"].clone());
         // The same request gets the same decision.
         let again = pdp.ask(case.path, &case.body);
         assert_eq!(again["decision"], answer["decision"]);
         assert_eq!(again["results"], answer["results"]);
     }
     // If the scenario changes its format, the parser would miss requests.
-    assert_eq!((asked, decided, refused), (50, 24, 16));
+    assert_eq!((asked, decided, refused, identical), (50, 24, 16, 5));
 }
 
 /// Returns the token for the page after the first result.
