@@ -17,10 +17,10 @@ use crate::status::{Process, get};
 const OCCURRED_AT: Micros = Micros(1_715_785_200_000_000);
 const RESERVATION: &str = r#"{"reservation_id":"R1","user_id":"u1","cabin":"basic_economy","insurance":"no",
     "created_at":"2024-05-01T00:00:00","flights":[],"passengers":[{}],"total_baggages":2}"#;
-const TOKEN: &str = "token-that-nobody-guesses";
+pub const TOKEN: &str = "token-that-nobody-guesses";
 
 /// A decision point, its folder, and its client's token.
-struct Pdp {
+pub struct Pdp {
     process: Process,
     folder: TempDir,
     client: reqwest::blocking::Client,
@@ -28,7 +28,7 @@ struct Pdp {
 
 impl Pdp {
     /// Starts a decision point for `tenant` with a signing key.
-    fn start(stack: &'static Stack, tenant: &str, environment: &str) -> Self {
+    pub fn start(stack: &'static Stack, tenant: &str, environment: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("key.json");
         stack.run(&[
@@ -68,7 +68,7 @@ impl Pdp {
     }
 
     /// Sends a question. Returns status and body.
-    fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
+    pub fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
         let url = self.process.url("access/v1/evaluation");
         let answer = self.client.post(url).bearer_auth(token).json(question).send().unwrap();
         let status = answer.status().as_u16();
@@ -78,7 +78,13 @@ impl Pdp {
 }
 
 /// Returns the question about a call of `tool` in a session.
-fn question(session: &str, call_id: &str, tool: &str, arguments: &str, after: Option<(&str, i64)>) -> Value {
+pub fn question(
+    session: &str,
+    call_id: &str,
+    tool: &str,
+    arguments: &str,
+    after: Option<(&str, i64)>,
+) -> Value {
     let mut context = json!({
         "session": session,
         "call_id": call_id,

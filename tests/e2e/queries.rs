@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agentgov_schemas::catalogue;
-use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::event::{ActionEvent, Agent, Decision, Source};
 use serde_json::Value;
 
 use crate::actions::{Writer, answer, call, event};
@@ -91,7 +91,8 @@ fn every_query_runs_and_the_samples_have_results() {
             values.keys().map(|name| (name.as_str(), ours[name.as_str()].as_str())).collect();
         let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &parameters);
         let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(!rows.is_empty(), "{heading}\n{parameters:?}");
+        let is_about_decisions = ["13", "14", "15"].contains(&heading.split('.').next().unwrap());
+        assert!(!rows.is_empty() || is_about_decisions, "{heading}\n{parameters:?}");
         // 64-bit offsets and counts may be strings.
         let zero = |value: &Value| value == "0" || value == 0;
         for row in &rows {
@@ -109,6 +110,12 @@ fn every_query_runs_and_the_samples_have_results() {
             }
         }
     }
+}
+
+/// Returns a whole number, which is a text in JSON if it may exceed 53 bits.
+fn number(value: &Value) -> i128 {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.parse().unwrap_or_else(|e| panic!("{value}: {e}"))
 }
 
 /// Returns the answer to a question about a tenant whose records the test wrote.
@@ -179,12 +186,55 @@ fn results_of_calls_with_a_shared_id_are_marked_as_ambiguous() {
     }
     rows_and_verdicts(TENANT, 7, 4);
     let rows = answer_of("6", &[("tenant", TENANT), ("days", "1")]);
-    let number =
-        |value: &Value| value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok()).unwrap();
     let found: Vec<_> = rows
         .iter()
         .map(|row| (number(&row["call_index"]), row["result"].as_str().unwrap(), number(&row["open_calls"])))
         .collect();
     let expected = [(0, "first", 2), (0, "second", 2), (1, "first", 2), (1, "second", 2), (2, "third", 1)];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn calls_of_any_type_count_and_decisions_do_not() {
+    const TENANT: &str = "counted";
+    const ASKED_ABOUT: &str = "only-asked-about";
+    let first = event(catalogue::SESSION_STARTED, TENANT, "counted");
+    let decision = Decision { by: "pdp", decision: "deny", reason: None, evaluation: None };
+    let events = [
+        first.clone(),
+        call(&first, 1, "think", "c1", b"{}"),
+        ActionEvent { r#type: "tool.invokd", ..call(&first, 2, "think", "c2", b"{}") },
+        // The largest number of 64 bits.
+        call(&first, i64::MAX, "think", "c3", b"{}"),
+        ActionEvent {
+            r#type: catalogue::DECISION_MADE,
+            agent: Agent::new(ASKED_ABOUT),
+            source: Source { id: "a-pdp", sequence: 0 },
+            decision: Some(decision),
+            ..first.clone()
+        },
+        ActionEvent {
+            r#type: catalogue::APPROVAL_ASKED,
+            source: Source { id: "a-pdp", sequence: 1 },
+            ..first.clone()
+        },
+    ];
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack());
+    for event in &events {
+        writer.write_event(event);
+    }
+    rows_and_verdicts(TENANT, 6, 3);
+    let values = [("tenant", TENANT), ("days", "1")];
+    let busy = answer_of("5", &values);
+    let counts: Vec<_> = busy
+        .iter()
+        .map(|row| (&row["agent_id"], number(&row["events"]), number(&row["tool_calls"])))
+        .collect();
+    assert_eq!(counts, [(&AGENT.into(), 4, 3)]);
+    let sources = answer_of("9", &values[..1]);
+    let missing: Vec<_> =
+        sources.iter().map(|row| (row["source_id"].as_str().unwrap(), number(&row["missing"]))).collect();
+    assert_eq!(missing, [("counted", (1 << 63) - 4), ("a-pdp", 0)]);
+    let unregistered = answer_of("12", &values);
+    assert_eq!(unregistered.iter().map(|row| &row["agent_id"]).collect::<Vec<_>>(), [AGENT]);
 }
