@@ -204,6 +204,9 @@ pub struct Status {
     /// Address of a process's `run --listen`, to include its health. May be repeated.
     #[arg(long, value_name = "URL", env = "AGENTGOV_HEALTH", value_delimiter = ',')]
     pub health: Vec<String>,
+    /// Address of a decision point, to include its health. May be repeated [default: that of a running `up`].
+    #[arg(long, value_name = "URL", env = "AGENTGOV_PDP", value_delimiter = ',')]
+    pub pdp: Vec<String>,
     /// Repeat at this interval, until interrupted.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub watch: Option<u64>,

@@ -42,6 +42,16 @@ pub fn endpoints(global: &Global) -> Result<Endpoints, Failure> {
     Ok(endpoints)
 }
 
+/// Returns the addresses of decision points: those given, otherwise that of the running `up` whose stack the command uses.
+pub fn decision_points(given: &[String], global: &Global) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let is_set = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+    let is_noted = !is_set(&global.kafka) && global.stack.is_none();
+    if is_noted { local::read_decision_point().into_iter().collect() } else { Vec::new() }
+}
+
 fn configured(global: &Global) -> Result<Endpoints, Failure> {
     let variable = |name: &str| match name {
         "AGENTGOV_KAFKA" => global.kafka.clone(),

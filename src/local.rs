@@ -23,6 +23,18 @@ pub fn read_note() -> Option<Endpoints> {
     Settings::read(&|_| None, Some(&path)).ok()?.endpoints().ok()
 }
 
+/// Returns the address of the decision point beside the note, if its writer still runs.
+pub fn read_decision_point() -> Option<String> {
+    read_note()?;
+    let url = std::fs::read_to_string(decision_point_path(&note_path()?)).ok()?;
+    Some(url.trim().to_owned()).filter(|url| !url.is_empty())
+}
+
+/// The address is in a file of its own, since the note has settings of Kafka, schema registry and ClickHouse only.
+fn decision_point_path(note: &std::path::Path) -> PathBuf {
+    note.with_file_name("pdp")
+}
+
 /// Returns `None` without a private folder of this user: in a shared folder, another user could write the note.
 fn note_path() -> Option<PathBuf> {
     note_path_in(&|name| std::env::var_os(name))

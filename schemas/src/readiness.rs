@@ -28,6 +28,8 @@ vocabulary! {
         RejectShare = "reject_share",
         /// The schema registry no longer has a schema id.
         SchemaId = "schema_id",
+        /// The key of a policy decision point may not sign: it is not published, revoked, or of another kind or tenant.
+        SigningKey = "signing_key",
         /// A second reader confirms that skipped offsets have no record.
         Skipped = "skipped",
         /// A policy decision point does not know the state of sessions, or knows only an old one.

@@ -357,6 +357,7 @@ fn status(text: &str) -> Status {
         topology: Answer::Known(TopologyState { topics: 1, subjects: 1, differences: vec![own()] }),
         stages: vec![stage(Answer::Known(group)), stage(Answer::Unknown(own()))],
         processes: vec![Process { url: own(), away: Some(own()), version: own(), stages: vec![readiness] }],
+        decision_points: vec![Process { url: own(), away: Some(own()), version: own(), stages: vec![] }],
         tables: vec![table(Answer::Known(1)), table(Answer::Unknown(own()))],
         rejects_last_hour: Answer::Known(vec![RejectCount { stage: own(), reason: own(), count: 1 }]),
         alerts_last_hour: Answer::Known(vec![AlertCount { severity: own(), opened: 1, violations: 1 }]),

@@ -93,6 +93,7 @@ fn print_keys(listing: &Listing<Key>) {
     for key in &listing.entries {
         let tenant = key.tenant_id.as_deref().unwrap_or("all tenants");
         outln!("  {} {:<8} {:<7} {:<20} {}", key.kid, key.kind, key.state, tenant, key.name);
+        outln!("    {}", key.public_key);
     }
     for record in &listing.unreadable {
         errln!("unreadable: offset {}: {}", record.offset, record.reason);

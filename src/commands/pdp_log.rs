@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use agentgov_connect::Endpoints;
 use agentgov_follower::{Follower, FollowerConfig};
-use agentgov_pdp::{DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig};
+use agentgov_pdp::{
+    Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig,
+};
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::Topology;
 use agentgov_schemas::{NotReadyReason, catalogue};
@@ -100,11 +102,13 @@ impl RunningPdp {
             max_ahead_bytes: MAX_AHEAD_BYTES,
         };
         let follower = Arc::new(Follower::new(topology, follower).or_exit(ExitCode::Config)?);
+        let callers = server.callers.iter().flat_map(Callers::iter);
+        let tenants = callers.map(|caller| caller.tenant.clone()).collect();
         let log = Arc::new(RecorderLog::start(spool, endpoints, topology)?);
         let point = LogPoint::new(
             Arc::clone(&follower),
             SharedLog(Arc::clone(&log)),
-            LogPointConfig { name: name.to_owned(), signing_key, token_lifetime: TOKEN_LIFETIME },
+            LogPointConfig { name: name.to_owned(), signing_key, token_lifetime: TOKEN_LIFETIME, tenants },
         );
         let server = DecisionServer::start(server, point, (health.clone(), metrics, stop.clone()))
             .or_exit(ExitCode::Config)?;
@@ -213,6 +217,11 @@ impl RecorderLog {
 }
 
 impl DecisionLog for SharedLog {
+    fn waiting_bytes(&self) -> u64 {
+        let recorders = self.0.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        recorders.values().map(|recorder| recorder.stats().waiting_bytes as u64).sum()
+    }
+
     fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String> {
         let recorder = self.0.recorder(decision.tenant_id, decision.environment)?;
         let event = Event {

@@ -6,7 +6,9 @@ use agentgov_connect::Endpoints;
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
-use agentgov_status::{Answer, Group, GroupState, Health, Part, Process, Status, TopologyState, collect};
+use agentgov_status::{
+    Answer, Group, GroupState, Health, Part, Process, ProcessAddresses, Status, TopologyState, collect,
+};
 use agentgov_topology::ClusterReadError;
 use console::{Style, StyledObject};
 use jiff::Timestamp;
@@ -18,8 +20,10 @@ use crate::print::{self, Text, json, left, outln, right, style, style_text, text
 
 pub fn status(args: &cli::Status, global: &Global) -> Result<ExitCode, Failure> {
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
+    let decision_points = context::decision_points(&args.pdp, global);
+    let addresses = ProcessAddresses { stages: &args.health, decision_points: &decision_points };
     loop {
-        let status = collect(&topology, &endpoints, &args.health, || compare(&topology, &endpoints));
+        let status = collect(&topology, &endpoints, addresses, || compare(&topology, &endpoints));
         if args.watch.is_some() && !global.json {
             print::clear_screen();
         }
@@ -94,6 +98,10 @@ pub fn print_status(status: &Status) {
     if !status.processes.is_empty() {
         print_heading(&text!("Processes"));
         status.processes.iter().for_each(print_process);
+    }
+    if !status.decision_points.is_empty() {
+        print_heading(&text!("Decision points"));
+        status.decision_points.iter().for_each(print_process);
     }
     print_heading(&text!("{} {}  newest row", left("Tables", 15), right("rows", 12)));
     for table in &status.tables {

@@ -26,7 +26,7 @@ pub fn serve_until_shutdown(mut pipeline: Pipeline, json: bool) -> Result<(), Fa
     let stop = pipeline.stop_handle();
     ctrlc::set_handler(move || stop.request()).or_exit(ExitCode::Failed)?;
     let pdp = pipeline.start_pdp()?;
-    let note = local::write_note(&pipeline.endpoints);
+    let note = local::write_note(&pipeline.endpoints, &pdp);
     if let NoteOutcome::Failed { error } = &note {
         errln!(
             "agentgov: warning: {}; other commands find this stack only through the variables below",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use agentgov_connect::Endpoints;
 
-use super::note_path;
+use super::{decision_point_path, note_path};
 
 /// Written note; removed on drop.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ pub enum NoteOutcome {
     },
 }
 
-/// Writes the note of a stack that this process runs.
-pub fn write_note(endpoints: &Endpoints) -> NoteOutcome {
+/// Writes the note of a stack and a decision point that this process runs.
+pub fn write_note(endpoints: &Endpoints, pdp: &str) -> NoteOutcome {
     match note_path() {
-        Some(path) => write_note_at(path, endpoints),
+        Some(path) => write_note_at(path, endpoints, pdp),
         None => NoteOutcome::Failed {
             error: io::Error::other(
                 "expected HOME or XDG_STATE_HOME for the note of this stack, found neither",
@@ -45,8 +45,8 @@ pub fn write_note(endpoints: &Endpoints) -> NoteOutcome {
     }
 }
 
-fn write_note_at(path: PathBuf, endpoints: &Endpoints) -> NoteOutcome {
-    match write(&path, endpoints) {
+fn write_note_at(path: PathBuf, endpoints: &Endpoints, pdp: &str) -> NoteOutcome {
+    match write(&path, endpoints, pdp) {
         Ok(Some(file)) => NoteOutcome::Written { _note: Note { file, path } },
         Ok(None) => NoteOutcome::OtherStackNoted,
         Err(error) => {
@@ -57,7 +57,7 @@ fn write_note_at(path: PathBuf, endpoints: &Endpoints) -> NoteOutcome {
 }
 
 /// Returns the locked file; `None` if another process holds the lock.
-fn write(path: &Path, endpoints: &Endpoints) -> io::Result<Option<File>> {
+fn write(path: &Path, endpoints: &Endpoints, pdp: &str) -> io::Result<Option<File>> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -68,6 +68,7 @@ fn write(path: &Path, endpoints: &Endpoints) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
+    std::fs::write(decision_point_path(path), pdp)?;
     let text = serde_json::to_string(&endpoints.to_settings())?;
     file.set_len(0)?;
     file.rewind()?;
@@ -78,6 +79,7 @@ fn write(path: &Path, endpoints: &Endpoints) -> io::Result<Option<File>> {
 impl Drop for Note {
     fn drop(&mut self) {
         // The lock is still held, so the note is our own.
+        let _ = std::fs::remove_file(decision_point_path(&self.path));
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }
@@ -89,6 +91,8 @@ mod tests {
 
     use super::*;
 
+    const PDP: &str = "http://127.0.0.1:8181";
+
     #[test]
     fn write_failure_names_the_path_and_the_first_note_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -98,17 +102,19 @@ mod tests {
             clickhouse: ClickHouseEndpoint::default(),
         };
         let path = folder.path().join("state/stack.json");
-        let first = write_note_at(path.clone(), &endpoints);
+        let first = write_note_at(path.clone(), &endpoints, PDP);
         assert!(matches!(first, NoteOutcome::Written { .. }), "{first:?}");
-        assert!(matches!(write_note_at(path.clone(), &endpoints), NoteOutcome::OtherStackNoted));
+        let beside = decision_point_path(&path);
+        assert_eq!(std::fs::read_to_string(&beside).unwrap(), PDP);
+        assert!(matches!(write_note_at(path.clone(), &endpoints, PDP), NoteOutcome::OtherStackNoted));
         // A folder cannot be created below a file.
-        match write_note_at(path.join("below/stack.json"), &endpoints) {
+        match write_note_at(path.join("below/stack.json"), &endpoints, PDP) {
             NoteOutcome::Failed { error } => {
                 assert!(error.to_string().starts_with(&path.join("below").display().to_string()), "{error}");
             }
             other => panic!("{other:?}"),
         }
         drop(first);
-        assert!(!path.exists());
+        assert!(!path.exists() && !beside.exists());
     }
 }

@@ -52,13 +52,16 @@ impl Pdp {
     }
 
     fn process(stack: &'static Stack, folder: &Path) -> Process {
+        let process = Self::spawn(stack, folder);
+        stack.eventually("the decision point is ready", || get(&process.url("readyz")).0 == 200);
+        process
+    }
+
+    fn spawn(stack: &'static Stack, folder: &Path) -> Process {
         let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let (key, callers, spool) = (file("key.json"), file("callers.yaml"), file("spool"));
         let options = ["--signing-key", &key, "--callers", &callers, "--spool", &spool];
-        let process =
-            Process::start(stack.command(&[&["pdp", "--listen", "127.0.0.1:0"], &options[..]].concat()));
-        stack.eventually("the decision point is ready", || get(&process.url("readyz")).0 == 200);
-        process
+        Process::start(stack.command(&[&["pdp", "--listen", "127.0.0.1:0"], &options[..]].concat()))
     }
 
     /// Kills the process, and starts another one on the same spool.
@@ -265,4 +268,103 @@ fn number_that_never_comes_is_a_denial_whatever_the_bundle_says() {
     assert_eq!(ask(None)["decision"], true);
     let answer = ask(Some(("nobody", 7)));
     assert_eq!((&answer["decision"], &answer["context"]["reason"]), (&json!(false), &json!("unavailable")));
+}
+
+/// Returns the kids that a decision point serves.
+fn served_kids(process: &Process) -> Vec<String> {
+    let (status, text) = get(&process.url(".well-known/jwks.json"));
+    assert_eq!(status, 200, "{text}");
+    let keys: Value = serde_json::from_str(&text).unwrap();
+    keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn decision_point_serves_its_keys_and_metrics_and_status_shows_it() {
+    const TENANT: &str = "inline-shown";
+    let stack = stack();
+    stack.register(&[TENANT]);
+    let pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
+    assert_eq!(pdp.ask(&question("s", "c1", "think", "{}", None), TOKEN).1["decision"], true);
+    let key = std::fs::read_to_string(pdp.folder.path().join("key.json")).unwrap();
+    let key: Value = serde_json::from_str(&key).unwrap();
+    assert!(served_kids(&pdp.process).iter().any(|kid| *kid == key["kid"]));
+    let (_, keys) = get(&pdp.process.url(".well-known/jwks.json"));
+    assert!(!keys.contains(key["d"].as_str().unwrap()), "a private part");
+
+    let mut metrics = String::new();
+    let is_there = |metrics: &str, name: &str| metrics.lines().any(|line| line.starts_with(name));
+    stack.eventually("the metrics of the copy are recorded", || {
+        metrics = get(&pdp.process.url("metrics")).1;
+        is_there(&metrics, "agentgov_copy_known{partition=\"11\"} 1")
+    });
+    for name in agentgov_service::metrics::DECISION_POINT_ONLY {
+        // Nothing was refused.
+        assert!(name == "agentgov_requests_refused_total" || is_there(&metrics, name), "{name}: {metrics}");
+    }
+    assert!(
+        metrics.contains("agentgov_decisions_total{outcome=\"allow\",reason=\"granted\"} 1"),
+        "{metrics}"
+    );
+
+    let address = pdp.process.url("");
+    let status = |variable: &str, args: &[&str]| {
+        let mut command = stack.command(&[&["status", "--json"], args].concat());
+        let output = command.env("AGENTGOV_PDP", variable).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["decision_points"].clone()
+    };
+    for shown in [status("", &["--pdp", &address]), status(&format!("{address},http://127.0.0.1:1"), &[])] {
+        assert_eq!(shown[0]["stages"][0]["stage"], "pdp", "{shown}");
+        assert_eq!(shown[0]["stages"][0]["not_ready"], json!({}), "{shown}");
+        assert!(shown[1].is_null() || shown[1]["away"].is_string(), "{shown}");
+    }
+}
+
+#[test]
+fn key_that_may_not_sign_makes_the_process_not_ready_and_an_allow_a_denial() {
+    const TENANT: &str = "inline-keys";
+    let stack = stack();
+    stack.register(&[TENANT]);
+    let mut pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
+    let file = pdp.folder.path().join("key.json");
+    let denied = |pdp: &Pdp, reason: &str| {
+        stack.eventually("readiness names the key", || {
+            let (status, text) = get(&pdp.process.url("readyz"));
+            status == 503 && text.contains("signing_key") && text.contains(reason)
+        });
+        stack.eventually("nothing but the key keeps it from deciding", || {
+            let answer = pdp.ask(&question("s", "c1", "think", "{}", None), TOKEN).1;
+            assert_eq!((&answer["decision"], &answer["context"]["token"]), (&json!(false), &Value::Null));
+            assert_eq!(answer["context"]["recorded"], true, "{answer}");
+            answer["context"]["reason"] == "not_signed"
+        });
+    };
+    assert_eq!(pdp.ask(&question("s", "c1", "think", "{}", None), TOKEN).1["decision"], true);
+    let key: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let kid = key["kid"].as_str().unwrap();
+    stack.run(&["registry", "key", "revoke", kid, "--reason", "a test"]);
+    stack
+        .eventually("the key is not served any more", || !served_kids(&pdp.process).iter().any(|k| k == kid));
+    denied(&pdp, "was revoked");
+
+    let out = file.to_str().unwrap();
+    for (options, reason) in [
+        (None, "is published"),
+        (Some(["--kind", "approver", "--name", "ada"].as_slice()), "expected kind pdp, found approver"),
+        (
+            Some(["--kind", "pdp", "--name", "p", "--tenant", "another"].as_slice()),
+            "one for tenant `another` only",
+        ),
+    ] {
+        pdp.process.kill();
+        std::fs::remove_file(&file).unwrap();
+        match options {
+            None => std::fs::write(&file, &*agentgov_token::SigningKey::from_seed(&[9; 32]).to_private_jwk())
+                .unwrap(),
+            Some(options) => {
+                stack.run(&[&["registry", "key", "new", "--out", out], options].concat());
+            }
+        }
+        pdp.process = Pdp::spawn(stack, pdp.folder.path());
+        denied(&pdp, reason);
+    }
 }

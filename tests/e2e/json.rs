@@ -70,7 +70,7 @@ fn every_command_prints_its_result_as_one_json_document() {
         ("registry resume", &[AGENT, "--tenant", "airline", "--reason", "a test"], "/outcome"),
         ("registry suspend", &[AGENT, "--tenant", "json-agents", "--reason", "a test"], "/outcome"),
         ("registry key new", &new_key, "/kid"),
-        ("registry key list", &[], "/keys/0/kid"),
+        ("registry key list", &[], "/keys/0/public_key/x"),
         ("registry key revoke", &[&kid, "--reason", "a test"], "/outcome"),
         ("policy check", &["examples/airline/bundle"], "/bundle/digest"),
         ("policy test", &["examples/airline/bundle"], "/tests/cases/0/name"),

@@ -5,13 +5,14 @@ use agentgov_testenv::Part;
 
 use crate::load::Load;
 use crate::stack::stack;
-use crate::stage::{all_ready, start_stages};
+use crate::stage::{Stage, all_ready, start_stages};
 
 #[test]
-fn reassigned_schema_id_ends_every_stage() {
+fn reassigned_schema_id_ends_every_stage_and_decision_point() {
     let Some(stack) = stack() else { return };
     let load = Load::start(&stack);
-    let stages = start_stages(&stack);
+    let mut stages = start_stages(&stack);
+    stages.push(Stage::start_decision_point(&stack));
     all_ready("at the start", &stages);
     load.wait_for_sessions(40);
 

@@ -30,13 +30,25 @@ pub fn start_stages(stack: &Stack) -> Vec<Stage> {
 impl Stage {
     /// Starts a stage through testenv's helper, which makes the kernel kill it when the test ends.
     pub fn start(stack: &Stack, name: &'static str) -> Self {
+        Self::start_process(stack, name, &["run", name])
+    }
+
+    /// Starts a decision point, as [`Self::start`] does.
+    pub fn start_decision_point(stack: &Stack) -> Self {
+        let spool = stack.data.path().join("decisions");
+        Self::start_process(stack, "pdp", &["pdp", "--spool", spool.to_str().unwrap()])
+    }
+
+    fn start_process(stack: &Stack, name: &'static str, command: &[&str]) -> Self {
         let (log, path) =
             tempfile::Builder::new().prefix(name).tempfile_in(stack.env.logs()).unwrap().keep().unwrap();
         let mut child = stack
             .command()
             .args(["testenv", "supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
             .arg(agentgov())
-            .args(["--log", "info", "run", name, "--listen", "127.0.0.1:0"])
+            .args(["--log", "info"])
+            .args(command)
+            .args(["--listen", "127.0.0.1:0"])
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -45,7 +57,7 @@ impl Stage {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+        let address = line.trim().rsplit("http://").next().unwrap().split(',').next().unwrap().to_owned();
         assert!(
             address.starts_with("127.0.0.1:"),
             "{name}: {line}{}",

@@ -232,6 +232,31 @@ impl Cluster {
         Stage { name: stage.to_owned(), child: command.spawn().unwrap(), log }
     }
 
+    /// Starts a decision point under the principal `user`, and returns it with its URL. It ends with this process.
+    pub fn pdp(&self, user: &str, key: &str) -> (Stage, String) {
+        let log = PathBuf::from(self.file(&format!("pdp-{user}.log")));
+        let ourselves = env!("CARGO_BIN_EXE_agentgov");
+        let (spool, topology) = (self.file(&format!("spool-{user}")), self.file("topology.yaml"));
+        let mut command = Command::new(ourselves);
+        command
+            .args(["testenv", "supervisor", "become", "--parent", &std::process::id().to_string(), "--"])
+            .args([ourselves, "pdp", "--listen", "127.0.0.1:0", "--signing-key", key, "--spool", &spool])
+            .args(["--topology", &topology])
+            .stdin(Stdio::null())
+            .stdout(File::create(&log).unwrap())
+            .stderr(File::options().append(true).open(&log).unwrap());
+        self.prepare(&mut command, user, &[]);
+        let stage = Stage { name: format!("pdp of {user}"), child: command.spawn().unwrap(), log };
+        let url = || {
+            let text = read(&stage.log);
+            let at = text.find("decisions on ")?;
+            text[at..].split([' ', ',']).find(|word| word.starts_with("http://")).map(str::to_owned)
+        };
+        self.eventually("the decision point listens", || url().is_some());
+        let url = url().unwrap();
+        (stage, url)
+    }
+
     /// Counts the rows of a table; 0 if it does not exist.
     pub fn count(&self, table: &str) -> i64 {
         let clickhouse = self.endpoints("auditors", &[]).clickhouse;

@@ -50,8 +50,45 @@ fn each_principal_has_its_rights_and_no_others() {
     assert!(audit.contains("39 judged actions"), "{audit}");
     assert!(cluster.run("auditors", &["session", "show", "4/0"]).contains("no-certificate-for-change"));
     cluster.run("operators", &["rejects", "resume", "evaluator", "--reason", "a test"]);
+    decisions(&cluster);
     for stage in stages {
         stage.end();
     }
     cluster.assert_no_password_in_logs();
+}
+
+/// A decision point works with the rights of `decide`. With those of `enforce` it cannot read the state, so it allows
+/// nothing.
+fn decisions(cluster: &Cluster) {
+    let key = cluster.file("pdp.jwk");
+    cluster.run("security", &["registry", "key", "new", "--kind", "pdp", "--name", "pdp", "--out", &key]);
+    let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+    let ready = |url: &str| client.get(format!("{url}/readyz")).send().unwrap().text().unwrap();
+    let ask = |url: &str| -> serde_json::Value {
+        let question = serde_json::json!({
+            "subject": { "type": "agent", "id": "airline-service" },
+            "action": { "name": "tools/call" },
+            "resource": { "type": "tool", "id": "think" },
+            "context": { "tenant": "airline", "environment": "production", "session": "secured" },
+        });
+        client.post(format!("{url}/access/v1/evaluation")).json(&question).send().unwrap().json().unwrap()
+    };
+    let (deciding, url) = cluster.pdp("pdp", &key);
+    cluster.eventually("the decision point is ready", || ready(&url) == "ready\n");
+    let before = cluster.count("actions");
+    let answer = ask(&url);
+    assert_eq!(
+        (&answer["decision"], &answer["context"]["recorded"]),
+        (&true.into(), &true.into()),
+        "{answer}"
+    );
+    assert!(answer["context"]["token"].is_string(), "{answer}");
+    cluster.eventually("the decision is a row", || cluster.count("actions") > before);
+    deciding.end();
+
+    let (enforcing, url) = cluster.pdp("gateways", &key);
+    cluster.eventually("the refusal is a reason", || ready(&url).contains("TopicAuthorizationFailed"));
+    assert_eq!(ask(&url)["decision"], false);
+    assert!(!cluster.run("security", &["registry", "key", "list"]).is_empty());
+    enforcing.end();
 }

@@ -16,8 +16,10 @@ mod prior_decision;
 mod refused_answer;
 mod replica;
 mod sessions;
+mod stepped;
 
 pub use evaluator::Evaluator;
 pub use keys::PROGRESS as PROGRESS_KEY;
 pub use replica::{Action, Replica, UndecodableRecord};
 pub use sessions::Sessions;
+pub use stepped::SessionRef;

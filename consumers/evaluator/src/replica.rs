@@ -8,7 +8,6 @@
 //!
 //! The caller applies the changelog entries of one transaction together: between them the sessions are inconsistent.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use agentgov_schemas::wire::{Schema, SchemaId, WireError};
 
 use crate::evaluator::{check_event, restore_entry};
 use crate::sessions::{SessionName, Sessions};
+use crate::stepped::{SessionRef, SteppedSessions};
 
 /// Memory of a record ahead besides its datum, in bytes.
 const RECORD_OVERHEAD: usize = 200;
@@ -43,6 +43,7 @@ pub struct Replica {
     ahead_bytes: usize,
     /// The greatest `logged_at` of the records in `ahead`.
     last_logged_at: Millis,
+    stepped: SteppedSessions,
 }
 
 /// An action that the evaluator has not processed yet.
@@ -94,6 +95,7 @@ impl Replica {
             removed: 0,
             ahead_bytes: 0,
             last_logged_at: Millis(i64::MIN),
+            stepped: SteppedSessions::default(),
         }
     }
 
@@ -103,6 +105,7 @@ impl Replica {
     /// # Errors
     /// If the evaluator cannot have written the entry.
     pub fn apply_entry(&mut self, key: &[u8], value: Option<RestoreValue<'_>>) -> Result<(), RestoreError> {
+        self.stepped.clear();
         if let Some(progress) = restore_entry(&mut self.base, key, value)? {
             self.progress = progress;
             self.next_offset = self.next_offset.max(progress);
@@ -167,6 +170,11 @@ impl Replica {
         self.ahead_bytes
     }
 
+    /// Returns the number of sessions that the evaluator has.
+    pub fn base_sessions(&self) -> usize {
+        self.base.len()
+    }
+
     /// Returns true if the partition has records of the session.
     pub fn contains(&self, tenant_id: &str, session_id: &str) -> bool {
         self.base(tenant_id, session_id).is_some() || self.numbers_ahead(tenant_id, session_id).is_some()
@@ -178,10 +186,11 @@ impl Replica {
         let is_of_record =
             |record: &AheadRecord| record.sequence >= sequence && *record.source_id == *source_id;
         self.base(tenant_id, session_id).is_some_and(|session| session.has_seen(source_id, sequence))
-            || self.records_ahead(tenant_id, session_id).any(is_of_record)
+            || self.records_ahead(tenant_id, session_id, 0).any(is_of_record)
     }
 
-    /// Returns the current session, empty if it is new or expired. Copies it only if it has records ahead.
+    /// Returns the current session, empty if it is new or expired. Copies it only if it has records ahead, and then applies
+    /// each of them once, as long as the copy is kept.
     ///
     /// # Errors
     /// If a record ahead cannot be decoded.
@@ -190,19 +199,39 @@ impl Replica {
         kernel: &Kernel<'_>,
         tenant_id: &str,
         session_id: &str,
-    ) -> Result<Cow<'_, Session>, UndecodableRecord> {
+    ) -> Result<SessionRef<'_>, UndecodableRecord> {
         let ttl = kernel.limits.ttl.0;
         let base = self.base(tenant_id, session_id);
-        if self.numbers_ahead(tenant_id, session_id).is_none() {
-            return Ok(match base.filter(|session| !session.is_expired(self.last_logged_at, ttl)) {
-                Some(session) => Cow::Borrowed(session),
-                None => Cow::Owned(Session::new()),
-            });
+        let new = || SessionRef::Copy(Arc::new(Session::new()));
+        let Some(last) = self.numbers_ahead(tenant_id, session_id).and_then(VecDeque::back) else {
+            let session = base.filter(|session| !session.is_expired(self.last_logged_at, ttl));
+            return Ok(session.map_or_else(new, SessionRef::Base));
+        };
+        let name: SessionName = (tenant_id.into(), session_id.into());
+        let (end, bundles) = (last.saturating_add(1), kernel.bundles.next_offset());
+        let (mut session, from) = match self.stepped.get(&name, bundles) {
+            Some(copy) => copy,
+            None => (Arc::new(base.cloned().unwrap_or_default()), 0),
+        };
+        if from < end {
+            let applied = self.step(kernel, Arc::make_mut(&mut session), &name, from)?;
+            self.stepped.put(name, bundles, &session, end, applied);
         }
-        let mut session = base.cloned().unwrap_or_default();
-        for record in self.records_ahead(tenant_id, session_id) {
-            if session.is_expired(record.logged_at, ttl) {
-                session = Session::new();
+        Ok(if session.is_expired(self.last_logged_at, ttl) { new() } else { SessionRef::Copy(session) })
+    }
+
+    /// Applies the records ahead of a session, from the number `from` on. Returns how many there were.
+    fn step(
+        &self,
+        kernel: &Kernel<'_>,
+        session: &mut Session,
+        (tenant_id, session_id): &SessionName,
+        from: u64,
+    ) -> Result<u64, UndecodableRecord> {
+        let mut applied = 0;
+        for record in self.records_ahead(tenant_id, session_id, from) {
+            if session.is_expired(record.logged_at, kernel.limits.ttl.0) {
+                *session = Session::new();
             }
             let event: ActionEvent<'_> = record
                 .schema
@@ -214,12 +243,15 @@ impl Replica {
                 offset: record.offset,
                 logged_at: record.logged_at,
             };
-            kernel.apply(&mut session, &event, &origin);
+            kernel.apply(session, &event, &origin);
+            applied += 1;
         }
-        if session.is_expired(self.last_logged_at, ttl) {
-            session = Session::new();
-        }
-        Ok(Cow::Owned(session))
+        Ok(applied)
+    }
+
+    /// Returns the number of records that were applied to copies of sessions.
+    pub fn applied_ahead(&self) -> u64 {
+        self.stepped.applied()
     }
 
     /// Returns the session as the evaluator has it. A session without events is left over from a removed one, and the
@@ -228,8 +260,14 @@ impl Replica {
         self.base.get(tenant_id, session_id).filter(|session| session.events() > 0)
     }
 
-    fn records_ahead(&self, tenant_id: &str, session_id: &str) -> impl Iterator<Item = &AheadRecord> {
-        self.numbers_ahead(tenant_id, session_id).into_iter().flatten().filter_map(|number| {
+    fn records_ahead(
+        &self,
+        tenant_id: &str,
+        session_id: &str,
+        from: u64,
+    ) -> impl Iterator<Item = &AheadRecord> {
+        let numbers = self.numbers_ahead(tenant_id, session_id).into_iter().flatten();
+        numbers.filter(move |number| **number >= from).filter_map(|number| {
             let index = usize::try_from(number.saturating_sub(self.removed)).ok()?;
             self.ahead.get(index)
         })

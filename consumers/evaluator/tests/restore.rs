@@ -509,6 +509,33 @@ fn replica_forgets_a_session_that_expired_by_the_partitions_time() {
     assert!(replica.ahead_bytes() > 0);
 }
 
+#[test]
+fn replica_applies_each_record_ahead_once_for_any_number_of_questions() {
+    let fixture = Fixture::new();
+    let kernel = fixture.evaluator.kernel();
+    let schema = Arc::new(Schema::parse(subject::ACTION_EVENT.latest()).unwrap());
+    let mut replica = Replica::new("actions", 0);
+    let push = |replica: &mut Replica, offset| {
+        let spec = EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
+        let encoded =
+            RecordEncoder::<ActionEvent<'static>>::new(ID).unwrap().encode(&event(spec, offset)).unwrap();
+        let (schema_id, datum) = wire::split(&encoded).unwrap();
+        let action = Action { offset, logged_at: Millis(offset), schema_id, schema: &schema, datum };
+        replica.push(&action).unwrap();
+    };
+    for offset in 0..100 {
+        push(&mut replica, offset);
+    }
+    let ask = |replica: &Replica| replica.session(&kernel, "acme", "s0").unwrap().events();
+    for _ in 0..10 {
+        assert_eq!(ask(&replica), 100);
+    }
+    assert_eq!(replica.applied_ahead(), 100);
+    push(&mut replica, 100);
+    assert_eq!((ask(&replica), ask(&replica)), (101, 101));
+    assert_eq!(replica.applied_ahead(), 101);
+}
+
 /// Otherwise facts of a removed session would decide about a new one of the same name.
 #[test]
 fn replica_drops_entries_without_a_header_as_the_evaluator_does() {

@@ -14,7 +14,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::stalls::Stalls;
-use crate::state::{State, report_error};
+use crate::state::{STAGE, State, report_error};
 
 /// Timeout until the end of a partition is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,6 +79,7 @@ pub(crate) fn follow(
     let mut stalls = Stalls::new(CONFIRM_TIMEOUT, state.partitions.len(), Instant::now());
     let mut paused = Paused { reader, partitions: BTreeSet::new() };
     while !stop.is_requested() {
+        schemas.recheck(STAGE, health)?;
         match reader.poll(POLL_TIMEOUT) {
             Some(TopicEvent::Record(message)) => {
                 push(state, &message, schemas, health, stop);

@@ -12,7 +12,7 @@ use agentgov_service::{Health, ShutdownSignal, StageError};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::stalls::Stalls;
-use crate::state::{Partition, State, report_error};
+use crate::state::{Partition, STAGE, State, report_error};
 
 /// Maximum time for which the reader is behind the end of a partition's changelog. After it the partition counts as
 /// loading: compaction may delete entries before they are read, and the remaining entries are no consistent state.
@@ -63,6 +63,7 @@ pub(crate) fn follow(
     let mut batches: Vec<OpenBatch> = state.partitions.iter().map(|_| OpenBatch::default()).collect();
     let mut stalls = Stalls::new(READER_TIMEOUT, state.partitions.len(), Instant::now());
     while !stop.is_requested() {
+        schemas.recheck(STAGE, health)?;
         match reader.poll(Duration::from_millis(25)) {
             Some(TopicEvent::Record(message)) => {
                 stalls.record_event(message.partition(), Instant::now());
@@ -161,7 +162,7 @@ fn apply(
     stop: &ShutdownSignal,
 ) -> Result<(), StageError> {
     let invalid = |reason: String| StageError::OtherCluster {
-        stage: "pdp".to_owned(),
+        stage: STAGE.to_owned(),
         topic: topic.to_owned(),
         partition: message.partition(),
         message: format!(

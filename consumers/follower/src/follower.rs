@@ -10,12 +10,14 @@ use agentgov_runtime::SchemaCache;
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::{DECISION_GROUP, MissingRole, Topology};
 use agentgov_schemas::{NotReadyReason, SessionKey, subject};
+use agentgov_service::metrics::FollowerMetrics;
 use agentgov_service::{Health, ShutdownSignal, StageError};
+use agentgov_token::KeySet;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::freshness::Freshness;
-use crate::state::{After, Bounds, Partition, SessionView, State, Unavailable};
-use crate::tables::{self, Agents, Bundles};
+use crate::state::{After, Bounds, Partition, SessionView, State, TableTopics, Unavailable};
+use crate::tables::{self, Agents, Bundles, Keys};
 use crate::{actions, changelog};
 
 /// Interval between requests for the end offsets of the partitions.
@@ -54,6 +56,7 @@ struct Topics {
     changelog: String,
     agents: String,
     bundles: String,
+    keys: String,
 }
 
 impl Follower {
@@ -72,9 +75,14 @@ impl Follower {
             changelog,
             agents: topology.topic_of(subject::AGENT)?.0.to_owned(),
             bundles: topology.topic_of(subject::BUNDLE)?.0.to_owned(),
+            keys: topology.topic_of(subject::KEY)?.0.to_owned(),
         };
         let bounds = Bounds { max_staleness: config.max_staleness, max_ahead_bytes: config.max_ahead_bytes };
-        let tables = (topics.agents.as_str(), topics.bundles.as_str());
+        let tables = TableTopics {
+            agents: topics.agents.clone(),
+            bundles: topics.bundles.clone(),
+            keys: topics.keys.clone(),
+        };
         let state = State::new(actions, topic.partitions.value, tables, limits, bounds);
         Ok(Self { state, topics, config })
     }
@@ -103,13 +111,15 @@ impl Follower {
                 message: error.to_string(),
             })
         };
-        let mut caches = [schemas()?, schemas()?, schemas()?, schemas()?];
+        let mut caches = [schemas()?, schemas()?, schemas()?, schemas()?, schemas()?];
         let partitions = 0..i32::try_from(self.state.partitions.len()).unwrap_or(i32::MAX);
         let changelog = reader(&self.topics.changelog)?;
         let actions = reader(&self.topics.actions)?;
         let agents = reader(&self.topics.agents)?;
         let bundles = reader(&self.topics.bundles)?;
-        for (reader, numbers) in [(&changelog, partitions), (&agents, 0..1), (&bundles, 0..1)] {
+        let keys = reader(&self.topics.keys)?;
+        for (reader, numbers) in [(&changelog, partitions), (&agents, 0..1), (&bundles, 0..1), (&keys, 0..1)]
+        {
             let topic = reader.topic();
             reader.start(numbers).map_err(StageError::kafka(format!("reading {topic}")))?;
         }
@@ -121,16 +131,17 @@ impl Follower {
             }
         };
         let state = &self.state;
-        let [of_changelog, of_actions, of_agents, of_bundles] = &mut caches;
+        let [of_changelog, of_actions, of_agents, of_bundles, of_keys] = &mut caches;
         std::thread::scope(|scope| {
             scope.spawn(|| end(changelog::follow(state, &changelog, of_changelog, health, stop)));
             scope.spawn(|| end(self.follow_actions(&actions, of_actions, health, stop)));
-            scope.spawn(|| tables::follow(Agents, state, &agents, of_agents, health, stop));
+            scope.spawn(|| end(tables::follow(Agents, state, &agents, of_agents, health, stop)));
+            scope.spawn(|| end(tables::follow(Keys, state, &keys, of_keys, health, stop)));
             scope.spawn(|| end(self.watch_ends(stop)));
             scope.spawn(|| self.report_readiness(health, stop));
             let compiler = std::thread::Builder::new().name("bundles".to_owned()).stack_size(STACK_BYTES);
             let compiling = compiler.spawn_scoped(scope, || {
-                tables::follow(Bundles::default(), state, &bundles, of_bundles, health, stop);
+                end(tables::follow(Bundles::default(), state, &bundles, of_bundles, health, stop));
             });
             let failed = |error: std::io::Error| StageError::Unavailable {
                 what: "starting a thread".to_owned(),
@@ -191,9 +202,11 @@ impl Follower {
         let (state, topics) = (&self.state, &self.topics);
         let agents: Box<dyn Fn() -> i64> = Box::new(|| state.agents().next_offset());
         let bundles: Box<dyn Fn() -> i64> = Box::new(|| state.bundles().next_offset());
+        let keys: Box<dyn Fn() -> i64> = Box::new(|| state.keys().next_offset());
         let tables = [
             (&topics.agents, &state.agents_freshness, agents),
             (&topics.bundles, &state.bundles_freshness, bundles),
+            (&topics.keys, &state.keys_freshness, keys),
         ];
         let tables = tables.into_iter().map(|(topic, freshness, position)| Copied {
             topic,
@@ -236,8 +249,11 @@ impl Follower {
 
     /// Reports each second whether the copy is ready, also while a request for an end offset waits.
     fn report_readiness(&self, health: &Health, stop: &ShutdownSignal) {
+        let metrics = FollowerMetrics::new();
         loop {
-            report(health, self.state.check(Instant::now()));
+            let now = Instant::now();
+            report(health, self.state.check(now));
+            self.state.record_metrics(now, &metrics);
             if stop.wait(REPORT_INTERVAL) {
                 return;
             }
@@ -287,6 +303,14 @@ impl Tables<'_> {
     /// If a panic may have left a table half changed.
     pub fn with_kernel<R>(self, decide: impl FnOnce(&Kernel<'_>) -> R) -> Result<R, Unavailable> {
         self.0.with_kernel(decide)
+    }
+
+    /// Calls `read` with the published keys.
+    ///
+    /// # Errors
+    /// If their topic was not read to its end yet, or a panic may have left them half changed.
+    pub fn with_keys<R>(self, read: impl FnOnce(&KeySet) -> R) -> Result<R, Unavailable> {
+        self.0.with_keys(read)
     }
 
     /// Returns the bundle that is active in an environment.

@@ -19,6 +19,8 @@ struct Inner {
     confirmed_end: Option<i64>,
     /// Time of the oldest unconfirmed request, and the end offset in its response.
     pending: Option<(Instant, i64)>,
+    /// End offset in the newest response.
+    end: Option<i64>,
     /// True while the end offset is before the reader's position.
     is_truncated: bool,
 }
@@ -29,11 +31,17 @@ impl Freshness {
         self.inner().fresh_at
     }
 
+    /// Returns the partition's end offset according to the newest response.
+    pub fn end(&self) -> Option<i64> {
+        self.inner().end
+    }
+
     /// Records the response to a request of time `asked`: the partition's end offset is `end`. `position` is the
     /// reader's position before the request. An end before it confirms nothing: the topic was truncated or created
     /// again. Returns true for the first such response.
     pub fn observe_end(&self, asked: Instant, end: i64, position: i64) -> bool {
         let mut inner = self.inner();
+        inner.end = Some(end);
         let is_truncated = end < position || inner.confirmed_end.is_some_and(|confirmed| end < confirmed);
         let was_truncated = std::mem::replace(&mut inner.is_truncated, is_truncated);
         if is_truncated {

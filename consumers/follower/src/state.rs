@@ -12,6 +12,8 @@ use agentgov_schemas::key::partition_of;
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::{NotReadyReason, SessionKey};
 use agentgov_service::Health;
+use agentgov_service::metrics::{CopyState, FollowerMetrics};
+use agentgov_token::KeySet;
 use rdkafka::error::KafkaError;
 use tokio::sync::Notify;
 
@@ -109,6 +111,17 @@ pub struct SessionView<'s> {
     pub through: Through,
 }
 
+/// Name of the process in errors, as of a stage.
+pub(crate) const STAGE: &str = "pdp";
+
+/// Topics of the tables.
+#[derive(Clone, Debug)]
+pub(crate) struct TableTopics {
+    pub agents: String,
+    pub bundles: String,
+    pub keys: String,
+}
+
 /// Bounds of the copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -198,11 +211,12 @@ pub(crate) struct State {
     pub partitions: Vec<Partition>,
     agents: RwLock<AgentTable>,
     bundles: RwLock<BundleTable>,
+    keys: RwLock<KeySet>,
     pub agents_freshness: Freshness,
     pub bundles_freshness: Freshness,
+    pub keys_freshness: Freshness,
     pub limits: SessionLimits,
-    pub agents_topic: String,
-    pub bundles_topic: String,
+    pub topics: TableTopics,
     pub bounds: Bounds,
     /// Number of partitions of the topic of actions according to the brokers, if it is not the expected one; otherwise 0.
     other_partitions: AtomicI32,
@@ -234,7 +248,7 @@ impl State {
     pub fn new(
         actions_topic: &str,
         partitions: i32,
-        tables: (&str, &str),
+        topics: TableTopics,
         limits: SessionLimits,
         bounds: Bounds,
     ) -> Self {
@@ -242,11 +256,12 @@ impl State {
             partitions: (0..partitions).map(|number| Partition::new(actions_topic, number)).collect(),
             agents: RwLock::default(),
             bundles: RwLock::default(),
+            keys: RwLock::default(),
             agents_freshness: Freshness::default(),
             bundles_freshness: Freshness::default(),
+            keys_freshness: Freshness::default(),
             limits,
-            agents_topic: tables.0.to_owned(),
-            bundles_topic: tables.1.to_owned(),
+            topics,
             bounds,
             other_partitions: AtomicI32::new(0),
             requests: RequestCaches::default(),
@@ -267,6 +282,23 @@ impl State {
 
     pub fn bundles_mut(&self) -> RwLockWriteGuard<'_, BundleTable> {
         self.bundles.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn keys(&self) -> RwLockReadGuard<'_, KeySet> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn keys_mut(&self) -> RwLockWriteGuard<'_, KeySet> {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `read` with the published keys, whatever their age: a token counts by the keys that the evaluator knows.
+    pub fn with_keys<R>(&self, read: impl FnOnce(&KeySet) -> R) -> Result<R, Unavailable> {
+        if self.keys_freshness.fresh_at().is_none() {
+            return Err(Unavailable::Loading("governance.keys"));
+        }
+        let panicked = |_| Unavailable::Internal("a thread panicked while it changed the keys".to_owned());
+        self.keys.read().map(|keys| read(&keys)).map_err(panicked)
     }
 
     /// Calls `answer` with the session and the kernel if the session is known.
@@ -325,8 +357,8 @@ impl State {
             agents,
             bundles,
             limits: self.limits,
-            agents_topic: &self.agents_topic,
-            bundles_topic: &self.bundles_topic,
+            agents_topic: &self.topics.agents,
+            bundles_topic: &self.topics.bundles,
             requests,
         }
     }
@@ -378,6 +410,27 @@ impl State {
     pub fn observe_partitions(&self, found: usize) -> bool {
         let found = if found == self.partitions.len() { 0 } else { i32::try_from(found).unwrap_or(i32::MAX) };
         self.other_partitions.swap(found, Ordering::SeqCst) != found && found != 0
+    }
+
+    /// Records the state of each partition's copy, and the active bundles.
+    pub fn record_metrics(&self, now: Instant, metrics: &FollowerMetrics) {
+        let mut sessions = 0;
+        for (number, partition) in (0..).zip(&self.partitions) {
+            let replica = partition.replica();
+            sessions += replica.base_sessions();
+            metrics.record_copy(
+                number,
+                &CopyState {
+                    is_known: self.check_partition(now, partition, &replica).is_ok(),
+                    behind: partition.freshness.end().map(|end| end - replica.through().next_offset),
+                    age: partition.freshness.fresh_at().map(|at| now.saturating_duration_since(at)),
+                    ahead_bytes: replica.ahead_bytes(),
+                },
+            );
+        }
+        metrics.record_sessions(sessions);
+        let bundles = self.bundles();
+        metrics.record_bundles(bundles.all_active().map(|(of, bundle)| (of, bundle.digest().to_string())));
     }
 
     fn partition(&self, key: SessionKey<'_>) -> Result<(i32, &Partition), Unavailable> {
@@ -467,7 +520,8 @@ mod tests {
         let ttl = HumanDuration(Duration::from_secs(60));
         let limits = SessionLimits { ttl, max_facts: 10, max_bytes: 1000 };
         let bounds = Bounds { max_staleness: Duration::from_secs(10), max_ahead_bytes };
-        State::new("actions", 2, ("agents", "bundles"), limits, bounds)
+        let [agents, bundles, keys] = ["agents", "bundles", "keys"].map(str::to_owned);
+        State::new("actions", 2, TableTopics { agents, bundles, keys }, limits, bounds)
     }
 
     fn loaded(now: Instant) -> State {

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{TopicEvent, TopicReader};
 use agentgov_policy::{BundleTable, FoldOutcome};
 use agentgov_runtime::{SchemaCache, SchemaLookup};
-use agentgov_schemas::governance::{AgentEntry, Bundle};
+use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry};
 use agentgov_schemas::wire::{self, Schema, SchemaId};
 use agentgov_schemas::{Millis, NotReadyReason};
-use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, logged_at};
+use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, StageError, logged_at};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::freshness::Freshness;
 use crate::stalls::Stalls;
-use crate::state::{State, report_error};
+use crate::state::{STAGE, State, report_error};
 
 /// Timeout until the end of the topic is confirmed. After it the reader is restarted, and reports the end again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ impl Table for Agents {
             Err(error) => {
                 state.agents_mut().skip(offset);
                 tracing::error!(
-                    topic = state.agents_topic,
+                    topic = state.topics.agents,
                     offset,
                     error,
                     "skipped an agent that cannot be read"
@@ -62,6 +62,26 @@ impl Table for Agents {
 
     fn freshness(state: &State) -> &Freshness {
         &state.agents_freshness
+    }
+}
+
+/// The keys that sign decisions and approvals.
+pub(crate) struct Keys;
+
+impl Table for Keys {
+    fn apply(&mut self, state: &State, Entry { offset, logged_at, value }: Entry<'_>) {
+        let folded = value.and_then(|(id, schema, datum)| {
+            let entry = schema.decode::<KeyEntry<'_>>(id, datum).map_err(|error| error.to_string())?;
+            state.keys_mut().fold(&entry, offset, logged_at).map_err(|error| error.to_string())
+        });
+        if let Err(error) = folded {
+            state.keys_mut().skip(offset);
+            tracing::error!(topic = state.topics.keys, offset, error, "skipped a key");
+        }
+    }
+
+    fn freshness(state: &State) -> &Freshness {
+        &state.keys_freshness
     }
 }
 
@@ -83,7 +103,7 @@ impl Table for Bundles {
                 let outcome = BundleTable::compile(&bundle, offset, logged_at);
                 if let FoldOutcome::Refused(refused) = &outcome {
                     tracing::error!(
-                        topic = state.bundles_topic,
+                        topic = state.topics.bundles,
                         offset,
                         problem = refused.first_problem(),
                         "the bundle does not load; the last good one stays active"
@@ -97,7 +117,7 @@ impl Table for Bundles {
                     false => self.deferred.skip(offset),
                 }
                 tracing::error!(
-                    topic = state.bundles_topic,
+                    topic = state.topics.bundles,
                     offset,
                     error,
                     "skipped a bundle that cannot be read"
@@ -119,6 +139,9 @@ impl Table for Bundles {
 }
 
 /// Follows the topic of `reader` until `stop` is requested.
+///
+/// # Errors
+/// If the schema registry has another schema under an id that was read before.
 pub(crate) fn follow<T: Table>(
     mut table: T,
     state: &State,
@@ -126,11 +149,12 @@ pub(crate) fn follow<T: Table>(
     schemas: &mut SchemaCache,
     health: &Health,
     stop: &ShutdownSignal,
-) {
+) -> Result<(), StageError> {
     let freshness = T::freshness(state);
     let mut is_loaded = false;
     let mut stalls = Stalls::new(CONFIRM_TIMEOUT, 1, Instant::now());
     while !stop.is_requested() {
+        schemas.recheck(STAGE, health)?;
         match reader.poll(Duration::from_millis(100)) {
             Some(TopicEvent::Record(message)) => {
                 apply(&mut table, state, &message, schemas, health, stop);
@@ -155,6 +179,7 @@ pub(crate) fn follow<T: Table>(
             let _ = reader.restart();
         }
     }
+    Ok(())
 }
 
 fn apply<T: Table>(

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
+use agentgov_service::Health;
+use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::callers::Caller;
@@ -29,6 +31,17 @@ pub trait DecisionPoint: Send + Sync + 'static {
         caller: Option<&Caller>,
         search: Search<'_>,
     ) -> impl Future<Output = Result<Found, Refusal>> + Send;
+
+    /// Returns the public keys of decision points as a JSON Web Key Set; `None` if it signs nothing.
+    ///
+    /// # Errors
+    /// The reason why they are not known yet.
+    fn jwks(&self) -> Result<Option<Value>, String> {
+        Ok(None)
+    }
+
+    /// Reports its own readiness, and records its metrics. Called before the first request, and then each second.
+    fn report(&self, _health: &Health) {}
 }
 
 /// A request for a decision.

@@ -167,7 +167,7 @@ fn health_and_metrics_are_on_the_same_address() {
     let metrics = pdp.get("/metrics").text().unwrap();
     for line in [
         "agentgov_ready{stage=\"pdp\"} 1",
-        "agentgov_decisions_total{outcome=\"allow\"}",
+        "agentgov_decisions_total{outcome=\"allow\",reason=\"granted\"}",
         "agentgov_requests_refused_total{status=\"400\"}",
         "agentgov_decision_seconds_count",
     ] {

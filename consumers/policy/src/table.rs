@@ -162,6 +162,11 @@ impl BundleTable {
         self.active.get(environment)
     }
 
+    /// Iterates over the environments with their active bundles.
+    pub fn all_active(&self) -> impl Iterator<Item = (&str, &Arc<Bundle>)> {
+        self.active.iter().map(|(environment, bundle)| (environment.as_str(), bundle))
+    }
+
     /// Returns the last pushed bundle of each environment in which that bundle was refused. The stage is not ready
     /// while such an environment exists.
     pub fn refused_by_environment(&self) -> &BTreeMap<String, Arc<RefusedBundle>> {

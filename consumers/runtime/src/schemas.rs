@@ -40,6 +40,8 @@ pub struct SchemaCache {
     recheck_results: Option<Receiver<(SchemaId, Result<Schema, SchemaRegistryError>)>>,
     /// True if the running comparison has found an id that the registry no longer has.
     any_missing: bool,
+    /// True if the last comparison has. Other caches of the process may report the same reason.
+    was_missing: bool,
     unknown_limit: UnknownLimit,
 }
 
@@ -87,6 +89,7 @@ impl SchemaCache {
             next_recheck,
             recheck_results: None,
             any_missing: false,
+            was_missing: false,
             unknown_limit: UnknownLimit::new(Instant::now()),
         }
     }
@@ -198,7 +201,8 @@ impl SchemaCache {
                     Err(TryRecvError::Disconnected) => break,
                 }
             }
-            if !std::mem::take(&mut self.any_missing) {
+            let is_missing = std::mem::take(&mut self.any_missing);
+            if std::mem::replace(&mut self.was_missing, is_missing) && !is_missing {
                 health.clear(NotReadyReason::SchemaId);
             }
             self.recheck_results = None;

@@ -3,10 +3,10 @@
 //! Handles are created once. The loops add up counts and record them once for each batch, never for a single record. Without
 //! `run --listen` there is no recorder, and recording costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::verdict::Decision;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
@@ -76,9 +76,16 @@ all! {
     INSERTS_UNCONFIRMED = Counter "agentgov_inserts_unconfirmed_total" ["stage", "table"] "Inserts whose outcome was unknown (timeout, error, lost connection); each was verified against the table.";
     INSERTS_RESOLVED = Counter "agentgov_inserts_resolved_total" ["stage", "table", "found"] "Unconfirmed inserts by the result of the verification: present or absent.";
     CLAIMS_LOST = Counter "agentgov_claims_lost_total" ["stage", "table"] "Inserts that the table's fence refused: another writer has claimed the topic-partition, or the server has restarted.";
-    DECISIONS = Counter "agentgov_decisions_total" ["outcome"] "Decisions that this decision point has answered, by outcome.";
+    DECISIONS = Counter "agentgov_decisions_total" ["outcome", "reason"] "Decisions that this decision point has answered, by outcome and reason.";
     DECISION = Histogram "agentgov_decision_seconds" [] "Time to decide one request, without reading it and writing the answer.";
     REFUSED = Counter "agentgov_requests_refused_total" ["status"] "Requests that this decision point has answered with an error, by HTTP status.";
+    DECISIONS_WAITING = Gauge "agentgov_decisions_waiting_bytes" [] "Bytes of decisions in the spool that Kafka has not acknowledged.";
+    COPY_KNOWN = Gauge "agentgov_copy_known" ["partition"] "1 while this decision point knows the sessions of a partition, 0 while it is loading, stale, or too far ahead of the evaluator.";
+    COPY_BEHIND = Gauge "agentgov_copy_behind_records" ["partition"] "Offsets between the last known action of a partition and its end.";
+    COPY_AGE = Gauge "agentgov_copy_age_seconds" ["partition"] "Upper bound of the age of what this decision point knows of a partition's actions.";
+    COPY_AHEAD = Gauge "agentgov_copy_ahead_bytes" ["partition"] "Bytes of actions in memory that the evaluator has not processed.";
+    COPY_SESSIONS = Gauge "agentgov_copy_sessions" [] "Sessions in memory, as the evaluator has them.";
+    BUNDLE_ACTIVE = Gauge "agentgov_bundle_active" ["environment", "digest"] "1 for the bundle by which this decision point decides in an environment, 0 for an earlier one.";
 }
 
 /// Bucket bounds of durations, in seconds: from a tail read of a millisecond to an insert that times out.
@@ -324,36 +331,111 @@ impl TableMetrics {
 }
 
 /// Names of the metrics that only a decision point has.
-pub const DECISION_POINT_ONLY: [&str; 3] = [DECISIONS, DECISION, REFUSED];
+pub const DECISION_POINT_ONLY: [&str; 10] = [
+    DECISIONS,
+    DECISION,
+    REFUSED,
+    DECISIONS_WAITING,
+    COPY_KNOWN,
+    COPY_BEHIND,
+    COPY_AGE,
+    COPY_AHEAD,
+    COPY_SESSIONS,
+    BUNDLE_ACTIVE,
+];
 
 /// Metrics of a decision point.
 pub struct DecisionMetrics {
-    decisions: Vec<(Decision, Counter)>,
+    /// Counters by outcome and reason.
+    decisions: RwLock<HashMap<(Decision, &'static str), Counter>>,
     seconds: Histogram,
 }
 
 impl DecisionMetrics {
     /// Registers them.
     pub fn new() -> Self {
-        let decisions = Decision::ALL.iter().map(|decision| {
-            let counter = counter!(DECISIONS, "outcome" => decision.as_str());
-            counter.increment(0);
-            (*decision, counter)
-        });
-        Self { decisions: decisions.collect(), seconds: histogram!(DECISION) }
+        Self { decisions: RwLock::default(), seconds: histogram!(DECISION) }
     }
 
     /// Counts a decision.
-    pub fn decided(&self, decision: Decision, took: Duration) {
-        if let Some((_, counter)) = self.decisions.iter().find(|(of, _)| *of == decision) {
-            counter.increment(1);
-        }
+    pub fn decided(&self, decision: Decision, reason: &'static str, took: Duration) {
+        let key = (decision, reason);
+        let known = self.decisions.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let counter = known.unwrap_or_else(|| {
+            let counter = counter!(DECISIONS, "outcome" => decision.as_str(), "reason" => reason);
+            let mut decisions = self.decisions.write().unwrap_or_else(PoisonError::into_inner);
+            decisions.entry(key).or_insert(counter).clone()
+        });
+        counter.increment(1);
         self.seconds.record(took);
     }
 
     /// Counts a request that was answered with an error.
     pub fn refused(&self, status: u16) {
         counter!(REFUSED, "status" => status.to_string()).increment(1);
+    }
+}
+
+/// Records the bytes of decisions that Kafka has not acknowledged.
+pub fn record_waiting_decisions(bytes: u64) {
+    gauge!(DECISIONS_WAITING).set(bytes as f64);
+}
+
+/// State of a follower's copy of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// True if sessions of the partition can be read.
+    pub is_known: bool,
+    /// Offsets between the last known action and the end; `None` if the end is not known.
+    pub behind: Option<i64>,
+    /// Upper bound of its age; `None` if it was never fresh.
+    pub age: Option<Duration>,
+    /// Bytes of the actions that the evaluator has not processed.
+    pub ahead_bytes: usize,
+}
+
+/// Metrics of a follower's copy of the evaluator's state.
+#[derive(Debug, Default)]
+pub struct FollowerMetrics {
+    /// Bundles that were active, by environment and digest.
+    bundles: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl FollowerMetrics {
+    /// Creates them. They appear with their first values.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records the copy of a partition.
+    pub fn record_copy(&self, partition: i32, state: &CopyState) {
+        let gauge = |name: &'static str| gauge!(name, "partition" => partition.to_string());
+        gauge(COPY_KNOWN).set(if state.is_known { 1.0 } else { 0.0 });
+        gauge(COPY_AHEAD).set(state.ahead_bytes as f64);
+        if let Some(behind) = state.behind {
+            gauge(COPY_BEHIND).set(behind.max(0) as f64);
+        }
+        if let Some(age) = state.age {
+            gauge(COPY_AGE).set(age.as_secs_f64());
+        }
+    }
+
+    /// Records the number of sessions.
+    pub fn record_sessions(&self, sessions: usize) {
+        gauge!(COPY_SESSIONS).set(sessions as f64);
+    }
+
+    /// Records the active bundles, each an environment and a digest. An earlier bundle falls back to 0.
+    pub fn record_bundles<'b>(&self, active: impl Iterator<Item = (&'b str, String)>) {
+        let active: BTreeSet<_> =
+            active.map(|(environment, digest)| (environment.to_owned(), digest)).collect();
+        let mut seen = self.bundles.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(active.iter().cloned());
+        for bundle in seen.iter() {
+            let (environment, digest) = bundle.clone();
+            let value = if active.contains(bundle) { 1.0 } else { 0.0 };
+            gauge!(BUNDLE_ACTIVE, "environment" => environment, "digest" => digest).set(value);
+        }
     }
 }
 

@@ -12,16 +12,27 @@ use crate::parts::parts;
 use crate::process::{panicked, processes};
 use crate::{Answer, Health, Log, Stage, Status, TopologyState};
 
-/// Collects the state of the parts, of the stages' groups, of the tables, and of the processes at the addresses
-/// `health`. `compare` compares the topology with the cluster; the caller passes it, since consumers must not depend on
+/// Addresses of processes, which the topology does not have.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessAddresses<'a> {
+    /// Processes of stages: `run --listen`.
+    pub stages: &'a [String],
+    /// Decision points: `pdp`.
+    pub decision_points: &'a [String],
+}
+
+/// Collects the state of the parts, of the stages' groups, of the tables, and of the processes at these
+/// `addresses`. `compare` compares the topology with the cluster; the caller passes it, since consumers must not depend on
 /// the producers' crate that implements it. Blocks; must not be called from async code.
 pub fn collect<E: Display>(
     topology: &Topology,
     endpoints: &Endpoints,
-    health: &[String],
+    addresses: ProcessAddresses<'_>,
     compare: impl Fn() -> Result<TopologyState, E> + Send,
 ) -> Status {
     std::thread::scope(|scope| {
+        let ProcessAddresses { stages: health, decision_points } = addresses;
+        let pdps = scope.spawn(|| processes(decision_points));
         let processes = scope.spawn(|| processes(health));
         let parts = parts(endpoints, topology);
         let answers = |name: &str| parts.iter().any(|part| part.name == name && part.answers);
@@ -56,6 +67,7 @@ pub fn collect<E: Display>(
                 .unwrap_or_else(|_| Answer::Unknown("the comparison panicked".to_owned())),
             stages,
             processes: processes.join().unwrap_or_else(|_| panicked(health)),
+            decision_points: pdps.join().unwrap_or_else(|_| panicked(decision_points)),
             tables: log.tables,
             rejects_last_hour: log.rejects,
             alerts_last_hour: log.alerts,

@@ -19,7 +19,7 @@ mod parts;
 mod process;
 mod status;
 
-pub use collect::collect;
+pub use collect::{ProcessAddresses, collect};
 pub use groups::{Group, GroupState, HeldBack, TopicLag};
 pub use log::Log;
 pub use parts::Part;

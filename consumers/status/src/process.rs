@@ -61,6 +61,7 @@ fn ask(url: &str) -> Result<Readiness, String> {
         http.get(format!("{base}/readyz?format=json")).send().map_err(|e| describe(&e.without_url()))?;
     let status = answer.status();
     let body = read_body(answer).map_err(|error| error.to_string())?;
-    serde_json::from_str(&body)
-        .map_err(|e| format!("expected the answer of `agentgov run --listen`, found {status}: {e}"))
+    serde_json::from_str(&body).map_err(|e| {
+        format!("expected the answer of `agentgov run --listen` or `agentgov pdp`, found {status}: {e}")
+    })
 }

@@ -59,6 +59,8 @@ pub struct Status {
     pub stages: Vec<Stage>,
     /// Processes whose addresses were given.
     pub processes: Vec<Process>,
+    /// Decision points whose addresses are known.
+    pub decision_points: Vec<Process>,
     /// The tables of the log.
     pub tables: Vec<Table>,
     /// Rejects of the last hour.
@@ -150,7 +152,7 @@ impl Status {
             let what = format!("{} at {} {state}: {}", part.name, part.address, part.detail);
             add(what, "start it again; the stages wait for it and lose nothing");
         }
-        for process in &self.processes {
+        for process in self.processes.iter().chain(&self.decision_points) {
             if let Some(why) = &process.away {
                 let what = format!("the process at {} does not respond: {why}", process.url);
                 add(what, "check its exit code, which has a section in docs/operations/runbook.md");
@@ -300,6 +302,8 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentgov_service::serve::StageReadiness;
+
     use crate::TopicLag;
 
     fn healthy() -> Status {
@@ -326,6 +330,7 @@ mod tests {
             topology: Answer::Known(TopologyState { topics: 1, subjects: 1, differences: vec![] }),
             stages: vec![Stage { name: "evaluator".into(), group: "g".into(), state: Answer::Known(group) }],
             processes: vec![],
+            decision_points: vec![],
             tables: vec![Table { name: "actions".into(), rows: Answer::Known(0), newest: None }],
             rejects_last_hour: Answer::Known(vec![]),
             alerts_last_hour: Answer::Known(vec![]),
@@ -356,7 +361,7 @@ mod tests {
         status.derive_faults();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 22] = [
+        let cases: [(&str, Health, Breaks); 23] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("received no request: this process cannot open another file", Health::PartAway, |s| {
                 s.parts[0].answers = false;
@@ -432,6 +437,13 @@ mod tests {
             ("does not respond: refused", Health::Unhealthy, |s| {
                 let away = Some("refused".into());
                 s.processes = vec![Process { url: "u".into(), away, version: String::new(), stages: vec![] }];
+            }),
+            ("pdp at u is not ready: stale: old", Health::Unhealthy, |s| {
+                let not_ready = BTreeMap::from([("stale".to_owned(), "old".to_owned())]);
+                let stage = "pdp".to_owned();
+                let pdp = StageReadiness { stage, not_ready, hangs: None, progress_age_seconds: 0.0 };
+                s.decision_points =
+                    vec![Process { url: "u".into(), away: None, version: String::new(), stages: vec![pdp] }];
             }),
         ];
         for (description, health, breaks) in cases {

@@ -64,6 +64,8 @@ pub struct Key {
     pub published_at: Millis,
     /// Author of that record.
     pub published_by: String,
+    /// The public key as a JWK.
+    pub public_key: serde_json::Value,
     /// Its revocation.
     pub revocation: Option<Revocation>,
 }
@@ -202,6 +204,7 @@ pub fn list_keys(context: RegistryContext<'_>) -> Result<Listing<Key>, Error> {
             state: if revocation.is_some() { KeyState::Revoked } else { KeyState::Active }.as_str(),
             published_at: key.valid_from,
             published_by: author(KeyState::Active).0,
+            public_key: key.public.to_jwk(),
             revocation,
         }
     });

@@ -102,6 +102,15 @@ pub(super) async fn configuration<D: DecisionPoint>(
     json(&metadata::configuration(&base))
 }
 
+/// Serves the public keys of decision points. They need no token, since anyone may verify a decision.
+pub(super) async fn jwks<D: DecisionPoint>(State(api): State<Arc<Api<D>>>) -> Answered {
+    match api.point.jwks() {
+        Ok(Some(keys)) => json(&keys),
+        Ok(None) => Err(HttpError::no_keys()),
+        Err(reason) => Err(HttpError::unavailable(reason)),
+    }
+}
+
 impl<D: DecisionPoint> Api<D> {
     /// Counts a request that got an error.
     async fn counted(&self, handle: impl AsyncFnOnce(&Self) -> Answered) -> Answered {
@@ -155,7 +164,7 @@ impl<D: DecisionPoint> Api<D> {
     ) -> Result<Answer, Refusal> {
         let began = Instant::now();
         let answer = self.point.evaluate(caller, request.question(received_at)).await?;
-        self.metrics.decided(answer.decision, began.elapsed());
+        self.metrics.decided(answer.decision, answer.reason, began.elapsed());
         Ok(answer)
     }
 

@@ -8,6 +8,8 @@ pub(super) const EVALUATIONS: &str = "/access/v1/evaluations";
 pub(super) const SEARCH_SUBJECT: &str = "/access/v1/search/subject";
 pub(super) const SEARCH_RESOURCE: &str = "/access/v1/search/resource";
 pub(super) const SEARCH_ACTION: &str = "/access/v1/search/action";
+/// The metadata does not name it, since AuthZEN registers no parameter for it.
+pub(super) const KEYS: &str = "/.well-known/jwks.json";
 pub(super) const CONFIGURATION: &str = "/.well-known/authzen-configuration";
 
 /// Returns the metadata of the decision point at this URL.

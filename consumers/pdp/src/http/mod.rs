@@ -98,20 +98,25 @@ impl DecisionServer {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let api = Api {
+        let api = Arc::new(Api {
             point,
             callers: config.callers,
             url: config.url.map(|url| url.trim_end_matches('/').to_owned()),
             metrics: DecisionMetrics::new(),
-        };
-        let routes = router(api).merge(serve::routes(vec![health.clone()], metrics.clone(), stop.clone()));
+        });
+        let routes = router(Arc::clone(&api)).merge(serve::routes(
+            vec![health.clone()],
+            metrics.clone(),
+            stop.clone(),
+        ));
         let app = connections::with_request_id(routes);
         let is_tls = tls.is_some();
         let serving = async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
+                    api.point.report(&health);
                     health.clear(NotReadyReason::Starting);
-                    tokio::spawn(heartbeat(health, metrics));
+                    tokio::spawn(heartbeat(api, health, metrics));
                     connections::accept(listener, tls, app, stop).await;
                 }
                 Err(error) => tracing::error!(%error, "decisions are not served"),
@@ -185,7 +190,7 @@ fn is_base_url(url: &str) -> bool {
         && !path.contains("//")
 }
 
-fn router<D: DecisionPoint>(api: Api<D>) -> Router {
+fn router<D: DecisionPoint>(api: Arc<Api<D>>) -> Router {
     let mut configurations = vec![metadata::CONFIGURATION.to_owned()];
     // A URL with a path has its metadata between host and path.
     configurations.extend(
@@ -198,20 +203,22 @@ fn router<D: DecisionPoint>(api: Api<D>) -> Router {
         .into_iter()
         .fold(Router::new(), |routes, path| routes.route(&path, get(handlers::configuration::<D>)));
     routes
+        .route(metadata::KEYS, get(handlers::jwks::<D>))
         .route(metadata::EVALUATION, post(handlers::evaluation::<D>))
         .route(metadata::EVALUATIONS, post(handlers::evaluations::<D>))
         .route(metadata::SEARCH_SUBJECT, post(handlers::search_subject::<D>))
         .route(metadata::SEARCH_RESOURCE, post(handlers::search_resource::<D>))
         .route(metadata::SEARCH_ACTION, post(handlers::search_action::<D>))
-        .with_state(Arc::new(api))
+        .with_state(api)
         .method_not_allowed_fallback(reply::method_not_allowed)
         .fallback(reply::not_found)
 }
 
 /// Reports that the server is alive as long as its runtime runs tasks, since it waits for nothing else.
-async fn heartbeat(health: Health, metrics: Metrics) {
+async fn heartbeat<D: DecisionPoint>(api: Arc<Api<D>>, health: Health, metrics: Metrics) {
     loop {
         health.record_progress(0, 0);
+        api.point.report(&health);
         metrics.run_upkeep();
         tokio::time::sleep(HEARTBEAT).await;
     }

@@ -40,6 +40,16 @@ impl HttpError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", None)
     }
 
+    pub(super) fn no_keys() -> Self {
+        let message =
+            "expected a decision point that signs, found one that decides by a bundle alone: it has no keys";
+        Self::new(StatusCode::NOT_FOUND, message, None)
+    }
+
+    pub(super) fn unavailable(reason: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, None)
+    }
+
     pub(super) fn no_token() -> Self {
         let message = "expected a bearer token (`Authorization: Bearer …`), found none";
         Self::new(StatusCode::UNAUTHORIZED, message, Some(ASK))

@@ -8,7 +8,9 @@
 
 mod question;
 mod search;
+mod signing;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,9 +19,12 @@ use agentgov_follower::{Follower, Unavailable};
 use agentgov_policy::authzen::{EvaluationError, Properties};
 use agentgov_policy::{Bundle, Kernel, Policy};
 use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Trace};
+use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::verdict::{Decision, TablePosition};
-use agentgov_schemas::{Digest, Micros, Millis, SessionKey};
+use agentgov_schemas::{Digest, Micros, Millis, NotReadyReason, SessionKey};
+use agentgov_service::Health;
 use agentgov_service::failpoint;
+use agentgov_service::metrics::record_waiting_decisions;
 use agentgov_token::{Claims, KnownThrough, SigningKey};
 use serde_json::json;
 use uuid::Uuid;
@@ -36,6 +41,8 @@ const AFTER_TIMEOUT: Duration = Duration::from_millis(250);
 const UNAVAILABLE: &str = "unavailable";
 /// Reason of a denial because the decision could not be recorded.
 const NOT_RECORDED: &str = "not_recorded";
+/// Reason of a denial because the signing key may not sign: an allow without a token could not be verified.
+const NOT_SIGNED: &str = "not_signed";
 
 /// Recorder of decisions. The executable implements it with the SDK's recorder.
 pub trait DecisionLog: Send + Sync + 'static {
@@ -44,6 +51,11 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// # Errors
     /// The reason why it was not written; the call is then denied.
     fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String>;
+
+    /// Returns the bytes of decisions that Kafka has not acknowledged.
+    fn waiting_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Content of a `decision.made` event.
@@ -76,6 +88,18 @@ pub struct LogPointConfig {
     pub signing_key: Option<SigningKey>,
     /// Validity of a token.
     pub token_lifetime: Duration,
+    /// Tenants of the callers. It is not ready if its key may not sign for one of them.
+    pub tenants: BTreeSet<String>,
+}
+
+/// Token of a decision.
+enum Token {
+    /// Signed, with the millisecond at which it expires.
+    Signed(String, Millis),
+    /// There is no signing key.
+    NotConfigured,
+    /// The signing key may not sign.
+    Refused,
 }
 
 /// Decision point on the state of the log.
@@ -173,15 +197,25 @@ impl<L: DecisionLog> LogPoint<L> {
         })
     }
 
-    /// Signs the claims of a decision. Returns the token and the millisecond at which it expires.
+    /// Returns the reason why the key must not sign a decision about this tenant, if there is one.
+    fn check_key(&self, key: &SigningKey, tenant_id: Option<&str>) -> Result<(), String> {
+        let checked = self.follower.tables().with_keys(|keys| signing::check_key(keys, key, tenant_id));
+        checked.map_err(|reason| reason.to_string())?
+    }
+
+    /// Signs the claims of a decision.
     fn sign(
         &self,
         call: &CallQuestion<'_>,
         outcome: &Outcome,
         id: &str,
         now: Micros,
-    ) -> Result<Option<(String, Millis)>, Refusal> {
-        let Some(key) = &self.config.signing_key else { return Ok(None) };
+    ) -> Result<Token, Refusal> {
+        let Some(key) = &self.config.signing_key else { return Ok(Token::NotConfigured) };
+        if let Err(reason) = self.check_key(key, Some(call.tenant_id)) {
+            tracing::debug!(decision = id, reason, "a decision is not signed");
+            return Ok(Token::Refused);
+        }
         let issued_at = now.0.div_euclid(1_000_000);
         let lifetime = i64::try_from(self.config.token_lifetime.as_secs()).unwrap_or(i64::MAX);
         let expires_at = issued_at.saturating_add(lifetime);
@@ -209,7 +243,7 @@ impl<L: DecisionLog> LogPoint<L> {
             approval_id: None,
         };
         let token = key.sign(&claims).map_err(|error| Refusal::Invalid(error.to_string()))?;
-        Ok(Some((token, Millis(expires_at.saturating_mul(1000)))))
+        Ok(Token::Signed(token, Millis(expires_at.saturating_mul(1000))))
     }
 
     fn record(
@@ -262,6 +296,14 @@ impl<L: DecisionLog> LogPoint<L> {
 }
 
 impl Outcome {
+    fn deny_instead_of_allow(&mut self, reason: &'static str) {
+        if self.decision == Decision::Allow {
+            self.decision = Decision::Deny;
+            self.reason = reason;
+            self.determining.clear();
+        }
+    }
+
     fn answer(self, id: Uuid, recorded: bool, token: Option<String>) -> Answer {
         let mut more = Properties::new();
         if let Some(through) = self.through {
@@ -303,8 +345,14 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
         let id = Uuid::now_v7();
         let mut buffer = Uuid::encode_buffer();
         let id_text: &str = id.hyphenated().encode_lower(&mut buffer);
-        let signed = self.sign(&call, &outcome, id_text, now)?;
-        let (token, expires_at) = signed.unzip();
+        let (token, expires_at) = match self.sign(&call, &outcome, id_text, now)? {
+            Token::Signed(token, expires_at) => (Some(token), Some(expires_at)),
+            Token::NotConfigured => (None, None),
+            Token::Refused => {
+                outcome.deny_instead_of_allow(NOT_SIGNED);
+                (None, None)
+            }
+        };
         failpoint::edge("pdp::decided");
         let recorded = self.record(caller, &call, &outcome, id_text, expires_at);
         failpoint::edge("pdp::recorded");
@@ -326,6 +374,23 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
 
     async fn search(&self, caller: Option<&Caller>, search: Search<'_>) -> Result<Found, Refusal> {
         self.search_calls(caller, &search).await
+    }
+
+    fn jwks(&self) -> Result<Option<serde_json::Value>, String> {
+        let keys = self.follower.tables().with_keys(|keys| keys.jwks(KeyKind::Pdp));
+        keys.map(Some).map_err(|reason| reason.to_string())
+    }
+
+    fn report(&self, health: &Health) {
+        record_waiting_decisions(self.log.waiting_bytes());
+        let Some(key) = &self.config.signing_key else { return };
+        let tenants = self.config.tenants.iter().map(|tenant| Some(tenant.as_str()));
+        // Without callers, the tenants are not known before their requests.
+        let mut tenants = tenants.chain(std::iter::once(None));
+        match tenants.try_for_each(|tenant| self.check_key(key, tenant)) {
+            Ok(()) => health.clear(NotReadyReason::SigningKey),
+            Err(reason) => health.set_not_ready(NotReadyReason::SigningKey, reason),
+        }
     }
 }
 

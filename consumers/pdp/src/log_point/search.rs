@@ -141,6 +141,7 @@ fn named<'r>(context: &'r Properties, name: &str) -> Result<&'r str, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -170,8 +171,12 @@ mod tests {
             max_ahead_bytes: 0,
         };
         let follower = Follower::new(&Topology::parse("topology.yaml", &topology).unwrap(), config).unwrap();
-        let config =
-            LogPointConfig { name: "pdp".to_owned(), signing_key: None, token_lifetime: Duration::ZERO };
+        let config = LogPointConfig {
+            name: "pdp".to_owned(),
+            signing_key: None,
+            token_lifetime: Duration::ZERO,
+            tenants: BTreeSet::new(),
+        };
         LogPoint::new(Arc::new(follower), NoLog, config)
     }
 
