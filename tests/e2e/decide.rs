@@ -168,7 +168,8 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
     }
     recorder.close(DEADLINE).unwrap();
 
-    let verdicts = "SELECT decision, reason, lower(hex(known_digest)) FROM verdicts";
+    let verdicts = "SELECT decision, reason, lower(hex(known_digest)), prior_decision_finding, prior_decision_id, \
+                    prior_decision_outcome FROM verdicts";
     let verdicts = format!("{verdicts} WHERE tenant_id = '{TENANT}' ORDER BY session_id, call_index");
     let mut found = Vec::new();
     stack.eventually("every call has a verdict", || {
@@ -195,12 +196,24 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
         let row = logged.iter().find(|row| row[2] == *id).unwrap_or_else(|| panic!("no decision {id}"));
         assert_eq!((&row[0], &row[1]), (outcome, reason));
         assert_eq!(row[3], verdict[2], "what was known is what the evaluator knew");
+        assert_eq!((verdict[3].as_str(), &verdict[4], &verdict[5]), ("matched", id, outcome));
         assert_eq!((row[4].as_str(), row[5].as_str(), row[7].as_str()), ("pdp", "gateway", AGENT));
         let calls = format!(
             "SELECT tool_name FROM actions WHERE tenant_id = '{TENANT}' AND decision_token = '{token}'"
         );
         assert_eq!(stack.rows(&calls), [[row[6].clone()]], "the call has the token of its decision");
     }
+
+    // The results of refused calls are recorded nevertheless.
+    let refused = outcomes.iter().filter(|decided| decided[0] != "allow").count();
+    let alerts = format!(
+        "SELECT uniqExactIf(alert_id, policy = 'agentgov:refused'), countIf(policy != 'agentgov:refused' AND NOT prevented) \
+         FROM alerts WHERE tenant_id = '{TENANT}'"
+    );
+    stack.eventually(
+        "each answer to a refused call has an alert, and each other alert says prevented",
+        || stack.rows(&alerts) == [[refused.to_string(), "0".to_owned()]],
+    );
 }
 
 #[test]

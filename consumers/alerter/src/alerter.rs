@@ -237,7 +237,9 @@ fn parse_key(key: &[u8]) -> Result<AlertKey, RestoreError> {
 #[cfg(test)]
 mod tests {
     use agentgov_schemas::topology::{MissingRole, Topology};
-    use agentgov_schemas::verdict::{Decision, DuplicateOf, Mode, Reason, RuleEffect, Severity, Violation};
+    use agentgov_schemas::verdict::{
+        Decision, DecisionFinding, DuplicateOf, Mode, PriorDecision, Reason, RuleEffect, Severity, Violation,
+    };
     use agentgov_schemas::wire::{self, SchemaId};
     use agentgov_schemas::{Micros, Millis, subject};
 
@@ -396,5 +398,75 @@ mod tests {
         let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[])), (4, suspended)]);
         let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
         assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate", "agentgov:suspended"]);
+    }
+
+    fn decided(
+        offset: i64,
+        policies: &[&'static str],
+        finding: DecisionFinding,
+        outcome: Option<Decision>,
+    ) -> Verdict<'static> {
+        let prior = PriorDecision {
+            finding: finding.into(),
+            cause: None,
+            id: None,
+            outcome: outcome.map(Into::into),
+            required: false,
+        };
+        Verdict { prior_decision: Some(prior), ..verdict(offset, policies) }
+    }
+
+    #[test]
+    fn finding_about_a_decision_is_alerted_if_a_person_must_see_it() {
+        use DecisionFinding::{Altered, Differs, Forged, Matched, Reused, Undecided};
+        let required = |finding| {
+            let mut verdict = decided(1, &[], finding, None);
+            verdict.prior_decision.as_mut().unwrap().required = true;
+            verdict
+        };
+        for (verdict, expected) in [
+            (required(Undecided), Some("agentgov:undecided")),
+            (decided(1, &[], Undecided, None), None),
+            (required(Matched), None),
+            (decided(1, &[], Forged, None), Some("agentgov:forged")),
+            (decided(1, &[], Altered, Some(Decision::Allow)), Some("agentgov:altered")),
+            (decided(1, &[], Reused, Some(Decision::Allow)), Some("agentgov:reused")),
+            (decided(1, &[], Differs, Some(Decision::Deny)), Some("agentgov:differs")),
+        ] {
+            let found = alerts(&[(0, verdict.clone())]);
+            let found: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
+            assert_eq!(found, Vec::from_iter(expected), "{:?}", verdict.prior_decision);
+        }
+    }
+
+    #[test]
+    fn alert_says_prevented_if_a_valid_token_says_that_the_call_was_not_made() {
+        use DecisionFinding::{Altered, Differs, Forged, Matched, Reused, Undecided};
+        for (finding, outcome, prevented) in [
+            (Matched, Some(Decision::Deny), true),
+            (Matched, Some(Decision::Ask), true),
+            (Differs, Some(Decision::Indeterminate), true),
+            (Differs, Some(Decision::Allow), false),
+            (Reused, Some(Decision::Deny), false),
+            (Altered, Some(Decision::Deny), false),
+            (Forged, None, false),
+            (Undecided, None, false),
+        ] {
+            let verdict = decided(1, &["a"], finding, outcome);
+            let mut alerter = Alerter::new(Duration::from_secs(1));
+            let (mut windows, mut out) = (alerter.partition(3), outputs());
+            alerter.step(&mut windows, &verdict.origin, &verdict, &mut out).unwrap();
+            let schema = subject::ALERT.schema().unwrap();
+            let record = out.iter().next().unwrap();
+            let (id, datum) = wire::split(record.value.unwrap()).unwrap();
+            let alert: Alert<'_> = schema.decode(id, datum).unwrap();
+            let action = if prevented { "was prevented from calling refund" } else { "called refund" };
+            let message = format!("helper {action}: violates the policy a");
+            assert_eq!(
+                (alert.prevented, alert.message),
+                (prevented, message.as_str()),
+                "{finding} {outcome:?}"
+            );
+        }
     }
 }

@@ -598,6 +598,50 @@ mod tests {
         }
     }
 
+    /// Returns the alerts that the verdict of an action with this prior decision requires, after `alerts` of each policy.
+    fn required(prior: &str, alerts: &[&str]) -> Vec<(String, u32)> {
+        let schema = |name: &str, fields: &str| {
+            let origin = r#"{"name":"origin","type":{"type":"record","name":"O","fields":[{"name":"partition","type":"int"},{"name":"offset","type":"long"}]}}"#;
+            record::parse(&format!(r#"{{"type":"record","name":"{name}","fields":[{origin},{fields}]}}"#))
+                .unwrap()
+        };
+        let text = |text: &str| [&[u8::try_from(2 * text.len()).unwrap()], text.as_bytes()].concat();
+        let prior_type = r#"{"type":"record","name":"P","fields":[{"name":"finding","type":"string"},{"name":"required","type":"boolean"}]}"#;
+        let verdict = schema("V", &format!(r#"{{"name":"prior_decision","type":["null",{prior_type}]}}"#));
+        let (finding, is_required) =
+            prior.strip_suffix(" required").map_or((prior, 0), |finding| (finding, 1));
+        let datum = [vec![0, 0, 2], text(finding), vec![is_required]].concat();
+        let mut outputs = StageOutputs::default();
+        outputs.verdict(record::decode(&verdict, &datum).unwrap().fields());
+        let alert = schema("A", r#"{"name":"policy","type":"string"}"#);
+        for policy in alerts {
+            let datum = [vec![0, 0], text(policy)].concat();
+            outputs.alert(record::decode(&alert, &datum).unwrap().fields());
+        }
+        assert!(outputs.unexpected.is_empty(), "{:?}", outputs.unexpected);
+        outputs.required.into_iter().map(|((_, policy), alerts)| (policy, alerts)).collect()
+    }
+
+    #[test]
+    fn finding_about_a_decision_requires_its_alert_and_an_answer_may_have_one() {
+        for (prior, policy) in [
+            ("undecided required", "agentgov:undecided"),
+            ("forged", "agentgov:forged"),
+            ("altered", "agentgov:altered"),
+            ("reused", "agentgov:reused"),
+            ("differs required", "agentgov:differs"),
+        ] {
+            assert_eq!(required(prior, &[]), [(policy.to_owned(), 0)], "{prior}");
+            assert_eq!(required(prior, &[policy]), [(policy.to_owned(), 1)], "{prior}");
+        }
+        for prior in ["undecided", "matched", "matched required", "of a later version"] {
+            assert_eq!(required(prior, &[]), [], "{prior}");
+        }
+        let refused = |alerts| [(REFUSED_POLICY.to_owned(), alerts)];
+        assert_eq!(required("matched", &[REFUSED_POLICY]), refused(1));
+        assert_eq!(required("matched", &[REFUSED_POLICY; 2]), refused(2), "doubled");
+    }
+
     #[test]
     fn offsets_held_back_by_open_transactions_are_counted() {
         let partitions =

@@ -168,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn decisions_are_optional_unless_the_manifest_requires_them() {
+        let text = |decisions: &str| format!("name: n\nversion: '1'\nenvironments: [e]\n{decisions}");
+        for (decisions, expected) in [
+            ("", DecisionRequirement::Optional),
+            ("decisions: optional\n", DecisionRequirement::Optional),
+            ("decisions: required\n", DecisionRequirement::Required),
+        ] {
+            let (manifest, problems) =
+                agentgov_schemas::yaml::read::<Manifest>(MANIFEST_FILE, &text(decisions));
+            assert_eq!(problems.finish(manifest).unwrap().decisions, expected, "{decisions}");
+        }
+        assert_eq!(problems(&text("decisions: always\n")), ["expected required or optional, found `always`"]);
+    }
+
+    #[test]
     fn manifest_is_bounded() {
         let long = "n".repeat(129);
         let names = |count: usize| (0..count).map(|i| format!("e{i}")).collect::<Vec<_>>().join(", ");
