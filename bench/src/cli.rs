@@ -1,5 +1,6 @@
 //! Command line of `agentgov-bench`.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use agentgov::cli::{Command as ProductCommand, Global};
@@ -48,6 +49,8 @@ pub enum Command {
     /// Measure decision points: decisions over HTTP, by a bundle alone beside OPA and Cedar, and how soon a result or a
     /// suspension counts.
     Decide(Decide),
+    /// Measure the memory of a decision point with many open sessions, and its growth while it answers questions.
+    DecisionMemory(DecisionMemory),
     /// Count the instructions of each step of an event with valgrind's callgrind; other load has no effect. With `--check`,
     /// exit code 3: a step costs more than in the file.
     Instructions(Instructions),
@@ -269,6 +272,24 @@ pub struct Decide {
     #[arg(long, value_name = "PATH", env = "AGENTGOV_OPA")]
     #[serde(skip)]
     pub opa: Option<PathBuf>,
+    /// Load, stack and executable.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub env: BenchEnv,
+}
+
+/// `decision-memory`.
+#[derive(Debug, Args, Serialize)]
+pub struct DecisionMemory {
+    /// Open sessions.
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    pub sessions: NonZeroUsize,
+    /// Duration of the questions.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub seconds: u64,
+    /// Questions per second.
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub rate: NonZeroU32,
     /// Load, stack and executable.
     #[command(flatten)]
     #[serde(flatten)]

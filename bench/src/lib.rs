@@ -5,6 +5,7 @@
 //! - [`Backlog`], [`Competitor`]: the log-sink's work alone, by the log-sink and by other programs
 //! - [`Baseline`], [`Recording`]: bare processes that move the same bytes, for figures that are comparable between machines
 //! - [`AccessSet`], [`KnownProbe`], [`closed_loop`], [`DecideReport`]: measurements of decision points
+//! - [`DecisionMemory`]: memory of a decision point with many open sessions
 //! - [`Report`]: medians and ratios over rounds
 //! - [`Plot`]: curves as SVG
 //! - [`Step`], [`step`], [`instructions`]: instructions per event of each step
@@ -12,6 +13,7 @@
 
 mod baseline;
 mod decide;
+mod decision_memory;
 mod error;
 mod kafka;
 mod latency;
@@ -34,6 +36,7 @@ pub use decide::{
     AccessSet, Client, ConstantServer, DecideReport, DecideRound, HttpFigures, KnownProbe, Pair, Questions,
     Ratios, RunningServer, RunningStages, Start, closed_loop,
 };
+pub use decision_memory::{DecisionLoad, DecisionMemory, MemorySample};
 pub use error::BenchError;
 pub use latency::{Alerts, Latency, ObservedResult, Percentiles, WARM_UP_SECONDS};
 pub use plot::{Axis, Curve, Plot};

@@ -215,7 +215,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn group_of(&self, stage: &str) -> Result<GroupClient, BenchError> {
+    pub(crate) fn group_of(&self, stage: &str) -> Result<GroupClient, BenchError> {
         let stage = self.setup.topology.stage(stage).map_err(|e| BenchError::Topology(e.to_string()))?;
         self.kafka.group_client(&stage.group.value)
     }
@@ -266,7 +266,11 @@ impl<'a> Bench<'a> {
     /// Starts a worker that publishes a load with the SDK. It prints `ready`, waits for the start line, and prints a
     /// [`PublishResult`].
     pub(crate) fn start_publisher(&self, load: Load) -> Result<Process, BenchError> {
-        let publish = PublishTask {
+        self.start_worker("publisher", &WorkerTask::Publish(self.publish_task(load)))
+    }
+
+    pub(crate) fn publish_task(&self, load: Load) -> PublishTask {
+        PublishTask {
             tenant: self.setup.tenant.to_owned(),
             agent: self.setup.agent.to_owned(),
             environment: self.setup.environment.to_owned(),
@@ -275,8 +279,8 @@ impl<'a> Bench<'a> {
             open_sessions: load.open_sessions,
             seed: self.setup.seed + u64::from(self.runs),
             run: format!("bench-{}-{}", std::process::id(), self.runs),
-        };
-        self.start_worker("publisher", &WorkerTask::Publish(publish))
+            visits_each: false,
+        }
     }
 
     pub(crate) fn start_worker(&self, name: &str, task: &WorkerTask) -> Result<Process, BenchError> {

@@ -153,6 +153,8 @@ pub struct Sessions<'s> {
     open: Vec<Open>,
     begun: u64,
     rng: Rng,
+    /// Number of open sessions whose next event comes before those of random ones.
+    unvisited: usize,
 }
 
 #[derive(Debug)]
@@ -165,8 +167,13 @@ struct Open {
 impl<'s> Sessions<'s> {
     /// Opens `open` sessions at random positions of their scripts, as in a running service. Their ids begin with `name`.
     pub fn new(scripts: &'s Scripts, name: &str, open: usize, seed: u64) -> Self {
-        let mut sessions =
-            Self { scripts, open: Vec::with_capacity(open), begun: 0, rng: Rng::with_seed(seed) };
+        let mut sessions = Self {
+            scripts,
+            open: Vec::with_capacity(open),
+            begun: 0,
+            rng: Rng::with_seed(seed),
+            unvisited: 0,
+        };
         for _ in 0..open.max(1) {
             let mut new = sessions.begin(name);
             let len = scripts.0.get(new.script).map_or(1, Vec::len);
@@ -176,6 +183,12 @@ impl<'s> Sessions<'s> {
         sessions
     }
 
+    /// Begins with one event of each open session.
+    pub fn visiting_each(mut self) -> Self {
+        self.unvisited = self.open.len();
+        self
+    }
+
     fn begin(&mut self, name: &str) -> Open {
         self.begun += 1;
         Open { id: format!("{name}-{}", self.begun), script: self.rng.usize(..self.scripts.0.len()), next: 0 }
@@ -183,7 +196,11 @@ impl<'s> Sessions<'s> {
 
     /// Passes the next event to `emit`.
     pub fn next<R>(&mut self, agent: &str, name: &str, emit: impl FnOnce(&Event<'_>) -> R) -> R {
-        let at = self.rng.usize(..self.open.len());
+        let at = match self.unvisited.checked_sub(1) {
+            Some(at) => at,
+            None => self.rng.usize(..self.open.len()),
+        };
+        self.unvisited = self.unvisited.saturating_sub(1);
         let over = self.open.get(at).is_none_or(|open| {
             self.scripts.0.get(open.script).is_none_or(|script| open.next >= script.len())
         });

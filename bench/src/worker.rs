@@ -52,6 +52,8 @@ pub struct PublishTask {
     pub seed: u64,
     /// Prefix of the session ids.
     pub run: String,
+    /// Begins with one event of each open session.
+    pub visits_each: bool,
 }
 
 /// Result of a publisher.
@@ -94,7 +96,8 @@ pub fn run_worker(task: &WorkerTask, context: &WorkerContext) -> Result<(), Benc
 
 fn publish(task: &PublishTask, context: &WorkerContext) -> Result<(), BenchError> {
     let scripts = Scripts::new(task.seed);
-    let mut sessions = Sessions::new(&scripts, &task.run, task.open_sessions, task.seed);
+    let sessions = Sessions::new(&scripts, &task.run, task.open_sessions, task.seed);
+    let mut sessions = if task.visits_each { sessions.visiting_each() } else { sessions };
     let options = agentgov_sdk::RecorderOptions::new(
         context.kafka.clone(),
         context.registry.clone(),

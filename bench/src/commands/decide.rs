@@ -356,7 +356,7 @@ fn wait_for(client: &mut Client, question: &str, is_suspended: bool) -> Result<(
 }
 
 /// Creates the signing key of a decision point and publishes its public half.
-fn create_key(stack: &Stack, name: &str, file: &Path) -> Result<(), Failure> {
+pub(super) fn create_key(stack: &Stack, name: &str, file: &Path) -> Result<(), Failure> {
     let context = RegistryContext { endpoints: &stack.endpoints, topology: &stack.topology };
     let key = generate_key().or_exit(ExitCode::Failed)?;
     create_key_file(file, &key).or_exit(ExitCode::Failed)?;

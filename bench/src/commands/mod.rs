@@ -1,6 +1,7 @@
 //! Commands, one file each. A command starts its stack, calls the library, and prints.
 
 mod decide;
+mod decision_memory;
 mod faults;
 mod growth;
 mod instructions;
@@ -180,6 +181,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Growth(args) => growth::growth(&args, global),
         Command::Decide(args) => decide::decide(&args, global),
         Command::Soak(args) => soak::soak(&args, global),
+        Command::DecisionMemory(args) => decision_memory::decision_memory(&args, global),
         Command::Instructions(args) => instructions::instructions(&args, global),
         Command::Plot(args) => results::plot(&args, global),
         Command::Faults(args) => faults::faults(&args, global),

@@ -43,7 +43,7 @@ pub enum Start<'a> {
 
 /// A server that is ready.
 pub struct RunningServer {
-    process: Process,
+    pub(crate) process: Process,
     /// Its address.
     pub address: SocketAddr,
     /// Time from its start until it was ready.
