@@ -2,7 +2,7 @@
 //! decoding.
 
 use agentgov_schemas::wire::{Encoder, SchemaId, split};
-use agentgov_schemas::{alert, event, governance, reject, state, subject, verdict};
+use agentgov_schemas::{alert, basis, event, governance, reject, state, subject, verdict};
 
 /// Compares the second encoding with the first, since several encodings of a value exist.
 macro_rules! check_subject {
@@ -38,6 +38,7 @@ pub fn check(data: &[u8]) {
     check_subject!(governance::Bundle, subject::BUNDLE, datum);
     check_subject!(governance::Control, subject::CONTROL, datum);
     check_subject!(governance::KeyEntry, subject::KEY, datum);
+    check_subject!(basis::EvaluationBasis, subject::EVALUATION_BASIS, datum);
     check_subject!(state::SessionState, subject::SESSION_STATE, datum);
     check_subject!(state::AlertState, subject::ALERT_STATE, datum);
 }

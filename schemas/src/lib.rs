@@ -1,7 +1,7 @@
 //! Types that producers and consumers share. No I/O, no clock, no thread.
 //!
-//! - [`event`], [`verdict`], [`alert`], [`reject`], [`state`], [`governance`]: records, one module for each schema family,
-//!   borrowed from the bytes that they are decoded from
+//! - [`event`], [`verdict`], [`basis`], [`alert`], [`reject`], [`state`], [`governance`]: records, one module for each
+//!   schema family, borrowed from the bytes that they are decoded from
 //! - [`readiness`]: reasons for which a stage is not ready
 //! - [`catalogue`]: event types, and which of them are judged
 //! - [`subject`]: schemas by subject, with all versions; [`record`]: the Rust type of each subject
@@ -14,6 +14,7 @@
 //! - [`key`], [`digest`], [`timestamp`]: small types that the other modules use
 
 pub mod alert;
+pub mod basis;
 pub mod bounds;
 pub mod catalogue;
 mod clocks;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 
 use crate::alert::Alert;
+use crate::basis::EvaluationBasis;
 use crate::event::ActionEvent;
 use crate::governance::{AgentEntry, Bundle, Control, KeyEntry, ToolEntry};
 use crate::reject::Reject;
@@ -43,6 +44,7 @@ records! {
     Bundle = BUNDLE,
     Control = CONTROL,
     KeyEntry = KEY,
+    EvaluationBasis = EVALUATION_BASIS,
 }
 
 /// Schema with which this build writes and reads a family.
@@ -150,7 +152,8 @@ mod tests {
             ToolEntry,
             Bundle,
             Control,
-            KeyEntry
+            KeyEntry,
+            EvaluationBasis
         );
         assert_eq!(typed, subject::SUBJECTS.iter().map(|subject| subject.name).collect());
     }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Decision, Origin};
-use crate::{Micros, Millis, OpenEnum};
+use crate::{Digest, Micros, Millis, OpenEnum};
 
 /// Sequence numbers of one source that a session has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,9 @@ pub struct Progress {
     /// Offset in governance.bundles up to which alerts about refused bundles were emitted. Only partition 0 emits them.
     #[serde(default)]
     pub bundles_announced: i64,
+    /// Digest of the evaluation basis of the last applied records; absent: none was recorded.
+    #[serde(default)]
+    pub basis: Option<Digest>,
 }
 
 /// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, a used token, or the progress

@@ -51,6 +51,8 @@ subjects! {
     CONTROL = "control" [1];
     /// Keys of pdps and approvers: [`crate::governance::KeyEntry`].
     KEY = "key" [1];
+    /// Inputs of verdicts besides the actions: [`crate::basis::EvaluationBasis`].
+    EVALUATION_BASIS = "evaluation-basis" [1];
 }
 
 impl Subject {

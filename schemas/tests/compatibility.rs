@@ -13,6 +13,7 @@ mod natural;
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentgov_schemas::alert::Alert;
+use agentgov_schemas::basis::EvaluationBasis;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, Bundle, Control, KeyEntry, ToolEntry};
 use agentgov_schemas::reject::Reject;
@@ -59,6 +60,7 @@ fn through_rust(subject: Subject, writer: &str, datum: &[u8]) -> Result<Vec<u8>,
         subject::BUNDLE => round_trip::<Bundle<'_>>(subject, &writer, datum),
         subject::CONTROL => round_trip::<Control<'_>>(subject, &writer, datum),
         subject::KEY => round_trip::<KeyEntry<'_>>(subject, &writer, datum),
+        subject::EVALUATION_BASIS => round_trip::<EvaluationBasis<'_>>(subject, &writer, datum),
         other => panic!("no Rust type is known for subject {}", other.name),
     }
 }

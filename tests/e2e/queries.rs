@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agentgov_policy::RULES_VERSION;
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::{ActionEvent, Agent, Decision, Source};
 use serde_json::Value;
@@ -83,6 +84,11 @@ fn every_query_runs_and_the_samples_have_results() {
         ),
         ("event", one("event_id", "verdicts WHERE decision = 'allow'")),
     ]);
+    // A verdict and its basis are committed together, and inserted by writers of their own.
+    stack.eventually("the basis of a verdict", || {
+        let bases = answer_of("16", &[("tenant", TENANT), ("event", &ours["event"])]);
+        bases.iter().any(|row| row["agrees"] == 1)
+    });
     for Question { heading, sql, values } in questions() {
         let given: Vec<(&str, &str)> =
             values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -105,6 +111,10 @@ fn every_query_runs_and_the_samples_have_results() {
                 "12" => assert_eq!(
                     (&row["agent_id"], &row["registered_as"]),
                     (&"stranger".into(), &"not registered".into())
+                ),
+                "16" => assert!(
+                    row["agrees"] == 1 && row["rules_version"] == RULES_VERSION && !zero(&row["max_facts"]),
+                    "{row}"
                 ),
                 _ => {}
             }

@@ -109,7 +109,10 @@ pub fn stages(cluster: &Cluster) {
         ("approvers", &["agent.actions"]),
         ("operators", &["governance.controls"]),
         ("security", &["governance.agents", "governance.bundles", "governance.keys", "governance.tools"]),
-        ("evaluator", &["agent.verdicts", "agent.alerts", "agent.rejects", "agent.sessions"]),
+        (
+            "evaluator",
+            &["agent.verdicts", "agent.alerts", "agent.rejects", "agent.evaluation-bases", "agent.sessions"],
+        ),
         ("alerter", &["agent.alerts", "agent.rejects", "agent.alert-windows"]),
     ] {
         assert_cannot_write(user, &as_user(user), &but(own));

@@ -15,6 +15,7 @@ use agentgov_schemas::verdict::{ErrorCode, JudgeError, Origin, RecordFinding, Ta
 use agentgov_schemas::{NotReadyReason, subject};
 use agentgov_token::KeySet;
 
+use crate::basis::{Basis, RecordedBasis};
 use crate::bundle_alerts::BundleAlerts;
 use crate::keys::{self, Entry, Key};
 use crate::prior_decision::{CallToken, undecided};
@@ -29,6 +30,7 @@ pub struct Evaluator {
     keys: KeySet,
     requests: RequestCache,
     bundle_alerts: BundleAlerts,
+    basis: Basis,
     /// Copies each session before its step. Set after a step without a copy has failed, which costs a restore: other
     /// records may fail in the same way.
     copies_sessions: bool,
@@ -46,7 +48,8 @@ impl Evaluator {
     /// Creates an evaluator with empty global tables.
     ///
     /// # Errors
-    /// Fails if the topology has no session limits for the stage, or no topic for actions, agents, bundles or keys.
+    /// Fails if the topology has no session limits for the stage, no topic for actions, agents, bundles or keys, or if the
+    /// stage emits no evaluation bases.
     pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
         let limits = stage.session.as_ref();
         let limits = limits.ok_or(MissingRole::Setting { stage: "evaluator", setting: "session" })?;
@@ -57,6 +60,7 @@ impl Evaluator {
             keys: KeySet::default(),
             requests: RequestCache::default(),
             bundle_alerts: BundleAlerts::new(bundles_topic),
+            basis: Basis::new(topology, stage, limits.value)?,
             copies_sessions: false,
             is_starting: true,
             limits: limits.value,
@@ -121,7 +125,12 @@ impl Processor for Evaluator {
             self.bundle_alerts.emit_from(sessions.bundles_announced, out)?;
             sessions.bundles_announced = self.bundles.next_offset();
         }
-        let progress = Some(Progress { next_offset, bundles_announced: sessions.bundles_announced });
+        self.basis.emit_if_changed(sessions.partition, &mut sessions.basis, next_offset, out)?;
+        let progress = Some(Progress {
+            next_offset,
+            bundles_announced: sessions.bundles_announced,
+            basis: sessions.basis.digest,
+        });
         let entry = SessionState { progress, ..SessionState::new("", "") };
         out.state(keys::PROGRESS, Some(&entry))
     }
@@ -141,6 +150,7 @@ impl Processor for Evaluator {
     }
 
     fn update_table(&mut self, topology: &Topology, record: &TableRecord<'_>) {
+        self.basis.fold(record.topic, record.offset);
         let value = record.value.map_err(|reason| RestoreError(reason.to_owned()));
         if topology.topic_of(subject::AGENT).is_ok_and(|(topic, _)| topic == record.topic) {
             match value.and_then(|value| value.decode::<AgentEntry<'_>>()) {
@@ -345,6 +355,7 @@ pub(crate) fn restore_entry(
     let state: SessionState<'_> = value.decode()?;
     if let Some(progress) = state.progress {
         sessions.bundles_announced = progress.bundles_announced;
+        sessions.basis = RecordedBasis { digest: progress.basis, next_offset: progress.next_offset };
         return Ok(Some(progress.next_offset));
     }
     // The header may come later, or never if the entry is left over from a removed session.

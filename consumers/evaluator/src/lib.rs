@@ -6,9 +6,11 @@
 //!                                                                      └─► changed entries ─► changelog
 //!   governance.agents, governance.bundles, governance.keys ─► global tables
 //!   a token on the action ─► verified by the keys, compared with action and verdict ─► prior_decision of the verdict
+//!   a changed table, limit or version ─► evaluation basis, from which offset on
 //!   a bundle that does not load ─► an alert and `not ready`; the last good bundle stays active
 //! ```
 
+mod basis;
 mod bundle_alerts;
 mod evaluator;
 mod keys;

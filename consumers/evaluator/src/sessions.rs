@@ -8,6 +8,8 @@ use agentgov_enrichment::Session;
 use agentgov_schemas::Millis;
 use slab::Slab;
 
+use crate::basis::RecordedBasis;
+
 /// Tenant id and session id.
 pub type SessionName = (Arc<str>, Arc<str>);
 
@@ -18,6 +20,8 @@ pub struct Sessions {
     pub partition: i32,
     /// Refused bundles before this offset of governance.bundles have an alert already.
     pub bundles_announced: i64,
+    /// The last recorded evaluation basis.
+    pub basis: RecordedBasis,
     stored: Slab<StoredSession>,
     /// Slots of `stored` by tenant, then session. Two levels, so that a lookup allocates no key.
     by_tenant: HashMap<Arc<str>, HashMap<Arc<str>, usize>>,
@@ -71,6 +75,7 @@ impl Sessions {
         Self {
             partition,
             bundles_announced: 0,
+            basis: RecordedBasis::default(),
             stored: Slab::new(),
             by_tenant: HashMap::new(),
             by_last_seen: BTreeSet::new(),

@@ -12,7 +12,9 @@ use agentgov_schemas::{Digest, record};
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use serde::Deserialize;
 
-use crate::columns::{Columns, action, agent, alert, bundle, key, raw, reject, skipped, tool, verdict};
+use crate::columns::{
+    Columns, action, agent, alert, basis, bundle, key, raw, reject, skipped, tool, verdict,
+};
 use crate::recorded_schemas::RecordedSchemas;
 use crate::tables::{Feed, STAGE};
 
@@ -56,6 +58,7 @@ impl Table {
             Self::with_subject::<verdict::Columns>(gapless),
             Self::with_subject::<alert::Columns>(gapless),
             Self::with_subject::<reject::Columns>(gapless),
+            Self::with_subject::<basis::Columns>(gapless),
             Self::with_subject::<agent::Columns>(gapless),
             Self::with_subject::<tool::Columns>(gapless),
             Self::with_subject::<bundle::Columns>(gapless),

@@ -49,7 +49,8 @@ migrations!(
     "0023_agents_reason",
     "0024a_verdicts_prior_decision",
     "0024b_alerts_prevented",
-    "0025_actions_decision_violations"
+    "0025_actions_decision_violations",
+    "0026_evaluation_bases"
 );
 
 /// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.

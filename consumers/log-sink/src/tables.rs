@@ -15,11 +15,12 @@ pub(crate) const SCHEMAS: &str = "schemas";
 pub(crate) const MIGRATIONS: &str = "schema_migrations";
 
 /// Tables of the log, as the migrations name them, by the schema of their records.
-const LOG: [(Subject, &str); 8] = [
+const LOG: [(Subject, &str); 9] = [
     (subject::ACTION_EVENT, "actions"),
     (subject::VERDICT, "verdicts"),
     (subject::ALERT, "alerts"),
     (subject::REJECT, "rejects"),
+    (subject::EVALUATION_BASIS, "evaluation_bases"),
     (subject::AGENT, "agents"),
     (subject::TOOL, "tools"),
     (subject::BUNDLE, "bundles"),

@@ -22,6 +22,11 @@ use crate::policy::{OnError, Policy, PolicyKind};
 use crate::request_cache::RequestCache;
 use crate::table::BundleTable;
 
+/// Version of the rules by which verdicts are made: those of this crate, of enrichment, of Cedar and of the evaluator.
+/// Evaluation bases record it, since verdicts of another version may differ for the same inputs. A test of the evaluator
+/// requires a new version if the verdicts on its cases change.
+pub const RULES_VERSION: i32 = 1;
+
 /// Inputs of the kernel besides the event and its session.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel<'a> {

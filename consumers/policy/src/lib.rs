@@ -47,7 +47,7 @@ pub use draft::generated_schema;
 pub use files::BundleFiles;
 pub use internal::InternalError;
 pub use judgement::Judgement;
-pub use kernel::{Kernel, Step};
+pub use kernel::{Kernel, RULES_VERSION, Step};
 pub use manifest::BundleModel;
 pub use policy::{OnError, Policy, PolicyKind};
 pub use request_cache::RequestCache;

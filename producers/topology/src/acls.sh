@@ -14,10 +14,10 @@ kafka-acls.sh "$@" --add --allow-principal 'User:approvers' --operation Write --
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe --group agentgov.alerter --group agentgov.audit --group agentgov.evaluator --group agentgov.log-sink
 
-kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
+kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
 
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys
-kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --topic agent.alerts --topic agent.rejects --topic agent.verdicts
+kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --operation Write --topic agent.sessions
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --group agentgov.evaluator
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Describe --group evaluator.reader
@@ -25,7 +25,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --
 
 kafka-acls.sh "$@" --add --allow-principal 'User:gateways' --operation Write --topic agent.actions
 
-kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools
+kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --topic agent.actions --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools
 kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --group agentgov.log-sink
 
 kafka-acls.sh "$@" --add --allow-principal 'User:operators' --operation Write --topic governance.controls

@@ -197,7 +197,7 @@ mod tests {
     fn matching_state_has_no_difference() {
         let plan = compare(&topology(), &matching_state(&topology()));
         assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
-        assert_eq!(plan.to_string(), "the cluster matches the topology: 11 topics, 11 subjects");
+        assert_eq!(plan.to_string(), "the cluster matches the topology: 12 topics, 12 subjects");
     }
 
     #[test]

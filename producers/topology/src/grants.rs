@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn grants_let_only_the_writer_insert_and_nobody_change_or_delete() {
         let statements = grants(&Topology::embedded().unwrap(), "log");
-        let tables = 13;
+        let tables = 14;
         assert_eq!(statements.len(), 4 + 2 * tables, "{statements:#?}");
         assert!(
             statements.contains(&"GRANT SELECT, INSERT ON `log`.`actions` TO `agentgov_log_sink`".to_owned())

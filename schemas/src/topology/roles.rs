@@ -29,6 +29,14 @@ pub enum MissingRole {
         /// Key of the setting in topology.yaml.
         setting: &'static str,
     },
+    /// A stage does not emit a topic of a required schema.
+    #[error("topology: expected a topic with schema `{schema}` in the emits of stage `{stage}`, found none")]
+    Output {
+        /// The stage.
+        stage: &'static str,
+        /// The schema.
+        schema: &'static str,
+    },
 }
 
 impl Topology {

@@ -38,6 +38,7 @@ macro_rules! columns {
 pub(crate) mod action;
 pub(crate) mod agent;
 pub(crate) mod alert;
+pub(crate) mod basis;
 pub(crate) mod bundle;
 pub(crate) mod key;
 pub(crate) mod raw;

@@ -96,7 +96,7 @@ mod tests {
         };
         for (partition, key) in of {
             outputs.set_partition(*partition);
-            let progress = Some(Progress { next_offset: 1, bundles_announced: 0 });
+            let progress = Some(Progress { next_offset: 1, bundles_announced: 0, basis: None });
             let entry = SessionState { progress, ..SessionState::new("", "") };
             outputs.state(key.as_bytes(), Some(&entry)).unwrap();
             outputs.emit(key.as_bytes(), &reject).unwrap();

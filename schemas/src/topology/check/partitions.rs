@@ -4,15 +4,15 @@ use super::Draft;
 use crate::topology::KeyKind;
 use crate::yaml::Problems;
 
-/// A stage writes to the partition that it read from, and keeps its state in the same partition of the changelog. Therefore all
-/// its session-keyed topics and its changelog have as many partitions as the first topic that it reads.
+/// A stage writes to the partition that it read from, and keeps its state in the same partition of the changelog. Therefore
+/// the session-keyed topics that it reads, the topics that it emits and its changelog have as many partitions as the first.
 pub(super) fn equal(draft: &Draft, problems: &mut Problems) {
     for (name, stage) in draft.stages.valid() {
         let stage = &stage.value;
         let sessions =
             |topic: &str| draft.topics.get(topic).is_some_and(|topic| topic.key == KeyKind::Session);
         let flows =
-            stage.reads.iter().chain(&stage.emits).filter(|topic| sessions(&topic.value)).chain(&stage.state);
+            stage.reads.iter().filter(|topic| sessions(&topic.value)).chain(&stage.emits).chain(&stage.state);
         let mut first = None;
         for (topic_name, topic) in flows.filter_map(|t| Some((&t.value, draft.topics.get(&t.value)?))) {
             let partitions = &topic.partitions;

@@ -47,20 +47,20 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
     ];
     "every schema has its topic": [("verdicts:", "schema: verdict", "schema: verdikt")] => [
         "t:3:1: expected a topic with schema `verdict`",
-        "t:5:32: unknown schema `verdikt`; expected action-event, verdict, alert, reject, session-state, alert-state, agent, tool, bundle, control or key",
+        "t:5:32: unknown schema `verdikt`; expected action-event, verdict, alert, reject, session-state, alert-state, agent, tool, bundle, control, key or evaluation-basis",
     ];
     "every schema has its topic": [("tools:", "schema: tool", "schema: agent")] => [
         "t:3:1: expected a topic with schema `tool`",
         "t:11:29: schema `agent` is also carried by `agents`; expected one topic for each schema",
     ];
     "timing": [("timing", "heartbeat: 3s", "heartbeat: 5s")] => [
-        "t:47:44: expected a heartbeat below half of session_timeout",
+        "t:49:44: expected a heartbeat below half of session_timeout",
     ];
     "timing": [("timing", "insert_timeout: 30s", "insert_timeout: 0s")] => [
-        "t:47:90: insert_timeout: expected more than 0",
+        "t:49:90: insert_timeout: expected more than 0",
     ];
     "timing": [("timing", "transaction_timeout: 10s", "transaction_timeout: 16m")] => [
-        "t:47:69: expected at most 15m, the default maximum of brokers",
+        "t:49:69: expected at most 15m, the default maximum of brokers",
     ];
     "topic names": [("windows:", "windows:", "win$dows:"), ("state: windows", "windows", "win$dows")] => [
         "t:9:3: topic `win$dows`: expected a name of 1 to 249 of the characters a-z A-Z 0-9 . _ -, other than . and ..",
@@ -72,16 +72,16 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:8:3: topic `a_b` differs from `a.b` only in . and _, which Kafka's metrics confuse",
     ];
     "other names": [("ring:", "ring:", "Ring:")] => [
-        "t:25:3: stage `Ring`: expected a name of a-z 0-9 -, a letter first",
+        "t:26:3: stage `Ring`: expected a name of a-z 0-9 -, a letter first",
     ];
     "other names": [("log:", "log:", "9log:"), ("stores: [log]", "log", "9log")] => [
-        "t:38:3: store `9log`: expected a name of a-z 0-9 -, a letter first",
+        "t:39:3: store `9log`: expected a name of a-z 0-9 -, a letter first",
     ];
     "other names": [("group: g.ring", "g.ring", "g/ring")] => [
-        "t:27:12: group of `ring`: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+        "t:28:12: group of `ring`: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
     ];
     "other names": [("al:", "al:", "a-l:")] => [
-        "t:44:7: table `a-l`: expected a name of a-z 0-9 _, a letter first",
+        "t:45:7: table `a-l`: expected a name of a-z 0-9 _, a letter first",
     ];
     "descriptions and owners": [("tools:", "owner: o", "owner: ''")] => [
         "t:11:42: owner of `tools`: expected a text, found none",
@@ -90,12 +90,12 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:11:18: content of `tools`: expected a text, found none",
     ];
     "descriptions and owners": [("what: w", "what: w", "what: ''")] => [
-        "t:17:11: purpose of `judge`: expected a text, found none",
+        "t:18:11: purpose of `judge`: expected a text, found none",
     ];
     "descriptions and owners": [("t:", "what: w", "what: ''")] => [
-        "t:46:31: content of a row of `t`: expected a text, found none",
+        "t:47:31: content of a row of `t`: expected a text, found none",
     ];
-    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:39:11: purpose of `log`: expected a text, found none"];
+    "descriptions and owners": [("what: the log", "the log", "''")] => ["t:40:11: purpose of `log`: expected a text, found none"];
     "topic numbers": [("tools:", "partitions: 1", "partitions: 0")] => [
         "t:11:91: expected 1 to 10000 partitions, found 0",
     ];
@@ -141,25 +141,25 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:11:67: producer of `tools`: expected idempotent: clients other than stages write it",
     ];
     "references": [("reads: [actions]", "actions", "action")] => [
-        "t:19:13: reads of `judge`: no topic `action` in topics",
+        "t:20:13: reads of `judge`: no topic `action` in topics",
     ];
     "references": [("stores: [log]", "log", "log, lag")] => [
-        "t:36:19: stores of `sink`: no store `lag` in stores",
+        "t:37:19: stores of `sink`: no store `lag` in stores",
     ];
     "references": [("state: windows", "windows", "nowhere")] => [
         "t:9:3: no stage reads `windows`; expected a stage that reads it, or no such topic",
         "t:9:3: no stage writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
-        "t:29:12: state of `ring`: no topic `nowhere` in topics",
+        "t:30:12: state of `ring`: no topic `nowhere` in topics",
     ];
     "lists": [("emits: [alerts]", "alerts", "alerts, verdicts")] => [
-        "t:30:21: `verdicts` is in both emits and reads of `ring`; expected one of them",
+        "t:31:21: `verdicts` is in both emits and reads of `ring`; expected one of them",
     ];
     "lists": [("stores: [log]", "log", "log, log")] => [
-        "t:36:19: store `log` occurs twice in `sink`",
+        "t:37:19: store `log` occurs twice in `sink`",
     ];
     "groups": [("group: g.ring", "g.ring", "g.judge")] => [
-        "t:27:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
+        "t:28:12: group `g.judge` of `ring` is the group of `judge`; expected one of its own",
     ];
     "global tables": [("agents:", "partitions: 1", "partitions: 2")] => [
         "t:10:93: `agents` is folded into a global table; expected partitions: 1, which gives its entries one order",
@@ -184,47 +184,47 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:9:3: no stage reads `windows`; expected a stage that reads it, or no such topic",
         "t:9:3: no stage writes `windows`; expected a stage that emits it, or no such topic",
         "t:9:115: `windows` is no stage's state; expected cleanup: delete, since compaction loses records",
-        "t:29:12: `sessions` is the state of `judge`; expected a changelog of its own",
+        "t:30:12: `sessions` is the state of `judge`; expected a changelog of its own",
     ];
     "state": [("emits: [alerts]", "alerts", "alerts, sessions")] => [
-        "t:30:21: emits of `ring`: `sessions` is the state of `judge`, which no other stage may write",
+        "t:31:21: emits of `ring`: `sessions` is the state of `judge`, which no other stage may write",
     ];
     "emits": [("emits: [verdicts", "verdicts, rejects", "verdicts"), ("emits: [alerts]", "alerts", "alerts, rejects")] => [
-        "t:23:5: `judge` has a reject_share; expected `rejects` in its emits",
-        "t:25:3: `ring` emits `rejects`; expected a reject_share above which the stage stops",
+        "t:24:5: `judge` has a reject_share; expected `rejects` in its emits",
+        "t:26:3: `ring` emits `rejects`; expected a reject_share above which the stage stops",
     ];
     "jobs": [("stores: [log]", "[log]", "[log]\n    emits: [alerts]")] => [
-        "t:32:3: `sink` has stores and emits or state; expected one of the two, since no commit covers both",
-        "t:37:13: `alerts` is in both emits and reads of `sink`; expected one of them",
+        "t:33:3: `sink` has stores and emits or state; expected one of the two, since no commit covers both",
+        "t:38:13: `alerts` is in both emits and reads of `sink`; expected one of them",
     ];
     "jobs": [("stores: [log]", "[log]", "[]")] => [
-        "t:32:3: `sink` writes nothing; expected emits, state or stores",
-        "t:40:13: `sink` writes `log`; expected `log` in its stores",
+        "t:33:3: `sink` writes nothing; expected emits, state or stores",
+        "t:41:13: `sink` writes `log`; expected `log` in its stores",
     ];
     "jobs": [("reads: [verdicts]", "[verdicts]", "[]")] => [
-        "t:25:3: `ring` reads nothing; expected a topic in its reads",
+        "t:26:3: `ring` reads nothing; expected a topic in its reads",
     ];
     "limits": [("reject_share", "above: 0.1", "above: 0")] => [
-        "t:23:28: expected a share above 0 and at most 1, found 0",
+        "t:24:28: expected a share above 0 and at most 1, found 0",
     ];
     "limits": [("reject_share", "above: 0.1", "above: 1.1")] => [
-        "t:23:28: expected a share above 0 and at most 1, found 1.1",
+        "t:24:28: expected a share above 0 and at most 1, found 1.1",
     ];
     "limits": [("reject_share", "window: 10", "window: 0")] => [
-        "t:23:41: expected a window of at least 1 record, found 0",
+        "t:24:41: expected a window of at least 1 record, found 0",
     ];
     "limits": [("session:", "ttl: 1d", "ttl: 0d")] => [
-        "t:24:21: ttl: expected more than 0",
+        "t:25:21: ttl: expected more than 0",
     ];
     "limits": [("session:", "max_facts: 10, max_bytes: 1000", "max_facts: 0, max_bytes: 0")] => [
-        "t:24:36: max_facts: expected more than 0",
-        "t:24:50: max_bytes: expected more than 0",
+        "t:25:36: max_facts: expected more than 0",
+        "t:25:50: max_bytes: expected more than 0",
     ];
     "limits": [("alert_window", "1h", "0h")] => [
-        "t:31:19: expected an alert_window above 0",
+        "t:32:19: expected an alert_window above 0",
     ];
     "limits": [("group: g.sink", "group", "session: { ttl: 1d, max_facts: 1, max_bytes: 1 }\n    group")] => [
-        "t:34:5: `sink` limits its sessions; expected a state that keeps them",
+        "t:35:5: `sink` limits its sessions; expected a state that keeps them",
     ];
     "partitions": [("verdicts:", "partitions: 4", "partitions: 6")] => [
         "t:5:102: `verdicts` has 6 partitions; expected 4 as `actions`, since `judge` keeps each session in its partition",
@@ -235,49 +235,50 @@ const CASES: &[(&str, &[Edit], &[&str])] = cases! {
         "t:8:106: `sessions` has 6 partitions; expected 4 as `actions`, since `judge` keeps each session in its partition",
     ];
     "principals": [("service:", "what: w", "principal: judge, what: w")] => [
-        "t:49:25: `service` logs in as `judge`, as `judge` does; expected a principal of its own",
+        "t:51:25: `service` logs in as `judge`, as `judge` does; expected a principal of its own",
     ];
     "principals": [("group: g.ring", "g.ring", "g.ring\n    principal: '*'")] => [
-        "t:28:16: principal of `ring`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which Kafka reads as every principal",
+        "t:29:16: principal of `ring`: expected 1 to 249 printable ASCII characters, none of them a quote, a backslash or *, which Kafka reads as every principal",
     ];
     "principals": [("auditor:", "auditor: { what: w, principal: \"CN=auditor,O=bank\"", "sink: { what: w")] => [
-        "t:50:3: `sink` logs in as `sink`, as `sink` does; expected a principal of its own",
+        "t:52:3: `sink` logs in as `sink`, as `sink` does; expected a principal of its own",
     ];
     "other names": [("service:", "service:", "Service:")] => [
-        "t:49:3: principal `Service`: expected a name of a-z 0-9 -, a letter first",
+        "t:51:3: principal `Service`: expected a name of a-z 0-9 -, a letter first",
     ];
     "tasks": [("service:", "[record]", "[]")] => [
-        "t:49:23: `service` has no tasks; expected record, govern, operate, audit, deploy, decide, enforce or approve",
+        "t:51:23: `service` has no tasks; expected record, govern, operate, audit, deploy, decide, enforce or approve",
     ];
     "tasks": [("service:", "what: w, may: [record]", "what: ' ', may: [record, record]")] => [
-        "t:49:20: description of `service`: expected a text, found none",
-        "t:49:39: occurs twice in the tasks of `service`",
+        "t:51:20: description of `service`: expected a text, found none",
+        "t:51:39: occurs twice in the tasks of `service`",
     ];
     "transactional ids": [("group: g.ring", "g.ring", "g.judge-2")] => [
-        "t:27:12: group of `ring`: starts with the group of `judge` and a hyphen, so `judge` could fence its transactions; expected another name",
+        "t:28:12: group of `ring`: starts with the group of `judge` and a hyphen, so `judge` could fence its transactions; expected another name",
     ];
     "writers": [("writer", "sink", "drain")] => [
-        "t:40:13: writer of `log`: no stage `drain` in stages",
+        "t:41:13: writer of `log`: no stage `drain` in stages",
     ];
     "writers": [("writer", "sink", "ring")] => [
-        "t:36:14: `sink` lists store `log`, whose writer is `ring`; expected one writer",
-        "t:40:13: `ring` writes `log`; expected `log` in its stores",
-        "t:42:18: table `a` is fed from `actions`; expected it in reads of `ring`",
-        "t:44:19: table `al` is fed from `alerts`; expected it in reads of `ring`",
-        "t:45:18: table `r` is fed from `rejects`; expected it in reads of `ring`",
-        "t:46:18: table `t` is fed from `tools`; expected it in reads of `ring`",
+        "t:37:14: `sink` lists store `log`, whose writer is `ring`; expected one writer",
+        "t:41:13: `ring` writes `log`; expected `log` in its stores",
+        "t:43:18: table `a` is fed from `actions`; expected it in reads of `ring`",
+        "t:45:19: table `al` is fed from `alerts`; expected it in reads of `ring`",
+        "t:46:18: table `r` is fed from `rejects`; expected it in reads of `ring`",
+        "t:47:18: table `t` is fed from `tools`; expected it in reads of `ring`",
+        "t:48:18: table `b` is fed from `bases`; expected it in reads of `ring`",
     ];
     "writers": [("emits: [alerts]", "[alerts]", "[alerts]\n    stores: [log]")] => [
-        "t:25:3: `ring` has stores and emits or state; expected one of the two, since no commit covers both",
-        "t:31:14: `ring` lists store `log`, whose writer is `sink`; expected one writer",
+        "t:26:3: `ring` has stores and emits or state; expected one of the two, since no commit covers both",
+        "t:32:14: `ring` lists store `log`, whose writer is `sink`; expected one writer",
     ];
     "feeds": [("reads: [actions, verdicts", ", tools", "")] => [
         "t:11:3: no stage reads `tools`; expected a stage that reads it, or no such topic",
-        "t:46:18: table `t` is fed from `tools`; expected it in reads of `sink`",
+        "t:47:18: table `t` is fed from `tools`; expected it in reads of `sink`",
     ];
     "feeds": [("t:", "from: tools", "from: rejects")] => [
-        "t:35:49: `sink` reads `tools`; expected a table of `log` with `from: tools`",
-        "t:46:18: `rejects` also feeds `r`; expected one table for each topic",
+        "t:36:49: `sink` reads `tools`; expected a table of `log` with `from: tools`",
+        "t:47:18: `rejects` also feeds `r`; expected one table for each topic",
     ];
 };
 
@@ -318,11 +319,11 @@ fn malformed_values_and_broken_rules_are_reported_together() {
             "t:6:98: expected 1 to 10000 partitions, found 0",
             "t:11:10: a topic must have `owner`",
             "t:12:3: `agents` occurs twice; expected each key once",
-            "t:20:29: global_tables of `judge`: no topic `bundles` in topics",
-            "t:26:5: a stage must have `group`",
-            "t:27:5: unknown key `groop` of a stage; expected what, group, principal, reads, global_tables, state, emits, stores, reject_share, session or alert_window",
-            "t:40:13: expected text, found the number 7; put it in quotes if it is meant as text",
-            "t:47:9: timing must have `heartbeat`",
+            "t:21:29: global_tables of `judge`: no topic `bundles` in topics",
+            "t:27:5: a stage must have `group`",
+            "t:28:5: unknown key `groop` of a stage; expected what, group, principal, reads, global_tables, state, emits, stores, reject_share, session or alert_window",
+            "t:41:13: expected text, found the number 7; put it in quotes if it is meant as text",
+            "t:49:9: timing must have `heartbeat`",
         ]
     );
 }
