@@ -54,6 +54,12 @@ pub fn print_report(report: &Report) {
             report.held_back
         );
     }
+    if report.without_basis > 0 {
+        outln!(
+            "{} verdicts are older than the first evaluation basis of their partition: they cannot be recomputed",
+            report.without_basis
+        );
+    }
     for kind in FindingKind::ALL {
         let name = kind.as_str();
         match report.finding(kind) {

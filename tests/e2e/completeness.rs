@@ -107,9 +107,19 @@ fn wrong_claims_and_partitioners_are_findings_and_no_loss() {
         let rows = format!("SELECT count() FROM actions WHERE partition = 0 AND offset = {}", last.offset);
         stack.number(&rows) == 1 && found(&report, "sequence_gap").is_some()
     });
-    for kind in ["lost", "doubled", "different", "unjudged", "alert_missing", "alert_doubled", "miscounted"] {
+    for kind in [
+        "lost",
+        "doubled",
+        "different",
+        "unjudged",
+        "alert_missing",
+        "alert_doubled",
+        "other_basis",
+        "miscounted",
+    ] {
         assert_eq!(found(&report, kind), None);
     }
+    assert_eq!(report["without_basis"], 0);
     let gaps = found(&report, "sequence_gap").unwrap();
     let mine = |interval: &&Value| interval["of"] == "source stranger";
     let mine: Vec<_> = gaps["intervals"].as_array().unwrap().iter().filter(mine).collect();

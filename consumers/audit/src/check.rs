@@ -11,6 +11,7 @@ use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
+use crate::bases::{Bases, NamedPositions};
 use crate::events::{Events, Expected, RecordPosition};
 use crate::kafka::{self, Partitions, Reader, Record};
 use crate::record::{self, Decoder, Fields};
@@ -84,14 +85,16 @@ struct StageOutputs {
     /// Records of the topic of actions that the evaluator rejected.
     rejected: BTreeSet<RecordPosition>,
     sent_again: u64,
+    named_positions: NamedPositions,
+    bases: Bases,
     /// Number of alerts for each action and policy that require one.
     required: BTreeMap<(RecordPosition, String), u32>,
     /// Alerts that no verdict requires.
     unexpected: Vec<(RecordPosition, String)>,
 }
 
-/// Compares topics and tables, and checks the events' sequence numbers and the evaluator's counters. Reads all records that the
-/// topics still hold.
+/// Compares topics and tables, and checks the events' sequence numbers, the evaluator's counters and its evaluation bases.
+/// Reads all records that the topics still hold.
 ///
 /// Records after the committed offset of a stage are pending, not lost.
 pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report, AuditError> {
@@ -110,6 +113,9 @@ pub fn completeness(topology: &Topology, endpoints: &Endpoints) -> Result<Report
     let alerted = audit.committed("alerter", &verdicts)?;
     audit.topic(subject::REJECT, StageOutputs::reject)?;
     audit.topic(subject::ALERT, StageOutputs::alert)?;
+    // Read after the verdicts: a verdict and its basis are committed together.
+    audit.topic(subject::EVALUATION_BASIS, StageOutputs::basis)?;
+    audit.answered.bases.check(&audit.answered.named_positions, &mut audit.report);
     audit.report.sent_again = audit.answered.sent_again;
     audit.check_verdicts(&actions, &judged);
     audit.check_alerts(&verdicts, &alerted, &judged);
@@ -440,6 +446,7 @@ impl StageOutputs {
         if let Some(answers) = self.answers.get_mut(&action) {
             answers.found = answers.found.saturating_add(1);
         }
+        self.named_positions.add(action, verdict);
         if verdict.has("duplicate_of") {
             self.sent_again += 1;
             self.duplicates.insert(action);
@@ -463,6 +470,10 @@ impl StageOutputs {
                 Some(finding) => drop(require(&format!("agentgov:{finding}"))),
             }
         }
+    }
+
+    fn basis(&mut self, basis: Fields<'_>) {
+        self.bases.add(basis);
     }
 
     fn reject(&mut self, reject: Fields<'_>) {

@@ -11,6 +11,7 @@
 //! - `events`, `sources`, `sessions`: checks of the events, and of the evaluator's counters of each session
 //! - [`Report`], [`Finding`]: findings, each with its first position
 
+mod bases;
 mod check;
 mod events;
 mod headers;

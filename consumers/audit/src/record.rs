@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns the records of an array.
-    pub fn records(&self, name: &str) -> impl Iterator<Item = Self> {
+    pub fn records(self, name: &str) -> impl Iterator<Item = Self> {
         let items = if let Some(Value::Array(items)) = self.get(name) { items.as_slice() } else { &[] };
         items.iter().filter_map(|item| if let Value::Record(f) = item { Some(Self(f)) } else { None })
     }

@@ -23,6 +23,8 @@ pub enum FindingKind {
     AlertMissing,
     /// A violation has more than one alert, or an alert has no violation.
     AlertDoubled,
+    /// A verdict names other positions of tables than the evaluation basis of its action.
+    OtherBasis,
     /// A sequence number is missing: its source wrote a later one, or a total that includes it.
     SequenceGap,
     /// The evaluator's counters of a session differ from its events: it counted a repeat, or missed an event.
@@ -41,7 +43,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, in the order of reports.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Lost,
         Self::Doubled,
         Self::Different,
@@ -49,6 +51,7 @@ impl FindingKind {
         Self::Unjudged,
         Self::AlertMissing,
         Self::AlertDoubled,
+        Self::OtherBasis,
         Self::SequenceGap,
         Self::Miscounted,
         Self::Misplaced,
@@ -68,6 +71,7 @@ impl FindingKind {
             Self::Unjudged => "unjudged",
             Self::AlertMissing => "alert missing",
             Self::AlertDoubled => "alert doubled",
+            Self::OtherBasis => "other basis",
             Self::SequenceGap => "sequence gap",
             Self::Miscounted => "miscounted",
             Self::Misplaced => "misplaced",
@@ -94,6 +98,7 @@ impl FindingKind {
             | Self::Unjudged
             | Self::AlertMissing
             | Self::AlertDoubled
+            | Self::OtherBasis
             | Self::Miscounted => false,
         }
     }
@@ -116,6 +121,9 @@ impl FindingKind {
             }
             Self::AlertMissing => "alerts were deleted, or the alerter's offsets were moved by hand",
             Self::AlertDoubled => "the alerter's changelog was deleted, or its offsets were moved by hand",
+            Self::OtherBasis => {
+                "evaluation bases were deleted, or an earlier version of the evaluator judged: such a verdict cannot be recomputed"
+            }
             Self::Miscounted => "the evaluator's changelog was changed, or its offsets were moved by hand",
             Self::SequenceGap => "the source lost events before they reached Kafka, or died before it closed",
             Self::Misplaced => {
@@ -224,6 +232,8 @@ pub struct Report {
     pub judged: u64,
     /// Number of judged actions with a duplicate verdict.
     pub sent_again: u64,
+    /// Number of verdicts before the first evaluation basis of their partition. They cannot be recomputed.
+    pub without_basis: u64,
     /// Number of sessions whose counters were compared with their events.
     pub sessions: u64,
     /// Number of sources.

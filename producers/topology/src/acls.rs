@@ -169,7 +169,13 @@ impl<'a> AclBuilder<'a> {
             }
             Task::Operate => self.add_topic(topic(subject::CONTROL)?, &[Operation::Write]),
             Task::Audit => {
-                for subject in [subject::ACTION_EVENT, subject::VERDICT, subject::REJECT, subject::ALERT] {
+                for subject in [
+                    subject::ACTION_EVENT,
+                    subject::VERDICT,
+                    subject::REJECT,
+                    subject::ALERT,
+                    subject::EVALUATION_BASIS,
+                ] {
                     self.add_topic(topic(subject)?, &[Operation::Read]);
                 }
                 self.add_group(AUDIT_GROUP, Operation::Describe);

@@ -11,7 +11,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:alerter' --operation Write --re
 
 kafka-acls.sh "$@" --add --allow-principal 'User:approvers' --operation Write --topic agent.actions
 
-kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Read --topic agent.actions --topic agent.alerts --topic agent.rejects --topic agent.verdicts
+kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Read --topic agent.actions --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe --group agentgov.alerter --group agentgov.audit --group agentgov.evaluator --group agentgov.log-sink
 
 kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools

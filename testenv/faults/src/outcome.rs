@@ -105,6 +105,12 @@ impl Outcome {
                 self.missing
             ));
         }
+        if self.audit.without_basis > 0 {
+            problems.push(format!(
+                "expected an evaluation basis for every verdict, found {} verdicts without one",
+                self.audit.without_basis
+            ));
+        }
         problems.extend(self.foreign_client.iter().flat_map(ForeignClientReport::problems));
         problems.extend(self.decisions.iter().flat_map(DecisionReport::problems));
         // A foreign client closes its sources arbitrarily.
