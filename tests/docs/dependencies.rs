@@ -1,8 +1,11 @@
-//! Tests that Cargo.lock satisfies the bans and sources of deny.toml, without cargo-deny.
+//! Tests that the dependencies satisfy the licences, bans and sources of deny.toml, without cargo-deny.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
+use serde_json::Value as Json;
+use spdx::{Expression, Licensee, ParseMode};
 use toml::{Table, Value};
 
 use super::root;
@@ -48,6 +51,77 @@ fn violations(deny: &Table, lock: &Table) -> Vec<String> {
         }
     }
     violations
+}
+
+/// Returns the packages of the workspace's builds for this machine, tests included.
+fn packages() -> Vec<Json> {
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let metadata: Json = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--locked",
+        "--offline",
+        "--filter-platform",
+        host,
+    ]))
+    .unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Returns the packages whose licence is not allowed, neither for all nor for the package.
+fn licence_violations(deny: &Table, packages: &[Json]) -> Vec<String> {
+    let licensees = |names: Vec<&str>| -> Vec<Licensee> {
+        names.into_iter().map(|name| Licensee::parse(name).unwrap()).collect()
+    };
+    let licences = deny.get("licenses").unwrap();
+    let allowed = licensees(texts(licences.get("allow")));
+    let exceptions: BTreeMap<&str, Vec<Licensee>> = licences
+        .get("exceptions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|exception| (text(exception, "crate").unwrap(), licensees(texts(exception.get("allow")))))
+        .collect();
+    let is_allowed = |name: &str, licence: &str| {
+        Expression::parse_mode(licence, ParseMode::LAX).is_ok_and(|expression| {
+            expression.evaluate(|required| {
+                let mut all = allowed.iter().chain(exceptions.get(name).into_iter().flatten());
+                all.any(|licensee| licensee.satisfies(required))
+            })
+        })
+    };
+    packages
+        .iter()
+        .map(|package| (package["name"].as_str().unwrap(), package["license"].as_str().unwrap_or("none")))
+        .filter(|(name, licence)| !is_allowed(name, licence))
+        .map(|(name, licence)| format!("{name}: {licence}"))
+        .collect()
+}
+
+#[test]
+fn licence_of_each_dependency_is_allowed() {
+    let deny = read("deny.toml");
+    let found = licence_violations(&deny, &packages());
+    assert!(found.is_empty(), "deny.toml does not allow it: {found:#?}");
+    let package = |name: &str, license: &str| serde_json::json!({ "name": name, "license": license });
+    let packages = [
+        package("a", "LGPL-3.0-only"),
+        package("b", "GPL-3.0-or-later OR MIT"),
+        package("c", "MIT/Apache-2.0"),
+        package("d", "MIT AND MPL-2.0"),
+        package("serde_avro_fast", "MPL-2.0"),
+        package("e", "Apache-2.0 WITH Classpath-exception-2.0"),
+        serde_json::json!({ "name": "f" }),
+    ];
+    let expected =
+        ["a: LGPL-3.0-only", "d: MIT AND MPL-2.0", "e: Apache-2.0 WITH Classpath-exception-2.0", "f: none"];
+    assert_eq!(licence_violations(&deny, &packages), expected);
 }
 
 #[test]
