@@ -103,7 +103,7 @@ impl Processor for Alerter {
 type Raised = (Arc<AlertKey>, Option<Window>);
 
 /// Writes tombstones for the alerts in `closed`, and emits the alerts that `verdict` opens or revises. Adds the latter to
-/// `raised`, also if it returns an error, so that the caller can undo them.
+/// `raised`, even if it returns an error, so that the caller can undo them.
 fn emit_alerts(
     windows: &mut Windows,
     closed: &[(Arc<AlertKey>, Window)],

@@ -426,7 +426,7 @@ mod tests {
             let mut numbers = SequenceNumbers::default();
             seen.iter().filter(|event| numbers.classify(event) != SequenceOutcome::Repeated).count()
         };
-        // Repeats of 64 sources are recognised, and of the 65th are not.
+        // Repeats are recognised for 64 sources, and not for the 65th.
         let sources = |n: usize| (0..n).map(|n| Event::of(&format!("source {n}"), 0));
         assert_eq!(count(&mut sources(64).chain(sources(64))), 64);
         assert_eq!(count(&mut sources(65).chain(sources(65))), 66);

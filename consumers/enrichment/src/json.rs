@@ -146,7 +146,7 @@ pub(crate) struct Object<'a>(Arc<[Entry<'a>]>, Origin);
 /// Origin of an object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
-    /// Arguments or a result, also when the result is a fact.
+    /// Arguments, or a result, whether or not it is a fact.
     Payload,
     /// An expression, or a field of the event.
     Internal,

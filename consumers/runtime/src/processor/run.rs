@@ -216,7 +216,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
     }
 
     fn process_batch(&mut self) -> Result<BatchOutcome, StageError> {
-        // A fatal error is returned once, and ends the stage also if a rebalance came with it: such a consumer owns nothing any more.
+        // A fatal error is returned once, and ends the stage even if a rebalance came with it: such a consumer owns nothing any more.
         let FetchedBatch { records, end } = fetch(&self.consumer, &self.pacer).map_err(|error| {
             StageError::Fenced { stage: self.config.stage.clone(), message: error.to_string() }
         })?;
