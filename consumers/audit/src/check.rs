@@ -247,9 +247,10 @@ impl Audit<'_> {
     fn compare_with_table(&mut self, subject: Subject, topic: &Topic) -> Result<(), AuditError> {
         let (name, _) = self.topology.topic_of(subject)?;
         let (_, table) = self.topology.table_from(name)?;
+        let mut rows = self.tables.rows(table, name)?;
         for (partition, bounds) in &topic.partitions {
             let held = topic.held.get(partition).map_or(&[][..], Vec::as_slice);
-            let rows = self.tables.row_digests(table, name, *partition)?;
+            let rows = rows.of_partition(*partition)?;
             let place = format!("{name}/{partition}");
             compare(&mut self.report, &place, bounds.low, held, &rows);
             if subject == subject::ACTION_EVENT {
