@@ -12,6 +12,12 @@ pub const STACK_BYTES: usize = 64 << 20;
 /// with a stack of 2 MiB can parse any accepted file.
 pub const MAX_YAML_DEPTH: usize = 40;
 
+/// Maximum number of mappings, lists and scalars, keys included, in a YAML file.
+pub const MAX_YAML_VALUES: usize = 250_000;
+
+/// Maximum number of anchors in a YAML file, and of aliases.
+pub const MAX_YAML_ALIASES: usize = 10_000;
+
 /// Maximum length, in bytes, of an event's id and of every other name that stages use in keys or copy to their outputs. In a
 /// changelog key a byte may become six; a session header has up to 64 source ids, and an alert copies eight names.
 pub const MAX_ID_BYTES: usize = 4 << 10;

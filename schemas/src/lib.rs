@@ -18,6 +18,7 @@ pub mod basis;
 pub mod bounds;
 pub mod catalogue;
 mod clocks;
+mod datum_error;
 pub mod digest;
 pub mod escape;
 pub mod event;

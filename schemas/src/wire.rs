@@ -12,7 +12,7 @@ use serde_avro_fast::ser::SerializerConfig;
 use crate::bounds::MAX_AVRO_SCHEMA_BYTES;
 use crate::clocks::{ConvertingDeserializer, TimestampConversions};
 use crate::reject::RejectReason;
-use crate::{Digest, writers};
+use crate::{Digest, datum_error, writers};
 
 /// Id that a schema registry assigned to a schema. It has no meaning outside that schema registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -154,7 +154,8 @@ impl Schema {
                 conversions: &self.conversions,
             })
         };
-        let value = decoded.map_err(|e| WireError::Datum { id: id.0, message: e.to_string() })?;
+        let value = decoded
+            .map_err(|e| WireError::Datum { id: id.0, message: datum_error::describe(&e.to_string()) })?;
         match state.into_reader().fill_buf() {
             Ok([]) => Ok(value),
             Ok(rest) => Err(WireError::TrailingBytes { id: id.0, extra: rest.len() }),

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use agentgov_schemas::yaml::one_of;
 use cel::ExecutionError;
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::common::value::CowVal;
+use regex::Regex;
 
 use crate::evaluate::Evaluation;
 use crate::functions::{self, CALLABLE, EQUIVALENT, NAMESPACES, TYPES};
@@ -191,6 +192,29 @@ impl NameChecker<'_> {
             self.check_node(target, depth);
         }
         self.check_function(&call.func_name, namespaced);
+        if call.func_name == "matches" {
+            self.check_pattern(call.args.last());
+        }
+    }
+
+    /// Checks a pattern that is a literal: otherwise each evaluation would err.
+    fn check_pattern(&mut self, pattern: Option<&IdedExpr>) {
+        if let Some(Expr::Literal(LiteralValue::String(pattern))) = pattern.map(|pattern| &pattern.expr)
+            && let Err(error) = Regex::new(pattern.inner())
+        {
+            let pattern = pattern.inner();
+            self.problems.push(match error {
+                regex::Error::CompiledTooBig(limit) => format!(
+                    "matches: expected a regular expression of at most {limit} bytes when compiled, found `{pattern}`; repeat less"
+                ),
+                // The text quotes the pattern over several lines. The last one has the reason.
+                error => {
+                    let text = error.to_string();
+                    let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    format!("matches: expected a regular expression, found `{pattern}`: {reason}")
+                }
+            });
+        }
     }
 
     fn check_name(&mut self, name: &str) {

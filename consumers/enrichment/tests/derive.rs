@@ -162,7 +162,7 @@ fn errors_are_named_and_never_quote_a_payload() {
         ("Bool", "time(input.id) == event.time", "derived_error"),
         ("Bool", "timestamp(input.id) == event.time", "derived_error"),
         ("Bool", "duration(input.id) == duration('1s')", "derived_error"),
-        ("Bool", "input.id.matches('(')", "derived_error"),
+        ("Bool", "input.id.matches('(' + input.id)", "derived_error"),
         ("Bool", "input.id.matches(input.map)", "derived_error"),
         ("Bool", "input.id && true", "derived_error"),
         ("Bool", "!input.id", "derived_error"),
@@ -542,6 +542,40 @@ tools:
     let lines: Vec<u64> = problems.iter().map(|p| p.line).collect();
     assert_eq!(lines, [4, 5], "{problems:#?}");
     assert!(draft.names.contains("get") && !draft.declarations_complete);
+}
+
+#[test]
+fn pattern_that_is_no_regular_expression_is_a_problem_with_its_place() {
+    let compile = |cel: &str| {
+        let yaml = format!("default:\n  effect: read\n  derived:\n    v: {{ type: Bool, value: '{cel}' }}\n");
+        let problems = Tools::compile("tools.yaml", &yaml, &[]).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (cel, expected) in [
+        ("input.id.matches(\"[a-z]+\")", None),
+        // Known only when it is evaluated.
+        ("input.id.matches(input.pattern)", None),
+        ("input.id.matches(\"[a\")", Some("found `[a`: unclosed character class")),
+        ("matches(input.id, \"(a\")", Some("found `(a`: unclosed group")),
+        ("input.list.exists(x, x.matches(\"a{2\"))", Some("found `a{2`: unclosed counted repetition")),
+        (
+            "input.id.matches(\"(?=a)\")",
+            Some("look-around, including look-ahead and look-behind, is not supported"),
+        ),
+        (
+            "input.id.matches(\"(a{999}){999}\")",
+            Some("of at most 10485760 bytes when compiled, found `(a{999}){999}`"),
+        ),
+    ] {
+        match (compile(cel).as_slice(), expected) {
+            ([], None) => {}
+            ([problem], Some(expected)) => {
+                assert!(problem.starts_with("tools.yaml:4:") && problem.contains(expected), "{problem}");
+                assert!(problem.contains("matches: expected a regular expression"), "{problem}");
+            }
+            (found, expected) => panic!("{cel}: {expected:?}, {found:?}"),
+        }
+    }
 }
 
 #[test]

@@ -643,4 +643,10 @@ fn tests_of_a_bundle_name_what_deviates() {
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     let expected = "tests/t.yaml:1:28: expected allow, deny, ask or indeterminate, found `maybe`";
     assert!(problems.iter().any(|problem| problem == expected), "{problems:?}");
+    let tests =
+        format!("tests:\n  - {{ name: misspelt, {request}, expect: allow, policies: [alll, all] }}\n");
+    let report = check(&self::files(&[("tests/t.yaml", &tests)]));
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let expected = "tests/t.yaml:2:5: policies: expected ids of policies of the bundle, found `alll`; did you mean `all`?";
+    assert_eq!(problems, [expected]);
 }

@@ -2,29 +2,48 @@
 
 use agentgov_schemas::Micros;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 
 /// A text that is not a valid time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "start time: expected a time as in RFC 3339, e.g. 2024-05-15T15:00:00 (UTC) or 2024-05-15T15:00:00-05:00, found `{0}`"
-)]
-pub struct InvalidStartTime(pub String);
+pub enum InvalidStartTime {
+    /// The text is no time.
+    #[error(
+        "start time: expected a time as in RFC 3339, e.g. 2024-05-15T15:00:00 (UTC) or 2024-05-15T15:00:00-05:00, found `{0}`"
+    )]
+    Syntax(String),
+    /// The time is too far from the present.
+    #[error("start time: expected a time between {min} and {max}, found `{0}`", min = MIN_START_TIME, max = MAX_START_TIME)]
+    OutOfRange(String),
+}
+
+/// Latest start time. The library knows no day after it in each zone.
+const MAX_START_TIME: Timestamp = Timestamp::constant(253_402_127_999, 0);
+/// Earliest start time.
+const MIN_START_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// Parses a time of RFC 3339. A time without a zone is UTC; a date without a time of day is midnight.
 pub fn parse_start_time(text: &str) -> Result<Micros, InvalidStartTime> {
-    let invalid = || InvalidStartTime(text.to_owned());
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(Micros(timestamp.as_microsecond()));
+    let out_of_range = || InvalidStartTime::OutOfRange(text.to_owned());
+    let timestamp = match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp,
+        Err(_) => {
+            // A civil time ignores the name of a zone in brackets (RFC 9557), and would be UTC.
+            let pieces = Pieces::parse(text).ok().filter(|_| !text.contains('['));
+            let pieces = pieces.ok_or_else(|| InvalidStartTime::Syntax(text.to_owned()))?;
+            // The offset moves the time beyond the calendar.
+            if pieces.offset().is_some() {
+                return Err(out_of_range());
+            }
+            let civil = pieces.date().to_datetime(pieces.time().unwrap_or_default());
+            civil.to_zoned(TimeZone::UTC).map_err(|_| out_of_range())?.timestamp()
+        }
+    };
+    if timestamp < MIN_START_TIME || timestamp > MAX_START_TIME {
+        return Err(out_of_range());
     }
-    // A civil time ignores the name of a zone in brackets (RFC 9557), and would be UTC.
-    if text.contains('[') {
-        return Err(invalid());
-    }
-    let civil: DateTime = text.parse().map_err(|_| invalid())?;
-    let zoned = civil.to_zoned(TimeZone::UTC).map_err(|_| invalid())?;
-    Ok(Micros(zoned.timestamp().as_microsecond()))
+    Ok(Micros(timestamp.as_microsecond()))
 }
 
 #[cfg(test)]
@@ -51,6 +70,27 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_start_time(text).ok(), seconds.map(|s| Micros(s * 1_000_000)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn time_beyond_the_calendar_is_named_as_such() {
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59",
+            "9999-12-31",
+            "9999-12-31T23:59:59-05:00",
+            "-000001-01-01T00:00:00Z",
+        ] {
+            assert_eq!(
+                parse_start_time(text).unwrap_err().to_string(),
+                format!(
+                    "start time: expected a time between 0001-01-01T00:00:00Z and 9999-12-29T23:59:59Z, found `{text}`"
+                )
+            );
+        }
+        for text in ["9999-12-29T23:59:59Z", "0001-01-01"] {
+            assert!(parse_start_time(text).is_ok(), "{text}");
         }
     }
 }

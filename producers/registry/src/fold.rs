@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{SchemaRegistry, SchemaRegistryError, TopicEvent, TopicReader};
+use agentgov_connect::{SchemaRegistry, TopicEvent, TopicReader};
 use agentgov_schemas::topology::reader_group;
 use agentgov_schemas::wire::{self, Schema, SchemaId, WireError};
 use agentgov_schemas::{Millis, Record};
@@ -53,8 +53,8 @@ pub(crate) enum UnreadableReason {
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The schema registry does not have the schema, or has an invalid one.
-    #[error(transparent)]
-    Schema(SchemaRegistryError),
+    #[error("{0}")]
+    Schema(String),
     /// The set of keys refuses the record.
     #[error(transparent)]
     Key(#[from] KeyRefusal),
@@ -125,9 +125,11 @@ impl<'a, R> Decoded<'a, R> {
     }
 }
 
+/// Schemas of one reading, each asked for once.
 struct Schemas {
     registry: SchemaRegistry,
-    known: HashMap<SchemaId, Schema>,
+    /// Schemas, or the reason for which an id has none.
+    known: HashMap<SchemaId, Result<Schema, String>>,
 }
 
 impl Schemas {
@@ -147,11 +149,15 @@ impl Schemas {
         let schema = match self.known.entry(id) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => match self.registry.schema(id) {
-                Ok(schema) => unknown.insert(schema),
+                Ok(schema) => unknown.insert(Ok(schema)),
                 // Permanent. An unavailable registry, or an unexpected response, is an error of the whole read instead.
-                Err(error) if error.is_about_the_id() => return Ok(Err(UnreadableReason::Schema(error))),
+                Err(error) if error.is_about_the_id() => unknown.insert(Err(error.to_string())),
                 Err(error) => return Err(error.into()),
             },
+        };
+        let schema = match schema {
+            Ok(schema) => &*schema,
+            Err(reason) => return Ok(Err(UnreadableReason::Schema(reason.clone()))),
         };
         let position = RecordPosition { offset: record.offset(), logged_at };
         Ok(each(position, &Decoded { schema, id, datum, records: PhantomData }))

@@ -5,7 +5,7 @@ use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 
 use super::Problems;
-use crate::bounds::MAX_YAML_DEPTH;
+use crate::bounds::{MAX_YAML_ALIASES, MAX_YAML_DEPTH, MAX_YAML_VALUES};
 
 /// Value of a YAML file with its location.
 #[derive(Clone, Debug)]
@@ -44,7 +44,17 @@ impl Node {
             // YAML 1.2 has only true and false. An agent may have the name `y`, and an owner `no`.
             strict_booleans: true,
             with_snippet: false,
-            budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
+            budget: serde_saphyr::budget! {
+                max_depth: MAX_YAML_DEPTH,
+                max_nodes: MAX_YAML_VALUES,
+                // Each value has at most two events: the begin and the end of a mapping or list.
+                max_events: 2 * MAX_YAML_VALUES + 1_000,
+                max_aliases: MAX_YAML_ALIASES,
+                max_anchors: MAX_YAML_ALIASES,
+                max_documents: 1,
+                // Another limit than the number of aliases would not be understood.
+                enforce_alias_anchor_ratio: false,
+            },
         };
         serde_saphyr::from_str_with_options::<Self>(text, options)
             .map_err(|error| {
@@ -89,12 +99,47 @@ fn one_line(error: &Error) -> String {
     while let Error::AliasError { error: inner, .. } | Error::WithSnippet { error: inner, .. } = error {
         error = inner;
     }
-    if matches!(error, Error::Budget { breach: BudgetBreach::Depth { .. }, .. }) {
-        return format!("expected mappings and lists nested at most {MAX_YAML_DEPTH} deep, found more");
+    match error {
+        Error::Budget { breach, .. } => return beyond_budget(breach),
+        Error::MultipleDocuments { .. } => return SECOND_DOCUMENT.to_owned(),
+        // Only keys are read as a type of their own.
+        Error::Unexpected { .. } => {
+            return "expected a key that is a text, found a list or a mapping".to_owned();
+        }
+        Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            return "expected aliases (`*name`) that stand for fewer and flatter values; write the values out"
+                .to_owned();
+        }
+        _ => {}
     }
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
     format!("not YAML: {}", text.rsplit_once(" at line ").map_or(text, |(message, _)| message))
+}
+
+const SECOND_DOCUMENT: &str =
+    "expected one document, found `---` and a second one; put it into a file of its own";
+
+/// Returns the message for a file that exceeds a limit of the parser.
+fn beyond_budget(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Depth { .. } => {
+            format!("expected mappings and lists nested at most {MAX_YAML_DEPTH} deep, found more")
+        }
+        BudgetBreach::Documents { .. } => SECOND_DOCUMENT.to_owned(),
+        BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. } => format!(
+            "expected at most {MAX_YAML_ALIASES} anchors (`&name`) and as many aliases (`*name`), found more; write the values out"
+        ),
+        BudgetBreach::SequenceUnbalanced => {
+            "expected each mapping and list to end where it began, found an end without a begin".to_owned()
+        }
+        _ => format!(
+            "expected at most {MAX_YAML_VALUES} values and keys in a file, found more; split the file"
+        ),
+    }
 }
 
 impl fmt::Display for Value {
@@ -227,6 +272,39 @@ mod tests {
         ] {
             let at = node.location(path);
             assert_eq!((at.line(), at.column()), (line, column), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn limit_of_the_parser_is_named_with_its_place() {
+        let parse = |text: &str| {
+            let mut problems = Problems::new("t");
+            let value = Node::parse(text, &mut problems);
+            problems.finish(value).map_err(|found| found[0].to_string())
+        };
+        let values = |n: usize| "- x\n".repeat(n);
+        let aliases = |n: usize| "- &a x\n".to_owned() + &"- *a\n".repeat(n);
+        assert!(parse(&values(10_000)).is_ok());
+        assert!(parse(&aliases(MAX_YAML_ALIASES)).is_ok());
+        for (text, expected) in [
+            (
+                values(MAX_YAML_VALUES),
+                "expected at most 250000 values and keys in a file, found more; split the file",
+            ),
+            (
+                aliases(MAX_YAML_ALIASES + 1),
+                "expected at most 10000 anchors (`&name`) and as many aliases (`*name`), found more; write the values out",
+            ),
+            (
+                "a: 1\n---\nb: 2\n".to_owned(),
+                "expected one document, found `---` and a second one; put it into a file of its own",
+            ),
+            ("? [a]\n: b\n".to_owned(), "expected a key that is a text, found a list or a mapping"),
+        ] {
+            let problem = parse(&text).unwrap_err();
+            let (place, message) = problem.split_once(": ").unwrap();
+            assert_eq!(message, expected);
+            assert!(place.split(':').nth(1).unwrap().parse::<u64>().unwrap() > 0, "{place}");
         }
     }
 

@@ -40,7 +40,7 @@ pub fn check(files: &BundleFiles) -> AccessReport {
         Ok(bundle) => (Some(bundle), Vec::new()),
         Err(problems) => (None, problems),
     };
-    problems.extend(testing::problems(files));
+    problems.extend(testing::problems(files, bundle.as_ref()));
     warnings.sort();
     warnings.dedup();
     AccessReport { bundle, problems, warnings }

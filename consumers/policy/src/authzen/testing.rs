@@ -21,6 +21,7 @@ use super::entities::PropertiesEntry;
 use super::request::{AccessAction, AccessEntity, AccessRequest, Properties};
 use crate::draft::TESTS_FOLDER;
 use crate::files::BundleFiles;
+use crate::names::hint;
 use crate::policy::PolicyKind;
 use crate::testing::{Case, Report};
 
@@ -127,9 +128,34 @@ pub fn test(bundle: &AccessBundle, files: &BundleFiles) -> Report {
     report
 }
 
-/// Returns the mistakes of all test files.
-pub(super) fn problems(files: &BundleFiles) -> Vec<Problem> {
-    tests(files).filter_map(|(_, read)| read.err()).flatten().collect()
+/// Returns the mistakes of all test files. Policies that a test names are compared with those of the bundle, if it compiles.
+pub(super) fn problems(files: &BundleFiles, bundle: Option<&AccessBundle>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (path, read) in tests(files) {
+        match (read, bundle) {
+            (Err(found), _) => problems.extend(found),
+            (Ok(file), Some(bundle)) => {
+                problems.extend(file.tests.iter().flat_map(|entry| unknown_policies(bundle, path, entry)));
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    problems
+}
+
+fn unknown_policies(bundle: &AccessBundle, path: &str, entry: &TestEntry) -> Vec<Problem> {
+    let known: BTreeSet<&str> = bundle.policies().map(|policy| policy.id.as_str()).collect();
+    let named = entry.policies.iter().flatten().filter(|id| !known.contains(id.as_str()));
+    let problem = |id: &String| {
+        let near = hint(id, known.iter().copied());
+        Problem {
+            file: path.to_owned(),
+            line: entry.at.line(),
+            column: entry.at.column(),
+            message: format!("policies: expected ids of policies of the bundle, found `{id}`{near}"),
+        }
+    };
+    named.map(problem).collect()
 }
 
 fn tests(files: &BundleFiles) -> impl Iterator<Item = (&str, Result<TestFile, Vec<Problem>>)> {

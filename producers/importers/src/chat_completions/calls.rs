@@ -50,9 +50,20 @@ pub(super) fn call(reader: &mut Reader<'_>, at: &str, value: Value<'_>) -> Optio
     let arguments = match arguments {
         // No field of any name has arguments.
         None => Some("{}".to_owned()),
-        Some(text) if text.kind() == Kind::String => reader.text(&format!("{at}.arguments"), text),
-        Some(other) => Some(other.as_written().into_owned()),
+        Some(text) if text.kind() == Kind::String => {
+            let text = reader.text(&format!("{at}.arguments"), text);
+            reader.note_surrogate_in_json(
+                &format!("{at}.arguments"),
+                text.as_deref().unwrap_or_default().as_bytes(),
+            );
+            text
+        }
+        Some(other) => {
+            reader.note_surrogate_in_json(&format!("{at}.arguments"), other.bytes());
+            Some(other.as_written().into_owned())
+        }
     };
+    reader.note_surrogate(&format!("{at}.id"), fields.get("id"));
     let id = fields.get("id").and_then(name).unwrap_or_default();
     Some(Call { id, name: tool?, arguments: arguments? })
 }

@@ -32,7 +32,10 @@ pub(super) fn content(reader: &mut Reader<'_>, at: &str, value: Option<Value<'_>
             }
         }
         Kind::Object if is_part(value) => part(reader, at, value, &mut content),
-        _ if of_tool => content.text = Some(value.as_written().into_owned()),
+        _ if of_tool => {
+            reader.note_surrogate_in_json(at, value.bytes());
+            content.text = Some(value.as_written().into_owned());
+        }
         _ => reader.problem(at, "a string, null, or an array of parts", Some(value)),
     }
     content
@@ -107,7 +110,10 @@ fn answer(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>) -> Answer {
         Some(inner) if !holds_answers(inner) => {
             content(reader, &format!("{at}.content"), Some(inner), true).text
         }
-        Some(inner) => Some(inner.as_written().into_owned()),
+        Some(inner) => {
+            reader.note_surrogate_in_json(&format!("{at}.content"), inner.bytes());
+            Some(inner.as_written().into_owned())
+        }
         None => None,
     };
     let is_error = fields.any(&["is_error", "isError"]).filter(|value| value.kind() == Kind::Bool);

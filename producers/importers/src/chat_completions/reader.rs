@@ -8,7 +8,7 @@ use super::content::{Content, content};
 use super::ids;
 use super::run::{Answer, Call, Message, MessageBody, Run};
 use super::shape::{MESSAGES, RunAt};
-use crate::json::{Kind, Object, Value};
+use crate::json::{Kind, Object, Value, has_lone_surrogate};
 use crate::problem::{Notes, cut, found};
 
 /// Maximum number of problems of one run, since further ones are mostly of the same kind.
@@ -77,6 +77,9 @@ impl Reader<'_> {
         let path = &run.path;
         let none = || Object::default();
         let fields = run.value.object().unwrap_or_else(none);
+        for name in ["user_id", "task_id", "trial"] {
+            self.note_surrogate(&format!("{path}{name}"), fields.get(name));
+        }
         let user_id = match fields.some("user_id") {
             Some(user_id) => match name(user_id) {
                 None if user_id.text().is_some_and(|text| text.is_empty()) => None,
@@ -163,7 +166,12 @@ impl Reader<'_> {
                 let listed = tool_calls(self, at, &fields);
                 push(MessageBody::Assistant { text, beside, calls: each_once(listed, calls) });
             }
-            Some("tool" | "function") => push(MessageBody::Tool(self.answer(&fields, text))),
+            Some("tool" | "function") => {
+                for name in ["tool_call_id", "tool_use_id", "id", "name", "tool_name"] {
+                    self.note_surrogate(&format!("{at}.{name}"), fields.get(name));
+                }
+                push(MessageBody::Tool(self.answer(&fields, text)));
+            }
             _ => self.problem(
                 &format!("{at}.role"),
                 "user, assistant, system, developer, tool or function",
@@ -245,6 +253,20 @@ impl Reader<'_> {
             self.note("lone surrogate, imported as U+FFFD", at);
         }
         Some(text.into_owned())
+    }
+
+    /// Notes a lone surrogate in a name or an id, which becomes U+FFFD.
+    pub(super) fn note_surrogate(&mut self, at: &str, value: Option<Value<'_>>) {
+        if value.is_some_and(|value| value.kind() == Kind::String && value.has_lone_surrogate()) {
+            self.note("lone surrogate, imported as U+FFFD", at);
+        }
+    }
+
+    /// Notes a lone surrogate in JSON whose bytes are imported.
+    pub(super) fn note_surrogate_in_json(&mut self, at: &str, json: &[u8]) {
+        if has_lone_surrogate(json) {
+            self.note("lone surrogate in JSON, imported as it is written; policies read U+FFFD", at);
+        }
     }
 
     pub(super) fn note(&mut self, kind: &str, at: &str) {

@@ -382,6 +382,33 @@ fn fields_not_imported_are_counted() {
 }
 
 #[test]
+fn lone_surrogates_are_noted_wherever_they_are() {
+    let call = |id: &str, name: &str, arguments: &str| {
+        format!(r#"{{"id":{id},"function":{{"name":{name},"arguments":{arguments}}}}}"#)
+    };
+    let lone = r#""\ud83d""#;
+    let calls = [
+        call(lone, lone, r#"{"a":"\ud83d"}"#),
+        call(r#""c""#, r#""t""#, r#""{\"a\":\"\\udc00\"}""#),
+        call(r#""d""#, r#""t""#, r#"{"a":"\ud83d\ude00"}"#),
+    ];
+    let file = format!(
+        r#"{{"user_id":{lone},"messages":[
+        {{"role":"assistant","tool_calls":[{}]}},
+        {{"role":"tool","tool_call_id":{lone},"content":{{"a":{lone}}}}},
+        {{"role":"user","content":{lone}}}]}}"#,
+        calls.join(",")
+    );
+    assert_eq!(
+        notes(&file),
+        [
+            "lone surrogate in JSON, imported as it is written; policies read U+FFFD: 3 times, first at line 1, messages[0].tool_calls[0].arguments",
+            "lone surrogate, imported as U+FFFD: 5 times, first at line 1, user_id",
+        ]
+    );
+}
+
+#[test]
 fn repeated_list_of_messages_is_noted() {
     let file = r#"[{"messages":[{"role":"user","content":"first"}],"messages":[{"role":"user","content":"last"}]},
         {"traj":[{"role":"user","content":"a"}],"traj":[{"role":"user","content":"b"}]}]"#;

@@ -8,4 +8,4 @@ mod scan;
 mod value;
 
 pub(crate) use scan::{Mistake, skip_whitespace};
-pub(crate) use value::{Kind, Object, Value};
+pub(crate) use value::{Kind, Object, Value, has_lone_surrogate};

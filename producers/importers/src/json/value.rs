@@ -85,6 +85,11 @@ impl<'b> Value<'b> {
         self.text_and_surrogates().map(|(text, _)| text)
     }
 
+    /// Returns true if a string or a key of the value has a lone surrogate.
+    pub(crate) fn has_lone_surrogate(self) -> bool {
+        has_lone_surrogate(self.0)
+    }
+
     /// Returns the text of a string, and whether it has a lone surrogate. UTF-8 cannot represent one, so it becomes U+FFFD.
     pub(crate) fn text_and_surrogates(self) -> Option<(Cow<'b, str>, bool)> {
         (self.kind() == Kind::String).then(|| decode(self.0))
@@ -121,6 +126,28 @@ impl<'b> Object<'b> {
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, Value<'b>)> {
         self.fields.iter().map(|(key, value)| (&**key, *value))
     }
+}
+
+/// Returns true if JSON has an escape of one half of a surrogate pair without the other.
+pub(crate) fn has_lone_surrogate(json: &[u8]) -> bool {
+    let unit = |escape: &[u8]| match escape {
+        [b'\\', b'u', hex @ ..] => {
+            let hex = std::str::from_utf8(hex.get(..4)?).ok()?;
+            u16::from_str_radix(hex, 16).ok()
+        }
+        _ => None,
+    };
+    let mut rest = json;
+    while let Some(escape) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = rest.get(escape..).unwrap_or_default();
+        let after = |n: usize| rest.get(n..).unwrap_or_default();
+        rest = match (unit(rest), unit(after(6))) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => after(12),
+            (Some(0xd800..=0xdfff), _) => return true,
+            _ => after(2),
+        };
+    }
+    false
 }
 
 /// Returns the text of a quoted string, and whether a lone surrogate was replaced.
@@ -181,6 +208,8 @@ mod tests {
             (r#""é""#, "é", false),
         ] {
             assert_eq!(value(json).text_and_surrogates(), Some((Cow::Borrowed(text), lone)), "{json}");
+            let within = format!(r#"{{"a": [{json}]}}"#);
+            assert_eq!(value(&within).has_lone_surrogate(), lone, "{within}");
         }
     }
 }
