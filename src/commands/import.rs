@@ -160,7 +160,7 @@ pub fn publish_decided<D: CallDecider>(
 fn not_published(error: PublishError) -> Failure {
     match error {
         PublishError::Refused(refused) => {
-            let what = "nothing was published; the topic does not accept some events:";
+            let what = "nothing was published; some events cannot be accepted:";
             failure_of(what, &refused.problems)
         }
         PublishError::Import(error) => Failure::new(ExitCode::Failed, error),

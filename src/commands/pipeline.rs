@@ -93,7 +93,7 @@ impl Stack {
 
         let step = progress.step("pushing agents, tools and policies");
         let entries = registry::parse("examples/airline/registry.yaml", text("registry.yaml")?)?;
-        registry::push(&entries, &endpoints, &topology)?;
+        let pushed = registry::push(&entries, &endpoints, &topology)?;
         let files = bundle_files();
         let bundle = compiled_bundle()?;
         policy::push(&bundle, &files, &endpoints, &topology)?;
@@ -103,6 +103,7 @@ impl Stack {
             bundle.version(),
             bundle.policies().count()
         ));
+        registry::print_still_suspended(&pushed);
         Ok(Self { endpoints, topology, bundle, env })
     }
 }

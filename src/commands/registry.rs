@@ -22,6 +22,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
         RegistryCommand::Push { file } => {
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
+            print_still_suspended(&pushed);
             if global.json {
                 json(&pushed_json(&pushed))?;
             } else {
@@ -56,7 +57,7 @@ fn pushed_json([agents, tools]: &[PushSummary; 2]) -> serde_json::Value {
     })
 }
 
-/// Pushes agents, then tools. Prints a notice for each agent that stays suspended.
+/// Pushes agents, then tools.
 pub fn push(
     entries: &RegistryFile,
     endpoints: &Endpoints,
@@ -66,10 +67,14 @@ pub fn push(
     let user = current_user();
     let agents = push_agents(context, &entries.agents, &user).or_exit(ExitCode::TryAgain)?;
     let tools = push_tools(context, &entries.tools, &user).or_exit(ExitCode::TryAgain)?;
+    Ok([agents, tools])
+}
+
+/// Prints a notice for each agent that stays suspended after a push.
+pub fn print_still_suspended([agents, _]: &[PushSummary; 2]) {
     for agent in &agents.still_suspended {
         errln!("{}", still_suspended(agent));
     }
-    Ok([agents, tools])
 }
 
 /// Notice about an agent that a push has as active.
