@@ -96,12 +96,22 @@ pub struct PriorDecision<'a> {
     /// True if the bundle requires a decision before each call.
     #[serde(default)]
     pub required: bool,
+    /// Code of the reason for which the decision did not know the state of the session; absent if it did.
+    #[serde(borrow, default)]
+    pub unavailable: Option<&'a str>,
 }
 
 impl PriorDecision<'_> {
     /// Returns true if the token is valid and used for the first time, for this very call.
     pub fn is_valid(&self) -> bool {
         matches!(self.finding, OpenEnum::Known(DecisionFinding::Matched | DecisionFinding::Differs))
+    }
+
+    /// Returns true if a valid token allows the call without the state of its session.
+    pub fn is_allowed_unseen(&self) -> bool {
+        self.is_valid()
+            && self.unavailable.is_some()
+            && self.outcome.is_some_and(|outcome| outcome == Decision::Allow)
     }
 
     /// Returns true if a valid token of another decision than allow is on the call: the caller recorded the call and did

@@ -13,7 +13,9 @@ const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(
      if(reason = 'no_grant', ['agentgov:no-grant'], []), if(reason = 'suspended', ['agentgov:suspended'], []), \
      if(decision = 'indeterminate', ['agentgov:indeterminate'], []), \
      if(prior_decision_finding IN ('forged', 'altered', 'reused', 'differs') OR prior_decision_finding = 'undecided' AND prior_decision_required, \
-     [concat('agentgov:', prior_decision_finding)], [])), []))";
+     [concat('agentgov:', prior_decision_finding)], []), \
+     if(prior_decision_finding IN ('matched', 'differs') AND prior_decision_outcome = 'allow' AND prior_decision_unavailable != '', \
+     ['agentgov:unavailable'], [])), []))";
 
 /// Runs all checks for a tenant with `rows` published events.
 pub fn assert_complete(stack: &Stack, tenant_id: &str, rows: i64) {

@@ -412,6 +412,7 @@ mod tests {
             id: None,
             outcome: outcome.map(Into::into),
             required: false,
+            unavailable: None,
         };
         Verdict { prior_decision: Some(prior), ..verdict(offset, policies) }
     }
@@ -424,7 +425,15 @@ mod tests {
             verdict.prior_decision.as_mut().unwrap().required = true;
             verdict
         };
+        let unseen = |finding, outcome| {
+            let mut verdict = decided(1, &[], finding, Some(outcome));
+            verdict.prior_decision.as_mut().unwrap().unavailable = Some("stale");
+            verdict
+        };
         for (verdict, expected) in [
+            (unseen(Matched, Decision::Allow), Some("agentgov:unavailable")),
+            (unseen(Matched, Decision::Deny), None),
+            (unseen(Reused, Decision::Allow), Some("agentgov:reused")),
             (required(Undecided), Some("agentgov:undecided")),
             (decided(1, &[], Undecided, None), None),
             (required(Matched), None),

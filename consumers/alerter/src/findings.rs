@@ -33,6 +33,9 @@ pub const REUSED: &str = "agentgov:reused";
 /// Policy id of alerts for a call whose verdict has another decision than its token.
 pub const DIFFERS: &str = "agentgov:differs";
 
+/// Policy id of alerts for a call that was allowed without the state of its session.
+pub const UNAVAILABLE: &str = "agentgov:unavailable";
+
 /// Returns the findings of a verdict, in the order of its violations. A duplicate has none, because the verdict of the
 /// first event had them.
 pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
@@ -67,7 +70,12 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
         }
         _ => {}
     }
-    found.extend(verdict.prior_decision.as_ref().and_then(decision_finding));
+    if let Some(prior) = &verdict.prior_decision {
+        found.extend(decision_finding(prior));
+        if prior.is_allowed_unseen() {
+            found.push(own(UNAVAILABLE, "was allowed while the state of its session was not known"));
+        }
+    }
     found
 }
 

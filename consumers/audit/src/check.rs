@@ -470,6 +470,12 @@ impl StageOutputs {
                 Some(DecisionFinding::Matched) | None => {}
                 Some(finding) => drop(require(&format!("agentgov:{finding}"))),
             }
+            let is_valid =
+                prior.text("finding").is_some_and(|finding| ["matched", "differs"].contains(&finding));
+            if is_valid && prior.has("unavailable") && prior.text("outcome") == Some(Decision::Allow.as_str())
+            {
+                require("agentgov:unavailable");
+            }
         }
     }
 

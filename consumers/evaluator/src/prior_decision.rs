@@ -109,6 +109,7 @@ impl TokenFinding {
             id: self.claims.as_ref().map(|claims| claims.decision_id.as_str()),
             outcome: self.claims.as_ref().map(|claims| claims.outcome.into()),
             required,
+            unavailable: self.claims.as_ref().and_then(|claims| claims.unavailable.as_deref()),
         }
     }
 }
@@ -121,6 +122,7 @@ pub(crate) const fn undecided(required: bool) -> PriorDecision<'static> {
         id: None,
         outcome: None,
         required,
+        unavailable: None,
     }
 }
 

@@ -209,7 +209,8 @@ impl Fixture {
             let cause = prior.cause.map_or("-", |cause| cause.as_str());
             let outcome = prior.outcome.map_or("-", |outcome| outcome.as_str());
             let required = if prior.required { " required" } else { "" };
-            format!("{} {cause} {outcome} {}{required}", prior.finding, verdict.decision)
+            let unavailable = prior.unavailable.unwrap_or_default();
+            format!("{} {cause} {outcome} {}{required}{unavailable}", prior.finding, verdict.decision)
         });
         let alerts = self.on(subject::ALERT, |id, datum| {
             let alert: Alert<'_> = subject::ALERT.schema().unwrap().decode(id, datum).unwrap();
@@ -447,7 +448,8 @@ fn verdict_that_differs_names_the_input() {
     ] {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.call(&claims, None, NOW), "undecided - - allow");
-        assert_eq!(fixture.decided(&claims), format!("differs {cause} deny allow"));
+        let unavailable = claims.unavailable.as_deref().unwrap_or_default();
+        assert_eq!(fixture.decided(&claims), format!("differs {cause} deny allow{unavailable}"));
     }
     let mut fixture = Fixture::new();
     fixture.fold_agent(AgentState::Suspended, 1);

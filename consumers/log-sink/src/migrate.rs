@@ -49,6 +49,7 @@ migrations!(
     "0023_agents_reason",
     "0024a_verdicts_prior_decision",
     "0024b_alerts_prevented",
+    "0024c_verdicts_unavailable",
     "0025_actions_decision_violations",
     "0026_evaluation_bases"
 );

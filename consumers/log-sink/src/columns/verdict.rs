@@ -53,5 +53,6 @@ columns! {
         "prior_decision_id": Text = v.prior_decision.and_then(|prior| prior.id).unwrap_or_default(),
         "prior_decision_outcome": Text = v.prior_decision.and_then(|prior| prior.outcome).map_or("", |outcome| outcome.as_str()),
         "prior_decision_required": Flag = v.prior_decision.is_some_and(|prior| prior.required),
+        "prior_decision_unavailable": Text = v.prior_decision.and_then(|prior| prior.unavailable).unwrap_or_default(),
     }
 }
