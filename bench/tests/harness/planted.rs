@@ -204,6 +204,8 @@ fn wrong_decisions_and_late_suspensions_are_found() {
         let kill = Fault::KillDecisionPoint { member: 0, failpoint_stop: None };
         let setup = Setup {
             decision_points: true,
+            // These mistakes stop no stage.
+            settle: Duration::from_secs(240),
             ..pipeline.setup(plants.clone(), "pdp::recorded", repeat_fault(10, kill))
         };
         let outcome = pipeline.run_harness(&setup);

@@ -16,7 +16,7 @@ const PAUSE_MS: std::ops::Range<u64> = 1_000..4_000;
 /// Pause before a retry, and interval at which the end of the run is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Timeout of the retries.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Delay of a suspension by [`PLANT_LATE_SUSPENSION`].
 const PLANTED_DELAY: Duration = Duration::from_secs(3);
 
