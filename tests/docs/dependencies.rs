@@ -1,6 +1,6 @@
 //! Tests that the dependencies satisfy the licences, bans and sources of deny.toml, without cargo-deny.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -122,6 +122,44 @@ fn licence_of_each_dependency_is_allowed() {
     let expected =
         ["a: LGPL-3.0-only", "d: MIT AND MPL-2.0", "e: Apache-2.0 WITH Classpath-exception-2.0", "f: none"];
     assert_eq!(licence_violations(&deny, &packages), expected);
+}
+
+/// Returns the dependencies of each package of a lock file.
+fn locked(lock: &Table) -> BTreeMap<&str, BTreeSet<&str>> {
+    let packages = lock.get("package").and_then(Value::as_array).unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = texts(package.get("dependencies"));
+            let names = dependencies.into_iter().map(|needed| needed.split(' ').next().unwrap()).collect();
+            (text(package, "name").unwrap(), names)
+        })
+        .collect()
+}
+
+/// `fuzz/` is a workspace of its own, which no other test builds.
+#[test]
+fn lock_file_of_fuzz_has_the_dependencies_of_our_crates() {
+    let (workspace, lock) = (read("Cargo.toml"), read("fuzz/Cargo.lock"));
+    let locked = locked(&lock);
+    let mut compared = 0;
+    for member in texts(workspace["workspace"].get("members")) {
+        let manifest = read(&format!("{member}/Cargo.toml"));
+        let Some(found) = locked.get(text(&manifest["package"], "name").unwrap()) else { continue };
+        let no_dependencies = Table::new();
+        let expected: BTreeSet<&str> = manifest
+            .get("dependencies")
+            .and_then(Value::as_table)
+            .unwrap_or(&no_dependencies)
+            .iter()
+            .filter(|(_, needed)| needed.get("optional") != Some(&Value::Boolean(true)))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let hint = "run `cargo metadata` in fuzz/";
+        assert!(expected.is_subset(found), "{member}: expected {expected:?}, found {found:?}; {hint}");
+        compared += 1;
+    }
+    assert!(compared > 5, "fuzz/Cargo.lock has {compared} of our crates");
 }
 
 #[test]
