@@ -25,6 +25,9 @@ const MAX_NESTING: usize = 8;
 /// Maximum depth of the syntax tree, since evaluation is recursive. A chain of operators is as deep as it is long.
 const MAX_DEPTH: usize = 40;
 
+/// Functions that convert a text and err if it has another form.
+const CONVERSIONS: [&str; 7] = ["bool", "double", "duration", "int", "time", "timestamp", "uint"];
+
 /// Names of the variables that an expression may use.
 pub type VariableNames = &'static [&'static str];
 
@@ -194,6 +197,24 @@ impl NameChecker<'_> {
         self.check_function(&call.func_name, namespaced);
         if call.func_name == "matches" {
             self.check_pattern(call.args.last());
+        }
+        if CONVERSIONS.contains(&call.func_name.as_str()) {
+            self.check_conversion(&call.func_name, &call.args);
+        }
+    }
+
+    /// Checks the conversion of a literal text: otherwise each evaluation would err.
+    fn check_conversion(&mut self, name: &str, args: &[IdedExpr]) {
+        let [IdedExpr { expr: Expr::Literal(literal @ LiteralValue::String(text)), .. }] = args else {
+            return;
+        };
+        let args = vec![literal.to_val()];
+        let function = functions::env().ok().and_then(|env| env.find_overload(name, &args));
+        if function.is_some_and(|function| function(args).is_err()) {
+            self.problems.push(format!(
+                "{name}: expected a text that it can convert, found `{}`; docs/policies.md lists the functions",
+                text.inner()
+            ));
         }
     }
 

@@ -579,6 +579,34 @@ fn pattern_that_is_no_regular_expression_is_a_problem_with_its_place() {
 }
 
 #[test]
+fn literal_that_a_function_cannot_convert_is_a_problem_with_its_place() {
+    let compile = |cel: &str| {
+        let yaml = format!("default:\n  effect: read\n  derived:\n    v: {{ type: Bool, value: '{cel}' }}\n");
+        let problems = Tools::compile("tools.yaml", &yaml, &[]).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (function, valid, invalid) in [
+        ("bool", "true", "perhaps"),
+        ("double", "1.5", "one"),
+        ("duration", "90m", "90"),
+        ("int", "-7", "7.5"),
+        ("time", "2024-05-15 15:00:00", "15:00"),
+        ("timestamp", "2024-05-15T15:00:00Z", "2024-05-15T15:00:00"),
+        ("uint", "7", "-7"),
+    ] {
+        let with = |text: &str| format!("input.a || {function}(\"{text}\") == input.b");
+        assert!(compile(&with(valid)).is_empty(), "{function}");
+        let problem = compile(&with(invalid)).concat();
+        let expected = format!("{function}: expected a text that it can convert, found `{invalid}`;");
+        assert!(problem.starts_with("tools.yaml:4:") && problem.contains(&expected), "{problem}");
+        assert!(
+            compile(&format!("{function}(input.a) == input.b")).is_empty(),
+            "known only when it is evaluated"
+        );
+    }
+}
+
+#[test]
 fn expression_that_is_too_long_or_too_deep_is_rejected() {
     let nested = format!("{}1{}", "(1 + ".repeat(100), ")".repeat(100));
     let long = format!("[{}1]", "1, ".repeat(2_000));
