@@ -71,7 +71,7 @@ fn packages() -> Vec<Json> {
         host,
     ]))
     .unwrap();
-    metadata["packages"].as_array().unwrap().clone()
+    metadata.get("packages").and_then(Json::as_array).unwrap().clone()
 }
 
 /// Returns the packages whose licence is not allowed, neither for all nor for the package.
@@ -98,7 +98,10 @@ fn licence_violations(deny: &Table, packages: &[Json]) -> Vec<String> {
     };
     packages
         .iter()
-        .map(|package| (package["name"].as_str().unwrap(), package["license"].as_str().unwrap_or("none")))
+        .map(|package| {
+            let text = |key| package.get(key).and_then(Json::as_str);
+            (text("name").unwrap(), text("license").unwrap_or("none"))
+        })
         .filter(|(name, licence)| !is_allowed(name, licence))
         .map(|(name, licence)| format!("{name}: {licence}"))
         .collect()
