@@ -64,6 +64,24 @@ fn samples_asked_inline_are_decided_as_they_are_judged() {
         report["counts"]["rows"], report["counts"]["events"],
         "decisions are not among the demo's events"
     );
+    // Each call of a session has its decision above its verdict.
+    let session = stack
+        .rows("SELECT session_id FROM actions WHERE tenant_id = 'airline' AND decision_token != '' LIMIT 1");
+    let show = ["session", "show", &session[0][0], "--tenant", "airline"];
+    let shown: serde_json::Value =
+        serde_json::from_str(&stack.run(&[&show[..], &["--json"]].concat())).unwrap();
+    let entries = shown["entries"].as_array().unwrap().iter();
+    let calls: Vec<_> = entries.filter(|entry| entry["verdict"].is_object()).collect();
+    assert!(!calls.is_empty());
+    for call in &calls {
+        assert!(call["decision"]["id"].is_string(), "{call:#}");
+        assert_eq!(call["decision"]["id"], call["event"]["token_decision_id"], "{call:#}");
+        assert_eq!(call["decision"]["outcome"], call["verdict"]["decision"], "{call:#}");
+        assert!(call["disagreement"].is_null(), "{call:#}");
+    }
+    let text = stack.run(&show);
+    let count = |word: &str| text.matches(&format!("\n  {word} ")).count();
+    assert_eq!((count("decided"), count("verdict")), (calls.len(), calls.len()), "{text}");
     // Runs that the log has already cannot be asked about: a decision would know its own call.
     let again = stack.command(&args).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "{}", describe(&again));
