@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use agentgov_policy::RULES_VERSION;
 use agentgov_schemas::catalogue;
-use agentgov_schemas::event::{ActionEvent, Agent, Decision, Source};
+use agentgov_schemas::event::{ActionEvent, Agent, Decision, Evaluation, Source};
+use agentgov_sdk::{self as sdk, Content, Recorder, ToolCall, ToolResult};
 use serde_json::Value;
 
-use crate::actions::{Writer, answer, call, event};
+use crate::actions::{Writer, answer, call, event, payload};
 use crate::bundles::Folder;
 use crate::checks;
-use crate::stack::{AGENT, ENVIRONMENT, root, stack};
+use crate::decide::{Pdp, TOKEN, question};
+use crate::stack::{AGENT, DEADLINE, ENVIRONMENT, root, stack};
 
 const TENANT: &str = "questions";
 
@@ -97,7 +99,7 @@ fn every_query_runs_and_the_samples_have_results() {
             values.keys().map(|name| (name.as_str(), ours[name.as_str()].as_str())).collect();
         let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &parameters);
         let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let is_about_decisions = ["13", "14", "15"].contains(&heading.split('.').next().unwrap());
+        let is_about_decisions = ["13", "15"].contains(&heading.split('.').next().unwrap());
         assert!(!rows.is_empty() || is_about_decisions, "{heading}\n{parameters:?}");
         // 64-bit offsets and counts may be strings.
         let zero = |value: &Value| value == "0" || value == 0;
@@ -247,4 +249,150 @@ fn calls_of_any_type_count_and_decisions_do_not() {
     assert_eq!(missing, [("counted", (1 << 63) - 4), ("a-pdp", 0)]);
     let unregistered = answer_of("12", &values);
     assert_eq!(unregistered.iter().map(|row| &row["agent_id"]).collect::<Vec<_>>(), [AGENT]);
+}
+
+/// Calls of a session, recorded after the decision point was asked.
+struct DecidedSession<'a> {
+    pdp: &'a Pdp,
+    recorder: &'a Recorder,
+    session: String,
+}
+
+impl DecidedSession<'_> {
+    /// Asks about a call. Returns its token.
+    fn ask(&self, tool: &str, allowed: bool) -> String {
+        let (status, answer) = self.pdp.ask(&question(&self.session, "c1", tool, "{}", None), TOKEN);
+        assert_eq!((status, &answer["decision"]), (200, &allowed.into()), "{answer}");
+        answer["context"]["token"].as_str().unwrap().to_owned()
+    }
+
+    fn call(&self, tool: &str, token: Option<&str>) {
+        let arguments = Content { data: b"{}", media_type: "application/json" };
+        let tool = ToolCall { decision_token: token, ..ToolCall::new(tool, "c1", arguments) };
+        self.record(&sdk::Event { tool: Some(tool), ..self.event(catalogue::TOOL_INVOKED) });
+    }
+
+    fn answer(&self) {
+        let content = Content { data: b"null", media_type: "application/json" };
+        let result = ToolResult { call_id: "c1", name: None, is_error: None, content };
+        self.record(&sdk::Event { result: Some(result), ..self.event(catalogue::TOOL_RESPONSE_RECEIVED) });
+    }
+
+    fn event<'e>(&'e self, r#type: &'e str) -> sdk::Event<'e> {
+        sdk::Event::new(r#type, &self.session, Agent::new(AGENT))
+    }
+
+    fn record(&self, event: &sdk::Event<'_>) {
+        self.recorder.record(event).unwrap();
+    }
+}
+
+#[test]
+fn prevented_unasked_and_unknown_calls_are_found() {
+    const TENANT: &str = "controlled";
+    let stack = stack();
+    stack.register(&[TENANT]);
+    let pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
+    let recorder = stack.recorder(TENANT, ENVIRONMENT);
+    let session =
+        |session: &str| DecidedSession { pdp: &pdp, recorder: &recorder, session: session.to_owned() };
+    let finding = |session: &str| {
+        stack.rows(&format!(
+            "SELECT prior_decision_finding FROM verdicts WHERE tenant_id = '{TENANT}' AND session_id = '{session}' ORDER BY call_index"
+        ))
+    };
+    // The evaluator may read the decision point's key later than its first calls.
+    let mut probes = 0;
+    stack.eventually("the evaluator knows the key", || {
+        probes += 1;
+        let name = format!("probe-{probes}");
+        let probe = session(&name);
+        probe.call("think", Some(&probe.ask("think", true)));
+        stack.eventually("the probe is judged", || finding(&name).len() == 1);
+        finding(&name) == [["matched"]]
+    });
+
+    let prevented = session("prevented");
+    prevented.call("no_such_tool", Some(&prevented.ask("no_such_tool", false)));
+    let answered = session("answered");
+    answered.call("no_such_tool", Some(&answered.ask("no_such_tool", false)));
+    answered.answer();
+    session("undecided").call("think", None);
+    let reused = session("reused");
+    let token = reused.ask("think", true);
+    reused.call("think", Some(&token));
+    reused.call("think", Some(&token));
+    recorder.close(DEADLINE).unwrap();
+
+    // Decisions without the state of the session: one was denied.
+    let first = event(catalogue::DECISION_MADE, TENANT, "unknown");
+    let decision = |sequence, decision: &'static str, id: &'static str| {
+        let evaluation = Evaluation {
+            id,
+            caller: None,
+            tool: "think",
+            call_id: None,
+            arguments: payload(b"{}"),
+            determining_policies: Vec::new(),
+            violations: Vec::new(),
+            bundle: None,
+            tables: Vec::new(),
+            known_digest: None,
+            known: None,
+            errors: Vec::new(),
+            through: None,
+            unavailable: Some("stale"),
+            key_id: None,
+            expires_at: None,
+        };
+        let evaluation = Some(Box::new(evaluation));
+        let decision = Decision { by: "pdp", decision, reason: Some("unavailable"), evaluation };
+        let source = Source { sequence, ..first.source };
+        ActionEvent { decision: Some(decision), source, ..first.clone() }
+    };
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack);
+    writer.write_event(&decision(0, "deny", "d-denied"));
+    writer.write_event(&decision(1, "allow", "d-allowed"));
+
+    let values = [("tenant", TENANT), ("days", "1")];
+    let rows = |number: &str, columns: &[&str]| -> Vec<Vec<Value>> {
+        let rows = answer_of(number, &values).into_iter();
+        let of = |row: Value| columns.iter().map(|column| row[*column].clone()).collect();
+        let mut rows: Vec<Vec<Value>> = rows.map(of).collect();
+        rows.sort_by_key(|row| format!("{row:?}"));
+        rows
+    };
+    let count = |sql: &str| stack.number(&format!("SELECT count() FROM {sql} AND tenant_id = '{TENANT}'"));
+    stack.eventually("every verdict, decision and alert is logged", || {
+        count("verdicts WHERE NOT startsWith(session_id, 'probe-')") == 5
+            && count("alerts WHERE policy = 'agentgov:refused'") == 1
+            && count("actions WHERE decision_id LIKE 'd-%'") == 2
+            && count("actions WHERE type = 'decision.made' AND session_id = 'prevented'") == 1
+    });
+    let found = rows("13", &["session_id", "tool_name", "decided", "reason", "decided_by", "rules"]);
+    assert_eq!(
+        found,
+        [[
+            "prevented".into(),
+            "no_such_tool".into(),
+            "deny".into(),
+            "no_grant".into(),
+            "pdp".into(),
+            Value::Array(Vec::new())
+        ]]
+    );
+    let not_asked = answer_of("14", &values);
+    let not_asked = not_asked.iter().filter(|row| row["finding"] != "forged").map(|row| {
+        (
+            row["finding"].as_str().unwrap(),
+            row["tool_name"].as_str().unwrap(),
+            number(&row["calls"]),
+            number(&row["allowed"]),
+        )
+    });
+    let mut not_asked: Vec<_> = not_asked.collect();
+    not_asked.sort_unstable();
+    assert_eq!(not_asked, [("reused", "think", 1, 1), ("undecided", "think", 1, 1)]);
+    let found = rows("15", &["session_id", "tool_name", "unavailable", "decision_id", "judged"]);
+    assert_eq!(found, [["unknown", "think", "stale", "d-allowed", ""].map(Value::from)]);
 }
