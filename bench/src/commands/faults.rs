@@ -177,6 +177,9 @@ fn print_decisions(decisions: &DecisionReport) {
     for (outcome, times) in &decisions.answers {
         outln!("  {:<34} {}", outcome, times);
     }
+    for (relation, times) in &decisions.verdicts {
+        outln!("  verdict: {:<25} {}", relation, times);
+    }
     outln!(
         "suspensions: {}; last allowed question {} ms after one, {} while Kafka was away",
         decisions.suspensions,

@@ -10,7 +10,7 @@ use agentgov_connect::Endpoints;
 use agentgov_faults::{
     DecisionReport, Failpoint, FailpointStop, Fault, InsertFault, Outcome, PLANT_ALTER_DECISION,
     PLANT_COMMIT_FIRST, PLANT_DOUBLE_DECISION, PLANT_FORGET_DECISION, PLANT_LATE_SUSPENSION, PLANT_NO_DRAIN,
-    PLANT_NO_TAIL_READ, Setup, Step,
+    PLANT_NO_TAIL_READ, PLANT_REUSE_TOKEN, Setup, Step,
 };
 use agentgov_schemas::topology::Topology;
 
@@ -196,8 +196,13 @@ fn missing_drain_is_found_as_doubled_rows() {
 
 #[test]
 fn wrong_decisions_and_late_suspensions_are_found() {
-    let plants =
-        [PLANT_FORGET_DECISION, PLANT_DOUBLE_DECISION, PLANT_ALTER_DECISION, PLANT_LATE_SUSPENSION].to_vec();
+    let plants = [
+        PLANT_FORGET_DECISION,
+        PLANT_DOUBLE_DECISION,
+        PLANT_ALTER_DECISION,
+        PLANT_LATE_SUSPENSION,
+        PLANT_REUSE_TOKEN,
+    ];
     let mut reports = Vec::new();
     for attempt in 1..=3 {
         let pipeline = Pipeline::new(&format!("decisions_{attempt}"));
@@ -206,14 +211,14 @@ fn wrong_decisions_and_late_suspensions_are_found() {
             decision_points: true,
             // These mistakes stop no stage.
             settle: Duration::from_secs(240),
-            ..pipeline.setup(plants.clone(), "pdp::recorded", repeat_fault(10, kill))
+            ..pipeline.setup(plants.to_vec(), "pdp::recorded", repeat_fault(10, kill))
         };
         let outcome = pipeline.run_harness(&setup);
         assert!(!outcome.is_clean(), "{outcome:#?}");
-        let DecisionReport { missing, doubled, altered, late, unrecorded, .. } =
+        let DecisionReport { missing, doubled, altered, late, unexplained, unrecorded, .. } =
             outcome.decisions.as_ref().unwrap();
         assert_eq!(unrecorded.len(), 0, "{outcome:#?}");
-        if [missing, doubled, altered, late].iter().all(|found| !found.is_empty()) {
+        if [missing, doubled, altered, late, unexplained].iter().all(|found| !found.is_empty()) {
             return;
         }
         reports.push(outcome.decisions);

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::decision_points::{DECISION_POINTS, DecisionPoints};
+use crate::plants::PLANT_REUSE_TOKEN;
 use crate::producer::{ProducerReport, close_source};
 use crate::run::Setup;
 use crate::session::{NextCall, Session};
@@ -25,6 +26,8 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(40);
 const OPEN_SESSIONS: usize = 4;
 /// Timeout of a request. A decision point waits 250 ms at most for the event before the call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// One call of this number carries another token, if [`PLANT_REUSE_TOKEN`] is planted.
+const WRONG_ONE_IN: u64 = 20;
 /// Pause before a retry.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -38,6 +41,8 @@ pub(crate) struct AnsweredDecision {
     pub(crate) reason: String,
     pub(crate) is_allow: bool,
     pub(crate) is_recorded: bool,
+    /// A decision point signs only while it knows that its key is published.
+    pub(crate) has_token: bool,
     /// When the caller sent the question that was answered.
     pub(crate) asked: Instant,
 }
@@ -144,6 +149,8 @@ pub(crate) fn run(
 impl Caller<'_> {
     fn write_sessions(&mut self, stop: &AtomicBool) -> Result<(), String> {
         let mut open: Vec<OpenSession> = (0..OPEN_SESSIONS).map(|_| self.open_session()).collect();
+        let reuses = self.setup.plants.contains(&PLANT_REUSE_TOKEN);
+        let mut last_token = None;
         while !stop.load(Ordering::Relaxed) {
             let Some(of) = open.get_mut(self.rng.usize(..OPEN_SESSIONS)) else { break };
             let answer = match of.session.next_call() {
@@ -153,8 +160,14 @@ impl Caller<'_> {
                     Some(answer)
                 }
             };
-            let token = answer.as_ref().and_then(|answer| answer.context.token.as_deref());
-            let receipt = of.session.record_next(&self.recorder, self.agent, token);
+            let token = answer.as_ref().and_then(|answer| answer.context.token.clone());
+            let token = if reuses && token.is_some() && self.report.calls % WRONG_ONE_IN == 1 {
+                last_token.clone()
+            } else {
+                token
+            };
+            last_token = token.clone().or(last_token);
+            let receipt = of.session.record_next(&self.recorder, self.agent, token.as_deref());
             let sequence = receipt.map_err(|error| error.to_string())?.sequence;
             self.report.acknowledged.insert(self.recorder.source_id().to_owned(), sequence);
             of.last = Some(sequence);
@@ -186,7 +199,7 @@ impl Caller<'_> {
             }
             let asked = Instant::now();
             if let Some(answer) = self.points.url(member).and_then(|url| self.ask(&url, body.clone())) {
-                let AnswerContext { outcome, reason, evaluation_id, recorded, unavailable, .. } =
+                let AnswerContext { outcome, reason, evaluation_id, recorded, unavailable, token } =
                     &answer.context;
                 let code = unavailable.as_ref().map_or(String::new(), |state| format!(": {}", state.code));
                 self.report.answers.push(AnsweredDecision {
@@ -196,6 +209,7 @@ impl Caller<'_> {
                     reason: format!("{reason}{code}"),
                     is_allow: answer.decision,
                     is_recorded: *recorded,
+                    has_token: token.is_some(),
                     asked,
                 });
                 return Some(answer);

@@ -16,6 +16,8 @@ use crate::run::Setup;
 pub const DECISION_POINTS: usize = 2;
 /// Name of their processes in logs and reports.
 pub(crate) const PDP: &str = "pdp";
+/// Prefix of the agents of the callers.
+pub(crate) const AGENT_PREFIX: &str = "caller-";
 /// Author of the records in the governance topics.
 pub(crate) const AUTHOR: &str = "fault harness";
 
@@ -120,5 +122,5 @@ fn name(member: usize) -> String {
 }
 
 fn agents() -> Vec<String> {
-    (1..=CALLERS).map(|number| format!("caller-{number}")).collect()
+    (1..=CALLERS).map(|number| format!("{AGENT_PREFIX}{number}")).collect()
 }

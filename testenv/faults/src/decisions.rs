@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
-use agentgov_schemas::{catalogue, subject};
+use agentgov_schemas::verdict::{DecisionCause, DecisionFinding};
+use agentgov_schemas::{Vocabulary as _, catalogue, subject};
 use serde::Serialize;
 
 use crate::callers::{AnsweredDecision, CallerReports};
+use crate::decision_points::AGENT_PREFIX;
 use crate::suspensions::SuspensionPeriod;
 use crate::table::query;
 
@@ -41,6 +43,8 @@ pub struct DecisionReport {
     pub logged: u64,
     /// Rows that repeat a decision with the same source, number and content, as a spool does after a kill.
     pub repeats: u64,
+    /// Verdicts on the calls by their relation to the decision, and its cause.
+    pub verdicts: BTreeMap<String, u64>,
     /// Suspensions of an agent.
     pub suspensions: u64,
     /// Milliseconds from the acknowledgement of a suspension to the last question that was allowed nevertheless, at most.
@@ -57,6 +61,8 @@ pub struct DecisionReport {
     pub unrecorded: Vec<String>,
     /// Allowed decisions that were asked later than a second after the agent's suspension.
     pub late: Vec<String>,
+    /// Calls whose verdict neither equals the answered decision nor names the input by which it differs.
+    pub unexplained: Vec<String>,
     /// Errors of callers and decision points.
     pub failed: Vec<String>,
     #[serde(skip)]
@@ -72,6 +78,16 @@ struct LoggedDecision {
     id: String,
     outcome: String,
     event: DecisionEvent,
+}
+
+/// Verdict on a call of a caller.
+#[derive(Clone, Debug, Default)]
+struct CallVerdict {
+    event: String,
+    decision: String,
+    finding: String,
+    cause: String,
+    decision_id: String,
 }
 
 impl DecisionReport {
@@ -118,7 +134,7 @@ impl DecisionReport {
         }
     }
 
-    /// Reads the decisions of the tenant from the table and compares them with the answers.
+    /// Reads the decisions of the tenant, and the verdicts on the callers' calls, and compares them with the answers.
     pub(crate) fn compare_with_rows(
         &mut self,
         endpoints: &Endpoints,
@@ -135,7 +151,49 @@ impl DecisionReport {
         let answer = query(&endpoints.clickhouse, statement)?;
         let rows: Option<Vec<LoggedDecision>> = answer.lines().map(LoggedDecision::parse).collect();
         self.compare(&rows.ok_or("expected rows of five columns, found another one")?);
+        let (topic, _) = topology.topic_of(subject::VERDICT).map_err(|e| e.to_string())?;
+        let (_, table) = topology.table_from(topic).map_err(|e| e.to_string())?;
+        let statement = format!(
+            "SELECT event_id, decision, prior_decision_finding, prior_decision_cause, prior_decision_id FROM {table} \
+             WHERE type = '{}' AND tenant_id = '{tenant}' AND startsWith(agent_id, '{AGENT_PREFIX}') \
+             AND reason != 'duplicate' FORMAT TabSeparated",
+            catalogue::TOOL_INVOKED
+        );
+        let answer = query(&endpoints.clickhouse, statement)?;
+        let verdicts: Option<Vec<CallVerdict>> = answer.lines().map(CallVerdict::parse).collect();
+        self.compare_verdicts(&verdicts.ok_or("expected rows of five columns, found another one")?);
         Ok(())
+    }
+
+    /// Compares each verdict on a call with the answered decision on it.
+    fn compare_verdicts(&mut self, verdicts: &[CallVerdict]) {
+        let outcomes: BTreeMap<&str, &str> =
+            self.answered.iter().map(|answer| (answer.id.as_str(), answer.outcome.as_str())).collect();
+        // The call after a decision without a token has none, either.
+        let mut undecided = self.answered.iter().filter(|answer| !answer.has_token).count();
+        (self.verdicts, self.unexplained) = (BTreeMap::new(), Vec::new());
+        for verdict in verdicts {
+            let CallVerdict { event, decision, finding, cause, decision_id } = verdict;
+            let separator = if cause.is_empty() { "" } else { ": " };
+            *self.verdicts.entry(format!("{finding}{separator}{cause}")).or_default() += 1;
+            let outcome = outcomes.get(decision_id.as_str());
+            let is_explained = match DecisionFinding::by_name(finding) {
+                Some(DecisionFinding::Matched) => outcome == Some(&decision.as_str()),
+                Some(DecisionFinding::Differs) => {
+                    outcome.is_some_and(|outcome| outcome != decision) && !cause.is_empty()
+                }
+                Some(DecisionFinding::Undecided) if undecided > 0 => {
+                    undecided -= 1;
+                    true
+                }
+                // Kafka got the call more than a minute after the decision.
+                Some(DecisionFinding::Forged) => *cause == DecisionCause::Expired.as_str(),
+                Some(_) | None => false,
+            };
+            if !is_explained {
+                self.unexplained.push(format!("{event} ({decision}, {finding}{separator}{cause})"));
+            }
+        }
     }
 
     fn compare(&mut self, rows: &[LoggedDecision]) {
@@ -166,6 +224,10 @@ impl DecisionReport {
             ("each decision in the log with the answered outcome, found another for", &self.altered),
             ("each allowed decision recorded, found it not recorded for", &self.unrecorded),
             ("no allow later than a second after a suspension, found", &self.late),
+            (
+                "each verdict equal to the decision, or a cause of the difference, found neither for",
+                &self.unexplained,
+            ),
         ];
         let mut problems = self.failed.clone();
         for (expected, ids) in found.into_iter().filter(|(_, ids)| !ids.is_empty()) {
@@ -176,6 +238,19 @@ impl DecisionReport {
             problems.push("decisions: expected answers of the decision points, found none".to_owned());
         }
         problems
+    }
+}
+
+impl CallVerdict {
+    fn parse(line: &str) -> Option<Self> {
+        let mut cells = line.split('\t').map(str::to_owned);
+        Some(Self {
+            event: cells.next()?,
+            decision: cells.next()?,
+            finding: cells.next()?,
+            cause: cells.next()?,
+            decision_id: cells.next()?,
+        })
     }
 }
 
@@ -200,6 +275,7 @@ mod tests {
             reason: "r".to_owned(),
             is_allow: outcome == "allow",
             is_recorded: true,
+            has_token: true,
             asked,
         }
     }
@@ -273,6 +349,41 @@ mod tests {
             assert_eq!(lists(&report), (expected.map(str::to_owned), repeats), "{what}");
             assert_eq!(report.problems().is_empty(), expected == ["", "", ""], "{what}");
         }
+    }
+
+    #[test]
+    fn verdict_that_neither_equals_its_decision_nor_names_a_cause_is_found() {
+        for (decision, finding, cause, id, is_explained) in [
+            ("allow", "matched", "", "1", true),
+            ("deny", "matched", "", "1", false),
+            ("allow", "matched", "", "9", false),
+            ("deny", "differs", "records", "1", true),
+            ("deny", "differs", "", "1", false),
+            ("allow", "differs", "records", "1", false),
+            ("deny", "differs", "records", "9", false),
+            ("allow", "forged", "expired", "", true),
+            ("allow", "forged", "bad_signature", "", false),
+            ("allow", "altered", "args", "1", false),
+            ("allow", "reused", "", "1", false),
+            ("allow", "undecided", "", "", false),
+            ("allow", "", "", "", false),
+        ] {
+            let answers = vec![answer("1", "allow", Instant::now())];
+            let mut report =
+                DecisionReport::new(CallerReports { answers, ..CallerReports::default() }, &[], &[]);
+            let row = ["event", decision, finding, cause, id].join("\t");
+            report.compare_verdicts(&[CallVerdict::parse(&row).unwrap()]);
+            assert_eq!(report.unexplained.is_empty(), is_explained, "{row}");
+            assert_eq!(report.problems().is_empty(), is_explained, "{row}");
+        }
+        let unsigned = AnsweredDecision { has_token: false, ..answer("1", "deny", Instant::now()) };
+        let callers = CallerReports { answers: vec![unsigned], ..CallerReports::default() };
+        let mut report = DecisionReport::new(callers, &[], &[]);
+        let row = CallVerdict { finding: "undecided".to_owned(), ..CallVerdict::default() };
+        report.compare_verdicts(std::slice::from_ref(&row));
+        assert_eq!(report.unexplained.len(), 0, "its call has no token");
+        report.compare_verdicts(&[row.clone(), row]);
+        assert_eq!(report.unexplained.len(), 1);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use foreign_client::ForeignClientReport;
 pub use outcome::{FaultsError, Outcome};
 pub use plants::{
     PLANT_ALTER_DECISION, PLANT_COMMIT_FIRST, PLANT_DOUBLE_DECISION, PLANT_FORGET_DECISION,
-    PLANT_LATE_SUSPENSION, PLANT_NO_TAIL_READ, PLANTS,
+    PLANT_LATE_SUSPENSION, PLANT_NO_TAIL_READ, PLANT_REUSE_TOKEN, PLANTS,
 };
 pub use producer::{Produce, produce};
 pub use producers::PRODUCERS;

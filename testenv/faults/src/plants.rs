@@ -16,8 +16,11 @@ pub const PLANT_ALTER_DECISION: &str = "pdp::alter-decision";
 /// Acknowledges the suspension of an agent before it is published. The harness itself makes this mistake.
 pub const PLANT_LATE_SUSPENSION: &str = "registry::late-suspension";
 
+/// Records some calls with the token of an earlier call. The callers of the harness make this mistake.
+pub const PLANT_REUSE_TOKEN: &str = "caller::reuse-token";
+
 /// Mistakes that can be planted.
-pub const PLANTS: [&str; 7] = [
+pub const PLANTS: [&str; 8] = [
     PLANT_COMMIT_FIRST,
     PLANT_NO_TAIL_READ,
     PLANT_NO_DRAIN,
@@ -25,4 +28,5 @@ pub const PLANTS: [&str; 7] = [
     PLANT_DOUBLE_DECISION,
     PLANT_ALTER_DECISION,
     PLANT_LATE_SUSPENSION,
+    PLANT_REUSE_TOKEN,
 ];
