@@ -43,7 +43,9 @@ pub enum PublishError {
         error: Box<RecordError>,
     },
     /// A call was not decided, so it was not recorded. Earlier events may be published.
-    #[error("import of {file}, line {place}: {error}")]
+    #[error(
+        "import of {file}, line {place}: {error}; earlier events are published, so repeat the import with another start time"
+    )]
     Undecided {
         /// The file.
         file: String,
