@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::decide::Start;
 use crate::kafka::TailEntry;
@@ -18,6 +18,8 @@ use crate::{BenchError, Setup};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval between two samples of the memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// A measurement fails if more than one answer in this number did not know the session: such an answer reads no state.
+const UNKNOWN_ONE_IN: u64 = 100;
 
 /// Settings of a measurement.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ pub struct MemorySample {
     pub resident: u64,
     /// Questions that were answered by then.
     pub answered: u64,
+    /// Answers among them that did not know the session.
+    pub unknown: u64,
 }
 
 /// Memory of a decision point.
@@ -67,7 +71,7 @@ impl Bench<'_> {
     /// folder of its spool, and asks it questions about the sessions.
     ///
     /// # Errors
-    /// If a process fails, or a question is not answered.
+    /// If a process fails, a question is not answered, or more than a hundredth of the answers did not know the session.
     pub fn decision_memory(
         &mut self,
         load: DecisionLoad,
@@ -144,26 +148,28 @@ impl Questions<'_> {
     ) -> Result<Vec<MemorySample>, BenchError> {
         let (began, limiter) = (Instant::now(), RateLimiter::new(Some(self.load.rate)));
         let mut rng = Rng::with_seed(self.setup.seed);
-        let (mut samples, mut next_sample) = (Vec::new(), Duration::ZERO);
+        let (mut samples, mut next_sample, mut unknown) = (Vec::new(), Duration::ZERO, 0);
         for answered in 0_u64.. {
             let elapsed = began.elapsed();
             if elapsed >= next_sample || elapsed >= self.load.length {
-                let sample =
-                    MemorySample { seconds: elapsed.as_secs_f64(), resident: resident(point)?, answered };
+                let (seconds, resident) = (elapsed.as_secs_f64(), resident(point)?);
+                let sample = MemorySample { seconds, resident, answered, unknown };
                 on_sample(&sample);
                 samples.push(sample);
                 next_sample += SAMPLE_INTERVAL;
             }
             if elapsed >= self.load.length {
+                check_unknown(answered, unknown)?;
                 break;
             }
             limiter.wait(answered);
-            self.ask_about(rng.usize(1..=self.load.sessions.max(1)), answered)?;
+            let answer = self.ask_about(rng.usize(1..=self.load.sessions.max(1)), answered)?;
+            unknown += u64::from(!knows_records(&answer));
         }
         Ok(samples)
     }
 
-    fn ask_about(&self, session: usize, number: u64) -> Result<(), BenchError> {
+    fn ask_about(&self, session: usize, number: u64) -> Result<Value, BenchError> {
         let question = json!({
             "subject": { "type": "agent", "id": self.setup.agent },
             "action": { "name": "tools/call" },
@@ -181,13 +187,47 @@ impl Questions<'_> {
             .header("Content-Type", "application/json")
             .body(question.to_string())
             .send()
-            .and_then(|answer| answer.error_for_status()?.bytes())
-            .map(drop)
+            .and_then(|answer| answer.error_for_status()?.json())
             .map_err(BenchError::store("a question to the decision point"))
     }
+}
+
+/// Returns true if the decision knew records of the session's partition. It has no such member if the state was not known.
+fn knows_records(answer: &Value) -> bool {
+    answer.pointer("/context/known_through/offset").and_then(Value::as_i64).is_some_and(|offset| offset >= 0)
+}
+
+fn check_unknown(answered: u64, unknown: u64) -> Result<(), BenchError> {
+    if unknown * UNKNOWN_ONE_IN <= answered {
+        return Ok(());
+    }
+    let message = format!(
+        "expected decisions that know the records of the session, found {unknown} of {answered} answers without `known_through`"
+    );
+    Err(BenchError::Http { what: "asking about open sessions", message })
 }
 
 fn resident(process: &Process) -> Result<u64, BenchError> {
     let failed = |source| BenchError::Process { name: process.name.clone(), source };
     Usage::resident(process.pid()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_know_nothing_fail_the_measurement() {
+        let answer = |context: Value| json!({ "decision": false, "context": context });
+        for (context, is_known) in [
+            (json!({ "known_through": { "partition": 3, "offset": 0 } }), true),
+            (json!({ "known_through": { "partition": 3, "offset": -1 } }), false),
+            (json!({ "unavailable": { "code": "stale" } }), false),
+        ] {
+            assert_eq!(knows_records(&answer(context.clone())), is_known, "{context}");
+        }
+        for (answered, unknown, is_ok) in [(0, 0, true), (100, 1, true), (100, 2, false), (5, 5, false)] {
+            assert_eq!(check_unknown(answered, unknown).is_ok(), is_ok, "{unknown} of {answered}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ mod import;
 mod inline;
 mod keys;
 mod pdp;
+#[cfg(feature = "local-stack")]
+mod pdp_folder;
 mod pdp_log;
 #[cfg(feature = "local-stack")]
 pub mod pipeline;

@@ -16,6 +16,7 @@ use agentgov_service::{ExitCode, Health, ShutdownSignal};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
 use include_dir::{Dir, include_dir};
 
+use super::pdp_folder::PdpFolder;
 use super::pdp_log::{self, PdpOptions, RunningPdp};
 use super::{keys, policy, registry};
 use crate::cli::Global;
@@ -131,6 +132,7 @@ pub struct Pipeline {
     // Declared in shutdown order: the stages before the stack.
     running: RunningStages,
     pdp: Option<RunningPdp>,
+    pdp_folder: Option<PdpFolder>,
     env: TestEnv,
 }
 
@@ -147,7 +149,7 @@ impl Pipeline {
             Stack::start(topology, data, None, global, progress)?;
         let step = progress.step("starting the stages");
         let running = RunningStages::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
-        let pipeline = Self { endpoints, topology, bundle, running, pdp: None, env };
+        let pipeline = Self { endpoints, topology, bundle, running, pdp: None, pdp_folder: None, env };
         pipeline.wait("the stages to be ready", Duration::from_secs(60), |running| {
             Ok(running.health().iter().all(|stage| stage.not_ready.is_empty()))
         })?;
@@ -187,12 +189,11 @@ impl Pipeline {
         if let Some(pdp) = &self.pdp {
             return Ok(pdp.url());
         }
-        let folder = match self.logs().parent() {
-            Some(stack) if !self.logs().as_os_str().is_empty() => stack.join("pdp"),
-            _ => std::env::temp_dir().join(format!("agentgov-pdp-{}", std::process::id())),
-        };
-        std::fs::create_dir_all(&folder).or_exit(ExitCode::Failed)?;
-        let key = folder.join("key.jwk");
+        let stack = self.logs().parent().filter(|_| !self.logs().as_os_str().is_empty());
+        let folder = PdpFolder::create(stack)?;
+        let (key, spool) = (folder.key(), folder.spool());
+        // Removed at the end, also after an error.
+        self.pdp_folder = Some(folder);
         if !key.exists() {
             let context = RegistryContext { endpoints: &self.endpoints, topology: &self.topology };
             keys::create(context, KeyHolder { kind: KeyKind::Pdp, name: PDP, tenant_id: None }, &key)?;
@@ -203,7 +204,7 @@ impl Pipeline {
             name: PDP,
             health: health.clone(),
             signing_key: Some(pdp_log::read_key(&key)?),
-            spool: &folder.join("spool"),
+            spool: &spool,
             server: ServerConfig { listen, tls: None, callers: None, url: None },
         };
         let stop = self.running.stop().clone();
@@ -226,6 +227,7 @@ impl Pipeline {
     pub fn join(self) -> Result<(), Failure> {
         let stages = self.running.join();
         let pdp = self.pdp.map_or(Ok(()), RunningPdp::join);
+        drop(self.pdp_folder);
         let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(pdp).and(stack)
     }

@@ -199,7 +199,8 @@ fn print_disagreement(entry: &Entry, verdict: &Verdict) {
         let cause = if cause.is_empty() { Text::default() } else { text!(": {}", cause) };
         outln!("    {} {}{}", style("token").red(), finding, cause);
     }
-    let (Some(decision), Some(disagreement)) = (&entry.decision, &entry.disagreement) else { return };
+    let disagreement = entry.disagreement.as_ref().filter(|disagreement| disagreement.has_other_result());
+    let (Some(decision), Some(disagreement)) = (&entry.decision, disagreement) else { return };
     let reasons = decision.outcome == verdict.decision;
     let rules = reasons && decision.reason == verdict.reason;
     let side = |outcome: &str, reason: &str, violations: &[String]| match (reasons, rules) {
@@ -411,6 +412,19 @@ mod tests {
             differs(&rules),
             "differs decided allow without a violation, judged allow for limit, window: by known"
         );
+    }
+
+    #[test]
+    fn decision_with_other_inputs_and_the_same_result_is_shown_in_json_only() {
+        let inputs = |decision: &mut CallDecision| decision.known_digest = "02".into();
+        let lines = shown(|_, decision, _| inputs(decision));
+        assert!(lines.last().unwrap().starts_with("verdict allow"), "{lines:?}");
+        let (event, mut decision, verdict) = decided();
+        inputs(&mut decision);
+        let disagreement = Disagreement::between(&decision, &verdict);
+        let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
+        let json = serde_json::to_value(&entry).unwrap();
+        assert_eq!(json["disagreement"], serde_json::json!({ "parts": ["known_digest"], "cause": "known" }));
     }
 
     #[test]

@@ -78,6 +78,32 @@ impl Pdp {
         let text = answer.text().unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
+
+    /// Waits until a call is judged with its decision: the evaluator may read the decision point's key later than its first
+    /// calls. Records calls in sessions `probe-1` and so on.
+    pub fn wait_until_key_is_known(&self, stack: &Stack, tenant: &str, recorder: &Recorder) {
+        let mut probes = 0;
+        stack.eventually("the evaluator knows the key", || {
+            probes += 1;
+            let session = format!("probe-{probes}");
+            let (status, answer) = self.ask(&question(&session, "c1", "think", "{}", None), TOKEN);
+            assert_eq!((status, &answer["decision"]), (200, &json!(true)), "{answer}");
+            let arguments = Content { data: b"{}", media_type: "application/json" };
+            let decision_token = answer["context"]["token"].as_str();
+            let tool = ToolCall { decision_token, ..ToolCall::new("think", "c1", arguments) };
+            let call = Event::new(catalogue::TOOL_INVOKED, &session, Agent::new(AGENT));
+            recorder.record(&Event { tool: Some(tool), ..call }).unwrap();
+            let findings = format!(
+                "SELECT prior_decision_finding FROM verdicts WHERE tenant_id = '{tenant}' AND session_id = '{session}'"
+            );
+            let mut found = Vec::new();
+            stack.eventually("the probe is judged", || {
+                found = stack.rows(&findings);
+                !found.is_empty()
+            });
+            found == [["matched"]]
+        });
+    }
 }
 
 /// Returns the question about a call of `tool` in a session.
@@ -131,6 +157,8 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
     stack.register(&[TENANT]);
     let mut pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
+    pdp.wait_until_key_is_known(stack, TENANT, &recorder);
+    let of_tenant = format!("tenant_id = '{TENANT}' AND NOT startsWith(session_id, 'probe-')");
     let (mut decided, mut asked) = (Vec::new(), 0);
     for session in ["one", "two"] {
         let started = Event::new(catalogue::SESSION_STARTED, session, Agent::new(AGENT));
@@ -170,7 +198,7 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
 
     let verdicts = "SELECT decision, reason, lower(hex(known_digest)), prior_decision_finding, prior_decision_id, \
                     prior_decision_outcome FROM verdicts";
-    let verdicts = format!("{verdicts} WHERE tenant_id = '{TENANT}' ORDER BY session_id, call_index");
+    let verdicts = format!("{verdicts} WHERE {of_tenant} ORDER BY session_id, call_index");
     let mut found = Vec::new();
     stack.eventually("every call has a verdict", || {
         found = stack.rows(&verdicts);
@@ -184,7 +212,7 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
 
     let decisions = "SELECT DISTINCT decision, decision_reason, decision_id, lower(hex(decision_known_digest)), decided_by, \
                      decision_caller, tool_name, agent_id, event_id FROM actions";
-    let decisions = format!("{decisions} WHERE tenant_id = '{TENANT}' AND type = 'decision.made'");
+    let decisions = format!("{decisions} WHERE {of_tenant} AND type = 'decision.made'");
     let mut logged = Vec::new();
     stack.eventually("every decision is logged", || {
         logged = stack.rows(&decisions);
@@ -208,7 +236,7 @@ fn each_call_is_decided_as_its_verdict_and_each_decision_is_logged() {
     let refused = outcomes.iter().filter(|decided| decided[0] != "allow").count();
     let alerts = format!(
         "SELECT uniqExactIf(alert_id, policy = 'agentgov:refused'), countIf(policy != 'agentgov:refused' AND NOT prevented) \
-         FROM alerts WHERE tenant_id = '{TENANT}'"
+         FROM alerts WHERE {of_tenant}"
     );
     stack.eventually(
         "each answer to a refused call has an alert, and each other alert says prevented",

@@ -41,17 +41,27 @@ fn assert_decided_as_judged(report: &serde_json::Value, calls: i64) {
     assert!(outcomes[0] > 0 && outcomes[1] > 0, "{inline:#}");
     assert_eq!(report["counts"]["allowed"], outcomes[0]);
 
-    // Sessions of both demos, so at least as many as this one's.
+    let source = source_of(report);
     let equal = "SELECT uniqExact(v.topic_partition, v.offset)
          FROM verdicts AS v
          INNER JOIN actions AS c ON c.topic = v.origin_topic AND c.partition = v.origin_partition AND c.offset = v.origin_offset
          INNER JOIN actions AS d ON d.session_id = c.session_id AND d.call_id = c.call_id AND d.tool_name = c.tool_name
-         WHERE v.tenant_id = 'airline' AND v.environment = 'demo' AND c.decision_token != '' AND d.type = 'decision.made'
+         WHERE v.tenant_id = 'airline' AND v.environment = 'demo' AND c.source_id = '{source}' AND c.decision_token != '' AND d.type = 'decision.made'
              AND d.decision = v.decision AND d.decision_reason = v.reason AND d.decision_known_digest = v.known_digest
              AND d.decision_policies = v.determining_policies
              AND arrayZip(d.decision_violations.policy, d.decision_violations.severity, d.decision_violations.mode, d.decision_violations.effect)
                  = arrayZip(v.violations.policy, v.violations.severity, v.violations.mode, v.violations.effect)";
-    assert!(stack().number(equal) >= calls);
+    assert_eq!(stack().number(&equal.replace("{source}", &source)), calls);
+}
+
+/// Returns the source that recorded the runs of a demo: another demo records sessions of the same tenant concurrently.
+fn source_of(report: &serde_json::Value) -> String {
+    let session = report["findings"][0]["session_id"].as_str().unwrap();
+    let sources = stack().rows(&format!(
+        "SELECT DISTINCT source_id FROM actions WHERE tenant_id = 'airline' AND session_id = '{session}' AND type = 'tool.invoked'"
+    ));
+    assert_eq!(sources.len(), 1, "{sources:?}");
+    sources[0][0].clone()
 }
 
 #[test]
@@ -65,8 +75,10 @@ fn samples_asked_inline_are_decided_as_they_are_judged() {
         "decisions are not among the demo's events"
     );
     // Each call of a session has its decision above its verdict.
-    let session = stack
-        .rows("SELECT session_id FROM actions WHERE tenant_id = 'airline' AND decision_token != '' LIMIT 1");
+    let source = source_of(&report);
+    let session = stack.rows(&format!(
+        "SELECT session_id FROM actions WHERE source_id = '{source}' AND decision_token != '' LIMIT 1"
+    ));
     let show = ["session", "show", &session[0][0], "--tenant", "airline"];
     let shown: serde_json::Value =
         serde_json::from_str(&stack.run(&[&show[..], &["--json"]].concat())).unwrap();

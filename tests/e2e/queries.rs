@@ -296,21 +296,7 @@ fn prevented_unasked_and_unknown_calls_are_found() {
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
     let session =
         |session: &str| DecidedSession { pdp: &pdp, recorder: &recorder, session: session.to_owned() };
-    let finding = |session: &str| {
-        stack.rows(&format!(
-            "SELECT prior_decision_finding FROM verdicts WHERE tenant_id = '{TENANT}' AND session_id = '{session}' ORDER BY call_index"
-        ))
-    };
-    // The evaluator may read the decision point's key later than its first calls.
-    let mut probes = 0;
-    stack.eventually("the evaluator knows the key", || {
-        probes += 1;
-        let name = format!("probe-{probes}");
-        let probe = session(&name);
-        probe.call("think", Some(&probe.ask("think", true)));
-        stack.eventually("the probe is judged", || finding(&name).len() == 1);
-        finding(&name) == [["matched"]]
-    });
+    pdp.wait_until_key_is_known(stack, TENANT, &recorder);
 
     let prevented = session("prevented");
     prevented.call("no_such_tool", Some(&prevented.ask("no_such_tool", false)));

@@ -26,6 +26,8 @@ use super::{BenchStack, policies, print_result, product};
 use crate::cli;
 
 const EVALUATION: &str = "/access/v1/evaluation";
+/// Texts in a decision that is recorded and that knows the state of the session.
+const KNOWN_AND_RECORDED: &[&str] = &["\"recorded\":true", "\"known_through\":"];
 /// OPA's path of the decision.
 const OPA_DECISION: &str = "/v1/data/access/allow";
 /// Connections of the throughput measurements.
@@ -127,8 +129,8 @@ fn by_bundle(
     let opa = opa.map(|program| bench.start(Start::Opa(program, &opa_folder))).transpose().map_err(failed)?;
     let differing = differing_answers(&set, &pdp, opa.as_ref()).map_err(failed)?;
     if let Some(opa) = &opa {
-        let ours = questions(EVALUATION, set.authzen_bodies(), "\"decision\":");
-        let other = questions(OPA_DECISION, set.opa_bodies(), "\"result\":");
+        let ours = questions(EVALUATION, set.authzen_bodies(), &["\"decision\":"]);
+        let other = questions(OPA_DECISION, set.opa_bodies(), &["\"result\":"]);
         rounds.measure("decisions by a bundle, beside OPA, a second", |round, duration| {
             let ours = closed_loop(pdp.address, &ours, CONNECTIONS, duration)?.per_second;
             let other = closed_loop(opa.address, &other, CONNECTIONS, duration)?.per_second;
@@ -273,8 +275,8 @@ impl<'a, 's> OnLog<'a, 's> {
         let response_bytes = self.response_bytes(&pdp).map_err(failed)?;
         let constant = self.bench.start(Start::Constant(response_bytes)).map_err(failed)?;
         let bodies: Vec<String> = self.asked.iter().map(ToString::to_string).collect();
-        let ours = questions(EVALUATION, bodies.clone(), "\"recorded\":true");
-        let other = questions(EVALUATION, bodies, "\"padding\":");
+        let ours = questions(EVALUATION, bodies.clone(), KNOWN_AND_RECORDED);
+        let other = questions(EVALUATION, bodies, &["\"padding\":"]);
         let both = |connections, duration, of: fn(HttpFigures) -> f64| {
             let ours = of(closed_loop(pdp.address, &ours, connections, duration)?);
             let other = of(closed_loop(constant.address, &other, connections, duration)?);
@@ -289,7 +291,7 @@ impl<'a, 's> OnLog<'a, 's> {
         })?;
         let [many, few] = [MANY, FEW].map(|(_, environment)| {
             let bodies = self.asked.iter().map(|question| in_environment(question, environment));
-            questions(EVALUATION, bodies.collect(), "\"recorded\":true")
+            questions(EVALUATION, bodies.collect(), KNOWN_AND_RECORDED)
         });
         rounds.measure("ms of a decision by 1,000 policies, beside 10", |round, duration| {
             let ours = p50(closed_loop(pdp.address, &many, 1, duration)?);
@@ -324,7 +326,7 @@ fn failed(error: BenchError) -> Failure {
     Failure::new(ExitCode::Failed, error.to_string())
 }
 
-fn questions(path: &'static str, bodies: Vec<String>, expected: &'static str) -> Questions {
+fn questions(path: &'static str, bodies: Vec<String>, expected: &'static [&'static str]) -> Questions {
     Questions { path, bodies: bodies.into(), expected }
 }
 

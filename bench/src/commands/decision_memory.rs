@@ -64,4 +64,7 @@ fn print_report(memory: &DecisionMemory) {
         }
     }
     outln!("at most {:.0} MB", megabytes(memory.peak));
+    if let Some(last) = memory.samples.last() {
+        outln!("answers that did not know the session: {} of {}", last.unknown, last.answered);
+    }
 }

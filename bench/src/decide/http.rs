@@ -27,8 +27,8 @@ pub struct Questions {
     pub path: &'static str,
     /// Bodies of the requests.
     pub bodies: Arc<[String]>,
-    /// Text that each response contains. A response without it fails the measurement.
-    pub expected: &'static str,
+    /// Texts that each response contains. A response without one of them fails the measurement.
+    pub expected: &'static [&'static str],
 }
 
 /// Result of a closed loop.
@@ -130,7 +130,7 @@ impl Client {
 /// drives all connections.
 ///
 /// # Errors
-/// If a response has another status than 200, or lacks the expected text.
+/// If a response has another status than 200, or lacks an expected text.
 pub fn closed_loop(
     address: SocketAddr,
     questions: &Questions,
@@ -154,9 +154,8 @@ pub fn closed_loop(
                             break;
                         }
                         let answer = connection.ask(questions.path, body.clone()).await?;
-                        if !answer.contains(questions.expected) {
-                            let message =
-                                format!("expected a response with {}, found {answer}", questions.expected);
+                        if let Some(text) = questions.expected.iter().find(|text| !answer.contains(**text)) {
+                            let message = format!("expected a response with {text}, found {answer}");
                             return Err(BenchError::Http { what: "asking", message });
                         }
                         if asked >= measured.start {

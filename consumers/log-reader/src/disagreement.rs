@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use crate::session::{CallDecision, Event, Verdict};
 
+/// Part that names the inputs of a decision, which may differ without another result.
+const KNOWN_DIGEST: &str = "known_digest";
+
 /// Difference between a decision and the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Disagreement {
@@ -21,7 +24,7 @@ impl Disagreement {
             ("outcome", decision.outcome != verdict.decision),
             ("reason", decision.reason != verdict.reason),
             ("violations", decision.violations != verdict.violations),
-            ("known_digest", decision.known_digest != verdict.known_digest),
+            (KNOWN_DIGEST, decision.known_digest != verdict.known_digest),
         ];
         let parts: Vec<_> = parts.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect();
         // A duplicate is not judged again.
@@ -41,6 +44,12 @@ impl Disagreement {
             .then_some(verdict.prior_decision_cause.as_str())
             .filter(|cause| !cause.is_empty());
         Some(Self { parts, cause: named.unwrap_or(first_input).to_owned() })
+    }
+
+    /// Returns true if outcome, reason or violations differ, and not only the inputs: two concurrent calls of a session know
+    /// different numbers of its events.
+    pub fn has_other_result(&self) -> bool {
+        self.parts.iter().any(|part| *part != KNOWN_DIGEST)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_connect::Endpoints;
 use agentgov_schemas::topology::Topology;
-use agentgov_schemas::verdict::{DecisionCause, DecisionFinding};
+use agentgov_schemas::verdict::{Decision, DecisionCause, DecisionFinding, Reason};
 use agentgov_schemas::{Vocabulary as _, catalogue, subject};
 use serde::Serialize;
 
@@ -20,6 +20,11 @@ const SUSPENSION_BOUND: Duration = Duration::from_secs(1);
 const STALENESS_BOUND: Duration = Duration::from_secs(11);
 /// Time for the clients of a decision point to connect again after the broker responds.
 const RECONNECT_TIME: Duration = Duration::from_secs(5);
+/// Duration of the questions from which there must be a suspension: the first one begins within 4 s.
+const SUSPENSION_EXPECTED_AFTER: Duration = Duration::from_secs(10);
+/// Number of suspensions from which one must be known to a decision point. Each lasts a second at least, in which the agent's
+/// caller asks, but a restart of the broker or of the decision points may fall into it.
+const MIN_SUSPENSIONS: u64 = 5;
 /// Maximum number of ids in a problem.
 const MAX_IDS: usize = 3;
 
@@ -234,8 +239,33 @@ impl DecisionReport {
             let first: Vec<&str> = ids.iter().take(MAX_IDS).map(String::as_str).collect();
             problems.push(format!("decisions: expected {expected} {}, e.g. {}", ids.len(), first.join(", ")));
         }
-        if self.answered.is_empty() {
-            problems.push("decisions: expected answers of the decision points, found none".to_owned());
+        problems.extend(self.idle_decision_points());
+        problems
+    }
+
+    /// Returns problems of decision points that answer nothing, or know nothing: they allow nothing late, either.
+    fn idle_decision_points(&self) -> Vec<String> {
+        let asked = self.answered.iter().map(|answer| answer.asked);
+        let length = asked.clone().max().zip(asked.min()).map(|(last, first)| last.duration_since(first));
+        let is_any = |is_it: fn(&AnsweredDecision) -> bool| self.answered.iter().any(is_it);
+        let is_suspension = |answer: &AnsweredDecision| {
+            answer.outcome == Decision::Deny.as_str() && answer.reason == Reason::Suspended.as_str()
+        };
+        let Some(length) = length else {
+            return vec!["decisions: expected answers of the decision points, found none".to_owned()];
+        };
+        let mut problems = Vec::new();
+        if !is_any(|answer| answer.is_allow) {
+            problems.push(format!("decisions: expected an allow, found none among {:?}", self.answers));
+        }
+        if self.suspensions == 0 && length > SUSPENSION_EXPECTED_AFTER {
+            problems.push(format!("decisions: expected a suspension within {length:?}, found none"));
+        }
+        if self.suspensions >= MIN_SUSPENSIONS && !is_any(is_suspension) {
+            problems.push(format!(
+                "decisions: expected a denial of a suspended agent after {} suspensions, found none among {:?}",
+                self.suspensions, self.answers
+            ));
         }
         problems
     }
@@ -395,6 +425,33 @@ mod tests {
         report.compare(&[]);
         assert_eq!((report.unrecorded.as_slice(), report.missing.len()), (&["1".to_owned()][..], 0));
         assert_eq!(report.problems().len(), 1);
+    }
+
+    #[test]
+    fn decision_points_that_know_nothing_are_found() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let asked = |reason: &str, after: u32, answered: AnsweredDecision| AnsweredDecision {
+            reason: reason.to_owned(),
+            asked: start + second * after,
+            ..answered
+        };
+        let allow = |after| asked("granted", after, answer("1", "allow", start));
+        let stale = |after| asked("unavailable: stale", after, answer("2", "deny", start));
+        let suspended = |after| asked("suspended", after, answer("3", "deny", start));
+        let period = SuspensionPeriod { agent: "b".to_owned(), acknowledged: start, ended: start };
+        for (what, answers, suspensions, is_found) in [
+            ("no answer", vec![], 0, true),
+            ("a short run", vec![allow(0), stale(9)], 0, false),
+            ("no allow", vec![stale(0), suspended(1)], 5, true),
+            ("no suspension", vec![allow(0), stale(11)], 0, true),
+            ("few suspensions", vec![allow(0), stale(11)], 4, false),
+            ("no suspension is known", vec![allow(0), stale(11)], 5, true),
+            ("one is known", vec![allow(0), stale(11), suspended(12)], 5, false),
+        ] {
+            let callers = CallerReports { answers, ..CallerReports::default() };
+            let report = DecisionReport::new(callers, &vec![period.clone(); suspensions], &[]);
+            assert_eq!(!report.problems().is_empty(), is_found, "{what}: {:?}", report.problems());
+        }
     }
 
     #[test]
