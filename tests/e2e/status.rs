@@ -93,7 +93,7 @@ fn status_shows_the_pipeline_and_a_process_serves_every_documented_metric() {
         assert!(known, "consumers/service/src/metrics.rs does not know {line}");
     }
     let lags = samples(&served, "agentgov_lag_seconds").filter(|(labels, _)| labels.contains("log-sink"));
-    assert_eq!(lags.count(), 4 * 2 + 4, "one for each partition that the sink reads");
+    assert_eq!(lags.count(), 5 * 2 + 4, "one for each partition that the sink reads");
     let ready: Value = serde_json::from_str(&get(&process.url("readyz?format=json")).1).unwrap();
     assert_eq!((&ready["ready"], ready["stages"].as_array().unwrap().len()), (&true.into(), 3));
     assert_eq!(get(&process.url("livez")), (200, "live\n".into()));
