@@ -114,11 +114,12 @@ fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) 
     let state = suspension.state().as_str();
     if global.json {
         return json(&serde_json::json!({
-            "tenant_id": tenant, "agent_id": agent, "state": state, "reason": reason, "outcome": outcome,
+            "tenant_id": tenant, "agent_id": agent, "state": state, "reason": reason,
+            "outcome": outcome.as_str(),
         }));
     }
     match outcome {
-        SuspensionOutcome::Changed => outln!("agent {}/{} is {} now", tenant, agent, state),
+        SuspensionOutcome::Changed { .. } => outln!("agent {}/{} is {} now", tenant, agent, state),
         SuspensionOutcome::Unchanged => {
             outln!("agent {}/{} is {} already; nothing was published", tenant, agent, state);
         }

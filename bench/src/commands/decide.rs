@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use agentgov::cli::Global;
@@ -15,7 +16,8 @@ use agentgov_bench::{
     Questions, Ratios, RunningServer, Scripts, Spread, Start, closed_loop,
 };
 use agentgov_registry::{
-    KeyHolder, RegistryContext, Suspension, change_suspension, create_key_file, generate_key, publish_key,
+    KeyHolder, RegistryContext, Suspension, SuspensionOutcome, change_suspension, create_key_file,
+    generate_key, publish_key,
 };
 use agentgov_schemas::governance::KeyKind;
 use agentgov_service::ExitCode;
@@ -46,6 +48,8 @@ const SUSPENSIONS: usize = 50;
 const SUSPENSION_LIMIT: Duration = Duration::from_secs(1);
 /// Time after which the measurement of a suspension fails.
 const SUSPENSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two questions about a suspension: the error of its measured time.
+const SUSPENSION_POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Decision points on the log.
 const PDPS: [&str; 2] = ["pdp-1", "pdp-2"];
 
@@ -245,28 +249,45 @@ impl<'a, 's> OnLog<'a, 's> {
             clients.push(Client::connect(pdp.address).map_err(failed)?);
         }
         let question = self.asked.first().map(ToString::to_string).unwrap_or_default();
-        let change = |suspension| {
-            let context =
-                RegistryContext { endpoints: &self.stack.endpoints, topology: &self.stack.topology };
-            change_suspension(context, suspension, (TENANT, AGENT), "a measurement", &current_user())
-                .or_exit(ExitCode::Failed)
-        };
         let mut suspended = Vec::new();
         for _ in 0..SUSPENSIONS {
             for suspension in [Suspension::Suspend, Suspension::Resume] {
-                change(suspension)?;
-                let acknowledged = Instant::now();
-                for client in &mut clients {
-                    wait_for(client, &question, suspension == Suspension::Suspend).map_err(failed)?;
-                }
+                // The change reads the topic again after its acknowledgement. Meanwhile the decision points are asked.
+                let (acknowledged, applied) = thread::scope(|scope| {
+                    let change = scope.spawn(|| self.change(suspension));
+                    let is_suspended = suspension == Suspension::Suspend;
+                    let applied =
+                        clients.iter_mut().try_for_each(|client| wait_for(client, &question, is_suspended));
+                    let applied = applied.map(|()| Instant::now());
+                    (change.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), applied)
+                });
+                let (acknowledged, applied) = (acknowledged?, applied.map_err(failed)?);
                 if suspension == Suspension::Suspend {
-                    suspended.push(acknowledged.elapsed());
+                    suspended.push(applied.saturating_duration_since(acknowledged));
                 }
             }
         }
         let longest = suspended.iter().max().copied().unwrap_or_default();
         step.done(format!("{}, the longest took {longest:?}", suspended.len()));
         Ok(suspended)
+    }
+
+    /// Changes the agent's state, and returns when all in-sync replicas had the change.
+    fn change(&self, suspension: Suspension) -> Result<Instant, Failure> {
+        let context = RegistryContext { endpoints: &self.stack.endpoints, topology: &self.stack.topology };
+        match change_suspension(context, suspension, (TENANT, AGENT), "a measurement", &current_user())
+            .or_exit(ExitCode::Failed)?
+        {
+            SuspensionOutcome::Changed { acknowledged } => Ok(acknowledged),
+            SuspensionOutcome::Unchanged => Err(Failure::new(
+                ExitCode::Failed,
+                format!(
+                    "agent {TENANT}/{AGENT}: expected another state than {} before the measurement changes it; change it with \
+                     `agentgov registry` or start a new stack",
+                    suspension.state().as_str()
+                ),
+            )),
+        }
     }
 
     /// Measures decisions on the log over HTTP. No stage runs, since the cores are for client, decision point and broker.
@@ -354,6 +375,7 @@ fn wait_for(client: &mut Client, question: &str, is_suspended: bool) -> Result<(
                 state: answer.to_string(),
             });
         }
+        thread::sleep(SUSPENSION_POLL_INTERVAL);
     }
 }
 

@@ -4,15 +4,16 @@
 //! precedes its own, it derives its entry again from that one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use agentgov_schemas::governance::AgentEntry;
+use agentgov_schemas::governance::{AgentEntry, AgentState};
 
 use crate::fold::fold;
-use crate::push::append;
+use crate::push::{Delivery, append};
 use crate::{Error, RegisteredAgent, RegistryContext};
 
 /// Maximum number of appends for one call. Each one but the first needs another writer in the milliseconds of the one before.
-const MAX_ROUNDS: usize = 8;
+pub(crate) const MAX_ROUNDS: usize = 8;
 
 /// An entry of one agent in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +30,15 @@ pub(crate) type History = BTreeMap<String, Vec<LoggedEntry>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UpdatedAgent {
     pub(crate) agent: RegisteredAgent,
-    /// Whether an entry was appended.
-    pub(crate) is_changed: bool,
+    /// When all in-sync replicas had the last entry that the call appended. Absent if it appended none.
+    pub(crate) acknowledged: Option<Instant>,
+    /// State in the topic's last entry, which another writer may have appended after the own one. Absent if this build cannot
+    /// read the entry.
+    pub(crate) last_state: Option<AgentState>,
 }
 
 /// Appends the entry that `derive` returns for each key, the entries of others and the last entry that this call has appended, unless
-/// the last entry equals it.
+/// the last entry equals it. If `derive` fails after an append, restores the entry of others that the appended one replaced.
 pub(crate) fn update_agents(
     context: RegistryContext<'_>,
     keys: &BTreeSet<String>,
@@ -73,27 +77,38 @@ fn read_history(context: RegistryContext<'_>, keys: &BTreeSet<String>) -> Result
 }
 
 /// Reads and appends until each own entry is the one that `derive` returns for the entries of others before it. `append` returns
-/// the offset of each key's entry.
+/// the delivery of each key's entry.
 fn settle(
     keys: &BTreeSet<String>,
     mut read: impl FnMut() -> Result<History, Error>,
-    mut append: impl FnMut(&[RegisteredAgent]) -> Result<BTreeMap<String, i64>, Error>,
+    mut append: impl FnMut(&[RegisteredAgent]) -> Result<BTreeMap<String, Delivery>, Error>,
     derive: impl Fn(&str, &[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
     unsettled: impl Fn(usize) -> Error,
 ) -> Result<BTreeMap<String, UpdatedAgent>, Error> {
     let mut own: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let mut acknowledged: BTreeMap<String, Instant> = BTreeMap::new();
     for _ in 0..MAX_ROUNDS {
         let history = read()?;
         let (mut settled, mut missing) = (BTreeMap::new(), Vec::new());
         for key in keys {
             let entries = history.get(key).map_or(&[][..], Vec::as_slice);
-            let is_changed = own.contains_key(key);
             let own = own.get(key).map_or(&[][..], Vec::as_slice);
             let last_own = own.last().and_then(|offset| entry_at(entries, *offset));
-            let agent = derive(key, &entries_of_others(entries, own), last_own)?;
+            let of_others = entries_of_others(entries, own);
+            let agent = match derive(key, &of_others, last_own) {
+                Ok(agent) => agent,
+                Err(error) => {
+                    if let Some(replaced) = replaced_entry(entries, own, &of_others) {
+                        append(std::slice::from_ref(replaced))?;
+                    }
+                    return Err(error);
+                }
+            };
             let current = if own.is_empty() { entries.last().and_then(agent_of) } else { last_own };
             if current == Some(&agent) {
-                settled.insert(key.clone(), UpdatedAgent { agent, is_changed });
+                let last_state = entries.last().and_then(agent_of).map(|last| last.agent.state);
+                let acknowledged = acknowledged.get(key).copied();
+                settled.insert(key.clone(), UpdatedAgent { agent, acknowledged, last_state });
             } else {
                 missing.push(agent);
             }
@@ -101,10 +116,11 @@ fn settle(
         if missing.is_empty() {
             return Ok(settled);
         }
-        for (key, offset) in append(&missing)? {
+        for (key, delivery) in append(&missing)? {
+            acknowledged.insert(key.clone(), delivery.acknowledged);
             let own = own.entry(key).or_default();
             // A broker that has a repeated batch already may not return its offset. Then the entry counts as another writer's.
-            own.extend((offset >= 0).then_some(offset));
+            own.extend((delivery.offset >= 0).then_some(delivery.offset));
         }
     }
     Err(unsettled(MAX_ROUNDS))
@@ -115,6 +131,19 @@ fn settle(
 fn entries_of_others(entries: &[LoggedEntry], own: &[i64]) -> Vec<LoggedEntry> {
     let end = own.last().copied().unwrap_or(i64::MAX);
     entries.iter().filter(|entry| entry.offset < end && !own.contains(&entry.offset)).cloned().collect()
+}
+
+/// Returns the entry of others that an own one has replaced, unless the topic's last entry has its state again. A restored entry
+/// never makes an agent active.
+fn replaced_entry<'e>(
+    entries: &[LoggedEntry],
+    own: &[i64],
+    of_others: &'e [LoggedEntry],
+) -> Option<&'e RegisteredAgent> {
+    let replaced = of_others.iter().rev().find_map(agent_of).filter(|_| !own.is_empty())?;
+    let last = entries.last().and_then(agent_of).map(|last| last.agent.state);
+    let state = replaced.agent.state;
+    (state != AgentState::Active && last != Some(state)).then_some(replaced)
 }
 
 fn entry_at(entries: &[LoggedEntry], offset: i64) -> Option<&RegisteredAgent> {
@@ -132,7 +161,8 @@ mod tests {
     use super::*;
     use crate::push::pushed_agent;
     use crate::suspension::tests::agent;
-    use crate::{Agent, AgentState, Suspension};
+    use crate::suspension::update_until_last;
+    use crate::{Agent, Suspension};
 
     const KEY: &str = "acme/clerk";
 
@@ -150,6 +180,10 @@ mod tests {
     impl Others {
         fn before(entries: &[RegisteredAgent]) -> Self {
             Self { before: entries.to_vec(), after: Vec::new() }
+        }
+
+        fn after(entries: &[RegisteredAgent]) -> Self {
+            Self { before: Vec::new(), after: entries.to_vec() }
         }
     }
 
@@ -184,7 +218,7 @@ mod tests {
                 entries.extend_from_slice(appended);
                 let offset = i64::try_from(entries.len()).unwrap() - 1;
                 entries.extend(after);
-                Ok(BTreeMap::from([(KEY.to_owned(), offset)]))
+                Ok(BTreeMap::from([(KEY.to_owned(), Delivery { offset, acknowledged: Instant::now() })]))
             };
             let keys = BTreeSet::from([KEY.to_owned()]);
             let unsettled = |round| Error::Contended { topic: "agents".into(), round };
@@ -192,8 +226,19 @@ mod tests {
             Ok(updated.get(KEY).unwrap().clone())
         }
 
+        /// Updates the agent as [`change_suspension`](crate::change_suspension) does.
+        fn change(&self, suspension: Suspension) -> Result<Option<Instant>, Error> {
+            update_until_last(suspension, KEY, || {
+                self.update(|entries, _| suspension.derive(KEY, "because", entries))
+            })
+        }
+
         fn last(&self) -> RegisteredAgent {
             self.entries.borrow().last().unwrap().clone()
+        }
+
+        fn states(&self) -> Vec<AgentState> {
+            self.entries.borrow().iter().map(|entry| entry.agent.state).collect()
         }
     }
 
@@ -221,15 +266,13 @@ mod tests {
             ),
         ] {
             let topic = Topic::new(&first, others);
-            assert_eq!(
-                push(&topic),
-                UpdatedAgent { agent: kept.clone(), is_changed: true },
-                "suspended {case}"
-            );
+            let pushed = push(&topic);
+            assert_eq!((&pushed.agent, pushed.acknowledged.is_some()), (&kept, true), "suspended {case}");
             assert_eq!(topic.last(), kept, "suspended {case}");
         }
         let topic = Topic::new(&[registered(Active, "new", "fixed")], []);
-        assert_eq!(push(&topic), UpdatedAgent { agent: topic.last(), is_changed: false });
+        let unchanged = UpdatedAgent { agent: topic.last(), acknowledged: None, last_state: Some(Active) };
+        assert_eq!(push(&topic), unchanged);
     }
 
     #[test]
@@ -241,9 +284,108 @@ mod tests {
             let topic =
                 Topic::new(&[registered(from, "old", "")], [Others::before(&[registered(from, "new", "")])]);
             let updated = topic.update(|entries, _| suspension.derive(KEY, "because", entries)).unwrap();
-            assert_eq!(updated, UpdatedAgent { agent: registered(to, "new", "because"), is_changed: true });
+            assert_eq!(updated.agent, registered(to, "new", "because"));
+            assert_eq!((updated.acknowledged.is_some(), updated.last_state), (true, Some(to)));
             assert_eq!(topic.last(), updated.agent);
         }
+    }
+
+    #[test]
+    fn suspension_and_its_end_leave_an_agent_retired_that_another_writer_retires_meanwhile() {
+        use AgentState::{Active, Retired, Suspended};
+        let retired = registered(Retired, "new", "");
+        let entry = |state| registered(state, "third", "");
+        let before = || Others::before(std::slice::from_ref(&retired));
+        let and_then = |state| Others { after: vec![entry(state)], ..before() };
+        for (suspension, first, others, states) in [
+            (Suspension::Resume, Suspended, before(), vec![Suspended, Retired, Active, Retired]),
+            (Suspension::Suspend, Active, before(), vec![Active, Retired, Suspended, Retired]),
+            // Another writer derives its entry from the one that replaced the retirement, or retires the agent itself.
+            (
+                Suspension::Resume,
+                Suspended,
+                and_then(Suspended),
+                vec![Suspended, Retired, Active, Suspended, Retired],
+            ),
+            (Suspension::Resume, Suspended, and_then(Retired), vec![Suspended, Retired, Active, Retired]),
+            (
+                Suspension::Suspend,
+                Active,
+                Others::after(std::slice::from_ref(&retired)),
+                vec![Active, Suspended, Retired],
+            ),
+        ] {
+            let topic = Topic::new(&[registered(first, "old", "")], [others]);
+            let error = topic.change(suspension).unwrap_err().to_string();
+            assert!(error.ends_with("found a retired one, which stays retired"), "{error}");
+            assert_eq!(topic.states(), states);
+        }
+        let topic = Topic::new(&[registered(Suspended, "old", "")], [before()]);
+        topic.change(Suspension::Resume).unwrap_err();
+        assert_eq!(topic.last(), retired);
+    }
+
+    #[test]
+    fn restored_entry_is_the_last_readable_one_of_others_and_never_active() {
+        use AgentState::{Active, Retired, Suspended};
+        let entry = |offset, agent: Option<AgentState>| LoggedEntry {
+            offset,
+            agent: agent.map(|state| registered(state, "old", "")).ok_or_else(|| "a later version".into()),
+        };
+        for (states, own, restored) in [
+            (vec![Some(Suspended), None, Some(Active)], vec![2], Some(Suspended)),
+            (vec![Some(Active), None, Some(Suspended)], vec![2], None),
+            (vec![Some(Active), Some(Retired), Some(Active)], vec![2], Some(Retired)),
+            (vec![Some(Active), Some(Retired)], vec![], None),
+            (vec![None, Some(Active)], vec![1], None),
+        ] {
+            let entries: Vec<_> = (0..).zip(&states).map(|(offset, state)| entry(offset, *state)).collect();
+            let of_others = entries_of_others(&entries, &own);
+            let replaced = replaced_entry(&entries, &own, &of_others);
+            assert_eq!(replaced.map(|replaced| replaced.agent.state), restored, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn suspension_holds_after_a_push_that_ends_before_it_suspends_again() {
+        use AgentState::{Active, Suspended};
+        let overtaken = || Others::after(&[registered(Active, "new", "")]);
+        let topic = Topic::new(&[registered(Active, "old", "")], [overtaken()]);
+        topic.change(Suspension::Suspend).unwrap().unwrap();
+        assert_eq!(topic.states(), [Active, Suspended, Active, Suspended]);
+        assert_eq!(topic.last(), registered(Suspended, "new", "because"));
+
+        let topic = Topic::new(&[registered(Active, "old", "")], (0..20).map(|_| overtaken()));
+        let error = topic.change(Suspension::Suspend).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "agent `acme/clerk`: expected state `suspended` in its last entry, found `active` of another command; wait until \
+             that ends, check the agent with `agentgov registry list`, and run the command again"
+        );
+        assert_eq!(topic.states().len(), 1 + 2 * MAX_ROUNDS);
+    }
+
+    #[test]
+    fn resumption_fails_if_another_writer_ends_it_and_is_not_repeated() {
+        use AgentState::{Active, Retired, Suspended};
+        let retired = registered(Retired, "new", "");
+        for after in [vec![retired.clone()], vec![retired, registered(Suspended, "new", "why")]] {
+            let topic = Topic::new(&[registered(Suspended, "old", "why")], [Others::after(&after)]);
+            let error = topic.change(Suspension::Resume).unwrap_err();
+            assert!(matches!(error, Error::Overtaken { .. }), "{error}");
+            assert_eq!(topic.last(), *after.last().unwrap());
+        }
+        let again = Others::after(&[registered(Suspended, "new", "why")]);
+        let topic = Topic::new(&[registered(Suspended, "old", "why")], [again]);
+        let error = topic.change(Suspension::Resume).unwrap_err().to_string();
+        assert!(
+            error.contains("expected state `active` in its last entry, found `suspended` of another command"),
+            "{error}"
+        );
+        assert_eq!(topic.states(), [Suspended, Active, Suspended]);
+        topic.change(Suspension::Resume).unwrap().unwrap();
+        assert_eq!(topic.last(), registered(Active, "new", "because"));
+        assert_eq!(topic.change(Suspension::Resume).unwrap(), None);
     }
 
     #[test]

@@ -84,6 +84,19 @@ pub enum Error {
         /// Number of attempts.
         round: usize,
     },
+    /// Another command appended an entry of the agent with another state after the one of this command.
+    #[error(
+        "agent `{key}`: expected state `{expected}` in its last entry, found `{found}` of another command; wait until that ends, \
+         check the agent with `agentgov registry list`, and run the command again"
+    )]
+    Overtaken {
+        /// The key.
+        key: String,
+        /// State that this command appended.
+        expected: &'static str,
+        /// State in the last entry, or `unknown` if this build cannot read it.
+        found: &'static str,
+    },
     /// The agent's state must not be changed.
     #[error(transparent)]
     Suspension(#[from] crate::SuspensionRefusal),

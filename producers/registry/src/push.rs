@@ -51,11 +51,11 @@ pub fn push_agents(
         Ok(pushed_agent(agent, entries, own))
     })?;
     let mut summary = PushSummary::default();
-    for (key, UpdatedAgent { agent: RegisteredAgent { agent, .. }, is_changed }) in updated {
+    for (key, UpdatedAgent { agent: RegisteredAgent { agent, .. }, acknowledged, .. }) in updated {
         if agents.get(&key).is_some_and(|pushed| pushed.state != agent.state) {
             summary.still_suspended.push(agent);
         }
-        if is_changed { &mut summary.pushed } else { &mut summary.unchanged }.push(key);
+        if acknowledged.is_some() { &mut summary.pushed } else { &mut summary.unchanged }.push(key);
     }
     Ok(summary)
 }
@@ -142,12 +142,21 @@ pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> 
     Ok(Listing { entries: last.into_values().collect(), unreadable })
 }
 
-/// Appends records in order, and returns the offset of each key's last record when all in-sync replicas have all of them. After an
-/// error some may be appended; a repeated push skips those.
+/// Acknowledged record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Offset of the record, or a negative number if the broker did not return it.
+    pub(crate) offset: i64,
+    /// When the producer received the acknowledgement of all in-sync replicas.
+    pub(crate) acknowledged: Instant,
+}
+
+/// Appends records in order, and returns the delivery of each key's last record when all in-sync replicas have all of them. After
+/// an error some may be appended; a repeated push skips those.
 pub(crate) fn append<R: Record>(
     topic: &GovernanceTopic<'_, R>,
     records: &[(String, Vec<u8>)],
-) -> Result<BTreeMap<String, i64>, Error> {
+) -> Result<BTreeMap<String, Delivery>, Error> {
     if records.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -203,15 +212,15 @@ fn send<R: Record>(
     }
 }
 
-/// Keeps the offsets of the delivered records by key, or the error of the first record that was not delivered.
-struct DeliveryReports(Mutex<Result<BTreeMap<String, i64>, RDKafkaErrorCode>>);
+/// Keeps the deliveries by key, or the error of the first record that was not delivered.
+struct DeliveryReports(Mutex<Result<BTreeMap<String, Delivery>, RDKafkaErrorCode>>);
 
 impl DeliveryReports {
     fn new() -> Self {
         Self(Mutex::new(Ok(BTreeMap::new())))
     }
 
-    fn take(&self) -> Result<BTreeMap<String, i64>, RDKafkaErrorCode> {
+    fn take(&self) -> Result<BTreeMap<String, Delivery>, RDKafkaErrorCode> {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Ok(BTreeMap::new()))
     }
 }
@@ -224,9 +233,9 @@ impl ProducerContext for DeliveryReports {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *reports, result) {
-            (Ok(offsets), Ok(record)) => {
+            (Ok(deliveries), Ok(record)) => {
                 let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
-                offsets.insert(key, record.offset());
+                deliveries.insert(key, Delivery { offset: record.offset(), acknowledged: Instant::now() });
             }
             (Ok(_), Err((error, _))) => {
                 *reports = Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));

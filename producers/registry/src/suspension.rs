@@ -1,11 +1,11 @@
 //! Suspension of an agent and its end.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use agentgov_schemas::governance::AgentState;
-use serde::Serialize;
 
-use crate::agents::{LoggedEntry, update_agents};
+use crate::agents::{LoggedEntry, MAX_ROUNDS, UpdatedAgent, update_agents};
 use crate::{Agent, Error, RegisteredAgent, RegistryContext};
 
 /// Change of an agent's state.
@@ -18,16 +18,29 @@ pub enum Suspension {
 }
 
 /// Result of suspending or resuming an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspensionOutcome {
     /// The entry with the new state was appended.
-    Changed,
+    Changed {
+        /// When all in-sync replicas had the entry.
+        acknowledged: Instant,
+    },
     /// The agent has this state already; nothing was appended.
     Unchanged,
 }
 
-/// Refusal to change an agent's state. Nothing was appended.
+impl SuspensionOutcome {
+    /// Returns the outcome's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// Refusal to change an agent's state. Nothing was appended, or the entry of another command that the appended one replaced was
+/// appended again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SuspensionRefusal {
     /// The agent is not registered.
@@ -89,10 +102,12 @@ impl Suspension {
 }
 
 /// Appends the agent's last entry with another state, unless it has that state. When the function returns, all in-sync replicas
-/// have the entry, and each process that follows the topic reads it shortly afterwards.
+/// have the entry, and each process that follows the topic reads it shortly afterwards. If another command appends an active
+/// agent after a suspension, the function appends the suspension again.
 ///
 /// # Errors
-/// If the change is refused, the topic cannot be read to its end, or the entry was not acknowledged.
+/// If the change is refused, the topic cannot be read to its end, the entry was not acknowledged, or the last entry has another
+/// state, which another command appended.
 pub fn change_suspension(
     context: RegistryContext<'_>,
     suspension: Suspension,
@@ -100,11 +115,42 @@ pub fn change_suspension(
     reason: &str,
     pushed_by: &str,
 ) -> Result<SuspensionOutcome, Error> {
-    let keys = BTreeSet::from([format!("{tenant_id}/{agent_id}")]);
-    let updated =
-        update_agents(context, &keys, pushed_by, |key, entries, _| suspension.derive(key, reason, entries))?;
-    let is_changed = updated.values().any(|agent| agent.is_changed);
-    Ok(if is_changed { SuspensionOutcome::Changed } else { SuspensionOutcome::Unchanged })
+    let key = format!("{tenant_id}/{agent_id}");
+    let keys = BTreeSet::from([key.clone()]);
+    let acknowledged = update_until_last(suspension, &key, || {
+        let derive = |key: &str, entries: &[LoggedEntry], _: Option<&RegisteredAgent>| {
+            suspension.derive(key, reason, entries)
+        };
+        let updated = update_agents(context, &keys, pushed_by, derive)?.remove(&key);
+        Ok(updated.ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key.clone() })?)
+    })?;
+    Ok(acknowledged
+        .map_or(SuspensionOutcome::Unchanged, |acknowledged| SuspensionOutcome::Changed { acknowledged }))
+}
+
+/// Updates an agent until its last entry has the new state. Returns the time of the last acknowledgement. A push that read the
+/// topic before this call appended may append after it, and fail before it reads the topic again: then only this call can
+/// suspend the agent again. It never repeats the end of a suspension, because the last entry may be a later suspension.
+pub(crate) fn update_until_last(
+    suspension: Suspension,
+    key: &str,
+    mut update: impl FnMut() -> Result<UpdatedAgent, Error>,
+) -> Result<Option<Instant>, Error> {
+    let mut last_acknowledged = None;
+    let mut found = None;
+    for _ in 0..MAX_ROUNDS {
+        let UpdatedAgent { acknowledged, last_state, .. } = update()?;
+        last_acknowledged = acknowledged.or(last_acknowledged);
+        if last_state == Some(suspension.state()) {
+            return Ok(last_acknowledged);
+        }
+        found = last_state;
+        if suspension == Suspension::Resume {
+            break;
+        }
+    }
+    let (expected, found) = (suspension.state().as_str(), found.map_or("unknown", AgentState::as_str));
+    Err(Error::Overtaken { key: key.to_owned(), expected, found })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use agentgov_registry::{RegistryContext, Suspension, change_suspension};
+use agentgov_registry::{RegistryContext, Suspension, SuspensionOutcome, change_suspension};
 use fastrand::Rng;
 
 use crate::decision_points::AUTHOR;
@@ -51,8 +51,7 @@ pub(crate) fn run(
             change(setup, Suspension::Suspend, agent)?;
             acknowledged
         } else {
-            change(setup, Suspension::Suspend, agent)?;
-            Instant::now()
+            change(setup, Suspension::Suspend, agent)?
         };
         pause(&mut rng, stop);
         let ended = Instant::now();
@@ -62,19 +61,22 @@ pub(crate) fn run(
     Ok(periods)
 }
 
-/// Changes the state of an agent; repeats that while Kafka or the schema registry does not respond.
-fn change(setup: &Setup<'_>, suspension: Suspension, agent: &str) -> Result<(), String> {
+/// Changes the state of an agent; repeats that while Kafka or the schema registry does not respond. Returns when all in-sync
+/// replicas had the change.
+fn change(setup: &Setup<'_>, suspension: Suspension, agent: &str) -> Result<Instant, String> {
     let context = RegistryContext { endpoints: setup.endpoints, topology: setup.topology };
     let began = Instant::now();
-    while let Err(error) =
-        change_suspension(context, suspension, (setup.tenant, agent), "a test of suspensions", AUTHOR)
-    {
-        if began.elapsed() > CHANGE_TIMEOUT {
-            return Err(format!("{agent}: {suspension:?}: {error}"));
+    loop {
+        match change_suspension(context, suspension, (setup.tenant, agent), "a test of suspensions", AUTHOR) {
+            Ok(SuspensionOutcome::Changed { acknowledged }) => return Ok(acknowledged),
+            // A failed try appended the entry, perhaps without its acknowledgement.
+            Ok(SuspensionOutcome::Unchanged) => return Ok(Instant::now()),
+            Err(error) if began.elapsed() > CHANGE_TIMEOUT => {
+                return Err(format!("{agent}: {suspension:?}: {error}"));
+            }
+            Err(_) => sleep(POLL_INTERVAL),
         }
-        sleep(POLL_INTERVAL);
     }
-    Ok(())
 }
 
 fn pause(rng: &mut Rng, stop: &AtomicBool) {
