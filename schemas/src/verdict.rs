@@ -172,6 +172,8 @@ vocabulary! {
         CallId = "call_id",
         /// Altered: the bytes of the arguments.
         Arguments = "args",
+        /// Altered: the partition of the session.
+        Partition = "partition",
         /// Reused: the session has no room for the ids of more tokens, so an earlier use would not be known.
         Limit = "limit",
         /// Differs: the state of the session was not known when the call was decided.
@@ -180,8 +182,6 @@ vocabulary! {
         Bundle = "bundle",
         /// Differs: another position of the table of agents was known.
         Agents = "agents",
-        /// Differs: the call is in another partition than the decision assumed.
-        Partition = "partition",
         /// Differs: records of the session were not known when the call was decided.
         Records = "records",
         /// Differs: fields of the call's event that the token does not bind, such as `message`, `actor` and `occurred_at`.

@@ -64,15 +64,15 @@ impl CallToken {
                 return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims: None };
             }
         };
-        let (finding, cause) = if let Some(claim) = claim_that_differs(&claims, event) {
-            (DecisionFinding::Altered, Some(altered_cause(claim)))
+        let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin) {
+            (DecisionFinding::Altered, Some(cause))
         } else {
             match session.use_token(&used_token(&claims), origin.logged_at, changes) {
                 TokenUse::Repeated => (DecisionFinding::Reused, None),
                 TokenUse::NoRoom => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
                 TokenUse::First if claims.outcome == judgement.decision => (DecisionFinding::Matched, None),
                 TokenUse::First => {
-                    let cause = input_that_differs(&claims, judgement, kernel, origin, self.known_through);
+                    let cause = input_that_differs(&claims, judgement, kernel, self.known_through);
                     (DecisionFinding::Differs, Some(cause))
                 }
             }
@@ -131,10 +131,14 @@ fn used_token(claims: &Claims) -> UsedToken<'_> {
 }
 
 /// Returns the first claim that differs from the call. Digests the arguments, since the event's own digest is a claim of
-/// its producer.
-fn claim_that_differs(claims: &Claims, event: &ActionEvent<'_>) -> Option<ClaimName> {
+/// its producer. Used tokens are known per partition, so a token is valid in one partition only.
+fn difference_from_call(
+    claims: &Claims,
+    event: &ActionEvent<'_>,
+    origin: &Origin<'_>,
+) -> Option<DecisionCause> {
     let ToolCall { name, call_id, arguments, .. } = event.tool.as_ref()?;
-    claims.first_difference(&Call {
+    let difference = claims.first_difference(&Call {
         tenant_id: event.tenant_id,
         environment: event.environment,
         session_id: event.session_id,
@@ -142,7 +146,9 @@ fn claim_that_differs(claims: &Claims, event: &ActionEvent<'_>) -> Option<ClaimN
         tool: name,
         call_id,
         arguments: Digest::of(arguments.data),
-    })
+    });
+    let is_elsewhere = claims.through.partition != origin.partition;
+    difference.map(altered_cause).or_else(|| is_elsewhere.then_some(DecisionCause::Partition))
 }
 
 /// Returns the first input, in the order of [`DecisionCause`], of which the decision knew another value than the judgement.
@@ -150,7 +156,6 @@ fn input_that_differs(
     claims: &Claims,
     judgement: &Judgement<'_>,
     kernel: &Kernel<'_>,
-    origin: &Origin<'_>,
     known_through: Option<i64>,
 ) -> DecisionCause {
     if claims.unavailable.is_some() {
@@ -159,8 +164,6 @@ fn input_that_differs(
         DecisionCause::Bundle
     } else if claims.agents.is_some_and(|next_offset| next_offset != kernel.agents.next_offset()) {
         DecisionCause::Agents
-    } else if claims.through.partition != origin.partition {
-        DecisionCause::Partition
     } else if known_through.is_some_and(|offset| offset > claims.through.offset) {
         DecisionCause::Records
     } else {

@@ -188,10 +188,11 @@ impl Fixture {
 
     /// Steps an event as a batch of its own.
     fn step(&mut self, event: &ActionEvent<'_>, logged_at: i64) -> Found {
+        let partition = self.sessions.partition;
         self.outputs.clear();
         let offset = self.offset;
         self.offset += 1;
-        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(logged_at) };
+        let origin = Origin { topic: "actions", partition, offset, logged_at: Millis(logged_at) };
         self.evaluator.step(&mut self.sessions, &origin, event, &mut self.outputs).unwrap();
         self.evaluator.finish(&mut self.sessions, offset + 1, &mut self.outputs).unwrap();
         let (changelog, _) = self.topology.topic_of(subject::SESSION_STATE).unwrap();
@@ -392,6 +393,20 @@ fn token_of_another_call_is_altered() {
 }
 
 #[test]
+fn token_is_valid_in_one_partition() {
+    let mut fixture = Fixture::new();
+    let (claims, token) = (claims(1), key(1).sign(&claims(1)).unwrap());
+    let event = call(&claims, Some(&token), 0);
+    assert_eq!(fixture.step(&event, NOW).0, "matched - allow allow");
+    for partition in [1, 2] {
+        fixture.sessions = fixture.evaluator.partition(partition);
+        assert_eq!(fixture.step(&event, NOW).0, "altered partition allow allow");
+    }
+    let elsewhere = Claims { through: KnownThrough { partition: 2, offset: -1 }, ..claims };
+    assert_eq!(fixture.decided(&elsewhere), "matched - allow allow", "the altered call used no token");
+}
+
+#[test]
 fn token_of_another_key_is_forged() {
     for (seed, cause) in [(4, "unknown_key"), (2, "wrong_kind"), (3, "wrong_tenant")] {
         let token = key(seed).sign(&claims(1)).unwrap();
@@ -436,13 +451,11 @@ fn token_of_a_key_published_after_the_call_is_forged() {
 #[test]
 fn verdict_that_differs_names_the_input() {
     let wrong = || Claims { outcome: Decision::Deny, ..claims(1) };
-    let partition = KnownThrough { partition: 1, offset: 0 };
     for (claims, cause) in [
         (Claims { unavailable: Some("stale".to_owned()), agents: None, ..wrong() }, "unavailable"),
         (Claims { bundle: None, ..wrong() }, "bundle"),
         (Claims { bundle: Some(Digest::of(b"")), agents: Some(0), ..wrong() }, "bundle"),
         (Claims { agents: Some(0), ..wrong() }, "agents"),
-        (Claims { through: partition, ..wrong() }, "partition"),
         (Claims { through: KnownThrough { partition: 0, offset: -1 }, ..wrong() }, "records"),
         (wrong(), "event"),
     ] {
