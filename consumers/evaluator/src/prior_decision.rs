@@ -19,9 +19,17 @@ use agentgov_token::{Call, ClaimName, Claims, KeySet, TokenError, verify};
 /// The token of a call, before the call is judged.
 #[derive(Debug)]
 pub(crate) struct CallToken {
-    claims: Result<Claims, DecisionCause>,
+    claims: Result<Claims, ForgedToken>,
     /// Offset of the session's last applied record; `None` for a new session.
     known_through: Option<i64>,
+}
+
+/// Token that is invalid.
+#[derive(Debug)]
+struct ForgedToken {
+    cause: DecisionCause,
+    /// Claims of a token that is valid but for its expiry.
+    expired: Option<Box<Claims>>,
 }
 
 /// Finding about the token of a judged call.
@@ -29,6 +37,7 @@ pub(crate) struct CallToken {
 pub(crate) struct TokenFinding {
     finding: DecisionFinding,
     cause: Option<DecisionCause>,
+    /// Claims of a token that a valid key signed; if it is expired, only those of this very call.
     claims: Option<Claims>,
 }
 
@@ -42,7 +51,7 @@ impl CallToken {
     ) -> Option<Self> {
         let token = event.tool.as_ref()?.decision_token?;
         Some(Self {
-            claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(|error| cause_of(&error)),
+            claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(ForgedToken::from),
             known_through: session.applied_through(),
         })
     }
@@ -60,8 +69,12 @@ impl CallToken {
     ) -> TokenFinding {
         let claims = match self.claims {
             Ok(claims) => claims,
-            Err(cause) => {
-                return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims: None };
+            // A call that is logged late, e.g. after an outage, has an expired token; its decision stays known. The use is
+            // not recorded: the session may have forgotten an earlier one.
+            Err(ForgedToken { cause, expired }) => {
+                let claims = expired.filter(|claims| difference_from_call(claims, event, origin).is_none());
+                let claims = claims.map(|claims| *claims);
+                return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims };
             }
         };
         let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin) {
@@ -183,15 +196,20 @@ const fn altered_cause(claim: ClaimName) -> DecisionCause {
     }
 }
 
-const fn cause_of(error: &TokenError) -> DecisionCause {
-    match error {
-        TokenError::Malformed(_) => DecisionCause::Malformed,
-        TokenError::UnknownKey => DecisionCause::UnknownKey,
-        TokenError::WrongKind { .. } => DecisionCause::WrongKind,
-        TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
-        TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
-        TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
-        TokenError::Expired { .. } => DecisionCause::Expired,
-        TokenError::BadSignature => DecisionCause::BadSignature,
+impl From<TokenError> for ForgedToken {
+    fn from(error: TokenError) -> Self {
+        let cause = match error {
+            TokenError::Malformed(_) => DecisionCause::Malformed,
+            TokenError::UnknownKey => DecisionCause::UnknownKey,
+            TokenError::WrongKind { .. } => DecisionCause::WrongKind,
+            TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
+            TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
+            TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
+            TokenError::Expired { claims, .. } => {
+                return Self { cause: DecisionCause::Expired, expired: Some(claims) };
+            }
+            TokenError::BadSignature => DecisionCause::BadSignature,
+        };
+        Self { cause, expired: None }
     }
 }

@@ -327,8 +327,28 @@ fn token_that_expired_is_forged() {
     let mut fixture = Fixture::new();
     let token = key(1).sign(&claims(1)).unwrap();
     let expiry = claims(1).expires_at * 1000;
-    assert_eq!(fixture.call(&claims(1), Some(&token), expiry), "forged expired - allow");
+    assert_eq!(fixture.call(&claims(1), Some(&token), expiry), "forged expired allow allow");
     assert_eq!(fixture.call(&claims(1), Some(&token), expiry - 1), "matched - allow allow");
+}
+
+#[test]
+fn expired_token_keeps_the_decision_on_its_own_call_only() {
+    let expiry = claims(1).expires_at * 1000;
+    let unseen = Claims { unavailable: Some("stale".to_owned()), agents: None, ..claims(1) };
+    let other = Claims { agent_id: "b".to_owned(), ..claims(1) };
+    let elsewhere = Claims { through: KnownThrough { partition: 1, offset: -1 }, ..claims(1) };
+    for (token, expected) in [
+        (unseen, "forged expired allow allowstale"),
+        (other, "forged expired - allow"),
+        (elsewhere, "forged expired - allow"),
+    ] {
+        let token = key(1).sign(&token).unwrap();
+        assert_eq!(Fixture::new().call(&claims(1), Some(&token), expiry), expected);
+    }
+    let mut fixture = Fixture::new();
+    let token = key(1).sign(&denied(2)).unwrap();
+    assert_eq!(fixture.call(&denied(2), Some(&token), expiry), "forged expired deny deny");
+    assert_eq!(fixture.answer("c").1, [""; 0], "an expired token proves no refusal");
 }
 
 #[test]
@@ -353,7 +373,7 @@ fn used_token_is_removed_after_its_expiry() {
     assert_eq!(tombstones.count(), 1);
     fixture.restart();
     let again = key(1).sign(&claims(1)).unwrap();
-    assert_eq!(fixture.call(&claims(1), Some(&again), later), "forged expired - allow");
+    assert_eq!(fixture.call(&claims(1), Some(&again), later), "forged expired allow allow");
 }
 
 #[test]
