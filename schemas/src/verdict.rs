@@ -180,7 +180,8 @@ vocabulary! {
         Arguments = "args",
         /// Altered: the partition of the session.
         Partition = "partition",
-        /// Reused: the session has no room for the ids of more tokens, so an earlier use would not be known.
+        /// Reused: the session has no room for the ids of more tokens, or may forget the id before the token expires, so
+        /// another use would not be known.
         Limit = "limit",
         /// Differs: the state of the session was not known when the call was decided.
         Unavailable = "unavailable",

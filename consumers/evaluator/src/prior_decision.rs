@@ -80,9 +80,10 @@ impl CallToken {
         let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin) {
             (DecisionFinding::Altered, Some(cause))
         } else {
-            match session.use_token(&used_token(&claims), origin.logged_at, changes) {
+            let ttl = kernel.limits.ttl.0;
+            match session.use_token(&used_token(&claims), origin.logged_at, ttl, changes) {
                 TokenUse::Repeated => (DecisionFinding::Reused, None),
-                TokenUse::NoRoom => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
+                TokenUse::NotKept => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
                 TokenUse::First if claims.outcome == judgement.decision => (DecisionFinding::Matched, None),
                 TokenUse::First => {
                     let cause = input_that_differs(&claims, judgement, kernel, self.known_through);

@@ -362,6 +362,20 @@ fn token_that_was_used_is_reused_also_after_a_restart() {
 }
 
 #[test]
+fn token_that_outlives_its_session_is_reused() {
+    let mut fixture = Fixture::new();
+    let week = 7 * 24 * 3600;
+    let (last, longer) = (NOW / 1000 + week - 60, NOW / 1000 + week - 59);
+    for (number, expires_at, expected) in [
+        (1, last, "matched - allow allow"),
+        (2, longer, "reused limit allow allow"),
+        (3, i64::MAX, "reused limit allow allow"),
+    ] {
+        assert_eq!(fixture.decided(&Claims { expires_at, ..claims(number) }), expected);
+    }
+}
+
+#[test]
 fn used_token_is_removed_after_its_expiry() {
     let mut fixture = Fixture::new();
     fixture.decided(&claims(1));
