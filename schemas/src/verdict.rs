@@ -87,10 +87,10 @@ pub struct PriorDecision<'a> {
     /// Claim, input or fault that the finding is about; absent if there is none.
     #[serde(borrow, default)]
     pub cause: Option<OpenEnum<'a, DecisionCause>>,
-    /// UUID of the decision; absent without a token that a valid key signed.
+    /// UUID of the decision; absent if the token is forged, unless it is expired and of this very call.
     #[serde(borrow, default)]
     pub id: Option<&'a str>,
-    /// Outcome of the decision; absent without a token that a valid key signed.
+    /// Outcome of the decision; absent if its id is.
     #[serde(borrow, default)]
     pub outcome: Option<OpenEnum<'a, Decision>>,
     /// True if the bundle requires a decision before each call.
@@ -107,15 +107,21 @@ impl PriorDecision<'_> {
         matches!(self.finding, OpenEnum::Known(DecisionFinding::Matched | DecisionFinding::Differs))
     }
 
-    /// Returns true if a valid token allows the call without the state of its session.
+    /// Returns true if the token is valid but for its expiry when the call was logged.
+    pub fn is_expired(&self) -> bool {
+        self.finding == DecisionFinding::Forged
+            && self.cause.is_some_and(|cause| cause == DecisionCause::Expired)
+    }
+
+    /// Returns true if a token that is valid, at least until its expiry, allows the call without the state of its session.
     pub fn is_allowed_unseen(&self) -> bool {
-        self.is_valid()
+        (self.is_valid() || self.is_expired())
             && self.unavailable.is_some()
             && self.outcome.is_some_and(|outcome| outcome == Decision::Allow)
     }
 
     /// Returns true if a valid token of another decision than allow is on the call: the caller recorded the call and did
-    /// not make it.
+    /// not make it. An expired token proves nothing of the kind, since a second use of it is not recognised.
     pub fn is_prevented(&self) -> bool {
         self.is_valid() && self.outcome.is_some_and(|outcome| outcome != Decision::Allow)
     }
@@ -172,7 +178,10 @@ vocabulary! {
         CallId = "call_id",
         /// Altered: the bytes of the arguments.
         Arguments = "args",
-        /// Reused: the session has no room for the ids of more tokens, so an earlier use would not be known.
+        /// Altered: the partition of the session.
+        Partition = "partition",
+        /// Reused: the session has no room for the ids of more tokens, or may forget the id before the token expires, so
+        /// another use would not be known.
         Limit = "limit",
         /// Differs: the state of the session was not known when the call was decided.
         Unavailable = "unavailable",
@@ -180,8 +189,6 @@ vocabulary! {
         Bundle = "bundle",
         /// Differs: another position of the table of agents was known.
         Agents = "agents",
-        /// Differs: the call is in another partition than the decision assumed.
-        Partition = "partition",
         /// Differs: records of the session were not known when the call was decided.
         Records = "records",
         /// Differs: fields of the call's event that the token does not bind, such as `message`, `actor` and `occurred_at`.

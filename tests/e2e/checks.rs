@@ -14,7 +14,7 @@ const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(
      if(decision = 'indeterminate', ['agentgov:indeterminate'], []), \
      if(prior_decision_finding IN ('forged', 'altered', 'reused', 'differs') OR prior_decision_finding = 'undecided' AND prior_decision_required, \
      [concat('agentgov:', prior_decision_finding)], []), \
-     if(prior_decision_finding IN ('matched', 'differs') AND prior_decision_outcome = 'allow' AND prior_decision_unavailable != '', \
+     if((prior_decision_finding IN ('matched', 'differs') OR prior_decision_cause = 'expired') AND prior_decision_outcome = 'allow' AND prior_decision_unavailable != '', \
      ['agentgov:unavailable'], [])), []))";
 
 /// Runs all checks for a tenant with `rows` published events.

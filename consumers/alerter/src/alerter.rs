@@ -238,7 +238,8 @@ fn parse_key(key: &[u8]) -> Result<AlertKey, RestoreError> {
 mod tests {
     use agentgov_schemas::topology::{MissingRole, Topology};
     use agentgov_schemas::verdict::{
-        Decision, DecisionFinding, DuplicateOf, Mode, PriorDecision, Reason, RuleEffect, Severity, Violation,
+        Decision, DecisionCause, DecisionFinding, DuplicateOf, Mode, PriorDecision, Reason, RuleEffect,
+        Severity, Violation,
     };
     use agentgov_schemas::wire::{self, SchemaId};
     use agentgov_schemas::{Micros, Millis, subject};
@@ -430,7 +431,20 @@ mod tests {
             verdict.prior_decision.as_mut().unwrap().unavailable = Some("stale");
             verdict
         };
+        let expired = |mut verdict: Verdict<'static>| {
+            verdict.prior_decision.as_mut().unwrap().cause = Some(DecisionCause::Expired.into());
+            verdict
+        };
+        let both = alerts(&[(0, expired(unseen(Forged, Decision::Allow)))]);
+        let both: Vec<_> = both.iter().map(|(policy, ..)| policy.as_str()).collect();
+        assert_eq!(both, ["agentgov:forged", "agentgov:unavailable"]);
+        let severity = |verdict: &Verdict<'_>| findings(verdict)[0].severity.as_str().to_owned();
+        let forged = decided(1, &[], Forged, None);
+        assert_eq!((severity(&forged).as_str(), severity(&expired(forged)).as_str()), ("high", "medium"));
         for (verdict, expected) in [
+            (expired(decided(1, &[], Forged, Some(Decision::Allow))), Some("agentgov:forged")),
+            (expired(unseen(Forged, Decision::Deny)), Some("agentgov:forged")),
+            (unseen(Forged, Decision::Allow), Some("agentgov:forged")),
             (unseen(Matched, Decision::Allow), Some("agentgov:unavailable")),
             (unseen(Matched, Decision::Deny), None),
             (unseen(Reused, Decision::Allow), Some("agentgov:reused")),

@@ -85,6 +85,9 @@ fn decision_finding(prior: &PriorDecision<'_>) -> Option<Finding<'static>> {
         DecisionFinding::Matched => return None,
         DecisionFinding::Undecided if !prior.required => return None,
         DecisionFinding::Undecided => (UNDECIDED, Severity::High, "has no decision for this"),
+        DecisionFinding::Forged if prior.is_expired() => {
+            (FORGED, Severity::Medium, "was logged after its token had expired")
+        }
         DecisionFinding::Forged => (FORGED, Severity::High, "has an invalid token"),
         DecisionFinding::Altered => (ALTERED, Severity::High, "has the token of another call"),
         DecisionFinding::Reused => (REUSED, Severity::High, "has a token that was used before"),

@@ -7,7 +7,7 @@ use agentgov_schemas::Vocabulary;
 use agentgov_schemas::alert::REFUSED_POLICY;
 use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, Topology};
-use agentgov_schemas::verdict::{Decision, DecisionFinding, Reason};
+use agentgov_schemas::verdict::{Decision, DecisionCause, DecisionFinding, Reason};
 use rdkafka::error::KafkaError;
 use sha2::{Digest as _, Sha256};
 
@@ -470,9 +470,14 @@ impl StageOutputs {
                 Some(DecisionFinding::Matched) | None => {}
                 Some(finding) => drop(require(&format!("agentgov:{finding}"))),
             }
-            let is_valid =
-                prior.text("finding").is_some_and(|finding| ["matched", "differs"].contains(&finding));
-            if is_valid && prior.has("unavailable") && prior.text("outcome") == Some(Decision::Allow.as_str())
+            let is_genuine = match prior.text("finding").and_then(DecisionFinding::by_name) {
+                Some(DecisionFinding::Matched | DecisionFinding::Differs) => true,
+                Some(DecisionFinding::Forged) => prior.text("cause") == Some(DecisionCause::Expired.as_str()),
+                _ => false,
+            };
+            if is_genuine
+                && prior.has("unavailable")
+                && prior.text("outcome") == Some(Decision::Allow.as_str())
             {
                 require("agentgov:unavailable");
             }
@@ -617,6 +622,7 @@ mod tests {
     }
 
     /// Returns the alerts that the verdict of an action with this prior decision requires, after `alerts` of each policy.
+    /// The decision is `finding, cause, outcome, unavailable`; the later ones can be absent.
     fn required(prior: &str, alerts: &[&str]) -> Vec<(String, u32)> {
         let schema = |name: &str, fields: &str| {
             let origin = r#"{"name":"origin","type":{"type":"record","name":"O","fields":[{"name":"partition","type":"int"},{"name":"offset","type":"long"}]}}"#;
@@ -624,11 +630,18 @@ mod tests {
                 .unwrap()
         };
         let text = |text: &str| [&[u8::try_from(2 * text.len()).unwrap()], text.as_bytes()].concat();
-        let prior_type = r#"{"type":"record","name":"P","fields":[{"name":"finding","type":"string"},{"name":"required","type":"boolean"}]}"#;
+        let texts = ["finding", "cause", "outcome", "unavailable"];
+        let fields = texts.map(|name| format!(r#"{{"name":"{name}","type":["null","string"]}}"#)).join(",");
+        let prior_type = format!(
+            r#"{{"type":"record","name":"P","fields":[{fields},{{"name":"required","type":"boolean"}}]}}"#
+        );
         let verdict = schema("V", &format!(r#"{{"name":"prior_decision","type":["null",{prior_type}]}}"#));
-        let (finding, is_required) =
-            prior.strip_suffix(" required").map_or((prior, 0), |finding| (finding, 1));
-        let datum = [vec![0, 0, 2], text(finding), vec![is_required]].concat();
+        let (prior, is_required) = prior.strip_suffix(" required").map_or((prior, 0), |prior| (prior, 1));
+        let mut values: Vec<&str> = prior.split(", ").collect();
+        values.resize(texts.len(), "");
+        let optional = |value: &str| if value.is_empty() { vec![0] } else { [vec![2], text(value)].concat() };
+        let values = values.into_iter().map(optional).collect::<Vec<_>>().concat();
+        let datum = [vec![0, 0, 2], values, vec![is_required]].concat();
         let mut outputs = StageOutputs::default();
         outputs.verdict(record::decode(&verdict, &datum).unwrap().fields());
         let alert = schema("A", r#"{"name":"policy","type":"string"}"#);
@@ -654,6 +667,18 @@ mod tests {
         }
         for prior in ["undecided", "matched", "matched required", "of a later version"] {
             assert_eq!(required(prior, &[]), [], "{prior}");
+        }
+        let unseen = "agentgov:unavailable".to_owned();
+        for (prior, policy, is_unseen) in [
+            ("differs, unavailable, allow, stale", "agentgov:differs", true),
+            ("forged, expired, allow, stale", "agentgov:forged", true),
+            ("forged, expired, deny, stale", "agentgov:forged", false),
+            ("forged, expired, allow", "agentgov:forged", false),
+            ("reused, , allow, stale", "agentgov:reused", false),
+        ] {
+            let found: Vec<_> = required(prior, &[]).into_iter().map(|(policy, _)| policy).collect();
+            let expected = std::iter::once(policy.to_owned()).chain(is_unseen.then(|| unseen.clone()));
+            assert_eq!(found, expected.collect::<Vec<_>>(), "{prior}");
         }
         let refused = |alerts| [(REFUSED_POLICY.to_owned(), alerts)];
         assert_eq!(required("matched", &[REFUSED_POLICY]), refused(1));

@@ -19,9 +19,17 @@ use agentgov_token::{Call, ClaimName, Claims, KeySet, TokenError, verify};
 /// The token of a call, before the call is judged.
 #[derive(Debug)]
 pub(crate) struct CallToken {
-    claims: Result<Claims, DecisionCause>,
+    claims: Result<Claims, ForgedToken>,
     /// Offset of the session's last applied record; `None` for a new session.
     known_through: Option<i64>,
+}
+
+/// Token that is invalid.
+#[derive(Debug)]
+struct ForgedToken {
+    cause: DecisionCause,
+    /// Claims of a token that is valid but for its expiry.
+    expired: Option<Box<Claims>>,
 }
 
 /// Finding about the token of a judged call.
@@ -29,6 +37,7 @@ pub(crate) struct CallToken {
 pub(crate) struct TokenFinding {
     finding: DecisionFinding,
     cause: Option<DecisionCause>,
+    /// Claims of a token that a valid key signed; if it is expired, only those of this very call.
     claims: Option<Claims>,
 }
 
@@ -42,7 +51,7 @@ impl CallToken {
     ) -> Option<Self> {
         let token = event.tool.as_ref()?.decision_token?;
         Some(Self {
-            claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(|error| cause_of(&error)),
+            claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(ForgedToken::from),
             known_through: session.applied_through(),
         })
     }
@@ -60,19 +69,24 @@ impl CallToken {
     ) -> TokenFinding {
         let claims = match self.claims {
             Ok(claims) => claims,
-            Err(cause) => {
-                return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims: None };
+            // A call that is logged late, e.g. after an outage, has an expired token; its decision stays known. The use is
+            // not recorded: the session may have forgotten an earlier one.
+            Err(ForgedToken { cause, expired }) => {
+                let claims = expired.filter(|claims| difference_from_call(claims, event, origin).is_none());
+                let claims = claims.map(|claims| *claims);
+                return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims };
             }
         };
-        let (finding, cause) = if let Some(claim) = claim_that_differs(&claims, event) {
-            (DecisionFinding::Altered, Some(altered_cause(claim)))
+        let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin) {
+            (DecisionFinding::Altered, Some(cause))
         } else {
-            match session.use_token(&used_token(&claims), origin.logged_at, changes) {
+            let ttl = kernel.limits.ttl.0;
+            match session.use_token(&used_token(&claims), origin.logged_at, ttl, changes) {
                 TokenUse::Repeated => (DecisionFinding::Reused, None),
-                TokenUse::NoRoom => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
+                TokenUse::NotKept => (DecisionFinding::Reused, Some(DecisionCause::Limit)),
                 TokenUse::First if claims.outcome == judgement.decision => (DecisionFinding::Matched, None),
                 TokenUse::First => {
-                    let cause = input_that_differs(&claims, judgement, kernel, origin, self.known_through);
+                    let cause = input_that_differs(&claims, judgement, kernel, self.known_through);
                     (DecisionFinding::Differs, Some(cause))
                 }
             }
@@ -131,10 +145,14 @@ fn used_token(claims: &Claims) -> UsedToken<'_> {
 }
 
 /// Returns the first claim that differs from the call. Digests the arguments, since the event's own digest is a claim of
-/// its producer.
-fn claim_that_differs(claims: &Claims, event: &ActionEvent<'_>) -> Option<ClaimName> {
+/// its producer. Used tokens are known per partition, so a token is valid in one partition only.
+fn difference_from_call(
+    claims: &Claims,
+    event: &ActionEvent<'_>,
+    origin: &Origin<'_>,
+) -> Option<DecisionCause> {
     let ToolCall { name, call_id, arguments, .. } = event.tool.as_ref()?;
-    claims.first_difference(&Call {
+    let difference = claims.first_difference(&Call {
         tenant_id: event.tenant_id,
         environment: event.environment,
         session_id: event.session_id,
@@ -142,7 +160,9 @@ fn claim_that_differs(claims: &Claims, event: &ActionEvent<'_>) -> Option<ClaimN
         tool: name,
         call_id,
         arguments: Digest::of(arguments.data),
-    })
+    });
+    let is_elsewhere = claims.through.partition != origin.partition;
+    difference.map(altered_cause).or_else(|| is_elsewhere.then_some(DecisionCause::Partition))
 }
 
 /// Returns the first input, in the order of [`DecisionCause`], of which the decision knew another value than the judgement.
@@ -150,7 +170,6 @@ fn input_that_differs(
     claims: &Claims,
     judgement: &Judgement<'_>,
     kernel: &Kernel<'_>,
-    origin: &Origin<'_>,
     known_through: Option<i64>,
 ) -> DecisionCause {
     if claims.unavailable.is_some() {
@@ -159,8 +178,6 @@ fn input_that_differs(
         DecisionCause::Bundle
     } else if claims.agents.is_some_and(|next_offset| next_offset != kernel.agents.next_offset()) {
         DecisionCause::Agents
-    } else if claims.through.partition != origin.partition {
-        DecisionCause::Partition
     } else if known_through.is_some_and(|offset| offset > claims.through.offset) {
         DecisionCause::Records
     } else {
@@ -180,15 +197,20 @@ const fn altered_cause(claim: ClaimName) -> DecisionCause {
     }
 }
 
-const fn cause_of(error: &TokenError) -> DecisionCause {
-    match error {
-        TokenError::Malformed(_) => DecisionCause::Malformed,
-        TokenError::UnknownKey => DecisionCause::UnknownKey,
-        TokenError::WrongKind { .. } => DecisionCause::WrongKind,
-        TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
-        TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
-        TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
-        TokenError::Expired { .. } => DecisionCause::Expired,
-        TokenError::BadSignature => DecisionCause::BadSignature,
+impl From<TokenError> for ForgedToken {
+    fn from(error: TokenError) -> Self {
+        let cause = match error {
+            TokenError::Malformed(_) => DecisionCause::Malformed,
+            TokenError::UnknownKey => DecisionCause::UnknownKey,
+            TokenError::WrongKind { .. } => DecisionCause::WrongKind,
+            TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
+            TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
+            TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
+            TokenError::Expired { claims, .. } => {
+                return Self { cause: DecisionCause::Expired, expired: Some(claims) };
+            }
+            TokenError::BadSignature => DecisionCause::BadSignature,
+        };
+        Self { cause, expired: None }
     }
 }

@@ -188,10 +188,11 @@ impl Fixture {
 
     /// Steps an event as a batch of its own.
     fn step(&mut self, event: &ActionEvent<'_>, logged_at: i64) -> Found {
+        let partition = self.sessions.partition;
         self.outputs.clear();
         let offset = self.offset;
         self.offset += 1;
-        let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(logged_at) };
+        let origin = Origin { topic: "actions", partition, offset, logged_at: Millis(logged_at) };
         self.evaluator.step(&mut self.sessions, &origin, event, &mut self.outputs).unwrap();
         self.evaluator.finish(&mut self.sessions, offset + 1, &mut self.outputs).unwrap();
         let (changelog, _) = self.topology.topic_of(subject::SESSION_STATE).unwrap();
@@ -326,8 +327,28 @@ fn token_that_expired_is_forged() {
     let mut fixture = Fixture::new();
     let token = key(1).sign(&claims(1)).unwrap();
     let expiry = claims(1).expires_at * 1000;
-    assert_eq!(fixture.call(&claims(1), Some(&token), expiry), "forged expired - allow");
+    assert_eq!(fixture.call(&claims(1), Some(&token), expiry), "forged expired allow allow");
     assert_eq!(fixture.call(&claims(1), Some(&token), expiry - 1), "matched - allow allow");
+}
+
+#[test]
+fn expired_token_keeps_the_decision_on_its_own_call_only() {
+    let expiry = claims(1).expires_at * 1000;
+    let unseen = Claims { unavailable: Some("stale".to_owned()), agents: None, ..claims(1) };
+    let other = Claims { agent_id: "b".to_owned(), ..claims(1) };
+    let elsewhere = Claims { through: KnownThrough { partition: 1, offset: -1 }, ..claims(1) };
+    for (token, expected) in [
+        (unseen, "forged expired allow allowstale"),
+        (other, "forged expired - allow"),
+        (elsewhere, "forged expired - allow"),
+    ] {
+        let token = key(1).sign(&token).unwrap();
+        assert_eq!(Fixture::new().call(&claims(1), Some(&token), expiry), expected);
+    }
+    let mut fixture = Fixture::new();
+    let token = key(1).sign(&denied(2)).unwrap();
+    assert_eq!(fixture.call(&denied(2), Some(&token), expiry), "forged expired deny deny");
+    assert_eq!(fixture.answer("c").1, [""; 0], "an expired token proves no refusal");
 }
 
 #[test]
@@ -338,6 +359,20 @@ fn token_that_was_used_is_reused_also_after_a_restart() {
     fixture.restart();
     assert_eq!(fixture.decided(&claims(1)), "reused - allow allow");
     assert_eq!(fixture.decided(&claims(2)), "matched - allow allow");
+}
+
+#[test]
+fn token_that_outlives_its_session_is_reused() {
+    let mut fixture = Fixture::new();
+    let week = 7 * 24 * 3600;
+    let (last, longer) = (NOW / 1000 + week - 60, NOW / 1000 + week - 59);
+    for (number, expires_at, expected) in [
+        (1, last, "matched - allow allow"),
+        (2, longer, "reused limit allow allow"),
+        (3, i64::MAX, "reused limit allow allow"),
+    ] {
+        assert_eq!(fixture.decided(&Claims { expires_at, ..claims(number) }), expected);
+    }
 }
 
 #[test]
@@ -352,7 +387,7 @@ fn used_token_is_removed_after_its_expiry() {
     assert_eq!(tombstones.count(), 1);
     fixture.restart();
     let again = key(1).sign(&claims(1)).unwrap();
-    assert_eq!(fixture.call(&claims(1), Some(&again), later), "forged expired - allow");
+    assert_eq!(fixture.call(&claims(1), Some(&again), later), "forged expired allow allow");
 }
 
 #[test]
@@ -389,6 +424,20 @@ fn token_of_another_call_is_altered() {
         let found = Fixture::new().call(&claims(1), Some(&token), NOW);
         assert_eq!(found, format!("altered {claim} allow allow"));
     }
+}
+
+#[test]
+fn token_is_valid_in_one_partition() {
+    let mut fixture = Fixture::new();
+    let (claims, token) = (claims(1), key(1).sign(&claims(1)).unwrap());
+    let event = call(&claims, Some(&token), 0);
+    assert_eq!(fixture.step(&event, NOW).0, "matched - allow allow");
+    for partition in [1, 2] {
+        fixture.sessions = fixture.evaluator.partition(partition);
+        assert_eq!(fixture.step(&event, NOW).0, "altered partition allow allow");
+    }
+    let elsewhere = Claims { through: KnownThrough { partition: 2, offset: -1 }, ..claims };
+    assert_eq!(fixture.decided(&elsewhere), "matched - allow allow", "the altered call used no token");
 }
 
 #[test]
@@ -436,13 +485,11 @@ fn token_of_a_key_published_after_the_call_is_forged() {
 #[test]
 fn verdict_that_differs_names_the_input() {
     let wrong = || Claims { outcome: Decision::Deny, ..claims(1) };
-    let partition = KnownThrough { partition: 1, offset: 0 };
     for (claims, cause) in [
         (Claims { unavailable: Some("stale".to_owned()), agents: None, ..wrong() }, "unavailable"),
         (Claims { bundle: None, ..wrong() }, "bundle"),
         (Claims { bundle: Some(Digest::of(b"")), agents: Some(0), ..wrong() }, "bundle"),
         (Claims { agents: Some(0), ..wrong() }, "agents"),
-        (Claims { through: partition, ..wrong() }, "partition"),
         (Claims { through: KnownThrough { partition: 0, offset: -1 }, ..wrong() }, "records"),
         (wrong(), "event"),
     ] {

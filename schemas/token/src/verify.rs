@@ -53,12 +53,12 @@ pub enum TokenError {
         logged_at: i64,
     },
     /// It was expired when the call was logged.
-    #[error("expired: exp is {expires_at} s, the call is logged at {logged_at} ms")]
+    #[error("expired: exp is {} s, the call is logged at {logged_at} ms", claims.expires_at)]
     Expired {
-        /// `exp`, in seconds.
-        expires_at: i64,
         /// `logged_at` of the call.
         logged_at: i64,
+        /// The claims, which satisfy every other condition.
+        claims: Box<Claims>,
     },
     /// Another key signed the token, or the token was changed.
     #[error("bad signature: another key signed the token, or it was changed")]
@@ -91,7 +91,7 @@ pub fn verify(token: &str, keys: &KeySet, kind: KeyKind, logged_at: Millis) -> R
         _ => {}
     }
     if logged_at.0 >= claims.expires_at.saturating_mul(1000) {
-        return Err(TokenError::Expired { expires_at: claims.expires_at, logged_at: logged_at.0 });
+        return Err(TokenError::Expired { logged_at: logged_at.0, claims: Box::new(claims) });
     }
     Ok(claims)
 }

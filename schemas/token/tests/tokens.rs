@@ -305,7 +305,7 @@ fn key_must_be_valid_when_the_call_is_logged() {
     let token = key().sign(&claims()).unwrap();
     let at = LOGGED_AT.0;
     let expires_at = claims().expires_at * 1000;
-    let expired = |logged_at| TokenError::Expired { expires_at: claims().expires_at, logged_at };
+    let expired = |logged_at| TokenError::Expired { logged_at, claims: Box::new(claims()) };
     let revoked = |revoked_at, logged_at| TokenError::RevokedKey { revoked_at, logged_at };
     for (revoked_at, logged_at, expected) in [
         (None, at, Ok(())),

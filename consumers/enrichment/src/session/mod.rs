@@ -165,9 +165,16 @@ impl Session {
     }
 
     /// Records the use of a valid decision token by the call that was applied last, logged at `now`. Removes tokens that
-    /// expired before. Appends the changed entries. Changes no input of a decision.
-    pub fn use_token(&mut self, token: &UsedToken<'_>, now: Millis, changes: &mut Vec<Change>) -> TokenUse {
-        self.tokens.insert(token, now, changes)
+    /// expired before. Appends the changed entries. Changes no input of a decision. A session without records for `ttl` is
+    /// forgotten.
+    pub fn use_token(
+        &mut self,
+        token: &UsedToken<'_>,
+        now: Millis,
+        ttl: Duration,
+        changes: &mut Vec<Change>,
+    ) -> TokenUse {
+        self.tokens.insert(token, now, ttl, changes)
     }
 
     /// Marks the call at `offset` as refused: a valid token on it has this outcome, which is not allow. Does nothing if the

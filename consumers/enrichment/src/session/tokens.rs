@@ -1,6 +1,7 @@
 //! Decision tokens that calls of a session have used. Policies do not see them, so they change no decision.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use agentgov_schemas::Millis;
 use agentgov_schemas::state::UsedToken;
@@ -20,8 +21,8 @@ pub enum TokenUse {
     First,
     /// An earlier call has used it.
     Repeated,
-    /// The session has no room for the token, so a later use would not be recognised.
-    NoRoom,
+    /// The session has no room for the token, or may forget it while it is valid, so a later use would not be recognised.
+    NotKept,
 }
 
 /// Used tokens by the end of their validity, then by id. A token is signed with both, so an id has one end.
@@ -29,10 +30,16 @@ pub enum TokenUse {
 pub(super) struct UsedTokens(BTreeSet<(Millis, Box<str>)>);
 
 impl UsedTokens {
-    /// Records the use of a token by a call logged at `now`. Removes tokens that expired before.
-    pub fn insert(&mut self, token: &UsedToken<'_>, now: Millis, changes: &mut Vec<Change>) -> TokenUse {
-        let is_expired =
-            |(expires_at, _): &(Millis, Box<str>)| expires_at.0.saturating_add(EXPIRY_MARGIN) <= now.0;
+    /// Records the use of a token by a call logged at `now`, in a session that is forgotten `ttl` later. Removes tokens that
+    /// expired before.
+    pub fn insert(
+        &mut self,
+        token: &UsedToken<'_>,
+        now: Millis,
+        ttl: Duration,
+        changes: &mut Vec<Change>,
+    ) -> TokenUse {
+        let is_expired = |(expires_at, _): &(Millis, Box<str>)| kept_until(*expires_at) <= now;
         while self.0.first().is_some_and(is_expired) {
             if let Some((expires_at, id)) = self.0.pop_first() {
                 changes.push(Change::TokenRemoved { id: id.into(), expires_at });
@@ -41,8 +48,9 @@ impl UsedTokens {
         if self.0.contains(&(token.expires_at, token.id.into())) {
             return TokenUse::Repeated;
         }
-        if self.0.len() >= MAX_TOKENS {
-            return TokenUse::NoRoom;
+        let forgotten_at = now.0.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+        if self.0.len() >= MAX_TOKENS || kept_until(token.expires_at).0 > forgotten_at {
+            return TokenUse::NotKept;
         }
         self.restore(token);
         changes.push(Change::Token { id: token.id.to_owned(), expires_at: token.expires_at });
@@ -72,9 +80,16 @@ impl UsedTokens {
     }
 }
 
+/// Returns the time from which on an expired token can be removed.
+const fn kept_until(expires_at: Millis) -> Millis {
+    Millis(expires_at.0.saturating_add(EXPIRY_MARGIN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TTL: Duration = Duration::from_mins(10);
 
     fn token(id: &str, expires_at: i64) -> UsedToken<'_> {
         UsedToken { id, expires_at: Millis(expires_at) }
@@ -82,7 +97,7 @@ mod tests {
 
     fn insert(tokens: &mut UsedTokens, id: &str, expires_at: i64, now: i64) -> (TokenUse, Vec<Change>) {
         let mut changes = Vec::new();
-        (tokens.insert(&token(id, expires_at), Millis(now), &mut changes), changes)
+        (tokens.insert(&token(id, expires_at), Millis(now), TTL, &mut changes), changes)
     }
 
     #[test]
@@ -111,9 +126,19 @@ mod tests {
         let mut tokens = UsedTokens::default();
         let ids: Vec<String> = (0..MAX_TOKENS).map(|i| i.to_string()).collect();
         ids.iter().for_each(|id| tokens.restore(&token(id, 1_000)));
-        assert_eq!(insert(&mut tokens, "more", 2_000, 10), (TokenUse::NoRoom, vec![]));
+        assert_eq!(insert(&mut tokens, "more", 2_000, 10), (TokenUse::NotKept, vec![]));
         assert_eq!(insert(&mut tokens, "7", 1_000, 10).0, TokenUse::Repeated);
         assert_eq!(insert(&mut tokens, "more", 200_000, 100_000).0, TokenUse::First);
         assert_eq!(tokens.tombstones().count(), 1);
+    }
+
+    #[test]
+    fn token_that_outlives_its_session_is_not_kept() {
+        let mut tokens = UsedTokens::default();
+        let last = 10 + 600_000 - EXPIRY_MARGIN;
+        assert_eq!(insert(&mut tokens, "a", last + 1, 10), (TokenUse::NotKept, vec![]));
+        assert_eq!(insert(&mut tokens, "b", i64::MAX, 10), (TokenUse::NotKept, vec![]));
+        assert_eq!(insert(&mut tokens, "c", last, 10).0, TokenUse::First);
+        assert_eq!(insert(&mut tokens, "c", last, 9).0, TokenUse::Repeated, "append times can decrease");
     }
 }
