@@ -700,6 +700,26 @@ fn sequence_entries_are_deleted_with_their_session() {
     assert_eq!(entries.len(), 2, "a new session: its header and the progress entry");
 }
 
+/// A later version may have written entries of other kinds. An older one that starts after it reads their tombstones, too.
+#[test]
+fn tombstone_of_an_unknown_kind_of_entry_is_skipped() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let input = event(EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (_, mut changelog) = fixture.step(&mut sessions, &input, 0);
+    let key = serde_json::to_vec(&[input.tenant_id, input.session_id, "approval", "1"]).unwrap();
+    changelog.push((key.clone(), None));
+    let restored = fixture.restore(&changelog);
+    let header = |sessions: &Sessions| {
+        let session = sessions.get(input.tenant_id, input.session_id).unwrap();
+        format!("{:?}", session.header())
+    };
+    assert_eq!(header(&restored), header(&sessions));
+    let mut replica = Replica::new("actions", 0);
+    replica.apply_entry(&key, None).unwrap();
+    assert!(replica.apply_entry(br#"["a","b"]"#, None).is_err(), "no key of a session");
+}
+
 #[test]
 fn bundle_that_does_not_load_is_alerted_once_and_the_last_good_one_judges() {
     let mut fixture = Fixture::new();
