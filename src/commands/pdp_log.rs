@@ -147,14 +147,12 @@ impl RunningPdp {
 }
 
 pub fn read_key(file: &Path) -> Result<SigningKey, Failure> {
-    let failure = |error: &dyn std::fmt::Display| {
+    agentgov_registry::read_key_file(file).map_err(|error| {
         Failure::new(
             ExitCode::Config,
             format!("{}: {error}; make one with `agentgov registry key new`", file.display()),
         )
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| failure(&error))?;
-    SigningKey::from_private_jwk(&text).map_err(|error| failure(&error))
+    })
 }
 
 /// Records decisions by the SDK: one producer, with a source for each tenant and environment.

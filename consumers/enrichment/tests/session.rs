@@ -243,6 +243,18 @@ fn session_expires_by_the_brokers_clock() {
     }
 }
 
+#[test]
+fn append_time_that_decreases_does_not_expire_a_session_earlier() {
+    let mut fixture = SessionFixture::new(limits(100, 10_000));
+    fixture.offset = 50;
+    fixture.event(catalogue::USER_INPUT, None, None);
+    fixture.offset = 20;
+    fixture.event(catalogue::USER_INPUT, None, None);
+    assert_eq!(fixture.session.header().last_logged_at, Millis(50));
+    let ttl = Duration::from_millis(100);
+    assert!(!fixture.session.is_expired(Millis(150), ttl) && fixture.session.is_expired(Millis(151), ttl));
+}
+
 proptest! {
     /// A session restored from its changelog equals the original after any sequence of events.
     #[test]

@@ -17,10 +17,23 @@ pub enum Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Header,
-    Fact { kind: String, key: String },
-    Call { call_id: String },
-    Numbers { source: String, block: i32 },
-    Token { id: String, expires_at: Millis },
+    Fact {
+        kind: String,
+        key: String,
+    },
+    Call {
+        call_id: String,
+    },
+    Numbers {
+        source: String,
+        block: i32,
+    },
+    Token {
+        id: String,
+        expires_at: Millis,
+    },
+    /// A kind that this version does not know.
+    Unknown,
 }
 
 /// Key of the progress entry.
@@ -67,10 +80,10 @@ fn json_array(parts: &[&str]) -> serde_json::Result<Vec<u8>> {
     Ok(array)
 }
 
-/// Parses a key.
+/// Parses a key. A later version may write kinds of session entries that this version does not know.
 ///
 /// # Errors
-/// Fails if the evaluator does not write such keys.
+/// Fails if no version of the evaluator writes such keys.
 pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
     let wrong = || {
         let found = String::from_utf8_lossy(bytes);
@@ -95,6 +108,8 @@ pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
             let expires_at = Millis(expires_at.parse().map_err(|_| wrong())?);
             (tenant, session, Entry::Token { id: (*id).to_owned(), expires_at })
         }
+        [_, _, "header" | "fact" | "call" | "numbers" | "token", ..] => return Err(wrong()),
+        [tenant, session, _, ..] => (tenant, session, Entry::Unknown),
         _ => return Err(wrong()),
     };
     Ok(Key::Session { tenant_id: (*tenant_id).to_owned(), session_id: (*session_id).to_owned(), entry })
@@ -124,8 +139,21 @@ mod tests {
             Key::Session { tenant_id: "t".into(), session_id: "s/1".into(), entry }
         );
         assert_eq!(parse(PROGRESS).unwrap(), Key::Progress);
-        for wrong in [&b""[..], b"{}", b"[]", b"[\"a\",\"b\"]", b"[\"a\",\"b\",\"c\"]", b"[1]"] {
+        for wrong in [
+            &b""[..],
+            b"{}",
+            b"[]",
+            br#"["a","b"]"#,
+            b"[1]",
+            br#"["a","b","header","c"]"#,
+            br#"["a","b","call"]"#,
+            br#"["a","b","token","soon","c"]"#,
+        ] {
             assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+        for unknown in [&br#"["t","s","c"]"#[..], br#"["t","s","approval","1","x"]"#] {
+            let key = Key::Session { tenant_id: "t".into(), session_id: "s".into(), entry: Entry::Unknown };
+            assert_eq!(parse(unknown).unwrap(), key);
         }
     }
 }

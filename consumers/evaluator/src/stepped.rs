@@ -12,7 +12,7 @@ use crate::sessions::SessionName;
 
 /// Maximum size of the copies of a partition. Facts that a copy shares with the evaluator's session count as well.
 const MAX_BYTES: usize = 8 << 20;
-/// Size of a copy besides its facts and calls, in bytes.
+/// Size of a copy besides its facts, calls, sequence numbers and used tokens, in bytes.
 const COPY_OVERHEAD: usize = 1_000;
 
 /// A session that a replica returns.
@@ -70,8 +70,7 @@ impl SteppedSessions {
     /// Keeps the copy of a session, after `applied` records were applied to it. Drops all others if there is no room.
     pub fn put(&self, name: SessionName, bundles: i64, session: &Arc<Session>, next: u64, applied: u64) {
         self.applied.fetch_add(applied, Ordering::Relaxed);
-        let facts = usize::try_from(session.header().bytes).unwrap_or(usize::MAX);
-        let bytes = facts.saturating_add(COPY_OVERHEAD);
+        let bytes = session.copied_bytes().saturating_add(COPY_OVERHEAD);
         let Some(mut cache) = self.cache() else { return };
         if bytes > MAX_BYTES {
             return;
@@ -108,6 +107,9 @@ impl SteppedSessions {
 
 #[cfg(test)]
 mod tests {
+    use agentgov_schemas::Millis;
+    use agentgov_schemas::state::{Numbers, UsedToken};
+
     use super::*;
 
     fn name(session_id: &str) -> SessionName {
@@ -139,5 +141,25 @@ mod tests {
         copies.put(name("19999"), 0, &session, 5, 0);
         let cache = copies.cache().unwrap();
         assert_eq!(cache.bytes, cache.copies.len() * COPY_OVERHEAD, "a replaced copy is not counted");
+    }
+
+    #[test]
+    fn sequence_numbers_and_used_tokens_count() {
+        let mut numbers = Session::new();
+        // A block restores the room of all blocks before it.
+        numbers.restore_numbers(&Numbers { source: "p", block: 4_000, numbers: &[0; 16 * 24] }).unwrap();
+        let mut tokens = Session::new();
+        for id in 0..4_000 {
+            tokens.restore_token(&UsedToken { id: &format!("{id:036}"), expires_at: Millis(1) });
+        }
+        for (session, least) in [(numbers, 4_000 * 16 * 24), (tokens, 4_000 * (36 + 24))] {
+            let copies = SteppedSessions::default();
+            let session = Arc::new(session);
+            for number in 0..100 {
+                copies.put(name(&number.to_string()), 0, &session, 0, 0);
+                let cache = copies.cache().unwrap();
+                assert!(cache.bytes <= MAX_BYTES && cache.bytes >= cache.copies.len() * least);
+            }
+        }
     }
 }

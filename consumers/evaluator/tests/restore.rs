@@ -700,6 +700,57 @@ fn sequence_entries_are_deleted_with_their_session() {
     assert_eq!(entries.len(), 2, "a new session: its header and the progress entry");
 }
 
+/// A later version may have written entries of other kinds. An older one that starts after it reads their tombstones, too.
+#[test]
+fn tombstone_of_an_unknown_kind_of_entry_is_skipped() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let input = event(EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true }, 0);
+    let (_, mut changelog) = fixture.step(&mut sessions, &input, 0);
+    let key = serde_json::to_vec(&[input.tenant_id, input.session_id, "approval", "1"]).unwrap();
+    changelog.push((key.clone(), None));
+    let restored = fixture.restore(&changelog);
+    let header = |sessions: &Sessions| {
+        let session = sessions.get(input.tenant_id, input.session_id).unwrap();
+        format!("{:?}", session.header())
+    };
+    assert_eq!(header(&restored), header(&sessions));
+    let mut replica = Replica::new("actions", 0);
+    replica.apply_entry(&key, None).unwrap();
+    assert!(replica.apply_entry(br#"["a","b"]"#, None).is_err(), "no key of a session");
+}
+
+/// Append times of a partition can decrease by the difference of two brokers' clocks.
+#[test]
+fn restored_session_whose_append_times_decrease_expires_when_the_original_does() {
+    let mut fixture = Fixture::new();
+    let mut sessions = fixture.evaluator.partition(0);
+    let input = EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
+    let mut changelog = Vec::new();
+    let limits = fixture.topology.stage("evaluator").unwrap().session.as_ref().unwrap();
+    let ttl = i64::try_from(limits.value.ttl.0.as_millis()).unwrap();
+    let step = |fixture: &mut Fixture, sessions: &mut Sessions, spec, sequence, logged_at| {
+        let origin =
+            Origin { topic: "actions", partition: 0, offset: sequence, logged_at: Millis(logged_at) };
+        fixture.outputs.clear();
+        let event = event(spec, sequence);
+        fixture.evaluator.step(sessions, &origin, &event, &mut fixture.outputs).unwrap();
+        fixture.evaluator.finish(sessions, sequence + 1, &mut fixture.outputs).unwrap();
+        fixture.emitted().1
+    };
+    for (sequence, logged_at) in [(0, 5_000), (1, 2_000)] {
+        changelog.extend(step(&mut fixture, &mut sessions, input, sequence, logged_at));
+    }
+    let mut restored = fixture.restore(&changelog);
+    // Another session's event, after the lower time is expired and before the higher one is.
+    let other = EventSpec { session: 1, ..input };
+    for (sequence, now) in [(2, ttl + 4_000), (3, ttl + 5_001)] {
+        let found = step(&mut fixture, &mut restored, other, sequence, now);
+        assert_eq!(found, step(&mut fixture, &mut sessions, other, sequence, now), "{now}");
+        assert_eq!(found.iter().any(|(_, value)| value.is_none()), now > ttl + 5_000, "{now}");
+    }
+}
+
 #[test]
 fn bundle_that_does_not_load_is_alerted_once_and_the_last_good_one_judges() {
     let mut fixture = Fixture::new();

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use agentgov_schemas::governance::{KeyEntry, KeyKind, KeyState};
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_schemas::{Millis, OpenEnum};
-use agentgov_token::{KeySet, PublicKey, SigningKey};
+use agentgov_token::{KeyError, KeySet, MAX_JWK_BYTES, PublicKey, SigningKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -114,6 +114,33 @@ fn write_key(mut file: File, key: &SigningKey) -> io::Result<()> {
     file.write_all(key.to_private_jwk().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
+}
+
+/// Reads the file of a key: a private JWK. Overwrites the memory that had its text.
+///
+/// # Errors
+/// If the file cannot be read, or is no private JWK.
+pub fn read_key_file(file: &Path) -> io::Result<SigningKey> {
+    read_key(File::open(file)?)
+}
+
+fn read_key(mut file: impl Read) -> io::Result<SigningKey> {
+    // One byte more than a JWK may have. The buffer never grows, since growing leaves a copy behind.
+    let mut text = Zeroizing::new([0; MAX_JWK_BYTES + 1]);
+    let mut rest = text.as_mut_slice();
+    while !rest.is_empty() {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(read) => rest = rest.get_mut(read..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let read = (MAX_JWK_BYTES + 1).saturating_sub(rest.len());
+    let text = text.get(..read).unwrap_or_default();
+    let text = std::str::from_utf8(text).map_err(|_| KeyError::NotAnEd25519Jwk);
+    text.and_then(SigningKey::from_private_jwk)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Appends the public half of a key. When it returns, every in-sync replica has it.
@@ -271,6 +298,36 @@ mod tests {
         let read_only = File::open(&file).unwrap();
         assert!(write_key(read_only, &generate_key().unwrap()).is_err());
         assert!(create_key_file(&folder.path().join("no-folder/pdp.jwk"), &generate_key().unwrap()).is_err());
+    }
+
+    #[test]
+    fn key_file_is_read_whole_and_a_long_or_public_one_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pdp.jwk");
+        let key = generate_key().unwrap();
+        create_key_file(&file, &key).unwrap();
+        assert_eq!(read_key_file(&file).unwrap().kid(), key.kid());
+        // A reader may return less than was asked for.
+        let text = key.to_private_jwk();
+        let (head, tail) = text.as_bytes().split_at(20);
+        assert_eq!(read_key(head.chain(tail)).unwrap().kid(), key.kid());
+
+        let longest = format!("{}{}", *text, " ".repeat(MAX_JWK_BYTES - text.len()));
+        assert_eq!(read_key(longest.as_bytes()).unwrap().kid(), key.kid());
+        for (content, expected) in [
+            (format!("{longest} "), KeyError::TooLong),
+            (format!("{longest}{longest}"), KeyError::TooLong),
+            (key.public_key().to_jwk().to_string(), KeyError::Public),
+            (text[1..].to_owned(), KeyError::NotAnEd25519Jwk),
+            (String::new(), KeyError::NotAnEd25519Jwk),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            assert_eq!(read_key_file(&file).unwrap_err().to_string(), expected.to_string());
+        }
+        let wrong = read_key([0xff; 8].as_slice()).unwrap_err();
+        assert_eq!(wrong.to_string(), KeyError::NotAnEd25519Jwk.to_string());
+        let missing = read_key_file(&folder.path().join("none")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

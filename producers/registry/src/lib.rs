@@ -36,7 +36,7 @@ pub use fold::{Listing, UnreadableRecord};
 pub use folder::{BundleFolder, FolderError, MAX_BUNDLE_BYTES, read_bundle_folder};
 pub use keys::{
     Key, KeyHolder, Revocation, RevocationOutcome, create_key_file, generate_key, list_keys, publish_key,
-    revoke_key,
+    read_key_file, revoke_key,
 };
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
 pub use source::RegistryContext;

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use zeroize::Zeroizing;
 
 /// Maximum length of a JWK: four times a private one with names of ordinary length.
-const MAX_JWK_BYTES: usize = 1024;
+pub const MAX_JWK_BYTES: usize = 1024;
 
 /// Reason why a text is not a key. It contains nothing of the text, which may be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -18,7 +18,7 @@ mod sign;
 mod verify;
 
 pub use claims::{Call, ClaimName, Claims, KnownThrough};
-pub use key::{KeyError, PublicKey, SigningKey};
+pub use key::{KeyError, MAX_JWK_BYTES, PublicKey, SigningKey};
 pub use key_set::{KeyRefusal, KeySet, PublishedKey};
 pub use sign::SignError;
 pub use verify::{TokenError, verify};

@@ -48,7 +48,8 @@ impl Session {
             self.started_at = event.occurred_at;
         }
         self.events = self.events.saturating_add(1);
-        self.last_logged_at = origin.logged_at;
+        // Append times can decrease. The index of sessions by time needs a time that does not.
+        self.last_logged_at = self.last_logged_at.max(origin.logged_at);
         self.applied_through = origin.offset;
         if let Some((source, block)) = self.seen.record(event, check) {
             applied.changes.push(Change::Numbers { source, block });

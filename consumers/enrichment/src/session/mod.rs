@@ -205,6 +205,11 @@ impl Session {
         self.seen.max_header_bytes() + 128
     }
 
+    /// Returns the estimated memory of a copy, in bytes. Facts that copies share count as well.
+    pub fn copied_bytes(&self) -> usize {
+        self.store.bytes().saturating_add(self.seen.memory_bytes()).saturating_add(self.tokens.memory_bytes())
+    }
+
     /// Returns a fact for the changelog.
     pub fn fact(&self, kind: &str, key: &str) -> Option<Fact<'_>> {
         self.store.fact(kind, key)

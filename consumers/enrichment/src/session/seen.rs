@@ -175,6 +175,11 @@ impl SeenSequences {
         self.0.iter().map(|source| source.id.len() + BLOCK * ENTRY + 60).sum()
     }
 
+    /// Returns the estimated memory of all sources, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.iter().map(SeenSource::memory_bytes).sum()
+    }
+
     /// Returns a block of a source for the changelog.
     pub(super) fn block(&self, id: &str, block: i32) -> Option<Numbers<'_>> {
         let source = self.0.iter().find(|source| source.id == id)?;
@@ -253,6 +258,15 @@ impl SeenSource {
             numbers: Vec::new(),
             lookup: SequenceLookup::Ascending,
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let lookup = match &self.lookup {
+            // Nodes of a B-tree are at least half full.
+            SequenceLookup::Set(all) => all.len() * ENTRY * 2,
+            SequenceLookup::Ascending | SequenceLookup::Unknown => 0,
+        };
+        size_of::<Self>() + self.id.len() + self.numbers.capacity() * ENTRY + lookup
     }
 
     /// Returns the number of blocks.

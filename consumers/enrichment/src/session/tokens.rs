@@ -13,6 +13,8 @@ const MAX_TOKENS: usize = 4096;
 /// Time for which an expired token is kept, in milliseconds. Append times of a partition can decrease by the difference
 /// of two brokers' clocks, and a token that is removed must stay expired.
 const EXPIRY_MARGIN: i64 = 60_000;
+/// Memory of a token besides its id, in bytes: an element of a B-tree whose nodes are at least half full.
+const TOKEN_OVERHEAD: usize = 2 * size_of::<(Millis, Box<str>)>();
 
 /// Result of [`UsedTokens::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,11 @@ impl UsedTokens {
 
     pub fn remove(&mut self, id: &str, expires_at: Millis) {
         self.0.remove(&(expires_at, id.into()));
+    }
+
+    /// Returns the estimated memory of the tokens, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.iter().map(|(_, id)| id.len() + TOKEN_OVERHEAD).sum()
     }
 
     /// Returns the token as the changelog has it.

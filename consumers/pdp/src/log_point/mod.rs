@@ -11,8 +11,8 @@ mod search;
 mod signing;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agentgov_enrichment::{Finding, Session};
 use agentgov_follower::{Follower, Unavailable};
@@ -34,6 +34,7 @@ use crate::callers::Caller;
 use crate::hooks;
 use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
 use question::CallQuestion;
+use signing::KeyAge;
 
 /// Maximum time that the decisions of a request wait for the sequence numbers in its `after`, all together.
 const AFTER_TIMEOUT: Duration = Duration::from_millis(250);
@@ -108,6 +109,8 @@ pub struct LogPoint<L> {
     follower: Arc<Follower>,
     log: L,
     config: LogPointConfig,
+    /// Time at which the signing key was first found published.
+    key_known_since: OnceLock<Instant>,
 }
 
 /// Outcome of the policies, without references to the state.
@@ -129,7 +132,7 @@ struct Outcome {
 impl<L: DecisionLog> LogPoint<L> {
     /// Decides on the state of `follower`, and records to `log`.
     pub const fn new(follower: Arc<Follower>, log: L, config: LogPointConfig) -> Self {
-        Self { follower, log, config }
+        Self { follower, log, config, key_known_since: OnceLock::new() }
     }
 
     /// Decides a call. Waits for its `after` at most for `wait`.
@@ -198,8 +201,15 @@ impl<L: DecisionLog> LogPoint<L> {
     }
 
     /// Returns the reason why the key must not sign a decision about this tenant, if there is one.
-    fn check_key(&self, key: &SigningKey, tenant_id: Option<&str>) -> Result<(), String> {
-        let checked = self.follower.tables().with_keys(|keys| signing::check_key(keys, key, tenant_id));
+    fn check_key(&self, key: &SigningKey, tenant_id: Option<&str>, now: Micros) -> Result<(), String> {
+        let checked = self.follower.tables().with_keys(|keys| {
+            let known_since = match keys.get(key.kid()) {
+                Some(_) => *self.key_known_since.get_or_init(Instant::now),
+                None => Instant::now(),
+            };
+            let age = KeyAge::new(Millis(now.0.div_euclid(1_000)), known_since);
+            signing::check_key(keys, key, tenant_id, age)
+        });
         checked.map_err(|reason| reason.to_string())?
     }
 
@@ -212,7 +222,7 @@ impl<L: DecisionLog> LogPoint<L> {
         now: Micros,
     ) -> Result<Token, Refusal> {
         let Some(key) = &self.config.signing_key else { return Ok(Token::NotConfigured) };
-        if let Err(reason) = self.check_key(key, Some(call.tenant_id)) {
+        if let Err(reason) = self.check_key(key, Some(call.tenant_id), now) {
             tracing::debug!(decision = id, reason, "a decision is not signed");
             return Ok(Token::Refused);
         }
@@ -387,7 +397,7 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
         let tenants = self.config.tenants.iter().map(|tenant| Some(tenant.as_str()));
         // Without callers, the tenants are not known before their requests.
         let mut tenants = tenants.chain(std::iter::once(None));
-        match tenants.try_for_each(|tenant| self.check_key(key, tenant)) {
+        match tenants.try_for_each(|tenant| self.check_key(key, tenant, now())) {
             Ok(()) => health.clear(NotReadyReason::SigningKey),
             Err(reason) => health.set_not_ready(NotReadyReason::SigningKey, reason),
         }

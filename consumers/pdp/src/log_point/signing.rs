@@ -1,11 +1,47 @@
 //! Checks whether the signing key may sign: a token of a key that is not published, revoked, or of another kind or tenant
-//! is invalid, so it must not be issued.
+//! is invalid, so it must not be issued. Neither must the token of a key that evaluators may not have read yet.
 
+use std::time::{Duration, Instant};
+
+use agentgov_schemas::Millis;
 use agentgov_schemas::governance::KeyKind;
-use agentgov_token::{KeySet, SigningKey};
+use agentgov_token::{KeySet, PublishedKey, SigningKey};
+
+/// Minimum age of a key that signs. Evaluators poll the topic of keys between batches, a fraction of a second apart; a
+/// token of a key that they do not know yet is `forged`.
+pub(super) const MIN_KEY_AGE: Duration = Duration::from_secs(2);
+
+/// Times by which a decision point knows the age of its key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyAge {
+    /// Wall clock of the decision point.
+    pub now: Millis,
+    /// Time since this process first found the key published.
+    pub known_for: Duration,
+}
+
+impl KeyAge {
+    /// Returns the age of a key that this process knows since `known_since`.
+    pub fn new(now: Millis, known_since: Instant) -> Self {
+        Self { now, known_for: known_since.elapsed() }
+    }
+
+    /// Returns true if evaluators know the key. The clock spares a restarted process the wait for an old key; a clock that is
+    /// behind Kafka's delays a key by [`MIN_KEY_AGE`] at most.
+    fn is_known_everywhere(self, published: &PublishedKey) -> bool {
+        let age = self.now.0.saturating_sub(published.valid_from.0);
+        u64::try_from(age).is_ok_and(|age| Duration::from_millis(age) >= MIN_KEY_AGE)
+            || self.known_for >= MIN_KEY_AGE
+    }
+}
 
 /// Returns the reason why `key` must not sign decisions, if there is one. `tenant_id` is the tenant of the decision.
-pub(super) fn check_key(keys: &KeySet, key: &SigningKey, tenant_id: Option<&str>) -> Result<(), String> {
+pub(super) fn check_key(
+    keys: &KeySet,
+    key: &SigningKey,
+    tenant_id: Option<&str>,
+    age: KeyAge,
+) -> Result<(), String> {
     let kid = key.kid();
     let Some(published) = keys.get(kid) else {
         return Err(format!(
@@ -27,13 +63,22 @@ pub(super) fn check_key(keys: &KeySet, key: &SigningKey, tenant_id: Option<&str>
             revoked_at.0
         ));
     }
-    match (published.tenant_id.as_deref(), tenant_id) {
-        (Some(signs_for), Some(tenant_id)) if signs_for != tenant_id => Err(format!(
+    if let (Some(signs_for), Some(tenant_id)) = (published.tenant_id.as_deref(), tenant_id)
+        && signs_for != tenant_id
+    {
+        return Err(format!(
             "key {kid}: expected a key for tenant `{tenant_id}`, found one for tenant `{signs_for}` only; make one with `agentgov \
              registry key new --kind pdp`"
-        )),
-        _ => Ok(()),
+        ));
     }
+    if !age.is_known_everywhere(published) {
+        return Err(format!(
+            "key {kid}: expected a key that was published {} s ago, so that each evaluator knows it, found one of {} ms; wait",
+            MIN_KEY_AGE.as_secs(),
+            published.valid_from.0
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -79,7 +124,8 @@ mod tests {
             for (offset, record) in (0..).zip(&records) {
                 keys.fold(record, offset, Millis(offset + 1)).unwrap();
             }
-            let found = check_key(&keys, &key, tenant_id);
+            let age = KeyAge { now: Millis(1), known_for: MIN_KEY_AGE };
+            let found = check_key(&keys, &key, tenant_id, age);
             match expected {
                 None => assert_eq!(found, Ok(()), "{records:?}"),
                 Some(expected) => {
@@ -87,6 +133,28 @@ mod tests {
                     assert!(reason.contains(expected) && reason.contains(key.kid()), "{records:?}: {reason}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn new_key_signs_once_evaluators_know_it() {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let public = key.public_key().to_jwk().to_string();
+        let mut keys = KeySet::default();
+        keys.fold(&entry(key.kid(), &public), 0, Millis(10_000)).unwrap();
+        let just_seen = Duration::ZERO;
+        for (now, known_for, signs) in [
+            (10_000, just_seen, false),
+            (11_999, just_seen, false),
+            (12_000, just_seen, true),
+            // The clock is behind Kafka's.
+            (0, just_seen, false),
+            (i64::MIN, Duration::from_millis(1_999), false),
+            (0, MIN_KEY_AGE, true),
+        ] {
+            let found = check_key(&keys, &key, None, KeyAge { now: Millis(now), known_for });
+            assert_eq!(found.is_ok(), signs, "{now} {known_for:?}: {found:?}");
+            assert!(signs || found.unwrap_err().contains("published 2 s ago"));
         }
     }
 }
