@@ -660,7 +660,7 @@ mod tests {
     fn input_partitions_are_those_of_every_topic_that_the_stage_reads() {
         let topology = Topology::embedded().unwrap();
         assert_eq!(input_partitions(&topology, "evaluator").unwrap().len(), 12);
-        assert_eq!(input_partitions(&topology, "log-sink").unwrap().len(), 4 * 12 + 4);
+        assert_eq!(input_partitions(&topology, "log-sink").unwrap().len(), 5 * 12 + 4);
         assert!(input_partitions(&topology, "nobody").is_err());
     }
 }
