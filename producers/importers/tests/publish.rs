@@ -249,7 +249,10 @@ fn call_that_cannot_be_decided_is_not_recorded() {
     let recorder = recorder(&kafka, import.source_id());
     let mut decider = Numbered { recorder: &recorder, asked: Vec::new(), last: 1 };
     let error = publish_decided(&import, &recorder, &mut decider, &mut |_, _| {}).unwrap_err();
-    assert_eq!(error.to_string(), "import of runs.jsonl, line 1: the decision point is away");
+    assert_eq!(
+        error.to_string(),
+        "import of runs.jsonl, line 1: the decision point is away; earlier events are published, so repeat the import with another start time"
+    );
     assert_eq!(recorder.stats().accepted, 2);
 }
 
