@@ -57,10 +57,8 @@ impl Basis {
     /// Moves the position of a global table past the record at `offset`, whether it can be read or not.
     pub fn fold(&mut self, table: &str, offset: i64) {
         let next_offset = offset.saturating_add(1);
-        match self.tables.get_mut(table) {
-            Some(position) => *position = next_offset.max(*position),
-            None => drop(self.tables.insert(table.to_owned(), next_offset)),
-        }
+        let position = self.tables.entry(table.to_owned()).or_default();
+        *position = next_offset.max(*position);
         self.digest = None;
     }
 

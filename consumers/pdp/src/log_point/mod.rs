@@ -123,6 +123,8 @@ struct Outcome {
     bundle: Option<Arc<Bundle>>,
     errors: Vec<Finding>,
     tables: Vec<(String, i64)>,
+    /// Position of the table of agents; absent if the session is not known.
+    agents: Option<i64>,
     known: Option<String>,
     through: Option<event::Through>,
     /// Name and text of the reason why the session is not known.
@@ -149,6 +151,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 bundle: judgement.bundle,
                 errors: judgement.errors,
                 tables: judgement.tables.iter().map(|(topic, next)| ((*topic).to_owned(), *next)).collect(),
+                agents: Some(view.kernel.agents.next_offset()),
                 known: Some(judgement.known),
                 through: Some(view.through),
                 unavailable: None,
@@ -194,6 +197,7 @@ impl<L: DecisionLog> LogPoint<L> {
             bundle,
             errors: Vec::new(),
             tables: Vec::new(),
+            agents: None,
             known: None,
             through: None,
             unavailable: Some((reason.name(), reason.to_string())),
@@ -247,8 +251,7 @@ impl<L: DecisionLog> LogPoint<L> {
             outcome: outcome.decision,
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
             through: KnownThrough::from(through),
-            // The first table is that of the agents.
-            agents: outcome.tables.first().map(|(_, next_offset)| *next_offset),
+            agents: outcome.agents,
             unavailable: outcome.unavailable.as_ref().map(|(code, _)| (*code).to_owned()),
             approval_id: None,
         };
