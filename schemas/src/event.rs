@@ -226,6 +226,9 @@ pub struct Evaluation<'a> {
     /// End of the token's validity, in milliseconds since the epoch; absent if there is no token.
     #[serde(default)]
     pub expires_at: Option<Millis>,
+    /// SHA-256 of the tool's definition, if the caller stated it.
+    #[serde(default)]
+    pub definition: Option<Digest>,
 }
 
 /// Position in the topic of actions.
@@ -290,12 +293,16 @@ pub struct ToolCall<'a> {
     /// The token of the decision on this call, as the policy decision point returned it. A claim: the evaluator verifies it.
     #[serde(borrow, default)]
     pub decision_token: Option<&'a str>,
+    /// SHA-256 of the tool's definition that the enforcement point saw, as RFC 8785 JSON; absent if it saw none. The kernel compares
+    /// it with the accepted one.
+    #[serde(default)]
+    pub definition: Option<Digest>,
 }
 
 impl<'a> ToolCall<'a> {
-    /// Creates a call without the token of a decision.
+    /// Creates a call without the token of a decision, and without a definition.
     pub const fn new(name: &'a str, call_id: &'a str, arguments: Payload<'a>) -> Self {
-        Self { name, call_id, arguments, decision_token: None }
+        Self { name, call_id, arguments, decision_token: None, definition: None }
     }
 }
 

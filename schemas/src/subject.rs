@@ -30,7 +30,7 @@ macro_rules! subjects {
 
 subjects! {
     /// Actions: [`crate::event::ActionEvent`].
-    ACTION_EVENT = "action-event" [1, 2];
+    ACTION_EVENT = "action-event" [1, 2, 3];
     /// Verdicts: [`crate::verdict::Verdict`].
     VERDICT = "verdict" [1, 2, 3];
     /// Alerts: [`crate::alert::Alert`].

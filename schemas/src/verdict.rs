@@ -178,6 +178,8 @@ vocabulary! {
         CallId = "call_id",
         /// Altered: the bytes of the arguments.
         Arguments = "args",
+        /// Altered: the stated definition of the tool.
+        Definition = "definition",
         /// Altered: the partition of the session.
         Partition = "partition",
         /// Reused: the session has no room for the ids of more tokens, or may forget the id before the token expires, so

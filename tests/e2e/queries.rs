@@ -330,6 +330,7 @@ fn prevented_unasked_and_unknown_calls_are_found() {
             unavailable: Some("stale"),
             key_id: None,
             expires_at: None,
+            definition: None,
         };
         let evaluation = Some(Box::new(evaluation));
         let decision = Decision { by: "pdp", decision, reason: Some("unavailable"), evaluation };

@@ -279,7 +279,7 @@ fn content_digest(event: Fields<'_>) -> ShortDigest {
         (part("actor"), &["id", "type"]),
         (part("message"), &["id", "role", "has_text", "tool_calls"]),
         (within("message", "content"), &["data"]),
-        (part("tool"), &["name", "call_id"]),
+        (part("tool"), &["name", "call_id", "definition"]),
         (within("tool", "arguments"), &["data"]),
         (part("result"), &["call_id", "name", "is_error"]),
         (within("result", "content"), &["data"]),

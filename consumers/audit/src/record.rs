@@ -104,7 +104,7 @@ impl<'a> Fields<'a> {
     pub fn plain(&self, name: &str) -> Option<Cow<'a, [u8]>> {
         match self.get(name)? {
             Value::String(text) => Some(Cow::Borrowed(text.as_bytes())),
-            Value::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            Value::Bytes(bytes) | Value::Fixed(_, bytes) => Some(Cow::Borrowed(bytes)),
             Value::Boolean(is) => Some(Cow::Borrowed(if *is { b"1" } else { b"0" })),
             _ => self.number(name).map(|number| Cow::Owned(number.to_be_bytes().to_vec())),
         }

@@ -98,6 +98,8 @@ fn event_that_differs_in_a_field_of_policies_is_no_repeat() {
         ActionEvent { tool: Some(ToolCall { name: "u", ..tool }), ..first.clone() },
         ActionEvent { tool: Some(ToolCall { call_id: "d", ..tool }), ..first.clone() },
         ActionEvent { tool: Some(ToolCall { arguments: payload(b"[]"), ..tool }), ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { definition: Some(Digest::of(b"1")), ..tool }), ..first.clone() },
+        ActionEvent { tool: Some(ToolCall { definition: Some(Digest::of(b"2")), ..tool }), ..first.clone() },
         ActionEvent { result: None, ..first.clone() },
         ActionEvent { result: Some(ToolResult { call_id: "d", ..result }), ..first.clone() },
         ActionEvent { result: Some(ToolResult { name: Some(""), ..result }), ..first.clone() },

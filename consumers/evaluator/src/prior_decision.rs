@@ -151,7 +151,7 @@ fn difference_from_call(
     event: &ActionEvent<'_>,
     origin: &Origin<'_>,
 ) -> Option<DecisionCause> {
-    let ToolCall { name, call_id, arguments, .. } = event.tool.as_ref()?;
+    let ToolCall { name, call_id, arguments, definition, .. } = event.tool.as_ref()?;
     let difference = claims.first_difference(&Call {
         tenant_id: event.tenant_id,
         environment: event.environment,
@@ -160,6 +160,7 @@ fn difference_from_call(
         tool: name,
         call_id,
         arguments: Digest::of(arguments.data),
+        definition: *definition,
     });
     let is_elsewhere = claims.through.partition != origin.partition;
     difference.map(altered_cause).or_else(|| is_elsewhere.then_some(DecisionCause::Partition))
@@ -194,6 +195,7 @@ const fn altered_cause(claim: ClaimName) -> DecisionCause {
         ClaimName::Tool => DecisionCause::Tool,
         ClaimName::CallId => DecisionCause::CallId,
         ClaimName::Arguments => DecisionCause::Arguments,
+        ClaimName::Definition => DecisionCause::Definition,
     }
 }
 

@@ -78,6 +78,7 @@ fn claims(number: u8) -> Claims {
         tool: "look".to_owned(),
         call_id: Some("c".to_owned()),
         arguments: Digest::of(b"{}"),
+        definition: None,
         outcome: Decision::Allow,
         bundle: Some(files("").digest()),
         through: KnownThrough { partition: 0, offset: 0 },
@@ -419,6 +420,7 @@ fn token_of_another_call_is_altered() {
         (Claims { tool: text("pay"), ..claims(1) }, "tool"),
         (Claims { call_id: Some(text("d")), ..claims(1) }, "call_id"),
         (Claims { tenant_id: text("other"), ..claims(1) }, "tenant"),
+        (Claims { definition: Some(Digest::of(b"seen")), ..claims(1) }, "definition"),
     ] {
         let token = key(1).sign(&token).unwrap();
         let found = Fixture::new().call(&claims(1), Some(&token), NOW);

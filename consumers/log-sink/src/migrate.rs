@@ -51,7 +51,8 @@ migrations!(
     "0024b_alerts_prevented",
     "0024c_verdicts_unavailable",
     "0025_actions_decision_violations",
-    "0026_evaluation_bases"
+    "0026_evaluation_bases",
+    "0027_actions_definition"
 );
 
 /// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.

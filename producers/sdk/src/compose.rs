@@ -259,6 +259,7 @@ impl PreparedEvent<'_> {
             }),
             tool: event.tool.zip(self.arguments.as_ref()).map(|(tool, arguments)| event::ToolCall {
                 decision_token: tool.decision_token,
+                definition: tool.definition,
                 ..event::ToolCall::new(tool.name, tool.call_id, arguments.payload())
             }),
             result: event.result.zip(self.result.as_ref()).map(|(result, content)| event::ToolResult {

@@ -1,7 +1,7 @@
 //! Input of a recorder: one action of an agent. The recorder adds ids, the time, the sequence number and the digests.
 
-use agentgov_schemas::Micros;
 use agentgov_schemas::event::{Actor, Agent, Approval, Decision, Llm, Trace};
+use agentgov_schemas::{Digest, Micros};
 use uuid::Uuid;
 
 /// Bytes sent to or received from a model, a tool or a person.
@@ -39,12 +39,14 @@ pub struct ToolCall<'a> {
     pub arguments: Content<'a>,
     /// The token of the decision on this call, as the policy decision point returned it.
     pub decision_token: Option<&'a str>,
+    /// SHA-256 of the tool's definition that the enforcement point saw, as RFC 8785 JSON; `None` if it saw none.
+    pub definition: Option<Digest>,
 }
 
 impl<'a> ToolCall<'a> {
-    /// Creates a call without a decision token.
+    /// Creates a call without a decision token, and without a definition.
     pub const fn new(name: &'a str, call_id: &'a str, arguments: Content<'a>) -> Self {
-        Self { name, call_id, arguments, decision_token: None }
+        Self { name, call_id, arguments, decision_token: None, definition: None }
     }
 }
 

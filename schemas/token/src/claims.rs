@@ -40,6 +40,9 @@ pub struct Claims {
     /// SHA-256 of the bytes of the call's arguments; hex in the token.
     #[serde(rename = "args", serialize_with = "as_hex")]
     pub arguments: Digest,
+    /// SHA-256 of the tool's definition, if the caller stated it; hex in the token.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_as_hex")]
+    pub definition: Option<Digest>,
     /// The decision. Only [`Decision::Allow`] lets a call through.
     #[serde(with = "decision_name")]
     pub outcome: Decision,
@@ -99,6 +102,8 @@ pub struct Call<'a> {
     pub call_id: &'a str,
     /// SHA-256 of the bytes of the arguments.
     pub arguments: Digest,
+    /// SHA-256 of the tool's definition, if the call states it.
+    pub definition: Option<Digest>,
 }
 
 /// Name of a claim that binds a token to a call.
@@ -118,6 +123,8 @@ pub enum ClaimName {
     CallId,
     /// `args`
     Arguments,
+    /// `definition`
+    Definition,
 }
 
 impl ClaimName {
@@ -131,6 +138,7 @@ impl ClaimName {
             Self::Tool => "tool",
             Self::CallId => "call_id",
             Self::Arguments => "args",
+            Self::Definition => "definition",
         }
     }
 }
@@ -153,6 +161,7 @@ impl Claims {
             (ClaimName::Tool, self.tool == call.tool),
             (ClaimName::CallId, self.call_id.as_deref().is_none_or(|call_id| call_id == call.call_id)),
             (ClaimName::Arguments, self.arguments == call.arguments),
+            (ClaimName::Definition, self.definition == call.definition),
         ];
         equal.into_iter().find_map(|(name, is_equal)| (!is_equal).then_some(name))
     }

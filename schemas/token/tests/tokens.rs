@@ -68,6 +68,7 @@ fn claims() -> Claims {
         tool: "files/write".to_owned(),
         call_id: Some("call-1".to_owned()),
         arguments: Digest::of(b"{}"),
+        definition: Some(Digest::of(b"definition")),
         outcome: Decision::Allow,
         bundle: Some(Digest::of(b"bundle")),
         through: KnownThrough { partition: 3, offset: -1 },
@@ -125,6 +126,7 @@ fn token_has_the_documented_form() {
         "jti": "0192aa00-0000-7000-8000-00000000000a", "iss": "pdp-1", "iat": 1_700_000_000, "exp": 1_700_000_060,
         "tenant": "acme", "environment": "production", "session": "s-1", "agent": "clerk", "tool": "files/write",
         "call_id": "call-1", "args": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        "definition": Digest::of(b"definition").to_string(),
         "outcome": "allow", "bundle": Digest::of(b"bundle").to_string(), "through": [3, -1],
     });
     assert_eq!(parts[1], expected);
@@ -358,6 +360,7 @@ fn first_difference_from_the_call_is_named() {
         tool: "files/write",
         call_id: "call-1",
         arguments: Digest::of(b"{}"),
+        definition: Some(Digest::of(b"definition")),
     };
     let any_call = Claims { call_id: None, ..claims() };
     for (call, expected) in [
@@ -369,6 +372,8 @@ fn first_difference_from_the_call_is_named() {
         (Call { tool: "files/read", ..call }, Some(ClaimName::Tool)),
         (Call { call_id: "call-2", ..call }, Some(ClaimName::CallId)),
         (Call { arguments: Digest::of(b"{ }"), ..call }, Some(ClaimName::Arguments)),
+        (Call { definition: Some(Digest::of(b"changed")), ..call }, Some(ClaimName::Definition)),
+        (Call { definition: None, ..call }, Some(ClaimName::Definition)),
     ] {
         assert_eq!(claims().first_difference(&call), expected);
         let without_id = expected.filter(|name| *name != ClaimName::CallId);
@@ -414,7 +419,8 @@ prop_compose! {
         (issued_at, lifetime) in (any::<i32>(), 1..i64::from(u32::MAX)),
         texts in prop::collection::vec(".{0,40}", 6),
         (call_id, approval_id) in (prop::option::of(".{0,40}"), prop::option::of(".{0,40}")),
-        (arguments, bundle) in (any::<[u8; 32]>(), prop::option::of(any::<[u8; 32]>())),
+        (arguments, bundle, definition) in
+            (any::<[u8; 32]>(), prop::option::of(any::<[u8; 32]>()), prop::option::of(any::<[u8; 32]>())),
         outcome in prop::sample::select(vec![Decision::Allow, Decision::Deny, Decision::Ask, Decision::Indeterminate]),
         (partition, offset) in (0..i32::MAX, -1..i64::MAX),
         (agents, unavailable) in (prop::option::of(any::<i64>()), prop::option::of(".{0,40}")),
@@ -428,6 +434,7 @@ prop_compose! {
             issuer, tenant_id, environment, session_id, agent_id, tool, call_id, approval_id, agents, unavailable,
             arguments: Digest::from_bytes(arguments),
             bundle: bundle.map(Digest::from_bytes),
+            definition: definition.map(Digest::from_bytes),
             outcome,
             through: KnownThrough { partition, offset },
         }

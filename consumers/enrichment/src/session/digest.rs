@@ -53,6 +53,11 @@ fn write_event(fields: &mut FieldBuffer, event: &ActionEvent<'_>) {
         fields.text(tool.name);
         fields.text(tool.call_id);
         fields.payload(&tool.arguments);
+        // The tag differs from those of the result, which follows. Without a definition the content is as before there were any.
+        if let Some(definition) = &tool.definition {
+            fields.0.push(2);
+            fields.0.extend_from_slice(definition.as_bytes());
+        }
     });
     fields.optional(event.result.as_ref(), |fields, result| {
         fields.text(result.call_id);

@@ -47,6 +47,12 @@ fn call_id<'a>(e: &ActionEvent<'a>) -> &'a str {
     named.or_else(|| evaluation(e)?.call_id).unwrap_or_default()
 }
 
+/// Returns the digest of the tool's definition that the call states, or the question about it.
+fn tool_definition(e: &ActionEvent<'_>) -> Digest {
+    let stated = e.tool.and_then(|tool| tool.definition);
+    stated.or_else(|| evaluation(e)?.definition).unwrap_or(NO_DIGEST)
+}
+
 fn result<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
     e.result.map(|result| result.content)
 }
@@ -91,6 +97,7 @@ columns! {
         "message_sha256": Sha256 = sha256(message_text(e)),
         "message_redacted": Flag = redacted(message_text(e)),
         "tool_name": Text = tool_name(e),
+        "tool_definition": Sha256 = tool_definition(e),
         "call_id": Text = call_id(e),
         "arguments": Bytes = data(arguments(e)),
         "arguments_sha256": Sha256 = sha256(arguments(e)),

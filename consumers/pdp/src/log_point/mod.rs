@@ -248,6 +248,7 @@ impl<L: DecisionLog> LogPoint<L> {
             tool: call.tool.to_owned(),
             call_id: call.call_id.map(str::to_owned),
             arguments: call.arguments_sha256,
+            definition: call.definition,
             outcome: outcome.decision,
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
             through: KnownThrough::from(through),
@@ -288,6 +289,7 @@ impl<L: DecisionLog> LogPoint<L> {
             unavailable: outcome.unavailable.as_ref().map(|(name, _)| *name),
             key_id: expires_at.and(self.config.signing_key.as_ref()).map(SigningKey::kid),
             expires_at,
+            definition: call.definition,
         };
         let decision = RecordedDecision {
             tenant_id: call.tenant_id,

@@ -5,7 +5,7 @@
 //! | subject `agent`, or `identity` with `context.agent` | the agent |
 //! | action `tool.invoked` or `tools/call` | a call of a tool |
 //! | resource `tool` | the tool |
-//! | context `session`, `call_id`, `arguments`, `message`, `actor`, `trace`, `time`, `after` | the rest |
+//! | context `session`, `call_id`, `arguments`, `definition`, `message`, `actor`, `trace`, `time`, `after` | the rest |
 //!
 //! Properties of subject, action and resource are ignored: the registry has them.
 
@@ -34,6 +34,8 @@ pub(super) struct CallQuestion<'r> {
     /// Bytes of the call's `arguments`.
     pub arguments: Cow<'r, str>,
     pub arguments_sha256: Digest,
+    /// SHA-256 of the tool's definition that the caller saw.
+    pub definition: Option<Digest>,
     pub message: Option<Message<'r>>,
     pub actor: Option<Actor<'r>>,
     pub trace: Option<Trace<'r>>,
@@ -93,6 +95,7 @@ impl<'r> CallQuestion<'r> {
             call_id,
             arguments_sha256: Digest::of(arguments.as_bytes()),
             arguments,
+            definition: context.definition()?,
             message: context.message()?,
             actor: context.actor()?,
             trace: context.trace()?,
@@ -118,14 +121,14 @@ impl<'r> CallQuestion<'r> {
 
     /// Returns the event that the caller will record for the call.
     pub fn event(&self) -> ActionEvent<'_> {
-        let arguments = self.payload();
+        let call = ToolCall::new(self.tool, self.call_id.unwrap_or_default(), self.payload());
         ActionEvent {
             environment: self.environment,
             occurred_at: self.time,
             actor: self.actor,
             trace: self.trace,
             message: self.message,
-            tool: Some(ToolCall::new(self.tool, self.call_id.unwrap_or_default(), arguments)),
+            tool: Some(ToolCall { definition: self.definition, ..call }),
             ..ActionEvent::new(
                 "",
                 catalogue::TOOL_INVOKED,
@@ -188,6 +191,12 @@ impl<'r> Context<'r> {
             Some(Value::Object(object)) => Ok(Some(Member(name, object))),
             Some(other) => Err(invalid(&format!("context.{name}"), "an object", kind(other))),
         }
+    }
+
+    fn definition(self) -> Result<Option<Digest>, Refusal> {
+        let Some(text) = self.text("definition")? else { return Ok(None) };
+        let digest = text.parse().map(Some);
+        digest.map_err(|_| invalid("context.definition", "a SHA-256 digest of 64 hex digits", "another text"))
     }
 
     fn message(self) -> Result<Option<Message<'r>>, Refusal> {
@@ -332,6 +341,10 @@ mod tests {
             ),
             (json!({"session": "s", "call_id": []}), "`context.call_id`: expected a text, found a list"),
             (
+                json!({"session": "s", "definition": "e3b0"}),
+                "`context.definition`: expected a SHA-256 digest of 64 hex digits, found another text",
+            ),
+            (
                 json!({"session": "s", "time": "noon"}),
                 "`context.time`: expected a time of RFC 3339 or microseconds since 1970, found another text",
             ),
@@ -395,7 +408,7 @@ mod tests {
         let action = AccessAction { name: "tool.invoked".to_owned(), properties: Properties::new() };
         let context = json!({
             "session": "s", "agent": "bot", "call_id": "c", "time": "2026-11-30T12:00:00.000001Z",
-            "arguments": {"n": 1.50}, "after": {"source": "p", "sequence": 3}, "tenant": "other"
+            "definition": Digest::of(b"x").to_string(), "arguments": {"n": 1.50}, "after": {"source": "p", "sequence": 3}, "tenant": "other"
         });
         let context = context.as_object().unwrap();
         let request = AccessRequest { subject: &subject, action: &action, resource: &resource, context };
@@ -409,6 +422,7 @@ mod tests {
         );
         assert_eq!((call.agent_id, call.tool, call.call_id), ("bot", "pay", Some("c")));
         assert_eq!(call.arguments, r#"{"n": 1.50}"#, "byte for byte");
+        assert_eq!(call.event().tool.unwrap().definition, Some(Digest::of(b"x")));
         assert_eq!(call.time, Micros(1_796_040_000_000_001));
         assert_eq!(call.after, Some(After { source_id: "p", sequence: 3 }));
 
