@@ -148,6 +148,9 @@ pub struct Run {
     pub listen: Option<Listen>,
 }
 
+/// Default validity of an approval, in seconds.
+pub const APPROVAL_SECONDS: u64 = 900;
+
 /// `pdp`.
 #[derive(Debug, Args)]
 pub struct Pdp {
@@ -160,6 +163,10 @@ pub struct Pdp {
     /// Private key that signs the tokens of decisions, as `registry key new` writes it [default: no tokens].
     #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
     pub signing_key: Option<PathBuf>,
+    /// Validity of an approval, from the request for it on.
+    #[arg(long, value_name = "SECONDS", default_value_t = APPROVAL_SECONDS, conflicts_with = "bundle",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub approval_lifetime: u64,
     /// Folder that keeps decisions until Kafka has them.
     #[arg(long, value_name = "DIR", default_value = "agentgov-pdp-spool", conflicts_with = "bundle")]
     pub spool: PathBuf,

@@ -10,7 +10,7 @@ use agentgov_alerter::Alerter;
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_evaluator::Evaluator;
 use agentgov_log_sink::ActionRows;
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, FoldOutcome, Kernel, RequestCache};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, FoldOutcome, Kernel, KeySet, RequestCache};
 use agentgov_processor::{Outputs, Processor, RestoreValue, TableRecord};
 use agentgov_runtime::sink::{Headers, Record, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
@@ -281,6 +281,7 @@ impl Governance {
         Ok(Kernel {
             agents: &self.agents,
             bundles: &self.bundles,
+            keys: const { &KeySet::new() },
             limits,
             agents_topic: "agents",
             bundles_topic: "bundles",

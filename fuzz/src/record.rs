@@ -9,7 +9,7 @@ use std::time::Duration;
 use agentgov_audit::{Record as Audited, examine};
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_log_sink::ActionRows;
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, RequestCache};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, KeySet, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::{AgentEntry, AgentState};
@@ -81,6 +81,7 @@ fn check_steps(records: &[Record<'_>]) {
     let kernel = Kernel {
         agents: &agents,
         bundles: &bundles,
+        keys: const { &KeySet::new() },
         limits,
         agents_topic: "agents",
         bundles_topic: "bundles",

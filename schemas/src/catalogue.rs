@@ -33,7 +33,7 @@ catalogue! {
     OUTPUT_DISPLAYED = "output.displayed", judged: false, "The agent sent output to a person.";
     DECISION_MADE = "decision.made", judged: false, "A policy decision point, a guardrail or a person decided.";
     APPROVAL_ASKED = "approval.asked", judged: false, "A person's approval was requested.";
-    APPROVAL_GIVEN = "approval.given", judged: false, "A person answered a request for approval.";
+    APPROVAL_DECIDED = "approval.decided", judged: false, "A person approved or refused.";
     SESSION_ENDED = "session.ended", judged: false, "The session ended.";
     SOURCE_CLOSED = "source.closed", judged: false, "A producer instance ended; the event has the number of events that it wrote.";
 }

@@ -54,7 +54,7 @@ pub struct ActionEvent<'a> {
     /// The decision, on decision.made.
     #[serde(borrow, default)]
     pub decision: Option<Decision<'a>>,
-    /// The approval, on approval.asked and approval.given.
+    /// The approval, on approval.asked and approval.decided.
     #[serde(borrow, default)]
     pub approval: Option<Approval<'a>>,
     /// Number of events of the source, on source.closed.
@@ -122,13 +122,18 @@ impl<'a> ActionEvent<'a> {
         }
     }
 
-    /// Returns whether the event changes the state of its session. The closing event of a source belongs to no session, and
-    /// decisions and approvals must not change it, or policies would evaluate their own decisions. An event that
-    /// carries a tool call is applied in any case.
+    /// Returns whether the event is applied to its session: it counts, and begins the session. The closing event of a source
+    /// belongs to no session, and decisions and approvals must not count, or policies would evaluate their own decisions. An
+    /// event that carries a tool call is applied in any case.
     pub fn is_applied(&self) -> bool {
-        use catalogue::{APPROVAL_ASKED, APPROVAL_GIVEN, DECISION_MADE, SOURCE_CLOSED};
+        use catalogue::{APPROVAL_ASKED, APPROVAL_DECIDED, DECISION_MADE, SOURCE_CLOSED};
         self.tool.is_some()
-            || ![SOURCE_CLOSED, DECISION_MADE, APPROVAL_ASKED, APPROVAL_GIVEN].contains(&self.r#type)
+            || ![SOURCE_CLOSED, DECISION_MADE, APPROVAL_ASKED, APPROVAL_DECIDED].contains(&self.r#type)
+    }
+
+    /// Returns whether the event asks for an approval or decides one. It changes the approvals of its session only.
+    pub fn is_approval(&self) -> bool {
+        self.tool.is_none() && [catalogue::APPROVAL_ASKED, catalogue::APPROVAL_DECIDED].contains(&self.r#type)
     }
 
     /// Returns true if policies judge the event: its type is judged, or it carries a tool call. A misspelt type therefore does
@@ -148,17 +153,51 @@ pub struct Closing {
 /// A request for a person's approval, or the answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval<'a> {
-    /// Identifier that the request and its answer share.
+    /// Identifier that the request and its decision share. Of a policy decision point of agentgov: the UUID of the evaluation
+    /// that asked.
     pub id: &'a str,
-    /// Person whose approval is requested, or who answered.
+    /// Person whose approval is requested, or who decided.
     #[serde(borrow, default)]
     pub approver: Option<&'a str>,
-    /// The answer; absent on the request.
+    /// The decision; absent on the request.
     #[serde(default)]
     pub granted: Option<bool>,
-    /// Explanation for people.
+    /// Why a person is asked, or the reason of the decision, for people.
     #[serde(borrow, default)]
     pub comment: Option<&'a str>,
+    /// Name of the tool that the agent wants to call.
+    #[serde(borrow, default)]
+    pub tool: Option<&'a str>,
+    /// Id of the call, if the caller of the decision point gave it.
+    #[serde(borrow, default)]
+    pub call_id: Option<&'a str>,
+    /// Arguments of the call. The approval is for exactly these bytes.
+    #[serde(borrow, default)]
+    pub arguments: Option<Payload<'a>>,
+    /// First millisecond at which the approval is expired, since the epoch.
+    #[serde(default)]
+    pub expires_at: Option<Millis>,
+    /// The decision as the approver signed it. The other fields of a decision are for people and queries: only these claims
+    /// count.
+    #[serde(borrow, default)]
+    pub token: Option<&'a str>,
+}
+
+impl<'a> Approval<'a> {
+    /// Creates an approval with its id only. Callers set other fields with struct update syntax.
+    pub const fn new(id: &'a str) -> Self {
+        Self {
+            id,
+            approver: None,
+            granted: None,
+            comment: None,
+            tool: None,
+            call_id: None,
+            arguments: None,
+            expires_at: None,
+            token: None,
+        }
+    }
 }
 
 /// A decision that was made before or during an action.
@@ -229,6 +268,9 @@ pub struct Evaluation<'a> {
     /// SHA-256 of the tool's definition, if the caller stated it.
     #[serde(default)]
     pub definition: Option<Digest>,
+    /// Id of the approval that the decision relies on.
+    #[serde(borrow, default)]
+    pub approval: Option<&'a str>,
 }
 
 /// Position in the topic of actions.

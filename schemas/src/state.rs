@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::{Decision, Origin};
-use crate::{Digest, Micros, Millis, OpenEnum};
+use crate::verdict::{ApprovalFinding, Decision, DecisionCause, Origin};
+use crate::{Digest, Micros, Millis, OpenEnum, vocabulary};
 
 /// Sequence numbers of one source that a session has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,56 @@ pub struct UsedToken<'a> {
     pub expires_at: Millis,
 }
 
+vocabulary! {
+    /// State of a request for an approval.
+    ApprovalState {
+        /// No person has decided yet.
+        Open = "open",
+        /// A person approved the call.
+        Granted = "granted",
+        /// A person refused the call.
+        Refused = "refused",
+    }
+}
+
+/// Request for a person's approval of one call, with its decision. Avro: `ApprovalState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredApproval<'a> {
+    /// Id of the approval: that of the evaluation that asked.
+    pub id: &'a str,
+    /// Deployment environment of the call.
+    pub environment: &'a str,
+    /// The agent that wants to call the tool.
+    pub agent: &'a str,
+    /// Name of the tool.
+    pub tool: &'a str,
+    /// SHA-256 of the bytes of the arguments.
+    pub arguments: Digest,
+    /// Person or service on whose behalf the agent asked.
+    #[serde(borrow, default)]
+    pub actor: Option<&'a str>,
+    /// First millisecond at which it is expired, by `logged_at`.
+    pub expires_at: Millis,
+    /// State of the request.
+    #[serde(borrow)]
+    pub state: OpenEnum<'a, ApprovalState>,
+    /// The approver, once it is decided.
+    #[serde(borrow, default)]
+    pub approver: Option<&'a str>,
+    /// Key that signed the decision.
+    #[serde(borrow, default)]
+    pub key_id: Option<&'a str>,
+    /// Reason why the last decision about it does not count.
+    #[serde(borrow, default)]
+    pub finding: Option<OpenEnum<'a, ApprovalFinding>>,
+    /// Claim or fault that `finding` is about.
+    #[serde(borrow, default)]
+    pub cause: Option<OpenEnum<'a, DecisionCause>>,
+    /// Offset of the call that used it.
+    #[serde(default)]
+    pub used_at: Option<i64>,
+}
+
 /// Progress entry of the evaluator's changelog partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -121,8 +171,8 @@ pub struct Progress {
     pub basis: Option<Digest>,
 }
 
-/// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, a used token, or the progress
-/// of a partition.
+/// Entry of the evaluator's changelog: a session's header, a fact, a call, numbers of a source, a used token, an
+/// approval, or the progress of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState<'a> {
     /// The tenant; empty on progress.
@@ -147,6 +197,9 @@ pub struct SessionState<'a> {
     /// A used token.
     #[serde(borrow, default)]
     pub token: Option<UsedToken<'a>>,
+    /// An approval.
+    #[serde(borrow, default)]
+    pub approval: Option<StoredApproval<'a>>,
 }
 
 impl<'a> SessionState<'a> {
@@ -161,6 +214,7 @@ impl<'a> SessionState<'a> {
             progress: None,
             numbers: None,
             token: None,
+            approval: None,
         }
     }
 }

@@ -30,15 +30,15 @@ macro_rules! subjects {
 
 subjects! {
     /// Actions: [`crate::event::ActionEvent`].
-    ACTION_EVENT = "action-event" [1, 2, 3];
+    ACTION_EVENT = "action-event" [1, 2, 3, 4];
     /// Verdicts: [`crate::verdict::Verdict`].
-    VERDICT = "verdict" [1, 2, 3];
+    VERDICT = "verdict" [1, 2, 3, 4];
     /// Alerts: [`crate::alert::Alert`].
     ALERT = "alert" [1, 2];
     /// Rejects: [`crate::reject::Reject`].
     REJECT = "reject" [1];
     /// The evaluator's changelog: [`crate::state::SessionState`].
-    SESSION_STATE = "session-state" [1, 2, 3];
+    SESSION_STATE = "session-state" [1, 2, 3, 4];
     /// The alerter's changelog: [`crate::state::AlertState`].
     ALERT_STATE = "alert-state" [1];
     /// The agent registry: [`crate::governance::AgentEntry`].

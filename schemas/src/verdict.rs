@@ -42,7 +42,7 @@ pub struct Verdict<'a> {
     /// Decision: allow, deny, ask, indeterminate (an error prevented a decision) or duplicate (sent before, not judged again).
     #[serde(borrow)]
     pub decision: OpenEnum<'a, Decision>,
-    /// Reason of the decision: granted, policy, suspended, no_grant, error, no_bundle or duplicate.
+    /// Reason of the decision, e.g. granted, approved, policy, suspended, no_grant, error, no_bundle or duplicate.
     #[serde(borrow)]
     pub reason: OpenEnum<'a, Reason>,
     /// Determining policies, as Cedar defines them, of the enforced set; sorted by id.
@@ -76,6 +76,25 @@ pub struct Verdict<'a> {
     /// The decision before the call. Absent on a duplicate, and on verdicts of earlier versions.
     #[serde(borrow, default)]
     pub prior_decision: Option<PriorDecision<'a>>,
+    /// An approval that concerns the call. Absent if there is none, and on verdicts of earlier versions.
+    #[serde(borrow, default)]
+    pub approval: Option<ApprovalUse<'a>>,
+}
+
+/// Relation of a call to an approval: the one that its token names, or one for the same call in its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalUse<'a> {
+    /// Id of the approval: that of the evaluation that asked for it.
+    pub id: &'a str,
+    /// The relation.
+    #[serde(borrow)]
+    pub finding: OpenEnum<'a, ApprovalFinding>,
+    /// Claim or fault that the finding is about; absent if there is none.
+    #[serde(borrow, default)]
+    pub cause: Option<OpenEnum<'a, DecisionCause>>,
+    /// The approver; absent if no valid key signed the decision.
+    #[serde(borrow, default)]
+    pub approver: Option<&'a str>,
 }
 
 /// Relation of a call to the decision that was made before it, according to the token on the call. It changes no decision.
@@ -146,6 +165,34 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// Relation of a call to an approval.
+    ApprovalFinding {
+        /// The decision relies on the approval, and uses it up.
+        Granted = "granted",
+        /// A person approved the call, but its token does not name the approval.
+        Unclaimed = "unclaimed",
+        /// No person has decided yet.
+        Open = "open",
+        /// A person refused.
+        Refused = "refused",
+        /// The signature of the approver's decision is invalid. The cause is that of a [`DecisionFinding::Forged`].
+        Forged = "forged",
+        /// The approver's decision, or the approval that the token names, is about another call.
+        Altered = "altered",
+        /// The approver is the person or service for which the call is made, its agent, or the agent's owner.
+        Own = "own",
+        /// An earlier call used the approval.
+        Reused = "reused",
+        /// The time of the approval was over.
+        Expired = "expired",
+        /// The session does not have the approval that the token names.
+        Unknown = "unknown",
+        /// The token names an approval, and the policies do not ask for one.
+        NotAsked = "not_asked",
+    }
+}
+
+vocabulary! {
     /// Cause of a [`DecisionFinding`].
     DecisionCause {
         /// Forged: the text is not a token, or has another algorithm, type or form.
@@ -182,6 +229,8 @@ vocabulary! {
         Definition = "definition",
         /// Altered: the partition of the session.
         Partition = "partition",
+        /// Altered: the id of the approval.
+        Approval = "approval",
         /// Reused: the session has no room for the ids of more tokens, or may forget the id before the token expires, so
         /// another use would not be known.
         Limit = "limit",
@@ -201,7 +250,7 @@ vocabulary! {
 vocabulary! {
     /// Outcome of judging an action.
     Decision {
-        /// A grant applies, and no enforced rule does.
+        /// A grant applies, and no enforced rule does, or a person approved the call.
         Allow = "allow",
         /// An enforced rule applies, no grant does, or the agent is suspended.
         Deny = "deny",
@@ -219,6 +268,8 @@ vocabulary! {
     Reason {
         /// A grant applies.
         Granted = "granted",
+        /// A person approved a call that the policies let a person decide.
+        Approved = "approved",
         /// An enforced rule applies.
         Policy = "policy",
         /// The agent is suspended.

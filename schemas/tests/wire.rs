@@ -148,7 +148,7 @@ proptest! {
                 error_type: optional,
             }),
             decision: None,
-            approval: there[6].then_some(Approval { id: c, approver: optional, granted, comment: optional }),
+            approval: there[6].then_some(Approval { approver: optional, granted, comment: optional, ..Approval::new(c) }),
             closing: there[7].then_some(Closing { total: numbers[3] }),
         };
         let value = encode(&event);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use agentgov_connect::Endpoints;
 use agentgov_follower::{Follower, FollowerConfig};
 use agentgov_pdp::{
-    Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision, ServerConfig,
+    AskedApproval, Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision,
+    ServerConfig,
 };
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::Topology;
@@ -46,8 +47,14 @@ pub fn pdp(args: &Pdp, config: ServerConfig, name: &str, global: &Global) -> Res
     let panics = PanicGuard::new(stop.clone());
     let on_signal = stop.clone();
     ctrlc::set_handler(move || on_signal.request()).or_exit(ExitCode::Failed)?;
-    let options =
-        PdpOptions { name, health: Health::new(name), signing_key, spool: &args.spool, server: config };
+    let options = PdpOptions {
+        name,
+        health: Health::new(name),
+        signing_key,
+        approval_lifetime: Duration::from_secs(args.approval_lifetime),
+        spool: &args.spool,
+        server: config,
+    };
     let running = RunningPdp::start(options, &endpoints, &topology, stop)?;
     if global.json {
         print::json_line(&serde_json::json!({ "listening": running.url(), "signed": is_signed }))?;
@@ -70,6 +77,8 @@ pub struct PdpOptions<'a> {
     pub health: Health,
     /// The key that signs its tokens.
     pub signing_key: Option<SigningKey>,
+    /// Validity of an approval, from the request for it on.
+    pub approval_lifetime: Duration,
     /// Folder of its spool.
     pub spool: &'a Path,
     /// Where it listens, and to whom.
@@ -92,7 +101,7 @@ impl RunningPdp {
         topology: &Arc<Topology>,
         stop: ShutdownSignal,
     ) -> Result<Self, Failure> {
-        let PdpOptions { name, health, signing_key, spool, server } = options;
+        let PdpOptions { name, health, signing_key, approval_lifetime, spool, server } = options;
         let metrics = Metrics::start()?;
         // Until the follower clears it: the server must not be ready before it knows a state.
         health.set_not_ready(NotReadyReason::Stale, "the state of the log is not read yet");
@@ -108,7 +117,13 @@ impl RunningPdp {
         let point = LogPoint::new(
             Arc::clone(&follower),
             SharedLog(Arc::clone(&log)),
-            LogPointConfig { name: name.to_owned(), signing_key, token_lifetime: TOKEN_LIFETIME, tenants },
+            LogPointConfig {
+                name: name.to_owned(),
+                signing_key,
+                token_lifetime: TOKEN_LIFETIME,
+                approval_lifetime,
+                tenants,
+            },
         );
         let server = DecisionServer::start(server, point, (health.clone(), metrics, stop.clone()))
             .or_exit(ExitCode::Config)?;
@@ -197,6 +212,16 @@ impl RecorderLog {
         Ok(recorder)
     }
 
+    fn record(&self, tenant_id: &str, environment: &str, event: &Event<'_>) -> Result<(), String> {
+        let recorder = self.recorder(tenant_id, environment)?;
+        recorder.record(event).map(|_| ()).map_err(|error| {
+            if matches!(error, RecordError::Stopped { .. }) {
+                self.forget(tenant_id, environment);
+            }
+            error.to_string()
+        })
+    }
+
     /// Forgets a source that has stopped, so that the next decision opens another one.
     fn forget(&self, tenant_id: &str, environment: &str) {
         let key = (tenant_id.to_owned(), environment.to_owned());
@@ -221,7 +246,6 @@ impl DecisionLog for SharedLog {
     }
 
     fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String> {
-        let recorder = self.0.recorder(decision.tenant_id, decision.environment)?;
         let event = Event {
             occurred_at: Some(decision.occurred_at),
             actor: decision.actor,
@@ -229,11 +253,17 @@ impl DecisionLog for SharedLog {
             decision: Some(&decision.decision),
             ..Event::new(catalogue::DECISION_MADE, decision.session_id, decision.agent)
         };
-        recorder.record(&event).map(|_| ()).map_err(|error| {
-            if matches!(error, RecordError::Stopped { .. }) {
-                self.0.forget(decision.tenant_id, decision.environment);
-            }
-            error.to_string()
-        })
+        self.0.record(decision.tenant_id, decision.environment, &event)
+    }
+
+    fn record_asked(&self, asked: &AskedApproval<'_>) -> Result<(), String> {
+        let event = Event {
+            occurred_at: Some(asked.occurred_at),
+            actor: asked.actor,
+            trace: asked.trace,
+            approval: Some(asked.approval),
+            ..Event::new(catalogue::APPROVAL_ASKED, asked.session_id, asked.agent)
+        };
+        self.0.record(asked.tenant_id, asked.environment, &event)
     }
 }

@@ -19,7 +19,7 @@ use include_dir::{Dir, include_dir};
 use super::pdp_folder::PdpFolder;
 use super::pdp_log::{self, PdpOptions, RunningPdp};
 use super::{keys, policy, registry};
-use crate::cli::Global;
+use crate::cli::{APPROVAL_SECONDS, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
 use crate::progress::Progress;
@@ -204,6 +204,7 @@ impl Pipeline {
             name: PDP,
             health: health.clone(),
             signing_key: Some(pdp_log::read_key(&key)?),
+            approval_lifetime: Duration::from_secs(APPROVAL_SECONDS),
             spool: &spool,
             server: ServerConfig { listen, tls: None, callers: None, url: None },
         };

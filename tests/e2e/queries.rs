@@ -331,6 +331,7 @@ fn prevented_unasked_and_unknown_calls_are_found() {
             key_id: None,
             expires_at: None,
             definition: None,
+            approval: None,
         };
         let evaluation = Some(Box::new(evaluation));
         let decision = Decision { by: "pdp", decision, reason: Some("unavailable"), evaluation };

@@ -283,6 +283,7 @@ mod tests {
             state_limit: false,
             findings: vec![],
             prior_decision: None,
+            approval: None,
         }
     }
 

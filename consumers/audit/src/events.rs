@@ -245,7 +245,7 @@ const NO_SESSION_CHANGE: [&str; 4] = [
     catalogue::SOURCE_CLOSED,
     catalogue::DECISION_MADE,
     catalogue::APPROVAL_ASKED,
-    catalogue::APPROVAL_GIVEN,
+    catalogue::APPROVAL_DECIDED,
 ];
 
 /// Returns a text of an event; empty if the writer's schema does not have the field. The evaluator also rejects an empty id.

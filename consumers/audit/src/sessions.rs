@@ -302,7 +302,7 @@ mod tests {
                     of(0),
                     Event { r#type: catalogue::DECISION_MADE, ..input(1) },
                     Event { r#type: catalogue::APPROVAL_ASKED, ..input(2) },
-                    Event { r#type: catalogue::APPROVAL_GIVEN, ..input(3) },
+                    Event { r#type: catalogue::APPROVAL_DECIDED, ..input(3) },
                     of(4),
                 ],
                 2,

@@ -30,5 +30,8 @@ pub mod tools;
 
 pub use agents::{Agent, AgentTable};
 pub use call_context::{CallContext, FactRef, Scalar};
-pub use session::{Change, InvalidEntry, RefusedCall, SequenceCheck, Session, TokenUse};
+pub use session::{
+    Approval, ApprovalFault, Change, InvalidEntry, MAX_APPROVALS, RefusedCall, SequenceCheck, Session,
+    TokenUse,
+};
 pub use tools::{Finding, Tools, ToolsDraft, ValueType};

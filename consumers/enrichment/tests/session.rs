@@ -295,7 +295,10 @@ proptest! {
                         restored.restore_numbers_tombstone(source, *block).unwrap();
                     }
                     // No call of this test carries a token.
-                    Change::Token { .. } | Change::TokenRemoved { .. } => unreachable!("{change:?}"),
+                    Change::Token { .. }
+                    | Change::TokenRemoved { .. }
+                    | Change::Approval { .. }
+                    | Change::ApprovalRemoved { .. } => unreachable!("{change:?}"),
                 }
             }
             prop_assert_eq!(restored.header(), fixture.session.header());

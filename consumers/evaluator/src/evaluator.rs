@@ -213,6 +213,7 @@ impl Evaluator {
         Kernel {
             agents: &self.agents,
             bundles: &self.bundles,
+            keys: &self.keys,
             limits: self.limits,
             agents_topic: &self.agents_topic,
             bundles_topic: &self.bundles_topic,
@@ -244,7 +245,7 @@ impl Evaluator {
         event: &ActionEvent<'_>,
         out: &mut Outputs,
     ) -> Result<(), Reject> {
-        if !event.is_applied() {
+        if !event.is_applied() && !event.is_approval() {
             return Ok(());
         }
         let ActionEvent { tenant_id, session_id, .. } = *event;
@@ -260,7 +261,13 @@ impl Evaluator {
                 dirty.mark(stored);
                 return Ok(());
             }
-            Ok(HeaderWrite::Done) => return Ok(()),
+            Ok(HeaderWrite::Done) => {
+                // An approval that does not count begins no session.
+                if is_new && stored.session.is_vacant() {
+                    sessions.remove(tenant_id, session_id);
+                }
+                return Ok(());
+            }
             Err(failed) => failed,
         };
         match before {
@@ -287,7 +294,9 @@ impl Evaluator {
     ) -> Result<HeaderWrite, FailedStep> {
         let kernel = self.kernel();
         let token = CallToken::read(event, session, &self.keys, origin.logged_at);
-        let mut step = kernel.step(session, event, origin).map_err(FailedStep::unchanged)?;
+        let claimed = token.as_ref().and_then(|token| token.approval(event));
+        let mut step =
+            kernel.step_claiming(session, event, origin, claimed).map_err(FailedStep::unchanged)?;
         // A repeat has no prior decision: the verdict of the first event has it.
         let judgement = step.verdict.as_ref().filter(|judgement| judgement.last_sequence.is_none());
         let finding = token.zip(judgement).map(|(token, judgement)| {
@@ -328,7 +337,7 @@ impl Evaluator {
                 finding.as_ref().map_or_else(|| undecided(required), |finding| finding.record(required))
             });
             let mut verdict = Verdict { prior_decision, ..judgement.verdict(event, origin) };
-            if finding.is_some() {
+            if finding.is_some() || verdict.approval.is_some() {
                 verdict
                     .tables
                     .push(TablePosition { topic: &self.keys_topic, next_offset: self.keys.next_offset() });
@@ -378,6 +387,9 @@ pub(crate) fn restore_entry(
     }
     if let Some(token) = &state.token {
         session.restore_token(token);
+    }
+    if let Some(approval) = &state.approval {
+        session.restore_approval(approval);
     }
     Ok(None)
 }
@@ -439,6 +451,11 @@ fn apply_tombstone(sessions: &mut Sessions, key: &Key) -> Result<(), RestoreErro
                 session.restore_token_tombstone(id, *expires_at);
             }
         }
+        Entry::Approval { id } => {
+            if let Some(session) = sessions.get_mut(tenant_id, session_id) {
+                session.restore_approval_tombstone(id);
+            }
+        }
         // This version has restored no such entry: a value is read by its schema, without the fields of later versions.
         Entry::Unknown => {}
     }
@@ -489,7 +506,12 @@ fn write_entry(
             entry.token = session.token(id, *expires_at);
             entry.token.is_some()
         }
+        Change::Approval { id } => {
+            entry.approval = session.approval_entry(id);
+            entry.approval.is_some()
+        }
         Change::FactRemoved { .. }
+        | Change::ApprovalRemoved { .. }
         | Change::CallRemoved { .. }
         | Change::NumbersRemoved { .. }
         | Change::TokenRemoved { .. } => {

@@ -32,6 +32,9 @@ pub enum Entry {
         id: String,
         expires_at: Millis,
     },
+    Approval {
+        id: String,
+    },
     /// A kind that this version does not know.
     Unknown,
 }
@@ -57,6 +60,9 @@ pub fn for_change(tenant_id: &str, session_id: &str, change: &Change) -> serde_j
         }
         Change::Token { id, expires_at } | Change::TokenRemoved { id, expires_at } => {
             json_array(&[tenant_id, session_id, "token", &expires_at.0.to_string(), id])
+        }
+        Change::Approval { id } | Change::ApprovalRemoved { id } => {
+            json_array(&[tenant_id, session_id, "approval", id])
         }
     }
 }
@@ -108,7 +114,8 @@ pub fn parse(bytes: &[u8]) -> Result<Key, RestoreError> {
             let expires_at = Millis(expires_at.parse().map_err(|_| wrong())?);
             (tenant, session, Entry::Token { id: (*id).to_owned(), expires_at })
         }
-        [_, _, "header" | "fact" | "call" | "numbers" | "token", ..] => return Err(wrong()),
+        [tenant, session, "approval", id] => (tenant, session, Entry::Approval { id: (*id).to_owned() }),
+        [_, _, "header" | "fact" | "call" | "numbers" | "token" | "approval", ..] => return Err(wrong()),
         [tenant, session, _, ..] => (tenant, session, Entry::Unknown),
         _ => return Err(wrong()),
     };
@@ -148,10 +155,11 @@ mod tests {
             br#"["a","b","header","c"]"#,
             br#"["a","b","call"]"#,
             br#"["a","b","token","soon","c"]"#,
+            br#"["a","b","approval"]"#,
         ] {
             assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
         }
-        for unknown in [&br#"["t","s","c"]"#[..], br#"["t","s","approval","1","x"]"#] {
+        for unknown in [&br#"["t","s","c"]"#[..], br#"["t","s","later","1","x"]"#] {
             let key = Key::Session { tenant_id: "t".into(), session_id: "s".into(), entry: Entry::Unknown };
             assert_eq!(parse(unknown).unwrap(), key);
         }

@@ -8,7 +8,7 @@
 //! Depends on the records alone: the call, its session, and the tables as they are folded. Reads no clock.
 
 use agentgov_enrichment::{Change, RefusedCall, Session, TokenUse};
-use agentgov_policy::{Judgement, Kernel};
+use agentgov_policy::{Judgement, Kernel, approval_of, forged_cause};
 use agentgov_schemas::event::{ActionEvent, ToolCall};
 use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::state::UsedToken;
@@ -54,6 +54,15 @@ impl CallToken {
             claims: verify(token, keys, KeyKind::Pdp, logged_at).map_err(ForgedToken::from),
             known_through: session.applied_through(),
         })
+    }
+
+    /// Returns the id of the approval that the token relies on, if it lets a call of this session through.
+    pub fn approval(&self, event: &ActionEvent<'_>) -> Option<&str> {
+        let claims = match &self.claims {
+            Ok(claims) => claims,
+            Err(ForgedToken { expired, .. }) => expired.as_deref()?,
+        };
+        approval_of(claims, event)
     }
 
     /// Compares the token with the call and with its judgement, and records its use in the session. Appends the changed
@@ -201,18 +210,10 @@ const fn altered_cause(claim: ClaimName) -> DecisionCause {
 
 impl From<TokenError> for ForgedToken {
     fn from(error: TokenError) -> Self {
-        let cause = match error {
-            TokenError::Malformed(_) => DecisionCause::Malformed,
-            TokenError::UnknownKey => DecisionCause::UnknownKey,
-            TokenError::WrongKind { .. } => DecisionCause::WrongKind,
-            TokenError::WrongTenant { .. } => DecisionCause::WrongTenant,
-            TokenError::RevokedKey { .. } => DecisionCause::RevokedKey,
-            TokenError::NotYetValid { .. } => DecisionCause::NotYetValid,
-            TokenError::Expired { claims, .. } => {
-                return Self { cause: DecisionCause::Expired, expired: Some(claims) };
-            }
-            TokenError::BadSignature => DecisionCause::BadSignature,
-        };
-        Self { cause, expired: None }
+        let cause = forged_cause(&error);
+        match error {
+            TokenError::Expired { claims, .. } => Self { cause, expired: Some(claims) },
+            _ => Self { cause, expired: None },
+        }
     }
 }

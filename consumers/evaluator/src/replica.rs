@@ -21,7 +21,7 @@ use agentgov_schemas::wire::{Schema, SchemaId, WireError};
 
 use crate::evaluator::{check_event, restore_entry};
 use crate::sessions::{SessionName, Sessions};
-use crate::stepped::{SessionRef, SteppedSessions};
+use crate::stepped::{SessionRef, SteppedSessions, TablePositions};
 
 /// Memory of a record ahead besides its datum, in bytes.
 const RECORD_OVERHEAD: usize = 200;
@@ -128,7 +128,7 @@ impl Replica {
             return Ok(());
         }
         self.last_logged_at = self.last_logged_at.max(action.logged_at);
-        if !event.is_applied() {
+        if !event.is_applied() && !event.is_approval() {
             return Ok(());
         }
         let name: SessionName = (event.tenant_id.into(), event.session_id.into());
@@ -208,14 +208,15 @@ impl Replica {
             return Ok(session.map_or_else(new, SessionRef::Base));
         };
         let name: SessionName = (tenant_id.into(), session_id.into());
-        let (end, bundles) = (last.saturating_add(1), kernel.bundles.next_offset());
-        let (mut session, from) = match self.stepped.get(&name, bundles) {
+        let end = last.saturating_add(1);
+        let tables = TablePositions::of(kernel);
+        let (mut session, from) = match self.stepped.get(&name, tables) {
             Some(copy) => copy,
             None => (Arc::new(base.cloned().unwrap_or_default()), 0),
         };
         if from < end {
             let applied = self.step(kernel, Arc::make_mut(&mut session), &name, from)?;
-            self.stepped.put(name, bundles, &session, end, applied);
+            self.stepped.put(name, tables, &session, end, applied);
         }
         Ok(if session.is_expired(self.last_logged_at, ttl) { new() } else { SessionRef::Copy(session) })
     }
@@ -254,10 +255,10 @@ impl Replica {
         self.stepped.applied()
     }
 
-    /// Returns the session as the evaluator has it. A session without events is left over from a removed one, and the
+    /// Returns the session as the evaluator has it. A vacant session is left over from a removed one, and the
     /// evaluator drops it before its next step.
     fn base(&self, tenant_id: &str, session_id: &str) -> Option<&Session> {
-        self.base.get(tenant_id, session_id).filter(|session| session.events() > 0)
+        self.base.get(tenant_id, session_id).filter(|session| !session.is_vacant())
     }
 
     fn records_ahead(

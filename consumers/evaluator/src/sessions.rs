@@ -209,8 +209,8 @@ impl Sessions {
             let Some(stored) = slot.and_then(|slot| self.stored.get_mut(slot)) else { continue };
             let session = &stored.session;
             let last = session.header().last_logged_at;
-            // A session without events, restored from leftover entries, has no time of its own and expires at once.
-            if session.is_expired(now, ttl) || last <= seen && session.events() == 0 {
+            // A vacant session, restored from leftover entries, has no time of its own and expires at once.
+            if session.is_expired(now, ttl) || last <= seen && session.is_vacant() {
                 return self.remove(&name.0, &name.1);
             }
             stored.bound = last;

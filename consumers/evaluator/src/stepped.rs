@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use agentgov_enrichment::Session;
+use agentgov_policy::Kernel;
 
 use crate::sessions::SessionName;
 
@@ -35,6 +36,24 @@ impl Deref for SessionRef<'_> {
     }
 }
 
+/// Positions of the tables by which records are applied: tools extract facts, and approvals count by their keys and agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TablePositions {
+    bundles: i64,
+    keys: i64,
+    agents: i64,
+}
+
+impl TablePositions {
+    pub const fn of(kernel: &Kernel<'_>) -> Self {
+        Self {
+            bundles: kernel.bundles.next_offset(),
+            keys: kernel.keys.next_offset(),
+            agents: kernel.agents.next_offset(),
+        }
+    }
+}
+
 /// Cached copies of a partition's sessions.
 #[derive(Debug, Default)]
 pub(crate) struct SteppedSessions {
@@ -52,8 +71,8 @@ struct Cache {
 #[derive(Debug)]
 struct SteppedCopy {
     session: Arc<Session>,
-    /// Position of the table of bundles by whose tools the records were applied.
-    bundles: i64,
+    /// Positions of the tables by which the records were applied.
+    tables: TablePositions,
     /// Number of the first record that is not applied.
     next: u64,
     bytes: usize,
@@ -61,14 +80,21 @@ struct SteppedCopy {
 
 impl SteppedSessions {
     /// Returns the copy of a session, with the number of the first record that is not applied to it.
-    pub fn get(&self, name: &SessionName, bundles: i64) -> Option<(Arc<Session>, u64)> {
+    pub fn get(&self, name: &SessionName, tables: TablePositions) -> Option<(Arc<Session>, u64)> {
         let cache = self.cache()?;
-        let copy = cache.copies.get(name).filter(|copy| copy.bundles == bundles)?;
+        let copy = cache.copies.get(name).filter(|copy| copy.tables == tables)?;
         Some((Arc::clone(&copy.session), copy.next))
     }
 
     /// Keeps the copy of a session, after `applied` records were applied to it. Drops all others if there is no room.
-    pub fn put(&self, name: SessionName, bundles: i64, session: &Arc<Session>, next: u64, applied: u64) {
+    pub fn put(
+        &self,
+        name: SessionName,
+        tables: TablePositions,
+        session: &Arc<Session>,
+        next: u64,
+        applied: u64,
+    ) {
         self.applied.fetch_add(applied, Ordering::Relaxed);
         let bytes = session.copied_bytes().saturating_add(COPY_OVERHEAD);
         let Some(mut cache) = self.cache() else { return };
@@ -78,7 +104,7 @@ impl SteppedSessions {
         if cache.bytes.saturating_add(bytes) > MAX_BYTES {
             *cache = Cache::default();
         }
-        let copy = SteppedCopy { session: Arc::clone(session), bundles, next, bytes };
+        let copy = SteppedCopy { session: Arc::clone(session), tables, next, bytes };
         if let Some(replaced) = cache.copies.insert(name, copy) {
             cache.bytes = cache.bytes.saturating_sub(replaced.bytes);
         }
@@ -112,20 +138,27 @@ mod tests {
 
     use super::*;
 
+    const fn at(bundles: i64) -> TablePositions {
+        TablePositions { bundles, keys: 0, agents: 0 }
+    }
+
     fn name(session_id: &str) -> SessionName {
         ("acme".into(), session_id.into())
     }
 
     #[test]
-    fn copy_counts_for_its_bundles_until_it_is_dropped() {
+    fn copy_counts_for_its_tables_until_it_is_dropped() {
         let mut copies = SteppedSessions::default();
         let session = Arc::new(Session::new());
-        copies.put(name("a"), 3, &session, 7, 2);
-        assert_eq!(copies.get(&name("a"), 3).map(|(_, next)| next), Some(7));
-        assert!(copies.get(&name("a"), 4).is_none() && copies.get(&name("b"), 3).is_none());
+        copies.put(name("a"), at(3), &session, 7, 2);
+        assert_eq!(copies.get(&name("a"), at(3)).map(|(_, next)| next), Some(7));
+        assert!(copies.get(&name("a"), at(4)).is_none() && copies.get(&name("b"), at(3)).is_none());
+        for other in [TablePositions { keys: 1, ..at(3) }, TablePositions { agents: 1, ..at(3) }] {
+            assert!(copies.get(&name("a"), other).is_none());
+        }
         assert_eq!(copies.applied(), 2);
         copies.clear();
-        assert!(copies.get(&name("a"), 3).is_none());
+        assert!(copies.get(&name("a"), at(3)).is_none());
     }
 
     #[test]
@@ -133,12 +166,12 @@ mod tests {
         let copies = SteppedSessions::default();
         let session = Arc::new(Session::new());
         for number in 0..20_000 {
-            copies.put(name(&number.to_string()), 0, &session, 0, 0);
+            copies.put(name(&number.to_string()), at(0), &session, 0, 0);
             let cache = copies.cache().unwrap();
             assert!(cache.bytes <= MAX_BYTES && cache.copies.len() <= MAX_BYTES / COPY_OVERHEAD);
         }
-        assert!(copies.get(&name("19999"), 0).is_some());
-        copies.put(name("19999"), 0, &session, 5, 0);
+        assert!(copies.get(&name("19999"), at(0)).is_some());
+        copies.put(name("19999"), at(0), &session, 5, 0);
         let cache = copies.cache().unwrap();
         assert_eq!(cache.bytes, cache.copies.len() * COPY_OVERHEAD, "a replaced copy is not counted");
     }
@@ -156,7 +189,7 @@ mod tests {
             let copies = SteppedSessions::default();
             let session = Arc::new(session);
             for number in 0..100 {
-                copies.put(name(&number.to_string()), 0, &session, 0, 0);
+                copies.put(name(&number.to_string()), at(0), &session, 0, 0);
                 let cache = copies.cache().unwrap();
                 assert!(cache.bytes <= MAX_BYTES && cache.bytes >= cache.copies.len() * least);
             }

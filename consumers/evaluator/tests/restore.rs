@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use agentgov_enrichment::Session;
 use agentgov_evaluator::{Action, Evaluator, Replica, Sessions};
-use agentgov_policy::{Bundle, BundleFiles};
+use agentgov_policy::{ApprovalClaim, Bundle, BundleFiles};
 use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
@@ -328,7 +328,7 @@ fn check_replica(fixture: &mut Fixture, specs: &[EventSpec], lag: usize) -> Resu
         let kernel = fixture.evaluator.kernel();
         let session = replica.session(&kernel, event.tenant_id, event.session_id).unwrap();
         let known = session.header();
-        let decided = kernel.decide(&session, &event).unwrap();
+        let decided = kernel.decide(&session, &event, ApprovalClaim::Ignored).unwrap();
         let origin = Origin { topic: "actions", partition: 0, offset, logged_at: Millis(1000 + offset) };
         let outcome = |v: &Verdict<'_>| {
             let violations: Vec<_> =
@@ -463,7 +463,7 @@ fn decisions_and_approvals_change_no_session_and_begin_none() {
         let spec = EventSpec { session: 0, kind: 6, call: 0, source: 0, jump: 1, last: true };
         ActionEvent { r#type, ..event(spec, sequence) }
     };
-    let kinds = [catalogue::DECISION_MADE, catalogue::APPROVAL_ASKED, catalogue::APPROVAL_GIVEN];
+    let kinds = [catalogue::DECISION_MADE, catalogue::APPROVAL_ASKED, catalogue::APPROVAL_DECIDED];
     for (offset, r#type) in (0..).zip(kinds) {
         let (verdicts, entries) = fixture.step(&mut sessions, &about(r#type, 0), offset);
         assert_eq!((verdicts.len(), entries.len(), sessions.len()), (0, 1, 0), "only progress is written");

@@ -313,8 +313,8 @@ impl State {
         let (number, partition) = self.partition(key)?;
         self.check_others(key, number)?;
         let requests = self.requests.take();
-        let (agents, bundles) = (self.agents(), self.bundles());
-        let kernel = self.kernel(&agents, &bundles, &requests.0);
+        let (agents, bundles, keys) = (self.agents(), self.bundles(), self.keys());
+        let kernel = self.kernel(&agents, &bundles, &keys, &requests.0);
         // Checked while the replica is locked: a partition is set to loading before its replica changes.
         let replica = partition.sound_replica()?;
         self.check_partition(now, partition, &replica)?;
@@ -335,13 +335,13 @@ impl State {
     pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> Result<R, Unavailable> {
         self.check_tables()?;
         let requests = self.requests.take();
-        let (agents, bundles) = (self.agents(), self.bundles());
-        Ok(decide(&self.kernel(&agents, &bundles, &requests.0)))
+        let (agents, bundles, keys) = (self.agents(), self.bundles(), self.keys());
+        Ok(decide(&self.kernel(&agents, &bundles, &keys, &requests.0)))
     }
 
     /// Returns an error if a panic may have left a table half changed.
     fn check_tables(&self) -> Result<(), Unavailable> {
-        if self.agents.is_poisoned() || self.bundles.is_poisoned() {
+        if self.agents.is_poisoned() || self.bundles.is_poisoned() || self.keys.is_poisoned() {
             return Err(Unavailable::Internal("a thread panicked while it changed a table".to_owned()));
         }
         Ok(())
@@ -351,11 +351,13 @@ impl State {
         &'k self,
         agents: &'k AgentTable,
         bundles: &'k BundleTable,
+        keys: &'k KeySet,
         requests: &'k RequestCache,
     ) -> Kernel<'k> {
         Kernel {
             agents,
             bundles,
+            keys,
             limits: self.limits,
             agents_topic: &self.topics.agents,
             bundles_topic: &self.topics.bundles,

@@ -52,7 +52,9 @@ migrations!(
     "0024c_verdicts_unavailable",
     "0025_actions_decision_violations",
     "0026_evaluation_bases",
-    "0027_actions_definition"
+    "0027_actions_definition",
+    "0029_actions_approvals",
+    "0030_verdicts_approval"
 );
 
 /// Number of files that create the tables of claims and of migrations. They use IF NOT EXISTS and run each time.

@@ -7,10 +7,11 @@ use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::verdict::{
-    Decision, DuplicateOf, Origin, Reason, RecordFinding, TablePosition, Verdict,
+    ApprovalFinding, Decision, DuplicateOf, Origin, Reason, RecordFinding, TablePosition, Verdict,
 };
 use serde::Serialize;
 
+use crate::approvals::JudgedApproval;
 use crate::bundle::Bundle;
 use crate::internal::InternalError;
 use crate::policy::Policy;
@@ -42,6 +43,8 @@ pub struct Judgement<'k> {
     pub state_limit: bool,
     /// Faults of the record itself, in the order of [`RecordFinding`].
     pub findings: Vec<RecordFinding>,
+    /// Approval that concerns the call.
+    pub approval: Option<JudgedApproval>,
 }
 
 impl Judgement<'_> {
@@ -82,6 +85,7 @@ impl Judgement<'_> {
             state_limit: self.state_limit,
             findings: self.findings.iter().map(|finding| (*finding).into()).collect(),
             prior_decision: None,
+            approval: self.approval.as_ref().map(JudgedApproval::as_use),
         }
     }
 }
@@ -96,6 +100,9 @@ fn beginning(text: &str) -> &str {
 #[derive(Serialize)]
 struct KnownRecord<'k> {
     agent: Option<KnownAgent<'k>>,
+    /// The approval that the decision relies on; omitted if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<KnownApproval<'k>>,
     derived: &'k std::collections::BTreeMap<String, agentgov_enrichment::Scalar>,
     /// Omitted if empty.
     #[serde(skip_serializing_if = "std::collections::BTreeSet::is_empty")]
@@ -112,6 +119,12 @@ struct KnownAgent<'k> {
 }
 
 #[derive(Serialize)]
+struct KnownApproval<'k> {
+    approver: Option<&'k str>,
+    id: &'k str,
+}
+
+#[derive(Serialize)]
 struct KnownSession {
     events: i64,
     /// Microseconds since the epoch; null before the first event.
@@ -124,13 +137,17 @@ pub(crate) fn known_json(
     agent: Option<&Agent>,
     known: &CallContext,
     session: &Session,
+    approval: Option<&JudgedApproval>,
 ) -> Result<String, InternalError> {
+    let approval = approval.filter(|approval| approval.finding == ApprovalFinding::Granted);
     let record = KnownRecord {
         agent: agent.map(|agent| KnownAgent {
             owner: &agent.owner,
             roles: &agent.roles,
             state: agent.state.as_str(),
         }),
+        approval: approval
+            .map(|approval| KnownApproval { approver: approval.approver.as_deref(), id: &approval.id }),
         derived: &known.derived,
         erred: &known.erred,
         facts: &known.facts,

@@ -8,9 +8,13 @@ use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::AgentState;
 use agentgov_schemas::topology::SessionLimits;
-use agentgov_schemas::verdict::{Decision, ErrorCode, Mode, Origin, Reason, RecordFinding, RuleEffect};
+use agentgov_schemas::verdict::{
+    ApprovalFinding, Decision, ErrorCode, Mode, Origin, Reason, RecordFinding, RuleEffect,
+};
+use agentgov_token::KeySet;
 use cedar_policy::PolicySet;
 
+use crate::approvals::{ApprovalClaim, JudgedApproval, claimed_approval};
 use crate::bundle::Bundle;
 use crate::cedar::{
     AuthorizationOutcome, AuthorizationRequest, CallAction, RequestTemplate, RequiredAttributes, TIME,
@@ -34,6 +38,8 @@ pub struct Kernel<'a> {
     pub agents: &'a AgentTable,
     /// Table of bundles.
     pub bundles: &'a BundleTable,
+    /// Keys that sign decisions and approvals.
+    pub keys: &'a KeySet,
     /// Limits of a session.
     pub limits: SessionLimits,
     /// Topic of the table of agents, which verdicts record.
@@ -69,6 +75,26 @@ impl<'k> Kernel<'k> {
         event: &ActionEvent<'_>,
         origin: &Origin<'_>,
     ) -> Result<Step<'k>, InternalError> {
+        let claimed = claimed_approval(event, self.keys, origin.logged_at);
+        self.step_claiming(session, event, origin, claimed.as_deref())
+    }
+
+    /// Does the same as [`Self::step`], for a caller that has verified the call's token: `claimed` is the approval that the token
+    /// names (see [`approval_of`](crate::approval_of)).
+    ///
+    /// # Errors
+    /// If an invariant of this crate is violated. The session is then unchanged.
+    pub fn step_claiming(
+        &self,
+        session: &mut Session,
+        event: &ActionEvent<'_>,
+        origin: &Origin<'_>,
+        claimed: Option<&str>,
+    ) -> Result<Step<'k>, InternalError> {
+        if event.is_approval() {
+            let changes = self.fold_approval(session, event, origin);
+            return Ok(Step { verdict: None, changes, findings: Vec::new(), refused: None });
+        }
         let judged = event.is_judged();
         let check = session.check_sequence(event);
         let findings_of_record =
@@ -79,31 +105,54 @@ impl<'k> Kernel<'k> {
             return Ok(Step { verdict, changes: Vec::new(), findings: Vec::new(), refused: None });
         }
         let bundle = self.bundles.active(event.environment);
+        let claim = ApprovalClaim::Recorded { logged_at: origin.logged_at, claimed };
         let verdict = match judged {
-            true => Some(Judgement { findings: findings_of_record(), ..self.judge(bundle, session, event)? }),
+            true => {
+                let judgement = self.judge(bundle, session, event, claim)?;
+                Some(Judgement { findings: findings_of_record(), ..judgement })
+            }
             false => None,
         };
         let tools = bundle.map(|bundle| bundle.tools());
-        let applied = session.apply(event, &check, origin, tools, &self.limits);
+        let mut applied = session.apply(event, &check, origin, tools, &self.limits);
+        if let Some(id) = claimed {
+            session.use_approval(id, origin.offset, &mut applied.changes);
+        }
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings, refused: applied.refused })
     }
 
     /// Judges an event before it is recorded, as [`Self::step`] will judge it, and changes nothing. Does not check its
-    /// sequence number.
+    /// sequence number. If the judgement relies on an approval, the token of the call must name it.
     ///
     /// # Errors
     /// If an invariant of this crate is violated.
-    pub fn decide(&self, session: &Session, event: &ActionEvent<'_>) -> Result<Judgement<'k>, InternalError> {
+    pub fn decide(
+        &self,
+        session: &Session,
+        event: &ActionEvent<'_>,
+        claim: ApprovalClaim<'_>,
+    ) -> Result<Judgement<'k>, InternalError> {
         let findings = call_finding(event).into_iter().collect();
-        Ok(Judgement { findings, ..self.judge(self.bundles.active(event.environment), session, event)? })
+        let bundle = self.bundles.active(event.environment);
+        Ok(Judgement { findings, ..self.judge(bundle, session, event, claim)? })
     }
 
     /// Applies an event to its session as [`Self::step`] does, without judging it. Does nothing for a repeat.
     pub fn apply(&self, session: &mut Session, event: &ActionEvent<'_>, origin: &Origin<'_>) {
+        if event.is_approval() {
+            self.fold_approval(session, event, origin);
+            return;
+        }
         let check = session.check_sequence(event);
         if check.highest_if_repeat.is_none() {
             let tools = self.bundles.active(event.environment).map(|bundle| bundle.tools());
-            session.apply(event, &check, origin, tools, &self.limits);
+            // A token is verified only if it can change the session.
+            let claimed =
+                session.has_approvals().then(|| claimed_approval(event, self.keys, origin.logged_at));
+            let mut applied = session.apply(event, &check, origin, tools, &self.limits);
+            if let Some(id) = claimed.flatten() {
+                session.use_approval(&id, origin.offset, &mut applied.changes);
+            }
         }
     }
 
@@ -121,11 +170,12 @@ impl<'k> Kernel<'k> {
         bundle: Option<&Arc<Bundle>>,
         session: &Session,
         event: &ActionEvent<'_>,
+        claim: ApprovalClaim<'_>,
     ) -> Result<Judgement<'k>, InternalError> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
         let call_index = Some(session.call_index(event));
         let Some(bundle) = bundle else {
-            let known = known_json(agent, &CallContext::default(), session)?;
+            let known = known_json(agent, &CallContext::default(), session, None)?;
             let (decision, reason) = if is_suspended(agent) {
                 (Decision::Deny, Reason::Suspended)
             } else {
@@ -138,7 +188,8 @@ impl<'k> Kernel<'k> {
             known.erred.insert(TIME.to_owned());
         }
         let template = self.requests.template(event, bundle, agent, self.agents.next_offset())?;
-        let outcome = evaluate(bundle, session, event, agent, &known, &template)?;
+        let mut outcome = evaluate(bundle, session, event, agent, &known, &template)?;
+        let approval = self.apply_approval(&mut outcome, session, event, claim);
         let mut errors = std::mem::take(&mut known.findings);
         errors.extend(outcome.errors);
         Ok(Judgement {
@@ -147,9 +198,30 @@ impl<'k> Kernel<'k> {
             violations: outcome.violations,
             bundle: Some(Arc::clone(bundle)),
             errors,
-            known: known_json(agent, &known, session)?,
+            known: known_json(agent, &known, session, approval.as_ref())?,
+            approval,
             ..self.judgement(session, outcome.decision, outcome.reason)
         })
+    }
+
+    /// Turns `ask` into `allow` if an approval of this call counts. Returns the approval that concerns the call.
+    fn apply_approval(
+        &self,
+        outcome: &mut Outcome,
+        session: &Session,
+        event: &ActionEvent<'_>,
+        claim: ApprovalClaim<'_>,
+    ) -> Option<JudgedApproval> {
+        if outcome.decision != Decision::Ask {
+            return JudgedApproval::not_asked(claim);
+        }
+        let approval = self.find_approval(session, event, claim)?;
+        if approval.finding == ApprovalFinding::Granted {
+            outcome.decision = Decision::Allow;
+            outcome.reason = Reason::Approved;
+            outcome.determining = std::mem::take(&mut outcome.granted);
+        }
+        Some(approval)
     }
 
     fn judgement(&self, session: &Session, decision: Decision, reason: Reason) -> Judgement<'k> {
@@ -169,6 +241,7 @@ impl<'k> Kernel<'k> {
             last_sequence: None,
             state_limit: session.limited(),
             findings: Vec::new(),
+            approval: None,
         }
     }
 }
@@ -187,6 +260,8 @@ struct Outcome {
     decision: Decision,
     reason: Reason,
     determining: Vec<Arc<Policy>>,
+    /// Grants that apply.
+    granted: Vec<Arc<Policy>>,
     violations: Vec<Arc<Policy>>,
     errors: Vec<Finding>,
 }
@@ -274,8 +349,8 @@ fn evaluate(
         (Decision::Allow, Reason::Granted)
     };
     // As in Cedar: the applying rules determine the decision, or the grants if no rule applies.
-    let determining = if enforced.is_empty() { granted } else { enforced };
-    Ok(Outcome { decision, reason, determining, violations, errors })
+    let determining = if enforced.is_empty() { granted.clone() } else { enforced };
+    Ok(Outcome { decision, reason, determining, granted, violations, errors })
 }
 
 /// Returns whether the agent is suspended. Then every call is denied, whatever the policies decide.
@@ -349,6 +424,7 @@ mod tests {
             let kernel = Kernel {
                 agents: &agents,
                 bundles: &bundles,
+                keys: &KeySet::new(),
                 limits: SessionLimits { ttl: HumanDuration(Duration::MAX), max_facts: 9, max_bytes: 999 },
                 agents_topic: "agents",
                 bundles_topic: "bundles",

@@ -3,6 +3,7 @@
 //! ```text
 //!   governance.bundles ──► BundleTable ─┐
 //!   governance.agents ───► AgentTable ──┼──► Kernel::step(session, event, origin) ──► Step { verdict, changes }
+//!   governance.keys ─────► KeySet ──────┤         0. approval?    change of the session's approvals
 //!   agent.actions ──────► event ────────┘         1. repeat?      verdict `duplicate`, no change
 //!                                                 2. judged type? call context + policies ──► Judgement
 //!                                                 3. apply the event to the session
@@ -14,10 +15,12 @@
 //! - [`BundleFiles`]: files of a bundle; [`Bundle`]: a compiled bundle; [`Problem`]: a mistake in a file
 //! - [`BundleTable`]: pushed bundles, folded from the topic of bundles
 //! - [`Kernel`], [`Step`], [`Judgement`]: judging an event; [`RequestCache`]: a cache of Cedar requests
+//! - [`ApprovalClaim`], [`JudgedApproval`]: approvals of persons, which turn `ask` into `allow` for one call
 //! - [`check`]: checks a bundle for its author: also its tests, and names that are probably misspelt
 //! - [`testing`]: runs the tests of a bundle
 //! - [`authzen`]: the second kind of bundle, about any subject, action and resource
 
+mod approvals;
 pub mod authzen;
 mod bundle;
 mod cedar;
@@ -41,6 +44,8 @@ mod table;
 pub mod testing;
 
 pub use agentgov_schemas::yaml::Problem;
+pub use agentgov_token::KeySet;
+pub use approvals::{ApprovalClaim, JudgedApproval, MAX_APPROVAL_MILLIS, approval_of, forged_cause};
 pub use bundle::Bundle;
 pub use check::{CheckReport, check};
 pub use draft::generated_schema;

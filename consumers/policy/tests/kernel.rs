@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use agentgov_enrichment::{AgentTable, Session};
 use agentgov_policy::{
-    Bundle, BundleFiles, BundleTable, FoldOutcome, Judgement, Kernel, Problem, RequestCache, generated_schema,
+    ApprovalClaim, Bundle, BundleFiles, BundleTable, FoldOutcome, Judgement, Kernel, Problem, RequestCache,
+    generated_schema,
 };
 use agentgov_schemas::event::{ActionEvent, Message, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
@@ -401,8 +402,9 @@ fn every_call_of_a_suspended_agent_is_denied_as_suspended() {
                 let agents = agents(state);
                 let kernel = kernel(&agents, bundles);
                 let stepped = Replay::new(kernel).apply(content).unwrap();
-                let decided =
-                    with_event(content, 0, |event, _| kernel.decide(&Session::new(), event).unwrap());
+                let decided = with_event(content, 0, |event, _| {
+                    kernel.decide(&Session::new(), event, ApprovalClaim::Ignored).unwrap()
+                });
                 for judged in [&stepped, &decided] {
                     let found = (judged.decision, judged.reason);
                     assert_eq!(found == denied, state == Some("suspended"), "{state:?}: {found:?}");

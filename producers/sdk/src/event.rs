@@ -93,7 +93,7 @@ pub struct Event<'a> {
     pub llm: Option<Llm<'a>>,
     /// The decision, in decision.made.
     pub decision: Option<&'a Decision<'a>>,
-    /// The approval, in approval.asked and approval.given.
+    /// The approval, in approval.asked and approval.decided.
     pub approval: Option<Approval<'a>>,
 }
 

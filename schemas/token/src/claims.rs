@@ -168,7 +168,7 @@ impl Claims {
 }
 
 /// Serializes a digest as hex, which its own deserialization accepts; its own serialization is bytes.
-fn as_hex<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_hex<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(digest)
 }
 
@@ -179,7 +179,7 @@ fn optional_as_hex<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Res
     }
 }
 
-mod decision_name {
+pub(crate) mod decision_name {
     use std::borrow::Cow;
 
     use agentgov_schemas::Vocabulary as _;
@@ -187,11 +187,11 @@ mod decision_name {
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
-    pub(super) fn serialize<S: Serializer>(decision: &Decision, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(decision: &Decision, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(decision.as_str())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decision, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decision, D::Error> {
         let name = Cow::<str>::deserialize(deserializer)?;
         Decision::by_name(&name).ok_or_else(|| de::Error::unknown_variant(&name, &[]))
     }

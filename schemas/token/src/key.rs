@@ -147,7 +147,7 @@ impl fmt::Debug for PublicKey {
 #[derive(Clone)]
 pub struct SigningKey {
     pub(crate) secret: ed25519_dalek::SigningKey,
-    /// The protected header of each token: the same for all tokens of a key.
+    /// The protected header of each decision token: the same for all of a key.
     pub(crate) encoded_header: String,
     public: PublicKey,
 }
@@ -157,7 +157,7 @@ impl SigningKey {
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
         let public = PublicKey::from_point(&secret.verifying_key());
-        let encoded_header = crate::sign::encode_header(public.kid());
+        let encoded_header = crate::sign::encode_header(public.kid(), crate::DECISION_TYPE);
         Self { secret, encoded_header, public }
     }
 

@@ -67,6 +67,11 @@ pub struct KeySet {
 }
 
 impl KeySet {
+    /// Creates a set without keys.
+    pub const fn new() -> Self {
+        Self { keys: BTreeMap::new(), revocations: BTreeMap::new(), refused: 0, next_offset: 0 }
+    }
+
     /// Applies the record at `offset` of the governance topic, appended at `logged_at`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! State of one session of one tenant: counters, facts, calls, sequence numbers.
 
 mod apply;
+mod approvals;
 mod digest;
 mod seen;
 mod store;
@@ -9,11 +10,13 @@ mod tokens;
 use std::time::Duration;
 
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader, UsedToken};
+use agentgov_schemas::state::{Call, Fact, Numbers, SessionHeader, StoredApproval, UsedToken};
 use agentgov_schemas::verdict::Decision;
 use agentgov_schemas::{Micros, Millis};
 
 pub use apply::{ApplyOutcome, RefusedCall};
+use approvals::Approvals;
+pub use approvals::{Approval, ApprovalFault, MAX_APPROVALS};
 use seen::SeenSequences;
 pub use seen::{InvalidEntry, SequenceCheck};
 use store::{FactValue, Store};
@@ -35,6 +38,7 @@ pub struct Session {
     limited: bool,
     store: Store,
     tokens: UsedTokens,
+    approvals: Approvals,
 }
 
 /// Entry of a session that the caller must write to the changelog.
@@ -68,6 +72,11 @@ pub enum Change {
         /// End of the token's validity.
         expires_at: Millis,
     },
+    /// A new or changed approval, from [`Session::approval_entry`].
+    Approval {
+        /// Id of the approval.
+        id: String,
+    },
     /// Tombstone of a fact.
     FactRemoved {
         /// Kind of the fact.
@@ -86,6 +95,11 @@ pub enum Change {
         source: String,
         /// Index of the block, from 0.
         block: i32,
+    },
+    /// Tombstone of an approval.
+    ApprovalRemoved {
+        /// Id of the approval.
+        id: String,
     },
     /// Tombstone of a used decision token.
     TokenRemoved {
@@ -164,6 +178,85 @@ impl Session {
         self.tokens.remove(id, expires_at);
     }
 
+    /// Restores an approval from the changelog.
+    pub fn restore_approval(&mut self, approval: &StoredApproval<'_>) {
+        self.approvals.restore(approval);
+    }
+
+    /// Restores the tombstone of an approval: removes the approval.
+    pub fn restore_approval_tombstone(&mut self, id: &str) {
+        self.approvals.remove(id);
+    }
+
+    /// Adds a request for an approval, logged at `now`. Returns the changed entries; none for a known id, an expired request, or
+    /// in a session with [`MAX_APPROVALS`].
+    pub fn ask_approval(&mut self, id: &str, approval: Approval, now: Millis) -> Vec<Change> {
+        self.change_approvals(now, |approvals, changes| approvals.add(id, approval, now, changes))
+    }
+
+    /// Changes an approval by a decision about it, logged at `now`. Returns the changed entries; none for an unknown id.
+    pub fn decide_approval(
+        &mut self,
+        id: &str,
+        now: Millis,
+        decide: impl FnOnce(&mut Approval),
+    ) -> Vec<Change> {
+        self.change_approvals(now, |approvals, changes| approvals.update(id, decide, changes))
+    }
+
+    /// Marks an approval as used by the call at `offset`, unless an earlier call has used it. Appends the changed entry. The call
+    /// itself changes the header.
+    pub fn use_approval(&mut self, id: &str, offset: i64, changes: &mut Vec<Change>) {
+        if self.approvals.get(id).is_some_and(|approval| approval.used_at.is_none()) {
+            self.approvals.update(id, |approval| approval.used_at = Some(offset), changes);
+        }
+    }
+
+    /// Changes approvals. A session with approvals lives on from their records, but they count as no events of it.
+    fn change_approvals(
+        &mut self,
+        now: Millis,
+        change: impl FnOnce(&mut Approvals, &mut Vec<Change>),
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        change(&mut self.approvals, &mut changes);
+        if !changes.is_empty() {
+            self.last_logged_at = self.last_logged_at.max(now);
+            changes.push(Change::Header);
+        }
+        changes
+    }
+
+    /// Returns an approval.
+    pub fn approval(&self, id: &str) -> Option<&Approval> {
+        self.approvals.get(id)
+    }
+
+    /// Iterates over the approvals, in order of their ids.
+    pub fn approvals(&self) -> impl Iterator<Item = (&str, &Approval)> {
+        self.approvals.iter()
+    }
+
+    /// Returns true if the session has approvals.
+    pub fn has_approvals(&self) -> bool {
+        !self.approvals.is_empty()
+    }
+
+    /// Returns true if a request for an approval, logged at `now`, has room in the session.
+    pub fn has_room_for_approval(&self, now: Millis) -> bool {
+        self.approvals.has_room(now)
+    }
+
+    /// Returns an approval for the changelog.
+    pub fn approval_entry(&self, id: &str) -> Option<StoredApproval<'_>> {
+        self.approvals.entry(id)
+    }
+
+    /// Returns true if no record has changed the session.
+    pub fn is_vacant(&self) -> bool {
+        self.events == 0 && self.approvals.is_empty()
+    }
+
     /// Records the use of a valid decision token by the call that was applied last, logged at `now`. Removes tokens that
     /// expired before. Appends the changed entries. Changes no input of a decision. A session without records for `ttl` is
     /// forgotten.
@@ -207,7 +300,8 @@ impl Session {
 
     /// Returns the estimated memory of a copy, in bytes. Facts that copies share count as well.
     pub fn copied_bytes(&self) -> usize {
-        self.store.bytes().saturating_add(self.seen.memory_bytes()).saturating_add(self.tokens.memory_bytes())
+        let parts = [self.seen.memory_bytes(), self.tokens.memory_bytes(), self.approvals.memory_bytes()];
+        parts.into_iter().fold(self.store.bytes(), usize::saturating_add)
     }
 
     /// Returns a fact for the changelog.
@@ -236,13 +330,14 @@ impl Session {
         let mut tombstones = self.store.tombstones();
         tombstones.extend(self.seen.blocks().map(|(source, block)| Change::NumbersRemoved { source, block }));
         tombstones.extend(self.tokens.tombstones());
+        tombstones.extend(self.approvals.tombstones());
         tombstones
     }
 
     /// Returns true if the session has expired for a record logged at `now`. The caller then starts a new session.
     pub fn is_expired(&self, now: Millis, ttl: Duration) -> bool {
         let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-        self.events > 0 && now.0.saturating_sub(self.last_logged_at.0) > ttl
+        !self.is_vacant() && now.0.saturating_sub(self.last_logged_at.0) > ttl
     }
 
     /// Returns true if the session has seen the source's sequence number. If the session has no room for more numbers,

@@ -1,6 +1,8 @@
 //! Table `actions`. Absent fields are empty, 0 or NULL.
 
-use agentgov_runtime::sink::native::{Bytes, Flag, Int32, Int64, List, Nullable, OccurredAt, Sha256, Text};
+use agentgov_runtime::sink::native::{
+    Bytes, Flag, Int32, Int64, List, LoggedAt, Nullable, OccurredAt, Sha256, Text,
+};
 use agentgov_schemas::Digest;
 use agentgov_schemas::event::{ActionEvent, Evaluation, Payload, Through};
 use agentgov_schemas::verdict::{TablePosition, Violation};
@@ -36,15 +38,20 @@ fn arguments<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
     e.tool.map(|tool| tool.arguments)
 }
 
-/// Returns the tool of the call, of its result, or of the decision on it.
+fn approval_arguments<'a>(e: &ActionEvent<'a>) -> Option<Payload<'a>> {
+    e.approval.and_then(|approval| approval.arguments)
+}
+
+/// Returns the tool of the call, of its result, of the decision on it, or of its approval.
 fn tool_name<'a>(e: &ActionEvent<'a>) -> &'a str {
     let named = e.tool.map(|tool| tool.name).or(e.result.and_then(|result| result.name));
-    named.or_else(|| evaluation(e).map(|evaluation| evaluation.tool)).unwrap_or_default()
+    let decided = || evaluation(e).map(|evaluation| evaluation.tool);
+    named.or_else(decided).or_else(|| e.approval?.tool).unwrap_or_default()
 }
 
 fn call_id<'a>(e: &ActionEvent<'a>) -> &'a str {
     let named = e.tool.map(|tool| tool.call_id).or(e.result.map(|result| result.call_id));
-    named.or_else(|| evaluation(e)?.call_id).unwrap_or_default()
+    named.or_else(|| evaluation(e)?.call_id).or_else(|| e.approval?.call_id).unwrap_or_default()
 }
 
 /// Returns the digest of the tool's definition that the call states, or the question about it.
@@ -132,11 +139,16 @@ columns! {
         "decision_next_offset": Nullable<Int64> = through(e).map(|through| through.next_offset),
         "decision_unavailable": Text = evaluation(e).and_then(|evaluation| evaluation.unavailable).unwrap_or_default(),
         "decision_key_id": Text = evaluation(e).and_then(|evaluation| evaluation.key_id).unwrap_or_default(),
+        "decision_approval_id": Text = evaluation(e).and_then(|evaluation| evaluation.approval).unwrap_or_default(),
         "decision_token": Text = e.tool.and_then(|tool| tool.decision_token).unwrap_or_default(),
         "approval_id": Text = e.approval.map_or("", |approval| approval.id),
         "approver": Text = e.approval.and_then(|approval| approval.approver).unwrap_or_default(),
         "approval_granted": Nullable<Flag> = e.approval.and_then(|approval| approval.granted),
         "approval_comment": Text = e.approval.and_then(|approval| approval.comment).unwrap_or_default(),
+        "approval_arguments": Bytes = data(approval_arguments(e)),
+        "approval_arguments_sha256": Sha256 = sha256(approval_arguments(e)),
+        "approval_expires_at": Nullable<LoggedAt> = e.approval.and_then(|approval| approval.expires_at),
+        "approval_token": Text = e.approval.and_then(|approval| approval.token).unwrap_or_default(),
         "closing_total": Nullable<Int64> = e.closing.map(|closing| closing.total),
     }
 }

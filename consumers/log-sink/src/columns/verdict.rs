@@ -54,5 +54,9 @@ columns! {
         "prior_decision_outcome": Text = v.prior_decision.and_then(|prior| prior.outcome).map_or("", |outcome| outcome.as_str()),
         "prior_decision_required": Flag = v.prior_decision.is_some_and(|prior| prior.required),
         "prior_decision_unavailable": Text = v.prior_decision.and_then(|prior| prior.unavailable).unwrap_or_default(),
+        "approval_id": Text = v.approval.map_or("", |approval| approval.id),
+        "approval_finding": Text = v.approval.map_or("", |approval| approval.finding.as_str()),
+        "approval_cause": Text = v.approval.and_then(|approval| approval.cause).map_or("", |cause| cause.as_str()),
+        "approver": Text = v.approval.and_then(|approval| approval.approver).unwrap_or_default(),
     }
 }

@@ -6,6 +6,7 @@
 //!            ─► token signed ─► DecisionLog: written to the spool ─► answer
 //! ```
 
+mod approvals;
 mod question;
 mod search;
 mod signing;
@@ -14,13 +15,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agentgov_enrichment::{Finding, Session};
+use agentgov_enrichment::{Finding, MAX_APPROVALS, Session};
 use agentgov_follower::{Follower, Unavailable};
 use agentgov_policy::authzen::{EvaluationError, Properties};
-use agentgov_policy::{Bundle, Kernel, Policy};
+use agentgov_policy::{ApprovalClaim, Bundle, JudgedApproval, Kernel, Policy};
 use agentgov_schemas::event::{self, Actor, Agent, Evaluation, Trace};
 use agentgov_schemas::governance::KeyKind;
-use agentgov_schemas::verdict::{Decision, TablePosition};
+use agentgov_schemas::verdict::{ApprovalFinding, Decision, Reason, TablePosition};
 use agentgov_schemas::{Digest, Micros, Millis, NotReadyReason, SessionKey};
 use agentgov_service::Health;
 use agentgov_service::failpoint;
@@ -33,6 +34,8 @@ use crate::answer::{Answer, BundleId};
 use crate::callers::Caller;
 use crate::hooks;
 use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
+pub use approvals::AskedApproval;
+use approvals::{AccessRequest, ApprovalsAhead, Asking, CallKey};
 use question::CallQuestion;
 use signing::KeyAge;
 
@@ -44,6 +47,8 @@ const UNAVAILABLE: &str = "unavailable";
 const NOT_RECORDED: &str = "not_recorded";
 /// Reason of a denial because the signing key may not sign: an allow without a token could not be verified.
 const NOT_SIGNED: &str = "not_signed";
+/// Shortest rest of an approval's validity with which a decision relies on it, in milliseconds.
+const MIN_REST_MILLIS: i64 = 2_000;
 
 /// Recorder of decisions. The executable implements it with the SDK's recorder.
 pub trait DecisionLog: Send + Sync + 'static {
@@ -53,7 +58,13 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The reason why it was not written; the call is then denied.
     fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String>;
 
-    /// Returns the bytes of decisions that Kafka has not acknowledged.
+    /// Writes the request for an approval to the spool. Once this returns, its id may be sent to the caller.
+    ///
+    /// # Errors
+    /// The reason why it was not written; the response then names no request.
+    fn record_asked(&self, asked: &AskedApproval<'_>) -> Result<(), String>;
+
+    /// Returns the bytes of events that Kafka has not acknowledged.
     fn waiting_bytes(&self) -> u64 {
         0
     }
@@ -89,6 +100,8 @@ pub struct LogPointConfig {
     pub signing_key: Option<SigningKey>,
     /// Validity of a token.
     pub token_lifetime: Duration,
+    /// Validity of an approval, from the request for it on.
+    pub approval_lifetime: Duration,
     /// Tenants of the callers. It is not ready if its key may not sign for one of them.
     pub tenants: BTreeSet<String>,
 }
@@ -111,6 +124,7 @@ pub struct LogPoint<L> {
     config: LogPointConfig,
     /// Time at which the signing key was first found published.
     key_known_since: OnceLock<Instant>,
+    approvals: ApprovalsAhead,
 }
 
 /// Outcome of the policies, without references to the state.
@@ -129,20 +143,42 @@ struct Outcome {
     through: Option<event::Through>,
     /// Name and text of the reason why the session is not known.
     unavailable: Option<(&'static str, String)>,
+    /// Approval that concerns the call.
+    approval: Option<JudgedApproval>,
+    /// True if the session has room for another approval.
+    has_room_for_approval: bool,
+    /// Request for an approval of the call.
+    access_request: Option<AccessRequest>,
+    /// Reason why no approval can be requested.
+    access_error: Option<String>,
 }
 
 impl<L: DecisionLog> LogPoint<L> {
     /// Decides on the state of `follower`, and records to `log`.
-    pub const fn new(follower: Arc<Follower>, log: L, config: LogPointConfig) -> Self {
-        Self { follower, log, config, key_known_since: OnceLock::new() }
+    pub fn new(follower: Arc<Follower>, log: L, config: LogPointConfig) -> Self {
+        Self { follower, log, config, key_known_since: OnceLock::new(), approvals: ApprovalsAhead::default() }
     }
 
-    /// Decides a call. Waits for its `after` at most for `wait`.
+    /// Decides a call. Waits for its `after` at most for `wait`. Approvals count only with a signing key: the evaluator
+    /// believes a call that the token of its decision names them for.
     async fn decide(&self, call: &CallQuestion<'_>, wait: Duration) -> Result<Outcome, Refusal> {
         let key = SessionKey { tenant_id: call.tenant_id, session_id: call.session_id };
         let event = call.event();
+        let now = millis(now());
+        let excluded = self.approvals.relied_on(now);
+        // An approval that is about to expire leaves no time for the call.
+        let used_at = Millis(now.0.saturating_add(MIN_REST_MILLIS));
+        let claim = match self.config.signing_key {
+            Some(_) => ApprovalClaim::Before { now: used_at, excluded: &excluded },
+            None => ApprovalClaim::Ignored,
+        };
+        let call_key = CallKey::of(call);
+        let pending = self.approvals.pending(&call_key, now);
         let decided = self.follower.read(key, call.after, wait, |view| {
-            let judgement = view.kernel.decide(view.session, &event)?;
+            let judgement = view.kernel.decide(view.session, &event, claim)?;
+            if let Some(id) = pending.as_deref().filter(|id| view.session.approval(id).is_some()) {
+                self.approvals.forget(&call_key, id);
+            }
             Ok::<_, agentgov_policy::InternalError>(Outcome {
                 decision: judgement.decision,
                 reason: judgement.reason.as_str(),
@@ -155,6 +191,10 @@ impl<L: DecisionLog> LogPoint<L> {
                 known: Some(judgement.known),
                 through: Some(view.through),
                 unavailable: None,
+                approval: judgement.approval,
+                has_room_for_approval: view.session.has_room_for_approval(now),
+                access_request: None,
+                access_error: None,
             })
         });
         match decided.await {
@@ -183,7 +223,7 @@ impl<L: DecisionLog> LogPoint<L> {
             tools.names().any(|name| name == call.tool) && bundle.allows_unavailable(tools.effect(call.tool))
         };
         let allows = |kernel: &Kernel<'_>| {
-            let judgement = kernel.decide(&Session::new(), &call.event());
+            let judgement = kernel.decide(&Session::new(), &call.event(), ApprovalClaim::Ignored);
             judgement.is_ok_and(|judgement| judgement.decision == Decision::Allow)
         };
         let is_allowed = may_allow
@@ -201,7 +241,97 @@ impl<L: DecisionLog> LogPoint<L> {
             known: None,
             through: None,
             unavailable: Some((reason.name(), reason.to_string())),
+            approval: None,
+            has_room_for_approval: false,
+            access_request: None,
+            access_error: None,
         })
+    }
+
+    /// Decides a call. If it relies on an approval, no other decision of this process does until its token expires.
+    async fn decide_alone(
+        &self,
+        call: &CallQuestion<'_>,
+        question: &Question<'_>,
+    ) -> Result<Outcome, Refusal> {
+        loop {
+            let outcome = self.decide(call, question.remaining(AFTER_TIMEOUT)).await?;
+            let Some(approval) = outcome.relied_on() else { return Ok(outcome) };
+            let now = millis(now());
+            let lifetime = i64::try_from(self.config.token_lifetime.as_millis()).unwrap_or(i64::MAX);
+            // One second more: the evaluator and this process have different clocks.
+            let until = Millis(now.0.saturating_add(lifetime).saturating_add(1_000));
+            if self.approvals.rely_on(&approval.id, until, now) {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Sets the request for an approval of a call about which the policies ask, and records it if it is new.
+    fn request_access(&self, call: &CallQuestion<'_>, outcome: &mut Outcome, id: &str, now: Micros) {
+        if outcome.decision != Decision::Ask || self.config.signing_key.is_none() {
+            return;
+        }
+        outcome.access_request = match outcome.approval.as_ref().and_then(request_of) {
+            Some(request) => Some(request),
+            None => match self.ask(call, outcome, id, now) {
+                Ok(request) => Some(request),
+                Err(reason) => {
+                    tracing::warn!(decision = id, reason, "no approval can be requested");
+                    outcome.access_error = Some(reason);
+                    None
+                }
+            },
+        };
+    }
+
+    /// Asks for an approval, unless this process has asked already.
+    fn ask(
+        &self,
+        call: &CallQuestion<'_>,
+        outcome: &Outcome,
+        id: &str,
+        now: Micros,
+    ) -> Result<AccessRequest, String> {
+        if !outcome.has_room_for_approval {
+            return Err(format!(
+                "expected fewer than {MAX_APPROVALS} approvals in the session, found as many; wait until some expire"
+            ));
+        }
+        let call_key = CallKey::of(call);
+        let asked_at = millis(now);
+        let lifetime = i64::try_from(self.config.approval_lifetime.as_millis()).unwrap_or(i64::MAX);
+        let expires_at = Millis(asked_at.0.saturating_add(lifetime));
+        match self.approvals.ask(call_key.clone(), id, expires_at, asked_at) {
+            Asking::New => {}
+            Asking::Pending(id, expires_at) => return Ok(AccessRequest { id, expires_at, refused_by: None }),
+            Asking::Full => return Err("too many requests wait for the log; ask again".to_owned()),
+        }
+        let policies = outcome.determining.iter();
+        let titles = policies.map(|policy| policy.title.as_deref().unwrap_or(&policy.id));
+        let comment = titles.collect::<Vec<_>>().join("; ");
+        let asked = AskedApproval {
+            tenant_id: call.tenant_id,
+            environment: call.environment,
+            session_id: call.session_id,
+            agent: Agent::new(call.agent_id),
+            actor: call.actor,
+            trace: call.trace,
+            occurred_at: now,
+            approval: event::Approval {
+                comment: Some(&comment),
+                tool: Some(call.tool),
+                call_id: call.call_id,
+                arguments: Some(call.payload()),
+                expires_at: Some(expires_at),
+                ..event::Approval::new(id)
+            },
+        };
+        if let Err(reason) = self.log.record_asked(&asked) {
+            self.approvals.forget(&call_key, id);
+            return Err(reason);
+        }
+        Ok(AccessRequest { id: id.to_owned(), expires_at, refused_by: None })
     }
 
     /// Returns the reason why the key must not sign a decision about this tenant, if there is one.
@@ -211,7 +341,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 Some(_) => *self.key_known_since.get_or_init(Instant::now),
                 None => Instant::now(),
             };
-            let age = KeyAge::new(Millis(now.0.div_euclid(1_000)), known_since);
+            let age = KeyAge::new(millis(now), known_since);
             signing::check_key(keys, key, tenant_id, age)
         });
         checked.map_err(|reason| reason.to_string())?
@@ -232,7 +362,11 @@ impl<L: DecisionLog> LogPoint<L> {
         }
         let issued_at = now.0.div_euclid(1_000_000);
         let lifetime = i64::try_from(self.config.token_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let expires_at = issued_at.saturating_add(lifetime);
+        let approval = outcome.relied_on();
+        // A call with a valid token is then logged before the approval expires.
+        let approval_ends =
+            approval.and_then(|approval| approval.expires_at).map_or(i64::MAX, |end| end.0.div_euclid(1_000));
+        let expires_at = issued_at.saturating_add(lifetime).min(approval_ends);
         let through = outcome.through.map_or((self.follower.partition_of(call.key()), -1), |through| {
             (through.partition, through.next_offset.saturating_sub(1))
         });
@@ -254,7 +388,7 @@ impl<L: DecisionLog> LogPoint<L> {
             through: KnownThrough::from(through),
             agents: outcome.agents,
             unavailable: outcome.unavailable.as_ref().map(|(code, _)| (*code).to_owned()),
-            approval_id: None,
+            approval_id: approval.map(|approval| approval.id.clone()),
         };
         let token = key.sign(&claims).map_err(|error| Refusal::Invalid(error.to_string()))?;
         Ok(Token::Signed(token, Millis(expires_at.saturating_mul(1000))))
@@ -290,6 +424,7 @@ impl<L: DecisionLog> LogPoint<L> {
             key_id: expires_at.and(self.config.signing_key.as_ref()).map(SigningKey::kid),
             expires_at,
             definition: call.definition,
+            approval: outcome.relied_on().map(|approval| approval.id.as_str()),
         };
         let decision = RecordedDecision {
             tenant_id: call.tenant_id,
@@ -311,6 +446,12 @@ impl<L: DecisionLog> LogPoint<L> {
 }
 
 impl Outcome {
+    /// Returns the approval that an allow relies on.
+    fn relied_on(&self) -> Option<&JudgedApproval> {
+        let is_approved = self.decision == Decision::Allow && self.reason == Reason::Approved.as_str();
+        self.approval.as_ref().filter(|approval| is_approved && approval.finding == ApprovalFinding::Granted)
+    }
+
     fn deny_instead_of_allow(&mut self, reason: &'static str) {
         if self.decision == Decision::Allow {
             self.decision = Decision::Deny;
@@ -333,13 +474,21 @@ impl Outcome {
         if let Some(token) = token {
             more.insert("token".to_owned(), json!(token));
         }
-        let errors = self.errors.into_iter();
+        if let Some(approval) = self.relied_on() {
+            more.insert("approval".to_owned(), json!({ "id": approval.id, "approver": approval.approver }));
+        }
+        if let Some(request) = &self.access_request {
+            more.insert("access_request".to_owned(), request.to_json());
+        }
+        let errors = self.errors.into_iter().map(|e| EvaluationError { at: e.subject, message: e.message });
+        let access_error =
+            self.access_error.map(|message| EvaluationError { at: "access_request".to_owned(), message });
         Answer {
             decision: self.decision,
             reason: self.reason,
             observed: self.violations.into_iter().filter(|policy| policy.is_observed()).collect(),
             policies: self.determining,
-            errors: errors.map(|e| EvaluationError { at: e.subject, message: e.message }).collect(),
+            errors: errors.chain(access_error).collect(),
             evaluation_id: id,
             bundle: self.bundle.as_ref().map(|bundle| BundleId {
                 name: bundle.name().into(),
@@ -356,18 +505,23 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
     async fn evaluate(&self, caller: Option<&Caller>, question: Question<'_>) -> Result<Answer, Refusal> {
         let now = now();
         let call = CallQuestion::read(caller, &question, now)?;
-        let mut outcome = self.decide(&call, question.remaining(AFTER_TIMEOUT)).await?;
+        let mut outcome = self.decide_alone(&call, &question).await?;
+        let relied_on = outcome.relied_on().map(|approval| approval.id.clone());
         let id = Uuid::now_v7();
         let mut buffer = Uuid::encode_buffer();
         let id_text: &str = id.hyphenated().encode_lower(&mut buffer);
-        let (token, expires_at) = match self.sign(&call, &outcome, id_text, now)? {
+        let release = || relied_on.iter().for_each(|id| self.approvals.release(id));
+        let signed = self.sign(&call, &outcome, id_text, now).inspect_err(|_| release())?;
+        let (token, expires_at) = match signed {
             Token::Signed(token, expires_at) => (Some(token), Some(expires_at)),
             Token::NotConfigured => (None, None),
             Token::Refused => {
                 outcome.deny_instead_of_allow(NOT_SIGNED);
+                release();
                 (None, None)
             }
         };
+        self.request_access(&call, &mut outcome, id_text, now);
         failpoint::edge("pdp::decided");
         let recorded = self.record(caller, &call, &outcome, id_text, expires_at);
         failpoint::edge("pdp::recorded");
@@ -379,9 +533,11 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
                     reason,
                     "a decision could not be recorded: the call is denied"
                 );
+                release();
                 outcome.decision = Decision::Deny;
                 outcome.reason = NOT_RECORDED;
                 outcome.determining.clear();
+                outcome.access_request = None;
                 Ok(outcome.answer(id, false, None))
             }
         }
@@ -407,6 +563,22 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
             Err(reason) => health.set_not_ready(NotReadyReason::SigningKey, reason),
         }
     }
+}
+
+/// Returns the request of an approval that a person can still decide, or has refused.
+fn request_of(approval: &JudgedApproval) -> Option<AccessRequest> {
+    let expires_at = approval.expires_at?;
+    let refused_by = || approval.approver.clone().unwrap_or_else(|| "a person".to_owned());
+    let is_refused = approval.finding == ApprovalFinding::Refused;
+    (approval.is_open || is_refused).then(|| AccessRequest {
+        id: approval.id.clone(),
+        expires_at,
+        refused_by: is_refused.then(refused_by),
+    })
+}
+
+const fn millis(time: Micros) -> Millis {
+    Millis(time.0.div_euclid(1_000))
 }
 
 /// Returns the wall clock. A clock before 1970 counts as 1970.

@@ -152,13 +152,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::log_point::{LogPointConfig, RecordedDecision};
+    use crate::log_point::{AskedApproval, LogPointConfig, RecordedDecision};
 
     struct NoLog;
 
     impl DecisionLog for NoLog {
         fn record(&self, _: &RecordedDecision<'_>) -> Result<(), String> {
             Err("a search records nothing".to_owned())
+        }
+
+        fn record_asked(&self, _: &AskedApproval<'_>) -> Result<(), String> {
+            Err("a search asks nobody".to_owned())
         }
     }
 
@@ -175,6 +179,7 @@ mod tests {
             name: "pdp".to_owned(),
             signing_key: None,
             token_lifetime: Duration::ZERO,
+            approval_lifetime: Duration::ZERO,
             tenants: BTreeSet::new(),
         };
         LogPoint::new(Arc::new(follower), NoLog, config)

@@ -14,6 +14,8 @@ use serde_saphyr::Spanned;
 
 use super::file::{AgentEntry, Step, TestEntry, TestFile};
 use super::{Case, Report};
+use agentgov_token::KeySet;
+
 use crate::bundle::Bundle;
 use crate::draft::TESTS_FOLDER;
 use crate::files::BundleFiles;
@@ -137,6 +139,8 @@ impl<'a> Runner<'a> {
             kernel: Kernel {
                 agents,
                 bundles,
+                // Tests of a bundle have no approvals.
+                keys: const { &KeySet::new() },
                 limits,
                 agents_topic: "agents",
                 bundles_topic: "bundles",

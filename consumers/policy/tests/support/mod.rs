@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentgov_enrichment::{AgentTable, Session};
-use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel};
+use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel, KeySet};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{AgentEntry, AgentState};
 use agentgov_schemas::topology::{HumanDuration, SessionLimits};
@@ -207,6 +207,7 @@ pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k
     Kernel {
         agents,
         bundles,
+        keys: const { &KeySet::new() },
         limits: no_limits(),
         agents_topic: "agents",
         bundles_topic: "bundles",
