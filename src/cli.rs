@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -70,6 +71,9 @@ pub enum Command {
     Run(Run),
     /// Answer requests for decisions (OpenID AuthZEN) until a signal.
     Pdp(Pdp),
+    /// Ask a decision point before each call of an agent, and record calls and results.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
     /// Show the pipeline and its faults on one screen. Exit code 3: a fault; 75: a part is away.
     Status(Status),
     /// Check and draw the topology, compare it with a cluster, create what is missing.
@@ -185,6 +189,45 @@ pub struct Pdp {
     /// URL under which clients reach it, for the metadata [default: https, with the host of the request].
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+/// `gateway …`.
+#[derive(Debug, Subcommand)]
+pub enum GatewayCommand {
+    /// Run an MCP server behind the gateway, for a client that speaks MCP over stdio.
+    Stdio(GatewayStdio),
+}
+
+/// `gateway stdio`.
+#[derive(Debug, Args)]
+pub struct GatewayStdio {
+    /// Name of the server: its tools are NAME/TOOL in policies and in the registry.
+    #[arg(long, value_name = "NAME")]
+    pub server: String,
+    /// Tenant of the agent.
+    #[arg(long)]
+    pub tenant: String,
+    /// The agent that the client acts for.
+    #[arg(long)]
+    pub agent: String,
+    /// Deployment environment.
+    #[arg(long, default_value = "production")]
+    pub environment: String,
+    /// Session of the agent, which others begin and end [default: a new one, as long as this process runs].
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// URL of the decision point [default: that of a running `up`].
+    #[arg(long, value_name = "URL", env = "AGENTGOV_PDP")]
+    pub pdp: Option<String>,
+    /// File with the bearer token for the decision point [default: none].
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Folder that keeps events until Kafka has them [default: in the user's state folder].
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Command line of the MCP server.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Socket addresses that HOST:PORT resolves to, in the order of the resolver.

@@ -35,6 +35,11 @@ fn decision_point_path(note: &std::path::Path) -> PathBuf {
     note.with_file_name("pdp")
 }
 
+/// Returns the private folder of this user for files of `agentgov` that outlive a process.
+pub fn state_folder() -> Option<PathBuf> {
+    Some(note_path()?.parent()?.to_owned())
+}
+
 /// Returns `None` without a private folder of this user: in a shared folder, another user could write the note.
 fn note_path() -> Option<PathBuf> {
     note_path_in(&|name| std::env::var_os(name))

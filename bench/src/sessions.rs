@@ -3,6 +3,7 @@
 //!
 //! A session follows a script of a pool that is generated once, so that publishing measures only the cost of publishing.
 
+use agentgov_authzen_client::{CallQuestion, MessageContext};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::Agent;
 use agentgov_sdk::{Content, Event, Message, ToolCall, ToolResult};
@@ -125,24 +126,21 @@ impl InterruptedSession<'_> {
     /// Returns the question about the call, as a decision point on the log expects it.
     pub fn question(&self, tenant: &str, environment: &str, agent: &str) -> serde_json::Value {
         let call = event(agent, &self.id, self.call);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let tool = call.tool.as_ref();
-        let arguments = tool.map(|tool| text(tool.arguments.data)).unwrap_or_default();
-        let message = call.message.as_ref().map(|message| {
-            serde_json::json!({
-                "id": message.id, "role": message.role, "has_text": message.has_text, "tool_calls": message.tool_calls,
-            })
+        let message = call.message.as_ref().map(|message| MessageContext {
+            id: message.id,
+            role: message.role,
+            has_text: message.has_text,
+            tool_calls: message.tool_calls,
         });
-        serde_json::json!({
-            "subject": { "type": "agent", "id": agent },
-            "action": { "name": "tools/call" },
-            "resource": { "type": "tool", "id": tool.map(|tool| tool.name) },
-            "context": {
-                "tenant": tenant, "environment": environment, "session": self.id,
-                "call_id": tool.map(|tool| tool.call_id), "message": message,
-                "arguments": serde_json::from_str::<serde_json::Value>(&arguments).unwrap_or_default(),
-            },
-        })
+        let arguments = tool.and_then(|tool| str::from_utf8(tool.arguments.data).ok());
+        let question = CallQuestion {
+            call_id: tool.map(|tool| tool.call_id),
+            arguments: arguments.unwrap_or("{}"),
+            message,
+            ..CallQuestion::new((tenant, environment), agent, &self.id, tool.map_or("", |tool| tool.name))
+        };
+        question.to_json()
     }
 }
 
@@ -554,7 +552,7 @@ mod tests {
             let question = session.question("acme", "test", "bot");
             let tool = question["resource"]["id"].as_str().unwrap();
             assert!(CHANGING_TOOLS.contains(&tool), "{question}");
-            assert!(question["context"]["arguments"].is_object(), "{question}");
+            assert!(question["context"]["arguments"].is_string(), "{question}");
             assert_eq!(question["context"]["session"], session.id);
             assert!(calls.first().is_some_and(|first| first == "get_user_details"), "{calls:?}");
         }

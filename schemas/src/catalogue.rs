@@ -28,6 +28,7 @@ catalogue! {
     LLM_FAILED = "llm.failed", judged: false, "The model call failed.";
     TOOL_INVOKED = "tool.invoked", judged: true, "The agent calls a tool.";
     TOOL_RESPONSE_RECEIVED = "tool.response_received", judged: false, "The tool answered.";
+    TOOL_RESPONSE_TRUNCATED = "tool.response_truncated", judged: false, "The tool answered; the event has digest, size and beginning of a result that is too large for it, and states no fact.";
     TOOL_FAILED = "tool.failed", judged: false, "The tool call failed.";
     TOOL_RETRIED = "tool.retried", judged: true, "The agent calls the tool once more, under the same call id.";
     OUTPUT_DISPLAYED = "output.displayed", judged: false, "The agent sent output to a person.";

@@ -4,31 +4,25 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use agentgov_connect::{Tls, describe, http_client, read_body};
+use agentgov_authzen_client::{After, AskError, CallQuestion, DecisionClient, MessageContext};
+use agentgov_connect::Tls;
 use agentgov_importers::{CallDecider, Import};
 use agentgov_log_reader::decided::DecidedCall;
 use agentgov_schemas::verdict::Decision;
 use agentgov_sdk::{Event, Receipt};
 use agentgov_service::ExitCode;
-use reqwest::blocking::Client;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::failure::{Failure, OrExit as _};
 
-/// Reasons of the decision point for which a later question may get another answer.
-const PASSING: [&str; 4] = ["loading", "stale", "behind", "not_arrived"];
 /// Time after which such an answer is final.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Pause before the same question is asked again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Exceeds the time that the decision point takes for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Client that asks the decision point before each call of an import.
 pub struct InlineClient {
-    http: Client,
-    url: String,
+    client: DecisionClient,
     tenant_id: String,
     environment: String,
     source_id: String,
@@ -51,35 +45,13 @@ pub struct Answers {
     times: Vec<Duration>,
 }
 
-/// Response of the decision point, as far as it is read.
-#[derive(Deserialize)]
-struct Response {
-    context: ResponseContext,
-}
-
-#[derive(Deserialize)]
-struct ResponseContext {
-    outcome: String,
-    reason: String,
-    evaluation_id: String,
-    recorded: bool,
-    token: Option<String>,
-    unavailable: Option<Unavailable>,
-}
-
-#[derive(Deserialize)]
-struct Unavailable {
-    code: String,
-}
-
 impl InlineClient {
     /// Creates a client for the calls of `import`, of the decision point at `url`.
     pub fn new(import: &Import<'_>, url: &str) -> Result<Self, Failure> {
-        let http = http_client(url, &Tls::default()).or_exit(ExitCode::Config)?;
+        let client = DecisionClient::new(url, &Tls::default(), None, ANSWER_TIMEOUT);
         let options = import.options();
         Ok(Self {
-            http: http.timeout(ANSWER_TIMEOUT).build().or_exit(ExitCode::Failed)?,
-            url: format!("{url}/access/v1/evaluation"),
+            client: client.or_exit(ExitCode::Config)?,
             tenant_id: options.tenant_id.clone(),
             environment: options.environment.clone(),
             source_id: import.source_id(),
@@ -88,54 +60,24 @@ impl InlineClient {
     }
 
     /// Returns the question about a call; `None` if its arguments are no text.
-    fn question(&self, call: &Event<'_>, after: Option<Receipt>) -> Option<Value> {
+    fn question<'a>(&'a self, call: &Event<'a>, after: Option<Receipt>) -> Option<CallQuestion<'a>> {
         let tool = call.tool?;
-        let mut context = json!({
-            "tenant": self.tenant_id,
-            "environment": self.environment,
-            "session": call.session_id,
-            "arguments": str::from_utf8(tool.arguments.data).ok()?,
+        let message = call.message.map(|message| MessageContext {
+            id: message.id,
+            role: message.role,
+            has_text: message.has_text,
+            tool_calls: message.tool_calls,
         });
-        let members = [
-            ("call_id", Some(json!(tool.call_id)).filter(|_| !tool.call_id.is_empty())),
-            ("time", call.occurred_at.map(|time| json!(time.0))),
-            ("actor", call.actor.map(|actor| json!({ "id": actor.id, "type": actor.r#type }))),
-            (
-                "message",
-                call.message.map(|message| {
-                    json!({ "id": message.id, "role": message.role, "has_text": message.has_text, "tool_calls": message.tool_calls })
-                }),
-            ),
-            (
-                "after",
-                after.map(|receipt| json!({ "source": self.source_id, "sequence": receipt.sequence })),
-            ),
-        ];
-        for (name, value) in members {
-            if let (Some(value), Some(context)) = (value, context.as_object_mut()) {
-                context.insert(name.to_owned(), value);
-            }
-        }
-        Some(json!({
-            "subject": { "type": "agent", "id": call.agent.id },
-            "action": { "name": "tools/call" },
-            "resource": { "type": "tool", "id": tool.name },
-            "context": context,
-        }))
-    }
-
-    /// Sends a question. Returns the decision, or the text of the decision point's error.
-    fn ask(&self, question: &Value) -> Result<Result<ResponseContext, String>, String> {
-        let away = |error: &dyn Error| format!("the decision point at {}: {}", self.url, describe(error));
-        let response = self.http.post(&self.url).json(question).send();
-        let response = response.map_err(|error| away(&error.without_url()))?;
-        let status = response.status();
-        let text = read_body(response).map_err(|error| away(&error))?;
-        if !status.is_success() {
-            return Ok(Err(format!("{status}: {}", text.trim_end())));
-        }
-        let answer: Result<Response, _> = serde_json::from_str(&text);
-        Ok(answer.map(|answer| answer.context).map_err(|error| format!("expected a decision: {error}")))
+        let of = (self.tenant_id.as_str(), self.environment.as_str());
+        Some(CallQuestion {
+            call_id: Some(tool.call_id).filter(|id| !id.is_empty()),
+            arguments: str::from_utf8(tool.arguments.data).ok()?,
+            message,
+            actor: call.actor,
+            time: call.occurred_at,
+            after: after.map(|receipt| After { source: &self.source_id, sequence: receipt.sequence }),
+            ..CallQuestion::new(of, call.agent.id, call.session_id, tool.name)
+        })
     }
 }
 
@@ -153,21 +95,20 @@ impl CallDecider for InlineClient {
             self.answers.errors.push(format!("{}: expected arguments in UTF-8", name()));
             return Ok(None);
         };
-        let decision = loop {
-            let decision = match self.ask(&question)? {
-                Ok(decision) => decision,
-                Err(error) => {
-                    self.answers.errors.push(format!("{}: {error}", name()));
-                    return Ok(None);
-                }
-            };
-            self.answers.recorded += u64::from(decision.recorded);
-            let code = decision.unavailable.as_ref().map(|unavailable| unavailable.code.as_str());
-            if !code.is_some_and(|code| PASSING.contains(&code)) || began.elapsed() > MAX_WAIT {
-                break decision;
+        let (mut answers, mut recorded) = (0, 0);
+        let decided = self.client.decide_when_known(&question, MAX_WAIT, |decision| {
+            answers += 1;
+            recorded += u64::from(decision.context.recorded);
+        });
+        self.answers.asked_again += u64::saturating_sub(answers, 1);
+        self.answers.recorded += recorded;
+        let decision = match decided {
+            Ok(decision) => decision.context,
+            Err(error @ AskError::Away { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.answers.errors.push(format!("{}: {error}", name()));
+                return Ok(None);
             }
-            self.answers.asked_again += 1;
-            std::thread::sleep(RETRY_INTERVAL);
         };
         self.answers.times.push(began.elapsed());
         self.answers.by_id.insert(decision.evaluation_id, (decision.outcome, decision.reason));

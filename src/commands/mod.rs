@@ -4,6 +4,7 @@ mod access_bundle;
 pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
+mod gateway;
 #[cfg(test)]
 #[cfg(feature = "local-stack")]
 mod hostile;
@@ -48,6 +49,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Up(args) => up::up(&args, global),
         Command::Run(args) => run::run(&args, global),
         Command::Pdp(args) => pdp::pdp(&args, global),
+        Command::Gateway(command) => gateway::gateway(command, global),
         Command::Status(args) => status::status(&args, global),
         Command::Topology(command) => topology::topology(command, global),
         Command::Import(args) => import::import(&args, global),

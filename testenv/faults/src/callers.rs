@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use agentgov_authzen_client::{After, AskError, CallQuestion, Decision, DecisionClient, DecisionContext};
+use agentgov_connect::Tls;
 use agentgov_sdk::{Recorder, RecorderOptions};
 use fastrand::Rng;
-use reqwest::blocking::Client;
-use serde::Deserialize;
-use serde_json::json;
 
 use crate::decision_points::{DECISION_POINTS, DecisionPoints};
 use crate::plants::PLANT_REUSE_TOKEN;
@@ -26,6 +25,8 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(40);
 const OPEN_SESSIONS: usize = 4;
 /// Timeout of a request. A decision point waits 250 ms at most for the event before the call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Decision points listen on this machine; their ports change.
+const LOOPBACK: &str = "http://127.0.0.1";
 /// One call of this number carries another token, if [`PLANT_REUSE_TOKEN`] is planted.
 const WRONG_ONE_IN: u64 = 20;
 /// Pause before a retry.
@@ -71,27 +72,6 @@ impl CallerReports {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    decision: bool,
-    context: AnswerContext,
-}
-
-#[derive(Deserialize)]
-struct AnswerContext {
-    outcome: String,
-    reason: String,
-    evaluation_id: String,
-    recorded: bool,
-    token: Option<String>,
-    unavailable: Option<UnavailableState>,
-}
-
-#[derive(Deserialize)]
-struct UnavailableState {
-    code: String,
-}
-
 /// Session of a caller, with the number of its last recorded event.
 struct OpenSession {
     session: Session,
@@ -102,7 +82,7 @@ struct Caller<'a> {
     setup: &'a Setup<'a>,
     points: &'a DecisionPoints,
     agent: &'a str,
-    http: Client,
+    client: DecisionClient,
     recorder: Recorder,
     rng: Rng,
     sessions: u64,
@@ -129,7 +109,8 @@ pub(crate) fn run(
         setup,
         points,
         agent,
-        http: Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build().map_err(|e| e.to_string())?,
+        client: DecisionClient::new(LOOPBACK, &Tls::default(), None, ANSWER_TIMEOUT)
+            .map_err(|e| e.to_string())?,
         recorder: recorder.map_err(|e| e.to_string())?,
         rng: Rng::with_seed(seed),
         sessions: 0,
@@ -172,7 +153,7 @@ impl Caller<'_> {
             self.report.acknowledged.insert(self.recorder.source_id().to_owned(), sequence);
             of.last = Some(sequence);
             self.report.calls += u64::from(token.is_some());
-            if answer.is_some_and(|answer| !answer.decision) {
+            if answer.is_some_and(|answer| !answer.is_allowed()) {
                 of.session.skip_result();
             }
             if of.session.is_over() {
@@ -190,16 +171,20 @@ impl Caller<'_> {
     }
 
     /// Asks the decision points in turn until one answers. Returns `None` if `stop` is set first.
-    fn ask_until_answered(&mut self, of: &OpenSession, call: &NextCall, stop: &AtomicBool) -> Option<Answer> {
-        let body = self.question(of, call).to_string();
+    fn ask_until_answered(
+        &mut self,
+        of: &OpenSession,
+        call: &NextCall,
+        stop: &AtomicBool,
+    ) -> Option<Decision> {
         let first = self.rng.usize(..DECISION_POINTS);
         for member in (0..DECISION_POINTS).cycle().skip(first) {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
             let asked = Instant::now();
-            if let Some(answer) = self.points.url(member).and_then(|url| self.ask(&url, body.clone())) {
-                let AnswerContext { outcome, reason, evaluation_id, recorded, unavailable, token } =
+            if let Some(answer) = self.points.url(member).and_then(|url| self.ask(&url, of, call)) {
+                let DecisionContext { outcome, reason, evaluation_id, recorded, unavailable, token, .. } =
                     &answer.context;
                 let code = unavailable.as_ref().map_or(String::new(), |state| format!(": {}", state.code));
                 self.report.answers.push(AnsweredDecision {
@@ -207,7 +192,7 @@ impl Caller<'_> {
                     agent: self.agent.to_owned(),
                     outcome: outcome.clone(),
                     reason: format!("{reason}{code}"),
-                    is_allow: answer.decision,
+                    is_allow: answer.is_allowed(),
                     is_recorded: *recorded,
                     has_token: token.is_some(),
                     asked,
@@ -221,39 +206,24 @@ impl Caller<'_> {
     }
 
     /// Sends a question. Returns `None` if the decision point did not answer.
-    fn ask(&mut self, url: &str, body: String) -> Option<Answer> {
-        let request = self.http.post(format!("{url}/access/v1/evaluation"));
-        let response = request.header("Content-Type", "application/json").body(body).send().ok()?;
-        let status = response.status();
-        let text = response.text().ok()?;
-        match serde_json::from_str(&text) {
-            Ok(answer) if status.is_success() => Some(answer),
-            Ok(_) | Err(_) => {
-                self.report
-                    .failed
-                    .push(format!("{}: expected an answer, found {status}: {text}", self.agent));
+    fn ask(&mut self, url: &str, of: &OpenSession, call: &NextCall) -> Option<Decision> {
+        match self.client.with_url(url).decide(&self.question(of, call)) {
+            Ok(decision) => Some(decision),
+            Err(AskError::Away { .. }) => None,
+            Err(error) => {
+                self.report.failed.push(format!("{}: expected an answer, found {error}", self.agent));
                 None
             }
         }
     }
 
-    fn question(&self, of: &OpenSession, call: &NextCall) -> serde_json::Value {
-        let mut context = json!({
-            "tenant": self.setup.tenant,
-            "environment": self.setup.environment,
-            "session": of.session.id(),
-            "call_id": call.id,
-            "arguments": call.arguments,
-        });
-        if let (Some(sequence), Some(context)) = (of.last, context.as_object_mut()) {
-            let after = json!({ "source": self.recorder.source_id(), "sequence": sequence });
-            context.insert("after".to_owned(), after);
+    fn question<'q>(&'q self, of: &'q OpenSession, call: &'q NextCall) -> CallQuestion<'q> {
+        let tenancy = (self.setup.tenant, self.setup.environment);
+        CallQuestion {
+            call_id: Some(&call.id),
+            arguments: call.arguments,
+            after: of.last.map(|sequence| After { source: self.recorder.source_id(), sequence }),
+            ..CallQuestion::new(tenancy, self.agent, of.session.id(), call.tool)
         }
-        json!({
-            "subject": { "type": "agent", "id": self.agent },
-            "action": { "name": "tools/call" },
-            "resource": { "type": "tool", "id": call.tool },
-            "context": context,
-        })
     }
 }
