@@ -170,7 +170,8 @@ pub fn read_key(file: &Path) -> Result<SigningKey, Failure> {
     })
 }
 
-/// Records decisions by the SDK: one producer, with a source for each tenant and environment.
+/// Records decisions by the SDK: one producer, with a source for each tenant and environment. Decisions wait for company
+/// as long as other events do, since no answer waits for Kafka (ADR 41).
 struct RecorderLog {
     producer: Producer,
     recorders: Mutex<HashMap<(String, String), Arc<Recorder>>>,
@@ -183,7 +184,6 @@ impl RecorderLog {
     /// Starts the producer, which publishes the decisions that a killed process left in the spool.
     fn start(spool: &Path, endpoints: &Endpoints, topology: &Arc<Topology>) -> Result<Self, Failure> {
         let options = ProducerOptions {
-            linger: Duration::ZERO,
             spool: Some(SpoolOptions::new(spool)),
             ..ProducerOptions::new(
                 endpoints.kafka.clone(),
