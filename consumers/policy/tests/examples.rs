@@ -1,4 +1,4 @@
-//! The airline's bundle: its own tests, the sample runs, and the recorded runs if they are available.
+//! The bundles of the examples: their own tests, and the airline's sample runs, and recorded runs if they are available.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,10 +9,11 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use agentgov_policy::{BundleTable, PolicyKind, testing};
+use agentgov_policy::{Bundle, BundleTable, PolicyKind, testing};
 use serde_json::Value;
-use support::{airline, airline_files, kernel, replay_run, root, service_agent};
+use support::{airline, airline_files, kernel, read_bundle, replay_run, root, service_agent};
 
 #[test]
 fn airline_tests_pass_and_violate_every_rule() {
@@ -20,6 +21,31 @@ fn airline_tests_pass_and_violate_every_rule() {
     assert!(report.passed(), "{report}");
     assert_eq!(report.never_violated, Vec::<String>::new());
     assert!(report.cases.len() > 40, "{report}");
+}
+
+#[test]
+fn desk_tests_pass_and_violate_every_rule() {
+    let files = read_bundle(&root().join("examples/desk/bundle"));
+    let checked = agentgov_policy::check(&files);
+    assert!(
+        checked.problems.is_empty() && checked.warnings.is_empty(),
+        "{:?} {:?}",
+        checked.problems,
+        checked.warnings
+    );
+    let report = testing::run(&Arc::new(Bundle::compile(&files).unwrap()), &files);
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.never_violated, Vec::<String>::new());
+    for name in [
+        "reading is allowed",
+        "a write before the read is denied",
+        "a write right after the read of the same path is allowed, and again",
+        "a write to another path is denied, also to another spelling of the path",
+        "moving asks, also after a read",
+        "create_directory, edit_file and unknown tools have no grant",
+    ] {
+        assert!(report.cases.iter().any(|case| case.name == name), "{name}: {report}");
+    }
 }
 
 fn replay(path: &std::path::Path) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
