@@ -196,6 +196,19 @@ pub struct Pdp {
 pub enum GatewayCommand {
     /// Run an MCP server behind the gateway, for a client that speaks MCP over stdio.
     Stdio(GatewayStdio),
+    /// Serve MCP over HTTP on this machine, for clients with a bearer token.
+    Serve(GatewayServe),
+}
+
+/// `gateway serve`.
+#[derive(Debug, Args)]
+pub struct GatewayServe {
+    /// YAML file with address, callers and MCP servers.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// URL of the decision point [default: that of the file, then that of a running `up`].
+    #[arg(long, value_name = "URL", env = "AGENTGOV_PDP")]
+    pub pdp: Option<String>,
 }
 
 /// `gateway stdio`.
@@ -225,6 +238,9 @@ pub struct GatewayStdio {
     /// Folder that keeps events until Kafka has them [default: in the user's state folder].
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
+    /// Time that a call waits for an approval before it is answered with the approval's id.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub approval_wait: u64,
     /// Command line of the MCP server.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -70,6 +70,11 @@ impl Pdp {
         self.process = Self::process(stack, self.folder.path());
     }
 
+    /// Returns its URL.
+    pub fn url(&self) -> String {
+        self.process.address.clone()
+    }
+
     /// Sends a question. Returns status and body.
     pub fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
         let url = self.process.url("access/v1/evaluation");

@@ -24,6 +24,7 @@ mod decide;
 mod decisions;
 mod demo;
 mod failpoints;
+mod gateway;
 mod gone;
 mod json;
 mod keys;

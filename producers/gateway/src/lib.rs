@@ -7,10 +7,13 @@
 mod call;
 pub mod envelope;
 pub mod frame;
+pub mod http;
 pub mod json;
 pub mod methods;
+pub mod process;
 pub mod proxy;
 mod reply;
 mod seal;
 pub mod session;
+pub mod sessions;
 pub mod stdio;

@@ -86,7 +86,7 @@ impl Journal for Recorder {
 }
 
 /// Owner of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The tenant.
     pub tenant_id: String,

@@ -15,9 +15,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentgov_authzen_client::{AskError, CallQuestion, Decision, PermittedTool};
+use agentgov_gateway::process::StartError;
 use agentgov_gateway::proxy::ProxyConfig;
 use agentgov_gateway::session::{Decider, Identity, Journal, Session};
-use agentgov_gateway::stdio::{Ended, StdioError, StdioOptions, run};
+use agentgov_gateway::stdio::{Ended, StdioOptions, run};
 use agentgov_sdk::{Event, Receipt, RecordError};
 use serde_json::{Value, json};
 
@@ -66,7 +67,7 @@ struct Running {
     log: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     seen: PathBuf,
-    gateway: JoinHandle<Result<Ended, StdioError>>,
+    gateway: JoinHandle<Result<Ended, StartError>>,
     _folder: tempfile::TempDir,
 }
 
@@ -94,7 +95,7 @@ impl Running {
             proxy: ProxyConfig::default(),
             from_client: Box::new(from_client),
             to_client: Box::new(to_client),
-            print_log: Box::new(move |line| lines.lock().unwrap().push(line.to_owned())),
+            print_log: Arc::new(move |line| lines.lock().unwrap().push(line.to_owned())),
         };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -238,10 +239,10 @@ fn command_that_cannot_be_started_is_an_error() {
         proxy: ProxyConfig::default(),
         from_client: Box::new(std::io::empty()),
         to_client: Box::new(std::io::sink()),
-        print_log: Box::new(|_| {}),
+        print_log: Arc::new(|_| {}),
     };
     let started = run(options(&[]), Arc::clone(&session), || false);
-    assert!(matches!(started, Err(StdioError::NoCommand)), "{started:?}");
+    assert!(matches!(started, Err(StartError::NoCommand)), "{started:?}");
     let started = run(options(&["/nowhere/server"]), session, || false);
-    assert!(matches!(started, Err(StdioError::Start { .. })), "{started:?}");
+    assert!(matches!(started, Err(StartError::Start { .. })), "{started:?}");
 }
