@@ -104,7 +104,7 @@ impl Stack {
             bundle.version(),
             bundle.policies().count()
         ));
-        registry::print_still_suspended(&pushed);
+        registry::print_still_stopped(&pushed);
         Ok(Self { endpoints, topology, bundle, env })
     }
 }

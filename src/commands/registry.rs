@@ -22,7 +22,7 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
         RegistryCommand::Push { file } => {
             let entries = parse(&file.display().to_string(), &context::read_text(file)?)?;
             let pushed = push(&entries, &context::endpoints(global)?, &topology)?;
-            print_still_suspended(&pushed);
+            print_still_stopped(&pushed);
             if global.json {
                 json(&pushed_json(&pushed))?;
             } else {
@@ -48,10 +48,12 @@ pub fn parse(file: &str, text: &str) -> Result<RegistryFile, Failure> {
 
 /// Returns the result of a push as JSON.
 fn pushed_json([agents, tools]: &[PushSummary; 2]) -> serde_json::Value {
-    let still_suspended: Vec<String> = agents.still_suspended.iter().map(Agent::key).collect();
+    let keys = |agents: &[Agent]| agents.iter().map(Agent::key).collect::<Vec<_>>();
+    let (still_suspended, still_retired) = (keys(&agents.still_suspended), keys(&agents.still_retired));
     serde_json::json!({
         "agents": {
             "pushed": agents.pushed, "unchanged": agents.unchanged, "still_suspended": still_suspended,
+            "still_retired": still_retired,
         },
         "tools": { "pushed": tools.pushed, "unchanged": tools.unchanged },
     })
@@ -70,10 +72,16 @@ pub fn push(
     Ok([agents, tools])
 }
 
-/// Prints a notice for each agent that stays suspended after a push.
-pub fn print_still_suspended([agents, _]: &[PushSummary; 2]) {
+/// Prints a notice for each agent that stays suspended or retired after a push.
+pub fn print_still_stopped([agents, _]: &[PushSummary; 2]) {
     for agent in &agents.still_suspended {
         errln!("{}", still_suspended(agent));
+    }
+    for agent in &agents.still_retired {
+        errln!(
+            "agent {}: retired, and stays retired; register its successor under another agent_id",
+            agent.key()
+        );
     }
 }
 

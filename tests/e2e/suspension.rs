@@ -92,4 +92,19 @@ fn agent_that_cannot_be_suspended_or_resumed_is_an_error_and_publishes_nothing()
     }
     let old = |text: &str| text.lines().find(|line| line.contains(RETIRED)).map(str::to_owned);
     assert_eq!(old(&agents()), old(&before));
+    // A push does not make it active either.
+    for state in ["active", "suspended"] {
+        std::fs::write(
+            &file,
+            format!("agents:\n  - {}\n", agent.replace("state: retired", &format!("state: {state}"))),
+        )
+        .unwrap();
+        let output = stack.command(&["registry", "push", file.to_str().unwrap(), "--json"]).output().unwrap();
+        assert!(
+            describe(&output).contains("suspension-retired/old: retired, and stays retired"),
+            "{}",
+            describe(&output)
+        );
+        assert_eq!(old(&agents()), old(&before));
+    }
 }

@@ -31,11 +31,13 @@ pub struct PushSummary {
     pub unchanged: Vec<String>,
     /// Agents that stay suspended, although the push has them as active.
     pub still_suspended: Vec<Agent>,
+    /// Agents that stay retired, although the push has them in another state.
+    pub still_retired: Vec<Agent>,
 }
 
 /// Appends every new or changed agent. `pushed_by` names the person or job that pushes, for people. An agent that is missing in
-/// `agents` stays unchanged; to stop an agent, push it with `state: retired`. A suspended agent stays suspended: only
-/// [`Suspension::Resume`](crate::Suspension::Resume) ends a suspension.
+/// `agents` stays unchanged; to stop an agent for ever, push it with `state: retired`. A suspended agent stays suspended: only
+/// [`Suspension::Resume`](crate::Suspension::Resume) ends a suspension. A retired agent stays retired.
 pub fn push_agents(
     context: RegistryContext<'_>,
     agents: &[Agent],
@@ -53,32 +55,40 @@ pub fn push_agents(
     let mut summary = PushSummary::default();
     for (key, UpdatedAgent { agent: RegisteredAgent { agent, .. }, acknowledged, .. }) in updated {
         if agents.get(&key).is_some_and(|pushed| pushed.state != agent.state) {
-            summary.still_suspended.push(agent);
+            let is_retired = agent.state == AgentState::Retired;
+            if is_retired { &mut summary.still_retired } else { &mut summary.still_suspended }.push(agent);
         }
         if acknowledged.is_some() { &mut summary.pushed } else { &mut summary.unchanged }.push(key);
     }
     Ok(summary)
 }
 
-/// Derives the entry that a push of `agent` appends after `entries`. `own` is the last entry that this push has appended. If it keeps
-/// a suspension, the next one does: an entry of another push may follow from an earlier own one, which ended the suspension.
+/// Derives the entry that a push of `agent` appends after `entries`: a push never leads to a state that stops the agent less. `own` is
+/// the last entry that this push has appended. If it keeps a suspension or a retirement, the next one does: an entry of another push
+/// may follow from an earlier own one, which ended it.
 pub(crate) fn pushed_agent(
     agent: &Agent,
     entries: &[LoggedEntry],
     own: Option<&RegisteredAgent>,
 ) -> RegisteredAgent {
-    let own = own.filter(|own| own.agent.state == AgentState::Suspended);
-    let last = own.or_else(|| entries.iter().rev().find_map(|entry| entry.agent.as_ref().ok()));
-    let is_suspended = last.is_some_and(|last| last.agent.state == AgentState::Suspended);
-    let state = match agent.state {
-        AgentState::Active if is_suspended => AgentState::Suspended,
-        state => state,
-    };
-    let reason = last.filter(|last| last.agent.state == state).map(|last| last.reason.clone());
+    let last = entries.iter().rev().find_map(|entry| entry.agent.as_ref().ok());
+    let logged = || own.into_iter().chain(last);
+    let state = logged().map(|entry| entry.agent.state).chain([agent.state]).max_by_key(|state| rank(*state));
+    let state = state.unwrap_or(agent.state);
+    let reason = logged().find(|entry| entry.agent.state == state).map(|entry| entry.reason.clone());
     // Entries have no description, or one that is not empty.
     let description = agent.description.clone().filter(|description| !description.is_empty());
     let agent = Agent { state, description, ..agent.clone() };
     RegisteredAgent { agent, reason: reason.unwrap_or_default() }
+}
+
+/// Order in which a push changes states: never to a lower rank.
+const fn rank(state: AgentState) -> u8 {
+    match state {
+        AgentState::Active => 0,
+        AgentState::Suspended => 1,
+        AgentState::Retired => 2,
+    }
 }
 
 /// Appends every new or changed tool.
@@ -106,6 +116,7 @@ pub fn push_tools(
         pushed: records.into_iter().map(|(key, _)| key).collect(),
         unchanged: unchanged.into_iter().map(Tool::key).collect(),
         still_suspended: Vec::new(),
+        still_retired: Vec::new(),
     })
 }
 
@@ -298,6 +309,26 @@ mod tests {
     }
 
     #[test]
+    fn no_sequence_of_pushes_makes_a_stopped_agent_active() {
+        use AgentState::{Active, Retired, Suspended};
+        let states = [Active, Suspended, Retired];
+        for stopped in [Suspended, Retired] {
+            for pushes in states.iter().flat_map(|a| states.iter().flat_map(|b| states.map(|c| [*a, *b, c])))
+            {
+                let mut entries = vec![logged(stopped, None, "why")];
+                for state in pushes {
+                    let agent = pushed_agent(&Agent { state, ..agent(None) }, &entries, None);
+                    entries.push(LoggedEntry { offset: 0, agent: Ok(agent) });
+                }
+                let is_retired = stopped == Retired || pushes.contains(&Retired);
+                let expected = if is_retired { Retired } else { Suspended };
+                let last = entries.last().unwrap().agent.as_ref().unwrap();
+                assert_eq!(last.agent.state, expected, "{stopped:?} {pushes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn push_lifts_no_suspension_and_keeps_the_reason_as_long_as_the_state_stays() {
         use AgentState::{Active, Retired, Suspended};
         for (current, pushed, state, reason) in [
@@ -307,8 +338,9 @@ mod tests {
             (Some(Active), Active, Active, "a reason"),
             (Some(Active), Suspended, Suspended, ""),
             (Some(Active), Retired, Retired, ""),
-            (Some(Retired), Active, Active, ""),
-            (Some(Retired), Suspended, Suspended, ""),
+            (Some(Retired), Active, Retired, "a reason"),
+            (Some(Retired), Suspended, Retired, "a reason"),
+            (Some(Retired), Retired, Retired, "a reason"),
             (None, Active, Active, ""),
             (None, Suspended, Suspended, ""),
         ] {

@@ -51,7 +51,8 @@ pub enum SuspensionRefusal {
     },
     /// A retired agent never acts again.
     #[error(
-        "agent `{key}`: expected an active or a suspended agent, found a retired one, which stays retired"
+        "agent `{key}`: expected an active or a suspended agent, found a retired one, which stays retired; register \
+         its successor under another id"
     )]
     Retired {
         /// The key.
