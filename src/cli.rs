@@ -367,22 +367,86 @@ pub enum RegistryCommand {
     },
     /// List agents, tools and bundles.
     List,
-    /// Suspend an agent: each of its calls is denied until it is resumed.
+    /// Show the entries of agents, tools and servers, as of now or of a position that a verdict names.
+    Show(RegistryQuery),
+    /// Show each change of agents, tools and servers, with its author and reason.
+    History(RegistryQuery),
+    /// Compare the accepted definitions of a server's tools with those accepted before, or with what the server lists now. Exit
+    /// code 3: the server lists something else.
+    Diff {
+        /// Name of the server.
+        server: String,
+        /// Tenant of the tools.
+        #[arg(long)]
+        tenant: String,
+        /// Entries of the topic of tools before this offset.
+        #[arg(long, value_name = "OFFSET")]
+        as_of: Option<i64>,
+        /// Command that starts the server, which speaks MCP over stdio.
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Compare the tools that a server lists with the accepted definitions, and accept them. Exit code 3: they differ, and were
+    /// not accepted.
+    Pin {
+        /// Name of the server; its tools are `server/name` in calls.
+        server: String,
+        /// Tenant of the tools.
+        #[arg(long)]
+        tenant: String,
+        /// Reason, for the log.
+        #[arg(long, required_if_eq("accept", "true"))]
+        reason: Option<String>,
+        /// Accept what the server lists.
+        #[arg(long)]
+        accept: bool,
+        /// Command that starts the server, which speaks MCP over stdio.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Suspend an agent, a tool or a server: each call is denied until it is resumed.
     Suspend(SuspensionArgs),
-    /// End the suspension of an agent.
+    /// End a suspension.
     Resume(SuspensionArgs),
     /// Make, revoke and list the keys that sign decisions and approvals.
     #[command(subcommand)]
     Key(KeyCommand),
 }
 
+/// `registry show` and `registry history`.
+#[derive(Debug, Args)]
+pub struct RegistryQuery {
+    /// Id of an agent, or name of a tool or a server [default: all].
+    #[arg(allow_hyphen_values = true)]
+    pub name: Option<String>,
+    /// This tool only, by its name in calls.
+    #[arg(long, conflicts_with_all = ["name", "server"])]
+    pub tool: Option<String>,
+    /// This server and its tools only.
+    #[arg(long, conflicts_with = "name")]
+    pub server: Option<String>,
+    /// This tenant only.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Entries before this offset, in the topic of agents or tools: a verdict names the offset of each topic that it used.
+    #[arg(long, value_name = "OFFSET")]
+    pub as_of: Option<i64>,
+}
+
 /// `registry suspend` and `registry resume`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("target").required(true).args(["agent", "tool", "server"])))]
 pub struct SuspensionArgs {
     /// Id of the agent.
     #[arg(allow_hyphen_values = true)]
-    pub agent: String,
-    /// Tenant of the agent.
+    pub agent: Option<String>,
+    /// Name of the tool in calls: `server/name` for a tool of a server.
+    #[arg(long)]
+    pub tool: Option<String>,
+    /// Name of the server, for all of its tools.
+    #[arg(long)]
+    pub server: Option<String>,
+    /// Tenant of the agent, the tool or the server.
     #[arg(long)]
     pub tenant: String,
     /// Reason, for the log.

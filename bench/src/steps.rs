@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use agentgov_alerter::Alerter;
-use agentgov_enrichment::{AgentTable, Session};
+use agentgov_enrichment::{AgentTable, Session, ToolTable};
 use agentgov_evaluator::Evaluator;
 use agentgov_log_sink::ActionRows;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, FoldOutcome, Kernel, KeySet, RequestCache};
@@ -239,18 +239,17 @@ struct Governance {
     records: [(Subject, Vec<u8>); 2],
 }
 
+/// The benchmarks have no registered tools: the effects of the bundle count.
+static NO_TOOLS: ToolTable = ToolTable::new();
+
 impl Governance {
     fn new(files: &BundleFiles, tenant: &str, agent: &str, environment: &str) -> Result<Self, StepError> {
         let entry = AgentEntry {
-            tenant_id: tenant,
-            agent_id: agent,
             name: agent,
             owner: "bench",
             roles: vec!["airline-agent"],
-            state: AgentState::Active.into(),
-            description: "",
-            reason: "",
             pushed_by: "bench",
+            ..AgentEntry::new(tenant, agent, AgentState::Active)
         };
         let compiled = Bundle::compile(files).map_err(|problems| StepError(format!("{problems:?}")))?;
         let ids: Vec<String> = compiled.policies().map(|policy| policy.id.clone()).collect();
@@ -280,10 +279,12 @@ impl Governance {
         let limits = stage.session.as_ref().ok_or_else(|| StepError("no limits".to_owned()))?.value;
         Ok(Kernel {
             agents: &self.agents,
+            tools: &NO_TOOLS,
             bundles: &self.bundles,
             keys: const { &KeySet::new() },
             limits,
             agents_topic: "agents",
+            tools_topic: "tools",
             bundles_topic: "bundles",
             requests: &self.requests,
         })

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agentgov_audit::{Record as Audited, examine};
-use agentgov_enrichment::{AgentTable, Session};
+use agentgov_enrichment::{AgentTable, Session, ToolTable};
 use agentgov_log_sink::ActionRows;
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Kernel, KeySet, RequestCache};
 use agentgov_runtime::sink::{Headers, Record as Logged, TopicPartition};
@@ -80,10 +80,12 @@ fn check_steps(records: &[Record<'_>]) {
         SessionLimits { ttl: HumanDuration(Duration::from_secs(3600)), max_facts: 100, max_bytes: 1 << 16 };
     let kernel = Kernel {
         agents: &agents,
+        tools: &ToolTable::default(),
         bundles: &bundles,
         keys: const { &KeySet::new() },
         limits,
         agents_topic: "agents",
+        tools_topic: "tools",
         bundles_topic: "bundles",
         requests: &requests,
     };
@@ -135,15 +137,10 @@ fn check_audit(records: &[Record<'_>]) {
 fn agents() -> AgentTable {
     let mut agents = AgentTable::default();
     let entry = AgentEntry {
-        tenant_id: "airline",
-        agent_id: "airline-service",
         name: "Service agent",
         owner: "customer-care",
         roles: vec!["airline-agent"],
-        state: AgentState::Active.into(),
-        description: "",
-        reason: "",
-        pushed_by: "",
+        ..AgentEntry::new("airline", "airline-service", AgentState::Active)
     };
     agents.fold(&entry, 0);
     agents

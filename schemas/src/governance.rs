@@ -32,6 +32,35 @@ pub struct AgentEntry<'a> {
     /// Person or service that pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
+    /// Person who answers for the agent's actions, and must not approve them.
+    #[serde(default)]
+    pub sponsor: &'a str,
+    /// Version of the agent.
+    #[serde(default)]
+    pub version: &'a str,
+    /// Environments in which the agent has grants; empty for all.
+    #[serde(borrow, default)]
+    pub environments: Vec<&'a str>,
+}
+
+impl<'a> AgentEntry<'a> {
+    /// Creates an entry without texts, roles and environments. Set other fields with struct update syntax.
+    pub const fn new(tenant_id: &'a str, agent_id: &'a str, state: AgentState) -> Self {
+        Self {
+            tenant_id,
+            agent_id,
+            name: "",
+            owner: "",
+            roles: Vec::new(),
+            state: OpenEnum::Known(state),
+            description: "",
+            reason: "",
+            pushed_by: "",
+            sponsor: "",
+            version: "",
+            environments: Vec::new(),
+        }
+    }
 }
 
 vocabulary! {
@@ -74,16 +103,32 @@ impl Serialize for ToolEffect {
     }
 }
 
-/// Registered tool. The last entry of a key is the valid one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+vocabulary! {
+    /// Whether a registered tool, or a server of tools, may be called.
+    ToolState {
+        /// Policies decide about calls.
+        Active = "active",
+        /// Every call is denied until it is active again.
+        Suspended = "suspended",
+    }
+}
+
+impl Serialize for ToolState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Registered tool, or a server of tools as a whole. The last entry of a key is the valid one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolEntry<'a> {
     /// The tenant.
     pub tenant_id: &'a str,
-    /// Name of the tool, as tool calls use it.
+    /// Name of the tool, as tool calls use it: `server/name` for a tool of a server. Empty on the entry of a server.
     pub name: &'a str,
     /// Team or person that is responsible.
     pub owner: &'a str,
-    /// Effect: read, write, destructive or external.
+    /// Effect: read, write, destructive or external. Empty if the registry does not say; then that of the bundle counts.
     #[serde(borrow)]
     pub effect: OpenEnum<'a, ToolEffect>,
     /// Description of the tool.
@@ -92,6 +137,53 @@ pub struct ToolEntry<'a> {
     /// Person or service that pushed the entry.
     #[serde(default)]
     pub pushed_by: &'a str,
+    /// Server that offers the tool; empty if there is none.
+    #[serde(default)]
+    pub server: &'a str,
+    /// Classes of the data that the tool reads or changes.
+    #[serde(borrow, default)]
+    pub data_classes: Vec<&'a str>,
+    /// The accepted definition as RFC 8785 JSON; empty if none is accepted.
+    #[serde(default)]
+    pub definition: &'a str,
+    /// SHA-256 of `definition`; absent if none is accepted.
+    #[serde(default)]
+    pub definition_digest: Option<Digest>,
+    /// State: active or suspended. Each call of a suspended tool, or of a tool of a suspended server, is denied.
+    #[serde(borrow, default = "active_tool")]
+    pub state: OpenEnum<'a, ToolState>,
+    /// Reason of the change, for people.
+    #[serde(default)]
+    pub reason: &'a str,
+}
+
+const fn active_tool() -> OpenEnum<'static, ToolState> {
+    OpenEnum::Known(ToolState::Active)
+}
+
+impl<'a> ToolEntry<'a> {
+    /// Creates the entry of an active tool without an effect, texts and a definition. Set other fields with struct update syntax.
+    pub fn new(tenant_id: &'a str, name: &'a str) -> Self {
+        Self {
+            tenant_id,
+            name,
+            owner: "",
+            effect: OpenEnum::from_name(""),
+            description: "",
+            pushed_by: "",
+            server: "",
+            data_classes: Vec::new(),
+            definition: "",
+            definition_digest: None,
+            state: active_tool(),
+            reason: "",
+        }
+    }
+}
+
+/// Returns the server of a tool, by the name that calls use: the part before the first `/`.
+pub fn server_of(tool: &str) -> Option<&str> {
+    tool.split_once('/').map(|(server, _)| server)
 }
 
 /// File of a bundle.

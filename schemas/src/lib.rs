@@ -3,6 +3,7 @@
 //! - [`event`], [`verdict`], [`basis`], [`alert`], [`reject`], [`state`], [`governance`]: records, one module for each
 //!   schema family, borrowed from the bytes that they are decoded from
 //! - [`readiness`]: reasons for which a stage is not ready
+//! - [`definition`]: digests of tools' definitions, over RFC 8785 JSON
 //! - [`catalogue`]: event types, and which of them are judged
 //! - [`subject`]: schemas by subject, with all versions; [`record`]: the Rust type of each subject
 //! - [`wire`]: Confluent wire format, Avro encoding and decoding
@@ -19,6 +20,7 @@ pub mod bounds;
 pub mod catalogue;
 mod clocks;
 mod datum_error;
+pub mod definition;
 pub mod digest;
 pub mod escape;
 pub mod event;

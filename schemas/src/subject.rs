@@ -42,9 +42,9 @@ subjects! {
     /// The alerter's changelog: [`crate::state::AlertState`].
     ALERT_STATE = "alert-state" [1];
     /// The agent registry: [`crate::governance::AgentEntry`].
-    AGENT = "agent" [1, 2];
+    AGENT = "agent" [1, 2, 3];
     /// The tool registry: [`crate::governance::ToolEntry`].
-    TOOL = "tool" [1];
+    TOOL = "tool" [1, 2];
     /// Policy bundles: [`crate::governance::Bundle`].
     BUNDLE = "bundle" [1];
     /// Commands of operators to stages: [`crate::governance::Control`].

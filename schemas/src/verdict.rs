@@ -240,6 +240,8 @@ vocabulary! {
         Bundle = "bundle",
         /// Differs: another position of the table of agents was known.
         Agents = "agents",
+        /// Differs: another position of the table of tools was known.
+        Tools = "tools",
         /// Differs: records of the session were not known when the call was decided.
         Records = "records",
         /// Differs: fields of the call's event that the token does not bind, such as `message`, `actor` and `occurred_at`.
@@ -252,7 +254,7 @@ vocabulary! {
     Decision {
         /// A grant applies, and no enforced rule does, or a person approved the call.
         Allow = "allow",
-        /// An enforced rule applies, no grant does, or the agent is suspended.
+        /// An enforced rule applies, no grant does, the agent or the tool is suspended, or the tool's definition is not the accepted one.
         Deny = "deny",
         /// Every enforced rule that applies requires a person's approval.
         Ask = "ask",
@@ -274,6 +276,14 @@ vocabulary! {
         Policy = "policy",
         /// The agent is suspended.
         Suspended = "suspended",
+        /// The tool is suspended.
+        ToolSuspended = "tool_suspended",
+        /// The server of the tool is suspended.
+        ServerSuspended = "server_suspended",
+        /// The call states a definition of its tool, and none is accepted.
+        Unpinned = "unpinned",
+        /// The call states another definition of its tool than the accepted one.
+        DefinitionChanged = "definition_changed",
         /// No grant applies, or the agent is unregistered or retired.
         NoGrant = "no_grant",
         /// A policy could not be evaluated, or uses a value that could not be computed.

@@ -207,7 +207,7 @@ mod tests {
     fn schemas_of_this_build_are_far_below_the_limits() {
         for subject in SUBJECTS {
             for text in subject.versions {
-                assert!(text.len() < crate::bounds::MAX_AVRO_SCHEMA_BYTES / 10, "{}", subject.name);
+                assert!(text.len() < crate::bounds::MAX_AVRO_SCHEMA_BYTES / 8, "{}", subject.name);
                 assert!(Schema::parse(text).is_ok(), "{}", subject.name);
             }
         }

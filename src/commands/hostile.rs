@@ -12,11 +12,12 @@ use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, 
 use agentgov_log_reader::session::{CallDecision, Entry, Event, SessionMatch, Verdict};
 use agentgov_policy::testing;
 use agentgov_registry::{
-    Agent, AgentState, BundleEntry, Listing, RegisteredAgent, Tool, ToolEffect, UnreadableRecord,
+    AcceptedDefinition, Agent, AgentState, BundleEntry, DefinitionDiff, Listing, LoggedChange,
+    RegisteredAgent, RegisteredTool, ToolEffect, ToolState, UnreadableRecord,
 };
-use agentgov_schemas::Millis;
 use agentgov_schemas::escape::{EscapedLines, is_escaped};
 use agentgov_schemas::yaml::Problem;
+use agentgov_schemas::{Digest, Millis};
 use agentgov_service::ExitCode;
 use agentgov_service::serve::StageReadiness;
 use agentgov_status::{
@@ -38,6 +39,8 @@ fn outputs(text: &str) -> Vec<(&'static str, String)> {
     vec![
         ("session show", capture::lines(|| print_session(text))),
         ("registry list", capture::lines(|| super::registry::print_entries(&registry_entries(text)))),
+        ("registry show", capture::lines(|| print_history(text))),
+        ("registry pin", capture::lines(|| print_diffs(text))),
         ("demo", capture::lines(|| outln!("{}", report(text).to_text(true)))),
         ("demo, ended", capture::lines(|| outln!("{}", report(text).to_text(false)))),
         ("demo --violations", super::demo::tab_separated(&[violation(text), violation(text)])),
@@ -145,20 +148,28 @@ fn registry_entries(text: &str) -> RegistryEntries {
         roles: vec![own(), own()],
         state: AgentState::Active,
         description: Some(own()),
+        sponsor: Some(own()),
+        version: Some(own()),
+        environments: vec![own()],
     };
-    let tool = Tool {
+    let tool = RegisteredTool {
         tenant_id: own(),
+        server: Some(own()),
         name: own(),
         owner: own(),
-        effect: ToolEffect::Read,
+        effect: Some(ToolEffect::Read),
+        data_classes: vec![own()],
         description: Some(own()),
+        state: ToolState::Suspended,
+        reason: own(),
+        definition: definition(text),
     };
     let bundle = BundleEntry {
         offset: 1,
         logged_at: Millis(0),
         name: own(),
         version: own(),
-        digest: agentgov_schemas::Digest::of(text.as_bytes()),
+        digest: Digest::of(text.as_bytes()),
         environments: vec![own()],
         last_in: vec![own()],
         files: vec![own()],
@@ -170,6 +181,37 @@ fn registry_entries(text: &str) -> RegistryEntries {
         tools: Listing { entries: vec![tool], unreadable: unreadable() },
         bundles: Listing { entries: vec![bundle], unreadable: unreadable() },
     }
+}
+
+fn definition(text: &str) -> AcceptedDefinition {
+    let json = serde_json::json!({ "name": text, "description": text }).to_string();
+    AcceptedDefinition { digest: Some(Digest::of(json.as_bytes())), json }
+}
+
+fn print_history(text: &str) {
+    let RegistryEntries { agents, tools, .. } = registry_entries(text);
+    let logged = (3, Millis(0), text.to_owned());
+    fn change<E>((offset, logged_at, pushed_by): (i64, Millis, String), entry: E) -> LoggedChange<E> {
+        LoggedChange { offset, logged_at, pushed_by, entry }
+    }
+    let agent = agents.entries.into_iter().next().map(|agent| change(logged.clone(), agent));
+    let tool = tools.entries.into_iter().next().map(|tool| change(logged, tool));
+    super::registry::history::print_selection(&super::registry::history::Selection {
+        agents: agent.iter().collect(),
+        tools: tool.iter().collect(),
+        unreadable: agents.unreadable.iter().collect(),
+    });
+}
+
+fn print_diffs(text: &str) {
+    let other = AcceptedDefinition { digest: Some(Digest::of(b"")), json: "{}".to_owned() };
+    let none = AcceptedDefinition::default;
+    let diffs = [
+        DefinitionDiff::new(text, other, definition(text)),
+        DefinitionDiff::new(text, none(), definition(text)),
+        DefinitionDiff::new(text, definition(text), none()),
+    ];
+    super::registry::pin::print_diffs(&diffs);
 }
 
 fn violation(text: &str) -> Violation {

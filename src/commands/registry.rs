@@ -1,12 +1,18 @@
-//! `agentgov registry …`: pushes, lists and suspends agents, pushes and lists tools.
+//! `agentgov registry …`: pushes, lists and suspends agents, tools and servers.
+
+pub mod history;
+pub mod pin;
 
 use agentgov_connect::Endpoints;
 use agentgov_registry::{
-    Agent, BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegistryContext, RegistryFile,
-    Suspension, SuspensionOutcome, Tool, UnreadableRecord, change_suspension, list_agents, list_bundles,
-    list_tools, push_agents, push_tools,
+    Agent, BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegisteredTool, RegistryContext,
+    RegistryFile, Suspension, SuspensionOutcome, ToolEffect, ToolState, ToolTarget, UnreadableRecord,
+    change_suspension, change_tool_suspension, list_agents, list_bundles, list_tools, push_agents,
+    push_tools,
 };
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::escape::shell_word;
+use agentgov_schemas::key::check_tenant_id;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
 
@@ -32,6 +38,15 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             }
         }
         RegistryCommand::Key(command) => return super::keys::keys(command, global),
+        RegistryCommand::Show(query) => history::show(query, global)?,
+        RegistryCommand::History(query) => history::history(query, global)?,
+        RegistryCommand::Diff { server, tenant, as_of, command } => {
+            return pin::diff((tenant, server), *as_of, command, global);
+        }
+        RegistryCommand::Pin { server, tenant, reason, accept, command } => {
+            let reason = accept.then_some(reason.as_deref().unwrap_or_default());
+            return pin::pin((tenant, server), reason, command, global);
+        }
         RegistryCommand::Suspend(arguments) => suspend(Suspension::Suspend, arguments, global)?,
         RegistryCommand::Resume(arguments) => suspend(Suspension::Resume, arguments, global)?,
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
@@ -55,7 +70,9 @@ fn pushed_json([agents, tools]: &[PushSummary; 2]) -> serde_json::Value {
             "pushed": agents.pushed, "unchanged": agents.unchanged, "still_suspended": still_suspended,
             "still_retired": still_retired,
         },
-        "tools": { "pushed": tools.pushed, "unchanged": tools.unchanged },
+        "tools": {
+            "pushed": tools.pushed, "unchanged": tools.unchanged, "still_suspended": tools.still_suspended_tools,
+        },
     })
 }
 
@@ -72,8 +89,8 @@ pub fn push(
     Ok([agents, tools])
 }
 
-/// Prints a notice for each agent that stays suspended or retired after a push.
-pub fn print_still_stopped([agents, _]: &[PushSummary; 2]) {
+/// Prints a notice for each agent that stays suspended or retired after a push, and for each suspended tool.
+pub fn print_still_stopped([agents, tools]: &[PushSummary; 2]) {
     for agent in &agents.still_suspended {
         errln!("{}", still_suspended(agent));
     }
@@ -82,6 +99,9 @@ pub fn print_still_stopped([agents, _]: &[PushSummary; 2]) {
             "agent {}: retired, and stays retired; register its successor under another agent_id",
             agent.key()
         );
+    }
+    for tool in &tools.still_suspended_tools {
+        errln!("tool {}: suspended, and a push ends no suspension; `agentgov registry resume` ends it", tool);
     }
 }
 
@@ -107,30 +127,75 @@ pub fn check_reason(reason: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Suspends or resumes an agent.
+/// Suspends or resumes an agent, a tool or a server.
 fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) -> Result<(), Failure> {
-    let SuspensionArgs { agent, tenant, reason } = arguments;
+    let SuspensionArgs { agent, tool, server, tenant, reason } = arguments;
     check_reason(reason)?;
+    let target = match (tool, server) {
+        (Some(tool), _) => Some(ToolTarget::Tool(tool)),
+        (None, Some(server)) => Some(ToolTarget::Server(server)),
+        (None, None) => None,
+    };
+    if let Some(target) = target {
+        check_target(tenant, target)?;
+    }
     let (topology, endpoints) = (context::topology(global)?, context::endpoints(global)?);
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
-    let outcome =
-        change_suspension(context, suspension, (tenant, agent), reason, &current_user()).map_err(|e| {
-            let is_refusal = matches!(e, Error::Suspension(_));
-            let code = if is_refusal { ExitCode::Failed } else { ExitCode::TryAgain };
-            Failure::new(code, e.to_string())
-        })?;
+    let user = current_user();
+    let agent = agent.as_deref().unwrap_or_default();
+    let changed = match target {
+        Some(target) => change_tool_suspension(context, suspension, (tenant, target), reason, &user),
+        None => change_suspension(context, suspension, (tenant, agent), reason, &user),
+    };
+    let outcome = changed.map_err(|e| {
+        let is_refusal = matches!(e, Error::Suspension(_));
+        let code = if is_refusal { ExitCode::Failed } else { ExitCode::TryAgain };
+        Failure::new(code, e.to_string())
+    })?;
     let state = suspension.state().as_str();
+    let (kind, member, name) = match &target {
+        None => ("agent", "agent_id", agent),
+        Some(target) => (target.kind(), target.kind(), target.name()),
+    };
     if global.json {
         return json(&serde_json::json!({
-            "tenant_id": tenant, "agent_id": agent, "state": state, "reason": reason,
+            "tenant_id": tenant, member: name, "state": state, "reason": reason,
             "outcome": outcome.as_str(),
         }));
     }
     match outcome {
-        SuspensionOutcome::Changed { .. } => outln!("agent {}/{} is {} now", tenant, agent, state),
+        SuspensionOutcome::Changed { .. } => outln!("{} {}/{} is {} now", kind, tenant, name, state),
         SuspensionOutcome::Unchanged => {
-            outln!("agent {}/{} is {} already; nothing was published", tenant, agent, state);
+            outln!("{} {}/{} is {} already; nothing was published", kind, tenant, name, state);
         }
+    }
+    Ok(())
+}
+
+/// Checks the names of an entry that may be the first of its key.
+fn check_target(tenant: &str, target: ToolTarget<'_>) -> Result<(), Failure> {
+    let wrong = |message: String| Err(Failure::new(ExitCode::Usage, message));
+    if let Err(error) = check_tenant_id(tenant) {
+        return wrong(format!("--tenant: {error}"));
+    }
+    let (kind, name) = (target.kind(), target.name());
+    if name.trim().is_empty() || name.len() > MAX_ID_BYTES {
+        return wrong(format!(
+            "--{kind}: expected a name of 1 to {MAX_ID_BYTES} bytes, found {}",
+            name.len()
+        ));
+    }
+    if matches!(target, ToolTarget::Server(_)) {
+        return check_server(name);
+    }
+    Ok(())
+}
+
+/// Checks the name of a server.
+pub fn check_server(name: &str) -> Result<(), Failure> {
+    if name.trim().is_empty() || name.contains('/') || name.len() > MAX_ID_BYTES {
+        let message = format!("server: expected a name without `/`, found `{name}`");
+        return Err(Failure::new(ExitCode::Usage, message));
     }
     Ok(())
 }
@@ -160,8 +225,8 @@ fn list(endpoints: &Endpoints, topology: &Topology, as_json: bool) -> Result<(),
 pub struct RegistryEntries {
     /// Agents.
     pub agents: Listing<RegisteredAgent>,
-    /// Tools.
-    pub tools: Listing<Tool>,
+    /// Tools and servers.
+    pub tools: Listing<RegisteredTool>,
     /// Bundles.
     pub bundles: Listing<BundleEntry>,
 }
@@ -190,7 +255,7 @@ pub fn print_entries(entries: &RegistryEntries) {
     }
     outln!("tools");
     for tool in &tools.entries {
-        outln!("  {:<44} {:<12} {}", tool.key(), tool.effect.as_str(), tool.owner);
+        print_tool(tool);
     }
     outln!("bundles");
     for bundle in &bundles.entries {
@@ -205,5 +270,17 @@ pub fn print_entries(entries: &RegistryEntries) {
     }
     for record in entries.unreadable() {
         errln!("unreadable: offset {}: {}", record.offset, record.reason);
+    }
+}
+
+/// Prints the entry of a tool or a server.
+pub fn print_tool(tool: &RegisteredTool) {
+    let effect = tool.effect.map_or("-", ToolEffect::as_str);
+    let kind = if tool.is_server() { "server" } else { effect };
+    let pin = tool.definition.digest.map_or_else(|| "unpinned".to_owned(), |digest| digest.short());
+    let pin = if tool.is_server() { String::new() } else { pin };
+    outln!("  {:<44} {:<12} {:<12} {}", tool.key(), kind, pin, tool.owner);
+    if tool.state != ToolState::Active {
+        outln!("    {}: {}", tool.state.as_str(), tool.reason);
     }
 }

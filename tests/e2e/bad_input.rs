@@ -180,15 +180,10 @@ fn schema_with_unbounded_data() {
 fn schema_of_another_topic() {
     assert_undecodable("other-schema", "undecodable_datum", |case| {
         let id = Writer::<AgentEntry<'static>>::new(case.stack).encode(&AgentEntry {
-            tenant_id: TENANT,
-            agent_id: AGENT,
             name: AGENT,
             owner: "tests",
             roles: vec![],
-            state: AgentState::Active.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
+            ..AgentEntry::new(TENANT, AGENT, AgentState::Active)
         });
         Some(id)
     });

@@ -10,7 +10,7 @@ use crate::stack::Stack;
 
 /// Findings of verdicts as alerts report them: violated policies, or the reason that replaces them. Duplicates have none.
 const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), violations.policy), \
-     if(reason = 'no_grant', ['agentgov:no-grant'], []), if(reason = 'suspended', ['agentgov:suspended'], []), \
+     if(decision = 'deny' AND reason != 'policy', [concat('agentgov:', replaceAll(toString(reason), '_', '-'))], []), \
      if(decision = 'indeterminate', ['agentgov:indeterminate'], []), \
      if(prior_decision_finding IN ('forged', 'altered', 'reused', 'differs') OR prior_decision_finding = 'undecided' AND prior_decision_required, \
      [concat('agentgov:', prior_decision_finding)], []), \

@@ -131,6 +131,9 @@ impl Stack {
                 roles: vec!["airline-agent".into()],
                 state: AgentState::Active,
                 description: None,
+                sponsor: None,
+                version: None,
+                environments: vec![],
             })
             .collect();
         let context = RegistryContext { endpoints: &self.endpoints, topology: &self.topology };

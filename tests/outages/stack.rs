@@ -69,6 +69,9 @@ impl Stack {
             roles: vec!["airline-agent".into()],
             state: AgentState::Active,
             description: None,
+            sponsor: None,
+            version: None,
+            environments: vec![],
         };
         let context = RegistryContext { endpoints: &stack.endpoints, topology: &stack.topology };
         agentgov_registry::push_agents(context, &[agent], "tests").unwrap();

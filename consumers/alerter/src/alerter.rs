@@ -395,11 +395,26 @@ mod tests {
         (failed.decision, failed.reason) = (Decision::Indeterminate.into(), Reason::Error.into());
         let mut again = verdict(3, &["a"]);
         again.duplicate_of = Some(DuplicateOf { source_id: "x", sequence: 1, last_sequence: 5 });
-        let mut suspended = verdict(5, &[]);
-        (suspended.decision, suspended.reason) = (Decision::Deny.into(), Reason::Suspended.into());
-        let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[])), (4, suspended)]);
+        let found = alerts(&[(0, no_grant), (1, failed), (2, again), (3, verdict(4, &[]))]);
         let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
-        assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate", "agentgov:suspended"]);
+        assert_eq!(emitted, ["agentgov:no-grant", "agentgov:indeterminate"]);
+    }
+
+    #[test]
+    fn call_that_the_registry_blocks_is_alerted() {
+        for (reason, policy) in [
+            (Reason::Suspended, "agentgov:suspended"),
+            (Reason::ToolSuspended, "agentgov:tool-suspended"),
+            (Reason::ServerSuspended, "agentgov:server-suspended"),
+            (Reason::Unpinned, "agentgov:unpinned"),
+            (Reason::DefinitionChanged, "agentgov:definition-changed"),
+        ] {
+            let denied =
+                Verdict { decision: Decision::Deny.into(), reason: reason.into(), ..verdict(1, &[]) };
+            let found = alerts(&[(0, denied)]);
+            let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
+            assert_eq!(emitted, [policy]);
+        }
     }
 
     fn decided(

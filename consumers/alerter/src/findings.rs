@@ -20,6 +20,14 @@ pub struct Finding<'a> {
 pub const NO_GRANT: &str = "agentgov:no-grant";
 /// Policy id of alerts for a call of a suspended agent.
 pub const SUSPENDED: &str = "agentgov:suspended";
+/// Policy id of alerts for a call of a suspended tool.
+pub const TOOL_SUSPENDED: &str = "agentgov:tool-suspended";
+/// Policy id of alerts for a call of a tool whose server is suspended.
+pub const SERVER_SUSPENDED: &str = "agentgov:server-suspended";
+/// Policy id of alerts for a call of a tool that has no accepted definition.
+pub const UNPINNED: &str = "agentgov:unpinned";
+/// Policy id of alerts for a call of a tool whose definition is not the accepted one.
+pub const DEFINITION_CHANGED: &str = "agentgov:definition-changed";
 /// Policy id of alerts for a call without a decision: an evaluation error, or no active bundle.
 pub const INDETERMINATE: &str = "agentgov:indeterminate";
 /// Policy id of alerts for a call without a token, where the bundle requires a decision before each call.
@@ -59,11 +67,8 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
         description,
     };
     match (verdict.decision, verdict.reason) {
-        (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::NoGrant)) => {
-            found.push(own(NO_GRANT, "has no grant for this"));
-        }
-        (OpenEnum::Known(Decision::Deny), OpenEnum::Known(Reason::Suspended)) => {
-            found.push(own(SUSPENDED, "is suspended"));
+        (OpenEnum::Known(Decision::Deny), OpenEnum::Known(reason)) => {
+            found.extend(denial(reason).map(|(policy, description)| own(policy, description)));
         }
         (OpenEnum::Known(Decision::Indeterminate), _) => {
             found.push(own(INDETERMINATE, "could not be judged"));
@@ -77,6 +82,26 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
         }
     }
     found
+}
+
+/// Returns policy id and description of a denial that no policy explains.
+const fn denial(reason: Reason) -> Option<(&'static str, &'static str)> {
+    match reason {
+        Reason::NoGrant => Some((NO_GRANT, "has no grant for this")),
+        Reason::Suspended => Some((SUSPENDED, "is suspended")),
+        Reason::ToolSuspended => Some((TOOL_SUSPENDED, "calls a suspended tool")),
+        Reason::ServerSuspended => Some((SERVER_SUSPENDED, "calls a tool of a suspended server")),
+        Reason::Unpinned => Some((UNPINNED, "calls a tool that has no accepted definition")),
+        Reason::DefinitionChanged => {
+            Some((DEFINITION_CHANGED, "calls a tool whose definition is not the accepted one"))
+        }
+        Reason::Granted
+        | Reason::Approved
+        | Reason::Policy
+        | Reason::Error
+        | Reason::NoBundle
+        | Reason::Duplicate => None,
+    }
 }
 
 /// Returns the finding of the decision before the call, if a person must see it.

@@ -459,8 +459,9 @@ impl StageOutputs {
         }
         let decision = verdict.text("decision").and_then(Decision::by_name);
         match (decision, verdict.text("reason").and_then(Reason::by_name)) {
-            (Some(Decision::Deny), Some(Reason::NoGrant)) => drop(require("agentgov:no-grant")),
-            (Some(Decision::Deny), Some(Reason::Suspended)) => drop(require("agentgov:suspended")),
+            (Some(Decision::Deny), Some(reason)) if reason != Reason::Policy => {
+                require(&format!("agentgov:{}", reason.as_str().replace('_', "-")));
+            }
             (Some(Decision::Indeterminate), _) => drop(require("agentgov:indeterminate")),
             _ => {}
         }

@@ -13,6 +13,18 @@ pub struct Agent {
     pub roles: Vec<String>,
     /// State in the registry.
     pub state: AgentState,
+    /// Person who answers for the agent's actions; empty if none is registered.
+    pub sponsor: String,
+    /// Environments in which the agent has grants, sorted and without duplicates; empty for all.
+    pub environments: Vec<String>,
+}
+
+impl Agent {
+    /// Returns whether the agent has the grants of its roles in an environment.
+    pub fn has_grants_in(&self, environment: &str) -> bool {
+        let is_listed = self.environments.is_empty() || self.environments.iter().any(|e| e == environment);
+        self.state == AgentState::Active && is_listed
+    }
 }
 
 /// Global table of agents by tenant and id. The last entry of an agent wins.
@@ -25,12 +37,11 @@ pub struct AgentTable {
 impl AgentTable {
     /// Applies the record at `offset` of the topic.
     pub fn fold(&mut self, entry: &AgentEntry<'_>, offset: i64) {
-        let mut roles: Vec<String> = entry.roles.iter().map(|role| (*role).to_owned()).collect();
-        roles.sort();
-        roles.dedup();
+        let (roles, environments) = (sorted(&entry.roles), sorted(&entry.environments));
         // A state that this build does not know must not grant anything.
         let state = entry.state.known().unwrap_or(AgentState::Retired);
-        let agent = Agent { owner: entry.owner.to_owned(), roles, state };
+        let sponsor = entry.sponsor.to_owned();
+        let agent = Agent { owner: entry.owner.to_owned(), roles, state, sponsor, environments };
         self.agents.entry(entry.tenant_id.to_owned()).or_default().insert(entry.agent_id.to_owned(), agent);
         self.skip(offset);
     }
@@ -56,6 +67,14 @@ impl AgentTable {
     }
 }
 
+/// Returns the names sorted and without duplicates.
+fn sorted(names: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use agentgov_schemas::OpenEnum;
@@ -66,15 +85,9 @@ mod tests {
     fn fold_of_several_entries_keeps_the_last_of_each_tenants_agent() {
         let mut table = AgentTable::default();
         let mut entry = AgentEntry {
-            tenant_id: "acme",
-            agent_id: "bot",
-            name: "Bot",
             owner: "support",
             roles: vec!["clerk", "agent", "clerk"],
-            state: AgentState::Active.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
+            ..AgentEntry::new("acme", "bot", AgentState::Active)
         };
         table.fold(&entry, 4);
         assert_eq!(table.get("acme", "bot").unwrap().roles, ["agent", "clerk"]);
@@ -87,5 +100,20 @@ mod tests {
             "an unknown state grants nothing"
         );
         assert_eq!(table.next_offset(), 8);
+    }
+
+    #[test]
+    fn only_an_active_agent_has_grants_and_only_in_its_environments() {
+        for (state, environments, expected) in [
+            (AgentState::Active, vec![], true),
+            (AgentState::Active, vec!["staging", "production"], true),
+            (AgentState::Active, vec!["staging"], false),
+            (AgentState::Suspended, vec![], false),
+            (AgentState::Retired, vec!["production"], false),
+        ] {
+            let mut table = AgentTable::default();
+            table.fold(&AgentEntry { environments, ..AgentEntry::new("acme", "bot", state) }, 0);
+            assert_eq!(table.get("acme", "bot").unwrap().has_grants_in("production"), expected);
+        }
     }
 }

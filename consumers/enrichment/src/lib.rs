@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - [`Session`]: state of one session of one tenant; [`Change`]: an entry of the session that an event changed
-//! - [`AgentTable`]: registered agents, folded from the topic of agents
+//! - [`AgentTable`]: registered agents, folded from the topic of agents; [`ToolTable`]: registered tools and servers
 //! - [`Tools`]: a compiled `tools.yaml`: rules that extract facts from results, references from calls to facts, and
 //!   derived values
 //! - [`CallContext`]: result for one call, with a [`Finding`] for each error
@@ -24,12 +24,14 @@ pub mod expression;
 mod functions;
 pub mod json;
 mod number;
+pub mod registered_tools;
 mod scope;
 pub mod session;
 pub mod tools;
 
 pub use agents::{Agent, AgentTable};
 pub use call_context::{CallContext, FactRef, Scalar};
+pub use registered_tools::{RegisteredTool, ToolTable};
 pub use session::{
     Approval, ApprovalFault, Change, InvalidEntry, MAX_APPROVALS, RefusedCall, SequenceCheck, Session,
     TokenUse,

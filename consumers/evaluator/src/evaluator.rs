@@ -1,12 +1,12 @@
 //! The evaluator as a [`Processor`]: its step, its changelog entries and its global tables.
 
-use agentgov_enrichment::{AgentTable, Change, InvalidEntry, Session};
+use agentgov_enrichment::{AgentTable, Change, InvalidEntry, Session, ToolTable};
 use agentgov_policy::{BundleTable, FoldOutcome, InternalError, Kernel, RequestCache};
 use agentgov_processor::{OutputError, Outputs, Processor, Reject, RestoreError, RestoreValue, TableRecord};
 use agentgov_schemas::Millis;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry};
+use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry, ToolEntry};
 use agentgov_schemas::key::{SessionKey, check_tenant_id, partition_of};
 use agentgov_schemas::reject::RejectReason;
 use agentgov_schemas::state::{Progress, SessionState};
@@ -26,6 +26,7 @@ use crate::sessions::{SessionEntry, Sessions};
 #[derive(Debug)]
 pub struct Evaluator {
     agents: AgentTable,
+    tools: ToolTable,
     bundles: BundleTable,
     keys: KeySet,
     requests: RequestCache,
@@ -40,6 +41,7 @@ pub struct Evaluator {
     /// Number of partitions of the actions topic.
     partitions: i32,
     agents_topic: String,
+    tools_topic: String,
     bundles_topic: String,
     keys_topic: String,
 }
@@ -48,7 +50,7 @@ impl Evaluator {
     /// Creates an evaluator with empty global tables.
     ///
     /// # Errors
-    /// Fails if the topology has no session limits for the stage, no topic for actions, agents, bundles or keys, or if the
+    /// Fails if the topology has no session limits for the stage, no topic for actions, agents, tools, bundles or keys, or if the
     /// stage emits no evaluation bases.
     pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
         let limits = stage.session.as_ref();
@@ -56,6 +58,7 @@ impl Evaluator {
         let (bundles_topic, _) = topology.topic_of(subject::BUNDLE)?;
         Ok(Self {
             agents: AgentTable::default(),
+            tools: ToolTable::default(),
             bundles: BundleTable::default(),
             keys: KeySet::default(),
             requests: RequestCache::default(),
@@ -66,6 +69,7 @@ impl Evaluator {
             limits: limits.value,
             partitions: topology.topic_of(subject::ACTION_EVENT)?.1.partitions.value,
             agents_topic: topology.topic_of(subject::AGENT)?.0.to_owned(),
+            tools_topic: topology.topic_of(subject::TOOL)?.0.to_owned(),
             bundles_topic: bundles_topic.to_owned(),
             keys_topic: topology.topic_of(subject::KEY)?.0.to_owned(),
         })
@@ -162,6 +166,16 @@ impl Processor for Evaluator {
             }
             return;
         }
+        if self.tools_topic == record.topic {
+            match value.and_then(|value| value.decode::<ToolEntry<'_>>()) {
+                Ok(entry) => self.tools.fold(&entry, record.offset),
+                Err(error) => {
+                    self.tools.skip(record.offset);
+                    tracing::error!(topic = record.topic, offset = record.offset, %error, "skipped a tool that cannot be read");
+                }
+            }
+            return;
+        }
         if self.keys_topic == record.topic {
             self.fold_key(record, value);
             return;
@@ -212,10 +226,12 @@ impl Evaluator {
     pub fn kernel(&self) -> Kernel<'_> {
         Kernel {
             agents: &self.agents,
+            tools: &self.tools,
             bundles: &self.bundles,
             keys: &self.keys,
             limits: self.limits,
             agents_topic: &self.agents_topic,
+            tools_topic: &self.tools_topic,
             bundles_topic: &self.bundles_topic,
             requests: &self.requests,
         }

@@ -4,7 +4,7 @@
 //! ```text
 //!   action ─► remove expired sessions ─► Kernel::step(session, action) ─► verdict, if the event type is judged
 //!                                                                      └─► changed entries ─► changelog
-//!   governance.agents, governance.bundles, governance.keys ─► global tables
+//!   governance.agents, governance.tools, governance.bundles, governance.keys ─► global tables
 //!   a token on the action ─► verified by the keys, compared with action and verdict ─► prior_decision of the verdict
 //!   a changed table, limit or version ─► evaluation basis, from which offset on
 //!   a bundle that does not load ─► an alert and `not ready`; the last good bundle stays active

@@ -188,6 +188,8 @@ fn input_that_differs(
         DecisionCause::Bundle
     } else if claims.agents.is_some_and(|next_offset| next_offset != kernel.agents.next_offset()) {
         DecisionCause::Agents
+    } else if claims.tools.is_some_and(|next_offset| next_offset != kernel.tools.next_offset()) {
+        DecisionCause::Tools
     } else if known_through.is_some_and(|offset| offset > claims.through.offset) {
         DecisionCause::Records
     } else {

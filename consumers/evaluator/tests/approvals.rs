@@ -125,17 +125,7 @@ impl Fixture {
             bundles: 0,
             keys: 0,
         };
-        let agent = AgentEntry {
-            tenant_id: "acme",
-            agent_id: "bot",
-            name: "bot",
-            owner: "ada",
-            roles: vec![],
-            state: AgentState::Active.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
-        };
+        let agent = AgentEntry { owner: "ada", ..AgentEntry::new("acme", "bot", AgentState::Active) };
         fixture.fold(&agent, 0, NOW - 1000);
         fixture.push(ASKS);
         fixture.evaluator.tables_loaded();
@@ -225,7 +215,7 @@ impl Fixture {
             let approval = verdict.approval.map_or_else(String::new, |approval| {
                 assert_eq!(
                     verdict.tables.len(),
-                    3,
+                    4,
                     "a verdict about an approval names the position of the keys"
                 );
                 let cause = approval.cause.map_or_else(String::new, |cause| format!(" {cause}"));
@@ -317,6 +307,7 @@ impl Fixture {
             bundle: None,
             through: KnownThrough { partition: 0, offset: 0 },
             agents: Some(1),
+            tools: Some(0),
             unavailable: None,
             definition: None,
             approval_id: Some(approval_id(number)),

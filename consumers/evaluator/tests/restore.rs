@@ -72,15 +72,10 @@ impl Fixture {
         let outputs = Outputs::new(&topology, stage, |_, _| Ok::<_, MissingRole>(ID)).unwrap();
         let mut fixture = Self { topology, evaluator, outputs };
         let agent = AgentEntry {
-            tenant_id: "acme",
-            agent_id: "a",
             name: "a",
             owner: "o",
             roles: vec!["airline-agent"],
-            state: AgentState::Active.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
+            ..AgentEntry::new("acme", "a", AgentState::Active)
         };
         fixture.fold(&agent, 0);
         for (offset, bundle) in bundles.iter().enumerate() {

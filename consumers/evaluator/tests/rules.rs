@@ -16,12 +16,16 @@ use agentgov_evaluator::Evaluator;
 use agentgov_policy::{Bundle, BundleFiles, RULES_VERSION, generated_schema};
 use agentgov_processor::{Outputs, Processor as _, RestoreValue, TableRecord};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
-use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
+use agentgov_schemas::governance::{
+    self, AgentEntry, AgentState, BundleFile, ToolEffect, ToolEntry, ToolState,
+};
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::topology::{HumanDuration, MissingRole, SessionLimits, Topology};
 use agentgov_schemas::verdict::{Origin, Verdict};
 use agentgov_schemas::wire::{self, SchemaId};
-use agentgov_schemas::{Digest, Micros, Millis, Record, RecordEncoder, SessionKey, catalogue, subject};
+use agentgov_schemas::{
+    Digest, Micros, Millis, OpenEnum, Record, RecordEncoder, SessionKey, catalogue, subject,
+};
 use serde_json::json;
 
 const ID: SchemaId = SchemaId(1);
@@ -38,6 +42,7 @@ default:
     - { fact: thing, when: type(result) == map && !has(result.error), key: result.id }
 tools:
   look: { effect: read }
+  raised: { effect: read }
   count:
     effect: read
     derived:
@@ -65,6 +70,7 @@ tools:
 
 const POLICIES: &str = r#"
 @id("all") permit (principal in Role::"clerk", action, resource);
+@id("reads") permit (principal in Role::"reader", action, resource in Effect::"read");
 @id("quiet") permit (principal in Role::"guest", action, resource) unless { context has n && context.n > 3 };
 @id("deny") @severity("high") forbid (principal, action, resource == Tool::"change") when { context has n && context.n > 5 };
 @id("ask") @severity("low") @effect("ask") forbid (principal, action, resource in Effect::"write") when { context has n && context.n > 2 };
@@ -88,6 +94,8 @@ struct Case {
     /// Tool and arguments.
     call: Option<(&'static str, &'static str)>,
     result: Option<&'static str>,
+    /// Definition of the tool that the call states.
+    definition: Option<&'static str>,
     call_id: &'static str,
     tool_calls: i32,
     /// Difference of the sequence number to that of the case before.
@@ -103,6 +111,7 @@ const CASE: Case = Case {
     kind: catalogue::TOOL_INVOKED,
     call: None,
     result: None,
+    definition: None,
     call_id: "c",
     tool_calls: 1,
     jump: 1,
@@ -184,6 +193,23 @@ const CASES: &[Case] = &[
     // At the time to live a session goes on, above it it is a new one.
     Case { later: 3_600_000, ..call("look", "{}") },
     Case { later: 3_600_001, ..call("change", r#"{"id":"a","n":0}"#) },
+    // What the registry has about tools counts over the bundle and the policies.
+    call("files/read", "{}"),
+    Case { definition: Some("accepted"), ..call("files/read", "{}") },
+    Case { definition: Some("changed"), ..call("files/read", "{}") },
+    Case { definition: Some("new"), ..call("files/new", "{}") },
+    call("files/new", "{}"),
+    Case { agent: "reader", definition: Some("accepted"), ..call("files/read", "{}") },
+    Case { agent: "reader", ..call("raised", "{}") },
+    call("raised", "{}"),
+    call("paused", "{}"),
+    Case { definition: Some("new"), ..call("away/paused", "{}") },
+    call("away/other", "{}"),
+    Case { agent: "suspended", definition: Some("changed"), ..call("files/read", "{}") },
+    Case { environment: "elsewhere", ..call("paused", "{}") },
+    Case { environment: "elsewhere", definition: Some("new"), ..call("look", "{}") },
+    call("shrugged", "{}"),
+    Case { agent: "staged", ..call("look", "{}") },
 ];
 
 struct Judge {
@@ -206,18 +232,31 @@ impl Judge {
             ("guest", "guest", AgentState::Active),
             ("suspended", "clerk", AgentState::Suspended),
             ("retired", "clerk", AgentState::Retired),
+            ("reader", "reader", AgentState::Active),
+            ("staged", "clerk", AgentState::Active),
         ]) {
+            let environments = if id == "staged" { vec!["staging"] } else { vec![] };
             let entry = AgentEntry {
-                tenant_id: "t",
-                agent_id: id,
                 name: id,
                 owner: "us",
                 roles: vec![role],
-                state: state.into(),
-                description: "",
-                reason: "",
-                pushed_by: "",
+                environments,
+                ..AgentEntry::new("t", id, state)
             };
+            judge.fold(&entry, offset);
+        }
+        let tool = |name| ToolEntry::new("t", name);
+        let (read, raised) = (ToolEffect::Read.into(), ToolEffect::Destructive.into());
+        let suspended = || ToolState::Suspended.into();
+        let definition_digest = Some(Digest::of(b"accepted"));
+        for (offset, entry) in (0..).zip([
+            ToolEntry { server: "files", effect: read, definition_digest, ..tool("files/read") },
+            ToolEntry { effect: raised, ..tool("raised") },
+            ToolEntry { state: suspended(), ..tool("paused") },
+            ToolEntry { server: "away", state: suspended(), ..tool("away/paused") },
+            ToolEntry { server: "away", state: suspended(), ..tool("") },
+            ToolEntry { effect: OpenEnum::from_name("shrug"), ..tool("shrugged") },
+        ]) {
             judge.fold(&entry, offset);
         }
         let files = files();
@@ -324,7 +363,10 @@ fn event<'a>(case: &Case, sequence: i64, second: i64) -> ActionEvent<'a> {
         // A repeat has the time of the event that it repeats.
         occurred_at: Micros(START + if case.jump == 0 { 0 } else { second * 1_000_000 }),
         message: Some(Message { id: "m", role: "assistant", has_text: true, tool_calls, content: None }),
-        tool: case.call.map(|(tool, arguments)| ToolCall::new(tool, call_id, payload(arguments))),
+        tool: case.call.map(|(tool, arguments)| ToolCall {
+            definition: case.definition.map(|definition| Digest::of(definition.as_bytes())),
+            ..ToolCall::new(tool, call_id, payload(arguments))
+        }),
         result: case.result.map(|content| ToolResult {
             call_id,
             name: None,

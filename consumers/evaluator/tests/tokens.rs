@@ -83,6 +83,7 @@ fn claims(number: u8) -> Claims {
         bundle: Some(files("").digest()),
         through: KnownThrough { partition: 0, offset: 0 },
         agents: Some(1),
+        tools: Some(0),
         unavailable: None,
         approval_id: None,
     }
@@ -130,17 +131,8 @@ impl Fixture {
     }
 
     fn fold_agent(&mut self, state: AgentState, offset: i64) {
-        let agent = AgentEntry {
-            tenant_id: "acme",
-            agent_id: "a",
-            name: "a",
-            owner: "o",
-            roles: vec![],
-            state: state.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
-        };
+        let agent =
+            AgentEntry { name: "a", owner: "o", roles: vec![], ..AgentEntry::new("acme", "a", state) };
         self.fold(&agent, offset, NOW - 1000);
     }
 
@@ -202,7 +194,7 @@ impl Fixture {
         let verdict = self.on(subject::VERDICT, |id, datum| {
             let verdict: Verdict<'_> = subject::VERDICT.schema().unwrap().decode(id, datum).unwrap();
             let Some(prior) = verdict.prior_decision else { return format!("- {}", verdict.decision) };
-            let tables = if prior.finding.as_str() == "undecided" { 2 } else { 3 };
+            let tables = if prior.finding.as_str() == "undecided" { 3 } else { 4 };
             assert_eq!(
                 verdict.tables.len(),
                 tables,
@@ -492,6 +484,7 @@ fn verdict_that_differs_names_the_input() {
         (Claims { bundle: None, ..wrong() }, "bundle"),
         (Claims { bundle: Some(Digest::of(b"")), agents: Some(0), ..wrong() }, "bundle"),
         (Claims { agents: Some(0), ..wrong() }, "agents"),
+        (Claims { tools: Some(7), ..wrong() }, "tools"),
         (Claims { through: KnownThrough { partition: 0, offset: -1 }, ..wrong() }, "records"),
         (wrong(), "event"),
     ] {

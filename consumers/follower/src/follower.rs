@@ -9,7 +9,7 @@ use agentgov_policy::{Bundle, Kernel};
 use agentgov_runtime::SchemaCache;
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::{DECISION_GROUP, MissingRole, Topology};
-use agentgov_schemas::{NotReadyReason, SessionKey, subject};
+use agentgov_schemas::{Digest, NotReadyReason, SessionKey, subject};
 use agentgov_service::metrics::FollowerMetrics;
 use agentgov_service::{Health, ShutdownSignal, StageError};
 use agentgov_token::KeySet;
@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::freshness::Freshness;
 use crate::state::{After, Bounds, Partition, SessionView, State, TableTopics, Unavailable};
-use crate::tables::{self, Agents, Bundles, Keys};
+use crate::tables::{self, Agents, Bundles, Keys, Tools};
 use crate::{actions, changelog};
 
 /// Interval between requests for the end offsets of the partitions.
@@ -55,6 +55,7 @@ struct Topics {
     actions: String,
     changelog: String,
     agents: String,
+    tools: String,
     bundles: String,
     keys: String,
 }
@@ -74,12 +75,14 @@ impl Follower {
             actions: actions.to_owned(),
             changelog,
             agents: topology.topic_of(subject::AGENT)?.0.to_owned(),
+            tools: topology.topic_of(subject::TOOL)?.0.to_owned(),
             bundles: topology.topic_of(subject::BUNDLE)?.0.to_owned(),
             keys: topology.topic_of(subject::KEY)?.0.to_owned(),
         };
         let bounds = Bounds { max_staleness: config.max_staleness, max_ahead_bytes: config.max_ahead_bytes };
         let tables = TableTopics {
             agents: topics.agents.clone(),
+            tools: topics.tools.clone(),
             bundles: topics.bundles.clone(),
             keys: topics.keys.clone(),
         };
@@ -111,15 +114,16 @@ impl Follower {
                 message: error.to_string(),
             })
         };
-        let mut caches = [schemas()?, schemas()?, schemas()?, schemas()?, schemas()?];
+        let mut caches = [schemas()?, schemas()?, schemas()?, schemas()?, schemas()?, schemas()?];
         let partitions = 0..i32::try_from(self.state.partitions.len()).unwrap_or(i32::MAX);
         let changelog = reader(&self.topics.changelog)?;
         let actions = reader(&self.topics.actions)?;
         let agents = reader(&self.topics.agents)?;
+        let tools = reader(&self.topics.tools)?;
         let bundles = reader(&self.topics.bundles)?;
         let keys = reader(&self.topics.keys)?;
-        for (reader, numbers) in [(&changelog, partitions), (&agents, 0..1), (&bundles, 0..1), (&keys, 0..1)]
-        {
+        let tables = [&agents, &tools, &bundles, &keys].map(|reader| (reader, 0..1));
+        for (reader, numbers) in std::iter::once((&changelog, partitions)).chain(tables) {
             let topic = reader.topic();
             reader.start(numbers).map_err(StageError::kafka(format!("reading {topic}")))?;
         }
@@ -131,11 +135,12 @@ impl Follower {
             }
         };
         let state = &self.state;
-        let [of_changelog, of_actions, of_agents, of_bundles, of_keys] = &mut caches;
+        let [of_changelog, of_actions, of_agents, of_tools, of_bundles, of_keys] = &mut caches;
         std::thread::scope(|scope| {
             scope.spawn(|| end(changelog::follow(state, &changelog, of_changelog, health, stop)));
             scope.spawn(|| end(self.follow_actions(&actions, of_actions, health, stop)));
             scope.spawn(|| end(tables::follow(Agents, state, &agents, of_agents, health, stop)));
+            scope.spawn(|| end(tables::follow(Tools, state, &tools, of_tools, health, stop)));
             scope.spawn(|| end(tables::follow(Keys, state, &keys, of_keys, health, stop)));
             scope.spawn(|| end(self.watch_ends(stop)));
             scope.spawn(|| self.report_readiness(health, stop));
@@ -201,10 +206,12 @@ impl Follower {
     fn copies(&self) -> Vec<Copied<'_>> {
         let (state, topics) = (&self.state, &self.topics);
         let agents: Box<dyn Fn() -> i64> = Box::new(|| state.agents().next_offset());
+        let tools: Box<dyn Fn() -> i64> = Box::new(|| state.tools().next_offset());
         let bundles: Box<dyn Fn() -> i64> = Box::new(|| state.bundles().next_offset());
         let keys: Box<dyn Fn() -> i64> = Box::new(|| state.keys().next_offset());
         let tables = [
             (&topics.agents, &state.agents_freshness, agents),
+            (&topics.tools, &state.tools_freshness, tools),
             (&topics.bundles, &state.bundles_freshness, bundles),
             (&topics.keys, &state.keys_freshness, keys),
         ];
@@ -287,14 +294,15 @@ impl Follower {
     }
 }
 
-/// Current tables of agents and bundles.
+/// Current tables of agents, tools and bundles.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables<'f>(&'f State);
 
 impl Tables<'_> {
-    /// Returns whether both tables were read to their ends once.
+    /// Returns whether each of these tables was read to its end once.
     pub fn are_loaded(self) -> bool {
-        self.0.agents_freshness.fresh_at().is_some() && self.0.bundles_freshness.fresh_at().is_some()
+        let State { agents_freshness, tools_freshness, bundles_freshness, .. } = self.0;
+        [agents_freshness, tools_freshness, bundles_freshness].iter().all(|table| table.fresh_at().is_some())
     }
 
     /// Calls `decide` with the kernel over the tables.
@@ -316,6 +324,16 @@ impl Tables<'_> {
     /// Returns the bundle that is active in an environment.
     pub fn bundle(self, environment: &str) -> Option<Arc<Bundle>> {
         self.0.bundles().active(environment).map(Arc::clone)
+    }
+
+    /// Returns the names of a tenant's registered tools, sorted.
+    pub fn tools(self, tenant_id: &str) -> Vec<String> {
+        self.0.tools().names(tenant_id).map(str::to_owned).collect()
+    }
+
+    /// Returns the digest of a tool's accepted definition.
+    pub fn definition(self, tenant_id: &str, tool: &str) -> Option<Digest> {
+        self.0.tools().get(tenant_id, tool).and_then(|tool| tool.definition)
     }
 
     /// Returns the ids of a tenant's agents, sorted.

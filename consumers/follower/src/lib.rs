@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   agent.sessions ─► [changelog] ─► Replica of each partition ◄─ [actions] ◄─ agent.actions, from the replica's progress on
-//!   governance.agents, governance.bundles ─► [tables]
+//!   governance.agents, governance.tools, governance.bundles, governance.keys ─► [tables]
 //!   ends of all topics, each second ─► [freshness]: how old the copy may be
 //!   a partition without events ─► [stalls]: the reader starts again
 //! ```

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use agentgov_enrichment::{AgentTable, Session};
+use agentgov_enrichment::{AgentTable, Session, ToolTable};
 use agentgov_evaluator::{Replica, UndecodableRecord};
 use agentgov_policy::{BundleTable, Kernel, RequestCache};
 use agentgov_schemas::event::Through;
@@ -118,6 +118,7 @@ pub(crate) const STAGE: &str = "pdp";
 #[derive(Clone, Debug)]
 pub(crate) struct TableTopics {
     pub agents: String,
+    pub tools: String,
     pub bundles: String,
     pub keys: String,
 }
@@ -210,9 +211,11 @@ impl Partition {
 pub(crate) struct State {
     pub partitions: Vec<Partition>,
     agents: RwLock<AgentTable>,
+    tools: RwLock<ToolTable>,
     bundles: RwLock<BundleTable>,
     keys: RwLock<KeySet>,
     pub agents_freshness: Freshness,
+    pub tools_freshness: Freshness,
     pub bundles_freshness: Freshness,
     pub keys_freshness: Freshness,
     pub limits: SessionLimits,
@@ -255,9 +258,11 @@ impl State {
         Self {
             partitions: (0..partitions).map(|number| Partition::new(actions_topic, number)).collect(),
             agents: RwLock::default(),
+            tools: RwLock::default(),
             bundles: RwLock::default(),
             keys: RwLock::default(),
             agents_freshness: Freshness::default(),
+            tools_freshness: Freshness::default(),
             bundles_freshness: Freshness::default(),
             keys_freshness: Freshness::default(),
             limits,
@@ -274,6 +279,14 @@ impl State {
 
     pub fn agents_mut(&self) -> RwLockWriteGuard<'_, AgentTable> {
         self.agents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn tools(&self) -> RwLockReadGuard<'_, ToolTable> {
+        self.tools.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn tools_mut(&self) -> RwLockWriteGuard<'_, ToolTable> {
+        self.tools.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn bundles(&self) -> RwLockReadGuard<'_, BundleTable> {
@@ -313,8 +326,9 @@ impl State {
         let (number, partition) = self.partition(key)?;
         self.check_others(key, number)?;
         let requests = self.requests.take();
-        let (agents, bundles, keys) = (self.agents(), self.bundles(), self.keys());
-        let kernel = self.kernel(&agents, &bundles, &keys, &requests.0);
+        let (agents, tools) = (self.agents(), self.tools());
+        let (bundles, keys) = (self.bundles(), self.keys());
+        let kernel = self.kernel((&agents, &tools, &bundles, &keys), &requests.0);
         // Checked while the replica is locked: a partition is set to loading before its replica changes.
         let replica = partition.sound_replica()?;
         self.check_partition(now, partition, &replica)?;
@@ -335,13 +349,18 @@ impl State {
     pub fn with_kernel<R>(&self, decide: impl FnOnce(&Kernel<'_>) -> R) -> Result<R, Unavailable> {
         self.check_tables()?;
         let requests = self.requests.take();
-        let (agents, bundles, keys) = (self.agents(), self.bundles(), self.keys());
-        Ok(decide(&self.kernel(&agents, &bundles, &keys, &requests.0)))
+        let (agents, tools) = (self.agents(), self.tools());
+        let (bundles, keys) = (self.bundles(), self.keys());
+        Ok(decide(&self.kernel((&agents, &tools, &bundles, &keys), &requests.0)))
     }
 
     /// Returns an error if a panic may have left a table half changed.
     fn check_tables(&self) -> Result<(), Unavailable> {
-        if self.agents.is_poisoned() || self.bundles.is_poisoned() || self.keys.is_poisoned() {
+        let is_poisoned = self.agents.is_poisoned()
+            || self.tools.is_poisoned()
+            || self.bundles.is_poisoned()
+            || self.keys.is_poisoned();
+        if is_poisoned {
             return Err(Unavailable::Internal("a thread panicked while it changed a table".to_owned()));
         }
         Ok(())
@@ -349,17 +368,17 @@ impl State {
 
     fn kernel<'k>(
         &'k self,
-        agents: &'k AgentTable,
-        bundles: &'k BundleTable,
-        keys: &'k KeySet,
+        (agents, tools, bundles, keys): (&'k AgentTable, &'k ToolTable, &'k BundleTable, &'k KeySet),
         requests: &'k RequestCache,
     ) -> Kernel<'k> {
         Kernel {
             agents,
+            tools,
             bundles,
             keys,
             limits: self.limits,
             agents_topic: &self.topics.agents,
+            tools_topic: &self.topics.tools,
             bundles_topic: &self.topics.bundles,
             requests,
         }
@@ -455,6 +474,7 @@ impl State {
         }
         self.check_tables()?;
         self.check_fresh(now, "governance.agents", &self.agents_freshness)?;
+        self.check_fresh(now, "governance.tools", &self.tools_freshness)?;
         self.check_fresh(now, "governance.bundles", &self.bundles_freshness)
     }
 
@@ -522,16 +542,19 @@ mod tests {
         let ttl = HumanDuration(Duration::from_secs(60));
         let limits = SessionLimits { ttl, max_facts: 10, max_bytes: 1000 };
         let bounds = Bounds { max_staleness: Duration::from_secs(10), max_ahead_bytes };
-        let [agents, bundles, keys] = ["agents", "bundles", "keys"].map(str::to_owned);
-        State::new("actions", 2, TableTopics { agents, bundles, keys }, limits, bounds)
+        let [agents, tools, bundles, keys] = ["agents", "tools", "bundles", "keys"].map(str::to_owned);
+        State::new("actions", 2, TableTopics { agents, tools, bundles, keys }, limits, bounds)
     }
 
     fn loaded(now: Instant) -> State {
         let state = state(1000);
         let partitions = state.partitions.iter();
         partitions.clone().for_each(|partition| partition.set_loading(false));
-        let freshness =
-            partitions.map(|p| &p.freshness).chain([&state.agents_freshness, &state.bundles_freshness]);
+        let freshness = partitions.map(|p| &p.freshness).chain([
+            &state.agents_freshness,
+            &state.tools_freshness,
+            &state.bundles_freshness,
+        ]);
         freshness.for_each(|freshness| {
             freshness.observe_end(now, 0, 0);
         });

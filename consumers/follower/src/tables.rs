@@ -1,6 +1,6 @@
 //! Reads governance topics into the tables.
 //!
-//! A bundle is compiled before the table is locked. Meanwhile the last good bundle decides. Agents have a thread of
+//! A bundle is compiled before the table is locked. Meanwhile the last good bundle decides. Agents and tools have threads of
 //! their own, so that a suspension never waits for a compilation.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use agentgov_connect::{TopicEvent, TopicReader};
 use agentgov_policy::{BundleTable, FoldOutcome};
 use agentgov_runtime::{SchemaCache, SchemaLookup};
-use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry};
+use agentgov_schemas::governance::{AgentEntry, Bundle, KeyEntry, ToolEntry};
 use agentgov_schemas::wire::{self, Schema, SchemaId};
 use agentgov_schemas::{Millis, NotReadyReason};
 use agentgov_service::{Health, NO_TIMESTAMP, ShutdownSignal, StageError, logged_at};
@@ -62,6 +62,33 @@ impl Table for Agents {
 
     fn freshness(state: &State) -> &Freshness {
         &state.agents_freshness
+    }
+}
+
+/// The tools and their servers.
+pub(crate) struct Tools;
+
+impl Table for Tools {
+    fn apply(&mut self, state: &State, Entry { offset, value, .. }: Entry<'_>) {
+        let entry = value.and_then(|(id, schema, datum)| {
+            schema.decode::<ToolEntry<'_>>(id, datum).map_err(|error| error.to_string())
+        });
+        match entry {
+            Ok(entry) => state.tools_mut().fold(&entry, offset),
+            Err(error) => {
+                state.tools_mut().skip(offset);
+                tracing::error!(
+                    topic = state.topics.tools,
+                    offset,
+                    error,
+                    "skipped a tool that cannot be read"
+                );
+            }
+        }
+    }
+
+    fn freshness(state: &State) -> &Freshness {
+        &state.tools_freshness
     }
 }
 

@@ -115,13 +115,13 @@ impl LogReader {
                     ifNull((SELECT count() FROM acts), 0) AS judged,
                     ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
                     ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
-                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (reason IN ('{no_grant}', '{suspended}')) + (decision = '{indeterminate}')
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (decision = '{deny}' AND reason != '{policy}') + (decision = '{indeterminate}')
                        + (prior_decision_finding IN ({decision_findings}) OR prior_decision_finding = '{undecided}' AND prior_decision_required)
                        + ((prior_decision_finding IN ('{matched}', '{differs}') OR prior_decision_cause = '{expired}') AND prior_decision_outcome = '{allow}' AND prior_decision_unavailable != ''), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
                     ifNull((SELECT count() FROM {alerts} WHERE (tenant_id, session_id) IN mine AND policy != '{REFUSED_POLICY}'), 0) AS alerts",
             actions = t.actions, verdicts = t.verdicts, rejects = t.rejects, alerts = t.alerts, judged = judged_types(),
-            no_grant = Reason::NoGrant, suspended = Reason::Suspended, indeterminate = Decision::Indeterminate,
+            deny = Decision::Deny, policy = Reason::Policy, indeterminate = Decision::Indeterminate,
             matched = DecisionFinding::Matched, differs = DecisionFinding::Differs, allow = Decision::Allow,
             expired = DecisionCause::Expired,
             undecided = DecisionFinding::Undecided, decision_findings = alerted_findings(),

@@ -53,6 +53,8 @@ migrations!(
     "0025_actions_decision_violations",
     "0026_evaluation_bases",
     "0027_actions_definition",
+    "0028a_tools_governed",
+    "0028b_agents_sponsor",
     "0029_actions_approvals",
     "0030_verdicts_approval"
 );

@@ -207,9 +207,12 @@ impl Serialize for FoundResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self {
-            Self::Entity { kind, id } => {
+            Self::Entity { kind, id, properties } => {
                 map.serialize_entry("type", kind)?;
                 map.serialize_entry("id", id)?;
+                if !properties.is_empty() {
+                    map.serialize_entry("properties", properties)?;
+                }
             }
             Self::Action { name } => map.serialize_entry("name", name)?,
         }

@@ -139,7 +139,11 @@ fn entity(kind: &str, id: &str) -> AccessEntity {
 }
 
 fn entities(kind: &str, ids: &[&str]) -> Vec<FoundResult> {
-    let result = |id: &&str| FoundResult::Entity { kind: kind.to_owned(), id: (*id).to_owned() };
+    let result = |id: &&str| FoundResult::Entity {
+        kind: kind.to_owned(),
+        id: (*id).to_owned(),
+        properties: Properties::new(),
+    };
     ids.iter().map(result).collect()
 }
 

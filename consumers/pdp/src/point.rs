@@ -138,6 +138,8 @@ pub enum FoundResult {
         kind: String,
         /// Its id.
         id: String,
+        /// Its properties, as far as a caller needs them.
+        properties: Properties,
     },
     /// An action.
     Action {

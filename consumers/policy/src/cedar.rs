@@ -51,7 +51,7 @@ pub(crate) fn call_action_group() -> EntityUid {
 }
 
 /// Action of a judged call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CallAction {
     /// tool.invoked.
     Invoked,

@@ -1,13 +1,13 @@
 //! Index of the policies of a bundle: selects the candidates of a request by action, resource and principal type.
 //!
-//! The effect of a tool is known when the bundle is compiled. So the index decides the constraints on action and resource, and the
-//! comparisons with tool names in conditions, once for each tool that the bundle names and once for all other tools. Cedar
-//! evaluates the residual policies.
+//! The index decides the constraints on action and resource, and the comparisons with tool names in conditions, once for each
+//! tool that the bundle names and once for all other tools: for the effect in tools.yaml when the bundle is compiled, for another
+//! effect, which the registry has, at the first call. Cedar evaluates the residual policies.
 //! Forbids and grants are in separate policy sets, because an applying forbid, enforced or observed, must not hide whether a grant
 //! exists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agentgov_enrichment::Tools;
 use agentgov_schemas::Vocabulary as _;
@@ -39,11 +39,22 @@ pub(crate) struct Candidates {
     pub(crate) by_grant: Vec<(String, RequiredAttributes)>,
 }
 
-/// Candidates by action and tool.
+/// Candidates by action, tool and effect.
 #[derive(Debug)]
 pub(crate) struct Index {
-    tools: BTreeMap<String, [Arc<Candidates>; 2]>,
-    others: [Arc<Candidates>; 2],
+    policies: IndexedPolicies,
+    tools: BTreeMap<String, ToolCandidates>,
+    others: ToolCandidates,
+}
+
+/// Candidates of a tool.
+#[derive(Debug)]
+struct ToolCandidates {
+    /// Effect in tools.yaml, for which the candidates exist.
+    effect: ToolEffect,
+    by_action: [Arc<Candidates>; 2],
+    /// Candidates for other effects, each from its first call on.
+    of_other_effects: Mutex<BTreeMap<(ToolEffect, CallAction), Arc<Candidates>>>,
 }
 
 impl Index {
@@ -53,46 +64,90 @@ impl Index {
         policies: impl Iterator<Item = &'p Policy>,
         tools: &Tools,
     ) -> Result<Self, InternalError> {
-        let policies: Vec<IndexedPolicy> = policies.map(IndexedPolicy::new).collect();
-        let by_action = CallAction::ALL.map(|act| ByResource::of(&policies, act));
+        let policies = IndexedPolicies::new(policies.map(IndexedPolicy::new).collect());
         // Tools with the same candidates share one value.
         let mut shared: BTreeMap<Vec<CandidateRef>, Arc<Candidates>> = BTreeMap::new();
         let mut candidates = |tool: Option<&str>| {
             let effect = tool.map_or_else(|| tools.default_effect(), |tool| tools.effect(tool));
-            let mut for_action = |by_resource: &ByResource<'_>| {
-                let selected = by_resource.select(tool, effect);
+            let mut for_action = |action: CallAction| {
+                let selected = policies.of(action).select(tool, effect);
                 if let Some(shared) = shared.get(&selected) {
                     return Ok(Arc::clone(shared));
                 }
-                let residuals = selected
-                    .iter()
-                    .map(|selected| {
-                        policies.get(selected.position)?.residuals.policies.get(selected.residual)
-                    })
-                    .collect::<Option<Vec<_>>>();
-                let residuals =
-                    residuals.ok_or_else(|| InternalError::new("a policy is not in the index"))?;
-                let candidates = Arc::new(Candidates::new(residuals)?);
+                let candidates = Arc::new(policies.candidates(&selected)?);
                 shared.insert(selected, Arc::clone(&candidates));
-                Ok(candidates)
+                Ok::<_, InternalError>(candidates)
             };
-            let [invoked, retried] = &by_action;
-            Ok([for_action(invoked)?, for_action(retried)?])
+            let by_action = [for_action(CallAction::Invoked)?, for_action(CallAction::Retried)?];
+            Ok::<_, InternalError>(ToolCandidates { effect, by_action, of_other_effects: Mutex::default() })
         };
         let mut names: BTreeSet<&str> = tools.names().collect();
-        names.extend(by_action.iter().flat_map(|by_resource| by_resource.tools.keys()));
+        let of_policies = policies.by_action.iter().flat_map(|by_resource| by_resource.tools.keys());
+        names.extend(of_policies.map(String::as_str));
         let others = candidates(None)?;
         let tools = names.into_iter().map(|name| Ok((name.to_owned(), candidates(Some(name))?)));
-        Ok(Self { others, tools: tools.collect::<Result<_, InternalError>>()? })
+        let tools = tools.collect::<Result<_, InternalError>>()?;
+        Ok(Self { policies, tools, others })
     }
 
-    /// Returns the candidates for a call of `tool`.
-    pub(crate) fn candidates(&self, act: CallAction, tool: &str) -> &Candidates {
-        let [invoked, retried] = self.tools.get(tool).unwrap_or(&self.others);
-        match act {
+    /// Returns the candidates for a call of `tool`, whose effect may be another one than in tools.yaml.
+    ///
+    /// # Errors
+    /// If a policy cannot be added.
+    pub(crate) fn candidates(
+        &self,
+        action: CallAction,
+        tool: &str,
+        effect: ToolEffect,
+    ) -> Result<Arc<Candidates>, InternalError> {
+        let named = self.tools.get(tool);
+        let of_tool = named.unwrap_or(&self.others);
+        if effect == of_tool.effect {
+            let [invoked, retried] = &of_tool.by_action;
+            return Ok(Arc::clone(match action {
+                CallAction::Invoked => invoked,
+                CallAction::Retried => retried,
+            }));
+        }
+        let mut known = of_tool.of_other_effects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(candidates) = known.get(&(effect, action)) {
+            return Ok(Arc::clone(candidates));
+        }
+        let selected = self.policies.of(action).select(named.map(|_| tool), effect);
+        let candidates = Arc::new(self.policies.candidates(&selected)?);
+        known.insert((effect, action), Arc::clone(&candidates));
+        Ok(candidates)
+    }
+}
+
+/// Policies of a bundle, with those that match each action.
+#[derive(Debug)]
+struct IndexedPolicies {
+    policies: Vec<IndexedPolicy>,
+    by_action: [ByResource; 2],
+}
+
+impl IndexedPolicies {
+    fn new(policies: Vec<IndexedPolicy>) -> Self {
+        Self { by_action: CallAction::ALL.map(|action| ByResource::of(&policies, action)), policies }
+    }
+
+    const fn of(&self, action: CallAction) -> &ByResource {
+        let [invoked, retried] = &self.by_action;
+        match action {
             CallAction::Invoked => invoked,
             CallAction::Retried => retried,
         }
+    }
+
+    /// # Errors
+    /// If a policy cannot be added.
+    fn candidates(&self, selected: &[CandidateRef]) -> Result<Candidates, InternalError> {
+        let residual = |selected: &CandidateRef| {
+            self.policies.get(selected.position)?.residuals.policies.get(selected.residual)
+        };
+        let residuals = selected.iter().map(residual).collect::<Option<Vec<_>>>();
+        Candidates::new(residuals.ok_or_else(|| InternalError::new("a policy is not in the index"))?)
     }
 }
 
@@ -130,6 +185,7 @@ impl Candidates {
 }
 
 /// Policy with its scope and its residuals.
+#[derive(Debug)]
 struct IndexedPolicy {
     action: ActionConstraint,
     resources: ResourceScope,
@@ -137,6 +193,7 @@ struct IndexedPolicy {
 }
 
 /// Residuals of a policy.
+#[derive(Debug)]
 struct Residuals {
     policies: Vec<ResidualPolicy>,
     /// Position of the residual for each tool that the conditions name; `None` if the policy cannot apply to the tool.
@@ -234,6 +291,7 @@ pub(crate) fn static_template(policy: &Policy) -> Option<Template> {
 }
 
 /// Tools that the scope of a policy matches.
+#[derive(Debug)]
 enum ResourceScope {
     All,
     Tool(String),
@@ -274,6 +332,7 @@ struct CandidateRef {
 }
 
 /// Residual of a policy for one tool, which replaces the residual for other tools.
+#[derive(Debug)]
 struct ToolOverride {
     position: usize,
     /// `None` if the policy cannot apply to the tool.
@@ -283,15 +342,15 @@ struct ToolOverride {
 }
 
 /// Policies whose scope matches an action, by the tools that the scope matches.
-#[derive(Default)]
-struct ByResource<'p> {
+#[derive(Debug, Default)]
+struct ByResource {
     all: Vec<CandidateRef>,
     effects: BTreeMap<&'static str, Vec<CandidateRef>>,
-    tools: BTreeMap<&'p str, Vec<ToolOverride>>,
+    tools: BTreeMap<String, Vec<ToolOverride>>,
 }
 
-impl<'p> ByResource<'p> {
-    fn of(policies: &'p [IndexedPolicy], act: CallAction) -> Self {
+impl ByResource {
+    fn of(policies: &[IndexedPolicy], act: CallAction) -> Self {
         let mut by_resource = Self::default();
         let matching = policies.iter().enumerate().filter(|(_, policy)| action_matches(&policy.action, act));
         for (position, policy) in matching {
@@ -309,14 +368,14 @@ impl<'p> ByResource<'p> {
                 ResourceScope::Tool(name) => {
                     let residual = named.get(name).copied().unwrap_or(*others);
                     let tool_override = ToolOverride { position, residual, effect: None };
-                    by_resource.tools.entry(name).or_default().push(tool_override);
+                    by_resource.tools.entry(name.clone()).or_default().push(tool_override);
                     continue;
                 }
                 ResourceScope::None => continue,
             };
             for (name, residual) in named {
                 let tool_override = ToolOverride { position, residual: *residual, effect };
-                by_resource.tools.entry(name).or_default().push(tool_override);
+                by_resource.tools.entry(name.clone()).or_default().push(tool_override);
             }
         }
         by_resource
@@ -474,7 +533,10 @@ tools:
         let tools = Tools::compile("tools.yaml", TOOLS, &[]).unwrap();
         let index = Index::new([&policy].into_iter(), &tools).unwrap();
         for tool in ["99", "other"] {
-            assert_eq!(index.candidates(CallAction::Invoked, tool).grants.num_of_policies(), 1, "{tool}");
+            for effect in ToolEffect::ALL.iter().copied() {
+                let candidates = index.candidates(CallAction::Invoked, tool, effect).unwrap();
+                assert_eq!(candidates.grants.num_of_policies(), 1, "{tool} {effect}");
+            }
         }
     }
 
@@ -494,7 +556,10 @@ tools:
         let tools = Tools::compile("tools.yaml", tools, &[]).unwrap();
         let grant = Policy::parse(None, "permit (principal, action, resource in Effect::\"read\");").unwrap();
         let index = Index::new([&grant].into_iter(), &tools).unwrap();
-        let granted = |tool: &str| index.candidates(CallAction::Invoked, tool).grants.num_of_policies();
+        let granted = |tool: &str| {
+            let candidates = index.candidates(CallAction::Invoked, tool, tools.effect(tool)).unwrap();
+            candidates.grants.num_of_policies()
+        };
         assert_eq!((granted(""), granted("other")), (1, 0));
     }
 
@@ -533,6 +598,7 @@ tools:
             tool in prop::sample::select(vec!["look", "change", "drop", "unlisted", "named", "other", ""]),
             retried in any::<bool>(),
             registered in any::<bool>(),
+            effect in prop::option::of(prop::sample::select(ToolEffect::ALL)),
             role in prop::sample::select(vec!["clerk", "boss", "guest"]),
             n in value(),
             s in value(),
@@ -559,14 +625,21 @@ tools:
                 tool: Some(ToolCall::new(tool, "", Payload { data: b"", sha256: Digest::of(b""), media_type: "", redacted: false })),
                 ..ActionEvent::new("", kind, session, source, EventAgent::new("bot"))
             };
-            let agent = Agent { owner: "us".into(), roles: vec![role.into()], state: AgentState::Active };
+            let agent = Agent {
+                owner: "us".into(),
+                roles: vec![role.into()],
+                state: AgentState::Active,
+                sponsor: String::new(),
+                environments: Vec::new(),
+            };
             let derived = [("n", n), ("s", s)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             let known = CallContext { derived, ..CallContext::default() };
             let agent = registered.then_some(&agent);
-            let scene = RequestTemplate::new(&event, tools.effect(tool), agent).unwrap();
+            let effect = effect.unwrap_or_else(|| tools.effect(tool));
+            let scene = RequestTemplate::new(&event, effect, agent).unwrap();
             let session = Session::new();
             let asked = |wanted: &RequiredAttributes| AuthorizationRequest::new(&event, &scene, &session, &known, wanted).unwrap();
-            let candidates = index.candidates(CallAction::of(&event), tool);
+            let candidates = index.candidates(CallAction::of(&event), tool, effect).unwrap();
             let question = asked(&RequiredAttributes::All);
             for (policies, wanted) in [
                 (&candidates.rules, &candidates.required_by_rules),

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use agentgov_enrichment::{Agent, CallContext, Finding, Session};
+use agentgov_enrichment::{Agent, CallContext, Finding, RegisteredTool, Session};
 use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::{ToolEffect, ToolState};
 use agentgov_schemas::verdict::{
     ApprovalFinding, Decision, DuplicateOf, Origin, Reason, RecordFinding, TablePosition, Verdict,
 };
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::approvals::JudgedApproval;
 use crate::bundle::Bundle;
 use crate::internal::InternalError;
+use crate::kernel::ToolInRegistry;
 use crate::policy::Policy;
 
 /// Judgement of one action. [`Judgement::verdict`] converts it to a record.
@@ -34,7 +36,7 @@ pub struct Judgement<'k> {
     /// Errors of expressions and policies.
     pub errors: Vec<Finding>,
     /// Governance topics with the next offset to fold of each.
-    pub tables: [(&'k str, i64); 2],
+    pub tables: [(&'k str, i64); 3],
     /// Inputs of the judgement as canonical JSON: the field `known` of the verdict.
     pub known: String,
     /// For a duplicate: the highest sequence number seen from its source before.
@@ -109,10 +111,37 @@ struct KnownRecord<'k> {
     erred: &'k std::collections::BTreeSet<String>,
     facts: &'k [agentgov_enrichment::FactRef],
     session: KnownSession,
+    /// Omitted if the tool is not registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<KnownTool>,
+    /// Omitted if the server is not suspended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_server: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct KnownTool {
+    /// SHA-256 of the accepted definition, in hex.
+    definition: Option<String>,
+    effect: Option<&'static str>,
+    state: &'static str,
+}
+
+impl From<RegisteredTool> for KnownTool {
+    fn from(tool: RegisteredTool) -> Self {
+        Self {
+            definition: tool.definition.map(|definition| definition.to_string()),
+            effect: tool.effect.map(ToolEffect::as_str),
+            state: tool.state.as_str(),
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct KnownAgent<'k> {
+    /// Omitted if the agent has grants in each environment.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    environments: &'k [String],
     owner: &'k str,
     roles: &'k [String],
     state: &'static str,
@@ -135,6 +164,7 @@ struct KnownSession {
 /// Serialises the inputs of a judgement as canonical JSON.
 pub(crate) fn known_json(
     agent: Option<&Agent>,
+    tool: &ToolInRegistry,
     known: &CallContext,
     session: &Session,
     approval: Option<&JudgedApproval>,
@@ -142,6 +172,7 @@ pub(crate) fn known_json(
     let approval = approval.filter(|approval| approval.finding == ApprovalFinding::Granted);
     let record = KnownRecord {
         agent: agent.map(|agent| KnownAgent {
+            environments: &agent.environments,
             owner: &agent.owner,
             roles: &agent.roles,
             state: agent.state.as_str(),
@@ -156,6 +187,8 @@ pub(crate) fn known_json(
             started_at: session.started_at().map(|time| time.0),
             tool_calls: session.tool_calls(),
         },
+        tool: tool.entry.map(KnownTool::from),
+        tool_server: tool.is_server_suspended.then_some(ToolState::Suspended.as_str()),
     };
     serde_json::to_string(&record).map_err(InternalError::new)
 }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agentgov_enrichment::{Agent, AgentTable, CallContext, Change, Finding, RefusedCall, Session};
+use agentgov_enrichment::{
+    Agent, AgentTable, CallContext, Change, Finding, RefusedCall, RegisteredTool, Session, ToolTable,
+};
 use agentgov_schemas::catalogue;
 use agentgov_schemas::event::ActionEvent;
-use agentgov_schemas::governance::AgentState;
+use agentgov_schemas::governance::{AgentState, ToolEffect, ToolState};
 use agentgov_schemas::topology::SessionLimits;
 use agentgov_schemas::verdict::{
     ApprovalFinding, Decision, ErrorCode, Mode, Origin, Reason, RecordFinding, RuleEffect,
@@ -29,13 +31,15 @@ use crate::table::BundleTable;
 /// Version of the rules by which verdicts are made: those of this crate, of enrichment, of Cedar and of the evaluator.
 /// Evaluation bases record it, since verdicts of another version may differ for the same inputs. A test of the evaluator
 /// requires a new version if the verdicts on its cases change.
-pub const RULES_VERSION: i32 = 1;
+pub const RULES_VERSION: i32 = 2;
 
 /// Inputs of the kernel besides the event and its session.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel<'a> {
     /// Table of agents.
     pub agents: &'a AgentTable,
+    /// Table of tools and servers.
+    pub tools: &'a ToolTable,
     /// Table of bundles.
     pub bundles: &'a BundleTable,
     /// Keys that sign decisions and approvals.
@@ -44,6 +48,8 @@ pub struct Kernel<'a> {
     pub limits: SessionLimits,
     /// Topic of the table of agents, which verdicts record.
     pub agents_topic: &'a str,
+    /// Topic of the table of tools, which verdicts record.
+    pub tools_topic: &'a str,
     /// Topic of the table of bundles, which verdicts record.
     pub bundles_topic: &'a str,
     /// Cache of Cedar requests.
@@ -156,6 +162,20 @@ impl<'k> Kernel<'k> {
         }
     }
 
+    /// Returns the effect of calling a tool: that of the registry, or that of the bundle if the registry has none.
+    pub fn effect(&self, bundle: &Bundle, tenant_id: &str, tool: &str) -> ToolEffect {
+        let registered = self.tools.get(tenant_id, tool).and_then(|registered| registered.effect);
+        registered.unwrap_or_else(|| bundle.tools().effect(tool))
+    }
+
+    fn registered_tool(&self, event: &ActionEvent<'_>) -> ToolInRegistry {
+        let Some(tool) = &event.tool else { return ToolInRegistry::default() };
+        ToolInRegistry {
+            entry: self.tools.get(event.tenant_id, tool.name).copied(),
+            is_server_suspended: self.tools.is_server_suspended(event.tenant_id, tool.name),
+        }
+    }
+
     fn duplicate(&self, session: &Session, last_sequence: i64) -> Judgement<'k> {
         Judgement {
             call_index: None,
@@ -173,13 +193,14 @@ impl<'k> Kernel<'k> {
         claim: ApprovalClaim<'_>,
     ) -> Result<Judgement<'k>, InternalError> {
         let agent = self.agents.get(event.tenant_id, event.agent.id);
+        let tool = self.registered_tool(event);
+        let blocked = if is_suspended(agent) { Some(Reason::Suspended) } else { tool.block(event) };
         let call_index = Some(session.call_index(event));
         let Some(bundle) = bundle else {
-            let known = known_json(agent, &CallContext::default(), session, None)?;
-            let (decision, reason) = if is_suspended(agent) {
-                (Decision::Deny, Reason::Suspended)
-            } else {
-                (Decision::Indeterminate, Reason::NoBundle)
+            let known = known_json(agent, &tool, &CallContext::default(), session, None)?;
+            let (decision, reason) = match blocked {
+                Some(reason) => (Decision::Deny, reason),
+                None => (Decision::Indeterminate, Reason::NoBundle),
             };
             return Ok(Judgement { call_index, known, ..self.judgement(session, decision, reason) });
         };
@@ -187,8 +208,10 @@ impl<'k> Kernel<'k> {
         if !is_datetime(event.occurred_at.0) {
             known.erred.insert(TIME.to_owned());
         }
-        let template = self.requests.template(event, bundle, agent, self.agents.next_offset())?;
-        let mut outcome = evaluate(bundle, session, event, agent, &known, &template)?;
+        let effect = self.effect(bundle, event.tenant_id, event.tool.as_ref().map_or("", |tool| tool.name));
+        let positions = (self.agents.next_offset(), self.tools.next_offset());
+        let template = self.requests.template(event, bundle, (agent, effect), positions)?;
+        let mut outcome = evaluate(bundle, session, event, (agent, effect, blocked), &known, &template)?;
         let approval = self.apply_approval(&mut outcome, session, event, claim);
         let mut errors = std::mem::take(&mut known.findings);
         errors.extend(outcome.errors);
@@ -198,7 +221,7 @@ impl<'k> Kernel<'k> {
             violations: outcome.violations,
             bundle: Some(Arc::clone(bundle)),
             errors,
-            known: known_json(agent, &known, session, approval.as_ref())?,
+            known: known_json(agent, &tool, &known, session, approval.as_ref())?,
             approval,
             ..self.judgement(session, outcome.decision, outcome.reason)
         })
@@ -235,6 +258,7 @@ impl<'k> Kernel<'k> {
             errors: Vec::new(),
             tables: [
                 (self.agents_topic, self.agents.next_offset()),
+                (self.tools_topic, self.tools.next_offset()),
                 (self.bundles_topic, self.bundles.next_offset()),
             ],
             known: String::new(),
@@ -255,6 +279,32 @@ fn call_finding(event: &ActionEvent<'_>) -> Option<RecordFinding> {
     Some(if known { RecordFinding::UnexpectedCall } else { RecordFinding::UnknownType })
 }
 
+/// What the registry has about the tool of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ToolInRegistry {
+    pub(crate) entry: Option<RegisteredTool>,
+    pub(crate) is_server_suspended: bool,
+}
+
+impl ToolInRegistry {
+    /// Returns the reason for which the call is denied, whatever the policies decide. Only a call that states a definition is
+    /// compared with the accepted one: other callers never see definitions.
+    fn block(&self, event: &ActionEvent<'_>) -> Option<Reason> {
+        if self.is_server_suspended {
+            return Some(Reason::ServerSuspended);
+        }
+        if self.entry.is_some_and(|tool| tool.state == ToolState::Suspended) {
+            return Some(Reason::ToolSuspended);
+        }
+        let stated = event.tool.as_ref()?.definition?;
+        match self.entry.and_then(|tool| tool.definition) {
+            None => Some(Reason::Unpinned),
+            Some(accepted) if accepted != stated => Some(Reason::DefinitionChanged),
+            Some(_) => None,
+        }
+    }
+}
+
 /// Outcome of the policies of a bundle.
 struct Outcome {
     decision: Decision,
@@ -270,15 +320,14 @@ fn evaluate(
     bundle: &Bundle,
     session: &Session,
     event: &ActionEvent<'_>,
-    agent: Option<&Agent>,
+    (agent, effect, blocked): (Option<&Agent>, ToolEffect, Option<Reason>),
     known: &CallContext,
     template: &RequestTemplate,
 ) -> Result<Outcome, InternalError> {
     // A call without a tool is judged like one of an unlisted tool, and never allowed.
     let tool = event.tool.as_ref().map_or("", |tool| tool.name);
-    let candidates = bundle.index().candidates(CallAction::of(event), tool);
-    // Only active agents have grants.
-    let active = agent.is_some_and(|agent| agent.state == AgentState::Active);
+    let candidates = bundle.index().candidates(CallAction::of(event), tool, effect)?;
+    let has_grants = agent.is_some_and(|agent| agent.has_grants_in(event.environment));
     let authorize = |policies: &PolicySet, required: &RequiredAttributes| {
         if policies.is_empty() {
             return Ok(AuthorizationOutcome::default());
@@ -293,7 +342,7 @@ fn evaluate(
             .map(|request| request.authorize(policies))
     };
     let rules = authorize(&candidates.rules, &candidates.required_by_rules)?;
-    let grants = if active {
+    let grants = if has_grants {
         let authorize = || authorize(&candidates.grants, &candidates.required_by_grants);
         // Grants that do not read the context have one outcome for all requests of a template.
         if candidates.required_by_grants.is_empty() {
@@ -335,8 +384,8 @@ fn evaluate(
         errors.push(Finding::new(ErrorCode::DerivedError, TIME, message));
     }
     let enforced: Vec<Arc<Policy>> = violations.iter().filter(|p| is_enforced(p)).map(Arc::clone).collect();
-    let (decision, reason) = if is_suspended(agent) {
-        (Decision::Deny, Reason::Suspended)
+    let (decision, reason) = if let Some(reason) = blocked {
+        (Decision::Deny, reason)
     } else if enforced.iter().any(|policy| denies(policy)) {
         (Decision::Deny, Reason::Policy)
     } else if granted.is_empty() {
@@ -423,10 +472,12 @@ mod tests {
             let (agents, bundles) = (AgentTable::default(), BundleTable::with_bundle(Arc::new(bundle)));
             let kernel = Kernel {
                 agents: &agents,
+                tools: &ToolTable::default(),
                 bundles: &bundles,
                 keys: &KeySet::new(),
                 limits: SessionLimits { ttl: HumanDuration(Duration::MAX), max_facts: 9, max_bytes: 999 },
                 agents_topic: "agents",
+                tools_topic: "tools",
                 bundles_topic: "bundles",
                 requests: &RequestCache::default(),
             };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use agentgov_enrichment::Agent;
 use agentgov_schemas::Digest;
 use agentgov_schemas::event::ActionEvent;
+use agentgov_schemas::governance::ToolEffect;
 
 use crate::bundle::Bundle;
 use crate::cedar::{CallAction, RequestTemplate};
@@ -17,30 +18,31 @@ use crate::internal::InternalError;
 const MAX_ENTRIES: usize = 10_000;
 
 /// Cache of the requests of a [`Kernel`](crate::Kernel). It does not affect verdicts. It is valid for one bundle and one offset of
-/// the table of agents, and is cleared when either changes.
+/// each table, and is cleared when either changes.
 #[derive(Debug, Default)]
 pub struct RequestCache(RefCell<CacheState>);
 
 #[derive(Debug, Default)]
 struct CacheState {
-    /// Offset of the table of agents and digest of the bundle that the entries are valid for.
-    valid_for: Option<(i64, Digest)>,
+    /// Offsets of the tables of agents and tools, and digest of the bundle, that the entries are valid for.
+    valid_for: Option<(i64, i64, Digest)>,
     requests: HashMap<String, Arc<RequestTemplate>>,
     /// Buffer for keys.
     key: String,
 }
 
 impl RequestCache {
-    /// Returns the request template of `event`. `agent` is the entry of its agent at `agents`, the next offset of the table.
+    /// Returns the request template of `event`, whose agent and effect are those at the given next offsets of the tables of agents
+    /// and tools.
     pub(crate) fn template(
         &self,
         event: &ActionEvent<'_>,
         bundle: &Bundle,
-        agent: Option<&Agent>,
-        agents: i64,
+        (agent, effect): (Option<&Agent>, ToolEffect),
+        (agents, tools): (i64, i64),
     ) -> Result<Arc<RequestTemplate>, InternalError> {
         let state = &mut *self.0.borrow_mut();
-        let valid_for = Some((agents, bundle.digest()));
+        let valid_for = Some((agents, tools, bundle.digest()));
         if state.valid_for != valid_for || state.requests.len() >= MAX_ENTRIES {
             state.requests.clear();
             state.valid_for = valid_for;
@@ -54,7 +56,7 @@ impl RequestCache {
         if let Some(template) = state.requests.get(&state.key) {
             return Ok(Arc::clone(template));
         }
-        let template = Arc::new(RequestTemplate::new(event, bundle.tools().effect(tool), agent)?);
+        let template = Arc::new(RequestTemplate::new(event, effect, agent)?);
         state.requests.insert(state.key.clone(), Arc::clone(&template));
         Ok(template)
     }

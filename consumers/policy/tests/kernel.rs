@@ -69,15 +69,9 @@ fn agents(state: Option<&str>) -> AgentTable {
 
 fn agent(role: &str) -> AgentEntry<'_> {
     AgentEntry {
-        tenant_id: "airline",
-        agent_id: "airline-service",
-        name: "",
         owner: "us",
         roles: vec![role],
-        state: AgentState::Active.into(),
-        description: "",
-        reason: "",
-        pushed_by: "",
+        ..AgentEntry::new("airline", "airline-service", AgentState::Active)
     }
 }
 
@@ -587,7 +581,7 @@ fn verdict_carries_its_inputs_and_no_payload() {
         judged.known,
         r#"{"agent":{"owner":"us","roles":["clerk"],"state":"active"},"derived":{"known":true,"n":7,"names":["a","b"]},"facts":[{"key":"A2","kind":"thing","offset":2}],"session":{"events":3,"started_at":1715785200000000,"tool_calls":0}}"#
     );
-    assert_eq!(judged.tables, [("agents", 12), ("bundles", 0)]);
+    assert_eq!(judged.tables, [("agents", 12), ("tools", 0), ("bundles", 0)]);
     support::with_event(call("change", "{}"), 9, |event, origin| {
         assert_eq!(judged.verdict(event, origin).known_digest, Digest::of(judged.known.as_bytes()));
     });

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use agentgov_schemas::Digest;
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::topology::MissingRole;
 use rdkafka::error::KafkaError;
 
@@ -65,6 +66,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A tool's name in calls is above the limit of an id.
+    #[error("expected a tool whose name with its server has at most {MAX_ID_BYTES} bytes, found {size}")]
+    NameTooLong {
+        /// Bytes of the name.
+        size: usize,
+    },
     /// An entry cannot be encoded. This is a bug, since tests compare the types with the schemas.
     #[error("{key}: {message}")]
     Encode {
@@ -73,7 +80,7 @@ pub enum Error {
         /// Error of the encoder.
         message: String,
     },
-    /// Other commands appended entries of the same agents during each attempt.
+    /// Other commands appended entries of the same keys during each attempt.
     #[error(
         "topic {topic}: expected to append without entries of others in between, found others in each of {round} attempts; wait \
          until they end, and run the command again"
@@ -84,20 +91,22 @@ pub enum Error {
         /// Number of attempts.
         round: usize,
     },
-    /// Another command appended an entry of the agent with another state after the one of this command.
+    /// Another command appended an entry of the key with another state after the one of this command.
     #[error(
-        "agent `{key}`: expected state `{expected}` in its last entry, found `{found}` of another command; wait until that ends, \
-         check the agent with `agentgov registry list`, and run the command again"
+        "{kind} `{key}`: expected state `{expected}` in its last entry, found `{found}` of another command; wait until that ends, \
+         check the {kind} with `agentgov registry list`, and run the command again"
     )]
     Overtaken {
+        /// Agent, tool or server.
+        kind: &'static str,
         /// The key.
         key: String,
         /// State that this command appended.
-        expected: &'static str,
+        expected: String,
         /// State in the last entry, or `unknown` if this build cannot read it.
-        found: &'static str,
+        found: String,
     },
-    /// The agent's state must not be changed.
+    /// The state must not be changed.
     #[error(transparent)]
     Suspension(#[from] crate::SuspensionRefusal),
     /// No key with this id is published.

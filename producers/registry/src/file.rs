@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agentgov_schemas::governance::server_of;
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_schemas::mapping;
 use agentgov_schemas::yaml::{self, Problem, Problems};
@@ -41,9 +42,12 @@ impl RegistryFile {
                     .add(*referenced, format!("agent `{}` is defined in line {line} already", agent.key()));
             }
         }
+        let mut draft = draft;
+        draft.tools.iter_mut().for_each(|tool| name_in_calls(&mut tool.value));
         for Spanned { value: tool, referenced, .. } in &draft.tools {
             let texts = [("name", &tool.name), ("owner", &tool.owner)];
             check_entry(*referenced, &tool.tenant_id, &texts, &mut problems);
+            check_server(tool, *referenced, &mut problems);
             if let Some(line) = seen.insert(("tool", tool.key()), referenced.line()) {
                 problems.add(*referenced, format!("tool `{}` is defined in line {line} already", tool.key()));
             }
@@ -52,6 +56,25 @@ impl RegistryFile {
             agents: draft.agents.into_iter().map(|agent| agent.value).collect(),
             tools: draft.tools.into_iter().map(|tool| tool.value).collect(),
         }))
+    }
+}
+
+/// Sets the name that calls use, and the server that follows from it.
+fn name_in_calls(tool: &mut Tool) {
+    match &tool.server {
+        Some(server) if !tool.name.is_empty() => tool.name = format!("{server}/{}", tool.name),
+        Some(_) => {}
+        None => tool.server = server_of(&tool.name).map(str::to_owned),
+    }
+}
+
+fn check_server(tool: &Tool, at: yaml::Location, problems: &mut Problems) {
+    let Some(server) = &tool.server else { return };
+    if server.trim().is_empty() || server.contains('/') {
+        problems.add(at, format!("server: expected a name without `/`, found `{server}`"));
+    } else if tool.name.starts_with(&format!("{server}/{server}/")) {
+        let problem = "name: expected the name at the server, found one that begins with the server";
+        problems.add(at, problem.to_owned());
     }
 }
 
@@ -123,8 +146,8 @@ mod tests {
             ),
             [
                 "r:2:61: expected active, suspended or retired, found `asleep`",
-                "r:2:69: unknown key `role` of an agent; expected tenant_id, agent_id, name, owner, roles, state or \
-                 description",
+                "r:2:69: unknown key `role` of an agent; expected tenant_id, agent_id, name, owner, roles, state, \
+                 description, sponsor, version or environments",
                 "r:3:3: an agent must have `owner`",
                 "r:3:32: expected text, found the number 7; put it in quotes if it is meant as text",
                 "r:4:1: unknown key `tols` of the registry; expected agents or tools",

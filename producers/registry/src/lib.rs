@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  registry.yaml ──► RegistryFile ──► push_agents, push_tools ──► governance topics ──► list_agents, list_tools
-//!  suspension    ──► change_suspension ────────────────────►
+//!  suspension    ──► change_suspension, change_tool_suspension ►
+//!  MCP server    ──► list_server_tools, accept_definitions ────►                    ──► tool_history
 //!  new key       ──► create_key_file, publish_key ──────────►                    ──► list_keys
 //!  bundle folder ──► BundleFolder ──► push_bundle ─────────────►                    ──► list_bundles
 //! ```
@@ -13,7 +14,6 @@
 //!
 //! This crate treats a bundle as files with a digest. The policy crate compiles and checks it before the push.
 
-mod agents;
 mod bundle;
 mod control;
 mod entry;
@@ -21,23 +21,32 @@ mod error;
 mod file;
 mod fold;
 mod folder;
+mod history;
 mod keys;
+mod pin;
 mod push;
+mod server;
+mod settle;
 mod source;
 mod suspension;
 
-pub use agentgov_schemas::governance::{AgentState, ToolEffect};
+pub use agentgov_schemas::governance::{AgentState, ToolEffect, ToolState};
 pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
 pub use control::send_resume;
-pub use entry::{Agent, RegisteredAgent, Tool};
+pub use entry::{AcceptedDefinition, Agent, RegisteredAgent, RegisteredTool, Tool};
 pub use error::Error;
 pub use file::RegistryFile;
 pub use fold::{Listing, UnreadableRecord};
 pub use folder::{BundleFolder, FolderError, MAX_BUNDLE_BYTES, read_bundle_folder};
+pub use history::{LoggedChange, TopicHistory, agent_history, tool_history};
 pub use keys::{
     Key, KeyHolder, Revocation, RevocationOutcome, create_key_file, generate_key, list_keys, publish_key,
     read_key_file, revoke_key,
 };
+pub use pin::{DefinitionChange, DefinitionDiff, MemberDiff, accept_definitions, compare_definitions};
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
+pub use server::{ServerError, ServerLimits, list_server_tools};
 pub use source::RegistryContext;
-pub use suspension::{Suspension, SuspensionOutcome, SuspensionRefusal, change_suspension};
+pub use suspension::{
+    Suspension, SuspensionOutcome, SuspensionRefusal, ToolTarget, change_suspension, change_tool_suspension,
+};

@@ -5,17 +5,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::Record;
-use agentgov_schemas::governance::{AgentEntry, AgentState, ToolEntry};
+use agentgov_schemas::governance::{AgentState, ToolState};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use serde::Serialize;
 
-use crate::agents::{LoggedEntry, UpdatedAgent, update_agents};
 use crate::fold::fold;
+use crate::settle::{Entry, LoggedEntry, Updated, readable, update};
 use crate::source::GovernanceTopic;
-use crate::{Agent, Error, Listing, RegisteredAgent, RegistryContext, Tool};
+use crate::{Agent, Error, Listing, RegisteredAgent, RegisteredTool, RegistryContext, Tool};
 
 /// Timeout for the acknowledgement of a record.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub struct PushSummary {
     pub still_suspended: Vec<Agent>,
     /// Agents that stay retired, although the push has them in another state.
     pub still_retired: Vec<Agent>,
+    /// Keys of tools that are suspended.
+    pub still_suspended_tools: Vec<String>,
 }
 
 /// Appends every new or changed agent. `pushed_by` names the person or job that pushes, for people. An agent that is missing in
@@ -45,7 +47,7 @@ pub fn push_agents(
 ) -> Result<PushSummary, Error> {
     let agents: BTreeMap<String, &Agent> = agents.iter().map(|agent| (agent.key(), agent)).collect();
     let keys: BTreeSet<String> = agents.keys().cloned().collect();
-    let updated = update_agents(context, &keys, pushed_by, |key, entries, own| {
+    let updated = update(context, &keys, pushed_by, |key, entries, own| {
         let agent = agents.get(key).ok_or_else(|| Error::Encode {
             key: key.to_owned(),
             message: "expected an agent of the push, found none".to_owned(),
@@ -53,7 +55,7 @@ pub fn push_agents(
         Ok(pushed_agent(agent, entries, own))
     })?;
     let mut summary = PushSummary::default();
-    for (key, UpdatedAgent { agent: RegisteredAgent { agent, .. }, acknowledged, .. }) in updated {
+    for (key, Updated { entry: RegisteredAgent { agent, .. }, acknowledged, .. }) in updated {
         if agents.get(&key).is_some_and(|pushed| pushed.state != agent.state) {
             let is_retired = agent.state == AgentState::Retired;
             if is_retired { &mut summary.still_retired } else { &mut summary.still_suspended }.push(agent);
@@ -68,17 +70,19 @@ pub fn push_agents(
 /// may follow from an earlier own one, which ended it.
 pub(crate) fn pushed_agent(
     agent: &Agent,
-    entries: &[LoggedEntry],
+    entries: &[LoggedEntry<RegisteredAgent>],
     own: Option<&RegisteredAgent>,
 ) -> RegisteredAgent {
-    let last = entries.iter().rev().find_map(|entry| entry.agent.as_ref().ok());
+    let last = entries.iter().rev().find_map(readable);
     let logged = || own.into_iter().chain(last);
     let state = logged().map(|entry| entry.agent.state).chain([agent.state]).max_by_key(|state| rank(*state));
     let state = state.unwrap_or(agent.state);
     let reason = logged().find(|entry| entry.agent.state == state).map(|entry| entry.reason.clone());
     // Entries have no description, or one that is not empty.
     let description = agent.description.clone().filter(|description| !description.is_empty());
-    let agent = Agent { state, description, ..agent.clone() };
+    let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (sponsor, version) = (non_empty(&agent.sponsor), non_empty(&agent.version));
+    let agent = Agent { state, description, sponsor, version, ..agent.clone() };
     RegisteredAgent { agent, reason: reason.unwrap_or_default() }
 }
 
@@ -91,63 +95,64 @@ const fn rank(state: AgentState) -> u8 {
     }
 }
 
-/// Appends every new or changed tool.
+/// Appends every new or changed tool. A push changes neither the accepted definition of a tool nor its state.
 pub fn push_tools(
     context: RegistryContext<'_>,
     tools: &[Tool],
     pushed_by: &str,
 ) -> Result<PushSummary, Error> {
-    let current = list_tools(context)?.entries.into_iter().map(|tool| (tool.key(), tool)).collect();
-    let topic = context.topic::<ToolEntry<'static>>()?;
-    let (unchanged, changed) = unchanged_and_changed(tools, &current);
-    let mut encoder = topic.encoder()?;
-    let records = changed
-        .iter()
-        .map(|tool| {
-            let key = tool.key();
-            let value = encoder
-                .encode(&tool.to_record(pushed_by))
-                .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
-            Ok((key, value))
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    append(&topic, &records)?;
-    Ok(PushSummary {
-        pushed: records.into_iter().map(|(key, _)| key).collect(),
-        unchanged: unchanged.into_iter().map(Tool::key).collect(),
-        still_suspended: Vec::new(),
-        still_retired: Vec::new(),
-    })
+    let tools: BTreeMap<String, &Tool> = tools.iter().map(|tool| (tool.key(), tool)).collect();
+    let keys: BTreeSet<String> = tools.keys().cloned().collect();
+    let updated = update(context, &keys, pushed_by, |key, entries, own| {
+        let tool = tools.get(key).ok_or_else(|| Error::Encode {
+            key: key.to_owned(),
+            message: "expected a tool of the push, found none".to_owned(),
+        })?;
+        Ok(pushed_tool(tool, entries, own))
+    })?;
+    let mut summary = PushSummary::default();
+    for (key, Updated { entry, acknowledged, .. }) in updated {
+        if entry.state == ToolState::Suspended {
+            summary.still_suspended_tools.push(key.clone());
+        }
+        if acknowledged.is_some() { &mut summary.pushed } else { &mut summary.unchanged }.push(key);
+    }
+    Ok(summary)
 }
 
-/// Compares tools with their current entries, by their records: tools that differ in the file may have the same record, e.g. with
-/// no description and with an empty one.
-fn unchanged_and_changed<'t>(
-    tools: &'t [Tool],
-    current: &BTreeMap<String, Tool>,
-) -> (Vec<&'t Tool>, Vec<&'t Tool>) {
-    tools.iter().partition(|tool| {
-        current.get(&tool.key()).is_some_and(|current| current.to_record("") == tool.to_record(""))
-    })
+/// Derives the entry that a push of `tool` appends after `entries`: the last one, with the content of the file. For the suspension of
+/// an `own` entry, see [`pushed_agent`].
+pub(crate) fn pushed_tool(
+    tool: &Tool,
+    entries: &[LoggedEntry<RegisteredTool>],
+    own: Option<&RegisteredTool>,
+) -> RegisteredTool {
+    let blank = || RegisteredTool::of_tool(&tool.tenant_id, &tool.name);
+    let last = entries.iter().rev().find_map(readable).cloned().unwrap_or_else(blank);
+    match own {
+        Some(own) if own.state == ToolState::Suspended && last.state == ToolState::Active => {
+            RegisteredTool { state: own.state, reason: own.reason.clone(), ..last }
+        }
+        _ => last,
+    }
+    .with_file(tool)
 }
 
 /// Lists the last entry of each agent, in the order of their keys.
 pub fn list_agents(context: RegistryContext<'_>) -> Result<Listing<RegisteredAgent>, Error> {
-    let mut last = BTreeMap::new();
-    let unreadable = fold(&context.topic::<AgentEntry<'static>>()?, |_, decoded| {
-        let agent = RegisteredAgent::from_record(&decoded.read::<AgentEntry<'_>>()?)?;
-        last.insert(agent.key(), agent);
-        Ok(())
-    })?;
-    Ok(Listing { entries: last.into_values().collect(), unreadable })
+    list(context)
 }
 
-/// Lists the last entry of each tool, in the order of their keys.
-pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<Tool>, Error> {
+/// Lists the last entry of each tool and server, in the order of their keys.
+pub fn list_tools(context: RegistryContext<'_>) -> Result<Listing<RegisteredTool>, Error> {
+    list(context)
+}
+
+fn list<E: Entry>(context: RegistryContext<'_>) -> Result<Listing<E>, Error> {
     let mut last = BTreeMap::new();
-    let unreadable = fold(&context.topic::<ToolEntry<'static>>()?, |_, decoded| {
-        let tool = Tool::from_record(&decoded.read::<ToolEntry<'_>>()?)?;
-        last.insert(tool.key(), tool);
+    let unreadable = fold(&context.topic::<E::Record>()?, |_, decoded| {
+        let entry = E::read(decoded)?.entry?;
+        last.insert(entry.key(), entry);
         Ok(())
     })?;
     Ok(Listing { entries: last.into_values().collect(), unreadable })
@@ -258,8 +263,10 @@ impl ProducerContext for DeliveryReports {
 
 #[cfg(test)]
 mod tests {
+    use agentgov_schemas::Digest;
+
     use super::*;
-    use crate::{AgentState, ToolEffect};
+    use crate::{AcceptedDefinition, AgentState, ToolEffect};
 
     fn agent(description: Option<&str>) -> Agent {
         Agent {
@@ -270,22 +277,27 @@ mod tests {
             roles: vec!["clerk".into()],
             state: AgentState::Active,
             description: description.map(str::to_owned),
+            sponsor: None,
+            version: None,
+            environments: vec![],
         }
     }
 
     fn tool(description: Option<&str>) -> Tool {
         Tool {
             tenant_id: "acme".into(),
+            server: None,
             name: "book".into(),
             owner: "desk".into(),
             effect: ToolEffect::Write,
+            data_classes: vec![],
             description: description.map(str::to_owned),
         }
     }
 
-    fn logged(state: AgentState, description: Option<&str>, reason: &str) -> LoggedEntry {
+    fn logged(state: AgentState, description: Option<&str>, reason: &str) -> LoggedEntry<RegisteredAgent> {
         let agent = Agent { state, ..agent(description) };
-        LoggedEntry { offset: 0, agent: Ok(RegisteredAgent { agent, reason: reason.into() }) }
+        LoggedEntry { offset: 0, entry: Ok(RegisteredAgent { agent, reason: reason.into() }) }
     }
 
     #[test]
@@ -300,11 +312,10 @@ mod tests {
             // Current entries are decoded from records.
             let entry = logged(AgentState::Active, current, "a reason");
             let pushed = pushed_agent(&agent(description), std::slice::from_ref(&entry), None);
-            assert_eq!(entry.agent.unwrap() == pushed, is_unchanged, "{description:?} {current:?}");
-            let tools = BTreeMap::from([(tool(current).key(), tool(current))]);
-            let tool = [tool(description)];
-            let (unchanged, changed) = unchanged_and_changed(&tool, &tools);
-            assert_eq!((unchanged.len(), changed.len()), if is_unchanged { (1, 0) } else { (0, 1) });
+            assert_eq!(entry.entry.unwrap() == pushed, is_unchanged, "{description:?} {current:?}");
+            let current = pushed_tool(&tool(current), &[], None);
+            let logged = LoggedEntry { offset: 0, entry: Ok(current.clone()) };
+            assert_eq!(pushed_tool(&tool(description), &[logged], None) == current, is_unchanged);
         }
     }
 
@@ -318,14 +329,39 @@ mod tests {
                 let mut entries = vec![logged(stopped, None, "why")];
                 for state in pushes {
                     let agent = pushed_agent(&Agent { state, ..agent(None) }, &entries, None);
-                    entries.push(LoggedEntry { offset: 0, agent: Ok(agent) });
+                    entries.push(LoggedEntry { offset: 0, entry: Ok(agent) });
                 }
                 let is_retired = stopped == Retired || pushes.contains(&Retired);
                 let expected = if is_retired { Retired } else { Suspended };
-                let last = entries.last().unwrap().agent.as_ref().unwrap();
+                let last = entries.last().unwrap().entry.as_ref().unwrap();
                 assert_eq!(last.agent.state, expected, "{stopped:?} {pushes:?}");
             }
         }
+    }
+
+    #[test]
+    fn push_keeps_the_accepted_definition_and_the_state_of_a_tool() {
+        let accepted = RegisteredTool {
+            state: ToolState::Suspended,
+            reason: "a reason".into(),
+            definition: AcceptedDefinition { digest: Some(Digest::of(b"{}")), json: "{}".into() },
+            ..RegisteredTool::of_tool("acme", "book")
+        };
+        let file = tool(Some("books"));
+        let expected = RegisteredTool {
+            owner: "desk".into(),
+            effect: Some(ToolEffect::Write),
+            description: Some("books".into()),
+            ..accepted.clone()
+        };
+        let mut entries = vec![LoggedEntry { offset: 0, entry: Ok(accepted.clone()) }];
+        assert_eq!(pushed_tool(&file, &entries, None), expected);
+        // Neither an entry that this build cannot read nor another push ends the suspension that an own entry has kept.
+        entries.push(LoggedEntry { offset: 1, entry: Err("a later version".into()) });
+        assert_eq!(pushed_tool(&file, &entries, None), expected);
+        let resumed = RegisteredTool { state: ToolState::Active, ..accepted };
+        entries.push(LoggedEntry { offset: 2, entry: Ok(resumed) });
+        assert_eq!(pushed_tool(&file, &entries, Some(&expected)), expected);
     }
 
     #[test]
@@ -351,7 +387,7 @@ mod tests {
             let expected = RegisteredAgent { agent: expected, reason: reason.into() };
             assert_eq!(pushed_agent(&renamed, &entries, None), expected, "{current:?} {pushed:?}");
             // An entry that this build cannot read ends no suspension.
-            entries.push(LoggedEntry { offset: 1, agent: Err("a later version".into()) });
+            entries.push(LoggedEntry { offset: 1, entry: Err("a later version".into()) });
             assert_eq!(pushed_agent(&renamed, &entries, None), expected, "{current:?} {pushed:?}");
         }
     }

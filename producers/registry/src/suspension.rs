@@ -1,23 +1,33 @@
-//! Suspension of an agent and its end.
+//! Suspension of an agent, a tool or a server, and its end.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::Instant;
 
-use agentgov_schemas::governance::AgentState;
+use agentgov_schemas::governance::{AgentState, ToolState};
 
-use crate::agents::{LoggedEntry, MAX_ROUNDS, UpdatedAgent, update_agents};
-use crate::{Agent, Error, RegisteredAgent, RegistryContext};
+use crate::settle::{LoggedEntry, MAX_ROUNDS, Updated, readable, update};
+use crate::{Agent, Error, RegisteredAgent, RegisteredTool, RegistryContext};
 
-/// Change of an agent's state.
+/// Change of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspension {
-    /// Denies each call of the agent from now on.
+    /// Denies each call of the agent, of the tool, or of the server's tools from now on.
     Suspend,
     /// Ends the suspension.
     Resume,
 }
 
-/// Result of suspending or resuming an agent.
+/// A tool, by the name that calls use, or a server with all of its tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolTarget<'a> {
+    /// The tool.
+    Tool(&'a str),
+    /// The server.
+    Server(&'a str),
+}
+
+/// Result of suspending or resuming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspensionOutcome {
     /// The entry with the new state was appended.
@@ -25,7 +35,7 @@ pub enum SuspensionOutcome {
         /// When all in-sync replicas had the entry.
         acknowledged: Instant,
     },
-    /// The agent has this state already; nothing was appended.
+    /// The state is this one already; nothing was appended.
     Unchanged,
 }
 
@@ -39,7 +49,7 @@ impl SuspensionOutcome {
     }
 }
 
-/// Refusal to change an agent's state. Nothing was appended, or the entry of another command that the appended one replaced was
+/// Refusal to change a state. Nothing was appended, or the entry of another command that the appended one replaced was
 /// appended again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SuspensionRefusal {
@@ -66,10 +76,18 @@ pub enum SuspensionRefusal {
         /// Reason.
         reason: String,
     },
+    /// Neither the tool nor the server has an entry.
+    #[error(
+        "expected a tool or a server that is registered or suspended, found `{key}`; `agentgov registry list` lists them"
+    )]
+    UnknownTool {
+        /// The key.
+        key: String,
+    },
 }
 
 impl Suspension {
-    /// Returns the state after the change.
+    /// Returns the state of an agent after the change.
     pub const fn state(self) -> AgentState {
         match self {
             Self::Suspend => AgentState::Suspended,
@@ -77,29 +95,82 @@ impl Suspension {
         }
     }
 
-    /// Derives the agent's next entry from its entries. It is the last one if the agent has the state already.
-    pub(crate) fn derive(
-        self,
-        key: &str,
-        reason: &str,
-        entries: &[LoggedEntry],
-    ) -> Result<RegisteredAgent, Error> {
-        let key = || key.to_owned();
-        // An older entry does not replace a last one that has an unknown state.
-        let last = entries.last().ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key() })?;
-        let current = last
-            .agent
-            .as_ref()
-            .map_err(|reason| SuspensionRefusal::Unreadable { key: key(), reason: reason.clone() })?;
-        match current.agent.state {
-            AgentState::Retired => Err(SuspensionRefusal::Retired { key: key() }.into()),
-            state if state == self.state() => Ok(current.clone()),
-            AgentState::Active | AgentState::Suspended => {
-                let agent = Agent { state: self.state(), ..current.agent.clone() };
-                Ok(RegisteredAgent { agent, reason: reason.to_owned() })
-            }
+    /// Returns the state of a tool or a server after the change.
+    pub const fn tool_state(self) -> ToolState {
+        match self {
+            Self::Suspend => ToolState::Suspended,
+            Self::Resume => ToolState::Active,
         }
     }
+}
+
+impl ToolTarget<'_> {
+    /// Returns the word for what is suspended or resumed.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Tool(_) => "tool",
+            Self::Server(_) => "server",
+        }
+    }
+
+    /// Returns the name.
+    pub const fn name(&self) -> &str {
+        match self {
+            Self::Tool(name) | Self::Server(name) => name,
+        }
+    }
+
+    /// Returns an entry without content.
+    fn entry(self, tenant_id: &str) -> RegisteredTool {
+        match self {
+            Self::Tool(name) => RegisteredTool::of_tool(tenant_id, name),
+            Self::Server(name) => RegisteredTool::of_server(tenant_id, name),
+        }
+    }
+}
+
+/// Derives the agent's next entry from its entries. It is the last one if the agent has the state already.
+pub(crate) fn derive_agent(
+    suspension: Suspension,
+    key: &str,
+    reason: &str,
+    entries: &[LoggedEntry<RegisteredAgent>],
+) -> Result<RegisteredAgent, Error> {
+    let key = || key.to_owned();
+    // An older entry does not replace a last one that has an unknown state.
+    let last = entries.last().ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key() })?;
+    let current = last
+        .entry
+        .as_ref()
+        .map_err(|reason| SuspensionRefusal::Unreadable { key: key(), reason: reason.clone() })?;
+    match current.agent.state {
+        AgentState::Retired => Err(SuspensionRefusal::Retired { key: key() }.into()),
+        state if state == suspension.state() => Ok(current.clone()),
+        AgentState::Active | AgentState::Suspended => {
+            let agent = Agent { state: suspension.state(), ..current.agent.clone() };
+            Ok(RegisteredAgent { agent, reason: reason.to_owned() })
+        }
+    }
+}
+
+/// Derives the next entry of a tool or a server. What has no entry can be suspended: a switch must not depend on what was
+/// registered before. An entry of a later version counts as suspended, and the last one before it is continued.
+fn derive_tool(
+    suspension: Suspension,
+    blank: &RegisteredTool,
+    reason: &str,
+    entries: &[LoggedEntry<RegisteredTool>],
+) -> Result<RegisteredTool, Error> {
+    let last = entries.iter().rev().find_map(readable);
+    if entries.is_empty() && suspension == Suspension::Resume {
+        return Err(SuspensionRefusal::UnknownTool { key: blank.key() }.into());
+    }
+    let is_last = last.is_some() && entries.last().and_then(readable) == last;
+    let current = last.unwrap_or(blank);
+    if is_last && current.state == suspension.tool_state() {
+        return Ok(current.clone());
+    }
+    Ok(RegisteredTool { state: suspension.tool_state(), reason: reason.to_owned(), ..current.clone() })
 }
 
 /// Appends the agent's last entry with another state, unless it has that state. When the function returns, all in-sync replicas
@@ -118,31 +189,61 @@ pub fn change_suspension(
 ) -> Result<SuspensionOutcome, Error> {
     let key = format!("{tenant_id}/{agent_id}");
     let keys = BTreeSet::from([key.clone()]);
-    let acknowledged = update_until_last(suspension, &key, || {
-        let derive = |key: &str, entries: &[LoggedEntry], _: Option<&RegisteredAgent>| {
-            suspension.derive(key, reason, entries)
+    let acknowledged = update_until_last(suspension, suspension.state(), ("agent", &key), || {
+        let derive = |key: &str, entries: &[LoggedEntry<RegisteredAgent>], _: Option<&RegisteredAgent>| {
+            derive_agent(suspension, key, reason, entries)
         };
-        let updated = update_agents(context, &keys, pushed_by, derive)?.remove(&key);
+        let updated = update(context, &keys, pushed_by, derive)?.remove(&key);
         Ok(updated.ok_or_else(|| SuspensionRefusal::UnknownAgent { key: key.clone() })?)
     })?;
-    Ok(acknowledged
-        .map_or(SuspensionOutcome::Unchanged, |acknowledged| SuspensionOutcome::Changed { acknowledged }))
+    Ok(outcome(acknowledged))
 }
 
-/// Updates an agent until its last entry has the new state. Returns the time of the last acknowledgement. A push that read the
-/// topic before this call appended may append after it, and fail before it reads the topic again: then only this call can
-/// suspend the agent again. It never repeats the end of a suspension, because the last entry may be a later suspension.
-pub(crate) fn update_until_last(
+/// Suspends or resumes a tool or a server, as [`change_suspension`] does with an agent. A tool or a server without an entry can
+/// be suspended.
+///
+/// # Errors
+/// As [`change_suspension`].
+pub fn change_tool_suspension(
+    context: RegistryContext<'_>,
     suspension: Suspension,
-    key: &str,
-    mut update: impl FnMut() -> Result<UpdatedAgent, Error>,
+    (tenant_id, target): (&str, ToolTarget<'_>),
+    reason: &str,
+    pushed_by: &str,
+) -> Result<SuspensionOutcome, Error> {
+    let blank = target.entry(tenant_id);
+    let key = blank.key();
+    let keys = BTreeSet::from([key.clone()]);
+    let acknowledged = update_until_last(suspension, suspension.tool_state(), (target.kind(), &key), || {
+        let derive = |_: &str, entries: &[LoggedEntry<RegisteredTool>], _: Option<&RegisteredTool>| {
+            derive_tool(suspension, &blank, reason, entries)
+        };
+        let updated = update(context, &keys, pushed_by, derive)?.remove(&key);
+        Ok(updated.ok_or_else(|| SuspensionRefusal::UnknownTool { key: key.clone() })?)
+    })?;
+    Ok(outcome(acknowledged))
+}
+
+fn outcome(acknowledged: Option<Instant>) -> SuspensionOutcome {
+    acknowledged
+        .map_or(SuspensionOutcome::Unchanged, |acknowledged| SuspensionOutcome::Changed { acknowledged })
+}
+
+/// Updates an entry until the last one has the new state. Returns the time of the last acknowledgement. A push that read the
+/// topic before this call appended may append after it, and fail before it reads the topic again: then only this call can
+/// suspend again. It never repeats the end of a suspension, because the last entry may be a later suspension.
+pub(crate) fn update_until_last<E, S: Copy + PartialEq + Display>(
+    suspension: Suspension,
+    expected: S,
+    (kind, key): (&'static str, &str),
+    mut update: impl FnMut() -> Result<Updated<E, S>, Error>,
 ) -> Result<Option<Instant>, Error> {
     let mut last_acknowledged = None;
     let mut found = None;
     for _ in 0..MAX_ROUNDS {
-        let UpdatedAgent { acknowledged, last_state, .. } = update()?;
+        let Updated { acknowledged, last_state, .. } = update()?;
         last_acknowledged = acknowledged.or(last_acknowledged);
-        if last_state == Some(suspension.state()) {
+        if last_state == Some(expected) {
             return Ok(last_acknowledged);
         }
         found = last_state;
@@ -150,8 +251,8 @@ pub(crate) fn update_until_last(
             break;
         }
     }
-    let (expected, found) = (suspension.state().as_str(), found.map_or("unknown", AgentState::as_str));
-    Err(Error::Overtaken { key: key.to_owned(), expected, found })
+    let found = found.map_or_else(|| "unknown".to_owned(), |found| found.to_string());
+    Err(Error::Overtaken { kind, key: key.to_owned(), expected: expected.to_string(), found })
 }
 
 #[cfg(test)]
@@ -167,6 +268,34 @@ pub(crate) mod tests {
             roles: vec!["clerk".into()],
             state,
             description: Some("helps".into()),
+            sponsor: Some("ada".into()),
+            version: None,
+            environments: vec![],
+        }
+    }
+
+    #[test]
+    fn tool_and_server_without_an_entry_can_be_suspended_and_not_resumed() {
+        use Suspension::{Resume, Suspend};
+        for (target, key) in [
+            (ToolTarget::Tool("files/read"), "acme/files/read"),
+            (ToolTarget::Server("files"), "acme/files/"),
+        ] {
+            let blank = target.entry("acme");
+            assert_eq!(blank.key(), key);
+            let error = derive_tool(Resume, &blank, "why", &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("found `{key}`")), "{error}");
+            let suspended = derive_tool(Suspend, &blank, "why", &[]).unwrap();
+            assert_eq!((suspended.state, suspended.reason.as_str()), (ToolState::Suspended, "why"));
+            let logged = |entry: Result<RegisteredTool, String>| LoggedEntry { offset: 0, entry };
+            let entries = [logged(Ok(suspended.clone()))];
+            assert_eq!(derive_tool(Suspend, &blank, "again", &entries).unwrap(), suspended);
+            let resumed = derive_tool(Resume, &blank, "fixed", &entries).unwrap();
+            assert_eq!((resumed.state, resumed.reason.as_str()), (ToolState::Active, "fixed"));
+            // An entry of a later version does not hide that the tool must be suspended.
+            let later = [logged(Ok(suspended.clone())), logged(Err("a later version".into()))];
+            let again = derive_tool(Suspend, &blank, "again", &later).unwrap();
+            assert_eq!((again.state, again.reason.as_str()), (ToolState::Suspended, "again"));
         }
     }
 
@@ -184,8 +313,8 @@ pub(crate) mod tests {
             (Retired, Resume, Err(refusal())),
         ] {
             let registered = RegisteredAgent { agent: agent(state), reason: "old".into() };
-            let entry = LoggedEntry { offset: 0, agent: Ok(registered) };
-            let derived = suspension.derive("acme/clerk", "new", &[entry]).map_err(|e| e.to_string());
+            let entry = LoggedEntry { offset: 0, entry: Ok(registered) };
+            let derived = derive_agent(suspension, "acme/clerk", "new", &[entry]).map_err(|e| e.to_string());
             let expected = expected
                 .map_err(|refusal| refusal.to_string())
                 .map(|(state, reason)| RegisteredAgent { agent: agent(state), reason: reason.to_owned() });

@@ -155,7 +155,8 @@ impl<'a> AclBuilder<'a> {
             Task::Decide => {
                 let actions = topic(subject::ACTION_EVENT)?;
                 self.add_topic(actions, &[Operation::Read, Operation::Write]);
-                for subject in [subject::SESSION_STATE, subject::AGENT, subject::BUNDLE, subject::KEY] {
+                let tables = [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY];
+                for subject in [subject::SESSION_STATE].into_iter().chain(tables) {
                     self.add_topic(topic(subject)?, &[Operation::Read]);
                 }
                 self.add_group(DECISION_GROUP, Operation::Describe);

@@ -16,7 +16,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe 
 
 kafka-acls.sh "$@" --add --allow-principal 'User:deployer' --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic agent.actions --topic agent.alert-windows --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.sessions --topic agent.verdicts --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
 
-kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys
+kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --topic agent.actions --topic governance.agents --topic governance.bundles --topic governance.controls --topic governance.keys --topic governance.tools
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Write --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --operation Write --topic agent.sessions
 kafka-acls.sh "$@" --add --allow-principal 'User:evaluator' --operation Read --group agentgov.evaluator
@@ -31,7 +31,7 @@ kafka-acls.sh "$@" --add --allow-principal 'User:log-sink' --operation Read --gr
 kafka-acls.sh "$@" --add --allow-principal 'User:operators' --operation Write --topic governance.controls
 
 kafka-acls.sh "$@" --add --allow-principal 'User:pdp' --operation Read --operation Write --topic agent.actions
-kafka-acls.sh "$@" --add --allow-principal 'User:pdp' --operation Read --topic agent.sessions --topic governance.agents --topic governance.bundles --topic governance.keys
+kafka-acls.sh "$@" --add --allow-principal 'User:pdp' --operation Read --topic agent.sessions --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools
 kafka-acls.sh "$@" --add --allow-principal 'User:pdp' --operation Describe --group agentgov.decisions
 
 kafka-acls.sh "$@" --add --allow-principal 'User:security' --operation Read --operation Write --topic governance.agents --topic governance.bundles --topic governance.keys --topic governance.tools

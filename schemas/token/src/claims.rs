@@ -54,6 +54,9 @@ pub struct Claims {
     /// Position of the table of agents that the decision used; absent if the state of the session was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<i64>,
+    /// Position of the table of tools that the decision used; absent if the state of the session was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<i64>,
     /// Code of the reason for which the state of the session was not known; absent if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unavailable: Option<String>,

@@ -73,6 +73,7 @@ fn claims() -> Claims {
         bundle: Some(Digest::of(b"bundle")),
         through: KnownThrough { partition: 3, offset: -1 },
         agents: None,
+        tools: None,
         unavailable: None,
         approval_id: None,
     }
@@ -423,7 +424,8 @@ prop_compose! {
             (any::<[u8; 32]>(), prop::option::of(any::<[u8; 32]>()), prop::option::of(any::<[u8; 32]>())),
         outcome in prop::sample::select(vec![Decision::Allow, Decision::Deny, Decision::Ask, Decision::Indeterminate]),
         (partition, offset) in (0..i32::MAX, -1..i64::MAX),
-        (agents, unavailable) in (prop::option::of(any::<i64>()), prop::option::of(".{0,40}")),
+        (agents, tools, unavailable) in
+            (prop::option::of(any::<i64>()), prop::option::of(any::<i64>()), prop::option::of(".{0,40}")),
     ) -> Claims {
         let [issuer, tenant_id, environment, session_id, agent_id, tool] = texts.try_into().unwrap();
         let hex = format!("{id:032x}");
@@ -431,7 +433,7 @@ prop_compose! {
             decision_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
             issued_at: issued_at.into(),
             expires_at: i64::from(issued_at) + lifetime,
-            issuer, tenant_id, environment, session_id, agent_id, tool, call_id, approval_id, agents, unavailable,
+            issuer, tenant_id, environment, session_id, agent_id, tool, call_id, approval_id, agents, tools, unavailable,
             arguments: Digest::from_bytes(arguments),
             bundle: bundle.map(Digest::from_bytes),
             definition: definition.map(Digest::from_bytes),

@@ -15,5 +15,8 @@ columns! {
         "description": Text = a.description,
         "reason": Text = a.reason,
         "pushed_by": Text = a.pushed_by,
+        "sponsor": Text = a.sponsor,
+        "version": Text = a.version,
+        "environments": List<Text> = &mut a.environments.iter().copied(),
     }
 }

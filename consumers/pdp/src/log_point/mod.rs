@@ -139,6 +139,8 @@ struct Outcome {
     tables: Vec<(String, i64)>,
     /// Position of the table of agents; absent if the session is not known.
     agents: Option<i64>,
+    /// Position of the table of tools; absent if the session is not known.
+    tools_position: Option<i64>,
     known: Option<String>,
     through: Option<event::Through>,
     /// Name and text of the reason why the session is not known.
@@ -188,6 +190,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 errors: judgement.errors,
                 tables: judgement.tables.iter().map(|(topic, next)| ((*topic).to_owned(), *next)).collect(),
                 agents: Some(view.kernel.agents.next_offset()),
+                tools_position: Some(view.kernel.tools.next_offset()),
                 known: Some(judgement.known),
                 through: Some(view.through),
                 unavailable: None,
@@ -218,16 +221,19 @@ impl<L: DecisionLog> LogPoint<L> {
             | Unavailable::OtherPartitions { .. } => false,
             Unavailable::Loading(_) | Unavailable::Stale { .. } | Unavailable::Behind { .. } => true,
         };
-        let allows_effect = |bundle: &Arc<Bundle>| {
-            let tools = bundle.tools();
-            tools.names().any(|name| name == call.tool) && bundle.allows_unavailable(tools.effect(call.tool))
-        };
+        let is_listed = |bundle: &Arc<Bundle>| bundle.tools().names().any(|name| name == call.tool);
         let allows = |kernel: &Kernel<'_>| {
+            let allows_effect = |bundle: &Arc<Bundle>| {
+                bundle.allows_unavailable(kernel.effect(bundle, call.tenant_id, call.tool))
+            };
+            if !bundle.as_ref().is_some_and(allows_effect) {
+                return false;
+            }
             let judgement = kernel.decide(&Session::new(), &call.event(), ApprovalClaim::Ignored);
             judgement.is_ok_and(|judgement| judgement.decision == Decision::Allow)
         };
         let is_allowed = may_allow
-            && bundle.as_ref().is_some_and(allows_effect)
+            && bundle.as_ref().is_some_and(is_listed)
             && tables.with_kernel(allows).map_err(|error| Refusal::Internal(error.to_string()))?;
         Ok(Outcome {
             decision: if is_allowed { Decision::Allow } else { Decision::Deny },
@@ -238,6 +244,7 @@ impl<L: DecisionLog> LogPoint<L> {
             errors: Vec::new(),
             tables: Vec::new(),
             agents: None,
+            tools_position: None,
             known: None,
             through: None,
             unavailable: Some((reason.name(), reason.to_string())),
@@ -387,6 +394,7 @@ impl<L: DecisionLog> LogPoint<L> {
             bundle: outcome.bundle.as_ref().map(|bundle| bundle.digest()),
             through: KnownThrough::from(through),
             agents: outcome.agents,
+            tools: outcome.tools_position,
             unavailable: outcome.unavailable.as_ref().map(|(code, _)| (*code).to_owned()),
             approval_id: approval.map(|approval| approval.id.clone()),
         };

@@ -1,8 +1,11 @@
-//! Searches over the registered agents and the tools of the active bundle. Records nothing.
+//! Searches over the registered agents, and over the tools of the active bundle and of the registry. Records nothing.
+
+use std::collections::BTreeSet;
 
 use agentgov_policy::authzen::{AccessAction, AccessEntity, AccessRequest, Properties};
-use agentgov_schemas::catalogue;
 use agentgov_schemas::verdict::Decision;
+use agentgov_schemas::{Digest, catalogue};
+use serde_json::json;
 
 use super::question::CallQuestion;
 use super::{AFTER_TIMEOUT, DecisionLog, LogPoint, now};
@@ -40,7 +43,10 @@ impl<L: DecisionLog> LogPoint<L> {
             let wait = question.remaining(AFTER_TIMEOUT);
             let question = CallQuestion::read(caller, &question, now())?;
             if self.decide(&question, wait).await?.decision == Decision::Allow {
-                found.results.push(result(&search.target, id));
+                let definition = self.follower.tables().definition(question.tenant_id, question.tool);
+                let definition =
+                    definition.filter(|_| matches!(search.target, SearchTarget::Resource { .. }));
+                found.results.push(result(&search.target, id, definition));
             }
             // Other requests get their turn between two decisions.
             tokio::task::yield_now().await;
@@ -61,8 +67,14 @@ impl<L: DecisionLog> LogPoint<L> {
             SearchTarget::Resource { kind, .. } => {
                 let environment = environment(caller, search.context)?;
                 let bundle = tables.bundle(environment).filter(|_| kind == TOOL_TYPE);
-                let tools = bundle.iter().flat_map(|bundle| bundle.tools().names());
-                tools.skip(search.from).take(most).map(str::to_owned).collect()
+                let registered = if kind == TOOL_TYPE {
+                    tables.tools(tenant(caller, search.context)?)
+                } else {
+                    Vec::new()
+                };
+                let listed = bundle.iter().flat_map(|bundle| bundle.tools().names()).map(str::to_owned);
+                let tools: BTreeSet<String> = listed.chain(registered).collect();
+                tools.into_iter().skip(search.from).take(most).collect()
             }
             SearchTarget::Action { .. } => {
                 std::iter::once(catalogue::TOOL_INVOKED.to_owned()).skip(search.from).collect()
@@ -113,10 +125,13 @@ impl SearchedCall {
     }
 }
 
-fn result(target: &SearchTarget<'_>, id: String) -> FoundResult {
+/// Creates the result for a candidate. `definition` is the digest of the tool's accepted definition.
+fn result(target: &SearchTarget<'_>, id: String, definition: Option<Digest>) -> FoundResult {
     match target {
         SearchTarget::Subject { kind, .. } | SearchTarget::Resource { kind, .. } => {
-            FoundResult::Entity { kind: (*kind).to_owned(), id }
+            let properties =
+                definition.map(|definition| ("definition".to_owned(), json!(definition.to_string())));
+            FoundResult::Entity { kind: (*kind).to_owned(), id, properties: properties.into_iter().collect() }
         }
         SearchTarget::Action { .. } => FoundResult::Action { name: id },
     }
@@ -149,7 +164,6 @@ mod tests {
     use agentgov_follower::{Follower, FollowerConfig};
     use agentgov_schemas::Micros;
     use agentgov_schemas::topology::Topology;
-    use serde_json::json;
 
     use super::*;
     use crate::log_point::{AskedApproval, LogPointConfig, RecordedDecision};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agentgov_enrichment::{AgentTable, Session};
+use agentgov_enrichment::{AgentTable, Session, ToolTable};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::topology::{HumanDuration, SessionLimits};
 use agentgov_schemas::verdict::{Decision, Origin};
@@ -29,6 +29,9 @@ const TENANT: &str = "tests";
 const AGENT: &str = "agent";
 /// 2024-01-01T00:00:00Z.
 const DEFAULT_START: Micros = Micros(1_704_067_200_000_000);
+
+/// Tests of a bundle run without registered tools: its own effects count.
+static NO_TOOLS: ToolTable = ToolTable::new();
 
 /// Message for a step without any of these keys.
 pub(super) const EXPECTED_STEP: &str = "expected a step with `call`, `result` or `end: true`";
@@ -91,15 +94,10 @@ fn registry(agent: &AgentEntry) -> AgentTable {
     let mut agents = AgentTable::default();
     if let Some(state) = agent.state.registered() {
         let entry = governance::AgentEntry {
-            tenant_id: TENANT,
-            agent_id: AGENT,
             name: AGENT,
             owner: "tests",
             roles: agent.roles.iter().map(String::as_str).collect(),
-            state: state.into(),
-            description: "",
-            reason: "",
-            pushed_by: "",
+            ..governance::AgentEntry::new(TENANT, AGENT, state)
         };
         agents.fold(&entry, 0);
     }
@@ -138,11 +136,13 @@ impl<'a> Runner<'a> {
         Self {
             kernel: Kernel {
                 agents,
+                tools: &NO_TOOLS,
                 bundles,
                 // Tests of a bundle have no approvals.
                 keys: const { &KeySet::new() },
                 limits,
                 agents_topic: "agents",
+                tools_topic: "tools",
                 bundles_topic: "bundles",
                 requests,
             },

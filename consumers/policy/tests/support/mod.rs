@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentgov_enrichment::{AgentTable, Session};
+use agentgov_enrichment::{AgentTable, Session, ToolTable};
 use agentgov_policy::{Bundle, BundleFiles, BundleTable, Judgement, Kernel, KeySet};
 use agentgov_schemas::event::{ActionEvent, Agent, Message, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{AgentEntry, AgentState};
@@ -52,6 +52,8 @@ pub fn airline() -> Arc<Bundle> {
     }
 }
 
+static NO_TOOLS: ToolTable = ToolTable::new();
+
 /// Limits that no test reaches.
 pub fn no_limits() -> SessionLimits {
     SessionLimits { ttl: HumanDuration(Duration::from_hours(1)), max_facts: 10_000, max_bytes: 16 << 20 }
@@ -61,15 +63,10 @@ pub fn no_limits() -> SessionLimits {
 pub fn service_agent() -> AgentTable {
     let mut agents = AgentTable::default();
     let entry = AgentEntry {
-        tenant_id: "airline",
-        agent_id: "airline-service",
         name: "Service agent",
         owner: "customer-care",
         roles: vec!["airline-agent"],
-        state: AgentState::Active.into(),
-        description: "",
-        reason: "",
-        pushed_by: "",
+        ..AgentEntry::new("airline", "airline-service", AgentState::Active)
     };
     agents.fold(&entry, 0);
     agents
@@ -206,10 +203,12 @@ pub fn replay_run(kernel: Kernel<'_>, run: &Value) -> (Vec<Finding>, Vec<Finding
 pub fn kernel<'k>(agents: &'k AgentTable, bundles: &'k BundleTable) -> Kernel<'k> {
     Kernel {
         agents,
+        tools: &NO_TOOLS,
         bundles,
         keys: const { &KeySet::new() },
         limits: no_limits(),
         agents_topic: "agents",
+        tools_topic: "tools",
         bundles_topic: "bundles",
         // Leaked once per kernel, which is acceptable in a test.
         requests: Box::leak(Box::default()),

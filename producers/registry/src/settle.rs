@@ -1,4 +1,4 @@
-//! Appends entries of agents, each derived from the agent's last entry, while others append as well.
+//! Appends entries of agents or tools, each derived from the last entry of its key, while others append as well.
 //!
 //! Kafka has no conditional append. So a writer reads the topic, appends, and reads again: if an entry that it had not read
 //! precedes its own, it derives its entry again from that one.
@@ -6,52 +6,90 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use agentgov_schemas::governance::{AgentEntry, AgentState};
+use agentgov_schemas::wire::{EncodeError, WireError};
+use agentgov_schemas::{Record, RecordEncoder};
 
-use crate::fold::fold;
+use crate::fold::{Decoded, UnreadableReason, fold};
 use crate::push::{Delivery, append};
-use crate::{Error, RegisteredAgent, RegistryContext};
+use crate::{Error, RegistryContext};
 
 /// Maximum number of appends for one call. Each one but the first needs another writer in the milliseconds of the one before.
 pub(crate) const MAX_ROUNDS: usize = 8;
 
-/// An entry of one agent in the topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LoggedEntry {
-    pub(crate) offset: i64,
-    /// The agent, or the reason for which this build cannot read its state.
-    pub(crate) agent: Result<RegisteredAgent, String>,
+/// Entry of an agent, a tool or a server. The last one of a key is the valid one.
+pub(crate) trait Entry: Clone + PartialEq {
+    /// Record of the entry.
+    type Record: Record<Static = Self::Record>;
+    /// State of what is registered.
+    type State: Copy + PartialEq;
+    /// State in which policies decide.
+    const ACTIVE: Self::State;
+
+    /// Returns the key of the record.
+    fn key(&self) -> String;
+
+    /// Returns the state.
+    fn state(&self) -> Self::State;
+
+    /// Encodes the record.
+    fn encode(
+        &self,
+        pushed_by: &str,
+        encoder: &mut RecordEncoder<Self::Record>,
+    ) -> Result<Vec<u8>, EncodeError>;
+
+    /// Reads a record.
+    fn read(decoded: &Decoded<'_, Self::Record>) -> Result<ReadEntry<Self>, WireError>;
 }
 
-/// Entries of agents by key, in the order of the topic.
-pub(crate) type History = BTreeMap<String, Vec<LoggedEntry>>;
+/// A record of the topic, as read.
+pub(crate) struct ReadEntry<E> {
+    pub(crate) key: String,
+    pub(crate) pushed_by: String,
+    /// The entry, or the reason for which this build cannot read it.
+    pub(crate) entry: Result<E, UnreadableReason>,
+}
 
-/// Agent after [`update_agents`].
+/// An entry of one key in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UpdatedAgent {
-    pub(crate) agent: RegisteredAgent,
+pub(crate) struct LoggedEntry<E> {
+    pub(crate) offset: i64,
+    /// The entry, or the reason for which this build cannot read it.
+    pub(crate) entry: Result<E, String>,
+}
+
+/// Entries by key, in the order of the topic.
+pub(crate) type History<E> = BTreeMap<String, Vec<LoggedEntry<E>>>;
+
+/// Entry after [`update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Updated<E, S> {
+    pub(crate) entry: E,
     /// When all in-sync replicas had the last entry that the call appended. Absent if it appended none.
     pub(crate) acknowledged: Option<Instant>,
     /// State in the topic's last entry, which another writer may have appended after the own one. Absent if this build cannot
     /// read the entry.
-    pub(crate) last_state: Option<AgentState>,
+    pub(crate) last_state: Option<S>,
 }
+
+/// Entries after [`update`], by key.
+pub(crate) type UpdatedEntries<E> = BTreeMap<String, Updated<E, <E as Entry>::State>>;
 
 /// Appends the entry that `derive` returns for each key, the entries of others and the last entry that this call has appended, unless
 /// the last entry equals it. If `derive` fails after an append, restores the entry of others that the appended one replaced.
-pub(crate) fn update_agents(
+pub(crate) fn update<E: Entry>(
     context: RegistryContext<'_>,
     keys: &BTreeSet<String>,
     pushed_by: &str,
-    derive: impl Fn(&str, &[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
-) -> Result<BTreeMap<String, UpdatedAgent>, Error> {
-    let topic = context.topic::<AgentEntry<'static>>()?;
-    let append = |entries: &[RegisteredAgent]| {
+    derive: impl Fn(&str, &[LoggedEntry<E>], Option<&E>) -> Result<E, Error>,
+) -> Result<UpdatedEntries<E>, Error> {
+    let topic = context.topic::<E::Record>()?;
+    let append = |entries: &[E]| {
         let mut encoder = topic.encoder()?;
-        let encoded = entries.iter().map(|RegisteredAgent { agent, reason }| {
-            let key = agent.key();
-            let value = encoder
-                .encode(&agent.to_record(reason, pushed_by))
+        let encoded = entries.iter().map(|entry| {
+            let key = entry.key();
+            let value = entry
+                .encode(pushed_by, &mut encoder)
                 .map_err(|e| Error::Encode { key: key.clone(), message: e.to_string() })?;
             Ok((key, value))
         });
@@ -62,14 +100,16 @@ pub(crate) fn update_agents(
 }
 
 /// Reads the entries of `keys`.
-fn read_history(context: RegistryContext<'_>, keys: &BTreeSet<String>) -> Result<History, Error> {
+fn read_history<E: Entry>(
+    context: RegistryContext<'_>,
+    keys: &BTreeSet<String>,
+) -> Result<History<E>, Error> {
     let mut history = History::new();
-    fold(&context.topic::<AgentEntry<'static>>()?, |position, decoded| {
-        let entry = decoded.read::<AgentEntry<'_>>()?;
-        let key = format!("{}/{}", entry.tenant_id, entry.agent_id);
+    fold(&context.topic::<E::Record>()?, |position, decoded| {
+        let ReadEntry { key, entry, .. } = E::read(decoded)?;
         if keys.contains(&key) {
-            let agent = RegisteredAgent::from_record(&entry).map_err(|reason| reason.to_string());
-            history.entry(key).or_default().push(LoggedEntry { offset: position.offset, agent });
+            let entry = entry.map_err(|reason| reason.to_string());
+            history.entry(key).or_default().push(LoggedEntry { offset: position.offset, entry });
         }
         Ok(())
     })?;
@@ -78,13 +118,13 @@ fn read_history(context: RegistryContext<'_>, keys: &BTreeSet<String>) -> Result
 
 /// Reads and appends until each own entry is the one that `derive` returns for the entries of others before it. `append` returns
 /// the delivery of each key's entry.
-fn settle(
+fn settle<E: Entry>(
     keys: &BTreeSet<String>,
-    mut read: impl FnMut() -> Result<History, Error>,
-    mut append: impl FnMut(&[RegisteredAgent]) -> Result<BTreeMap<String, Delivery>, Error>,
-    derive: impl Fn(&str, &[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
+    mut read: impl FnMut() -> Result<History<E>, Error>,
+    mut append: impl FnMut(&[E]) -> Result<BTreeMap<String, Delivery>, Error>,
+    derive: impl Fn(&str, &[LoggedEntry<E>], Option<&E>) -> Result<E, Error>,
     unsettled: impl Fn(usize) -> Error,
-) -> Result<BTreeMap<String, UpdatedAgent>, Error> {
+) -> Result<UpdatedEntries<E>, Error> {
     let mut own: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut acknowledged: BTreeMap<String, Instant> = BTreeMap::new();
     for _ in 0..MAX_ROUNDS {
@@ -95,8 +135,8 @@ fn settle(
             let own = own.get(key).map_or(&[][..], Vec::as_slice);
             let last_own = own.last().and_then(|offset| entry_at(entries, *offset));
             let of_others = entries_of_others(entries, own);
-            let agent = match derive(key, &of_others, last_own) {
-                Ok(agent) => agent,
+            let entry = match derive(key, &of_others, last_own) {
+                Ok(entry) => entry,
                 Err(error) => {
                     if let Some(replaced) = replaced_entry(entries, own, &of_others) {
                         append(std::slice::from_ref(replaced))?;
@@ -104,13 +144,13 @@ fn settle(
                     return Err(error);
                 }
             };
-            let current = if own.is_empty() { entries.last().and_then(agent_of) } else { last_own };
-            if current == Some(&agent) {
-                let last_state = entries.last().and_then(agent_of).map(|last| last.agent.state);
+            let current = if own.is_empty() { entries.last().and_then(readable) } else { last_own };
+            if current == Some(&entry) {
+                let last_state = entries.last().and_then(readable).map(Entry::state);
                 let acknowledged = acknowledged.get(key).copied();
-                settled.insert(key.clone(), UpdatedAgent { agent, acknowledged, last_state });
+                settled.insert(key.clone(), Updated { entry, acknowledged, last_state });
             } else {
-                missing.push(agent);
+                missing.push(entry);
             }
         }
         if missing.is_empty() {
@@ -128,41 +168,44 @@ fn settle(
 
 /// Returns the entries of others before the last own one, or all entries if there is no own one. Later entries were derived from
 /// the own one, or their writers derive them again.
-fn entries_of_others(entries: &[LoggedEntry], own: &[i64]) -> Vec<LoggedEntry> {
+fn entries_of_others<E: Clone>(entries: &[LoggedEntry<E>], own: &[i64]) -> Vec<LoggedEntry<E>> {
     let end = own.last().copied().unwrap_or(i64::MAX);
     entries.iter().filter(|entry| entry.offset < end && !own.contains(&entry.offset)).cloned().collect()
 }
 
 /// Returns the entry of others that an own one has replaced, unless the topic's last entry has its state again. A restored entry
-/// never makes an agent active.
-fn replaced_entry<'e>(
-    entries: &[LoggedEntry],
+/// is never active.
+fn replaced_entry<'e, E: Entry>(
+    entries: &[LoggedEntry<E>],
     own: &[i64],
-    of_others: &'e [LoggedEntry],
-) -> Option<&'e RegisteredAgent> {
-    let replaced = of_others.iter().rev().find_map(agent_of).filter(|_| !own.is_empty())?;
-    let last = entries.last().and_then(agent_of).map(|last| last.agent.state);
-    let state = replaced.agent.state;
-    (state != AgentState::Active && last != Some(state)).then_some(replaced)
+    of_others: &'e [LoggedEntry<E>],
+) -> Option<&'e E> {
+    let replaced = of_others.iter().rev().find_map(readable).filter(|_| !own.is_empty())?;
+    let last = entries.last().and_then(readable).map(Entry::state);
+    let state = replaced.state();
+    (state != E::ACTIVE && last != Some(state)).then_some(replaced)
 }
 
-fn entry_at(entries: &[LoggedEntry], offset: i64) -> Option<&RegisteredAgent> {
-    entries.iter().find(|entry| entry.offset == offset).and_then(agent_of)
+fn entry_at<E>(entries: &[LoggedEntry<E>], offset: i64) -> Option<&E> {
+    entries.iter().find(|entry| entry.offset == offset).and_then(readable)
 }
 
-fn agent_of(entry: &LoggedEntry) -> Option<&RegisteredAgent> {
-    entry.agent.as_ref().ok()
+/// Returns the entry if this build can read it.
+pub(crate) fn readable<E>(entry: &LoggedEntry<E>) -> Option<&E> {
+    entry.entry.as_ref().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
+    use agentgov_schemas::governance::AgentState;
+
     use super::*;
     use crate::push::pushed_agent;
     use crate::suspension::tests::agent;
-    use crate::suspension::update_until_last;
-    use crate::{Agent, Suspension};
+    use crate::suspension::{derive_agent, update_until_last};
+    use crate::{Agent, RegisteredAgent, Suspension};
 
     const KEY: &str = "acme/clerk";
 
@@ -203,12 +246,15 @@ mod tests {
 
         fn update(
             &self,
-            derive: impl Fn(&[LoggedEntry], Option<&RegisteredAgent>) -> Result<RegisteredAgent, Error>,
-        ) -> Result<UpdatedAgent, Error> {
+            derive: impl Fn(
+                &[LoggedEntry<RegisteredAgent>],
+                Option<&RegisteredAgent>,
+            ) -> Result<RegisteredAgent, Error>,
+        ) -> Result<Updated<RegisteredAgent, AgentState>, Error> {
             let read = || {
                 let entries = self.entries.borrow();
                 let logged = (0..).zip(entries.iter().cloned());
-                let logged = logged.map(|(offset, agent)| LoggedEntry { offset, agent: Ok(agent) });
+                let logged = logged.map(|(offset, agent)| LoggedEntry { offset, entry: Ok(agent) });
                 Ok(History::from([(KEY.to_owned(), logged.collect())]))
             };
             let append = |appended: &[RegisteredAgent]| {
@@ -228,8 +274,8 @@ mod tests {
 
         /// Updates the agent as [`change_suspension`](crate::change_suspension) does.
         fn change(&self, suspension: Suspension) -> Result<Option<Instant>, Error> {
-            update_until_last(suspension, KEY, || {
-                self.update(|entries, _| suspension.derive(KEY, "because", entries))
+            update_until_last(suspension, suspension.state(), ("agent", KEY), || {
+                self.update(|entries, _| derive_agent(suspension, KEY, "because", entries))
             })
         }
 
@@ -267,7 +313,7 @@ mod tests {
         ] {
             let topic = Topic::new(&first, others);
             let pushed = push(&topic);
-            assert_eq!((&pushed.agent, pushed.acknowledged.is_some()), (&kept, true), "suspended {case}");
+            assert_eq!((&pushed.entry, pushed.acknowledged.is_some()), (&kept, true), "suspended {case}");
             assert_eq!(topic.last(), kept, "suspended {case}");
         }
         // A retirement between an own entry that keeps a suspension and the next one.
@@ -275,11 +321,11 @@ mod tests {
         let retired = registered(AgentState::Retired, "old", "");
         let first = [suspended.clone()];
         let topic = Topic::new(&first, [Others::before(&[suspended, retired])]);
-        assert_eq!(push(&topic).agent.agent.state, AgentState::Retired);
+        assert_eq!(push(&topic).entry.agent.state, AgentState::Retired);
         assert_eq!(topic.last().agent.state, AgentState::Retired);
 
         let topic = Topic::new(&[registered(Active, "new", "fixed")], []);
-        let unchanged = UpdatedAgent { agent: topic.last(), acknowledged: None, last_state: Some(Active) };
+        let unchanged = Updated { entry: topic.last(), acknowledged: None, last_state: Some(Active) };
         assert_eq!(push(&topic), unchanged);
     }
 
@@ -291,10 +337,11 @@ mod tests {
         {
             let topic =
                 Topic::new(&[registered(from, "old", "")], [Others::before(&[registered(from, "new", "")])]);
-            let updated = topic.update(|entries, _| suspension.derive(KEY, "because", entries)).unwrap();
-            assert_eq!(updated.agent, registered(to, "new", "because"));
+            let updated =
+                topic.update(|entries, _| derive_agent(suspension, KEY, "because", entries)).unwrap();
+            assert_eq!(updated.entry, registered(to, "new", "because"));
             assert_eq!((updated.acknowledged.is_some(), updated.last_state), (true, Some(to)));
-            assert_eq!(topic.last(), updated.agent);
+            assert_eq!(topic.last(), updated.entry);
         }
     }
 
@@ -336,9 +383,9 @@ mod tests {
     #[test]
     fn restored_entry_is_the_last_readable_one_of_others_and_never_active() {
         use AgentState::{Active, Retired, Suspended};
-        let entry = |offset, agent: Option<AgentState>| LoggedEntry {
+        let entry = |offset, state: Option<AgentState>| LoggedEntry {
             offset,
-            agent: agent.map(|state| registered(state, "old", "")).ok_or_else(|| "a later version".into()),
+            entry: state.map(|state| registered(state, "old", "")).ok_or_else(|| "a later version".into()),
         };
         for (states, own, restored) in [
             (vec![Some(Suspended), None, Some(Active)], vec![2], Some(Suspended)),
@@ -400,8 +447,9 @@ mod tests {
     fn writer_that_others_overtake_each_time_is_an_error() {
         let others = (0..20).map(|n| Others::before(&[registered(AgentState::Active, &n.to_string(), "")]));
         let topic = Topic::new(&[registered(AgentState::Active, "old", "")], others);
-        let error =
-            topic.update(|entries, _| Suspension::Suspend.derive(KEY, "because", entries)).unwrap_err();
+        let error = topic
+            .update(|entries, _| derive_agent(Suspension::Suspend, KEY, "because", entries))
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "topic agents: expected to append without entries of others in between, found others in each of 8 attempts; wait until \
