@@ -87,6 +87,9 @@ pub enum Command {
     /// Check, test and push policy bundles.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// List requests for approvals, and approve or refuse them.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// Show sessions.
     #[command(subcommand)]
     Session(SessionCommand),
@@ -510,6 +513,57 @@ pub enum PolicyCommand {
         /// The bundle's folder.
         bundle: PathBuf,
     },
+}
+
+/// `approvals …`.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List the open requests for approvals.
+    List {
+        /// Only those of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those of this session.
+        #[arg(long)]
+        session: Option<String>,
+        /// Also those that are decided, used or expired.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print a request for an approval, with its whole arguments.
+    Show {
+        /// Id of the approval.
+        id: String,
+        /// Tenant; required only if several tenants have such an approval.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Session; required only if several sessions have such an approval.
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Approve a call: once, within its time, for exactly its arguments.
+    Approve(ApprovalArgs),
+    /// Refuse a call.
+    Deny(ApprovalArgs),
+}
+
+/// `approvals approve` and `approvals deny`.
+#[derive(Debug, Args)]
+pub struct ApprovalArgs {
+    /// Id of the approval.
+    pub id: String,
+    /// Reason, for the log.
+    #[arg(long)]
+    pub reason: String,
+    /// Private key of the approver, as `registry key new --kind approver` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Tenant; required only if several tenants have such an approval.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Session; required only if several sessions have such an approval.
+    #[arg(long)]
+    pub session: Option<String>,
 }
 
 /// `session …`.

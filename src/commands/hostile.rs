@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use agentgov_audit::{Finding, FindingKind, Interval, Report as Audit};
 use agentgov_importers::{ImportOptions, Input};
 use agentgov_log_reader::Disagreement;
+use agentgov_log_reader::approvals::AskedApproval;
 use agentgov_log_reader::decided::DecidedCall;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
@@ -27,6 +28,7 @@ use agentgov_status::{
 use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
 
+use super::approvals::{ApprovalState, ListedApproval, ListedDecision};
 use super::inline::{Comparison, DifferingCall};
 use super::registry::RegistryEntries;
 use super::report::Report;
@@ -38,6 +40,8 @@ fn outputs(text: &str) -> Vec<(&'static str, String)> {
     let own = || text.to_owned();
     vec![
         ("session show", capture::lines(|| print_session(text))),
+        ("approvals list", capture::lines(|| super::approvals::print_list(&[approval(text)]))),
+        ("approvals show", capture::lines(|| super::approvals::print_approval(&approval(text)))),
         ("registry list", capture::lines(|| super::registry::print_entries(&registry_entries(text)))),
         ("registry show", capture::lines(|| print_history(text))),
         ("registry pin", capture::lines(|| print_diffs(text))),
@@ -135,6 +139,30 @@ fn print_session(text: &str) {
     let disagreement = Some(Disagreement { parts: vec!["outcome"], cause: own() });
     let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
     super::session::print_session(&found, &[entry], &BTreeMap::new());
+}
+
+fn approval(text: &str) -> ListedApproval {
+    let own = || text.to_owned();
+    ListedApproval {
+        asked: AskedApproval {
+            id: own(),
+            tenant_id: own(),
+            environment: own(),
+            session_id: own(),
+            agent_id: own(),
+            actor_id: format!("x{text}"),
+            tool: own(),
+            call_id: own(),
+            arguments: text.into(),
+            comment: format!("x{text}"),
+            asked_at: 0,
+            expires_at: 0,
+        },
+        arguments_sha256: own(),
+        state: ApprovalState::Open,
+        decision: Some(ListedDecision { approver: own(), granted: true, reason: own(), decided_at: 0 }),
+        used_by: vec![1],
+    }
 }
 
 fn registry_entries(text: &str) -> RegistryEntries {

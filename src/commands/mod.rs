@@ -1,6 +1,7 @@
 //! Commands, one file each. A command reads its inputs, calls the crate that does the work, and prints.
 
 mod access_bundle;
+mod approvals;
 pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
@@ -55,6 +56,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Import(args) => import::import(&args, global),
         Command::Registry(command) => registry::registry(&command, global),
         Command::Policy(command) => policy::policy(&command, global),
+        Command::Approvals(command) => approvals::approvals(&command, global),
         Command::Session(command) => session::session(&command, global),
         Command::Rejects(command) => rejects::rejects(&command, global),
         Command::Audit(command) => audit::audit(&command, global),

@@ -65,7 +65,7 @@ impl Pdp {
     }
 
     /// Kills the process, and starts another one on the same spool.
-    fn restart(&mut self, stack: &'static Stack) {
+    pub fn restart(&mut self, stack: &'static Stack) {
         self.process.kill();
         self.process = Self::process(stack, self.folder.path());
     }

@@ -8,11 +8,15 @@ use crate::bundles::Folder;
 use crate::stack::{AGENT, ENVIRONMENT, agentgov, describe, root, stack};
 
 /// Commands whose JSON other tests read: they start their own stack or run until they are stopped.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 12] = [
     "demo",
     "up",
     "run",
     "pdp",
+    // Need the request of a decision point.
+    "approvals show",
+    "approvals approve",
+    "approvals deny",
     // Downloads the stack's parts.
     "testenv lock",
     // Processes of a local stack, which print no result.
@@ -55,7 +59,7 @@ fn every_command_prints_its_result_as_one_json_document() {
     let kid = stack.run(&[&["registry", "key", "new"][..], &new_key(&first)].concat()).trim().to_owned();
     let new_key = new_key(&second);
     // Arguments after the command, and a field of its result.
-    let cases: [(&str, &[&str], &str); 20] = [
+    let cases: [(&str, &[&str], &str); 21] = [
         ("status", &[], "/health"),
         ("topology check", &[], "/topics"),
         ("topology graph", &[], "/mermaid"),
@@ -76,6 +80,7 @@ fn every_command_prints_its_result_as_one_json_document() {
         ("policy test", &["examples/airline/bundle"], "/tests/cases/0/name"),
         ("policy push", &[idle.name()], "/outcome"),
         ("rejects resume", &["alerter", "--reason", "a test"], "/stage"),
+        ("approvals list", &[], "/approvals"),
         ("audit completeness", &[], "/findings"),
     ];
     for (command, following, field) in &cases {

@@ -16,6 +16,7 @@ mod headers;
 mod held_back;
 mod stack;
 
+mod approvals;
 mod asking;
 mod bad_input;
 mod bundles;

@@ -2,6 +2,7 @@
 //!
 //! - [`LogReader`]: connection to ClickHouse
 //! - [`imported`]: progress, counts, violations and latency of one import
+//! - [`approvals`]: requests for approvals, with the decisions about them
 //! - [`decided`]: calls with the decisions that were made before them
 //! - [`session`]: one session, event by event; [`Disagreement`]: how a decision differs from its verdict
 //! - [`LoggedBytes`]: payloads, which may be any bytes
@@ -9,6 +10,7 @@
 //!
 //! For analysts, docs/QUERIES.md has similar queries as plain SQL.
 
+pub mod approvals;
 pub mod decided;
 pub mod imported;
 pub mod overview;

@@ -358,13 +358,17 @@ const fn end_of(claims: &ApprovalClaims) -> Millis {
 }
 
 /// Returns true if the approver would approve what is done for themselves: they are the person on whose behalf the agent asked
-/// or calls, the agent, or its owner. Names that differ only in case or blanks at the ends count as equal.
+/// or calls, the agent, or its owner.
 fn is_own(approver: &str, approval: &Approval, agent: Option<&Agent>, caller: Option<&str>) -> bool {
-    let name = |name: &str| name.trim().to_lowercase();
-    let approver = name(approver);
     let owner = agent.map(|agent| agent.owner.as_str());
     [approval.actor.as_deref(), caller, owner, Some(&approval.agent)]
         .into_iter()
         .flatten()
-        .any(|other| name(other) == approver)
+        .any(|other| is_same_person(other, approver))
+}
+
+/// Returns true if two names are those of one person. Names that differ only in case or in blanks at their ends count as equal.
+pub fn is_same_person(name: &str, other: &str) -> bool {
+    let normal = |name: &str| name.trim().to_lowercase();
+    normal(name) == normal(other)
 }

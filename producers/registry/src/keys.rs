@@ -238,6 +238,14 @@ pub fn list_keys(context: RegistryContext<'_>) -> Result<Listing<Key>, Error> {
     Ok(Listing { entries: entries.collect(), unreadable })
 }
 
+/// Reads the published keys, to verify signatures.
+///
+/// # Errors
+/// If the topic cannot be read.
+pub fn published_keys(context: RegistryContext<'_>) -> Result<KeySet, Error> {
+    PublishedKeys::read(context).map(|published| published.keys)
+}
+
 /// Keys folded from their topic.
 struct PublishedKeys {
     keys: KeySet,

@@ -41,7 +41,7 @@ pub use folder::{BundleFolder, FolderError, MAX_BUNDLE_BYTES, read_bundle_folder
 pub use history::{LoggedChange, TopicHistory, agent_history, tool_history};
 pub use keys::{
     Key, KeyHolder, Revocation, RevocationOutcome, create_key_file, generate_key, list_keys, publish_key,
-    read_key_file, revoke_key,
+    published_keys, read_key_file, revoke_key,
 };
 pub use pin::{DefinitionChange, DefinitionDiff, MemberDiff, accept_definitions, compare_definitions};
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};

@@ -149,8 +149,16 @@ impl<'a> AclBuilder<'a> {
         let topic = |subject: Subject| topology.topic_of(subject).map(|(name, _)| name);
         match task {
             // Decided calls and approvals are actions.
-            Task::Record | Task::Enforce | Task::Approve => {
+            Task::Record | Task::Enforce => {
                 self.add_topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]);
+            }
+            Task::Approve => {
+                self.add_topic(topic(subject::ACTION_EVENT)?, &[Operation::Write]);
+                // Read to find out whether a decision would count.
+                for subject in [subject::AGENT, subject::KEY] {
+                    self.add_topic(topic(subject)?, &[Operation::Read]);
+                    self.add_group(&reader_group(topic(subject)?), Operation::Describe);
+                }
             }
             Task::Decide => {
                 let actions = topic(subject::ACTION_EVENT)?;

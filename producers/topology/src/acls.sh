@@ -10,6 +10,8 @@ kafka-acls.sh "$@" --add --allow-principal 'User:alerter' --operation Describe -
 kafka-acls.sh "$@" --add --allow-principal 'User:alerter' --operation Write --resource-pattern-type prefixed --transactional-id agentgov.alerter-
 
 kafka-acls.sh "$@" --add --allow-principal 'User:approvers' --operation Write --topic agent.actions
+kafka-acls.sh "$@" --add --allow-principal 'User:approvers' --operation Read --topic governance.agents --topic governance.keys
+kafka-acls.sh "$@" --add --allow-principal 'User:approvers' --operation Describe --group governance.agents.reader --group governance.keys.reader
 
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Read --topic agent.actions --topic agent.alerts --topic agent.evaluation-bases --topic agent.rejects --topic agent.verdicts
 kafka-acls.sh "$@" --add --allow-principal 'User:auditors' --operation Describe --group agentgov.alerter --group agentgov.audit --group agentgov.evaluator --group agentgov.log-sink

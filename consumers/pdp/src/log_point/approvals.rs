@@ -55,12 +55,15 @@ impl AccessRequest {
     pub fn to_json(&self) -> Value {
         let expires_at = DateTime::from_timestamp_millis(self.expires_at.0);
         let expires_at = expires_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
-        let mut json = json!({ "evaluation_id": self.id, "expires_at": expires_at, "state": "open" });
-        if let Some(approver) = &self.refused_by {
-            json["state"] = json!("refused");
-            json["message"] = json!(format!("{approver} refused this call; ask again after expires_at"));
+        match &self.refused_by {
+            None => json!({ "evaluation_id": self.id, "expires_at": expires_at, "state": "open" }),
+            Some(approver) => json!({
+                "evaluation_id": self.id,
+                "expires_at": expires_at,
+                "state": "refused",
+                "message": format!("{approver} refused this call; ask again after expires_at"),
+            }),
         }
-        json
     }
 }
 
