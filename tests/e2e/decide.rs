@@ -77,8 +77,13 @@ impl Pdp {
 
     /// Sends a question. Returns status and body.
     pub fn ask(&self, question: &Value, token: &str) -> (u16, Value) {
-        let url = self.process.url("access/v1/evaluation");
-        let answer = self.client.post(url).bearer_auth(token).json(question).send().unwrap();
+        self.post("access/v1/evaluation", question, token)
+    }
+
+    /// Sends a request. Returns status and body.
+    pub fn post(&self, path: &str, request: &Value, token: &str) -> (u16, Value) {
+        let url = self.process.url(path);
+        let answer = self.client.post(url).bearer_auth(token).json(request).send().unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))

@@ -38,3 +38,4 @@ mod restart;
 mod session_show;
 mod status;
 mod suspension;
+mod tools;
