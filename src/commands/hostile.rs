@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use agentgov_audit::{Finding, FindingKind, Interval, Report as Audit};
 use agentgov_importers::{ImportOptions, Input};
-use agentgov_log_reader::Disagreement;
 use agentgov_log_reader::approvals::AskedApproval;
 use agentgov_log_reader::decided::DecidedCall;
 use agentgov_log_reader::imported::{Counts, Latency, Violation};
 use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
-use agentgov_log_reader::session::{CallDecision, Entry, Event, SessionMatch, Verdict};
+use agentgov_log_reader::session::{CallDecision, Entry, Event, Reject, SessionMatch, Verdict};
+use agentgov_log_reader::{DecisionEvidence, Disagreement};
 use agentgov_policy::testing;
 use agentgov_registry::{
     AcceptedDefinition, Agent, AgentState, BundleEntry, DefinitionDiff, Listing, LoggedChange,
@@ -107,6 +107,8 @@ fn print_session(text: &str) {
         reason: own(),
         determining: vec![own()],
         violations: vec![own()],
+        modes: vec![own()],
+        effects: vec![own()],
         known: known.to_string(),
         known_digest: own(),
         errors: vec![own()],
@@ -117,11 +119,13 @@ fn print_session(text: &str) {
         prior_decision_cause: own(),
         prior_decision_id: own(),
         prior_decision_outcome: own(),
+        prior_decision_required: true,
     };
     let decision = CallDecision {
         partition: 0,
         offset: 0,
         id: own(),
+        agent_id: own(),
         tool: own(),
         call_id: own(),
         outcome: own(),
@@ -137,7 +141,16 @@ fn print_session(text: &str) {
         unavailable: String::new(),
     };
     let disagreement = Some(Disagreement { parts: vec!["outcome"], cause: own() });
-    let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
+    let reject = Reject { partition: 0, offset: 1, stage: own(), reason: own(), detail: own() };
+    let entry = Entry {
+        event,
+        decision: Some(decision),
+        evidence: Some(DecisionEvidence::Claim),
+        other_events: 1,
+        verdict: Some(verdict),
+        rejects: vec![reject],
+        disagreement,
+    };
     super::session::print_session(&found, &[entry], &BTreeMap::new());
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use agentgov_log_reader::session::{CallDecision, Entry, Event, SessionMatch, Verdict};
-use agentgov_log_reader::{LogReader, LoggedBytes};
+use agentgov_log_reader::{DecisionEvidence, LogReader, LoggedBytes};
 use agentgov_policy::{Bundle, BundleFiles};
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
-use agentgov_schemas::verdict::{Decision, DecisionFinding};
+use agentgov_schemas::verdict::{Decision, DecisionFinding, Mode, RuleEffect};
 use agentgov_schemas::{Vocabulary, catalogue};
 use agentgov_service::ExitCode;
 use serde_json::Value;
@@ -90,13 +90,17 @@ pub fn print_session(session: &SessionMatch, entries: &[Entry], bundles: &BTreeM
     for entry in entries {
         let Entry { event, decision, verdict, .. } = entry;
         outln!();
-        print_event(event);
+        print_event(entry);
         if event.agent_id != agent {
             outln!("  agent {}", style(&event.agent_id).bold());
             agent = &event.agent_id;
         }
+        for reject in &entry.rejects {
+            let rejected = style("rejected").red();
+            outln!("  {} ({}) by {}: {}", rejected, reject.reason, reject.stage, reject.detail);
+        }
         if let Some(decision) = decision {
-            print_call_decision(decision, event);
+            print_call_decision(decision, entry);
         }
         if let Some(verdict) = verdict {
             print_verdict(verdict, bundles.get(&verdict.bundle_digest));
@@ -105,7 +109,8 @@ pub fn print_session(session: &SessionMatch, entries: &[Entry], bundles: &BTreeM
     }
 }
 
-fn print_event(event: &Event) {
+fn print_event(entry: &Entry) {
+    let event = &entry.event;
     let at = jiff::Timestamp::from_microsecond(event.occurred_at)
         .map_or_else(|_| format!("{} µs", event.occurred_at), |time| time.to_string());
     let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
@@ -122,17 +127,26 @@ fn print_event(event: &Event) {
         outln!("  {}{}", who, shorten(&event.text));
     }
     if !event.decision.is_empty() {
-        print_decision(event);
+        print_decision(event, entry.evidence);
         return;
     }
     let answers = !event.result.is_empty() || event.event_type == catalogue::TOOL_RESPONSE_RECEIVED;
     let tool = style(&event.tool).cyan();
     if !event.arguments.is_empty() || !(event.tool.is_empty() || answers) {
-        outln!("  {}({})", tool, shorten(&event.arguments));
+        outln!("  {}({}){}", tool, shorten(&event.arguments), call_id(event));
     }
     if answers {
         let tool = if event.tool.is_empty() { Text::default() } else { text!("{} ", tool) };
-        outln!("  {}→ {}", tool, shorten(&event.result));
+        outln!("  {}→ {}{}", tool, shorten(&event.result), call_id(event));
+    }
+}
+
+/// Formats the id of a call, by which calls and results belong together.
+fn call_id(event: &Event) -> Text {
+    if event.call_id.is_empty() {
+        Text::default()
+    } else {
+        text!("  {} {}", style("call").dim(), event.call_id)
     }
 }
 
@@ -145,34 +159,55 @@ fn style_of_decision(decision: &str) -> console::StyledObject<impl std::fmt::Dis
     }
 }
 
+/// Returns a remark about a decision that no verified token confirms.
+fn claim_remark(evidence: Option<DecisionEvidence>) -> Text {
+    match evidence {
+        Some(DecisionEvidence::Token) => Text::default(),
+        Some(DecisionEvidence::Claim) | None => text!(" {}", style("claimed, not verified").yellow()),
+    }
+}
+
 /// Prints a decision that was made before a call.
-fn print_decision(event: &Event) {
+fn print_decision(event: &Event, evidence: Option<DecisionEvidence>) {
     let decision = style_of_decision(&event.decision);
     let about =
         if event.tool.is_empty() { Text::default() } else { text!(" on {}", style(&event.tool).cyan()) };
     let reason = if event.decision_reason.is_empty() { "no reason" } else { &event.decision_reason };
     outln!(
-        "  {} {} ({}){} by {}",
+        "  {} {} ({}){} by {}{}",
         style("decision").cyan(),
         decision.bold(),
         reason,
         about,
-        event.decided_by
+        event.decided_by,
+        claim_remark(evidence)
     );
 }
 
 /// Prints the decision about a call, above its verdict.
-fn print_call_decision(decision: &CallDecision, call: &Event) {
+fn print_call_decision(decision: &CallDecision, entry: &Entry) {
+    let call = &entry.event;
     let outcome = style_of_decision(&decision.outcome);
     let bundle = if decision.bundle.is_empty() { &decision.bundle_digest } else { &decision.bundle };
     let bundle = if bundle.is_empty() { Text::from("no bundle") } else { Text::from(bundle) };
+    let reason = if decision.reason.is_empty() { Text::default() } else { text!(" ({})", decision.reason) };
+    let finding = entry.verdict.as_ref().map_or("", |verdict| verdict.prior_decision_finding.as_str());
+    let is_altered = finding == DecisionFinding::Altered.as_str();
+    let decided = if is_altered {
+        text!("{} {}", style("altered token:").red(), style("decided").cyan())
+    } else {
+        text!("{}", style("decided").cyan())
+    };
+    let about = if is_altered { text!(" on {}", style(&decision.tool).cyan()) } else { Text::default() };
     outln!(
-        "  {} {} ({}) by {} with {}",
-        style("decided").cyan(),
+        "  {} {}{}{} by {} with {}{}",
+        decided,
         outcome.bold(),
-        decision.reason,
+        reason,
+        about,
         decision.decided_by,
-        bundle
+        bundle,
+        claim_remark(entry.evidence)
     );
     let known = if !decision.unavailable.is_empty() {
         text!("the session was not known: {}", decision.unavailable)
@@ -187,6 +222,14 @@ fn print_call_decision(decision: &CallDecision, call: &Event) {
     if call.token_decision_id.is_empty() {
         outln!("    {}", style("the call carries no token").yellow());
     }
+    if decision.offset < 0 {
+        let remark = "no event of this id agrees with the token: the reason is not known";
+        outln!("    {}", style(remark).yellow());
+    }
+    if entry.other_events > 0 {
+        let remark = "other events of this id state something else; any producer can write them";
+        outln!("    {} {}", entry.other_events, style(remark).yellow());
+    }
 }
 
 /// Prints how the decision before a call differs from its verdict, and what the verdict says about the call's token.
@@ -198,6 +241,9 @@ fn print_disagreement(entry: &Entry, verdict: &Verdict) {
         let cause = &verdict.prior_decision_cause;
         let cause = if cause.is_empty() { Text::default() } else { text!(": {}", cause) };
         outln!("    {} {}{}", style("token").red(), finding, cause);
+    }
+    if finding == DecisionFinding::Undecided.as_str() && verdict.prior_decision_required {
+        outln!("    {} the bundle requires a decision before each call", style("undecided").red());
     }
     let disagreement = entry.disagreement.as_ref().filter(|disagreement| disagreement.has_other_result());
     let (Some(decision), Some(disagreement)) = (&entry.decision, disagreement) else { return };
@@ -217,7 +263,9 @@ fn print_disagreement(entry: &Entry, verdict: &Verdict) {
 
 fn print_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     let decision = style_of_decision(&verdict.decision);
-    outln!("  {} {} ({}) by {}", style("verdict").cyan(), decision.bold(), verdict.reason, verdict.bundle);
+    let name = verdict.bundle.trim();
+    let by = if name.is_empty() { Text::default() } else { text!(" by {}", name) };
+    outln!("  {} {} ({}){}", style("verdict").cyan(), decision.bold(), verdict.reason, by);
     print_known_values(&verdict.known);
     for error in &verdict.errors {
         outln!("    {} {}", style("error").red(), error);
@@ -225,8 +273,16 @@ fn print_verdict(verdict: &Verdict, bundle: Option<&Bundle>) {
     for finding in &verdict.findings {
         outln!("    {} {}", style("finding").yellow(), finding);
     }
-    for id in &verdict.violations {
-        outln!("    {} {}", style("violates").red(), style(id).bold());
+    for (at, id) in verdict.violations.iter().enumerate() {
+        let is = |values: &[String], value: &str| values.get(at).is_some_and(|found| found == value);
+        let label = if is(&verdict.modes, Mode::Observe.as_str()) {
+            style("observed").yellow()
+        } else if is(&verdict.effects, RuleEffect::Ask.as_str()) {
+            style("asks").yellow()
+        } else {
+            style("violates").red()
+        };
+        outln!("    {} {}", label, style(id).bold());
         let Some(policy) = bundle.and_then(|bundle| bundle.policy(id)) else { continue };
         outln!("      {}", style(format!("{}:{}", policy.file, policy.line)).dim());
         for line in policy.source.lines() {
@@ -270,6 +326,7 @@ fn shorten(payload: &LoggedBytes) -> Text {
 #[cfg(test)]
 mod tests {
     use agentgov_log_reader::Disagreement;
+    use agentgov_log_reader::session::Reject;
 
     use super::*;
     use crate::print::capture;
@@ -296,7 +353,7 @@ mod tests {
             decision_reason: String::new(),
             decided_by: String::new(),
         };
-        Entry { event, decision: None, verdict: None, disagreement: None }
+        Entry::new(event)
     }
 
     fn session() -> SessionMatch {
@@ -321,6 +378,7 @@ mod tests {
             partition: 3,
             offset: 8,
             id: "id-1".into(),
+            agent_id: "clerk".into(),
             tool: "pay".into(),
             call_id: String::new(),
             outcome: "allow".into(),
@@ -343,6 +401,8 @@ mod tests {
             reason: "granted".into(),
             determining: Vec::new(),
             violations: Vec::new(),
+            modes: Vec::new(),
+            effects: Vec::new(),
             known: "{}".into(),
             known_digest: "00".into(),
             errors: Vec::new(),
@@ -353,23 +413,37 @@ mod tests {
             prior_decision_cause: String::new(),
             prior_decision_id: "id-1".into(),
             prior_decision_outcome: "allow".into(),
+            prior_decision_required: false,
         };
         (event, decision, verdict)
+    }
+
+    /// Returns the entry of a call whose decision its token proves.
+    fn entry(event: Event, decision: CallDecision, verdict: Verdict) -> Entry {
+        let disagreement = Disagreement::between(&decision, &verdict);
+        let evidence = Some(DecisionEvidence::Token);
+        Entry {
+            decision: Some(decision),
+            evidence,
+            verdict: Some(verdict),
+            disagreement,
+            ..Entry::new(event)
+        }
     }
 
     /// Returns the lines below the event of a call.
     fn shown(change: impl FnOnce(&mut Event, &mut CallDecision, &mut Verdict)) -> Vec<String> {
         let (mut event, mut decision, mut verdict) = decided();
         change(&mut event, &mut decision, &mut verdict);
-        let disagreement = Disagreement::between(&decision, &verdict);
-        let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
-        let shown = capture::lines(|| print_session(&session(), &[entry], &BTreeMap::new()));
-        shown
-            .lines()
-            .skip_while(|line| !line.contains("pay("))
-            .skip(1)
-            .map(|line| line.trim().to_owned())
-            .collect()
+        lines(&entry(event, decision, verdict)).split_off(1)
+    }
+
+    /// Returns the lines of an entry, without its first one.
+    fn lines(entry: &Entry) -> Vec<String> {
+        let entries = std::slice::from_ref(entry);
+        let shown = capture::lines(|| print_session(&session(), entries, &BTreeMap::new()));
+        let lines = shown.lines().skip_while(|line| !line.contains("agent.actions/3@"));
+        lines.skip(1).map(|line| line.trim().to_owned()).collect()
     }
 
     #[test]
@@ -421,9 +495,7 @@ mod tests {
         assert!(lines.last().unwrap().starts_with("verdict allow"), "{lines:?}");
         let (event, mut decision, verdict) = decided();
         inputs(&mut decision);
-        let disagreement = Disagreement::between(&decision, &verdict);
-        let entry = Entry { event, decision: Some(decision), verdict: Some(verdict), disagreement };
-        let json = serde_json::to_value(&entry).unwrap();
+        let json = serde_json::to_value(entry(event, decision, verdict)).unwrap();
         assert_eq!(json["disagreement"], serde_json::json!({ "parts": ["known_digest"], "cause": "known" }));
     }
 
@@ -433,11 +505,93 @@ mod tests {
         assert_eq!(lines[2], "the call carries no token");
         let lines = shown(|_, decision, verdict| {
             decision.known_through = -1;
+            decision.tool = "read".into();
             verdict.prior_decision_finding = "altered".into();
-            verdict.prior_decision_cause = "args".into();
+            verdict.prior_decision_cause = "tool".into();
         });
-        assert_eq!(lines[1], "id id-1, no record of partition 3 was known, asked by gateway");
-        assert_eq!(lines[3], "token altered: args");
+        let expected = [
+            "altered token: decided allow (granted) on read by pdp-1 with a 1",
+            "id id-1, no record of partition 3 was known, asked by gateway",
+            "verdict allow (granted) by a 1",
+            "token altered: tool",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn decision_without_a_verified_token_is_marked_as_claimed() {
+        let (call, decision, verdict) = decided();
+        let mut entry = entry(call.clone(), decision.clone(), verdict);
+        entry.evidence = Some(DecisionEvidence::Claim);
+        entry.other_events = 2;
+        let claimed = "decided allow (granted) by pdp-1 with a 1 claimed, not verified";
+        let others = "2 other events of this id state something else; any producer can write them";
+        assert_eq!(lines(&entry)[1], claimed);
+        assert_eq!(lines(&entry)[3], others);
+        // A token without an event.
+        entry.evidence = Some(DecisionEvidence::Token);
+        let of_token = CallDecision { offset: -1, reason: String::new(), bundle: String::new(), ..decision };
+        entry.decision = Some(of_token);
+        let expected = "no event of this id agrees with the token: the reason is not known";
+        assert_eq!((&*lines(&entry)[1], &*lines(&entry)[3]), ("decided allow by pdp-1 with aa", expected));
+
+        let event = Event { decision: "allow".into(), decided_by: "the boss".into(), ..call };
+        let mut made = Entry { evidence: Some(DecisionEvidence::Claim), ..Entry::new(event) };
+        let line = "decision allow (no reason) on pay by the boss";
+        assert_eq!(lines(&made), [format!("{line} claimed, not verified")]);
+        made.evidence = Some(DecisionEvidence::Token);
+        assert_eq!(lines(&made), [line]);
+    }
+
+    #[test]
+    fn faults_of_a_record_and_of_its_deciding_are_shown() {
+        let (call, _, mut verdict) = decided();
+        verdict.prior_decision_finding = "undecided".into();
+        verdict.violations = vec!["a".into(), "b".into(), "c".into()];
+        verdict.modes = vec!["observe".into(), "enforce".into(), "enforce".into()];
+        verdict.effects = vec!["deny".into(), "ask".into(), "deny".into()];
+        let mut entry = Entry { verdict: Some(verdict), ..Entry::new(call) };
+        let judged = ["verdict allow (granted) by a 1", "observed a", "asks b", "violates c"];
+        assert_eq!(lines(&entry)[1..], judged, "no decision is required");
+        entry.verdict.as_mut().unwrap().prior_decision_required = true;
+        let undecided = "undecided the bundle requires a decision before each call";
+        assert_eq!(lines(&entry).last().unwrap(), undecided);
+
+        let reject = Reject {
+            partition: 3,
+            offset: 9,
+            stage: "evaluator".into(),
+            reason: "empty_source_id".into(),
+            detail: "source.id is empty".into(),
+        };
+        entry.rejects = vec![reject];
+        assert_eq!(lines(&entry)[1], "rejected (empty_source_id) by evaluator: source.id is empty");
+        let duplicate = Verdict {
+            decision: "duplicate".into(),
+            reason: "duplicate".into(),
+            bundle: " ".into(),
+            ..Verdict::default()
+        };
+        entry = Entry { verdict: Some(duplicate), ..Entry::new(entry.event) };
+        assert_eq!(lines(&entry).last().unwrap(), "verdict duplicate (duplicate)");
+    }
+
+    #[test]
+    fn calls_and_results_show_the_id_that_matches_them() {
+        let (call, ..) = decided();
+        let call = Event { call_id: "c1".into(), arguments: "{}".into(), ..call };
+        assert_eq!(lines(&Entry::new(call)), ["pay({})  call c1"]);
+        let result = Event { result: "1".into(), call_id: "c1".into(), ..event(10, "clerk", ("a", 8)).event };
+        assert_eq!(lines(&Entry::new(result)), ["→ 1  call c1"]);
+    }
+
+    #[test]
+    fn denial_for_want_of_a_key_differs_by_the_key() {
+        let lines = shown(|_, decision, _| {
+            decision.outcome = "deny".into();
+            decision.reason = "not_signed".into();
+        });
+        assert_eq!(lines.last().unwrap(), "differs decided deny, judged allow: by signing_key");
     }
 
     #[test]

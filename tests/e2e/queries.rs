@@ -76,6 +76,7 @@ fn every_query_runs_and_the_samples_have_results() {
         ("tenant", TENANT.to_owned()),
         ("environment", "idle".to_owned()),
         ("days", "1".to_owned()),
+        ("seconds", "0".to_owned()),
         ("session", one("session_label", "actions WHERE type = 'tool.invoked'")),
         (
             "reservation",
@@ -99,7 +100,7 @@ fn every_query_runs_and_the_samples_have_results() {
             values.keys().map(|name| (name.as_str(), ours[name.as_str()].as_str())).collect();
         let answer = stack.sql_with(&format!("{sql}FORMAT JSONEachRow"), &parameters);
         let rows: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let is_about_decisions = ["13", "15", "17"].contains(&heading.split('.').next().unwrap());
+        let is_about_decisions = ["13", "15", "17", "18"].contains(&heading.split('.').next().unwrap());
         assert!(!rows.is_empty() || is_about_decisions, "{heading}\n{parameters:?}");
         // 64-bit offsets and counts may be strings.
         let zero = |value: &Value| value == "0" || value == 0;
@@ -207,6 +208,36 @@ fn results_of_calls_with_a_shared_id_are_marked_as_ambiguous() {
 }
 
 #[test]
+fn result_without_a_tool_name_has_that_of_its_call() {
+    const TENANT: &str = "unnamed-results";
+    let first = event(catalogue::SESSION_STARTED, TENANT, "unnamed");
+    let events = [
+        call(&first, 0, "think", "one", br#"{"n": 1}"#),
+        call(&first, 1, "search", "two", b"{}"),
+        answer(&first, 2, "two", b"found"),
+        answer(&first, 3, "one", b"thought"),
+        answer(&first, 4, "none", b"lost"),
+    ];
+    let mut writer = Writer::<ActionEvent<'static>>::new(stack());
+    for event in &events {
+        writer.write_event(event);
+    }
+    rows_and_verdicts(TENANT, 5, 2);
+    let rows = answer_of("2", &[("tenant", TENANT), ("session", first.session_id)]);
+    let text = |row: &Value, column: &str| row[column].as_str().unwrap().to_owned();
+    let found: Vec<_> =
+        rows.iter().map(|row| ["tool_name", "call_id", "said"].map(|column| text(row, column))).collect();
+    let expected = [
+        ["think", "one", r#"{"n": 1}"#],
+        ["search", "two", "{}"],
+        ["search", "two", "found"],
+        ["think", "one", "thought"],
+        ["", "none", "lost"],
+    ];
+    assert_eq!(found, expected.map(|row| row.map(str::to_owned)));
+}
+
+#[test]
 fn calls_of_any_type_count_and_decisions_do_not() {
     const TENANT: &str = "counted";
     const ASKED_ABOUT: &str = "only-asked-about";
@@ -214,7 +245,7 @@ fn calls_of_any_type_count_and_decisions_do_not() {
     let decision = Decision { by: "pdp", decision: "deny", reason: None, evaluation: None };
     let events = [
         first.clone(),
-        call(&first, 1, "think", "c1", b"{}"),
+        call(&first, 1, "think", "c1", br#"{"id": "once"}"#),
         ActionEvent { r#type: "tool.invokd", ..call(&first, 2, "think", "c2", b"{}") },
         // The largest number of 64 bits.
         call(&first, i64::MAX, "think", "c3", b"{}"),
@@ -235,7 +266,9 @@ fn calls_of_any_type_count_and_decisions_do_not() {
     for event in &events {
         writer.write_event(event);
     }
-    rows_and_verdicts(TENANT, 6, 3);
+    // An event that is sent again is a row, and counts once.
+    writer.write_event(&events[1]);
+    rows_and_verdicts(TENANT, 7, 4);
     let values = [("tenant", TENANT), ("days", "1")];
     let busy = answer_of("5", &values);
     let counts: Vec<_> = busy
@@ -243,6 +276,8 @@ fn calls_of_any_type_count_and_decisions_do_not() {
         .map(|row| (&row["agent_id"], number(&row["events"]), number(&row["tool_calls"])))
         .collect();
     assert_eq!(counts, [(&AGENT.into(), 4, 3)]);
+    let listed = answer_of("3", &[("tenant", TENANT), ("reservation", "once")]);
+    assert_eq!(listed.len(), 1, "{listed:?}");
     let sources = answer_of("9", &values[..1]);
     let missing: Vec<_> =
         sources.iter().map(|row| (row["source_id"].as_str().unwrap(), number(&row["missing"]))).collect();
@@ -299,7 +334,10 @@ fn prevented_unasked_and_unknown_calls_are_found() {
     pdp.wait_until_key_is_known(stack, TENANT, &recorder);
 
     let prevented = session("prevented");
-    prevented.call("no_such_tool", Some(&prevented.ask("no_such_tool", false)));
+    let denied = prevented.ask("no_such_tool", false);
+    prevented.call("no_such_tool", Some(&denied));
+    // Allowed, and not recorded.
+    session("unrecorded").ask("think", true);
     let answered = session("answered");
     answered.call("no_such_tool", Some(&answered.ask("no_such_tool", false)));
     answered.answer();
@@ -310,13 +348,13 @@ fn prevented_unasked_and_unknown_calls_are_found() {
     reused.call("think", Some(&token));
     recorder.close(DEADLINE).unwrap();
 
-    // Decisions without the state of the session: one was denied.
+    // Any producer can write decisions: three without the state of the session, one with the id of the prevented call.
     let first = event(catalogue::DECISION_MADE, TENANT, "unknown");
-    let decision = |sequence, decision: &'static str, id: &'static str| {
+    let decision = |sequence, decision: &'static str, id: &'static str, tool: &'static str| {
         let evaluation = Evaluation {
             id,
             caller: None,
-            tool: "think",
+            tool,
             call_id: None,
             arguments: payload(b"{}"),
             determining_policies: Vec::new(),
@@ -339,8 +377,14 @@ fn prevented_unasked_and_unknown_calls_are_found() {
         ActionEvent { decision: Some(decision), source, ..first.clone() }
     };
     let mut writer = Writer::<ActionEvent<'static>>::new(stack);
-    writer.write_event(&decision(0, "deny", "d-denied"));
-    writer.write_event(&decision(1, "allow", "d-allowed"));
+    writer.write_event(&decision(0, "deny", "d-denied", "think"));
+    writer.write_event(&decision(1, "allow", "d-allowed", "think"));
+    let denied_id: &'static str = decision_id(&denied).leak();
+    let mut forged = decision(2, "deny", denied_id, "no_such_tool");
+    forged.session_id = "prevented";
+    let made = forged.decision.as_mut().unwrap();
+    (made.by, made.reason) = ("the boss", Some("forged"));
+    writer.write_event(&forged);
 
     let values = [("tenant", TENANT), ("days", "1")];
     let rows = |number: &str, columns: &[&str]| -> Vec<Vec<Value>> {
@@ -355,7 +399,8 @@ fn prevented_unasked_and_unknown_calls_are_found() {
         count("verdicts WHERE NOT startsWith(session_id, 'probe-')") == 5
             && count("alerts WHERE policy = 'agentgov:refused'") == 1
             && count("actions WHERE decision_id LIKE 'd-%'") == 2
-            && count("actions WHERE type = 'decision.made' AND session_id = 'prevented'") == 1
+            && count("actions WHERE type = 'decision.made' AND session_id = 'prevented'") == 2
+            && count("actions WHERE type = 'decision.made' AND session_id = 'unrecorded'") == 1
     });
     let found = rows("13", &["session_id", "tool_name", "decided", "reason", "decided_by", "rules"]);
     assert_eq!(
@@ -381,6 +426,34 @@ fn prevented_unasked_and_unknown_calls_are_found() {
     let mut not_asked: Vec<_> = not_asked.collect();
     not_asked.sort_unstable();
     assert_eq!(not_asked, [("reused", "think", 1, 1), ("undecided", "think", 1, 1)]);
-    let found = rows("15", &["session_id", "tool_name", "unavailable", "decision_id", "judged"]);
-    assert_eq!(found, [["unknown", "think", "stale", "d-allowed", ""].map(Value::from)]);
+    let found = rows("15", &["session_id", "tool_name", "unavailable", "decision_id", "judged", "verified"]);
+    let mut claimed = ["unknown", "think", "stale", "d-allowed", ""].map(Value::from).to_vec();
+    claimed.push(0.into());
+    assert_eq!(found, [claimed]);
+    let unrecorded = answer_of("18", &[("tenant", TENANT), ("days", "1"), ("seconds", "0")]);
+    let mut unrecorded: Vec<_> = unrecorded.iter().map(|row| row["session_id"].as_str().unwrap()).collect();
+    unrecorded.sort_unstable();
+    assert_eq!(unrecorded, ["unknown", "unrecorded"]);
+
+    // The token prevails over the forged event, whichever landed first.
+    let story = stack.run(&["session", "show", "prevented", "--tenant", TENANT]);
+    let decided = "decided deny (no_grant) by pdp with ";
+    assert!(
+        story.contains(decided) && !story.contains("decided deny (no_grant) by pdp with airline 1 claimed"),
+        "{story}"
+    );
+    let claimed = "decision deny (forged) on no_such_tool by the boss claimed, not verified";
+    assert!(story.contains(claimed), "{story}");
+    assert!(story.contains("1 other events of this id state something else"), "{story}");
+    assert!(
+        !story.lines().any(|line| line.contains("decision deny (no_grant)") && line.contains("claimed")),
+        "{story}"
+    );
+}
+
+/// Returns the id of the decision that a token is about.
+fn decision_id(token: &str) -> String {
+    let claims = token.split('.').nth(1).unwrap();
+    let id = stack().rows(&format!("SELECT JSONExtractString(base64URLDecode('{claims}'), 'jti')"));
+    id[0][0].clone()
 }

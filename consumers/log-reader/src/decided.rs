@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LogReader, ReadError, logged};
 
+/// Claims of the token that a call carries, as JSON, in SQL; empty without a token. The token is not verified.
+pub(crate) const TOKEN_CLAIMS: &str = "tryBase64URLDecode(splitByChar('.', decision_token)[2])";
 /// Id of the decision whose token a call carries, in SQL; empty without a token. The token is not verified.
 pub(crate) const TOKEN_DECISION_ID: &str =
     "JSONExtractString(tryBase64URLDecode(splitByChar('.', decision_token)[2]), 'jti')";

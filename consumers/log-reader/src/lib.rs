@@ -4,7 +4,8 @@
 //! - [`imported`]: progress, counts, violations and latency of one import
 //! - [`approvals`]: requests for approvals, with the decisions about them
 //! - [`decided`]: calls with the decisions that were made before them
-//! - [`session`]: one session, event by event; [`Disagreement`]: how a decision differs from its verdict
+//! - [`session`]: one session, event by event; [`Disagreement`]: how a decision differs from its verdict;
+//!   [`DecisionEvidence`]: whether a token proves it
 //! - [`LoggedBytes`]: payloads, which may be any bytes
 //! - [`overview`]: sizes of tables, recent rejects and alerts, active bundles
 //!
@@ -17,9 +18,11 @@ pub mod overview;
 pub mod session;
 
 mod disagreement;
+mod evidence;
 mod logged;
 mod reader;
 
 pub use disagreement::Disagreement;
+pub use evidence::DecisionEvidence;
 pub use logged::LoggedBytes;
 pub use reader::{LogReader, ReadError};

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_schemas::verdict::DecisionFinding;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::decided::TOKEN_DECISION_ID;
-use crate::disagreement::{CallDecisions, Disagreement};
+use crate::decided::{TOKEN_CLAIMS, TOKEN_DECISION_ID};
+use crate::disagreement::Disagreement;
+use crate::evidence::{CallDecisions, DecisionEvidence, FoundDecision, verified_claims};
 use crate::{LogReader, LoggedBytes, ReadError, logged};
 
 /// Session that matches a name.
@@ -38,10 +38,31 @@ pub struct Entry {
     /// The decision about the call, if the log has one: the decision of the call's token. For a call without a token, the latest
     /// decision before it about its id and tool.
     pub decision: Option<CallDecision>,
+    /// Evidence for [`decision`](Self::decision), or for the decision that the event states.
+    pub evidence: Option<DecisionEvidence>,
+    /// Number of different events with the id of [`decision`](Self::decision), beside the one that is shown.
+    pub other_events: usize,
     /// The verdict, if the event is judged.
     pub verdict: Option<Verdict>,
+    /// Rejects of the record.
+    pub rejects: Vec<Reject>,
     /// Differences between decision and verdict; `None` if they are equal, or if one is missing.
     pub disagreement: Option<Disagreement>,
+}
+
+impl Entry {
+    /// Creates an entry of an event without a decision, a verdict and a reject.
+    pub const fn new(event: Event) -> Self {
+        Self {
+            event,
+            decision: None,
+            evidence: None,
+            other_events: 0,
+            verdict: None,
+            rejects: Vec::new(),
+            disagreement: None,
+        }
+    }
 }
 
 /// Event in the log.
@@ -99,15 +120,18 @@ pub struct Event {
 }
 
 /// Decision of a decision point in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Row, Serialize, Deserialize)]
 pub struct CallDecision {
-    /// Partition of the decision's event.
+    /// Partition of the decision's event; -1 if no event agrees with the token that proves the decision.
     pub partition: i32,
-    /// Offset of the decision's event.
+    /// Offset of the decision's event; -1 if no event agrees with the token that proves the decision.
     pub offset: i64,
     /// Id of the decision.
     #[serde(deserialize_with = "logged::text")]
     pub id: String,
+    /// Id of the agent.
+    #[serde(deserialize_with = "logged::text")]
+    pub agent_id: String,
     /// Name of the tool of the call.
     #[serde(deserialize_with = "logged::text")]
     pub tool: String,
@@ -148,7 +172,7 @@ pub struct CallDecision {
 }
 
 /// Verdict in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Verdict {
     /// Partition of the action.
     pub partition: i32,
@@ -168,6 +192,12 @@ pub struct Verdict {
     /// Violated policies.
     #[serde(deserialize_with = "logged::texts")]
     pub violations: Vec<String>,
+    /// Mode of each of them: enforce or observe.
+    #[serde(deserialize_with = "logged::texts")]
+    pub modes: Vec<String>,
+    /// Effect of each of them: deny or ask.
+    #[serde(deserialize_with = "logged::texts")]
+    pub effects: Vec<String>,
     /// Inputs of the decision, as JSON.
     #[serde(deserialize_with = "logged::text")]
     pub known: String,
@@ -198,6 +228,34 @@ pub struct Verdict {
     /// Outcome of the decision before the call; empty without a token that a valid key signed.
     #[serde(deserialize_with = "logged::text")]
     pub prior_decision_outcome: String,
+    /// True if the bundle requires a decision before each call.
+    pub prior_decision_required: bool,
+}
+
+/// Reject of a record by a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Reject {
+    /// Partition of the record.
+    pub partition: i32,
+    /// Offset of the record.
+    pub offset: i64,
+    /// The stage.
+    #[serde(deserialize_with = "logged::text")]
+    pub stage: String,
+    /// Reason; it has a page in docs/errors.
+    #[serde(deserialize_with = "logged::text")]
+    pub reason: String,
+    /// Description of the fault.
+    #[serde(deserialize_with = "logged::text")]
+    pub detail: String,
+}
+
+/// Token of a call.
+#[derive(Row, Deserialize)]
+struct CallToken {
+    partition: i32,
+    offset: i64,
+    claims: LoggedBytes,
 }
 
 #[derive(Row, Deserialize)]
@@ -213,12 +271,13 @@ impl LogReader {
         let sql = format!(
             "SELECT toString(a.tenant_id) AS tenant_id, a.session_id AS session_id, any(a.session_label) AS session_label,
                     toString(argMin(a.agent_id, (a.partition, a.offset))) AS agent_id, max(a.actor_id) AS actor_id
-             FROM {} AS a WHERE (a.session_id = ? OR a.session_label = ?) AND (? = '' OR a.tenant_id = ?)
+             FROM {} AS a WHERE (a.session_id = ? OR a.session_label = ?) AND (? = 'any' OR a.tenant_id = ?)
              GROUP BY a.tenant_id, a.session_id ORDER BY max(a.logged_at) DESC",
             self.tables.actions
         );
-        let tenant = tenant.unwrap_or_default();
-        self.rows(&sql, &[name, name, tenant, tenant])
+        // An empty id is that of records without a tenant.
+        let tenants = if tenant.is_some() { "one" } else { "any" };
+        self.rows(&sql, &[name, name, tenants, tenant.unwrap_or_default()])
     }
 
     /// Returns the events of a session in the order of the log, each with the decision before it and its verdict.
@@ -241,7 +300,9 @@ impl LogReader {
                 "SELECT origin_partition AS partition, origin_offset AS offset, ifNull(call_index, -1) AS call_index,
                         toString(decision) AS decision, toString(reason) AS reason,
                         arrayMap(p -> toString(p), determining_policies) AS determining,
-                        arrayMap(p -> toString(p), violations.policy) AS violations, known,
+                        arrayMap(p -> toString(p), violations.policy) AS violations,
+                        arrayMap(m -> toString(m), violations.mode) AS modes,
+                        arrayMap(e -> toString(e), violations.effect) AS effects, known,
                         lower(hex(known_digest)) AS known_digest,
                         arrayMap((c, s, m) -> concat(toString(c), ' ', s, ': ', m), errors.code, errors.subject, errors.message) AS errors,
                         concat(toString(bundle_name), ' ', toString(bundle_version)) AS bundle,
@@ -249,32 +310,71 @@ impl LogReader {
                         arrayMap(f -> toString(f), findings) AS findings,
                         toString(prior_decision_finding) AS prior_decision_finding,
                         toString(prior_decision_cause) AS prior_decision_cause, prior_decision_id,
-                        toString(prior_decision_outcome) AS prior_decision_outcome
+                        toString(prior_decision_outcome) AS prior_decision_outcome, prior_decision_required
                  FROM {} WHERE tenant_id = ? AND session_id = ?",
                 self.tables.verdicts
             ),
             &[tenant_id, session_id],
         )?;
-        let decisions = CallDecisions(self.call_decisions(tenant_id, session_id)?);
         let mut by_origin: BTreeMap<(i32, i64), Verdict> =
             verdicts.into_iter().map(|verdict| ((verdict.partition, verdict.offset), verdict)).collect();
+        let tokens = self.call_tokens(tenant_id, session_id)?;
+        let verified = tokens.iter().filter_map(|token| {
+            verified_claims(&token.claims.0, by_origin.get(&(token.partition, token.offset))?)
+        });
+        let decisions = CallDecisions::new(self.call_decisions(tenant_id, session_id)?, verified);
+        let mut rejects: BTreeMap<(i32, i64), Vec<Reject>> = BTreeMap::new();
+        for reject in self.session_rejects(tenant_id, session_id)? {
+            rejects.entry((reject.partition, reject.offset)).or_default().push(reject);
+        }
         let entry = |event: Event| {
-            let verdict = by_origin.remove(&(event.partition, event.offset));
-            // An event without a verdict is no call. A forged token may name the decision about another call.
-            let is_bound =
-                |verdict: &&Verdict| verdict.prior_decision_finding != DecisionFinding::Forged.as_str();
-            let decision = verdict.as_ref().filter(is_bound).and_then(|_| decisions.about(&event)).cloned();
-            let both = decision.as_ref().zip(verdict.as_ref());
-            let disagreement = both.and_then(|(decision, verdict)| Disagreement::between(decision, verdict));
-            Entry { event, decision, verdict, disagreement }
+            let position = (event.partition, event.offset);
+            let verdict = by_origin.remove(&position);
+            let rejects = rejects.remove(&position).unwrap_or_default();
+            if !event.decision.is_empty() {
+                let evidence = Some(decisions.evidence(&event));
+                return Entry { evidence, verdict, rejects, ..Entry::new(event) };
+            }
+            // An event without a verdict is no call.
+            let found = verdict.as_ref().and_then(|verdict| decisions.about(&event, verdict));
+            let both = found.as_ref().zip(verdict.as_ref());
+            let disagreement =
+                both.and_then(|(found, verdict)| Disagreement::between(&found.decision, verdict));
+            let evidence = found.as_ref().map(|found| found.evidence);
+            let other_events = found.as_ref().map_or(0, |found| found.other_events);
+            let decision = found.map(|FoundDecision { decision, .. }| decision);
+            Entry { event, decision, evidence, other_events, verdict, rejects, disagreement }
         };
         Ok(events.into_iter().map(entry).collect())
     }
 
-    /// Returns the decisions about calls of a session, in the order of the log. A decision that was sent twice is one.
+    /// Returns the tokens of a session's calls, with their claims as JSON.
+    fn call_tokens(&self, tenant_id: &str, session_id: &str) -> Result<Vec<CallToken>, ReadError> {
+        let sql = format!(
+            "SELECT partition, offset, {TOKEN_CLAIMS} AS claims FROM {}
+             WHERE tenant_id = ? AND session_id = ? AND decision_token != ''",
+            self.tables.actions
+        );
+        self.rows(&sql, &[tenant_id, session_id])
+    }
+
+    /// Returns the rejects of a session's records.
+    fn session_rejects(&self, tenant_id: &str, session_id: &str) -> Result<Vec<Reject>, ReadError> {
+        let sql = format!(
+            "SELECT origin_partition AS partition, origin_offset AS offset, toString(stage) AS stage, toString(reason) AS reason,
+                    detail
+             FROM {} WHERE (origin_topic, origin_partition, origin_offset) IN
+                 (SELECT toString(topic), partition, offset FROM {} WHERE tenant_id = ? AND session_id = ?)
+             ORDER BY stage, reason",
+            self.tables.rejects, self.tables.actions
+        );
+        self.rows(&sql, &[tenant_id, session_id])
+    }
+
+    /// Returns the decisions about calls of a session that events state, in the order of the log.
     fn call_decisions(&self, tenant_id: &str, session_id: &str) -> Result<Vec<CallDecision>, ReadError> {
         let sql = format!(
-            "SELECT d.partition AS partition, d.offset AS offset, d.decision_id AS id, toString(d.tool_name) AS tool, d.call_id AS call_id,
+            "SELECT d.partition AS partition, d.offset AS offset, d.decision_id AS id, toString(d.agent_id) AS agent_id, toString(d.tool_name) AS tool, d.call_id AS call_id,
                     toString(d.decision) AS outcome, d.decision_reason AS reason, toString(d.decided_by) AS decided_by,
                     toString(d.decision_caller) AS caller,
                     arrayMap(p -> toString(p), d.decision_violations.policy) AS violations,
@@ -287,7 +387,7 @@ impl LogReader {
              LEFT JOIN (SELECT digest, toString(any(name)) AS name, toString(any(version)) AS version FROM {} GROUP BY digest) AS b
                  ON b.digest = d.decision_bundle_digest
              WHERE d.tenant_id = ? AND d.session_id = ? AND d.decision_id != ''
-             ORDER BY d.partition, d.offset LIMIT 1 BY d.decision_id",
+             ORDER BY d.partition, d.offset",
             self.tables.actions, self.tables.bundles
         );
         self.rows(&sql, &[tenant_id, session_id])
