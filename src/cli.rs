@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use agentgov_gateway::hooks::agent::CodingAgent;
 use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::governance::KeyKind;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Ask a decision point before each call of an agent, and record calls and results.
     #[command(subcommand)]
     Gateway(GatewayCommand),
+    /// Ask the gateway before each call of a coding agent; the agent runs it. Exit code 2: blocked.
+    #[command(subcommand)]
+    Hook(HookCommand),
     /// Show the pipeline and its faults on one screen. Exit code 3: a fault; 75: a part is away.
     Status(Status),
     /// Check and draw the topology, compare it with a cluster, create what is missing.
@@ -247,6 +251,74 @@ pub struct GatewayStdio {
     /// Command line of the MCP server.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// `hook …`.
+#[derive(Debug, Subcommand)]
+pub enum HookCommand {
+    /// Answer a hook of Claude Code: JSON on standard input.
+    ClaudeCode(HookArgs),
+    /// Answer a hook of Codex CLI: JSON on standard input.
+    Codex(HookArgs),
+    /// Answer a hook of Cursor: JSON on standard input.
+    Cursor(HookArgs),
+    /// Answer a hook of Gemini CLI: JSON on standard input.
+    GeminiCli(HookArgs),
+    /// Add the hooks to the settings of an agent, so that they fail closed.
+    Install(HookInstall),
+    /// Report what the settings of an agent let run unasked. Exit code 3: something.
+    Check(HookCheck),
+}
+
+/// URL of a gateway that listens where the documentation says.
+const GATEWAY_URL: &str = "http://127.0.0.1:8282";
+
+/// `hook AGENT`.
+#[derive(Debug, Args)]
+pub struct HookArgs {
+    /// URL of the gateway: plain HTTP on this machine.
+    #[arg(long, value_name = "URL", env = "AGENTGOV_GATEWAY", default_value = GATEWAY_URL)]
+    pub url: String,
+    /// File with the bearer token for the gateway [default: none].
+    #[arg(long, value_name = "FILE", env = "AGENTGOV_GATEWAY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Time for an answer. Afterwards the call is blocked.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=25))]
+    pub timeout: u64,
+}
+
+/// `hook install`.
+#[derive(Debug, Args)]
+pub struct HookInstall {
+    /// claude-code, codex, cursor or gemini-cli.
+    #[arg(value_parser = coding_agent)]
+    pub agent: CodingAgent,
+    /// File of the agent's settings [default: that of this user].
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// URL of the gateway: plain HTTP on this machine.
+    #[arg(long, value_name = "URL", env = "AGENTGOV_GATEWAY", default_value = GATEWAY_URL)]
+    pub url: String,
+    /// File with the bearer token for the gateway [default: none].
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `hook check`.
+#[derive(Debug, Args)]
+pub struct HookCheck {
+    /// claude-code, codex, cursor or gemini-cli.
+    #[arg(value_parser = coding_agent)]
+    pub agent: CodingAgent,
+    /// File of the agent's settings [default: that of this user].
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
+fn coding_agent(name: &str) -> Result<CodingAgent, String> {
+    let names = CodingAgent::ALL.map(CodingAgent::name).join(", ");
+    CodingAgent::by_name(name).ok_or_else(|| format!("expected one of {names}"))
 }
 
 /// Socket addresses that HOST:PORT resolves to, in the order of the resolver.

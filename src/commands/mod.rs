@@ -6,6 +6,7 @@ pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
 mod gateway;
+mod hook;
 #[cfg(test)]
 #[cfg(feature = "local-stack")]
 mod hostile;
@@ -51,6 +52,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Run(args) => run::run(&args, global),
         Command::Pdp(args) => pdp::pdp(&args, global),
         Command::Gateway(command) => gateway::gateway(command, global),
+        Command::Hook(command) => hook::hook(command, global),
         Command::Status(args) => status::status(&args, global),
         Command::Topology(command) => topology::topology(command, global),
         Command::Import(args) => import::import(&args, global),

@@ -27,6 +27,7 @@ mod demo;
 mod failpoints;
 mod gateway;
 mod gone;
+mod hooks;
 mod json;
 mod keys;
 mod log_sink;

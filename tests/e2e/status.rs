@@ -186,6 +186,13 @@ impl Process {
         format!("{}/{path}", self.address)
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let signalled =
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(signalled.unwrap().success());
+    }
+
     /// Sends SIGTERM, so that the process leaves its groups.
     pub fn stop(&mut self) {
         let signalled = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();

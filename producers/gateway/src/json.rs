@@ -19,8 +19,17 @@ const FOLDED_DEPTH: usize = 2;
 /// # Errors
 /// The expected and the found content, with its position.
 pub fn check(text: &str) -> Result<(), String> {
+    check_folded(text, FOLDED_DEPTH)
+}
+
+/// Checks the same as [`check`]; names that differ in case only count as the same up to `folded_depth`.
+///
+/// # Errors
+/// The expected and the found content, with its position.
+pub fn check_folded(text: &str, folded_depth: usize) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let checked = Checked { depth: 0 }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    let checked =
+        Checked { depth: 0, folded_depth }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     checked.map_err(|error| format!("expected JSON in which no name stands twice: {error}"))
 }
 
@@ -124,6 +133,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 #[derive(Clone, Copy)]
 struct Checked {
     depth: usize,
+    folded_depth: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Checked {
@@ -166,16 +176,16 @@ impl<'de> Visitor<'de> for Checked {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let inner = Self { depth: self.depth + 1 };
+        let inner = Self { depth: self.depth + 1, ..self };
         while seq.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut names = HashSet::new();
-        let inner = Self { depth: self.depth + 1 };
+        let inner = Self { depth: self.depth + 1, ..self };
         while let Some(name) = map.next_key::<String>()? {
-            let same = if self.depth < FOLDED_DEPTH { folded(&name) } else { name.clone() };
+            let same = if self.depth < self.folded_depth { folded(&name) } else { name.clone() };
             if !names.insert(same) {
                 return Err(de::Error::custom(format!("`{}` stands twice", Escaped(name))));
             }

@@ -3,10 +3,12 @@
 //!
 //! - [`frame`]: lines within a bound · [`envelope`]: JSON-RPC over their bytes · [`json`]: JSON that every parser reads alike
 //! - [`methods`]: the methods that pass
+//! - [`hooks`]: the same for the calls that coding agents announce to their hooks
 
 mod call;
 pub mod envelope;
 pub mod frame;
+pub mod hooks;
 pub mod http;
 pub mod json;
 pub mod methods;

@@ -60,7 +60,7 @@ fn approval_id(decision: &Decision) -> &str {
 }
 
 /// Returns why a call is not allowed, for a model and for people.
-fn denial_text(decision: &Decision) -> String {
+pub fn denial_text(decision: &Decision) -> String {
     let context = &decision.context;
     let mut lines = vec![if decision.is_ask() {
         format!("This call needs the approval of a person: {}.", approval_id(decision))

@@ -27,6 +27,8 @@ pub const FRAME_REFUSED: &str = "gateway.refused";
 pub const INPUT_PROVIDED: &str = "gateway.input_provided";
 /// Media type of JSON.
 const JSON: &str = "application/json";
+/// Media type of text.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Source of decisions.
 pub trait Decider: Send + Sync {
@@ -349,7 +351,26 @@ impl Session {
         self.decider.permitted_tools(&CallQuestion { after, ..self.question("-") })
     }
 
-    fn record_note(&self, r#type: &str, text: &str) -> Result<(), RecordError> {
+    /// Records what a person wrote to the agent. A text that no event can hold is recorded by digest, size and beginning.
+    ///
+    /// # Errors
+    /// If it is not recorded.
+    pub fn record_user_input(&self, message_id: &str, text: &str) -> Result<(), RecordError> {
+        let has_text = !text.trim().is_empty();
+        let event = |text, media_type| {
+            let content = Some(Content { data: text, media_type });
+            let message = Message { id: message_id, role: "user", has_text, tool_calls: 0, content };
+            Event { message: Some(message), ..self.event(catalogue::USER_INPUT) }
+        };
+        let whole = event(text.as_bytes(), TEXT);
+        match self.journal.check(&whole) {
+            Err(RecordError::TooLarge { .. }) => {}
+            _ => return self.append(&whole),
+        }
+        self.append(&event(summary(text).to_string().as_bytes(), JSON))
+    }
+
+    pub(crate) fn record_note(&self, r#type: &str, text: &str) -> Result<(), RecordError> {
         let content = Content { data: text.as_bytes(), media_type: JSON };
         let message =
             Message { id: "", role: "system", has_text: false, tool_calls: 0, content: Some(content) };

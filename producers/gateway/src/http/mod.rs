@@ -1,8 +1,10 @@
-//! `agentgov gateway serve`: one server on this machine, with a path for each MCP server.
+//! `agentgov gateway serve`: one server on this machine, with a path for each MCP server, and one for the hooks of each
+//! coding agent.
 
 mod callers;
 mod config;
 mod connection;
+mod hooks;
 mod mcp;
 mod reply;
 
@@ -18,6 +20,8 @@ use axum::http::{HeaderMap, header};
 use axum::routing::{get, post};
 
 use crate::frame::MAX_FRAME_BYTES;
+use crate::hooks::Hooks;
+use crate::hooks::client::MAX_BODY_BYTES;
 use crate::process::PrintLog;
 use crate::proxy::ProxyConfig;
 use crate::sessions::Sessions;
@@ -46,6 +50,8 @@ pub struct Gateway {
     pub callers: Callers,
     /// Sessions of the agents.
     pub sessions: Arc<Sessions>,
+    /// Hooks of coding agents.
+    hooks: Hooks,
     servers: BTreeMap<String, ServerEntry>,
     connections: Connections,
 }
@@ -98,6 +104,7 @@ impl HttpGateway {
         let gateway = Arc::new(Gateway {
             callers: config.callers,
             connections: Connections::new(parts.proxy, parts.print_log, Arc::clone(&parts.sessions)),
+            hooks: Hooks::new(Arc::clone(&parts.sessions), config.servers.keys().cloned()),
             sessions: parts.sessions,
             servers: config.servers,
         });
@@ -142,6 +149,7 @@ impl HttpGateway {
 
 fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
+        .route("/hooks/{name}", post(hooks::post).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
         .route("/mcp/{server}", post(mcp::post).get(mcp::get).delete(mcp::delete))
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(|| async { "ready\n" }))
