@@ -444,6 +444,7 @@ fn status(text: &str) -> Status {
         tables: vec![table(Answer::Known(1)), table(Answer::Unknown(own()))],
         rejects_last_hour: Answer::Known(vec![RejectCount { stage: own(), reason: own(), count: 1 }]),
         alerts_last_hour: Answer::Known(vec![AlertCount { severity: own(), opened: 1, violations: 1 }]),
+        stops_last_day: Answer::Known(vec![]),
         gaps: Answer::Known(vec![Gap { topic_partition: own(), from: 0, to: 1, accepted_at: 0 }]),
         skipped: Answer::Known(vec![SkippedOffsets {
             topic_partition: own(),

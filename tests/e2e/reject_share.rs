@@ -43,6 +43,16 @@ fn flood_of_rejects_stops_the_stage_until_an_operator_resumes_it() {
     stack.eventually("the evaluator is ready again", || health.snapshot().not_ready.is_empty());
 
     let word = flood.read(subject::CONTROL, 1)[0].0;
+    let alert = flood.read(subject::ALERT, 1).remove(0).1;
+    let (id, datum) = wire::split(&alert).unwrap();
+    let alert: Alert<'_> = subject::ALERT.schema().unwrap().decode(id, datum).unwrap();
+    assert_eq!((alert.policy, alert.severity.known()), ("agentgov:stage-stopped", Some(Severity::Critical)));
+    let parts = [
+        "tenant `flood` (key `flood/s`, partition 0, ",
+        "wrong_magic_byte ",
+        "rejects resume evaluator --reason",
+    ];
+    assert!(parts.iter().all(|part| alert.message.contains(part)), "{}", alert.message);
     let verdict = flood.read(subject::VERDICT, 2)[1].0;
     assert!(verdict >= word, "judged at {verdict}, before the word at {word}");
     flood.end();
@@ -70,8 +80,11 @@ fn flood_of_one_tenants_rejects_is_an_alert_and_stops_no_stage() {
         let alert: Alert<'_> = schema.decode(id, datum).unwrap();
         assert_eq!(alert.policy, "agentgov:reject-flood");
         assert_eq!(alert.severity, Severity::Critical);
-        let parts =
-            ["of 2 tenants", "tenant `flood` (key `flood/s`, partition 0, from offset ", "wrong_magic_byte "];
+        let parts = [
+            "of the 2 tenants",
+            "tenant `flood` (key `flood/s`, partition 0, from offset ",
+            "wrong_magic_byte ",
+        ];
         assert!(parts.iter().all(|part| alert.message.contains(part)), "{}", alert.message);
         assert_eq!(alert.revision, i32::try_from(number).unwrap(), "one a window");
         ids.insert(alert.alert_id);

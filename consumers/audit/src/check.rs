@@ -504,7 +504,7 @@ impl StageOutputs {
     fn alert(&mut self, alert: Fields<'_>) {
         let policy = alert.text("policy").unwrap_or_default();
         // Alerts about agentgov itself, which no verdict requires.
-        if ["agentgov:bundle-refused", "agentgov:reject-flood"].contains(&policy) {
+        if ["agentgov:bundle-refused", "agentgov:reject-flood", "agentgov:stage-stopped"].contains(&policy) {
             return;
         }
         let Some(action) = origin(alert, "origin") else { return };

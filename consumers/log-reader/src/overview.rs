@@ -44,6 +44,19 @@ pub struct AlertCount {
     pub violations: u64,
 }
 
+/// Last stop of a stage after a flood of rejects. Only an operator resumes the stage.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct StageStop {
+    /// Name of the stage.
+    #[serde(deserialize_with = "logged::text")]
+    pub stage: String,
+    /// Time of the stop, in milliseconds since the epoch.
+    pub stopped_at: i64,
+    /// Message of the alert about the stop.
+    #[serde(deserialize_with = "logged::text")]
+    pub message: String,
+}
+
 /// Accepted gap: offsets that a person accepted as lost.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Gap {
@@ -141,6 +154,18 @@ impl LogReader {
             "SELECT toString(a.severity) AS severity, countIf(a.revision = 0) AS opened, count() AS violations FROM {} AS a
              WHERE a.logged_at > now64(3) - {seconds} GROUP BY a.severity
              ORDER BY indexOf([{severities}], severity), severity",
+            self.tables.alerts
+        );
+        self.rows(&sql, &[])
+    }
+
+    /// Returns the last stop of each stage in the last `seconds`.
+    pub fn stops_within(&self, seconds: u32) -> Result<Vec<StageStop>, ReadError> {
+        let sql = format!(
+            "SELECT substring(toString(a.session_id), length('rejects/') + 1) AS stage,
+                    toUnixTimestamp64Milli(max(a.logged_at)) AS stopped_at, argMax(toString(a.message), a.logged_at) AS message
+             FROM {} AS a WHERE a.policy = 'agentgov:stage-stopped' AND a.logged_at > now64(3) - {seconds}
+             GROUP BY a.session_id ORDER BY stage",
             self.tables.alerts
         );
         self.rows(&sql, &[])

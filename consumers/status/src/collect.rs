@@ -71,6 +71,7 @@ pub fn collect<E: Display>(
             tables: log.tables,
             rejects_last_hour: log.rejects,
             alerts_last_hour: log.alerts,
+            stops_last_day: log.stops,
             gaps: log.gaps,
             skipped: log.skipped,
             bundles: log.bundles,

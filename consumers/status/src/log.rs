@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentgov_connect::Endpoints;
-use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
+use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets, StageStop};
 use agentgov_log_reader::{LogReader, ReadError};
 use agentgov_schemas::topology::{ProducerKind, Topology};
 
@@ -13,6 +13,8 @@ use crate::{Answer, Table};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// One hour, in seconds.
 const HOUR: u32 = 3600;
+/// One day, in seconds.
+const DAY: u32 = 24 * HOUR;
 
 /// State of the log's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Log {
     pub rejects: Answer<Vec<RejectCount>>,
     /// Alerts of the last hour.
     pub alerts: Answer<Vec<AlertCount>>,
+    /// Last stop of each stage in the last day.
+    pub stops: Answer<Vec<StageStop>>,
     /// Accepted gaps.
     pub gaps: Answer<Vec<Gap>>,
     /// Skipped offsets.
@@ -43,6 +47,7 @@ impl Log {
             tables: tables.collect(),
             rejects: Answer::Unknown(why.to_owned()),
             alerts: Answer::Unknown(why.to_owned()),
+            stops: Answer::Unknown(why.to_owned()),
             gaps: Answer::Unknown(why.to_owned()),
             skipped: Answer::Unknown(why.to_owned()),
             bundles: Answer::Unknown(why.to_owned()),
@@ -64,6 +69,7 @@ impl Log {
             tables: tables.collect(),
             rejects: reader.rejects_within(HOUR).into(),
             alerts: reader.alerts_within(HOUR).into(),
+            stops: reader.stops_within(DAY).into(),
             gaps: reader.gaps("sink_gaps").into(),
             skipped: skipped(&reader, topology).into(),
             bundles: reader.active_bundles().into(),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets};
+use agentgov_log_reader::overview::{ActiveBundle, AlertCount, Gap, RejectCount, SkippedOffsets, StageStop};
+use agentgov_schemas::NotReadyReason;
 use serde::Serialize;
 
 use crate::parts::is_out_of_files;
@@ -67,6 +68,8 @@ pub struct Status {
     pub rejects_last_hour: Answer<Vec<RejectCount>>,
     /// Alerts of the last hour.
     pub alerts_last_hour: Answer<Vec<AlertCount>>,
+    /// Last stop of each stage in the last day, after a flood of rejects.
+    pub stops_last_day: Answer<Vec<StageStop>>,
     /// Accepted gaps, the latest first.
     pub gaps: Answer<Vec<Gap>>,
     /// Skipped offsets of topics to which no client must write transactions.
@@ -135,6 +138,8 @@ pub struct Fault {
 const MAX_RECORD_AGE: f64 = 60.0;
 /// Age of skipped offsets, in milliseconds, up to which they are a fault: the client may still write transactions.
 const RECENT: i64 = 3_600_000;
+/// Age of the oldest uncommitted record, in seconds, from which a stage that stopped earlier is reported as not resumed.
+const STOPPED_RECORD_AGE: f64 = 5.0;
 
 impl Status {
     /// Derives health and faults from the other fields.
@@ -160,7 +165,11 @@ impl Status {
             for stage in &process.stages {
                 for (reason, why) in &stage.not_ready {
                     let what = format!("{} at {} is not ready: {reason}: {why}", stage.stage, process.url);
-                    add(what, "see the reason in docs/errors/README.md");
+                    if *reason == NotReadyReason::RejectShare.as_str() {
+                        add(what, &resume_command(&stage.stage));
+                    } else {
+                        add(what, "see the reason in docs/errors/README.md");
+                    }
                 }
                 if let Some(why) = &stage.hangs {
                     let what = format!("{} at {} hangs: {why}", stage.stage, process.url);
@@ -209,10 +218,17 @@ impl Status {
                 ),
                 GroupState::Stable => {}
             }
-            if let Some(oldest) = group.oldest_seconds().filter(|oldest| *oldest > MAX_RECORD_AGE) {
+            if let Some(stop) = self.unresumed_stop(name, group) {
+                let StageStop { stopped_at, message, .. } = stop;
+                let ago = (self.at - stopped_at).max(0) / 1000;
+                add(
+                    format!("{name} stopped {ago} s ago, and records wait for it: {message}"),
+                    &resume_command(name),
+                );
+            } else if let Some(oldest) = group.oldest_seconds().filter(|oldest| *oldest > MAX_RECORD_AGE) {
                 add(
                     format!("{name} is behind: a record has waited for {oldest:.0} s"),
-                    "check the /readyz of its process; if it runs and cannot keep up, start more processes",
+                    "check the /readyz of its process, and the table of alerts for `agentgov:stage-stopped`; if it runs and cannot keep up, start more processes",
                 );
             }
             for lag in group.lag.iter().filter(|lag| lag.oldest_seconds.is_none()) {
@@ -275,6 +291,14 @@ impl Status {
         self.wrong = faults;
     }
 
+    /// Returns the last stop of a stage that records wait for. A stage that was resumed leaves no record waiting for long.
+    fn unresumed_stop(&self, stage: &str, group: &Group) -> Option<&StageStop> {
+        let stop = self.stops_last_day.known()?.iter().find(|stop| stop.stage == stage)?;
+        let oldest = group.oldest_seconds().filter(|_| group.records() > 0)?;
+        let since_stop = (self.at - stop.stopped_at) as f64 / 1000.0;
+        (oldest >= STOPPED_RECORD_AGE || oldest + 1.0 >= since_stop).then_some(stop)
+    }
+
     /// Returns the unknown items of the log, each with the reason.
     fn unknown_of_the_log(&self) -> Vec<(&'static str, &str)> {
         fn why<T>(answer: &Answer<T>) -> Option<&str> {
@@ -286,6 +310,7 @@ impl Status {
         let answers = [
             ("rejects of the last hour", why(&self.rejects_last_hour)),
             ("alerts of the last hour", why(&self.alerts_last_hour)),
+            ("stops of the last day", why(&self.stops_last_day)),
             ("accepted gaps", why(&self.gaps)),
             ("skipped offsets", why(&self.skipped)),
             ("active bundles", why(&self.bundles)),
@@ -297,6 +322,13 @@ impl Status {
     pub(crate) fn part_answers(&self, name: &str) -> bool {
         self.parts.iter().any(|part| part.name == name && part.answers)
     }
+}
+
+/// Action for a stage that stopped after a flood of rejects.
+fn resume_command(stage: &str) -> String {
+    format!(
+        "fix the cause; then, unless it was resumed since: agentgov rejects resume {stage} --reason REASON"
+    )
 }
 
 #[cfg(test)]
@@ -334,6 +366,7 @@ mod tests {
             tables: vec![Table { name: "actions".into(), rows: Answer::Known(0), newest: None }],
             rejects_last_hour: Answer::Known(vec![]),
             alerts_last_hour: Answer::Known(vec![]),
+            stops_last_day: Answer::Known(vec![]),
             gaps: Answer::Known(vec![]),
             skipped: Answer::Known(vec![]),
             bundles: Answer::Known(vec![ActiveBundle {
@@ -356,12 +389,58 @@ mod tests {
     }
 
     #[test]
+    fn stop_of_a_stage_is_a_fault_at_once_and_until_no_record_waits() {
+        let stopped = |ago: i64, oldest: f64, records: i64| {
+            let mut status = healthy();
+            status.at = 100_000;
+            let stop = |stage: &str| StageStop {
+                stage: stage.into(),
+                stopped_at: 100_000 - ago * 1000,
+                message: "2,000 of tenant `a`".into(),
+            };
+            status.stops_last_day = Answer::Known(vec![stop("alerter"), stop("evaluator")]);
+            group(&mut status).lag[0] = TopicLag { topic: "t".into(), records, oldest_seconds: Some(oldest) };
+            status.derive_faults();
+            status.wrong
+        };
+        for (ago, oldest) in [(1, 1.5), (2, 1.5), (50, 49.0), (90, 6.0), (90, 80.0)] {
+            let wrong = stopped(ago, oldest, 5);
+            assert_eq!(wrong.len(), 1, "{ago} {oldest}: {wrong:?}");
+            let what = format!("evaluator stopped {ago} s ago, and records wait for it: 2,000 of tenant `a`");
+            assert_eq!(wrong[0].what, what);
+            assert!(
+                wrong[0].to_do.ends_with("agentgov rejects resume evaluator --reason REASON"),
+                "{wrong:?}"
+            );
+        }
+        assert_eq!(stopped(50, 0.5, 5), [], "it was resumed, and records arrive");
+        assert_eq!(stopped(1, 0.0, 0), [], "nothing waits");
+    }
+
+    #[test]
+    fn reason_of_a_process_that_stands_still_names_the_command() {
+        let mut status = healthy();
+        let not_ready =
+            BTreeMap::from([(NotReadyReason::RejectShare.as_str().to_owned(), "a flood".to_owned())]);
+        let stage = "alerter".to_owned();
+        let stage = StageReadiness { stage, not_ready, hangs: None, progress_age_seconds: 0.0 };
+        status.processes =
+            vec![Process { url: "u".into(), away: None, version: String::new(), stages: vec![stage] }];
+        status.derive_faults();
+        assert!(
+            status.wrong[0].to_do.ends_with("agentgov rejects resume alerter --reason REASON"),
+            "{:?}",
+            status.wrong
+        );
+    }
+
+    #[test]
     fn each_fault_is_reported_once_and_a_healthy_pipeline_has_none() {
         let mut status = healthy();
         status.derive_faults();
         assert_eq!((status.health, &status.wrong), (Health::Healthy, &vec![]));
         type Breaks = fn(&mut Status);
-        let cases: [(&str, Health, Breaks); 23] = [
+        let cases: [(&str, Health, Breaks); 24] = [
             ("is away", Health::PartAway, |s| s.parts[0].answers = false),
             ("received no request: this process cannot open another file", Health::PartAway, |s| {
                 s.parts[0].answers = false;
@@ -417,6 +496,9 @@ mod tests {
             }),
             ("alerts of the last hour: not known: no", Health::Unhealthy, |s| {
                 s.alerts_last_hour = Answer::Unknown("no".into());
+            }),
+            ("stops of the last day: not known: no", Health::Unhealthy, |s| {
+                s.stops_last_day = Answer::Unknown("no".into());
             }),
             ("accepted gaps: not known: no", Health::Unhealthy, |s| s.gaps = Answer::Unknown("no".into())),
             ("skipped offsets: not known: no", Health::Unhealthy, |s| {

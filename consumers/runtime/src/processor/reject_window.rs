@@ -74,10 +74,10 @@ pub(super) struct RecordRef {
 /// Consequence of a window above the share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flood {
-    /// The stage pauses, for this reason.
-    PauseStage(String),
-    /// The stage continues and emits an alert, or its next revision. The alert names the first rejected record of the
-    /// tenant with the most rejects.
+    /// The stage pauses after it has emitted an alert about it. The alert names the first rejected record of the tenant
+    /// with the most rejects.
+    PauseStage { alert: FloodAlert, at: RecordRef, message: String },
+    /// The stage continues and emits an alert, or its next revision.
     Alert { alert: FloodAlert, at: RecordRef, message: String },
 }
 
@@ -171,11 +171,9 @@ impl RejectWindow {
             return None;
         }
         let above = self.known.values().filter(|above| **above).count();
-        const UNTIL_RESUMED: &str =
-            "nothing is consumed until the cause is fixed and an operator runs `agentgov rejects resume`";
         let summary = format!(
-            "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of {} tenants \
-             with accepted records are above it",
+            "{} of the last {} records were rejected, more than the share of {} allowed by topology.yaml, and {above} of the {} \
+             tenants with accepted records in the partitions of this process are above it",
             counts.rejects,
             counts.records,
             limit.above,
@@ -186,9 +184,6 @@ impl RejectWindow {
         } else {
             ""
         };
-        if 2 * above > self.known.len() {
-            return Some(Flood::PauseStage(format!("{summary}; {UNTIL_RESUMED}")));
-        }
         // The id breaks ties, so that the same records name the same tenant.
         let most = counts.tenants.into_iter().max_by(|(a, x), (b, y)| (x.rejects, b).cmp(&(y.rejects, a)));
         let (id, TenantCounts { rejects, reasons, first, .. }) = most?;
@@ -196,15 +191,20 @@ impl RejectWindow {
         let mut reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         reasons.sort();
         let message = format!(
-            "{summary}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}; the stage continues",
+            "{summary}{hint}: {rejects} of tenant `{}` (key `{}`, partition {}, from offset {}): {}",
             EscapedBytes(&id),
             EscapedBytes(&at.key),
             at.partition,
             at.offset,
             reasons.join(", ")
         );
-        let alert = self.next_alert((at.partition, at.offset, at.logged_at));
-        Some(Flood::Alert { alert, at, message })
+        let first = (at.partition, at.offset, at.logged_at);
+        if 2 * above > self.known.len() {
+            // Each stop is an alert of its own: an operator handles each.
+            return Some(Flood::PauseStage { alert: FloodAlert { revision: 0, first }, at, message });
+        }
+        let alert = self.next_alert(first);
+        Some(Flood::Alert { alert, at, message: format!("{message}; the stage continues") })
     }
 
     /// Returns the next revision of the last alert, or a new alert if the last one was opened too long before `at`.
@@ -251,14 +251,27 @@ mod tests {
     }
 
     fn pauses(flood: Option<Flood>) -> bool {
-        matches!(flood, Some(Flood::PauseStage(_)))
+        matches!(flood, Some(Flood::PauseStage { .. }))
     }
 
     #[test]
     fn stage_pauses_above_the_share_of_a_full_window() {
         let mut all = RejectWindow::new(Some(LIMIT), HOUR);
         assert_eq!(window(&mut all, &[("a/1", 1, 9)]), None, "one of ten is not above a tenth");
-        assert!(pauses(window(&mut all, &[("a/1", 2, 8)])));
+        let Some(Flood::PauseStage { alert, at, message }) = window(&mut all, &[("a/1", 2, 8)]) else {
+            panic!("expected a pause")
+        };
+        assert_eq!(
+            (alert.revision, alert.first, at.key.as_slice()),
+            (0, (3, 0, Millis(7)), b"a/1".as_slice())
+        );
+        assert!(
+            message.ends_with(
+                "1 of the 1 tenants with accepted records in the partitions of this process are above it: 2 of tenant `a` (key \
+                 `a/1`, partition 3, from offset 0): wrong_magic_byte 2"
+            ),
+            "{message}"
+        );
         let mut none = RejectWindow::new(None, HOUR);
         assert_eq!(window(&mut none, &[("a/1", 10, 0)]), None, "without a limit the stage does not pause");
     }
@@ -275,7 +288,7 @@ mod tests {
         assert_eq!(at, RecordRef { key: b"a/x\n".to_vec(), partition: 3, offset: 2, logged_at: Millis(7) });
         for part in [
             "7 of the last 10",
-            "1 of 2 tenants",
+            "1 of the 2 tenants",
             "7 of tenant `a`",
             r"key `a/x\u{a}`, partition 3, from offset 2",
             "wrong_magic_byte 7",

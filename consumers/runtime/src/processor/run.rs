@@ -268,6 +268,7 @@ impl<'c, P: Processor> ProcessorLoop<'c, P> {
         let rejected = self.stepper.rejected.values().sum();
         self.metrics.committed(count, &self.stepper.rejected, stepped, began.elapsed() - stepped);
         self.config.health.record_progress(count as u64, rejected);
+        self.stepper.apply_pause();
         self.pause_on_reject_flood()?;
         Ok(after)
     }

@@ -30,6 +30,8 @@ pub(super) struct BatchStepper<'c, P: Processor> {
     pub(super) partitions: BTreeMap<i32, RestoredPartition<P>>,
     /// Reason why the stage is paused until an operator resumes it.
     pub(super) pause_reason: Option<String>,
+    /// Reason for which the stage pauses once the current batch is committed.
+    pending_pause: Option<String>,
     pub(super) window: RejectWindow,
     /// Rejected records of the current batch, by reason.
     pub(super) rejected: BTreeMap<RejectReason, u64>,
@@ -64,6 +66,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             outputs,
             partitions: BTreeMap::new(),
             pause_reason: None,
+            pending_pause: None,
             window,
             rejected: BTreeMap::new(),
             known_rejects: HashMap::new(),
@@ -75,9 +78,22 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         self.known_rejects.retain(|(of, at), _| *of != partition || *at >= offset);
     }
 
+    /// Applies the pause that the committed batch requires, if it requires one.
+    pub(super) fn apply_pause(&mut self) {
+        if let Some(why) = self.pending_pause.take() {
+            tracing::error!(
+                stage = self.config.stage,
+                why,
+                "the stage stands still after a flood of rejects"
+            );
+            self.pause_reason = Some(why);
+        }
+    }
+
     pub(super) fn step_all(&mut self, records: &[BorrowedMessage<'_>]) -> Result<StepOutcome, StageError> {
         let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
         self.rejected.clear();
+        self.pending_pause = None;
         self.window.begin();
         let input = Arc::clone(&self.input);
         for message in records {
@@ -123,8 +139,15 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             let at = (origin.partition, origin.offset, origin.logged_at);
             match self.window.count(message.key(), step.err().map(|reject| reject.reason), at) {
                 None => {}
-                Some(Flood::PauseStage(why)) => self.pause_reason = Some(why),
-                Some(Flood::Alert { alert, at, message }) => self.emit_flood_alert(alert, &at, &message)?,
+                Some(Flood::PauseStage { alert, at, message }) => {
+                    let why = format!("{message}; {}", until_resumed(&self.config.stage));
+                    self.emit_flood_alert(STAGE_STOPPED, alert, &at, &why)?;
+                    self.pending_pause = Some(why);
+                }
+                Some(Flood::Alert { alert, at, message }) => {
+                    tracing::error!(stage = self.config.stage, message, "a flood of rejects");
+                    self.emit_flood_alert(REJECT_FLOOD, alert, &at, &message)?;
+                }
             }
             next_offsets.insert(message.partition(), message.offset() + 1);
         }
@@ -188,16 +211,15 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         Ok(offsets)
     }
 
-    /// Emits an alert, or its next revision, about a flood of rejects that does not pause the stage, to the partition
-    /// of the record that it names.
+    /// Emits an alert about a flood of rejects, or its next revision, to the partition of the record that it names.
     fn emit_flood_alert(
         &mut self,
+        policy: &str,
         alert: FloodAlert,
         at: &RecordRef,
         message: &str,
     ) -> Result<(), StageError> {
         let stage = &self.config.stage;
-        tracing::error!(stage, message, "a flood of rejects");
         let session_id = format!("rejects/{stage}");
         let RecordRef { partition, offset, logged_at, .. } = *at;
         let origin = Origin { topic: &self.input, partition, offset, logged_at };
@@ -211,7 +233,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
         let id = Digest::of_parts([
             SYSTEM_TENANT.as_bytes(),
             session_id.as_bytes(),
-            REJECT_FLOOD.as_bytes(),
+            policy.as_bytes(),
             self.input.as_bytes(),
             &first_partition.to_be_bytes(),
             &first_offset.to_be_bytes(),
@@ -225,7 +247,7 @@ impl<'c, P: Processor> BatchStepper<'c, P> {
             session_label: None,
             agent_id: "",
             event_id: "",
-            policy: REJECT_FLOOD,
+            policy,
             severity: Severity::Critical.into(),
             mode: Mode::Enforce.into(),
             decision: AlertDecision::Rejected.into(),
@@ -314,8 +336,17 @@ fn is_redelivered(topic: &str, message: &impl Message, next_offset: i64) -> bool
 
 /// Tenant of alerts about agentgov itself.
 const SYSTEM_TENANT: &str = "agentgov";
-/// Policy name in an alert of a flood of rejects.
+/// Policy name in an alert of a flood of rejects that stops no stage.
 const REJECT_FLOOD: &str = "agentgov:reject-flood";
+/// Policy name in an alert of a flood of rejects that stops the stage.
+const STAGE_STOPPED: &str = "agentgov:stage-stopped";
+
+/// Action that ends the pause of a stage.
+fn until_resumed(stage: &str) -> String {
+    format!(
+        "nothing is consumed until the cause is fixed and an operator runs `agentgov rejects resume {stage} --reason REASON`"
+    )
+}
 
 /// Emits a reject that records offsets `from` to `to` of a partition as an accepted gap.
 fn emit_gap(
