@@ -131,6 +131,10 @@ fn call_is_decided_before_the_server_sees_it_and_a_result_is_a_fact_for_the_next
     let mut gateway = Gateway::start(stack, &pdp, folder.path());
     let seen = || std::fs::read_to_string(folder.path().join("seen")).unwrap();
     gateway.request("initialize", &json!({ "protocolVersion": "2025-11-25" }));
+    // A tool that asks, and one that the session may not use yet, are listed; one without a grant is not.
+    let page = gateway.request("tools/list", &json!({}));
+    let names = page["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["read_file", "write_file", "move_file"]);
     let (denied, text) = gateway.call("write_file", "a");
     assert!(
         denied

@@ -11,8 +11,8 @@ use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::ToolEffect;
 use cedar_policy::pst::{Clause, Expr, Var};
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
-    RestrictedExpression,
+    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet,
+    PrincipalConstraint, Request, RestrictedExpression,
 };
 use chrono::{DateTime, SecondsFormat};
 
@@ -256,6 +256,21 @@ impl<'s> AuthorizationRequest<'s> {
             .collect();
         errors.sort();
         AuthorizationOutcome { satisfied, errors }
+    }
+}
+
+/// Returns true if the scope of a policy matches the agent of an event.
+pub(crate) fn is_principal(constraint: &PrincipalConstraint, event: &ActionEvent<'_>, agent: &Agent) -> bool {
+    let principal = uid(&AGENT, &format!("{}/{}", event.tenant_id, event.agent.id));
+    let is_within = |within: &EntityUid| {
+        *within == principal || agent.roles.iter().any(|role| *within == uid(&ROLE, role))
+    };
+    match constraint {
+        PrincipalConstraint::Any => true,
+        PrincipalConstraint::Is(kind) => *kind == *AGENT,
+        PrincipalConstraint::Eq(uid) => *uid == principal,
+        PrincipalConstraint::In(within) => is_within(within),
+        PrincipalConstraint::IsIn(kind, within) => *kind == *AGENT && is_within(within),
     }
 }
 

@@ -168,7 +168,7 @@ impl<'k> Kernel<'k> {
         registered.unwrap_or_else(|| bundle.tools().effect(tool))
     }
 
-    fn registered_tool(&self, event: &ActionEvent<'_>) -> ToolInRegistry {
+    pub(crate) fn registered_tool(&self, event: &ActionEvent<'_>) -> ToolInRegistry {
         let Some(tool) = &event.tool else { return ToolInRegistry::default() };
         ToolInRegistry {
             entry: self.tools.get(event.tenant_id, tool.name).copied(),
@@ -289,7 +289,7 @@ pub(crate) struct ToolInRegistry {
 impl ToolInRegistry {
     /// Returns the reason for which the call is denied, whatever the policies decide. Only a call that states a definition is
     /// compared with the accepted one: other callers never see definitions.
-    fn block(&self, event: &ActionEvent<'_>) -> Option<Reason> {
+    pub(crate) fn block(&self, event: &ActionEvent<'_>) -> Option<Reason> {
         if self.is_server_suspended {
             return Some(Reason::ServerSuspended);
         }

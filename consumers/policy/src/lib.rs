@@ -32,6 +32,7 @@ mod index;
 mod internal;
 mod judgement;
 mod kernel;
+mod listing;
 mod manifest;
 mod names;
 mod partial_eval;

@@ -901,3 +901,35 @@ FAILED tests/a.yaml:6 wrong
     assert!(shown.contains("FAILED tests/b.yaml:1:"), "{shown}");
     assert_eq!(report.never_violated, Vec::<String>::new());
 }
+
+#[test]
+fn grant_is_of_its_agent_and_tool_whatever_conditions_and_rules_say() {
+    let has_grant = |policies: &str, state: Option<&str>, tool: &str| {
+        let (agents, bundles) = (agents(state), table(policies));
+        with_event(call(tool, "{}"), 0, |event, _| kernel(&agents, &bundles).has_grant(event).unwrap())
+    };
+    let grant = |principal: &str, resource: &str, when: &str| {
+        format!("@id(\"g\") permit (principal{principal}, action, resource{resource}) {when};\n")
+    };
+    let any = grant("", "", "");
+    for (principal, matches) in [
+        ("", true),
+        (" is Agent", true),
+        (" in Role::\"clerk\"", true),
+        (" is Agent in Role::\"clerk\"", true),
+        (" == Agent::\"airline/airline-service\"", true),
+        (" in Role::\"boss\"", false),
+        (" == Agent::\"airline/other\"", false),
+    ] {
+        assert_eq!(has_grant(&grant(principal, "", ""), Some("active"), "look"), matches, "{principal}");
+    }
+    assert!(has_grant(&grant("", " == Tool::\"change\"", ""), Some("active"), "change"));
+    assert!(!has_grant(&grant("", " == Tool::\"change\"", ""), Some("active"), "look"));
+    let named = "when { [Tool::\"look\"].contains(resource) && context has n && context.n > 5 }";
+    assert!(has_grant(&grant("", "", named), Some("active"), "look"));
+    assert!(!has_grant(&grant("", "", named), Some("active"), "change"));
+    assert!(has_grant(&[any.as_str(), &rule("r", "", "true")].concat(), Some("active"), "change"));
+    for state in [Some("suspended"), Some("retired"), None] {
+        assert!(!has_grant(&any, state, "look"), "{state:?}");
+    }
+}

@@ -7,57 +7,24 @@
     reason = "a test says what it expects by failing loudly"
 )]
 
+mod support;
+
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentgov_authzen_client::{AskError, CallQuestion, Decision, PermittedTool};
 use agentgov_gateway::process::StartError;
 use agentgov_gateway::proxy::ProxyConfig;
-use agentgov_gateway::session::{Decider, Identity, Journal, Session};
+use agentgov_gateway::session::Session;
 use agentgov_gateway::stdio::{Ended, StdioOptions, run};
-use agentgov_sdk::{Event, Receipt, RecordError};
 use serde_json::{Value, json};
+use support::{AllowAll, Types, identity, script};
 
 /// Exceeds every wait on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-struct AllowAll;
-
-impl Decider for AllowAll {
-    fn decide(&self, _: &CallQuestion<'_>, _: Duration) -> Result<Decision, AskError> {
-        let context =
-            json!({ "outcome": "allow", "reason": "granted", "evaluation_id": "e", "recorded": true });
-        Ok(Decision::parse(&json!({ "decision": true, "context": context }).to_string()).unwrap())
-    }
-
-    fn permitted_tools(&self, _: &CallQuestion<'_>) -> Result<Vec<PermittedTool>, AskError> {
-        let tools = ["read_file", "two_pages"].map(|name| format!("files/{name}"));
-        Ok(tools.map(|name| PermittedTool { name, definition: None }).into())
-    }
-}
-
-#[derive(Clone, Default)]
-struct Types(Arc<Mutex<Vec<String>>>);
-
-impl Journal for Types {
-    fn record(&self, event: &Event<'_>) -> Result<Receipt, RecordError> {
-        let mut types = self.0.lock().unwrap();
-        types.push(event.r#type.to_owned());
-        Ok(Receipt { sequence: types.len() as i64, event_id: uuid::Uuid::nil() })
-    }
-
-    fn check(&self, _: &Event<'_>) -> Result<(), RecordError> {
-        Ok(())
-    }
-
-    fn source_id(&self) -> &'static str {
-        "source"
-    }
-}
 
 /// A gateway in a thread, with its client's streams.
 struct Running {
@@ -75,19 +42,12 @@ impl Running {
     fn start(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let seen = folder.path().join("seen");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server.py");
-        let mut command = vec!["python3".into(), script.into_os_string(), seen.clone().into_os_string()];
+        let mut command = vec!["python3".into(), script().into_os_string(), seen.clone().into_os_string()];
         command.extend(flags.iter().map(Into::into));
         let (from_client, to_gateway) = std::io::pipe().unwrap();
         let (from_gateway, to_client) = std::io::pipe().unwrap();
-        let identity = Identity {
-            tenant_id: "acme".into(),
-            environment: "test".into(),
-            agent_id: "bot".into(),
-            session_id: "s".into(),
-        };
         let (types, log) = (Types::default(), Arc::new(Mutex::new(Vec::new())));
-        let session = Arc::new(Session::new(identity, Box::new(AllowAll), Box::new(types.clone())));
+        let session = Arc::new(Session::new(identity(), Box::new(AllowAll), Box::new(types.clone())));
         let lines = Arc::clone(&log);
         let options = StdioOptions {
             server: "files".into(),
@@ -226,13 +186,7 @@ fn stop_ends_a_server_that_ignores_the_end_of_its_input_and_signals() {
 
 #[test]
 fn command_that_cannot_be_started_is_an_error() {
-    let identity = Identity {
-        tenant_id: "acme".into(),
-        environment: "test".into(),
-        agent_id: "bot".into(),
-        session_id: "s".into(),
-    };
-    let session = Arc::new(Session::new(identity, Box::new(AllowAll), Box::new(Types::default())));
+    let session = Arc::new(Session::new(identity(), Box::new(AllowAll), Box::new(Types::default())));
     let options = |command: &[&str]| StdioOptions {
         server: "files".into(),
         command: command.iter().map(Into::into).collect(),

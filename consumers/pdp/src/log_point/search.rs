@@ -19,6 +19,10 @@ const MAX_DECIDED: usize = 200;
 const AGENT_TYPE: &str = "agent";
 /// Type of the resources that are tools.
 const TOOL_TYPE: &str = "tool";
+/// Action of a search for the tools that an agent may know of, whatever their arguments will be.
+const LIST_TOOLS: &str = "tools/list";
+/// Action of a call.
+const CALL_TOOL: &str = "tools/call";
 /// Id that is valid for every searched part, before there is a candidate.
 const ANY_ID: &str = "-";
 
@@ -42,7 +46,12 @@ impl<L: DecisionLog> LogPoint<L> {
             let question = call.question(search);
             let wait = question.remaining(AFTER_TIMEOUT);
             let question = CallQuestion::read(caller, &question, now())?;
-            if self.decide(&question, wait).await?.decision == Decision::Allow {
+            let is_found = if call.is_listing {
+                self.has_grant(&question)?
+            } else {
+                self.decide(&question, wait).await?.decision == Decision::Allow
+            };
+            if is_found {
                 let definition = self.follower.tables().definition(question.tenant_id, question.tool);
                 let definition =
                     definition.filter(|_| matches!(search.target, SearchTarget::Resource { .. }));
@@ -52,6 +61,17 @@ impl<L: DecisionLog> LogPoint<L> {
             tokio::task::yield_now().await;
         }
         Ok(found)
+    }
+
+    /// Returns true if the agent may know of the tool. No state of a session is needed.
+    fn has_grant(&self, call: &CallQuestion<'_>) -> Result<bool, Refusal> {
+        let tables = self.follower.tables();
+        if !tables.are_loaded() {
+            return Ok(false);
+        }
+        let has_grant = tables.with_kernel(|kernel| kernel.has_grant(&call.event()));
+        let has_grant = has_grant.map_err(|error| Refusal::Internal(error.to_string()))?;
+        has_grant.map_err(|error| Refusal::Internal(error.to_string()))
     }
 
     /// Returns the ids of the page's candidates, and one more if there are more.
@@ -88,6 +108,7 @@ struct SearchedCall {
     subject: AccessEntity,
     action: AccessAction,
     resource: AccessEntity,
+    is_listing: bool,
 }
 
 impl SearchedCall {
@@ -104,8 +125,10 @@ impl SearchedCall {
                 (of(subject), catalogue::TOOL_INVOKED, of(resource))
             }
         };
+        let is_listing = action == LIST_TOOLS && matches!(target, SearchTarget::Resource { .. });
+        let action = if is_listing { CALL_TOOL } else { action };
         let action = AccessAction { name: action.to_owned(), properties: Properties::new() };
-        Self { subject, action, resource }
+        Self { subject, action, resource, is_listing }
     }
 
     /// Sets the searched part.
@@ -119,7 +142,7 @@ impl SearchedCall {
     }
 
     const fn question<'q>(&'q self, search: &Search<'q>) -> Question<'q> {
-        let Self { subject, action, resource } = self;
+        let Self { subject, action, resource, .. } = self;
         let request = AccessRequest { subject, action, resource, context: search.context };
         Question { request, arguments: search.arguments, received_at: search.received_at }
     }
