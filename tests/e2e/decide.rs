@@ -89,6 +89,12 @@ impl Pdp {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
+    /// Searches resources. Returns the page.
+    pub fn search(&self, search: &Value) -> Value {
+        let url = self.process.url("access/v1/search/resource");
+        self.client.post(url).bearer_auth(TOKEN).json(search).send().unwrap().json().unwrap()
+    }
+
     /// Waits until a call is judged with its decision: the evaluator may read the decision point's key later than its first
     /// calls. Records calls in sessions `probe-1` and so on.
     pub fn wait_until_key_is_known(&self, stack: &Stack, tenant: &str, recorder: &Recorder) {

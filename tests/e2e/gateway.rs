@@ -121,9 +121,22 @@ fn call_is_decided_before_the_server_sees_it_and_a_result_is_a_fact_for_the_next
     stack.register(&[TENANT]);
     push_bundle(stack, folder.path());
     let pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
+    let script = root().join("producers/gateway/tests/server.py");
+    let pin = ["registry", "pin", "files", "--tenant", TENANT, "--reason", "a test", "--accept", "--"];
+    stack.run(&[&pin[..], &["python3", script.to_str().unwrap(), "/dev/null"]].concat());
     stack.eventually("the bundle decides", || {
         pdp.ask(&question("probe", "c", "think", "{}", None), TOKEN).1["decision"] == true
     });
+    let definition = || {
+        let search = json!({
+            "subject": { "type": "agent", "id": AGENT }, "action": { "name": "tools/list" },
+            "resource": { "type": "tool" }, "context": { "session": "probe" },
+        });
+        let found = pdp.search(&search);
+        let tools = found["results"].as_array().unwrap().iter();
+        tools.filter(|tool| tool["properties"]["definition"].is_string()).count()
+    };
+    stack.eventually("the accepted definitions are known", || definition() == 3);
     let recorder = stack.recorder(TENANT, ENVIRONMENT);
     pdp.wait_until_key_is_known(stack, TENANT, &recorder);
     recorder.close(DEADLINE).unwrap();

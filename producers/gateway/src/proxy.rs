@@ -1,6 +1,7 @@
 //! The proxy between one client and one server: sends frames on byte for byte, and holds each governed request until it is
 //! decided. Each governed request has a thread of its own, so that none waits for another.
 
+mod definitions;
 mod governed;
 mod listing;
 mod requests;
@@ -17,6 +18,7 @@ use crate::methods::{self, Sender, Treatment};
 use crate::reply;
 use crate::seal::Seal;
 use crate::session::Session;
+use definitions::Definitions;
 use requests::{CallEvent, Requests};
 
 /// Stack of a thread for a governed request. The parser of JSON recurses.
@@ -51,6 +53,7 @@ pub struct Proxy {
     to_client: Output,
     to_server: Output,
     requests: Requests,
+    definitions: Definitions,
 }
 
 impl Proxy {
@@ -72,6 +75,7 @@ impl Proxy {
             to_client: Mutex::new(Some(to_client)),
             to_server: Mutex::new(Some(to_server)),
             requests: Requests::default(),
+            definitions: Definitions::default(),
         }))
     }
 
@@ -153,6 +157,9 @@ impl Proxy {
             }
             Ok(Envelope::Notification { method, .. }) => {
                 if methods::notification(Sender::Server, &method) {
+                    if method == "notifications/tools/list_changed" {
+                        self.definitions.clear();
+                    }
                     self.send_to_client(&frame);
                 } else {
                     self.refuse(

@@ -25,6 +25,8 @@ const PREFIX_BYTES: usize = 16 << 10;
 pub const FRAME_REFUSED: &str = "gateway.refused";
 /// Type of the event for answers to a server's questions, which come with a call that is made again.
 pub const INPUT_PROVIDED: &str = "gateway.input_provided";
+/// Type of the event for a definition of a tool that a server listed, and that nobody has accepted.
+pub const DEFINITION_NOT_ACCEPTED: &str = "gateway.definition_not_accepted";
 /// Media type of JSON.
 const JSON: &str = "application/json";
 /// Media type of text.
@@ -338,6 +340,20 @@ impl Session {
     pub fn record_input(&self, call_id: &str, input: &str) -> Result<(), RecordError> {
         let text = json!({ "call_id": call_id, "bytes": input.len(), "sha256": Digest::of(input.as_bytes()).to_string() });
         self.record_note(INPUT_PROVIDED, &text.to_string())
+    }
+
+    /// Records that a server listed a definition which is not the accepted one.
+    ///
+    /// # Errors
+    /// If it is not recorded.
+    pub fn record_definition(
+        &self,
+        tool: &str,
+        listed: Digest,
+        accepted: Option<&str>,
+    ) -> Result<(), RecordError> {
+        let text = json!({ "tool": tool, "listed": listed.to_string(), "accepted": accepted });
+        self.record_note(DEFINITION_NOT_ACCEPTED, &text.to_string())
     }
 
     /// Returns the tools that the agent may use.

@@ -41,7 +41,7 @@ impl Proxy {
         let Ok(Envelope::Request { method, params, .. }) = Envelope::read(frame) else { return None };
         match methods::request(Sender::Client, &method) {
             Some(Treatment::Decide(target)) => self.run_call(id, frame, target, &params, events),
-            Some(Treatment::ListTools) => self.run_listing(id, frame, events),
+            Some(Treatment::ListTools) => self.run_listing(id, frame, &params, events),
             Some(Treatment::Pass) | None => None,
         }
     }
@@ -75,7 +75,7 @@ impl Proxy {
             call_id: &call_id,
             arguments: &governed.arguments,
             is_retry: retried.is_some(),
-            definition: None,
+            definition: governed.name.as_ref().map(|name| self.definition(name, params)),
             trace: meta.trace(),
         };
         if let (true, Some(input)) = (call.is_retry, params.get(INPUT_RESPONSES))

@@ -1,30 +1,128 @@
-//! `tools/list`: the client sees only the tools that the agent may use.
+//! `tools/list`: the client sees only the tools that the agent may use, with accepted definitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
+use agentgov_schemas::Digest;
+use agentgov_schemas::definition::ToolDefinition;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::Proxy;
+use super::definitions::Definitions;
 use super::governed::NoResponse;
-use super::requests::CallEvents;
+use super::requests::{CallEvent, CallEvents};
 use crate::envelope::{Envelope, INTERNAL_ERROR, RequestId, ResponseOutcome};
-use crate::json::{Members, splice};
+use crate::json::{Members, quoted, splice};
 use crate::methods::{Sender, Target};
 use crate::reply;
 
+/// Maximum number of pages that the gateway reads itself.
+const MAX_PAGES: usize = 100;
+/// Time for a page that the gateway reads itself.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Proxy {
     /// Returns the answer to `tools/list`; `None` if the client does not wait for it.
-    pub(super) fn run_listing(&self, id: &RequestId, frame: &[u8], events: &CallEvents) -> Option<Vec<u8>> {
+    pub(super) fn run_listing(
+        &self,
+        id: &RequestId,
+        frame: &[u8],
+        params: &Members<'_>,
+        events: &CallEvents,
+    ) -> Option<Vec<u8>> {
+        if params.get("cursor").is_none() {
+            self.definitions.begin_walk();
+        }
         let response = match self.exchange(id, frame, events) {
             Ok(response) => response,
-            Err(NoResponse::Failed(reason)) => return Some(reply::error(Some(id), INTERNAL_ERROR, &reason)),
+            Err(NoResponse::Failed(reason)) => {
+                return Some(reply::error(Some(id), INTERNAL_ERROR, &reason));
+            }
             Err(NoResponse::Cancelled) => return None,
         };
         Some(match self.reduced(&response) {
             Ok(reduced) => reduced.unwrap_or(response),
             Err(message) => reply::error(Some(id), INTERNAL_ERROR, &message),
         })
+    }
+
+    /// Returns the digest of a tool's definition. Lists the server's tools if it is not known.
+    pub(super) fn definition(&self, name: &str, params: &Members<'_>) -> Digest {
+        if let Some(digest) = self.definitions.get(name) {
+            return digest;
+        }
+        let listing = self.definitions.lock_listing();
+        if let Some(digest) = self.definitions.get(name) {
+            return digest;
+        }
+        self.definitions.begin_walk();
+        if let Err(reason) = self.list_tools(params) {
+            tracing::warn!(server = self.server, reason, "gateway: the tools of a server are not listed");
+        }
+        drop(listing);
+        self.definitions.get(name).unwrap_or_else(Definitions::unknown)
+    }
+
+    /// Reads all pages of the server's tools. `params` are those of a call, whose version the requests have.
+    fn list_tools(&self, params: &Members<'_>) -> Result<(), String> {
+        let meta = params.object("_meta").map(|meta| meta.with("progressToken", None));
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let members =
+                [("cursor", cursor.as_deref()), ("_meta", meta.as_deref().filter(|meta| *meta != "{}"))];
+            let members =
+                members.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", quoted(name), value?)));
+            let params = members.collect::<Vec<_>>().join(",");
+            let id = RequestId::Text(format!("agentgov-{}", Uuid::now_v7()));
+            let frame = format!(
+                r#"{{"jsonrpc":"2.0","id":{},"method":"tools/list","params":{{{params}}}}}"#,
+                id.to_json()
+            );
+            let response = self.ask_server(&id, frame.as_bytes())?;
+            let Ok(Envelope::Response { outcome: ResponseOutcome::Result(result), .. }) =
+                Envelope::read(&response)
+            else {
+                return Err("expected a list of tools, found an error".to_owned());
+            };
+            let members = Members::read(result.get())?;
+            let tools = members.get("tools").map_or("[]", RawValue::get);
+            self.keep_definitions(&Tools::read(tools)?);
+            cursor = members
+                .get("nextCursor")
+                .map(|cursor| cursor.get().to_owned())
+                .filter(|cursor| cursor != "null");
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+        Err(format!("expected at most {MAX_PAGES} pages of tools, found more"))
+    }
+
+    /// Sends a request of the gateway itself, and returns the response.
+    fn ask_server(&self, id: &RequestId, frame: &[u8]) -> Result<Vec<u8>, String> {
+        let events = self.requests.open_own(id)?;
+        let sent = self.requests.mark_sent(id) && self.send_to_server(frame);
+        let event =
+            if sent { events.recv_timeout(PAGE_TIMEOUT) } else { Err(RecvTimeoutError::Disconnected) };
+        self.requests.close_governed(id);
+        match event {
+            Ok(CallEvent::Response(response)) => Ok(response),
+            Ok(CallEvent::Failed(reason)) => Err(reason),
+            Ok(CallEvent::Cancelled) | Err(RecvTimeoutError::Disconnected) => {
+                Err("the server has ended".to_owned())
+            }
+            Err(RecvTimeoutError::Timeout) => Err(format!("no response in {} s", PAGE_TIMEOUT.as_secs())),
+        }
+    }
+
+    /// Keeps the definitions of a page.
+    fn keep_definitions(&self, tools: &Tools<'_>) {
+        for tool in &tools.0 {
+            self.definitions.put(&tool.name, tool.digest);
+        }
     }
 
     /// Returns the response without the tools that the agent may not use; `None` if it stays unchanged.
@@ -45,25 +143,45 @@ impl Proxy {
         };
         let tools = Tools::read(list.get()).map_err(unreadable)?;
         let permitted = self.session.permitted_tools().map_err(|error| error.to_string())?;
-        let permitted: BTreeSet<String> = permitted.into_iter().map(|tool| tool.name).collect();
-        for name in tools.repeated() {
-            self.refuse(
-                Sender::Server,
-                &format!("expected one tool of a name, found several: {name:?}"),
-                response,
-            );
-        }
-        let kept = tools.kept(|name| permitted.contains(&format!("{}/{name}", self.server)));
+        let accepted: BTreeMap<String, Option<String>> =
+            permitted.into_iter().map(|tool| (tool.name, tool.definition)).collect();
+        self.keep_definitions(&tools);
+        let kept = tools.0.iter().filter(|tool| {
+            let Some(accepted) = accepted.get(&format!("{}/{}", self.server, tool.name)) else {
+                return false;
+            };
+            let digest = self.definitions.get(&tool.name).unwrap_or_else(Definitions::unknown);
+            let is_accepted = accepted.as_deref() == Some(digest.to_string().as_str());
+            if !is_accepted && self.definitions.report(&tool.name, digest) {
+                self.report_definition(&tool.name, digest, accepted.as_deref());
+            }
+            is_accepted && !Target::is_reserved(&tool.name)
+        });
+        let kept: Vec<&str> = kept.map(|tool| tool.raw.get()).collect();
         if kept.len() == tools.0.len() {
             return Ok(None);
         }
         let text = std::str::from_utf8(response).map_err(|error| error.to_string())?;
         Ok(splice(text, list.get(), &format!("[{}]", kept.join(","))).map(String::into_bytes))
     }
+
+    fn report_definition(&self, name: &str, listed: Digest, accepted: Option<&str>) {
+        let tool = format!("{}/{name}", self.server);
+        tracing::warn!(tool, %listed, accepted, "gateway: the definition of a tool is not accepted");
+        if let Err(error) = self.session.record_definition(&tool, listed, accepted) {
+            tracing::error!(tool, %error, "gateway: a definition that is not accepted is not recorded");
+        }
+    }
 }
 
-/// Tools of a page, with the bytes of each.
-struct Tools<'a>(Vec<(String, &'a RawValue)>);
+/// Tools of a page.
+struct Tools<'a>(Vec<ListedTool<'a>>);
+
+struct ListedTool<'a> {
+    name: String,
+    digest: Digest,
+    raw: &'a RawValue,
+}
 
 #[derive(Deserialize)]
 struct RawList<'a>(#[serde(borrow)] Vec<&'a RawValue>);
@@ -72,29 +190,25 @@ impl<'a> Tools<'a> {
     fn read(list: &'a str) -> Result<Self, String> {
         let list: RawList<'_> = serde_json::from_str(list)
             .map_err(|error| format!("`result.tools`: expected a list of tools: {error}"))?;
-        let tools = list.0.into_iter().map(|tool| {
-            let name =
-                Members::read(tool.get()).ok().and_then(|members| Some(members.text("name")?.into_owned()));
-            name.map(|name| (name, tool))
-                .ok_or_else(|| "`result.tools`: expected a tool with a name".to_owned())
+        let tools = list.0.into_iter().map(|raw| {
+            let name = Members::read(raw.get())
+                .ok()
+                .and_then(|members| Some(members.text("name")?.into_owned()))
+                .ok_or_else(|| "`result.tools`: expected a tool with a name".to_owned())?;
+            let digest = ToolDefinition::parse(raw.get())
+                .map_or_else(|_| Definitions::unknown(), |definition| definition.digest);
+            Ok::<_, String>(ListedTool { name, digest, raw })
         });
-        Ok(Self(tools.collect::<Result<_, _>>()?))
-    }
-
-    /// Returns the names that several tools have. Which of them a call would reach is not known.
-    fn repeated(&self) -> Vec<&str> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for (name, _) in &self.0 {
-            *counts.entry(name).or_default() += 1;
+        let mut tools = tools.collect::<Result<Vec<ListedTool<'a>>, _>>()?;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for tool in &tools {
+            *counts.entry(tool.name.clone()).or_default() += 1;
         }
-        counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect()
-    }
-
-    fn kept(&self, is_permitted: impl Fn(&str) -> bool) -> Vec<&'a str> {
-        let repeated = self.repeated();
-        let keeps =
-            |name: &str| !repeated.contains(&name) && !Target::is_reserved(name) && is_permitted(name);
-        self.0.iter().filter(|(name, _)| keeps(name)).map(|(_, tool)| tool.get()).collect()
+        // Which of the tools of a name a call would reach is not known.
+        for tool in tools.iter_mut().filter(|tool| counts.get(&tool.name).is_some_and(|count| *count > 1)) {
+            tool.digest = Definitions::unknown();
+        }
+        Ok(Self(tools))
     }
 }
 
@@ -103,14 +217,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permitted_tools_keep_their_bytes() {
-        let list = r#"[{"name":"read", "n" : 1.0},{"name":"\u0077rite"},{"name":"two"},{"name":"two"},{"name":"resources.read"},{"name":"other"}]"#;
-        let tools = Tools::read(list).unwrap();
-        assert_eq!(tools.repeated(), ["two"]);
-        assert_eq!(
-            tools.kept(|name| name != "other"),
-            [r#"{"name":"read", "n" : 1.0}"#, r#"{"name":"\u0077rite"}"#]
-        );
+    fn tools_have_names_and_digests_of_their_definitions() {
+        let list = r#"[{"name":"read", "title":"R"},{"name":"n","inputSchema":{"maximum":1e400}},{"name":"two"},{"name":"\u0074wo"}]"#;
+        let tools = Tools::read(list).unwrap().0;
+        let digests: Vec<_> = tools.iter().map(|tool| (tool.name.as_str(), tool.digest)).collect();
+        let unknown = Definitions::unknown();
+        let read = Digest::of(br#"{"name":"read","title":"R"}"#);
+        assert_eq!(digests, [("read", read), ("n", unknown), ("two", unknown), ("two", unknown)]);
         for list in ["{}", "[7]", r#"[{"title":"x"}]"#, r#"[{"name":7}]"#] {
             assert!(Tools::read(list).is_err(), "{list}");
         }

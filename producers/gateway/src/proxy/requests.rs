@@ -89,6 +89,18 @@ impl Requests {
         Ok(received)
     }
 
+    /// Opens a request of the gateway itself.
+    pub fn open_own(&self, id: &RequestId) -> Result<CallEvents, &'static str> {
+        let mut state = self.state();
+        state.check(id)?;
+        if state.has_ended {
+            return Err("the server has ended");
+        }
+        let (events, received) = channel();
+        state.clients.insert(id.clone(), Open::Governed { events, phase: Phase::Unsent });
+        Ok(received)
+    }
+
     /// Marks a governed request as sent. Returns false if it must not be sent, since it was cancelled or the server has ended.
     pub fn mark_sent(&self, id: &RequestId) -> bool {
         let mut state = self.state();

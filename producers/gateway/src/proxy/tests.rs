@@ -5,12 +5,13 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender as Lines, channel};
 
 use agentgov_authzen_client::{AskError, CallQuestion, Decision, PermittedTool};
+use agentgov_schemas::Digest;
 use agentgov_sdk::{Event, Receipt, RecordError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::session::{Decider, FRAME_REFUSED, INPUT_PROVIDED, Identity, Journal};
+use crate::session::{DEFINITION_NOT_ACCEPTED, Decider, FRAME_REFUSED, INPUT_PROVIDED, Identity, Journal};
 
 /// Exceeds every wait on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -27,6 +28,7 @@ enum Step {
         arguments: String,
         call_id: String,
         after: Option<i64>,
+        definition: Option<Digest>,
     },
     Recorded {
         r#type: String,
@@ -43,6 +45,11 @@ enum Step {
 #[derive(Clone, Default)]
 struct Outcomes(Arc<Mutex<BTreeMap<String, Result<&'static str, AskError>>>>);
 
+/// Returns the digest of a tool's accepted definition, which is its name alone.
+fn accepted(name: &str) -> Digest {
+    Digest::of(format!(r#"{{"name":"{name}"}}"#).as_bytes())
+}
+
 struct FakeDecider(Outcomes, History);
 
 impl Decider for FakeDecider {
@@ -52,6 +59,7 @@ impl Decider for FakeDecider {
             arguments: question.arguments.to_owned(),
             call_id: question.call_id.unwrap().to_owned(),
             after: question.after.map(|after| after.sequence),
+            definition: question.definition,
         });
         let outcome = self.0.0.lock().unwrap().get(question.tool).cloned().unwrap_or(Ok("deny"))?;
         let answer = json!({
@@ -68,7 +76,10 @@ impl Decider for FakeDecider {
     fn permitted_tools(&self, _: &CallQuestion<'_>) -> Result<Vec<PermittedTool>, AskError> {
         let outcomes = self.0.0.lock().unwrap();
         let tools = outcomes.iter().map(|(tool, outcome)| match outcome {
-            Ok("allow" | "ask") => Ok(Some(PermittedTool { name: tool.clone(), definition: None })),
+            Ok("allow" | "ask") => Ok(Some(PermittedTool {
+                name: tool.clone(),
+                definition: Some(accepted(tool.trim_start_matches("files/")).to_string()),
+            })),
             Ok(_) => Ok(None),
             Err(error) => Err(error.clone()),
         });
@@ -175,6 +186,9 @@ impl Bench {
             approval_interval: Duration::from_millis(50),
         };
         let proxy = Proxy::new(session, "files", config, streams).unwrap();
+        for name in ["read", "write", "list", "move", "slow", "fast"] {
+            proxy.definitions.put(name, accepted(name));
+        }
         Self { proxy, outcomes: set, history, is_full, server, client }
     }
 
@@ -247,6 +261,7 @@ fn allowed_call_is_asked_recorded_sent_and_its_result_recorded_before_it_is_hand
             arguments: arguments.clone(),
             call_id: call_id.clone(),
             after: None,
+            definition: Some(accepted("read")),
         },
         recorded("tool.invoked", &arguments, Some("token-files/read"), None),
         Step::ToServer(frame),
@@ -632,4 +647,84 @@ fn list_has_only_the_permitted_tools_and_keeps_its_cursor() {
     bench.server_sends(r#"{"jsonrpc":"2.0","id":4,"result":{"tools":[{"name":"read"}]}}"#);
     assert_eq!(bench.json_at_client()["error"]["code"], INTERNAL_ERROR);
     bench.ends_quietly();
+}
+
+/// Returns the definitions that the calls stated.
+fn stated(bench: &Bench) -> Vec<Option<Digest>> {
+    let asked = bench.history().into_iter().filter_map(|step| match step {
+        Step::Asked { definition, .. } => Some(definition),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn definition_of_a_call_is_that_which_the_server_listed_last() {
+    let bench = Bench::new(&[("files/new", "allow"), ("files/resources.read", "deny")]);
+    // The gateway lists the tools itself, all pages, in the version of the call.
+    bench.client_sends(&call(1, "new", r#","_meta":{"progressToken":1,"v":"2026"}"#));
+    let answer_page = |page: &str| {
+        let request: Value = serde_json::from_str(&bench.at_server()).unwrap();
+        assert_eq!(request["method"], "tools/list", "{request}");
+        bench.server_sends(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{page}}}"#, request["id"]));
+        request["params"].clone()
+    };
+    let first = answer_page(r#"{"tools":[{"name":"other"}],"nextCursor":"p2"}"#);
+    assert_eq!(first, json!({ "_meta": { "v": "2026" } }));
+    let second = answer_page(r#"{"tools":[{"name":"new","title":"N"}]}"#);
+    assert_eq!(second, json!({ "cursor": "p2", "_meta": { "v": "2026" } }));
+    assert!(bench.at_server().contains("tools/call"));
+    bench.server_sends(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    bench.at_client();
+    let listed = Digest::of(br#"{"name":"new","title":"N"}"#);
+    assert_eq!(stated(&bench), [Some(listed)]);
+    // It lists them again once they have changed. A tool that it does not list has a definition that nobody accepts.
+    bench.server_sends(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+    bench.at_client();
+    bench.client_sends(&call(2, "new", ""));
+    answer_page(r#"{"tools":[]}"#);
+    bench.at_server();
+    assert_eq!(stated(&bench)[1], Some(Definitions::unknown()));
+    // Other requests have no definition.
+    bench.client_sends(r#"{"jsonrpc":"2.0","id":3,"method":"resources/read","params":{"uri":"x"}}"#);
+    bench.at_client();
+    assert_eq!(stated(&bench)[2], None);
+}
+
+#[test]
+fn server_that_dies_or_errs_while_the_gateway_lists_its_tools_leaves_no_definition() {
+    let bench = Bench::new(&[("files/new", "deny")]);
+    bench.client_sends(&call(1, "new", ""));
+    let request: Value = serde_json::from_str(&bench.at_server()).unwrap();
+    bench.server_sends(&format!(
+        r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32601,"message":"no tools"}}}}"#,
+        request["id"]
+    ));
+    bench.at_client();
+    bench.client_sends(&call(2, "new", ""));
+    bench.at_server();
+    bench.proxy.on_server_end("the server has ended");
+    bench.at_client();
+    assert_eq!(stated(&bench), [Some(Definitions::unknown()); 2]);
+    bench.ends_quietly();
+}
+
+#[test]
+fn tool_with_another_definition_than_the_accepted_one_is_not_listed_and_recorded_once() {
+    let bench = Bench::new(&[("files/read", "allow"), ("files/move", "allow")]);
+    for id in 1..3 {
+        bench.client_sends(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#));
+        bench.at_server();
+        bench.server_sends(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[{{"name":"read"}},{{"name":"move","description":"evil"}}]}}}}"#
+        ));
+        assert_eq!(bench.json_at_client()["result"]["tools"], json!([{ "name": "read" }]));
+    }
+    let recorded = bench.recorded();
+    assert_eq!(recorded.len(), 1, "{recorded:?}");
+    assert!(recorded[0].0 == DEFINITION_NOT_ACCEPTED && recorded[0].1.contains("files/move"), "{recorded:?}");
+    // A call of it states what was listed.
+    bench.client_sends(&call(9, "move", ""));
+    bench.at_server();
+    assert_eq!(stated(&bench), [Some(Digest::of(br#"{"description":"evil","name":"move"}"#))]);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agentgov_authzen_client::{AskError, CallQuestion, Decision, PermittedTool};
 use agentgov_gateway::session::{Decider, Identity, Journal};
+use agentgov_schemas::definition::ToolDefinition;
 use agentgov_sdk::{Event, Receipt, RecordError};
 use serde_json::json;
 
@@ -20,8 +21,12 @@ impl Decider for AllowAll {
     }
 
     fn permitted_tools(&self, _: &CallQuestion<'_>) -> Result<Vec<PermittedTool>, AskError> {
-        let tools = ["read_file", "two_pages"].map(|name| format!("files/{name}"));
-        Ok(tools.map(|name| PermittedTool { name, definition: None }).into())
+        let tool = |name: &str| {
+            let listed = json!({ "name": name, "description": "Does \u{1b}[2Jthings.", "inputSchema": { "type": "object" } });
+            let definition = ToolDefinition::parse(&listed.to_string()).unwrap();
+            PermittedTool { name: format!("files/{name}"), definition: Some(definition.digest.to_string()) }
+        };
+        Ok(["read_file", "two_pages"].map(tool).into())
     }
 }
 
