@@ -734,6 +734,33 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 
+    /// Returns the first block of this language in the section of docs/CONTROL.md about the gateway.
+    fn gateway_example(language: &str) -> &'static str {
+        let page = include_str!("../docs/CONTROL.md");
+        let (_, section) = page.split_once("## In front of MCP servers\n").unwrap();
+        let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
+        let example = block.split_once("```\n").unwrap().0;
+        assert!(example.lines().count() <= 12, "{example}");
+        example
+    }
+
+    #[test]
+    fn examples_of_the_gateway_are_valid() {
+        use clap::Parser as _;
+        let config: serde_json::Value = serde_json::from_str(gateway_example("json")).unwrap();
+        let server = &config["mcpServers"]["files"];
+        let args = server["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+        let parsed = super::Cli::try_parse_from(std::iter::once("agentgov").chain(args)).unwrap();
+        let super::Command::Gateway(super::GatewayCommand::Stdio(stdio)) = parsed.command else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!((server["command"].as_str(), stdio.server.as_str()), (Some("agentgov"), "files"));
+        assert_eq!((stdio.agent.as_str(), stdio.command.len()), ("desk-bot", 4));
+        let config =
+            agentgov_gateway::http::ServeConfig::parse("gateway.yaml", gateway_example("yaml")).unwrap();
+        assert!(config.servers.contains_key("files"));
+    }
+
     #[test]
     fn import_example_can_be_imported() {
         let lines: Vec<&str> = super::IMPORT_EXAMPLE.lines().filter(|line| line.starts_with('{')).collect();
