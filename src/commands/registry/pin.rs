@@ -8,6 +8,7 @@ use agentgov_registry::{
     RegistryContext, ServerLimits, TopicHistory, accept_definitions, compare_definitions, list_server_tools,
     tool_history,
 };
+use agentgov_schemas::governance::server_of;
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_service::ExitCode;
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ fn tools_of<'h>(
 ) -> impl Iterator<Item = &'h RegisteredTool> {
     let entries = history.last().into_iter().map(|LoggedChange { entry, .. }| entry);
     entries.filter(move |tool| {
-        tool.tenant_id == tenant && !tool.is_server() && tool.server.as_deref() == Some(server)
+        tool.tenant_id == tenant && !tool.is_server() && server_of(&tool.name) == Some(server)
     })
 }
 
