@@ -72,11 +72,7 @@ fn configured(global: &Global) -> Result<Endpoints, Failure> {
     {
         return Ok(endpoints);
     }
-    let flag = |name: &String| match name.strip_prefix("AGENTGOV_") {
-        Some(part) => format!("{name} (--{})", part.to_ascii_lowercase()),
-        None => name.clone(),
-    };
-    let missing: Vec<_> = missing.iter().map(flag).collect();
+    let missing: Vec<_> = missing.iter().map(|name| with_option(name)).collect();
     let up = if cfg!(feature = "local-stack") {
         ", or start one with `agentgov up` in another terminal"
     } else {
@@ -86,6 +82,14 @@ fn configured(global: &Global) -> Result<Endpoints, Failure> {
         ExitCode::Usage,
         format!("expected the addresses of a stack, found none: set {}{up}", missing.join(", ")),
     ))
+}
+
+/// Names a variable with the option that sets the same.
+fn with_option(name: &str) -> String {
+    match name.strip_prefix("AGENTGOV_") {
+        Some(part) => format!("{name} (--{})", part.to_ascii_lowercase().replace('_', "-")),
+        None => name.to_owned(),
+    }
 }
 
 /// Reads a file.
@@ -171,5 +175,16 @@ mod tests {
         write(&file, "new").unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn variables_of_addresses_are_named_with_options_that_exist() {
+        let command = <crate::cli::Cli as clap::CommandFactory>::command();
+        for name in ["AGENTGOV_KAFKA", "AGENTGOV_SCHEMA_REGISTRY", "AGENTGOV_CLICKHOUSE"] {
+            let mut arguments = command.get_arguments();
+            let argument = arguments.find(|a| a.get_env().is_some_and(|env| env == name)).unwrap();
+            let option = format!("(--{})", argument.get_long().unwrap());
+            assert_eq!(with_option(name), format!("{name} {option}"));
+        }
     }
 }

@@ -121,7 +121,7 @@ fn wrong_claims_and_partitioners_are_findings_and_no_loss() {
     }
     assert_eq!(report["without_basis"], 0);
     let gaps = found(&report, "sequence_gap").unwrap();
-    let mine = |interval: &&Value| interval["of"] == "source stranger";
+    let mine = |interval: &&Value| interval["of"] == format!("source stranger of tenant {TENANT}");
     let mine: Vec<_> = gaps["intervals"].as_array().unwrap().iter().filter(mine).collect();
     let ends = |interval: &&Value| (interval["first"].as_i64().unwrap(), interval["last"].as_i64().unwrap());
     assert_eq!(

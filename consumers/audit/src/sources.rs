@@ -51,7 +51,7 @@ fn check_source(
     let negative = used.iter().filter(|used| used.event.sequence < 0);
     for SequenceUse { at, event } in in_order(negative) {
         report.add_in(FindingKind::NegativeSequence, at.0, || {
-            format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
+            format!("{}, {}, sequence {}", place(at), describe(name), event.sequence)
         });
     }
     report_reused(name, used, &place, report);
@@ -82,10 +82,15 @@ fn check_source(
         report.add_interval(
             FindingKind::SequenceGap,
             missing,
-            Interval { of: format!("source {}", name.id), first: *first, last: *last },
+            Interval { of: describe(name), first: *first, last: *last },
         );
     }
     SourceSummary { end, gaps: within, total }
+}
+
+/// Names a source. Sources of several tenants may have one id.
+fn describe(name: &Name) -> String {
+    format!("source {} of tenant {}", name.id, name.tenant)
 }
 
 /// Unused numbers, from 0.
@@ -128,7 +133,7 @@ fn report_reused(
     }
     for SequenceUse { at, event } in in_order(found.into_iter()) {
         report.add_in(FindingKind::SequenceReused, at.0, || {
-            format!("{}, source {}, sequence {}", place(at), name.id, event.sequence)
+            format!("{}, {}, sequence {}", place(at), describe(name), event.sequence)
         });
     }
 }
@@ -156,9 +161,9 @@ fn check_totals(
             let total = event.total.unwrap_or_default();
             let highest = highest.map_or("no event".to_owned(), |highest| format!("events up to {highest}"));
             format!(
-                "{}, source {}: expected a total above its events, found {total} with {highest}",
+                "{}, {}: expected a total above its events, found {total} with {highest}",
                 place(at),
-                name.id
+                describe(name)
             )
         });
     }
@@ -241,10 +246,16 @@ mod tests {
     fn gap_names_its_source_in_text_and_json() {
         let found = report(&[Event::of("a", 0), Event::of("a", 8), Event::of("a", 10)]);
         let finding = found.finding(FindingKind::SequenceGap).unwrap();
-        assert_eq!(finding.first, "source a: 1 to 7");
+        assert_eq!(finding.first, "source a of tenant acme: 1 to 7");
         let json = serde_json::to_value(finding).unwrap();
-        assert_eq!(json["intervals"][0], serde_json::json!({"of": "source a", "first": 1, "last": 7}));
-        assert_eq!(json["intervals"][1], serde_json::json!({"of": "source a", "first": 9, "last": 9}));
+        assert_eq!(
+            json["intervals"][0],
+            serde_json::json!({"of": "source a of tenant acme", "first": 1, "last": 7})
+        );
+        assert_eq!(
+            json["intervals"][1],
+            serde_json::json!({"of": "source a of tenant acme", "first": 9, "last": 9})
+        );
     }
 
     #[test]

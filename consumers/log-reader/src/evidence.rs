@@ -221,6 +221,7 @@ mod tests {
             bundle: Some(Digest::of(b"a")),
             through: KnownThrough { partition: 0, offset: 0 },
             agents: Some(1),
+            tools: None,
             unavailable: None,
             approval_id: None,
         }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use agentgov_schemas::escape::Escaped;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
@@ -45,8 +46,7 @@ impl Body {
         let text = std::str::from_utf8(bytes)
             .map_err(|e| format!("expected UTF-8, found another byte at {}", e.valid_up_to()))?;
         let texts = RefCell::default();
-        let value = parse(text, &Path::Root, &texts)
-            .map_err(|e| format!("expected JSON in which no key stands twice: {e}"))?;
+        let value = parse(text, &Path::Root, &texts).map_err(|error| describe(&error))?;
         Ok(Self { value, texts: texts.into_inner() })
     }
 
@@ -63,6 +63,14 @@ fn parse(text: &str, path: &Path<'_>, texts: &Texts) -> Result<Value, serde_json
     let value = ValueSeed { path, texts }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
+}
+
+/// Describes an error. Only that of a visitor says what it expects.
+fn describe(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Data => error.to_string(),
+        Category::Syntax | Category::Eof | Category::Io => format!("expected JSON with one value: {error}"),
+    }
 }
 
 /// Path of a value within the request.
@@ -138,7 +146,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value)
             .map(Value::Number)
-            .ok_or_else(|| E::custom(format!("`{}`: expected a finite number", self.path)))
+            .ok_or_else(|| E::custom(format!("expected a finite number: `{}`", self.path)))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
@@ -166,12 +174,21 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let path = Path::Key(self.path, &key);
             if object.contains_key(&key) {
-                return Err(de::Error::custom(format!("`{path}` stands twice")));
+                return Err(de::Error::custom(format!(
+                    "expected JSON in which no key stands twice: `{path}` stands twice"
+                )));
             }
             let value = match context_of {
                 Some(of) if key == ARGUMENTS => {
                     let text: &RawValue = map.next_value()?;
-                    let value = parse(text.get(), &path, self.texts).map_err(de::Error::custom)?;
+                    let value = parse(text.get(), &path, self.texts).map_err(|error| {
+                        // serde_json parses its position out of the end of a message.
+                        let (line, column) = (error.line(), error.column());
+                        let message = describe(&error);
+                        let place = format!(" at line {line} column {column}");
+                        let message = message.strip_suffix(&place).unwrap_or(&message);
+                        de::Error::custom(format!("{message} (line {line}, column {column} of `{path}`)"))
+                    })?;
                     self.texts.borrow_mut().insert(of, text.to_owned());
                     value
                 }
@@ -197,7 +214,23 @@ mod tests {
             (r#"{"context": {"arguments": 1, "arguments": 1}}"#, "`context.arguments`"),
         ] {
             let error = Body::parse(text.as_bytes()).unwrap_err();
-            assert!(error.contains(&format!("{named} stands twice")), "{text}: {error}");
+            let expected = format!("expected JSON in which no key stands twice: {named} stands twice");
+            assert!(error.starts_with(&expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn fault_names_its_kind_and_a_position_in_the_text_that_it_is_of() {
+        for (text, expected) in [
+            ("{\"a\": NaN}", "expected JSON with one value: expected value at line 1 column 7"),
+            ("{} {}", "expected JSON with one value: trailing characters at line 1 column 4"),
+            (
+                "{\n\"context\": {\"arguments\": {\"x\": 1,\n \"x\": 2}}}",
+                "expected JSON in which no key stands twice: `context.arguments.x` stands twice \
+                 (line 2, column 4 of `context.arguments`) at line 3 column 9",
+            ),
+        ] {
+            assert_eq!(Body::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
         }
     }
 

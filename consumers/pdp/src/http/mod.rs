@@ -2,6 +2,7 @@
 
 mod connections;
 mod handlers;
+mod idle;
 mod metadata;
 mod page;
 mod reply;
@@ -117,7 +118,7 @@ impl DecisionServer {
                     api.point.report(&health);
                     health.clear(NotReadyReason::Starting);
                     tokio::spawn(heartbeat(api, health, metrics));
-                    connections::accept(listener, tls, app, stop).await;
+                    connections::accept(listener, tls, app, stop, connections::MAX_CONNECTIONS).await;
                 }
                 Err(error) => tracing::error!(%error, "decisions are not served"),
             }

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use agentgov_follower::After;
 use agentgov_policy::authzen::Properties;
+use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::event::{ActionEvent, Actor, Agent, Message, Payload, Source, ToolCall, Trace};
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_schemas::{Digest, Micros, SessionKey, bounds, catalogue};
@@ -63,11 +64,13 @@ impl<'r> CallQuestion<'r> {
         let (tenant_id, environment) = match caller {
             Some(caller) => {
                 caller.check_agent(agent_id)?;
+                context.agrees("tenant", &caller.tenant)?;
+                context.agrees("environment", &caller.environment)?;
                 (caller.tenant.as_str(), caller.environment.as_str())
             }
             None => (context.required("tenant")?, context.required("environment")?),
         };
-        check_tenant_id(tenant_id).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        check_tenant_id(tenant_id).map_err(|error| Refusal::Invalid(format!("`context.tenant`: {error}")))?;
         let tool = request.resource.id.as_str();
         let arguments = match (request.context.get("arguments"), question.arguments) {
             // A text is what a model wrote: its characters are the bytes of the call.
@@ -185,6 +188,17 @@ impl<'r> Context<'r> {
         text(self.0, "context", name)
     }
 
+    /// Checks that a member is absent, or what the caller's token says.
+    fn agrees(self, name: &str, of_token: &str) -> Result<(), Refusal> {
+        match self.text(name)? {
+            Some(found) if found != of_token => {
+                let expected = format!("`{}`, the {name} of the caller's token, or none", Escaped(of_token));
+                Err(invalid(&format!("context.{name}"), &expected, "another one"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn object(self, name: &'static str) -> Result<Option<Member<'r>>, Refusal> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -226,10 +240,12 @@ impl<'r> Context<'r> {
 
     fn after(self) -> Result<Option<After<'r>>, Refusal> {
         let Some(after) = self.object("after")? else { return Ok(None) };
-        let sequence = after
-            .integer("sequence")?
-            .filter(|sequence| *sequence >= 0)
-            .ok_or_else(|| invalid("context.after.sequence", "a whole number, 0 or more", "none"))?;
+        let is_valid = |sequence: &i64| *sequence >= 0;
+        let sequence = after.integer("sequence")?;
+        let found = if sequence.is_some() { "a negative one" } else { "none" };
+        let sequence = sequence
+            .filter(is_valid)
+            .ok_or_else(|| invalid("context.after.sequence", "a whole number, 0 or more", found))?;
         Ok(Some(After { source_id: after.required("source")?, sequence }))
     }
 
@@ -266,10 +282,10 @@ impl<'r> Member<'r> {
     fn integer(&self, name: &str) -> Result<Option<i64>, Refusal> {
         match self.1.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => value
-                .as_i64()
-                .map(Some)
-                .ok_or_else(|| invalid(&self.path(name), "a whole number", kind(value))),
+            Some(value) => value.as_i64().map(Some).ok_or_else(|| match value {
+                Value::Number(_) => invalid(&self.path(name), "a whole number of 64 bits", "another number"),
+                other => invalid(&self.path(name), "a whole number", kind(other)),
+            }),
         }
     }
 
@@ -358,7 +374,11 @@ mod tests {
             ),
             (
                 json!({"session": "s", "after": {"source": "p", "sequence": -1}}),
-                "`context.after.sequence`: expected a whole number, 0 or more, found none",
+                "`context.after.sequence`: expected a whole number, 0 or more, found a negative one",
+            ),
+            (
+                json!({"session": "s", "after": {"source": "p", "sequence": 9_223_372_036_854_775_808_u64}}),
+                "`context.after.sequence`: expected a whole number of 64 bits, found another number",
             ),
             (json!({"session": "s", "after": "p#1"}), "`context.after`: expected an object, found a text"),
             (
@@ -380,6 +400,16 @@ mod tests {
         ] {
             assert_eq!(refusal(context), expected);
         }
+    }
+
+    #[test]
+    fn context_that_contradicts_the_callers_token_is_refused() {
+        let tenant =
+            "`context.tenant`: expected `acme`, the tenant of the caller's token, or none, found another one";
+        assert_eq!(refusal(json!({"session": "s", "tenant": "other"})), tenant);
+        let environment = "`context.environment`: expected `production`, the environment of the caller's token, or none, \
+                           found another one";
+        assert_eq!(refusal(json!({"session": "s", "environment": "staging"})), environment);
     }
 
     #[test]
@@ -408,18 +438,14 @@ mod tests {
         let action = AccessAction { name: "tool.invoked".to_owned(), properties: Properties::new() };
         let context = json!({
             "session": "s", "agent": "bot", "call_id": "c", "time": "2026-11-30T12:00:00.000001Z",
-            "definition": Digest::of(b"x").to_string(), "arguments": {"n": 1.50}, "after": {"source": "p", "sequence": 3}, "tenant": "other"
+            "definition": Digest::of(b"x").to_string(), "arguments": {"n": 1.50}, "after": {"source": "p", "sequence": 3}, "tenant": "acme"
         });
         let context = context.as_object().unwrap();
         let request = AccessRequest { subject: &subject, action: &action, resource: &resource, context };
         let question = Question { request, arguments: Some(r#"{"n": 1.50}"#), received_at: Instant::now() };
         let gateway = caller(Some("bot"));
         let call = CallQuestion::read(Some(&gateway), &question, Micros(7)).unwrap();
-        assert_eq!(
-            (call.tenant_id, call.environment),
-            ("acme", "production"),
-            "the token's, not the request's"
-        );
+        assert_eq!((call.tenant_id, call.environment), ("acme", "production"), "the token's");
         assert_eq!((call.agent_id, call.tool, call.call_id), ("bot", "pay", Some("c")));
         assert_eq!(call.arguments, r#"{"n": 1.50}"#, "byte for byte");
         assert_eq!(call.event().tool.unwrap().definition, Some(Digest::of(b"x")));
