@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ const RESERVED: [&str; 2] = ["resources.read", "prompts.get"];
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of lines that wait to be parsed.
 const MAX_WAITING_LINES: usize = 4;
+/// Number of messages that wait for the server to read them.
+const MAX_WAITING_MESSAGES: usize = 64;
 /// Bytes of the server's stderr that an error repeats.
 const MAX_STDERR: usize = 2 << 10;
 
@@ -88,6 +90,9 @@ pub enum ServerError {
         /// End of its stderr.
         stderr: String,
     },
+    /// The server sends requests, and does not read the answers.
+    #[error("expected a server that reads its input, found {MAX_WAITING_MESSAGES} messages waiting for it")]
+    DoesNotRead,
     /// The output exceeds a bound.
     #[error("expected at most {limit} {what} of the server, found more")]
     TooMuch {
@@ -192,7 +197,8 @@ impl<'m> ToolsPage<'m> {
 
 struct Server {
     child: Child,
-    stdin: Option<ChildStdin>,
+    /// Messages to the server, written by a thread of their own: a server that does not read must not block this one.
+    messages: Option<SyncSender<String>>,
     lines: Receiver<Result<Vec<u8>, ServerError>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     limits: ServerLimits,
@@ -231,8 +237,18 @@ impl Server {
             let stderr = Arc::clone(&stderr);
             std::thread::spawn(move || keep_end(output, &stderr));
         }
-        let (stdin, deadline) = (child.stdin.take(), Instant::now() + limits.timeout);
-        Ok(Self { child, stdin, lines, stderr, limits, deadline, next_id: 0, is_stateless: false })
+        let (messages, to_write) = sync_channel::<String>(MAX_WAITING_MESSAGES);
+        if let Some(mut stdin) = child.stdin.take() {
+            std::thread::spawn(move || {
+                while let Ok(message) = to_write.recv() {
+                    if stdin.write_all(message.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let (messages, deadline) = (Some(messages), Instant::now() + limits.timeout);
+        Ok(Self { child, messages, lines, stderr, limits, deadline, next_id: 0, is_stateless: false })
     }
 
     fn list_tools(&mut self) -> Result<Vec<ToolDefinition>, ServerError> {
@@ -277,10 +293,9 @@ impl Server {
             "clientInfo": { "name": "agentgov", "version": env!("CARGO_PKG_VERSION") },
         });
         if self.request("initialize", params)?.is_ok() {
-            self.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-        } else {
-            self.is_stateless = true;
+            return self.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
         }
+        self.is_stateless = true;
         Ok(())
     }
 
@@ -301,7 +316,7 @@ impl Server {
         }
         let id = self.next_id;
         self.next_id = id.saturating_add(1);
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))?;
         loop {
             let line = self.line(method)?;
             if line.iter().all(u8::is_ascii_whitespace) {
@@ -309,7 +324,7 @@ impl Server {
             }
             let message = Message::parse(&line)?;
             match message {
-                Message { method: Some(method), id: Some(id), .. } => self.answer(&method, id),
+                Message { method: Some(method), id: Some(id), .. } => self.answer(&method, id)?,
                 Message { method: Some(_), .. } => {}
                 Message { id: Some(of), result, error, .. } if of.get() == id.to_string() => {
                     return match (result, error) {
@@ -327,20 +342,21 @@ impl Server {
     }
 
     /// Answers a request of the server. This client has no capabilities, so it knows `ping` only.
-    fn answer(&mut self, method: &str, id: &RawValue) {
+    fn answer(&self, method: &str, id: &RawValue) -> Result<(), ServerError> {
         let answer = if method == "ping" {
             json!({ "jsonrpc": "2.0", "id": id, "result": {} })
         } else {
             let error = json!({ "code": -32601, "message": "method not found" });
             json!({ "jsonrpc": "2.0", "id": id, "error": error })
         };
-        self.send(&answer);
+        self.send(&answer)
     }
 
-    /// Sends a message. A server that no longer reads has ended, which its output tells.
-    fn send(&mut self, message: &Value) {
-        if let Some(stdin) = &mut self.stdin {
-            let _ = stdin.write_all(format!("{message}\n").as_bytes());
+    /// Sends a message. If the server has closed its input, its output ends as well.
+    fn send(&self, message: &Value) -> Result<(), ServerError> {
+        match self.messages.as_ref().map(|messages| messages.try_send(format!("{message}\n"))) {
+            Some(Err(TrySendError::Full(_))) => Err(ServerError::DoesNotRead),
+            None | Some(Ok(()) | Err(TrySendError::Disconnected(_))) => Ok(()),
         }
     }
 
@@ -362,7 +378,7 @@ impl Server {
 
     /// Closes the server's input, as the protocol asks, and kills what is left of it.
     fn end(mut self) {
-        self.stdin = None;
+        self.messages = None;
         let deadline = Instant::now() + END_TIMEOUT;
         while self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
@@ -533,6 +549,10 @@ mod tests {
             let error = list(&script).unwrap_err();
             assert!(error.contains(expected), "{script}: {error}");
         }
+        let limits = ServerLimits { max_bytes: 100 << 20, ..LIMITS };
+        let error =
+            list_within("hear; while :; do say '{\"id\":1,\"method\":\"ping\"}'; done", &limits).unwrap_err();
+        assert!(error.contains("found 64 messages waiting for it"), "{error}");
         let limits = ServerLimits { timeout: Duration::from_millis(200), ..LIMITS };
         let error = list_within(silent, &limits).unwrap_err();
         assert!(error.contains("answer to `tools/list` within 0 s"), "{error}");
