@@ -33,8 +33,8 @@ pub use baseline::copy::BareCopy;
 pub use baseline::insert::{BareInsert, Blocks};
 pub use baseline::publish::BarePublish;
 pub use decide::{
-    AccessSet, Client, ConstantServer, DecideReport, DecideRound, HttpFigures, KnownProbe, Pair, Questions,
-    Ratios, RunningServer, RunningStages, Start, closed_loop,
+    AccessSet, Client, ConstantServer, DecideReport, DecideRound, HookProbe, HttpFigures, KnownProbe, Pair,
+    Questions, Ratios, RunningServer, RunningStages, Start, closed_loop,
 };
 pub use decision_memory::{DecisionLoad, DecisionMemory, MemorySample};
 pub use error::BenchError;

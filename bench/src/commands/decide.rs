@@ -12,8 +12,8 @@ use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::outln;
 use agentgov::progress::Progress;
 use agentgov_bench::{
-    AccessSet, Bench, BenchError, Client, DecideReport, DecideRound, HttpFigures, KnownProbe, Load, Pair,
-    Questions, Ratios, RunningServer, Scripts, Spread, Start, closed_loop,
+    AccessSet, Bench, BenchError, Client, DecideReport, DecideRound, HookProbe, HttpFigures, KnownProbe,
+    Load, Pair, Questions, Ratios, RunningServer, Scripts, Spread, Start, closed_loop,
 };
 use agentgov_registry::{
     KeyHolder, RegistryContext, Suspension, SuspensionOutcome, change_suspension, create_key_file,
@@ -43,6 +43,8 @@ const MANY: (usize, &str) = (1_000, "many");
 const OPEN_CALLS: usize = 500;
 /// Results of a round whose time to be known is measured.
 const KNOWN_SAMPLES: usize = 100;
+/// Hooks of a round.
+const HOOK_SAMPLES: usize = 30;
 const SUSPENSIONS: usize = 50;
 /// Time in which each decision point must deny the calls of a suspended agent.
 const SUSPENSION_LIMIT: Duration = Duration::from_secs(1);
@@ -319,7 +321,15 @@ impl<'a, 's> OnLog<'a, 's> {
             let other = p50(closed_loop(pdp.address, &few, 1, duration)?);
             Ok(*round.policies_p50_ms.insert(Pair { ours, other }))
         })?;
-        pdp.stop().and(constant.stop()).map_err(failed)
+        constant.stop().map_err(failed)?;
+        if let Some(question) = self.asked.first() {
+            let mut probe = HookProbe::start(self.bench, pdp.address, question).map_err(failed)?;
+            rounds.measure("ms of a hook, beside Python and a decision", |round, _| {
+                Ok(*round.hook_p50_ms.insert(probe.round(HOOK_SAMPLES)?))
+            })?;
+            probe.stop().map_err(failed)?;
+        }
+        pdp.stop().map_err(failed)
     }
 
     /// Asks each question once, with every bundle, and checks that the session was known. Returns the bytes of an average
@@ -404,6 +414,7 @@ fn print_report(report: &DecideReport) {
         ("plain_in_process", ratios.plain_in_process, ">= 30"),
         ("policies_10_to_1000", ratios.policies_10_to_1000, "<= 1.3"),
         ("recorded_to_known", ratios.recorded_to_known, "<= 2"),
+        ("hook", ratios.hook, "<= 0.5"),
         ("pdp_restore", ratios.pdp_restore, "<= 1.5"),
     ] {
         let ratio = ratio.map_or_else(|| "none".to_owned(), |ratio| format!("{ratio:.2}"));

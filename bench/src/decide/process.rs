@@ -39,6 +39,8 @@ pub enum Start<'a> {
     Opa(&'a Path, &'a Path),
     /// The evaluator.
     Evaluator,
+    /// `agentgov gateway serve` with a file of its settings.
+    Gateway(&'a Path),
 }
 
 /// A server that is ready.
@@ -94,6 +96,12 @@ impl Bench<'_> {
                 let mut args = vec!["pdp".to_owned(), "--bundle".to_owned(), text(folder)];
                 args.extend(listen);
                 self.start_executable(&self.setup.product, "pdp-bundle", &args, &self.env())
+            }
+            Start::Gateway(config) => {
+                let mut args = ["gateway", "serve", "--config"].map(str::to_owned).to_vec();
+                args.push(text(config));
+                args.extend(self.setup.stage_args.iter().cloned());
+                self.start_executable(&self.setup.product, "gateway", &args, &self.env())
             }
             Start::Constant(response_bytes) => {
                 self.start_worker("constant", &WorkerTask::Constant(ConstantServer { response_bytes }))

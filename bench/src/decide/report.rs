@@ -34,6 +34,8 @@ pub struct DecideRound {
     pub policies_p50_ms: Option<Pair>,
     /// Median time from the record of a result to an answer that knows it, beside a bare producer and consumer, in ms.
     pub known_p50_ms: Option<Pair>,
+    /// Median time of `agentgov hook`, beside `python3 -c pass` and a decision, in ms.
+    pub hook_p50_ms: Option<Pair>,
     /// Time from the start of a decision point until it is ready, beside the evaluator, in seconds.
     pub ready_s: Option<Pair>,
 }
@@ -55,6 +57,8 @@ pub struct Ratios {
     pub recorded_to_known: Option<f64>,
     /// A call through the gateway beside a direct one. There is no gateway yet.
     pub gateway_call: Option<f64>,
+    /// Of [`DecideRound::hook_p50_ms`].
+    pub hook: Option<f64>,
     /// Of [`DecideRound::ready_s`].
     pub pdp_restore: Option<f64>,
 }
@@ -89,6 +93,7 @@ impl Ratios {
             policies_10_to_1000: median(|round| round.policies_p50_ms),
             recorded_to_known: median(|round| round.known_p50_ms),
             gateway_call: None,
+            hook: median(|round| round.hook_p50_ms),
             pdp_restore: median(|round| round.ready_s),
         }
     }
@@ -120,6 +125,7 @@ mod tests {
             "policies_10_to_1000",
             "recorded_to_known",
             "gateway_call",
+            "hook",
             "pdp_restore",
         ] {
             assert_eq!(ratios.get(name), Some(&serde_json::Value::Null), "{name}");
