@@ -170,8 +170,8 @@ pub fn read_key(file: &Path) -> Result<SigningKey, Failure> {
     })
 }
 
-/// Records decisions by the SDK: one producer, with a source for each tenant and environment. Decisions wait for company
-/// as long as other events do, since no answer waits for Kafka (ADR 41).
+/// Records decisions by the SDK: one producer, with a source for each tenant and environment. The records linger as
+/// other events do, since no answer waits for Kafka (ADR 0041).
 struct RecorderLog {
     producer: Producer,
     recorders: Mutex<HashMap<(String, String), Arc<Recorder>>>,
