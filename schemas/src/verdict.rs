@@ -179,7 +179,7 @@ vocabulary! {
         Forged = "forged",
         /// The approver's decision, or the approval that the token names, is about another call.
         Altered = "altered",
-        /// The approver is the person or service for which the call is made, its agent, or the agent's owner.
+        /// The approver is the person or service for which the call is made, its agent, or the agent's owner or sponsor.
         Own = "own",
         /// An earlier call used the approval.
         Reused = "reused",
@@ -189,6 +189,16 @@ vocabulary! {
         Unknown = "unknown",
         /// The token names an approval, and the policies do not ask for one.
         NotAsked = "not_asked",
+    }
+}
+
+impl ApprovalFinding {
+    /// Findings that a person must see: somebody who may not approved this call, or an approval of another call is on it.
+    pub const SUSPECT: [Self; 4] = [Self::Forged, Self::Altered, Self::Own, Self::Unknown];
+
+    /// Returns true for a finding that a person must see.
+    pub fn is_suspect(self) -> bool {
+        Self::SUSPECT.contains(&self)
     }
 }
 

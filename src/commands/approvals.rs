@@ -250,11 +250,14 @@ fn decide(
     let approver = check_key(&stack.keys()?, &key, &approval.asked.tenant_id)?;
     check_open(&approval)?;
     let agents = list_agents(stack.context()).or_exit(ExitCode::TryAgain)?;
-    let owner = agents.entries.iter().map(|entry| &entry.agent).find(|agent| {
+    let agent = agents.entries.iter().map(|entry| &entry.agent).find(|agent| {
         agent.tenant_id == approval.asked.tenant_id && agent.agent_id == approval.asked.agent_id
     });
-    let is_owner = owner.is_some_and(|agent| agentgov_policy::is_same_person(&agent.owner, &approver));
-    if is_owner || is_own(&approval.asked, &approver) {
+    let is_responsible = agent.is_some_and(|agent| {
+        let responsible = [Some(&agent.owner), agent.sponsor.as_ref()].into_iter().flatten();
+        responsible.into_iter().any(|name| agentgov_policy::is_same_person(name, &approver))
+    });
+    if is_responsible || is_own(&approval.asked, &approver) {
         return Err(Failure::new(
             ExitCode::Failed,
             format!(

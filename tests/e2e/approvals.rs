@@ -9,6 +9,7 @@ use agentgov_sdk::{Content, Event, Recorder, ToolCall};
 use serde_json::{Value, json};
 
 use crate::bundles::Folder;
+use crate::checks;
 use crate::decide::{Pdp, TOKEN, question};
 use crate::stack::{AGENT, DEADLINE, Stack, agentgov, describe, root, stack};
 
@@ -161,6 +162,11 @@ fn approved_call_is_allowed_once_and_survives_restarts() {
         shown["state"] == "refused" && shown["decision"]["reason"] == "no more"
     });
     recorder.close(DEADLINE).unwrap();
+    // The approved call has no alert, and the second use has.
+    checks::assert_alerts_match_findings(stack, TENANT);
+    let asked =
+        format!("SELECT count() FROM alerts WHERE tenant_id = '{TENANT}' AND policy = 'transfer-asks'");
+    assert_eq!(stack.number(&asked), 1);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use crate::stack::Stack;
 
 /// Findings of verdicts as alerts report them: violated policies, or the reason that replaces them. Duplicates have none.
-const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), violations.policy), \
+const FINDINGS: &str = "arrayJoin(if(duplicate_of_sequence IS NULL, arrayConcat(arrayMap(p -> toString(p), if(reason = 'approved', arrayFilter((p, m) -> m = 'observe', violations.policy, violations.mode), violations.policy)), \
+     if(approval_finding IN ('forged', 'altered', 'own', 'unknown'), ['agentgov:approval'], []), \
      if(decision = 'deny' AND reason != 'policy', [concat('agentgov:', replaceAll(toString(reason), '_', '-'))], []), \
      if(decision = 'indeterminate', ['agentgov:indeterminate'], []), \
      if(prior_decision_finding IN ('forged', 'altered', 'reused', 'differs') OR prior_decision_finding = 'undecided' AND prior_decision_required, \

@@ -238,11 +238,11 @@ fn parse_key(key: &[u8]) -> Result<AlertKey, RestoreError> {
 mod tests {
     use agentgov_schemas::topology::{MissingRole, Topology};
     use agentgov_schemas::verdict::{
-        Decision, DecisionCause, DecisionFinding, DuplicateOf, Mode, PriorDecision, Reason, RuleEffect,
-        Severity, Violation,
+        ApprovalFinding, ApprovalUse, Decision, DecisionCause, DecisionFinding, DuplicateOf, Mode,
+        PriorDecision, Reason, RuleEffect, Severity, Violation,
     };
     use agentgov_schemas::wire::{self, SchemaId};
-    use agentgov_schemas::{Micros, Millis, subject};
+    use agentgov_schemas::{Micros, Millis, Vocabulary as _, subject};
 
     use super::*;
 
@@ -414,6 +414,29 @@ mod tests {
             let found = alerts(&[(0, denied)]);
             let emitted: Vec<_> = found.iter().map(|(policy, ..)| policy.as_str()).collect();
             assert_eq!(emitted, [policy]);
+        }
+    }
+
+    #[test]
+    fn approved_call_is_not_alerted_and_an_approval_that_nobody_may_give_is() {
+        let approved = || Verdict { reason: Reason::Approved.into(), ..verdict(1, &["asks"]) };
+        let emitted =
+            |verdict| alerts(&[(0, verdict)]).into_iter().map(|(policy, ..)| policy).collect::<Vec<String>>();
+        assert_eq!(emitted(approved()), Vec::<String>::new());
+        let mut observed = approved();
+        observed.violations[0].mode = Mode::Observe.into();
+        assert_eq!(emitted(observed), ["asks"]);
+        for finding in ApprovalFinding::ALL {
+            let approval = ApprovalUse { id: "a", finding: (*finding).into(), cause: None, approver: None };
+            let asked = Verdict { approval: Some(approval), ..verdict(1, &[]) };
+            let expected: &[&str] = match finding {
+                ApprovalFinding::Forged
+                | ApprovalFinding::Altered
+                | ApprovalFinding::Own
+                | ApprovalFinding::Unknown => &["agentgov:approval"],
+                _ => &[],
+            };
+            assert_eq!(emitted(asked), expected, "{finding:?}");
         }
     }
 

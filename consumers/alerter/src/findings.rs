@@ -1,7 +1,9 @@
 //! Findings of a verdict: each leads to an alert.
 
 use agentgov_schemas::OpenEnum;
-use agentgov_schemas::verdict::{Decision, DecisionFinding, Mode, PriorDecision, Reason, Severity, Verdict};
+use agentgov_schemas::verdict::{
+    ApprovalFinding, Decision, DecisionFinding, Mode, PriorDecision, Reason, Severity, Verdict,
+};
 
 /// A violated policy, or a decision that no policy explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +46,21 @@ pub const DIFFERS: &str = "agentgov:differs";
 /// Policy id of alerts for a call that was allowed without the state of its session.
 pub const UNAVAILABLE: &str = "agentgov:unavailable";
 
+/// Policy id of alerts for a call about which the policies ask, whose approval no entitled person signed for this very call.
+pub const APPROVAL: &str = "agentgov:approval";
+
 /// Returns the findings of a verdict, in the order of its violations. A duplicate has none, because the verdict of the
 /// first event had them.
 pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
     if verdict.duplicate_of.is_some() {
         return Vec::new();
     }
+    // A person has decided about the rules that ask.
+    let is_approved = verdict.reason == Reason::Approved;
     let mut found: Vec<Finding<'a>> = verdict
         .violations
         .iter()
+        .filter(|violation| !(is_approved && violation.mode == Mode::Enforce))
         .map(|v| Finding {
             policy: v.policy,
             severity: v.severity,
@@ -74,6 +82,12 @@ pub fn findings<'a>(verdict: &Verdict<'a>) -> Vec<Finding<'a>> {
             found.push(own(INDETERMINATE, "could not be judged"));
         }
         _ => {}
+    }
+    if verdict
+        .approval
+        .is_some_and(|approval| approval.finding.known().is_some_and(ApprovalFinding::is_suspect))
+    {
+        found.push(own(APPROVAL, "has an approval that does not count"));
     }
     if let Some(prior) = &verdict.prior_decision {
         found.extend(decision_finding(prior));

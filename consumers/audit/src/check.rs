@@ -454,8 +454,18 @@ impl StageOutputs {
             return;
         }
         let mut require = |policy: &str| self.required.insert((action, policy.to_owned()), 0);
+        let is_approved = verdict.text("reason") == Some(Reason::Approved.as_str());
         for violation in verdict.records("violations") {
+            if is_approved && violation.text("mode") == Some("enforce") {
+                continue;
+            }
             require(violation.text("policy").unwrap_or_default());
+        }
+        let approval = verdict.record("approval");
+        if let Some("forged" | "altered" | "own" | "unknown") =
+            approval.and_then(|approval| approval.text("finding"))
+        {
+            require("agentgov:approval");
         }
         let decision = verdict.text("decision").and_then(Decision::by_name);
         match (decision, verdict.text("reason").and_then(Reason::by_name)) {

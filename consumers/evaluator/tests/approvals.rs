@@ -45,6 +45,8 @@ const HEIDI: u8 = 5;
 const OTHER: u8 = 6;
 /// A key that is not published.
 const MALLORY: u8 = 7;
+/// Sponsor of the agent.
+const SAM: u8 = 8;
 
 struct Fixture {
     topology: Topology,
@@ -65,7 +67,7 @@ fn key(seed: u8) -> SigningKey {
 }
 
 fn name(seed: u8) -> &'static str {
-    ["", "pdp", "grace", "Ada", "eve", "heidi", "olga", "grace"][usize::from(seed)]
+    ["", "pdp", "grace", "Ada", "eve", "heidi", "olga", "grace", "sam"][usize::from(seed)]
 }
 
 fn approval_id(number: u8) -> String {
@@ -125,12 +127,13 @@ impl Fixture {
             bundles: 0,
             keys: 0,
         };
-        let agent = AgentEntry { owner: "ada", ..AgentEntry::new("acme", "bot", AgentState::Active) };
+        let agent =
+            AgentEntry { owner: "ada", sponsor: "Sam", ..AgentEntry::new("acme", "bot", AgentState::Active) };
         fixture.fold(&agent, 0, NOW - 1000);
         fixture.push(ASKS);
         fixture.evaluator.tables_loaded();
         fixture.publish(PDP, KeyKind::Pdp, None, KeyState::Active);
-        for seed in [GRACE, ADA, EVE, HEIDI] {
+        for seed in [GRACE, ADA, EVE, HEIDI, SAM] {
             fixture.publish(seed, KeyKind::Approver, None, KeyState::Active);
         }
         fixture.publish(OTHER, KeyKind::Approver, Some("other"), KeyState::Active);
@@ -448,6 +451,7 @@ fn decision_that_is_not_valid_does_not_count_and_the_next_one_does() {
         ("in the name of another", HEIDI, |claims| claims.approver = "grace".into(), "forged malformed"),
         ("by the person for whom it is", EVE, |_| (), "own"),
         ("by the owner of the agent", ADA, |_| (), "own"),
+        ("by the sponsor of the agent", SAM, |_| (), "own"),
         ("of another tenant", GRACE, |claims| claims.tenant_id = "other".into(), "altered tenant"),
         ("of another session", GRACE, |claims| claims.session_id = "t".into(), "altered session"),
         ("of another approval", GRACE, |claims| claims.approval_id = approval_id(9), "altered approval"),

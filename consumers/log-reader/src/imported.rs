@@ -3,7 +3,7 @@
 use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::alert::REFUSED_POLICY;
 use agentgov_schemas::catalogue::{CATALOGUE, SOURCE_CLOSED, TOOL_INVOKED};
-use agentgov_schemas::verdict::{Decision, DecisionCause, DecisionFinding, Reason};
+use agentgov_schemas::verdict::{ApprovalFinding, Decision, DecisionCause, DecisionFinding, Mode, Reason};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ impl LogReader {
                     ifNull((SELECT count() FROM acts), 0) AS judged,
                     ifNull((SELECT count() FROM {verdicts} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS verdicts,
                     ifNull((SELECT count() FROM {rejects} WHERE (origin_topic, origin_partition, origin_offset) IN acts), 0) AS rejects,
-                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, length(violations.policy) + (decision = '{deny}' AND reason != '{policy}') + (decision = '{indeterminate}')
+                    ifNull((SELECT sum(if(duplicate_of_sequence IS NULL, if(reason = '{approved}', arrayCount(mode -> mode != '{enforce}', violations.mode), length(violations.policy)) + (approval_finding IN ({suspect})) + (decision = '{deny}' AND reason != '{policy}') + (decision = '{indeterminate}')
                        + (prior_decision_finding IN ({decision_findings}) OR prior_decision_finding = '{undecided}' AND prior_decision_required)
                        + ((prior_decision_finding IN ('{matched}', '{differs}') OR prior_decision_cause = '{expired}') AND prior_decision_outcome = '{allow}' AND prior_decision_unavailable != ''), 0))
                      FROM {verdicts} WHERE (tenant_id, session_id) IN mine), 0) AS findings,
@@ -124,6 +124,8 @@ impl LogReader {
             deny = Decision::Deny, policy = Reason::Policy, indeterminate = Decision::Indeterminate,
             matched = DecisionFinding::Matched, differs = DecisionFinding::Differs, allow = Decision::Allow,
             expired = DecisionCause::Expired,
+            approved = Reason::Approved.as_str(), enforce = Mode::Enforce.as_str(),
+            suspect = ApprovalFinding::SUSPECT.map(|finding| format!("'{}'", finding.as_str())).join(", "),
             undecided = DecisionFinding::Undecided, decision_findings = alerted_findings(),
         );
         self.row(&sql, &[source_id, source_id])

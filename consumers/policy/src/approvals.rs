@@ -358,12 +358,13 @@ const fn end_of(claims: &ApprovalClaims) -> Millis {
 }
 
 /// Returns true if the approver would approve what is done for themselves: they are the person on whose behalf the agent asked
-/// or calls, the agent, or its owner.
+/// or calls, the agent, or its owner or sponsor in the registry.
 fn is_own(approver: &str, approval: &Approval, agent: Option<&Agent>, caller: Option<&str>) -> bool {
-    let owner = agent.map(|agent| agent.owner.as_str());
-    [approval.actor.as_deref(), caller, owner, Some(&approval.agent)]
+    let registered = agent.map(|agent| [agent.owner.as_str(), agent.sponsor.as_str()]);
+    [approval.actor.as_deref(), caller, Some(&approval.agent)]
         .into_iter()
         .flatten()
+        .chain(registered.into_iter().flatten())
         .any(|other| is_same_person(other, approver))
 }
 
