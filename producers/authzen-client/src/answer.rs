@@ -71,6 +71,19 @@ pub struct AccessRequest {
     pub expires_at: Value,
     /// URL at which to request the approval.
     pub endpoint: Option<String>,
+    /// `open`, or `refused` once a person has refused.
+    #[serde(default)]
+    pub state: String,
+    /// Text for people about the state.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl AccessRequest {
+    /// Returns true if a person has refused.
+    pub fn is_refused(&self) -> bool {
+        self.state == "refused"
+    }
 }
 
 /// Tool that an agent may use.
@@ -117,6 +130,16 @@ impl Decision {
     /// Returns true if a person may approve the call.
     pub fn is_ask(&self) -> bool {
         self.context.outcome == Outcome::Ask.as_str()
+    }
+
+    /// Returns the refused request, if a person has refused the call.
+    pub fn refused_request(&self) -> Option<&AccessRequest> {
+        self.context.access_request.as_ref().filter(|request| self.is_ask() && request.is_refused())
+    }
+
+    /// Returns true if a person may approve the call, and has not decided.
+    pub fn waits_for_approval(&self) -> bool {
+        self.is_ask() && self.refused_request().is_none()
     }
 }
 

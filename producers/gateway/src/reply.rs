@@ -62,7 +62,9 @@ fn approval_id(decision: &Decision) -> &str {
 /// Returns why a call is not allowed, for a model and for people.
 pub fn denial_text(decision: &Decision) -> String {
     let context = &decision.context;
-    let mut lines = vec![if decision.is_ask() {
+    let mut lines = vec![if let Some(request) = decision.refused_request() {
+        format!("A person refused this call: {} ({}).", request.evaluation_id, request.message)
+    } else if decision.is_ask() {
         format!("This call needs the approval of a person: {}.", approval_id(decision))
     } else {
         format!("This call is not allowed ({}: {}).", context.outcome, context.reason)
@@ -74,7 +76,7 @@ pub fn denial_text(decision: &Decision) -> String {
         });
     }
     lines.extend(context.remediation.iter().cloned());
-    if decision.is_ask() {
+    if decision.waits_for_approval() {
         lines.push("Once it is approved, make exactly the same call again.".to_owned());
     }
     if let Some(unavailable) = &context.unavailable {
@@ -149,6 +151,17 @@ mod tests {
                 (&json!("p"), &json!(0.002))
             );
         }
+    }
+
+    #[test]
+    fn refused_call_says_who_refused_and_is_not_to_be_made_again() {
+        let request = r#", "access_request": {"evaluation_id": "0192f0c1-0000-7c4d-9e5f-0000000000ff", "expires_at": 7,
+            "state": "refused", "message": "grace refused this call"}"#;
+        let text = denial_text(&decision("ask", request));
+        assert!(text.starts_with(
+            "A person refused this call: 0192f0c1-0000-7c4d-9e5f-0000000000ff (grace refused this call)."
+        ));
+        assert!(!text.contains("again"), "{text}");
     }
 
     #[test]

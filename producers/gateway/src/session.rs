@@ -283,7 +283,7 @@ impl Session {
                 "expected a decision that is recorded, found another".to_owned(),
             ));
         }
-        if decision.is_ask() && !is_final {
+        if decision.waits_for_approval() && !is_final {
             return Ok(decision);
         }
         let event = self.call_event(call, decision.context.token.as_deref());

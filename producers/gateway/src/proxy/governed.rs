@@ -145,7 +145,7 @@ impl Proxy {
         for step in 1.. {
             let is_final = Instant::now() >= until;
             let decision = match self.session.decide(call, is_final) {
-                Ok(decision) if decision.is_ask() && !is_final => decision,
+                Ok(decision) if decision.waits_for_approval() && !is_final => decision,
                 decided => return Some(decided),
             };
             if let Some(token) = meta.progress_token {
